@@ -1,0 +1,101 @@
+// Debian packages of any suite, unpacked without installing them: apt with its own lists and cache finds and fetches,
+// dpkg-deb unpacks. The mirror is the one this machine uses; versions are whatever the suite has today.
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { cached, cacheRoot, must, osRelease, withLock } from './cache.js';
+
+const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+/** The URI of the Debian mirror in this machine's own apt sources. */
+async function mirror(): Promise<string> {
+  const format = '$(REPO_URI) $(RELEASE) $(COMPONENT)';
+  const lines = (await must(['apt-get', 'indextargets', '--format', format, 'Created-By: Packages'])).split('\n');
+  const release = osRelease('VERSION_CODENAME');
+  const hit = lines.map((l) => l.split(' ')).find((f) => f[1] === release && f[2] === 'main');
+  if (!hit?.[0]) throw new Error(`no Debian mirror for ${release} main in this machine's apt sources`);
+  return hit[0];
+}
+
+/** An apt world of its own: lists of the given suites, nothing installed. */
+export class Suite {
+  readonly name: string;
+  private readonly dir: string;
+
+  private constructor(name: string, dir: string) {
+    this.name = name;
+    this.dir = dir;
+  }
+
+  /** Opens the suites (the first is the key of the cache), fetching their package lists when they are not there yet. */
+  static async open(...suites: [string, ...string[]]): Promise<Suite> {
+    const name = suites.join('+');
+    const dir = await cached(`apt-${name}`, async (part) => {
+      for (const d of ['lists/partial', 'cache/archives/partial']) mkdirSync(path.join(part, d), { recursive: true });
+      writeFileSync(path.join(part, 'status'), '');
+      const uri = await mirror();
+      const lines = suites.map((s) => `deb [signed-by=${KEYRING}] ${uri} ${s} main\n`);
+      writeFileSync(path.join(part, 'sources.list'), lines.join(''));
+      await must(['apt-get', ...Suite.options(part), 'update']);
+    });
+    return new Suite(name, dir);
+  }
+
+  private static options(dir: string): string[] {
+    const set: Record<string, string> = {
+      'Dir::State': dir,
+      'Dir::State::lists': path.join(dir, 'lists'),
+      'Dir::State::status': path.join(dir, 'status'),
+      'Dir::Cache': path.join(dir, 'cache'),
+      'Dir::Etc::sourcelist': path.join(dir, 'sources.list'),
+      'Dir::Etc::sourceparts': '/dev/null',
+      'Dir::Etc::preferences': '/dev/null',
+      'Dir::Etc::preferencesparts': '/dev/null',
+      'APT::Sandbox::User': 'root',
+      'Acquire::Languages': 'none',
+      'Acquire::Retries': '3',
+    };
+    return Object.entries(set).flatMap(([k, v]) => ['-o', `${k}=${v}`]);
+  }
+
+  /** The direct dependencies of a package, virtual ones left out. */
+  async depends(name: string): Promise<string[]> {
+    const out = await must(['apt-cache', ...Suite.options(this.dir), 'depends', '--important', name]);
+    return [...out.matchAll(/^ [ |](?:Pre)?Depends: ([^<\s]+)$/gm)].map((m) => m[1] as string);
+  }
+
+  /** The version this suite offers, undefined when it has no such package. */
+  async version(name: string): Promise<string | undefined> {
+    const out = await must(['apt-cache', ...Suite.options(this.dir), 'policy', name]);
+    const v = /^ {2}Candidate: (\S+)$/m.exec(out)?.[1];
+    return v === '(none)' ? undefined : v;
+  }
+
+  /** Fetches packages (with `closure` also all they depend on, without recommendations) and unpacks them into `into`. */
+  async unpack(names: readonly string[], into: string, options: { closure?: boolean } = {}): Promise<string[]> {
+    const debs = path.join(into, '.debs');
+    mkdirSync(path.join(debs, 'partial'), { recursive: true });
+    const opts = Suite.options(this.dir);
+    if (options.closure) {
+      // with an empty status file "install" means everything down to libc; fetching only, so nothing is installed
+      const install = ['-y', '--no-install-recommends', '--download-only', 'install'];
+      await withLock(`apt-${this.name}`, () =>
+        must(['apt-get', ...opts, '-o', `Dir::Cache::archives=${debs}`, ...install, ...names]),
+      );
+    } else {
+      await must(['apt-get', ...opts, 'download', ...names], { cwd: debs });
+    }
+    const files = readdirSync(debs).filter((f) => f.endsWith('.deb'));
+    // base-files first: its links /bin -> usr/bin decide where the others land
+    files.sort((a, b) => Number(b.startsWith('base-files_')) - Number(a.startsWith('base-files_')) || (a < b ? -1 : 1));
+    for (const f of files) await must(['dpkg-deb', '-x', path.join(debs, f), into]);
+    await must(['rm', '-rf', debs]);
+    return files;
+  }
+}
+
+/** The first of `files` that exists below `dir`; an error that names all of them otherwise. */
+export function firstExisting(dir: string, files: readonly string[]): string {
+  const hit = files.map((f) => path.join(dir, f)).find((f) => existsSync(f));
+  if (!hit) throw new Error(`none of ${files.join(', ')} in ${dir} (cache ${cacheRoot()})`);
+  return hit;
+}

@@ -1,0 +1,78 @@
+// One command in a guest: npx tsx test/vm/run.ts --kernel 6.12 --iommu --device edu -- COMMAND...
+import { parseArgs } from 'node:util';
+import { type Device, bridge, edu, iommu, network, nvme, pciTestdev } from './devices.js';
+import { boot, KERNELS, type KernelName } from './lab.js';
+
+const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--iommu] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
+              [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] -- COMMAND [ARGUMENT...]
+devices: edu, nvme=COUNT, bridge, pci-testdev, net
+Runs the command as root in this checkout inside a guest; prints its output and ends with its status.
+One argument is a shell script; several are a command and its arguments.`;
+
+const PRESETS: Record<string, (count: number) => Device> = {
+  edu,
+  nvme: (count) => nvme(count),
+  bridge,
+  'pci-testdev': pciTestdev,
+  net: () => network(),
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    kernel: { type: 'string', default: '6.12' },
+    iommu: { type: 'boolean', default: false },
+    device: { type: 'string', multiple: true, default: [] },
+    'qemu-arg': { type: 'string', multiple: true, default: [] },
+    memory: { type: 'string', default: '1024' },
+    smp: { type: 'string', default: '2' },
+    append: { type: 'string', default: '' },
+    share: { type: 'string' },
+    timeout: { type: 'string', default: '300' },
+    console: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+});
+
+function usage(problem: string): never {
+  process.stderr.write(`run.ts: ${problem}\n${HELP}\n`);
+  process.exit(2);
+}
+
+if (values.help) {
+  process.stdout.write(`${HELP}\n`);
+  process.exit(0);
+}
+const kernel = KERNELS.find((k) => k === values.kernel) as KernelName | undefined;
+if (!kernel) usage(`no kernel ${values.kernel}`);
+if (positionals.length === 0) usage('no command');
+const quote = (s: string) => `'${s.replaceAll("'", "'\\''")}'`;
+const devices = values.device.map((d) => {
+  const [name, count] = d.split('=');
+  const preset = PRESETS[name ?? ''];
+  if (!preset) usage(`no device ${d}`);
+  return preset(Number(count ?? 1));
+});
+if (values.iommu) devices.unshift(iommu());
+
+try {
+  const r = await boot({
+    kernel,
+    cmd: positionals.length === 1 ? (positionals[0] ?? '') : positionals.map(quote).join(' '),
+    devices,
+    args: values['qemu-arg'],
+    memory: Number(values.memory),
+    smp: Number(values.smp),
+    append: values.append,
+    timeout: Number(values.timeout),
+    ...(values.share ? { share: values.share } : {}),
+  });
+  process.stdout.write(r.stdoutBytes);
+  process.stderr.write(r.stderr);
+  if (values.console) process.stderr.write(r.console);
+  process.stderr.write(`status ${r.status}, ${r.seconds.toFixed(1)} s\n`);
+  process.exitCode = r.status;
+} catch (e) {
+  process.stderr.write(`${e instanceof Error ? e.message : String(e)}\n`);
+  process.exitCode = 125;
+}
