@@ -78,9 +78,7 @@ export class Suite {
     if (options.closure) {
       // with an empty status file "install" means everything down to libc; fetching only, so nothing is installed
       const install = ['-y', '--no-install-recommends', '--download-only', 'install'];
-      await withLock(`apt-${this.name}`, () =>
-        must(['apt-get', ...opts, '-o', `Dir::Cache::archives=${debs}`, ...install, ...names]),
-      );
+      await withLock(`apt-${this.name}`, () => must(['apt-get', ...opts, '-o', `Dir::Cache::archives=${debs}`, ...install, ...names]));
     } else {
       await must(['apt-get', ...opts, 'download', ...names], { cwd: debs });
     }

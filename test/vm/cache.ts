@@ -9,7 +9,7 @@ import path from 'node:path';
 
 /** The cache folder: `VIOCTL_CACHE`, or `~/.cache/vioctl`. Made when missing. */
 export function cacheRoot(): string {
-  const dir = path.resolve(process.env['VIOCTL_CACHE'] || path.join(process.env['HOME'] || homedir(), '.cache', 'vioctl'));
+  const dir = path.resolve(process.env.VIOCTL_CACHE || path.join(process.env.HOME || homedir(), '.cache', 'vioctl'));
   mkdirSync(dir, { recursive: true });
   return dir;
 }

@@ -1,7 +1,8 @@
 // Device presets for lab guests. Each is a function from the guest's private folder to QEMU arguments.
+
+import { truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import path from 'node:path';
-import { truncate, writeFile } from 'node:fs/promises';
 
 /** What a preset may use while its arguments are made. */
 export interface DeviceContext {

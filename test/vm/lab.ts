@@ -187,7 +187,10 @@ export class Guest {
         act();
       };
       const look = () => {
-        const hit = this.stdout.split('\n').slice(0, -1).find((l) => pattern.test(l));
+        const hit = this.stdout
+          .split('\n')
+          .slice(0, -1)
+          .find((l) => pattern.test(l));
         if (hit !== undefined) settle(() => resolve(hit));
         else if (this.over) settle(() => reject(this.error('boot', `guest ended before it printed ${pattern}`)));
       };

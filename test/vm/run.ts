@@ -1,6 +1,6 @@
 // One command in a guest: npx tsx test/vm/run.ts --kernel 6.12 --iommu --device edu -- COMMAND...
 import { parseArgs } from 'node:util';
-import { type Device, bridge, edu, iommu, network, nvme, pciTestdev } from './devices.js';
+import { bridge, type Device, edu, iommu, network, nvme, pciTestdev } from './devices.js';
 import { boot, KERNELS, type KernelName } from './lab.js';
 
 const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--iommu] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { cacheRoot } from './cache.js';
 
 /** Guests that may run at the same time: emulation uses whole cores. */
-const SLOTS = Number(process.env['VIOCTL_LAB_GUESTS'] || 2);
+const SLOTS = Number(process.env.VIOCTL_LAB_GUESTS || 2);
 
 let serial = 0;
 

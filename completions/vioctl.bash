@@ -1,0 +1,28 @@
+# bash completion of vioctl (generated: npm run gen)
+_vioctl() {
+  local cur=${COMP_WORDS[COMP_CWORD]} words='' key="${COMP_WORDS[*]:1:COMP_CWORD-1}"
+  COMPREPLY=()
+  if [[ $cur == -* ]]; then
+    local three="${COMP_WORDS[*]:1:3}" two="${COMP_WORDS[*]:1:2}" id
+    for id in "$three" "$two"; do
+      case "$id" in
+
+      esac
+      [[ $words ]] && break
+    done
+    COMPREPLY=($(compgen -W "$words --help" -- "$cur"))
+    return
+  fi
+  case "$key" in
+    '') words='vfio dma uring nvmf vhost-user migration' ;;
+    'vfio') words='' ;;
+    'dma') words='' ;;
+    'uring') words='' ;;
+    'nvmf') words='' ;;
+    'vhost-user') words='' ;;
+    'migration') words='' ;;
+
+  esac
+  if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
+}
+complete -o filenames -F _vioctl vioctl

@@ -1,0 +1,42 @@
+// The only file that names what JavaScript sees. Each domain is one object of the exports; src/native/<domain>.ts
+// holds its typed interface, and a test compares the two.
+#include <napi.h>
+
+#include "common/error.h"
+#include "common/js.h"
+#include "common/loop.h"
+
+namespace {
+
+using vioctl::Guarded;
+
+struct Export {
+  const char* name;
+  Napi::Value (*method)(const Napi::CallbackInfo&);
+};
+
+constexpr Export kCommon[] = {
+    {"crc32c", Guarded<vioctl::common::Crc32c>},
+    {"crc32cTable", Guarded<vioctl::common::Crc32cTable>},
+    {"crc32cEngine", Guarded<vioctl::common::Crc32cEngine>},
+    {"eventfd", Guarded<vioctl::common::Eventfd>},
+    {"signalEventfd", Guarded<vioctl::common::Signal>},
+    {"watchEventfd", Guarded<vioctl::WatchEventfd>},
+    {"sdNotify", Guarded<vioctl::common::Notify>},
+};
+
+template <size_t Count>
+Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
+  Napi::Object object = Napi::Object::New(env);
+  for (const Export& entry : table) object.Set(entry.name, Napi::Function::New(env, entry.method, entry.name));
+  return object;
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  exports.Set("common", Table(env, kCommon));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(vioctl, Init)

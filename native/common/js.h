@@ -1,0 +1,14 @@
+// Exports of native/common.
+#pragma once
+#include <napi.h>
+
+namespace vioctl::common {
+
+Napi::Value Crc32c(const Napi::CallbackInfo& info);        // crc32c(bytes, start = 0): number
+Napi::Value Crc32cTable(const Napi::CallbackInfo& info);   // the same by table
+Napi::Value Crc32cEngine(const Napi::CallbackInfo& info);  // "sse4.2" | "armv8" | "table"
+Napi::Value Eventfd(const Napi::CallbackInfo& info);       // eventfd(): fd, non-blocking and close-on-exec
+Napi::Value Signal(const Napi::CallbackInfo& info);        // signalEventfd(fd, count): adds to the counter
+Napi::Value Notify(const Napi::CallbackInfo& info);        // sdNotify(path, text): one datagram to a UNIX socket
+
+}  // namespace vioctl::common

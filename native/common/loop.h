@@ -1,0 +1,33 @@
+// Bridge from a descriptor (an eventfd, as a rule) to Node's event loop.
+#pragma once
+#include <napi.h>
+
+#include <functional>
+#include <memory>
+
+namespace vioctl {
+
+// Watches one descriptor in the event loop of its environment and calls back on the main thread, with a handle scope
+// open, whenever it is readable. Does not own the descriptor: stop watching before you close it.
+class Watch {
+ public:
+  Watch(Napi::Env env, int fd, std::function<void()> readable);
+  ~Watch();
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  // Whether the watch keeps the process alive (it does, at first).
+  void Ref(bool keep);
+
+  // Reads an eventfd's counter and clears it; 0 if it was not signalled. Throws SysError.
+  static uint64_t Take(int eventfd);
+
+ private:
+  struct Handle;
+  Handle* handle_;
+};
+
+// JS: watchEventfd(fd, callback(count)) -> { close(), ref(keep) }
+Napi::Value WatchEventfd(const Napi::CallbackInfo& info);
+
+}  // namespace vioctl

@@ -1,0 +1,139 @@
+// Builds the addon: every native/**/*.cc with g++ (or $CXX), changed files only, then one link.
+// No node-gyp: the stable Node-API headers come from npm (node-api-headers, node-addon-api), so that one binary
+// loads in every Node from 20 on and nothing is downloaded.
+//   --variant release   build/native/release/vioctl.node     (default)
+//   --variant asan      build/native/asan/vioctl.node        AddressSanitizer + UBSan, for tests (see CONTRIBUTING.md)
+//   --variant prebuild  prebuilds/linux-{x64,arm64}.node     what the npm package carries
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const at = process.argv.indexOf('--variant');
+const variant = at > 0 ? process.argv[at + 1] : 'release';
+
+const common = [
+  '-std=c++20',
+  '-fPIC',
+  '-fexceptions',
+  '-fvisibility=hidden',
+  '-Wall',
+  '-Wextra',
+  '-Werror',
+  '-pthread',
+  '-DNAPI_VERSION=8',
+  '-DNODE_ADDON_API_CPP_EXCEPTIONS',
+  '-DNODE_ADDON_API_DISABLE_DEPRECATED',
+  '-D_GNU_SOURCE',
+  '-D_FILE_OFFSET_BITS=64',
+  `-I${root}/native`,
+  '-isystem',
+  `${root}/node_modules/node-api-headers/include`,
+  '-isystem',
+  `${root}/node_modules/node-addon-api`,
+];
+const optimised = ['-O2', '-g1', '-fno-plt', '-D_FORTIFY_SOURCE=2', '-fstack-protector-strong'];
+const sanitised = ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined'];
+const cxx = process.env.CXX || 'g++';
+
+/** Compiler, flags, link flags and target file of each build that a variant makes. */
+const builds = {
+  release: [{ dir: 'release', cxx, flags: optimised, link: ['-Wl,-z,relro,-z,now'], out: 'build/native/release/vioctl.node' }],
+  asan: [{ dir: 'asan', cxx, flags: sanitised, link: ['-fsanitize=address,undefined'], out: 'build/native/asan/vioctl.node' }],
+  prebuild: [
+    {
+      dir: 'prebuild-x64',
+      arch: 'x64',
+      cxx: 'x86_64-linux-gnu-g++',
+      flags: optimised,
+      link: ['-s', '-Wl,-z,relro,-z,now'],
+      out: 'prebuilds/linux-x64.node',
+    },
+    {
+      dir: 'prebuild-arm64',
+      arch: 'arm64',
+      cxx: 'aarch64-linux-gnu-g++',
+      flags: optimised,
+      link: ['-s', '-Wl,-z,relro,-z,now'],
+      out: 'prebuilds/linux-arm64.node',
+    },
+  ],
+}[variant];
+if (!builds) {
+  console.error(`native: no variant ${variant} (release, asan, prebuild)`);
+  process.exit(2);
+}
+
+const sources = fs
+  .readdirSync(path.join(root, 'native'), { recursive: true })
+  .filter((f) => f.endsWith('.cc'))
+  .sort();
+
+function run(command, args) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+    child.on('error', (err) => resolve(err.message));
+    child.on('exit', (code, signal) => resolve(code === 0 ? undefined : `${command} ended with ${signal ?? code}`));
+  });
+}
+
+const mtime = (file) => fs.statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+
+/** True if the object is older than its source, a header it read (from the .d file), this script, or the flags. */
+function stale(object, source, stamp) {
+  const made = mtime(object);
+  if (made === 0 || mtime(source) > made || stamp > made) return true;
+  const dep = object.replace(/\.o$/, '.d');
+  if (!fs.existsSync(dep)) return true;
+  const inputs = fs.readFileSync(dep, 'utf8').replace(/\\\n/g, ' ').split(':').slice(1).join(':').trim().split(/\s+/);
+  return inputs.some((input) => input && (mtime(input) === 0 || mtime(input) > made));
+}
+
+for (const build of builds) {
+  if (variant === 'prebuild' && build.arch !== process.arch && (await run('sh', ['-c', `command -v ${build.cxx} >/dev/null`]))) {
+    console.error(`native: ${build.out} not built: ${build.cxx} is missing (Debian: apt install g++-aarch64-linux-gnu)`);
+    if (process.env.VIOCTL_REQUIRE_ALL_PREBUILDS) process.exitCode = 1;
+    continue;
+  }
+  const dir = path.join(root, 'build', 'native', build.dir);
+  fs.mkdirSync(dir, { recursive: true });
+  const flags = [...common, ...build.flags];
+  const stampFile = path.join(dir, 'flags.txt');
+  const stampText = JSON.stringify([build.cxx, flags, build.link]);
+  if (!fs.existsSync(stampFile) || fs.readFileSync(stampFile, 'utf8') !== stampText) fs.writeFileSync(stampFile, stampText);
+  const stamp = mtime(stampFile);
+  const objects = sources.map((source) => path.join(dir, `${source.replaceAll('/', '-').replace(/\.cc$/, '')}.o`));
+  const todo = sources
+    .map((source, i) => [path.join(root, 'native', source), objects[i]])
+    .filter(([source, object]) => stale(object, source, stamp));
+  const failures = [];
+  const worker = async () => {
+    for (let next = todo.shift(); next && !failures.length; next = todo.shift()) {
+      const [source, object] = next;
+      const failure = await run(build.cxx, [...flags, '-MMD', '-MF', object.replace(/\.o$/, '.d'), '-c', source, '-o', `${object}.tmp`]);
+      if (failure) failures.push(`${path.relative(root, source)}: ${failure}`);
+      else fs.renameSync(`${object}.tmp`, object);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.max(1, Math.min(4, os.availableParallelism())) }, worker));
+  if (failures.length) {
+    for (const failure of failures) console.error(`native: ${failure}`);
+    process.exit(1);
+  }
+  const out = path.join(root, build.out);
+  const list = path.join(dir, 'objects.txt');
+  const listText = objects.join('\n');
+  const relisted = !fs.existsSync(list) || fs.readFileSync(list, 'utf8') !== listText;
+  if (!relisted && objects.every((object) => mtime(object) <= mtime(out))) continue;
+  fs.writeFileSync(list, listText);
+  fs.mkdirSync(path.dirname(out), { recursive: true });
+  // Written aside and renamed: a running process keeps the file it has mapped.
+  const failure = await run(build.cxx, ['-shared', '-pthread', ...build.link, '-o', `${out}.tmp`, ...objects]);
+  if (failure) {
+    console.error(`native: link: ${failure}`);
+    process.exit(1);
+  }
+  fs.renameSync(`${out}.tmp`, out);
+}

@@ -1,0 +1,155 @@
+import type { ArgInput, FlagInput } from '@oclif/core/interfaces';
+import { parse } from '@oclif/core/parser';
+import { Sysroot } from '../common/sysroot.js';
+import { type ColorChoice, chalkFor, wantsColor } from './color.js';
+import { Flags } from './flags.js';
+import { type Format, Output } from './output.js';
+import { Progress } from './progress.js';
+import { Lifetime } from './signals.js';
+import { FdWriter, stderr } from './stdio.js';
+
+/** An example of a command's help and man page: the command line and what it does. */
+export type Example = readonly [line: string, what: string];
+
+/** What every command class carries; the runner, help, man pages, completions and the conventions test read it. */
+export interface CommandClass {
+  new (context: Context): Command;
+  /** Paragraphs below the summary, which stands in the group's table. */
+  readonly description: string;
+  readonly examples: readonly Example[];
+  readonly args: ArgInput;
+  readonly flags: FlagInput;
+  /** Machine formats that the command offers. */
+  readonly formats: readonly Exclude<Format, 'text'>[];
+  /** The command changes the system: it must offer --dry-run. */
+  readonly changes: boolean;
+  /** Runs until it is told to stop: SIGTERM and SIGINT end it cleanly with status 0. */
+  readonly server: boolean;
+  /** Takes `-- CMD…`: the words behind the first `--` are in `this.rest`. */
+  readonly passthrough: boolean;
+}
+
+/** What a command gets from the runner. */
+export interface Context {
+  /** `vfio bind` */
+  id: string;
+  argv: string[];
+  env: NodeJS.ProcessEnv;
+}
+
+/** Flags of every command; those of the machine formats are added where the command offers them. */
+export const globalFlags = {
+  help: Flags.boolean({ char: 'h', summary: 'print this help' }),
+  quiet: Flags.boolean({ summary: 'no prose and no progress on stderr, errors only' }),
+  color: Flags.option({
+    options: ['auto', 'always', 'never'] as const,
+    default: 'auto',
+    helpValue: 'WHEN',
+    summary: 'colours: auto, always or never',
+  })(),
+};
+export const formatFlags = {
+  json: Flags.boolean({ summary: 'print one JSON document' }),
+  ndjson: Flags.boolean({ summary: 'print one JSON object per line' }),
+};
+export const tableFlags = {
+  'no-headings': Flags.boolean({ summary: 'leave out the line of headings' }),
+};
+
+/** All flags of a command class, its own last. */
+export function allFlags(command: Pick<CommandClass, 'flags' | 'formats'>): FlagInput {
+  return {
+    ...command.flags,
+    ...Object.fromEntries(command.formats.map((name) => [name, formatFlags[name]])),
+    ...(command.formats.length > 0 && tableFlags),
+    ...globalFlags,
+  };
+}
+
+type Values = Record<string, unknown>;
+
+/** Base of all commands: parsed input, output, messages, signals and clean-up. */
+export abstract class Command {
+  static readonly description: string = '';
+  static readonly args: ArgInput = {};
+  static readonly flags: FlagInput = {};
+  static readonly formats: readonly Exclude<Format, 'text'>[] = ['json'];
+  static readonly changes: boolean = false;
+  static readonly server: boolean = false;
+  static readonly passthrough: boolean = false;
+
+  /** Output of the command; set by parse(). */
+  protected out!: Output;
+  /** The words behind `--` (passthrough commands). */
+  protected rest: string[] | undefined;
+  protected readonly env: NodeJS.ProcessEnv;
+  /** /, or VIOCTL_SYSROOT in tests. */
+  protected readonly sysroot: Sysroot;
+  /** Signals and what must be undone at the end, whatever way the end comes. */
+  readonly life: Lifetime;
+  readonly #context: Context;
+  #quiet = false;
+
+  constructor(context: Context) {
+    this.#context = context;
+    this.env = context.env;
+    this.sysroot = new Sysroot(context.env.VIOCTL_SYSROOT || '/');
+    this.life = new Lifetime((this.constructor as unknown as CommandClass).server);
+  }
+
+  /** Does the work. A returned number is the exit status; nothing means 0. */
+  abstract run(): Promise<number | undefined>;
+
+  /** Parses the command line against the class's flags and arguments and prepares the output. @throws usage errors */
+  protected async parse<F extends Values, A extends Values>(spec: {
+    flags: FlagInput<F>;
+    args: ArgInput<A>;
+  }): Promise<{ flags: F; args: A }> {
+    const command = this.constructor as unknown as CommandClass;
+    let { argv } = this.#context;
+    const end = command.passthrough ? argv.indexOf('--') : -1;
+    if (end >= 0) {
+      this.rest = argv.slice(end + 1);
+      argv = argv.slice(0, end);
+    }
+    const flags = Object.fromEntries(
+      Object.entries(allFlags(command)).map(([name, flag]) => [
+        name,
+        flag.type === 'option' ? { ...flag, name, multipleNonGreedy: true } : { ...flag, name },
+      ]),
+    );
+    const args = Object.fromEntries(Object.entries(spec.args).map(([name, arg]) => [name, { ...arg, name, ignoreStdin: true }]));
+    const parsed = await parse(argv, { flags, args, strict: true, '--': true, context: {} as never });
+    const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice; 'no-headings'?: boolean };
+    this.#quiet = common.quiet ?? false;
+    this.out = new Output({
+      writer: new FdWriter(1, !command.server),
+      format: common.ndjson ? 'ndjson' : common.json ? 'json' : 'text',
+      headings: !common['no-headings'],
+      chalk: chalkFor(wantsColor(1, common.color, this.env)),
+    });
+    return { flags: parsed.flags, args: parsed.args } as never;
+  }
+
+  /** Prose on stderr; --quiet silences it. */
+  protected info(message: string): void {
+    if (!this.#quiet) stderr(`${message}\n`);
+  }
+
+  /** A warning on stderr; --quiet silences it. */
+  protected warn(message: string): void {
+    if (!this.#quiet) stderr(`vioctl: ${this.#context.id}: warning: ${message}\n`);
+  }
+
+  /** Progress bar on stderr: on a terminal only, after one second. @param total 0 where the end is unknown */
+  protected progress(label: string, total: number, unit: 'bytes' | 'items' = 'bytes'): Progress {
+    const progress = new Progress(label, total, unit, this.#quiet);
+    this.life.defer(() => progress.end());
+    return progress;
+  }
+
+  /** Lets everything out; the runner calls it after run(). */
+  async finish(): Promise<void> {
+    await this.out?.flush();
+  }
+}

@@ -1,0 +1,25 @@
+/**
+ * The flag and argument builders of all commands: oclif's, plus the contract's own types. The runner makes every
+ * repeatable flag take one value per use and keeps oclif's parser from reading stdin (see command.ts).
+ */
+import { custom as customArg, string as stringArg } from '@oclif/core/args';
+import { boolean, custom, integer, option, string } from '@oclif/core/flags';
+import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
+
+export const Flags = {
+  boolean,
+  integer,
+  option,
+  string,
+  custom,
+  /** Size in bytes (number): 512, 4K, 64M, 0x… */
+  size: custom<number>({ parse: async (text) => parseSize(text), helpValue: 'SIZE' }),
+  /** Size in bytes (bigint), up to 2^63-1. */
+  sizeBig: custom<bigint>({ parse: async (text) => parseSizeBig(text), helpValue: 'SIZE' }),
+  /** Unsigned 64-bit number, decimal or 0x… */
+  u64: custom<bigint>({ parse: async (text) => parseU64(text), helpValue: 'NUMBER' }),
+  /** Duration in milliseconds: 500ms, 10s, 2m */
+  duration: custom<number>({ parse: async (text) => parseDuration(text), helpValue: 'TIME' }),
+};
+
+export const Args = { string: stringArg, custom: customArg };

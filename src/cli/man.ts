@@ -1,0 +1,177 @@
+import { groups } from '../groups/index.js';
+import type { Verb } from '../groups/types.js';
+import { allFlags, type CommandClass } from './command.js';
+import { type CommandDoc, describeCommand } from './help.js';
+
+/** Every command of the table with its documentation model. */
+export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {
+  const all = [];
+  for (const [name, group] of Object.entries(groups)) {
+    for (const [verbName, verb] of Object.entries(group.verbs)) {
+      const command = (await verb.load()).default;
+      all.push({ doc: describeCommand(`${name} ${verbName}`, verb.summary, command), verb, command });
+    }
+  }
+  return all;
+}
+
+/** Text for roff: backslashes, leading dots and quotes, hyphens that must stay hyphens. */
+const roff = (text: string): string =>
+  text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replace(/^([.'])/gm, '\\&$1')
+    .replaceAll('…', '...');
+
+const section = (title: string, lines: string[]): string[] => (lines.length ? [`.SH ${title}`, ...lines] : []);
+
+/** Title lines: man(7) macros, which every man program renders alike. */
+const title = (name: string): string[] => [`.TH ${roff(name.toUpperCase())} 1 "" vioctl "User Commands"`];
+
+/** The manual page of one command. */
+export function commandPage(doc: CommandDoc): string {
+  const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
+  const terms = (list: { label: string; text: string }[]) =>
+    list.flatMap(({ label, text }) => ['.TP', `.B ${roff(label.trim())}`, roff(text)]);
+  const lines = [
+    ...title(name),
+    ...section('NAME', [`${roff(name)} \\- ${roff(doc.summary)}`]),
+    ...section('SYNOPSIS', [`.B ${roff(doc.usage)}`]),
+    ...section(
+      'DESCRIPTION',
+      doc.paragraphs.flatMap((paragraph, i) => (i === 0 ? [roff(paragraph)] : ['.PP', roff(paragraph)])),
+    ),
+    ...section('ARGUMENTS', terms(doc.args)),
+    ...section('OPTIONS', terms(doc.flags)),
+    ...section(
+      'EXAMPLES',
+      doc.examples.flatMap(([line, what]) => ['.TP', `.B ${roff(line)}`, roff(what)]),
+    ),
+    ...section('EXIT STATUS', ['See', '.BR vioctl (1).']),
+    ...section('SEE ALSO', ['.BR vioctl (1)']),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const exitStatuses: [number, string][] = [
+  [0, 'done, or already so'],
+  [1, 'the operation failed'],
+  [2, 'wrong usage'],
+  [3, 'refused by a safety check or a policy; nothing was changed'],
+  [4, 'a comparison or verification found differences'],
+  [5, 'the input is damaged or the peer broke the protocol; partial output was given where possible'],
+  [6, 'permission or privilege is missing'],
+  [7, 'this kernel, device or peer does not support it'],
+  [8, 'failed, and the earlier state could not be fully restored; stderr names what is left'],
+  [124, 'a --timeout ran out'],
+  [130, 'interrupted (SIGINT)'],
+  [141, 'the reader of stdout closed the pipe'],
+  [143, 'terminated (SIGTERM); servers shut down cleanly and exit 0 instead'],
+];
+
+/** vioctl(1): groups, verbs, streams, exit statuses. */
+export function rootPage(docs: CommandDoc[]): string {
+  const lines = [
+    ...title('vioctl'),
+    ...section('NAME', ['vioctl \\- user\\-space I/O for Linux virtualization and storage hosts']),
+    ...section('SYNOPSIS', ['.B vioctl', 'GROUP VERB [OPTION]... [ARGUMENT]...']),
+    ...section('DESCRIPTION', [
+      'Binds PCI devices to VFIO and maps memory for their DMA, registers files on io_uring, serves and uses NVMe over TCP without',
+      'kernel modules, looks into and serves vhost\\-user back\\-ends, and reads QEMU migration files.',
+      'Data goes to stdout, prose and progress to stderr; \\-\\-json prints one JSON document, \\-\\-ndjson one object per line.',
+    ]),
+    ...section(
+      'COMMANDS',
+      docs.flatMap((doc) => ['.TP', `.BR ${roff(`vioctl-${doc.id.replaceAll(' ', '-')}`)} (1)`, roff(doc.summary)]),
+    ),
+    ...section(
+      'EXIT STATUS',
+      exitStatuses.flatMap(([status, text]) => ['.TP', `.B ${status}`, roff(text)]),
+    ),
+    ...section('ENVIRONMENT', [
+      ...['.TP', '.B NO_COLOR, FORCE_COLOR, TERM=dumb', 'Colours, as usual.'],
+      ...['.TP', '.B VIOCTL_DEBUG', 'With 1, an error prints where it happened.'],
+    ]),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** Words of bash completion: groups, verbs, flags, out of one static table. */
+function bashCompletion(commands: { doc: CommandDoc; command: CommandClass }[]): string {
+  const cases = commands.map(({ doc, command }) => {
+    const words = Object.entries(allFlags(command))
+      .filter(([, flag]) => !flag.hidden)
+      .map(([name]) => `--${name}`);
+    return `    '${doc.id}') words='${words.join(' ')}' ;;`;
+  });
+  const verbs = Object.entries(groups).map(
+    ([name, group]) => `    '${name}') words='${[...new Set(Object.keys(group.verbs).map((verb) => verb.split(' ')[0]))].join(' ')}' ;;`,
+  );
+  const deeper = new Map<string, string[]>();
+  for (const { doc } of commands) {
+    const [group, first, second] = doc.id.split(' ');
+    if (second !== undefined) deeper.set(`${group} ${first}`, [...(deeper.get(`${group} ${first}`) ?? []), second]);
+  }
+  return `# bash completion of vioctl (generated: npm run gen)
+_vioctl() {
+  local cur=\${COMP_WORDS[COMP_CWORD]} words='' key="\${COMP_WORDS[*]:1:COMP_CWORD-1}"
+  COMPREPLY=()
+  if [[ $cur == -* ]]; then
+    local three="\${COMP_WORDS[*]:1:3}" two="\${COMP_WORDS[*]:1:2}" id
+    for id in "$three" "$two"; do
+      case "$id" in
+${cases.map((line) => `  ${line}`).join('\n')}
+      esac
+      [[ $words ]] && break
+    done
+    COMPREPLY=($(compgen -W "$words --help" -- "$cur"))
+    return
+  fi
+  case "$key" in
+    '') words='${Object.keys(groups).join(' ')}' ;;
+${verbs.join('\n')}
+${[...deeper].map(([id, list]) => `    '${id}') words='${list.join(' ')}' ;;`).join('\n')}
+  esac
+  if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
+}
+complete -o filenames -F _vioctl vioctl
+`;
+}
+
+/** Fish completion: one line per verb and flag. */
+function fishCompletion(commands: { doc: CommandDoc; command: CommandClass }[]): string {
+  const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+  const lines = Object.entries(groups).map(
+    ([name, { summary }]) => `complete -c vioctl -n __fish_use_subcommand -f -a ${name} -d ${quote(summary)}`,
+  );
+  for (const { doc, command } of commands) {
+    const [group, ...verb] = doc.id.split(' ');
+    const seen = `__fish_seen_subcommand_from ${group}`;
+    lines.push(`complete -c vioctl -n ${quote(seen)} -f -a ${quote(verb.join(' '))} -d ${quote(doc.summary)}`);
+    for (const [name, flag] of Object.entries(allFlags(command))) {
+      if (flag.hidden) continue;
+      const short = flag.char ? ` -s ${flag.char}` : '';
+      lines.push(
+        `complete -c vioctl -n ${quote(`${seen}; and __fish_seen_subcommand_from ${verb.at(-1)}`)} -l ${name}${short}${flag.type === 'option' ? ' -r' : ''} -d ${quote(flag.summary ?? '')}`,
+      );
+    }
+  }
+  return `# fish completion of vioctl (generated: npm run gen)\n${lines.join('\n')}\n`;
+}
+
+/** Zsh completion: bash's function through bashcompinit, so that the two cannot drift. */
+const zshCompletion = (bash: string): string =>
+  `#compdef vioctl\n# zsh completion of vioctl (generated: npm run gen)\nautoload -U +X bashcompinit && bashcompinit\n${bash}`;
+
+/** All generated files: path below the repository's root and text. */
+export async function generated(): Promise<Map<string, string>> {
+  const commands = await allCommands();
+  const bash = bashCompletion(commands);
+  return new Map([
+    ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
+    ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
+    ['completions/vioctl.bash', bash],
+    ['completions/_vioctl', zshCompletion(bash)],
+    ['completions/vioctl.fish', fishCompletion(commands)],
+  ]);
+}

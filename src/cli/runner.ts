@@ -1,0 +1,137 @@
+import { usage } from '../common/errors.js';
+import { printable } from '../common/escape.js';
+import { groups } from '../groups/index.js';
+import type { Verb } from '../groups/types.js';
+import { allFlags, type CommandClass } from './command.js';
+import { describe, format } from './errors.js';
+import { ClosedPipe, FdWriter, stderr, WriteError } from './stdio.js';
+import { suggest } from './suggest.js';
+
+/** Where an argv leads: a help text, the version, or a command with the rest of the words. */
+export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'command'; id: string; verb: Verb; argv: string[] };
+
+const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h';
+
+function unknown(what: string, typed: string, candidates: string[], help: string): never {
+  const meant = suggest(typed, candidates);
+  throw usage(`no such ${what}: "${printable(typed)}"`, meant === undefined ? help : `did you mean "${meant}"?`);
+}
+
+/** Finds the command of an argv. Verbs may be two words (`shmem serve`). @throws usage with a did-you-mean */
+export function route(argv: string[]): Route {
+  let [name, ...rest] = argv;
+  if (name === 'help') [name, ...rest] = [...rest, '--help'];
+  if (name === undefined || isHelp(name)) return { kind: 'help' };
+  if (name === '--version' || name === '-V' || name === 'version') return { kind: 'version' };
+  const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
+  if (!group) {
+    if (name.startsWith('-')) throw usage(`no such option: "${printable(name)}"`, 'vioctl --help');
+    return unknown('group', name, Object.keys(groups), 'vioctl --help');
+  }
+  const [first, second] = rest;
+  if (first === undefined || isHelp(first)) return { kind: 'help', group: name };
+  for (const [words, verb] of [
+    [1, first],
+    [2, `${first} ${second}`],
+  ] as const) {
+    if (Object.hasOwn(group.verbs, verb))
+      return { kind: 'command', id: `${name} ${verb}`, verb: group.verbs[verb]!, argv: rest.slice(words) };
+  }
+  const verbs = Object.keys(group.verbs);
+  const deeper = verbs.filter((verb) => verb.startsWith(`${first} `));
+  if (deeper.length) {
+    if (second === undefined || isHelp(second)) return { kind: 'help', group: name };
+    return unknown('verb', `${first} ${second}`, deeper, `vioctl ${name} --help`);
+  }
+  return unknown('verb', first, verbs, `vioctl ${name} --help`);
+}
+
+/** True if the user asked for machine-readable output: errors are JSON then, even where parsing failed. */
+function asksForJson(argv: string[]): boolean {
+  const end = argv.indexOf('--');
+  return (end < 0 ? argv : argv.slice(0, end)).some((word) => word === '--json' || word === '--ndjson');
+}
+
+/** Columns for help: the terminal's, COLUMNS, or 80; never above 100. */
+function helpWidth(env: NodeJS.ProcessEnv): number {
+  const columns = Number(env.COLUMNS) || process.stdout.columns || 80;
+  return Math.max(40, Math.min(100, columns));
+}
+
+async function print(text: string): Promise<void> {
+  const writer = new FdWriter(1, true);
+  writer.write(text);
+  await writer.flush();
+}
+
+/** `--xyz` that the parser does not know: the flag that was probably meant. */
+function flagHint(err: unknown, command: CommandClass): string | undefined {
+  const typed = /^Nonexistent flags?: --([\w-]+)/.exec(err instanceof Error ? err.message : '')?.[1];
+  const meant = typed === undefined ? undefined : suggest(typed, Object.keys(allFlags(command)));
+  return meant === undefined ? undefined : `did you mean "--${meant}"?`;
+}
+
+/**
+ * Runs one command line and returns the exit status. Everything that was written has left when it returns; nothing in
+ * here or below ends the process.
+ */
+export async function run(argv: string[], env: NodeJS.ProcessEnv, version: () => string): Promise<number> {
+  let id = '';
+  try {
+    const target = route(argv);
+    if (target.kind === 'version') {
+      await print(`vioctl ${version()}\n`);
+      return 0;
+    }
+    if (target.kind === 'help') {
+      const help = await import('./help.js');
+      await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)));
+      return 0;
+    }
+    id = target.id;
+    return await runCommand(target, env);
+  } catch (err) {
+    return failed(err, id, argv, env);
+  }
+}
+
+async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }>, env: NodeJS.ProcessEnv): Promise<number> {
+  const { default: CommandType } = await verb.load();
+  const end = CommandType.passthrough ? argv.indexOf('--') : -1;
+  if ((end < 0 ? argv : argv.slice(0, end)).some(isHelp)) {
+    const help = await import('./help.js');
+    await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)));
+    return 0;
+  }
+  const command = new CommandType({ id, argv, env });
+  let status: number | undefined;
+  let failure: unknown;
+  try {
+    status = (await command.run()) ?? 0;
+    await command.finish();
+  } catch (err) {
+    failure = err;
+  }
+  try {
+    await command.life.end();
+  } catch (err) {
+    failure ??= err;
+  }
+  if (failure === undefined) return command.life.status ?? status ?? 0;
+  if (command.life.interrupted && isAbort(failure)) return command.life.status ?? 0;
+  const hint = flagHint(failure, CommandType);
+  return failed(hint === undefined ? failure : usage((failure as Error).message.split('\n')[0]!, hint), id, argv, env);
+}
+
+/** An operation that was cut short by the signal itself is no failure of its own. */
+const isAbort = (err: unknown): boolean =>
+  err instanceof Error && (err.name === 'AbortError' || /^SIG[A-Z]+$/.test(err.message) || err.message === 'stopped');
+
+function failed(err: unknown, id: string, argv: string[], env: NodeJS.ProcessEnv): number {
+  if (err instanceof ClosedPipe) return 141;
+  const cause = err instanceof WriteError ? err.cause : err;
+  const report = describe(cause, id);
+  if (err instanceof WriteError) report.message = `write error: ${report.message}`;
+  stderr(format(report, id, asksForJson(argv), err, env.VIOCTL_DEBUG === '1'));
+  return report.exit;
+}

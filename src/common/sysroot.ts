@@ -1,0 +1,65 @@
+import fs from 'node:fs';
+import path from 'node:path';
+
+/**
+ * The root below which /sys, /proc, /dev and /run are read and written. `/` on a real system; tests pass a small tree
+ * (VIOCTL_SYSROOT), so the same code runs on both.
+ */
+export class Sysroot {
+  readonly root: string;
+
+  constructor(root = '/') {
+    this.root = root;
+  }
+
+  /** The real path of an absolute system path such as `/sys/bus/pci`. */
+  path(absolute: string): string {
+    return this.root === '/' ? absolute : path.join(this.root, absolute);
+  }
+
+  exists(absolute: string): boolean {
+    return fs.existsSync(this.path(absolute));
+  }
+
+  /** Contents of a file as text. @throws the system's error */
+  read(absolute: string): string {
+    return fs.readFileSync(this.path(absolute), 'utf8');
+  }
+
+  /** Contents without the trailing newline, or undefined where the file is absent or cannot be read. */
+  attr(absolute: string): string | undefined {
+    try {
+      return this.read(absolute).replace(/\n+$/, '');
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Writes a system attribute in one write(2), as sysfs wants it. @throws the system's error */
+  write(absolute: string, value: string): void {
+    const fd = fs.openSync(this.path(absolute), fs.constants.O_WRONLY);
+    try {
+      fs.writeSync(fd, value);
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+
+  /** Entries of a folder, sorted; empty where it does not exist. */
+  list(absolute: string): string[] {
+    try {
+      return fs.readdirSync(this.path(absolute)).sort();
+    } catch {
+      return [];
+    }
+  }
+
+  /** Target of a symbolic link as written, or undefined. */
+  readlink(absolute: string): string | undefined {
+    try {
+      return fs.readlinkSync(this.path(absolute));
+    } catch {
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,55 @@
+import { usage } from './errors.js';
+
+const factors: Record<string, bigint> = { '': 1n, K: 1n << 10n, M: 1n << 20n, G: 1n << 30n, T: 1n << 40n, P: 1n << 50n };
+
+/**
+ * Parses a size: `512`, `4K`, `64M`, `1G`, `2T` (powers of 1024; `KiB`, `k` and `KB` are read as `K`) or `0x1000`.
+ * @returns bytes
+ * @throws VioError (usage) when the text is not a size or is above 2^63-1
+ */
+export function parseSizeBig(text: string): bigint {
+  const hex = /^0x([0-9a-f]{1,16})$/i.exec(text);
+  const dec = /^([0-9]{1,19})([KMGTP]?)(i?B)?$/i.exec(text);
+  const value = hex ? BigInt(text) : dec ? BigInt(dec[1]!) * factors[dec[2]!.toUpperCase()]! : undefined;
+  if (value === undefined || value > 0x7fff_ffff_ffff_ffffn)
+    throw usage(`not a size: "${text}"`, 'sizes are 512, 4K, 64M, 1G, 2T or 0x1000');
+  return value;
+}
+
+/** As parseSizeBig, for sizes that fit a double exactly (below 2^53). */
+export function parseSize(text: string): number {
+  const value = parseSizeBig(text);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw usage(`size too large: "${text}"`, 'at most 8P');
+  return Number(value);
+}
+
+/** Parses an unsigned 64-bit number, decimal or 0x… (IOVA, LBA, offset). */
+export function parseU64(text: string): bigint {
+  if (!/^(0x[0-9a-f]{1,16}|[0-9]{1,20})$/i.test(text)) throw usage(`not a number: "${text}"`, 'numbers are decimal or 0x…');
+  const value = BigInt(text);
+  if (value > 0xffff_ffff_ffff_ffffn) throw usage(`number above 64 bits: "${text}"`);
+  return value;
+}
+
+/**
+ * Parses a duration: `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
+ * @returns milliseconds
+ */
+export function parseDuration(text: string): number {
+  const match = /^([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)?$/.exec(text);
+  if (!match) throw usage(`not a duration: "${text}"`, 'durations are 500ms, 10s, 2m, 1h');
+  return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms'];
+}
+
+/** Bytes for people: `4K`, `1.5G`; exact multiples without a fraction. */
+export function formatSize(bytes: number | bigint): string {
+  let value = Number(bytes);
+  for (const unit of ['', 'K', 'M', 'G', 'T']) {
+    if (value < 1024) return `${Number.isInteger(value) ? value : value.toFixed(1)}${unit}`;
+    value /= 1024;
+  }
+  return `${Number.isInteger(value) ? value : value.toFixed(1)}P`;
+}
+
+/** 64-bit values as the JSON contract wants them: `"0x…"`. */
+export const hex64 = (value: bigint | number): string => `0x${value.toString(16)}`;

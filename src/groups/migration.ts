@@ -1,0 +1,7 @@
+import type { Group } from './types.js';
+
+const group: Group = {
+  summary: 'read QEMU migration and save files',
+  verbs: {},
+};
+export default group;

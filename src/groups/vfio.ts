@@ -1,0 +1,7 @@
+import type { Group } from './types.js';
+
+const group: Group = {
+  summary: 'bind PCI devices to VFIO, inspect and drive them',
+  verbs: {},
+};
+export default group;

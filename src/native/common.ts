@@ -1,0 +1,35 @@
+/** An eventfd in the event loop. */
+export interface EventWatch {
+  close(): void;
+  /** Whether it keeps the process alive. */
+  ref(keep: boolean): void;
+}
+
+/** native/common */
+export interface CommonNative {
+  /** CRC-32C of bytes, continuing `start` (0 at first). */
+  crc32c(bytes: Uint8Array, start?: number): number;
+  /** The same by table: the reference that crc32c is tested against. */
+  crc32cTable(bytes: Uint8Array, start?: number): number;
+  /** The implementation that crc32c uses on this machine. */
+  crc32cEngine(): 'sse4.2' | 'armv8' | 'table';
+  /** A new non-blocking eventfd; the caller owns and closes it. */
+  eventfd(): number;
+  /** Adds to an eventfd's counter. */
+  signalEventfd(fd: number, count: number): void;
+  /** Calls back with the counter whenever the eventfd is signalled, and clears it. */
+  watchEventfd(fd: number, callback: (count: number) => void): EventWatch;
+  /** Sends one datagram to systemd's notification socket (sd_notify(3)); `@name` is abstract. */
+  sdNotify(path: string, text: string): void;
+}
+
+/** Names of the exports, for the test that compares this interface with the addon. */
+export const commonExports = [
+  'crc32c',
+  'crc32cTable',
+  'crc32cEngine',
+  'eventfd',
+  'signalEventfd',
+  'watchEventfd',
+  'sdNotify',
+] as const satisfies (keyof CommonNative)[];

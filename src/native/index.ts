@@ -1,0 +1,67 @@
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { codeOf, Exit, VioError } from '../common/errors.js';
+import type { CommonNative } from './common.js';
+
+/** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
+export interface Native {
+  common: CommonNative;
+}
+
+let loaded: Native | undefined;
+
+/** glibc or musl, as the process itself reports it. */
+const libc = (): string => {
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  return report?.header?.glibcVersionRuntime === undefined ? 'musl' : '';
+};
+
+/**
+ * Where an addon can be, in order: VIOCTL_ADDON (tests with the sanitised build), a checkout's build, the package's
+ * prebuilt file for this machine. Paths are relative to the folder above dist/ or src/.
+ */
+function* candidates(root: string): Generator<string> {
+  if (process.env.VIOCTL_ADDON) {
+    yield path.resolve(process.env.VIOCTL_ADDON);
+    return;
+  }
+  yield path.join(root, 'build', 'native', 'release', 'vioctl.node');
+  yield path.join(root, 'prebuilds', `linux${libc()}-${process.arch}.node`);
+}
+
+/** The root of the package: dist/ and src/native/ lie at different depths below it. */
+function packageRoot(): string {
+  const here = path.dirname(fileURLToPath(import.meta.url));
+  return path.basename(here) === 'dist' ? path.dirname(here) : path.resolve(here, '..', '..');
+}
+
+/**
+ * The addon, loaded at the first call: commands that need no native code never pay for it.
+ * @throws VioError (7, ADDON_MISSING or ADDON_BROKEN) naming the places looked at
+ */
+export function native(): Native {
+  if (loaded) return loaded;
+  const require = createRequire(import.meta.url);
+  const tried: string[] = [];
+  for (const file of candidates(packageRoot())) {
+    tried.push(file);
+    try {
+      loaded = require(file) as Native;
+      return loaded;
+    } catch (err) {
+      if (codeOf(err) === 'MODULE_NOT_FOUND') continue;
+      throw new VioError(`the native addon ${file} does not load: ${(err as Error).message.split('\n')[0]}`, {
+        code: 'ADDON_BROKEN',
+        exit: Exit.unsupported,
+        hint: 'in a checkout: npm run build:native',
+        cause: err,
+      });
+    }
+  }
+  throw new VioError(`no native addon for linux${libc()}-${process.arch}`, {
+    code: 'ADDON_MISSING',
+    exit: Exit.unsupported,
+    hint: `looked for ${tried.join(' and ')}; in a checkout: npm run build:native`,
+  });
+}

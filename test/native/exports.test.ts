@@ -1,0 +1,12 @@
+import { commonExports } from '../../src/native/common.js';
+import { native } from '../../src/native/index.js';
+
+/** Every domain of the addon and the names that its typed interface lists. Add a line with a new domain. */
+const interfaces: Record<string, readonly string[]> = {
+  common: commonExports,
+};
+
+test('the typed interfaces name exactly what the addon exports', () => {
+  const exported = Object.fromEntries(Object.entries(native()).map(([domain, object]) => [domain, Object.keys(object).sort()]));
+  expect(exported).toEqual(Object.fromEntries(Object.entries(interfaces).map(([domain, names]) => [domain, [...names].sort()])));
+});
