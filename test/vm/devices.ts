@@ -62,21 +62,24 @@ export function nvme(count = 1, options: { sizeMiB?: number; file?: string; extr
       }
       const extra = options.extra ? `,${options.extra}` : '';
       args.push('-drive', `file=${file},if=none,id=nv${n},format=raw,discard=unmap`);
-      args.push('-device', `pcie-root-port,id=nvrp${n},chassis=${n},slot=${n}`);
+      args.push('-device', `pcie-root-port,id=nvrp${n},chassis=${n},slot=${n + 64}`);
       args.push('-device', `nvme,drive=nv${n},serial=NV${i},bus=nvrp${n}${extra}`);
     }
     return { args };
   };
 }
 
-/** A conventional PCI bus behind a root port, with an e1000 and an edu on it: one IOMMU group of bridge and both. */
+/**
+ * A conventional PCI bus behind a root port, with an e1000 and an edu on it: one IOMMU group of bridge and both. The kernel's
+ * hot-plug driver complains about the bridge's slots (shpchp ... -16); that line is expected.
+ */
 export function bridge(): Device {
   return (context) => {
     const n = context.next();
     return {
       args: [
-        ...['-device', `pcie-root-port,id=brp${n},chassis=${n},slot=${n}`],
-        ...['-device', `pcie-pci-bridge,id=br${n},bus=brp${n},shpc=off`],
+        ...['-device', `pcie-root-port,id=brp${n},chassis=${n},slot=${n + 64}`],
+        ...['-device', `pcie-pci-bridge,id=br${n},bus=brp${n}`],
         ...['-netdev', `user,id=brn${n},restrict=on`],
         ...['-device', `e1000,bus=br${n},addr=1,netdev=brn${n},romfile=`],
         ...['-device', `edu,dma_mask=0xffffffffffffffff,bus=br${n},addr=2`],
@@ -89,7 +92,7 @@ export function bridge(): Device {
 export function rootPort(id: string): Device {
   return (context) => {
     const n = context.next();
-    return { args: ['-device', `pcie-root-port,id=${id},chassis=${n},slot=${n}`] };
+    return { args: ['-device', `pcie-root-port,id=${id},chassis=${n},slot=${n + 64}`] };
   };
 }
 

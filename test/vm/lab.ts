@@ -287,9 +287,7 @@ async function start(options: GuestOptions, interactive: boolean): Promise<Guest
       ...['-chardev', `${chardev.replace('ID', `c${name}`)}`],
       ...['-device', `virtserialport,bus=labser.0,chardev=c${name},name=lab.${name}`],
     ];
-    const argv = [
-      q.program('qemu-system-x86_64'),
-      ...q.args,
+    const args = [
       ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', `${memory}`, '-smp', `${options.smp ?? 2}`],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
       ...['-kernel', k.vmlinuz, '-initrd', path.join(dir, 'initrd'), '-append', append.join(' ')],
@@ -307,17 +305,17 @@ async function start(options: GuestOptions, interactive: boolean): Promise<Guest
       ...port('err', `file,id=ID,path=${path.join(dir, 'err')}`),
       ...(interactive ? port('in', `socket,id=ID,path=${path.join(dir, 'in')},server=on,wait=off`) : []),
       ...port('ctl', `file,id=ID,path=${path.join(dir, 'ctl')}`),
-      ...['-fsdev', 'local,id=root,path=/,security_model=none,readonly=on,multidevs=remap'],
+      ...['-fsdev', `local,id=root,path=${q.hostRoot},security_model=none,readonly=on,multidevs=remap`],
       ...['-device', 'virtio-9p-pci,fsdev=root,mount_tag=rootfs,addr=0x1d'],
       ...(options.share
         ? [
-            ...['-fsdev', `local,id=share,path=${path.resolve(options.share)},security_model=none,multidevs=remap`],
+            ...['-fsdev', `local,id=share,path=${path.join(q.hostRoot, path.resolve(options.share))},security_model=none,multidevs=remap`],
             ...['-device', 'virtio-9p-pci,fsdev=share,mount_tag=share,addr=0x1e'],
           ]
         : []),
     ];
     // the guest dies with this process, however that ends
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...argv], {
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...q.argv('qemu-system-x86_64', args)], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, ...q.env },
     });

@@ -1,21 +1,26 @@
 // The QEMU builds of the lab: 10 from bookworm-backports, unpacked beside the installed 7.2 whose libraries it uses.
 import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { peer } from '../peers/peers.js';
 import { Suite } from './apt.js';
-import { cached } from './cache.js';
+import { cached, cacheRoot, checkoutRoot } from './cache.js';
 
 /** How to start programs of one QEMU build. */
 export interface QemuBuild {
-  /** Full path of a program of this build, for example qemu-system-x86_64 or qemu-storage-daemon. */
-  program(name: string): string;
-  /** Arguments for qemu-system-*: where its firmware lies. */
-  args: string[];
+  /** The command line of a program of this build, for example qemu-system-x86_64 or qemu-storage-daemon. */
+  argv(program: string, args?: readonly string[]): [string, ...string[]];
   /** Environment additions. */
   env: Record<string, string>;
+  /** Where the program sees this machine's root file system. */
+  hostRoot: string;
 }
 
-/** The builds by the name tests use. 7.2 is the installed one: its TCG panics busy guests, so no guest of ours runs on it by default. */
-export type QemuName = '10' | '7.2';
+/**
+ * The builds by the name tests use. 7.2 is the installed one (its emulation can upset busy guests); 11 runs in the sid
+ * peer's root, where it sees /tmp, the cache and the checkout at their own paths.
+ */
+export type QemuName = '7.2' | '10' | '11';
 
 /** QEMU 10: about 15 MB fetched, 98 MB in the cache. */
 async function qemu10(): Promise<QemuBuild> {
@@ -26,17 +31,29 @@ async function qemu10(): Promise<QemuBuild> {
   });
   const firmware = [path.join(dir, 'usr/share/qemu'), path.join(dir, 'usr/share/seabios'), '/usr/share/qemu'];
   return {
-    program: (name) => path.join(dir, 'usr/bin', name),
-    args: firmware.flatMap((f) => ['-L', f]),
+    argv: (program, args = []) => [
+      path.join(dir, 'usr/bin', program),
+      ...(program.startsWith('qemu-system-') ? firmware.flatMap((f) => ['-L', f]) : []),
+      ...args,
+    ],
     env: { QEMU_MODULE_DIR: path.join(dir, 'usr/lib/x86_64-linux-gnu/qemu') },
+    hostRoot: '/',
   };
+}
+
+/** QEMU 11 of the sid peer. */
+async function qemu11(): Promise<QemuBuild> {
+  const sid = await peer('sid');
+  const share = [cacheRoot(), checkoutRoot(), tmpdir()].filter((d) => d !== '/tmp' && !d.startsWith('/tmp/'));
+  return { argv: (program, args = []) => sid.argv([program, ...args], share), env: {}, hostRoot: '/host' };
 }
 
 /** The build called `name`. Rejects when the packages of .ci/packages that it needs are not installed. */
 export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
+  if (name === '11') return qemu11();
   if (!existsSync('/usr/bin/qemu-system-x86_64')) {
     throw new Error('QEMU is not installed; the lab needs the packages that .ci/packages names');
   }
   if (name === '10') return qemu10();
-  return { program: (p) => path.join('/usr/bin', p), args: [], env: {} };
+  return { argv: (program, args = []) => [path.join('/usr/bin', program), ...args], env: {}, hostRoot: '/' };
 }

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { bridge, type Device, edu, iommu, network, nvme, pciTestdev } from './devices.js';
 import { boot, KERNELS, type KernelName } from './lab.js';
 
-const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--iommu] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
+const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--qemu 10|7.2|11] [--iommu] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
               [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] -- COMMAND [ARGUMENT...]
 devices: edu, nvme=COUNT, bridge, pci-testdev, net
 Runs the command as root in this checkout inside a guest; prints its output and ends with its status.
@@ -21,6 +21,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     kernel: { type: 'string', default: '6.12' },
+    qemu: { type: 'string', default: '10' },
     iommu: { type: 'boolean', default: false },
     device: { type: 'string', multiple: true, default: [] },
     'qemu-arg': { type: 'string', multiple: true, default: [] },
@@ -45,6 +46,8 @@ if (values.help) {
 }
 const kernel = KERNELS.find((k) => k === values.kernel) as KernelName | undefined;
 if (!kernel) usage(`no kernel ${values.kernel}`);
+const qemu = (['10', '7.2', '11'] as const).find((q) => q === values.qemu);
+if (!qemu) usage(`no QEMU ${values.qemu}`);
 if (positionals.length === 0) usage('no command');
 const quote = (s: string) => `'${s.replaceAll("'", "'\\''")}'`;
 const devices = values.device.map((d) => {
@@ -58,6 +61,7 @@ if (values.iommu) devices.unshift(iommu());
 try {
   const r = await boot({
     kernel,
+    qemu,
     cmd: positionals.length === 1 ? (positionals[0] ?? '') : positionals.map(quote).join(' '),
     devices,
     args: values['qemu-arg'],

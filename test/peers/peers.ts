@@ -1,0 +1,50 @@
+// Programs newer than this machine's Debian, as peers for tests: unpacked with everything they depend on, run in a
+// chroot of a private mount namespace (enter.sh). Nothing is installed.
+import { mkdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { Suite } from '../vm/apt.js';
+import { cached, checkoutRoot, type Ran, run } from '../vm/cache.js';
+
+/** The peer folders by name, with what each offers. */
+const PEERS = {
+  /** QEMU 11 (qemu-system-x86_64, qemu-storage-daemon, qemu-img, qemu-io, qemu-nbd), virtiofsd 1.14, busybox. */
+  sid: { suites: ['sid'], packages: ['qemu-system-x86', 'qemu-utils', 'virtiofsd', 'busybox-static'] },
+} as const satisfies Record<string, { suites: readonly [string, ...string[]]; packages: readonly string[] }>;
+
+export type PeerName = keyof typeof PEERS;
+
+/** A folder with a small Debian of its own. */
+export class Peer {
+  /** The folder: usr, etc, var. */
+  readonly dir: string;
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  /**
+   * The command line that runs `argv` inside. /tmp is shared with this machine, and so is every folder in `share`, at
+   * the same paths; descriptors are inherited. The process that it becomes is the program itself: kill it by its pid.
+   */
+  argv(argv: readonly [string, ...string[]], share: readonly string[] = []): [string, ...string[]] {
+    return ['/bin/sh', path.join(checkoutRoot(), 'test/peers/enter.sh'), this.dir, ...share, '--', ...argv];
+  }
+
+  /** Runs a program inside to its end. */
+  run(argv: readonly [string, ...string[]], share: readonly string[] = []): Promise<Ran> {
+    return run(this.argv(argv, share));
+  }
+}
+
+/** The peer `name`; unpacked on first use. */
+export async function peer(name: PeerName): Promise<Peer> {
+  const { suites, packages } = PEERS[name];
+  const dir = await cached(`peer-${name}`, async (part) => {
+    const suite = await Suite.open(...suites);
+    await suite.unpack(packages, part, { closure: true });
+    for (const d of ['doc', 'man', 'locale', 'bash-completion', 'zsh']) {
+      rmSync(path.join(part, 'usr/share', d), { recursive: true, force: true });
+    }
+    for (const d of ['root', 'var', 'etc']) mkdirSync(path.join(part, d), { recursive: true });
+  });
+  return new Peer(dir);
+}
