@@ -1,6 +1,6 @@
 // Debian packages of any suite, unpacked without installing them: apt with its own lists and cache finds and fetches,
 // dpkg-deb unpacks. The mirror is the one this machine uses; versions are whatever the suite has today.
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { cached, cacheRoot, must, osRelease, withLock } from './cache.js';
 
@@ -37,7 +37,21 @@ export class Suite {
       writeFileSync(path.join(part, 'sources.list'), lines.join(''));
       await must(['apt-get', ...Suite.options(part), 'update']);
     });
-    return new Suite(name, dir);
+    const suite = new Suite(name, dir);
+    await suite.refresh();
+    return suite;
+  }
+
+  /** Fetches lists again that are a day old: the archive deletes replaced versions. */
+  private async refresh(): Promise<void> {
+    const stamp = path.join(this.dir, 'sources.list');
+    const fresh = () => Date.now() - statSync(stamp).mtimeMs < 24 * 3600 * 1000;
+    if (fresh()) return;
+    await withLock(`apt-${this.name}`, async () => {
+      if (fresh()) return;
+      await must(['apt-get', ...Suite.options(this.dir), 'update']);
+      utimesSync(stamp, new Date(), new Date());
+    });
   }
 
   private static options(dir: string): string[] {

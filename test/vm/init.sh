@@ -1,7 +1,7 @@
 #!/bin/sh
 # PID 1 of a lab guest (busybox ash in the initramfs). Builds a root from the host's, read-only over 9p, below a tmpfs
 # overlay; runs the job in it; reports through virtio ports: out, err (the job's), ctl ("up", "exit N").
-# /job holds: cmd (shell script), env (sh assignments), files/ (copied over the root), modules (paths to insmod), flags.
+# /job holds: cmd (shell script), env (sh assignments), files/ (copied over the root), flags.
 export PATH=/bin
 mount -t devtmpfs d /dev
 mount -t proc p /proc
@@ -62,9 +62,6 @@ if [ -n "$NET" ]; then
     ip route add default via 10.0.2.2
     break
   done
-fi
-if [ -e /job/modules ]; then
-  while read -r m; do chroot /root2 /sbin/insmod "$m" || fail "insmod $m"; done </job/modules
 fi
 cp /job/cmd /job/env run/lab/
 

@@ -9,6 +9,7 @@ import path from 'node:path';
 import { checkoutRoot } from './cache.js';
 import { type CpioEntry, cpio } from './cpio.js';
 import type { Device, DeviceArgs, DeviceContext } from './devices.js';
+import { iommufdKernel } from './iommufd.js';
 import { type KernelName, kernel } from './kernels.js';
 import { type QemuName, qemu } from './qemu.js';
 import { connectUnix, Qmp } from './qmp.js';
@@ -19,6 +20,8 @@ export { KERNELS, type KernelName } from './kernels.js';
 
 export interface GuestOptions {
   kernel: KernelName;
+  /** Kernel 6.12 only: vfio modules rebuilt with iommufd, /dev/vfio/devices and no-IOMMU mode (iommufd.ts). */
+  iommufd?: boolean;
   /** A shell script; it runs as root in the checkout's folder, with node in PATH. */
   cmd: string;
   /** Device presets (devices.ts). They get PCI addresses 00:01.0, 00:02.0, ... in the order given. */
@@ -265,7 +268,8 @@ export class Guest {
 }
 
 async function start(options: GuestOptions, interactive: boolean): Promise<Guest> {
-  const [k, q] = await Promise.all([kernel(options.kernel), qemu(options.qemu)]);
+  if (options.iommufd && options.kernel !== '6.12') throw new Error(`iommufd is built for 6.12, not ${options.kernel}`);
+  const [k, q] = await Promise.all([options.iommufd ? iommufdKernel() : kernel(options.kernel), qemu(options.qemu)]);
   const release = await guestSlot();
   let dir: string | undefined;
   try {

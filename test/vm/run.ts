@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { bridge, type Device, edu, iommu, network, nvme, pciTestdev } from './devices.js';
 import { boot, KERNELS, type KernelName } from './lab.js';
 
-const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--qemu 10|7.2|11] [--iommu] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
+const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--qemu 10|7.2|11] [--iommu] [--iommufd] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
               [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] -- COMMAND [ARGUMENT...]
 devices: edu, nvme=COUNT, bridge, pci-testdev, net
 Runs the command as root in this checkout inside a guest; prints its output and ends with its status.
@@ -22,6 +22,7 @@ const { values, positionals } = parseArgs({
   options: {
     kernel: { type: 'string', default: '6.12' },
     qemu: { type: 'string', default: '10' },
+    iommufd: { type: 'boolean', default: false },
     iommu: { type: 'boolean', default: false },
     device: { type: 'string', multiple: true, default: [] },
     'qemu-arg': { type: 'string', multiple: true, default: [] },
@@ -62,6 +63,7 @@ try {
   const r = await boot({
     kernel,
     qemu,
+    iommufd: values.iommufd,
     cmd: positionals.length === 1 ? (positionals[0] ?? '') : positionals.map(quote).join(' '),
     devices,
     args: values['qemu-arg'],
