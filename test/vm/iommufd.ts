@@ -38,9 +38,7 @@ export async function iommufdKernel(): Promise<Kernel> {
     const source = await suite.version('linux-source-6.12');
     const header = await suite.version(names[0] ?? '');
     if (source !== header) {
-      throw new Error(
-        `linux-source-6.12 is ${source}, headers of ${stock.release} are ${header}: remove ${stock.dir}, it is old`,
-      );
+      throw new Error(`linux-source-6.12 is ${source}, headers of ${stock.release} are ${header}: remove ${stock.dir}, it is old`);
     }
     await suite.unpack(['linux-source-6.12'], work);
     await suite.unpack(names, headers);
@@ -72,12 +70,9 @@ async function build(work: string, headers: string, release: string): Promise<st
   const iommufd = path.join(drivers, 'iommu/iommufd');
   // the kernel has the interval tree built in, but without the span iterator half of the file
   const tree = readFileSync(path.join(work, 'lib/interval_tree.c'), 'utf8');
-  const half = /^#ifdef CONFIG_INTERVAL_TREE_SPAN_ITER\n[^]*?^#endif/m.exec(tree)?.[0];
+  const half = /^#ifdef CONFIG_INTERVAL_TREE_SPAN_ITER\n[\s\S]*?^#endif/m.exec(tree)?.[0];
   if (!half) throw new Error('no span iterator in lib/interval_tree.c');
-  writeFileSync(
-    path.join(iommufd, 'span_iter.c'),
-    `#include <linux/interval_tree.h>\n#include <linux/module.h>\n${half}\n`,
-  );
+  writeFileSync(path.join(iommufd, 'span_iter.c'), `#include <linux/interval_tree.h>\n#include <linux/module.h>\n${half}\n`);
   writeFileSync(path.join(iommufd, 'Makefile'), 'iommufd-y += iova_bitmap.o span_iter.o\n', { flag: 'a' });
   writeFileSync(path.join(drivers, 'Kbuild'), KBUILD);
   const kernelHeaders = path.join(headers, 'usr/src', `linux-headers-${release.replace(/-amd64$/, '')}`);
