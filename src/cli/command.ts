@@ -98,7 +98,7 @@ export abstract class Command {
   }
 
   /** Does the work. A returned number is the exit status; nothing means 0. */
-  abstract run(): Promise<number | undefined>;
+  abstract run(): Promise<number | undefined> | Promise<void>;
 
   /** Parses the command line against the class's flags and arguments and prepares the output. @throws usage errors */
   protected async parse<F extends Values, A extends Values>(spec: {

@@ -1,5 +1,5 @@
 import { codeOf, Exit, type ExitStatus, exitOfErrno, reason, VioError } from '../common/errors.js';
-import { printable } from '../common/escape.js';
+import { harmless, printable } from '../common/escape.js';
 import { toJson } from './output.js';
 
 /** What the user is told of an error and the status the program ends with. */
@@ -43,8 +43,8 @@ export function format(report: Report, id: string, json: boolean, err: unknown, 
     const { code, message, hint, details } = report;
     return `${toJson({ error: { code, message, hint, details } })}\n`;
   }
-  let text = `vioctl: ${id === '' ? '' : `${id}: `}${report.message.replace(/\n+/g, ' ')}\n`;
-  if (report.hint !== undefined) text += `hint: ${report.hint}\n`;
+  let text = `vioctl: ${id === '' ? '' : `${id}: `}${harmless(report.message.replace(/\n+/g, ' '))}\n`;
+  if (report.hint !== undefined) text += `hint: ${harmless(report.hint)}\n`;
   if (debug && err instanceof Error && err.stack) text += `${err.stack}\n`;
   return text;
 }

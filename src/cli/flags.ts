@@ -22,4 +22,7 @@ export const Flags = {
   duration: custom<number>({ parse: async (text) => parseDuration(text), helpValue: 'TIME' }),
 };
 
+/** `-0, --null` of every command that reads a list from stdin. (oclif's types allow letters only; its parser takes any.) */
+export const nullFlag = boolean({ char: '0' as 'a', summary: 'items of the list on stdin end with NUL instead of newline' });
+
 export const Args = { string: stringArg, custom: customArg };

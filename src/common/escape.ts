@@ -1,11 +1,16 @@
+/** What a terminal may act on: C0, DEL and C1 controls, direction marks and overrides, line separators, broken surrogates. */
+const unsafe = /[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffd]/g;
+
+const code = (c: string): string => {
+  const point = c.codePointAt(0)!;
+  return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
+};
+
 /**
- * Makes an untrusted string (NQN, block name, idstr, file name) safe for a terminal and a log line: control characters,
- * DEL, C1 controls, bidirectional overrides and lone surrogates become `\xNN` / `\u{…}`; backslash is doubled.
+ * Makes an untrusted string (NQN, block name, idstr, file name) safe for a terminal and a log line, reversibly: unsafe
+ * characters become `\xNN` or `\u{…}`, backslash is doubled.
  */
-export function printable(text: string): string {
-  return text.toWellFormed().replace(/[\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffd]/g, (c) => {
-    const code = c.codePointAt(0)!;
-    if (c === '\\') return '\\\\';
-    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u{${code.toString(16)}}`;
-  });
-}
+export const printable = (text: string): string => text.toWellFormed().replaceAll('\\', '\\\\').replace(unsafe, code);
+
+/** The last guard of a message that was put together of safe parts: the same without doubling backslashes. */
+export const harmless = (text: string): string => text.toWellFormed().replace(unsafe, code);
