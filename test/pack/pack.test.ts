@@ -1,0 +1,119 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { plainEnv, program } from '../support/cli.js';
+import { skip, which } from '../support/skip.js';
+
+const root = path.resolve(program, '..', '..');
+const cache = process.env.VIOCTL_CACHE ?? path.join(os.homedir(), '.cache', 'vioctl');
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-pack-'));
+afterAll(() => fs.rmSync(dir, { recursive: true }));
+
+/** A Node of another version or machine from npm's node-linux-* packages, unpacked into the cache. */
+function npmNode(arch: 'x64' | 'arm64', major: number): string {
+  const name = `node-linux-${arch}@${major}`;
+  const at = path.join(cache, 'node', name);
+  if (!fs.existsSync(at)) {
+    const tmp = fs.mkdtempSync(path.join(dir, 'node-'));
+    const tarball = execFileSync('npm', ['pack', '--silent', name], { cwd: tmp, encoding: 'utf8' }).trim().split('\n').at(-1)!;
+    execFileSync('tar', ['-xf', tarball], { cwd: tmp });
+    fs.mkdirSync(path.dirname(at), { recursive: true });
+    fs.cpSync(path.join(tmp, 'package'), `${at}.${process.pid}`, { recursive: true });
+    fs.renameSync(`${at}.${process.pid}`, at);
+  }
+  return path.join(at, 'bin', 'node');
+}
+
+describe('the npm package', () => {
+  let bin = '';
+  const packed: { files: { path: string }[]; filename: string; size: number }[] = [];
+
+  beforeAll(() => {
+    const out = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', dir], { cwd: root, encoding: 'utf8' });
+    const parsed = JSON.parse(out.slice(out.search(/^[[{]/m)));
+    packed.push(...((Array.isArray(parsed) ? parsed : Object.values(parsed)) as typeof packed));
+    // A PATH with nothing but what npm itself needs: no compiler, no make.
+    const tools = path.join(dir, 'tools');
+    fs.mkdirSync(tools);
+    for (const name of ['node', 'npm', 'sh', 'env']) fs.symlinkSync(which(name)!, path.join(tools, name));
+    execFileSync('npm', ['install', '--global', '--offline', '--prefix', path.join(dir, 'prefix'), path.join(dir, packed[0]!.filename)], {
+      encoding: 'utf8',
+      env: { ...process.env, PATH: tools },
+    });
+    bin = path.join(dir, 'prefix', 'bin', 'vioctl');
+  }, 600000);
+
+  test('holds the bundle, the addons, the man pages; no sources, no scripts, no dependencies', () => {
+    const files = packed[0]!.files.map((f) => f.path);
+    expect(files).toEqual(
+      expect.arrayContaining(['bin/run.js', 'dist/vioctl.cjs', 'prebuilds/linux-x64.node', 'man/vioctl.1', 'LICENSE', 'README.md']),
+    );
+    expect(files.filter((f) => /^(src|test|native|node_modules|build)\//.test(f))).toEqual([]);
+    const { dependencies, scripts } = JSON.parse(fs.readFileSync(path.join(dir, 'prefix/lib/node_modules/vioctl/package.json'), 'utf8'));
+    expect(dependencies).toBeUndefined();
+    expect(Object.keys(scripts).filter((name) => /install|^prepare$/.test(name))).toEqual([]);
+    expect(fs.existsSync(path.join(dir, 'prefix/lib/node_modules/vioctl/node_modules'))).toBe(false);
+  });
+
+  test('installed without a compiler it runs, addon included, on this Node', () => {
+    expect(spawnSync(bin, ['--version'], { encoding: 'utf8', env: plainEnv() })).toMatchObject({
+      status: 0,
+      stderr: '',
+      stdout: expect.stringMatching(/^vioctl \d/),
+    });
+    expect(spawnSync(bin, ['uring', 'probe', '--json'], { encoding: 'utf8', env: plainEnv() })).toMatchObject({ status: 0, stderr: '' });
+  });
+
+  const online = process.env.CI || process.env.VIOCTL_NO_SKIP || fs.existsSync(path.join(cache, 'node'));
+  test.each([20, 22, 24, 26])(
+    'Node %d loads and runs it',
+    (major) => {
+      if (!online) return skip(`Node ${major}`, 'fetched from npm in CI or with VIOCTL_NO_SKIP=1 only');
+      const node = npmNode('x64', major);
+      for (const args of [
+        ['--help'],
+        ['uring', 'probe', '--json'],
+        ['dma', 'plan', '--reserved', '/dev/null', '--aw', '39', '--json', 'a=2M'],
+      ]) {
+        // Twice: the second start takes the compile cache of the first.
+        for (const _ of [1, 2])
+          expect(
+            spawnSync(node, [bin, ...args], { encoding: 'utf8', env: plainEnv({ XDG_CACHE_HOME: path.join(dir, 'cache') }) }),
+          ).toMatchObject({ status: 0, stderr: '' });
+      }
+    },
+    300000,
+  );
+
+  test('the arm64 addon loads in an arm64 Node and computes', () => {
+    const prebuilt = path.join(dir, 'prefix/lib/node_modules/vioctl/prebuilds/linux-arm64.node');
+    const qemu = which('qemu-aarch64-static', 'qemu-aarch64');
+    if (!fs.existsSync(prebuilt) || !qemu || !online)
+      return skip('arm64 package', 'needs g++-aarch64-linux-gnu, qemu-user-static and an arm64 Node from npm');
+    const script = `const {common}=require(${JSON.stringify(prebuilt)});console.log(common.crc32c(Buffer.from('123456789')).toString(16), common.crc32cEngine())`;
+    const run = spawnSync(qemu, ['-L', '/usr/aarch64-linux-gnu', npmNode('arm64', 22), '-e', script], {
+      encoding: 'utf8',
+      env: plainEnv(),
+      timeout: 120000,
+    });
+    expect(run).toMatchObject({ status: 0, stdout: 'e3069283 armv8\n' });
+    const help = spawnSync(
+      qemu,
+      ['-L', '/usr/aarch64-linux-gnu', npmNode('arm64', 22), bin, 'dma', 'plan', '--reserved', '/dev/null', '--aw', '39', '--json', 'a=2M'],
+      { encoding: 'utf8', env: plainEnv(), timeout: 120000 },
+    );
+    expect(help).toMatchObject({ status: 0 });
+  }, 300000);
+
+  test('the addons need no newer glibc than 2.34 and no newer libstdc++ than GCC 12', () => {
+    const tool = which('objdump');
+    if (!tool) return skip('glibc floor', 'objdump is missing (binutils)');
+    for (const arch of ['x64', 'arm64']) {
+      const file = path.join(dir, `prefix/lib/node_modules/vioctl/prebuilds/linux-${arch}.node`);
+      if (!fs.existsSync(file)) continue;
+      const versions = [...execFileSync(tool, ['-T', file], { encoding: 'utf8' }).matchAll(/GLIBC_2\.(\d+)/g)].map((m) => Number(m[1]));
+      expect(Math.max(...versions)).toBeLessThanOrEqual(34);
+    }
+  });
+});
