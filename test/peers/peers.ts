@@ -1,9 +1,10 @@
 // Programs newer than this machine's Debian, as peers for tests: unpacked with everything they depend on, run in a
 // chroot of a private mount namespace (enter.sh). Nothing is installed.
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { skip } from '../support/skip.js';
 import { Suite } from '../vm/apt.js';
-import { cached, checkoutRoot, type Ran, run } from '../vm/cache.js';
+import { cached, cacheRoot, checkoutRoot, type Ran, run } from '../vm/cache.js';
 
 /** The peer folders by name, with what each offers. */
 const PEERS = {
@@ -47,4 +48,16 @@ export async function peer(name: PeerName): Promise<Peer> {
     for (const d of ['root', 'var', 'etc']) mkdirSync(path.join(part, d), { recursive: true });
   });
   return new Peer(dir);
+}
+
+/**
+ * The peer for a test of `npm test`: undefined, with the reason listed, when it is not in the cache yet, because plain
+ * tests fetch nothing. Under VIOCTL_NO_SKIP=1 it is made.
+ */
+export async function peerForTest(name: PeerName, what: string): Promise<Peer | undefined> {
+  if (process.env.VIOCTL_NO_SKIP !== '1' && !existsSync(path.join(cacheRoot(), `peer-${name}`))) {
+    skip(what, `the ${name} peer programs are not here; get them with: npx tsx test/vm/prefetch.ts`);
+    return undefined;
+  }
+  return peer(name);
 }

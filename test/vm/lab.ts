@@ -67,7 +67,7 @@ export class LabError extends Error {
   constructor(kind: LabFailure, what: string, console: string, stdout: string, stderr: string) {
     const tail = (title: string, s: string, n: number) =>
       s.trim() ? `\n--- ${title}\n${s.trimEnd().split('\n').slice(-n).join('\n')}` : '';
-    super(`${what}${tail('console', console, 40)}${tail('stdout', stdout, 20)}${tail('stderr', stderr, 20)}`);
+    super(`${what}${tail('console', console, 80)}${tail('stdout', stdout, 20)}${tail('stderr', stderr, 20)}`);
     this.name = 'LabError';
     this.kind = kind;
     this.console = console;

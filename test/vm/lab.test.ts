@@ -1,0 +1,128 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { boot, devices, KERNELS, LabError, spawnGuest } from './lab.js';
+
+/** All 256 byte values, then a piece of text with line ends that a tty would change. */
+const BYTES = Buffer.concat([Buffer.from(Array.from({ length: 256 }, (_, i) => i)), Buffer.from('a\nb\r\nc\u0004')]);
+
+describe.each(KERNELS)('kernel %s', (kernel) => {
+  const release = new RegExp(`^${kernel.replace('.', '\\.')}\\.`);
+
+  test('runs a command: status, output byte by byte, node, files, groups of an IOMMU', async () => {
+    const r = await boot({
+      kernel,
+      devices: [devices.iommu(), devices.edu(), devices.bridge()],
+      files: { '/opt/lab/bytes': BYTES, '/opt/lab/script': { mode: 0o755, data: '#!/bin/sh\necho from a script\n' } },
+      env: { WORD: "it's" },
+      cmd: `cat /opt/lab/bytes
+        {
+          uname -r; id -u; pwd; echo "$WORD"; /opt/lab/script
+          node -p 'JSON.stringify({ version: process.version, tty: process.stdout.isTTY === true })'
+          for d in 00:01.0 02:01.0 02:02.0; do
+            p=/sys/bus/pci/devices/0000:$d
+            echo "$d $(cat $p/vendor) in a group of $(ls $p/iommu_group/devices | wc -l)"
+          done
+          touch /usr/lab-was-here && echo root is writable
+        } >&2
+        exit 141`,
+    });
+    expect(r.status).toBe(141);
+    expect(r.stdoutBytes.equals(BYTES)).toBe(true);
+    const lines = r.stderr.trimEnd().split('\n');
+    expect(lines[0]).toMatch(release);
+    expect(lines.slice(1)).toEqual([
+      '0',
+      process.cwd(),
+      "it's",
+      'from a script',
+      JSON.stringify({ version: process.version, tty: false }),
+      '00:01.0 0x1234 in a group of 1',
+      '02:01.0 0x8086 in a group of 3',
+      '02:02.0 0x1234 in a group of 3',
+      'root is writable',
+    ]);
+    expect(existsSync('/usr/lab-was-here')).toBe(false);
+    expect(r.console.split('\n').filter((l) => l && !/shpchp .*(error -16|Slot initialization failed)/.test(l))).toEqual([]);
+  });
+});
+
+test('a kernel panic is reported as one, with the console', async () => {
+  const failed = boot({ kernel: '6.12', cmd: 'echo before; sleep 1; echo c >/proc/sysrq-trigger; sleep 60' });
+  const error = await failed.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(LabError);
+  expect(error).toMatchObject({ kind: 'panic', stdout: 'before\n', message: expect.stringContaining('sysrq triggered crash') });
+});
+
+test('a time-out ends the guest and is reported as one', async () => {
+  const error = await boot({ kernel: '6.12', cmd: 'echo hello; sleep 600', timeout: 10 }).then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(LabError);
+  expect(error).toMatchObject({ kind: 'timeout' });
+});
+
+test('a machine that QEMU refuses is reported with its words', async () => {
+  const error = await boot({ kernel: '6.12', cmd: 'true', args: ['-device', 'no-such-device'] }).then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toMatchObject({ kind: 'boot', message: expect.stringContaining('no-such-device') });
+});
+
+test('a live guest: input, lines, forwarded port, QMP, shared folder', async () => {
+  const share = mkdtempSync(path.join(tmpdir(), 'lab-share-'));
+  const guest = await spawnGuest({
+    kernel: '6.12',
+    devices: [devices.network({ forward: [7000] })],
+    share,
+    cmd: `node -e '
+      require("net").createServer((s) => s.end("guest speaking\\n")).listen(7000, () => console.log("listening"))
+      process.stdin.on("end", () => process.exit(5)).on("data", (d) => { require("fs").writeFileSync("/share/file", d); console.log("got " + d) })'`,
+  });
+  try {
+    await guest.line(/^listening$/);
+    const heard = await new Promise<string>((done, failed) => {
+      let text = '';
+      const socket = connect(guest.ports.get(7000) ?? 0, '127.0.0.1');
+      socket.on('data', (d) => {
+        text += d.toString();
+      });
+      socket.on('end', () => done(text)).on('error', failed);
+    });
+    expect(heard).toBe('guest speaking\n');
+    expect(await guest.qmp('query-status')).toMatchObject({ running: true });
+    guest.write('word');
+    await guest.line(/^got word$/);
+    expect(readFileSync(path.join(share, 'file'), 'utf8')).toBe('word');
+    guest.end();
+    expect((await guest.wait()).status).toBe(5);
+  } finally {
+    await guest.stop();
+    rmSync(share, { recursive: true, force: true });
+  }
+});
+
+test('6.12 with rebuilt modules: iommufd and a VFIO character device; no-IOMMU mode without an IOMMU', async () => {
+  const bind = `d=0000:00:01.0; echo vfio-pci >/sys/bus/pci/devices/$d/driver_override && echo $d >/sys/bus/pci/drivers_probe`;
+  const cdev = await boot({
+    kernel: '6.12',
+    iommufd: true,
+    devices: [devices.iommu(), devices.edu()],
+    cmd: `modprobe vfio-pci && ${bind} && [ -c /dev/iommu ] && ls /dev/vfio/devices && lsmod | grep -c '^iommufd'`,
+  });
+  expect(cdev).toMatchObject({ status: 0, stdout: 'vfio0\n1\n' });
+  const noiommu = await boot({
+    kernel: '6.12',
+    iommufd: true,
+    devices: [devices.edu()],
+    cmd: `modprobe vfio enable_unsafe_noiommu_mode=1 && modprobe vfio-pci && ${bind} && ls /dev/vfio`,
+  });
+  expect(noiommu.status).toBe(0);
+  expect(noiommu.stdout.split('\n')).toContain('noiommu-0');
+});

@@ -1,0 +1,25 @@
+// Fills the cache with all that the VM lab and the peer tests use, in the order in which tests want it.
+import { peer } from '../peers/peers.js';
+import { iommufdKernel } from './iommufd.js';
+import { kernel } from './kernels.js';
+import { qemu } from './qemu.js';
+
+const STEPS: [string, () => Promise<unknown>][] = [
+  ['sid peer', () => peer('sid')],
+  ['QEMU 10', () => qemu('10')],
+  ['kernel 6.12', () => kernel('6.12')],
+  ['kernel 6.1', () => kernel('6.1')],
+  ['kernel 7', () => kernel('7')],
+  ['kernel 6.12 with iommufd', () => iommufdKernel()],
+];
+
+for (const [name, fill] of STEPS) {
+  const begun = Date.now();
+  try {
+    await fill();
+    process.stdout.write(`${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s\n`);
+  } catch (e) {
+    process.stderr.write(`${name}: ${e instanceof Error ? e.message : String(e)}\n`);
+    process.exitCode = 1;
+  }
+}
