@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/js.h"
 #include "common/loop.h"
+#include "uring/js.h"
 
 namespace {
 
@@ -25,6 +26,21 @@ constexpr Export kCommon[] = {
     {"sdNotify", Guarded<vioctl::common::Notify>},
 };
 
+constexpr Export kUring[] = {
+    {"open", Guarded<vioctl::uring::js::Open>},
+    {"info", Guarded<vioctl::uring::js::Info>},
+    {"submit", Guarded<vioctl::uring::js::Submit>},
+    {"watch", Guarded<vioctl::uring::js::Watch>},
+    {"register", Guarded<vioctl::uring::js::Register>},
+    {"enable", Guarded<vioctl::uring::js::Enable>},
+    {"close", Guarded<vioctl::uring::js::Close>},
+    {"setup", Guarded<vioctl::uring::js::TrySetup>},
+    {"registerRaw", Guarded<vioctl::uring::js::RegisterRaw>},
+    {"addressOf", Guarded<vioctl::uring::js::AddressOf>},
+    {"checkFds", Guarded<vioctl::uring::js::CheckFds>},
+    {"syncfs", Guarded<vioctl::uring::js::SyncFs>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -34,6 +50,7 @@ Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("common", Table(env, kCommon));
+  exports.Set("uring", Table(env, kUring));
   return exports;
 }
 

@@ -3,10 +3,12 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
+import type { UringNative } from './uring.js';
 
 /** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
 export interface Native {
   common: CommonNative;
+  uring: UringNative;
 }
 
 let loaded: Native | undefined;

@@ -1,9 +1,11 @@
 import { commonExports } from '../../src/native/common.js';
 import { native } from '../../src/native/index.js';
+import { uringExports } from '../../src/native/uring.js';
 
 /** Every domain of the addon and the names that its typed interface lists. Add a line with a new domain. */
 const interfaces: Record<string, readonly string[]> = {
   common: commonExports,
+  uring: uringExports,
 };
 
 test('the typed interfaces name exactly what the addon exports', () => {

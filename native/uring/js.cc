@@ -1,0 +1,275 @@
+#include "uring/js.h"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "uring/ring.h"
+
+namespace vioctl::uring::js {
+namespace {
+
+// Words of the status array, as src/native/uring.ts names them.
+enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kStatusWords };
+
+// The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
+// call, and the completions that are there come back in another shared array.
+struct JsRing {
+  JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options) {
+    sqe_count = std::min(batch, ring.sq_entries());
+    cqe_count = std::min(2 * batch, ring.cq_entries());
+    const auto make = [&](size_t size, Napi::Reference<Napi::ArrayBuffer>& ref) {
+      Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, size);
+      memset(buffer.Data(), 0, size);
+      ref = Napi::Persistent(buffer);
+      return buffer.Data();
+    };
+    sqes = static_cast<io_uring_sqe*>(make(sqe_count * sizeof(io_uring_sqe), sqes_ref));
+    cqes = static_cast<io_uring_cqe*>(make(cqe_count * sizeof(io_uring_cqe), cqes_ref));
+    status = static_cast<int32_t*>(make(kStatusWords * sizeof(int32_t), status_ref));
+  }
+  ~JsRing() {
+    watch.reset();
+    callback.Reset();
+  }
+
+  uint32_t Drain() {
+    uint32_t count = 0;
+    ring.Reap(
+        [&](const io_uring_cqe& cqe) {
+          memcpy(&cqes[count++], &cqe, sizeof cqe);
+          // Notifications (tags) have the top bit set and answer no request.
+          if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) in_flight--;
+        },
+        cqe_count);
+    return count;
+  }
+
+  // Submits `count` entries of the shared array, waits for `want` completions, and reaps. While this runs the eventfd
+  // is silent, so what completes at once never wakes the event loop.
+  uint32_t Submit(uint32_t count, uint32_t want, int64_t timeout_ns) {
+    if (watch) ring.EventfdEnabled(false);
+    status[kTaken] = status[kError] = status[kMore] = 0;
+    uint32_t done = 0;
+    for (;;) {
+      for (; done < count; done++) {
+        io_uring_sqe* sqe = ring.Next();
+        if (!sqe) break;
+        memcpy(sqe, &sqes[done], sizeof *sqe);
+      }
+      const uint32_t before = ring.Pending();
+      const uint32_t ready = ring.Ready();
+      const uint32_t wait = done == count && want > ready ? want : 0;
+      if (ring.NeedsEnter()) status[kOverflows] += 1;
+      const int result = ring.SubmitAndWait(wait, timeout_ns);
+      in_flight += static_cast<int32_t>(before - ring.Pending());
+      if (result < 0 && result != -EINTR) {
+        status[kError] = result;
+        break;
+      }
+      if (result == -EINTR && wait > 0) break;
+      if (done == count && ring.Pending() == 0) break;
+    }
+    status[kTaken] = static_cast<int32_t>(done);
+    return Finish();
+  }
+
+  uint32_t Finish() {
+    uint32_t count = Drain();
+    if (watch) {
+      ring.EventfdEnabled(true);
+      watch->Ref(in_flight > 0);
+      // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
+      if (count < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
+    }
+    status[kMore] = ring.Ready() > 0;
+    status[kInFlight] = in_flight;
+    return count;
+  }
+
+  void Kick() {
+    const uint64_t one = 1;
+    // The only error of a non-blocking eventfd is a full counter, which is a signal as well.
+    if (::write(eventfd.get(), &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
+  }
+
+  Napi::Env env;
+  Fd eventfd;  // closed after the ring
+  Ring ring;
+  std::unique_ptr<vioctl::Watch> watch;
+  Napi::FunctionReference callback;
+  std::unique_ptr<Napi::AsyncContext> context;
+  Napi::Reference<Napi::ArrayBuffer> sqes_ref, cqes_ref, status_ref;
+  io_uring_sqe* sqes;
+  io_uring_cqe* cqes;
+  int32_t* status;
+  uint32_t sqe_count, cqe_count;
+  int32_t in_flight = 0;
+  bool in_callback = false, closed = false;  // closed from inside its own callback: deleted behind it
+};
+
+// What JavaScript holds; empty once closed.
+using Handle = std::unique_ptr<JsRing>;
+
+Handle& HandleOf(const Napi::CallbackInfo& info) { return *info[0].As<Napi::External<Handle>>().Data(); }
+
+JsRing& Open(Handle& handle) {
+  if (!handle) throw SysError(EBADF, "io_uring", "the ring is closed");
+  return *handle;
+}
+
+JsRing& RingOf(const Napi::CallbackInfo& info) { return Open(HandleOf(info)); }
+
+uint32_t U32(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
+
+uint32_t Option(const Napi::Object& options, const char* name, uint32_t otherwise) {
+  const Napi::Value value = options.Get(name);
+  return value.IsNumber() ? U32(value) : otherwise;
+}
+
+const void* Bytes(const Napi::Value& value) {
+  return value.IsTypedArray() ? static_cast<const void*>(value.As<Napi::Uint8Array>().Data()) : nullptr;
+}
+
+}  // namespace
+
+Napi::Value Open(const Napi::CallbackInfo& info) {
+  const auto given = info[0].As<Napi::Object>();
+  RingOptions options;
+  options.entries = Option(given, "entries", options.entries);
+  options.cq_entries = Option(given, "cqEntries", 0);
+  options.prefer = Option(given, "prefer", options.prefer);
+  options.require = Option(given, "require", 0);
+  options.sq_thread_idle = Option(given, "idle", 0);
+  options.registered_ring_fd = Option(given, "registered", 1) != 0;
+  auto handle = std::make_unique<Handle>(
+      std::make_unique<JsRing>(info.Env(), options, std::max(1U, Option(given, "batch", options.entries))));
+  auto external = Napi::External<Handle>::New(info.Env(), handle.get(), [](Napi::Env, Handle* data) { delete data; });
+  handle.release();
+  return external;
+}
+
+Napi::Value Info(const Napi::CallbackInfo& info) {
+  JsRing& js = RingOf(info);
+  Napi::Object result = Napi::Object::New(info.Env());
+  const auto number = [&](const char* name, double value) { result.Set(name, Napi::Number::New(info.Env(), value)); };
+  number("fd", js.ring.fd());
+  number("sqEntries", js.ring.sq_entries());
+  number("cqEntries", js.ring.cq_entries());
+  number("flags", js.ring.flags());
+  number("features", js.ring.features());
+  result.Set("registered", Napi::Boolean::New(info.Env(), js.ring.registered()));
+  result.Set("params", Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(&js.ring.params()),
+                                                   sizeof(io_uring_params)));
+  result.Set("sqes", js.sqes_ref.Value());
+  result.Set("cqes", js.cqes_ref.Value());
+  result.Set("status", js.status_ref.Value());
+  return result;
+}
+
+Napi::Value Submit(const Napi::CallbackInfo& info) {
+  JsRing& js = RingOf(info);
+  const double timeout = info[3].IsNumber() ? info[3].As<Napi::Number>().DoubleValue() : -1;
+  const uint32_t count = std::min(U32(info[1]), js.sqe_count);
+  return Napi::Number::New(info.Env(),
+                           js.Submit(count, U32(info[2]), timeout < 0 ? -1 : static_cast<int64_t>(timeout * 1e6)));
+}
+
+Napi::Value Watch(const Napi::CallbackInfo& info) {
+  Handle& handle = HandleOf(info);
+  JsRing& js = Open(handle);
+  if (js.watch) throw SysError(EBUSY, "io_uring", "the ring is watched already");
+  js.eventfd = Fd(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+  if (int result = js.ring.RegisterEventfd(js.eventfd.get()); result < 0)
+    throw SysError(-result, "io_uring_register", "eventfd");
+  js.callback = Napi::Persistent(info[1].As<Napi::Function>());
+  js.context = std::make_unique<Napi::AsyncContext>(info.Env(), "vioctl:uring");
+  js.watch = std::make_unique<vioctl::Watch>(info.Env(), js.eventfd.get(), [&js] {
+    vioctl::Watch::Take(js.eventfd.get());
+    const uint32_t count = js.Submit(0, 0, -1);
+    struct Scope {
+      explicit Scope(JsRing& ring) : ring(ring) { ring.in_callback = true; }
+      ~Scope() {
+        ring.in_callback = false;
+        if (ring.closed) delete &ring;
+      }
+      JsRing& ring;
+    } scope(js);
+    js.callback.MakeCallback(js.env.Global(), {Napi::Number::New(js.env, count)}, *js.context);
+  });
+  js.watch->Ref(js.in_flight > 0);
+  return info.Env().Undefined();
+}
+
+Napi::Value Register(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), RingOf(info).ring.Register(U32(info[1]), Bytes(info[2]), U32(info[3])));
+}
+
+Napi::Value Enable(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), RingOf(info).ring.Enable()); }
+
+Napi::Value Close(const Napi::CallbackInfo& info) {
+  Handle& handle = HandleOf(info);
+  if (handle) handle->ring.UnregisterFiles();
+  if (handle && handle->in_callback)
+    handle.release()->closed = true;
+  else
+    handle.reset();
+  return info.Env().Undefined();
+}
+
+Napi::Value TrySetup(const Napi::CallbackInfo& info) {
+  io_uring_params params{};
+  params.cq_entries = U32(info[1]);
+  params.flags = U32(info[2]);
+  Fd fd(Setup(U32(info[0]), &params));
+  return Napi::Number::New(info.Env(), fd.valid() ? static_cast<double>(params.features) : fd.get());
+}
+
+Napi::Value RegisterRaw(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(
+      info.Env(), uring::Register(info[0].As<Napi::Number>().Int32Value(), U32(info[1]), Bytes(info[2]), U32(info[3])));
+}
+
+Napi::Value AddressOf(const Napi::CallbackInfo& info) {
+  const auto address = reinterpret_cast<uintptr_t>(info[0].As<Napi::ArrayBuffer>().Data());
+  return Napi::Number::New(info.Env(), static_cast<double>(address));  // user addresses are below 2^53
+}
+
+Napi::Value CheckFds(const Napi::CallbackInfo& info) {
+  const auto fds = info[0].As<Napi::Int32Array>();
+  auto result = Napi::Uint8Array::New(info.Env(), fds.ElementLength());
+  for (size_t i = 0; i < fds.ElementLength(); i++) {
+    const int fd = fds[i];
+    uint8_t& fault = result[i];
+    fault = 0;
+    if (fd < 0) {
+      fault = 4;
+      continue;
+    }
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags < 0) {
+      fault = 1;
+    } else if (flags & O_PATH) {
+      fault = 3;
+    } else {
+      char path[32], target[32];
+      snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+      const ssize_t size = ::readlink(path, target, sizeof target);
+      constexpr char kRing[] = "anon_inode:[io_uring]";
+      if (size == sizeof kRing - 1 && memcmp(target, kRing, sizeof kRing - 1) == 0) fault = 2;
+    }
+  }
+  return result;
+}
+
+Napi::Value SyncFs(const Napi::CallbackInfo& info) {
+  Check(::syncfs(info[0].As<Napi::Number>()), "syncfs");
+  return info.Env().Undefined();
+}
+
+}  // namespace vioctl::uring::js

@@ -1,0 +1,33 @@
+// Exports of native/uring: the ring of the JavaScript thread, and raw access for probing. src/native/uring.ts types
+// them.
+#pragma once
+#include <napi.h>
+
+namespace vioctl::uring::js {
+
+// open({entries, cqEntries, prefer, require, idle, batch}): handle
+Napi::Value Open(const Napi::CallbackInfo& info);
+// info(handle): {fd, sqEntries, cqEntries, flags, features, registered, params, sqes, cqes, status}
+Napi::Value Info(const Napi::CallbackInfo& info);
+// submit(handle, count, want, timeoutMs): completions copied to the shared array
+Napi::Value Submit(const Napi::CallbackInfo& info);
+// watch(handle, callback(completions))
+Napi::Value Watch(const Napi::CallbackInfo& info);
+// register(handle, opcode, bytes | null, nr): result or -errno
+Napi::Value Register(const Napi::CallbackInfo& info);
+// enable(handle): 0 or -errno
+Napi::Value Enable(const Napi::CallbackInfo& info);
+// close(handle)
+Napi::Value Close(const Napi::CallbackInfo& info);
+// setup(entries, cqEntries, flags): features, or -errno; the ring is closed again
+Napi::Value TrySetup(const Napi::CallbackInfo& info);
+// registerRaw(fd, opcode, bytes | null, nr): result or -errno
+Napi::Value RegisterRaw(const Napi::CallbackInfo& info);
+// addressOf(arrayBuffer): number
+Napi::Value AddressOf(const Napi::CallbackInfo& info);
+// checkFds(Int32Array): Uint8Array of 0 ok, 1 closed, 2 io_uring, 3 O_PATH, 4 negative
+Napi::Value CheckFds(const Napi::CallbackInfo& info);
+// syncfs(fd)
+Napi::Value SyncFs(const Napi::CallbackInfo& info);
+
+}  // namespace vioctl::uring::js

@@ -1,0 +1,90 @@
+/** A ring of the addon; closed by close() or, at the latest, when it is collected. */
+export type RingHandle = { readonly __ring: unique symbol };
+
+/** Options of open(); numbers are the kernel's flag words. */
+export interface RingOpenOptions {
+  /** Entries of the submission queue. */
+  entries: number;
+  /** Entries of the completion queue; 0 or absent: twice as many. */
+  cqEntries?: number;
+  /** Set-up flags to use where the kernel offers them. */
+  prefer?: number;
+  /** Set-up flags without which opening fails. */
+  require?: number;
+  /** Idle time of the SQPOLL thread in milliseconds. */
+  idle?: number;
+  /** Entries of the shared arrays: the most that one submit() carries. */
+  batch?: number;
+  /** 0: do not enter through a registered ring descriptor. */
+  registered?: 0 | 1;
+}
+
+export interface RingInfo {
+  /** Owned by the ring: never close it. */
+  fd: number;
+  sqEntries: number;
+  cqEntries: number;
+  /** Set-up flags in use. */
+  flags: number;
+  features: number;
+  /** Whether the kernel is entered through a registered ring descriptor. */
+  registered: boolean;
+  /** struct io_uring_params as the kernel returned it: 120 bytes. */
+  params: Buffer;
+  /** Shared: 64-byte SQEs, 16-byte CQEs, status words. */
+  sqes: ArrayBuffer;
+  cqes: ArrayBuffer;
+  status: ArrayBuffer;
+}
+
+/** Words of the shared status array after submit(). */
+export const Status = { taken: 0, error: 1, more: 2, overflows: 3, inFlight: 4 } as const;
+
+/** Answers of checkFds(). */
+export const FdFault = { none: 0, closed: 1, ring: 2, path: 3, negative: 4 } as const;
+
+/** native/uring */
+export interface UringNative {
+  /** A new ring of the calling thread. @throws EPERM, ENOSYS, ENOMEM, EINVAL, EMFILE */
+  open(options: RingOpenOptions): RingHandle;
+  info(ring: RingHandle): RingInfo;
+  /**
+   * Submits `count` entries of the shared array, waits for `want` completions at most `timeoutMs`, and copies what has
+   * completed to the shared array. Errors are in the status words.
+   * @returns number of completions copied
+   */
+  submit(ring: RingHandle, count: number, want: number, timeoutMs?: number): number;
+  /** Watches the ring in the event loop: calls back with the number of completions copied to the shared array. */
+  watch(ring: RingHandle, callback: (completions: number) => void): void;
+  /** io_uring_register(2). @returns result or -errno */
+  register(ring: RingHandle, opcode: number, arg: Uint8Array | null, nr: number): number;
+  /** Starts a ring that was opened with R_DISABLED. @returns 0 or -errno */
+  enable(ring: RingHandle): number;
+  /** Unregisters files, then closes. Idempotent. */
+  close(ring: RingHandle): void;
+  /** Opens a ring and closes it again. @returns its feature word or -errno */
+  setup(entries: number, cqEntries: number, flags: number): number;
+  /** io_uring_register(2) on any descriptor. @returns result or -errno */
+  registerRaw(fd: number, opcode: number, arg: Uint8Array | null, nr: number): number;
+  /** Where an ArrayBuffer's memory is. It stays there until the buffer is collected, transferred or resized. */
+  addressOf(buffer: ArrayBufferLike): number;
+  /** Why each descriptor could not be registered (FdFault). */
+  checkFds(fds: Int32Array): Uint8Array;
+  /** syncfs(2) */
+  syncfs(fd: number): void;
+}
+
+export const uringExports = [
+  'open',
+  'info',
+  'submit',
+  'watch',
+  'register',
+  'enable',
+  'close',
+  'setup',
+  'registerRaw',
+  'addressOf',
+  'checkFds',
+  'syncfs',
+] as const satisfies (keyof UringNative)[];
