@@ -1,0 +1,10 @@
+/** The wire formats of NVMe over TCP: tables, and what is encoded and decoded by them. */
+export * from './command.js';
+export * from './identify.js';
+export * from './layout.js';
+export * from './logs.js';
+export * from './opcodes.js';
+export * from './pdu.js';
+export * from './properties.js';
+export * from './reader.js';
+export * from './status.js';
