@@ -17,9 +17,9 @@ for (const [name, fill] of STEPS) {
   const begun = Date.now();
   try {
     await fill();
-    process.stdout.write(`${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s\n`);
+    process.stdout.write(`prefetch: ${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s\n`);
   } catch (e) {
-    process.stderr.write(`${name}: ${e instanceof Error ? e.message : String(e)}\n`);
+    process.stderr.write(`prefetch: ${name}: ${e instanceof Error ? e.message : String(e)}\n`);
     process.exitCode = 1;
   }
 }
