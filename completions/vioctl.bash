@@ -6,7 +6,8 @@ _vioctl() {
     local three="${COMP_WORDS[*]:1:3}" two="${COMP_WORDS[*]:1:2}" id
     for id in "$three" "$two"; do
       case "$id" in
-
+      'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
+      'vfio show') words='--json --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done
@@ -15,7 +16,7 @@ _vioctl() {
   fi
   case "$key" in
     '') words='vfio dma uring nvmf vhost-user migration' ;;
-    'vfio') words='' ;;
+    'vfio') words='list show' ;;
     'dma') words='' ;;
     'uring') words='' ;;
     'nvmf') words='' ;;

@@ -1,0 +1,55 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { Census } from '../../vfio/census.js';
+import { describeHolder } from '../../vfio/holders.js';
+import { type DeviceRow, inventory } from '../../vfio/inventory.js';
+import { noIommu, readIommu } from '../../vfio/iommu.js';
+import { allRoutes } from '../../vfio/routes.js';
+
+const inUse = (row: DeviceRow): string =>
+  [...new Set([...row.uses.map((use) => use.brief), ...row.holders.map((holder) => describeHolder(holder))])].join(', ');
+const names = (row: DeviceRow): string => [row.vendorName, row.deviceName].filter((name) => name !== undefined).join(' ');
+
+export default class VfioList extends Command {
+  static override readonly description =
+    'Lists the PCI devices with driver, driver override, IOMMU group, and who uses each of them: mounted file systems, swap, ' +
+    'stacked block devices, routes, processes.\n\nWithout an IOMMU the list is printed too, and the command ends with status 7 and the reason.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio list', 'all devices'],
+    [
+      "vioctl vfio list --class nvme --unused --json | jq -r '.devices[].bdf' | xargs -r vioctl vfio bind",
+      'bind all NVMe controllers that nobody uses',
+    ],
+    ['vioctl vfio list --driver vfio-pci', 'what is bound to VFIO'],
+  ];
+  static override readonly flags = {
+    driver: Flags.string({ summary: 'only devices on this driver; "none" for those without', helpValue: 'DRIVER' }),
+    class: Flags.string({ summary: 'only devices of this class: nvme, net, display, usb, … or digits such as 0108', helpValue: 'CLASS' }),
+    unused: Flags.boolean({ summary: 'only endpoints that nothing uses and nobody holds' }),
+    group: Flags.integer({ summary: 'only members of this IOMMU group', min: 0, helpValue: 'NUMBER' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+
+  async run(): Promise<undefined> {
+    const { flags } = await this.parse(VfioList);
+    const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
+    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    await this.out.list(
+      inventory(census, flags),
+      [
+        { title: 'ADDRESS', value: (row) => row.bdf },
+        { title: 'CLASS', value: (row) => row.className },
+        { title: 'ID', value: (row) => row.id },
+        { title: 'DRIVER', value: (row) => row.driver },
+        { title: 'OVERRIDE', value: (row) => row.override },
+        { title: 'GROUP', value: (row) => row.group, align: 'right' },
+        { title: 'USED BY', value: inUse },
+        { title: 'NAME', value: names },
+      ],
+      'devices',
+    );
+    const iommu = readIommu(this.sysroot);
+    if (!iommu.present && !iommu.noiommu) throw noIommu(iommu);
+    return undefined;
+  }
+}

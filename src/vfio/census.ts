@@ -1,0 +1,53 @@
+import type { Sysroot } from '../common/sysroot.js';
+import { allMounts, Blocks, type Mount, parseSwaps } from './blocks.js';
+import { Modules } from './modules.js';
+import { procRoutes, type Route } from './net.js';
+import { Processes, sshPeer } from './processes.js';
+
+/**
+ * What is read once per command and asked of every device: processes, mounts, swap, routes, module files. Each part is read
+ * at its first use.
+ */
+export class Census {
+  readonly root: Sysroot;
+  readonly modules: Modules;
+  /** Address of the peer of the ssh session we run in. */
+  readonly peer: string | undefined;
+  readonly #routes: Route[] | undefined;
+  #processes: Processes | undefined;
+  #blocks: Blocks | undefined;
+  #mounts: Mount[] | undefined;
+  #swaps: string[] | undefined;
+
+  /**
+   * @param options.pid our own process, whose ancestors tell the ssh session
+   * @param options.routes routes of all tables; read from /proc (main table of IPv4 only) unless given
+   */
+  constructor(root: Sysroot, options: { pid?: number; peer?: string | undefined; routes?: Route[] | undefined } = {}) {
+    this.root = root;
+    this.modules = new Modules(root);
+    this.peer = options.peer ?? (options.pid === undefined ? undefined : sshPeer(root, options.pid));
+    this.#routes = options.routes;
+  }
+
+  /** Processes as they were at the first use. */
+  get processes(): Processes {
+    return (this.#processes ??= new Processes(this.root));
+  }
+
+  get blocks(): Blocks {
+    return (this.#blocks ??= new Blocks(this.root));
+  }
+
+  get mounts(): Mount[] {
+    return (this.#mounts ??= allMounts(this.root, this.processes));
+  }
+
+  get swaps(): string[] {
+    return (this.#swaps ??= parseSwaps(this.root.attr('/proc/swaps') ?? ''));
+  }
+
+  get routes(): Route[] {
+    return this.#routes ?? procRoutes(this.root);
+  }
+}

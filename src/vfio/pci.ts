@@ -1,0 +1,230 @@
+import fs from 'node:fs';
+import { VioError } from '../common/errors.js';
+import { printable } from '../common/escape.js';
+import type { Sysroot } from '../common/sysroot.js';
+
+/** Where the kernel shows PCI devices and drivers (Documentation/ABI/testing/sysfs-bus-pci). */
+export const PCI_DEVICES = '/sys/bus/pci/devices';
+export const PCI_DRIVERS = '/sys/bus/pci/drivers';
+
+/** A PCI function as sysfs shows it. Ids and class are the numbers of its config space. */
+export interface PciDevice {
+  /** `0000:01:00.0` */
+  bdf: string;
+  vendor: number;
+  device: number;
+  subsystemVendor: number;
+  subsystemDevice: number;
+  revision: number;
+  /** 24 bits: base class, sub-class, programming interface. */
+  class: number;
+  modalias: string;
+  driver: string | undefined;
+  /** driver_override, undefined when it is not set. */
+  override: string | undefined;
+  /** Number of the IOMMU group; undefined without an IOMMU. */
+  group: number | undefined;
+  numaNode: number | undefined;
+  /** A bridge (class 0604 or header type 1): VFIO does not take it. */
+  bridge: boolean;
+  /** The adapter that firmware used for the console. */
+  bootVga: boolean;
+  /** The physical function of a virtual function. */
+  physfn: string | undefined;
+  /** Virtual functions that exist now. */
+  vfs: string[];
+  /** Virtual functions the device can have; 0 without SR-IOV. */
+  vfsTotal: number;
+  /** `vfio0`: name of its character device below /dev/vfio/devices (kernels with CONFIG_VFIO_DEVICE_CDEV). */
+  vfioDevice: string | undefined;
+}
+
+const ADDRESS = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
+
+/** The canonical form of a PCI address: `0000:01:00.0`; the domain may be left out. @throws VioError (usage) */
+export function parseBdf(text: string): string {
+  const match = ADDRESS.exec(text);
+  if (!match) {
+    throw new VioError(`not a PCI address: "${printable(text)}"`, {
+      code: 'USAGE',
+      exit: 2,
+      hint: 'addresses are [dddd:]bb:dd.f in hexadecimal, such as 0000:01:00.0; vioctl vfio list shows them',
+    });
+  }
+  const [, domain = '0000', bus, slot, fn] = match;
+  return `${domain}:${bus}:${slot}.${fn}`.toLowerCase();
+}
+
+const hexAttr = (root: Sysroot, path: string): number => {
+  const value = Number(root.attr(path) ?? 0);
+  return Number.isNaN(value) ? 0 : value;
+};
+
+/** Last part of a symbolic link's target. */
+export const linkName = (root: Sysroot, path: string): string | undefined => root.readlink(path)?.split('/').pop();
+
+/** Header type of the config space (byte 0x0e without the multi-function bit), undefined where it cannot be read. */
+function headerType(root: Sysroot, dir: string): number | undefined {
+  try {
+    const fd = fs.openSync(root.path(`${dir}/config`), 'r');
+    try {
+      const bytes = Buffer.alloc(64);
+      if (fs.readSync(fd, bytes, 0, 64, 0) < 0x0f || bytes.readUInt16LE(0) === 0xffff) return undefined;
+      return bytes[0x0e]! & 0x7f;
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch {
+    return undefined; // no config file in small trees; the class tells then
+  }
+}
+
+/** True when the device no longer answers: its config space reads as all ones (removed, or in D3cold). */
+export function isGone(root: Sysroot, bdf: string): boolean {
+  try {
+    const fd = fs.openSync(root.path(`${PCI_DEVICES}/${bdf}/config`), 'r');
+    try {
+      const id = Buffer.alloc(4);
+      return fs.readSync(fd, id, 0, 4, 0) === 4 && id.readUInt32LE(0) === 0xffff_ffff;
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch {
+    return false; // absent or unreadable: other checks say so with the system's own error
+  }
+}
+
+/** The value of driver_override; the kernel shows an unset one as `(null)`. */
+export function readOverride(root: Sysroot, bdf: string): string | undefined {
+  const text = root.attr(`${PCI_DEVICES}/${bdf}/driver_override`);
+  return text === undefined || text === '' || text === '(null)' ? undefined : text;
+}
+
+/** Reads one device. @returns undefined when there is no such device */
+export function readDevice(root: Sysroot, bdf: string): PciDevice | undefined {
+  const dir = `${PCI_DEVICES}/${bdf}`;
+  if (!root.exists(`${dir}/vendor`)) return undefined;
+  const entries = root.list(dir);
+  const cls = hexAttr(root, `${dir}/class`);
+  const group = linkName(root, `${dir}/iommu_group`);
+  const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
+  const header = headerType(root, dir);
+  const vf = (name: string) => linkName(root, `${dir}/${name}`);
+  return {
+    bdf,
+    vendor: hexAttr(root, `${dir}/vendor`),
+    device: hexAttr(root, `${dir}/device`),
+    subsystemVendor: hexAttr(root, `${dir}/subsystem_vendor`),
+    subsystemDevice: hexAttr(root, `${dir}/subsystem_device`),
+    revision: hexAttr(root, `${dir}/revision`),
+    class: cls,
+    modalias: root.attr(`${dir}/modalias`) ?? '',
+    driver: linkName(root, `${dir}/driver`),
+    override: readOverride(root, bdf),
+    group: group === undefined ? undefined : Number(group),
+    numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
+    bridge: header === undefined ? cls >> 8 === 0x0604 : header === 1,
+    bootVga: root.attr(`${dir}/boot_vga`) === '1',
+    physfn: vf('physfn'),
+    vfs: entries.filter((name) => /^virtfn\d+$/.test(name)).flatMap((name) => vf(name) ?? []),
+    vfsTotal: Number(root.attr(`${dir}/sriov_totalvfs`) ?? 0),
+    vfioDevice: root.list(`${dir}/vfio-dev`)[0],
+  };
+}
+
+/** All PCI devices, by address. */
+export function listDevices(root: Sysroot): PciDevice[] {
+  return root.list(PCI_DEVICES).flatMap((bdf) => readDevice(root, bdf) ?? []);
+}
+
+/** Characters in which two addresses differ. */
+const apart = (a: string, b: string): number => [...a].reduce((n, c, i) => n + (c === b[i] ? 0 : 1), Math.abs(a.length - b.length));
+
+/** The device at an address typed by the user. @throws VioError: USAGE (2) bad address, ENODEV (1) with the nearest addresses */
+export function findDevice(root: Sysroot, text: string): PciDevice {
+  const bdf = parseBdf(text);
+  const device = readDevice(root, bdf);
+  if (device) return device;
+  const near = root
+    .list(PCI_DEVICES)
+    .map((other) => [apart(other, bdf), other] as const)
+    .filter(([distance]) => distance <= 3)
+    .sort((a, b) => a[0] - b[0])
+    .slice(0, 3)
+    .map(([, other]) => other);
+  throw new VioError(`no PCI device ${bdf}: ENODEV (No such device)`, {
+    code: 'ENODEV',
+    hint: `${near.length ? `there is ${near.join(', ')}; ` : ''}a device that was just plugged in: echo 1 > /sys/bus/pci/rescan`,
+  });
+}
+
+const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+
+/** `1b36:0010` */
+export const idOf = (device: Pick<PciDevice, 'vendor' | 'device'>): string => `${hex(device.vendor, 4)}:${hex(device.device, 4)}`;
+
+/** `010802` */
+export const classCode = (device: Pick<PciDevice, 'class'>): string => hex(device.class, 6);
+
+/** Names of PCI classes: prefix of the class code, word for --class. The longest prefix wins (PCI Code and ID Assignment, 1.x). */
+const CLASSES: readonly (readonly [prefix: string, word: string])[] = [
+  ['0100', 'scsi'],
+  ['0101', 'ide'],
+  ['0104', 'raid'],
+  ['0106', 'sata'],
+  ['0107', 'sas'],
+  ['0108', 'nvme'],
+  ['01', 'storage'],
+  ['0200', 'ethernet'],
+  ['0207', 'infiniband'],
+  ['02', 'net'],
+  ['0300', 'vga'],
+  ['0302', '3d'],
+  ['03', 'display'],
+  ['0401', 'audio'],
+  ['0403', 'audio'],
+  ['04', 'multimedia'],
+  ['05', 'memory'],
+  ['0600', 'host-bridge'],
+  ['0601', 'isa-bridge'],
+  ['0604', 'pci-bridge'],
+  ['06', 'bridge'],
+  ['0700', 'serial'],
+  ['07', 'communication'],
+  ['08', 'system'],
+  ['09', 'input'],
+  ['0b', 'processor'],
+  ['0c03', 'usb'],
+  ['0c05', 'smbus'],
+  ['0c', 'serial-bus'],
+  ['0d', 'wireless'],
+  ['10', 'crypto'],
+  ['12', 'accelerator'],
+  ['ff', 'unassigned'],
+];
+
+/** Word for a device's class: `nvme`, `ethernet`, `pci-bridge`; the code where it has none. */
+export function className(device: Pick<PciDevice, 'class'>): string {
+  const code = classCode(device);
+  let best: readonly [string, string] | undefined;
+  for (const entry of CLASSES) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
+  return best?.[1] ?? code;
+}
+
+/** Matcher of a class given as a word (`nvme`, `net`) or as the first digits of its code (`0108`). @throws VioError (usage) */
+export function classMatcher(text: string): (device: Pick<PciDevice, 'class'>) => boolean {
+  const word = text.toLowerCase();
+  const prefixes = CLASSES.filter(([, name]) => name === word).map(([prefix]) => prefix);
+  if (prefixes.length === 0) {
+    const digits = /^(?:0x)?((?:[0-9a-f]{2}){1,3})$/.exec(word)?.[1];
+    if (digits === undefined) {
+      throw new VioError(`no such PCI class: "${printable(text)}"`, {
+        code: 'USAGE',
+        exit: 2,
+        hint: `classes are ${[...new Set(CLASSES.map(([, name]) => name))].join(', ')}, or hexadecimal digits such as 0108`,
+      });
+    }
+    prefixes.push(digits);
+  }
+  return (device) => prefixes.some((prefix) => classCode(device).startsWith(prefix));
+}

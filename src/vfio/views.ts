@@ -1,0 +1,50 @@
+import { printable } from '../common/escape.js';
+import { formatSize, hex64 } from '../common/units.js';
+import { describeHolder } from './holders.js';
+import type { DeviceReport } from './inventory.js';
+
+/** The lines that `vfio show` prints for people; `--json` has the same data. */
+export function showLines(doc: DeviceReport): string[] {
+  const lines: string[] = [];
+  const add = (title: string, text: string | number | undefined) => {
+    if (text !== undefined && text !== '') lines.push(`${title.padEnd(12)} ${text}`);
+  };
+  const name = [doc.vendorName, doc.deviceName].filter((part) => part !== undefined).join(' ');
+  add('device', `${doc.bdf}  ${doc.className} [${doc.class}]  ${doc.id}${name === '' ? '' : `  ${printable(name)}`}`);
+  add('subsystem', `${doc.subsystem}, revision ${doc.revision}`);
+  add('driver', `${doc.driver ?? 'none'}${doc.override === undefined ? '' : ` (driver_override ${printable(doc.override)})`}`);
+  add('VFIO driver', doc.vfioDriver);
+  add('NUMA node', doc.numaNode);
+  add('power', doc.powerState);
+  add('reset', doc.resetMethods.join(', '));
+  if (doc.physfn !== undefined) add('VF of', doc.physfn);
+  if (doc.vfsTotal > 0) add('VFs', `${doc.vfs.length} of ${doc.vfsTotal}${doc.vfs.length ? `: ${doc.vfs.join(', ')}` : ''}`);
+  for (const bar of doc.bars) {
+    const kind = bar.kind === 'io' ? 'I/O ports' : `memory, ${bar.width} bits${bar.prefetchable ? ', prefetchable' : ''}`;
+    add(`BAR ${bar.index}`, `${hex64(bar.start)}  ${formatSize(bar.size)}  ${kind}`);
+  }
+  const { intx, msi, msix } = doc.interrupts;
+  add('interrupts', [intx && 'INTx', msi > 0 && `MSI ${msi}`, msix > 0 && `MSI-X ${msix}`].filter(Boolean).join(', '));
+  for (const cap of doc.capabilities)
+    add('capability', `${hex64(cap.offset).padEnd(5)} ${cap.name}${cap.detail === undefined ? '' : ` (${cap.detail})`}`);
+  const group = doc.iommuGroup;
+  if (!group) add('IOMMU group', 'none');
+  else {
+    add('IOMMU group', `${group.id}${group.type === undefined ? '' : ` (${group.type})`}, ${group.viable ? 'viable' : 'NOT viable'}`);
+    for (const member of group.members) {
+      const state = member.bridge ? 'bridge, ignored' : member.blocks ? `BLOCKS the group: on host driver ${member.driver}` : 'ok';
+      add('  member', `${member.bdf}  ${member.id}  ${member.driver ?? 'no driver'}  ${state}`);
+      if (member.blocks && member.bdf !== doc.bdf) add('    fix', member.fix);
+    }
+    for (const region of group.reserved) add('  reserved', `${hex64(region.start)}-${hex64(region.end)} ${region.type}`);
+    add('  node', group.node);
+  }
+  add('disks', doc.blockDevices.map(printable).join(', '));
+  add('interfaces', doc.interfaces.map(printable).join(', '));
+  for (const use of doc.uses) {
+    add('used', `${use.message} [${use.check}]`);
+    add('  fix', use.fix);
+  }
+  for (const holder of doc.holders) add('held by', describeHolder(holder));
+  return lines;
+}
