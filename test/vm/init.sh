@@ -21,7 +21,13 @@ while [ ! -e /job/port.ctl ] || [ ! -e /job/port.err ] || [ ! -e /job/port.out ]
 done
 
 off() {
-  sync
+  # a file system whose server is gone would never sync
+  sync &
+  n=0
+  while kill -0 $! 2>/dev/null && [ $n -lt 100 ]; do
+    sleep 0.1
+    n=$((n + 1))
+  done
   # isa-debug-exit: QEMU ends at once with status (1 << 1) | 1
   printf '\001' | dd of=/dev/port bs=1 seek=244 conv=notrunc 2>/dev/null
   poweroff -f
