@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/js.h"
 #include "common/loop.h"
+#include "nvme/js.h"
 #include "uring/js.h"
 
 namespace {
@@ -41,6 +42,28 @@ constexpr Export kUring[] = {
     {"syncfs", Guarded<vioctl::uring::js::SyncFs>},
 };
 
+constexpr Export kNvme[] = {
+    {"storeOpen", Guarded<vioctl::nvme::StoreOpen>},
+    {"storeRam", Guarded<vioctl::nvme::StoreRam>},
+    {"storeSize", Guarded<vioctl::nvme::StoreSize>},
+    {"storeRefresh", Guarded<vioctl::nvme::StoreRefresh>},
+    {"storeFlush", Guarded<vioctl::nvme::StoreFlush>},
+    {"namespaceNew", Guarded<vioctl::nvme::NamespaceNew>},
+    {"namespaceResize", Guarded<vioctl::nvme::NamespaceResize>},
+    {"controllerNew", Guarded<vioctl::nvme::ControllerNew>},
+    {"controllerReady", Guarded<vioctl::nvme::ControllerReady>},
+    {"controllerNamespaces", Guarded<vioctl::nvme::ControllerNamespaces>},
+    {"controllerIdle", Guarded<vioctl::nvme::ControllerIdle>},
+    {"controllerStats", Guarded<vioctl::nvme::ControllerStats>},
+    {"targetStart", Guarded<vioctl::nvme::TargetStart>},
+    {"targetListen", Guarded<vioctl::nvme::TargetListen>},
+    {"targetSetup", Guarded<vioctl::nvme::TargetSetup>},
+    {"targetComplete", Guarded<vioctl::nvme::TargetComplete>},
+    {"targetClose", Guarded<vioctl::nvme::TargetClose>},
+    {"targetConnections", Guarded<vioctl::nvme::TargetConnections>},
+    {"targetStop", Guarded<vioctl::nvme::TargetStop>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -51,6 +74,7 @@ Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("common", Table(env, kCommon));
   exports.Set("uring", Table(env, kUring));
+  exports.Set("nvme", Table(env, kNvme));
   return exports;
 }
 

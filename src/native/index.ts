@@ -3,12 +3,14 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
+import type { NvmeNative } from './nvme.js';
 import type { UringNative } from './uring.js';
 
 /** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
 export interface Native {
   common: CommonNative;
   uring: UringNative;
+  nvme: NvmeNative;
 }
 
 let loaded: Native | undefined;

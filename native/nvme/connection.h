@@ -1,0 +1,168 @@
+// One TCP connection of the target: PDUs in, PDUs out, the commands in between. Of one worker's thread.
+#pragma once
+#include "nvme/worker.h"
+
+namespace vioctl::nvme {
+
+// Puts a header digest behind a header of `hlen` bytes, if asked to; returns the size of both.
+size_t Seal(uint8_t* pdu, size_t hlen, bool digest);
+
+// A PDU, or several, waiting to be sent.
+struct Outgoing {
+  Outgoing* next = nullptr;
+  Request* request = nullptr;  // given back when this has been sent
+  uint32_t bytes = 0;
+  int count = 0;
+  iovec parts[5];
+
+  void Reset() {
+    bytes = 0;
+    count = 0;
+    request = nullptr;
+  }
+  void Add(const void* data, size_t size) {
+    parts[count++] = {const_cast<void*>(data), size};
+    bytes += static_cast<uint32_t>(size);
+  }
+};
+
+// A command from its capsule to its completion.
+struct Request {
+  enum State : uint8_t { kFree, kWaiting, kCollecting, kRunning, kWithHost, kSending };
+  // kWaiting: for room to ask for its data; kCollecting: R2T sent; kRunning: in the pool; kWithHost: handed out
+
+  Request* next = nullptr;
+  Connection* connection = nullptr;
+  State state = kFree;
+  bool badDigest = false;
+  uint16_t slot = 0, generation = 0;
+  Status status = kOk;
+  uint64_t result = 0;
+  Sqe sqe;
+  std::shared_ptr<Namespace> ns;  // held while its memory is being sent, or a job runs
+  uint8_t* buffer = nullptr;
+  uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
+  Request* partner = nullptr;  // the other half of a fused pair
+  bool ready = false;          // of a fused half: all its data is here
+  Outgoing r2t, out;
+  uint8_t r2tPdu[sizeof(R2t) + 4];
+  uint8_t dataPdu[128 + 4];
+  uint8_t digest[4];
+  uint8_t respPdu[sizeof(CapsuleResp) + 4];
+
+  uint16_t ttag() const { return static_cast<uint16_t>((slot & 0x7ff) | generation << 11); }
+};
+
+class Connection {
+ public:
+  Connection(Worker& worker, uint32_t id, Fd fd);
+  ~Connection();
+
+  uint32_t id() const { return id_; }
+  int fd() const { return fd_.get(); }
+  bool busy() const { return running_ > 0; }
+
+  void Readable();
+  void Writable();
+  void Hangup();
+  void Tick();
+  void Assign(const QueueSetup& setup);
+  void Reply(Worker::Reply& reply);
+  void Done(Request* request);
+  // Ends it once everything queued has left.
+  void Finish(const char* reason);
+  // Work on a pool thread: fills status and result.
+  static void Work(Request& request);
+
+ private:
+  enum State : uint8_t { kHandshake, kFabricsOnly, kIo, kDraining, kClosed };
+
+  // connection.cc: receiving
+  size_t Parse(const uint8_t* data, size_t size);
+  size_t Pdu(const uint8_t* data, size_t size);
+  bool Check(const uint8_t* data, size_t size, size_t* need);
+  bool Fail(Fes fes, uint32_t fei, const uint8_t* pdu, size_t size);
+  void Negotiate(const IcReq& request);
+  void Capsule(const uint8_t* pdu, uint32_t plen);
+  bool DataHeader(const uint8_t* pdu);
+  size_t DataBytes(const uint8_t* data, size_t size);
+  void DataDone();
+  void Keep(const uint8_t* data, size_t size);
+  bool Stalled() const;
+  void Resume();
+  void Arm();
+
+  // commands.cc
+  void Command(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
+  void HandOut(Request& request, const uint8_t* data, uint32_t length);
+  void FabricsOrAdmin(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
+  void IoCommand(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
+  Status CheckRange(const Namespace& ns, uint64_t slba, uint64_t blocks) const;
+  Status CheckWriteSgl(const Sqe& sqe, uint32_t length, uint32_t inCapsuleLength) const;
+  Status CheckReadSgl(const Sqe& sqe, uint32_t length) const;
+  void Collect(Request& request, uint32_t length);
+  void SendR2t(Request& request);
+  void Collected(Request& request, const uint8_t* data);
+  void Read(Request& request);
+  void Write(Request& request, const uint8_t* data);
+  void Start(Request& request, const uint8_t* data);
+  bool Fuse(Request& request);
+  void TryFused(Request& request);
+  void Run(Request& request);
+  void Count(const Request& request);
+  void Finished(Request& request);
+  void Refresh();
+
+  // send.cc
+  Request* NewRequest(const Sqe& sqe);
+  void Release(Request* request);
+  void Own(Request& request, uint32_t size);
+  void Respond(Request& request, Status status, uint64_t result = 0);
+  void RespondData(Request& request, const uint8_t* data, uint32_t length, uint64_t result = 0);
+  uint8_t* Response(Request& request, Status status, uint64_t result);
+  void Queue(Outgoing& out, Request* request);
+  void Flush();
+  void Close(const char* reason);
+
+  Worker& worker_;
+  const uint32_t id_;
+  Fd fd_;
+  State state_ = kHandshake;
+  bool hdgst_ = false, ddgst_ = false;
+  bool flowControl_ = true, assigned_ = false;
+  uint32_t alignment_ = 4;
+  uint16_t qid_ = 0, qsize_ = 32, sqhd_ = 0;
+  uint32_t maxInCapsule_ = kAdminInCapsule;
+  uint64_t deadline_ = 0, progress_ = 0;
+  uint32_t armed_ = 0;
+  bool batching_ = false;
+
+  std::shared_ptr<Controller> controller_;
+  std::shared_ptr<const NamespaceTable> table_;
+  uint32_t tableGeneration_ = 0;
+  std::shared_ptr<Counters> counters_ = std::make_shared<Counters>();
+
+  std::vector<uint8_t> partial_;
+  Request* data_ = nullptr;  // the command that an H2CData PDU in progress belongs to
+  uint32_t dataLeft_ = 0, dataCrc_ = 0;
+  uint32_t digestHave_ = 0;
+  uint8_t digestBytes_[4];
+  bool dataLast_ = false;
+
+  std::vector<std::unique_ptr<Request[]>> chunks_;
+  Request* free_ = nullptr;
+  uint32_t inflight_ = 0, collecting_ = 0, running_ = 0, errors_ = 0;
+  uint64_t collectBytes_ = 0, pendingBytes_ = 0, runningBytes_ = 0;
+  std::deque<Request*> waiting_;
+  Request* fusedFirst_ = nullptr;
+  bool fusedFailed_ = false;
+  std::unique_ptr<uint64_t[]> cids_;
+
+  Outgoing* head_ = nullptr;
+  Outgoing* tail_ = nullptr;
+  uint32_t sent_ = 0;  // bytes of head_ that have left
+  Outgoing last_;      // ICResp or TermReq
+  uint8_t lastPdu_[kTermReqMax];
+};
+
+}  // namespace vioctl::nvme

@@ -1,0 +1,271 @@
+#include "nvme/js.h"
+
+#include <cstring>
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "nvme/target.h"
+
+namespace vioctl::nvme {
+namespace {
+
+using storage::Store;
+
+// What a handle points to: the address of Tag<T> tells the type, so that a wrong handle is an error and not a crash.
+template <typename T>
+struct Box {
+  const void* tag;
+  std::shared_ptr<T> value;
+};
+template <typename T>
+constexpr char Tag = 0;
+
+template <typename T>
+Napi::Value Wrap(Napi::Env env, std::shared_ptr<T> value) {
+  return Napi::External<Box<T>>::New(env, new Box<T>{&Tag<T>, std::move(value)},
+                                     [](Napi::Env, Box<T>* box) { delete box; });
+}
+
+template <typename T>
+const std::shared_ptr<T>& Unwrap(const Napi::Value& value) {
+  if (value.IsExternal()) {
+    Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
+    if (box->tag == &Tag<T>) return box->value;
+  }
+  throw SysError(EINVAL, "handle");
+}
+
+double Number(const Napi::Value& value) { return value.As<Napi::Number>().DoubleValue(); }
+
+// A target and what ties it to the event loop.
+struct Host {
+  std::unique_ptr<Watch> watch;
+  std::unique_ptr<Target> target;
+  Napi::FunctionReference callback;
+  std::unique_ptr<Napi::AsyncContext> context;
+
+  void Stop() {
+    watch.reset();
+    if (target) target->Stop();
+  }
+  ~Host() { Stop(); }
+};
+
+Napi::Object EventObject(Napi::Env env, const Event& event) {
+  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error"};
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("kind", kKinds[event.kind]);
+  object.Set("connection", event.connection);
+  switch (event.kind) {
+    case Event::kOpened:
+      object.Set("peer", std::string(event.data.begin(), event.data.end()));
+      break;
+    case Event::kCommand:
+      object.Set("tag", event.tag);
+      object.Set("sqe",
+                 Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(&event.sqe), sizeof event.sqe));
+      object.Set("data", Napi::Buffer<uint8_t>::Copy(env, event.data.data(), event.data.size()));
+      break;
+    case Event::kClosed:
+      object.Set("reason", event.reason);
+      break;
+    case Event::kError:
+      if (event.fes != 0) {
+        object.Set("fes", event.fes);
+        object.Set("fei", event.fei);
+      } else {
+        object.Set("sqe",
+                   Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(&event.sqe), sizeof event.sqe));
+        object.Set("status", event.status);
+      }
+      break;
+  }
+  return object;
+}
+
+int Option(const Napi::Object& options, const char* name, int fallback) {
+  const Napi::Value value = options.Get(name);
+  return value.IsNumber() ? value.As<Napi::Number>().Int32Value() : fallback;
+}
+
+}  // namespace
+
+Napi::Value StoreOpen(const Napi::CallbackInfo& info) {
+  return Wrap<Store>(info.Env(), storage::OpenFile(info[0].As<Napi::String>(), info[1].ToBoolean()));
+}
+
+Napi::Value StoreRam(const Napi::CallbackInfo& info) {
+  return Wrap<Store>(info.Env(), storage::OpenRam(static_cast<uint64_t>(Number(info[0]))));
+}
+
+Napi::Value StoreSize(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(Unwrap<Store>(info[0])->size()));
+}
+
+Napi::Value StoreRefresh(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(Unwrap<Store>(info[0])->Refresh()));
+}
+
+Napi::Value StoreFlush(const Napi::CallbackInfo& info) {
+  if (const int err = Unwrap<Store>(info[0])->Flush()) throw SysError(err, "fdatasync");
+  return info.Env().Undefined();
+}
+
+Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
+  auto ns = std::make_shared<Namespace>();
+  ns->store = Unwrap<Store>(info[0]);
+  ns->shift = static_cast<uint8_t>(info[1].As<Napi::Number>().Uint32Value());
+  if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
+  ns->readonly = info[2].ToBoolean() || ns->store->readonly();
+  ns->blocks = ns->store->size() >> ns->shift;
+  return Wrap(info.Env(), std::move(ns));
+}
+
+Napi::Value NamespaceResize(const Napi::CallbackInfo& info) {
+  const auto& ns = Unwrap<Namespace>(info[0]);
+  const auto blocks = static_cast<uint64_t>(Number(info[1]));
+  if (blocks << ns->shift > ns->store->size()) throw SysError(EINVAL, "namespace", "larger than its store");
+  ns->blocks.store(blocks);
+  return info.Env().Undefined();
+}
+
+Napi::Value ControllerNew(const Napi::CallbackInfo& info) {
+  auto controller = std::make_shared<Controller>();
+  controller->activity = NowMs();
+  return Wrap(info.Env(), std::move(controller));
+}
+
+Napi::Value ControllerReady(const Napi::CallbackInfo& info) {
+  Unwrap<Controller>(info[0])->ready = info[1].ToBoolean();
+  return info.Env().Undefined();
+}
+
+Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
+  const auto& controller = Unwrap<Controller>(info[0]);
+  const auto list = info[1].As<Napi::Array>();
+  auto table = std::make_shared<NamespaceTable>();
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const auto row = list.Get(i).As<Napi::Array>();
+    const uint32_t nsid = row.Get(0u).As<Napi::Number>().Uint32Value();
+    if (nsid == 0 || nsid > 65536) throw SysError(EINVAL, "namespace", "number");
+    if (table->entries.size() < nsid) table->entries.resize(nsid);
+    table->entries[nsid - 1] = {Unwrap<Namespace>(row.Get(1u)),
+                                static_cast<Status>(row.Get(2u).As<Napi::Number>().Uint32Value())};
+  }
+  std::lock_guard lock(controller->mutex);
+  controller->table = std::move(table);
+  controller->generation++;
+  return info.Env().Undefined();
+}
+
+Napi::Value ControllerIdle(const Napi::CallbackInfo& info) {
+  const uint64_t now = NowMs(), last = Unwrap<Controller>(info[0])->activity;
+  return Napi::Number::New(info.Env(), static_cast<double>(now > last ? now - last : 0));
+}
+
+Napi::Value ControllerStats(const Napi::CallbackInfo& info) {
+  const auto& controller = Unwrap<Controller>(info[0]);
+  Counters sum;
+  size_t queues;
+  {
+    std::lock_guard lock(controller->mutex);
+    sum.Merge(controller->closed);
+    for (const auto& queue : controller->queues) sum.Merge(*queue);
+    queues = controller->queues.size();
+  }
+  Napi::Object object = Napi::Object::New(info.Env());
+  auto set = [&](const char* name, uint64_t value) { object.Set(name, static_cast<double>(value)); };
+  set("queues", queues);
+  set("reads", sum.reads);
+  set("writes", sum.writes);
+  set("readBytes", sum.readBytes);
+  set("writtenBytes", sum.writtenBytes);
+  set("flushes", sum.flushes);
+  set("others", sum.others);
+  set("errors", sum.errors);
+  return object;
+}
+
+Napi::Value TargetStart(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const auto given = info[0].As<Napi::Object>();
+  TargetOptions options;
+  options.threads = Option(given, "threads", options.threads);
+  options.spinMicroseconds = Option(given, "spinMicroseconds", options.spinMicroseconds);
+  options.maxConnections = Option(given, "maxConnections", options.maxConnections);
+  options.handshakeMs = Option(given, "handshakeMs", options.handshakeMs);
+  options.headerDigest = !given.Has("headerDigest") || given.Get("headerDigest").ToBoolean();
+  options.dataDigest = !given.Has("dataDigest") || given.Get("dataDigest").ToBoolean();
+  auto host = std::make_shared<Host>();
+  host->callback = Napi::Persistent(info[1].As<Napi::Function>());
+  host->context = std::make_unique<Napi::AsyncContext>(env, "vioctl:nvme-target");
+  host->target = std::make_unique<Target>(options);
+  Host* raw = host.get();
+  host->watch = std::make_unique<Watch>(env, host->target->events(), [env, raw] {
+    Watch::Take(raw->target->events());
+    const std::vector<Event> events = raw->target->Take();
+    if (events.empty()) return;
+    Napi::Array batch = Napi::Array::New(env, events.size());
+    for (uint32_t i = 0; i < events.size(); i++) {
+      Napi::HandleScope scope(env);
+      batch.Set(i, EventObject(env, events[i]));
+    }
+    raw->callback.MakeCallback(env.Global(), {batch}, *raw->context);
+  });
+  return Wrap(env, std::move(host));
+}
+
+Napi::Value TargetListen(const Napi::CallbackInfo& info) {
+  const auto port = static_cast<uint16_t>(info[2].As<Napi::Number>().Uint32Value());
+  return Napi::Number::New(
+      info.Env(), Unwrap<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
+}
+
+Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
+  QueueSetup setup;
+  setup.qid = static_cast<uint16_t>(info[2].As<Napi::Number>().Uint32Value());
+  const uint32_t size = info[3].As<Napi::Number>().Uint32Value();
+  if (size < 2 || size > kMaxQueueSize) throw SysError(EINVAL, "queue", "size");
+  setup.size = static_cast<uint16_t>(size);
+  setup.flowControl = info[4].ToBoolean();
+  setup.controller = Unwrap<Controller>(info[5]);
+  Unwrap<Host>(info[0])->target->Setup(info[1].As<Napi::Number>().Uint32Value(), setup);
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetComplete(const Napi::CallbackInfo& info) {
+  Target& target = *Unwrap<Host>(info[0])->target;
+  const auto batch = info[1].As<Napi::Array>();
+  for (uint32_t i = 0; i < batch.Length(); i++) {
+    Napi::HandleScope scope(info.Env());
+    const auto row = batch.Get(i).As<Napi::Array>();
+    const Napi::Value result = row.Get(3u), data = row.Get(4u);
+    bool lossless;
+    const uint64_t value =
+        result.IsBigInt() ? result.As<Napi::BigInt>().Uint64Value(&lossless) : static_cast<uint64_t>(Number(result));
+    std::vector<uint8_t> bytes;
+    if (data.IsTypedArray()) {
+      const auto view = data.As<Napi::Uint8Array>();
+      bytes.assign(view.Data(), view.Data() + view.ByteLength());
+    }
+    target.Complete(row.Get(0u).As<Napi::Number>().Uint32Value(), row.Get(1u).As<Napi::Number>().Uint32Value(),
+                    static_cast<Status>(row.Get(2u).As<Napi::Number>().Uint32Value()), value, std::move(bytes));
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetClose(const Napi::CallbackInfo& info) {
+  Unwrap<Host>(info[0])->target->Close(info[1].As<Napi::Number>().Uint32Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetConnections(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), Unwrap<Host>(info[0])->target->connections());
+}
+
+Napi::Value TargetStop(const Napi::CallbackInfo& info) {
+  Unwrap<Host>(info[0])->Stop();
+  return info.Env().Undefined();
+}
+
+}  // namespace vioctl::nvme

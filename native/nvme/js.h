@@ -1,0 +1,33 @@
+// Exports of native/nvme and native/storage. Handles are externals; src/native/nvme.ts gives them their types.
+#pragma once
+#include <napi.h>
+
+namespace vioctl::nvme {
+
+Napi::Value StoreOpen(const Napi::CallbackInfo& info);     // storeOpen(path, readonly): store
+Napi::Value StoreRam(const Napi::CallbackInfo& info);      // storeRam(size): store
+Napi::Value StoreSize(const Napi::CallbackInfo& info);     // storeSize(store): bytes
+Napi::Value StoreRefresh(const Napi::CallbackInfo& info);  // storeRefresh(store): bytes, after a look at the file
+Napi::Value StoreFlush(const Napi::CallbackInfo& info);    // storeFlush(store)
+
+Napi::Value NamespaceNew(const Napi::CallbackInfo& info);     // namespaceNew(store, shift, readonly): namespace
+Napi::Value NamespaceResize(const Napi::CallbackInfo& info);  // namespaceResize(namespace, blocks)
+
+Napi::Value ControllerNew(const Napi::CallbackInfo& info);    // controllerNew(): controller
+Napi::Value ControllerReady(const Napi::CallbackInfo& info);  // controllerReady(controller, ready)
+Napi::Value ControllerNamespaces(
+    const Napi::CallbackInfo& info);                          // controllerNamespaces(controller, [nsid, ns, gate][])
+Napi::Value ControllerIdle(const Napi::CallbackInfo& info);   // controllerIdle(controller): ms since a command
+Napi::Value ControllerStats(const Napi::CallbackInfo& info);  // controllerStats(controller): counters
+
+Napi::Value TargetStart(const Napi::CallbackInfo& info);   // targetStart(options, events): target
+Napi::Value TargetListen(const Napi::CallbackInfo& info);  // targetListen(target, address, port, ipv6): port
+Napi::Value TargetSetup(
+    const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller)
+Napi::Value TargetComplete(
+    const Napi::CallbackInfo& info);  // targetComplete(target, [connection, tag, status, result, data][])
+Napi::Value TargetClose(const Napi::CallbackInfo& info);        // targetClose(target, connection)
+Napi::Value TargetConnections(const Napi::CallbackInfo& info);  // targetConnections(target): how many are open
+Napi::Value TargetStop(const Napi::CallbackInfo& info);         // targetStop(target)
+
+}  // namespace vioctl::nvme

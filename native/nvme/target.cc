@@ -1,0 +1,98 @@
+#include "nvme/target.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "common/error.h"
+#include "nvme/worker.h"
+
+namespace vioctl::nvme {
+
+void Counters::Merge(const Counters& from) {
+  Add(reads, from.reads);
+  Add(writes, from.writes);
+  Add(readBytes, from.readBytes);
+  Add(writtenBytes, from.writtenBytes);
+  Add(flushes, from.flushes);
+  Add(others, from.others);
+  Add(errors, from.errors);
+}
+
+Target::Target(const TargetOptions& options)
+    : options_(options),
+      eventfd_(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")),
+      pool_(std::make_unique<Pool>(8)) {
+  options_.threads = std::clamp(options_.threads, 1, 64);
+  // A worker looks at all workers when it accepts: the list is complete before the first listener is there.
+  workers_.reserve(static_cast<size_t>(options_.threads));
+  for (int i = 0; i < options_.threads; i++) workers_.push_back(std::make_unique<Worker>(*this, i));
+}
+
+Target::~Target() { Stop(); }
+
+uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
+  sockaddr_storage at{};
+  socklen_t size;
+  if (ipv6) {
+    auto& in = reinterpret_cast<sockaddr_in6&>(at);
+    in.sin6_family = AF_INET6;
+    in.sin6_port = htons(port);
+    if (::inet_pton(AF_INET6, address.c_str(), &in.sin6_addr) != 1) throw SysError(EINVAL, "inet_pton", address);
+    size = sizeof in;
+  } else {
+    auto& in = reinterpret_cast<sockaddr_in&>(at);
+    in.sin_family = AF_INET;
+    in.sin_port = htons(port);
+    if (::inet_pton(AF_INET, address.c_str(), &in.sin_addr) != 1) throw SysError(EINVAL, "inet_pton", address);
+    size = sizeof in;
+  }
+  Fd fd(Check(::socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket"));
+  const int one = 1;
+  Check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "setsockopt", "SO_REUSEADDR");
+  if (ipv6) Check(::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one), "setsockopt", "IPV6_V6ONLY");
+  Check(::bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size), "bind", address.c_str());
+  Check(::listen(fd.get(), 1024), "listen");
+  Check(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&at), &size), "getsockname");
+  const uint16_t bound =
+      ntohs(ipv6 ? reinterpret_cast<sockaddr_in6&>(at).sin6_port : reinterpret_cast<sockaddr_in&>(at).sin_port);
+  workers_[0]->Post(Worker::ListenOn{fd.Release()});
+  return bound;
+}
+
+void Target::Push(Event event) {
+  std::lock_guard lock(mutex_);
+  events_.push_back(std::move(event));
+  if (events_.size() > 1) return;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t done = ::write(eventfd_.get(), &one, sizeof one);
+}
+
+std::vector<Event> Target::Take() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(events_, {});
+}
+
+Worker& Target::WorkerOf(uint32_t connection) { return *workers_[(connection & 0xff) % workers_.size()]; }
+
+void Target::Setup(uint32_t connection, const QueueSetup& setup) {
+  WorkerOf(connection).Post(Worker::Assign{connection, setup});
+}
+
+void Target::Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data) {
+  WorkerOf(connection).Post(Worker::Reply{connection, tag, status, result, std::move(data)});
+}
+
+void Target::Close(uint32_t connection) { WorkerOf(connection).Post(Worker::End{connection}); }
+
+void Target::Stop() {
+  if (std::exchange(stopped_, true)) return;
+  // The pool outlives the workers: they wait for the jobs that they gave it.
+  for (auto& worker : workers_) worker->Stop();
+  pool_->Stop();
+}
+
+}  // namespace vioctl::nvme

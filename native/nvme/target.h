@@ -1,0 +1,136 @@
+// The engine of an NVMe/TCP target: sockets, PDUs and I/O queues, in its own threads. What a command of the admin queue
+// means is decided elsewhere: such commands are handed out as events and answered by Complete().
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/owned.h"
+#include "nvme/wire.h"
+#include "storage/store.h"
+
+namespace vioctl::nvme {
+
+class Worker;
+class Pool;
+
+// Limits of all connections (what Identify and ICResp promise).
+constexpr uint32_t kAdminInCapsule = 8192;
+constexpr uint32_t kIoInCapsule = 16384;
+constexpr uint32_t kMaxTransfer = 1 << 20;
+constexpr uint32_t kMaxH2cData = 1 << 20;
+constexpr uint32_t kMaxQueueSize = 1024;
+constexpr uint32_t kCopyRanges = 128;
+
+// What a queue has done. Written by one thread, read by any.
+struct Counters {
+  std::atomic<uint64_t> reads{0}, writes{0}, readBytes{0}, writtenBytes{0}, flushes{0}, others{0}, errors{0};
+  static void Add(std::atomic<uint64_t>& counter, uint64_t n = 1) {
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  void Merge(const Counters& from);
+};
+
+struct Namespace {
+  std::shared_ptr<storage::Store> store;
+  uint8_t shift = 9;  // log2 of the block size
+  bool readonly = false;
+  std::atomic<uint64_t> blocks{0};
+  // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone.
+  std::atomic<int> writers{0};
+};
+
+// The namespaces of one controller by NSID - 1. A gate is the status of every command while the namespace is not
+// accessible through this controller (asymmetric access).
+struct NamespaceTable {
+  struct Entry {
+    std::shared_ptr<Namespace> ns;
+    Status gate = kOk;
+  };
+  std::vector<Entry> entries;
+};
+
+// What the I/O queues of one association share.
+struct Controller {
+  std::atomic<bool> ready{false};
+  std::atomic<uint64_t> activity{0};  // ms of the monotonic clock at the last command
+  std::atomic<uint32_t> generation{0};
+  std::mutex mutex;
+  std::shared_ptr<const NamespaceTable> table = std::make_shared<NamespaceTable>();
+  std::vector<std::shared_ptr<Counters>> queues;
+  Counters closed;
+};
+
+struct Event {
+  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError };
+  Kind kind;
+  uint32_t connection = 0;
+  uint32_t tag = 0;  // of a command, for Complete()
+  Sqe sqe{};
+  std::vector<uint8_t> data;  // of a command; of an opened connection: its addresses as text
+  Status status = kOk;        // of an error
+  const char* reason = "";    // of a closed connection
+  uint16_t fes = 0;
+  uint32_t fei = 0;
+};
+
+// What becomes of a connection after its CONNECT.
+struct QueueSetup {
+  uint16_t qid = 0;
+  uint16_t size = 0;  // entries
+  bool flowControl = true;
+  std::shared_ptr<Controller> controller;
+};
+
+struct TargetOptions {
+  int threads = 1;
+  int spinMicroseconds = 30;
+  int maxConnections = 1024;
+  int handshakeMs = 10000;
+  bool headerDigest = true, dataDigest = true;
+};
+
+class Target {
+ public:
+  explicit Target(const TargetOptions& options);
+  ~Target();
+
+  // Listens and returns the port. Throws SysError.
+  uint16_t Listen(const std::string& address, uint16_t port, bool ipv6);
+
+  // All events since the last call; `events()` is readable when there are some.
+  std::vector<Event> Take();
+  int events() const { return eventfd_.get(); }
+
+  void Setup(uint32_t connection, const QueueSetup& setup);
+  void Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data);
+  // Ends a connection once what was queued for it has left.
+  void Close(uint32_t connection);
+  // Ends all threads and closes all sockets. Idempotent.
+  void Stop();
+
+  const TargetOptions& options() const { return options_; }
+  int connections() const { return connections_.load(); }
+
+ private:
+  friend class Worker;
+  friend class Connection;
+  void Push(Event event);
+  Worker& WorkerOf(uint32_t connection);
+
+  TargetOptions options_;
+  Fd eventfd_;
+  std::mutex mutex_;
+  std::vector<Event> events_;
+  std::atomic<int> connections_{0};
+  std::unique_ptr<Pool> pool_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  bool stopped_ = false;
+};
+
+uint64_t NowMs();
+
+}  // namespace vioctl::nvme

@@ -1,0 +1,333 @@
+#include "nvme/worker.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "common/error.h"
+#include "nvme/connection.h"
+
+namespace vioctl::nvme {
+namespace {
+
+uint64_t NowNs() {
+  timespec ts;
+  ::clock_gettime(CLOCK_MONOTONIC, &ts);
+  return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
+}
+
+void Wake(int eventfd) {
+  const uint64_t one = 1;
+  // A full counter is as good a wake-up as any.
+  [[maybe_unused]] const ssize_t done = ::write(eventfd, &one, sizeof one);
+}
+
+std::string PeerName(int fd) {
+  sockaddr_storage peer{}, own{};
+  socklen_t size = sizeof peer;
+  std::string text;
+  auto add = [&text](const sockaddr_storage& at) {
+    char name[INET6_ADDRSTRLEN] = "";
+    if (at.ss_family == AF_INET6) {
+      const auto& in = reinterpret_cast<const sockaddr_in6&>(at);
+      ::inet_ntop(AF_INET6, &in.sin6_addr, name, sizeof name);
+      text += std::string(name) + " " + std::to_string(ntohs(in.sin6_port));
+    } else {
+      const auto& in = reinterpret_cast<const sockaddr_in&>(at);
+      ::inet_ntop(AF_INET, &in.sin_addr, name, sizeof name);
+      text += std::string(name) + " " + std::to_string(ntohs(in.sin_port));
+    }
+  };
+  ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size);
+  add(peer);
+  size = sizeof own;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size);
+  text += " ";
+  add(own);
+  return text;
+}
+
+// epoll data: connections by id; the wake-up and the listeners by numbers that no id has.
+constexpr uint64_t kWakeKey = 1ULL << 40;
+constexpr uint64_t kListenKey = 1ULL << 41;
+
+}  // namespace
+
+uint64_t NowMs() { return NowNs() / 1'000'000; }
+
+Buffers::~Buffers() {
+  for (auto& list : free_)
+    for (uint8_t* buffer : list) ::free(buffer);
+}
+
+int Buffers::ClassOf(uint32_t size) {
+  int i = 0;
+  while (kSizes[i] < size) i++;
+  return i;
+}
+
+uint8_t* Buffers::Take(uint32_t size) {
+  const int i = ClassOf(size);
+  if (!free_[i].empty()) {
+    uint8_t* buffer = free_[i].back();
+    free_[i].pop_back();
+    return buffer;
+  }
+  void* buffer = ::aligned_alloc(4096, kSizes[i]);
+  if (!buffer) throw std::bad_alloc();
+  return static_cast<uint8_t*>(buffer);
+}
+
+void Buffers::Give(uint8_t* buffer, uint32_t size) {
+  const int i = ClassOf(size);
+  if ((free_[i].size() + 1) * kSizes[i] > kKeep)
+    ::free(buffer);
+  else
+    free_[i].push_back(buffer);
+}
+
+Worker::Worker(Target& target, int index)
+    : target_(target),
+      index_(index),
+      epoll_(Check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+      wake_(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")),
+      receive_(new uint8_t[kReceive]) {
+  epoll_event event{EPOLLIN, {.u64 = kWakeKey}};
+  Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "nvme-queue");
+    Run();
+  });
+}
+
+Worker::~Worker() { Stop(); }
+
+void Worker::Post(Message message) {
+  {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(message));
+    if (inbox_.size() > 1) return;  // already woken
+  }
+  Wake(wake_.get());
+}
+
+void Worker::Stop() {
+  stop_.store(true);
+  Wake(wake_.get());
+  if (thread_.joinable()) thread_.join();
+}
+
+void Worker::Submit(Request* request) {
+  target_.pool_->Submit([this, request] {
+    Connection::Work(*request);
+    Post(Done{request});
+  });
+}
+
+void Worker::Retire(Connection* connection) {
+  auto found = connections_.find(connection->id());
+  if (found == connections_.end()) return;
+  zombies_.push_back(std::move(found->second));
+  connections_.erase(found);
+  load_.fetch_sub(1, std::memory_order_relaxed);
+  target_.connections_.fetch_sub(1);
+}
+
+Connection* Worker::Find(uint32_t id) {
+  auto found = connections_.find(id);
+  return found == connections_.end() ? nullptr : found->second.get();
+}
+
+void Worker::Accept(int listener) {
+  for (int i = 0; i < 64; i++) {
+    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        full_ = true;
+        for (const Fd& one : listeners_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
+      }
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      return;
+    }
+    if (target_.connections_.load() >= target_.options_.maxConnections) {
+      ::close(fd);
+      continue;
+    }
+    target_.connections_.fetch_add(1);
+    Worker* best = this;
+    for (const auto& worker : target_.workers_)
+      if (worker->load() < best->load()) best = worker.get();
+    best->load_.fetch_add(1, std::memory_order_relaxed);
+    if (best == this)
+      Open(fd);
+    else
+      best->Post(Adopt{fd});
+  }
+}
+
+void Worker::Open(int raw) {
+  Fd fd(raw);
+  const int one = 1;
+  ::setsockopt(raw, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  ::setsockopt(raw, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+  uint32_t id;
+  do id = ((++sequence_ & 0xffffff) << 8) | static_cast<uint32_t>(index_);
+  while (connections_.count(id));
+  Event event{};
+  event.kind = Event::kOpened;
+  event.connection = id;
+  const std::string name = PeerName(raw);
+  event.data.assign(name.begin(), name.end());
+  auto connection = std::make_unique<Connection>(*this, id, std::move(fd));
+  epoll_event interest{EPOLLIN | EPOLLRDHUP, {.u64 = id}};
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, raw, &interest) != 0) {
+    load_.fetch_sub(1, std::memory_order_relaxed);
+    target_.connections_.fetch_sub(1);
+    return;
+  }
+  connections_.emplace(id, std::move(connection));
+  target_.Push(std::move(event));
+}
+
+void Worker::Messages() {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t done = ::read(wake_.get(), &count, sizeof count);
+  std::vector<Message> inbox;
+  {
+    std::lock_guard lock(mutex_);
+    inbox.swap(inbox_);
+  }
+  for (Message& message : inbox) {
+    if (auto* adopt = std::get_if<Adopt>(&message)) {
+      Open(adopt->fd);
+    } else if (auto* finished = std::get_if<Done>(&message)) {
+      finished->request->connection->Done(finished->request);
+    } else if (auto* reply = std::get_if<Reply>(&message)) {
+      if (Connection* connection = Find(reply->connection)) connection->Reply(*reply);
+    } else if (auto* assign = std::get_if<Assign>(&message)) {
+      if (Connection* connection = Find(assign->connection)) connection->Assign(assign->setup);
+    } else if (auto* end = std::get_if<End>(&message)) {
+      if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
+    } else if (auto* listen = std::get_if<ListenOn>(&message)) {
+      listeners_.emplace_back(listen->fd);
+      epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listen->fd, &event);
+    }
+  }
+}
+
+void Worker::Tick() {
+  if (full_) {
+    full_ = false;
+    for (size_t i = 0; i < listeners_.size(); i++) {
+      epoll_event event{EPOLLIN, {.u64 = kListenKey + i}};
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_[i].get(), &event);
+    }
+  }
+  std::vector<Connection*> all;
+  all.reserve(connections_.size());
+  for (const auto& [id, connection] : connections_) all.push_back(connection.get());
+  for (Connection* connection : all) connection->Tick();
+}
+
+void Worker::Run() {
+  constexpr uint64_t kTickMs = 500;
+  const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
+  epoll_event events[256];
+  uint64_t worked = 0, ticked = NowNs() / 1'000'000;
+  while (true) {
+    uint64_t ns = NowNs();
+    now_ = ns / 1'000'000;
+    // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
+    int timeout = ns - worked < spin ? 0 : -1;
+    if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
+    if (timeout < 0 && full_) timeout = kTickMs;
+    const int count = ::epoll_wait(epoll_.get(), events, 256, timeout);
+    if (count > 0) {
+      ns = NowNs();
+      now_ = ns / 1'000'000;
+    }
+    for (int i = 0; i < count; i++) {
+      const uint64_t key = events[i].data.u64;
+      if (key == kWakeKey) {
+        Messages();
+      } else if (key >= kListenKey) {
+        Accept(listeners_[key - kListenKey].get());
+      } else if (Connection* connection = Find(static_cast<uint32_t>(key))) {
+        const uint32_t what = events[i].events;
+        if (what & EPOLLOUT) connection->Writable();
+        if (what & (EPOLLIN | EPOLLRDHUP)) {
+          if ((connection = Find(static_cast<uint32_t>(key)))) connection->Readable();
+        }
+        if (what & (EPOLLERR | EPOLLHUP)) {
+          if ((connection = Find(static_cast<uint32_t>(key)))) connection->Hangup();
+        }
+      }
+    }
+    if (count > 0 && spin > 0) worked = NowNs();
+    if (!zombies_.empty()) std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
+    if (now_ - ticked >= kTickMs) {
+      ticked = now_;
+      Tick();
+    }
+    if (stop_.load(std::memory_order_relaxed)) break;
+  }
+  // Jobs of the pool refer to connections: their ends are waited for.
+  for (auto& [id, connection] : connections_) zombies_.push_back(std::move(connection));
+  connections_.clear();
+  while (!zombies_.empty()) {
+    std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
+    if (zombies_.empty()) break;
+    epoll_event event;
+    ::epoll_wait(epoll_.get(), &event, 1, 10);
+    Messages();
+  }
+}
+
+void Pool::Submit(std::function<void()> job) {
+  {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+    if (static_cast<int>(jobs_.size()) > idle_ && static_cast<int>(threads_.size()) < limit_)
+      threads_.emplace_back([this] {
+        ::pthread_setname_np(::pthread_self(), "nvme-wait");
+        Run();
+      });
+  }
+  wake_.notify_one();
+}
+
+void Pool::Run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    idle_++;
+    wake_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
+    idle_--;
+    if (jobs_.empty()) return;  // all that was accepted is done before the end
+    auto job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    job();
+    lock.lock();
+  }
+}
+
+void Pool::Stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+}  // namespace vioctl::nvme

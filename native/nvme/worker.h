@@ -1,0 +1,122 @@
+// A thread of the target: an epoll loop over its connections, and the buffers they use.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <thread>
+#include <unordered_map>
+#include <variant>
+
+#include "nvme/target.h"
+
+namespace vioctl::nvme {
+
+class Connection;
+struct Request;
+
+// Buffers by size class, kept for the next command. Of one thread.
+class Buffers {
+ public:
+  ~Buffers();
+  uint8_t* Take(uint32_t size);
+  void Give(uint8_t* buffer, uint32_t size);
+
+ private:
+  static constexpr uint32_t kSizes[] = {4096, 16384, 65536, 262144, kMaxTransfer};
+  static constexpr size_t kKeep = 4 << 20;  // bytes kept per class
+  static int ClassOf(uint32_t size);
+  std::vector<uint8_t*> free_[5];
+};
+
+class Worker {
+ public:
+  static constexpr size_t kReceive = 512 << 10;
+
+  Worker(Target& target, int index);
+  ~Worker();
+
+  struct Adopt {
+    int fd;
+  };
+  struct Done {
+    Request* request;
+  };
+  struct Reply {
+    uint32_t connection, tag;
+    Status status;
+    uint64_t result;
+    std::vector<uint8_t> data;
+  };
+  struct Assign {
+    uint32_t connection;
+    QueueSetup setup;
+  };
+  struct End {
+    uint32_t connection;
+  };
+  struct ListenOn {
+    int fd;
+  };
+  using Message = std::variant<Adopt, Done, Reply, Assign, End, ListenOn>;
+
+  // From any thread.
+  void Post(Message message);
+  void Stop();
+  int load() const { return load_.load(std::memory_order_relaxed); }
+
+  // The rest is for the worker's own thread.
+  Target& target() { return target_; }
+  Buffers& buffers() { return buffers_; }
+  uint8_t* receiveBuffer() { return receive_.get(); }
+  uint64_t now() const { return now_; }
+  int epoll() const { return epoll_.get(); }
+  void Submit(Request* request);
+  // Takes the connection out of the tables; it is destroyed when its last job is done.
+  void Retire(Connection* connection);
+
+ private:
+  void Run();
+  void Accept(int listener);
+  void Open(int fd);
+  void Messages();
+  void Tick();
+  Connection* Find(uint32_t id);
+
+  Target& target_;
+  const int index_;
+  Fd epoll_, wake_;
+  std::mutex mutex_;
+  std::vector<Message> inbox_;
+  std::atomic<bool> stop_{false};
+  std::atomic<int> load_{0};
+
+  std::unique_ptr<uint8_t[]> receive_;
+  Buffers buffers_;
+  std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
+  std::vector<std::unique_ptr<Connection>> zombies_;
+  std::vector<Fd> listeners_;
+  uint32_t sequence_ = 0;
+  uint64_t now_ = 0;
+  bool full_ = false;  // out of descriptors: the listeners rest until the next tick
+  std::thread thread_;
+};
+
+// Threads for what may wait: flushes, and reads that are not in the page cache.
+class Pool {
+ public:
+  explicit Pool(int limit) : limit_(limit) {}
+  ~Pool() { Stop(); }
+  void Submit(std::function<void()> job);
+  void Stop();
+
+ private:
+  void Run();
+  const int limit_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> jobs_;
+  std::vector<std::thread> threads_;
+  int idle_ = 0;
+  bool stop_ = false;
+};
+
+}  // namespace vioctl::nvme

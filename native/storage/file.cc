@@ -1,0 +1,150 @@
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "common/error.h"
+#include "storage/store.h"
+
+namespace vioctl::storage {
+namespace {
+
+constexpr long kTmpfsMagic = 0x01021994;  // linux/magic.h
+
+// preadv2/pwritev2 until everything has moved; the vectors are only copied when the kernel stops half-way.
+template <typename Call>
+int All(Call call, const iovec* vector, int count, uint64_t offset) {
+  size_t total = 0;
+  for (int i = 0; i < count; i++) total += vector[i].iov_len;
+  ssize_t done = call(vector, count, offset);
+  if (done == static_cast<ssize_t>(total)) return 0;
+  std::vector<iovec> rest(vector, vector + count);
+  size_t first = 0, moved = 0;
+  while (true) {
+    if (done < 0) {
+      if (errno != EINTR) return errno;
+      done = 0;
+    } else if (done == 0) {
+      return EIO;
+    }
+    moved += static_cast<size_t>(done);
+    if (moved == total) return 0;
+    for (auto left = static_cast<size_t>(done); left > 0;) {
+      const size_t part = std::min(left, rest[first].iov_len);
+      rest[first].iov_base = static_cast<char*>(rest[first].iov_base) + part;
+      rest[first].iov_len -= part;
+      left -= part;
+      if (rest[first].iov_len == 0) first++;
+    }
+    done = call(rest.data() + first, static_cast<int>(rest.size() - first), offset + moved);
+  }
+}
+
+class File final : public Store {
+ public:
+  File(const std::string& path, bool readonly) {
+    fd_ = Fd(Check(::open(path.c_str(), (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC), "open", path.c_str()));
+    struct stat st;
+    Check(::fstat(fd_.get(), &st), "fstat", path.c_str());
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
+    device_ = S_ISBLK(st.st_mode);
+    readonly_ = readonly;
+    struct statfs fs;
+    tmpfs_ = ::fstatfs(fd_.get(), &fs) == 0 && fs.f_type == kTmpfsMagic && !device_;
+    Refresh();
+    char byte;
+    iovec one{&byte, 1};
+    // A kernel that cannot do it for this file says so, even at the end of the file.
+    try_ = !tmpfs_ && (::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
+  }
+
+  bool CanTry() const override { return try_; }
+  bool Waits() const override { return !tmpfs_; }
+  int fd() const override { return fd_.get(); }
+
+  int Read(const iovec* to, int count, uint64_t offset, bool nowait) override {
+    if (nowait) {
+      size_t total = 0;
+      for (int i = 0; i < count; i++) total += to[i].iov_len;
+      const ssize_t done = ::preadv2(fd_.get(), to, count, static_cast<off_t>(offset), RWF_NOWAIT);
+      // Half of it in the page cache, or the end of a truncated file: the waiting read finds out which.
+      return done == static_cast<ssize_t>(total) ? 0 : EAGAIN;
+    }
+    return All([this](const iovec* v, int n, uint64_t at) { return ::preadv(fd_.get(), v, n, static_cast<off_t>(at)); },
+               to, count, offset);
+  }
+
+  int Write(const iovec* from, int count, uint64_t offset, bool durable) override {
+    if (durable) {
+      const int err =
+          All([this](const iovec* v, int n,
+                     uint64_t at) { return ::pwritev2(fd_.get(), v, n, static_cast<off_t>(at), RWF_DSYNC); },
+              from, count, offset);
+      if (err != EOPNOTSUPP && err != ENOSYS) return err;
+      if (const int plain = Write(from, count, offset, false)) return plain;
+      return Flush();
+    }
+    return All(
+        [this](const iovec* v, int n, uint64_t at) { return ::pwritev(fd_.get(), v, n, static_cast<off_t>(at)); }, from,
+        count, offset);
+  }
+
+  int Flush() override { return readonly_ || ::fdatasync(fd_.get()) == 0 ? 0 : errno; }
+
+  int Zero(uint64_t offset, uint64_t length, bool deallocate) override {
+    const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
+    for (int i = 0; i < 2; i++) {
+      // Not asked to deallocate: keep the space, so that a later write cannot fail for want of it.
+      const int mode = modes[deallocate ? i : 1 - i];
+      if (!deallocate && mode == modes[0] && !tmpfs_) break;
+      if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return 0;
+      if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
+    }
+    static const std::vector<char> zeroes(1 << 20);
+    while (length > 0) {
+      const size_t part = std::min<uint64_t>(length, zeroes.size());
+      if (const int err = Store::Write(zeroes.data(), part, offset)) return err;
+      offset += part;
+      length -= part;
+    }
+    return 0;
+  }
+
+  int Discard(uint64_t offset, uint64_t length) override {
+    if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                    static_cast<off_t>(length)) == 0)
+      return 0;
+    return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
+  }
+
+  uint64_t Refresh() override {
+    uint64_t bytes = 0;
+    if (device_) {
+      Check(::ioctl(fd_.get(), BLKGETSIZE64, &bytes), "BLKGETSIZE64");
+    } else {
+      struct stat st;
+      Check(::fstat(fd_.get(), &st), "fstat");
+      bytes = static_cast<uint64_t>(st.st_size);
+    }
+    size_.store(bytes, std::memory_order_relaxed);
+    return bytes;
+  }
+
+ private:
+  Fd fd_;
+  bool device_ = false, tmpfs_ = false, try_ = false;
+};
+
+}  // namespace
+
+std::shared_ptr<Store> OpenFile(const std::string& path, bool readonly) {
+  return std::make_shared<File>(path, readonly);
+}
+
+}  // namespace vioctl::storage

@@ -1,0 +1,55 @@
+#include <algorithm>
+#include <cstring>
+
+#include "common/error.h"
+#include "storage/store.h"
+
+namespace vioctl::storage {
+namespace {
+
+class Ram final : public Store {
+ public:
+  explicit Ram(uint64_t size)
+      : map_(Mapping::Map(-1, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)) {
+    size_.store(size, std::memory_order_relaxed);
+  }
+
+  std::byte* memory() const override { return static_cast<std::byte*>(map_.get()); }
+  bool Waits() const override { return false; }
+
+  int Read(const iovec* to, int count, uint64_t offset, bool) override {
+    const std::byte* from = memory() + offset;
+    for (int i = 0; i < count; from += to[i++].iov_len) memcpy(to[i].iov_base, from, to[i].iov_len);
+    return 0;
+  }
+
+  int Write(const iovec* from, int count, uint64_t offset, bool) override {
+    std::byte* to = memory() + offset;
+    for (int i = 0; i < count; to += from[i++].iov_len) memcpy(to, from[i].iov_base, from[i].iov_len);
+    return 0;
+  }
+
+  int Flush() override { return 0; }
+
+  int Zero(uint64_t offset, uint64_t length, bool) override {
+    // Whole pages go back to the system and come again as zeroes; the ends are written.
+    constexpr uint64_t kPage = 4096;
+    const uint64_t end = offset + length, head = std::min(end, (offset + kPage - 1) & ~(kPage - 1));
+    const uint64_t tail = std::max(head, end & ~(kPage - 1));
+    memset(memory() + offset, 0, head - offset);
+    if (tail > head && ::madvise(memory() + head, tail - head, MADV_DONTNEED) != 0) return errno;
+    memset(memory() + tail, 0, end - tail);
+    return 0;
+  }
+
+  int Discard(uint64_t offset, uint64_t length) override { return Zero(offset, length, true); }
+
+ private:
+  Mapping map_;
+};
+
+}  // namespace
+
+std::shared_ptr<Store> OpenRam(uint64_t size) { return std::make_shared<Ram>(size); }
+
+}  // namespace vioctl::storage

@@ -1,0 +1,67 @@
+// One interface to block storage for every server here: NVMe namespaces, vhost-user disks. Offsets and lengths are
+// bytes; who calls checks alignment to its own block size. All methods may be called from several threads at once.
+#pragma once
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "common/owned.h"
+
+namespace vioctl::storage {
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  uint64_t size() const { return size_.load(std::memory_order_relaxed); }
+  bool readonly() const { return readonly_; }
+
+  // Memory that is the store itself, for reads without a copy; nullptr where there is none. Never shrinks.
+  virtual std::byte* memory() const { return nullptr; }
+
+  // Whether reads may be tried with nowait; where not, they are as fast as memory, or have to run elsewhere.
+  virtual bool CanTry() const { return false; }
+  // Whether a plain read may wait for a device.
+  virtual bool Waits() const { return true; }
+  // The file behind the store, for engines that do their own I/O on it; -1 where there is none.
+  virtual int fd() const { return -1; }
+
+  // Each returns 0 or an errno. A read or write that ends early is EIO: the file was truncated below us.
+  // nowait: EAGAIN instead of waiting for a device (only where CanTry()).
+  virtual int Read(const iovec* to, int count, uint64_t offset, bool nowait) = 0;
+  // durable: on stable storage before it returns (FUA).
+  virtual int Write(const iovec* from, int count, uint64_t offset, bool durable) = 0;
+  // Everything written before is on stable storage when it returns.
+  virtual int Flush() = 0;
+  // Reads give zeroes afterwards. deallocate: give the space back if that is possible.
+  virtual int Zero(uint64_t offset, uint64_t length, bool deallocate) = 0;
+  // A hint: the contents are not needed any more. Reads give zeroes or the old data.
+  virtual int Discard(uint64_t offset, uint64_t length) = 0;
+  // Looks for a changed size (a file that was extended or truncated) and returns it.
+  virtual uint64_t Refresh() { return size(); }
+
+  int Read(void* to, size_t length, uint64_t offset, bool nowait = false) {
+    iovec one{to, length};
+    return Read(&one, 1, offset, nowait);
+  }
+  int Write(const void* from, size_t length, uint64_t offset, bool durable = false) {
+    iovec one{const_cast<void*>(from), length};
+    return Write(&one, 1, offset, durable);
+  }
+
+ protected:
+  std::atomic<uint64_t> size_{0};
+  bool readonly_ = false;
+};
+
+// A regular file or a block device, through the page cache. Throws SysError (open, fstat; ENOTSUP for other files).
+std::shared_ptr<Store> OpenFile(const std::string& path, bool readonly);
+
+// Zeroed memory that is given back at the end. Throws SysError (mmap).
+std::shared_ptr<Store> OpenRam(uint64_t size);
+
+}  // namespace vioctl::storage

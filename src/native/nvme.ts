@@ -1,0 +1,106 @@
+declare const kind: unique symbol;
+/** Handles of the addon: opaque, freed by the garbage collector. */
+export type Store = { readonly [kind]: 'store' };
+export type NativeNamespace = { readonly [kind]: 'namespace' };
+export type NativeController = { readonly [kind]: 'controller' };
+export type NativeTarget = { readonly [kind]: 'target' };
+
+/** Options of the engine; all have defaults (native/nvme/target.h). */
+export interface TargetOptions {
+  /** Threads that serve connections. */
+  threads?: number;
+  /** How long a thread looks for more work before it sleeps. */
+  spinMicroseconds?: number;
+  maxConnections?: number;
+  /** Time from accept to a completed CONNECT. */
+  handshakeMs?: number;
+  /** Whether header and data digests are granted to hosts that ask. */
+  headerDigest?: boolean;
+  dataDigest?: boolean;
+}
+
+/** What the engine tells, in batches. */
+export type TargetEvent =
+  | { kind: 'opened'; connection: number /** `address port address port`: the host's, ours */; peer: string }
+  | { kind: 'command'; connection: number; tag: number /** 64 bytes */; sqe: Buffer; data: Buffer }
+  | { kind: 'closed'; connection: number /** empty after a protocol error */; reason: string }
+  | { kind: 'error'; connection: number; fes: number; fei: number }
+  | { kind: 'error'; connection: number; fes?: undefined /** of a failed I/O command */; sqe: Buffer; status: number };
+
+/** What the queues of a controller have done since it was made. */
+export interface QueueCounters {
+  queues: number;
+  reads: number;
+  writes: number;
+  readBytes: number;
+  writtenBytes: number;
+  flushes: number;
+  others: number;
+  errors: number;
+}
+
+/** One answer: connection, tag, status (SCT << 8 | SC, bit 14 DNR), dwords 0 and 1 of the CQE, data. */
+export type Completion = [connection: number, tag: number, status: number, result: number | bigint, data?: Uint8Array];
+
+/** native/nvme and native/storage */
+export interface NvmeNative {
+  /** A regular file or block device. @throws the system's error; ENOTSUP for other kinds of file */
+  storeOpen(path: string, readonly: boolean): Store;
+  /** Zeroed memory. */
+  storeRam(size: number): Store;
+  storeSize(store: Store): number;
+  /** Looks at the file's size again. */
+  storeRefresh(store: Store): number;
+  storeFlush(store: Store): void;
+  /** @param shift log2 of the block size */
+  namespaceNew(store: Store, shift: number, readonly: boolean): NativeNamespace;
+  namespaceResize(ns: NativeNamespace, blocks: number): void;
+  controllerNew(): NativeController;
+  /** I/O commands are refused until it is ready. */
+  controllerReady(controller: NativeController, ready: boolean): void;
+  /** Replaces the table of namespaces; gate is the status of all commands while a namespace is not accessible. */
+  controllerNamespaces(controller: NativeController, table: [nsid: number, ns: NativeNamespace, gate: number][]): void;
+  /** Milliseconds since the last command on any queue. */
+  controllerIdle(controller: NativeController): number;
+  controllerStats(controller: NativeController): QueueCounters;
+  targetStart(options: TargetOptions, events: (batch: TargetEvent[]) => void): NativeTarget;
+  /** @returns the port, chosen by the system where 0 was asked */
+  targetListen(target: NativeTarget, address: string, port: number, ipv6: boolean): number;
+  /** Makes a connection a queue; call it before the CONNECT is completed. @param size entries, 2 to 1024 */
+  targetSetup(
+    target: NativeTarget,
+    connection: number,
+    qid: number,
+    size: number,
+    flowControl: boolean,
+    controller: NativeController,
+  ): void;
+  targetComplete(target: NativeTarget, batch: Completion[]): void;
+  /** Ends a connection after what was queued for it. */
+  targetClose(target: NativeTarget, connection: number): void;
+  targetConnections(target: NativeTarget): number;
+  targetStop(target: NativeTarget): void;
+}
+
+/** Names of the exports, for the test that compares this interface with the addon. */
+export const nvmeExports = [
+  'storeOpen',
+  'storeRam',
+  'storeSize',
+  'storeRefresh',
+  'storeFlush',
+  'namespaceNew',
+  'namespaceResize',
+  'controllerNew',
+  'controllerReady',
+  'controllerNamespaces',
+  'controllerIdle',
+  'controllerStats',
+  'targetStart',
+  'targetListen',
+  'targetSetup',
+  'targetComplete',
+  'targetClose',
+  'targetConnections',
+  'targetStop',
+] as const satisfies (keyof NvmeNative)[];
