@@ -1,7 +1,7 @@
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import { allFlags, type CommandClass } from './command.js';
-import { type CommandDoc, describeCommand } from './help.js';
+import { type CommandDoc, describeCommand, wrapText } from './help.js';
 
 /** Every command of the table with its documentation model. */
 export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {
@@ -15,28 +15,39 @@ export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; comm
   return all;
 }
 
-/** Text for roff: backslashes, leading dots and quotes, hyphens that must stay hyphens. */
-const roff = (text: string): string =>
+/** One line of roff: backslashes, leading dots and quotes, hyphens that must stay hyphens, quotes inside macro arguments. */
+const line = (text: string): string =>
   text
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
-    .replace(/^([.'])/gm, '\\&$1')
+    .replace(/^([.'])/, '\\&$1')
     .replaceAll('…', '...');
+
+/** A paragraph as lines that a reader of the source can take in; roff fills them anyway. */
+const roff = (text: string): string =>
+  wrapText(text, 76)
+    .map((part) => line(part))
+    .join('\n');
+
+/** Bold, as a macro's only argument: blanks and quotes stay. */
+const bold = (text: string): string => `.B "${line(text).replaceAll('"', '\\(dq')}"`;
 
 const section = (title: string, lines: string[]): string[] => (lines.length ? [`.SH ${title}`, ...lines] : []);
 
+/** Date on the pages: that of the release they describe. */
+const released = '2026-11-20';
+
 /** Title lines: man(7) macros, which every man program renders alike. */
-const title = (name: string): string[] => [`.TH ${roff(name.toUpperCase())} 1 "" vioctl "User Commands"`];
+const title = (name: string): string[] => [`.TH ${line(name.toUpperCase())} 1 ${released} vioctl "User Commands"`];
 
 /** The manual page of one command. */
 export function commandPage(doc: CommandDoc): string {
   const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
-  const terms = (list: { label: string; text: string }[]) =>
-    list.flatMap(({ label, text }) => ['.TP', `.B ${roff(label.trim())}`, roff(text)]);
+  const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
   const lines = [
     ...title(name),
-    ...section('NAME', [`${roff(name)} \\- ${roff(doc.summary)}`]),
-    ...section('SYNOPSIS', [`.B ${roff(doc.usage)}`]),
+    ...section('NAME', [`${line(name)} \\- ${line(doc.summary)}`]),
+    ...section('SYNOPSIS', [bold(doc.usage)]),
     ...section(
       'DESCRIPTION',
       doc.paragraphs.flatMap((paragraph, i) => (i === 0 ? [roff(paragraph)] : ['.PP', roff(paragraph)])),
@@ -45,7 +56,7 @@ export function commandPage(doc: CommandDoc): string {
     ...section('OPTIONS', terms(doc.flags)),
     ...section(
       'EXAMPLES',
-      doc.examples.flatMap(([line, what]) => ['.TP', `.B ${roff(line)}`, roff(what)]),
+      doc.examples.flatMap(([example, what]) => ['.TP', bold(example), roff(what)]),
     ),
     ...section('EXIT STATUS', ['See', '.BR vioctl (1).']),
     ...section('SEE ALSO', ['.BR vioctl (1)']),
@@ -76,13 +87,15 @@ export function rootPage(docs: CommandDoc[]): string {
     ...section('NAME', ['vioctl \\- user\\-space I/O for Linux virtualization and storage hosts']),
     ...section('SYNOPSIS', ['.B vioctl', 'GROUP VERB [OPTION]... [ARGUMENT]...']),
     ...section('DESCRIPTION', [
-      'Binds PCI devices to VFIO and maps memory for their DMA, registers files on io_uring, serves and uses NVMe over TCP without',
-      'kernel modules, looks into and serves vhost\\-user back\\-ends, and reads QEMU migration files.',
-      'Data goes to stdout, prose and progress to stderr; \\-\\-json prints one JSON document, \\-\\-ndjson one object per line.',
+      roff(
+        'Binds PCI devices to VFIO and maps memory for their DMA, registers files on io_uring, serves and uses NVMe over TCP ' +
+          'without kernel modules, looks into and serves vhost-user back-ends, and reads QEMU migration files. Data goes to ' +
+          'stdout, prose and progress to stderr; --json prints one JSON document, --ndjson one object per line.',
+      ),
     ]),
     ...section(
       'COMMANDS',
-      docs.flatMap((doc) => ['.TP', `.BR ${roff(`vioctl-${doc.id.replaceAll(' ', '-')}`)} (1)`, roff(doc.summary)]),
+      docs.flatMap((doc) => ['.TP', `.BR ${line(`vioctl-${doc.id.replaceAll(' ', '-')}`)} (1)`, roff(doc.summary)]),
     ),
     ...section(
       'EXIT STATUS',
