@@ -1,16 +1,19 @@
 // Programs newer than this machine's Debian, as peers for tests: unpacked with everything they depend on, run in a
 // chroot of a private mount namespace (enter.sh). Nothing is installed.
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { skip } from '../support/skip.js';
 import { Suite } from '../vm/apt.js';
 import { cached, cacheRoot, checkoutRoot, type Ran, run } from '../vm/cache.js';
 
-/** The peer folders by name, with what each offers. */
+/** The peer folders by name, with what each offers and the suites it may come from, in order of preference. */
 const PEERS = {
-  /** QEMU 11 (qemu-system-x86_64, qemu-storage-daemon, qemu-img, qemu-io, qemu-nbd), virtiofsd 1.14, busybox. */
-  sid: { suites: ['sid'], packages: ['qemu-system-x86', 'qemu-utils', 'virtiofsd', 'busybox-static'] },
-} as const satisfies Record<string, { suites: readonly [string, ...string[]]; packages: readonly string[] }>;
+  /**
+   * QEMU 11 (qemu-system-x86_64, qemu-storage-daemon, qemu-img, qemu-io, qemu-nbd), virtiofsd 1.14, busybox. From testing
+   * while sid is in the middle of a transition and cannot install them.
+   */
+  sid: { suites: ['sid', 'testing'], packages: ['qemu-system-x86', 'qemu-utils', 'virtiofsd', 'busybox-static'] },
+} as const satisfies Record<string, { suites: readonly string[]; packages: readonly string[] }>;
 
 export type PeerName = keyof typeof PEERS;
 
@@ -40,8 +43,17 @@ export class Peer {
 export async function peer(name: PeerName): Promise<Peer> {
   const { suites, packages } = PEERS[name];
   const dir = await cached(`peer-${name}`, async (part) => {
-    const suite = await Suite.open(...suites);
-    await suite.unpack(packages, part, { closure: true });
+    const problems: string[] = [];
+    for (const suite of suites) {
+      try {
+        await (await Suite.open(suite)).unpack(packages, part, { closure: true });
+        break;
+      } catch (e) {
+        problems.push(e instanceof Error ? e.message : String(e));
+        if (problems.length === suites.length) throw new Error(problems.join('\n'));
+        for (const left of readdirSync(part)) rmSync(path.join(part, left), { recursive: true });
+      }
+    }
     for (const d of ['doc', 'man', 'locale', 'bash-completion', 'zsh']) {
       rmSync(path.join(part, 'usr/share', d), { recursive: true, force: true });
     }

@@ -16,7 +16,7 @@ async function mirror(): Promise<string> {
   return hit[0];
 }
 
-/** An apt world of its own: lists of the given suites, nothing installed. */
+/** An apt world of its own: lists of one suite, nothing installed. */
 export class Suite {
   readonly name: string;
   private readonly dir: string;
@@ -26,15 +26,12 @@ export class Suite {
     this.dir = dir;
   }
 
-  /** Opens the suites (the first is the key of the cache), fetching their package lists when they are not there yet. */
-  static async open(...suites: [string, ...string[]]): Promise<Suite> {
-    const name = suites.join('+');
+  /** Opens a suite (bookworm-backports, sid, ...), fetching its package lists when they are not there yet or old. */
+  static async open(name: string): Promise<Suite> {
     const dir = await cached(`apt-${name}`, async (part) => {
       for (const d of ['lists/partial', 'cache/archives/partial']) mkdirSync(path.join(part, d), { recursive: true });
       writeFileSync(path.join(part, 'status'), '');
-      const uri = await mirror();
-      const lines = suites.map((s) => `deb [signed-by=${KEYRING}] ${uri} ${s} main\n`);
-      writeFileSync(path.join(part, 'sources.list'), lines.join(''));
+      writeFileSync(path.join(part, 'sources.list'), `deb [signed-by=${KEYRING}] ${await mirror()} ${name} main\n`);
       await must(['apt-get', ...Suite.options(part), 'update']);
     });
     const suite = new Suite(name, dir);

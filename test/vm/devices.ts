@@ -141,3 +141,12 @@ export function vhostUserBlk(socket: string, options: { queues?: number } = {}):
     };
   };
 }
+
+/** A shared folder served by the vhost-user-fs back-end (virtiofsd) at `socket`; `mount -t virtiofs TAG DIR` in the guest. */
+export function vhostUserFs(socket: string, tag: string): Device {
+  return (context) => {
+    const n = context.next();
+    const args = ['-chardev', `socket,id=vuf${n},path=${socket}`, '-device', `vhost-user-fs-pci,chardev=vuf${n},tag=${tag}`];
+    return { args, sharedMemory: true };
+  };
+}

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { peer } from '../peers/peers.js';
+import { skip } from '../support/skip.js';
 import { Suite } from './apt.js';
 import { cached, cacheRoot, checkoutRoot } from './cache.js';
 
@@ -56,4 +57,22 @@ export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
   }
   if (name === '10') return qemu10();
   return { argv: (program, args = []) => [path.join('/usr/bin', program), ...args], env: {}, hostRoot: '/' };
+}
+
+/**
+ * A build for a test of `npm test`: undefined, with the reason listed, when it is not here, because plain tests fetch
+ * nothing. Under VIOCTL_NO_SKIP=1 it is made.
+ */
+export async function qemuForTest(name: QemuName, what: string): Promise<QemuBuild | undefined> {
+  const needed = {
+    '7.2': '/usr/bin/qemu-system-x86_64',
+    '10': path.join(cacheRoot(), 'qemu-10'),
+    '11': path.join(cacheRoot(), 'peer-sid'),
+  };
+  const how = name === '7.2' ? 'install the packages that .ci/packages names' : 'get it with: npx tsx test/vm/prefetch.ts';
+  if (process.env.VIOCTL_NO_SKIP !== '1' && !existsSync(needed[name])) {
+    skip(what, `QEMU ${name} is not here; ${how}`);
+    return undefined;
+  }
+  return qemu(name);
 }
