@@ -8,6 +8,9 @@ _vioctl() {
       case "$id" in
       'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
+      'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
+      'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done
@@ -20,7 +23,7 @@ _vioctl() {
     'dma') words='' ;;
     'uring') words='' ;;
     'nvmf') words='' ;;
-    'vhost-user') words='' ;;
+    'vhost-user') words='list probe trace' ;;
     'migration') words='' ;;
 
   esac

@@ -7,6 +7,7 @@
 #include "common/loop.h"
 #include "nvme/js.h"
 #include "uring/js.h"
+#include "vhost_user/js.h"
 
 namespace {
 
@@ -64,6 +65,18 @@ constexpr Export kNvme[] = {
     {"targetStop", Guarded<vioctl::nvme::TargetStop>},
 };
 
+constexpr Export kVhostUser[] = {
+    {"connect", Guarded<vioctl::vhost_user::JsConnect>},     {"listen", Guarded<vioctl::vhost_user::JsListen>},
+    {"accept", Guarded<vioctl::vhost_user::JsAccept>},       {"socketPair", Guarded<vioctl::vhost_user::JsPair>},
+    {"peer", Guarded<vioctl::vhost_user::JsPeer>},           {"send", Guarded<vioctl::vhost_user::JsSend>},
+    {"receive", Guarded<vioctl::vhost_user::JsReceive>},     {"watchReadable", Guarded<vioctl::vhost_user::JsWatch>},
+    {"unixSockets", Guarded<vioctl::vhost_user::JsSockets>}, {"memfd", Guarded<vioctl::vhost_user::JsMemfd>},
+    {"seals", Guarded<vioctl::vhost_user::JsSeals>},         {"addSeals", Guarded<vioctl::vhost_user::JsAddSeals>},
+    {"fdFlags", Guarded<vioctl::vhost_user::JsFdFlags>},     {"dup", Guarded<vioctl::vhost_user::JsDup>},
+    {"tryMap", Guarded<vioctl::vhost_user::JsTryMap>},       {"lock", Guarded<vioctl::vhost_user::JsLock>},
+    {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},  {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -75,6 +88,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("common", Table(env, kCommon));
   exports.Set("uring", Table(env, kUring));
   exports.Set("nvme", Table(env, kNvme));
+  exports.Set("vhostUser", Table(env, kVhostUser));
   return exports;
 }
 

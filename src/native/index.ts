@@ -5,12 +5,14 @@ import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
 import type { NvmeNative } from './nvme.js';
 import type { UringNative } from './uring.js';
+import type { VhostUserNative } from './vhost-user.js';
 
 /** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
 export interface Native {
   common: CommonNative;
   uring: UringNative;
   nvme: NvmeNative;
+  vhostUser: VhostUserNative;
 }
 
 let loaded: Native | undefined;

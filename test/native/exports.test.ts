@@ -2,12 +2,14 @@ import { commonExports } from '../../src/native/common.js';
 import { native } from '../../src/native/index.js';
 import { nvmeExports } from '../../src/native/nvme.js';
 import { uringExports } from '../../src/native/uring.js';
+import { vhostUserExports } from '../../src/native/vhost-user.js';
 
 /** Every domain of the addon and the names that its typed interface lists. Add a line with a new domain. */
 const interfaces: Record<string, readonly string[]> = {
   common: commonExports,
   uring: uringExports,
   nvme: nvmeExports,
+  vhostUser: vhostUserExports,
 };
 
 test('the typed interfaces name exactly what the addon exports', () => {

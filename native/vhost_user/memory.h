@@ -1,0 +1,59 @@
+// Memory of a peer: mapped behind a guard, because a peer can cut its file short while it is mapped.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/owned.h"
+
+namespace vioctl::vhost_user {
+
+// A shared mapping whose pages may vanish. A SIGBUS inside it replaces the lost pages with zero pages, marks the
+// mapping as broken and lets the access go on; a SIGBUS elsewhere goes to whoever had the signal before.
+class Guarded {
+ public:
+  Guarded() = default;
+  Guarded(int fd, size_t size, bool writable, off_t offset);
+  ~Guarded();
+  Guarded(Guarded&& other) noexcept;
+  Guarded& operator=(Guarded&&) = delete;
+
+  uint8_t* get() const { return static_cast<uint8_t*>(map_.get()); }
+  size_t size() const { return map_.size(); }
+  // True once pages were lost.
+  bool broken() const;
+
+ private:
+  Mapping map_;
+  int slot_ = -1;
+};
+
+// One region as SET_MEM_TABLE and ADD_MEM_REG announce it.
+struct Region {
+  uint64_t gpa, size, uva, offset;
+};
+
+// Guest memory of one memory table. Immutable: a changed table is a new object; rings keep theirs alive.
+class GuestMemory {
+ public:
+  // Maps all regions; fds stay the caller's. Throws SysError.
+  GuestMemory(const std::vector<Region>& regions, const std::vector<int>& fds);
+
+  // Host address of [address, address + size) in guest-physical or front-end virtual addresses, nullptr unless it
+  // lies in one region. `Run` gives as much as is contiguous from there (0 if nothing).
+  uint8_t* Physical(uint64_t address, uint64_t size) const;
+  uint8_t* Virtual(uint64_t address, uint64_t size) const;
+  uint8_t* Run(uint64_t address, uint64_t* size) const;
+  bool broken() const;
+
+ private:
+  struct Part {
+    Region region;
+    Guarded map;
+    uint8_t* base;  // host address of the region's first byte
+  };
+  std::vector<Part> parts_;
+};
+
+}  // namespace vioctl::vhost_user

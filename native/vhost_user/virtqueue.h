@@ -1,0 +1,72 @@
+// A split virtqueue, device side (virtio 1.3, 2.7), over guest memory that the driver may change at any moment: every
+// value is read once and checked before it is used.
+#pragma once
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "vhost_user/memory.h"
+
+namespace vioctl::vhost_user {
+
+constexpr uint64_t kIndirectDesc = 1ull << 28;
+constexpr uint64_t kEventIdx = 1ull << 29;
+constexpr uint16_t kDescNext = 1, kDescWrite = 2, kDescIndirect = 4;
+
+// A chain of descriptors: what the driver gives to read, and room for the answer. Reused between pops.
+struct Chain {
+  uint16_t head = 0;
+  std::vector<iovec> out;
+  std::vector<iovec> in;
+  uint64_t out_size = 0, in_size = 0;
+};
+
+enum class Pop { kChain, kEmpty, kBroken };
+
+class Virtqueue {
+ public:
+  // Addresses are the front-end's virtual ones, or guest-physical ones with `physical` (GPA_ADDRESSES).
+  struct Layout {
+    uint32_t num = 0;
+    uint64_t desc = 0, avail = 0, used = 0;
+    uint16_t base = 0;
+    uint64_t features = 0;
+    bool physical = false;
+  };
+
+  // Throws SysError(EFAULT) for addresses outside memory, EINVAL for a bad size or alignment.
+  Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout);
+
+  // The next available chain. After kBroken, `error()` says what the driver did; the queue takes no more.
+  Pop Next(Chain& chain);
+  // Puts a chain on the used ring. `written`: bytes of its writable part that hold data.
+  void Put(uint16_t head, uint32_t written);
+  // Whether the driver wants a notification for what was put since the last call.
+  bool ShouldNotify();
+  // With EVENT_IDX or without: asks for kicks (or not). Check the ring once more after asking.
+  void WantKicks(bool want);
+  // Index of the next entry to take from the available ring: what GET_VRING_BASE returns once nothing is in flight.
+  uint16_t base() const { return next_avail_; }
+  const char* error() const { return error_; }
+  const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
+
+ private:
+  Pop Broken(const char* why);
+  bool Append(uint64_t address, uint32_t size, bool write, Chain& chain);
+
+  std::shared_ptr<const GuestMemory> memory_;
+  uint16_t num_;
+  bool event_idx_, indirect_;
+  const uint8_t* desc_;
+  uint8_t* avail_;
+  uint8_t* used_;
+  uint16_t next_avail_;
+  uint16_t next_used_;
+  uint16_t signalled_used_;
+  bool signalled_valid_ = false;
+  const char* error_ = nullptr;
+};
+
+}  // namespace vioctl::vhost_user

@@ -1,0 +1,52 @@
+import { Command } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { native } from '../../native/index.js';
+import { type Holder, listInstalled, listSockets, parseProcNetUnix, type SocketRow } from '../../vhost-user/list.js';
+
+const shown = (holders: Holder[]): string =>
+  holders.map((h) => `${(h.exe ?? h.command.split(' ')[0] ?? '?').replace(/.*\//, '')}(${h.pid})`).join(' ');
+
+export default class List extends Command {
+  static override readonly description = `
+Shows the UNIX sockets of this network namespace that vhost-user is spoken on: who serves each, who uses it, and how many
+connections stand. It looks at the kernel's socket list and at command lines only. It never connects, because a connection can
+keep a virtual machine waiting or end a back-end.
+
+With --installed it lists the back-end programs that packages have described for managers (vhost-user.json) instead.`;
+  static readonly examples = [
+    ['vioctl vhost-user list', 'who serves and who uses vhost-user sockets here'],
+    ['vioctl vhost-user list --json | jq -r .sockets[].socket', 'their paths'],
+  ] as const;
+  static override readonly flags = {
+    all: Flags.boolean({ char: 'a', summary: 'every named stream socket, also those that nothing connects with vhost-user' }),
+    installed: Flags.boolean({ summary: 'back-end programs that are installed, from their vhost-user.json' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(List);
+    if (flags.installed) {
+      const columns = [
+        { title: 'TYPE', value: (i: { type: string }) => i.type },
+        { title: 'BINARY', value: (i: { binary: string }) => i.binary },
+        { title: 'DESCRIPTION', value: (i: { description: string }) => i.description },
+      ];
+      await this.out.list(listInstalled(this.sysroot), columns as never, 'installed');
+      return 0;
+    }
+    const real = this.sysroot.root === '/';
+    const sockets = real ? native().vhostUser.unixSockets() : parseProcNetUnix(this.sysroot.attr('/proc/net/unix') ?? '');
+    await this.out.list<SocketRow>(
+      listSockets(this.sysroot, sockets, flags.all),
+      [
+        { title: 'SOCKET', value: (r) => r.socket },
+        { title: 'DEVICE', value: (r) => r.device },
+        { title: 'SERVER', value: (r) => shown(r.servers) },
+        { title: 'USER', value: (r) => shown(r.users) },
+        { title: 'CONNECTIONS', value: (r) => r.connections, align: 'right' },
+      ],
+      'sockets',
+    );
+    return 0;
+  }
+}

@@ -1,0 +1,58 @@
+import fs from 'node:fs';
+import { Command } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { toJson } from '../../cli/output.js';
+import { usage } from '../../common/errors.js';
+import { openCapture, readCapture, recordText } from '../../vhost-user/trace.js';
+import { traceConnections } from '../../vhost-user/tracing.js';
+
+export default class Trace extends Command {
+  static override readonly description = `
+Stands between a VMM and a back-end and shows every message that passes, on the main channel and on the back-end's own: names,
+fields, descriptors by kind, size and seals, and how long each answer took. Messages are passed on unchanged, and the data path
+is not touched: rings and buffers are memory that the two share.
+
+--ndjson prints records that hold the raw bytes too; --read decodes such a capture again.`;
+  static readonly examples = [
+    ['vioctl vhost-user trace --listen /run/t.sock /run/blk.sock', 'let QEMU connect to /run/t.sock'],
+    ['vioctl vhost-user trace --listen /run/t.sock /run/blk.sock --ndjson > t.ndjson', 'keep a capture'],
+    ['vioctl vhost-user trace --read t.ndjson --ndjson | jq -c \'select(.op=="BACKEND_SHMEM_MAP")\'', 'mappings of a capture'],
+  ] as const;
+  static override readonly args = { socket: Args.string({ description: 'socket that the back-end serves' }) };
+  static override readonly flags = {
+    listen: Flags.string({ char: 'l', helpValue: 'PATH', summary: 'socket for the VMM' }),
+    read: Flags.string({ char: 'r', helpValue: 'FILE', summary: 'decode a capture instead (- is stdin)' }),
+    output: Flags.string({ char: 'o', helpValue: 'FILE', summary: 'also write the capture (NDJSON) to FILE' }),
+    once: Flags.boolean({ summary: 'end after the first connection' }),
+    device: Flags.string({ helpValue: 'TYPE', summary: 'device type whose feature bits are named: blk, net, fs, …' }),
+  };
+  static override readonly formats = ['ndjson'] as const;
+  static override readonly server = true;
+
+  async run(): Promise<number> {
+    const { args, flags } = await this.parse(Trace);
+    if (flags.read !== undefined) {
+      if (flags.listen !== undefined || args.socket !== undefined) throw usage('--read takes no socket');
+      for await (const record of readCapture(openCapture(flags.read), flags.device)) await this.out.record(record, recordText);
+      return 0;
+    }
+    if (flags.listen === undefined || args.socket === undefined)
+      throw usage('both sockets are needed', 'vioctl vhost-user trace --listen PATH SOCKET');
+    const capture = flags.output === undefined ? undefined : fs.createWriteStream(flags.output);
+    this.life.defer(() => new Promise<void>((resolve) => (capture ? capture.end(resolve) : resolve())));
+    await traceConnections({
+      listen: flags.listen,
+      socket: args.socket,
+      once: flags.once,
+      device: flags.device,
+      signal: this.life.signal,
+      onListen: () => this.info(`listening at ${flags.listen}`),
+      onRefused: (err) => this.warn(err.message),
+      onRecord: (record) => {
+        capture?.write(`${toJson(record)}\n`);
+        return this.out.record(record, recordText);
+      },
+    });
+    return 0;
+  }
+}

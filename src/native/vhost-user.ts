@@ -1,0 +1,112 @@
+/** A watch on a descriptor in the event loop. */
+export interface ReadWatch {
+  close(): void;
+  /** Whether it keeps the process alive. */
+  ref(keep: boolean): void;
+}
+
+/** A region of SET_MEM_TABLE: guest-physical address, size, front-end virtual address, offset in its file. */
+export interface NativeRegion {
+  gpa: bigint;
+  size: bigint;
+  uva: bigint;
+  offset: bigint;
+}
+
+/** Guest memory, mapped behind a SIGBUS guard. Rings keep it mapped after close(). */
+export interface NativeMemory {
+  close(): void;
+  /** Whether pages were lost because the peer cut a file short. */
+  broken(): boolean;
+  contains(address: bigint, size: bigint, physical: boolean): boolean;
+}
+
+/** Where a split ring lies. Addresses are front-end virtual, guest-physical with `physical`. */
+export interface RingLayout {
+  num: number;
+  desc: bigint;
+  avail: bigint;
+  used: bigint;
+  base: number;
+  features: bigint;
+  physical: boolean;
+}
+
+/** A virtqueue that JavaScript serves: for few requests. */
+export interface NativeQueue {
+  /** All chains that are available now: what the driver wrote (at most 1 MiB) and how much it takes back. @throws EPROTO */
+  take(): { head: number; out: Buffer; inSize: number }[];
+  /** Completes a chain. @returns whether the driver wants its call eventfd signalled */
+  answer(head: number, data: Uint8Array): boolean;
+  /** Index for GET_VRING_BASE. */
+  base(): number;
+  close(): void;
+}
+
+/** One UNIX socket of the network namespace. */
+export interface UnixSocket {
+  inode: number;
+  /** Inode of the connected other end; 0 for none. */
+  peer: number;
+  /** SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5 */
+  type: number;
+  /** 1 connected, 10 listening */
+  state: number;
+  /** Bound path; `@name` is abstract; '' for none. */
+  name: string;
+}
+
+/** native/vhost_user. Sockets are non-blocking; every descriptor is close-on-exec and owned by the caller. */
+export interface VhostUserNative {
+  connect(path: string): number;
+  /** @param mode of the socket file, less the umask */
+  listen(path: string, backlog: number, mode: number): number;
+  /** -1 when nobody waits. */
+  accept(fd: number): number;
+  socketPair(): [number, number];
+  peer(fd: number): { pid: number; uid: number; gid: number };
+  /** Bytes taken, -1 when the socket is full. The descriptors travel with the first byte. */
+  send(fd: number, data: Uint8Array, fds: readonly number[]): number;
+  /** Bytes received into `data`, 0 at the end, -1 when there are none. Descriptors that came are appended to `fds`. */
+  receive(fd: number, data: Uint8Array, fds: number[]): number;
+  watchReadable(fd: number, callback: () => void): ReadWatch;
+  unixSockets(): UnixSocket[];
+  memfd(name: string, size: number, seals: number): number;
+  /** F_SEAL_* bits; -1 for a file that cannot have any. */
+  seals(fd: number): number;
+  addSeals(fd: number, seals: number): void;
+  /** F_GETFL */
+  fdFlags(fd: number): number;
+  dup(fd: number): number;
+  /** Maps and unmaps at once: proves that a mapping of this kind would succeed. @throws its error */
+  tryMap(fd: number, offset: bigint, size: bigint, writable: boolean): void;
+  /** flock(2) without waiting; false where somebody else holds it. */
+  lock(fd: number, exclusive: boolean): boolean;
+  guestMemory(regions: NativeRegion[], fds: number[]): NativeMemory;
+  virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
+}
+
+/** F_SEAL_* (linux/fcntl.h). */
+export const Seal = { seal: 1, shrink: 2, grow: 4, write: 8, futureWrite: 16 } as const;
+
+/** Names of the exports, for the test that compares this interface with the addon. */
+export const vhostUserExports = [
+  'connect',
+  'listen',
+  'accept',
+  'socketPair',
+  'peer',
+  'send',
+  'receive',
+  'watchReadable',
+  'unixSockets',
+  'memfd',
+  'seals',
+  'addSeals',
+  'fdFlags',
+  'dup',
+  'tryMap',
+  'lock',
+  'guestMemory',
+  'virtqueue',
+] as const satisfies (keyof VhostUserNative)[];
