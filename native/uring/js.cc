@@ -36,6 +36,21 @@ struct JsRing {
   ~JsRing() {
     watch.reset();
     callback.Reset();
+    Cancel();
+  }
+
+  // The environment ends with requests under way: their memory is JavaScript's, so the kernel must be done with it.
+  void Cancel() {
+    for (int tries = 0; in_flight > 0 && tries < 20; tries++) {
+      io_uring_sync_cancel_reg cancel{};
+      cancel.fd = -1;
+      cancel.flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
+      cancel.timeout = {0, 100'000'000};
+      ring.Register(IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
+      if (const int result = ring.SubmitAndWait(1, 100'000'000); result < 0 && result != -ETIME && result != -EINTR)
+        break;
+      Drain();
+    }
   }
 
   uint32_t Drain() {

@@ -1,0 +1,16 @@
+/**
+ * The programming interface of vioctl's io_uring: `import { Ring, FileTable } from 'vioctl/uring'`.
+ *
+ * ```js
+ * const ring = new Ring({ entries: 128 });
+ * const files = new FileTable(ring);
+ * files.register([fs.openSync('disk0.img'), fs.openSync('disk1.img')]);
+ * const buffer = Buffer.alloc(4096);
+ * const size = await ring.readAsync(files.slot(1), buffer, 0);
+ * ring.close();
+ * ```
+ */
+export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
+export { addressOf, type Done, errnoError, type File, type Request, Ring, type RingOptions, Slot } from './ring.js';
+export { type Fault, FileTable, findFaults } from './table.js';
+export { type Cause, explain } from './unavailable.js';

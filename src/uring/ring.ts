@@ -1,0 +1,452 @@
+import { Exit, VioError } from '../common/errors.js';
+import { native } from '../native/index.js';
+import { type RingHandle, type RingInfo, Status, type UringNative } from '../native/uring.js';
+import { CqeFlag, Op, Setup, SqeFlag } from './abi.js';
+import { errnoName } from './errno.js';
+
+/** Called with the result of a request: bytes, a descriptor, 0, or a negative errno; and the CQE's flags. */
+export type Done = (result: number, flags: number) => void;
+
+/** A file of the ring's table, by its index; where a descriptor is expected, it means the registered file. */
+export class Slot {
+  readonly index: number;
+  constructor(index: number) {
+    this.index = index;
+  }
+}
+
+/** What a request works on: a descriptor of the process, or a slot of the ring's file table. */
+export type File = number | Slot;
+
+/** A request in full; the named methods of Ring are shorter. Field names are those of struct io_uring_sqe. */
+export interface Request {
+  opcode: number;
+  flags?: number;
+  ioprio?: number;
+  fd?: File;
+  /** off, addr2 */
+  offset?: number | bigint;
+  /** Memory that the kernel reads or writes; held until the request is done. */
+  buffer?: NodeJS.ArrayBufferView;
+  /** addr, where it is not a buffer. */
+  address?: number | bigint;
+  /** Length; the buffer's unless given. */
+  length?: number;
+  /** rw_flags, open_flags, fsync_flags, … */
+  opFlags?: number;
+  bufIndex?: number;
+  /** file_index (slot + 1, ALLOC) or splice_fd_in */
+  fileIndex?: number;
+  addr3?: number | bigint;
+  /** Anything else that must live as long as the request. */
+  keep?: unknown;
+}
+
+export interface RingOptions {
+  /** Entries of the submission queue, and the most that one batch carries. Default 256. */
+  entries?: number;
+  /** Entries of the completion queue; twice `entries` unless given. */
+  cqEntries?: number;
+  /** Set-up flags (Setup.*) without which the ring is not opened: IOPOLL, SQPOLL, R_DISABLED. */
+  require?: number;
+  /** Set-up flags to use where offered; SINGLE_ISSUER, DEFER_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL and CLAMP unless given. */
+  prefer?: number;
+  /** Watch completions in the event loop (default). Without it, poll with submit() or wait(). */
+  watch?: boolean;
+  /** Enter through a registered ring descriptor where possible (default). */
+  registered?: boolean;
+}
+
+/** Flushes in a row from microtasks before the event loop gets its turn. */
+const INLINE_TURNS = 64;
+const WORDS = 16; // 32-bit words of an SQE
+
+/** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
+export function errnoError(result: number, call: string): NodeJS.ErrnoException {
+  const code = errnoName(result);
+  return Object.assign(new Error(`${code}: ${call}`), { code, errno: result, syscall: call });
+}
+
+/** Open rings: the kernel may write to the memory of their requests, so they are not collected. */
+const open = new Set<Ring>();
+/** Memory of requests that outlived their ring. */
+const stuck: unknown[] = [];
+
+const addresses = new WeakMap<ArrayBufferLike, number>();
+
+/** Address of a view's first byte. The backing memory of an ArrayBuffer stays where it is while it is reachable. */
+export function addressOf(view: NodeJS.ArrayBufferView): number {
+  const { buffer } = view;
+  let base = addresses.get(buffer);
+  if (base === undefined) {
+    base = native().uring.addressOf(buffer);
+    addresses.set(buffer, base);
+  }
+  return base + view.byteOffset;
+}
+
+/**
+ * An io_uring of the JavaScript thread. Requests are queued in an array that the addon shares, cross into the kernel as
+ * one batch, and what completes at once is called back from the same call: page-cache hits never wake the event loop.
+ * Everything else arrives by an eventfd in the event loop.
+ *
+ * Queued requests leave with submit(), or by themselves at the end of the current turn of JavaScript. Callbacks run in
+ * submit() itself, so a callback may come before submit() returns; it never comes before the queueing call returns.
+ * Buffers must not be transferred, resized or touched while a request is under way.
+ */
+export class Ring {
+  readonly #native: UringNative = native().uring;
+  readonly #handle: RingHandle;
+  readonly #info: RingInfo;
+  readonly #sqe: Uint32Array;
+  readonly #cqe: Int32Array;
+  readonly #status: Int32Array;
+  readonly #batch: number;
+  readonly #done: (Done | undefined)[] = [];
+  readonly #kept: unknown[] = [];
+  readonly #free: number[] = [];
+  #queued = 0;
+  #scheduled = false;
+  #turns = 0;
+  #arrived = new Int32Array(4096); // slot, result, flags of completions not called back yet
+  #arrivedCount = 0;
+  #arrivedNext = 0;
+  #dispatching = false;
+  #closed = false;
+  #closing = false;
+  #onTag: ((tag: number) => void) | undefined;
+  readonly #beforeClose: (() => void)[] = [];
+
+  /**
+   * @throws the errno of io_uring_setup(2): EPERM (sysctl, seccomp), ENOSYS, ENOMEM (locked memory), EINVAL (a required
+   *   flag that this kernel has not); see unavailable() for the reasons in words
+   */
+  constructor(options: RingOptions = {}) {
+    const entries = options.entries ?? 256;
+    this.#handle = this.#native.open({
+      entries,
+      batch: entries,
+      ...(options.cqEntries !== undefined && { cqEntries: options.cqEntries }),
+      ...(options.require !== undefined && { require: options.require }),
+      ...(options.prefer !== undefined && { prefer: options.prefer }),
+      ...(options.registered === false && { registered: 0 as const }),
+    });
+    this.#info = this.#native.info(this.#handle);
+    this.#sqe = new Uint32Array(this.#info.sqes);
+    this.#cqe = new Int32Array(this.#info.cqes);
+    this.#status = new Int32Array(this.#info.status);
+    this.#batch = this.#sqe.length / WORDS;
+    open.add(this);
+    if ((options.watch ?? true) && !(this.#info.flags & (Setup.iopoll | Setup.rDisabled))) this.watch();
+  }
+
+  /** Descriptor of the ring; owned by the ring. */
+  get fd(): number {
+    return this.#info.fd;
+  }
+  /** What the kernel made of the options. */
+  get info(): Readonly<Pick<RingInfo, 'sqEntries' | 'cqEntries' | 'flags' | 'features' | 'registered' | 'params'>> {
+    return this.#info;
+  }
+  /** Requests that the kernel has and that have not completed. */
+  get inFlight(): number {
+    return this.#status[Status.inFlight]!;
+  }
+  /** Requests queued here and not submitted. */
+  get queued(): number {
+    return this.#queued;
+  }
+  get closed(): boolean {
+    return this.#closed || this.#closing;
+  }
+
+  /** Receives the tags of registered files and buffers that were let go (32 bits). */
+  set onTag(listener: ((tag: number) => void) | undefined) {
+    this.#onTag = listener;
+  }
+
+  /** Watches completions in the event loop; the constructor does it unless told otherwise. */
+  watch(): void {
+    this.#native.watch(this.#handle, (count) => {
+      this.#take(count);
+      this.#dispatch();
+    });
+  }
+
+  /** Starts a ring opened with Setup.rDisabled. @throws errno */
+  enable(): void {
+    const result = this.#native.enable(this.#handle);
+    if (result < 0) throw errnoError(result, 'io_uring_register');
+  }
+
+  /** Queues a request as it is. `done` is called for every completion (more than once for multishot requests). */
+  push(request: Request, done: Done): void {
+    const { fd = -1, buffer } = request;
+    let flags = request.flags ?? 0;
+    if (flags & SqeFlag.cqeSkip)
+      throw new VioError('CQE_SKIP_SUCCESS is not supported: its request would never be let go', { code: 'EINVAL' });
+    if (typeof fd !== 'number') flags |= SqeFlag.fixedFile;
+    const address = buffer ? addressOf(buffer) : (request.address ?? 0);
+    const at = this.#entry(done, buffer ?? request.keep);
+    const sqe = this.#sqe;
+    sqe[at] = request.opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
+    sqe[at + 1] = typeof fd === 'number' ? fd : fd.index;
+    this.#wide(at + 2, request.offset ?? 0);
+    this.#wide(at + 4, address);
+    sqe[at + 6] = request.length ?? buffer?.byteLength ?? 0;
+    sqe[at + 7] = request.opFlags ?? 0;
+    sqe[at + 10] = request.bufIndex ?? 0;
+    sqe[at + 11] = request.fileIndex ?? 0;
+    this.#wide(at + 12, request.addr3 ?? 0);
+    sqe[at + 14] = 0;
+    sqe[at + 15] = 0;
+    this.#schedule();
+  }
+
+  /** Like push, as a promise. @throws the errno of a negative result */
+  request(request: Request, call = 'io_uring'): Promise<number> {
+    return new Promise((resolve, reject) =>
+      this.push(request, (result) => (result < 0 ? reject(errnoError(result, call)) : resolve(result))),
+    );
+  }
+
+  /**
+   * Reads into a buffer at a file offset (-1: the file's own position). `done` gets bytes read (0: end of file; fewer than
+   * asked can happen anywhere) or -errno.
+   */
+  read(file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
+    this.#transfer(Op.read, file, buffer, offset, done);
+  }
+
+  /** Writes a buffer at a file offset. `done` gets bytes written or -errno. */
+  write(file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
+    this.#transfer(Op.write, file, buffer, offset, done);
+  }
+
+  /** read() as a promise. */
+  readAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
+    return new Promise((resolve, reject) =>
+      this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(errnoError(n, 'read')) : resolve(n))),
+    );
+  }
+
+  /** write() as a promise. */
+  writeAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
+    return new Promise((resolve, reject) =>
+      this.#transfer(Op.write, file, buffer, offset, (n) => (n < 0 ? reject(errnoError(n, 'write')) : resolve(n))),
+    );
+  }
+
+  /** fsync(2), or fdatasync(2) with `data`. */
+  fsync(file: File, data: boolean, done: Done): void {
+    this.push({ opcode: Op.fsync, fd: file, opFlags: data ? 1 : 0 }, done);
+  }
+
+  /**
+   * Submits what is queued, waits for `want` completions (blocking; at most `timeoutMs`), and calls back everything that
+   * has completed. From inside a callback it only marks the queue: the batch leaves when the callbacks are through.
+   * @returns completions called back
+   * @throws EEXIST when called from another thread than the one that opened the ring; EBADF when closed
+   */
+  submit(want = 0, timeoutMs = -1): number {
+    if (this.#dispatching) return 0;
+    let called = 0;
+    do {
+      this.#enter(Math.max(0, want - called), timeoutMs);
+      called += this.#dispatch(true);
+    } while (this.#status[Status.more] && !this.#closed);
+    return called;
+  }
+
+  /** io_uring_register(2). @returns result or -errno */
+  register(opcode: number, arg: Uint8Array | null, nr: number): number {
+    return this.#native.register(this.#handle, opcode, arg, nr);
+  }
+
+  /** Runs when the ring closes, before the descriptor goes. */
+  beforeClose(run: () => void): void {
+    this.#beforeClose.push(run);
+  }
+
+  /**
+   * Cancels what is under way, calls it back with -ECANCELED (or its result), unregisters files, and closes. A request
+   * that the kernel does not give back within some seconds keeps its memory for good. Idempotent.
+   */
+  close(): void {
+    if (this.#closed) return;
+    if (this.#dispatching) {
+      this.#closing = true; // behind the callbacks
+      return;
+    }
+    this.#drain();
+    this.#closed = true;
+    for (const run of this.#beforeClose.reverse()) run();
+    this.#native.close(this.#handle);
+    open.delete(this);
+    if (this.inFlight > 0) stuck.push(this.#kept);
+  }
+
+  #drain(): void {
+    const disabled = this.#info.flags & Setup.rDisabled;
+    for (let tries = 0; !disabled && tries < 50 && (this.#queued > 0 || this.inFlight > 0); tries++) {
+      // flags 1 | 4: all requests, whatever their user_data (5.19)
+      if (tries % 10 === 0 && this.#queued < this.#batch) this.push({ opcode: Op.asyncCancel, opFlags: 5 }, () => {});
+      this.#scheduled = true;
+      this.submit(1, 100);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #transfer(opcode: number, file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
+    const at = this.#entry(done, buffer);
+    const sqe = this.#sqe;
+    const address = addressOf(buffer);
+    if (typeof file === 'number') {
+      sqe[at] = opcode;
+      sqe[at + 1] = file;
+    } else {
+      sqe[at] = opcode | (SqeFlag.fixedFile << 8);
+      sqe[at + 1] = file.index;
+    }
+    sqe[at + 2] = offset;
+    sqe[at + 3] = Math.floor(offset / 0x1_0000_0000);
+    sqe[at + 4] = address;
+    sqe[at + 5] = Math.floor(address / 0x1_0000_0000);
+    sqe[at + 6] = buffer.byteLength;
+    for (let i = at + 10; i < at + WORDS; i++) sqe[i] = 0;
+    sqe[at + 7] = 0;
+    this.#schedule();
+  }
+
+  /** A free entry of the shared array, its user_data set. @returns index of its first word */
+  #entry(done: Done, keep: unknown): number {
+    if (this.#closed || this.#closing) throw new VioError('the ring is closed', { code: 'EBADF' });
+    if (this.#queued === this.#batch) this.#enter(0, -1);
+    const slot = this.#free.pop() ?? this.#done.length;
+    this.#done[slot] = done;
+    this.#kept[slot] = keep;
+    const at = this.#queued++ * WORDS;
+    this.#sqe[at + 8] = slot;
+    this.#sqe[at + 9] = 0;
+    return at;
+  }
+
+  #wide(at: number, value: number | bigint): void {
+    if (typeof value === 'bigint') {
+      this.#sqe[at] = Number(value & 0xffff_ffffn);
+      this.#sqe[at + 1] = Number((value >> 32n) & 0xffff_ffffn);
+    } else {
+      this.#sqe[at] = value;
+      this.#sqe[at + 1] = Math.floor(value / 0x1_0000_0000);
+    }
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    if (this.#turns++ < INLINE_TURNS) queueMicrotask(this.#flush);
+    else setImmediate(this.#turn);
+  }
+  readonly #turn = (): void => {
+    this.#turns = 0;
+    this.#flush();
+  };
+  readonly #flush = (): void => {
+    this.#scheduled = false;
+    if (!this.#closed && (this.#queued > 0 || this.#arrivedNext < this.#arrivedCount)) this.submit();
+  };
+
+  /** One crossing: submits, waits, takes over completions; calls nothing back. */
+  #enter(want: number, timeoutMs: number): void {
+    if (this.#closed) throw new VioError('the ring is closed', { code: 'EBADF' });
+    const count = this.#queued;
+    const completions = this.#native.submit(this.#handle, count, want, timeoutMs);
+    const taken = this.#status[Status.taken]!;
+    if (taken < count) this.#sqe.copyWithin(0, taken * WORDS, count * WORDS);
+    this.#queued = count - taken;
+    this.#take(completions);
+    const error = this.#status[Status.error]!;
+    if (error < 0) this.#refused(error, completions);
+    if (this.#queued === this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
+  }
+
+  #refused(error: number, completions: number): void {
+    const code = errnoName(error);
+    if (code === 'ETIME') return;
+    // No memory for requests, or completions that must be reaped first: again in the next turn of the loop.
+    if ((code === 'EAGAIN' || code === 'EBUSY') && (completions > 0 || this.inFlight > 0 || this.#queued > 0)) {
+      if (!this.#scheduled) {
+        this.#scheduled = true;
+        setImmediate(this.#turn);
+      }
+      return;
+    }
+    throw new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
+      code,
+      exit: code === 'ENOSYS' ? Exit.unsupported : Exit.failed,
+    });
+  }
+
+  /** Copies completions out of the shared array, which the next crossing overwrites. */
+  #take(count: number): void {
+    const cqe = this.#cqe;
+    if ((this.#arrivedCount + count) * 3 > this.#arrived.length) {
+      const wider = new Int32Array(Math.max(this.#arrived.length * 2, (this.#arrivedCount + count) * 3));
+      wider.set(this.#arrived);
+      this.#arrived = wider;
+    }
+    const arrived = this.#arrived;
+    let to = this.#arrivedCount * 3;
+    for (let i = 0, from = 0; i < count; i++, from += 4, to += 3) {
+      // A tag (top bit of user_data set) is marked by a negative slot.
+      arrived[to] = cqe[from + 1]! < 0 ? -1 - (cqe[from]! & 0x7fff_ffff) : cqe[from]!;
+      arrived[to + 1] = cqe[from + 2]!;
+      arrived[to + 2] = cqe[from + 3]!;
+    }
+    this.#arrivedCount += count;
+  }
+
+  /** Calls back what has arrived, and submits what the callbacks queued. */
+  #dispatch(inSubmit = false): number {
+    if (this.#dispatching) return 0;
+    this.#dispatching = true;
+    let called = 0;
+    try {
+      while (this.#arrivedNext < this.#arrivedCount) {
+        const at = this.#arrivedNext++ * 3;
+        const slot = this.#arrived[at]!;
+        const result = this.#arrived[at + 1]!;
+        const flags = this.#arrived[at + 2]!;
+        if (slot < 0) {
+          this.#onTag?.(-1 - slot);
+          continue;
+        }
+        const done = this.#done[slot];
+        if (!(flags & CqeFlag.more)) {
+          this.#done[slot] = undefined;
+          this.#kept[slot] = undefined;
+          this.#free.push(slot);
+        }
+        called++;
+        done?.(result, flags);
+      }
+    } finally {
+      this.#dispatching = false;
+      if (this.#arrivedNext >= this.#arrivedCount) this.#arrivedNext = this.#arrivedCount = 0;
+      else if (!this.#closed) this.#schedule(); // a callback threw: the others come in the next turn
+    }
+    if (this.#closing) {
+      this.#closing = false;
+      this.close();
+      return called;
+    }
+    if (!inSubmit) {
+      this.#turns = 0; // this is a turn of the event loop
+      if (this.#queued > 0 || this.#status[Status.more]) this.submit();
+    }
+    return called;
+  }
+}

@@ -1,0 +1,102 @@
+import os from 'node:os';
+import { codeOf, Exit, VioError } from '../common/errors.js';
+import type { Sysroot } from '../common/sysroot.js';
+
+/** Why io_uring cannot be used here, in one sentence, and what would help. */
+export interface Cause {
+  /** SYSCTL, SECCOMP, KERNEL, MEMLOCK, NOFILE or the errno name. */
+  kind: string;
+  why: string;
+  hint: string | undefined;
+}
+
+/** `5.15.0-…` as [5, 15]; [0, 0] where it does not start with a version. */
+export function kernelVersion(release: string): [number, number] {
+  const match = /^(\d+)\.(\d+)/.exec(release);
+  return match ? [Number(match[1]), Number(match[2])] : [0, 0];
+}
+
+/** Soft and hard limit of a line of /proc/self/limits (`Max locked memory`), in its unit; Infinity for unlimited. */
+export function limitOf(sysroot: Sysroot, name: string): { soft: number; hard: number } | undefined {
+  const line = sysroot
+    .attr('/proc/self/limits')
+    ?.split('\n')
+    .find((l) => l.startsWith(`${name} `));
+  const words = line?.slice(name.length).trim().split(/\s+/);
+  if (!words || words.length < 2) return undefined;
+  const value = (word: string): number => (word === 'unlimited' ? Number.POSITIVE_INFINITY : Number(word));
+  return { soft: value(words[0]!), hard: value(words[1]!) };
+}
+
+/**
+ * Explains an errno of io_uring_setup(2): sysctl, seccomp, a kernel without io_uring, or the limit of locked memory.
+ * @param code errno name
+ * @param release kernel release, as uname prints it
+ */
+export function explain(code: string | undefined, sysroot: Sysroot, release = os.release()): Cause {
+  const disabled = sysroot.attr('/proc/sys/kernel/io_uring_disabled');
+  const filtered = /^Seccomp:\s*2/m.test(sysroot.attr('/proc/self/status') ?? '');
+  switch (code) {
+    case 'EPERM':
+    case 'EACCES': {
+      if (disabled === '2')
+        return {
+          kind: 'SYSCTL',
+          why: 'the sysctl kernel.io_uring_disabled is 2: off for every process',
+          hint: 'sysctl -w kernel.io_uring_disabled=0',
+        };
+      if (disabled === '1') {
+        const group = sysroot.attr('/proc/sys/kernel/io_uring_group') ?? '-1';
+        return {
+          kind: 'SYSCTL',
+          why: `the sysctl kernel.io_uring_disabled is 1: only for CAP_SYS_ADMIN and the group kernel.io_uring_group (${group === '-1' ? 'none' : `gid ${group}`})`,
+          hint: group === '-1' ? 'sysctl -w kernel.io_uring_group=GID, or kernel.io_uring_disabled=0' : `run with group ${group}`,
+        };
+      }
+      return filtered
+        ? {
+            kind: 'SECCOMP',
+            why: 'a seccomp filter blocks it (container engines do by default)',
+            hint: 'allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile of the container',
+          }
+        : { kind: code, why: 'a security module or policy refuses it', hint: undefined };
+    }
+    case 'ENOSYS': {
+      const [major, minor] = kernelVersion(release);
+      if (major < 5 || (major === 5 && minor < 1))
+        return { kind: 'KERNEL', why: `kernel ${release} is older than io_uring (5.1)`, hint: 'a newer kernel' };
+      return filtered
+        ? {
+            kind: 'SECCOMP',
+            why: `a seccomp filter hides it (kernel ${release} is new enough)`,
+            hint: 'allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile of the container',
+          }
+        : { kind: 'KERNEL', why: `kernel ${release} was built without CONFIG_IO_URING`, hint: undefined };
+    }
+    case 'ENOMEM': {
+      const limit = limitOf(sysroot, 'Max locked memory');
+      return {
+        kind: 'MEMLOCK',
+        why: `locked memory is used up${limit ? ` (limit ${limit.soft} bytes)` : ''}`,
+        hint: 'raise it: ulimit -l, or LimitMEMLOCK= of the service',
+      };
+    }
+    case 'EMFILE':
+      return { kind: 'NOFILE', why: 'no free file descriptor', hint: 'ulimit -n' };
+    default:
+      return { kind: code ?? 'UNKNOWN', why: code ?? 'unknown error', hint: undefined };
+  }
+}
+
+/** The error of a command that cannot do without io_uring: exit 7 (1 for limits). */
+export function unavailable(err: unknown, sysroot: Sysroot): VioError {
+  const code = codeOf(err);
+  const { kind, why, hint } = explain(code, sysroot);
+  return new VioError(`io_uring is not available: ${why}`, {
+    code: code ?? 'UNAVAILABLE',
+    exit: kind === 'MEMLOCK' || kind === 'NOFILE' ? Exit.failed : Exit.unsupported,
+    hint,
+    details: { kind },
+    cause: err,
+  });
+}

@@ -1,0 +1,76 @@
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Reg } from '../../src/uring/abi.js';
+import type { Request, Ring } from '../../src/uring/ring.js';
+
+/** Requests in one batch; waits (blocking, at most 5 s) until each has completed once. Results in their order. */
+export function go(ring: Ring, ...requests: Request[]): number[] {
+  const results: (number | undefined)[] = requests.map(() => undefined);
+  requests.forEach((request, i) => {
+    ring.push(request, (result) => {
+      results[i] ??= result;
+    });
+  });
+  const end = Date.now() + 5000;
+  while (results.includes(undefined)) {
+    if (Date.now() > end) throw new Error(`no completion within 5 s: ${results}`);
+    ring.submit(1, 500);
+  }
+  return results as number[];
+}
+
+/** A folder for one test file, and descriptors that are closed with it. */
+export class Workspace {
+  readonly dir = fs.mkdtempSync(path.join(fs.existsSync('/var/tmp') ? '/var/tmp' : os.tmpdir(), 'vioctl-uring-'));
+  readonly #fds: number[] = [];
+  #count = 0;
+
+  path(name: string): string {
+    return path.join(this.dir, name);
+  }
+
+  /** A file with this content, open for reading and writing. */
+  file(content: string | Uint8Array = `file ${this.#count}`): number {
+    const name = this.path(`f${this.#count++}`);
+    fs.writeFileSync(name, content);
+    return this.open(name, fs.constants.O_RDWR);
+  }
+
+  open(name: string, flags: number): number {
+    const fd = fs.openSync(name, flags);
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  /** A pipe: read end, write end. @param flags of the read end (O_NONBLOCK) */
+  pipe(flags = 0): [number, number] {
+    const name = this.path(`p${this.#count++}`);
+    const { status } = spawnSync('mkfifo', [name]);
+    if (status !== 0) throw new Error('mkfifo failed');
+    const reader = this.open(name, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    const writer = this.open(name, fs.constants.O_WRONLY);
+    if (flags & fs.constants.O_NONBLOCK) return [reader, writer];
+    const blocking = this.open(name, fs.constants.O_RDONLY);
+    this.close(reader);
+    return [blocking, writer];
+  }
+
+  close(fd: number): void {
+    fs.closeSync(fd);
+    this.#fds.splice(this.#fds.indexOf(fd), 1);
+  }
+
+  end(): void {
+    for (const fd of this.#fds.splice(0)) fs.closeSync(fd);
+    fs.rmSync(this.dir, { recursive: true });
+  }
+}
+
+/** Whether this kernel has a request opcode (REGISTER_PROBE). */
+export function offers(ring: Ring, opcode: number): boolean {
+  const probe = new Uint8Array(16 + 256 * 8);
+  if (ring.register(Reg.registerProbe, probe, 256) < 0) return false;
+  return (new DataView(probe.buffer).getUint16(16 + opcode * 8 + 2, true) & 1) === 1;
+}
