@@ -49,6 +49,8 @@ mount -t devtmpfs d dev
 mkdir -p dev/shm dev/pts
 mount -t tmpfs t dev/shm
 mount -t devpts d dev/pts
+ln -s /proc/self/fd dev/fd
+for i in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${i%:*}" "dev/${i#*:}"; done
 mount -t tmpfs t run
 mkdir -p run/lab run/lock lib/modules
 . /job/flags
@@ -59,7 +61,8 @@ if [ -n "$SHARE" ]; then
   mkdir -p share
   mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none,access=client share share || fail 'cannot mount the share'
 fi
-[ ! -d /job/files ] || cp -a /job/files/. /root2/
+# without -a: folders that are there keep their modes
+[ ! -d /job/files ] || (umask 0; cp -r /job/files/. /root2/)
 if [ -n "$NET" ]; then
   chroot /root2 /sbin/modprobe virtio_net || fail 'no virtio_net'
   for i in /sys/bus/virtio/drivers/virtio_net/*/net/*; do

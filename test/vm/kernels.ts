@@ -1,4 +1,5 @@
 // Stock Debian kernels, unpacked into the cache, each with an initramfs that holds just enough to reach the shared root.
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
@@ -65,17 +66,23 @@ export async function kernel(name: KernelName): Promise<Kernel> {
   });
   const release = readFileSync(path.join(dir, 'release'), 'utf8');
   const vmlinuz = firstExisting(dir, [`boot/vmlinuz-${release}`, `usr/lib/modules/${release}/vmlinuz`]);
-  return { name, release, dir, vmlinuz, initrd: path.join(dir, 'initrd') };
+  const recipe = createHash('sha256')
+    .update(JSON.stringify([release, APPLETS, BOOT_MODULES]))
+    .digest('hex')
+    .slice(0, 12);
+  const initrd = await cached(`initrd-${name}-${recipe}`, async (part) => {
+    writeFileSync(path.join(part, 'initrd'), await initramfs(dir, release));
+  });
+  return { name, release, dir, vmlinuz, initrd: path.join(initrd, 'initrd') };
 }
 
-/** Makes an unpacked kernel bootable: module index, release, initramfs; documentation removed. */
+/** Makes an unpacked kernel bootable: module index, release; documentation removed. */
 async function finish(dir: string): Promise<void> {
   if (!existsSync(path.join(dir, 'lib'))) symlinkSync('usr/lib', path.join(dir, 'lib'));
   const release = readdirSync(path.join(dir, 'lib/modules'))[0];
   if (!release) throw new Error(`no modules in ${dir}`);
   await rm(path.join(dir, 'usr/share'), { recursive: true, force: true });
   await must(['depmod', '-b', dir, release]);
-  writeFileSync(path.join(dir, 'initrd'), await initramfs(dir, release));
   writeFileSync(path.join(dir, 'release'), release);
 }
 

@@ -14,11 +14,11 @@ describe.each(KERNELS)('kernel %s', (kernel) => {
     const r = await boot({
       kernel,
       devices: [devices.iommu(), devices.edu(), devices.bridge()],
-      files: { '/opt/lab/bytes': BYTES, '/opt/lab/script': { mode: 0o755, data: '#!/bin/sh\necho from a script\n' } },
+      files: { '/opt/lab/bytes': BYTES, '/tmp/lab-script': { mode: 0o755, data: '#!/bin/sh\necho from a script\n' } },
       env: { WORD: "it's" },
       cmd: `cat /opt/lab/bytes
         {
-          uname -r; id -u; pwd; echo "$WORD"; /opt/lab/script
+          uname -r; id -u; pwd; echo "$WORD"; /tmp/lab-script; stat -c %a /tmp; echo through stderr >/dev/stderr
           node -p 'JSON.stringify({ version: process.version, tty: process.stdout.isTTY === true })'
           for d in 00:01.0 02:01.0 02:02.0; do
             p=/sys/bus/pci/devices/0000:$d
@@ -37,6 +37,8 @@ describe.each(KERNELS)('kernel %s', (kernel) => {
       process.cwd(),
       "it's",
       'from a script',
+      '1777',
+      'through stderr',
       JSON.stringify({ version: process.version, tty: false }),
       '00:01.0 0x1234 in a group of 1',
       '02:01.0 0x8086 in a group of 3',

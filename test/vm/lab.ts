@@ -178,10 +178,10 @@ export class Guest {
 
   /** The kernel's messages so far. */
   console(): string {
-    return this.final ? this.final.console : this.read('console');
+    return this.final ? this.final.console : this.read('console').replaceAll('\r\n', '\n');
   }
 
-  /** Waits for a complete line of standard output that matches; returns it. Rejects when the guest ends first. */
+  /** Waits for a complete line of standard output, printed already or yet to come, that matches. Rejects when the guest ends first. */
   line(pattern: RegExp, seconds = 120): Promise<string> {
     return new Promise((resolve, reject) => {
       const settle = (act: () => void) => {
@@ -234,7 +234,7 @@ export class Guest {
     const status = /^exit (\d+)$/m.exec(ctl)?.[1];
     if (status === undefined) {
       if (this.failure) throw this.error(this.failure.kind, this.failure.what);
-      if (/Kernel panic|^\S*\s*BUG: |Oops: /m.test(console)) throw this.error('panic', 'guest kernel panicked');
+      if (/Kernel panic|BUG: |Oops: /.test(console)) throw this.error('panic', 'guest kernel panicked');
       const failed = /^failed (.*)$/m.exec(ctl)?.[1];
       if (failed) throw this.error('boot', `guest did not boot: ${failed}`);
       if (!/^up$/m.test(ctl)) throw this.error('boot', `guest did not boot (QEMU ended with ${qemuStatus})`);
@@ -259,7 +259,7 @@ export class Guest {
 
   private read(name: string): string {
     const file = path.join(this.dir, name);
-    return existsSync(file) ? readFileSync(file, 'utf8').replaceAll('\r\n', '\n') : '';
+    return existsSync(file) ? readFileSync(file, 'utf8') : '';
   }
 
   private error(kind: LabFailure, what: string): LabError {
