@@ -64,9 +64,13 @@ export class FdWriter {
       const chunks = this.#chunks;
       this.#chunks = [];
       this.#size = 0;
-      const data = chunks.every((c) => typeof c === 'string')
-        ? Buffer.from((chunks as string[]).join(''), 'utf8')
-        : Buffer.concat(chunks.map((c) => (typeof c === 'string' ? Buffer.from(c, 'utf8') : c)));
+      const [only] = chunks;
+      const data =
+        chunks.length === 1 && typeof only === 'object'
+          ? Buffer.from(only.buffer, only.byteOffset, only.byteLength)
+          : chunks.every((c) => typeof c === 'string')
+            ? Buffer.from((chunks as string[]).join(''), 'utf8')
+            : Buffer.concat(chunks.map((c) => (typeof c === 'string' ? Buffer.from(c, 'utf8') : c)));
       for (let at = 0; at < data.length; ) at += await this.#some(data, at);
     }
     if (this.#failure) throw this.#failure;

@@ -2,6 +2,12 @@ import type { Group } from './types.js';
 
 const group: Group = {
   summary: 'serve and use NVMe over TCP',
-  verbs: {},
+  verbs: {
+    discover: { summary: 'show what a target offers', load: () => import('../commands/nvmf/discover.js') },
+    identify: { summary: 'show a controller and its namespaces', load: () => import('../commands/nvmf/identify.js') },
+    read: { summary: 'read a namespace to stdout or a file', load: () => import('../commands/nvmf/read.js') },
+    write: { summary: 'write stdin or a file to a namespace', load: () => import('../commands/nvmf/write.js') },
+    ping: { summary: 'measure round trips to a controller', load: () => import('../commands/nvmf/ping.js') },
+  },
 };
 export default group;

@@ -1,0 +1,117 @@
+/** Flags of the commands that are a host of NVMe over TCP, spelled as nvme-cli spells them, and what they mean. */
+import { usage } from '../common/errors.js';
+import { Controller, type ControllerOptions, hostIdentity, Namespace } from '../nvme/host/index.js';
+import { Flags } from './flags.js';
+import type { Lifetime } from './signals.js';
+
+/** Flags that say where the target is and how to speak to it. */
+export const endpointFlags = {
+  transport: Flags.option({ char: 't', options: ['tcp'] as const, default: 'tcp', summary: 'transport; tcp is the only one' })(),
+  traddr: Flags.string({ char: 'a', default: '127.0.0.1', helpValue: 'ADDR', summary: 'address of the target' }),
+  trsvcid: Flags.integer({ char: 's', default: 4420, min: 1, max: 65535, helpValue: 'PORT', summary: 'port of the target' }),
+  hostnqn: Flags.string({
+    char: 'q',
+    helpValue: 'NQN',
+    summary: 'NQN of this host; else /etc/nvme/hostnqn, else made from /etc/machine-id',
+  }),
+  hostid: Flags.string({ char: 'I', helpValue: 'UUID', summary: 'ID of this host; else the UUID of its NQN, or /etc/nvme/hostid' }),
+  'hdr-digest': Flags.boolean({ char: 'g', summary: 'CRC-32C of all headers' }),
+  'data-digest': Flags.boolean({ char: 'G', summary: 'CRC-32C of all data' }),
+  'keep-alive-tmo': Flags.integer({
+    char: 'k',
+    default: 5,
+    min: 0,
+    max: 4_294_967,
+    helpValue: 'SECONDS',
+    summary: 'keep-alive time-out; 0 is none',
+  }),
+  timeout: Flags.duration({ default: 30000, defaultHelp: '30s', summary: 'longest time for connecting and for each command' }),
+};
+
+/** The subsystem to connect to. */
+export const subsystemFlags = {
+  nqn: Flags.string({ char: 'n', required: true, helpValue: 'NQN', summary: 'NQN of the subsystem' }),
+};
+
+/** Flags of commands that do I/O. */
+export const queueFlags = {
+  'nr-io-queues': Flags.integer({
+    char: 'i',
+    default: 1,
+    min: 1,
+    max: 1024,
+    helpValue: 'N',
+    summary: 'I/O queues, each its own connection',
+  }),
+  'queue-size': Flags.integer({ char: 'Q', default: 128, min: 2, max: 65536, helpValue: 'N', summary: 'entries of each I/O queue' }),
+  'disable-sqflow': Flags.boolean({ summary: 'ask the target to switch SQ flow control off' }),
+};
+
+/** The namespace to read or write. */
+export const namespaceFlags = {
+  'namespace-id': Flags.integer({
+    min: 1,
+    max: 0xfffffffe,
+    helpValue: 'NSID',
+    summary: 'namespace; may be left out where there is only one',
+  }),
+};
+
+/** Where in the namespace, in bytes or in blocks. */
+export const rangeFlags = {
+  offset: Flags.sizeBig({ summary: 'first byte; default 0', exclusive: ['start-block'] }),
+  count: Flags.sizeBig({ summary: 'bytes; default: to the end of the namespace', exclusive: ['blocks'] }),
+  'start-block': Flags.u64({ helpValue: 'LBA', summary: 'first block, instead of --offset' }),
+  blocks: Flags.u64({ helpValue: 'N', summary: 'blocks, instead of --count; 1 is one block' }),
+  chunk: Flags.size({ default: 131072, defaultHelp: '128K', summary: 'bytes of one command; cut to what the controller takes' }),
+  iodepth: Flags.integer({ default: 32, min: 1, max: 1024, helpValue: 'N', summary: 'commands under way at once, over all queues' }),
+};
+
+type Parsed = Record<string, unknown>;
+
+/** The options that flags make. @throws usage errors */
+export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): ControllerOptions {
+  const { hostnqn, hostid } = hostIdentity({
+    hostnqn: flags.hostnqn as string | undefined,
+    hostid: flags.hostid as string | undefined,
+  });
+  return {
+    address: (flags.traddr as string).replace(/^\[(.*)\]$/, '$1'),
+    port: flags.trsvcid as number,
+    headerDigest: flags['hdr-digest'] === true,
+    dataDigest: flags['data-digest'] === true,
+    timeout: flags.timeout as number,
+    keepAlive: (flags['keep-alive-tmo'] as number) * 1000,
+    hostnqn,
+    hostid,
+    subnqn,
+    ...(io && {
+      ioQueues: flags['nr-io-queues'] as number,
+      queueSize: flags['queue-size'] as number,
+      sqFlowControlOff: flags['disable-sqflow'] === true,
+    }),
+  };
+}
+
+/** Connects; the end of the command disconnects, whatever way it comes. */
+export async function connect(life: Lifetime, flags: Parsed, io: boolean): Promise<Controller> {
+  const controller = await Controller.connect(controllerOptions(flags, flags.nqn as string, io));
+  life.defer(() => controller.disconnect());
+  life.signal.addEventListener('abort', () => controller.close(), { once: true });
+  return controller;
+}
+
+/** The namespace that --namespace-id names, or the only one. @throws usage error when there are several */
+export async function pickNamespace(controller: Controller, flags: Parsed): Promise<Namespace> {
+  let nsid = flags['namespace-id'] as number | undefined;
+  if (nsid === undefined) {
+    const all = await controller.namespaces();
+    if (all.length !== 1)
+      throw usage(
+        `the subsystem has ${all.length} namespaces`,
+        all.length > 0 ? `--namespace-id ${all.slice(0, 8).join(', ')}` : undefined,
+      );
+    nsid = all[0]!;
+  }
+  return new Namespace(controller, await controller.namespace(nsid));
+}

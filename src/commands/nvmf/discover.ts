@@ -1,0 +1,43 @@
+import { Command } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { controllerOptions, endpointFlags } from '../../cli/nvmf-host.js';
+import { discover } from '../../nvme/host/index.js';
+import { discoveryNqn } from '../../nvme/wire/index.js';
+
+export default class NvmfDiscover extends Command {
+  static override readonly description =
+    'Connects to the discovery service of a target and prints its log: one record for each subsystem and address. Needs no kernel module and no root. ' +
+    'The JSON has the keys of `nvme discover -o json`.';
+  static override readonly examples = [
+    ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'what a target offers'],
+    ["vioctl nvmf discover --json | jq -r '.records[].subnqn'", 'the NQNs alone'],
+  ] as const;
+  static override readonly flags = {
+    ...endpointFlags,
+    nqn: Flags.string({ char: 'n', default: discoveryNqn, helpValue: 'NQN', summary: 'NQN of the discovery service' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(NvmfDiscover);
+    const { genctr, records } = await discover(controllerOptions(flags, flags.nqn, false));
+    if (this.out.format === 'json') {
+      await this.out.document({ genctr, records }, () => '');
+      return 0;
+    }
+    await this.out.list(
+      records,
+      [
+        { title: 'TRTYPE', value: (r) => r.trtype },
+        { title: 'ADRFAM', value: (r) => r.adrfam },
+        { title: 'TRADDR', value: (r) => r.traddr },
+        { title: 'TRSVCID', value: (r) => r.trsvcid },
+        { title: 'PORTID', value: (r) => r.portid, align: 'right' },
+        { title: 'SUBNQN', value: (r) => r.subnqn },
+        { title: 'SUBTYPE', value: (r) => r.subtype },
+      ],
+      'records',
+    );
+    return 0;
+  }
+}

@@ -1,0 +1,53 @@
+import { byteSource } from '../../cli/bytes.js';
+import { Command } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { formatSize } from '../../common/units.js';
+import { wantedRange, writeRange } from '../../nvme/host/index.js';
+
+export default class NvmfWrite extends Command {
+  static override readonly description =
+    'Writes stdin or a file to a namespace and flushes it: status 0 means that all is on the medium. Input that does not fill its last block keeps the ' +
+    'rest of that block. Input that is longer than the namespace, or shorter than --count, is written as far as it goes and reported with status 1.';
+  static override readonly examples = [
+    ['vioctl nvmf write -a 192.0.2.1 -n nqn.2014-08.org.example:disk < disk.img', 'copy an image to a remote disk'],
+    [
+      'zstdcat disk.img.zst | vioctl nvmf write -n nqn.2014-08.org.example:disk --offset 1G -i 4',
+      'from a pipe, at an offset, over four connections',
+    ],
+  ] as const;
+  static override readonly changes = true;
+  static override readonly flags = {
+    ...endpointFlags,
+    ...subsystemFlags,
+    ...namespaceFlags,
+    ...queueFlags,
+    ...rangeFlags,
+    data: Flags.string({ char: 'd', default: '-', helpValue: 'FILE', summary: 'file to read from; - is stdin' }),
+    fua: Flags.boolean({ summary: 'every write bypasses the volatile cache (Force Unit Access)' }),
+    'dry-run': Flags.boolean({ summary: 'connect and check sizes, write nothing' }),
+  };
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(NvmfWrite);
+    const controller = await connect(this.life, flags, true);
+    const ns = await pickNamespace(controller, flags);
+    const range = wantedRange(ns, flags);
+    const source = byteSource(flags.data, this.life);
+    const progress = this.progress('write', source.size ?? Number(range.length));
+    const result = await writeRange(ns, source.bytes, range, {
+      depth: flags.iodepth,
+      chunk: flags.chunk,
+      fua: flags.fua,
+      dryRun: flags['dry-run'],
+      exact: flags.count !== undefined || flags.blocks !== undefined,
+      size: source.size,
+      report: (bytes) => progress.add(bytes),
+    });
+    progress.end();
+    const verb = flags['dry-run'] ? 'would write' : 'wrote';
+    if (this.out.format === 'json') await this.out.document(result, () => '');
+    else this.info(`${verb} ${formatSize(result.bytes)} (${result.bytes} bytes) in ${result.seconds.toFixed(2)} s`);
+    return 0;
+  }
+}

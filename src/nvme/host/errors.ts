@@ -1,0 +1,68 @@
+import { Exit, type ExitStatus, VioError } from '../../common/errors.js';
+import { commandName, Status, type StatusField, statusCode, statusText } from '../wire/index.js';
+
+/** A command that the controller completed with an error. */
+export class NvmeError extends VioError {
+  readonly status: StatusField;
+  /** Command-specific result. */
+  readonly dw0: number;
+
+  constructor(what: string, status: StatusField, dw0: number, queue: 'admin' | 'io') {
+    super(`${what}: ${statusText(status, queue)}`, {
+      code: `NVME_${statusCode(status).replace('/', '_')}`,
+      exit: exitOf(status),
+      hint: hintOf(status),
+      details: { sct: status.sct, sc: status.sc, dnr: status.dnr, dw0 },
+    });
+    this.name = 'NvmeError';
+    this.status = status;
+    this.dw0 = dw0;
+  }
+}
+
+const is = (status: StatusField, row: { sct: number; sc: number }) => status.sct === row.sct && status.sc === row.sc;
+
+function exitOf(status: StatusField): ExitStatus {
+  if (is(status, Status.connectInvalidHost) || is(status, Status.authenticationRequired)) return Exit.permission;
+  if (is(status, Status.invalidOpcode)) return Exit.unsupported;
+  return Exit.failed;
+}
+
+function hintOf(status: StatusField): string | undefined {
+  if (is(status, Status.connectInvalidHost))
+    return 'the target does not admit this host NQN or has no such subsystem: --hostnqn, --nqn; vioctl nvmf discover';
+  if (is(status, Status.connectInvalidParameters)) return 'vioctl nvmf discover shows the subsystem NQNs of the target';
+  if (is(status, Status.lbaOutOfRange)) return 'vioctl nvmf identify --namespace-id N shows the size of the namespace';
+  if (is(status, Status.invalidNamespace)) return 'vioctl nvmf identify lists the namespaces';
+  if (is(status, Status.writeProtected)) return 'the target serves this namespace read-only';
+  return undefined;
+}
+
+/** What a command was, for messages: `identify`, `fabrics connect`. */
+export const nameOf = (sqe: Buffer, queue: 'admin' | 'io'): string => commandName(sqe.readUInt8(0), sqe.readUInt8(4), queue);
+
+/** True where repeating the command may help: transport errors and what the controller did not mark otherwise. */
+export function mayRetry(err: unknown): boolean {
+  if (err instanceof NvmeError)
+    return (
+      !err.status.dnr &&
+      (is(err.status, Status.transientTransport) || is(err.status, Status.interrupted) || is(err.status, Status.namespaceNotReady))
+    );
+  return err instanceof DigestError;
+}
+
+/** Data arrived with a wrong digest: the command failed, the connection is good. */
+export class DigestError extends VioError {
+  constructor(what: string) {
+    super(`${what}: data digest error on received data`, { code: 'EBADMSG', exit: Exit.damaged });
+    this.name = 'DigestError';
+  }
+}
+
+/** Time ran out. */
+export const timedOut = (what: string, ms: number): VioError =>
+  new VioError(`${what}: no answer within ${ms / 1000} s`, { code: 'ETIMEDOUT', exit: Exit.timeout, hint: '--timeout sets the limit' });
+
+/** The connection ended while something was expected of it. */
+export const closedByTarget = (where: string): VioError =>
+  new VioError(`${where}: the target closed the connection`, { code: 'ECONNRESET', exit: Exit.failed });

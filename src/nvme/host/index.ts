@@ -1,0 +1,9 @@
+/** A host of NVMe over TCP in user space. */
+export * from './blocks.js';
+export * from './controller.js';
+export * from './discovery.js';
+export * from './errors.js';
+export * from './identify.js';
+export * from './identity.js';
+export * from './ping.js';
+export * from './queue.js';
