@@ -22,7 +22,8 @@ export function describe(err: unknown, id: string): Report {
   if (isParserError(err)) {
     const [first = 'wrong usage', ...rest] = err.message.replace(/\n?See more help with --help/, '').split('\n');
     const names = rest.flatMap((line) => /^\s*([A-Za-z][\w.-]*)\s/.exec(`${line} `)?.[1] ?? []);
-    const message = first.endsWith(':') && names.length ? `${first} ${names.join(', ')}` : first;
+    const told = rest.map((line) => line.trim()).find((line) => line.startsWith('--'));
+    const message = first.endsWith(':') ? (names.length ? `${first} ${names.join(', ')}` : (told ?? first)) : first;
     return {
       exit: Exit.usage,
       code: 'USAGE',

@@ -8,7 +8,7 @@ export default class NvmfDiscover extends Command {
   static override readonly description =
     'Connects to the discovery service of a target and prints its log: one record for each subsystem and address. Needs no kernel module and no root. ' +
     'The JSON has the keys of `nvme discover -o json`.';
-  static override readonly examples = [
+  static readonly examples = [
     ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'what a target offers'],
     ["vioctl nvmf discover --json | jq -r '.records[].subnqn'", 'the NQNs alone'],
   ] as const;

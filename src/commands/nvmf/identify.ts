@@ -7,7 +7,7 @@ export default class NvmfIdentify extends Command {
   static override readonly description =
     'Prints Identify Controller and the namespaces of a subsystem, or with --namespace-id Identify Namespace of one. ' +
     'The JSON has the keys of `nvme id-ctrl` and `nvme id-ns`, and besides them `namespaces`, or `descs`.';
-  static override readonly examples = [
+  static readonly examples = [
     ['vioctl nvmf identify -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'controller and namespaces'],
     ['vioctl nvmf identify -n nqn.2014-08.org.example:disk --namespace-id 1 --json | jq .nsze', 'blocks of namespace 1'],
   ] as const;

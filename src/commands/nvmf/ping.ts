@@ -6,7 +6,7 @@ import { pingSummary, pings } from '../../nvme/host/index.js';
 export default class NvmfPing extends Command {
   static override readonly description =
     'Connects to a controller, sends Keep Alive commands and prints the time of each round trip. Where the controller has no keep-alive, Property Get is sent.';
-  static override readonly examples = [
+  static readonly examples = [
     ['vioctl nvmf ping -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'five round trips'],
     ['vioctl nvmf ping -n nqn.2014-08.org.example:disk --count 0 --ndjson', 'for ever, one JSON object each'],
   ] as const;
@@ -14,7 +14,7 @@ export default class NvmfPing extends Command {
     ...endpointFlags,
     ...subsystemFlags,
     count: Flags.integer({ char: 'c', default: 5, min: 0, helpValue: 'N', summary: 'round trips; 0 is without end' }),
-    interval: Flags.duration({ default: 1000, defaultHelp: '1s', summary: 'time between them' }),
+    interval: Flags.duration({ default: async () => 1000, summary: 'time between them [default: 1s]' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 

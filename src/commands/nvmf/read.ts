@@ -8,7 +8,7 @@ export default class NvmfRead extends Command {
   static override readonly description =
     'Reads a namespace, or a part of it, to stdout or a file. Offsets and counts need not be whole blocks. Exactly the bytes asked for are written; ' +
     'when the target fails in the middle, what was read before that is out and the status is not 0.';
-  static override readonly examples = [
+  static readonly examples = [
     ['vioctl nvmf read -a 192.0.2.1 -n nqn.2014-08.org.example:disk | sha256sum', 'the checksum of a remote disk'],
     ['vioctl nvmf read -n nqn.2014-08.org.example:disk --count 1M -g -G -d boot.img', 'its first MiB, with digests, to a file'],
   ] as const;

@@ -9,7 +9,7 @@ export default class NvmfWrite extends Command {
   static override readonly description =
     'Writes stdin or a file to a namespace and flushes it: status 0 means that all is on the medium. Input that does not fill its last block keeps the ' +
     'rest of that block. Input that is longer than the namespace, or shorter than --count, is written as far as it goes and reported with status 1.';
-  static override readonly examples = [
+  static readonly examples = [
     ['vioctl nvmf write -a 192.0.2.1 -n nqn.2014-08.org.example:disk < disk.img', 'copy an image to a remote disk'],
     [
       'zstdcat disk.img.zst | vioctl nvmf write -n nqn.2014-08.org.example:disk --offset 1G -i 4',

@@ -82,7 +82,7 @@ export interface ByteRange {
 export function byteRange(ns: Namespace, offset: bigint, count: bigint | undefined): ByteRange {
   const { size } = ns;
   if (offset > size || offset + (count ?? 0n) > size)
-    throw new VioError(`${count === undefined ? '' : `${count} bytes at `}offset ${offset} lie beyond the namespace's ${size} bytes`, {
+    throw new VioError(`${count === undefined ? '' : `${count} bytes at `}offset ${offset}: beyond the namespace's ${size} bytes`, {
       code: 'ERANGE',
       exit: Exit.failed,
       hint: 'vioctl nvmf identify shows the sizes',

@@ -45,7 +45,7 @@ interface NamespaceRow {
 export async function identifyTarget(controller: Controller, nsid?: number): Promise<Identified> {
   if (nsid !== undefined) {
     const raw = await controller.identifyData(Cns.namespace, nsid);
-    const names = new Map(Object.entries(NsIdType).map(([name, { type }]) => [type, name]));
+    const names = new Map<number, string>(Object.entries(NsIdType).map(([name, { type }]) => [type, name]));
     const descs = (await controller.descriptors(nsid)).map(({ type, id }) => {
       const hex = id.toString('hex');
       return { type: names.get(type) ?? String(type), id: type === NsIdType.uuid.type ? uuid(hex) : hex };

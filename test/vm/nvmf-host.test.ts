@@ -1,0 +1,109 @@
+/** Our user-space host against the kernel's own target (nvmet), which runs in a guest and is reached through a forwarded port. */
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { plainEnv, program } from '../support/cli.js';
+import { devices, type Guest, KERNELS, spawnGuest } from './lab.js';
+
+const nqn = 'nqn.2014-08.org.example:kernel';
+/** Namespace 1: a file with 4 KiB blocks; namespace 2: a loop device with 512-byte blocks. */
+const nvmet = `
+  set -e
+  modprobe nvmet; modprobe nvmet-tcp; modprobe loop
+  mount -t configfs none /sys/kernel/config 2>/dev/null || [ -d /sys/kernel/config/nvmet ]
+  mkdir -p /mnt/t; mount -t tmpfs none /mnt/t
+  truncate -s 64M /mnt/t/1; truncate -s 48M /mnt/t/2
+  loop=$(losetup --show -f /mnt/t/2)
+  cd /sys/kernel/config/nvmet
+  s=$PWD/subsystems/${nqn}
+  mkdir $s; echo 1 >$s/attr_allow_any_host
+  for n in 1 2; do mkdir $s/namespaces/$n; done
+  echo 1 >$s/namespaces/1/buffered_io
+  printf /mnt/t/1 >$s/namespaces/1/device_path; printf %s $loop >$s/namespaces/2/device_path
+  for n in 1 2; do echo 1 >$s/namespaces/$n/enable; done
+  mkdir ports/1; cd ports/1
+  echo tcp >addr_trtype; echo ipv4 >addr_adrfam; echo 0.0.0.0 >addr_traddr; echo 4420 >addr_trsvcid
+  ln -s $s subsystems/x
+  echo ready
+  read end
+  sync; sha256sum </mnt/t/1; sha256sum </mnt/t/2
+  dmesg | grep -E 'nvmet.*(fail|error|bad|fatal)|BUG:|WARNING:' | head -20 >&2
+`;
+
+/** Runs `vioctl nvmf VERB …` against the guest. */
+function vioctl(
+  port: number,
+  verb: string,
+  args: string[],
+  input?: Buffer,
+): Promise<{ status: number | null; stdout: Buffer; stderr: string }> {
+  const child = spawn(process.execPath, [program, 'nvmf', verb, '-s', String(port), ...args], { env: plainEnv() });
+  const out: Buffer[] = [];
+  let stderr = '';
+  child.stdout.on('data', (data: Buffer) => out.push(data));
+  child.stderr.on('data', (data: Buffer) => {
+    stderr += data;
+  });
+  child.stdin.on('error', () => {}); // the program may end before it has read all: its status tells
+  child.stdin.end(input);
+  return new Promise((resolve) => child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr })));
+}
+const sha = (data: Buffer) => createHash('sha256').update(data).digest('hex');
+
+describe.each(KERNELS)('kernel %s as target', (kernel) => {
+  let guest: Guest;
+  let port = 0;
+  beforeAll(async () => {
+    guest = await spawnGuest({ kernel, cmd: nvmet, devices: [devices.network({ forward: [4420] })] });
+    await guest.line(/ready/);
+    port = guest.ports.get(4420)!;
+  });
+  afterAll(() => guest?.stop());
+
+  test('discover, identify and logs, with and without digests', async () => {
+    const found = JSON.parse((await vioctl(port, 'discover', ['--json'])).stdout.toString());
+    expect(found.records.map((r: { subnqn: string }) => r.subnqn)).toContain(nqn);
+    for (const digests of [[], ['-g'], ['-G'], ['-g', '-G']]) {
+      const { status, stdout, stderr } = await vioctl(port, 'identify', ['-n', nqn, '--json', ...digests]);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      const controller = JSON.parse(stdout.toString());
+      expect(controller).toMatchObject({ mn: 'Linux', subnqn: nqn, cntrltype: 1, sqes: 0x66 });
+      expect(controller.namespaces).toMatchObject([
+        { nsid: 1, blockSize: 4096, size: 64 << 20 },
+        { nsid: 2, blockSize: 512, size: 48 << 20 },
+      ]);
+    }
+    const ping = await vioctl(port, 'ping', ['-n', nqn, '--count', '3', '--interval', '1ms', '--json']);
+    expect(JSON.parse(ping.stdout.toString())).toMatchObject({ count: 3 });
+  });
+
+  test('write and read: digests, one to four queues, offsets inside of blocks, in-capsule sizes', async () => {
+    const disks = [Buffer.alloc(64 << 20), Buffer.alloc(48 << 20)];
+    const cases: { nsid: number; offset: number; size: number; args: string[] }[] = [
+      { nsid: 1, offset: 0, size: 20_000_123, args: ['-g', '-G', '-i', '3'] },
+      { nsid: 2, offset: 1001, size: 9_999_999, args: ['-G', '-i', '4', '--chunk', '512K'] },
+      { nsid: 1, offset: 33 << 20, size: 4096, args: [] },
+      { nsid: 2, offset: 40 << 20, size: 3 << 20, args: ['-g', '--chunk', '8K', '--fua'] },
+      { nsid: 2, offset: (48 << 20) - 700, size: 700, args: ['-i', '2'] },
+    ];
+    for (const { nsid, offset, size, args } of cases) {
+      const data = randomBytes(size);
+      data.copy(disks[nsid - 1]!, offset);
+      const where = ['-n', nqn, '--namespace-id', String(nsid), '--offset', String(offset), ...args];
+      const written = await vioctl(port, 'write', [...where, '--json'], data);
+      expect({ status: written.status, stderr: written.stderr }).toEqual({ status: 0, stderr: '' });
+      expect(JSON.parse(written.stdout.toString())).toMatchObject({ bytes: size, flushed: true });
+      const read = await vioctl(port, 'read', [...where.filter((a) => a !== '--fua'), '--count', String(size)]);
+      expect({ status: read.status, stderr: read.stderr, sha: sha(read.stdout) }).toEqual({ status: 0, stderr: '', sha: sha(data) });
+    }
+    for (const [i, disk] of disks.entries()) {
+      const whole = await vioctl(port, 'read', ['-n', nqn, '--namespace-id', String(i + 1), '-i', '2', '-G']);
+      expect(sha(whole.stdout)).toBe(sha(disk));
+    }
+    guest.write('end\n');
+    guest.end();
+    const result = await guest.wait();
+    // What the guest's own files hold, and nothing in its log.
+    expect(result.stdout.match(/[0-9a-f]{64}/g)).toEqual(disks.map(sha));
+    expect({ status: result.status, stderr: result.stderr }).toEqual({ status: 0, stderr: '' });
+  });
+});
