@@ -8,6 +8,11 @@ _vioctl() {
       case "$id" in
       'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
+      'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
+      'nvmf read') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --help --quiet --color' ;;
+      'nvmf write') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --fua --dry-run --json --no-headings --help --quiet --color' ;;
+      'nvmf ping') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --count --interval --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
@@ -22,7 +27,7 @@ _vioctl() {
     'vfio') words='list show' ;;
     'dma') words='' ;;
     'uring') words='' ;;
-    'nvmf') words='' ;;
+    'nvmf') words='discover identify read write ping' ;;
     'vhost-user') words='list probe trace' ;;
     'migration') words='' ;;
 
