@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/js.h"
 #include "common/loop.h"
+#include "migration/js.h"
 #include "nvme/js.h"
 #include "uring/js.h"
 #include "vhost_user/js.h"
@@ -77,6 +78,27 @@ constexpr Export kVhostUser[] = {
     {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},  {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},
 };
 
+constexpr Export kMigration[] = {
+    {"openSource", Guarded<vioctl::migration::OpenSource>},
+    {"sourceState", Guarded<vioctl::migration::SourceState>},
+    {"read", Guarded<vioctl::migration::Read>},
+    {"peek", Guarded<vioctl::migration::Peek>},
+    {"skip", Guarded<vioctl::migration::Skip>},
+    {"seek", Guarded<vioctl::migration::Seek>},
+    {"setLimit", Guarded<vioctl::migration::SetLimit>},
+    {"findFooter", Guarded<vioctl::migration::FindFooter>},
+    {"newRam", Guarded<vioctl::migration::NewRam>},
+    {"addBlock", Guarded<vioctl::migration::AddBlock>},
+    {"stepRam", Guarded<vioctl::migration::StepRam>},
+    {"readBitmap", Guarded<vioctl::migration::ReadBitmap>},
+    {"mappedPages", Guarded<vioctl::migration::MappedPages>},
+    {"extractTo", Guarded<vioctl::migration::ExtractTo>},
+    {"blockStates", Guarded<vioctl::migration::BlockStates>},
+    {"pageRuns", Guarded<vioctl::migration::PageRuns>},
+    {"pageHashes", Guarded<vioctl::migration::PageHashes>},
+    {"ramIssues", Guarded<vioctl::migration::RamIssues>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -89,6 +111,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("uring", Table(env, kUring));
   exports.Set("nvme", Table(env, kNvme));
   exports.Set("vhostUser", Table(env, kVhostUser));
+  exports.Set("migration", Table(env, kMigration));
   return exports;
 }
 

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
+import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
 import type { UringNative } from './uring.js';
 import type { VhostUserNative } from './vhost-user.js';
@@ -10,6 +11,7 @@ import type { VhostUserNative } from './vhost-user.js';
 /** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
 export interface Native {
   common: CommonNative;
+  migration: MigrationNative;
   uring: UringNative;
   nvme: NvmeNative;
   vhostUser: VhostUserNative;

@@ -1,5 +1,6 @@
 import { commonExports } from '../../src/native/common.js';
 import { native } from '../../src/native/index.js';
+import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
 import { uringExports } from '../../src/native/uring.js';
 import { vhostUserExports } from '../../src/native/vhost-user.js';
@@ -7,6 +8,7 @@ import { vhostUserExports } from '../../src/native/vhost-user.js';
 /** Every domain of the addon and the names that its typed interface lists. Add a line with a new domain. */
 const interfaces: Record<string, readonly string[]> = {
   common: commonExports,
+  migration: migrationExports,
   uring: uringExports,
   nvme: nvmeExports,
   vhostUser: vhostUserExports,

@@ -1,0 +1,335 @@
+#include "migration/js.h"
+
+#include <sys/random.h>
+
+#include <cstring>
+
+#include "common/error.h"
+#include "migration/busguard.h"
+#include "migration/ram.h"
+#include "migration/source.h"
+
+namespace vioctl::migration {
+namespace {
+
+template <typename T>
+T& Handle(const Napi::Value& value) {
+  return *value.As<Napi::External<T>>().Data();
+}
+
+uint64_t U64(const Napi::Value& value) { return static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()); }
+
+Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+
+// The end of a source as it stands, a file that shrank under its mapping included.
+void PutEnd(Napi::Object to, const Source& source) {
+  static constexpr const char* kNames[] = {"none", "eof", "io", "limit"};
+  const bool shrank = TookBusError();
+  to.Set("end", shrank ? "io" : kNames[static_cast<int>(source.end())]);
+  to.Set("errno", ErrnoName(shrank ? EIO : source.error()));
+  to.Set("position", Num(to.Env(), source.position()));
+}
+
+}  // namespace
+
+Napi::Value OpenSource(const Napi::CallbackInfo& info) {
+  const auto options = info[0].As<Napi::Object>();
+  const int fd = options.Get("fd").As<Napi::Number>();
+  const std::string kind = options.Get("kind").As<Napi::String>();
+  const uint64_t start = U64(options.Get("start"));
+  std::unique_ptr<Source> source;
+  if (kind == "file") {
+    source = OpenMapped(fd, start);
+  } else if (kind == "extents") {
+    const auto flat = options.Get("extents").As<Napi::BigInt64Array>();
+    std::vector<Extent> extents;
+    for (size_t i = 0; i + 3 <= flat.ElementLength(); i += 3) {
+      const int64_t* at = flat.Data() + i;
+      extents.push_back(Extent{static_cast<uint64_t>(at[0]), static_cast<uint64_t>(at[1]), at[2]});
+    }
+    source = OpenExtents(fd, std::move(extents));
+  } else {
+    source = OpenPipe(fd, start);
+  }
+  if (options.Get("gzip").ToBoolean()) source = OpenGzip(std::move(source));
+  return Napi::External<Source>::New(info.Env(), source.release(), [](Napi::Env, Source* held) { delete held; });
+}
+
+Napi::Value SourceState(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  Napi::Object state = Napi::Object::New(info.Env());
+  PutEnd(state, source);
+  state.Set("size", Num(info.Env(), source.size()));
+  state.Set("seekable", source.seekable());
+  return state;
+}
+
+Napi::Value Read(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  // Read into a buffer that grows with what is there: the size may come from the file.
+  uint64_t want = U64(info[1]);
+  constexpr uint64_t kStep = 4 << 20;
+  if (want <= kStep) {
+    auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), static_cast<size_t>(want));
+    const size_t got = source.Read(buffer.Data(), static_cast<size_t>(want));
+    if (got == want) return buffer;
+    return Napi::Buffer<uint8_t>::Copy(info.Env(), buffer.Data(), got);
+  }
+  std::vector<uint8_t> bytes;
+  while (want > 0) {
+    const size_t part = static_cast<size_t>(std::min(want, kStep)), before = bytes.size();
+    bytes.resize(before + part);
+    const size_t got = source.Read(bytes.data() + before, part);
+    want -= got;
+    if (got < part) {
+      bytes.resize(before + got);
+      break;
+    }
+  }
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), bytes.size());
+}
+
+Napi::Value Peek(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  size_t size = static_cast<size_t>(std::min<uint64_t>(U64(info[1]), kMaxNeed));
+  const uint8_t* at = source.Need(size);
+  if (!at) {
+    size = source.have();
+    at = size > 0 ? source.Need(size) : nullptr;
+  }
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), at, at ? size : 0);
+}
+
+Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).Skip(U64(info[1]))); }
+
+Napi::Value Seek(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  if (!source.seekable()) throw SysError(ESPIPE, "lseek");
+  source.Seek(U64(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value SetLimit(const Napi::CallbackInfo& info) {
+  const int64_t end = info[1].As<Napi::Number>().Int64Value();
+  Handle<Source>(info[0]).Limit(end < 0 ? UINT64_MAX : static_cast<uint64_t>(end));
+  return info.Env().Undefined();
+}
+
+namespace {
+
+bool PrintableName(const uint8_t* name, size_t size) {
+  for (size_t i = 0; i < size; ++i)
+    if (name[i] < 0x20 || name[i] > 0x7e) return false;
+  return true;
+}
+
+// Whether a record may begin here: `left` bytes are known. What the bytes cannot deny is taken.
+bool MayBeRecord(const uint8_t* at, size_t left) {
+  if (left == 0) return true;  // the end of the stream
+  switch (at[0]) {
+    case 0x00:  // EOF: nothing, or a VM description, behind it
+      return left == 1 || at[1] == 0x06;
+    case 0x01:
+    case 0x04: {
+      if (left < 6) return true;
+      const size_t length = at[5];
+      return length > 0 && PrintableName(at + 6, std::min(length, left - 6));
+    }
+    case 0x02:
+    case 0x03:
+      return left < 3 || (at[1] == 0 && at[2] == 0);
+    case 0x06:
+      return left < 6 || at[5] == '{';
+    case 0x08:
+      return left < 3 || (at[1] == 0 && at[2] > 0 && at[2] < 32);
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Napi::Value FindFooter(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  const auto id = info[1].As<Napi::Number>().Uint32Value();
+  const uint64_t most = U64(info[2]), from = source.position();
+  const uint8_t footer[5] = {0x7e, static_cast<uint8_t>(id >> 24), static_cast<uint8_t>(id >> 16),
+                             static_cast<uint8_t>(id >> 8), static_cast<uint8_t>(id)};
+  constexpr size_t kAhead = 5 + 6 + 255;
+  while (source.position() - from < most) {
+    const uint8_t* at = source.Need(kAhead);
+    size_t ready = at ? source.Ready() : source.have();
+    const bool last = at == nullptr;
+    if (last) {
+      if (ready < 5) break;
+      at = source.Need(ready);
+    }
+    const size_t tries = last ? ready - 4 : ready - kAhead + 1;
+    size_t i = 0;
+    while (i < tries) {
+      const void* next = memchr(at + i, 0x7e, tries - i);
+      if (!next) {
+        i = tries;
+        break;
+      }
+      i = static_cast<size_t>(static_cast<const uint8_t*>(next) - at);
+      if (memcmp(at + i, footer, 5) == 0 && MayBeRecord(at + i + 5, ready - i - 5)) {
+        source.Consume(i);
+        return Num(info.Env(), source.position() - from);
+      }
+      ++i;
+    }
+    source.Consume(i);
+    if (last) break;
+  }
+  return Napi::Number::New(info.Env(), -1);
+}
+
+Napi::Value NewRam(const Napi::CallbackInfo& info) {
+  const auto given = info[0].As<Napi::Object>();
+  Ram::Options options;
+  options.page_size = given.Get("pageSize").As<Napi::Number>().Uint32Value();
+  if (options.page_size < 1024 || options.page_size > (64 << 10) || (options.page_size & (options.page_size - 1)))
+    throw SysError(EINVAL, "page size");
+  options.check = given.Get("check").ToBoolean();
+  options.hash = given.Get("hash").ToBoolean();
+  const Napi::Value seed = given.Get("seed");
+  if (seed.IsBigInt()) {
+    bool lossless;
+    options.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
+  }
+  return Napi::External<Ram>::New(info.Env(), new Ram(options), [](Napi::Env, Ram* held) { delete held; });
+}
+
+Napi::Value AddBlock(const Napi::CallbackInfo& info) {
+  // Names come from the file as Latin-1 text, so that every byte survives the way.
+  const std::u16string wide = info[1].As<Napi::String>();
+  std::string name(wide.begin(), wide.end());
+  bool lossless;
+  return Num(info.Env(), Handle<Ram>(info[0]).Add(std::move(name), info[2].As<Napi::BigInt>().Uint64Value(&lossless)));
+}
+
+Napi::Value StepRam(const Napi::CallbackInfo& info) {
+  Ram& ram = Handle<Ram>(info[0]);
+  Source& source = Handle<Source>(info[1]);
+  const Ram::Stop stop = ram.Step(source, U64(info[2]));
+  static constexpr const char* kNames[] = {"eos", "budget", "memSize", "bad", "end"};
+  Napi::Object result = Napi::Object::New(info.Env());
+  PutEnd(result, source);
+  result.Set("stop", kNames[static_cast<int>(stop)]);
+  result.Set("value", Napi::BigInt::New(info.Env(), ram.value()));
+  result.Set("record", Num(info.Env(), ram.record()));
+  result.Set("page", Napi::BigInt::New(info.Env(), ram.page()));
+  result.Set("block", ram.current());
+  return result;
+}
+
+Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(
+      info.Env(), Handle<Ram>(info[0]).ReadBitmap(Handle<Source>(info[1]), U64(info[2]), info[3].ToBoolean()));
+}
+
+Napi::Value MappedPages(const Napi::CallbackInfo& info) {
+  Ram& ram = Handle<Ram>(info[0]);
+  const uint64_t next = ram.MappedPages(Handle<Source>(info[1]), U64(info[2]), U64(info[3]), U64(info[4]), U64(info[5]),
+                                        info[6].As<Napi::Number>());
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("next", Num(info.Env(), next));
+  result.Set("ended", ram.ended());
+  result.Set("record", Num(info.Env(), ram.record()));
+  return result;
+}
+
+Napi::Value ExtractTo(const Napi::CallbackInfo& info) {
+  auto sink = std::make_unique<Sink>(info[1].As<Napi::Number>());
+  const auto flat = info[2].As<Napi::BigInt64Array>();
+  for (size_t i = 0; i + 4 <= flat.ElementLength(); i += 4) {
+    const int64_t* at = flat.Data() + i;
+    sink->Place(static_cast<size_t>(at[0]),
+                Placement{static_cast<uint64_t>(at[1]), static_cast<uint64_t>(at[2]), static_cast<uint64_t>(at[3])});
+  }
+  Handle<Ram>(info[0]).Extract(std::move(sink));
+  return info.Env().Undefined();
+}
+
+Napi::Value BlockStates(const Napi::CallbackInfo& info) {
+  Ram& ram = Handle<Ram>(info[0]);
+  Napi::Env env = info.Env();
+  Napi::Array states = Napi::Array::New(env);
+  uint32_t i = 0;
+  for (const Block& block : ram.blocks()) {
+    Napi::Object state = Napi::Object::New(env);
+    state.Set("zero", Num(env, block.zero));
+    state.Set("normal", Num(env, block.normal));
+    state.Set("xbzrle", Num(env, block.xbzrle));
+    state.Set("compressed", Num(env, block.compressed));
+    state.Set("resent", Num(env, block.resent));
+    state.Set("bytes", Num(env, block.bytes));
+    state.Set("undecodable", Num(env, block.undecodable));
+    state.Set("seen", Num(env, block.seen.count()));
+    state.Set("content", Num(env, block.content.count()));
+    state.Set("tracked", block.seen.full() && block.content.full());
+    states.Set(i++, state);
+  }
+  return states;
+}
+
+Napi::Value PageRuns(const Napi::CallbackInfo& info) {
+  Ram& ram = Handle<Ram>(info[0]);
+  const Block& block = ram.blocks().at(U64(info[1]));
+  const std::string kind = info[2].As<Napi::String>();
+  uint64_t page = U64(info[3]);
+  const uint64_t most = U64(info[4]);
+  // Behind the last page that any record gave, nothing needs looking at: it is one run.
+  const uint64_t pages = (block.length - 1) / ram.options().page_size + 1;
+  const uint64_t noted = std::min(pages, std::max(block.seen.end(), block.content.end()));
+  const auto has = [&block, &kind](uint64_t i) {
+    if (kind == "content") return block.content.Get(i);
+    return kind == "missing" ? !block.seen.Get(i) : block.seen.Get(i);
+  };
+  Napi::Array runs = Napi::Array::New(info.Env());
+  uint32_t count = 0;
+  while (block.length > 0 && page < pages && count < most) {
+    if (page >= noted && kind != "missing") break;
+    if (!has(page)) {
+      ++page;
+      continue;
+    }
+    const uint64_t first = page;
+    while (page < pages && has(page)) page = page >= noted ? pages : page + 1;
+    Napi::Array run = Napi::Array::New(info.Env(), 2);
+    run.Set(0u, Num(info.Env(), first));
+    run.Set(1u, Num(info.Env(), page));
+    runs.Set(count++, run);
+  }
+  return runs;
+}
+
+Napi::Value PageHashes(const Napi::CallbackInfo& info) {
+  const Block& block = Handle<Ram>(info[0]).blocks().at(U64(info[1]));
+  auto hashes = Napi::BigUint64Array::New(info.Env(), block.hashes.size());
+  memcpy(hashes.Data(), block.hashes.data(), block.hashes.size() * sizeof(uint64_t));
+  return hashes;
+}
+
+Napi::Value RamIssues(const Napi::CallbackInfo& info) {
+  Ram& ram = Handle<Ram>(info[0]);
+  Napi::Env env = info.Env();
+  Napi::Array issues = Napi::Array::New(env);
+  uint32_t i = 0;
+  for (const Issue& issue : ram.TakeIssues()) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("fault", Napi::Number::New(env, static_cast<int>(issue.fault)));
+    object.Set("offset", Num(env, issue.offset));
+    object.Set("block", issue.block);
+    object.Set("page", Napi::BigInt::New(env, issue.page));
+    object.Set("value", Napi::BigInt::New(env, issue.value));
+    issues.Set(i++, object);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("issues", issues);
+  result.Set("lost", Num(env, ram.lost()));
+  return result;
+}
+
+}  // namespace vioctl::migration

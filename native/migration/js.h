@@ -1,0 +1,28 @@
+// Exports of native/migration. Sources and RAM walks are opaque handles, first argument of their functions.
+#pragma once
+#include <napi.h>
+
+namespace vioctl::migration {
+
+// openSource({fd, kind: "file" | "pipe" | "extents", start, extents?: BigInt64Array, gzip?}): Source. The descriptor
+// stays the caller's and must stay open.
+Napi::Value OpenSource(const Napi::CallbackInfo& info);
+Napi::Value SourceState(const Napi::CallbackInfo& info);  // sourceState(source): {position, end, errno, size, seekable}
+Napi::Value Read(const Napi::CallbackInfo& info);         // read(source, size): Buffer, short at an end
+Napi::Value Peek(const Napi::CallbackInfo& info);         // peek(source, size <= 128K): Buffer, short at an end
+Napi::Value Skip(const Napi::CallbackInfo& info);         // skip(source, size): bytes skipped
+Napi::Value Seek(const Napi::CallbackInfo& info);         // seek(source, position)
+Napi::Value SetLimit(const Napi::CallbackInfo& info);     // setLimit(source, end); -1 is none
+Napi::Value FindFooter(const Napi::CallbackInfo& info);   // findFooter(source, id, most): bytes to it, -1 if none
+Napi::Value NewRam(const Napi::CallbackInfo& info);       // newRam({pageSize, check, hash}): Ram
+Napi::Value AddBlock(const Napi::CallbackInfo& info);     // addBlock(ram, name, length): index
+Napi::Value StepRam(const Napi::CallbackInfo& info);      // stepRam(ram, source, budget): {stop, ...}
+Napi::Value ReadBitmap(const Napi::CallbackInfo& info);   // readBitmap(ram, source, block, bigEndian): boolean
+Napi::Value MappedPages(const Napi::CallbackInfo& info);  // mappedPages(ram, source, block, at, from, budget, fd)
+Napi::Value ExtractTo(const Napi::CallbackInfo& info);    // extractTo(ram, fd, BigInt64Array of block, from, to, out)
+Napi::Value BlockStates(const Napi::CallbackInfo& info);  // blockStates(ram): counters of each block
+Napi::Value PageRuns(const Napi::CallbackInfo& info);     // pageRuns(ram, block, kind, from, most): pairs [first, end)
+Napi::Value PageHashes(const Napi::CallbackInfo& info);   // pageHashes(ram, block): BigUint64Array, 0 for zeros
+Napi::Value RamIssues(const Napi::CallbackInfo& info);    // ramIssues(ram): {issues, lost}
+
+}  // namespace vioctl::migration

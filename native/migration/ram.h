@@ -1,0 +1,141 @@
+// The `ram` section of a migration stream (version 4): the loop over page records, and the pages of mapped-ram.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "migration/pagemap.h"
+#include "migration/sink.h"
+#include "migration/source.h"
+#include "migration/zlib.h"
+
+namespace vioctl::migration {
+
+// Flags in the low bits of a record's first word.
+enum : uint64_t {
+  kFull = 0x01,
+  kZero = 0x02,
+  kMemSize = 0x04,
+  kPage = 0x08,
+  kEos = 0x10,
+  kContinue = 0x20,
+  kXbzrle = 0x40,
+  kHook = 0x80,
+  kCompress = 0x100,
+  kMultifdFlush = 0x200,
+};
+
+// What was wrong with a record. The order is that of `ramFaults` in src/native/migration.ts.
+enum class Fault : uint8_t {
+  kFlags,         // a combination that no QEMU writes; value: the word
+  kNoBlock,       // CONTINUE before any name
+  kUnknownBlock,  // a name that MEM_SIZE did not list
+  kOutside,       // page address at or behind the block's end; value: the address
+  kFill,          // ZERO record with a fill byte other than 0; value: the byte
+  kXbzrleHeader,  // encoding byte is not 1 or the length is above the page size; value: encoding << 16 | length
+  kXbzrle,        // runs do not fit the page; value: length
+  kXbzrleBase,    // no earlier content to apply the delta to
+  kZlibLength,    // length above what a page can need; value: length
+  kZlib,          // does not inflate to one page; value: bytes made
+};
+
+struct Issue {
+  Fault fault;
+  uint64_t offset;  // of the record in the stream
+  int block;        // -1: none
+  uint64_t page;    // address in the block
+  uint64_t value;
+};
+
+struct Block {
+  std::string name;
+  uint64_t length = 0;
+  uint64_t zero = 0, normal = 0, xbzrle = 0, compressed = 0;  // records
+  uint64_t resent = 0;                                        // records of a page that an earlier record had
+  uint64_t bytes = 0;                                         // of the stream, headers included
+  uint64_t undecodable = 0;                                   // pages whose content could not be made
+  PageMap seen;                                               // a record gave the page
+  PageMap content;                                            // its last record had content other than zeros
+  std::vector<uint64_t> hashes;                               // of each page's last content, with hashing on
+};
+
+class Ram {
+ public:
+  struct Options {
+    uint32_t page_size = 4096;
+    bool check = false;  // inflate compressed pages even if nobody wants them
+    bool hash = false;   // keep a hash of every page
+    uint64_t seed = 0;   // of the hash
+  };
+  enum class Stop : uint8_t {
+    kEos,      // the section's part is over
+    kBudget,   // more to come
+    kMemSize,  // a MEM_SIZE record: the block list follows, value() is its total
+    kBad,      // a record that cannot be skipped: the last issue
+    kEnd,      // the source ended: its end() says why
+  };
+
+  explicit Ram(const Options& options) : options_(options), buffer_(new uint8_t[options.page_size]) {}
+
+  // Adds a block; returns its index.
+  size_t Add(std::string name, uint64_t length);
+  std::vector<Block>& blocks() { return blocks_; }
+  const Options& options() const { return options_; }
+  // Pages go there from now on.
+  void Extract(std::unique_ptr<Sink> sink) { sink_ = std::move(sink); }
+  Sink* sink() { return sink_.get(); }
+
+  // Walks records until one of Stop, or until about `budget` bytes are done.
+  Stop Step(Source& source, uint64_t budget);
+  uint64_t value() const { return value_; }
+  // Where the record begins that was not completed (kEnd, kBad), and the page that it was about.
+  uint64_t record() const { return record_; }
+  uint64_t page() const { return page_; }
+  int current() const { return current_; }
+
+  // Reads the bitmap of a mapped-ram block (at the source's position) into seen and content. False at an end.
+  bool ReadBitmap(Source& source, size_t block, bool big_endian);
+  // Extracts and hashes the pages of a mapped-ram block from page `from` on, the block's first page being at `at` in
+  // the stream; stops after about `budget` bytes. Returns the next page to do (beyond all pages: done); ended() if the
+  // source did.
+  uint64_t MappedPages(Source& source, size_t block, uint64_t at, uint64_t from, uint64_t budget, int copy_fd);
+  bool ended() const { return ended_; }
+
+  // Bounded list of issues since the last call; lost() counts those that found no room.
+  std::vector<Issue> TakeIssues();
+  uint64_t lost() const { return lost_; }
+
+ private:
+  bool Record(Source& source, Stop* stop);
+  bool Name(Source& source, bool* known);
+  void Note(Fault fault, uint64_t value);
+  void Seen(Block& block, uint64_t addr);
+  void ZeroPage(Block& block, uint64_t addr);
+  void NormalPage(Block& block, uint64_t addr, const uint8_t* bytes);
+  bool XbzrlePage(Source& source, Stop* stop);
+  bool CompressedPage(Source& source, Stop* stop);
+  bool Reads() const { return sink_ != nullptr || options_.hash; }
+  void SetHash(Block& block, uint64_t addr, uint64_t hash);
+
+  Options options_;
+  std::vector<Block> blocks_;
+  PageBudget budget_;
+  std::unique_ptr<Sink> sink_;
+  std::unique_ptr<uint8_t[]> buffer_;
+  Inflater inflater_;
+  int current_ = -1;  // block of the last name: it lasts across sections
+  bool named_ = false;
+  uint64_t value_ = 0, record_ = 0, page_ = 0;
+  bool ended_ = false;
+  std::vector<Issue> issues_;
+  uint64_t lost_ = 0;
+};
+
+// 64-bit hash of a page, keyed: for comparisons within one run, not for storing.
+uint64_t HashPage(const uint8_t* bytes, size_t size, uint64_t seed);
+// True if all bytes are zero.
+bool AllZero(const uint8_t* bytes, size_t size);
+
+}  // namespace vioctl::migration

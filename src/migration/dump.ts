@@ -1,0 +1,158 @@
+import { VioError } from '../common/errors.js';
+import { printable } from '../common/escape.js';
+import { formatSize, hex64 } from '../common/units.js';
+import { type Issue, Issues, issueText } from './issues.js';
+import type { Configuration, RamBlock, SectionEvent, Value, WalkEvent } from './model.js';
+import type { Walker } from './walk.js';
+
+/** What a walk over a whole stream found, as one document. */
+export interface Dump {
+  complete: boolean;
+  container?: unknown;
+  version?: number;
+  configuration?: Configuration;
+  records: Exclude<WalkEvent, { type: 'issue' | 'progress' | 'header' | 'configuration' }>[];
+  ram?: { pageSize: number; total: bigint; blocks: RamBlock[] };
+  description?: { offset: bigint; size: number; complete: boolean; devices: number };
+  trailing?: number;
+  issues: Issue[];
+  moreIssues?: number;
+}
+
+/** Shell-like pattern of section names: `*`, `?`, `[abc]`. */
+export function globs(patterns: readonly string[]): (name: string) => boolean {
+  const all = patterns.map((p) => {
+    const source = p
+      .replace(/[.+^${}()|\\]/g, '\\$&')
+      .replace(/\*/g, '.*')
+      .replace(/\?/g, '.');
+    return new RegExp(`^${source}$`, 's');
+  });
+  return (name) => all.length === 0 || all.some((r) => r.test(name));
+}
+
+/** Whether an event belongs into the output for the wanted sections. */
+export function shows(event: WalkEvent, wanted: (name: string) => boolean, filtered: boolean): boolean {
+  if (event.type === 'progress') return false;
+  if (event.type === 'section') return wanted(event.name);
+  return event.type === 'issue' || !filtered;
+}
+
+/** Runs a walk to its end and keeps what `wanted` names. `tick` gets the position from time to time. */
+export function collect(walker: Walker, wanted: (name: string) => boolean, filtered: boolean, tick: (position: number) => void): Dump {
+  const issues = new Issues();
+  const dump: Dump = { complete: false, records: [], issues: issues.list };
+  for (const event of walker.walk()) {
+    if (event.type === 'progress') tick(event.position);
+    else if (event.type === 'issue') issues.add(event.issue);
+    else if (event.type === 'header') dump.version = event.version;
+    else if (event.type === 'configuration') {
+      const { type: _t, offset: _o, size: _s, ...configuration } = event;
+      dump.configuration = configuration;
+    } else if (event.type === 'trailing') dump.trailing = event.size;
+    else if (shows(event, wanted, filtered)) dump.records.push(event);
+  }
+  dump.records.sort((a, b) => (a.offset < b.offset ? -1 : a.offset > b.offset ? 1 : 0));
+  finish(dump, walker);
+  dump.complete = walker.sawEof && issues.errors === 0;
+  if (issues.dropped > 0) dump.moreIssues = issues.dropped;
+  return dump;
+}
+
+/** RAM and description of a walk that has ended. */
+function finish(dump: Dump, walker: Walker): void {
+  const { ram, description } = walker;
+  if (ram?.total !== undefined) dump.ram = { pageSize: ram.options.pageSize, total: ram.total, blocks: ram.update() };
+  if (description) {
+    const { offset, length, complete, devices } = description;
+    dump.description = { offset: BigInt(offset), size: length, complete, devices: devices.length };
+  }
+}
+
+/** The error that a damaged input ends with, after what could be shown was shown. */
+export function damaged(file: string, issues: readonly Issue[]): VioError {
+  const errors = issues.filter((i) => i.severity === 'error');
+  const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
+  return new VioError(`${printable(file)}: damaged: ${errors[0] ? issueText(errors[0]) : 'incomplete'}${more}`, {
+    code: 'DAMAGED',
+    exit: 5,
+    details: { issues: errors.slice(0, 20) },
+  });
+}
+
+const sectionText = (s: SectionEvent): string => {
+  const detail = Object.entries(s.detail ?? {})
+    .filter(([, v]) => v !== 0)
+    .map(([k, v]) => `${k} ${short(v)}`)
+    .join(', ');
+  const instance = s.instance === 0 ? '' : ` #${s.instance}`;
+  return `${s.record.padEnd(5)} ${printable(s.name)}${instance} (id ${s.id}, version ${s.version}) ${formatSize(s.size)}${detail ? `: ${detail}` : ''}`;
+};
+
+/** A value on one line. */
+function short(value: Value): string {
+  if (value instanceof Uint8Array) {
+    const hex = Buffer.from(value.subarray(0, 32)).toString('hex');
+    return `${hex}${value.length > 32 ? `… (${value.length} bytes)` : ''}`;
+  }
+  if (typeof value === 'bigint') return hex64(value);
+  if (typeof value === 'string') return printable(value);
+  if (Array.isArray(value)) return `[${value.map(short).join(' ')}]`;
+  if (value !== null && typeof value === 'object')
+    return `{${Object.entries(value)
+      .map(([k, v]) => `${printable(k)}: ${short(v)}`)
+      .join(', ')}}`;
+  return value === null ? 'none' : String(value);
+}
+
+/** Fields as a tree of lines. */
+export function fieldLines(fields: { [name: string]: Value }, indent: string): string[] {
+  return Object.entries(fields).flatMap(([name, value]) => {
+    const nested = value !== null && typeof value === 'object' && !(value instanceof Uint8Array);
+    const line = nested ? short(value) : '';
+    if (!nested) return [`${indent}${printable(name)} = ${short(value)}`];
+    if (line.length + indent.length + name.length < 100) return [`${indent}${printable(name)} = ${line}`];
+    const inner = Array.isArray(value) ? Object.fromEntries(value.map((v, i) => [`[${i}]`, v])) : (value as { [name: string]: Value });
+    return [`${indent}${printable(name)}:`, ...fieldLines(inner, `${indent}  `)];
+  });
+}
+
+/** One event as text lines. */
+export function eventLines(event: WalkEvent): string[] {
+  if (event.type === 'issue' || event.type === 'progress') return [];
+  const at = `0x${event.offset.toString(16).padStart(8, '0')}  `;
+  switch (event.type) {
+    case 'header':
+      return [`${at}header version ${event.version}`];
+    case 'configuration': {
+      const more = [
+        event.pageBits !== undefined ? `page bits ${event.pageBits}` : '',
+        event.capabilities ? `capabilities ${event.capabilities.join(' ')}` : '',
+        event.uuid ? `uuid ${event.uuid}` : '',
+      ].filter(Boolean);
+      return [`${at}configuration ${[event.machine, ...more].map(printable).join(', ')}`];
+    }
+    case 'section':
+      return [`${at}${sectionText(event)}`, ...(event.fields ? fieldLines(event.fields, '              ') : [])];
+    case 'command':
+      return [`${at}command ${event.name}${event.data ? ` ${short(event.data)}` : ''}`];
+    case 'eof':
+      return [`${at}eof`];
+    case 'vmdescription':
+      return [`${at}vmdescription ${formatSize(event.size)}${event.complete ? '' : ' (cut off)'}`];
+    case 'trailing':
+      return [`${at}${event.size} bytes behind the end`];
+  }
+}
+
+/** RAM blocks with their counters. */
+export function blockLines(blocks: readonly RamBlock[], pageSize: number): string[] {
+  return blocks.map((b) => {
+    const { zero, normal, xbzrle, compressed, resent } = b.state;
+    const counts = Object.entries({ zero, normal, xbzrle, compressed, resent })
+      .filter(([, n]) => n > 0)
+      .map(([k, n]) => `${k} ${n}`);
+    const pages = Number(b.length) / pageSize;
+    return `  block ${printable(b.name)} ${formatSize(b.length)}, ${pages} pages: ${b.shared ? 'shared, not in the file' : counts.join(', ')}`;
+  });
+}

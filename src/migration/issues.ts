@@ -1,0 +1,47 @@
+import { printable } from '../common/escape.js';
+import { limits } from './format.js';
+
+export type Severity = 'error' | 'warning' | 'note';
+
+/** Something about the input that a reader must know: where, in which record, what was expected and what was there. */
+export interface Issue {
+  severity: Severity;
+  /** stable name for scripts */
+  code: string;
+  /** absolute, in the stream */
+  offset: bigint;
+  /** the record: `ram/pc.ram`, `0000:00:02.0/virtio-net (9)` */
+  path: string;
+  message: string;
+  expected?: string;
+  found?: string;
+  /** what was done about it */
+  recovered?: string;
+}
+
+/** `0x1a2b: ram/pc.ram: message (expected X, found Y); recovered`. */
+export function issueText(issue: Issue): string {
+  const facts = [issue.expected && `expected ${issue.expected}`, issue.found && `found ${issue.found}`].filter(Boolean).join(', ');
+  const where = `0x${issue.offset.toString(16)}${issue.path ? `: ${printable(issue.path)}` : ''}`;
+  return `${where}: ${printable(issue.message)}${facts ? ` (${printable(facts)})` : ''}${issue.recovered ? `; ${issue.recovered}` : ''}`;
+}
+
+/** Collects issues: the first ones whole, the rest counted. */
+export class Issues {
+  readonly list: Issue[] = [];
+  errors = 0;
+  warnings = 0;
+  #dropped = 0;
+
+  add(issue: Issue): void {
+    if (issue.severity === 'error') this.errors += 1;
+    if (issue.severity === 'warning') this.warnings += 1;
+    if (this.list.length < limits.issues) this.list.push(issue);
+    else this.#dropped += 1;
+  }
+
+  /** Issues counted only. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+}

@@ -1,0 +1,147 @@
+import { VioError } from '../common/errors.js';
+import { native } from '../native/index.js';
+import type { MigrationNative, NativeSource } from '../native/migration.js';
+
+/** Why fewer bytes came than were asked for. */
+export interface Ended {
+  kind: 'eof' | 'io' | 'limit';
+  /** absolute position of the first byte that was not there */
+  at: number;
+  need: number;
+  have: number;
+  /** errno name of an I/O error */
+  errno?: string;
+}
+
+/** Bytes, or the reason why there are not enough; never a value made from fewer bytes. */
+export type Taken = { ok: true; bytes: Buffer } | { ok: false; bytes: Buffer; end: Ended };
+
+/** Thrown by the reading methods that return values; the walker turns it into an issue. */
+export class StreamEnd extends Error {
+  readonly end: Ended;
+  readonly what: string;
+  constructor(end: Ended, what: string) {
+    super(`${what}: ${end.have} of ${end.need} bytes`);
+    this.end = end;
+    this.what = what;
+  }
+}
+
+/** `stream ends`, `EIO`, `enclosing record ends`: for messages. */
+export function endText(end: Ended): string {
+  if (end.kind === 'io') return `read error ${end.errno ?? 'EIO'}`;
+  return end.kind === 'limit' ? 'the enclosing record ends' : 'the file ends';
+}
+
+/** Big-endian reading of a source with absolute positions and a stack of limits. */
+export class StreamReader {
+  readonly #native: MigrationNative;
+  #source: NativeSource;
+  readonly #limits: number[] = [];
+  seekable: boolean;
+  /** descriptor of a plain file whose positions are file offsets; -1 otherwise */
+  fileFd: number;
+
+  constructor(source: NativeSource, fileFd = -1) {
+    this.#native = native().migration;
+    this.#source = source;
+    this.seekable = this.#native.sourceState(source).seekable;
+    this.fileFd = fileFd;
+  }
+
+  /** The native handle, for RAM walks. */
+  get source(): NativeSource {
+    return this.#source;
+  }
+
+  /** Goes on with another source that has the same positions (a spooled pipe). */
+  replace(source: NativeSource): void {
+    this.#source = source;
+    this.seekable = this.#native.sourceState(source).seekable;
+    this.fileFd = -1;
+  }
+
+  /** Absolute position of the next byte. */
+  get position(): number {
+    return this.#native.sourceState(this.#source).position;
+  }
+
+  /** Where the source ends; 0 where that is not known. */
+  get size(): number {
+    return this.#native.sourceState(this.#source).size;
+  }
+
+  /** Takes n bytes, or says why there are fewer. */
+  take(n: number): Taken {
+    const bytes = this.#native.read(this.#source, n);
+    if (bytes.length === n) return { ok: true, bytes };
+    const state = this.#native.sourceState(this.#source);
+    const kind = state.end === 'none' ? 'eof' : state.end;
+    const end: Ended = { kind, at: state.position, need: n, have: bytes.length, ...(kind === 'io' && { errno: state.errno }) };
+    return { ok: false, bytes, end };
+  }
+
+  /** Up to n bytes (at most 128 KiB) without taking them. */
+  peek(n: number): Buffer {
+    return this.#native.peek(this.#source, n);
+  }
+
+  /** @throws StreamEnd */
+  bytes(n: number, what: string): Buffer {
+    const taken = this.take(n);
+    if (!taken.ok) throw new StreamEnd(taken.end, what);
+    return taken.bytes;
+  }
+
+  u8(what: string): number {
+    return this.bytes(1, what)[0]!;
+  }
+  be16(what: string): number {
+    return this.bytes(2, what).readUInt16BE();
+  }
+  be32(what: string): number {
+    return this.bytes(4, what).readUInt32BE();
+  }
+  be64(what: string): bigint {
+    return this.bytes(8, what).readBigUInt64BE();
+  }
+  /** u8 length and so many bytes as Latin-1 text, so that no byte is lost. */
+  string8(what: string): string {
+    return this.bytes(this.u8(what), what).toString('latin1');
+  }
+
+  /** Moves on by any number of bytes. @throws StreamEnd */
+  skip(n: number | bigint, what: string): void {
+    const size = Number(n);
+    const done = this.#native.skip(this.#source, Math.min(size, Number.MAX_SAFE_INTEGER));
+    if (done >= size) return;
+    const state = this.#native.sourceState(this.#source);
+    const kind = state.end === 'none' ? 'eof' : state.end;
+    throw new StreamEnd({ kind, at: state.position, need: size, have: done, ...(kind === 'io' && { errno: state.errno }) }, what);
+  }
+
+  /** Goes to an absolute position. @throws VioError where the source cannot */
+  seek(position: number): void {
+    if (!this.seekable) throw new VioError('seek: the input is a pipe', { code: 'ESPIPE' });
+    this.#native.seek(this.#source, position);
+  }
+
+  /** Bytes to the next footer of section `id` that a record can follow; the position is at the footer. undefined if there is none. */
+  findFooter(id: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
+    const passed = this.#native.findFooter(this.#source, id, most);
+    return passed < 0 ? undefined : passed;
+  }
+
+  /** Runs `inner` with no byte at or behind `end` readable; limits nest and only ever get narrower. */
+  *within<T>(end: number, inner: () => Generator<T, void>): Generator<T, void> {
+    const limit = Math.min(end, this.#limits.at(-1) ?? end);
+    this.#limits.push(limit);
+    this.#native.setLimit(this.#source, limit);
+    try {
+      yield* inner();
+    } finally {
+      this.#limits.pop();
+      this.#native.setLimit(this.#source, this.#limits.at(-1) ?? -1);
+    }
+  }
+}

@@ -1,0 +1,170 @@
+import { limits } from './format.js';
+import type { StreamReader } from './reader.js';
+
+/** A field of the VM description (JSON behind the EOF record). */
+export interface FieldDesc {
+  name: string;
+  type: string;
+  size: number;
+  array_len?: number;
+  index?: number;
+  struct?: StateDesc;
+  /** elements of `tmp` and the like are described in place */
+  vmsd_name?: string;
+  version?: number;
+  fields?: FieldDesc[];
+  subsections?: StateDesc[];
+}
+export interface StateDesc {
+  vmsd_name: string;
+  version: number;
+  fields: FieldDesc[];
+  subsections?: StateDesc[];
+}
+export interface DeviceDesc extends StateDesc {
+  name: string;
+  instance_id: number;
+}
+
+/** Checks the parts of a field description that sizes depend on. Unknown keys are fine. */
+function goodFields(fields: unknown, depth = 0): fields is FieldDesc[] {
+  return (
+    Array.isArray(fields) &&
+    depth < 32 &&
+    fields.every(
+      (f: FieldDesc) =>
+        typeof f?.name === 'string' &&
+        typeof f.type === 'string' &&
+        Number.isSafeInteger(f.size) &&
+        f.size >= 0 &&
+        (f.array_len === undefined || (Number.isSafeInteger(f.array_len) && f.array_len >= 0)) &&
+        (f.struct === undefined || goodState(f.struct, depth + 1)) &&
+        (f.fields === undefined || goodFields(f.fields, depth + 1)),
+    )
+  );
+}
+function goodState(state: StateDesc, depth: number): boolean {
+  return (
+    (state.fields === undefined || goodFields(state.fields, depth)) &&
+    (state.subsections === undefined ||
+      (Array.isArray(state.subsections) && state.subsections.every((s) => typeof s?.vmsd_name === 'string' && goodState(s, depth + 1))))
+  );
+}
+
+/** Bytes that a state takes in the stream: its fields, then its subsections with their headers. */
+export function stateSize(state: Pick<StateDesc, 'fields' | 'subsections'>): number {
+  let size = 0;
+  for (const field of state.fields ?? []) size += field.size * (field.array_len ?? 1);
+  for (const sub of state.subsections ?? []) size += 1 + 1 + Buffer.byteLength(sub.vmsd_name, 'latin1') + 4 + stateSize(sub);
+  return size;
+}
+
+/** The VM description of a stream: what each device's bytes mean. */
+export class Description {
+  readonly pageSize: number | undefined;
+  /** true if the JSON was whole */
+  readonly complete: boolean;
+  /** position of the record's type byte */
+  readonly offset: number;
+  /** bytes of the JSON, as the record says */
+  readonly length: number;
+  readonly text: string;
+  readonly devices: DeviceDesc[];
+  readonly #byName = new Map<string, DeviceDesc>();
+
+  constructor(offset: number, length: number, text: string, json: unknown, complete: boolean) {
+    const root = json as { page_size?: unknown; devices?: unknown };
+    this.offset = offset;
+    this.length = length;
+    this.text = text;
+    this.complete = complete;
+    this.pageSize = typeof root.page_size === 'number' ? root.page_size : undefined;
+    const devices = Array.isArray(root.devices) ? (root.devices as DeviceDesc[]) : [];
+    this.devices = devices.filter((d) => typeof d?.name === 'string' && Number.isInteger(d.instance_id) && goodState(d, 0));
+    for (const device of this.devices) this.#byName.set(`${device.instance_id} ${device.name}`, device);
+  }
+
+  /** The device of a section. */
+  device(name: string, instance: number): DeviceDesc | undefined {
+    return this.#byName.get(`${instance} ${name}`);
+  }
+}
+
+/**
+ * Parses JSON that was cut off: takes what is whole of the top-level `devices` array.
+ * @returns undefined when not even one device is whole
+ */
+export function parseCutJson(text: string): unknown {
+  // Each device ends with `}`; the last whole one is found by cutting back and closing the array and the object.
+  for (let end = text.lastIndexOf('}'), tries = 0; end > 0 && tries < 4096; end = text.lastIndexOf('}', end - 1), tries++) {
+    try {
+      return JSON.parse(`${text.slice(0, end + 1)}]}`);
+    } catch {
+      // not the end of a device: further back
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The description in `text`, which may be cut off.
+ * @param length what the record says
+ * @returns undefined when this is none
+ */
+export function parseDescription(offset: number, length: number, text: string): Description | undefined {
+  if (!/^\{"(page_size|configuration|devices)"/.test(text)) return undefined;
+  let json: unknown;
+  let complete = Buffer.byteLength(text) === length;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    complete = false;
+    json = parseCutJson(text);
+  }
+  if (typeof json !== 'object' || json === null) return undefined;
+  return new Description(offset, length, text, json, complete);
+}
+
+const WINDOW = 1 << 20;
+/** How much is searched from the start of the devices, and from the end of the input. */
+const SEARCH = 256 << 20;
+
+/** Positions of what may be a VMDESCRIPTION record: 06, be32 length, `{"`. */
+function* candidates(reader: StreamReader, from: number, to: number): Generator<number> {
+  for (let at = from; at < to; at += WINDOW) {
+    reader.seek(at);
+    const bytes = reader.take(Math.min(WINDOW + 6, to - at)).bytes;
+    for (let i = bytes.indexOf('{"', 5); i >= 0 && i < WINDOW + 5; i = bytes.indexOf('{"', i + 1)) {
+      if (bytes[i - 5] === 0x06) yield at + i - 5;
+    }
+  }
+}
+
+/**
+ * Finds the VM description of a seekable stream whose devices begin at `from`: the last record that parses, since
+ * nothing that a guest wrote into its devices can come behind it. A description that was cut off is used as far as it goes.
+ */
+export function locateDescription(reader: StreamReader, from: number): Description | undefined {
+  const end = reader.size;
+  const back = reader.position;
+  const places = [...candidates(reader, from, Math.min(end, from + SEARCH))];
+  if (end > from + SEARCH) places.push(...candidates(reader, Math.max(from + SEARCH, end - limits.description), end));
+  let found: Description | undefined;
+  for (const place of places.reverse()) {
+    reader.seek(place);
+    const head = reader.take(5);
+    if (!head.ok) continue;
+    const length = head.bytes.readUInt32BE(1);
+    const there = Math.min(length, end - place - 5);
+    if (there > limits.description) continue;
+    const description = parseDescription(place, length, reader.take(there).bytes.toString('utf8'));
+    if (!description) continue;
+    if (description.complete) {
+      found = description;
+      break;
+    }
+    found ??= description;
+  }
+  reader.seek(back);
+  return found;
+}

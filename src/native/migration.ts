@@ -1,0 +1,150 @@
+/** A stream's source: mapped file, pipe, pieces of a file, gzip over any of these. Opaque. */
+export interface NativeSource {
+  readonly __source: never;
+}
+/** A walk over `ram` sections. Opaque. */
+export interface NativeRam {
+  readonly __ram: never;
+}
+
+/** Why the last read of a source came short. */
+export type NativeEnd = 'none' | 'eof' | 'io' | 'limit';
+
+export interface SourceState {
+  position: number;
+  end: NativeEnd;
+  /** errno name of an `io` end */
+  errno: string;
+  /** where the source ends; 0 where that is not known */
+  size: number;
+  seekable: boolean;
+}
+
+export interface RamStep {
+  /** `eos`: part over; `memSize`: a block list follows; `bad`: a record that cannot be passed; `end`: the source ended */
+  stop: 'eos' | 'budget' | 'memSize' | 'bad' | 'end';
+  position: number;
+  end: NativeEnd;
+  errno: string;
+  /** memSize: total bytes; end: bytes of a page that were there */
+  value: bigint;
+  /** where the last record begins */
+  record: number;
+  page: bigint;
+  /** index of the block that the last record named, -1 for none */
+  block: number;
+}
+
+/** What a walk counted in one block: records, except where said otherwise. */
+export interface BlockState {
+  zero: number;
+  normal: number;
+  xbzrle: number;
+  compressed: number;
+  /** records of a page that an earlier record had given */
+  resent: number;
+  /** bytes of the stream */
+  bytes: number;
+  /** pages whose content could not be made */
+  undecodable: number;
+  /** pages that a record gave */
+  seen: number;
+  /** pages that are not zeros in the end */
+  content: number;
+  /** false when the file is too large to note every page: `seen` and `content` are then lower bounds */
+  tracked: boolean;
+}
+
+export interface RamIssue {
+  /** index into ramFaults */
+  fault: number;
+  offset: number;
+  block: number;
+  page: bigint;
+  value: bigint;
+}
+
+/** Names of the faults, in the order of `Fault` in native/migration/ram.h. */
+export const ramFaults = [
+  'flags',
+  'no-block',
+  'unknown-block',
+  'outside',
+  'fill',
+  'xbzrle-header',
+  'xbzrle',
+  'xbzrle-base',
+  'zlib-length',
+  'zlib',
+] as const;
+export type RamFault = (typeof ramFaults)[number];
+
+/** native/migration: byte sources and the loop over RAM records. */
+export interface MigrationNative {
+  /** The descriptor stays the caller's and must stay open. `extents`: triples of position, length, file offset (-1 zeros, -2 unreadable). */
+  openSource(options: {
+    fd: number;
+    kind: 'file' | 'pipe' | 'extents';
+    start: number;
+    extents?: BigInt64Array;
+    gzip?: boolean;
+  }): NativeSource;
+  sourceState(source: NativeSource): SourceState;
+  /** Up to `size` bytes; fewer at an end. */
+  read(source: NativeSource, size: number): Buffer;
+  /** The next bytes (at most 128 KiB) without taking them. */
+  peek(source: NativeSource, size: number): Buffer;
+  /** Bytes that were there to skip. */
+  skip(source: NativeSource, size: number): number;
+  seek(source: NativeSource, position: number): void;
+  /** No byte at or behind `end` is given out; -1 takes the limit away. */
+  setLimit(source: NativeSource, end: number): void;
+  /** Moves to the next footer of section `id` with a plausible record behind it; bytes passed, or -1 if there is none within `most`. */
+  findFooter(source: NativeSource, id: number, most: number): number;
+  newRam(options: { pageSize: number; check?: boolean; hash?: boolean; seed?: bigint }): NativeRam;
+  /** The name as Latin-1 text. */
+  addBlock(ram: NativeRam, name: string, length: bigint): number;
+  stepRam(ram: NativeRam, source: NativeSource, budget: number): RamStep;
+  readBitmap(ram: NativeRam, source: NativeSource, block: number, bigEndian: boolean): boolean;
+  /** Hashes and extracts pages of a mapped-ram block from page `from` on; `fd` of the file itself lets the kernel copy. */
+  mappedPages(
+    ram: NativeRam,
+    source: NativeSource,
+    block: number,
+    at: number,
+    from: number,
+    budget: number,
+    fd: number,
+  ): { next: number; ended: boolean; record: number };
+  /** Sends pages to a file from now on: quadruples of block, from, to (bytes of the block), offset in the file. */
+  extractTo(ram: NativeRam, fd: number, placements: BigInt64Array): void;
+  blockStates(ram: NativeRam): BlockState[];
+  /** Runs [first, end) of pages, at most `most` of them, from page `from` on. */
+  pageRuns(ram: NativeRam, block: number, kind: 'seen' | 'missing' | 'content', from: number, most: number): [number, number][];
+  /** Hash of each page's last content: 0 zeros, even not known. */
+  pageHashes(ram: NativeRam, block: number): BigUint64Array;
+  /** Issues since the last call, at most 64, and how many found no room so far. */
+  ramIssues(ram: NativeRam): { issues: RamIssue[]; lost: number };
+}
+
+/** Names of the exports, for the test that compares this interface with the addon. */
+export const migrationExports = [
+  'openSource',
+  'sourceState',
+  'read',
+  'peek',
+  'skip',
+  'seek',
+  'setLimit',
+  'findFooter',
+  'newRam',
+  'addBlock',
+  'stepRam',
+  'readBitmap',
+  'mappedPages',
+  'extractTo',
+  'blockStates',
+  'pageRuns',
+  'pageHashes',
+  'ramIssues',
+] as const satisfies (keyof MigrationNative)[];

@@ -1,0 +1,124 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+
+/** Pieces of migration streams, written by the format's description: for tests that need a file with one thing wrong. */
+export const PAGE = 4096;
+
+export const u8 = (...v: number[]): Buffer => Buffer.from(v);
+export const be16 = (v: number): Buffer => {
+  const b = Buffer.alloc(2);
+  b.writeUInt16BE(v);
+  return b;
+};
+export const be32 = (v: number): Buffer => {
+  const b = Buffer.alloc(4);
+  b.writeUInt32BE(v >>> 0);
+  return b;
+};
+export const be64 = (v: bigint | number): Buffer => {
+  const b = Buffer.alloc(8);
+  b.writeBigUInt64BE(BigInt.asUintN(64, BigInt(v)));
+  return b;
+};
+export const str8 = (s: string): Buffer => Buffer.concat([u8(s.length), Buffer.from(s, 'latin1')]);
+const cat = (...parts: (Buffer | string | undefined)[]): Buffer =>
+  Buffer.concat(parts.map((p) => (p === undefined ? Buffer.alloc(0) : typeof p === 'string' ? Buffer.from(p, 'latin1') : p)));
+
+export const header = (version = 3): Buffer => cat('QEVM', be32(version));
+export const subsection = (name: string, version: number, body: Buffer): Buffer => cat(u8(5), str8(name), be32(version), body);
+export const configuration = (machine = 'pc-i440fx-10.0', ...subs: Buffer[]): Buffer => cat(u8(7), be32(machine.length), machine, ...subs);
+export const capabilities = (...names: string[]): Buffer =>
+  subsection('configuration/capabilities', 1, cat(be32(names.length), ...names.map(str8)));
+export const footer = (id: number): Buffer => cat(u8(0x7e), be32(id));
+export const section = (type: 1 | 4, id: number, name: string, version: number, body: Buffer, instance = 0): Buffer =>
+  cat(u8(type), be32(id), str8(name), be32(instance), be32(version), body);
+export const start = (id: number, name: string, version: number, body: Buffer): Buffer =>
+  cat(section(1, id, name, version, body), footer(id));
+export const full = (id: number, name: string, version: number, body: Buffer, instance = 0): Buffer =>
+  cat(section(4, id, name, version, body, instance), footer(id));
+export const part = (id: number, body: Buffer): Buffer => cat(u8(2), be32(id), body, footer(id));
+export const end = (id: number, body: Buffer): Buffer => cat(u8(3), be32(id), body, footer(id));
+export const command = (id: number, data: Buffer = Buffer.alloc(0)): Buffer => cat(u8(8), be16(id), be16(data.length), data);
+export const eof = u8(0);
+
+export const EOS = be64(0x10);
+/** MEM_SIZE and its list. */
+export const blockList = (...blocks: [name: string, length: number | bigint, more?: Buffer][]): Buffer =>
+  cat(be64(blocks.reduce((n, b) => n + BigInt(b[1]), 0n) | 4n), ...blocks.flatMap(([n, l, more]) => [str8(n), be64(l), more]));
+/** A page record; without a name it continues the last block. */
+export const page = (addr: number | bigint, content: Buffer, name?: string): Buffer =>
+  cat(be64(BigInt(addr) | (name === undefined ? 0x28n : 0x08n)), name === undefined ? undefined : str8(name), content);
+export const zero = (addr: number | bigint, name?: string, fill = 0): Buffer =>
+  cat(be64(BigInt(addr) | (name === undefined ? 0x22n : 0x02n)), name === undefined ? undefined : str8(name), u8(fill));
+export const xbzrle = (addr: number, delta: Buffer, length = delta.length, encoding = 1): Buffer =>
+  cat(be64(addr | 0x60), u8(encoding), be16(length), delta);
+export const compressed = (addr: number, data: Buffer, length = data.length): Buffer => cat(be64(addr | 0x120), be32(length), data);
+/** A page whose words tell its number. */
+export function pattern(n: number): Buffer {
+  const b = Buffer.alloc(PAGE);
+  for (let i = 0; i < PAGE; i += 8) b.writeBigUInt64LE(BigInt(n) * 0x100000001n + BigInt(i), i);
+  return b;
+}
+
+export interface TestField {
+  name: string;
+  type: string;
+  size: number;
+  [key: string]: unknown;
+}
+export const device = (name: string, fields: TestField[], more: object = {}): object => ({
+  name,
+  instance_id: 0,
+  vmsd_name: name,
+  version: 1,
+  fields,
+  ...more,
+});
+export const vmdesc = (devices: object[], pad = 0): Buffer => {
+  const json = JSON.stringify({ page_size: PAGE, devices, ...(pad > 0 && { pad: 'x'.repeat(pad) }) });
+  return cat(u8(6), be32(json.length), json);
+};
+
+/** The two devices of `sample()`. */
+export const devices = [
+  device('timer', [{ name: 'ticks', type: 'int64', size: 8 }]),
+  device('cpu', [
+    { name: 'regs', type: 'uint64', size: 8, array_len: 4 },
+    { name: 'halted', type: 'bool', size: 1 },
+  ]),
+];
+export const timerBody = be64(12345);
+export const cpuBody = cat(be64(1), be64(2), be64(3), be64(0xfffffffffffffff0n), u8(1));
+
+/** A whole small stream: 64 KiB of pc.ram with every fourth page a pattern, two devices, a description. */
+export function sample(change: Partial<Record<'header' | 'configuration' | 'ram' | 'devices' | 'tail', Buffer>> = {}): Buffer {
+  return cat(
+    change.header ?? header(),
+    change.configuration ?? configuration(),
+    change.ram ?? ramSections(),
+    change.devices ?? cat(full(0, 'timer', 1, timerBody), full(3, 'cpu', 1, cpuBody)),
+    change.tail ?? cat(eof, vmdesc(devices)),
+  );
+}
+export function ramSections(records?: Buffer, list: Buffer = blockList(['pc.ram', 16 * PAGE])): Buffer {
+  const pages =
+    records ??
+    cat(
+      ...Array.from({ length: 16 }, (_, i) => (i % 4 === 0 ? page(i * PAGE, pattern(i), i === 0 ? 'pc.ram' : undefined) : zero(i * PAGE))),
+    );
+  return cat(start(2, 'ram', 4, cat(list, EOS)), part(2, cat(pages, EOS)), end(2, EOS));
+}
+/** What `sample()` has in its RAM. */
+export const sampleRam = (): Buffer => cat(...Array.from({ length: 16 }, (_, i) => (i % 4 === 0 ? pattern(i) : Buffer.alloc(PAGE))));
+
+/** Runs `use` with a folder that is removed after. */
+export async function inFolder<T>(use: (dir: string) => T | Promise<T>): Promise<T> {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-mig-'));
+  try {
+    return await use(dir);
+  } finally {
+    fs.rmSync(dir, { recursive: true, force: true });
+  }
+}
+export { cat };
