@@ -16,6 +16,7 @@ _vioctl() {
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
+      'migration dump') words='--offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done
@@ -29,7 +30,7 @@ _vioctl() {
     'uring') words='' ;;
     'nvmf') words='discover identify read write ping' ;;
     'vhost-user') words='list probe trace' ;;
-    'migration') words='' ;;
+    'migration') words='dump' ;;
 
   esac
   if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
