@@ -84,7 +84,8 @@ void Connection::Command(Request& request, const uint8_t* data, uint32_t length,
 void Connection::FabricsOrAdmin(Request& request, const uint8_t* data, uint32_t length, bool badDigest) {
   const Sqe& sqe = request.sqe;
   if ((sqe.flags & 3) != 0) return Respond(request, kInvalidField);  // nothing here is fused
-  if (DirectionOf(sqe) & kToController) {
+  // A command of this direction need not have data: most of Set Features has none.
+  if ((DirectionOf(sqe) & kToController) && (length != 0 || sqe.sgl.length != 0)) {
     if ((sqe.flags >> 6) != 1) return Respond(request, kInvalidField);
     if (sqe.sgl.id == kSglInCapsule) {
       if (sqe.sgl.address != 0) return Respond(request, kSglOffset);

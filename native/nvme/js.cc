@@ -107,8 +107,28 @@ Napi::Value StoreRefresh(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value StoreFlush(const Napi::CallbackInfo& info) {
-  if (const int err = Unwrap<Store>(info[0])->Flush()) throw SysError(err, "fdatasync");
-  return info.Env().Undefined();
+  class Flush final : public Napi::AsyncWorker {
+   public:
+    Flush(Napi::Env env, std::shared_ptr<Store> store)
+        : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), store_(std::move(store)) {}
+    Napi::Value promise() const { return deferred_.Promise(); }
+    void Execute() override { err_ = store_->Flush(); }
+    void OnOK() override {
+      if (err_ == 0)
+        deferred_.Resolve(Env().Undefined());
+      else
+        deferred_.Reject(ToJs(Env(), SysError(err_, "fdatasync")).Value());
+    }
+
+   private:
+    Napi::Promise::Deferred deferred_;
+    std::shared_ptr<Store> store_;
+    int err_ = 0;
+  };
+  auto* worker = new Flush(info.Env(), Unwrap<Store>(info[0]));
+  const Napi::Value promise = worker->promise();
+  worker->Queue();
+  return promise;
 }
 
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {

@@ -51,7 +51,8 @@ export interface NvmeNative {
   storeSize(store: Store): number;
   /** Looks at the file's size again. */
   storeRefresh(store: Store): number;
-  storeFlush(store: Store): void;
+  /** Everything written before reaches stable storage; waits off the event loop. */
+  storeFlush(store: Store): Promise<void>;
   /** @param shift log2 of the block size */
   namespaceNew(store: Store, shift: number, readonly: boolean): NativeNamespace;
   namespaceResize(ns: NativeNamespace, blocks: number): void;

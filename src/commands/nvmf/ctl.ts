@@ -1,0 +1,44 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { type ControlAction, runControl } from '../../nvme/target/ctl.js';
+
+export default class NvmfCtl extends Command {
+  static override readonly description =
+    'Changes a target that runs with --control SOCK. Hosts that are connected are told: new, removed and resized namespaces and ' +
+    'changed ANA states appear there without a rescan.\n' +
+    'list: subsystems, namespaces, controllers. add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a ' +
+    'subsystem. remove NSID: a namespace; remove without a number and with --nqn, the subsystem. resize NSID: look at the size of ' +
+    'the file again. ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss, change. kick: end associations of ' +
+    '--host NQN or --cntlid N. stats: counters of every controller.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
+    ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],
+    ['truncate -s 20G disk.img; vioctl nvmf ctl nvmf.sock resize 1', 'a larger namespace'],
+    ['vioctl nvmf ctl nvmf.sock ana 1 inaccessible', 'hosts with several paths use another one'],
+  ];
+  static override readonly args = {
+    socket: Args.string({ required: true, description: 'control socket of nvmf serve --control' }),
+    action: Args.string({
+      required: true,
+      options: ['list', 'add', 'remove', 'resize', 'ana', 'kick', 'stats'],
+      description: 'what to do',
+    }),
+    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, or GROUP STATE' }),
+  };
+  static override readonly flags = {
+    nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
+    host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
+    cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
+    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: only these hosts may use the subsystem' }),
+    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: 512 or 4096' }),
+    'read-only': Flags.boolean({ summary: 'add: read-only' }),
+    timeout: Flags.duration({ default: 10_000, summary: 'give up after this time (10s)' }),
+  };
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(NvmfCtl);
+    const { document, view } = await runControl(args.socket, args.action as ControlAction, args.operand ?? [], flags);
+    await this.out.document(document, view);
+    return undefined;
+  }
+}

@@ -1,0 +1,83 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { notify } from '../../cli/systemd.js';
+import { printable } from '../../common/escape.js';
+import { usage } from '../../common/errors.js';
+import { formatSize } from '../../common/units.js';
+import { native } from '../../native/index.js';
+import { defaultNqn, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
+import { report, type ServeReport, serve } from '../../nvme/target/serve.js';
+
+/** The ready line: where, what. */
+const readyLine = ({ listen, subsystems }: ServeReport): string => {
+  const at = listen.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)).join(', ');
+  const what = subsystems.map(({ nqn, namespaces }) => {
+    const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
+    return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
+  });
+  return `serving ${what.join('; ')} on ${at}`;
+};
+
+export default class NvmfServe extends Command {
+  static override readonly description =
+    'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
+    'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
+    'too.\n' +
+    'A source can have options behind it: FILE,ro (read-only), FILE,bs=4096 (block size), FILE,nsid=7, FILE,group=2 (ANA group).\n' +
+    'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
+    'and SIGINT end all connections, flush, and exit with 0.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl nvmf serve disk.img', 'one file on 127.0.0.1 port 4420'],
+    ['vioctl nvmf serve /dev/vg0/data ram:1G,bs=4096 --listen 0.0.0.0 --allow-host $(cat /etc/nvme/hostnqn)', 'two namespaces for one host'],
+    ["vioctl nvmf serve disk.img --listen :0 --json | jq '.listen[0].port'", 'a free port'],
+    ['vioctl nvmf serve --config /etc/vioctl/nvmf.json', 'what the systemd unit does'],
+  ];
+  static override readonly args = {
+    source: Args.string({ multiple: true, description: 'file, block device, or ram:SIZE' }),
+  };
+  static override readonly flags = {
+    listen: Flags.string({ multiple: true, helpValue: 'ADDRESS[:PORT]', summary: 'where to listen (127.0.0.1:4420); port 0 is a free one; repeatable' }),
+    nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
+    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect; repeatable' }),
+    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
+    control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
+    serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
+    model: Flags.string({ helpValue: 'TEXT', summary: 'model of the subsystem' }),
+    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources: 512 (default) or 4096' }),
+    'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
+    threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
+    spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'microseconds to look for more work before sleeping (30)' }),
+  };
+  static override readonly server = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(NvmfServe);
+    if (flags.config === undefined && !args.source) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
+    if (flags.config !== undefined && args.source) throw usage('sources on the command line and --config exclude each other');
+    const defaults = { ...(flags['block-size'] && { blockSize: flags['block-size'] }), ...(flags['read-only'] && { readonly: true }) };
+    const namespaces = (args.source ?? []).map((source) => parseSource(source, defaults));
+    const base: TargetConfig = flags.config ? readConfig(flags.config) : { listen: [], referrals: [], subsystems: [] };
+    if (!flags.config)
+      base.subsystems.push({
+        nqn: flags.nqn ?? defaultNqn(this.sysroot, namespaces.map((ns) => ns.source)),
+        ...(flags.serial !== undefined && { serial: flags.serial }),
+        ...(flags.model !== undefined && { model: flags.model }),
+        ...(flags['allow-host'] && { allowHosts: flags['allow-host'] }),
+        namespaces,
+      });
+    const config: TargetConfig = {
+      ...base,
+      ...(flags.listen && { listen: flags.listen }),
+      ...(flags.control !== undefined && { control: flags.control }),
+      ...(flags.threads !== undefined && { threads: flags.threads }),
+      ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
+    };
+    const running = await serve(native().nvme, config, (message) => this.info(printable(message)));
+    this.life.defer(() => running.stop());
+    await this.out.document(report(running.target), readyLine);
+    notify(this.env, 'READY=1');
+    await this.life.ended();
+    notify(this.env, 'STOPPING=1');
+    return undefined;
+  }
+}

@@ -1,0 +1,179 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { parseSize } from '../../common/units.js';
+import { uuidOf, uuidText } from './identity.js';
+import type { NamespaceOptions } from './subsystem.js';
+
+/** Everything that `nvmf serve` is told: by its command line or by a file. */
+export interface TargetConfig {
+  /** `ADDRESS:PORT`, `[ADDRESS]:PORT`, `:PORT` */
+  listen: string[];
+  subsystems: SubsystemConfig[];
+  referrals: { address: string; port: number; nqn?: string }[];
+  /** Path of the control socket. */
+  control?: string;
+  threads?: number;
+  spinMicroseconds?: number;
+  maxConnections?: number;
+  headerDigest?: boolean;
+  dataDigest?: boolean;
+}
+
+export interface SubsystemConfig {
+  nqn: string;
+  serial?: string;
+  model?: string;
+  /** Host NQNs; every host when left out. */
+  allowHosts?: string[];
+  namespaces: NamespaceOptions[];
+}
+
+/** Well-known port of NVMe over TCP. */
+export const defaultPort = 4420;
+
+/**
+ * One address to listen on or to connect to.
+ * @throws usage error
+ */
+export function parseAddress(text: string, port = defaultPort): { address: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text);
+  const address = match && (match[1] ?? (match[2] || '127.0.0.1'));
+  const number = Number(match?.[3] ?? port);
+  if (!address || number > 65535 || (match[2] && !/^\d{1,3}(\.\d{1,3}){3}$/.test(match[2])))
+    throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420 or :4420; port 0 takes a free one');
+  return { address, port: number };
+}
+
+/**
+ * What to serve, as the command line has it: `FILE`, `ram:SIZE`, each with `,ro`, `,bs=4096`, `,nsid=N`, `,group=N` behind it.
+ * @param defaults of the whole command line
+ * @throws usage error
+ */
+export function parseSource(text: string, defaults: { blockSize?: number; readonly?: boolean } = {}): NamespaceOptions {
+  const options: NamespaceOptions = { source: text, ...defaults };
+  // options are taken from the end, so that a comma in a file's name stays in it
+  for (;;) {
+    const match = /^(.+),(ro|bs=(\d+)|nsid=(\d+)|group=(\d+))$/.exec(options.source);
+    if (!match) break;
+    options.source = match[1]!;
+    if (match[2] === 'ro') options.readonly = true;
+    if (match[3]) options.blockSize = Number(match[3]);
+    if (match[4]) options.nsid = Number(match[4]);
+    if (match[5]) options.group = Number(match[5]);
+  }
+  const ram = /^ram:(.*)$/.exec(options.source);
+  options.source = ram ? `ram:${parseSize(ram[1]!)}` : path.resolve(options.source);
+  return options;
+}
+
+/** The NQN of a target that was given none: the same for the same machine and sources. */
+export function defaultNqn(sysroot: Sysroot, sources: readonly string[]): string {
+  const machine = sysroot.attr('/etc/machine-id') ?? sysroot.attr('/proc/sys/kernel/hostname') ?? '';
+  return `nqn.2014-08.org.nvmexpress:uuid:${uuidText(uuidOf([machine, ...sources].join('\0')))}`;
+}
+
+type Check = (value: unknown, at: string) => unknown;
+const bad = (at: string, what: string): VioError => new VioError(`${at}: ${what}`, { code: 'CONFIG', exit: Exit.usage });
+const text: Check = (v, at) => {
+  if (typeof v !== 'string' || v === '') throw bad(at, 'must be a text');
+  return v;
+};
+const flag: Check = (v, at) => {
+  if (typeof v !== 'boolean') throw bad(at, 'must be true or false');
+  return v;
+};
+const number =
+  (min: number, max: number): Check =>
+  (v, at) => {
+    if (!Number.isInteger(v) || (v as number) < min || (v as number) > max) throw bad(at, `must be a number from ${min} to ${max}`);
+    return v;
+  };
+const hex =
+  (size: number): Check =>
+  (v, at) => {
+    const digits = typeof v === 'string' ? v.replaceAll('-', '') : '';
+    if (digits.length !== size * 2 || !/^[0-9a-f]+$/i.test(digits)) throw bad(at, `must be ${size * 2} hexadecimal digits`);
+    return Buffer.from(digits, 'hex');
+  };
+const list =
+  (check: Check): Check =>
+  (v, at) => {
+    if (!Array.isArray(v)) throw bad(at, 'must be a list');
+    return v.map((item, i) => check(item, `${at}[${i}]`));
+  };
+const object =
+  (keys: Record<string, Check>, required: string[]): Check =>
+  (v, at) => {
+    if (typeof v !== 'object' || v === null || Array.isArray(v)) throw bad(at, 'must be an object');
+    for (const key of required) if (!(key in v)) throw bad(at, `"${key}" is missing`);
+    return Object.fromEntries(
+      Object.entries(v).map(([key, value]) => {
+        const check = keys[key];
+        if (!check) throw bad(`${at}.${key}`, `is not known; known are ${Object.keys(keys).join(', ')}`);
+        return [key, check(value, `${at}.${key}`)];
+      }),
+    );
+  };
+
+const namespaceCheck = object(
+  {
+    source: text,
+    nsid: number(1, 1024),
+    blockSize: number(512, 4096),
+    readOnly: flag,
+    group: number(1, 32),
+    nguid: hex(16),
+    eui64: hex(8),
+    uuid: hex(16),
+  },
+  ['source'],
+);
+const configCheck = object(
+  {
+    listen: list(text),
+    control: text,
+    threads: number(1, 64),
+    spinMicroseconds: number(0, 1_000_000),
+    maxConnections: number(1, 65535),
+    headerDigest: flag,
+    dataDigest: flag,
+    referrals: list(object({ address: text, port: number(1, 65535), nqn: text }, ['address', 'port'])),
+    subsystems: list(
+      object({ nqn: text, serial: text, model: text, allowHosts: list(text), namespaces: list(namespaceCheck) }, ['nqn', 'namespaces']),
+    ),
+  },
+  ['subsystems'],
+);
+
+/** Reads a configuration. Relative sources are relative to `folder`. @throws VioError naming the wrong key */
+export function parseConfig(json: string, name: string, folder: string): TargetConfig {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(json);
+  } catch (err) {
+    throw bad(name, (err as Error).message);
+  }
+  const config = configCheck(raw, name) as Partial<TargetConfig> & { subsystems: { namespaces: Record<string, unknown>[] }[] };
+  for (const subsystem of config.subsystems) {
+    subsystem.namespaces = subsystem.namespaces.map(({ source, readOnly, nguid, eui64, uuid, ...rest }) => ({
+      ...rest,
+      source: /^ram:/.test(source as string) ? parseSource(source as string).source : path.resolve(folder, source as string),
+      ...(readOnly !== undefined && { readonly: readOnly }),
+      ids: { ...(nguid !== undefined && { nguid }), ...(eui64 !== undefined && { eui64 }), ...(uuid !== undefined && { uuid }) },
+    }));
+  }
+  return { listen: [], referrals: [], ...(config as unknown as Pick<TargetConfig, 'subsystems'>) };
+}
+
+/** Reads a configuration file. @throws VioError */
+export function readConfig(file: string): TargetConfig {
+  let json: string;
+  try {
+    json = fs.readFileSync(file, 'utf8');
+  } catch (err) {
+    throw wrap(`read ${file}`, err, { exit: Exit.usage });
+  }
+  return parseConfig(json, file, path.dirname(path.resolve(file)));
+}

@@ -1,0 +1,315 @@
+import type { NativeController, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import {
+  AdminOpcode,
+  AsyncEvent,
+  abortCmd,
+  cap,
+  capValue,
+  cc,
+  cstsValue,
+  discoveryNqn,
+  Fctype,
+  Lid,
+  Oaes,
+  propertyCmd,
+  psdtSgl,
+  Sgl,
+  Status,
+  sqe,
+} from '../wire/index.js';
+import { Features } from './features.js';
+import { errorEntries, identify, maxEventRequests, maxQueueSize, version } from './identify.js';
+import { type ErrorRecord, getLog } from './logs.js';
+import { invalidField, Refusal, statusCode } from './refusal.js';
+import type { Subsystem } from './subsystem.js';
+
+/** What a controller needs of the target around it. */
+export interface Surroundings {
+  readonly native: NvmeNative;
+  /** Answers a command that waited. */
+  complete(connection: number, tag: number, status: number, result: number): void;
+  /** Ends a connection. */
+  close(connection: number): void;
+  /** Everything written to the subsystem's namespaces reaches stable storage. */
+  flush(subsystem: Subsystem): Promise<void>;
+  /** The discovery log for a host that is connected through `connection`. */
+  discoveryLog(hostnqn: string, connection: number): Buffer;
+}
+
+/** An answer to a command; undefined where it comes later. */
+export type Answer = { result?: number | bigint; data?: Buffer } | undefined;
+
+/** Seconds until a controller is ready at most, in units of 500 ms. */
+const readyTimeout = 30;
+const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
+
+/** One association of a host with a subsystem, or with the discovery service: registers, admin commands, events. */
+export class Controller {
+  readonly cntlid: number;
+  /** Undefined for a discovery controller. */
+  readonly subsystem: Subsystem | undefined;
+  readonly hostnqn: string;
+  readonly hostid: Buffer;
+  /** Connection of the admin queue. */
+  readonly admin: number;
+  readonly handle: NativeController;
+  /** I/O queues: identifier to connection. */
+  readonly queues = new Map<number, number>();
+  readonly features = new Features();
+  readonly errors: ErrorRecord[] = [];
+  /** Namespaces that changed since the host last asked. */
+  readonly changed = new Set<number>();
+  errorCount = 0n;
+  mediaErrors = 0n;
+  /** Keep-alive time-out in milliseconds; 0 is none. */
+  keepAlive: number;
+  readonly #around: Surroundings;
+  #cc = 0;
+  #csts = { rdy: 0, shst: 0 };
+  /** Tags of the Asynchronous Event Requests that wait, and their command identifiers. */
+  #requests: { tag: number; cid: number }[] = [];
+  /** Events to be told: by log page, so that one that is not told yet is told once. */
+  readonly #events = new Map<number, number>();
+  /** Log pages of told events that the host has not read yet: no more events about them. */
+  readonly #masked = new Set<number>();
+
+  constructor(
+    around: Surroundings,
+    options: { cntlid: number; subsystem?: Subsystem; hostnqn: string; hostid: Buffer; admin: number; keepAlive: number },
+  ) {
+    this.#around = around;
+    this.cntlid = options.cntlid;
+    this.subsystem = options.subsystem;
+    this.hostnqn = options.hostnqn;
+    this.hostid = options.hostid;
+    this.admin = options.admin;
+    this.keepAlive = options.keepAlive;
+    this.handle = around.native.controllerNew();
+    this.refreshTable();
+  }
+
+  get subnqn(): string {
+    return this.subsystem?.nqn ?? discoveryNqn;
+  }
+
+  /** CSTS.RDY */
+  get ready(): boolean {
+    return this.#csts.rdy === 1;
+  }
+
+  counters(): QueueCounters {
+    return this.#around.native.controllerStats(this.handle);
+  }
+
+  /** Gives the engine the subsystem's namespaces as they are now. */
+  refreshTable(): void {
+    if (this.subsystem) this.#around.native.controllerNamespaces(this.handle, this.subsystem.table());
+  }
+
+  /** Whether the host has been silent for longer than it promised. Any command on any queue counts (CTRATT.TBKAS). */
+  expired(): boolean {
+    return this.keepAlive > 0 && this.#around.native.controllerIdle(this.handle) > 2 * this.keepAlive;
+  }
+
+  /** A new keep-alive time-out; the unit of KAS, one second, rounds it up. */
+  setKeepAlive(ms: number): void {
+    this.keepAlive = Math.ceil(ms / 1000) * 1000;
+  }
+
+  discoveryLog(): Buffer {
+    return this.#around.discoveryLog(this.hostnqn, this.admin);
+  }
+
+  /**
+   * Checks the descriptor of a host's buffer for data of ours.
+   * @param exact the buffer must not be larger either
+   * @throws Refusal
+   */
+  checkBuffer(command: Buffer, length: number, exact: boolean): void {
+    const { psdt, sglId, sglAddress, sglLength } = sqe.decode(command);
+    if (psdt !== psdtSgl) throw invalidField(1);
+    if (sglId === Sgl.inCapsule) throw invalidField(39);
+    if (sglId !== Sgl.commandBuffer) throw new Refusal(Status.sglTypeInvalid, { location: 39 });
+    if (sglAddress !== 0n) throw new Refusal(Status.sglOffsetInvalid, { location: 24 });
+    if (exact ? sglLength !== length : sglLength < length) throw new Refusal(Status.sglLengthInvalid, { location: 32 });
+  }
+
+  /** A command of the admin queue that is not Connect. @throws Refusal */
+  command(command: Buffer, data: Buffer, tag: number): Answer {
+    const { opcode, fctype, cid } = sqe.decode(command);
+    if (opcode === AdminOpcode.fabrics) {
+      if (fctype === Fctype.propertyGet) return { result: this.#propertyGet(command) };
+      if (fctype === Fctype.propertySet) {
+        this.#propertySet(command);
+        return {};
+      }
+      throw invalidField(4);
+    }
+    const known = Object.values(AdminOpcode) as number[];
+    if (!known.includes(opcode)) throw new Refusal(Status.invalidOpcode, { location: 0 });
+    if (!this.ready) throw new Refusal(Status.sequenceError);
+    switch (opcode) {
+      case AdminOpcode.identify:
+        return { data: identify(this, command) };
+      case AdminOpcode.getLogPage:
+        return { data: getLog(this, command) };
+      case AdminOpcode.setFeatures:
+        return { result: this.features.set(this, command, data) >>> 0 };
+      case AdminOpcode.getFeatures:
+        return this.features.get(this, command);
+      case AdminOpcode.abort:
+        return { result: this.#abort(command) };
+      case AdminOpcode.asyncEventRequest:
+        if (this.#requests.length >= maxEventRequests) throw new Refusal(Status.asyncEventLimit);
+        this.#requests.push({ tag, cid });
+        this.#tell();
+        return undefined;
+      default:
+        return {}; // Keep Alive: that it came is all
+    }
+  }
+
+  /** Abort (5.1): only event requests wait long enough here to be aborted. Dword 0 bit 0 says that nothing was. */
+  #abort(command: Buffer): number {
+    const { sqid, cid } = abortCmd.decode(command);
+    const found = sqid === 0 ? this.#requests.findIndex((request) => request.cid === cid) : -1;
+    if (found < 0) return 1;
+    const [request] = this.#requests.splice(found, 1);
+    this.#around.complete(this.admin, request!.tag, statusCode(Status.abortRequested), 0);
+    return 0;
+  }
+
+  #propertyGet(command: Buffer): bigint {
+    const { attrib, ofst } = propertyCmd.decode(command);
+    const values = new Map<number, [size: number, value: bigint]>([
+      [0x00, [8, controllerCap]],
+      [0x08, [4, BigInt(version)]],
+      [0x14, [4, BigInt(this.#cc)]],
+      [0x1c, [4, BigInt(cstsValue(this.#csts))]],
+      [0x68, [4, BigInt(readyTimeout)]],
+    ]);
+    const found = values.get(ofst);
+    if (!found) throw invalidField(44);
+    if ((attrib & 7) > 1 || found[0] !== ((attrib & 7) === 1 ? 8 : 4)) throw invalidField(40);
+    return found[1];
+  }
+
+  #propertySet(command: Buffer): void {
+    const { attrib, ofst, value } = propertyCmd.decode(command);
+    if (ofst !== 0x14) throw invalidField(44);
+    if ((attrib & 7) !== 0) throw invalidField(40);
+    const raw = Buffer.alloc(8);
+    raw.writeBigUInt64LE(value);
+    const now = cc.decode(raw);
+    const before = this.#decodeCc();
+    const entrySizes = (now.iosqes === 6 && now.iocqes === 4) || (now.iosqes === 0 && now.iocqes === 0);
+    if (now.en) {
+      if (now.css !== 0 || now.mps !== cap.decode(this.#rawCap()).mpsmin || now.ams !== 0 || !entrySizes) throw invalidField(48);
+      if (this.subsystem && now.iosqes === 0) throw invalidField(48);
+    }
+    if (now.shn === 3) throw invalidField(48);
+    this.#cc = raw.readUInt32LE(0);
+    if (now.en && !before.en) {
+      this.#csts = { rdy: 1, shst: 0 };
+      this.#around.native.controllerReady(this.handle, true);
+    } else if (!now.en && before.en) {
+      this.#reset();
+    }
+    if (now.shn !== 0 && before.shn === 0) this.#shutDown();
+  }
+
+  #decodeCc() {
+    const raw = Buffer.alloc(4);
+    raw.writeUInt32LE(this.#cc);
+    return cc.decode(raw);
+  }
+
+  #rawCap(): Buffer {
+    const raw = Buffer.alloc(8);
+    raw.writeBigUInt64LE(controllerCap);
+    return raw;
+  }
+
+  /** CC.EN to 0: the I/O queues are gone, and everything that waited. */
+  #reset(): void {
+    this.#around.native.controllerReady(this.handle, false);
+    this.#csts = { rdy: 0, shst: 0 };
+    this.#dropQueues();
+    for (const { tag } of this.#requests.splice(0)) {
+      this.#around.complete(this.admin, tag, statusCode(Status.abortSqDeletion), 0);
+    }
+    this.#events.clear();
+    this.#masked.clear();
+    this.changed.clear();
+    this.features.events = 0;
+  }
+
+  #dropQueues(): void {
+    for (const connection of this.queues.values()) this.#around.close(connection);
+    this.queues.clear();
+  }
+
+  /** CC.SHN: what was written reaches stable storage before CSTS.SHST says that it is done. */
+  #shutDown(): void {
+    this.#csts.shst = 1;
+    const { subsystem } = this;
+    const done = () => {
+      if (this.#csts.shst === 1) this.#csts.shst = 2;
+    };
+    if (!subsystem) return done();
+    this.#around.flush(subsystem).then(done, done);
+  }
+
+  /** Ends the association: the engine closes what is left of its connections. */
+  end(): void {
+    this.keepAlive = 0;
+    this.#around.native.controllerReady(this.handle, false);
+    this.#dropQueues();
+    this.#around.close(this.admin);
+  }
+
+  /** Keeps a failed command for the error log. */
+  failed(error: Omit<ErrorRecord, 'count'>): void {
+    this.errorCount++;
+    if (((error.status >> 8) & 7) === 2) this.mediaErrors++;
+    this.errors.unshift({ count: this.errorCount, ...error });
+    if (this.errors.length > errorEntries) this.errors.pop();
+  }
+
+  /** A namespace has come, gone or changed its size. */
+  namespaceChanged(nsid: number): void {
+    this.changed.add(nsid);
+    this.#event(Oaes.namespaceAttribute, Lid.changedNamespaces, AsyncEvent.namespaceChanged);
+  }
+
+  anaChanged(): void {
+    this.#event(Oaes.ana, Lid.ana, AsyncEvent.anaChanged);
+  }
+
+  discoveryChanged(): void {
+    this.#event(Oaes.discovery, Lid.discovery, AsyncEvent.discoveryChanged);
+  }
+
+  #event(wanted: number, lid: number, dw0: number): void {
+    if ((this.features.events & wanted) === 0 || this.#masked.has(lid)) return;
+    this.#events.set(lid, dw0);
+    this.#tell();
+  }
+
+  /** Tells as many events as there are requests for them. */
+  #tell(): void {
+    for (const [lid, dw0] of this.#events) {
+      const request = this.#requests.shift();
+      if (!request) return;
+      this.#events.delete(lid);
+      this.#masked.add(lid);
+      this.#around.complete(this.admin, request.tag, 0, dw0);
+    }
+  }
+
+  /** The host has read a log page: events about it may come again. */
+  logRead(lid: number): void {
+    this.#masked.delete(lid);
+    if (lid === Lid.changedNamespaces) this.changed.clear();
+  }
+}

@@ -1,0 +1,59 @@
+import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, Subtype, Treq, Trtype } from '../wire/index.js';
+
+/** An address where hosts can connect. */
+export interface Listener {
+  address: string;
+  port: number;
+  ipv6: boolean;
+}
+
+/** Another discovery service that hosts are told about. */
+export interface Referral {
+  address: string;
+  port: number;
+  nqn?: string;
+}
+
+const explicitPersistentConnections = 2; // EFLAGS: this service tells of changes
+const wildcard = (address: string): boolean => address === '0.0.0.0' || address === '::';
+const isV6 = (address: string): boolean => address.includes(':');
+
+/**
+ * The discovery log (NVMe Base 2.0, 5.16.1.23) as one host sees it.
+ * @param via our address of the connection that asks: it stands for listeners on all addresses
+ */
+export function discoveryLog(options: {
+  generation: bigint;
+  listeners: readonly Listener[];
+  subsystems: readonly string[];
+  referrals: readonly Referral[];
+  via: string;
+}): Buffer {
+  const records: Parameters<typeof discoveryRecord.encode>[0][] = [];
+  const record = (at: { address: string; port: number }, portid: number, subtype: number, subnqn: string, eflags = 0) => {
+    records.push({
+      trtype: Trtype.tcp,
+      adrfam: isV6(at.address) ? Adrfam.ipv6 : Adrfam.ipv4,
+      subtype,
+      treq: subtype === Subtype.referral ? 0 : Treq.sqFlowControlOff,
+      portid,
+      cntlid: dynamicCntlid,
+      asqsz: 32,
+      eflags,
+      trsvcid: String(at.port),
+      subnqn,
+      traddr: at.address,
+    });
+  };
+  for (const [i, listener] of options.listeners.entries()) {
+    if (wildcard(listener.address) && isV6(options.via) !== listener.ipv6) continue;
+    const at = { address: wildcard(listener.address) ? options.via : listener.address, port: listener.port };
+    record(at, i + 1, Subtype.current, discoveryNqn, explicitPersistentConnections);
+    for (const nqn of options.subsystems) record(at, i + 1, Subtype.nvm, nqn);
+  }
+  for (const referral of options.referrals) record(referral, 0, Subtype.referral, referral.nqn ?? discoveryNqn);
+  const out = Buffer.alloc(discoveryHeader.size + records.length * discoveryRecord.size);
+  discoveryHeader.encode({ genctr: options.generation, numrec: BigInt(records.length), recfmt: 0 }, out);
+  for (const [i, one] of records.entries()) discoveryRecord.encode(one, out, discoveryHeader.size + i * discoveryRecord.size);
+  return out;
+}

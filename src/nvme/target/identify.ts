@@ -1,0 +1,207 @@
+import {
+  Cmic,
+  Cns,
+  ControllerType,
+  Ctratt,
+  encodeControllerList,
+  encodeIdDescriptors,
+  encodeNamespaceList,
+  identifyCmd,
+  identifyController,
+  identifyNamespace,
+  identifySize,
+  independentNamespace,
+  Lpa,
+  NsIdType,
+  nsattrWriteProtected,
+  nvmController,
+  nvmNamespace,
+  Oaes,
+  Oncs,
+  Sgls,
+  Status,
+  sqe,
+} from '../wire/index.js';
+import type { Controller } from './controller.js';
+import { invalidField, Refusal } from './refusal.js';
+import { maxGroups, maxNamespaces, type Namespace } from './subsystem.js';
+
+/** Version of the base specification that we follow: 2.0. */
+export const version = 0x0002_0000;
+/** Data of a transfer, as a power of two of 4 KiB pages: 1 MiB. */
+const mdts = 8;
+/** Bytes in a capsule of an I/O queue, behind the 64 of the command. */
+const inCapsule = 16384;
+/** Entries of a queue. */
+export const maxQueueSize = 1024;
+/** Asynchronous Event Requests that wait at a time. */
+export const maxEventRequests = 4;
+/** Entries of the error log. */
+export const errorEntries = 64;
+export const firmware = '1.0';
+
+/** Fields that both kinds of controllers have. */
+const common = (c: Controller) => ({
+  fr: firmware,
+  mdts,
+  cntlid: c.cntlid,
+  ver: version,
+  acl: 3,
+  aerl: maxEventRequests - 1,
+  elpe: errorEntries - 1,
+  maxcmd: maxQueueSize,
+  sgls: Sgls.supported | Sgls.offset,
+  subnqn: c.subnqn,
+  ioccsz: (64 + inCapsule) / 16,
+  iorcsz: 1,
+  icdoff: 0,
+  msdbd: 1,
+  kas: 10,
+});
+
+/** CNS 01h of an I/O controller. */
+function ioController(c: Controller): Buffer {
+  return identifyController.encode({
+    ...common(c),
+    sn: c.subsystem!.serial,
+    mn: c.subsystem!.model,
+    cmic: Cmic.ports | Cmic.controllers | Cmic.ana,
+    rtd3e: 10_000_000,
+    oaes: Oaes.namespaceAttribute | Oaes.ana,
+    ctratt: Ctratt.hostId128 | Ctratt.tbkas,
+    cntrltype: ControllerType.io,
+    frmw: 0x03, // one slot, read only
+    lpa: Lpa.effects | Lpa.extended,
+    npss: 0,
+    wctemp: 343,
+    cctemp: 353,
+    anatt: 10,
+    anacap: 0x1f | 0x40, // all states reported; ANAGRPID does not change while attached
+    anagrpmax: maxGroups,
+    nanagrpid: maxGroups,
+    sqes: 0x66,
+    cqes: 0x44,
+    nn: maxNamespaces,
+    mnan: maxNamespaces,
+    oncs: Oncs.compare | Oncs.dsm | Oncs.writeZeroes | Oncs.saveSelect | Oncs.verify | Oncs.copy,
+    fuses: 1,
+    vwc: 0x05, // present; Flush wants a namespace
+    awun: 0,
+    awupf: 0,
+    acwu: 0,
+    ocfs: 1, // copy descriptor format 0
+  });
+}
+
+/** CNS 01h of a discovery controller. */
+function discoveryController(c: Controller): Buffer {
+  return identifyController.encode({
+    ...common(c),
+    cmic: 0,
+    oaes: Oaes.discovery,
+    ctratt: Ctratt.hostId128 | Ctratt.tbkas,
+    cntrltype: ControllerType.discovery,
+    lpa: Lpa.extended,
+    ioccsz: 4,
+  });
+}
+
+/** CNS 00h. */
+function namespace(ns: Namespace): Buffer {
+  const blocks = BigInt(ns.size / ns.blockSize);
+  const ds = Math.log2(ns.blockSize);
+  const perMdts = (4096 << mdts) / ns.blockSize;
+  return identifyNamespace.encode({
+    nsze: blocks,
+    ncap: blocks,
+    nuse: blocks,
+    nsfeat: 0x10, // NPWG to NOWS are set
+    nlbaf: 0,
+    flbas: 0,
+    nmic: 1,
+    dlfeat: 0x09, // deallocated blocks read as zeroes; Write Zeroes deallocates when asked to
+    npwg: 4096 / ns.blockSize - 1,
+    npwa: 4096 / ns.blockSize - 1,
+    npdg: 4096 / ns.blockSize - 1,
+    npda: 4096 / ns.blockSize - 1,
+    nows: perMdts - 1,
+    mssrl: Math.min(perMdts, 0xffff),
+    mcl: perMdts,
+    msrc: 127,
+    anagrpid: ns.group,
+    nsattr: ns.readonly ? nsattrWriteProtected : 0,
+    nguid: ns.ids.nguid,
+    eui64: ns.ids.eui64,
+    lbafs: [{ ms: 0, ds, rp: 0 }],
+  });
+}
+
+/**
+ * Answers Identify (NVMe Base 2.0, 5.17). The data buffer must be 4096 bytes.
+ * @throws Refusal
+ */
+export function identify(c: Controller, command: Buffer): Buffer {
+  const { cns, cntid, csi } = identifyCmd.decode(command);
+  const nsid = sqe.get(command, 'nsid');
+  c.checkBuffer(command, identifySize, true);
+  if (!c.subsystem) {
+    if (cns !== Cns.controller) throw invalidField(40);
+    return discoveryController(c);
+  }
+  const { subsystem } = c;
+  /** An active namespace; undefined for a valid number that is not active. */
+  const active = (): Namespace | undefined => {
+    if (nsid === 0 || nsid > maxNamespaces) throw new Refusal(Status.invalidNamespace, { location: 4 });
+    return subsystem.namespaces.get(nsid);
+  };
+  const nvm = (): void => {
+    if (csi !== 0) throw invalidField(47);
+  };
+  const list = (): Buffer => {
+    if (nsid >= 0xffff_fffe) throw new Refusal(Status.invalidNamespace, { location: 4 });
+    return encodeNamespaceList(subsystem.nsids().filter((id) => id > nsid));
+  };
+  switch (cns) {
+    case Cns.namespace: {
+      const ns = active();
+      return ns ? namespace(ns) : Buffer.alloc(identifySize);
+    }
+    case Cns.controller:
+      return ioController(c);
+    case Cns.activeNamespaces:
+      return list();
+    case Cns.namespaceDescriptors: {
+      const ns = active();
+      if (!ns) throw new Refusal(Status.invalidNamespace, { location: 4 });
+      return encodeIdDescriptors([
+        { type: NsIdType.uuid.type, id: ns.ids.uuid },
+        { type: NsIdType.nguid.type, id: ns.ids.nguid },
+        { type: NsIdType.eui64.type, id: ns.ids.eui64 },
+        { type: NsIdType.csi.type, id: Buffer.alloc(1) },
+      ]);
+    }
+    case Cns.csNamespace:
+      nvm();
+      return active() ? nvmNamespace.encode({}) : Buffer.alloc(identifySize);
+    case Cns.csController:
+      nvm();
+      return nvmController.encode({ vsl: mdts, dmrl: 255 });
+    case Cns.csActiveNamespaces:
+      nvm();
+      return list();
+    case Cns.independentNamespace: {
+      const ns = active();
+      if (!ns) return Buffer.alloc(identifySize);
+      return independentNamespace.encode({ nmic: 1, anagrpid: ns.group, nsattr: ns.readonly ? nsattrWriteProtected : 0, nstat: 1 });
+    }
+    case Cns.controllers:
+      return encodeControllerList([...subsystem.controllers.keys()].filter((id) => id >= cntid).sort((a, b) => a - b));
+    case Cns.commandSets: {
+      const sets = Buffer.alloc(identifySize);
+      sets.writeBigUInt64LE(1n, 0);
+      return sets;
+    }
+    default:
+      throw invalidField(40);
+  }
+}

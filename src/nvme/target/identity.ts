@@ -1,0 +1,42 @@
+import { createHash } from 'node:crypto';
+
+/** What tells a namespace apart, the same after every restart and over every path. */
+export interface NamespaceIds {
+  /** 16 bytes */
+  nguid: Buffer;
+  /** 8 bytes */
+  eui64: Buffer;
+  /** 16 bytes */
+  uuid: Buffer;
+}
+
+const digest = (purpose: string, name: string): Buffer => createHash('sha256').update(`vioctl ${purpose}\0${name}`).digest();
+
+/** The bytes of a UUID made from a name: version 8 (RFC 9562, 5.8), 122 bits of SHA-256. */
+export function uuidOf(name: string): Buffer {
+  const uuid = Buffer.from(digest('uuid', name).subarray(0, 16));
+  uuid[6] = (uuid[6]! & 0x0f) | 0x80;
+  uuid[8] = (uuid[8]! & 0x3f) | 0x80;
+  return uuid;
+}
+
+/** `6ba7b810-9dad-…` */
+export const uuidText = (uuid: Uint8Array): string =>
+  Buffer.from(uuid)
+    .toString('hex')
+    .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+
+/**
+ * Identifiers of a namespace from what it is stored in: the full path, or a name of its own for memory.
+ * EUI-64 and NGUID are marked as locally administered: no manufacturer has given them.
+ */
+export function namespaceIds(name: string): NamespaceIds {
+  const eui64 = Buffer.from(digest('eui64', name).subarray(0, 8));
+  eui64[0] = (eui64[0]! & ~1) | 2;
+  const nguid = Buffer.from(digest('nguid', name).subarray(0, 16));
+  nguid[8] = (nguid[8]! & ~1) | 2;
+  return { nguid, eui64, uuid: uuidOf(name) };
+}
+
+/** Serial number of a subsystem: 20 characters from its name. */
+export const serialOf = (name: string): string => digest('serial', name).toString('hex').slice(0, 20);

@@ -1,0 +1,165 @@
+import {
+  AdminOpcode,
+  Effect,
+  effectsLog,
+  encodeAnaLog,
+  encodeNamespaceList,
+  errorEntry,
+  firmwareLog,
+  getLogCmd,
+  Lid,
+  NvmOpcode,
+  Status,
+  smartLog,
+  sqe,
+  Trtype,
+} from '../wire/index.js';
+import type { Controller } from './controller.js';
+import { errorEntries, firmware } from './identify.js';
+import { invalidField, Refusal } from './refusal.js';
+
+/** One failed command, newest first in the log. */
+export interface ErrorRecord {
+  count: bigint;
+  sqid: number;
+  cid: number;
+  /** SCT << 8 | SC, DNR in bit 14 */
+  status: number;
+  location: number | undefined;
+  lba: bigint;
+  nsid: number;
+}
+
+/** Most bytes of one Get Log Page: MDTS. */
+const maxTransfer = 1 << 20;
+
+function errorLog(c: Controller): Buffer {
+  const out = Buffer.alloc(errorEntries * errorEntry.size);
+  for (const [i, e] of c.errors.entries()) {
+    errorEntry.encode(
+      {
+        error_count: e.count,
+        sqid: e.sqid,
+        cmdid: e.cid,
+        status_field: e.status,
+        parm_error_location: e.location ?? 0xffff,
+        lba: e.lba,
+        nsid: e.nsid,
+        trtype: Trtype.tcp,
+      },
+      out,
+      i * errorEntry.size,
+    );
+  }
+  return out;
+}
+
+function smart(c: Controller, nsid: number): Buffer {
+  // per controller only: LPA bit 0 is clear
+  if (nsid !== 0 && nsid !== 0xffff_ffff) throw invalidField(4);
+  const units = (bytes: number): bigint => BigInt(Math.ceil(bytes / 512_000));
+  const { reads, writes, readBytes, writtenBytes } = c.counters();
+  return smartLog.encode({
+    temperature: 298,
+    avail_spare: 100,
+    spare_thresh: 10,
+    data_units_read: units(readBytes),
+    data_units_written: units(writtenBytes),
+    host_read_commands: BigInt(reads),
+    host_write_commands: BigInt(writes),
+    power_cycles: 1n,
+    power_on_hours: BigInt(Math.floor(process.uptime() / 3600)),
+    media_errors: c.mediaErrors,
+    num_err_log_entries: c.errorCount,
+  });
+}
+
+function effects(): Buffer {
+  const acs = new Array<number>(256).fill(0);
+  const iocs = new Array<number>(256).fill(0);
+  for (const opcode of Object.values(AdminOpcode)) acs[opcode] = Effect.supported;
+  const { supported, lbcc } = Effect;
+  for (const opcode of [NvmOpcode.flush, NvmOpcode.read, NvmOpcode.compare, NvmOpcode.verify]) iocs[opcode] = supported;
+  for (const opcode of [NvmOpcode.write, NvmOpcode.writeZeroes, NvmOpcode.datasetManagement, NvmOpcode.copy])
+    iocs[opcode] = supported | lbcc;
+  return effectsLog.encode({ acs, iocs });
+}
+
+function ana(c: Controller, groupsOnly: boolean): Buffer {
+  const { subsystem } = c;
+  const groups = new Map<number, number[]>();
+  for (const nsid of subsystem!.nsids()) {
+    const { group } = subsystem!.namespaces.get(nsid)!;
+    groups.set(group, [...(groups.get(group) ?? []), nsid]);
+  }
+  for (const group of subsystem!.groups.keys()) if (!groups.has(group)) groups.set(group, []);
+  return encodeAnaLog(
+    subsystem!.anaChanges,
+    [...groups.entries()]
+      .sort(([a], [b]) => a - b)
+      .map(([grpid, nsids]) => ({
+        grpid,
+        chgcnt: subsystem!.groupChanges.get(grpid) ?? 0n,
+        state: subsystem!.stateOf(grpid),
+        nsids: groupsOnly ? [] : nsids,
+      })),
+  );
+}
+
+/** LID 00h: which logs there are; bit 0 of each dword. */
+function supportedLogs(lids: Iterable<number>): Buffer {
+  const out = Buffer.alloc(1024);
+  for (const lid of lids) out.writeUInt32LE(1, 4 * lid);
+  return out;
+}
+
+const ioLogs = [Lid.supported, Lid.error, Lid.smart, Lid.firmware, Lid.changedNamespaces, Lid.effects, Lid.ana];
+const discoveryLogs = [Lid.supported, Lid.error, Lid.discovery];
+
+/**
+ * Answers Get Log Page (NVMe Base 2.0, 5.16): NUMD + 1 dwords from LPO on, zeroes behind the end of the log.
+ * @throws Refusal
+ */
+export function getLog(c: Controller, command: Buffer): Buffer {
+  const { lid, lsp, rae, numdl, numdu, lpo, ot } = getLogCmd.decode(command);
+  const lids: number[] = c.subsystem ? ioLogs : discoveryLogs;
+  if (!lids.includes(lid)) throw new Refusal(Status.invalidLogPage, { location: 40 });
+  const length = ((numdu << 16) | numdl) * 4 + 4;
+  // 16 bits shifted by 16 may have become negative: that is more than 2^31 dwords
+  if (length <= 0 || length > maxTransfer) throw invalidField(42);
+  if (ot || (lpo & 3n) !== 0n) throw invalidField(48);
+  c.checkBuffer(command, length, false);
+  let log: Buffer;
+  switch (lid) {
+    case Lid.supported:
+      log = supportedLogs(lids);
+      break;
+    case Lid.error:
+      log = errorLog(c);
+      break;
+    case Lid.smart:
+      log = smart(c, sqe.get(command, 'nsid'));
+      break;
+    case Lid.firmware:
+      log = firmwareLog.encode({ afi: 1, frs1: firmware });
+      break;
+    case Lid.changedNamespaces:
+      log = encodeNamespaceList(c.changed.size > 1024 ? [0xffff_ffff] : [...c.changed].sort((a, b) => a - b));
+      break;
+    case Lid.effects:
+      log = effects();
+      break;
+    case Lid.ana:
+      log = ana(c, (lsp & 1) !== 0);
+      break;
+    default:
+      log = c.discoveryLog();
+  }
+  // a log that grows and shrinks may be shorter now than when the host asked for its length
+  const fixed = lid !== Lid.discovery && lid !== Lid.ana;
+  if (lpo > BigInt(log.length) && (fixed || lpo > 0xffff_ffffn)) throw invalidField(48);
+  const out = Buffer.alloc(length);
+  log.copy(out, 0, Math.min(Number(lpo), log.length));
+  if (!rae) c.logRead(lid);
+  return out;
+}

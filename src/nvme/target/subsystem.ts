@@ -1,0 +1,160 @@
+import { Exit, VioError, wrap } from '../../common/errors.js';
+import type { NativeNamespace, NvmeNative, Store } from '../../native/nvme.js';
+import { AnaState, maxNqn, Status } from '../wire/index.js';
+import type { Controller } from './controller.js';
+import { type NamespaceIds, namespaceIds, serialOf } from './identity.js';
+import { statusCode } from './refusal.js';
+
+/** Largest number of namespaces of a subsystem, and so the largest NSID. */
+export const maxNamespaces = 1024;
+/** ANA groups of a subsystem. */
+export const maxGroups = 32;
+
+/** What to serve as a namespace. */
+export interface NamespaceOptions {
+  /** Full path of a file or block device, or `ram:BYTES`. */
+  source: string;
+  /** 1 to 1024; the first free one unless given. */
+  nsid?: number;
+  /** 512 or 4096. */
+  blockSize?: number;
+  readonly?: boolean;
+  /** ANA group, 1 unless given. */
+  group?: number;
+  ids?: Partial<NamespaceIds>;
+}
+
+/** A namespace of a subsystem and what it is stored in. */
+export interface Namespace {
+  readonly nsid: number;
+  readonly source: string;
+  readonly blockSize: number;
+  readonly readonly: boolean;
+  readonly group: number;
+  readonly ids: NamespaceIds;
+  readonly store: Store;
+  readonly handle: NativeNamespace;
+  /** Size in bytes, whole blocks. */
+  size: number;
+}
+
+/** Gates of ANA states: the status of all I/O commands in that state. */
+const gates = new Map<number, number>([
+  [AnaState.inaccessible, statusCode(Status.anaInaccessible)],
+  [AnaState.persistentLoss, statusCode(Status.anaPersistentLoss)],
+  [AnaState.change, statusCode(Status.anaTransition)],
+]);
+
+/** True for a name that can be an NQN: 1 to 223 bytes, no control characters (NVMe Base 2.0, 4.5). */
+export const validNqn = (nqn: string): boolean =>
+  Buffer.byteLength(nqn) > 0 && Buffer.byteLength(nqn) <= maxNqn && !/[\x00-\x1f\x7f]/.test(nqn);
+
+/** One subsystem: its namespaces, who may use it, and the controllers of those who do. */
+export class Subsystem {
+  readonly nqn: string;
+  readonly serial: string;
+  readonly model: string;
+  readonly namespaces = new Map<number, Namespace>();
+  readonly controllers = new Map<number, Controller>();
+  /** Host NQNs; undefined lets every host in. */
+  allowed: Set<string> | undefined;
+  /** ANA group to state; groups not listed are optimized. */
+  readonly groups = new Map<number, number>();
+  /** Change counts of the ANA log. */
+  anaChanges = 0n;
+  readonly groupChanges = new Map<number, bigint>();
+  readonly #native: NvmeNative;
+  #nextCntlid = 1;
+
+  constructor(native: NvmeNative, options: { nqn: string; serial?: string; model?: string; allowed?: Iterable<string> }) {
+    if (!validNqn(options.nqn)) throw new VioError(`not an NQN: "${options.nqn}"`, { code: 'BAD_NQN', exit: Exit.usage });
+    this.#native = native;
+    this.nqn = options.nqn;
+    this.serial = options.serial ?? serialOf(options.nqn);
+    this.model = options.model ?? 'vioctl NVMe/TCP target';
+    this.allowed = options.allowed && new Set(options.allowed);
+  }
+
+  admits(hostnqn: string): boolean {
+    return this.allowed === undefined || this.allowed.has(hostnqn);
+  }
+
+  /** A controller identifier that is not in use. @throws when all are */
+  takeCntlid(): number | undefined {
+    for (let tries = 0; tries < 0xffef; tries++) {
+      const id = this.#nextCntlid;
+      this.#nextCntlid = id >= 0xffef ? 1 : id + 1;
+      if (!this.controllers.has(id)) return id;
+    }
+    return undefined;
+  }
+
+  /** Adds a namespace; hosts see it when their controllers are told (see Target.add). @throws VioError */
+  add(options: NamespaceOptions): Namespace {
+    const blockSize = options.blockSize ?? 512;
+    if (blockSize !== 512 && blockSize !== 4096)
+      throw new VioError(`${options.source}: block size ${blockSize}: must be 512 or 4096`, { code: 'BAD_BLOCK_SIZE', exit: Exit.usage });
+    let nsid = options.nsid;
+    if (nsid === undefined) for (nsid = 1; this.namespaces.has(nsid); ) nsid++;
+    if (!Number.isInteger(nsid) || nsid < 1 || nsid > maxNamespaces)
+      throw new VioError(`namespace ${nsid}: must be 1 to ${maxNamespaces}`, { code: 'BAD_NSID', exit: Exit.usage });
+    if (this.namespaces.has(nsid)) throw new VioError(`${this.nqn} has a namespace ${nsid} already`, { code: 'EEXIST' });
+    const group = options.group ?? 1;
+    if (!Number.isInteger(group) || group < 1 || group > maxGroups)
+      throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
+    const ram = /^ram:(\d+)$/.exec(options.source);
+    const store = this.#open(options.source, ram ? Number(ram[1]) : undefined, options.readonly ?? false);
+    const size = Math.floor(this.#native.storeSize(store) / blockSize) * blockSize;
+    if (size === 0)
+      throw new VioError(`${options.source}: smaller than one block of ${blockSize} bytes`, {
+        code: 'EMPTY',
+        hint: 'make it larger: truncate -s 1G FILE',
+      });
+    const namespace: Namespace = {
+      nsid,
+      source: options.source,
+      blockSize,
+      readonly: options.readonly ?? false,
+      group,
+      ids: { ...namespaceIds(ram ? `${this.nqn} ${nsid}` : options.source), ...options.ids },
+      store,
+      handle: this.#native.namespaceNew(store, Math.log2(blockSize), options.readonly ?? false),
+      size,
+    };
+    this.namespaces.set(nsid, namespace);
+    return namespace;
+  }
+
+  #open(source: string, ram: number | undefined, readonly: boolean): Store {
+    try {
+      return ram === undefined ? this.#native.storeOpen(source, readonly) : this.#native.storeRam(ram);
+    } catch (err) {
+      throw wrap(`open ${source}`, err, {
+        hint: (err as { code?: string }).code === 'ENOENT' ? `make it: truncate -s 1G ${source}` : undefined,
+      });
+    }
+  }
+
+  /** Looks at the size of a namespace's file again. @returns whether it has changed */
+  resize(namespace: Namespace): boolean {
+    const size = Math.floor(this.#native.storeRefresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
+    if (size === namespace.size) return false;
+    namespace.size = size;
+    this.#native.namespaceResize(namespace.handle, size / namespace.blockSize);
+    return true;
+  }
+
+  stateOf(group: number): number {
+    return this.groups.get(group) ?? AnaState.optimized;
+  }
+
+  /** NSIDs in order. */
+  nsids(): number[] {
+    return [...this.namespaces.keys()].sort((a, b) => a - b);
+  }
+
+  /** The table of namespaces as the engine takes it. */
+  table(): [number, NativeNamespace, number][] {
+    return [...this.namespaces.values()].map((ns) => [ns.nsid, ns.handle, gates.get(this.stateOf(ns.group)) ?? 0]);
+  }
+}

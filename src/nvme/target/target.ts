@@ -1,0 +1,339 @@
+import { VioError, wrap } from '../../common/errors.js';
+import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
+import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
+import { type Connect, parseConnect } from './connect.js';
+import { type Answer, Controller, type Surroundings } from './controller.js';
+import { discoveryLog, type Listener, type Referral } from './discovery.js';
+import { badParameter, invalidField, Refusal, statusCode } from './refusal.js';
+import type { Namespace, NamespaceOptions, Subsystem } from './subsystem.js';
+
+/** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
+export interface TargetLog {
+  (message: string): void;
+}
+
+interface Connection {
+  peer: string;
+  /** Our address of this connection. */
+  via: string;
+  controller?: Controller;
+  qid?: number;
+}
+
+/** How often keep-alive times are looked at. */
+const keepAliveCheck = 250;
+/** Most controllers at a time. */
+const maxControllers = 512;
+
+/**
+ * An NVMe/TCP target: subsystems behind listeners, their discovery service, and the associations of hosts with them.
+ * The engine (native/nvme) moves data; everything that happens once per connection or admin command is decided here.
+ */
+export class Target {
+  readonly subsystems = new Map<string, Subsystem>();
+  readonly listeners: Listener[] = [];
+  readonly referrals: Referral[] = [];
+  readonly #native: NvmeNative;
+  readonly #engine: NativeTarget;
+  readonly #log: TargetLog;
+  readonly #connections = new Map<number, Connection>();
+  readonly #discovery = new Map<number, Controller>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #around: Surroundings;
+  readonly #answers: Completion[] = [];
+  #nextDiscovery = 1;
+  #generation = 1n;
+  #stopped = false;
+
+  constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog } = {}) {
+    const { log = () => {}, ...engine } = options;
+    this.#native = native;
+    this.#log = log;
+    this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
+    this.#timer = setInterval(() => this.#checkKeepAlive(), keepAliveCheck);
+    this.#timer.unref();
+    this.#around = {
+      native,
+      complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
+      close: (connection) => native.targetClose(this.#engine, connection),
+      flush: (subsystem) => this.flush(subsystem),
+      discoveryLog: (hostnqn, connection) => this.discoveryLog(hostnqn, this.#connections.get(connection)?.via ?? '127.0.0.1'),
+    };
+  }
+
+  /** Adds a subsystem that has its namespaces already. @throws VioError when its NQN is taken */
+  addSubsystem(subsystem: Subsystem): void {
+    if (this.subsystems.has(subsystem.nqn)) throw new VioError(`subsystem ${subsystem.nqn} exists already`, { code: 'EEXIST' });
+    this.subsystems.set(subsystem.nqn, subsystem);
+    this.#discoveryChanged();
+  }
+
+  /** Removes a subsystem and ends its associations. */
+  removeSubsystem(subsystem: Subsystem): void {
+    this.subsystems.delete(subsystem.nqn);
+    for (const controller of subsystem.controllers.values()) controller.end();
+    this.#discoveryChanged();
+  }
+
+  /** Listens. @param port 0 lets the system choose @throws VioError */
+  listen(address: string, port: number): Listener {
+    const ipv6 = address.includes(':');
+    try {
+      const listener = { address, port: this.#native.targetListen(this.#engine, address, port, ipv6), ipv6 };
+      this.listeners.push(listener);
+      return listener;
+    } catch (err) {
+      throw wrap(`listen on ${address} port ${port}`, err, { hint: port === 0 ? undefined : 'port 0 takes a free one' });
+    }
+  }
+
+  /** Adds a namespace to a running subsystem and tells the hosts. @throws VioError */
+  add(subsystem: Subsystem, options: NamespaceOptions): Namespace {
+    const namespace = subsystem.add(options);
+    this.#namespaceChanged(subsystem, namespace.nsid);
+    return namespace;
+  }
+
+  /** Takes a namespace away. Commands that are under way end; its file is closed after the last one. */
+  remove(subsystem: Subsystem, nsid: number): void {
+    if (!subsystem.namespaces.delete(nsid)) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
+    this.#namespaceChanged(subsystem, nsid);
+  }
+
+  /** Looks at the size of a namespace's file and tells the hosts if it has changed. @returns whether it has */
+  resize(subsystem: Subsystem, nsid: number): boolean {
+    const namespace = subsystem.namespaces.get(nsid);
+    if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
+    const changed = subsystem.resize(namespace);
+    if (changed) this.#namespaceChanged(subsystem, nsid);
+    return changed;
+  }
+
+  /** Sets the ANA state of a group and tells the hosts. */
+  setAna(subsystem: Subsystem, group: number, state: number): void {
+    if (subsystem.stateOf(group) === state) return;
+    subsystem.groups.set(group, state);
+    subsystem.anaChanges++;
+    subsystem.groupChanges.set(group, subsystem.anaChanges);
+    for (const controller of subsystem.controllers.values()) {
+      controller.refreshTable();
+      controller.anaChanged();
+    }
+  }
+
+  /** Replaces the list of hosts that may use a subsystem; those that may not any more are disconnected. */
+  setAllowed(subsystem: Subsystem, hosts: Iterable<string> | undefined): void {
+    subsystem.allowed = hosts && new Set(hosts);
+    for (const controller of subsystem.controllers.values()) if (!subsystem.admits(controller.hostnqn)) controller.end();
+    this.#discoveryChanged();
+  }
+
+  /** Ends the associations of a host, or of one controller. @returns how many */
+  kick(match: (controller: Controller) => boolean): number {
+    const found = this.controllers().filter(match);
+    for (const controller of found) controller.end();
+    return found.length;
+  }
+
+  /** All controllers, those of the discovery service last. */
+  controllers(): Controller[] {
+    return [...[...this.subsystems.values()].flatMap((s) => [...s.controllers.values()]), ...this.#discovery.values()];
+  }
+
+  /** Addresses of a connection: the host's and ours. */
+  peerOf(connection: number): string | undefined {
+    return this.#connections.get(connection)?.peer;
+  }
+
+  get connections(): number {
+    return this.#native.targetConnections(this.#engine);
+  }
+
+  /** Everything written to a subsystem's namespaces reaches stable storage. @throws VioError */
+  async flush(subsystem: Subsystem): Promise<void> {
+    for (const namespace of subsystem.namespaces.values()) {
+      if (namespace.readonly) continue;
+      try {
+        await this.#native.storeFlush(namespace.store);
+      } catch (err) {
+        throw wrap(`flush ${namespace.source}`, err);
+      }
+    }
+  }
+
+  discoveryLog(hostnqn: string, via: string): Buffer {
+    return discoveryLog({
+      generation: this.#generation,
+      listeners: this.listeners,
+      subsystems: [...this.subsystems.values()].filter((s) => s.admits(hostnqn)).map((s) => s.nqn),
+      referrals: this.referrals,
+      via,
+    });
+  }
+
+  /** Ends all associations, closes all sockets and flushes all namespaces. Idempotent. @throws VioError of a flush */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    this.#native.targetStop(this.#engine);
+    for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
+  }
+
+  #namespaceChanged(subsystem: Subsystem, nsid: number): void {
+    for (const controller of subsystem.controllers.values()) {
+      controller.refreshTable();
+      controller.namespaceChanged(nsid);
+    }
+  }
+
+  #discoveryChanged(): void {
+    this.#generation++;
+    for (const controller of this.#discovery.values()) controller.discoveryChanged();
+  }
+
+  #take(batch: TargetEvent[]): void {
+    for (const event of batch) {
+      if (event.kind === 'opened') {
+        const [address, port, own] = event.peer.split(' ');
+        this.#connections.set(event.connection, { peer: `${address} port ${port}`, via: own ?? '' });
+        continue;
+      }
+      const connection = this.#connections.get(event.connection);
+      if (!connection) continue;
+      if (event.kind === 'closed') this.#closed(event.connection, connection, event.reason);
+      else if (event.kind === 'error') this.#failed(connection, event);
+      else this.#command(event.connection, connection, event);
+    }
+    const answers = this.#answers.splice(0);
+    if (answers.length > 0 && !this.#stopped) this.#native.targetComplete(this.#engine, answers);
+  }
+
+  #answer(connection: number, tag: number, status: number, result: number | bigint, data?: Buffer): void {
+    if (this.#stopped) return;
+    if (this.#answers.push(data ? [connection, tag, status, result, data] : [connection, tag, status, result]) === 1)
+      queueMicrotask(() => {
+        const answers = this.#answers.splice(0);
+        if (answers.length > 0 && !this.#stopped) this.#native.targetComplete(this.#engine, answers);
+      });
+  }
+
+  #command(id: number, connection: Connection, event: Extract<TargetEvent, { kind: 'command' }>): void {
+    const { sqe: command, data, tag } = event;
+    try {
+      const answer = this.#execute(id, connection, command, data, tag);
+      if (answer) this.#answer(id, tag, 0, answer.result ?? 0, answer.data);
+    } catch (err) {
+      if (!(err instanceof Refusal)) throw err;
+      this.#answer(id, tag, err.status, err.result);
+      connection.controller?.failed({
+        sqid: connection.qid ?? 0,
+        cid: sqe.get(command, 'cid'),
+        status: err.status,
+        location: err.location,
+        lba: 0n,
+        nsid: sqe.get(command, 'opcode') === AdminOpcode.fabrics ? 0 : sqe.get(command, 'nsid'),
+      });
+    }
+  }
+
+  /** @throws Refusal */
+  #execute(id: number, connection: Connection, command: Buffer, data: Buffer, tag: number): Answer {
+    const { opcode, fctype } = sqe.decode(command);
+    const isConnect = opcode === AdminOpcode.fabrics && fctype === Fctype.connect;
+    const { controller, qid } = connection;
+    if (!controller) {
+      if (!isConnect) throw new Refusal(Status.sequenceError);
+      return this.#connect(id, connection, parseConnect(command, data));
+    }
+    if (isConnect) throw new Refusal(Status.sequenceError);
+    if (qid === 0) return controller.command(command, data, tag);
+    if (fctype !== Fctype.disconnect) throw invalidField(4);
+    // The queue goes alone, its association stays (NVMe Base 2.0, 6.4).
+    controller.queues.delete(qid!);
+    this.#answer(id, tag, 0, 0);
+    queueMicrotask(() => this.#around.close(id));
+    return undefined;
+  }
+
+  #connect(id: number, connection: Connection, connect: Connect): Answer {
+    const controller = connect.qid === 0 ? this.#newController(id, connection, connect) : this.#newQueue(id, connect);
+    connection.controller = controller;
+    connection.qid = connect.qid;
+    this.#native.targetSetup(this.#engine, id, connect.qid, connect.size, connect.flowControl, controller.handle);
+    return { result: connectOk.encode({ cntlid: controller.cntlid }).readUInt32LE(0) };
+  }
+
+  #newController(id: number, connection: Connection, connect: Connect): Controller {
+    const { hostnqn, hostid, keepAlive, subnqn } = connect;
+    if (this.controllers().length >= maxControllers) throw new Refusal(Status.connectBusy);
+    if (connect.discovery) {
+      while (this.#discovery.has(this.#nextDiscovery)) this.#nextDiscovery = (this.#nextDiscovery % 0xffef) + 1;
+      const cntlid = this.#nextDiscovery;
+      this.#nextDiscovery = (cntlid % 0xffef) + 1;
+      const controller = new Controller(this.#around, { cntlid, hostnqn, hostid, admin: id, keepAlive });
+      this.#discovery.set(cntlid, controller);
+      return controller;
+    }
+    const subsystem = this.subsystems.get(subnqn);
+    if (!subsystem) throw badParameter('data', 256);
+    if (!subsystem.admits(hostnqn)) {
+      this.#log(`${connection.peer}: host ${hostnqn} is not allowed to use ${subnqn}`);
+      throw new Refusal(Status.connectInvalidHost);
+    }
+    const cntlid = subsystem.takeCntlid();
+    if (cntlid === undefined) throw new Refusal(Status.connectBusy);
+    const controller = new Controller(this.#around, { cntlid, subsystem, hostnqn, hostid, admin: id, keepAlive });
+    subsystem.controllers.set(cntlid, controller);
+    this.#log(`${connection.peer}: host ${hostnqn} uses ${subnqn} as controller ${cntlid}`);
+    return controller;
+  }
+
+  #newQueue(id: number, connect: Connect): Controller {
+    const subsystem = this.subsystems.get(connect.subnqn);
+    if (!subsystem) throw badParameter('data', 256);
+    const controller = subsystem.controllers.get(connect.cntlid);
+    if (!controller) throw badParameter('data', 16);
+    if (!controller.hostid.equals(connect.hostid)) throw badParameter('data', 0);
+    if (controller.hostnqn !== connect.hostnqn) throw badParameter('data', 512);
+    if (!controller.ready) throw new Refusal(Status.sequenceError);
+    if (connect.qid > controller.features.queues) throw badParameter('sqe', 42);
+    if (controller.queues.has(connect.qid)) throw new Refusal(Status.sequenceError);
+    controller.queues.set(connect.qid, id);
+    return controller;
+  }
+
+  /** A lost connection ends its association (NVMe/TCP 1.1, 3.1); a queue that said Disconnect is not lost. */
+  #closed(id: number, connection: Connection, reason: string): void {
+    this.#connections.delete(id);
+    const { controller, qid } = connection;
+    if (!controller) return;
+    if (qid !== 0 && controller.queues.get(qid!) !== id) return;
+    if (qid !== 0) controller.queues.delete(qid!);
+    const table = controller.subsystem?.controllers ?? this.#discovery;
+    if (table.get(controller.cntlid) !== controller) return;
+    table.delete(controller.cntlid);
+    if (controller.subsystem)
+      this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`} (queue ${qid})`);
+    controller.end();
+  }
+
+  #failed(connection: Connection, event: Extract<TargetEvent, { kind: 'error' }>): void {
+    if (event.fes !== undefined) {
+      this.#log(`${connection.peer}: protocol error: FES ${event.fes}, FEI ${event.fei}`);
+      return;
+    }
+    const { cid, nsid } = sqe.decode(event.sqe);
+    const lba = rwCmd.get(event.sqe, 'slba');
+    connection.controller?.failed({ sqid: connection.qid ?? 0, cid, status: event.status, location: undefined, lba, nsid });
+  }
+
+  #checkKeepAlive(): void {
+    for (const controller of this.controllers()) {
+      if (!controller.expired()) continue;
+      this.#log(`host ${controller.hostnqn}: no keep-alive for ${controller.keepAlive} ms: controller ${controller.cntlid} ends`);
+      controller.failed({ sqid: 0, cid: 0, status: statusCode(Status.keepAliveExpired), location: undefined, lba: 0n, nsid: 0 });
+      controller.end();
+    }
+  }
+}
