@@ -8,6 +8,8 @@ _vioctl() {
       case "$id" in
       'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
+      'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --no-headings --help --quiet --color' ;;
+      'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf read') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --help --quiet --color' ;;
@@ -28,7 +30,7 @@ _vioctl() {
     'vfio') words='list show' ;;
     'dma') words='' ;;
     'uring') words='' ;;
-    'nvmf') words='discover identify read write ping' ;;
+    'nvmf') words='serve ctl discover identify read write ping' ;;
     'vhost-user') words='list probe trace' ;;
     'migration') words='dump' ;;
 

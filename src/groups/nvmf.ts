@@ -3,6 +3,8 @@ import type { Group } from './types.js';
 const group: Group = {
   summary: 'serve and use NVMe over TCP',
   verbs: {
+    serve: { summary: 'serve files, block devices and memory to NVMe/TCP hosts', load: () => import('../commands/nvmf/serve.js') },
+    ctl: { summary: 'change a running target', load: () => import('../commands/nvmf/ctl.js') },
     discover: { summary: 'show what a target offers', load: () => import('../commands/nvmf/discover.js') },
     identify: { summary: 'show a controller and its namespaces', load: () => import('../commands/nvmf/identify.js') },
     read: { summary: 'read a namespace to stdout or a file', load: () => import('../commands/nvmf/read.js') },

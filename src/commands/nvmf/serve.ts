@@ -1,8 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
-import { printable } from '../../common/escape.js';
 import { usage } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import { native } from '../../native/index.js';
 import { defaultNqn, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
@@ -28,7 +28,10 @@ export default class NvmfServe extends Command {
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf serve disk.img', 'one file on 127.0.0.1 port 4420'],
-    ['vioctl nvmf serve /dev/vg0/data ram:1G,bs=4096 --listen 0.0.0.0 --allow-host $(cat /etc/nvme/hostnqn)', 'two namespaces for one host'],
+    [
+      'vioctl nvmf serve /dev/vg0/data ram:1G,bs=4096 --listen 0.0.0.0 --allow-host $(cat /etc/nvme/hostnqn)',
+      'two namespaces for one host',
+    ],
     ["vioctl nvmf serve disk.img --listen :0 --json | jq '.listen[0].port'", 'a free port'],
     ['vioctl nvmf serve --config /etc/vioctl/nvmf.json', 'what the systemd unit does'],
   ];
@@ -36,7 +39,11 @@ export default class NvmfServe extends Command {
     source: Args.string({ multiple: true, description: 'file, block device, or ram:SIZE' }),
   };
   static override readonly flags = {
-    listen: Flags.string({ multiple: true, helpValue: 'ADDRESS[:PORT]', summary: 'where to listen (127.0.0.1:4420); port 0 is a free one; repeatable' }),
+    listen: Flags.string({
+      multiple: true,
+      helpValue: 'ADDRESS[:PORT]',
+      summary: 'where to listen (127.0.0.1:4420); port 0 is a free one; repeatable',
+    }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect; repeatable' }),
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
@@ -59,7 +66,12 @@ export default class NvmfServe extends Command {
     const base: TargetConfig = flags.config ? readConfig(flags.config) : { listen: [], referrals: [], subsystems: [] };
     if (!flags.config)
       base.subsystems.push({
-        nqn: flags.nqn ?? defaultNqn(this.sysroot, namespaces.map((ns) => ns.source)),
+        nqn:
+          flags.nqn ??
+          defaultNqn(
+            this.sysroot,
+            namespaces.map((ns) => ns.source),
+          ),
         ...(flags.serial !== undefined && { serial: flags.serial }),
         ...(flags.model !== undefined && { model: flags.model }),
         ...(flags['allow-host'] && { allowHosts: flags['allow-host'] }),

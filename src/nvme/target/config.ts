@@ -155,16 +155,18 @@ export function parseConfig(json: string, name: string, folder: string): TargetC
   } catch (err) {
     throw bad(name, (err as Error).message);
   }
-  const config = configCheck(raw, name) as Partial<TargetConfig> & { subsystems: { namespaces: Record<string, unknown>[] }[] };
-  for (const subsystem of config.subsystems) {
-    subsystem.namespaces = subsystem.namespaces.map(({ source, readOnly, nguid, eui64, uuid, ...rest }) => ({
+  type Raw = Omit<SubsystemConfig, 'namespaces'> & { namespaces: Record<string, unknown>[] };
+  const config = configCheck(raw, name) as Omit<TargetConfig, 'subsystems'> & { subsystems: Raw[] };
+  const subsystems = config.subsystems.map((subsystem) => ({
+    ...subsystem,
+    namespaces: subsystem.namespaces.map(({ source, readOnly, nguid, eui64, uuid, ...rest }) => ({
       ...rest,
       source: /^ram:/.test(source as string) ? parseSource(source as string).source : path.resolve(folder, source as string),
       ...(readOnly !== undefined && { readonly: readOnly }),
       ids: { ...(nguid !== undefined && { nguid }), ...(eui64 !== undefined && { eui64 }), ...(uuid !== undefined && { uuid }) },
-    }));
-  }
-  return { listen: [], referrals: [], ...(config as unknown as Pick<TargetConfig, 'subsystems'>) };
+    })) as NamespaceOptions[],
+  }));
+  return { ...config, listen: config.listen ?? [], referrals: config.referrals ?? [], subsystems };
 }
 
 /** Reads a configuration file. @throws VioError */

@@ -153,7 +153,11 @@ export function perform(request: ControlRequest, native: NvmeNative, target: Tar
       const subsystem = subsystemOf(target, request.nqn);
       const state = states.get(request.state);
       if (state === undefined)
-        throw new VioError(`not an ANA state: ${request.state}`, { code: 'BAD_STATE', exit: Exit.usage, hint: [...states.keys()].join(', ') });
+        throw new VioError(`not an ANA state: ${request.state}`, {
+          code: 'BAD_STATE',
+          exit: Exit.usage,
+          hint: [...states.keys()].join(', '),
+        });
       target.setAna(subsystem, request.group, state);
       return { nqn: subsystem.nqn, group: request.group, state: request.state };
     }
@@ -162,7 +166,10 @@ export function perform(request: ControlRequest, native: NvmeNative, target: Tar
       return { ended: target.kick((c) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host)) };
     }
     case 'stats':
-      return { connections: target.connections, controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })) };
+      return {
+        connections: target.connections,
+        controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
+      };
     default:
       throw new VioError(`unknown request "${(request as { op: string }).op}"`, { code: 'BAD_REQUEST', exit: Exit.usage });
   }

@@ -256,8 +256,9 @@ export class Controller {
     const done = () => {
       if (this.#csts.shst === 1) this.#csts.shst = 2;
     };
-    if (!subsystem) return done();
-    this.#around.flush(subsystem).then(done, done);
+    // a failed flush must not keep the host waiting: it is reported when the target stops
+    if (subsystem) this.#around.flush(subsystem).then(done, done);
+    else done();
   }
 
   /** Ends the association: the engine closes what is left of its connections. */

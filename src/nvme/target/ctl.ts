@@ -64,7 +64,8 @@ export function controlRequest(action: ControlAction, operands: readonly string[
 const subsystemLines = ({ nqn, namespaces }: SubsystemReport): string[] => [
   printable(nqn),
   ...namespaces.map(
-    (ns) => `  ${String(ns.nsid).padStart(4)}  ${formatSize(ns.size).padStart(6)}  ${ns.blockSize}${ns.readOnly ? ' ro' : ''}  ${printable(ns.source)}`,
+    (ns) =>
+      `  ${String(ns.nsid).padStart(4)}  ${formatSize(ns.size).padStart(6)}  ${ns.blockSize}${ns.readOnly ? ' ro' : ''}  ${printable(ns.source)}`,
   ),
 ];
 

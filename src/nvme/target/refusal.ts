@@ -32,5 +32,4 @@ export const badParameter = (where: 'sqe' | 'data', offset: number): Refusal =>
     result: connectRefused.encode({ ipo: offset, iattr: where === 'data' ? 1 : 0 }).readUInt32LE(0),
   });
 
-export const invalidField = (location?: number): Refusal =>
-  new Refusal(Status.invalidField, location === undefined ? {} : { location });
+export const invalidField = (location?: number): Refusal => new Refusal(Status.invalidField, location === undefined ? {} : { location });

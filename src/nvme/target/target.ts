@@ -8,9 +8,7 @@ import { badParameter, invalidField, Refusal, statusCode } from './refusal.js';
 import type { Namespace, NamespaceOptions, Subsystem } from './subsystem.js';
 
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
-export interface TargetLog {
-  (message: string): void;
-}
+export type TargetLog = (message: string) => void;
 
 interface Connection {
   peer: string;
