@@ -7,6 +7,7 @@
 #include "common/loop.h"
 #include "migration/js.h"
 #include "nvme/js.h"
+#include "sysfs/js.h"
 #include "uring/js.h"
 #include "vhost_user/js.h"
 
@@ -99,6 +100,10 @@ constexpr Export kMigration[] = {
     {"ramIssues", Guarded<vioctl::migration::RamIssues>},
 };
 
+constexpr Export kSysfs[] = {
+    {"startWrite", Guarded<vioctl::sysfs::StartWrite>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -112,6 +117,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("nvme", Table(env, kNvme));
   exports.Set("vhostUser", Table(env, kVhostUser));
   exports.Set("migration", Table(env, kMigration));
+  exports.Set("sysfs", Table(env, kSysfs));
   return exports;
 }
 

@@ -5,6 +5,9 @@ const group: Group = {
   verbs: {
     list: { summary: 'list PCI devices with driver, IOMMU group and users', load: () => import('../commands/vfio/list.js') },
     show: { summary: 'show everything about one device', load: () => import('../commands/vfio/show.js') },
+    bind: { summary: 'bind devices to VFIO, with checks, journal and rollback', load: () => import('../commands/vfio/bind.js') },
+    unbind: { summary: 'give devices back to their earlier drivers', load: () => import('../commands/vfio/unbind.js') },
+    restore: { summary: 'undo what an interrupted run left', load: () => import('../commands/vfio/restore.js') },
   },
 };
 export default group;

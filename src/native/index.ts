@@ -5,6 +5,7 @@ import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
 import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
+import type { SysfsNative } from './sysfs.js';
 import type { UringNative } from './uring.js';
 import type { VhostUserNative } from './vhost-user.js';
 
@@ -12,6 +13,7 @@ import type { VhostUserNative } from './vhost-user.js';
 export interface Native {
   common: CommonNative;
   migration: MigrationNative;
+  sysfs: SysfsNative;
   uring: UringNative;
   nvme: NvmeNative;
   vhostUser: VhostUserNative;

@@ -168,6 +168,7 @@ export const classCode = (device: Pick<PciDevice, 'class'>): string => hex(devic
 
 /** Names of PCI classes: prefix of the class code, word for --class. The longest prefix wins (PCI Code and ID Assignment, 1.x). */
 const CLASSES: readonly (readonly [prefix: string, word: string])[] = [
+  ['00', 'unclassified'],
   ['0100', 'scsi'],
   ['0101', 'ide'],
   ['0104', 'raid'],

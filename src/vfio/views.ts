@@ -1,7 +1,10 @@
 import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
+import type { BoundDevice } from './bind.js';
 import { describeHolder } from './holders.js';
 import type { DeviceReport } from './inventory.js';
+import type { Restored } from './restore.js';
+import type { UnboundDevice } from './unbind.js';
 
 /** The lines that `vfio show` prints for people; `--json` has the same data. */
 export function showLines(doc: DeviceReport): string[] {
@@ -48,3 +51,32 @@ export function showLines(doc: DeviceReport): string[] {
   for (const holder of doc.holders) add('held by', describeHolder(holder));
   return lines;
 }
+
+/** One line for each device that bind looked at. */
+export const boundLines = (devices: readonly BoundDevice[]): string[] =>
+  devices.map((device) => {
+    const where = [device.node, device.cdev].filter((node) => node !== undefined).join(', ');
+    const was = device.already ? 'already so' : `was on ${device.previousDriver ?? 'no driver'}`;
+    const allowed =
+      device.allowed.length === 0 ? '' : `; allowed: ${[...new Set(device.allowed.map((finding) => finding.check))].join(', ')}`;
+    return `${device.bdf}: ${device.driver} (${was})${where === '' ? '' : `, ${where}`}${allowed}`;
+  });
+
+/** One line for each device that unbind looked at. */
+export const unboundLines = (devices: readonly UnboundDevice[]): string[] =>
+  devices.map(({ bdf, driver, previousDriver, already }) =>
+    already
+      ? `${bdf}: ${driver ?? 'no driver'} (already so)`
+      : `${bdf}: ${driver ?? 'no driver'} (was on ${previousDriver ?? 'no driver'})`,
+  );
+
+/** One line for each device that restore looked at. */
+export const restoredLines = (devices: readonly Restored[]): string[] =>
+  devices.length === 0
+    ? ['nothing to restore']
+    : devices.map(({ bdf, operation, step, driver, outcome }) => {
+        if (outcome === 'running') return `${bdf}: ${operation} is still running, left alone`;
+        if (outcome === 'other boot') return `${bdf}: the journal was of an earlier boot, removed`;
+        const what = operation === 'bound' ? 'given back' : `restored (${operation} was cut short at step ${step})`;
+        return `${bdf}: ${what}, ${driver ?? 'no driver'}`;
+      });

@@ -2,6 +2,7 @@ import { commonExports } from '../../src/native/common.js';
 import { native } from '../../src/native/index.js';
 import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
+import { sysfsExports } from '../../src/native/sysfs.js';
 import { uringExports } from '../../src/native/uring.js';
 import { vhostUserExports } from '../../src/native/vhost-user.js';
 
@@ -9,6 +10,7 @@ import { vhostUserExports } from '../../src/native/vhost-user.js';
 const interfaces: Record<string, readonly string[]> = {
   common: commonExports,
   migration: migrationExports,
+  sysfs: sysfsExports,
   uring: uringExports,
   nvme: nvmeExports,
   vhostUser: vhostUserExports,

@@ -1,0 +1,62 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { collectList } from '../../cli/input.js';
+import { type BindOptions, bind, planBind } from '../../vfio/bind.js';
+import { Census } from '../../vfio/census.js';
+import { CHECK_NAMES, CHECKS } from '../../vfio/checks.js';
+import { systemHost } from '../../vfio/host.js';
+import { parseOwner } from '../../vfio/owner.js';
+import { allRoutes } from '../../vfio/routes.js';
+import { bindScript, shellScript } from '../../vfio/script.js';
+import { boundLines } from '../../vfio/views.js';
+
+export default class VfioBind extends Command {
+  static override readonly description =
+    'Binds devices to vfio-pci, or to the VFIO variant driver that suits them best, as one transaction: a journal on disk, safety ' +
+    'checks, module, driver_override, unbind, bind, verification, owner. Whatever fails, the devices go back to their earlier ' +
+    'drivers; an interrupted run is undone by `vioctl vfio restore`. Devices with the same id are never touched.\n\n' +
+    `Checks that --allow can lift, one by one: ${Object.entries(CHECKS)
+      .map(([name, what]) => `${name} (${what})`)
+      .join('; ')}.`;
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio bind 0000:01:00.0', 'bind one device'],
+    ['vioctl vfio bind 05:02.0 --group --owner qemu', 'bind all endpoints of its IOMMU group, for user qemu'],
+    ['vioctl vfio bind 01:00.0 --dry-run > change.sh', 'the writes, as a shell script'],
+    ['vioctl vfio bind 03:00.0 --allow route', 'although the default route leads out of it'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, multiple: true, description: 'PCI addresses (0000:01:00.0 or 01:00.0), or - for a list on stdin' }),
+  };
+  static override readonly flags = {
+    group: Flags.boolean({ summary: 'bind all endpoints of the IOMMU groups, or none' }),
+    driver: Flags.string({ summary: 'this driver: a VFIO driver, or one that lists the id of the device', helpValue: 'DRIVER' }),
+    owner: Flags.string({ summary: 'give the nodes in /dev/vfio to this user', helpValue: 'USER[:GROUP]' }),
+    allow: Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'let this safety check fail', helpValue: 'CHECK' })(),
+    expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
+    null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
+    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioBind);
+    const options: BindOptions = {
+      bdfs: await collectList(args.bdf, { null: flags.null, orStdin: false }),
+      group: flags.group,
+      driver: flags.driver,
+      allow: flags.allow,
+      owner: flags.owner === undefined ? undefined : parseOwner(this.sysroot, flags.owner),
+      expect: flags.expect,
+    };
+    const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
+    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    if (flags['dry-run']) {
+      await this.out.document(bindScript(this.sysroot, planBind(census, options, { privileged: false })), shellScript);
+      return undefined;
+    }
+    const host = systemHost(this.sysroot, process.pid);
+    const { devices } = await bind(host, census, { ...options, signal: this.life.signal });
+    await this.out.document({ devices }, () => boundLines(devices));
+    return undefined;
+  }
+}

@@ -1,0 +1,37 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { Census } from '../../vfio/census.js';
+import { systemHost } from '../../vfio/host.js';
+import { restore } from '../../vfio/restore.js';
+import { restoreScript, shellScript } from '../../vfio/script.js';
+import { restoredLines } from '../../vfio/views.js';
+
+export default class VfioRestore extends Command {
+  static override readonly description =
+    'Undoes what interrupted runs of bind, unbind and exec left half done: their journals in /run/vioctl name every device with ' +
+    'the driver and override it had. Runs that still work are left alone. What cannot be put back is named (status 8) and its ' +
+    'journal stays.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio restore', 'after a crash or kill -9 of vioctl'],
+    ['vioctl vfio restore --all', 'also give back every device that vioctl bound'],
+  ];
+  static override readonly flags = {
+    all: Flags.boolean({ summary: 'also give back the devices of completed binds' }),
+    wait: Flags.duration({ default: 10_000, summary: 'with --all: how long to wait for holders (10s)' }),
+    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { flags } = await this.parse(VfioRestore);
+    const host = systemHost(this.sysroot, process.pid);
+    const census = new Census(this.sysroot);
+    if (flags['dry-run']) {
+      await this.out.document(restoreScript(host, census, flags.all), shellScript);
+      return undefined;
+    }
+    const devices = await restore(host, census, { all: flags.all, wait: flags.wait, signal: this.life.signal });
+    await this.out.document({ devices }, () => restoredLines(devices));
+    return undefined;
+  }
+}

@@ -1,0 +1,51 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { collectList } from '../../cli/input.js';
+import { Census } from '../../vfio/census.js';
+import { describeHolder } from '../../vfio/holders.js';
+import { systemHost } from '../../vfio/host.js';
+import { shellScript, unbindScript } from '../../vfio/script.js';
+import { planUnbind, unbind } from '../../vfio/unbind.js';
+import { unboundLines } from '../../vfio/views.js';
+
+export default class VfioUnbind extends Command {
+  static override readonly description =
+    'Gives devices back to the drivers they had before `vioctl vfio bind`, or, for devices that something else bound to VFIO, to ' +
+    'the driver whose id table claims them. Never hangs: while a process holds a device, by a descriptor or by a mapped BAR, ' +
+    'the command names it, waits, and ends with status 3 and nothing changed. With --ask the unbind begins at once: the ' +
+    'kernel asks the holder to let go, which programs such as QEMU do.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio unbind 0000:01:00.0', 'back to the earlier driver'],
+    ['vioctl vfio unbind 01:00.0 --wait 30s --ask', 'ask the program that holds it, and wait 30 seconds'],
+    ['vioctl vfio list --driver vfio-pci --json | jq -r ".devices[].bdf" | vioctl vfio unbind -', 'everything'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, multiple: true, description: 'PCI addresses (0000:01:00.0 or 01:00.0), or - for a list on stdin' }),
+  };
+  static override readonly flags = {
+    driver: Flags.string({ summary: 'give it to this driver, which must list the id of the device', helpValue: 'DRIVER' }),
+    wait: Flags.duration({ default: 10_000, summary: 'how long to wait for holders (10s)' }),
+    ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
+    null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
+    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioUnbind);
+    const bdfs = await collectList(args.bdf, { null: flags.null, orStdin: false });
+    const census = new Census(this.sysroot);
+    const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask };
+    if (flags['dry-run']) {
+      await this.out.document(unbindScript(planUnbind(census, options, { privileged: false })), shellScript);
+      return undefined;
+    }
+    const devices = await unbind(systemHost(this.sysroot, process.pid), census, {
+      ...options,
+      signal: this.life.signal,
+      note: (bdf, holders) => this.info(`${bdf}: held by ${holders.map(describeHolder).join(', ')}; waiting ${flags.wait / 1000} s`),
+    });
+    await this.out.document({ devices }, () => unboundLines(devices));
+    return undefined;
+  }
+}
