@@ -8,6 +8,9 @@ _vioctl() {
       case "$id" in
       'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
+      'vfio bind') words='--group --driver --owner --allow --expect --null --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio unbind') words='--driver --wait --ask --null --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
@@ -27,7 +30,7 @@ _vioctl() {
   fi
   case "$key" in
     '') words='vfio dma uring nvmf vhost-user migration' ;;
-    'vfio') words='list show' ;;
+    'vfio') words='list show bind unbind restore' ;;
     'dma') words='' ;;
     'uring') words='' ;;
     'nvmf') words='serve ctl discover identify read write ping' ;;
