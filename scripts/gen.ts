@@ -1,11 +1,11 @@
-// Man pages and shell completions from the command table. `--check` only compares; the conventions test uses it.
+// Man pages, shell completions and the README's table of commands from the command table. `--check` only compares; the conventions test uses it.
 import fs from 'node:fs';
 import path from 'node:path';
 import { generated } from '../src/cli/man.js';
 
 const check = process.argv.includes('--check');
 let stale = 0;
-const files = await generated();
+const files = await generated(fs.readFileSync('README.md', 'utf8'));
 for (const [file, text] of files) {
   if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) continue;
   stale++;

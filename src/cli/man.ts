@@ -176,11 +176,28 @@ function fishCompletion(commands: { doc: CommandDoc; command: CommandClass }[]):
 const zshCompletion = (bash: string): string =>
   `#compdef vioctl\n# zsh completion of vioctl (generated: npm run gen)\nautoload -U +X bashcompinit && bashcompinit\n${bash}`;
 
-/** All generated files: path below the repository's root and text. */
-export async function generated(): Promise<Map<string, string>> {
+/** The README with its table of commands renewed between the two markers. */
+function readmeWith(readme: string, docs: CommandDoc[]): string {
+  const rows = docs.map((doc) => `| [${doc.id}](man/vioctl-${doc.id.replaceAll(' ', '-')}.1) | ${doc.summary.replaceAll('|', '\\|')} |`);
+  const table = ['| command | what it does |', '|---|---|', ...rows].join('\n');
+  return readme.replace(
+    /(<!-- commands:.*-->\n)[^]*?(<!-- \/commands -->)/,
+    (_all, begin: string, end: string) => `${begin}${table}\n${end}`,
+  );
+}
+
+/** All generated files: path below the repository's root and text. @param readme the README as it stands */
+export async function generated(readme: string): Promise<Map<string, string>> {
   const commands = await allCommands();
   const bash = bashCompletion(commands);
   return new Map([
+    [
+      'README.md',
+      readmeWith(
+        readme,
+        commands.map(({ doc }) => doc),
+      ),
+    ],
     ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
     ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
     ['completions/vioctl.bash', bash],
