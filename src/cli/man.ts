@@ -181,7 +181,7 @@ function readmeWith(readme: string, docs: CommandDoc[]): string {
   const rows = docs.map((doc) => `| [${doc.id}](man/vioctl-${doc.id.replaceAll(' ', '-')}.1) | ${doc.summary.replaceAll('|', '\\|')} |`);
   const table = ['| command | what it does |', '|---|---|', ...rows].join('\n');
   return readme.replace(
-    /(<!-- commands:.*-->\n)[^]*?(<!-- \/commands -->)/,
+    /(<!-- commands:.*-->\n)[\s\S]*?(<!-- \/commands -->)/,
     (_all, begin: string, end: string) => `${begin}${table}\n${end}`,
   );
 }

@@ -8,6 +8,7 @@ const options = (file) => ({
   loader: file.endsWith('.ts') ? 'ts' : 'js',
   format: 'cjs',
   target: 'node20',
+  supported: { 'dynamic-import': false }, // jest runs CommonJS: import() becomes require()
   sourcemap: 'inline',
   sourcefile: file,
   define: { 'import.meta.url': '__importMetaUrl' },
