@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/js.h"
 #include "common/loop.h"
+#include "iova/js.h"
 #include "migration/js.h"
 #include "nvme/js.h"
 #include "sysfs/js.h"
@@ -104,6 +105,12 @@ constexpr Export kSysfs[] = {
     {"startWrite", Guarded<vioctl::sysfs::StartWrite>},
 };
 
+constexpr Export kIova[] = {
+    {"create", Guarded<vioctl::iova::Create>},   {"run", Guarded<vioctl::iova::Run>},
+    {"ranges", Guarded<vioctl::iova::Ranges>},   {"mappings", Guarded<vioctl::iova::Mappings>},
+    {"measure", Guarded<vioctl::iova::Measure>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -118,6 +125,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("vhostUser", Table(env, kVhostUser));
   exports.Set("migration", Table(env, kMigration));
   exports.Set("sysfs", Table(env, kSysfs));
+  exports.Set("iova", Table(env, kIova));
   return exports;
 }
 

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
+import type { IovaNative } from './iova.js';
 import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
 import type { SysfsNative } from './sysfs.js';
@@ -17,6 +18,7 @@ export interface Native {
   uring: UringNative;
   nvme: NvmeNative;
   vhostUser: VhostUserNative;
+  iova: IovaNative;
 }
 
 let loaded: Native | undefined;

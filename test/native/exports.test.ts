@@ -1,5 +1,6 @@
 import { commonExports } from '../../src/native/common.js';
 import { native } from '../../src/native/index.js';
+import { iovaExports } from '../../src/native/iova.js';
 import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
 import { sysfsExports } from '../../src/native/sysfs.js';
@@ -14,6 +15,7 @@ const interfaces: Record<string, readonly string[]> = {
   uring: uringExports,
   nvme: nvmeExports,
   vhostUser: vhostUserExports,
+  iova: iovaExports,
 };
 
 test('the typed interfaces name exactly what the addon exports', () => {

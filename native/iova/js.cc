@@ -1,0 +1,126 @@
+#include "iova/js.h"
+
+#include "common/error.h"
+#include "iova/space.h"
+
+namespace vioctl::iova {
+namespace {
+
+// Words of one request and one outcome; src/native/iova.ts has the same.
+constexpr size_t kRequest = 6, kOutcome = 3;
+enum Operation : uint64_t { kMap, kUnmap, kFindVa, kFindIova, kReset };
+
+constexpr napi_type_tag kTag = {0x76696f63746c0001, 0x696f7661};
+
+Space* SpaceOf(const Napi::Value& value) {
+  if (!value.IsExternal() || !value.As<Napi::External<Space>>().CheckTypeTag(&kTag))
+    throw SysError(EINVAL, "iova", "not a space");
+  return value.As<Napi::External<Space>>().Data();
+}
+
+Napi::BigUint64Array Words(const Napi::Value& value) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_biguint64_array)
+    throw SysError(EINVAL, "iova", "not a BigUint64Array");
+  return value.As<Napi::BigUint64Array>();
+}
+
+uint64_t Word(const Napi::Value& value) {
+  bool lossless = false;
+  const uint64_t word = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw SysError(EOVERFLOW, "iova");
+  return word;
+}
+
+Outcome Do(Space* space, const uint64_t* r) {
+  switch (r[0]) {
+    case kMap:
+      return space->Map({r[1], r[2], r[3], r[4], static_cast<uint32_t>(r[5])});
+    case kUnmap:
+      return space->Unmap(r[3]);
+    case kFindVa:
+      return r[2] ? space->FindVa(r[1], r[2]) : Outcome{EINVAL, 0, 0};
+    case kFindIova:
+      return r[2] ? space->FindIova(r[3], r[2]) : Outcome{EINVAL, 0, 0};
+    case kReset:
+      space->Reset();
+      return {0, 0, 0};
+  }
+  return {ENOSYS, 0, 0};
+}
+
+// Tells the space which addresses the next requests of a batch are about.
+void Warm(const Space& space, const uint64_t* requests, size_t count) {
+  uint64_t vas[Space::kAhead], iovas[Space::kAhead];
+  size_t va_count = 0, iova_count = 0;
+  for (size_t i = 0; i < std::min(count, Space::kAhead); i++) {
+    const uint64_t* r = requests + i * kRequest;
+    if (r[0] == kUnmap || r[0] == kFindIova)
+      iovas[iova_count++] = r[3];
+    else if (r[0] == kFindVa || (r[0] == kMap && (r[5] & kHasVa)))
+      vas[va_count++] = r[1];
+  }
+  space.Warm(vas, va_count, iovas, iova_count);
+}
+
+Napi::Value Array(Napi::Env env, const std::vector<uint64_t>& words) {
+  auto array = Napi::BigUint64Array::New(env, words.size());
+  std::copy(words.begin(), words.end(), array.Data());
+  return array;
+}
+
+}  // namespace
+
+Napi::Value Create(const Napi::CallbackInfo& info) {
+  auto ranges = Words(info[0]), sizes = Words(info[1]);
+  if (ranges.ElementLength() % 2) throw SysError(EINVAL, "iova", "ranges");
+  if (sizes.ElementLength() == 0 || sizes.ElementLength() > kClasses) throw SysError(EINVAL, "iova", "page sizes");
+  std::array<uint64_t, kClasses> pages{};
+  for (size_t i = 0; i < sizes.ElementLength(); i++) {
+    pages[i] = sizes[i];
+    if (pages[i] == 0 || (pages[i] & (pages[i] - 1)) || (i > 0 && pages[i] <= pages[i - 1]))
+      throw SysError(EINVAL, "iova", "page sizes");
+  }
+  std::vector<Extent> extents;
+  for (size_t i = 0; i < ranges.ElementLength(); i += 2) extents.push_back({ranges[i], ranges[i + 1]});
+  auto* space = new Space(std::move(extents), pages, Word(info[2]), Word(info[3]));
+  auto external = Napi::External<Space>::New(info.Env(), space, [](Napi::Env, Space* s) { delete s; });
+  external.TypeTag(&kTag);
+  return external;
+}
+
+Napi::Value Run(const Napi::CallbackInfo& info) {
+  Space* space = SpaceOf(info[0]);
+  auto requests = Words(info[1]), outcomes = Words(info[2]);
+  const size_t count = requests.ElementLength() / kRequest;
+  if (requests.ElementLength() % kRequest || outcomes.ElementLength() < count * kOutcome)
+    throw SysError(EINVAL, "iova", "requests");
+  const uint64_t* in = requests.Data();
+  uint64_t* out = outcomes.Data();
+  for (size_t i = 0; i < count; i++, in += kRequest, out += kOutcome) {
+    if (i % Space::kAhead == 0 && count > 1) Warm(*space, in, count - i);
+    const Outcome outcome = Do(space, in);
+    out[0] = static_cast<uint64_t>(outcome.error);
+    out[1] = outcome.at;
+    out[2] = outcome.align;
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
+Napi::Value Ranges(const Napi::CallbackInfo& info) {
+  std::vector<uint64_t> words;
+  for (const Extent& extent : SpaceOf(info[0])->ranges()) words.insert(words.end(), {extent.start, extent.end});
+  return Array(info.Env(), words);
+}
+
+Napi::Value Mappings(const Napi::CallbackInfo& info) {
+  std::vector<uint64_t> words;
+  for (const Mapped& m : SpaceOf(info[0])->List()) words.insert(words.end(), {m.iova, m.size, m.va, m.flags});
+  return Array(info.Env(), words);
+}
+
+Napi::Value Measure(const Napi::CallbackInfo& info) {
+  const Stats s = SpaceOf(info[0])->Measure();
+  return Array(info.Env(), {s.mappings, s.bytes, s.temporary, s.free, s.largest});
+}
+
+}  // namespace vioctl::iova

@@ -1,0 +1,93 @@
+// The IOVA allocator: which device addresses are free, which belong to which mapping, and where the next one goes.
+// It makes no system call, so that `dma plan` and `dma map` run the same code.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "iova/tree.h"
+
+namespace vioctl::iova {
+
+struct Extent {
+  uint64_t start, end;  // inclusive
+};
+
+enum Flags : uint32_t {
+  kFixed = 1,      // at request.iova or not at all
+  kTemporary = 2,  // from the top, freed together by Reset()
+  kBelow4G = 4,    // for devices with 32-bit DMA addresses
+  kHasVa = 8,      // request.va is an address to be found by FindVa(); it decides the huge-page phase
+};
+
+struct Request {
+  uint64_t va, size, iova;
+  uint64_t align;  // power of two; 0 = by size, the largest page size that the request fills, smaller ones if need be
+  uint32_t flags;
+};
+
+// What a request came to. error: 0; EINVAL: size 0 or not aligned; EOVERFLOW: wraps 2^64; EEXIST: at is the start of
+// the mapping in the way (of the VA range where that is the one); EADDRNOTAVAIL: at is the first address that is not
+// the device's; ENOSPC: no room; ENOENT: no such mapping.
+struct Outcome {
+  int error;
+  uint64_t at;  // IOVA (or VA, for FindIova)
+  uint64_t align;
+};
+
+struct Stats {
+  uint64_t mappings, bytes, temporary, free, largest;
+};
+
+struct Mapped {
+  uint64_t iova, size, va;
+  uint32_t flags;
+};
+
+class Space {
+ public:
+  // ranges: what the IOMMU allows, any order, overlaps allowed; they are cut to whole pages of pages[0], the smallest
+  // page size. pages: ascending powers of two. floor: automatic addresses stay at or above it. chunk: the unit in which
+  // the temporary class takes address space.
+  Space(std::vector<Extent> ranges, const std::array<uint64_t, kClasses>& pages, uint64_t floor, uint64_t chunk);
+
+  // How many requests of a batch are looked at together by Warm().
+  static constexpr size_t kAhead = 16;
+  // A hint that these addresses are about to be asked for: at most kAhead of each.
+  void Warm(const uint64_t* vas, size_t va_count, const uint64_t* iovas, size_t iova_count) const;
+
+  Outcome Map(const Request& request);
+  // Frees the mapping that starts at iova.
+  Outcome Unmap(uint64_t iova);
+  // Translation of [address, address + size) if one mapping covers all of it, else ENOENT.
+  Outcome FindVa(uint64_t address, uint64_t size) const;
+  Outcome FindIova(uint64_t address, uint64_t size) const;
+  // Frees all temporary mappings, in a time that does not depend on their number.
+  void Reset();
+
+  Stats Measure() const;
+  std::vector<Mapped> List() const;
+  const std::vector<Extent>& ranges() const { return ranges_; }
+
+ private:
+  enum Kind : uint32_t { kMapping, kVaMapping, kBlocked, kArena };
+  using Gaps = Tree<true>;
+
+  Outcome Place(const Request& request);
+  Outcome PlaceFixed(const Request& request);
+  bool Search(const Gaps& tree, const Request& request, uint64_t align, bool top, uint64_t* at) const;
+  bool Grow(const Request& request, uint64_t align);
+  void AddArena(uint64_t start, uint64_t end);
+  void Shrink();
+  bool Carve(Gaps::Cursor arena, uint64_t start, uint64_t end);
+
+  std::array<uint64_t, kClasses> pages_;
+  uint64_t floor_, chunk_;
+  std::vector<Extent> ranges_;
+  Gaps fixed_;                // persistent mappings, blocked space, and the space lent to the temporary class
+  Gaps temporary_;            // temporary mappings; everything that was not lent is blocked
+  std::vector<Extent> lent_;  // the arenas of fixed_
+  Tree<false> by_va_, temporary_by_va_;
+  uint64_t bytes_ = 0, temporary_bytes_ = 0, temporary_count_ = 0, count_ = 0;
+};
+
+}  // namespace vioctl::iova

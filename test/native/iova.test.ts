@@ -1,0 +1,248 @@
+import fc from 'fast-check';
+import { Batch, Errno, type Extent, IovaSpace, type MapRequest, type Outcome } from '../../src/dma/space.js';
+
+const PAGE = 0x1000n;
+/** A small machine: 192 pages, pages of 4 KiB, 16 KiB and 64 KiB, a reserved window in the middle. */
+const PAGES = [PAGE, 4n * PAGE, 16n * PAGE];
+const RANGES: Extent[] = [
+  { start: 0n, end: 100n * PAGE - 1n },
+  { start: 107n * PAGE, end: 192n * PAGE - 1n },
+];
+const FLOOR = 2n * PAGE;
+
+interface Live {
+  iova: bigint;
+  size: bigint;
+  va: bigint | undefined;
+  temporary: boolean;
+}
+
+/** The specification, page by page, with no index at all. */
+class Oracle {
+  live: Live[] = [];
+
+  free(start: bigint, size: bigint): boolean {
+    const end = start + size - 1n;
+    return (
+      RANGES.some((range) => range.start <= start && end <= range.end) &&
+      !this.live.some((m) => m.iova <= end && start <= m.iova + m.size - 1n)
+    );
+  }
+
+  /** Every address at which the request could go with this alignment, lowest first. */
+  places(request: MapRequest, align: bigint): bigint[] {
+    const phase = request.va !== undefined && request.align === undefined ? request.va % align : 0n;
+    const places: bigint[] = [];
+    for (let at = phase; at < 192n * PAGE; at += align) {
+      if (at < FLOOR || (request.below4G && at + request.size > 1n << 32n)) continue;
+      if (this.free(at, request.size)) places.push(at);
+    }
+    return places;
+  }
+
+  /** Alignments in the order of preference. */
+  aligns(request: MapRequest): bigint[] {
+    if (request.align !== undefined) return [request.align > PAGE ? request.align : PAGE];
+    return PAGES.filter((page) => page <= request.size).reverse();
+  }
+
+  overlapVa(request: MapRequest): Live | undefined {
+    return this.live.find(
+      (m) => request.va !== undefined && m.va !== undefined && m.va < request.va + request.size && request.va < m.va + m.size,
+    );
+  }
+}
+
+const pages = (min: number, max: number) => fc.integer({ min, max }).map((n) => BigInt(n) * PAGE);
+const request: fc.Arbitrary<MapRequest> = fc.record(
+  {
+    size: fc.oneof({ arbitrary: pages(1, 3), weight: 4 }, pages(4, 40)),
+    iova: pages(0, 200),
+    align: fc.constantFrom(PAGE, 2n * PAGE, 8n * PAGE, 16n * PAGE, 32n * PAGE),
+    va: pages(1000, 1400),
+  },
+  { requiredKeys: ['size'] },
+);
+type Step = { map: MapRequest } | { unmap: number } | { reset: true } | { find: bigint; size: bigint };
+const step = (temporary: boolean): fc.Arbitrary<Step> =>
+  fc.oneof(
+    { arbitrary: request.map((map) => ({ map })), weight: 6 },
+    {
+      arbitrary: request.map((map) => ({ map: temporary ? { ...map, iova: undefined, temporary: true } : map })),
+      weight: temporary ? 6 : 0,
+    },
+    { arbitrary: fc.nat(50).map((unmap) => ({ unmap })), weight: 5 },
+    { arbitrary: fc.record({ find: pages(990, 1410), size: pages(1, 8) }), weight: 2 },
+    { arbitrary: fc.constant({ reset: true as const }), weight: temporary ? 1 : 0 },
+  );
+
+/** Runs the steps through both and compares; the allocator sees the map steps of a run in one batch each. */
+function compare(steps: Step[], chunk: bigint, exact: boolean): void {
+  const space = new IovaSpace(RANGES, PAGES, { floor: FLOOR, chunk });
+  const oracle = new Oracle();
+  for (const s of steps) {
+    if ('reset' in s) {
+      expect(space.run(new Batch().reset())[0]!.error).toBe(0);
+      oracle.live = oracle.live.filter((m) => !m.temporary);
+    } else if ('unmap' in s) {
+      const victim = oracle.live[s.unmap % Math.max(1, oracle.live.length)];
+      if (!victim) continue;
+      expect(space.unmap(victim.iova)).toEqual({ error: 0, at: victim.iova, extra: victim.size });
+      oracle.live.splice(oracle.live.indexOf(victim), 1);
+      expect(space.unmap(victim.iova).error).toBe(Errno.ENOENT);
+    } else if ('find' in s) {
+      const hit = oracle.live.find((m) => m.va !== undefined && m.va <= s.find && s.find + s.size <= m.va + m.size);
+      const [byVa] = space.run(new Batch().findVa(s.find, s.size)) as [Outcome];
+      expect(byVa.error).toBe(hit ? 0 : Errno.ENOENT);
+      if (hit) {
+        expect(byVa.at).toBe(hit.iova + s.find - hit.va!);
+        expect(space.run(new Batch().findIova(byVa.at, s.size))[0]).toMatchObject({ error: 0, at: s.find });
+      }
+    } else {
+      check(space, oracle, s.map, exact);
+    }
+  }
+  const byIova = (a: Live, b: Live) => (a.iova < b.iova ? -1 : 1);
+  expect(space.mappings.sort(byIova)).toEqual(oracle.live.sort(byIova));
+  const used = oracle.live.reduce((sum, m) => sum + m.size, 0n);
+  expect(space.measure()).toMatchObject({ mappings: oracle.live.length, bytes: used, free: 185n * PAGE - used });
+}
+
+function check(space: IovaSpace, oracle: Oracle, map: MapRequest, exact: boolean): void {
+  const outcome = space.map(map);
+  const clash = oracle.overlapVa(map);
+  if (clash) {
+    expect(outcome.error).toBe(Errno.EEXIST);
+    return;
+  }
+  if (map.iova !== undefined) {
+    const align = map.align ?? PAGE;
+    if (map.iova % align !== 0n) {
+      expect(outcome.error).toBe(Errno.EINVAL);
+      return;
+    }
+    expect(outcome.error === 0).toBe(oracle.free(map.iova, map.size));
+    if (outcome.error === Errno.EEXIST) expect(oracle.live.map((m) => m.iova)).toContain(outcome.at);
+    if (outcome.error !== 0) return;
+    expect(outcome.at).toBe(map.iova);
+  } else {
+    const places = oracle.aligns(map).map((align) => oracle.places(map, align));
+    const best = places.find((list) => list.length > 0);
+    expect(outcome.error).toBe(best ? 0 : Errno.ENOSPC);
+    if (!best) return;
+    if (exact) expect(outcome.at).toBe(best[0]);
+    else expect(places.flat()).toContain(outcome.at);
+  }
+  oracle.live.push({ iova: outcome.at, size: map.size, va: map.va, temporary: map.temporary ?? false });
+}
+
+describe('the allocator against a brute-force oracle', () => {
+  test('persistent mappings: the very address, first fit by the best alignment', () => {
+    fc.assert(
+      fc.property(fc.array(step(false), { maxLength: 120 }), (steps) => compare(steps, PAGE, true)),
+      { numRuns: 400 },
+    );
+  });
+
+  test('with temporary mappings: a fitting address exactly when there is one', () => {
+    fc.assert(
+      fc.property(fc.array(step(true), { maxLength: 120 }), fc.constantFrom(PAGE, 8n * PAGE, 32n * PAGE), (steps, chunk) =>
+        compare(steps, chunk, false),
+      ),
+      { numRuns: 400 },
+    );
+  });
+
+  test('same requests, same addresses', () => {
+    fc.assert(
+      fc.property(fc.array(request, { maxLength: 60 }), (requests) => {
+        const batch = () => requests.reduce((all, r) => all.map(r), new Batch());
+        const one = new IovaSpace(RANGES, PAGES, { floor: FLOOR }).run(batch());
+        const two = new IovaSpace(RANGES, PAGES, { floor: FLOOR });
+        expect(requests.map((r) => two.map(r))).toEqual(one);
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
+
+const x86 = [0x1000n, 0x20_0000n, 0x4000_0000n];
+const vtd: Extent[] = [
+  { start: 0n, end: 0xfedf_ffffn },
+  { start: 0xfef0_0000n, end: 0xffff_ffff_ffffn },
+];
+
+describe('the allocator on a real layout', () => {
+  test('many levels deep: 70,000 mappings come and go, and all space comes back', () => {
+    const space = new IovaSpace(vtd, x86);
+    const fill = new Batch(70_000);
+    for (let i = 0n; i < 70_000n; i++) fill.map({ size: PAGE, va: 0x7000_0000_0000n + i * PAGE });
+    const got = space.run(fill);
+    expect(got.every((o, i) => o.error === 0 && o.at === 0x10000n + BigInt(i) * PAGE)).toBe(true);
+    const odd = new Batch(35_000);
+    for (let i = 1; i < 70_000; i += 2) odd.unmap(got[i]!.at);
+    expect(space.run(odd).every((o) => o.error === 0)).toBe(true);
+    expect(space.map({ size: 2n * PAGE }).at).toBe(0x10000n + 69_999n * PAGE);
+    expect(space.map({ size: PAGE }).at).toBe(0x11000n);
+    const rest = new Batch();
+    for (const { iova } of space.mappings) rest.unmap(iova);
+    space.run(rest);
+    expect(space.measure()).toMatchObject({ mappings: 0, bytes: 0n, largest: 0x1_0000_0000_0000n - 0xfef0_0000n });
+  });
+
+  test('huge-page phase: the device address has the offset of the processor address within 2 MiB', () => {
+    const space = new IovaSpace(vtd, x86);
+    const { at } = space.map({ size: 6n << 20n, va: 0x7f12_3456_7000n });
+    expect(at % 0x20_0000n).toBe(0x7f12_3456_7000n % 0x20_0000n);
+  });
+
+  test('temporary mappings come from the top and are reset together, persistent ones stay', () => {
+    const space = new IovaSpace(vtd, x86);
+    const low = space.map({ size: 0x1000n });
+    const high = space.map({ size: 0x1000n, temporary: true });
+    expect(high.at).toBe(0xffff_ffff_f000n);
+    const batch = new Batch(20_000);
+    for (let i = 0; i < 20_000; i++) batch.map({ size: 0x3000n, temporary: true });
+    space.run(batch.reset());
+    expect(space.mappings.map((m) => m.iova)).toEqual([low.at]);
+    expect(space.map({ size: 0x1000n, temporary: true }).at).toBe(0xffff_ffff_f000n);
+  });
+
+  test('32-bit devices stay below 4 GiB and out of the window; a full low space is an error, not a high address', () => {
+    const space = new IovaSpace(vtd, x86);
+    const batch = new Batch();
+    for (let i = 0; i < 5; i++) batch.map({ size: 1n << 30n, below4G: true });
+    expect(space.run(batch).map((o) => [o.error, o.at])).toEqual([
+      [0, 0x4000_0000n],
+      [0, 0x8000_0000n],
+      [Errno.ENOSPC, 0n],
+      [Errno.ENOSPC, 0n],
+      [Errno.ENOSPC, 0n],
+    ]);
+  });
+
+  test('what is in the way is named by its first address', () => {
+    const space = new IovaSpace(vtd, x86);
+    space.map({ size: 0x4000n, iova: 0x100000n });
+    expect(space.map({ size: 0x10000n, iova: 0xf8000n })).toMatchObject({ error: Errno.EEXIST, at: 0x100000n });
+    expect(space.map({ size: 0x2000n, iova: 0xfedf_f000n })).toMatchObject({ error: Errno.EADDRNOTAVAIL, at: 0xfee0_0000n });
+    expect(space.map({ size: 0x1000n, iova: 1n << 48n })).toMatchObject({ error: Errno.EADDRNOTAVAIL, at: 1n << 48n });
+    expect(space.map({ size: 0x2000n, iova: 0xffff_ffff_ffff_f000n })).toMatchObject({ error: Errno.EOVERFLOW });
+    expect(space.map({ size: 0x800n })).toMatchObject({ error: Errno.EINVAL });
+    expect(space.map({ size: 0n })).toMatchObject({ error: Errno.EINVAL });
+    expect(space.map({ size: 0x1000n, align: 0x3000n })).toMatchObject({ error: Errno.EINVAL });
+  });
+
+  test('a space that ends at 2^64, an empty one, and overlapping ranges', () => {
+    const top = new IovaSpace([{ start: 0n, end: 0xffff_ffff_ffff_ffffn }], x86);
+    expect(top.map({ size: 0x1000n, temporary: true }).at).toBe(0xffff_ffff_ffff_e000n);
+    expect(top.map({ size: 0x2000n, iova: 0xffff_ffff_ffff_d000n })).toMatchObject({ error: Errno.EEXIST });
+    expect(new IovaSpace([], x86).map({ size: 0x1000n }).error).toBe(Errno.ENOSPC);
+    const ranges = [
+      { start: 0x3000n, end: 0x8fffn },
+      { start: 0x1800n, end: 0x4fffn },
+      { start: 0x9000n, end: 0x9ffen },
+    ];
+    expect(new IovaSpace(ranges, x86).ranges).toEqual([{ start: 0x2000n, end: 0x8fffn }]);
+  });
+});
