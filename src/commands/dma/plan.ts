@@ -1,0 +1,81 @@
+import fs from 'node:fs';
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { readList } from '../../cli/input.js';
+import { usage, wrap } from '../../common/errors.js';
+import {
+  type Aperture,
+  allowed,
+  ENTRY_LIMIT,
+  parseAvoid,
+  parsePages,
+  parseReservedRegions,
+  readAperture,
+  widthRange,
+} from '../../dma/aperture.js';
+import { plan } from '../../dma/layout.js';
+import { parseSpecs } from '../../dma/spec.js';
+import { planLines } from '../../dma/views.js';
+import { parseBdf } from '../../vfio/pci.js';
+
+async function readText(file: string): Promise<string> {
+  if (file === '-') {
+    const lines: string[] = [];
+    for await (const line of readList(0, 10)) lines.push(line);
+    return lines.join('\n');
+  }
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch (err) {
+    throw wrap(`read ${file}`, err);
+  }
+}
+
+export default class DmaPlan extends Command {
+  static override readonly description =
+    'Shows where "dma map" would put each mapping, how many DMA entries they take and how much locked memory they count as. ' +
+    'It needs no device and no privilege: the IOMMU is described by a device of this host, or by the reserved regions and the ' +
+    'address width of another one. The exit status is 3 when the mappings do not fit.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'for a device of this host'],
+    [
+      'ssh host cat /sys/kernel/iommu_groups/7/reserved_regions | vioctl dma plan --reserved - --aw 39 guest=1536G',
+      'will it fit on another host?',
+    ],
+  ];
+  static override readonly args = {
+    words: Args.string({
+      required: true,
+      multiple: true,
+      description: '[BDF] NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…',
+    }),
+  };
+  static override readonly flags = {
+    reserved: Flags.string({ helpValue: 'FILE', summary: "lines of an IOMMU group's reserved_regions (-: stdin), instead of a device" }),
+    aw: Flags.integer({ helpValue: 'BITS', summary: "address width of the IOMMU [default: the device's own, 48 with --reserved]" }),
+    pgsizes: Flags.string({ helpValue: 'LIST', default: '4K,2M,1G', summary: 'page sizes of the IOMMU' }),
+    avoid: Flags.string({ helpValue: 'START-END', multiple: true, summary: 'addresses to leave out, both included' }),
+  };
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(DmaPlan);
+    const words = args.words as unknown as string[];
+    const bdf = words[0]?.includes('=') ? undefined : parseBdf(words[0] ?? '');
+    if ((bdf === undefined) === (flags.reserved === undefined))
+      throw usage(bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE');
+    const specs = parseSpecs(words.slice(bdf === undefined ? 0 : 1));
+    if (specs.length === 0) throw usage('nothing to map', 'NAME=SIZE, such as buf=64M');
+    const pages = parsePages(flags.pgsizes);
+    const avoid = (flags.avoid ?? []).map(parseAvoid);
+    let aperture: Aperture;
+    if (bdf !== undefined) {
+      aperture = readAperture(this.sysroot, bdf, pages, flags.aw);
+    } else {
+      const reserved = parseReservedRegions(await readText(flags.reserved!));
+      aperture = { ranges: allowed([widthRange(flags.aw ?? 48)], reserved), reserved, pages, limit: ENTRY_LIMIT };
+    }
+    if (avoid.length > 0) aperture = { ...aperture, ranges: allowed(aperture.ranges, avoid), reserved: [...aperture.reserved, ...avoid] };
+    await this.out.document(plan(aperture, specs), planLines);
+    return undefined;
+  }
+}

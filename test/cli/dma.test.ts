@@ -1,0 +1,53 @@
+import { vioctl } from '../support/cli.js';
+
+const MSI = '0x00000000fee00000 0x00000000feefffff msi\n';
+
+describe('dma plan', () => {
+  test('reads reserved regions from stdin and prints one document', () => {
+    const { status, stdout, stderr } = vioctl(['dma', 'plan', '--reserved', '-', '--aw', '39', '--json', 'a=64K', 'b=4G'], { input: MSI });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(JSON.parse(stdout)).toEqual({
+      ranges: [
+        { start: '0x0', end: '0xfedfffff' },
+        { start: '0xfef00000', end: '0x7fffffffff' },
+      ],
+      maps: [
+        { name: 'a', iova: '0x10000', size: 65536, pageSize: 4096 },
+        { name: 'b', iova: '0x100000000', size: 4294967296, pageSize: 1073741824 },
+      ],
+      entries: 2,
+      memlock: 4295032832,
+    });
+  });
+
+  test('what does not fit is status 3, with nothing on stdout', () => {
+    const run = vioctl(['dma', 'plan', '--reserved', '-', '--aw', '39', '--json', 'guest=1536G'], { input: MSI });
+    expect(run).toMatchObject({ status: 3, stdout: '' });
+    expect(JSON.parse(run.stderr)).toMatchObject({ error: { code: 'ENOSPC', details: { name: 'guest' } } });
+  });
+
+  test.each([
+    [['dma', 'plan', 'a=4K'], 2],
+    [['dma', 'plan', '--reserved', '-'], 2],
+    [['dma', 'plan', '0000:01:00.0', '--reserved', '-', 'a=4K'], 2],
+    [['dma', 'plan', '--reserved', '-', '--aw', '99', 'a=4K'], 2],
+    [['dma', 'plan', '--reserved', '/nonexistent', 'a=4K'], 1],
+  ])('%j ends with status %i', (args, status) => {
+    expect(vioctl(args, { input: MSI })).toMatchObject({ status, stdout: '' });
+  });
+
+  test('a damaged line is status 5', () => {
+    expect(vioctl(['dma', 'plan', '--reserved', '-', 'a=4K'], { input: 'oops\n' })).toMatchObject({ status: 5, stdout: '' });
+  });
+
+  test('a hole of the user stays free', () => {
+    const { stdout } = vioctl(['dma', 'plan', '--reserved', '-', '--avoid', '0x0-0xffffff', '--json', 'a=4K'], { input: MSI });
+    expect(JSON.parse(stdout).maps).toEqual([{ name: 'a', iova: '0x1000000', size: 4096, pageSize: 4096 }]);
+  });
+
+  test('people see a table', () => {
+    const { stdout } = vioctl(['dma', 'plan', '--reserved', '-', 'buf=64M'], { input: MSI });
+    expect(stdout).toContain('memlock  64M (67108864 bytes)');
+    expect(stdout).toMatch(/^buf {3}0x200000 +64M {2}2M$/m);
+  });
+});
