@@ -11,6 +11,7 @@ _vioctl() {
       'vfio bind') words='--group --driver --owner --allow --expect --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio unbind') words='--driver --wait --ask --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio doctor') words='--json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
@@ -31,7 +32,7 @@ _vioctl() {
   fi
   case "$key" in
     '') words='vfio dma uring nvmf vhost-user migration' ;;
-    'vfio') words='list show bind unbind restore' ;;
+    'vfio') words='list show bind unbind restore doctor' ;;
     'dma') words='plan' ;;
     'uring') words='' ;;
     'nvmf') words='serve ctl discover identify read write ping' ;;

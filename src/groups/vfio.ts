@@ -8,6 +8,7 @@ const group: Group = {
     bind: { summary: 'bind devices to VFIO, with checks, journal and rollback', load: () => import('../commands/vfio/bind.js') },
     unbind: { summary: 'give devices back to their earlier drivers', load: () => import('../commands/vfio/unbind.js') },
     restore: { summary: 'undo what an interrupted run left', load: () => import('../commands/vfio/restore.js') },
+    doctor: { summary: 'is this host ready: IOMMU, modules, groups, limits', load: () => import('../commands/vfio/doctor.js') },
   },
 };
 export default group;

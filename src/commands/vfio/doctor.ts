@@ -1,0 +1,22 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Census } from '../../vfio/census.js';
+import { diagnose, diagnosisStatus, doctorLines } from '../../vfio/doctor.js';
+import { systemHost } from '../../vfio/host.js';
+
+export default class VfioDoctor extends Command {
+  static override readonly description =
+    'Says whether this host is ready for VFIO, and for each finding what to do: IOMMU and interrupt remapping (firmware, kernel ' +
+    'command line), modules, groups that are not viable, limits, huge pages, and runs of vioctl that were cut short.\n\n' +
+    'Status 0: ready; 1: something fails; 7: no IOMMU.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio doctor', 'look at everything'],
+    ['vioctl vfio doctor --json | jq \'.findings[] | select(.level == "fail")\'', 'what has to be done'],
+  ];
+
+  async run(): Promise<number> {
+    await this.parse(VfioDoctor);
+    const findings = diagnose(systemHost(this.sysroot, process.pid), new Census(this.sysroot));
+    await this.out.document({ findings }, (doc) => doctorLines(doc.findings));
+    return diagnosisStatus(findings);
+  }
+}
