@@ -133,7 +133,7 @@ export class Queue {
   static async open(qid: number, endpoint: Endpoint): Promise<Queue> {
     const queue = new Queue(qid, endpoint);
     const dgst = (endpoint.headerDigest ? Dgst.header : 0) | (endpoint.dataDigest ? Dgst.data : 0);
-    queue.#socket.write(encodePdu({ ...pdus.icReq, header: icReq }, { dgst, maxr2t: maxR2t - 1 }));
+    queue.#socket.write(encodePdu(pdus.icReq, { dgst, maxr2t: maxR2t - 1 }));
     const timer = setTimeout(() => queue.#lose(timedOut(queue.#where, endpoint.timeout)), endpoint.timeout);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -400,7 +400,7 @@ export class Queue {
   #refuse(error: PduError): void {
     if (!error.silent && !this.#socket.destroyed) {
       const { fes, fei, header } = error;
-      this.#socket.end(encodePdu({ ...pdus.h2cTermReq, header: termReq }, { fes, fei }, { data: header.subarray(0, 128) }));
+      this.#socket.end(encodePdu(pdus.h2cTermReq, { fes, fei }, { data: header.subarray(0, 128) }));
     }
     this.#lose(
       new VioError(`${this.#where}: the target broke the protocol: ${error.message}`, { code: 'EPROTO', exit: 5, cause: error }),

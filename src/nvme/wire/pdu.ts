@@ -171,6 +171,8 @@ export interface BuildOptions {
   headerDigest?: boolean;
   dataDigest?: boolean;
   crc32c?: (bytes: Uint8Array) => number;
+  /** Writes into the header what is not in its table: the queue entries of capsules. */
+  fill?: (header: Buffer) => void;
 }
 
 /**
@@ -214,7 +216,11 @@ export function encodePdu<S extends Fields>(
   values: Partial<Values<S>>,
   options: BuildOptions = {},
 ): Buffer {
-  const { head, tail } = buildPdu(rule, (header) => rule.header.encode(values, header), options);
+  const fill = (header: Buffer) => {
+    rule.header.encode(values, header);
+    options.fill?.(header);
+  };
+  const { head, tail } = buildPdu(rule, fill, options);
   if (options.data === undefined && !tail) return head;
   return Buffer.concat([head, options.data ?? new Uint8Array(0), tail ?? new Uint8Array(0)]);
 }

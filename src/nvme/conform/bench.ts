@@ -1,0 +1,209 @@
+/** What a case works with: the target's facts, and connections in any state, all closed when the case ends. */
+import { VioError } from '../../common/errors.js';
+import type { Controller, HostIdentity, NamespaceInfo } from '../host/index.js';
+import {
+  AdminOpcode,
+  ccValue,
+  connectCmd,
+  connectData,
+  dynamicCntlid,
+  Fctype,
+  Fid,
+  featureCmd,
+  NvmOpcode,
+  propertyCmd,
+  rwCmd,
+} from '../wire/index.js';
+import { describeOutcome } from './expect.js';
+import { type CommandOptions, type Outcome, RawConnection, type RawOptions } from './raw.js';
+
+/** What is known of the target before the first case. */
+export interface Facts extends HostIdentity {
+  address: string;
+  port: number;
+  subnqn: string;
+  identify: Controller['identify'];
+  cap: Controller['cap'];
+  /** the namespace that I/O cases use */
+  ns: NamespaceInfo;
+  nsids: number[];
+  /** bytes of data that fit a command capsule of an I/O queue */
+  inCapsule: number;
+  maxTransfer: number;
+}
+
+/** The way to the point that a case is about did not work. */
+export class SetupError extends VioError {}
+
+export interface ConnectFields {
+  qid?: number;
+  sqsize?: number;
+  cntlid?: number;
+  kato?: number;
+  cattr?: number;
+  hostnqn?: string;
+  hostid?: Buffer;
+  subnqn?: string;
+  /** Changes the 1024 bytes of data before they leave. */
+  spoilData?: (data: Buffer) => void;
+}
+
+export interface Session {
+  admin: RawConnection;
+  io: RawConnection;
+  cntlid: number;
+}
+
+export class Bench {
+  readonly facts: Facts;
+  readonly #open: RawConnection[] = [];
+
+  constructor(facts: Facts) {
+    this.facts = facts;
+  }
+
+  /** Bytes of one block. */
+  get bs(): number {
+    return this.facts.ns.blockSize;
+  }
+
+  /** TCP alone. */
+  async raw(): Promise<RawConnection> {
+    const connection = await RawConnection.open(this.facts.address, this.facts.port);
+    this.#open.push(connection);
+    return connection;
+  }
+
+  /** After ICReq and ICResp. */
+  async initialised(options: RawOptions = {}): Promise<RawConnection> {
+    const connection = await this.raw();
+    await expectSetup('ICReq', connection.initialise(options), 'icresp');
+    return connection;
+  }
+
+  /** Connect, as it is or with other fields. */
+  connect(connection: RawConnection, fields: ConnectFields = {}, options: CommandOptions = {}): Promise<Outcome> {
+    const { hostid, hostnqn, subnqn } = this.facts;
+    const data = connectData.encode({
+      hostid: fields.hostid ?? hostid,
+      cntlid: fields.cntlid ?? dynamicCntlid,
+      subnqn: fields.subnqn ?? subnqn,
+      hostnqn: fields.hostnqn ?? hostnqn,
+    });
+    fields.spoilData?.(data);
+    const { qid = 0, sqsize = 31, kato = 0, cattr = 0 } = fields;
+    return connection.command(
+      { opcode: AdminOpcode.fabrics, fctype: Fctype.connect },
+      {
+        data,
+        inCapsule: true,
+        ...options,
+        tweak: (sqe) => {
+          connectCmd.encode({ qid, sqsize, kato, cattr }, sqe);
+          options.tweak?.(sqe);
+        },
+      },
+    );
+  }
+
+  /** A connected admin queue, the controller not enabled yet. */
+  async connected(options: RawOptions = {}, fields: ConnectFields = {}): Promise<{ admin: RawConnection; cntlid: number }> {
+    const admin = await this.initialised(options);
+    const outcome = await expectSetup('Connect', this.connect(admin, fields), 'cqe');
+    return { admin, cntlid: outcome.dw0 & 0xffff };
+  }
+
+  /** A connected and enabled controller. */
+  async admin(options: RawOptions = {}, fields: ConnectFields = {}): Promise<{ admin: RawConnection; cntlid: number }> {
+    const { admin, cntlid } = await this.connected(options, fields);
+    const css = this.facts.cap.css & 0x40 ? 6 : 0;
+    await expectSetup('CC.EN=1', this.setProperty(admin, 0x14, BigInt(ccValue({ en: 1, iosqes: 6, iocqes: 4, css }))), 'cqe');
+    for (let i = 0; i < 100; i++) {
+      const csts = await expectSetup('Property Get CSTS', this.getProperty(admin, 0x1c), 'cqe');
+      if (csts.dw0 & 1) return { admin, cntlid };
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    throw new SetupError('CSTS.RDY does not become 1', { code: 'EIO' });
+  }
+
+  /** An enabled controller with I/O queue 1. */
+  async session(options: RawOptions = {}, fields: ConnectFields = {}, ioOptions: RawOptions = options): Promise<Session> {
+    const { admin, cntlid } = await this.admin(options, fields);
+    await expectSetup('Number of Queues', this.feature(admin, Fid.numberOfQueues, 0), 'cqe');
+    const io = await this.ioQueue(cntlid, 1, ioOptions);
+    return { admin, io, cntlid };
+  }
+
+  async ioQueue(cntlid: number, qid: number, options: RawOptions = {}, fields: ConnectFields = {}): Promise<RawConnection> {
+    const io = await this.initialised(options);
+    await expectSetup(`Connect of queue ${qid}`, this.connect(io, { qid, cntlid, sqsize: this.entries - 1, ...fields }), 'cqe');
+    return io;
+  }
+
+  /** Entries of the I/O queues that cases use. */
+  get entries(): number {
+    return Math.max(2, Math.min(32, this.facts.cap.mqes + 1));
+  }
+
+  getProperty(connection: RawConnection, ofst: number, attrib = 0): Promise<Outcome> {
+    return connection.command(
+      { opcode: AdminOpcode.fabrics, fctype: Fctype.propertyGet },
+      { tweak: (sqe) => void propertyCmd.encode({ attrib, ofst }, sqe) },
+    );
+  }
+
+  setProperty(connection: RawConnection, ofst: number, value: bigint, attrib = 0): Promise<Outcome> {
+    return connection.command(
+      { opcode: AdminOpcode.fabrics, fctype: Fctype.propertySet },
+      { tweak: (sqe) => void propertyCmd.encode({ attrib, ofst, value }, sqe) },
+    );
+  }
+
+  feature(connection: RawConnection, fid: number, value: number): Promise<Outcome> {
+    return connection.command({ opcode: AdminOpcode.setFeatures }, { tweak: (sqe) => void featureCmd.encode({ fid, value }, sqe) });
+  }
+
+  /** READ of blocks. */
+  read(io: RawConnection, slba: bigint, blocks = 1, options: CommandOptions = {}): Promise<Outcome> {
+    return io.command({ opcode: NvmOpcode.read, nsid: this.facts.ns.nsid }, this.rw(slba, blocks, { read: blocks * this.bs, ...options }));
+  }
+
+  /** WRITE of data. */
+  write(io: RawConnection, slba: bigint, data: Buffer, options: CommandOptions = {}): Promise<Outcome> {
+    const inCapsule = data.length <= this.facts.inCapsule;
+    return io.command(
+      { opcode: NvmOpcode.write, nsid: this.facts.ns.nsid },
+      this.rw(slba, data.length / this.bs, { data, inCapsule, ...options }),
+    );
+  }
+
+  /** Options of a command with SLBA and NLB. */
+  rw(slba: bigint, blocks: number, options: CommandOptions): CommandOptions {
+    return {
+      ...options,
+      tweak: (sqe) => {
+        rwCmd.encode({ slba, nlb: blocks - 1 }, sqe);
+        options.tweak?.(sqe);
+      },
+    };
+  }
+
+  /** What the first blocks hold, to be put back. */
+  async contents(io: RawConnection, blocks = 1, slba = 0n): Promise<Buffer> {
+    return (await expectSetup('READ', this.read(io, slba, blocks), 'cqe')).data;
+  }
+
+  close(): void {
+    for (const connection of this.#open.splice(0)) connection.close();
+  }
+}
+
+type Of<K extends Outcome['kind']> = Extract<Outcome, { kind: K }>;
+
+/** The outcome, which must be of this kind; a completion must be a success. @throws SetupError */
+export async function expectSetup<K extends Outcome['kind']>(what: string, outcome: Promise<Outcome>, kind: K): Promise<Of<K>> {
+  const o = await outcome;
+  if (o.kind !== kind || (o.kind === 'cqe' && (o.sct !== 0 || o.sc !== 0)))
+    throw new SetupError(`${what}: ${describeOutcome(o)}`, { code: 'EPROTO' });
+  return o as Of<K>;
+}
