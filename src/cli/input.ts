@@ -1,4 +1,11 @@
+import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
+
+/** The next bytes of a descriptor, in libuv's pool; 0 at its end. */
+const readSome = (fd: number, into: Buffer): Promise<number> =>
+  new Promise((resolve, reject) =>
+    fs.read(fd, into, 0, into.length, null, (err, n) => (err ? (err.code === 'EOF' ? resolve(0) : reject(err)) : resolve(n))),
+  );
 
 /**
  * Items of a list on a descriptor (stdin), separated by newline or NUL, in constant memory. Empty items are left out;
@@ -9,9 +16,7 @@ export async function* readList(fd: number, separator: 0 | 10): AsyncGenerator<s
   let rest: Buffer = Buffer.alloc(0);
   const chunk = Buffer.allocUnsafe(64 * 1024);
   for (;;) {
-    const size = await new Promise<number>((resolve, reject) =>
-      fs.read(fd, chunk, 0, chunk.length, null, (err, n) => (err ? (err.code === 'EOF' ? resolve(0) : reject(err)) : resolve(n))),
-    );
+    const size = await readSome(fd, chunk);
     if (size === 0) break;
     const data = rest.length ? Buffer.concat([rest, chunk.subarray(0, size)]) : chunk.subarray(0, size);
     let at = 0;
@@ -32,4 +37,41 @@ export async function collectList(args: string[], options: { null: boolean; orSt
     else items.push(arg);
   }
   return items;
+}
+
+/**
+ * File names in batches, for bulk work in constant memory: the arguments, or the list on stdin where there are none (`-`
+ * among them stands for it). Names that are not UTF-8 stay bytes.
+ */
+export async function* nameBatches(args: string[], nul: boolean): AsyncGenerator<(string | Buffer)[]> {
+  for (const arg of args.length === 0 ? ['-'] : args) {
+    if (arg === '-') yield* namesOf(0, nul ? 0 : 10);
+    else yield [arg];
+  }
+}
+
+async function* namesOf(fd: number, separator: 0 | 10): AsyncGenerator<(string | Buffer)[]> {
+  const name = (bytes: Buffer): string | Buffer => (isUtf8(bytes) ? bytes.toString('utf8') : Buffer.from(bytes));
+  const chunk = Buffer.allocUnsafe(64 * 1024);
+  let rest: Buffer[] = [];
+  for (;;) {
+    const size = await readSome(fd, chunk);
+    const data = chunk.subarray(0, size);
+    const last = data.lastIndexOf(separator);
+    if (size > 0 && last < 0) {
+      rest.push(Buffer.from(data));
+      continue;
+    }
+    const whole = Buffer.concat([...rest, size === 0 ? data : data.subarray(0, last)]);
+    rest = size === 0 ? [] : [Buffer.from(data.subarray(last + 1))];
+    const names: (string | Buffer)[] = [];
+    for (let at = 0; at < whole.length; ) {
+      const end = whole.indexOf(separator, at);
+      const stop = end < 0 ? whole.length : end;
+      if (stop > at) names.push(name(whole.subarray(at, stop)));
+      at = stop + 1;
+    }
+    if (names.length > 0) yield names;
+    if (size === 0) return;
+  }
 }

@@ -99,6 +99,16 @@ const errnoTexts: Record<string, string> = {
   ETIMEDOUT: 'Connection timed out',
   ENXIO: 'No such device or address',
   ELOOP: 'Too many levels of symbolic links',
+  ENAMETOOLONG: 'File name too long',
+  EFBIG: 'File too large',
+  EDQUOT: 'Disk quota exceeded',
+  ESTALE: 'Stale file handle',
+  ECANCELED: 'Operation canceled',
+  EINTR: 'Interrupted system call',
+  EBADMSG: 'Bad message',
+  EILSEQ: 'Invalid or incomplete multibyte or wide character',
+  ETXTBSY: 'Text file busy',
+  EOVERFLOW: 'Value too large for defined data type',
 };
 
 /** `EBUSY (Device or resource busy)`: errno name and text of a Node or addon error, else its message. */

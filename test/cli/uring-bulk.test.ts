@@ -1,0 +1,202 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { native } from '../../src/native/index.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
+import { compileC } from '../support/compile.js';
+import { Workspace } from '../support/uring.js';
+
+const work = new Workspace();
+afterAll(() => work.end());
+
+/** Files of every size that a boundary could be at, and awkward names. */
+const sizes = [0, 1, 4096, 65535, 65536, 65537, 131072, 65536 + 262144, 65536 + 262144 + 1, 1_500_000, 3_000_001];
+const tree = path.join(work.dir, 'tree');
+fs.mkdirSync(tree);
+const contents = new Map<string, Buffer>();
+for (const size of sizes) contents.set(`size-${size}`, Buffer.alloc(size, `${size} bytes: `));
+for (const name of ['new\nline', 'back\\slash', 'carriage\rreturn', ' spaces ', 'ünïcödé']) contents.set(name, Buffer.from(name));
+for (const [name, bytes] of contents) fs.writeFileSync(path.join(tree, name), bytes);
+const nul = Buffer.from(`${[...contents.keys()].join('\0')}\0`);
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+const run = (args: string[], input?: Buffer | string) => vioctl(['uring', ...args], { cwd: tree, ...(input !== undefined && { input }) });
+
+describe.each(['uring', 'sync'] as const)('engine %s', (engine) => {
+  test('sum: sha256sum -c reads the lines, whatever the names', () => {
+    const { status, stdout, stderr } = run(['sum', '-0', '--engine', engine], nul);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const check = spawnSync('sha256sum', ['-c', '--strict', '--quiet'], { cwd: tree, input: stdout, encoding: 'utf8' });
+    expect({ status: check.status, stdout: check.stdout, stderr: check.stderr }).toEqual({ status: 0, stdout: '', stderr: '' });
+    expect(stdout.split('\n').length).toBe(contents.size + 1);
+  });
+
+  test('sum --ordered --ndjson: one object per file, in order, with size and digest', () => {
+    const { stdout } = run(['sum', '-0', '--engine', engine, '--ordered', '--ndjson'], nul);
+    const rows = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(rows).toEqual(
+      [...contents].map(([name, bytes]) => ({ path: name, algorithm: 'sha256', digest: sha256(bytes), size: bytes.length })),
+    );
+  });
+
+  test('sum: every file that fails is reported, the others go on, exit 1', () => {
+    fs.symlinkSync('loop', path.join(tree, 'loop'));
+    const names = ['size-1', 'missing', 'size-4096', '.', 'loop', 'x'.repeat(5000), 'x'.repeat(256), 'size-0'];
+    const { status, stdout, stderr } = run(['sum', '--engine', engine, '--ordered', ...names]);
+    fs.unlinkSync(path.join(tree, 'loop'));
+    expect(status).toBe(1);
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.slice(66)),
+    ).toEqual(['size-1', 'size-4096', 'size-0']);
+    const lines = stderr.trimEnd().split('\n');
+    expect(lines.map((line) => /: (E[A-Z]+) /.exec(line)?.[1])).toEqual([
+      'ENOENT',
+      'EISDIR',
+      'ELOOP',
+      'ENAMETOOLONG',
+      'ENAMETOOLONG',
+      undefined,
+    ]);
+    expect(lines[5]).toBe('vioctl: uring sum: 5 of 8 files failed');
+    const json = run(['sum', '--engine', engine, '--json', 'missing', 'size-1']);
+    expect(json.status).toBe(1);
+    expect(JSON.parse(json.stdout).files).toHaveLength(2);
+    expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: 'FILES_FAILED', details: { failed: 1, files: 2 } } });
+  });
+
+  test('sum of other algorithms, tags, NUL lines', () => {
+    const md5 = spawnSync('md5sum', ['size-65537'], { cwd: tree, encoding: 'utf8' }).stdout;
+    expect(run(['sum', '--engine', engine, '-a', 'md5', 'size-65537']).stdout).toBe(md5);
+    const tagged = spawnSync('sha512sum', ['--tag', 'new\nline'], { cwd: tree, encoding: 'utf8' }).stdout;
+    expect(run(['sum', '--engine', engine, '-a', 'sha512', '--tag', 'new\nline']).stdout).toBe(tagged);
+    const zero = spawnSync('sha256sum', ['-z', 'new\nline'], { cwd: tree, encoding: 'utf8' }).stdout;
+    expect(run(['sum', '--engine', engine, '-z', 'new\nline']).stdout).toBe(zero);
+    const crc = native().common.crc32c(contents.get('size-3000001')!).toString(16).padStart(8, '0');
+    expect(run(['sum', '--engine', engine, '-a', 'crc32c', 'size-3000001']).stdout).toBe(`${crc}  size-3000001\n`);
+  });
+
+  test('cat is cat, in order, also of pipes and of files in /proc', () => {
+    const args = ['uring', 'cat', '--engine', engine];
+    const { stdout, status } = spawnSync(process.execPath, [program, ...args, '-0'], {
+      cwd: tree,
+      input: nul,
+      env: plainEnv(),
+      maxBuffer: 1 << 28,
+    });
+    expect(status).toBe(0);
+    expect(stdout.equals(Buffer.concat([...contents.values()]))).toBe(true);
+    const pipe = spawnSync(
+      'sh',
+      ['-c', `cat size-3000001 | "${process.execPath}" "${program}" ${args.join(' ')} /dev/stdin | cmp - size-3000001`],
+      { cwd: tree },
+    );
+    expect(pipe.status).toBe(0);
+    expect(run([...args.slice(1), '/proc/version']).stdout).toBe(fs.readFileSync('/proc/version', 'utf8'));
+  });
+
+  test('cat: what fails is reported, the rest comes in order, exit 1; --no-ordered loses and mixes nothing', () => {
+    const { status, stdout, stderr } = run(['cat', '--engine', engine, 'size-1', 'missing', 'ünïcödé']);
+    expect([status, stdout]).toEqual([1, '1ünïcödé']);
+    expect(stderr).toContain('missing: ENOENT');
+    const files = Array.from({ length: 300 }, (_, i) => `n${i}`);
+    for (const name of files) fs.writeFileSync(path.join(work.dir, name), `${name} `.repeat(1000));
+    const any = vioctl(['uring', 'cat', '--engine', engine, '--no-ordered'], { cwd: work.dir, input: files.join('\n') });
+    const runs = any.stdout.trimEnd().split(' ');
+    expect(runs.length).toBe(300_000);
+    expect(runs.filter((name, i) => name !== runs[i - 1]).length).toBe(300);
+  });
+
+  test('sync: nothing to say for files that went well, per-file results as JSON', () => {
+    expect(run(['sync', '-0', '--engine', engine], nul)).toMatchObject({ status: 0, stdout: '', stderr: '' });
+    for (const more of [['--data'], ['--filesystem'], []]) {
+      const { status, stdout } = run(['sync', '--engine', engine, '--ordered', '--ndjson', ...more, 'size-1', 'missing', '.']);
+      expect(status).toBe(1);
+      expect(
+        stdout
+          .trimEnd()
+          .split('\n')
+          .map((line) => JSON.parse(line)),
+      ).toEqual([
+        { path: 'size-1' },
+        { path: 'missing', error: { code: 'ENOENT', message: 'ENOENT (No such file or directory)' } },
+        { path: '.' },
+      ]);
+    }
+  });
+
+  test('a list that is empty', () => {
+    for (const verb of ['sum', 'cat', 'sync'])
+      expect(run([verb, '--engine', engine], '')).toMatchObject({ status: 0, stdout: '', stderr: '' });
+  });
+
+  test('names that are not UTF-8 stay what they are', () => {
+    const name = Buffer.from([0x66, 0xff, 0xfe, 0x2e]);
+    const file = Buffer.concat([Buffer.from(`${tree}/`), name]);
+    fs.writeFileSync(file, 'odd');
+    const { stdout } = spawnSync(process.execPath, [program, 'uring', 'sum', '--engine', engine], {
+      cwd: tree,
+      input: name,
+      env: plainEnv(),
+    });
+    expect(stdout.subarray(66, 70)).toEqual(name);
+    expect(JSON.parse(run(['sum', '--engine', engine, '--ndjson'], name).stdout)).toMatchObject({
+      path: 'f\ufffd\ufffd.',
+      pathHex: '66fffe2e',
+      size: 3,
+    });
+    fs.unlinkSync(file);
+  });
+});
+
+test('a closed pipe ends sum and cat with 141 and in silence', () => {
+  for (const verb of ['sum', 'cat']) {
+    const script = `yes size-3000001 | head -2000 | "${process.execPath}" "${program}" uring ${verb} | head -c 100 >/dev/null; echo "\${PIPESTATUS[2]}"`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', script], { cwd: tree, encoding: 'utf8', env: plainEnv(), timeout: 20000 });
+    expect([stdout, stderr]).toEqual(['141\n', '']);
+  }
+});
+
+test('SIGINT in the middle: 130, and nothing is left waiting', async () => {
+  const fifo = path.join(work.dir, 'fifo');
+  spawnSync('mkfifo', [fifo]);
+  const child = spawn(process.execPath, [program, 'uring', 'sum', path.join(tree, 'size-1'), fifo], { env: plainEnv() });
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  child.kill('SIGINT');
+  expect(await new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])))).toEqual([130, null]);
+});
+
+describe('without io_uring', () => {
+  const filter = compileC('test/support/programs/without-uring.c', path.join(work.dir, 'without-uring'));
+  const blocked = (errno: number, args: string[]) =>
+    spawnSync(filter, [String(errno), process.execPath, program, 'uring', ...args], { cwd: tree, encoding: 'utf8', env: plainEnv() });
+
+  test.each([
+    [1, /seccomp filter blocks it \(container/],
+    [38, /seccomp filter hides it \(kernel .* is new enough\)/],
+  ])('errno %i: auto falls back and says why, uring is 7 with the reason', (errno, why) => {
+    const auto = blocked(errno, ['sum', 'size-1']);
+    expect(auto).toMatchObject({ status: 0, stdout: `${sha256(contents.get('size-1')!)}  size-1\n` });
+    expect(auto.stderr).toMatch(why);
+    expect(blocked(errno, ['sum', '--quiet', 'size-1']).stderr).toBe('');
+    const forced = blocked(errno, ['sum', '--engine', 'uring', 'size-1']);
+    expect([forced.status, forced.stdout]).toEqual([7, '']);
+    expect(forced.stderr).toMatch(why);
+    expect(forced.stderr).toContain('hint: allow io_uring_setup');
+  });
+});
+
+test('files on tmpfs: a warning with the remedy', () => {
+  if (fs.statfsSync('/dev/shm').type !== 0x01021994) return;
+  const file = path.join('/dev/shm', `vioctl-${process.pid}`);
+  fs.writeFileSync(file, 'x');
+  const { status, stderr } = run(['sum', file]);
+  fs.unlinkSync(file);
+  expect(status).toBe(0);
+  expect(stderr).toMatch(/warning: files are on tmpfs.*--engine sync/);
+});
