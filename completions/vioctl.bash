@@ -13,6 +13,9 @@ _vioctl() {
       'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio doctor') words='--json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
+      'uring cat') words='--null --engine --depth --ordered --help --quiet --color' ;;
+      'uring sum') words='--null --engine --depth --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring sync') words='--null --engine --depth --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
@@ -34,7 +37,7 @@ _vioctl() {
     '') words='vfio dma uring nvmf vhost-user migration' ;;
     'vfio') words='list show bind unbind restore doctor' ;;
     'dma') words='plan' ;;
-    'uring') words='' ;;
+    'uring') words='cat sum sync' ;;
     'nvmf') words='serve ctl discover identify read write ping' ;;
     'vhost-user') words='list probe trace' ;;
     'migration') words='dump' ;;
