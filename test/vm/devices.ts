@@ -23,6 +23,8 @@ export interface DeviceArgs {
   sharedMemory?: boolean;
   /** Bring up the virtio network interface. */
   net?: boolean;
+  /** QEMU saves and restores the device's whole state, so that a guest with it may continue a saved machine. */
+  saved?: boolean;
 }
 
 export type Device = (context: DeviceContext) => DeviceArgs | Promise<DeviceArgs>;
@@ -32,6 +34,7 @@ export function iommu(options: { awBits?: 39 | 48 } = {}): Device {
   return () => ({
     args: ['-device', `intel-iommu,intremap=on,aw-bits=${options.awBits ?? 48}`],
     append: ['intel_iommu=on'],
+    saved: true,
   });
 }
 
@@ -92,7 +95,7 @@ export function bridge(): Device {
 export function rootPort(id: string): Device {
   return (context) => {
     const n = context.next();
-    return { args: ['-device', `pcie-root-port,id=${id},chassis=${n},slot=${n + 64}`] };
+    return { args: ['-device', `pcie-root-port,id=${id},chassis=${n},slot=${n + 64}`], saved: true };
   };
 }
 
@@ -119,13 +122,13 @@ export function network(options: { forward?: number[] } = {}): Device {
       context.ports.set(guest, host);
       netdev += `,hostfwd=tcp:127.0.0.1:${host}-10.0.2.15:${guest}`;
     }
-    return { args: ['-netdev', netdev, '-device', `virtio-net-pci,netdev=net${n},romfile=`], net: true };
+    return { args: ['-netdev', netdev, '-device', `virtio-net-pci,netdev=net${n},romfile=`], net: true, saved: true };
   };
 }
 
 /** Guest memory that vhost-user back-ends can map, without a device of its own. */
 export function sharedMemory(): Device {
-  return () => ({ args: [], sharedMemory: true });
+  return () => ({ args: [], sharedMemory: true, saved: true });
 }
 
 /** A virtio disk served by the vhost-user-blk back-end that listens at `socket` on the host. */

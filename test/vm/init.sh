@@ -1,7 +1,8 @@
 #!/bin/sh
 # PID 1 of a lab guest (busybox ash in the initramfs). Builds a root from the host's, read-only over 9p, below a tmpfs
 # overlay; runs the job in it; reports through virtio ports: out, err (the job's), ctl ("up", "exit N").
-# /job holds: cmd (shell script), env (sh assignments), files/ (copied over the root), flags.
+# /job holds: cmd (shell script), env (sh assignments), files/ (copied over the root), flags; with /job/wait instead, the
+# machine is saved here, and whoever restores it sends the rest as an archive through the port "job".
 export PATH=/bin
 mount -t devtmpfs d /dev
 mount -t proc p /proc
@@ -16,9 +17,17 @@ while [ ! -e /job/port.ctl ] || [ ! -e /job/port.err ] || [ ! -e /job/port.out ]
       ln -sfn "/dev/${p##*/}" "/job/port.${name#lab.}"
   done
   n=$((n + 1))
-  [ $n -lt 1200 ] || break
-  sleep 0.05
+  [ $n -lt 3000 ] || break
+  usleep 20000
 done
+
+if [ -e /job/wait ]; then
+  echo waiting >/job/port.ctl
+  until (cd / && cpio -idu </job/port.job) 2>/dev/null && [ -e /job/cmd ]; do usleep 20000; done
+fi
+. /job/flags
+# a restored machine has the time of its saving
+date -u -s "@$NOW" >/dev/null
 
 off() {
   # a file system whose server is gone would never sync
@@ -53,7 +62,6 @@ ln -s /proc/self/fd dev/fd
 for i in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${i%:*}" "dev/${i#*:}"; done
 mount -t tmpfs t run
 mkdir -p run/lab run/lock lib/modules
-. /job/flags
 ln -sfn "$KERNEL_DIR/lib/modules/$(uname -r)" "lib/modules/$(uname -r)"
 hostname lab
 ip link set lo up
@@ -74,17 +82,12 @@ if [ -n "$NET" ]; then
 fi
 cp /job/cmd /job/env run/lab/
 
-mkfifo /job/out /job/err
+mkfifo /job/out /job/err /job/in
 cat </job/out >/job/port.out &
 o=$!
 cat </job/err >/job/port.err &
 e=$!
-if [ -e /job/port.in ]; then
-  mkfifo /job/in
-  cat </job/port.in >/job/in &
-else
-  ln -s /dev/null /job/in
-fi
+cat </job/port.in >/job/in &
 echo up >/job/port.ctl
 chroot /root2 /bin/sh -c '. /run/lab/env; cd "$LAB_CWD" && exec /bin/sh /run/lab/cmd' </job/in >/job/out 2>/job/err
 rc=$?

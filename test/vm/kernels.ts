@@ -22,7 +22,7 @@ const SUITES: Record<KernelName, readonly string[]> = {
 const BOOT_MODULES = ['virtio_pci', 'virtio_console', '9pnet_virtio', '9p', 'overlay'];
 
 /** What init.sh calls. */
-const APPLETS = 'sh mount insmod mkdir mkfifo ln cp cat chroot sleep sync dd printf ip hostname poweroff uname'.split(' ');
+const APPLETS = 'sh mount insmod mkdir mkfifo ln cp cat chroot sleep usleep sync dd printf ip hostname poweroff uname cpio date'.split(' ');
 
 /** An unpacked kernel. */
 export interface Kernel {

@@ -28,7 +28,7 @@ describe.each(KERNELS)('kernel %s', (kernel) => {
         } >&2
         exit 141`,
     });
-    expect(r.status).toBe(141);
+    expect(r).toMatchObject({ status: 141, restored: false });
     expect(r.stdoutBytes.equals(BYTES)).toBe(true);
     const lines = r.stderr.trimEnd().split('\n');
     expect(lines[0]).toMatch(release);
@@ -48,6 +48,20 @@ describe.each(KERNELS)('kernel %s', (kernel) => {
     expect(existsSync('/usr/lab-was-here')).toBe(false);
     expect(r.console.split('\n').filter((l) => l && !/shpchp .*(error -16|Slot initialization failed)/.test(l))).toEqual([]);
   });
+});
+
+test('a guest without special devices continues a saved machine, with its own time, random numbers and job', async () => {
+  const cmd = 'date +%s; od -An -tx8 -N8 /dev/urandom; cat /opt/word; cat; exit 3';
+  const seen = new Set<string>();
+  for (const word of ['one', 'two']) {
+    const r = await boot({ kernel: '6.12', cmd, files: { '/opt/word': word } });
+    const [time, random, rest] = r.stdout.split('\n');
+    expect(r).toMatchObject({ status: 3, stderr: '', console: '', restored: true });
+    expect(Math.abs(Number(time) - Date.now() / 1000)).toBeLessThan(30);
+    expect(rest).toBe(word);
+    seen.add(random ?? '');
+  }
+  expect(seen.size).toBe(2);
 });
 
 test('a kernel panic is reported as one, with the console', async () => {

@@ -7,6 +7,8 @@ import { skip } from '../support/skip.js';
 import { Suite } from './apt.js';
 import { cached, cacheRoot, checkoutRoot } from './cache.js';
 
+const INSTALLED = '/usr/bin/qemu-system-x86_64';
+
 /** How to start programs of one QEMU build. */
 export interface QemuBuild {
   /** The command line of a program of this build, for example qemu-system-x86_64 or qemu-storage-daemon. */
@@ -15,6 +17,8 @@ export interface QemuBuild {
   env: Record<string, string>;
   /** Where the program sees this machine's root file system. */
   hostRoot: string;
+  /** A path whose inode and time change with the build. */
+  identity: string;
 }
 
 /**
@@ -39,6 +43,7 @@ async function qemu10(): Promise<QemuBuild> {
     ],
     env: { QEMU_MODULE_DIR: path.join(dir, 'usr/lib/x86_64-linux-gnu/qemu') },
     hostRoot: '/',
+    identity: dir,
   };
 }
 
@@ -46,17 +51,17 @@ async function qemu10(): Promise<QemuBuild> {
 async function qemu11(): Promise<QemuBuild> {
   const sid = await peer('sid');
   const share = [cacheRoot(), checkoutRoot(), tmpdir()].filter((d) => d !== '/tmp' && !d.startsWith('/tmp/'));
-  return { argv: (program, args = []) => sid.argv([program, ...args], share), env: {}, hostRoot: '/host' };
+  return { argv: (program, args = []) => sid.argv([program, ...args], share), env: {}, hostRoot: '/host', identity: sid.dir };
 }
 
 /** The build called `name`. Rejects when the packages of .ci/packages that it needs are not installed. */
 export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
   if (name === '11') return qemu11();
-  if (!existsSync('/usr/bin/qemu-system-x86_64')) {
+  if (!existsSync(INSTALLED)) {
     throw new Error('QEMU is not installed; the lab needs the packages that .ci/packages names');
   }
   if (name === '10') return qemu10();
-  return { argv: (program, args = []) => [path.join('/usr/bin', program), ...args], env: {}, hostRoot: '/' };
+  return { argv: (program, args = []) => [path.join('/usr/bin', program), ...args], env: {}, hostRoot: '/', identity: INSTALLED };
 }
 
 /**
@@ -65,7 +70,7 @@ export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
  */
 export async function qemuForTest(name: QemuName, what: string): Promise<QemuBuild | undefined> {
   const needed = {
-    '7.2': '/usr/bin/qemu-system-x86_64',
+    '7.2': INSTALLED,
     '10': path.join(cacheRoot(), 'qemu-10'),
     '11': path.join(cacheRoot(), 'peer-sid'),
   };

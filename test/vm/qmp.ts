@@ -2,8 +2,8 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Connects to a UNIX socket that its server may still be about to make. */
-export async function connectUnix(file: string, seconds: number): Promise<Socket> {
+/** Connects to a UNIX socket that its server may still be about to make, while it is `alive`. */
+export async function connectUnix(file: string, seconds: number, alive = () => true): Promise<Socket> {
   const end = Date.now() + seconds * 1000;
   for (;;) {
     const socket = connect(file);
@@ -12,7 +12,7 @@ export async function connectUnix(file: string, seconds: number): Promise<Socket
       socket.once('error', done);
     });
     if (!error) return socket;
-    if ((error.code !== 'ENOENT' && error.code !== 'ECONNREFUSED') || Date.now() > end) throw error;
+    if ((error.code !== 'ENOENT' && error.code !== 'ECONNREFUSED') || Date.now() > end || !alive()) throw error;
     await sleep(50);
   }
 }

@@ -4,7 +4,7 @@ import { bridge, type Device, edu, iommu, network, nvme, pciTestdev } from './de
 import { boot, KERNELS, type KernelName } from './lab.js';
 
 const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--qemu 10|7.2|11] [--iommu] [--iommufd] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
-              [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] -- COMMAND [ARGUMENT...]
+              [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] [--fresh] -- COMMAND [ARGUMENT...]
 devices: edu, nvme=COUNT, bridge, pci-testdev, net
 Runs the command as root in this checkout inside a guest; prints its output and ends with its status.
 One argument is a shell script; several are a command and its arguments.`;
@@ -31,6 +31,7 @@ const { values, positionals } = parseArgs({
     append: { type: 'string', default: '' },
     share: { type: 'string' },
     timeout: { type: 'string', default: '300' },
+    fresh: { type: 'boolean', default: false },
     console: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   },
@@ -64,6 +65,7 @@ try {
     kernel,
     qemu,
     iommufd: values.iommufd,
+    fresh: values.fresh,
     cmd: positionals.length === 1 ? (positionals[0] ?? '') : positionals.map(quote).join(' '),
     devices,
     args: values['qemu-arg'],
