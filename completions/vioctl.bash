@@ -26,7 +26,9 @@ _vioctl() {
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
-      'migration dump') words='--offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
+      'migration dump') words='--snapshot --max-size --offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
+      'migration ram') words='--snapshot --max-size --offset --output --physical --block --as --at --len --ram-block --below-4g --bitmap-endian --force --json --no-headings --help --quiet --color' ;;
+      'migration verify') words='--snapshot --max-size --offset --strict --force --json --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done
@@ -40,7 +42,7 @@ _vioctl() {
     'uring') words='cat sum sync' ;;
     'nvmf') words='serve ctl discover identify read write ping' ;;
     'vhost-user') words='list probe trace' ;;
-    'migration') words='dump' ;;
+    'migration') words='dump ram verify' ;;
 
   esac
   if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi

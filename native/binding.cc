@@ -82,6 +82,9 @@ constexpr Export kVhostUser[] = {
 
 constexpr Export kMigration[] = {
     {"openSource", Guarded<vioctl::migration::OpenSource>},
+    {"pipe", Guarded<vioctl::migration::NewPipe>},
+    {"seekFd", Guarded<vioctl::migration::SeekFd>},
+    {"allocate", Guarded<vioctl::migration::Allocate>},
     {"sourceState", Guarded<vioctl::migration::SourceState>},
     {"read", Guarded<vioctl::migration::Read>},
     {"peek", Guarded<vioctl::migration::Peek>},

@@ -1,7 +1,9 @@
 #include "migration/js.h"
 
-#include <sys/random.h>
+#include <fcntl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/error.h"
@@ -49,10 +51,32 @@ Napi::Value OpenSource(const Napi::CallbackInfo& info) {
     }
     source = OpenExtents(fd, std::move(extents));
   } else {
-    source = OpenPipe(fd, start);
+    const Napi::Value prefix = options.Get("prefix");
+    const auto bytes = prefix.IsTypedArray() ? prefix.As<Napi::Uint8Array>() : Napi::Uint8Array::New(info.Env(), 0);
+    source = OpenPipe(fd, start, bytes.Data(), bytes.ByteLength());
   }
   if (options.Get("gzip").ToBoolean()) source = OpenGzip(std::move(source));
   return Napi::External<Source>::New(info.Env(), source.release(), [](Napi::Env, Source* held) { delete held; });
+}
+
+Napi::Value NewPipe(const Napi::CallbackInfo& info) {
+  int ends[2];
+  Check(::pipe2(ends, O_CLOEXEC), "pipe2");
+  Napi::Array pair = Napi::Array::New(info.Env(), 2);
+  pair.Set(0u, ends[0]);
+  pair.Set(1u, ends[1]);
+  return pair;
+}
+
+Napi::Value SeekFd(const Napi::CallbackInfo& info) {
+  Check(::lseek(info[0].As<Napi::Number>(), static_cast<off_t>(U64(info[1])), SEEK_SET), "lseek");
+  return info.Env().Undefined();
+}
+
+Napi::Value Allocate(const Napi::CallbackInfo& info) {
+  const int error = ::posix_fallocate(info[0].As<Napi::Number>(), 0, static_cast<off_t>(U64(info[1])));
+  if (error != 0 && error != EOPNOTSUPP) throw SysError(error, "posix_fallocate");
+  return info.Env().Undefined();
 }
 
 Napi::Value SourceState(const Napi::CallbackInfo& info) {

@@ -140,6 +140,11 @@ class Buffered : public Source {
     while (size_ < need && end_ == End::kNone) size_ += More(buffer_.get() + size_, kBuffer - size_, at_ + size_);
   }
 
+  // Begins with bytes that are there already.
+  void Preset(const uint8_t* bytes, size_t size) {
+    if (size > 0) memcpy(buffer_.get(), bytes, size);
+    size_ = size;
+  }
   // Up to `room` bytes of position `from`; 0 sets end_.
   virtual size_t More(uint8_t* to, size_t room, uint64_t from) = 0;
 
@@ -149,8 +154,9 @@ class Buffered : public Source {
 
 class Pipe final : public Buffered {
  public:
-  Pipe(int fd, uint64_t start) : fd_(fd) {
+  Pipe(int fd, uint64_t start, const uint8_t* prefix, size_t prefix_size) : fd_(fd) {
     pos_ = at_ = start;
+    Preset(prefix, std::min<size_t>(prefix_size, 64 << 10));
     fcntl(fd, F_SETPIPE_SZ, 1 << 20);  // fewer switches between the two processes; a refusal costs nothing
   }
   bool seekable() const override { return false; }
@@ -268,7 +274,9 @@ class Gzip final : public Buffered {
 }  // namespace
 
 std::unique_ptr<Source> OpenMapped(int fd, uint64_t start) { return std::make_unique<Mapped>(fd, start); }
-std::unique_ptr<Source> OpenPipe(int fd, uint64_t start) { return std::make_unique<Pipe>(fd, start); }
+std::unique_ptr<Source> OpenPipe(int fd, uint64_t start, const uint8_t* prefix, size_t prefix_size) {
+  return std::make_unique<Pipe>(fd, start, prefix, prefix_size);
+}
 std::unique_ptr<Source> OpenExtents(int fd, std::vector<Extent> extents) {
   return std::make_unique<Pieces>(fd, std::move(extents));
 }

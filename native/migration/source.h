@@ -85,8 +85,8 @@ struct Extent {
 // A regular file or block device, mapped a window at a time. If the file shrinks while it is mapped the reads end with
 // an I/O error instead of SIGBUS.
 std::unique_ptr<Source> OpenMapped(int fd, uint64_t start);
-// Anything that can only be read in order. Positions count from `start`.
-std::unique_ptr<Source> OpenPipe(int fd, uint64_t start);
+// Anything that can only be read in order. Positions count from `start`; prefix (at most 64 KiB) was read before.
+std::unique_ptr<Source> OpenPipe(int fd, uint64_t start, const uint8_t* prefix, size_t prefix_size);
 // Pieces of a file.
 std::unique_ptr<Source> OpenExtents(int fd, std::vector<Extent> extents);
 // The gzip members (RFC 1952) in another source, from its position on.

@@ -2,10 +2,29 @@ import { Flags } from './flags.js';
 
 /** Flags of every command that reads a migration stream. */
 export const inputFlags = {
+  snapshot: Flags.string({ helpValue: 'ID', summary: 'qcow2: id or name of the internal snapshot' }),
+  'max-size': Flags.size({ summary: 'most that compressed data may grow to (1T)' }),
   offset: Flags.size({ summary: 'the stream begins so many bytes into the file' }),
 };
 
 /** What those flags say, as the domain takes it. */
-export function inputOptions(flags: { offset?: number | undefined }): { offset?: number } {
-  return { ...(flags.offset !== undefined && { offset: flags.offset }) };
+export function inputOptions(flags: { offset?: number | undefined; snapshot?: string | undefined; 'max-size'?: number | undefined }): {
+  offset?: number;
+  snapshot?: string;
+  maxSize?: number;
+} {
+  return {
+    ...(flags.offset !== undefined && { offset: flags.offset }),
+    ...(flags.snapshot !== undefined && { snapshot: flags.snapshot }),
+    ...(flags['max-size'] !== undefined && { maxSize: flags['max-size'] }),
+  };
+}
+
+/** Turns positions into steps of a progress line. */
+export function ticker(progress: { add(amount: number): void }): (position: number) => void {
+  let before = 0;
+  return (position) => {
+    progress.add(position - before);
+    before = position;
+  };
 }

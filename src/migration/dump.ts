@@ -1,6 +1,7 @@
 import { VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
+import type { Container, Input } from './input.js';
 import { type Issue, Issues, issueText } from './issues.js';
 import type { Configuration, RamBlock, SectionEvent, Value, WalkEvent } from './model.js';
 import type { Walker } from './walk.js';
@@ -8,7 +9,7 @@ import type { Walker } from './walk.js';
 /** What a walk over a whole stream found, as one document. */
 export interface Dump {
   complete: boolean;
-  container?: unknown;
+  container?: Container;
   version?: number;
   configuration?: Configuration;
   records: Exclude<WalkEvent, { type: 'issue' | 'progress' | 'header' | 'configuration' }>[];
@@ -38,11 +39,23 @@ export function shows(event: WalkEvent, wanted: (name: string) => boolean, filte
   return event.type === 'issue' || !filtered;
 }
 
+/** The events of a walk, then what the decompressor had to say; the input is closed after. */
+export async function* events(input: Input, walker: Walker): AsyncGenerator<WalkEvent> {
+  yield* walker.walk();
+  for (const issue of await input.close()) yield { type: 'issue', issue };
+}
+
 /** Runs a walk to its end and keeps what `wanted` names. `tick` gets the position from time to time. */
-export function collect(walker: Walker, wanted: (name: string) => boolean, filtered: boolean, tick: (position: number) => void): Dump {
+export async function collect(
+  input: Input,
+  walker: Walker,
+  wanted: (name: string) => boolean = () => true,
+  filtered = false,
+  tick: (position: number) => void = () => {},
+): Promise<Dump> {
   const issues = new Issues();
-  const dump: Dump = { complete: false, records: [], issues: issues.list };
-  for (const event of walker.walk()) {
+  const dump: Dump = { complete: false, ...(input.container && { container: input.container }), records: [], issues: issues.list };
+  for await (const event of events(input, walker)) {
     if (event.type === 'progress') tick(event.position);
     else if (event.type === 'issue') issues.add(event.issue);
     else if (event.type === 'header') dump.version = event.version;
@@ -115,6 +128,14 @@ export function fieldLines(fields: { [name: string]: Value }, indent: string): s
     const inner = Array.isArray(value) ? Object.fromEntries(value.map((v, i) => [`[${i}]`, v])) : (value as { [name: string]: Value });
     return [`${indent}${printable(name)}:`, ...fieldLines(inner, `${indent}  `)];
   });
+}
+
+/** What the stream was wrapped in, on one line. */
+export function containerLine(container: Container): string {
+  const { type, ...rest } = container;
+  return `container ${type}: ${Object.entries(rest)
+    .map(([k, v]) => `${k} ${printable(String(v))}`)
+    .join(', ')}`;
 }
 
 /** One event as text lines. */

@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import { VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import type { MigrationNative, NativeSource } from '../native/migration.js';
@@ -27,9 +28,10 @@ export class StreamEnd extends Error {
   }
 }
 
-/** `stream ends`, `EIO`, `enclosing record ends`: for messages. */
+/** Why a read ended, for messages. */
 export function endText(end: Ended): string {
   if (end.kind === 'io') return `read error ${end.errno ?? 'EIO'}`;
+  if (end.errno === 'EFBIG') return 'the decompressed data is larger than --max-size';
   return end.kind === 'limit' ? 'the enclosing record ends' : 'the file ends';
 }
 
@@ -38,6 +40,8 @@ export class StreamReader {
   readonly #native: MigrationNative;
   #source: NativeSource;
   readonly #limits: number[] = [];
+  #cap = -1;
+  #owned: number | undefined;
   seekable: boolean;
   /** descriptor of a plain file whose positions are file offsets; -1 otherwise */
   fileFd: number;
@@ -54,11 +58,24 @@ export class StreamReader {
     return this.#source;
   }
 
-  /** Goes on with another source that has the same positions (a spooled pipe). */
-  replace(source: NativeSource): void {
+  /** Goes on with another source that has the same positions (a spooled pipe), and owns its descriptor. */
+  replace(source: NativeSource, fd: number): void {
     this.#source = source;
+    this.#owned = fd;
     this.seekable = this.#native.sourceState(source).seekable;
     this.fileFd = -1;
+  }
+
+  /** No byte at or behind this position is read: a bound on what compressed data may grow to. */
+  cap(size: number): void {
+    this.#cap = size;
+    this.#native.setLimit(this.#source, size);
+  }
+
+  /** Closes what the reader itself opened. */
+  close(): void {
+    if (this.#owned !== undefined) fs.closeSync(this.#owned);
+    this.#owned = undefined;
   }
 
   /** Absolute position of the next byte. */
@@ -75,10 +92,14 @@ export class StreamReader {
   take(n: number): Taken {
     const bytes = this.#native.read(this.#source, n);
     if (bytes.length === n) return { ok: true, bytes };
-    const state = this.#native.sourceState(this.#source);
-    const kind = state.end === 'none' ? 'eof' : state.end;
-    const end: Ended = { kind, at: state.position, need: n, have: bytes.length, ...(kind === 'io' && { errno: state.errno }) };
-    return { ok: false, bytes, end };
+    return { ok: false, bytes, end: this.#end(n, bytes.length) };
+  }
+
+  #end(need: number, have: number): Ended {
+    const { end, position: at, errno } = this.#native.sourceState(this.#source);
+    if (end === 'io') return { kind: 'io', at, need, have, errno };
+    if (end === 'limit' && this.#limits.length === 0) return { kind: 'limit', at, need, have, errno: 'EFBIG' };
+    return { kind: end === 'none' ? 'eof' : end, at, need, have };
   }
 
   /** Up to n bytes (at most 128 KiB) without taking them. */
@@ -114,10 +135,7 @@ export class StreamReader {
   skip(n: number | bigint, what: string): void {
     const size = Number(n);
     const done = this.#native.skip(this.#source, Math.min(size, Number.MAX_SAFE_INTEGER));
-    if (done >= size) return;
-    const state = this.#native.sourceState(this.#source);
-    const kind = state.end === 'none' ? 'eof' : state.end;
-    throw new StreamEnd({ kind, at: state.position, need: size, have: done, ...(kind === 'io' && { errno: state.errno }) }, what);
+    if (done < size) throw new StreamEnd(this.#end(size, done), what);
   }
 
   /** Goes to an absolute position. @throws VioError where the source cannot */
@@ -141,7 +159,7 @@ export class StreamReader {
       yield* inner();
     } finally {
       this.#limits.pop();
-      this.#native.setLimit(this.#source, this.#limits.at(-1) ?? -1);
+      this.#native.setLimit(this.#source, this.#limits.at(-1) ?? this.#cap);
     }
   }
 }

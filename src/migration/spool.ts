@@ -39,6 +39,5 @@ export function spool(reader: StreamReader): void {
       throw new VioError('more than 4 GiB behind the RAM sections of a pipe', { code: 'SPOOL', hint: 'give the file by name' });
     }
   }
-  // The file lives as long as its descriptor: until the process ends.
-  reader.replace(native().migration.openSource({ fd, kind: 'file', start }));
+  reader.replace(native().migration.openSource({ fd, kind: 'file', start }), fd);
 }

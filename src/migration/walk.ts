@@ -14,6 +14,8 @@ export interface WalkOptions {
   fields?: boolean | ((name: string) => boolean);
   /** read on although the version is not one that is known */
   force?: boolean;
+  /** known before the walk: reported first */
+  issues?: readonly Issue[];
   /** how RAM pages are treated */
   ram?: Omit<RamOptions, 'pageSize' | 'capabilities'>;
 }
@@ -60,6 +62,7 @@ export class Walker {
   /** All of the stream, in order. */
   *walk(): Generator<WalkEvent> {
     try {
+      for (const issue of this.#options.issues ?? []) yield { type: 'issue', issue };
       if (!(yield* this.#header())) return;
       if (this.#reader.peek(1)[0] === Type.configuration) yield* this.#configuration();
       if (!(yield* this.#records())) return;

@@ -88,7 +88,15 @@ export interface MigrationNative {
     start: number;
     extents?: BigInt64Array;
     gzip?: boolean;
+    /** pipe: bytes that were read before, at most 64 KiB */
+    prefix?: Uint8Array;
   }): NativeSource;
+  /** pipe2(2), both ends close-on-exec; the caller owns them. */
+  pipe(): [read: number, write: number];
+  /** posix_fallocate(3) of the first `size` bytes. */
+  allocate(fd: number, size: number): void;
+  /** lseek(2): where a child that gets the descriptor begins to read. */
+  seekFd(fd: number, position: number): void;
   sourceState(source: NativeSource): SourceState;
   /** Up to `size` bytes; fewer at an end. */
   read(source: NativeSource, size: number): Buffer;
@@ -130,6 +138,9 @@ export interface MigrationNative {
 /** Names of the exports, for the test that compares this interface with the addon. */
 export const migrationExports = [
   'openSource',
+  'pipe',
+  'seekFd',
+  'allocate',
   'sourceState',
   'read',
   'peek',

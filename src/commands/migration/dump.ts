@@ -1,7 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions } from '../../cli/migration.js';
-import { blockLines, collect, damaged, eventLines, globs, shows } from '../../migration/dump.js';
+import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
+import { blockLines, collect, containerLine, damaged, eventLines, events, globs, shows } from '../../migration/dump.js';
 
 import { openInput } from '../../migration/input.js';
 import { Issues, issueText } from '../../migration/issues.js';
@@ -31,30 +31,26 @@ export default class MigrationDump extends Command {
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationDump);
     const input = openInput(args.file, inputOptions(flags));
-    this.life.defer(() => input.close());
     const progress = this.progress('read', input.size);
-    let before = 0;
-    const tick = (position: number) => {
-      progress.add(position - before);
-      before = position;
-    };
-    const walker = new Walker(input.reader, { fields: flags.fields ?? false, force: flags.force ?? false });
+    const tick = ticker(progress);
+    const walker = new Walker(input.reader, { issues: input.issues, fields: flags.fields ?? false, force: flags.force ?? false });
     const wanted = globs(flags.section ?? []);
     const filtered = (flags.section ?? []).length > 0;
     const issues = new Issues();
     if (flags.desc) {
-      const dump = collect(walker, wanted, filtered, tick);
+      const dump = await collect(input, walker, wanted, filtered, tick);
       if (walker.description) await this.out.raw(`${walker.description.text}\n`);
       if (!walker.description?.complete) throw damaged(args.file, dump.issues);
       return 0;
     }
     if (this.out.format === 'json') {
-      const dump = { file: args.file, ...collect(walker, wanted, filtered, tick) };
+      const dump = { file: args.file, ...(await collect(input, walker, wanted, filtered, tick)) };
       await this.out.document(dump, () => '');
       if (!dump.complete) throw damaged(args.file, dump.issues);
       return 0;
     }
-    for (const event of walker.walk()) {
+    if (input.container && this.out.format === 'text') await this.out.line(containerLine(input.container));
+    for await (const event of events(input, walker)) {
       if (event.type === 'progress') tick(event.position);
       if (event.type === 'issue') {
         issues.add(event.issue);

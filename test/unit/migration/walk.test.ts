@@ -6,20 +6,11 @@ import { Walker } from '../../../src/migration/walk.js';
 import * as m from '../../support/migration.js';
 
 const dump = (bytes: Buffer, options = {}) =>
-  m.inFolder((dir) => {
+  m.inFolder(async (dir) => {
     const file = path.join(dir, 'f');
     fs.writeFileSync(file, bytes);
     const input = openInput(file);
-    try {
-      return collect(
-        new Walker(input.reader, { fields: true, ...options }),
-        () => true,
-        false,
-        () => {},
-      );
-    } finally {
-      input.close();
-    }
+    return collect(input, new Walker(input.reader, { issues: input.issues, fields: true, ...options }));
   });
 
 test('a whole stream: every record, counters, fields by name', async () => {

@@ -1,0 +1,84 @@
+import fs from 'node:fs';
+import { Command } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
+import { usage } from '../../common/errors.js';
+import { damaged } from '../../migration/dump.js';
+import { extract, Target } from '../../migration/extract.js';
+import { openInput } from '../../migration/input.js';
+import { issueText } from '../../migration/issues.js';
+import { extractedLines } from '../../migration/text.js';
+
+export default class MigrationRam extends Command {
+  static override readonly description =
+    'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory, with the hole below 4 GiB ' +
+    'where the machine has one, so that offsets in a raw file are addresses. sparse leaves holes where the memory is zero; raw ' +
+    'allocates every byte; elf is a core file with the registers of x86 CPUs, for gdb and crash (addresses are physical); lime is ' +
+    'the format of LiME. What a damaged stream still has is written, with exit status 5.';
+  static readonly examples = [
+    ['vioctl migration ram vm.mig -o vm.mem', 'physical memory, sparse'],
+    ['vioctl migration ram vm.save --as elf -o vm.core && gdb -c vm.core', 'registers and memory in a debugger'],
+    ['vioctl migration ram vm.mig --block 0000:00:02.0/vga.vram -o vram', 'one block'],
+    ['vioctl migration ram vm.mig --at 0x7c00 --len 512 -o - | xxd', 'a few bytes'],
+  ] as const;
+  static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
+  static override readonly flags = {
+    ...inputFlags,
+    output: Flags.string({ char: 'o', required: true, helpValue: 'OUT', summary: 'file to write, or - for stdout' }),
+    physical: Flags.boolean({ exclusive: ['block'], summary: 'guest-physical memory (the default)' }),
+    block: Flags.string({ helpValue: 'NAME', summary: 'one RAM block' }),
+    as: Flags.option({
+      options: ['raw', 'sparse', 'elf', 'lime'] as const,
+      default: 'sparse',
+      helpValue: 'FORMAT',
+      summary: 'raw, sparse, elf or lime (sparse)',
+    })(),
+    at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
+    len: Flags.sizeBig({ summary: 'number of bytes' }),
+    'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address; repeatable' }),
+    'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
+    'bitmap-endian': Flags.option({
+      options: ['little', 'big'] as const,
+      default: 'little',
+      helpValue: 'ORDER',
+      summary: 'mapped-ram bitmaps of a little- or big-endian host',
+    })(),
+    force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
+  };
+
+  async run(): Promise<number | undefined> {
+    const { args, flags } = await this.parse(MigrationRam);
+    const toStdout = flags.output === '-';
+    if (toStdout && this.out.format === 'json') throw usage('--json and -o - both want stdout');
+    const target = new Target(flags.output, args.file);
+    this.life.defer(() => target.close());
+    const input = openInput(args.file, inputOptions(flags));
+    const progress = this.progress('extract', input.size);
+    const options = {
+      as: flags.as,
+      ...(flags.block !== undefined && { block: flags.block }),
+      ...(flags['ram-block'] && { ramBlocks: flags['ram-block'] }),
+      ...(flags['below-4g'] !== undefined && { below4g: flags['below-4g'] }),
+      ...(flags.at !== undefined && { at: flags.at }),
+      ...(flags.len !== undefined && { length: flags.len }),
+      bigEndianBitmap: flags['bitmap-endian'] === 'big',
+      force: flags.force ?? false,
+    };
+    const done = await extract(input, target.fd, options, ticker(progress));
+    if (target.spooled) {
+      for (const bytes of target.pieces(done.size)) {
+        if (toStdout) await this.out.raw(bytes);
+        else fs.writeSync(target.out, bytes);
+      }
+    }
+    progress.end();
+    if (this.out.format === 'text') {
+      for (const issue of done.issues) this.warn(issueText(issue));
+      for (const line of toStdout ? [] : extractedLines(done, flags.output)) this.info(line);
+    } else {
+      await this.out.document({ file: args.file, output: flags.output, ...done }, () => '');
+    }
+    if (!done.complete) throw damaged(args.file, done.issues);
+    return 0;
+  }
+}

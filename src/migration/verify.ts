@@ -1,0 +1,54 @@
+/** Is a stream whole? */
+import { collect, type Dump } from './dump.js';
+import type { Input } from './input.js';
+import { Walker } from './walk.js';
+
+export type Verdict = 'complete' | 'complete-without-description' | 'truncated' | 'damaged';
+
+export interface Verification {
+  verdict: Verdict;
+  /** where a truncated stream ends */
+  end?: bigint;
+  machine?: string;
+  container?: Dump['container'];
+  sections: number;
+  devices: number;
+  /** pages of all blocks whose content the stream gives, and how many there should be */
+  ram?: { pages: number; present: number; percent: number; undecodable: number };
+  trailing?: number;
+  issues: Dump['issues'];
+}
+
+/** Issue codes that mean: the stream stops here. */
+const ends = new Set(['empty', 'truncated', 'truncated-ram', 'no-eof']);
+
+/** Walks all of a stream, inflates what is compressed, decodes what is described, and judges. */
+export async function verify(input: Input, tick: (position: number) => void, force = false): Promise<Verification> {
+  const walker = new Walker(input.reader, { issues: input.issues, fields: true, force, ram: { check: true } });
+  const dump = await collect(input, walker, () => true, false, tick);
+  const errors = dump.issues.filter((i) => i.severity === 'error');
+  const pages = { pages: 0, present: 0, undecodable: 0 };
+  for (const block of dump.ram?.blocks ?? []) {
+    if (block.shared) continue;
+    const count = Math.ceil(Number(block.length) / dump.ram!.pageSize);
+    pages.pages += count;
+    // In a mapped-ram file every page has its place; a truncated one says so by its issues.
+    pages.present += walker.ram?.mapped ? count : block.state.seen - block.state.undecodable;
+    pages.undecodable += block.state.undecodable;
+  }
+  const cut = errors.find((i) => ends.has(i.code));
+  let verdict: Verdict = walker.sawDescription ? 'complete' : 'complete-without-description';
+  if (errors.length > 0 || !walker.sawEof) verdict = cut && errors.every((i) => ends.has(i.code)) ? 'truncated' : 'damaged';
+  const sections = dump.records.filter((r) => r.type === 'section');
+  return {
+    verdict,
+    ...(verdict === 'truncated' && cut && { end: cut.offset }),
+    ...(dump.configuration && { machine: dump.configuration.machine }),
+    ...(dump.container && { container: dump.container }),
+    sections: sections.filter((s) => s.record === 'start' || s.record === 'full').length,
+    devices: sections.filter((s) => s.record === 'full').length,
+    ...(dump.ram && { ram: { ...pages, percent: pages.pages === 0 ? 100 : Math.floor((pages.present / pages.pages) * 10000) / 100 } }),
+    ...(dump.trailing !== undefined && { trailing: dump.trailing }),
+    issues: dump.issues,
+  };
+}
