@@ -77,7 +77,8 @@ constexpr Export kVhostUser[] = {
     {"seals", Guarded<vioctl::vhost_user::JsSeals>},         {"addSeals", Guarded<vioctl::vhost_user::JsAddSeals>},
     {"fdFlags", Guarded<vioctl::vhost_user::JsFdFlags>},     {"dup", Guarded<vioctl::vhost_user::JsDup>},
     {"tryMap", Guarded<vioctl::vhost_user::JsTryMap>},       {"lock", Guarded<vioctl::vhost_user::JsLock>},
-    {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},  {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},
+    {"signal", Guarded<vioctl::vhost_user::JsSignal>},       {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},
+    {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},
 };
 
 constexpr Export kMigration[] = {

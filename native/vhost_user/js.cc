@@ -1,6 +1,7 @@
 #include "vhost_user/js.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 
@@ -168,6 +169,15 @@ Napi::Value JsLock(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), false);
 }
 
+Napi::Value JsSignal(const Napi::CallbackInfo& info) {
+  // The eventfd is a peer's and may be blocking and full: then it is signalled already.
+  pollfd poll{info[0].As<Napi::Number>(), POLLOUT, 0};
+  const uint64_t one = 1;
+  if (Check(::poll(&poll, 1, 0), "poll", "eventfd") == 1 && (poll.revents & POLLOUT))
+    Check(::write(poll.fd, &one, sizeof one), "write", "eventfd");
+  return info.Env().Undefined();
+}
+
 Napi::Value JsMemory(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   std::vector<Region> regions;
@@ -227,8 +237,11 @@ namespace {
 struct Served {
   Virtqueue queue;
   Chain chain;
-  std::vector<Chain> held;  // by head index
-  std::vector<bool> taken;
+  struct Held {
+    Chain chain;
+    std::shared_ptr<const GuestMemory> memory;  // that the chain points into; none while the head is not held
+  };
+  std::vector<Held> held;  // by head index
 };
 constexpr uint64_t kMaxCopy = 1 << 20;
 
@@ -240,7 +253,7 @@ Napi::Value Take(Napi::Env env, Served& served) {
     if (pop == Pop::kBroken) throw SysError(EPROTO, "virtqueue", served.queue.error());
     if (pop == Pop::kEmpty) return list;
     const uint16_t head = served.chain.head;
-    if (served.taken[head]) throw SysError(EPROTO, "virtqueue", "a head index is made available twice");
+    if (served.held[head].memory) throw SysError(EPROTO, "virtqueue", "a head index is made available twice");
     auto out = Napi::Buffer<uint8_t>::New(env, static_cast<size_t>(std::min(served.chain.out_size, kMaxCopy)));
     size_t done = 0;
     for (const iovec& part : served.chain.out) {
@@ -253,20 +266,20 @@ Napi::Value Take(Napi::Env env, Served& served) {
     request.Set("out", out);
     request.Set("inSize", static_cast<double>(served.chain.in_size));
     list.Set(at++, request);
-    served.taken[head] = true;
-    std::swap(served.held[head], served.chain);
+    std::swap(served.held[head].chain, served.chain);
+    served.held[head].memory = served.queue.memory();
   }
 }
 
 Napi::Value Answer(Napi::Env env, Served& served, uint32_t head, const Napi::Uint8Array& answer) {
-  if (head >= served.taken.size() || !served.taken[head]) throw SysError(EINVAL, "virtqueue", "head is not held");
+  if (head >= served.held.size() || !served.held[head].memory) throw SysError(EINVAL, "virtqueue", "head is not held");
   size_t done = 0;
-  for (const iovec& part : served.held[head].in) {
+  for (const iovec& part : served.held[head].chain.in) {
     const size_t size = std::min(part.iov_len, answer.ByteLength() - done);
     memcpy(part.iov_base, answer.Data() + done, size);
     done += size;
   }
-  served.taken[head] = false;
+  served.held[head].memory.reset();
   served.queue.Put(static_cast<uint16_t>(head), static_cast<uint32_t>(done));
   return Napi::Boolean::New(env, served.queue.ShouldNotify());
 }
@@ -276,8 +289,8 @@ Napi::Value Answer(Napi::Env env, Served& served, uint32_t head, const Napi::Uin
 Napi::Value JsQueue(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto layout = LayoutOf(info[1]);
-  auto served = std::make_shared<std::unique_ptr<Served>>(new Served{
-      Virtqueue(MemoryOf(info[0]), layout), {}, std::vector<Chain>(layout.num), std::vector<bool>(layout.num)});
+  auto served = std::make_shared<std::unique_ptr<Served>>(
+      new Served{Virtqueue(MemoryOf(info[0]), layout), {}, std::vector<Served::Held>(layout.num)});
   const auto open = [served]() -> Served& {
     if (!*served) throw SysError(EBADF, "virtqueue", "closed");
     return **served;
@@ -295,6 +308,10 @@ Napi::Value JsQueue(const Napi::CallbackInfo& info) {
   object.Set("take", method([open](const Napi::CallbackInfo& args) { return Take(args.Env(), open()); }));
   object.Set("answer", method([open](const Napi::CallbackInfo& args) {
                return Answer(args.Env(), open(), args[0].As<Napi::Number>(), args[1].As<Napi::Uint8Array>());
+             }));
+  object.Set("setMemory", method([open](const Napi::CallbackInfo& args) {
+               open().queue.SetMemory(MemoryOf(args[0]), LayoutOf(args[1]));
+               return args.Env().Undefined();
              }));
   object.Set("base", method([open](const Napi::CallbackInfo& args) -> Napi::Value {
                return Napi::Number::New(args.Env(), open().queue.base());

@@ -20,6 +20,7 @@ Napi::Value JsFdFlags(const Napi::CallbackInfo& info);   // fdFlags(fd): F_GETFL
 Napi::Value JsDup(const Napi::CallbackInfo& info);       // dup(fd): fd, close-on-exec
 Napi::Value JsTryMap(const Napi::CallbackInfo& info);    // tryMap(fd, offset, size, writable)
 Napi::Value JsLock(const Napi::CallbackInfo& info);      // lock(fd, exclusive): whether it was free
+Napi::Value JsSignal(const Napi::CallbackInfo& info);    // signal(fd): adds one to a peer's eventfd
 Napi::Value JsMemory(const Napi::CallbackInfo& info);    // guestMemory(regions, fds): GuestMemory
 Napi::Value JsQueue(const Napi::CallbackInfo& info);     // virtqueue(memory, layout): Virtqueue
 

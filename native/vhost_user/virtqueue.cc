@@ -34,24 +34,31 @@ Desc Copy(const uint8_t* at) {
 }  // namespace
 
 Virtqueue::Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout)
-    : memory_(std::move(memory)),
-      num_(static_cast<uint16_t>(layout.num)),
+    : num_(static_cast<uint16_t>(layout.num)),
       event_idx_(layout.features & kEventIdx),
       indirect_(layout.features & kIndirectDesc),
       next_avail_(layout.base) {
   if (layout.num == 0 || layout.num > kMaxNum || (layout.num & (layout.num - 1)))
     throw SysError(EINVAL, "vring", "size is no power of two up to 32768");
+  SetMemory(std::move(memory), layout);
+  next_used_ = signalled_used_ = Load16(used_ + 2, __ATOMIC_RELAXED);
+}
+
+void Virtqueue::SetMemory(std::shared_ptr<const GuestMemory> memory, const Layout& layout) {
   if (layout.desc % 16 || layout.avail % 2 || layout.used % 4)
     throw SysError(EINVAL, "vring", "address is not aligned");
   const auto at = [&](uint64_t address, uint64_t size) {
-    uint8_t* host = layout.physical ? memory_->Physical(address, size) : memory_->Virtual(address, size);
+    uint8_t* host = layout.physical ? memory->Physical(address, size) : memory->Virtual(address, size);
     if (!host) throw SysError(EFAULT, "vring", "address lies outside memory");
     return host;
   };
-  desc_ = at(layout.desc, 16ull * layout.num);
-  avail_ = at(layout.avail, 6 + 2ull * layout.num);
-  used_ = at(layout.used, 6 + 8ull * layout.num);
-  next_used_ = signalled_used_ = Load16(used_ + 2, __ATOMIC_RELAXED);
+  const uint8_t* desc = at(layout.desc, 16ull * num_);
+  uint8_t* avail = at(layout.avail, 6 + 2ull * num_);
+  uint8_t* used = at(layout.used, 6 + 8ull * num_);
+  desc_ = desc;
+  avail_ = avail;
+  used_ = used;
+  memory_ = std::move(memory);
 }
 
 Pop Virtqueue::Broken(const char* why) {

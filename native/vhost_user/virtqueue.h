@@ -39,6 +39,10 @@ class Virtqueue {
   // Throws SysError(EFAULT) for addresses outside memory, EINVAL for a bad size or alignment.
   Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout);
 
+  // Goes on over another memory table, where the same ring may lie elsewhere. Throws as the constructor; then nothing
+  // has changed. Chains that were taken point into the old memory: their holder keeps that alive.
+  void SetMemory(std::shared_ptr<const GuestMemory> memory, const Layout& layout);
+
   // The next available chain. After kBroken, `error()` says what the driver did; the queue takes no more.
   Pop Next(Chain& chain);
   // Puts a chain on the used ring. `written`: bytes of its writable part that hold data.
@@ -51,6 +55,7 @@ class Virtqueue {
   uint16_t base() const { return next_avail_; }
   const char* error() const { return error_; }
   const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
+  uint16_t size() const { return num_; }
 
  private:
   Pop Broken(const char* why);
@@ -59,9 +64,9 @@ class Virtqueue {
   std::shared_ptr<const GuestMemory> memory_;
   uint16_t num_;
   bool event_idx_, indirect_;
-  const uint8_t* desc_;
-  uint8_t* avail_;
-  uint8_t* used_;
+  const uint8_t* desc_ = nullptr;
+  uint8_t* avail_ = nullptr;
+  uint8_t* used_ = nullptr;
   uint16_t next_avail_;
   uint16_t next_used_;
   uint16_t signalled_used_;

@@ -6,6 +6,13 @@ const group: Group = {
     list: { summary: 'who serves and who uses vhost-user sockets here', load: () => import('../commands/vhost-user/list.js') },
     probe: { summary: 'what a back-end offers', load: () => import('../commands/vhost-user/probe.js') },
     trace: { summary: 'decode what a VMM and a back-end say to each other', load: () => import('../commands/vhost-user/trace.js') },
+    'shmem serve': {
+      summary: 'serve files into the shared memory regions of a VM',
+      load: () => import('../commands/vhost-user/shmem/serve.js'),
+    },
+    'shmem map': { summary: 'map a file into a served region', load: () => import('../commands/vhost-user/shmem/map.js') },
+    'shmem unmap': { summary: 'take a mapping out of a served region', load: () => import('../commands/vhost-user/shmem/unmap.js') },
+    'shmem list': { summary: 'the mappings of a running server', load: () => import('../commands/vhost-user/shmem/list.js') },
   },
 };
 export default group;

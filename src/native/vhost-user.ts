@@ -38,6 +38,8 @@ export interface NativeQueue {
   take(): { head: number; out: Buffer; inSize: number }[];
   /** Completes a chain. @returns whether the driver wants its call eventfd signalled */
   answer(head: number, data: Uint8Array): boolean;
+  /** Goes on over another memory table; the size of the ring stays. @throws EFAULT */
+  setMemory(memory: NativeMemory, layout: RingLayout): void;
   /** Index for GET_VRING_BASE. */
   base(): number;
   close(): void;
@@ -82,6 +84,8 @@ export interface VhostUserNative {
   tryMap(fd: number, offset: bigint, size: bigint, writable: boolean): void;
   /** flock(2) without waiting; false where somebody else holds it. */
   lock(fd: number, exclusive: boolean): boolean;
+  /** Adds one to a peer's eventfd; never blocks. */
+  signal(fd: number): void;
   guestMemory(regions: NativeRegion[], fds: number[]): NativeMemory;
   virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
 }
@@ -107,6 +111,7 @@ export const vhostUserExports = [
   'dup',
   'tryMap',
   'lock',
+  'signal',
   'guestMemory',
   'virtqueue',
 ] as const satisfies (keyof VhostUserNative)[];
