@@ -26,6 +26,10 @@ _vioctl() {
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user shmem serve') words='--region --map --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
+      'vhost-user shmem map') words='--wait --dry-run --json --no-headings --help --quiet --color' ;;
+      'vhost-user shmem unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;
+      'vhost-user shmem list') words='--json --ndjson --no-headings --help --quiet --color' ;;
       'migration dump') words='--snapshot --max-size --offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
       'migration ram') words='--snapshot --max-size --offset --output --physical --block --as --at --len --ram-block --below-4g --bitmap-endian --force --json --no-headings --help --quiet --color' ;;
       'migration verify') words='--snapshot --max-size --offset --strict --force --json --no-headings --help --quiet --color' ;;
@@ -41,9 +45,9 @@ _vioctl() {
     'dma') words='plan' ;;
     'uring') words='cat sum sync' ;;
     'nvmf') words='serve ctl discover identify read write ping' ;;
-    'vhost-user') words='list probe trace' ;;
+    'vhost-user') words='list probe trace shmem' ;;
     'migration') words='dump ram verify' ;;
-
+    'vhost-user shmem') words='serve map unmap list' ;;
   esac
   if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
 }
