@@ -237,6 +237,8 @@ void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t lengt
           break;
         case kDsm:
           bytes = ((sqe.cdw10 & 0xff) + 1) * static_cast<uint32_t>(sizeof(DsmRange));
+          // Linux sends room for all 256 ranges, however few there are.
+          if (sqe.sgl.length > bytes && sqe.sgl.length <= 256 * sizeof(DsmRange)) bytes = sqe.sgl.length;
           status = CheckWriteSgl(sqe, bytes, length);
           break;
         case kCopy:

@@ -55,6 +55,7 @@ export default class NvmfServe extends Command {
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'microseconds to look for more work before sleeping (30)' }),
   };
+  static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly server = true;
 
   async run(): Promise<undefined> {

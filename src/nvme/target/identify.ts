@@ -66,7 +66,6 @@ function ioController(c: Controller): Buffer {
     sn: c.subsystem!.serial,
     mn: c.subsystem!.model,
     cmic: Cmic.ports | Cmic.controllers | Cmic.ana,
-    rtd3e: 10_000_000,
     oaes: Oaes.namespaceAttribute | Oaes.ana,
     ctratt: Ctratt.hostId128 | Ctratt.tbkas,
     cntrltype: ControllerType.io,

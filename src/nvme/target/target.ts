@@ -301,18 +301,21 @@ export class Target {
     return controller;
   }
 
-  /** A lost connection ends its association (NVMe/TCP 1.1, 3.1); a queue that said Disconnect is not lost. */
+  /**
+   * An association ends with its admin queue. An I/O queue only becomes free: Linux closes those first when it
+   * disconnects, and wants to shut the controller down after that.
+   */
   #closed(id: number, connection: Connection, reason: string): void {
     this.#connections.delete(id);
     const { controller, qid } = connection;
     if (!controller) return;
-    if (qid !== 0 && controller.queues.get(qid!) !== id) return;
-    if (qid !== 0) controller.queues.delete(qid!);
+    if (qid !== 0) {
+      if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
+      return;
+    }
     const table = controller.subsystem?.controllers ?? this.#discovery;
-    if (table.get(controller.cntlid) !== controller) return;
     table.delete(controller.cntlid);
-    if (controller.subsystem)
-      this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`} (queue ${qid})`);
+    if (controller.subsystem) this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`}`);
     controller.end();
   }
 

@@ -1,0 +1,53 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { plainEnv, program } from './cli.js';
+
+/** A target that was started by `nvmf serve`, as users start it. */
+export interface ServedTarget {
+  child: ChildProcess;
+  port: number;
+  nqn: string;
+  namespaces: { nsid: number; source: string; size: number; blockSize: number; nguid: string }[];
+  /** Its messages so far. */
+  messages(): string;
+  /** Ends it with a signal and gives its exit status, or the signal's name. */
+  stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null>;
+}
+
+/** Starts `vioctl nvmf serve` on a free port of loopback and waits for its ready document. */
+export async function serveTarget(args: string[], env: Record<string, string> = {}): Promise<ServedTarget> {
+  const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
+  const child = spawn(process.execPath, [program, 'nvmf', 'serve', ...args, ...listen, '--ndjson'], {
+    env: plainEnv(env),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let out = '';
+  let messages = '';
+  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+    out += text;
+  });
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    messages += text;
+  });
+  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  while (!out.includes('\n')) {
+    const gone = await Promise.race([ended, once(child.stdout!, 'data').then(() => undefined)]);
+    if (gone) throw new Error(`nvmf serve ended with ${gone[0] ?? gone[1]}: ${messages}`);
+  }
+  const ready = JSON.parse(out) as {
+    listen: { port: number }[];
+    subsystems: { nqn: string; namespaces: ServedTarget['namespaces'] }[];
+  };
+  return {
+    child,
+    port: ready.listen[0]!.port,
+    nqn: ready.subsystems[0]!.nqn,
+    namespaces: ready.subsystems[0]!.namespaces,
+    messages: () => messages,
+    stop: async (signal = 'SIGTERM') => {
+      if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+      const [status, by] = await ended;
+      return status ?? by;
+    },
+  };
+}
