@@ -31,7 +31,7 @@ run nvme connect $at -n $NQN -i 2
 until_true 'present 1 && present 2'
 D=$(device 1); K=$(device 2)
 run mkfs.ext4 -q -F $D; mkdir -p /mnt/a
-run mount $D /mnt/a; run cp -r test src /mnt/a/; run umount /mnt/a
+run mount $D /mnt/a; run cp -a /etc /mnt/a/; run umount /mnt/a
 run fsck.ext4 -fn $D
 run nvme disconnect -n $NQN
 echo STEP plain
@@ -40,11 +40,11 @@ run nvme connect $at -n $NQN -i 2 -g -G
 until_true 'present 1 && present 2'
 D=$(device 1); K=$(device 2); C=/dev/$(basename $(ls -d /sys/class/nvme/nvme*))
 [ "$(cat /sys/block/$(basename $K)/queue/logical_block_size)" = 4096 ] || fail 'block size'
-run mount $D /mnt/a; run diff -r test /mnt/a/test; run diff -r src /mnt/a/src; run umount /mnt/a
+run mount $D /mnt/a; run diff -r --no-dereference /etc /mnt/a/etc; run umount /mnt/a
 for fs in ext4 xfs; do
   case $fs in ext4) run mkfs.ext4 -q -F $K;; xfs) run mkfs.xfs -q -f $K;; esac
-  run mount $K /mnt/a; run cp -r test /mnt/a/; run umount /mnt/a
-  run mount $K /mnt/a; run diff -r test /mnt/a/test; run umount /mnt/a
+  run mount $K /mnt/a; run cp -a /etc /mnt/a/; run umount /mnt/a
+  run mount $K /mnt/a; run diff -r --no-dereference /etc /mnt/a/etc; run umount /mnt/a
 done
 run xfs_repair -n $K; run blkdiscard -f $K
 echo STEP filesystems

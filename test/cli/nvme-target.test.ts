@@ -1,0 +1,243 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Controller } from '../../src/nvme/host/controller.js';
+import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
+import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { serveTarget } from '../support/nvme-target.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nvmf-'));
+});
+afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+const image = (name: string, size: number): string => {
+  const file = path.join(dir, name);
+  fs.writeFileSync(file, '');
+  fs.truncateSync(file, size);
+  return file;
+};
+
+describe('nvmf serve', () => {
+  test('ready document, identity that survives a restart, SIGTERM ends it with 0', async () => {
+    const args = [image('a.img', 1 << 20), 'ram:2M,bs=4096,nsid=7', `${image('b.img', 1 << 20)},ro`];
+    const first = await serveTarget(args);
+    expect(first.namespaces).toEqual([
+      expect.objectContaining({ nsid: 1, source: path.join(dir, 'a.img'), size: 1 << 20, blockSize: 512, readOnly: false }),
+      expect.objectContaining({ nsid: 2, source: path.join(dir, 'b.img'), readOnly: true }),
+      expect.objectContaining({ nsid: 7, source: `ram:${2 << 20}`, blockSize: 4096 }),
+    ]);
+    expect(await first.stop()).toBe(0);
+    const second = await serveTarget(args);
+    expect(second.namespaces).toEqual(first.namespaces);
+    expect(second.nqn).toBe(first.nqn);
+    expect(await second.stop('SIGINT')).toBe(0);
+    expect(second.messages()).toBe('');
+  });
+
+  test.each([
+    ['nothing to serve', [], 2, /nothing to serve/],
+    ['a missing file', ['/no/such.img'], 1, /open \/no\/such\.img: ENOENT .*\nhint: make it: truncate/],
+    ['a folder', ['/tmp'], 1, /EISDIR/],
+    ['a block size', ['ram:1M,bs=1024'], 2, /block size 1024/],
+    ['an address', ['ram:1M', '--listen', 'localhost'], 2, /not an address/],
+    ['an NQN', ['ram:1M', '--nqn', 'x'.repeat(224)], 2, /not an NQN/],
+    ['an NSID used twice', ['ram:1M,nsid=2', 'ram:1M,nsid=2'], 1, /has a namespace 2 already/],
+    ['a size', ['ram:1X'], 2, /not a size/],
+    ['an empty source', ['ram:0'], 1, /./],
+  ])('refuses %s', (_what, args, status, message) => {
+    const done = vioctl(['nvmf', 'serve', ...args, ...(args.includes('--listen') ? [] : ['--listen', ':0'])]);
+    expect(done).toMatchObject({ status, stdout: '' });
+    expect(done.stderr).toMatch(message);
+  });
+
+  test('a configuration file: subsystems, allowed hosts, identifiers, referrals; wrong keys are named', async () => {
+    const config = path.join(dir, 'config.json');
+    image('a.img', 1 << 20);
+    const nguid = '00112233445566778899aabbccddeeff';
+    const good = {
+      listen: ['127.0.0.1:0', '[::1]:0'],
+      control: path.join(dir, 'ctl'),
+      referrals: [{ address: '192.0.2.1', port: 8009 }],
+      subsystems: [
+        { nqn: 'nqn.2014-08.org.nvmexpress:one', serial: 'S1', namespaces: [{ source: 'a.img', nguid, readOnly: true }] },
+        { nqn: 'nqn.2014-08.org.nvmexpress:two', allowHosts: ['nqn.2014-08.org.nvmexpress:other'], namespaces: [{ source: 'ram:1M' }] },
+      ],
+    };
+    fs.writeFileSync(config, JSON.stringify(good));
+    const target = await serveTarget(['--config', config, '--listen', '127.0.0.1:0']);
+    expect(target.namespaces[0]).toMatchObject({ nguid, source: path.join(dir, 'a.img'), readOnly: true });
+    const discovered = vioctl(['nvmf', 'discover', '-s', String(target.port), '-q', hostnqn, '--json']);
+    const { records } = JSON.parse(discovered.stdout) as { records: { subnqn: string; subtype: string; traddr: string }[] };
+    expect(records.map((r) => [r.subtype, r.subnqn, r.traddr])).toEqual([
+      ['current discovery subsystem', 'nqn.2014-08.org.nvmexpress.discovery', '127.0.0.1'],
+      ['nvme subsystem', 'nqn.2014-08.org.nvmexpress:one', '127.0.0.1'],
+      ['discovery subsystem referral', 'nqn.2014-08.org.nvmexpress.discovery', '192.0.2.1'],
+    ]);
+    const refused = vioctl(['nvmf', 'identify', '-s', String(target.port), '-n', 'nqn.2014-08.org.nvmexpress:two', '-q', hostnqn]);
+    expect(refused.status).not.toBe(0);
+    expect(refused.stderr).toMatch(/Invalid Host/);
+    expect(await target.stop()).toBe(0);
+    expect(fs.existsSync(path.join(dir, 'ctl'))).toBe(false);
+
+    for (const [change, message] of [
+      [
+        { subsystems: [{ nqn: 'x', namespaces: [{ source: 'ram:1M', blocksize: 512 }] }] },
+        /subsystems\[0\]\.namespaces\[0\]\.blocksize: is not known/,
+      ],
+      [{ subsystems: 7 }, /subsystems: must be a list/],
+      [{}, /"subsystems" is missing/],
+    ] as const) {
+      fs.writeFileSync(config, JSON.stringify(change));
+      const done = vioctl(['nvmf', 'serve', '--config', config, '--listen', ':0']);
+      expect(done.status).toBe(2);
+      expect(done.stderr).toMatch(message);
+    }
+  });
+});
+
+describe('nvmf ctl', () => {
+  test('list, add, resize, ana, kick, remove, stats; a host that is connected sees it all', async () => {
+    const socket = path.join(dir, 'ctl');
+    const target = await serveTarget([image('a.img', 1 << 20), '--control', socket]);
+    const ctl = (...args: string[]) => vioctl(['nvmf', 'ctl', socket, ...args, '--json']);
+    const answer = <T>(...args: string[]): T => {
+      const done = ctl(...args);
+      expect(done.stderr).toBe('');
+      return JSON.parse(done.stdout) as T;
+    };
+    expect(fs.statSync(socket).mode & 0o777).toBe(0o600);
+    const host = await Controller.connect({
+      address: '127.0.0.1',
+      port: target.port,
+      timeout: 10_000,
+      subnqn: target.nqn,
+      hostnqn,
+      hostid,
+      ioQueues: 1,
+    });
+    await host.setFeature(0x0b, 0x900);
+    let event = host.nextEvent();
+    const extra = image('extra.img', 1 << 20);
+    expect(answer<{ namespaces: unknown[] }>('add', `${extra},bs=4096`).namespaces).toHaveLength(2);
+    expect(await event).toBe(0x40002);
+    expect(await host.namespaces()).toEqual([1, 2]);
+    expect((await host.getLog(4, 4096)).subarray(0, 8)).toEqual(Buffer.from([2, 0, 0, 0, 0, 0, 0, 0]));
+    expect((await host.namespace(2)).blockSize).toBe(4096);
+
+    event = host.nextEvent();
+    fs.truncateSync(extra, 4 << 20);
+    expect(answer('resize', '2')).toMatchObject({ changed: true });
+    expect(answer('resize', '2')).toMatchObject({ changed: false });
+    expect(await event).toBe(0x40002);
+    expect((await host.namespace(2)).blocks).toBe(1024n);
+    await host.getLog(4, 4096);
+
+    event = host.nextEvent();
+    answer('ana', '1', 'inaccessible');
+    expect(await event).toBe(0xc0302);
+    const read = () =>
+      host.queues[0]!.send(rwCmd.encode({ slba: 0n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.read, nsid: 1 })), {
+        into: Buffer.alloc(512),
+      });
+    expect((await read()).status).toMatchObject({ sct: 3, sc: 2, dnr: false });
+    answer('ana', '1', 'optimized');
+    expect((await read()).status.sc).toBe(0);
+
+    answer('remove', '2');
+    expect(await host.namespaces()).toEqual([1]);
+    const stats = answer<{ controllers: { reads: number; hostnqn: string }[] }>('stats');
+    expect(stats.controllers).toEqual([expect.objectContaining({ hostnqn, queues: 1, reads: 1 })]);
+    expect(answer('kick', '--host', hostnqn)).toEqual({ ended: 1 });
+    expect(answer<{ controllers: unknown[] }>('list').controllers).toEqual([]);
+    expect(vioctl(['nvmf', 'ctl', socket, 'list']).stdout).toContain(target.nqn);
+
+    expect(ctl('remove', '9')).toMatchObject({ status: 1, stdout: '' });
+    expect(ctl('ana', '1', 'sideways').status).toBe(2);
+    expect(ctl('resize').status).toBe(2);
+    expect(ctl('kick').status).toBe(2);
+    host.close();
+    expect(await target.stop()).toBe(0);
+    const gone = ctl('list');
+    expect(gone).toMatchObject({ status: 1, stdout: '' });
+    expect(JSON.parse(gone.stderr).error.hint).toContain('--control');
+  });
+
+  test('a stale control socket is replaced, a live one is not', async () => {
+    const socket = path.join(dir, 'ctl');
+    const first = await serveTarget(['ram:1M', '--control', socket]);
+    const second = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', '--control', socket]);
+    expect(second.status).toBe(1);
+    expect(second.stderr).toContain('EADDRINUSE');
+    expect(await first.stop('SIGKILL')).toBe('SIGKILL');
+    expect(fs.existsSync(socket)).toBe(true);
+    const third = await serveTarget(['ram:1M', '--control', socket]);
+    expect(vioctl(['nvmf', 'ctl', socket, 'list']).status).toBe(0);
+    expect(await third.stop()).toBe(0);
+  });
+});
+
+test('kill -9 in the middle of writes, 20 rounds: what was acknowledged after FUA or Flush is in the file', async () => {
+  const file = image('disk.img', 8 << 20);
+  /** Block to the last number written there that was acknowledged as durable, and the last that was sent at all. */
+  const durable = new Map<number, number>();
+  const sent = new Map<number, Set<number>>();
+  let counter = 0;
+  for (let round = 0; round < 20; round++) {
+    const target = await serveTarget([file, '--quiet']);
+    const host = await Controller.connect({
+      address: '127.0.0.1',
+      port: target.port,
+      timeout: 10_000,
+      subnqn: target.nqn,
+      hostnqn,
+      hostid,
+      ioQueues: 2,
+    });
+    let going = true;
+    const write = async (queue: number, fua: boolean, lane: number) => {
+      // each lane has blocks of its own, so that the order of its writes is known
+      while (going) {
+        const at = lane * 64 + Math.floor(Math.random() * 64);
+        const number = ++counter;
+        if (!sent.has(at)) sent.set(at, new Set());
+        sent.get(at)!.add(number);
+        const data = Buffer.alloc(4096);
+        for (let i = 0; i < 4096; i += 8) data.writeUInt32LE(number, i);
+        const command = rwCmd.encode({ slba: BigInt(at * 8), nlb: 7, fua: fua ? 1 : 0 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 }));
+        await host.queues[queue]!.run(command, { out: data });
+        if (!fua) await host.queues[queue]!.run(sqe.encode({ opcode: NvmOpcode.flush, nsid: 1 }));
+        durable.set(at, number);
+      }
+    };
+    const lanes = Array.from({ length: 8 }, (_, lane) => write(lane % 2, lane < 4, lane).catch(() => {}));
+    await new Promise((resolve) => setTimeout(resolve, 30 + Math.random() * 120));
+    await target.stop('SIGKILL');
+    going = false;
+    host.close();
+    await Promise.all(lanes);
+    const bytes = fs.readFileSync(file);
+    for (const [at, number] of durable) {
+      const found = bytes.readUInt32LE(at * 4096);
+      // a later write that was not acknowledged may be there instead
+      if (found !== number && !(found > number && sent.get(at)!.has(found)))
+        throw new Error(`round ${round}: block ${at} has ${found}, not ${number}`);
+    }
+  }
+  expect(durable.size).toBeGreaterThan(100);
+}, 120_000);
+
+test('the ready line waits for nobody and survives a closed stderr', async () => {
+  const child = spawn(process.execPath, [program, 'nvmf', 'serve', 'ram:1M', '--listen', ':0'], {
+    env: plainEnv(),
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const [line] = (await once(child.stdout!, 'data')) as [Buffer];
+  expect(line.toString()).toMatch(/^serving nqn\.\S+ \(1: ram:1048576 1M\) on 127\.0\.0\.1:\d+\n$/);
+  child.kill('SIGTERM');
+  expect(await once(child, 'exit')).toEqual([0, null]);
+});
