@@ -119,6 +119,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcomm
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l threads -r -d 'threads for connections (1)'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l spin -r -d 'microseconds to look for more work before sleeping (30)'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l json -d 'print one JSON document'
+complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l ndjson -d 'print one JSON object per line'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l no-headings -d 'leave out the line of headings'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l help -s h -d 'print this help'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l quiet -d 'no prose and no progress on stderr, errors only'
