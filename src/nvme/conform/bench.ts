@@ -173,7 +173,7 @@ export class Bench {
     const inCapsule = data.length <= this.facts.inCapsule;
     return io.command(
       { opcode: NvmOpcode.write, nsid: this.facts.ns.nsid },
-      this.rw(slba, data.length / this.bs, { data, inCapsule, ...options }),
+      this.rw(slba, Math.ceil(data.length / this.bs), { data, inCapsule, ...options }),
     );
   }
 

@@ -16,7 +16,6 @@ import {
   Fes,
   fatalErrorText,
   h2cData,
-  icReq,
   type Pdu,
   PduError,
   PduFlag,

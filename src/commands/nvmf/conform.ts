@@ -1,0 +1,65 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { Exit } from '../../common/errors.js';
+import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '../../nvme/conform/index.js';
+
+export default class NvmfConform extends Command {
+  static override readonly description =
+    'Judges a target on the wire: malformed, abusive and odd but legal PDUs and commands, each with what the specification expects and what came. ' +
+    'After each case a new host must be able to connect and identify. Prints TAP; status 4 when anything differs.\n\n' +
+    'Cases write to the first blocks of the namespace what was there before, or put it back; a target that is wrong may damage them all the same: ' +
+    'give it a namespace without anything of value.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'all cases'],
+    [
+      "vioctl nvmf conform -n nqn.2014-08.org.example:scratch --only 'io*' --only h212 --json | jq '.cases[] | select(.verdict==\"differs\")'",
+      'some cases, what differs',
+    ],
+    ['vioctl nvmf conform -n nqn.2014-08.org.example:scratch --junit > conform.xml', 'for a CI system'],
+  ];
+  static override readonly changes = true;
+  static override readonly flags = {
+    ...endpointFlags,
+    ...subsystemFlags,
+    ...namespaceFlags,
+    only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only cases whose id matches; repeatable' }),
+    junit: Flags.boolean({ summary: 'print JUnit XML', exclusive: ['json', 'ndjson'] }),
+    'dry-run': Flags.boolean({ summary: 'list the cases, connect to nothing' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(NvmfConform);
+    const cases = selectCases(flags.only ?? []);
+    const text = this.out.format === 'text' && !flags.junit;
+    if (flags['dry-run']) {
+      const columns = [
+        { title: 'ID', value: (c: (typeof cases)[number]) => c.id },
+        { title: 'CASE', value: (c: (typeof cases)[number]) => c.title },
+      ];
+      await this.out.list(cases, columns, 'cases', ({ id, title, spec, accept }) => ({
+        id,
+        title,
+        spec,
+        expected: accept.map((e) => e.text),
+      }));
+      return 0;
+    }
+    const facts = await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id']);
+    if (text) await this.out.line(`TAP version 14\n1..${cases.length}`);
+    const results: CaseResult[] = [];
+    for await (const result of runCases(cases, facts, this.life.signal)) {
+      results.push(result);
+      if (text) await this.out.line(tapLines(result, results.length));
+      else if (this.out.format === 'ndjson') await this.out.record(result, () => '');
+      await this.out.flush();
+    }
+    const count = (verdict: CaseResult['verdict']) => results.filter((r) => r.verdict === verdict).length;
+    const summary = { ok: count('ok'), differs: count('differs'), skipped: count('skipped') };
+    if (flags.junit) await this.out.line(junit(results, flags.nqn));
+    else if (this.out.format === 'json') await this.out.document({ target: flags.nqn, ...summary, cases: results }, () => '');
+    this.info(`${summary.ok} ok, ${summary.differs} differ, ${summary.skipped} skipped`);
+    return summary.differs > 0 ? Exit.differs : Exit.ok;
+  }
+}

@@ -1,0 +1,136 @@
+/** Runs the table against a target. */
+import { reason, usage, VioError } from '../../common/errors.js';
+import { Controller, type ControllerOptions, Namespace } from '../host/index.js';
+import { identifyController } from '../wire/index.js';
+import { Bench, type Facts } from './bench.js';
+import type { Case } from './case.js';
+import { adminCases } from './cases-admin.js';
+import { connectCases } from './cases-connect.js';
+import { connectionCases } from './cases-connection.js';
+import { dataCases, ioCases } from './cases-io.js';
+import { describeOutcome } from './expect.js';
+
+/** The whole table, in order. */
+export const allCases: readonly Case[] = [...connectionCases, ...connectCases, ...adminCases, ...ioCases, ...dataCases];
+
+/** What came of one case. */
+export interface CaseResult {
+  id: string;
+  title: string;
+  spec: string;
+  verdict: 'ok' | 'differs' | 'skipped';
+  expected: string[];
+  got: string;
+  /** After the case a new host could connect and identify. */
+  alive: boolean;
+  milliseconds: number;
+}
+
+/** No case may take longer. */
+const caseLimit = 20000;
+
+/** Cases whose id matches one of the globs (`io*`, `h20?`), or all. @throws usage error when a glob matches none */
+export function selectCases(globs: readonly string[]): Case[] {
+  if (globs.length === 0) return [...allCases];
+  const chosen = new Set<Case>();
+  for (const glob of globs) {
+    const pattern = new RegExp(
+      `^${glob
+        .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+        .replaceAll('*', '.*')
+        .replaceAll('?', '.')}$`,
+    );
+    const found = allCases.filter(({ id }) => pattern.test(id));
+    if (found.length === 0) throw usage(`no case matches "${glob}"`, 'vioctl nvmf conform --dry-run lists the cases');
+    for (const one of found) chosen.add(one);
+  }
+  return allCases.filter((one) => chosen.has(one));
+}
+
+/** Learns what the cases need to know, as an ordinary host. @throws VioError when the target does not serve one */
+export async function learn(options: ControllerOptions, nsid?: number): Promise<Facts> {
+  const controller = await Controller.connect({ ...options, keepAlive: 0, ioQueues: 1 });
+  try {
+    const nsids = await controller.namespaces();
+    const id = nsid ?? nsids[0];
+    if (id === undefined) throw new VioError('the subsystem has no namespace', { code: 'ENXIO' });
+    const info = await controller.namespace(id);
+    const ns = new Namespace(controller, info);
+    await ns.read(0n, Buffer.alloc(info.blockSize));
+    const { address, port, subnqn, hostnqn, hostid } = options;
+    return {
+      address,
+      port,
+      subnqn,
+      hostnqn,
+      hostid,
+      identify: controller.identify,
+      cap: controller.cap,
+      ns: info,
+      nsids,
+      inCapsule: controller.queues[0]!.inCapsule,
+      maxTransfer: controller.maxTransfer,
+    };
+  } finally {
+    await controller.disconnect();
+  }
+}
+
+/** Whether a new host can connect, enable and identify. */
+async function stillAlive(facts: Facts): Promise<string | undefined> {
+  const bench = new Bench(facts);
+  try {
+    const { admin } = await bench.admin();
+    const outcome = await admin.command({ opcode: 0x06 }, { read: 4096, tweak: (sqe) => void sqe.writeUInt8(1, 40) });
+    if (outcome.kind !== 'cqe' || outcome.data.length !== 4096) return `Identify: ${describeOutcome(outcome)}`;
+    const { subnqn } = identifyController.decode(outcome.data);
+    return subnqn === facts.subnqn || subnqn === '' ? undefined : 'Identify names another subsystem';
+  } catch (err) {
+    return reason(err);
+  } finally {
+    bench.close();
+  }
+}
+
+/** Runs one case and looks whether the target lived through it. */
+export async function runCase(one: Case, facts: Facts): Promise<CaseResult> {
+  const { id, title, spec, accept } = one;
+  const base = { id, title, spec, expected: accept.map((e) => e.text) };
+  const skipped = one.skip?.(facts);
+  if (skipped !== undefined) return { ...base, verdict: 'skipped', got: skipped, alive: true, milliseconds: 0 };
+  const started = performance.now();
+  const bench = new Bench(facts);
+  let got: string;
+  let good = false;
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new VioError(`not done after ${caseLimit / 1000} s`, { code: 'ETIMEDOUT' })), caseLimit);
+    });
+    const outcome = await Promise.race([one.run(bench), limit]);
+    good = accept.some((expectation) => expectation.match(outcome));
+    got = describeOutcome(outcome);
+  } catch (err) {
+    got = `the case could not be set up: ${reason(err)}`;
+  } finally {
+    clearTimeout(timer);
+    bench.close();
+  }
+  const dead = await stillAlive(facts);
+  if (dead !== undefined) got += `; then a new host fails: ${dead}`;
+  return {
+    ...base,
+    verdict: good && dead === undefined ? 'ok' : 'differs',
+    got,
+    alive: dead === undefined,
+    milliseconds: Math.round(performance.now() - started),
+  };
+}
+
+/** Runs cases one after the other. */
+export async function* runCases(cases: readonly Case[], facts: Facts, signal?: AbortSignal): AsyncGenerator<CaseResult, void> {
+  for (const one of cases) {
+    if (signal?.aborted) return;
+    yield await runCase(one, facts);
+  }
+}
