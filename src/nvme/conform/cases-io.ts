@@ -155,7 +155,7 @@ export const ioCases: Case[] = [
     id: 'io13',
     title: 'WRITE with an SGL of 4 GiB less a block',
     spec: 'more than MDTS: refused, nothing of that size allocated',
-    accept: [permanent(0x0f), permanent(0x02)],
+    accept: [permanent(0x0f), permanent(0x02), permanent(0x80)],
     run: async (bench) => {
       const { io } = await bench.session();
       return io.command({ opcode: NvmOpcode.write, nsid: bench.facts.ns.nsid }, bench.rw(0n, 65536, { length: 2 ** 32 - bench.bs }));
