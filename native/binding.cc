@@ -10,6 +10,7 @@
 #include "nvme/js.h"
 #include "sysfs/js.h"
 #include "uring/js.h"
+#include "vfio/js.h"
 #include "vhost_user/js.h"
 
 namespace {
@@ -115,6 +116,39 @@ constexpr Export kIova[] = {
     {"measure", Guarded<vioctl::iova::Measure>},
 };
 
+constexpr Export kVfio[] = {
+    {"openGroup", Guarded<vioctl::vfio::JsOpenGroup>},
+    {"openDevice", Guarded<vioctl::vfio::JsOpenDevice>},
+    {"close", Guarded<vioctl::vfio::JsClose>},
+    {"info", Guarded<vioctl::vfio::JsInfo>},
+    {"available", Guarded<vioctl::vfio::JsAvailable>},
+    {"region", Guarded<vioctl::vfio::JsRegion>},
+    {"irq", Guarded<vioctl::vfio::JsIrq>},
+    {"read", Guarded<vioctl::vfio::JsRead>},
+    {"write", Guarded<vioctl::vfio::JsWrite>},
+    {"load", Guarded<vioctl::vfio::JsLoad>},
+    {"store", Guarded<vioctl::vfio::JsStore>},
+    {"mapRegion", Guarded<vioctl::vfio::JsMapRegion>},
+    {"mapDma", Guarded<vioctl::vfio::JsMapDma>},
+    {"unmapDma", Guarded<vioctl::vfio::JsUnmapDma>},
+    {"enableIrq", Guarded<vioctl::vfio::JsEnableIrq>},
+    {"disableIrq", Guarded<vioctl::vfio::JsDisableIrq>},
+    {"maskIrq", Guarded<vioctl::vfio::JsMaskIrq>},
+    {"reset", Guarded<vioctl::vfio::JsReset>},
+    {"resetPeers", Guarded<vioctl::vfio::JsResetPeers>},
+    {"hotReset", Guarded<vioctl::vfio::JsHotReset>},
+    {"newMemory", Guarded<vioctl::vfio::JsNewMemory>},
+    {"fileMemory", Guarded<vioctl::vfio::JsFileMemory>},
+    {"memoryInfo", Guarded<vioctl::vfio::JsMemoryInfo>},
+    {"readMemory", Guarded<vioctl::vfio::JsReadMemory>},
+    {"writeMemory", Guarded<vioctl::vfio::JsWriteMemory>},
+    {"closeMemory", Guarded<vioctl::vfio::JsCloseMemory>},
+    {"chain", Guarded<vioctl::vfio::JsChain>},
+    {"memlock", Guarded<vioctl::vfio::JsMemlock>},
+    {"setMemlock", Guarded<vioctl::vfio::JsSetMemlock>},
+    {"exec", Guarded<vioctl::vfio::JsExec>},
+};
+
 template <size_t Count>
 Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
   Napi::Object object = Napi::Object::New(env);
@@ -130,6 +164,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("migration", Table(env, kMigration));
   exports.Set("sysfs", Table(env, kSysfs));
   exports.Set("iova", Table(env, kIova));
+  exports.Set("vfio", Table(env, kVfio));
   return exports;
 }
 

@@ -9,6 +9,7 @@ const group: Group = {
     unbind: { summary: 'give devices back to their earlier drivers', load: () => import('../commands/vfio/unbind.js') },
     restore: { summary: 'undo what an interrupted run left', load: () => import('../commands/vfio/restore.js') },
     doctor: { summary: 'is this host ready: IOMMU, modules, groups, limits', load: () => import('../commands/vfio/doctor.js') },
+    selftest: { summary: 'prove DMA both ways and an interrupt on a device that can', load: () => import('../commands/vfio/selftest.js') },
   },
 };
 export default group;

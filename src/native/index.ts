@@ -8,6 +8,7 @@ import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
 import type { SysfsNative } from './sysfs.js';
 import type { UringNative } from './uring.js';
+import type { VfioNative } from './vfio.js';
 import type { VhostUserNative } from './vhost-user.js';
 
 /** All that the addon exports, one object per domain. Each domain's interface is in its file beside this one. */
@@ -19,6 +20,7 @@ export interface Native {
   nvme: NvmeNative;
   vhostUser: VhostUserNative;
   iova: IovaNative;
+  vfio: VfioNative;
 }
 
 let loaded: Native | undefined;

@@ -5,6 +5,7 @@ import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
 import { sysfsExports } from '../../src/native/sysfs.js';
 import { uringExports } from '../../src/native/uring.js';
+import { vfioExports } from '../../src/native/vfio.js';
 import { vhostUserExports } from '../../src/native/vhost-user.js';
 
 /** Every domain of the addon and the names that its typed interface lists. Add a line with a new domain. */
@@ -16,6 +17,7 @@ const interfaces: Record<string, readonly string[]> = {
   nvme: nvmeExports,
   vhostUser: vhostUserExports,
   iova: iovaExports,
+  vfio: vfioExports,
 };
 
 test('the typed interfaces name exactly what the addon exports', () => {

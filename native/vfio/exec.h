@@ -1,0 +1,20 @@
+// Replacing this process by another program that gets descriptors (sd_listen_fds(3)).
+#pragma once
+#include <string>
+#include <vector>
+
+namespace vioctl::vfio {
+
+struct ExecRequest {
+  std::string file;  // looked up in PATH unless it has a slash
+  std::vector<std::string> argv, env;
+  std::vector<int> fds;  // become 3, 4, …
+  bool drop = false;     // change to uid and gid, without supplementary groups
+  unsigned uid = 0, gid = 0;
+};
+
+// Returns only by throwing SysError. Signals are set to their defaults and unblocked: Node ignores SIGPIPE, and the new
+// program would inherit that. LISTEN_PID is added to the environment.
+[[noreturn]] void Exec(const ExecRequest& request);
+
+}  // namespace vioctl::vfio

@@ -1,0 +1,324 @@
+#include "vfio/js.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "common/error.h"
+#include "vfio/chain.h"
+#include "vfio/exec.h"
+#include "vfio/memory.h"
+#include "vfio/session.h"
+
+namespace vioctl::vfio {
+namespace {
+
+using Info = Napi::CallbackInfo;
+
+constexpr napi_type_tag kSessionTag = {0x76696f63746c0002, 0x73657373};
+constexpr napi_type_tag kMemoryTag = {0x76696f63746c0002, 0x6d656d6f};
+
+template <class T>
+Napi::Value Wrap(Napi::Env env, T* object, const napi_type_tag& tag) {
+  auto external = Napi::External<T>::New(env, object, [](Napi::Env, T* o) { delete o; });
+  external.TypeTag(&tag);
+  return external;
+}
+
+template <class T>
+T& Unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* what) {
+  if (!value.IsExternal() || !value.As<Napi::External<T>>().CheckTypeTag(&tag)) throw SysError(EINVAL, what);
+  return *value.As<Napi::External<T>>().Data();
+}
+
+Session& S(const Info& info) { return Unwrap<Session>(info[0], kSessionTag, "session"); }
+Memory& M(const Info& info) { return Unwrap<Memory>(info[0], kMemoryTag, "memory"); }
+
+uint32_t U32(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
+// A number or a bigint.
+uint64_t U64(const Napi::Value& value) {
+  if (value.IsNumber()) return static_cast<uint64_t>(value.As<Napi::Number>().Int64Value());
+  bool lossless = false;
+  const uint64_t word = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw SysError(EOVERFLOW, "vfio");
+  return word;
+}
+std::string Text(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
+Napi::Value Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+Napi::Value Big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
+
+std::vector<std::string> Texts(const Napi::Value& value) {
+  auto array = value.As<Napi::Array>();
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < array.Length(); i++) texts.push_back(Text(array.Get(i)));
+  return texts;
+}
+
+std::vector<int> Fds(const Napi::Value& value) {
+  auto array = value.As<Napi::Array>();
+  std::vector<int> fds;
+  for (uint32_t i = 0; i < array.Length(); i++) fds.push_back(array.Get(i).As<Napi::Number>().Int32Value());
+  return fds;
+}
+
+Napi::Value Areas(Napi::Env env, const std::vector<Area>& areas) {
+  auto array = Napi::BigUint64Array::New(env, 2 * areas.size());
+  for (size_t i = 0; i < areas.size(); i++) array[2 * i] = areas[i].offset, array[2 * i + 1] = areas[i].size;
+  return array;
+}
+
+// [offset, offset + size) of a memory.
+uint8_t* Part(Memory& memory, uint64_t offset, uint64_t size) {
+  if (!memory.get()) throw SysError(EBADF, "memory", "closed");
+  if (offset > memory.size() || size > memory.size() - offset) throw SysError(ERANGE, "memory");
+  return memory.get() + offset;
+}
+
+}  // namespace
+
+Napi::Value JsOpenGroup(const Info& info) {
+  auto session = Session::OpenGroup(Text(info[0]), Text(info[1]), Text(info[2]), info[3].ToBoolean());
+  return Wrap(info.Env(), session.release(), kSessionTag);
+}
+
+Napi::Value JsOpenDevice(const Info& info) {
+  auto session = Session::OpenDevice(Text(info[0]), Text(info[1]));
+  return Wrap(info.Env(), session.release(), kSessionTag);
+}
+
+Napi::Value JsClose(const Info& info) {
+  S(info).Close();
+  return info.Env().Undefined();
+}
+
+Napi::Value JsInfo(const Info& info) {
+  Napi::Env env = info.Env();
+  const Session& session = S(info);
+  auto object = Napi::Object::New(env);
+  object.Set("api", session.noiommu() ? "noiommu" : session.iommufd() ? "cdev" : "group");
+  object.Set("flags", Number(env, session.info().flags));
+  object.Set("regions", Number(env, session.info().num_regions));
+  object.Set("irqs", Number(env, session.info().num_irqs));
+  object.Set("pages", Big(env, session.pages()));
+  object.Set("ranges", Areas(env, session.ranges()));
+  object.Set("device", Napi::Number::New(env, session.device_fd()));
+  object.Set("group", Napi::Number::New(env, session.group_fd()));
+  object.Set("container", Napi::Number::New(env, session.container_fd()));
+  object.Set("ioas", Number(env, session.ioas()));
+  return object;
+}
+
+Napi::Value JsAvailable(const Info& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(S(info).Available()));
+}
+
+Napi::Value JsRegion(const Info& info) {
+  Napi::Env env = info.Env();
+  const RegionInfo region = S(info).Region(U32(info[1]));
+  auto object = Napi::Object::New(env);
+  object.Set("index", Number(env, region.index));
+  object.Set("flags", Number(env, region.flags));
+  object.Set("size", Big(env, region.size));
+  object.Set("sparse", region.sparse);
+  object.Set("msixMappable", region.msix_mappable);
+  object.Set("areas", Areas(env, region.areas));
+  object.Set("type", Number(env, region.type));
+  object.Set("subtype", Number(env, region.subtype));
+  return object;
+}
+
+Napi::Value JsIrq(const Info& info) {
+  Napi::Env env = info.Env();
+  const IrqInfo irq = S(info).Irq(U32(info[1]));
+  auto object = Napi::Object::New(env);
+  object.Set("index", Number(env, irq.index));
+  object.Set("flags", Number(env, irq.flags));
+  object.Set("count", Number(env, irq.count));
+  return object;
+}
+
+Napi::Value JsRead(const Info& info) {
+  auto bytes = info[3].As<Napi::Uint8Array>();
+  S(info).Read(U32(info[1]), U64(info[2]), bytes.Data(), bytes.ByteLength());
+  return bytes;
+}
+
+Napi::Value JsWrite(const Info& info) {
+  auto bytes = info[3].As<Napi::Uint8Array>();
+  S(info).Write(U32(info[1]), U64(info[2]), bytes.Data(), bytes.ByteLength());
+  return info.Env().Undefined();
+}
+
+namespace {
+unsigned Width(const Napi::Value& value) {
+  const uint32_t width = U32(value);
+  if (width != 1 && width != 2 && width != 4 && width != 8) throw SysError(EINVAL, "region", "width");
+  return width;
+}
+}  // namespace
+
+Napi::Value JsLoad(const Info& info) {
+  return Big(info.Env(), S(info).Load(U32(info[1]), U64(info[2]), Width(info[3])));
+}
+
+Napi::Value JsStore(const Info& info) {
+  S(info).Store(U32(info[1]), U64(info[2]), Width(info[3]), U64(info[4]));
+  return info.Env().Undefined();
+}
+
+Napi::Value JsMapRegion(const Info& info) { return Number(info.Env(), S(info).MapRegion(U32(info[1]))); }
+
+// Requests of four words: va, iova, size, 1 = device reads | 2 = device writes.
+Napi::Value JsMapDma(const Info& info) {
+  Session& session = S(info);
+  auto words = info[1].As<Napi::BigUint64Array>();
+  const size_t count = words.ElementLength() / 4;
+  auto result = Napi::Object::New(info.Env());
+  size_t done = 0;
+  try {
+    for (; done < count; done++) {
+      const uint64_t* r = words.Data() + 4 * done;
+      session.Map({r[0], r[1], r[2], (r[3] & 1) != 0, (r[3] & 2) != 0});
+    }
+  } catch (const SysError& error) {
+    result.Set("error", ToJs(info.Env(), error).Value());
+  }
+  result.Set("done", Number(info.Env(), done));
+  return result;
+}
+
+Napi::Value JsUnmapDma(const Info& info) { return Big(info.Env(), S(info).Unmap(U64(info[1]), U64(info[2]))); }
+
+Napi::Value JsEnableIrq(const Info& info) {
+  const std::vector<int> fds = S(info).EnableIrq(U32(info[1]), U32(info[2]), U32(info[3]));
+  auto array = Napi::Array::New(info.Env(), fds.size());
+  for (uint32_t i = 0; i < fds.size(); i++) array.Set(i, Napi::Number::New(info.Env(), fds[i]));
+  return array;
+}
+
+Napi::Value JsDisableIrq(const Info& info) {
+  S(info).DisableIrq(U32(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value JsMaskIrq(const Info& info) {
+  S(info).MaskIrq(U32(info[1]), info[2].ToBoolean());
+  return info.Env().Undefined();
+}
+
+Napi::Value JsReset(const Info& info) {
+  S(info).Reset();
+  return info.Env().Undefined();
+}
+
+Napi::Value JsResetPeers(const Info& info) {
+  Napi::Env env = info.Env();
+  const auto peers = S(info).ResetPeers();
+  auto array = Napi::Array::New(env, peers.size());
+  for (uint32_t i = 0; i < peers.size(); i++) {
+    auto object = Napi::Object::New(env);
+    object.Set("group", Number(env, peers[i].group));
+    object.Set("segment", Number(env, peers[i].segment));
+    object.Set("bus", Number(env, peers[i].bus));
+    object.Set("devfn", Number(env, peers[i].devfn));
+    array.Set(i, object);
+  }
+  return array;
+}
+
+Napi::Value JsHotReset(const Info& info) {
+  S(info).HotReset(Fds(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value JsNewMemory(const Info& info) {
+  auto memory = Memory::New(Text(info[0]), U64(info[1]), U64(info[2]), U64(info[3]), U64(info[4]));
+  return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
+}
+
+Napi::Value JsFileMemory(const Info& info) {
+  const bool writable = info[2].ToBoolean();
+  const std::string path = Text(info[0]);
+  Fd fd(Check(::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC), "open", path.c_str()));
+  auto memory = Memory::Of(std::move(fd), U64(info[1]), writable, U64(info[3]), U64(info[4]));
+  return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
+}
+
+Napi::Value JsMemoryInfo(const Info& info) {
+  Napi::Env env = info.Env();
+  const Memory& memory = M(info);
+  auto object = Napi::Object::New(env);
+  object.Set("va", Big(env, reinterpret_cast<uint64_t>(memory.get())));
+  object.Set("size", Big(env, memory.size()));
+  object.Set("fd", Napi::Number::New(env, memory.fd()));
+  object.Set("writable", memory.writable());
+  return object;
+}
+
+Napi::Value JsReadMemory(const Info& info) {
+  auto bytes = info[2].As<Napi::Uint8Array>();
+  memcpy(bytes.Data(), Part(M(info), U64(info[1]), bytes.ByteLength()), bytes.ByteLength());
+  return bytes;
+}
+
+Napi::Value JsWriteMemory(const Info& info) {
+  auto bytes = info[2].As<Napi::Uint8Array>();
+  if (!M(info).writable()) throw SysError(EACCES, "memory", "read-only");
+  memcpy(Part(M(info), U64(info[1]), bytes.ByteLength()), bytes.Data(), bytes.ByteLength());
+  return info.Env().Undefined();
+}
+
+Napi::Value JsCloseMemory(const Info& info) {
+  M(info).Close();
+  return info.Env().Undefined();
+}
+
+Napi::Value JsChain(const Info& info) {
+  Napi::Env env = info.Env();
+  auto bytes = info[0].As<Napi::Uint8Array>();
+  const auto chain = Chain(bytes.Data(), static_cast<uint32_t>(bytes.ByteLength()), U32(info[1]), U32(info[2]));
+  auto array = Napi::Array::New(env, chain.size());
+  for (uint32_t i = 0; i < chain.size(); i++) {
+    auto object = Napi::Object::New(env);
+    object.Set("id", Number(env, chain[i].id));
+    object.Set("version", Number(env, chain[i].version));
+    object.Set("offset", Number(env, chain[i].offset));
+    object.Set("size", Number(env, chain[i].size));
+    array.Set(i, object);
+  }
+  return array;
+}
+
+Napi::Value JsMemlock(const Info& info) {
+  rlimit limit{};
+  Check(::getrlimit(RLIMIT_MEMLOCK, &limit), "getrlimit");
+  auto number = [&](rlim_t value) {
+    return Napi::Number::New(info.Env(), value == RLIM_INFINITY ? HUGE_VAL : static_cast<double>(value));
+  };
+  auto object = Napi::Object::New(info.Env());
+  object.Set("soft", number(limit.rlim_cur));
+  object.Set("hard", number(limit.rlim_max));
+  return object;
+}
+
+Napi::Value JsSetMemlock(const Info& info) {
+  const double value = info[0].As<Napi::Number>().DoubleValue();
+  const rlim_t bytes = value < 9007199254740992.0 ? static_cast<rlim_t>(value) : RLIM_INFINITY;
+  const rlimit limit{bytes, bytes};
+  Check(::setrlimit(RLIMIT_MEMLOCK, &limit), "setrlimit", "RLIMIT_MEMLOCK");
+  return info.Env().Undefined();
+}
+
+Napi::Value JsExec(const Info& info) {
+  ExecRequest request{Text(info[0]), Texts(info[1]), Texts(info[2]), Fds(info[3])};
+  if (info[4].IsObject()) {
+    request.drop = true;
+    request.uid = U32(info[4].As<Napi::Object>().Get("uid"));
+    request.gid = U32(info[4].As<Napi::Object>().Get("gid"));
+  }
+  Exec(request);
+}
+
+}  // namespace vioctl::vfio

@@ -1,0 +1,33 @@
+// Memory that is mapped for a device: a memfd, or a file of the user.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "common/owned.h"
+
+namespace vioctl::vfio {
+
+class Memory {
+ public:
+  // New zeroed memory; huge: size of its huge pages, 0 for ordinary ones. The address is congruent to phase modulo
+  // align, so that it can share huge pages with a device address. Throws SysError.
+  static Memory New(const std::string& name, uint64_t size, uint64_t huge, uint64_t align, uint64_t phase);
+  // The first `size` bytes of a file, shared. Takes the descriptor.
+  static Memory Of(Fd file, uint64_t size, bool writable, uint64_t align, uint64_t phase);
+
+  uint8_t* get() const { return static_cast<uint8_t*>(map_.get()); }
+  uint64_t size() const { return map_.size(); }
+  int fd() const { return fd_.get(); }
+  bool writable() const { return writable_; }
+  void Close() {
+    map_.Reset();
+    fd_.Reset();
+  }
+
+ private:
+  Fd fd_;
+  Mapping map_;
+  bool writable_ = true;
+};
+
+}  // namespace vioctl::vfio

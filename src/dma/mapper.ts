@@ -1,0 +1,234 @@
+import { codeOf, VioError, wrap } from '../common/errors.js';
+import { formatSize, hex64 } from '../common/units.js';
+import { native } from '../native/index.js';
+import type { NativeMemory, NativeSession } from '../native/vfio.js';
+import type { Aperture } from './aperture.js';
+import { Layout, type Placement, placingOrder, sizeOf } from './layout.js';
+import type { MapSpec } from './spec.js';
+
+/** A mapping that is there. */
+export interface Mapping extends Placement {
+  readOnly: boolean;
+  file: string | undefined;
+  /** Address in this process. */
+  va: bigint;
+  /** Descriptor of the memory; stays the mapping's. */
+  fd: number;
+  memory: NativeMemory;
+}
+
+/** A mapping, live or gone, that an address belongs to. */
+export interface Named {
+  name: string;
+  offset: bigint;
+  live: boolean;
+  readOnly: boolean;
+}
+
+/** RLIMIT_MEMLOCK and whether it binds us (CAP_IPC_LOCK, capability 14, lifts it). */
+export interface LockLimit {
+  bytes: number;
+  exempt: boolean;
+}
+
+/** Gone mappings that are remembered, for faults that arrive late. */
+const REMEMBERED = 1024;
+
+/** Memory mapped for one open device, by name. */
+export class Mapper {
+  readonly layout: Layout;
+  readonly #session: NativeSession;
+  readonly #maps = new Map<string, Mapping>();
+  readonly #gone: { name: string; start: bigint; end: bigint; readOnly: boolean }[] = [];
+
+  constructor(session: NativeSession, aperture: Aperture) {
+    this.#session = session;
+    this.layout = new Layout(aperture);
+  }
+
+  /** Bytes that count against RLIMIT_MEMLOCK now. */
+  get locked(): number {
+    return [...this.#maps.values()].reduce((sum, map) => sum + map.size, 0);
+  }
+
+  /** The mappings, in the order in which they were made. */
+  list(): Mapping[] {
+    return [...this.#maps.values()];
+  }
+
+  get(name: string): Mapping | undefined {
+    return this.#maps.get(name);
+  }
+
+  /**
+   * Maps all or nothing: addresses first, then memory, then one crossing for the kernel.
+   * @param limit forecast before anything is pinned; undefined: leave it to the kernel
+   * @throws VioError that names the mapping; what this call did is undone
+   */
+  map(specs: readonly MapSpec[], limit?: LockLimit): Mapping[] {
+    const done: Mapping[] = [];
+    const placed: Placement[] = [];
+    try {
+      const sizes = new Map(specs.map((spec) => [spec.name, sizeOf(spec, this.layout.aperture.pages[0]!)]));
+      for (const spec of specs)
+        if (this.#maps.has(spec.name)) throw new VioError(`mapping ${spec.name} is there already`, { code: 'EEXIST', exit: 3 });
+      for (const spec of placingOrder(specs)) placed.push(this.layout.place(spec, sizes.get(spec.name)!));
+      const at = new Map(placed.map((placement) => [placement.name, placement]));
+      const wanted = placed.reduce((sum, { size }) => sum + size, this.locked);
+      if (limit && !limit.exempt && wanted > limit.bytes) throw lockedTooMuch(wanted, limit.bytes);
+      for (const spec of specs) done.push(this.#memory(spec, at.get(spec.name)!));
+      this.#commit(done);
+    } catch (err) {
+      for (const { memory } of done) native().vfio.closeMemory(memory);
+      for (const { iova } of placed) this.layout.release(iova);
+      throw err;
+    }
+    for (const mapping of done) this.#maps.set(mapping.name, mapping);
+    return done;
+  }
+
+  #memory(spec: MapSpec, place: Placement): Mapping {
+    const { vfio } = native();
+    const size = BigInt(place.size);
+    // The processor's address shares the huge-page phase, so that both sides can use huge pages.
+    const align = BigInt(Math.min(place.pageSize, 1 << 30));
+    const phase = place.iova % align;
+    try {
+      const memory =
+        spec.file === undefined
+          ? vfio.newMemory(spec.name, size, spec.huge ?? 0n, align, phase)
+          : vfio.fileMemory(spec.file, size, !spec.readOnly, align, phase);
+      const { va, fd } = vfio.memoryInfo(memory);
+      return { ...place, readOnly: spec.readOnly, file: spec.file, va, fd, memory };
+    } catch (err) {
+      throw this.#noMemory(spec, err);
+    }
+  }
+
+  #noMemory(spec: MapSpec, err: unknown): VioError {
+    const code = codeOf(err);
+    if (spec.file !== undefined && (code === 'EACCES' || code === 'EROFS') && !spec.readOnly)
+      return wrap(`mapping ${spec.name}: ${spec.file}`, err, { hint: `the device may only read it: ${spec.name}=${spec.file},ro` });
+    if (spec.huge !== undefined && (code === 'ENOMEM' || code === 'ENOENT' || code === 'EINVAL'))
+      return wrap(`mapping ${spec.name}: no huge pages of ${formatSize(spec.huge)}`, err, {
+        hint: `reserve them in /sys/kernel/mm/hugepages/hugepages-${Number(spec.huge) / 1024}kB/nr_hugepages`,
+      });
+    return wrap(`mapping ${spec.name}: ${spec.file ?? 'new memory'}`, err);
+  }
+
+  #commit(mappings: readonly Mapping[]): void {
+    const { vfio } = native();
+    const words = BigUint64Array.from(mappings.flatMap((m) => [m.va, m.iova, BigInt(m.size), m.readOnly ? 1n : 3n]));
+    const { done, error } = vfio.mapDma(this.#session, words);
+    if (!error) return;
+    const left: string[] = [];
+    for (const mapping of mappings.slice(0, done)) {
+      try {
+        vfio.unmapDma(this.#session, mapping.iova, BigInt(mapping.size));
+      } catch {
+        left.push(mapping.name);
+      }
+    }
+    const failure = this.#explain(mappings[done]!, error);
+    if (left.length === 0) throw failure;
+    throw new VioError(`${failure.message}; and ${left.join(', ')} could not be unmapped`, { code: failure.code, exit: 8, cause: error });
+  }
+
+  #explain(mapping: Mapping, err: Error): VioError {
+    const range = `${hex64(mapping.iova)}-${hex64(mapping.iova + BigInt(mapping.size) - 1n)}`;
+    const what = `mapping ${mapping.name} at ${range}`;
+    switch (codeOf(err)) {
+      case 'EEXIST':
+        return wrap(`${what}: something is mapped there already`, err, {
+          exit: 3,
+          hint: 'who else shares this container? vioctl vfio show',
+        });
+      case 'EINVAL':
+      case 'EADDRINUSE':
+        return wrap(`${what}: the IOMMU does not map these addresses`, err, { hint: 'vioctl dma plan shows its ranges' });
+      case 'EFAULT':
+        return wrap(`${what}: its memory has a hole`, err, {
+          hint:
+            mapping.file === undefined
+              ? undefined
+              : `is ${mapping.file} shorter than it was, or read-only? A mapping with ,ro is only read`,
+        });
+      case 'ENOMEM': {
+        const { soft } = native().vfio.memlock();
+        return wrap(`${what}: ${formatSize(this.locked + mapping.size)} would be locked, the limit is ${lockText(soft)}`, err, {
+          exit: 6,
+          hint: lockHint,
+        });
+      }
+      case 'ENOSPC':
+        return wrap(`${what}: the container's entries are used up`, err, {
+          exit: 3,
+          hint: 'fewer and larger mappings, or the parameter dma_entry_limit of vfio_iommu_type1',
+        });
+      default:
+        return wrap(what, err);
+    }
+  }
+
+  /** Unmaps one. A failure leaves it in the table. @throws VioError; 8 where the kernel kept it */
+  unmap(name: string): Mapping {
+    const mapping = this.#maps.get(name);
+    if (!mapping)
+      throw new VioError(`no mapping ${name}`, { code: 'ENOENT', hint: `mapped are ${[...this.#maps.keys()].join(', ') || 'none'}` });
+    try {
+      native().vfio.unmapDma(this.#session, mapping.iova, BigInt(mapping.size));
+    } catch (err) {
+      throw wrap(`unmap ${name} at ${hex64(mapping.iova)}: it stays mapped`, err, { exit: 8 });
+    }
+    this.#forget(mapping);
+    return mapping;
+  }
+
+  #forget(mapping: Mapping): void {
+    this.#maps.delete(mapping.name);
+    this.layout.release(mapping.iova);
+    native().vfio.closeMemory(mapping.memory);
+    const { name, iova, size, readOnly } = mapping;
+    this.#gone.push({ name, start: iova, end: iova + BigInt(size) - 1n, readOnly });
+    if (this.#gone.length > REMEMBERED) this.#gone.shift();
+  }
+
+  /** The mapping that an address of the device belongs to, or did until it was unmapped. */
+  nameOf(address: bigint): Named | undefined {
+    for (const { name, iova, size, readOnly } of this.#maps.values())
+      if (iova <= address && address < iova + BigInt(size)) return { name, offset: address - iova, live: true, readOnly };
+    const past = this.#gone.findLast(({ start, end }) => start <= address && address <= end);
+    return past && { name: past.name, offset: address - past.start, live: false, readOnly: past.readOnly };
+  }
+
+  /** Unmaps everything, latest first. The first failure is thrown when all have been tried. */
+  close(): void {
+    let failure: unknown;
+    for (const { name } of this.list().reverse()) {
+      try {
+        this.unmap(name);
+      } catch (err) {
+        failure ??= err;
+      }
+    }
+    if (failure !== undefined) throw failure;
+  }
+}
+
+const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping counts in full, huge pages too';
+const lockText = (bytes: number): string => (Number.isFinite(bytes) ? formatSize(bytes) : 'unlimited');
+
+function lockedTooMuch(wanted: number, limit: number): VioError {
+  return new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit)}`, {
+    code: 'MEMLOCK',
+    exit: 6,
+    hint: lockHint,
+    details: { wanted, limit },
+  });
+}
+
+/** The limit of this process. @param status text of /proc/self/status */
+export function lockLimit(status: string): LockLimit {
+  const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  return { bytes: native().vfio.memlock().soft, exempt: caps !== undefined && (BigInt(`0x${caps}`) >> 14n) % 2n === 1n };
+}

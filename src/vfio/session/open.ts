@@ -1,0 +1,129 @@
+import { codeOf, VioError, wrap } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import type { NativeSession } from '../../native/vfio.js';
+import type { Census } from '../census.js';
+import { groupNode, readGroup } from '../group.js';
+import { describeHolder, holdersOf } from '../holders.js';
+import { noIommu, readIommu } from '../iommu.js';
+import { findDevice, type PciDevice } from '../pci.js';
+import { Processes } from '../processes.js';
+import { Session } from './session.js';
+
+/** Which of the kernel's two ways to a device: group and container, or iommufd and the device's own node. */
+export const APIS = ['auto', 'group', 'cdev'] as const;
+export type Api = (typeof APIS)[number];
+
+/** The nodes of a device, for one of the two ways. */
+type Way = { api: 'cdev'; node: string } | { api: 'group'; node: string; noiommu: boolean };
+
+function wayTo(census: Census, device: PciDevice, api: Api): Way {
+  const { root } = census;
+  const cdev = device.vfioDevice === undefined ? undefined : `/dev/vfio/devices/${device.vfioDevice}`;
+  const modern = cdev !== undefined && root.exists(cdev) && root.exists('/dev/iommu');
+  if (api === 'cdev' && !modern)
+    throw new VioError(`${device.bdf}: this kernel offers no VFIO device node and iommufd`, {
+      code: 'NO_CDEV',
+      exit: 7,
+      hint: 'it needs Linux 6.6 with CONFIG_VFIO_DEVICE_CDEV and CONFIG_IOMMUFD (modprobe iommufd); --api group works without',
+    });
+  if (modern && api !== 'group') return { api: 'cdev', node: cdev };
+  if (device.group === undefined) throw noIommu(readIommu(root));
+  const noiommu = `/dev/vfio/noiommu-${device.group}`;
+  return root.exists(noiommu)
+    ? { api: 'group', node: noiommu, noiommu: true }
+    : { api: 'group', node: groupNode(device.group), noiommu: false };
+}
+
+/**
+ * Opens a device through VFIO. The caller closes the session.
+ * @param text PCI address as the user wrote it
+ * @throws VioError that names what is in the way: not bound, held by whom, not viable because of which member, no permission
+ */
+export function openSession(census: Census, text: string, api: Api = 'auto'): Session {
+  const device = findDevice(census.root, text);
+  if (!census.modules.isVfio(device.driver))
+    throw new VioError(
+      `${device.bdf}: not bound to VFIO: ${device.driver === undefined ? 'it has no driver' : `its driver is ${device.driver}`}`,
+      {
+        code: 'NOT_BOUND',
+        hint: `vioctl vfio bind ${device.bdf}`,
+      },
+    );
+  const way = wayTo(census, device, api);
+  const { vfio } = native();
+  let session: NativeSession;
+  try {
+    session =
+      way.api === 'cdev' ? vfio.openDevice('/dev/iommu', way.node) : vfio.openGroup('/dev/vfio/vfio', way.node, device.bdf, way.noiommu);
+  } catch (err) {
+    throw explain(census, device, way, err);
+  }
+  return new Session(device.bdf, session);
+}
+
+const callOf = (err: unknown): string => String((err as { syscall?: unknown }).syscall ?? '');
+
+function explain(census: Census, device: PciDevice, way: Way, err: unknown): VioError {
+  const { bdf } = device;
+  const code = codeOf(err);
+  const call = callOf(err);
+  const message = err instanceof Error ? err.message : String(err);
+  if (call === 'open' && message.includes('/dev/vfio/vfio') && (code === 'ENOENT' || code === 'ENODEV'))
+    return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, { code: code, exit: 7, hint: 'modprobe vfio_iommu_type1', cause: err });
+  if (code === 'EBUSY') return held(census, device, way, err);
+  if (call === 'open' && (code === 'EACCES' || code === 'EPERM')) {
+    const hint =
+      way.api === 'group' && way.noiommu
+        ? 'without an IOMMU it takes CAP_SYS_RAWIO, and the kernel is tainted'
+        : `vioctl vfio bind ${bdf} --owner USER gives the node to a user`;
+    return wrap(`${bdf}: open ${way.node}`, err, { hint });
+  }
+  if (call === 'open') return wrap(`${bdf}: open ${way.node}`, err, { hint: `vioctl vfio show ${bdf}` });
+  if (call === 'VFIO_GROUP_GET_STATUS' && code === 'EPERM') return notViable(census, device, err);
+  if (call === 'VFIO_SET_IOMMU' && code === 'EPERM')
+    return wrap(`${bdf}: ${call}: interrupts cannot be isolated (no interrupt remapping)`, err, {
+      hint: 'enable it in the firmware set-up; allow_unsafe_interrupts=1 of vfio_iommu_type1 lets devices forge interrupts',
+    });
+  if (call === 'VFIO_CHECK_EXTENSION')
+    return new VioError(`${bdf}: the module vfio_iommu_type1 is missing`, {
+      code: 'ENODEV',
+      exit: 7,
+      hint: 'modprobe vfio_iommu_type1',
+      cause: err,
+    });
+  if (call === 'VFIO_GROUP_GET_DEVICE_FD' && code === 'EACCES')
+    return wrap(`${bdf}: ${call}: it is a virtual function and its physical one asks for a token`, err, {
+      hint: 'the program that holds the physical function sets the token (VFIO_DEVICE_FEATURE_PCI_VF_TOKEN)',
+    });
+  return wrap(`${bdf}: ${call || 'open'}`, err);
+}
+
+function held(census: Census, device: PciDevice, way: Way, err: unknown): VioError {
+  // As they are now: the census may be older.
+  const members =
+    device.group === undefined ? [device] : readGroup(census.root, census.modules, device.group).members.filter((m) => m.vfio);
+  const processes = new Processes(census.root);
+  const holders = members.flatMap((member) => holdersOf(census.root, processes, findDevice(census.root, member.bdf)));
+  const seen = [...new Map(holders.filter((h) => h.pid !== process.pid).map((holder) => [holder.pid, holder])).values()];
+  const who = seen.length === 0 ? 'a process that is not visible here' : seen.map(describeHolder).join(', ');
+  return new VioError(`${device.bdf}: ${way.node} is held by ${who}: EBUSY`, {
+    code: 'EBUSY',
+    exit: 3,
+    hint: 'end that program first; a group is opened by one program at a time, and through one of the two APIs',
+    details: { holders: seen },
+    cause: err,
+  });
+}
+
+function notViable(census: Census, device: PciDevice, err: unknown): VioError {
+  const members = device.group === undefined ? [] : readGroup(census.root, census.modules, device.group).members;
+  const blocking = members.filter((member) => member.blocks);
+  const names = blocking.map((member) => `${member.bdf} (driver ${member.driver})`).join(', ') || 'a member on a host driver';
+  return new VioError(`${device.bdf}: IOMMU group ${device.group} is not viable: ${names} shares it`, {
+    code: 'NOT_VIABLE',
+    exit: 3,
+    hint: blocking.length > 0 ? `vioctl vfio bind ${blocking.map((member) => member.bdf).join(' ')}` : `vioctl vfio show ${device.bdf}`,
+    details: { group: device.group, blocking: blocking.map(({ bdf, driver }) => ({ bdf, driver })) },
+    cause: err,
+  });
+}

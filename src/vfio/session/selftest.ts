@@ -1,0 +1,101 @@
+import { VioError } from '../../common/errors.js';
+import type { Mapper } from '../../dma/mapper.js';
+import { idOf, type PciDevice } from '../pci.js';
+import { selftestEdu } from './edu.js';
+import { selftestNvme } from './nvme.js';
+import type { Session } from './session.js';
+
+/** One thing that a self-test proved. */
+export interface Check {
+  name: 'identity' | 'dma to device' | 'dma from device' | 'interrupt';
+  ok: boolean;
+  detail: string;
+}
+
+export interface SelftestReport {
+  bdf: string;
+  /** `edu` (QEMU's teaching device) or `nvme`. */
+  device: 'edu' | 'nvme';
+  api: Session['api'];
+  ok: boolean;
+  checks: Check[];
+  milliseconds: number;
+}
+
+/** Which self-test a device can do; undefined for none. */
+export function selftestOf(device: Pick<PciDevice, 'vendor' | 'device' | 'class'>): 'edu' | 'nvme' | undefined {
+  if (device.vendor === 0x1234 && device.device === 0x11e8) return 'edu';
+  return device.class === 0x010802 ? 'nvme' : undefined;
+}
+
+/**
+ * Proves DMA in both directions and an interrupt with the device's own means. It is reset first: whatever state it was in
+ * is lost.
+ * @throws VioError (7) for a device that has no self-test; 124 where the device does not answer in time
+ */
+export async function selftest(session: Session, mapper: Mapper, device: PciDevice): Promise<SelftestReport> {
+  const kind = selftestOf(device);
+  if (kind === undefined)
+    throw new VioError(`${device.bdf}: no self-test for ${idOf(device)}`, {
+      code: 'NO_SELFTEST',
+      exit: 7,
+      hint: 'NVMe controllers and QEMU edu devices have one',
+    });
+  const start = performance.now();
+  if (session.canReset) session.reset();
+  session.mapBar(0);
+  session.busMaster(true);
+  const checks = await (kind === 'edu' ? selftestEdu(session, mapper) : selftestNvme(session, mapper));
+  return {
+    bdf: session.bdf,
+    device: kind,
+    api: session.api,
+    ok: checks.every((check) => check.ok),
+    checks,
+    milliseconds: Math.round(performance.now() - start),
+  };
+}
+
+/** Waits until done() says so. @throws VioError (124) */
+export async function until(what: string, milliseconds: number, done: () => boolean): Promise<void> {
+  const deadline = performance.now() + milliseconds;
+  while (!done()) {
+    if (performance.now() > deadline)
+      throw new VioError(`${what}: no answer in ${milliseconds / 1000} s`, { code: 'ETIMEDOUT', exit: 124 });
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+/** Counts interrupts; `next` resolves at the next one, or with false after a time. */
+export class Interrupts {
+  count = 0;
+  readonly #listener: { close(): void };
+  #wake: (() => void) | undefined;
+
+  constructor(session: Session, index: number) {
+    this.#listener = session.listen(index, 1, (_vector, times) => {
+      this.count += times;
+      this.#wake?.();
+    });
+  }
+
+  async next(milliseconds: number): Promise<boolean> {
+    if (this.count === 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+    const came = this.count > 0;
+    this.count = 0;
+    return came;
+  }
+
+  close(): void {
+    this.#listener.close();
+  }
+}
