@@ -12,6 +12,10 @@ _vioctl() {
       'vfio unbind') words='--driver --wait --ask --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio doctor') words='--json --no-headings --help --quiet --color' ;;
+      'vfio reset') words='--hot --api --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio config') words='--raw --api --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio bar') words='--offset --size --width --raw --api --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio irq') words='--type --vectors --count --timeout --api --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio selftest') words='--api --json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
       'uring cat') words='--null --engine --depth --ordered --help --quiet --color' ;;
@@ -43,7 +47,7 @@ _vioctl() {
   fi
   case "$key" in
     '') words='vfio dma uring nvmf vhost-user migration' ;;
-    'vfio') words='list show bind unbind restore doctor selftest' ;;
+    'vfio') words='list show bind unbind restore doctor reset config bar irq selftest' ;;
     'dma') words='plan' ;;
     'uring') words='cat sum sync' ;;
     'nvmf') words='serve ctl discover identify conform read write ping' ;;

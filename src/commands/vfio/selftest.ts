@@ -1,7 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit } from '../../common/errors.js';
-import { Mapper } from '../../dma/mapper.js';
 import { Census } from '../../vfio/census.js';
 import { findDevice } from '../../vfio/pci.js';
 import { APIS, openSession } from '../../vfio/session/open.js';
@@ -29,8 +28,7 @@ export default class VfioSelftest extends Command {
     const census = new Census(this.sysroot);
     const session = openSession(census, args.bdf, flags.api);
     this.life.defer(() => session.close());
-    const mapper = new Mapper(session.handle, session.aperture());
-    const report = await selftest(session, mapper, findDevice(this.sysroot, args.bdf));
+    const report = await selftest(session, findDevice(this.sysroot, args.bdf));
     await this.out.document(report, selftestLines);
     return report.ok ? Exit.ok : Exit.differs;
   }

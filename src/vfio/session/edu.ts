@@ -1,7 +1,5 @@
-import { VioError } from '../../common/errors.js';
-import type { Mapper } from '../../dma/mapper.js';
-import { parseSpec } from '../../dma/spec.js';
 import { native } from '../../native/index.js';
+import type { DmaPages } from './pages.js';
 import { type Check, Interrupts, until } from './selftest.js';
 import { Irq, type Session } from './session.js';
 
@@ -42,23 +40,22 @@ export const eduWrite = (session: Session, iova: bigint, count: number): Promise
 export const eduRead = (session: Session, iova: bigint, count: number): Promise<void> => eduDma(session, iova, BUFFER, count, false);
 
 /** Identity, RAM to device to RAM, one interrupt. */
-export async function selftestEdu(session: Session, mapper: Mapper): Promise<Check[]> {
+export async function selftestEdu(session: Session, pages: DmaPages): Promise<Check[]> {
   const checks: Check[] = [];
   const id = Number(session.load(0, ID, 4));
   session.store(0, LIVENESS, 4, 0x12345678);
   const inverted = Number(session.load(0, LIVENESS, 4));
   const alive = (id & 0xff) === 0xed && inverted === ~0x12345678 >>> 0;
   checks.push({ name: 'identity', ok: alive, detail: `edu ${id >>> 24}.${(id >>> 16) & 0xff}` });
-  const [buffer] = mapper.map([parseSpec('selftest=8K')]);
-  if (!buffer || buffer.iova + 8192n > DMA_LIMIT)
-    throw new VioError(`${session.bdf}: no address below 256 MiB is free, and edu reaches no other`, { code: 'ENOSPC' });
+  const from = pages.page('selftest-from', DMA_LIMIT);
+  const to = pages.page('selftest-to', DMA_LIMIT);
   const { vfio } = native();
   const size = 4095; // the engine's bound check wants less than its 4 KiB
   const pattern = Buffer.from(Uint8Array.from({ length: size }, (_, i) => (i * 7 + (i >> 8)) & 0xff));
-  vfio.writeMemory(buffer.memory, 0, pattern);
-  await eduRead(session, buffer.iova, size);
-  await eduWrite(session, buffer.iova + 4096n, size);
-  const back = vfio.readMemory(buffer.memory, 4096, Buffer.alloc(size));
+  vfio.writeMemory(from.memory, 0, pattern);
+  await eduRead(session, from.address, size);
+  await eduWrite(session, to.address, size);
+  const back = vfio.readMemory(to.memory, 0, Buffer.alloc(size));
   const wrong = pattern.findIndex((byte, i) => byte !== back[i]);
   const detail = wrong < 0 ? `${size} bytes` : `differs at byte ${wrong}`;
   checks.push({ name: 'dma to device', ok: wrong < 0, detail }, { name: 'dma from device', ok: wrong < 0, detail });
@@ -78,6 +75,5 @@ export async function selftestEdu(session: Session, mapper: Mapper): Promise<Che
   } finally {
     interrupts.close();
   }
-  mapper.unmap('selftest');
   return checks;
 }

@@ -1,8 +1,6 @@
 import { VioError } from '../../common/errors.js';
-import type { Mapper } from '../../dma/mapper.js';
-import { parseSpec } from '../../dma/spec.js';
 import { native } from '../../native/index.js';
-import type { NativeMemory } from '../../native/vfio.js';
+import type { DmaPage, DmaPages } from './pages.js';
 import { type Check, Interrupts, until } from './selftest.js';
 import { Irq, type Session } from './session.js';
 
@@ -20,15 +18,12 @@ const ENTRIES = 16;
 const SQE = 64;
 const CQE = 16;
 const PAGE = 4096;
-/** Parts of the one mapping: queues, then data. */
-const CQ_AT = PAGE;
-const DATA_AT = 2 * PAGE;
 
 /** The admin queue pair of a controller that is open through VFIO: one command at a time. */
 export class AdminQueue {
   readonly #session: Session;
-  readonly #memory: NativeMemory;
-  readonly #iova: bigint;
+  readonly #submissions: DmaPage;
+  readonly #completions: DmaPage;
   readonly #stride: number;
   readonly #timeout: number;
   #tail = 0;
@@ -36,20 +31,20 @@ export class AdminQueue {
   #phase = 1;
   #cid = 0;
 
-  private constructor(session: Session, memory: NativeMemory, iova: bigint) {
+  private constructor(session: Session, pages: DmaPages) {
     this.#session = session;
-    this.#memory = memory;
-    this.#iova = iova;
+    this.#submissions = pages.page('submissions');
+    this.#completions = pages.page('completions');
     const cap = session.load(0, CAP, 8);
     this.#stride = 4 << Number((cap >> 32n) & 0xfn);
     this.#timeout = Math.max(500, Number((cap >> 24n) & 0xffn) * 500);
   }
 
-  /** Disables the controller, gives it the queues and enables it. @param iova of 12 KiB that both sides map */
-  static async start(session: Session, memory: NativeMemory, iova: bigint): Promise<AdminQueue> {
+  /** Disables the controller, gives it the queues and enables it. */
+  static async start(session: Session, pages: DmaPages): Promise<AdminQueue> {
     if (session.load(0, CAP, 8) === 0xffff_ffff_ffff_ffffn)
       throw new VioError(`${session.bdf}: the controller does not answer`, { code: 'EIO', hint: 'it was removed, or sleeps in D3cold' });
-    const queue = new AdminQueue(session, memory, iova);
+    const queue = new AdminQueue(session, pages);
     const ready = (want: bigint) => () => {
       const csts = session.load(0, CSTS, 4);
       if ((csts & 2n) !== 0n) throw new VioError(`${session.bdf}: the controller reports a fatal state (CSTS.CFS)`, { code: 'EIO' });
@@ -58,22 +53,22 @@ export class AdminQueue {
     session.store(0, CC, 4, 0);
     await until(`${session.bdf}: disable`, queue.#timeout, ready(0n));
     session.store(0, AQA, 4, ((ENTRIES - 1) << 16) | (ENTRIES - 1));
-    session.store(0, ASQ, 8, iova);
-    session.store(0, ACQ, 8, iova + BigInt(CQ_AT));
+    session.store(0, ASQ, 8, queue.#submissions.address);
+    session.store(0, ACQ, 8, queue.#completions.address);
     session.store(0, CC, 4, (4 << 20) | (6 << 16) | 1); // IOCQES 16 bytes, IOSQES 64 bytes, 4 KiB pages, EN
     await until(`${session.bdf}: enable`, queue.#timeout, ready(1n));
     return queue;
   }
 
-  /** Puts one command into the queue; its data is the page at DATA_AT. @returns its identifier */
-  submit(opcode: number, cdw10: number): number {
+  /** Puts one command into the queue. @param data device address of the page for its data @returns its identifier */
+  submit(opcode: number, cdw10: number, data: bigint): number {
     const cid = this.#cid++ & 0xffff;
     const sqe = Buffer.alloc(SQE);
     sqe.writeUInt8(opcode, 0);
     sqe.writeUInt16LE(cid, 2);
-    sqe.writeBigUInt64LE(this.#iova + BigInt(DATA_AT), 24); // PRP1
+    sqe.writeBigUInt64LE(data, 24); // PRP1
     sqe.writeUInt32LE(cdw10, 40);
-    native().vfio.writeMemory(this.#memory, this.#tail * SQE, sqe);
+    native().vfio.writeMemory(this.#submissions.memory, this.#tail * SQE, sqe);
     this.#tail = (this.#tail + 1) % ENTRIES;
     this.#session.store(0, DOORBELLS, 4, this.#tail);
     return cid;
@@ -83,7 +78,7 @@ export class AdminQueue {
   async complete(cid: number, milliseconds: number): Promise<void> {
     const cqe = Buffer.alloc(CQE);
     await until(`${this.#session.bdf}: command`, milliseconds, () => {
-      native().vfio.readMemory(this.#memory, CQ_AT + this.#head * CQE, cqe);
+      native().vfio.readMemory(this.#completions.memory, this.#head * CQE, cqe);
       return (cqe.readUInt16LE(14) & 1) === this.#phase;
     });
     this.#head = (this.#head + 1) % ENTRIES;
@@ -105,22 +100,22 @@ export class AdminQueue {
 const text = (bytes: Buffer, at: number, size: number): string => bytes.toString('latin1', at, at + size).trim();
 
 /** Identify through the admin queue: the controller reads the command and writes data and completion, then interrupts. */
-export async function selftestNvme(session: Session, mapper: Mapper): Promise<Check[]> {
+export async function selftestNvme(session: Session, pages: DmaPages): Promise<Check[]> {
   const { vfio } = native();
-  const [queues] = mapper.map([parseSpec('selftest=12K')]);
+  const page = pages.page('identify');
   const marker = Buffer.alloc(PAGE, 0xa5);
-  vfio.writeMemory(queues!.memory, DATA_AT, marker);
+  vfio.writeMemory(page.memory, 0, marker);
   const index = [Irq.MSIX, Irq.MSI, Irq.INTX].find((i) => session.irqs().some((irq) => irq.index === i))!;
   const interrupts = new Interrupts(session, index);
   try {
-    const admin = await AdminQueue.start(session, queues!.memory, queues!.iova);
+    const admin = await AdminQueue.start(session, pages);
     const version = Number(session.load(0, VS, 4));
     const start = performance.now();
-    const cid = admin.submit(6, 1); // Identify, CNS 1: controller
+    const cid = admin.submit(6, 1, page.address); // Identify, CNS 1: controller
     const came = await interrupts.next(2000);
     const after = performance.now() - start;
     await admin.complete(cid, 2000);
-    const data = vfio.readMemory(queues!.memory, DATA_AT, Buffer.alloc(PAGE));
+    const data = vfio.readMemory(page.memory, 0, Buffer.alloc(PAGE));
     await admin.stop();
     const written = !data.equals(marker);
     const kind = ['INTx', 'MSI', 'MSI-X'][index];
@@ -140,6 +135,5 @@ export async function selftestNvme(session: Session, mapper: Mapper): Promise<Ch
     ];
   } finally {
     interrupts.close();
-    mapper.unmap('selftest');
   }
 }

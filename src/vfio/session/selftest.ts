@@ -1,8 +1,8 @@
 import { VioError } from '../../common/errors.js';
-import type { Mapper } from '../../dma/mapper.js';
 import { idOf, type PciDevice } from '../pci.js';
 import { selftestEdu } from './edu.js';
 import { selftestNvme } from './nvme.js';
+import { pagesFor } from './pages.js';
 import type { Session } from './session.js';
 
 /** One thing that a self-test proved. */
@@ -33,7 +33,7 @@ export function selftestOf(device: Pick<PciDevice, 'vendor' | 'device' | 'class'
  * is lost.
  * @throws VioError (7) for a device that has no self-test; 124 where the device does not answer in time
  */
-export async function selftest(session: Session, mapper: Mapper, device: PciDevice): Promise<SelftestReport> {
+export async function selftest(session: Session, device: PciDevice): Promise<SelftestReport> {
   const kind = selftestOf(device);
   if (kind === undefined)
     throw new VioError(`${device.bdf}: no self-test for ${idOf(device)}`, {
@@ -45,7 +45,14 @@ export async function selftest(session: Session, mapper: Mapper, device: PciDevi
   if (session.canReset) session.reset();
   session.mapBar(0);
   session.busMaster(true);
-  const checks = await (kind === 'edu' ? selftestEdu(session, mapper) : selftestNvme(session, mapper));
+  const pages = pagesFor(session);
+  let checks: Check[];
+  try {
+    checks = await (kind === 'edu' ? selftestEdu(session, pages) : selftestNvme(session, pages));
+    session.busMaster(false);
+  } finally {
+    pages.close();
+  }
   return {
     bdf: session.bdf,
     device: kind,

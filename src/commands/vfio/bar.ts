@@ -1,0 +1,69 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
+import { Census } from '../../vfio/census.js';
+import { barIndex, dumpRange, WRITE_WIDTHS } from '../../vfio/session/bar.js';
+import { access, hexLines, parseAccess } from '../../vfio/session/config.js';
+import { APIS, openSession } from '../../vfio/session/open.js';
+
+export default class VfioBar extends Command {
+  static override readonly description =
+    'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` make one access of the given width per register, ' +
+    'through the mapped BAR where the kernel lets it be mapped; `dump` copies a range. Reading a register can change the device: ' +
+    'nothing is read that was not asked for.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio bar 0000:01:00.0 0 read 0.q 8.l', 'capabilities and version of an NVMe controller'],
+    ['vioctl vfio bar 00:04.0 0 write 4.l=12345678', 'write a register, print what it holds then'],
+    ['vioctl vfio bar 01:00.0 0 dump --offset 0 --size 4K --raw > bar0.bin', 'the first page'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bar: Args.string({ required: true, description: '0 to 5, or rom' }),
+    verb: Args.string({ required: true, options: ['read', 'write', 'dump'], description: 'read, write or dump' }),
+    registers: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write; hexadecimal' }),
+  };
+  static override readonly flags = {
+    offset: Flags.size({ default: 0, summary: 'start of the dump' }),
+    size: Flags.size({ summary: 'bytes to dump [default: to the end of the BAR]' }),
+    width: Flags.option({
+      options: WRITE_WIDTHS,
+      default: '4',
+      helpValue: 'BYTES',
+      summary: 'access width where a register names none: 1, 2, 4, 8',
+    })(),
+    raw: Flags.boolean({ summary: 'dump the bytes as they are' }),
+    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    'dry-run': Flags.boolean({ summary: 'check the command and open the device, but access nothing' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioBar);
+    const index = barIndex(args.bar);
+    const list = (args.registers ?? []).map((text) => ({ text, ...parseAccess(text, Number(flags.width)) }));
+    if (args.verb === 'dump' ? list.length > 0 : list.length === 0)
+      throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
+    for (const { text, value } of list)
+      if ((value === undefined) !== (args.verb === 'read')) throw usage(`${args.verb}: ${text}`, 'read 4.l, write 4.l=1');
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    this.life.defer(() => session.close());
+    if (flags['dry-run']) return undefined;
+    session.mapBar(index);
+    if (args.verb === 'dump') {
+      const bytes = dumpRange(session, index, flags.offset, flags.size);
+      if (flags.raw) await this.out.raw(bytes);
+      else await this.out.document({ bdf: session.bdf, bar: index, offset: flags.offset, bytes }, () => hexLines(bytes, flags.offset));
+      return undefined;
+    }
+    const registers = list.map((r) => ({
+      register: r.text.split('=')[0],
+      offset: r.offset,
+      width: r.width,
+      value: access(session, index, r),
+    }));
+    await this.out.document({ bdf: session.bdf, bar: index, registers }, (doc) =>
+      doc.registers.map((r) => r.value.toString(16).padStart(2 * r.width, '0')),
+    );
+    return undefined;
+  }
+}

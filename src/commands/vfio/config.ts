@@ -1,0 +1,53 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { Census } from '../../vfio/census.js';
+import { access, hexLines, parseAccess, readConfigSpace } from '../../vfio/session/config.js';
+import { APIS, openSession } from '../../vfio/session/open.js';
+import { CONFIG } from '../../vfio/session/session.js';
+import { configLines } from '../../vfio/session/views.js';
+
+export default class VfioConfig extends Command {
+  static override readonly description =
+    'Reads and writes the configuration space of a device that is bound to VFIO, as VFIO shows it: some registers are virtual, ' +
+    'and writes that would disturb the host do nothing. Without a register the whole space is decoded. Registers are spelled as ' +
+    'for setpci: OFFSET[.b|.w|.l][=VALUE] in hexadecimal, or the name of a header register; they are done in order, and the ' +
+    'value that a register holds afterwards is printed.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio config 0000:01:00.0', 'header, capabilities and bytes'],
+    ['vioctl vfio config 01:00.0 COMMAND 04.w=6', 'read the command register, then enable memory and bus mastering'],
+    ['vioctl vfio config 01:00.0 --raw | xxd', 'the bytes'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    registers: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
+  };
+  static override readonly flags = {
+    raw: Flags.boolean({ summary: 'print the bytes of the whole space as they are' }),
+    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    'dry-run': Flags.boolean({ summary: 'write nothing, only read' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioConfig);
+    const list = (args.registers ?? []).map((text) => ({ text, ...parseAccess(text, 4) }));
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    this.life.defer(() => session.close());
+    if (list.length > 0) {
+      const registers = list.map(({ text, offset, width, value }) => ({
+        register: text.split('=')[0],
+        offset,
+        width,
+        value: access(session, CONFIG, { offset, width, value: flags['dry-run'] ? undefined : value }),
+      }));
+      await this.out.document({ bdf: session.bdf, registers }, (doc) =>
+        doc.registers.map((r) => r.value.toString(16).padStart(2 * r.width, '0')),
+      );
+      return undefined;
+    }
+    const space = readConfigSpace(session);
+    if (flags.raw) await this.out.raw(space.bytes);
+    else await this.out.document({ bdf: session.bdf, ...space }, (doc, chalk) => [...configLines(doc, chalk), '', ...hexLines(doc.bytes)]);
+    return undefined;
+  }
+}

@@ -1,0 +1,38 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { Census } from '../../vfio/census.js';
+import { APIS, openSession } from '../../vfio/session/open.js';
+import { planReset, resetDevice } from '../../vfio/session/reset.js';
+
+export default class VfioReset extends Command {
+  static override readonly description =
+    'Resets a device that is bound to VFIO and that nobody holds: by its own function-level reset (or what the kernel has in its ' +
+    'place), or with --hot by its slot or bus, which resets every device there. The kernel asks for proof that all of them are ' +
+    'ours: where one is not, it is named and nothing is reset.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio reset 0000:01:00.0', 'this device alone'],
+    ['vioctl vfio reset 01:00.0 --hot --dry-run', 'which devices a reset of the slot would reach'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+  };
+  static override readonly flags = {
+    hot: Flags.boolean({ summary: 'reset the slot or bus' }),
+    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    'dry-run': Flags.boolean({ summary: 'tell what would be reset, and reset nothing' }),
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioReset);
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    this.life.defer(() => session.close());
+    const plan = planReset(session, flags.hot);
+    if (!flags['dry-run']) resetDevice(session, plan);
+    await this.out.document(
+      { ...plan, done: !flags['dry-run'] },
+      ({ method, devices, done }) => `${done ? 'reset' : 'would reset'} (${method}): ${devices.join(', ')}`,
+    );
+    return undefined;
+  }
+}

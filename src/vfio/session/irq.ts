@@ -1,0 +1,58 @@
+import { VioError } from '../../common/errors.js';
+import { IRQS, type Session } from './session.js';
+
+/** Interrupt types, as flags spell them; their order is that of VFIO's indexes. */
+export const IRQ_TYPES = ['intx', 'msi', 'msix', 'err', 'req'] as const;
+
+/** One arrival: `count` is above 1 where several came before the first was seen. */
+export interface IrqEvent {
+  type: string;
+  vector: number;
+  count: number;
+  /** Since the interrupts were enabled. */
+  milliseconds: number;
+}
+
+/** Index of the wanted type, or of the best one the device has: MSI-X, MSI, INTx. @throws VioError (7) */
+export function irqType(session: Session, wanted: (typeof IRQ_TYPES)[number] | undefined): number {
+  const has = new Set(session.irqs().map((irq) => irq.index));
+  const index = wanted === undefined ? [2, 1, 0].find((i) => has.has(i)) : IRQ_TYPES.indexOf(wanted);
+  if (index === undefined || !has.has(index))
+    throw new VioError(`${session.bdf}: the device has no ${wanted === undefined ? 'interrupt' : wanted.toUpperCase()}`, {
+      code: 'NO_IRQ',
+      exit: 7,
+      hint: `vioctl vfio irq ${session.bdf} list`,
+    });
+  return index;
+}
+
+/**
+ * Enables interrupts and reports each one until `count` have come, the time is up, or the signal aborts.
+ * @returns whether it ended for another reason than time
+ */
+export function waitForIrqs(
+  session: Session,
+  options: { type: number; vectors: number; count?: number | undefined; timeout?: number | undefined; signal: AbortSignal },
+  report: (event: IrqEvent) => Promise<void>,
+): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const start = performance.now();
+    let left = options.count ?? Number.POSITIVE_INFINITY;
+    const stop = () => end(true);
+    const end = (done: boolean): void => {
+      clearTimeout(timer);
+      options.signal.removeEventListener('abort', stop);
+      listener.close();
+      resolve(done);
+    };
+    const listener = session.listen(options.type, options.vectors, (vector, times) => {
+      const event = { type: IRQS[options.type]!, vector, count: times, milliseconds: performance.now() - start };
+      report(event).catch(reject);
+      left -= times;
+      if (left <= 0) end(true);
+    });
+    const timer = options.timeout === undefined ? undefined : setTimeout(() => end(false), options.timeout);
+    if (options.signal.aborted) stop();
+    else options.signal.addEventListener('abort', stop, { once: true });
+  });
+}
