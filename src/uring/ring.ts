@@ -1,7 +1,7 @@
 import { Exit, VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { type RingHandle, type RingInfo, Status, type UringNative } from '../native/uring.js';
-import { CqeFlag, Op, Setup, SqeFlag } from './abi.js';
+import { CqeFlag, Op, Reg, Setup, SqeFlag } from './abi.js';
 import { errnoName } from './errno.js';
 
 /** Called with the result of a request: bytes, a descriptor, 0, or a negative errno; and the CQE's flags. */
@@ -59,6 +59,7 @@ export interface RingOptions {
 
 /** Flushes in a row from microtasks before the event loop gets its turn. */
 const INLINE_TURNS = 64;
+const AT_FDCWD = -100;
 const WORDS = 16; // 32-bit words of an SQE
 
 /** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
@@ -114,6 +115,8 @@ export class Ring {
   #dispatching = false;
   #closed = false;
   #closing = false;
+  /** Registered buffers: the kernel writes there. */
+  #pinned: readonly NodeJS.ArrayBufferView[] | undefined;
   #onTag: ((tag: number) => void) | undefined;
   readonly #beforeClose: (() => void)[] = [];
 
@@ -223,11 +226,52 @@ export class Ring {
     this.#transfer(Op.write, file, buffer, offset, done);
   }
 
+  /** read() into memory inside registered buffer `index` (registerBuffers). */
+  readFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number, done: Done): void {
+    this.#transfer(Op.readFixed, file, buffer, offset, done, index);
+  }
+
+  /** write() from memory inside registered buffer `index`. */
+  writeFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number, done: Done): void {
+    this.#transfer(Op.writeFixed, file, buffer, offset, done, index);
+  }
+
   /** read() as a promise. */
   readAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
     return new Promise((resolve, reject) =>
       this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(errnoError(n, 'read')) : resolve(n))),
     );
+  }
+
+  /**
+   * Opens a file into a slot of the table: `path` ends with NUL and must not change until `done`. The lean form of
+   * FileTable.open for bulk work. @param sqeFlags SqeFlag.link and the like
+   */
+  openSlot(path: Uint8Array, openFlags: number, slot: number, sqeFlags: number, done: Done): void {
+    const at = this.#entry(done, path);
+    const sqe = this.#sqe;
+    sqe[at] = Op.openat | (sqeFlags << 8);
+    sqe[at + 1] = AT_FDCWD;
+    sqe[at + 2] = sqe[at + 3] = 0;
+    this.#wide(at + 4, addressOf(path));
+    sqe[at + 6] = 0;
+    sqe[at + 7] = openFlags;
+    sqe[at + 10] = 0;
+    sqe[at + 11] = slot + 1;
+    sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
+    this.#schedule();
+  }
+
+  /** Closes a slot of the table; only its completion makes the slot free. */
+  closeSlot(slot: number, done: Done): void {
+    const at = this.#entry(done, undefined);
+    const sqe = this.#sqe;
+    sqe[at] = Op.close;
+    for (let i = at + 1; i < at + 8; i++) sqe[i] = 0;
+    sqe[at + 10] = 0;
+    sqe[at + 11] = slot + 1;
+    sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
+    this.#schedule();
   }
 
   /** write() as a promise. */
@@ -263,6 +307,22 @@ export class Ring {
     return this.#native.register(this.#handle, opcode, arg, nr);
   }
 
+  /**
+   * Registers memory for readFixed() and writeFixed(): the kernel pins it until the ring closes. Counted against
+   * RLIMIT_MEMLOCK of users without CAP_IPC_LOCK.
+   * @throws ENOMEM naming the limit, EFAULT (memory that cannot be pinned, or above 1 GiB), EBUSY (registered already)
+   */
+  registerBuffers(buffers: readonly NodeJS.ArrayBufferView[]): void {
+    const vectors = BigUint64Array.from(buffers.flatMap((b) => [BigInt(addressOf(b)), BigInt(b.byteLength)]));
+    const result = this.register(Reg.registerBuffers, new Uint8Array(vectors.buffer), buffers.length);
+    if (result >= 0) {
+      this.#pinned = buffers;
+      return;
+    }
+    const size = buffers.reduce((sum, b) => sum + b.byteLength, 0);
+    throw Object.assign(errnoError(result, 'register_buffers'), { size });
+  }
+
   /** Runs when the ring closes, before the descriptor goes. */
   beforeClose(run: () => void): void {
     this.#beforeClose.push(run);
@@ -283,7 +343,8 @@ export class Ring {
     for (const run of this.#beforeClose.reverse()) run();
     this.#native.close(this.#handle);
     open.delete(this);
-    if (this.inFlight > 0) stuck.push(this.#kept);
+    if (this.inFlight > 0) stuck.push(this.#kept, this.#pinned);
+    this.#pinned = undefined;
   }
 
   #drain(): void {
@@ -300,7 +361,7 @@ export class Ring {
     this.close();
   }
 
-  #transfer(opcode: number, file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
+  #transfer(opcode: number, file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done, bufIndex = 0): void {
     const at = this.#entry(done, buffer);
     const sqe = this.#sqe;
     const address = addressOf(buffer);
@@ -316,8 +377,9 @@ export class Ring {
     sqe[at + 4] = address;
     sqe[at + 5] = Math.floor(address / 0x1_0000_0000);
     sqe[at + 6] = buffer.byteLength;
-    for (let i = at + 10; i < at + WORDS; i++) sqe[i] = 0;
     sqe[at + 7] = 0;
+    for (let i = at + 10; i < at + WORDS; i++) sqe[i] = 0;
+    sqe[at + 10] = bufIndex;
     this.#schedule();
   }
 

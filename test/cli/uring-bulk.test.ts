@@ -166,9 +166,14 @@ test('SIGINT in the middle: 130, and nothing is left waiting', async () => {
   const fifo = path.join(work.dir, 'fifo');
   spawnSync('mkfifo', [fifo]);
   const child = spawn(process.execPath, [program, 'uring', 'sum', path.join(tree, 'size-1'), fifo], { env: plainEnv() });
-  await new Promise((resolve) => child.stdout.once('data', resolve));
-  child.kill('SIGINT');
-  expect(await new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])))).toEqual([130, null]);
+  const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
+  try {
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    child.kill('SIGINT');
+    expect(await ended).toEqual([130, null]);
+  } finally {
+    child.kill('SIGKILL');
+  }
 });
 
 describe('without io_uring', () => {

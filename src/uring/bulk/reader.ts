@@ -108,8 +108,7 @@ export class UringReader implements Reader {
     job.opened = job.ended = job.delivering = false;
     job.ahead = 1;
     putPath(job.path, name);
-    const open = { opcode: Op.openat, fd: AT_FDCWD, buffer: job.path, length: 0, opFlags: O_NOCTTY, fileIndex: job.slot.index + 1 };
-    this.#ring.push({ ...open, flags: SqeFlag.link }, (result) => {
+    this.#ring.openSlot(job.path, O_NOCTTY, job.slot.index, SqeFlag.link, (result) => {
       if (result < 0) job.failure = errnoName(result);
       else job.opened = true;
     });
@@ -225,7 +224,7 @@ export class UringReader implements Reader {
       job.done(job.failure, job.size);
     };
     if (!job.opened) end();
-    else this.#ring.push({ opcode: Op.close, fd: 0, fileIndex: job.slot.index + 1 }, end);
+    else this.#ring.closeSlot(job.slot.index, end);
   }
 }
 

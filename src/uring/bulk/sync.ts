@@ -65,11 +65,9 @@ class UringSyncer implements Syncer {
       if (result < 0) error ??= errnoName(result); // the first is the root, ECANCELED follows it
     };
     const ring = this.#ring;
-    const fileIndex = job.slot.index + 1;
-    const opFlags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
-    ring.push({ opcode: Op.openat, fd: -100, buffer: job.path, length: 0, opFlags, fileIndex, flags: SqeFlag.link }, note);
+    ring.openSlot(job.path, O_RDONLY | O_NONBLOCK | O_NOCTTY, job.slot.index, SqeFlag.link, note);
     ring.push({ opcode: Op.fsync, fd: job.slot, opFlags: this.#data ? 1 : 0, flags: SqeFlag.hardlink }, note);
-    ring.push({ opcode: Op.close, fd: 0, fileIndex }, (result) => {
+    ring.closeSlot(job.slot.index, (result) => {
       note(result);
       this.#idle.push(job);
       done(error);

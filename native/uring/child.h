@@ -1,0 +1,185 @@
+/*
+ * vioctl uring register FILE... -- CMD: how CMD uses the ring and the registered files that it inherits.
+ *
+ *   #include "child.h"                                    // C99 or C++, no library needed
+ *   struct vioctl_ring ring;
+ *   if (vioctl_ring_attach(&ring) < 0) ...                // errno: ENOENT without vioctl around it
+ *   ssize_t n = vioctl_ring_pread(&ring, 0, buffer, sizeof buffer, 0);   // slot 0; -1 and errno as pread(2)
+ *   vioctl_ring_detach(&ring);
+ *
+ * The environment holds VIOCTL_RING_FD (the inherited descriptor), VIOCTL_RING_PARAMS (struct io_uring_params as
+ * io_uring_setup(2) returned it, in hexadecimal) and VIOCTL_RING_FILES (slots of the file table). The ring has no
+ * SINGLE_ISSUER, so any process may submit; only one may do so at a time. For more than one request at once take
+ * entries with vioctl_ring_sqe(), hand them over with vioctl_ring_enter() and reap with vioctl_ring_cqe().
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef VIOCTL_URING_CHILD_H
+#define VIOCTL_URING_CHILD_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct vioctl_ring {
+  int fd;         /* the ring; owned by the caller from attach to detach */
+  uint32_t files; /* slots of the file table */
+  struct io_uring_params params;
+  unsigned char *rings, *cq_ring; /* mappings; the same with IORING_FEAT_SINGLE_MMAP */
+  size_t rings_size, cq_size, sqes_size;
+  struct io_uring_sqe* sqes;
+  uint32_t tail; /* next free submission entry, not yet published */
+};
+
+static inline uint32_t* vioctl_ring_word_(unsigned char* base, uint32_t offset) {
+  return (uint32_t*)(void*)(base + offset);
+}
+
+static inline int vioctl_ring_hex_(const char* text, unsigned char* to, size_t size) {
+  if (strlen(text) != size * 2) return -1;
+  for (size_t i = 0; i < size; i++) {
+    unsigned value = 0;
+    for (int k = 0; k < 2; k++) {
+      const char c = text[i * 2 + k];
+      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+      if (digit < 0) return -1;
+      value = value * 16 + (unsigned)digit;
+    }
+    to[i] = (unsigned char)value;
+  }
+  return 0;
+}
+
+/* Unmaps the ring and closes its descriptor. The files stay registered as long as vioctl runs. */
+static inline void vioctl_ring_detach(struct vioctl_ring* ring) {
+  if (ring->sqes) munmap(ring->sqes, ring->sqes_size);
+  if (ring->cq_ring && ring->cq_ring != ring->rings) munmap(ring->cq_ring, ring->cq_size);
+  if (ring->rings) munmap(ring->rings, ring->rings_size);
+  if (ring->fd >= 0) close(ring->fd);
+  memset(ring, 0, sizeof *ring);
+  ring->fd = -1;
+}
+
+/* Maps the inherited ring. 0, or -1 and errno: ENOENT (no ring was handed over), EINVAL (damaged environment), mmap's.
+ */
+static inline int vioctl_ring_attach(struct vioctl_ring* ring) {
+  const char *fd = getenv("VIOCTL_RING_FD"), *params = getenv("VIOCTL_RING_PARAMS"),
+             *files = getenv("VIOCTL_RING_FILES");
+  memset(ring, 0, sizeof *ring);
+  ring->fd = -1;
+  if (!fd || !params || !files) {
+    errno = ENOENT;
+    return -1;
+  }
+  if (vioctl_ring_hex_(params, (unsigned char*)&ring->params, sizeof ring->params) < 0) {
+    errno = EINVAL;
+    return -1;
+  }
+  ring->fd = atoi(fd);
+  ring->files = (uint32_t)strtoul(files, NULL, 10);
+  if (fcntl(ring->fd, F_SETFD, FD_CLOEXEC) < 0) {
+    ring->fd = -1;
+    return -1;
+  }
+  const struct io_uring_params* p = &ring->params;
+  ring->rings_size = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
+  ring->cq_size = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
+  ring->sqes_size = p->sq_entries * sizeof(struct io_uring_sqe);
+  const int single = (p->features & IORING_FEAT_SINGLE_MMAP) != 0;
+  if (single && ring->cq_size > ring->rings_size) ring->rings_size = ring->cq_size;
+  const int protection = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_POPULATE;
+  void* rings = mmap(NULL, ring->rings_size, protection, flags, ring->fd, IORING_OFF_SQ_RING);
+  if (rings != MAP_FAILED) ring->rings = (unsigned char*)rings;
+  void* cq = single ? rings : mmap(NULL, ring->cq_size, protection, flags, ring->fd, IORING_OFF_CQ_RING);
+  if (cq != MAP_FAILED) ring->cq_ring = (unsigned char*)cq;
+  void* sqes = mmap(NULL, ring->sqes_size, protection, flags, ring->fd, IORING_OFF_SQES);
+  if (sqes != MAP_FAILED) ring->sqes = (struct io_uring_sqe*)sqes;
+  if (!ring->rings || !ring->cq_ring || !ring->sqes) {
+    const int error = errno;
+    vioctl_ring_detach(ring);
+    errno = error;
+    return -1;
+  }
+  ring->tail = *vioctl_ring_word_(ring->rings, p->sq_off.tail);
+  return 0;
+}
+
+/* The next submission entry, zeroed, or NULL when the queue is full. Fill it; vioctl_ring_enter() hands it over. */
+static inline struct io_uring_sqe* vioctl_ring_sqe(struct vioctl_ring* ring) {
+  const uint32_t head = __atomic_load_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.head), __ATOMIC_ACQUIRE);
+  if (ring->tail - head >= ring->params.sq_entries) return NULL;
+  const uint32_t index = ring->tail & (ring->params.sq_entries - 1);
+  vioctl_ring_word_(ring->rings, ring->params.sq_off.array)[index] = index;
+  ring->tail++;
+  memset(&ring->sqes[index], 0, sizeof ring->sqes[index]);
+  return &ring->sqes[index];
+}
+
+/* Hands over what was filled and waits for `want` completions. Entries taken, or -1 and errno. */
+static inline int vioctl_ring_enter(struct vioctl_ring* ring, uint32_t want) {
+  const uint32_t head = __atomic_load_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.head), __ATOMIC_ACQUIRE);
+  __atomic_store_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.tail), ring->tail, __ATOMIC_RELEASE);
+  return (int)syscall(__NR_io_uring_enter, ring->fd, ring->tail - head, want, want ? IORING_ENTER_GETEVENTS : 0, NULL,
+                      0);
+}
+
+/* Takes one completion. 1, or 0 when there is none. */
+static inline int vioctl_ring_cqe(struct vioctl_ring* ring, struct io_uring_cqe* cqe) {
+  uint32_t* head = vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.head);
+  if (*head == __atomic_load_n(vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.tail), __ATOMIC_ACQUIRE)) return 0;
+  const struct io_uring_cqe* cqes = (const struct io_uring_cqe*)(const void*)(ring->cq_ring + ring->params.cq_off.cqes);
+  *cqe = cqes[*head & (ring->params.cq_entries - 1)];
+  __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+  return 1;
+}
+
+/* One request on a registered file, waited for. Its result, or -1 and errno. */
+static inline ssize_t vioctl_ring_rw_(struct vioctl_ring* ring, uint8_t opcode, uint32_t slot, void* buffer,
+                                      uint32_t size, uint64_t offset) {
+  struct io_uring_sqe* sqe = vioctl_ring_sqe(ring);
+  if (!sqe) {
+    errno = EBUSY;
+    return -1;
+  }
+  sqe->opcode = opcode;
+  sqe->flags = IOSQE_FIXED_FILE;
+  sqe->fd = (int32_t)slot;
+  sqe->addr = (uint64_t)(uintptr_t)buffer;
+  sqe->len = size;
+  sqe->off = offset;
+  struct io_uring_cqe cqe;
+  do {
+    if (vioctl_ring_enter(ring, 1) < 0 && errno != EINTR) return -1;
+  } while (!vioctl_ring_cqe(ring, &cqe));
+  if (cqe.res < 0) {
+    errno = -cqe.res;
+    return -1;
+  }
+  return cqe.res;
+}
+
+/* pread(2) and pwrite(2) on a registered file. */
+static inline ssize_t vioctl_ring_pread(struct vioctl_ring* ring, uint32_t slot, void* buffer, uint32_t size,
+                                        uint64_t offset) {
+  return vioctl_ring_rw_(ring, IORING_OP_READ, slot, buffer, size, offset);
+}
+static inline ssize_t vioctl_ring_pwrite(struct vioctl_ring* ring, uint32_t slot, const void* buffer, uint32_t size,
+                                         uint64_t offset) {
+  return vioctl_ring_rw_(ring, IORING_OP_WRITE, slot, (void*)(uintptr_t)buffer, size, offset);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

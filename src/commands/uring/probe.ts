@@ -1,0 +1,51 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { wrapText } from '../../cli/help.js';
+import { type Ability, notAvailable, probe, requireAll } from '../../uring/probe.js';
+
+/** Names of a list in lines of 100 columns, those that are missing with the kernel that has them. */
+function named(list: Ability[], supported: boolean): string[] {
+  const names = list.filter((a) => a.supported === supported).map((a) => (supported ? a.name : `${a.name} (${a.since})`));
+  const lines = wrapText(names.join(' ') || 'none', supported ? 98 : 89);
+  return lines.map((line, i) => (supported ? `  ${line}` : `  ${i === 0 ? 'missing: ' : '         '}${line}`));
+}
+
+export default class Probe extends Command {
+  static override readonly description =
+    'Asks the running kernel what its io_uring can do: request and register opcodes, set-up flags, features, limits, and what ' +
+    'users do with registered files, each tried for real. Where io_uring is missing it says why: the sysctl, a seccomp filter, ' +
+    'the kernel, or the limit of locked memory; the exit status is 7 then. In brackets: the kernel version that has it.\n\n' +
+    '--require checks that named things are there and ends with 7 and the reason where one is not.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl uring probe', 'what this kernel can do'],
+    ['vioctl uring probe --require openat_direct,msg_ring_fd && ./deploy.sh', 'go on only where both are there'],
+    ["vioctl uring probe --json | jq -r '.setupFlags[] | select(.supported).name'", 'set-up flags, one per line'],
+  ];
+  static override readonly flags = {
+    require: Flags.string({ multiple: true, helpValue: 'FEATURE,...', summary: 'end with status 7 unless all of these are there' }),
+  };
+  static override readonly formats = ['json'] as const;
+
+  async run(): Promise<undefined> {
+    const { flags } = await this.parse(Probe);
+    const report = await probe(this.sysroot);
+    const names = (flags.require ?? []).flatMap((list) => list.split(',')).filter((name) => name !== '');
+    if (names.length > 0) requireAll(report, names);
+    await this.out.document(report, ({ available, cause, kernel, limits, ...lists }, chalk) => [
+      `io_uring: ${available ? chalk.green('available') : chalk.red(`not available: ${cause!.why}`)} (kernel ${kernel})`,
+      `limits: ${limits.entries} entries, ${limits.files} registered files, locked memory ${limits.lockedMemory === Number.POSITIVE_INFINITY ? 'unlimited' : `${limits.lockedMemory ?? '?'} bytes`}`,
+      ...(available
+        ? (
+            [
+              ['registered files', lists.abilities],
+              ['request opcodes', lists.requestOps],
+              [`register opcodes (${lists.registerOpsFrom === 'query' ? 'asked' : 'concluded'})`, lists.registerOps],
+              ['set-up flags', lists.setupFlags],
+              ['features', lists.features],
+            ] as const
+          ).flatMap(([title, list]) => ['', chalk.bold(`${title}:`), ...named(list, true), ...named(list, false)])
+        : []),
+    ]);
+    if (!report.available) throw notAvailable(report);
+  }
+}

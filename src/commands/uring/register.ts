@@ -1,0 +1,73 @@
+import { runChild } from '../../cli/child.js';
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags, nullFlag } from '../../cli/flags.js';
+import { collectList } from '../../cli/input.js';
+import { VioError } from '../../common/errors.js';
+import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
+
+export default class Register extends Command {
+  static override readonly description = [
+    'Registers a file table on an io_uring, proves every slot with a read, and reports index, path and result of each: the kernel ' +
+      'itself never says which entry of a table it refused. Slots are filled in the order FILE arguments (- is a hole), names of ' +
+      'the list on stdin (with -0), --fd. The table ends with the command; --hold keeps it, and behind -- a command runs with it.',
+    'The command behind -- inherits the ring as descriptor 3 (%r in its words) and VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct ' +
+      'io_uring_params in hexadecimal) and VIOCTL_RING_FILES in its environment; native/uring/child.h of the package maps the ring ' +
+      'and does I/O on the slots. It runs only if every entry is registered, and its exit status becomes ours.',
+  ].join('\n\n');
+  static readonly examples: readonly Example[] = [
+    ['vioctl uring register disk0.img disk1.img', 'can these be registered?'],
+    ["find imgs -name '*.qcow2' -print0 | vioctl uring register -0 --ndjson | jq -r 'select(.errno).path'", 'which cannot?'],
+    ['vioctl uring register --fd 3 --fd 4 3<a.img 4<>b.img', 'descriptors that the shell opened'],
+    ['vioctl uring register --sparse 1024 --update 0=a.img --update 7=b.img', 'a large table with two files'],
+    ['vioctl uring register --write a.img -- my-engine --ring-fd %r', 'run a program on the registered files'],
+  ];
+  static override readonly args = { file: Args.string({ multiple: true, description: 'files; - is a hole' }) };
+  static override readonly flags = {
+    null: nullFlag,
+    fd: Flags.integer({ multiple: true, min: 0, helpValue: 'N', summary: 'an inherited descriptor; may be repeated' }),
+    sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'a table of at least N slots' }),
+    update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I; may be repeated' }),
+    write: Flags.boolean({ char: 'w', summary: 'open files for reading and writing' }),
+    hold: Flags.boolean({ summary: 'keep the table until SIGINT or SIGTERM' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly passthrough = true;
+
+  async run(): Promise<number | undefined> {
+    const { args, flags } = await this.parse(Register);
+    const paths = (args.file ?? []).map((path): Wanted => (path === '-' ? { hole: true } : { path }));
+    const listed = flags.null ? (await collectList(['-'], { null: true, orStdin: true })).map((path): Wanted => ({ path })) : [];
+    const entries = [...paths, ...listed, ...(flags.fd ?? []).map((fd): Wanted => ({ fd }))];
+    const updates = (flags.update ?? []).map(parseUpdate);
+    const size = Math.max(entries.length, flags.sparse ?? 0);
+    const files = registerFiles({ entries, size, updates, write: flags.write ?? false }, this.sysroot);
+    this.life.defer(() => files.close());
+    const shown = files.entries.filter((e) => e.result !== 'hole');
+    const failed = shown.filter((e) => e.result === 'failed').length;
+    if (this.rest === undefined || failed > 0) {
+      await this.out.list(
+        shown,
+        [
+          { title: 'INDEX', value: (e: Entry) => e.index, align: 'right' },
+          { title: 'FD', value: (e) => e.fd, align: 'right' },
+          { title: 'TYPE', value: (e) => e.type },
+          { title: 'RESULT', value: (e) => e.message ?? e.result },
+          { title: 'PATH', value: (e) => e.path },
+        ],
+        'entries',
+      );
+      this.info(
+        `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,
+      );
+    }
+    if (failed > 0)
+      throw new VioError(`${failed} of ${shown.length} entries failed`, {
+        code: 'ENTRIES_FAILED',
+        details: { failed, entries: shown.length },
+      });
+    if (this.rest === undefined) return flags.hold ? this.life.ended().then(() => undefined) : undefined;
+    const words = this.rest.map((word) => word.replaceAll('%r', '3'));
+    const env = { ...this.env, ...childEnvironment(files, 3) };
+    return runChild(words, { fds: [files.ring.fd], env, signal: this.life.signal });
+  }
+}
