@@ -18,8 +18,13 @@ _vioctl() {
       'vfio irq') words='--type --vectors --count --timeout --api --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio selftest') words='--api --json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
+      'uring probe') words='--require --json --no-headings --help --quiet --color' ;;
+      'uring register') words='--null --fd --sparse --update --write --hold --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring list') words='--pid --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring inspect') words='--json --no-headings --help --quiet --color' ;;
       'uring cat') words='--null --engine --depth --ordered --help --quiet --color' ;;
       'uring sum') words='--null --engine --depth --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --help --quiet --color' ;;
       'uring sync') words='--null --engine --depth --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
@@ -49,7 +54,7 @@ _vioctl() {
     '') words='vfio dma uring nvmf vhost-user migration' ;;
     'vfio') words='list show bind unbind restore doctor reset config bar irq selftest' ;;
     'dma') words='plan' ;;
-    'uring') words='cat sum sync' ;;
+    'uring') words='probe register list inspect cat sum bench sync' ;;
     'nvmf') words='serve ctl discover identify conform read write ping' ;;
     'vhost-user') words='list probe trace shmem' ;;
     'migration') words='dump ram verify' ;;
