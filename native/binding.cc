@@ -7,6 +7,7 @@
 #include "common/loop.h"
 #include "iova/js.h"
 #include "migration/js.h"
+#include "nvme/host_js.h"
 #include "nvme/js.h"
 #include "sysfs/js.h"
 #include "uring/js.h"
@@ -45,6 +46,10 @@ constexpr Export kUring[] = {
     {"addressOf", Guarded<vioctl::uring::js::AddressOf>},
     {"checkFds", Guarded<vioctl::uring::js::CheckFds>},
     {"syncfs", Guarded<vioctl::uring::js::SyncFs>},
+};
+
+constexpr Export kNvmeHost[] = {
+    {"loadRun", Guarded<vioctl::nvme::LoadRun>},
 };
 
 constexpr Export kNvme[] = {
@@ -160,6 +165,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("common", Table(env, kCommon));
   exports.Set("uring", Table(env, kUring));
   exports.Set("nvme", Table(env, kNvme));
+  exports.Set("nvmeHost", Table(env, kNvmeHost));
   exports.Set("vhostUser", Table(env, kVhostUser));
   exports.Set("migration", Table(env, kMigration));
   exports.Set("sysfs", Table(env, kSysfs));

@@ -7,6 +7,7 @@ const group: Group = {
     ctl: { summary: 'change a running target', load: () => import('../commands/nvmf/ctl.js') },
     discover: { summary: 'show what a target offers', load: () => import('../commands/nvmf/discover.js') },
     identify: { summary: 'show a controller and its namespaces', load: () => import('../commands/nvmf/identify.js') },
+    bench: { summary: 'measure IOPS, bandwidth and latency', load: () => import('../commands/nvmf/bench.js') },
     conform: { summary: 'judge a target on the wire, case by case', load: () => import('../commands/nvmf/conform.js') },
     read: { summary: 'read a namespace to stdout or a file', load: () => import('../commands/nvmf/read.js') },
     write: { summary: 'write stdin or a file to a namespace', load: () => import('../commands/nvmf/write.js') },

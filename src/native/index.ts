@@ -6,6 +6,7 @@ import type { CommonNative } from './common.js';
 import type { IovaNative } from './iova.js';
 import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
+import type { NvmeHostNative } from './nvme-host.js';
 import type { SysfsNative } from './sysfs.js';
 import type { UringNative } from './uring.js';
 import type { VfioNative } from './vfio.js';
@@ -18,6 +19,7 @@ export interface Native {
   sysfs: SysfsNative;
   uring: UringNative;
   nvme: NvmeNative;
+  nvmeHost: NvmeHostNative;
   vhostUser: VhostUserNative;
   iova: IovaNative;
   vfio: VfioNative;

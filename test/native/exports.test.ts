@@ -3,6 +3,7 @@ import { native } from '../../src/native/index.js';
 import { iovaExports } from '../../src/native/iova.js';
 import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
+import { nvmeHostExports } from '../../src/native/nvme-host.js';
 import { sysfsExports } from '../../src/native/sysfs.js';
 import { uringExports } from '../../src/native/uring.js';
 import { vfioExports } from '../../src/native/vfio.js';
@@ -15,6 +16,7 @@ const interfaces: Record<string, readonly string[]> = {
   sysfs: sysfsExports,
   uring: uringExports,
   nvme: nvmeExports,
+  nvmeHost: nvmeHostExports,
   vhostUser: vhostUserExports,
   iova: iovaExports,
   vfio: vfioExports,

@@ -1,0 +1,62 @@
+// A host's I/O queues as a load generator: each thread drives some connections, keeps a number of commands outstanding
+// on each, and measures. Nothing of JavaScript here; whoever calls Run() waits for it in a thread of their own.
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace vioctl::nvme {
+
+// What to run. The association (admin queue, number of queues granted) is the caller's.
+struct LoadOptions {
+  std::string address;
+  int port = 0;
+  std::string hostnqn, subnqn;
+  std::array<uint8_t, 16> hostid{};
+  uint16_t cntlid = 0;
+  int queues = 1;   // I/O queues 1 to this
+  int threads = 1;  // the queues are spread over them
+  int depth = 32;   // commands outstanding on each queue
+  int entries = 128;
+  bool header_digest = false, data_digest = false, flow_control = true;
+  uint32_t nsid = 1, block_size = 512, io_blocks = 8, in_capsule = 0;
+  uint64_t first = 0, blocks = 0;  // the part of the namespace that is used
+  int read_percent = 100;
+  bool random = true;
+  uint64_t duration_ms = 5000, warmup_ms = 200, timeout_ms = 30000, spin_us = 100, seed = 1;
+};
+
+// Latencies in nanoseconds, in buckets of 1/32 of a power of two: at most 3 % wide.
+class Histogram {
+ public:
+  void Add(uint64_t ns);
+  void Merge(const Histogram& other);
+  // The value below which this part (0 to 1) of the samples lies; 0 without samples.
+  uint64_t Percentile(double part) const;
+  uint64_t count() const { return count_; }
+  uint64_t min() const { return count_ ? min_ : 0; }
+  uint64_t max() const { return max_; }
+  double mean() const { return count_ ? sum_ / static_cast<double>(count_) : 0; }
+
+ private:
+  static constexpr size_t kBuckets = 64 + 58 * 32;
+  std::array<uint32_t, kBuckets> buckets_{};
+  uint64_t count_ = 0, min_ = UINT64_MAX, max_ = 0;
+  double sum_ = 0;
+};
+
+struct LoadResult {
+  uint64_t reads = 0, writes = 0, errors = 0;
+  uint16_t first_error = 0;  // status field of the first command that failed
+  double seconds = 0;
+  Histogram latency;
+};
+
+// Runs the load until its time is over or `stop` is set. Throws SysError: connection refused or lost, EPROTO when the
+// target breaks the protocol (every PDU is checked against the command it names), EBADMSG on a wrong digest, ETIMEDOUT.
+LoadResult Run(const LoadOptions& options, const std::atomic<bool>& stop);
+
+}  // namespace vioctl::nvme

@@ -1,0 +1,70 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { Exit } from '../../common/errors.js';
+import { formatSize } from '../../common/units.js';
+import { type BenchReport, bench, patterns } from '../../nvme/host/index.js';
+
+const lines = (r: BenchReport): string[] => [
+  `${r.rw} ${formatSize(r.bs)}, ${r.queues} queue(s) of depth ${r.iodepth}, ${r.seconds.toFixed(2)} s`,
+  `IOPS       ${r.iops} (${r.reads} reads, ${r.writes} writes, ${r.errors} errors)`,
+  `bandwidth  ${formatSize(r.bandwidth)}/s`,
+  `latency us min ${r.latency.min}, mean ${r.latency.mean}, p50 ${r.latency.p50}, p90 ${r.latency.p90}, p99 ${r.latency.p99}, p99.9 ${r.latency.p999}, p99.99 ${r.latency.p9999}, max ${r.latency.max}`,
+];
+
+export default class NvmfBench extends Command {
+  static override readonly description =
+    'Measures a namespace: IOPS, bandwidth and latency percentiles, with I/O queues in native threads. The patterns are those of fio; ' +
+    'those that write destroy what the namespace holds.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl nvmf bench -a 192.0.2.1 -n nqn.2014-08.org.example:disk', '4 KiB random reads at depth 32 for five seconds'],
+    [
+      'vioctl nvmf bench -n nqn.2014-08.org.example:scratch --rw randwrite --bs 128K --iodepth 8 -i 4 --runtime 30s --json',
+      'large random writes over four queues',
+    ],
+  ];
+  static override readonly changes = true;
+  static override readonly flags = {
+    ...endpointFlags,
+    ...subsystemFlags,
+    ...namespaceFlags,
+    ...queueFlags,
+    rw: Flags.option({
+      options: patterns,
+      default: 'randread',
+      helpValue: 'PATTERN',
+      summary: 'randread, randwrite, randrw, read, write or rw',
+    })(),
+    rwmixread: Flags.integer({ default: 50, min: 0, max: 100, helpValue: 'PERCENT', summary: 'reads in randrw and rw' }),
+    bs: Flags.size({ default: async () => 4096, summary: 'bytes of one command [default: 4K]' }),
+    iodepth: Flags.integer({ default: 32, min: 1, max: 65535, helpValue: 'N', summary: 'commands outstanding on each queue' }),
+    threads: Flags.integer({ default: 1, min: 1, max: 256, helpValue: 'N', summary: 'threads that the queues are spread over' }),
+    runtime: Flags.duration({ default: async () => 5000, summary: 'time to measure [default: 5s]' }),
+    size: Flags.sizeBig({ summary: 'use only this much of the namespace, from its start' }),
+    spin: Flags.integer({
+      default: 100,
+      min: 0,
+      max: 1_000_000,
+      helpValue: 'US',
+      summary: 'microseconds to look for completions before sleeping',
+    }),
+    'dry-run': Flags.boolean({ summary: 'say what would be run, connect to nothing' }),
+  };
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(NvmfBench);
+    if (flags['dry-run']) {
+      const { rw, bs, iodepth, runtime } = flags;
+      await this.out.document(
+        { rw, bs, iodepth, runtime },
+        (d) => `would run ${d.rw} of ${d.bs} bytes at depth ${d.iodepth} for ${d.runtime} ms`,
+      );
+      return 0;
+    }
+    const queueSize = Math.max(flags['queue-size'], Math.min(flags.iodepth + 1, 65536));
+    const options = { ...controllerOptions(flags, flags.nqn, true), queueSize };
+    const report = await bench(options, { ...flags, nsid: flags['namespace-id'] ?? 1 }, this.life.signal);
+    await this.out.document(report, lines);
+    return report.errors > 0 ? Exit.failed : Exit.ok;
+  }
+}
