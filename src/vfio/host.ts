@@ -58,12 +58,12 @@ export function kernelMessages(root: Sysroot, bdf: string, after: number): strin
   return found;
 }
 
-/** The running system. */
-export function systemHost(root: Sysroot, pid: number): Host {
+/** The running system. @param modules that of a census, whose files are read already */
+export function systemHost(root: Sysroot, pid: number, modules: Modules = new Modules(root)): Host {
   const real = root.root === '/';
   return {
     root,
-    modules: new Modules(root),
+    modules,
     writer: real ? new ChildWriter(root) : new FileWriter(root),
     modprobe: real ? modprobe : async () => {}, // a tree of files has no kernel to load modules into
     kernelMessages: (bdf, since) => {

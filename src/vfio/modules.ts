@@ -34,7 +34,8 @@ export function aliasPattern(pattern: string): RegExp {
 export class Modules {
   readonly release: string;
   readonly #root: Sysroot;
-  #aliases: string | undefined;
+  readonly #files = new Map<string, string>();
+  #vfio: string[] | undefined;
 
   constructor(root: Sysroot) {
     this.#root = root;
@@ -50,28 +51,41 @@ export class Modules {
     return this.#root.exists(`${this.#dir}/modules.alias`);
   }
 
-  /** `alias PATTERN MODULE` lines whose pattern starts with `prefix`, of loadable and of built-in modules. */
+  /** Text of a file of the module folder, read once. */
+  #file(name: string): string {
+    let text = this.#files.get(name);
+    if (text === undefined) this.#files.set(name, (text = this.#root.attr(`${this.#dir}/${name}`) ?? ''));
+    return text;
+  }
+
+  /**
+   * Aliases whose pattern starts with `prefix`, of loadable modules (modules.alias: `alias PATTERN MODULE` lines) and of
+   * built-in ones (modules.builtin.modinfo: `MODULE.alias=PATTERN`, separated by NUL). The files have tens of thousands of
+   * entries: they are searched, not split.
+   */
   #find(prefix: string): Alias[] {
-    if (this.#aliases === undefined) {
-      const builtin = (this.#root.attr(`${this.#dir}/modules.builtin.modinfo`) ?? '').split('\0').flatMap((entry) => {
-        const match = /^([^.=]+)\.alias=(.*)$/s.exec(entry);
-        return match ? [`alias ${match[2]} ${match[1]}`] : [];
-      });
-      this.#aliases = `\n${this.#root.attr(`${this.#dir}/modules.alias`) ?? ''}\n${builtin.join('\n')}\n`;
-    }
-    const text = this.#aliases;
     const found: Alias[] = [];
-    const key = `\nalias ${prefix}`;
-    for (let at = text.indexOf(key); at >= 0; at = text.indexOf(key, at + 1)) {
-      const [, pattern, module] = text.slice(at + 1, text.indexOf('\n', at + 1)).split(' ');
+    const loadable = this.#file('modules.alias');
+    const line = `alias ${prefix}`;
+    for (let at = loadable.indexOf(line); at >= 0; at = loadable.indexOf(line, at + 1)) {
+      if (at > 0 && loadable[at - 1] !== '\n') continue;
+      const end = loadable.indexOf('\n', at);
+      const [, pattern, module] = loadable.slice(at, end < 0 ? undefined : end).split(' ');
       if (pattern !== undefined && module !== undefined) found.push({ pattern, module });
+    }
+    const builtin = this.#file('modules.builtin.modinfo');
+    const key = `.alias=${prefix}`;
+    for (let at = builtin.indexOf(key); at >= 0; at = builtin.indexOf(key, at + 1)) {
+      const end = builtin.indexOf('\0', at);
+      const module = builtin.slice(builtin.lastIndexOf('\0', at) + 1, at);
+      found.push({ pattern: builtin.slice(at + '.alias='.length, end < 0 ? undefined : end), module });
     }
     return found;
   }
 
   /** Modules that are VFIO drivers (`alias vfio_pci:…`), vfio_pci among them. */
   vfioModules(): string[] {
-    return [...new Set(['vfio_pci', ...this.#find('vfio_pci:').map((alias) => moduleName(alias.module))])];
+    return (this.#vfio ??= [...new Set(['vfio_pci', ...this.#find('vfio_pci:').map((alias) => moduleName(alias.module))])]);
   }
 
   /**
@@ -97,10 +111,10 @@ export class Modules {
 
   /** Modules whose own id table claims the device. */
   claimants(modalias: string): string[] {
-    const modules = this.#find('pci:')
-      .filter(({ pattern }) => aliasPattern(pattern).test(modalias))
-      .map(({ module }) => moduleName(module));
-    return [...new Set(modules)];
+    // patterns name a vendor or none: the others need not be looked at
+    const vendor = /^pci:v[0-9A-F]{8}/.exec(modalias)?.[0];
+    const candidates = [...(vendor === undefined ? [] : this.#find(vendor)), ...this.#find('pci:v*')];
+    return [...new Set(candidates.filter(({ pattern }) => aliasPattern(pattern).test(modalias)).map(({ module }) => moduleName(module)))];
   }
 
   /** The module behind a registered PCI driver; undefined for a built-in one without parameters. */
@@ -160,8 +174,8 @@ export class Modules {
 
   /** A module of that name is installed for this kernel. */
   #known(module: string): boolean {
-    const dep = this.#root.attr(`${this.#dir}/modules.dep`) ?? '';
-    const builtin = this.#root.attr(`${this.#dir}/modules.builtin`) ?? '';
+    const dep = this.#file('modules.dep');
+    const builtin = this.#file('modules.builtin');
     return `${dep}\n${builtin}`.split('\n').some((line) => {
       const file = /([^/]+)\.ko(?:\.\w+)?(?::|$)/.exec(line)?.[1];
       return file !== undefined && moduleName(file) === module;

@@ -70,6 +70,14 @@ export interface MoveOptions {
   timeout: number;
 }
 
+/** Lets a signal that has come in be seen, and stops for it. @throws the signal's reason */
+export async function checkSignal(signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return;
+  // signals are seen when the event loop polls: after the first immediate it has polled once more
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+  signal.throwIfAborted();
+}
+
 /** Why a driver would not take a device, and what helps. */
 function explainBind(host: Host, bdf: string, driver: string, err: unknown, since: number): VioError {
   const code = codeOf(err);
@@ -143,7 +151,7 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
     if (!device) throw new VioError(`${bdf}: the device is gone: ENODEV (No such device)`, { code: 'ENODEV', details: { bdf } });
     try {
       for (const write of planMove(bdf, stateOf(root, device), to)) {
-        options.signal?.throwIfAborted();
+        await checkSignal(options.signal);
         options.mark(write.step);
         await runWrite(host, bdf, write, options);
       }

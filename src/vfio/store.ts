@@ -58,6 +58,18 @@ export function startTime(root: Sysroot, pid: number): string | undefined {
   return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
 }
 
+/** Makes a folder and those above it. Node's own recursive mkdir says ENOENT for a read-only file system. */
+function makeFolder(dir: string): void {
+  try {
+    fs.mkdirSync(dir, 0o755);
+  } catch (err) {
+    if (codeOf(err) === 'EEXIST') return;
+    if (codeOf(err) !== 'ENOENT' || path.dirname(dir) === dir) throw err;
+    makeFolder(path.dirname(dir));
+    makeFolder(dir);
+  }
+}
+
 /** Flushes a file or folder to disk. */
 function sync(file: string): void {
   const fd = fs.openSync(file, 'r');
@@ -84,7 +96,7 @@ export class Store {
     const target = this.#root.path(file);
     const temporary = `${target}.new`;
     try {
-      fs.mkdirSync(path.dirname(target), { recursive: true, mode: 0o755 });
+      makeFolder(path.dirname(target));
       const fd = fs.openSync(temporary, 'w', 0o644);
       try {
         // undefined members are written as null, so that a record says that there was no driver
@@ -154,7 +166,7 @@ export class Store {
     const file = this.#root.path(`${CLAIMS}/${bdf}`);
     for (let attempt = 0; ; attempt++) {
       try {
-        fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
+        makeFolder(path.dirname(file));
         const fd = fs.openSync(file, 'wx', 0o644);
         fs.writeSync(fd, `${journal.pid} ${journal.started} ${journal.id}\n`);
         fs.closeSync(fd);

@@ -1,5 +1,5 @@
 import { reason, VioError } from '../common/errors.js';
-import { type Host, moveTo, type Step, stateOf } from './move.js';
+import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';
 import { idOf, type PciDevice, readDevice } from './pci.js';
 import { type DeviceState, type Journal, type JournalDevice, Store, startTime } from './store.js';
 
@@ -124,7 +124,7 @@ export class Transaction {
         await moveTo(this.#host, move.device.bdf, move.to, { mark: (step) => this.#mark(entry, step), signal, timeout });
       }
       await options.afterwards?.();
-      signal?.throwIfAborted();
+      await checkSignal(signal);
     } catch (err) {
       await this.undo(err);
       throw err;

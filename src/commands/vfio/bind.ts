@@ -54,7 +54,7 @@ export default class VfioBind extends Command {
       await this.out.document(bindScript(this.sysroot, planBind(census, options, { privileged: false })), shellScript);
       return undefined;
     }
-    const host = systemHost(this.sysroot, process.pid);
+    const host = systemHost(this.sysroot, process.pid, census.modules);
     const { devices } = await bind(host, census, { ...options, signal: this.life.signal });
     await this.out.document({ devices }, () => boundLines(devices));
     return undefined;

@@ -15,7 +15,8 @@ export default class VfioDoctor extends Command {
 
   async run(): Promise<number> {
     await this.parse(VfioDoctor);
-    const findings = diagnose(systemHost(this.sysroot, process.pid), new Census(this.sysroot));
+    const census = new Census(this.sysroot);
+    const findings = diagnose(systemHost(this.sysroot, process.pid, census.modules), census);
     await this.out.document({ findings }, (doc) => doctorLines(doc.findings));
     return diagnosisStatus(findings);
   }

@@ -24,8 +24,8 @@ export default class VfioRestore extends Command {
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(VfioRestore);
-    const host = systemHost(this.sysroot, process.pid);
     const census = new Census(this.sysroot);
+    const host = systemHost(this.sysroot, process.pid, census.modules);
     if (flags['dry-run']) {
       await this.out.document(restoreScript(host, census, flags.all), shellScript);
       return undefined;

@@ -40,7 +40,7 @@ export default class VfioUnbind extends Command {
       await this.out.document(unbindScript(planUnbind(census, options, { privileged: false })), shellScript);
       return undefined;
     }
-    const devices = await unbind(systemHost(this.sysroot, process.pid), census, {
+    const devices = await unbind(systemHost(this.sysroot, process.pid, census.modules), census, {
       ...options,
       signal: this.life.signal,
       note: (bdf, holders) => this.info(`${bdf}: held by ${holders.map(describeHolder).join(', ')}; waiting ${flags.wait / 1000} s`),

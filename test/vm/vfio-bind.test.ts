@@ -1,0 +1,91 @@
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { buildSync } from 'esbuild';
+import { boot, devices, type GuestResult, KERNELS } from './lab.js';
+import { working } from './vfio/cases.js';
+import { failing } from './vfio/failures.js';
+import { interruptions } from './vfio/interrupted.js';
+
+const root = path.resolve(__dirname, '..', '..');
+const addon = path.join(root, 'build', 'native', 'release', 'vioctl.node');
+
+/** The cases and the program in one file, and the program that holds devices. */
+function guestFiles(): Record<string, { mode: number; data: Buffer }> {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-guest-'));
+  try {
+    buildSync({
+      entryPoints: [path.join(__dirname, 'vfio', 'guest.ts')],
+      outfile: path.join(dir, 'guest.cjs'),
+      bundle: true,
+      platform: 'node',
+      target: 'node20',
+      format: 'cjs',
+      define: { 'import.meta.url': '__importMetaUrl' },
+      banner: { js: "const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
+      logLevel: 'warning',
+    });
+    const compile = (source: string, output: string, ...flags: string[]) => {
+      const args = ['-O', ...flags, '-o', path.join(dir, output), path.join(__dirname, 'vfio', source)];
+      const { status, stderr } = spawnSync('gcc', args, { encoding: 'utf8' });
+      if (status !== 0) throw new Error(`gcc: ${stderr}`);
+    };
+    compile('hold.c', 'hold');
+    compile('cut.c', 'cut.so', '-shared', '-fPIC');
+    return {
+      '/tmp/guest.cjs': { mode: 0o644, data: fs.readFileSync(path.join(dir, 'guest.cjs')) },
+      '/tmp/cut.so': { mode: 0o755, data: fs.readFileSync(path.join(dir, 'cut.so')) },
+      '/tmp/hold': { mode: 0o755, data: fs.readFileSync(path.join(dir, 'hold')) },
+    };
+  } finally {
+    fs.rmSync(dir, { recursive: true });
+  }
+}
+
+interface Report {
+  name: string;
+  error?: string;
+  result?: unknown;
+  ms: number;
+}
+
+const cases = [...working, ...failing, ...interruptions].map(({ name }) => name);
+
+describe.each(KERNELS.map((name) => [name]))('kernel %s', (kernel) => {
+  let guest: GuestResult;
+  const reports = new Map<string, Report>();
+
+  beforeAll(async () => {
+    guest = await boot({
+      kernel,
+      cmd: 'node /tmp/guest.cjs',
+      files: guestFiles(),
+      env: { VIOCTL_ADDON: addon, ...(process.env.CASES !== undefined && { CASES: process.env.CASES }) },
+      devices: [devices.iommu(), devices.nvme(3), devices.bridge(), devices.edu()],
+      timeout: 600,
+    });
+    for (const line of guest.stdout.split('\n').filter((text) => text.startsWith('{'))) {
+      const report = JSON.parse(line) as Report;
+      reports.set(report.name, report);
+    }
+    if (process.env.VFIO_REPORT !== undefined)
+      fs.writeFileSync(`${process.env.VFIO_REPORT}-${kernel}`, `${guest.stdout}\n${guest.stderr}\n${guest.console}\n${guest.seconds}\n`);
+  }, 900_000);
+
+  test('the guest came to its end, without a complaint of the kernel about a bug', () => {
+    expect({ status: guest.status, stderr: guest.status === 0 ? '' : guest.stderr }).toEqual({ status: 0, stderr: '' });
+    expect(guest.console).not.toMatch(/BUG:|Oops|WARNING: CPU/);
+  });
+
+  test.each(cases)('%s', (name) => {
+    if (process.env.CASES !== undefined && !reports.has(name)) return;
+    const report = reports.get(name);
+    expect(report).toBeDefined();
+    expect(report?.error).toBeUndefined();
+  });
+});
+
+test('at least 25 of the cases are failures of binding', () => {
+  expect([...failing, ...interruptions].filter((c) => c.failure).length).toBeGreaterThanOrEqual(25);
+});

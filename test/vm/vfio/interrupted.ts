@@ -1,0 +1,120 @@
+// Runs of the real program that are cut short at every step: before each write of its journal.
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import { assert, type Case, does, driverOf, leftovers, must, NVME, overrideOf, program, vio } from './harness.js';
+
+const state = (bdf: string): string => `${driverOf(bdf)} ${overrideOf(bdf)}`;
+
+interface Ended {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stderr: string;
+}
+
+/** Runs a command that sends itself a signal before its n-th write of a journal (cut.c). */
+function cut(line: string, signal: 'SIGKILL' | 'SIGINT', nth: number): Promise<Ended> {
+  const child = spawn(program[0]!, [...program.slice(1), ...line.split(' ')], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, LD_PRELOAD: '/tmp/cut.so', CUT_AT: String(nth), CUT_SIGNAL: signal === 'SIGKILL' ? '9' : '2' },
+  });
+  let stderr = '';
+  child.stderr.on('data', (data: Buffer) => {
+    stderr += data.toString();
+  });
+  return new Promise((resolve) => child.once('close', (status, sig) => resolve({ status, signal: sig, stderr })));
+}
+
+/** One restore at a time, as two would replay the same journal. */
+let turn: Promise<unknown> = Promise.resolve();
+const inTurn = <T>(body: () => Promise<T>): Promise<T> => {
+  const mine = turn.then(body);
+  turn = mine.catch(() => {});
+  return mine;
+};
+
+/** The step at which a journal stopped. */
+function stepOf(bdf: string): string | undefined {
+  const dir = '/run/vioctl/vfio/journal';
+  for (const name of fs.existsSync(dir) ? fs.readdirSync(dir).filter((n) => n.includes(bdf) && n.endsWith('.json')) : []) {
+    const { devices } = JSON.parse(fs.readFileSync(`${dir}/${name}`, 'utf8')) as { devices: { step: string }[] };
+    return devices[0]!.step;
+  }
+  return undefined;
+}
+
+/** Kills a command at each journal write in turn until it comes through; restore must give the earlier state each time. */
+async function killed(verb: string, bdf: string): Promise<string[]> {
+  const before = state(bdf);
+  const steps: string[] = [];
+  for (let nth = 1; nth < 16; nth++) {
+    const { status, signal, stderr } = await cut(`${verb} ${bdf}`, 'SIGKILL', nth);
+    if (signal === null && status === 0) return steps;
+    assert.ok(signal === 'SIGKILL' || status === 137, `${verb}: status ${status}, ${signal}: ${stderr}`);
+    const step = stepOf(bdf) ?? 'before the journal';
+    steps.push(step);
+    await inTurn(async () => {
+      const { status: restored, stderr: why } = await vio('restore');
+      assert.equal(restored, 0, `restore after ${verb} was killed at "${step}": ${why}`);
+    });
+    assert.equal(state(bdf), before, `${verb} was killed at "${step}"`);
+  }
+  throw new Error(`${verb} never came through`);
+}
+
+/** Interrupts a command at each journal write in turn; it must undo its work itself, and say 130. */
+async function interrupted(verb: string, bdf: string): Promise<number> {
+  const before = state(bdf);
+  for (let nth = 1; nth < 16; nth++) {
+    const { status, signal, stderr } = await cut(`${verb} ${bdf}`, 'SIGINT', nth);
+    if (status === 0) return nth - 1;
+    // so early that nobody catches it yet, the signal itself ends the program
+    assert.ok(status === 130 || signal === 'SIGINT', `${verb}: status ${status}, ${signal}: ${stderr}`);
+    // an interrupt that comes with the last step lets the work stand: it is done then
+    if (state(bdf) !== before) {
+      assert.equal(leftovers().filter((name) => name.includes(bdf)).length, 0);
+      await does(`unbind ${bdf}`);
+    }
+    assert.equal(state(bdf), before, `${verb} was interrupted at journal write ${nth}: ${stderr}`);
+    assert.deepEqual(
+      leftovers().filter((name) => name.includes(bdf)),
+      [],
+    );
+  }
+  throw new Error(`${verb} never came through`);
+}
+
+export const interruptions: Case[] = [
+  {
+    name: 'kill -9 of bind and of unbind at every step and restore; SIGINT at every step',
+    failure: true,
+    run: async () => {
+      await does(`bind ${NVME[2]}`);
+      const [bind, int, unbind] = await Promise.all([killed('bind', NVME[0]), interrupted('bind', NVME[1]), killed('unbind', NVME[2])]);
+      for (const step of ['none', 'override', 'unbind', 'bind', 'verify'])
+        assert.ok(bind.includes(step), `bind was never killed at "${step}": ${bind}`);
+      for (const step of ['none', 'override', 'unbind', 'bind'])
+        assert.ok(unbind.includes(step), `unbind was never killed at "${step}": ${unbind}`);
+      assert.ok(int >= 5, `only ${int} interrupts`);
+      for (const bdf of NVME) await does(`unbind ${bdf}`);
+      return { bind, unbind, int };
+    },
+  },
+  {
+    name: 'an interrupted device is refused until restore',
+    failure: true,
+    run: async () => {
+      const { signal, status } = await cut(`bind ${NVME[0]}`, 'SIGKILL', 4);
+      assert.ok(signal === 'SIGKILL' || status === 137);
+      const { status: second, stderr } = await vio(`bind ${NVME[0]} --json`);
+      assert.equal(second, 1);
+      assert.match(stderr, /"code":"INTERRUPTED".*vioctl vfio restore/s);
+      const dry = await vio('restore --dry-run');
+      assert.match(dry.stdout, new RegExp(`# ${NVME[0]}`));
+      const { stdout } = await vio('doctor --json');
+      assert.match(stdout, /an interrupted bind left 0000:01:00\.0 half changed/);
+      await does('restore');
+      assert.equal(state(NVME[0]), 'nvme ');
+      must('true');
+    },
+  },
+];
