@@ -8,8 +8,8 @@ _vioctl() {
       case "$id" in
       'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
-      'vfio bind') words='--group --driver --owner --allow --expect --null --dry-run --json --no-headings --help --quiet --color' ;;
-      'vfio unbind') words='--driver --wait --ask --null --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio bind') words='--group --driver --owner --allow --expect --persist --null --dry-run --json --no-headings --help --quiet --color' ;;
+      'vfio unbind') words='--driver --wait --ask --persist --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio doctor') words='--json --no-headings --help --quiet --color' ;;
       'vfio reset') words='--hot --api --dry-run --json --no-headings --help --quiet --color' ;;

@@ -9,6 +9,7 @@ import type { DriverChoice } from './modules.js';
 import { type Host, planMove, type SysfsWrite, stateOf } from './move.js';
 import { changeOwner, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
 import { findDevice, idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from './pci.js';
+import { type PersistFile, type ProgramWords, persistFiles, removePersistent, writePersistent } from './persist.js';
 import { type DeviceState, Store } from './store.js';
 import { type Move, Transaction } from './transaction.js';
 import { writable } from './writer.js';
@@ -25,6 +26,8 @@ export interface BindOptions {
   owner?: Owner | undefined;
   /** `vendor:device` that must be at the address. */
   expect?: string | undefined;
+  /** Bind at every boot too: the words that start this program. */
+  persist?: ProgramWords | undefined;
 }
 
 /** What bind would do with one device. */
@@ -44,6 +47,8 @@ export interface BindPlan {
   /** Modules to load first. */
   modules: string[];
   owner: Owner | undefined;
+  /** Files that make it persistent. */
+  files: PersistFile[];
 }
 
 /** All members of the groups of devices that VFIO can take. */
@@ -149,7 +154,8 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
   }
   if (denied.length > 0) throw refused(denied);
   const load = planned.flatMap(({ already, choice }) => (already || choice.module === undefined ? [] : [choice.module]));
-  return { devices: planned, modules: [...new Set(load)], owner: options.owner };
+  const files = options.persist === undefined ? [] : persistFiles(root, planned, options, options.persist);
+  return { devices: planned, modules: [...new Set(load)], owner: options.owner, files };
 }
 
 /** A device on a VFIO driver that is to move to another driver must not be held: its unbind would block. @throws VioError HELD (3) */
@@ -189,6 +195,8 @@ export interface BoundDevice {
 /** The outcome of bind. `undo` gives the devices back that this call bound; the caller decides whether to. */
 export interface Binding {
   devices: BoundDevice[];
+  /** Files that were written to make it persistent; those that were right already are not among them. */
+  files: string[];
   /** @throws VioError NOT_RESTORED (8) */
   undo(): Promise<void>;
 }
@@ -228,9 +236,12 @@ export async function bind(
     const { owner } = plan;
     if (owner) for (const { device } of plan.devices) owners.push(...changeOwner(root, device.bdf, owner));
   };
+  let files: string[] = [];
   let transaction: Transaction | undefined;
-  if (moving.length === 0) own();
-  else {
+  if (moving.length === 0) {
+    own();
+    files = writePersistent(root, plan.files);
+  } else {
     const moves: Move[] = moving.map(({ device, to }) => ({ device, to }));
     transaction = Transaction.begin(host, 'bind', moves);
     try {
@@ -244,13 +255,20 @@ export async function bind(
         signal,
         afterwards: async () => {
           for (const { device, choice } of moving) if (choice.vfio) await awaitNode(host, device.bdf);
-          if (!plan.owner) return;
-          transaction?.mark('owner');
-          own();
+          if (plan.owner) {
+            transaction?.mark('owner');
+            own();
+          }
+          files = writePersistent(root, plan.files);
         },
       });
     } catch (err) {
       restoreOwners(root, owners);
+      if (files.length > 0)
+        removePersistent(
+          root,
+          plan.devices.map(({ device }) => device.bdf),
+        );
       throw err;
     }
     if (!options.hold) transaction.commit();
@@ -272,6 +290,7 @@ export async function bind(
   });
   return {
     devices,
+    files,
     undo: async () => {
       restoreOwners(root, owners);
       owners = [];

@@ -5,6 +5,7 @@ import { printable } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Modules } from './modules.js';
 import type { Host } from './move.js';
+import { reloadCommands } from './persist.js';
 import { ChildWriter, FileWriter } from './writer.js';
 
 /** Runs modprobe. @throws VioError MODPROBE (7) with its message */
@@ -74,4 +75,22 @@ export function systemHost(root: Sysroot, pid: number, modules: Modules = new Mo
     },
     pid,
   };
+}
+
+/**
+ * Tells systemd and udev of changed files, where they run.
+ * @returns what went wrong, for a warning: the files are in place and count from the next boot on
+ */
+export async function reload(root: Sysroot, changed: readonly string[]): Promise<string[]> {
+  const failures: string[] = [];
+  if (root.root !== '/') return failures;
+  for (const [program = '', ...args] of reloadCommands(root, changed)) {
+    await new Promise<void>((resolve) => {
+      execFile(program, args, { timeout: 10_000 }, (err) => {
+        if (err) failures.push(`${[program, ...args].join(' ')}: ${printable(err.message.split('\n')[0] ?? '')}`);
+        resolve();
+      });
+    });
+  }
+  return failures;
 }

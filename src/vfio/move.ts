@@ -161,7 +161,13 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
     } catch (err) {
       // between unbind and bind another driver was quicker (hot plug, rescan): take it away once
       const taken = linkName(root, `${PCI_DEVICES}/${bdf}/driver`);
-      const lost = codeOf(err) === 'EBUSY' && to.driver !== undefined && taken !== undefined && taken !== to.driver;
+      const lost =
+        codeOf(err) === 'EBUSY' &&
+        err instanceof VioError &&
+        err.details?.step === 'bind' &&
+        to.driver !== undefined &&
+        taken !== undefined &&
+        taken !== to.driver;
       if (!lost || attempt > 0) throw err;
     }
   }

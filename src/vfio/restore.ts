@@ -63,7 +63,11 @@ export async function restore(
   if (left.length > 0) throw notRestored('restore failed', left, undefined);
   if (options.all) {
     const records = store.records();
-    const steps = await unbind(host, census, { bdfs: records.map((record) => record.bdf), wait: options.wait, signal: options.signal });
+    const { devices: steps } = await unbind(host, census, {
+      bdfs: records.map((record) => record.bdf),
+      wait: options.wait,
+      signal: options.signal,
+    });
     for (const { bdf, driver, already } of steps) {
       if (already) store.forget(bdf);
       done.push({ bdf, operation: 'bound', step: 'done', driver, outcome: 'restored' });

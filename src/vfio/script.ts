@@ -1,14 +1,16 @@
+import { dirname } from 'node:path';
 import type { Sysroot } from '../common/sysroot.js';
 import { type BindPlan, plannedWrites } from './bind.js';
 import type { Census } from './census.js';
 import { type Host, planMove, type SysfsWrite, stateOf } from './move.js';
 import { nodeOf } from './owner.js';
 import { readDevice } from './pci.js';
+import type { PersistFile } from './persist.js';
 import { pending } from './restore.js';
 import { Store } from './store.js';
 import { type PlannedUnbind, planUnbind, unbindWrites } from './unbind.js';
 
-const quote = (text: string): string => (/^[\w./:,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+const quote = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** What a dry run prints: the exact writes, in order. */
 export interface Script {
@@ -16,6 +18,8 @@ export interface Script {
   devices: readonly { bdf: string; writes: readonly SysfsWrite[] }[];
   /** Commands after the writes, such as chown. */
   commands?: readonly (readonly string[])[];
+  files?: readonly PersistFile[];
+  remove?: readonly string[];
 }
 
 /** The script as POSIX shell; it does what the command would do, without checks, journal and rollback. */
@@ -27,6 +31,15 @@ export function shellScript(script: Script): string {
     for (const { path, value } of writes) lines.push(`echo ${quote(value)} > ${quote(path)}`.replace("echo '' >", 'echo >'));
   }
   for (const words of script.commands ?? []) lines.push(words.map(quote).join(' '));
+  for (const { path, mode, text } of script.files ?? []) {
+    lines.push(
+      `mkdir -p ${quote(dirname(path))}`,
+      `cat > ${quote(path)} <<'VIOCTL_END'`,
+      `${text}VIOCTL_END`,
+      `chmod ${mode.toString(8)} ${quote(path)}`,
+    );
+  }
+  for (const path of script.remove ?? []) lines.push(`rm -f ${quote(path)}`);
   return `${lines.join('\n')}\n`;
 }
 
@@ -35,13 +48,14 @@ export function bindScript(root: Sysroot, plan: BindPlan): Script {
   const { owner } = plan;
   const nodes = new Set(plan.devices.flatMap(({ device, choice }) => (choice.vfio ? (nodeOf(root, device.bdf) ?? []) : [])));
   const commands = owner === undefined ? [] : [...nodes].map((node) => ['chown', `${owner.uid}:${owner.gid}`, node]);
-  return { modules: plan.modules, devices: plannedWrites(plan), commands };
+  return { modules: plan.modules, devices: plannedWrites(plan), commands, files: plan.files };
 }
 
 /** The script of an unbind. */
-export const unbindScript = (plan: readonly PlannedUnbind[]): Script => ({
+export const unbindScript = (plan: readonly PlannedUnbind[], remove: readonly string[] = []): Script => ({
   modules: plan.flatMap(({ module }) => module ?? []),
   devices: unbindWrites(plan),
+  remove,
 });
 
 /** The script of a restore: what differs now from what the journals want back. */

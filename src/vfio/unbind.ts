@@ -4,7 +4,8 @@ import { requirePrivilege } from './bind.js';
 import type { Census } from './census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from './holders.js';
 import { type Host, planMove, type SysfsWrite, stateOf } from './move.js';
-import { findDevice, idOf, type PciDevice, readDevice } from './pci.js';
+import { findDevice, idOf, type PciDevice, parseBdf, readDevice } from './pci.js';
+import { filesToRemove, persistent, removePersistent } from './persist.js';
 import { Processes } from './processes.js';
 import { type DeviceState, Store } from './store.js';
 import { Transaction, WRITE_TIMEOUT } from './transaction.js';
@@ -17,6 +18,8 @@ export interface UnbindOptions {
   wait: number;
   /** Begin the unbind at once: the kernel asks the holder to let go (VFIO_PCI_REQ_IRQ), and cannot be stopped. */
   ask?: boolean | undefined;
+  /** Also end what bind --persist set up; an address where no device is any more is accepted then. */
+  persist?: boolean | undefined;
 }
 
 export interface PlannedUnbind {
@@ -33,12 +36,14 @@ export interface PlannedUnbind {
 /** Decides which driver each device goes back to; changes nothing. @throws VioError usage (2), refused (3), permission (6) */
 export function planUnbind(
   census: Census,
-  options: Pick<UnbindOptions, 'bdfs' | 'driver'>,
+  options: Pick<UnbindOptions, 'bdfs' | 'driver' | 'persist'>,
   { privileged }: { privileged: boolean },
 ): PlannedUnbind[] {
   const { root, modules } = census;
   const store = new Store(root);
-  const devices = [...new Map(options.bdfs.map((bdf) => findDevice(root, bdf)).map((device) => [device.bdf, device])).values()];
+  const set = options.persist ? persistent(root) : [];
+  const present = options.bdfs.filter((text) => !set.includes(parseBdf(text)) || readDevice(root, parseBdf(text)) !== undefined);
+  const devices = [...new Map(present.map((bdf) => findDevice(root, bdf)).map((device) => [device.bdf, device])).values()];
   return devices.map((device) => {
     const from = stateOf(root, device);
     const record = store.record(device.bdf);
@@ -89,6 +94,10 @@ export function planUnbind(
 export const unbindWrites = (plan: readonly PlannedUnbind[]): { bdf: string; writes: SysfsWrite[] }[] =>
   plan.map(({ device, from, to, already }) => ({ bdf: device.bdf, writes: already ? [] : planMove(device.bdf, from, to) }));
 
+/** The files of persistent bindings that go, in the order of their removal. */
+export const unbindFiles = (census: Census, options: Pick<UnbindOptions, 'bdfs' | 'persist'>): string[] =>
+  options.persist ? filesToRemove(census.root, options.bdfs.map(parseBdf)) : [];
+
 /** The holders that remain after waiting; empty when all let go. */
 async function waitForHolders(
   host: Host,
@@ -128,7 +137,7 @@ export async function unbind(
   host: Host,
   census: Census,
   options: UnbindOptions & { signal?: AbortSignal | undefined; note?: (bdf: string, holders: Holder[]) => void },
-): Promise<UnboundDevice[]> {
+): Promise<{ devices: UnboundDevice[]; files: string[] }> {
   const plan = planUnbind(census, options, { privileged: true });
   const moving = plan.filter(({ already }) => !already);
   if (!options.ask) {
@@ -155,11 +164,14 @@ export async function unbind(
     await transaction.run({ signal: options.signal, timeout: options.ask ? Math.max(options.wait, 1000) : WRITE_TIMEOUT });
     transaction.commit();
   }
-  return plan.map(({ device, from, already }) => ({
+  // last: a device that could not be given back stays as it is at the next boot too
+  const files = options.persist ? removePersistent(host.root, options.bdfs.map(parseBdf)) : [];
+  const devices = plan.map(({ device, from, already }) => ({
     bdf: device.bdf,
     id: idOf(device),
     driver: readDevice(host.root, device.bdf)?.driver,
     previousDriver: from.driver,
     already,
   }));
+  return { devices, files };
 }

@@ -7,7 +7,7 @@ import { native } from '../native/index.js';
 export interface WriteOptions {
   /** Milliseconds after which the write is given up; the kernel may go on with it. */
   timeout: number;
-  /** When aborted, the write gets one more second. */
+  /** When aborted, the write gets no more than ten seconds. */
   signal?: AbortSignal | undefined;
 }
 
@@ -36,8 +36,8 @@ export function errnoError(errno: number, path: string): NodeJS.ErrnoException {
   return Object.assign(new Error(`${code}: ${text}, write '${path}'`), { code, errno: -errno, syscall: 'write', path });
 }
 
-/** Time that a write gets after its command was told to end. */
-const GRACE = 1000;
+/** Time that a write gets after its command was told to end: a driver that flushes a disk is not stuck. A second signal ends us at once. */
+const GRACE = 10_000;
 
 /** The real thing: each write in a process of its own (native/sysfs). */
 export class ChildWriter implements Writer {

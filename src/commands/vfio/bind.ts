@@ -1,10 +1,11 @@
+import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
 import { type BindOptions, bind, planBind } from '../../vfio/bind.js';
 import { Census } from '../../vfio/census.js';
 import { CHECK_NAMES, CHECKS } from '../../vfio/checks.js';
-import { systemHost } from '../../vfio/host.js';
+import { reload, systemHost } from '../../vfio/host.js';
 import { parseOwner } from '../../vfio/owner.js';
 import { allRoutes } from '../../vfio/routes.js';
 import { bindScript, shellScript } from '../../vfio/script.js';
@@ -21,6 +22,7 @@ export default class VfioBind extends Command {
   static readonly examples: readonly Example[] = [
     ['vioctl vfio bind 0000:01:00.0', 'bind one device'],
     ['vioctl vfio bind 05:02.0 --group --owner qemu', 'bind all endpoints of its IOMMU group, for user qemu'],
+    ['vioctl vfio bind 01:00.0 --persist --owner spdk', 'now and at every boot; a renumbered device is left alone'],
     ['vioctl vfio bind 01:00.0 --dry-run > change.sh', 'the writes, as a shell script'],
     ['vioctl vfio bind 03:00.0 --allow route', 'although the default route leads out of it'],
   ];
@@ -33,6 +35,7 @@ export default class VfioBind extends Command {
     owner: Flags.string({ summary: 'give the nodes in /dev/vfio to this user', helpValue: 'USER[:GROUP]' }),
     allow: Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'let this safety check fail', helpValue: 'CHECK' })(),
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
+    persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
     null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
     'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
   };
@@ -47,6 +50,7 @@ export default class VfioBind extends Command {
       allow: flags.allow,
       owner: flags.owner === undefined ? undefined : parseOwner(this.sysroot, flags.owner),
       expect: flags.expect,
+      persist: flags.persist ? [process.execPath, path.resolve(process.argv[1] ?? '')] : undefined,
     };
     const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
     const census = new Census(this.sysroot, { pid: process.pid, routes });
@@ -55,8 +59,9 @@ export default class VfioBind extends Command {
       return undefined;
     }
     const host = systemHost(this.sysroot, process.pid, census.modules);
-    const { devices } = await bind(host, census, { ...options, signal: this.life.signal });
-    await this.out.document({ devices }, () => boundLines(devices));
+    const { devices, files } = await bind(host, census, { ...options, signal: this.life.signal });
+    for (const failure of await reload(this.sysroot, files)) this.warn(failure);
+    await this.out.document({ devices, files }, () => [...boundLines(devices), ...files.map((file) => `wrote ${file}`)]);
     return undefined;
   }
 }

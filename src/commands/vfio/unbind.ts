@@ -3,9 +3,9 @@ import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
 import { Census } from '../../vfio/census.js';
 import { describeHolder } from '../../vfio/holders.js';
-import { systemHost } from '../../vfio/host.js';
+import { reload, systemHost } from '../../vfio/host.js';
 import { shellScript, unbindScript } from '../../vfio/script.js';
-import { planUnbind, unbind } from '../../vfio/unbind.js';
+import { planUnbind, unbind, unbindFiles } from '../../vfio/unbind.js';
 import { unboundLines } from '../../vfio/views.js';
 
 export default class VfioUnbind extends Command {
@@ -26,6 +26,7 @@ export default class VfioUnbind extends Command {
     driver: Flags.string({ summary: 'give it to this driver, which must list the id of the device', helpValue: 'DRIVER' }),
     wait: Flags.duration({ default: 10_000, summary: 'how long to wait for holders (10s)' }),
     ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
+    persist: Flags.boolean({ summary: 'also end what bind --persist set up' }),
     null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
     'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
   };
@@ -35,17 +36,18 @@ export default class VfioUnbind extends Command {
     const { args, flags } = await this.parse(VfioUnbind);
     const bdfs = await collectList(args.bdf, { null: flags.null, orStdin: false });
     const census = new Census(this.sysroot);
-    const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask };
+    const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask, persist: flags.persist };
     if (flags['dry-run']) {
-      await this.out.document(unbindScript(planUnbind(census, options, { privileged: false })), shellScript);
+      await this.out.document(unbindScript(planUnbind(census, options, { privileged: false }), unbindFiles(census, options)), shellScript);
       return undefined;
     }
-    const devices = await unbind(systemHost(this.sysroot, process.pid, census.modules), census, {
+    const { devices, files } = await unbind(systemHost(this.sysroot, process.pid, census.modules), census, {
       ...options,
       signal: this.life.signal,
       note: (bdf, holders) => this.info(`${bdf}: held by ${holders.map(describeHolder).join(', ')}; waiting ${flags.wait / 1000} s`),
     });
-    await this.out.document({ devices }, () => unboundLines(devices));
+    for (const failure of await reload(this.sysroot, files)) this.warn(failure);
+    await this.out.document({ devices, files }, () => [...unboundLines(devices), ...files.map((file) => `removed ${file}`)]);
     return undefined;
   }
 }

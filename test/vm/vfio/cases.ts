@@ -4,6 +4,7 @@ import {
   allState,
   assert,
   BRIDGE,
+  background,
   type Case,
   disk,
   does,
@@ -233,6 +234,67 @@ export const working: Case[] = [
       setTimeout(() => holder.kill('SIGKILL'), 500);
       await waiting;
       assert.equal(driverOf(NVME[0]), 'nvme');
+    },
+  },
+  {
+    name: '--persist: bound again when the device appears, by udev alone and by the unit; another device at the address is left alone',
+    run: async () => {
+      const bdf = NVME[2];
+      const { files } = await does<{ files: string[] }>(`bind ${bdf} --persist --owner nobody`);
+      const rule = `/etc/udev/rules.d/20-vioctl-vfio-${bdf}.rules`;
+      const config = `/etc/vioctl/vfio.d/${bdf}.env`;
+      const unit = '/etc/systemd/system/vioctl-vfio@.service';
+      for (const file of [rule, config, unit]) assert.ok(files.includes(file), file);
+      assert.deepEqual((await does<{ files: string[] }>(`bind ${bdf} --persist --owner nobody`)).files, []);
+      // the unit's command line, as systemd would run it: the program in this test is not bin/run.js
+      const start = /^ExecStart=\S+ \S+ (vfio bind %i) \$VIOCTL_BIND$/m.exec(fs.readFileSync(unit, 'utf8'))?.[1];
+      assert.ok(start);
+      const options = () => /^VIOCTL_BIND=(.*)$/m.exec(fs.readFileSync(config, 'utf8'))![1]!;
+      const service = () => vio(`${start.replace('vfio ', '').replace('%i', bdf)} ${options()}`);
+      const udevd = await background(['sh', '-c', '/lib/systemd/systemd-udevd --daemon && echo ready && exec sleep 1000']);
+      // a reboot as far as the device is concerned: nothing bound, no driver loaded that claims it, no records
+      const reboot = async () => {
+        if (driverOf(bdf) !== '') must(`echo ${bdf} > /sys/bus/pci/devices/${bdf}/driver/unbind`);
+        fs.rmSync('/run/vioctl', { recursive: true, force: true });
+        must(`rmmod vfio-pci; echo 1 > /sys/bus/pci/devices/${bdf}/remove; echo 1 > /sys/bus/pci/rescan; udevadm settle --timeout=30`);
+      };
+      try {
+        // nvme is loaded and quicker than udev: the unit moves the device
+        await reboot();
+        assert.equal(driverOf(bdf), 'nvme');
+        assert.equal(overrideOf(bdf), 'vfio-pci');
+        await disk(bdf);
+        const moved = await service();
+        assert.equal(moved.status, 0, moved.stderr);
+        assert.equal(driverOf(bdf), 'vfio-pci');
+        assert.equal(fs.statSync(`/dev/vfio/${groupOf(bdf)}`).uid, 65534);
+        // no host driver yet, as in an initramfs: the rule alone binds it, and the unit finds it done
+        must('rmmod nvme');
+        await reboot();
+        await until('the rule bound it', () => driverOf(bdf) === 'vfio-pci');
+        assert.equal((await service()).status, 0);
+        // another device at the address
+        for (const file of [rule, config])
+          fs.writeFileSync(file, fs.readFileSync(file, 'utf8').replaceAll('0x0010', '0x0011').replaceAll('1b36:0010', '1b36:0011'));
+        must('udevadm control --reload');
+        await reboot();
+        must('modprobe nvme');
+        await disk(bdf);
+        assert.deepEqual([driverOf(bdf), overrideOf(bdf)], ['nvme', '']);
+        const refused = await service();
+        assert.equal(refused.status, 3);
+        assert.match(refused.stderr, /is 1b36:0010, not 1b36:0011: it was renumbered or replaced/);
+        assert.equal(driverOf(bdf), 'nvme');
+      } finally {
+        must('udevadm control --exit');
+        await end(udevd);
+      }
+      const removed = await does<{ files: string[] }>(`unbind ${bdf} --persist`);
+      for (const file of [rule, config, unit]) {
+        assert.ok(removed.files.includes(file), file);
+        assert.equal(fs.existsSync(file), false);
+      }
+      must(`for b in ${NVME.join(' ')}; do [ -e /sys/bus/pci/devices/$b/driver ] || echo $b > /sys/bus/pci/drivers/nvme/bind; done`);
     },
   },
 ];
