@@ -14,6 +14,16 @@ export interface ServedTarget {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null>;
 }
 
+/** Whoever is left when a test fails is ended with the tests. */
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+if (typeof afterAll === 'function')
+  afterAll(() => {
+    for (const child of running) child.kill('SIGKILL');
+  });
+
 /** Starts `vioctl nvmf serve` on a free port of loopback and waits for its ready document. */
 export async function serveTarget(args: string[], env: Record<string, string> = {}): Promise<ServedTarget> {
   const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
@@ -21,6 +31,8 @@ export async function serveTarget(args: string[], env: Record<string, string> = 
     env: plainEnv(env),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
+  running.add(child);
+  child.once('exit', () => running.delete(child));
   let out = '';
   let messages = '';
   child.stdout!.setEncoding('utf8').on('data', (text: string) => {

@@ -43,8 +43,8 @@ export type Answer = { result?: number | bigint; data?: Buffer } | undefined;
 const readyTimeout = 30;
 const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
 
-/** Properties of memory-mapped controllers only: INTMS, INTMC, NSSR, AQA, ASQ, ACQ, CMBLOC, CMBSZ. */
-const memoryMapped = new Set([0x0c, 0x10, 0x20, 0x24, 0x28, 0x30, 0x38, 0x3c]);
+/** CMBSZ: up to here most properties are of memory-mapped controllers only (INTMS, INTMC, NSSR, AQA, ASQ, ACQ, CMBLOC). */
+const lastMemoryMapped = 0x3c;
 
 /** One association of a host with a subsystem, or with the discovery service: registers, admin commands, events. */
 export class Controller {
@@ -193,7 +193,7 @@ export class Controller {
     ]);
     const found = values.get(ofst);
     // nvme show-regs goes through all properties and knows only this answer for those that fabrics do not have
-    if (!found && memoryMapped.has(ofst)) throw new Refusal({ ...Status.invalidField, dnr: false }, { location: 44 });
+    if (!found && ofst > 0x08 && ofst <= lastMemoryMapped) throw new Refusal({ ...Status.invalidField, dnr: false }, { location: 44 });
     if (!found) throw invalidField(44);
     if ((attrib & 7) > 1 || found[0] !== ((attrib & 7) === 1 ? 8 : 4)) throw invalidField(40);
     return found[1];
