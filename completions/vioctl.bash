@@ -26,7 +26,7 @@ _vioctl() {
       'uring sum') words='--null --engine --depth --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
       'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --help --quiet --color' ;;
       'uring sync') words='--null --engine --depth --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
-      'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --spin --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;

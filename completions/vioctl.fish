@@ -213,6 +213,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcomm
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l block-size -r -d 'block size of all sources: 512 (default) or 4096'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l read-only -d 'all sources are read-only'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l threads -r -d 'threads for connections (1)'
+complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l engine -r -d 'who does I/O that waits for a device: sync (threads, default) or uring'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l spin -r -d 'microseconds to look for more work before sleeping (30)'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l json -d 'print one JSON document'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from serve' -l ndjson -d 'print one JSON object per line'

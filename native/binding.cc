@@ -71,6 +71,7 @@ constexpr Export kNvme[] = {
     {"targetComplete", Guarded<vioctl::nvme::TargetComplete>},
     {"targetClose", Guarded<vioctl::nvme::TargetClose>},
     {"targetConnections", Guarded<vioctl::nvme::TargetConnections>},
+    {"targetEngine", Guarded<vioctl::nvme::TargetEngine>},
     {"targetStop", Guarded<vioctl::nvme::TargetStop>},
 };
 

@@ -214,6 +214,7 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   options.spinMicroseconds = Option(given, "spinMicroseconds", options.spinMicroseconds);
   options.maxConnections = Option(given, "maxConnections", options.maxConnections);
   options.handshakeMs = Option(given, "handshakeMs", options.handshakeMs);
+  options.uring = given.Get("engine").IsString() && given.Get("engine").As<Napi::String>().Utf8Value() == "uring";
   options.headerDigest = !given.Has("headerDigest") || given.Get("headerDigest").ToBoolean();
   options.dataDigest = !given.Has("dataDigest") || given.Get("dataDigest").ToBoolean();
   auto host = std::make_shared<Host>();
@@ -281,6 +282,10 @@ Napi::Value TargetClose(const Napi::CallbackInfo& info) {
 
 Napi::Value TargetConnections(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Unwrap<Host>(info[0])->target->connections());
+}
+
+Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), Unwrap<Host>(info[0])->target->engine());
 }
 
 Napi::Value TargetStop(const Napi::CallbackInfo& info) {

@@ -28,6 +28,7 @@ Napi::Value TargetComplete(
     const Napi::CallbackInfo& info);  // targetComplete(target, [connection, tag, status, result, data][])
 Napi::Value TargetClose(const Napi::CallbackInfo& info);        // targetClose(target, connection)
 Napi::Value TargetConnections(const Napi::CallbackInfo& info);  // targetConnections(target): how many are open
+Napi::Value TargetEngine(const Napi::CallbackInfo& info);       // targetEngine(target): "sync" | "uring"
 Napi::Value TargetStop(const Napi::CallbackInfo& info);         // targetStop(target)
 
 }  // namespace vioctl::nvme

@@ -90,6 +90,7 @@ struct TargetOptions {
   int spinMicroseconds = 30;
   int maxConnections = 1024;
   int handshakeMs = 10000;
+  bool uring = false;  // what may wait goes to a ring of the thread, not to the pool
   bool headerDigest = true, dataDigest = true;
 };
 
@@ -114,6 +115,8 @@ class Target {
 
   const TargetOptions& options() const { return options_; }
   int connections() const { return connections_.load(); }
+  // "uring" or "sync": what does the I/O that waits, once a thread has tried.
+  const char* engine() const { return options_.uring && !uringMissing_.load() ? "uring" : "sync"; }
 
  private:
   friend class Worker;
@@ -126,6 +129,7 @@ class Target {
   std::mutex mutex_;
   std::vector<Event> events_;
   std::atomic<int> connections_{0};
+  std::atomic<bool> uringMissing_{false};
   std::unique_ptr<Pool> pool_;
   std::vector<std::unique_ptr<Worker>> workers_;
   bool stopped_ = false;

@@ -57,7 +57,10 @@ std::string PeerName(int fd) {
 
 // epoll data: connections by id; the wake-up and the listeners by numbers that no id has.
 constexpr uint64_t kWakeKey = 1ULL << 40;
+constexpr uint64_t kRingKey = 3ULL << 39;
 constexpr uint64_t kListenKey = 1ULL << 41;
+constexpr uint32_t kRingEntries = 256;
+constexpr uint32_t kFua = 1u << 30;
 
 }  // namespace
 
@@ -125,10 +128,68 @@ void Worker::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Worker::Submit(Request* request) {
+void Worker::Pooled(Request* request) {
   target_.pool_->Submit([this, request] {
     Connection::Work(*request);
     Post(Done{request});
+  });
+}
+
+void Worker::Submit(Request* request) {
+  if (!ring_ || !Ring(request)) Pooled(request);
+}
+
+// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the pool does it all.
+void Worker::OpenRing() {
+  try {
+    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
+    ringEvent_ = Fd(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+    if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
+    epoll_event event{EPOLLIN, {.u64 = kRingKey}};
+    Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
+  } catch (const SysError&) {
+    ring_.reset();
+    target_.uringMissing_.store(true);
+  }
+}
+
+// Puts a read, a write or a flush of a file into the ring. False: there is no room, or it is none of these.
+bool Worker::Ring(Request* request) {
+  const Sqe& command = request->sqe;
+  const int fd = request->ns->store->fd();
+  const bool fused = (command.flags & 3) != 0;
+  if (fd < 0 || fused || inRing_ >= ring_->cq_entries()) return false;
+  if (command.opcode != kRead && command.opcode != kWrite && command.opcode != kFlush) return false;
+  if (command.opcode != kRead && request->ns->readonly) return false;
+  io_uring_sqe* sqe = ring_->Next();
+  if (!sqe) {
+    ring_->Submit();
+    if (!(sqe = ring_->Next())) return false;
+  }
+  const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
+  if (command.opcode == kFlush) {
+    uring::Prepare(sqe, IORING_OP_FSYNC, fd, nullptr, 0, 0, tag);
+    sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+  } else {
+    uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer,
+                   request->length, offset, tag);
+    if (command.opcode == kWrite && (command.cdw12 & kFua)) sqe->rw_flags = RWF_DSYNC;
+  }
+  inRing_++;
+  return true;
+}
+
+void Worker::TurnRing() {
+  if (inRing_ == 0) return;
+  if (ring_->Pending() > 0 || ring_->NeedsEnter()) ring_->Submit();
+  ring_->Reap([this](const io_uring_cqe& cqe) {
+    auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
+    inRing_--;
+    // Half done, or an error: the pool does it again, to the end, and finds the right status.
+    if (cqe.res < 0 || static_cast<uint32_t>(cqe.res) != request->length)
+      Pooled(request);
+    else
+      request->connection->Done(request);
   });
 }
 
@@ -242,6 +303,7 @@ void Worker::Run() {
   constexpr uint64_t kTickMs = 500;
   const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
   epoll_event events[256];
+  if (target_.options_.uring) OpenRing();
   uint64_t worked = 0, ticked = NowNs() / 1'000'000;
   while (true) {
     uint64_t ns = NowNs();
@@ -259,6 +321,10 @@ void Worker::Run() {
       const uint64_t key = events[i].data.u64;
       if (key == kWakeKey) {
         Messages();
+      } else if (key == kRingKey) {
+        uint64_t signals;
+        [[maybe_unused]] const ssize_t done = ::read(ringEvent_.get(), &signals, sizeof signals);
+        TurnRing();
       } else if (key >= kListenKey) {
         Accept(listeners_[key - kListenKey].get());
       } else if (Connection* connection = Find(static_cast<uint32_t>(key))) {
@@ -272,6 +338,7 @@ void Worker::Run() {
         }
       }
     }
+    if (ring_) TurnRing();
     if (count > 0 && spin > 0) worked = NowNs();
     if (!zombies_.empty()) std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
     if (now_ - ticked >= kTickMs) {
@@ -289,7 +356,9 @@ void Worker::Run() {
     epoll_event event;
     ::epoll_wait(epoll_.get(), &event, 1, 10);
     Messages();
+    if (ring_) TurnRing();
   }
+  ring_.reset();
 }
 
 void Pool::Submit(std::function<void()> job) {

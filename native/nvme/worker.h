@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "nvme/target.h"
+#include "uring/ring.h"
 
 namespace vioctl::nvme {
 
@@ -69,12 +70,18 @@ class Worker {
   uint8_t* receiveBuffer() { return receive_.get(); }
   uint64_t now() const { return now_; }
   int epoll() const { return epoll_.get(); }
+  // Does a command elsewhere: in the ring where it can, else in the pool. Connection::Done follows.
   void Submit(Request* request);
+  // Lets the kernel have what was put into the ring, and takes what it has done.
+  void TurnRing();
   // Takes the connection out of the tables; it is destroyed when its last job is done.
   void Retire(Connection* connection);
 
  private:
   void Run();
+  void OpenRing();
+  bool Ring(Request* request);
+  void Pooled(Request* request);
   void Accept(int listener);
   void Open(int fd);
   void Messages();
@@ -89,6 +96,9 @@ class Worker {
   std::atomic<bool> stop_{false};
   std::atomic<int> load_{0};
 
+  std::unique_ptr<uring::Ring> ring_;  // of this thread alone
+  Fd ringEvent_;
+  uint32_t inRing_ = 0;
   std::unique_ptr<uint8_t[]> receive_;
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;

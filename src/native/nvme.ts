@@ -12,6 +12,8 @@ export interface TargetOptions {
   /** How long a thread looks for more work before it sleeps. */
   spinMicroseconds?: number;
   maxConnections?: number;
+  /** Who does I/O that may wait for a device: threads with plain system calls (sync, the default) or io_uring. */
+  engine?: 'sync' | 'uring';
   /** Time from accept to a completed CONNECT. */
   handshakeMs?: number;
   /** Whether header and data digests are granted to hosts that ask. */
@@ -80,6 +82,8 @@ export interface NvmeNative {
   /** Ends a connection after what was queued for it. */
   targetClose(target: NativeTarget, connection: number): void;
   targetConnections(target: NativeTarget): number;
+  /** The engine in use: sync where io_uring was asked for and is missing. */
+  targetEngine(target: NativeTarget): 'sync' | 'uring';
   targetStop(target: NativeTarget): void;
 }
 
@@ -103,5 +107,6 @@ export const nvmeExports = [
   'targetComplete',
   'targetClose',
   'targetConnections',
+  'targetEngine',
   'targetStop',
 ] as const satisfies (keyof NvmeNative)[];

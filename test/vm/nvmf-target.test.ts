@@ -22,6 +22,7 @@ until_true() { n=0; until eval "$1"; do n=$((n+1)); [ $n -lt 150 ] || fail "neve
 device() { for d in /sys/block/nvme*n*; do case $(basename $d) in *c*) continue;; esac; [ "$(cat $d/nsid)" = "$1" ] && echo /dev/$(basename $d); done; true; }
 present() { [ -n "$(device $1)" ] && [ -b "$(device $1)" ]; }
 for m in nvme-tcp ext4 xfs; do modprobe $m; done
+cp -a /etc /run/tree 2>/dev/null || true
 at="-t tcp -a 10.0.2.2 -s $PORT"
 
 run nvme discover $at
@@ -31,7 +32,7 @@ run nvme connect $at -n $NQN -i 2
 until_true 'present 1 && present 2'
 D=$(device 1); K=$(device 2)
 run mkfs.ext4 -q -F $D; mkdir -p /mnt/a
-run mount $D /mnt/a; run cp -a /etc /mnt/a/; run umount /mnt/a
+run mount $D /mnt/a; run cp -a /run/tree /mnt/a/; run umount /mnt/a
 run fsck.ext4 -fn $D
 run nvme disconnect -n $NQN
 echo STEP plain
@@ -40,11 +41,11 @@ run nvme connect $at -n $NQN -i 2 -g -G
 until_true 'present 1 && present 2'
 D=$(device 1); K=$(device 2); C=/dev/$(basename $(ls -d /sys/class/nvme/nvme*))
 [ "$(cat /sys/block/$(basename $K)/queue/logical_block_size)" = 4096 ] || fail 'block size'
-run mount $D /mnt/a; run diff -r --no-dereference /etc /mnt/a/etc; run umount /mnt/a
+run mount $D /mnt/a; run diff -r --no-dereference /run/tree /mnt/a/tree; run umount /mnt/a
 for fs in ext4 xfs; do
   case $fs in ext4) run mkfs.ext4 -q -F $K;; xfs) run mkfs.xfs -q -f $K;; esac
-  run mount $K /mnt/a; run cp -a /etc /mnt/a/; run umount /mnt/a
-  run mount $K /mnt/a; run diff -r --no-dereference /etc /mnt/a/etc; run umount /mnt/a
+  run mount $K /mnt/a; run cp -a /run/tree /mnt/a/; run umount /mnt/a
+  run mount $K /mnt/a; run diff -r --no-dereference /run/tree /mnt/a/tree; run umount /mnt/a
 done
 run xfs_repair -n $K; run blkdiscard -f $K
 echo STEP filesystems

@@ -17,6 +17,7 @@ export interface TargetConfig {
   threads?: number;
   spinMicroseconds?: number;
   maxConnections?: number;
+  engine?: 'sync' | 'uring';
   headerDigest?: boolean;
   dataDigest?: boolean;
 }
@@ -84,6 +85,12 @@ const flag: Check = (v, at) => {
   if (typeof v !== 'boolean') throw bad(at, 'must be true or false');
   return v;
 };
+const oneOf =
+  (...values: string[]): Check =>
+  (v, at) => {
+    if (!values.includes(v as string)) throw bad(at, `must be ${values.join(' or ')}`);
+    return v;
+  };
 const number =
   (min: number, max: number): Check =>
   (v, at) => {
@@ -137,6 +144,7 @@ const configCheck = object(
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),
     maxConnections: number(1, 65535),
+    engine: oneOf('sync', 'uring'),
     headerDigest: flag,
     dataDigest: flag,
     referrals: list(object({ address: text, port: number(1, 65535), nqn: text }, ['address', 'port'])),

@@ -47,12 +47,13 @@ export interface Running {
  * Whatever fails, nothing is left behind. @throws VioError
  */
 export async function serve(native: NvmeNative, config: TargetConfig, log: TargetLog): Promise<Running> {
-  const { threads, spinMicroseconds, maxConnections, headerDigest, dataDigest } = config;
+  const { threads, spinMicroseconds, maxConnections, engine, headerDigest, dataDigest } = config;
   const target = new Target(native, {
     log,
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(maxConnections !== undefined && { maxConnections }),
+    ...(engine !== undefined && { engine }),
     ...(headerDigest !== undefined && { headerDigest }),
     ...(dataDigest !== undefined && { dataDigest }),
   });

@@ -143,6 +143,11 @@ export class Target {
     return this.#connections.get(connection)?.peer;
   }
 
+  /** Who does the I/O that waits: sync where io_uring was asked for and is missing. */
+  get engine(): 'sync' | 'uring' {
+    return this.#native.targetEngine(this.#engine);
+  }
+
   get connections(): number {
     return this.#native.targetConnections(this.#engine);
   }
