@@ -90,7 +90,7 @@ describe('golden bytes', () => {
     });
     expect(shmemConfig.size).toBe(2056);
     expect(fsMap.size).toBe(256);
-    expect(deviceByName('blk')?.config?.size).toBe(60);
+    expect(deviceByName('blk')?.config?.size).toBe(96);
     expect(deviceByName('fs')?.config?.size).toBe(44);
     expect(deviceByName('input')?.config?.size).toBe(136);
   });

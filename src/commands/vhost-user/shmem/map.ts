@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { Exit } from '../../../common/errors.js';
@@ -30,7 +31,9 @@ Exit status 0: mapped or queued; 1: the front-end refused it.`;
     const spec = parseMap(args.mapping);
     const client = await ControlClient.connect(args.control);
     this.life.defer(() => client.close());
-    const there = (await client.list()).mappings.find((m) => m.shmid === spec.shmid && m.offset === spec.offset && m.file === spec.file);
+    const there = (await client.list()).mappings.find(
+      (m) => m.shmid === spec.shmid && m.offset === spec.offset && m.file === path.resolve(spec.file),
+    );
     const file = openForMap(spec);
     if (flags['dry-run'] || there) {
       file.close();
@@ -41,7 +44,7 @@ Exit status 0: mapped or queued; 1: the front-end refused it.`;
       );
       return Exit.ok;
     }
-    const { warnings, ...result } = await client.map({ ...spec, wait: flags.wait ?? 5000 }, file);
+    const { warnings, ...result } = await client.map({ ...spec, file: path.resolve(spec.file), wait: flags.wait ?? 5000 }, file);
     for (const warning of warnings) this.warn(warning);
     await this.out.document(
       result,
