@@ -6,6 +6,7 @@ const group: Group = {
     list: { summary: 'who serves and who uses vhost-user sockets here', load: () => import('../commands/vhost-user/list.js') },
     probe: { summary: 'what a back-end offers', load: () => import('../commands/vhost-user/probe.js') },
     trace: { summary: 'decode what a VMM and a back-end say to each other', load: () => import('../commands/vhost-user/trace.js') },
+    check: { summary: 'conformance of a back-end, as table, TAP or JSON', load: () => import('../commands/vhost-user/check.js') },
     'shmem serve': {
       summary: 'serve files into the shared memory regions of a VM',
       load: () => import('../commands/vhost-user/shmem/serve.js'),

@@ -1,0 +1,63 @@
+import { Command } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { Exit } from '../../common/errors.js';
+import { checkCases } from '../../vhost-user/check/cases.js';
+import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/run.js';
+
+export default class Check extends Command {
+  static override readonly description = `
+Judges a back-end on the wire: well-behaved requests must work, malformed ones must be refused (a reply that is not zero, and
+the connection goes on) or end the connection. Each case has a connection of its own.
+
+This sends damaged messages: run it on a back-end that nobody uses. --respawn starts the back-end again where a case, or the
+end of a connection, has ended it.`;
+  static readonly examples = [
+    ['vioctl vhost-user check /run/blk.sock', 'a table of all cases'],
+    ["vioctl vhost-user check /run/fs.sock --tap --respawn 'virtiofsd --socket-path=/run/fs.sock --shared-dir=/x'", 'for a test harness'],
+  ] as const;
+  static override readonly args = { socket: Args.string({ required: true, description: 'socket that the back-end serves' }) };
+  static override readonly flags = {
+    respawn: Flags.string({ helpValue: 'CMD', summary: 'command line that starts the back-end' }),
+    tap: Flags.boolean({ summary: 'print the Test Anything Protocol' }),
+    only: Flags.string({ helpValue: 'TEXT', summary: 'only cases whose name holds TEXT' }),
+    timeout: Flags.duration({ summary: 'how long an answer may take [default: 2s]' }),
+  };
+  static override readonly formats = ['json', 'ndjson'] as const;
+
+  async run(): Promise<number> {
+    const { args, flags } = await this.parse(Check);
+    const count = { ok: 0, 'not ok': 0, skipped: 0 };
+    const checks = runChecks({
+      socket: args.socket,
+      respawn: flags.respawn,
+      timeout: flags.timeout ?? 2000,
+      only: flags.only,
+      signal: this.life.signal,
+    });
+    async function* counted(): AsyncGenerator<CheckResult> {
+      for await (const result of checks) {
+        count[result.result]++;
+        yield result;
+      }
+    }
+    if (flags.tap) {
+      const all: CheckResult[] = [];
+      for await (const result of counted()) all.push({ ...result, id: all.length + 1 });
+      await this.out.raw(`TAP version 13\n1..${all.length}\n${all.flatMap(tapLines).join('\n')}\n`);
+    } else {
+      await this.out.list(
+        counted(),
+        [
+          { title: 'NO', value: (r) => r.id, align: 'right' },
+          { title: 'RESULT', value: (r) => r.result },
+          { title: 'CASE', value: (r) => r.name },
+          { title: 'EXPECTED', value: (r) => (r.result === 'not ok' ? r.expected : '') },
+          { title: 'GOT', value: (r) => r.got },
+        ],
+        'cases',
+      );
+    }
+    this.info(`${checkCases.length} cases: ${count.ok} ok, ${count['not ok']} not ok, ${count.skipped} skipped`);
+    return count['not ok'] > 0 ? Exit.differs : Exit.ok;
+  }
+}

@@ -1,0 +1,120 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
+import { connect } from '../channel.js';
+import type { OwnedFd } from '../fds.js';
+import { type CheckCase, checkCases } from './cases.js';
+import { CheckSession } from './session.js';
+
+export interface CheckOptions {
+  socket: string;
+  /** Command line (sh) that starts the back-end; used at first, and whenever it has ended. */
+  respawn?: string | undefined;
+  /** How long an answer may take (ms). */
+  timeout: number;
+  /** Only cases whose name holds this. */
+  only?: string | undefined;
+  signal?: AbortSignal;
+}
+
+/** One case and what came of it. */
+export interface CheckResult {
+  id: number;
+  name: string;
+  result: 'ok' | 'not ok' | 'skipped';
+  expected: string;
+  got: string;
+}
+
+/** The back-end under test: running, or started again. */
+class Subject {
+  readonly #options: CheckOptions;
+  #child: ChildProcess | undefined;
+  constructor(options: CheckOptions) {
+    this.#options = options;
+  }
+
+  /** A connection; the back-end is started for it where it does not run. @throws VioError */
+  async connect(): Promise<OwnedFd> {
+    const { respawn, socket, signal } = this.#options;
+    for (const end = performance.now() + 10_000; ; ) {
+      signal?.throwIfAborted();
+      if (respawn !== undefined && !this.#running) this.#spawn(respawn);
+      try {
+        return await connect(socket, 5000, signal);
+      } catch (err) {
+        const again = respawn !== undefined && ['ENOENT', 'ECONNREFUSED'].includes(codeOf(err) ?? '') && performance.now() < end;
+        if (!again) throw err;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** How the back-end ended since it was last asked, if it was killed by a signal. */
+  async crash(): Promise<string | undefined> {
+    for (let i = 0; i < 6 && this.#running; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+    return this.#child?.signalCode ?? undefined;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#child || !this.#running) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGTERM');
+    const hard = setTimeout(() => this.#child?.kill('SIGKILL'), 2000);
+    await gone;
+    clearTimeout(hard);
+  }
+
+  get #running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  #spawn(command: string): void {
+    fs.rmSync(this.#options.socket, { force: true });
+    this.#child = spawn('/bin/sh', ['-c', `exec ${command}`], { stdio: 'ignore' });
+  }
+}
+
+async function runCase(subject: Subject, entry: CheckCase, options: CheckOptions): Promise<Omit<CheckResult, 'id'>> {
+  const { name, expected } = entry;
+  const session = new CheckSession(await subject.connect(), options.timeout);
+  try {
+    await session.negotiate();
+    const outcome = await entry.run(session);
+    session.close();
+    const crash = options.respawn === undefined ? undefined : await subject.crash();
+    if (crash !== undefined) return { name, expected, result: 'not ok', got: `the back-end ended by ${crash}` };
+    if ('skipped' in outcome) return { name, expected, result: 'skipped', got: outcome.skipped };
+    return { name, expected, result: outcome.ok ? 'ok' : 'not ok', got: outcome.got };
+  } catch (err) {
+    if (err instanceof VioError && err.exit === Exit.usage) throw err;
+    return { name, expected, result: 'not ok', got: (err as Error).message };
+  } finally {
+    session.close();
+  }
+}
+
+/**
+ * Runs the conformance cases over a back-end, each on a connection of its own.
+ * @throws VioError where the back-end cannot be reached at all
+ */
+export async function* runChecks(options: CheckOptions): AsyncGenerator<CheckResult> {
+  const subject = new Subject(options);
+  try {
+    for (const [index, entry] of checkCases.entries()) {
+      if (options.only !== undefined && !entry.name.includes(options.only)) continue;
+      yield { id: index + 1, ...(await runCase(subject, entry, options)) };
+    }
+  } finally {
+    await subject.stop();
+  }
+}
+
+/** One result in the Test Anything Protocol, version 13. */
+export function tapLines(r: CheckResult): string[] {
+  const name = r.name.replaceAll('#', '\\#');
+  if (r.result === 'skipped') return [`ok ${r.id} - ${name} # SKIP ${r.got}`];
+  if (r.result === 'ok') return [`ok ${r.id} - ${name}`];
+  return [`not ok ${r.id} - ${name}`, '  ---', `  expected: ${JSON.stringify(r.expected)}`, `  got: ${JSON.stringify(r.got)}`, '  ...'];
+}
