@@ -38,6 +38,7 @@ _vioctl() {
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user check') words='--respawn --tap --only --timeout --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user shmem serve') words='--region --map --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem map') words='--wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;
@@ -57,7 +58,7 @@ _vioctl() {
     'dma') words='plan' ;;
     'uring') words='probe register list inspect cat sum bench sync' ;;
     'nvmf') words='serve ctl discover identify bench conform read write ping' ;;
-    'vhost-user') words='list probe trace shmem' ;;
+    'vhost-user') words='list probe trace check shmem' ;;
     'migration') words='dump ram verify' ;;
     'vhost-user shmem') words='serve map unmap list' ;;
   esac
