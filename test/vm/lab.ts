@@ -6,7 +6,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { DeviceArgs, DeviceContext } from './devices.js';
-import { Guest, type GuestOptions, type GuestResult, LabError } from './guest.js';
+import { Guest, type GuestOptions, type GuestResult } from './guest.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
 import { bootstrap, job, type Machine, machineArgs } from './machine.js';
