@@ -11,6 +11,7 @@ const group: Group = {
     conform: { summary: 'judge a target on the wire, case by case', load: () => import('../commands/nvmf/conform.js') },
     read: { summary: 'read a namespace to stdout or a file', load: () => import('../commands/nvmf/read.js') },
     write: { summary: 'write stdin or a file to a namespace', load: () => import('../commands/nvmf/write.js') },
+    logs: { summary: 'show a log page of a controller', load: () => import('../commands/nvmf/logs.js') },
     ping: { summary: 'measure round trips to a controller', load: () => import('../commands/nvmf/ping.js') },
   },
 };

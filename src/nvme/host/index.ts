@@ -6,5 +6,6 @@ export * from './discovery.js';
 export * from './errors.js';
 export * from './identify.js';
 export * from './identity.js';
+export * from './logs.js';
 export * from './ping.js';
 export * from './queue.js';
