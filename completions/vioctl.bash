@@ -34,6 +34,7 @@ _vioctl() {
       'nvmf conform') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --only --junit --dry-run --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf read') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --help --quiet --color' ;;
       'nvmf write') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --fua --dry-run --json --no-headings --help --quiet --color' ;;
+      'nvmf logs') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf ping') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --count --interval --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
@@ -57,7 +58,7 @@ _vioctl() {
     'vfio') words='list show bind unbind restore doctor reset config bar irq selftest' ;;
     'dma') words='plan' ;;
     'uring') words='probe register list inspect cat sum bench sync' ;;
-    'nvmf') words='serve ctl discover identify bench conform read write ping' ;;
+    'nvmf') words='serve ctl discover identify bench conform read write logs ping' ;;
     'vhost-user') words='list probe trace check shmem' ;;
     'migration') words='dump ram verify' ;;
     'vhost-user shmem') words='serve map unmap list' ;;
