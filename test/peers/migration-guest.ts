@@ -1,0 +1,114 @@
+// Small guests of a QEMU build, for making migration files and for reading guest memory back.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { closeSync, createReadStream, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { QemuBuild } from '../vm/qemu.js';
+import { Qmp } from '../vm/qmp.js';
+
+/**
+ * A boot sector that never ends: adds one to a word in each page between 64 and 576 KiB, over and over.
+ * cli; 1: mov bx,1000h; 2: mov es,bx; inc word es:[0]; add bx,100h; cmp bx,9000h; jb 2b; jmp 1b
+ */
+export function dirtyingDisk(): Buffer {
+  const disk = Buffer.alloc(1 << 20);
+  Buffer.from('fabb00108ec326ff06000081c3000181fb009072efebea', 'hex').copy(disk);
+  disk.writeUInt16LE(0xaa55, 510);
+  return disk;
+}
+
+export interface Migration {
+  uri: string;
+  capabilities?: string[];
+  parameters?: Record<string, unknown>;
+  /** what to do while it runs: for guests that write faster than they are sent */
+  meanwhile?: (qmp: Qmp) => Promise<void>;
+  /** QEMU reports a failure although the stream is whole (no return path into a file) */
+  mayFail?: boolean;
+}
+
+/** One running QEMU. */
+export class TestGuest {
+  readonly qmp: Qmp;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, qmp: Qmp) {
+    this.#child = child;
+    this.qmp = qmp;
+  }
+
+  /** Starts a guest that is paused until it is told to go on. Stop it in any case. */
+  static async start(build: QemuBuild, dir: string, args: readonly string[]): Promise<TestGuest> {
+    const socket = path.join(dir, 'qmp');
+    rmSync(socket, { force: true });
+    const common = ['-display', 'none', '-nodefaults', '-S', '-accel', 'tcg', '-qmp', `unix:${socket},server=on,wait=off`];
+    const argv = build.argv('qemu-system-x86_64', [...common, ...args]);
+    const log = openSync(path.join(dir, 'qemu.log'), 'w');
+    const child = spawn(argv[0], argv.slice(1), { env: { ...process.env, ...build.env }, stdio: ['ignore', 'ignore', log] });
+    closeSync(log);
+    try {
+      const guest = new TestGuest(child, await Qmp.open(socket, 60, () => child.exitCode === null && child.signalCode === null));
+      return guest;
+    } catch (err) {
+      child.kill('SIGKILL');
+      throw new Error(`QEMU did not start: ${(err as Error).message}: ${readFileSync(path.join(dir, 'qemu.log'), 'utf8').slice(-2000)}`);
+    }
+  }
+
+  /** Migrates and waits for the end. */
+  async migrate(m: Migration): Promise<void> {
+    if (m.capabilities) {
+      await this.qmp.run('migrate-set-capabilities', { capabilities: m.capabilities.map((capability) => ({ capability, state: true })) });
+    }
+    if (m.parameters) await this.qmp.run('migrate-set-parameters', m.parameters);
+    await this.qmp.run('migrate', { uri: m.uri });
+    await m.meanwhile?.(this.qmp);
+    for (let i = 0; i < 3000; i++) {
+      const { status, 'error-desc': why } = (await this.qmp.run('query-migrate')) as { status?: string; 'error-desc'?: string };
+      if (status === 'completed' || (status === 'failed' && m.mayFail)) return;
+      if (status === 'failed' || status === 'cancelled') throw new Error(`migration ${status}: ${why}`);
+      await sleep(20);
+    }
+    throw new Error('migration did not end');
+  }
+
+  /** Waits until an incoming migration is loaded. */
+  async loaded(): Promise<void> {
+    for (let i = 0; i < 3000; i++) {
+      const { status } = (await this.qmp.run('query-status')) as { status: string };
+      if (status !== 'inmigrate') return;
+      await sleep(20);
+    }
+    throw new Error('the incoming migration did not end');
+  }
+
+  /** SHA-256 of guest-physical memory, as QEMU itself reads it (QMP pmemsave). */
+  async memoryHash(dir: string, at: number, size: number): Promise<string> {
+    const hash = createHash('sha256');
+    const file = path.join(dir, 'pmem');
+    const step = 256 << 20;
+    for (let done = 0; done < size; done += step) {
+      await this.qmp.run('pmemsave', { val: at + done, size: Math.min(step, size - done), filename: file });
+      for await (const bytes of createReadStream(file)) hash.update(bytes as Buffer);
+      rmSync(file);
+    }
+    return hash.digest('hex');
+  }
+
+  async stop(): Promise<void> {
+    this.qmp.close();
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const ended = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await ended;
+  }
+}
+
+/** Writes a file and returns its path. */
+export function put(dir: string, name: string, bytes: Buffer): string {
+  const file = path.join(dir, name);
+  writeFileSync(file, bytes);
+  return file;
+}
