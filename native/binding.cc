@@ -93,6 +93,7 @@ constexpr Export kMigration[] = {
     {"pipe", Guarded<vioctl::migration::NewPipe>},
     {"seekFd", Guarded<vioctl::migration::SeekFd>},
     {"allocate", Guarded<vioctl::migration::Allocate>},
+    {"setNonblocking", Guarded<vioctl::migration::SetNonblocking>},
     {"sourceState", Guarded<vioctl::migration::SourceState>},
     {"read", Guarded<vioctl::migration::Read>},
     {"peek", Guarded<vioctl::migration::Peek>},

@@ -79,6 +79,12 @@ Napi::Value Allocate(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value SetNonblocking(const Napi::CallbackInfo& info) {
+  const int fd = info[0].As<Napi::Number>();
+  Check(::fcntl(fd, F_SETFL, Check(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK), "fcntl");
+  return info.Env().Undefined();
+}
+
 Napi::Value SourceState(const Napi::CallbackInfo& info) {
   Source& source = Handle<Source>(info[0]);
   Napi::Object state = Napi::Object::New(info.Env());

@@ -7,9 +7,10 @@ namespace vioctl::migration {
 // openSource({fd, kind: "file" | "pipe" | "extents", start, extents?: BigInt64Array, gzip?, prefix?}): Source. The
 // descriptor stays the caller's and must stay open.
 Napi::Value OpenSource(const Napi::CallbackInfo& info);
-Napi::Value NewPipe(const Napi::CallbackInfo& info);      // pipe(): [read, write], close-on-exec
-Napi::Value SeekFd(const Napi::CallbackInfo& info);       // seekFd(fd, position): lseek
-Napi::Value Allocate(const Napi::CallbackInfo& info);     // allocate(fd, size): posix_fallocate
+Napi::Value NewPipe(const Napi::CallbackInfo& info);         // pipe(): [read, write], close-on-exec
+Napi::Value SeekFd(const Napi::CallbackInfo& info);          // seekFd(fd, position): lseek
+Napi::Value Allocate(const Napi::CallbackInfo& info);        // allocate(fd, size): posix_fallocate
+Napi::Value SetNonblocking(const Napi::CallbackInfo& info);  // setNonblocking(fd): O_NONBLOCK
 Napi::Value SourceState(const Napi::CallbackInfo& info);  // sourceState(source): {position, end, errno, size, seekable}
 Napi::Value Read(const Napi::CallbackInfo& info);         // read(source, size): Buffer, short at an end
 Napi::Value Peek(const Napi::CallbackInfo& info);         // peek(source, size <= 128K): Buffer, short at an end

@@ -341,6 +341,7 @@ bool Ram::CompressedPage(Source& source, Stop* stop) {
         --block.normal;
       } else {
         Note(Fault::kZlib, result.made);
+        Seen(block, page_);
         ++block.undecodable;
       }
     } else {

@@ -18,8 +18,11 @@ const uint8_t* Source::Slow(size_t need) {
   end_ = End::kNone;
   error_ = 0;
   if (limit_ != UINT64_MAX && (pos_ >= limit_ || need > limit_ - pos_)) {
+    // What lies before the limit may be missing as well: then that is the reason.
+    const size_t allowed = pos_ >= limit_ ? 0 : static_cast<size_t>(limit_ - pos_);
+    if (allowed > 0 && !Slow(allowed)) return nullptr;
     end_ = End::kLimit;
-    have_ = pos_ >= limit_ ? 0 : static_cast<size_t>(limit_ - pos_);
+    have_ = allowed;
     return nullptr;
   }
   if (pos_ < at_ || pos_ > at_ + size_ || need > at_ + size_ - pos_) Fill(need);

@@ -377,6 +377,12 @@ export class Walker {
     const early = !this.#searched && this.#depth === 0;
     const start = early ? this.#reader.peek(128 << 10) : undefined;
     const passed = this.#reader.findFooter(section.id);
+    if (passed === undefined && this.#footers === undefined && this.#reader.seekable) {
+      // No section so far had a footer: a machine type before 2.4. The next header is where this one ends.
+      this.#reader.seek(from);
+      yield* this.#resync(from, path);
+      return { bounded: 'footer' };
+    }
     if (passed === undefined) throw new StreamEnd({ kind: 'eof', at: this.#reader.position, need: 5, have: 0 }, `footer of ${path}`);
     const held = start && passed <= start.length ? Buffer.from(start.subarray(0, passed)) : undefined;
     return { bounded: 'footer', ...(held && { held }) };
@@ -412,7 +418,7 @@ export class Walker {
       yield this.#issue('note', 'no-footers', at, path, 'sections have no footers: a machine type before 2.4');
     }
     if (this.#footers === false) return false;
-    if (next[0] === Type.footer)
+    if (next[0] === Type.footer || next.length === 0)
       throw new StreamEnd({ kind: 'eof', at: at + next.length, need: 5, have: next.length }, `footer of ${path}`);
     yield this.#issue('error', 'footer-missing', at, path, 'no footer behind the section', {
       expected: `7e ${section.id.toString(16).padStart(8, '0')}`,

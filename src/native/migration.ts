@@ -93,6 +93,8 @@ export interface MigrationNative {
   }): NativeSource;
   /** pipe2(2), both ends close-on-exec; the caller owns them. */
   pipe(): [read: number, write: number];
+  /** O_NONBLOCK on a descriptor. */
+  setNonblocking(fd: number): void;
   /** posix_fallocate(3) of the first `size` bytes. */
   allocate(fd: number, size: number): void;
   /** lseek(2): where a child that gets the descriptor begins to read. */
@@ -141,6 +143,7 @@ export const migrationExports = [
   'pipe',
   'seekFd',
   'allocate',
+  'setNonblocking',
   'sourceState',
   'read',
   'peek',

@@ -49,8 +49,10 @@ export class TestGuest {
     const child = spawn(argv[0], argv.slice(1), { env: { ...process.env, ...build.env }, stdio: ['ignore', 'ignore', log] });
     closeSync(log);
     try {
-      const guest = new TestGuest(child, await Qmp.open(socket, 60, () => child.exitCode === null && child.signalCode === null));
-      return guest;
+      const died = once(child, 'exit').then(() => {
+        throw new Error('it ended');
+      });
+      return new TestGuest(child, await Promise.race([Qmp.open(socket, 60), died]));
     } catch (err) {
       child.kill('SIGKILL');
       throw new Error(`QEMU did not start: ${(err as Error).message}: ${readFileSync(path.join(dir, 'qemu.log'), 'utf8').slice(-2000)}`);
@@ -74,8 +76,11 @@ export class TestGuest {
     throw new Error('migration did not end');
   }
 
-  /** Waits until an incoming migration is loaded. */
-  async loaded(): Promise<void> {
+  /** Loads a stream (`-incoming defer`) and waits until that is done. */
+  async load(uri: string, capabilities: string[] = []): Promise<void> {
+    const set = capabilities.map((capability) => ({ capability, state: true }));
+    if (set.length > 0) await this.qmp.run('migrate-set-capabilities', { capabilities: set });
+    await this.qmp.run('migrate-incoming', { uri });
     for (let i = 0; i < 3000; i++) {
       const { status } = (await this.qmp.run('query-status')) as { status: string };
       if (status !== 'inmigrate') return;
