@@ -12,12 +12,17 @@ _vioctl() {
       'vfio unbind') words='--driver --wait --ask --persist --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio restore') words='--all --wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio doctor') words='--json --no-headings --help --quiet --color' ;;
+      'vfio exec') words='--map --bind --replace --user --memlock --api --dry-run --help --quiet --color' ;;
       'vfio reset') words='--hot --api --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio config') words='--raw --api --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio bar') words='--offset --size --width --raw --api --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio irq') words='--type --vectors --count --timeout --api --json --ndjson --no-headings --help --quiet --color' ;;
       'vfio selftest') words='--api --json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
+      'dma map') words='--listen --notify --timeout --api --dry-run --json --no-headings --help --quiet --color' ;;
+      'dma attach') words='--help --quiet --color' ;;
+      'dma list') words='--json --no-headings --help --quiet --color' ;;
+      'dma unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;
       'uring probe') words='--require --json --no-headings --help --quiet --color' ;;
       'uring register') words='--null --fd --sparse --update --write --hold --json --ndjson --no-headings --help --quiet --color' ;;
       'uring list') words='--pid --json --ndjson --no-headings --help --quiet --color' ;;
@@ -55,8 +60,8 @@ _vioctl() {
   fi
   case "$key" in
     '') words='vfio dma uring nvmf vhost-user migration' ;;
-    'vfio') words='list show bind unbind restore doctor reset config bar irq selftest' ;;
-    'dma') words='plan' ;;
+    'vfio') words='list show bind unbind restore doctor exec reset config bar irq selftest' ;;
+    'dma') words='plan map attach list unmap' ;;
     'uring') words='probe register list inspect cat sum bench sync' ;;
     'nvmf') words='serve ctl discover identify bench conform read write logs ping' ;;
     'vhost-user') words='list probe trace check shmem' ;;

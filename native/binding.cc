@@ -126,6 +126,7 @@ constexpr Export kIova[] = {
 constexpr Export kVfio[] = {
     {"openGroup", Guarded<vioctl::vfio::JsOpenGroup>},
     {"openDevice", Guarded<vioctl::vfio::JsOpenDevice>},
+    {"adopt", Guarded<vioctl::vfio::JsAdopt>},
     {"close", Guarded<vioctl::vfio::JsClose>},
     {"info", Guarded<vioctl::vfio::JsInfo>},
     {"available", Guarded<vioctl::vfio::JsAvailable>},

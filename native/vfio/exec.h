@@ -13,7 +13,8 @@ struct ExecRequest {
   unsigned uid = 0, gid = 0;
 };
 
-// Returns only by throwing SysError. Signals are set to their defaults and unblocked: Node ignores SIGPIPE, and the new
+// Throws SysError as long as this process can go on; once its descriptors are replaced, a failure ends it with status
+// 126 or 127 as a shell would. Signals are set to their defaults and unblocked: Node ignores SIGPIPE, and the new
 // program would inherit that. LISTEN_PID is added to the environment.
 [[noreturn]] void Exec(const ExecRequest& request);
 

@@ -78,14 +78,26 @@ uint8_t* Part(Memory& memory, uint64_t offset, uint64_t size) {
 
 }  // namespace
 
+namespace {
+// The session that another device joins, if one is given.
+const Session* With(const Napi::Value& value) {
+  return value.IsExternal() ? &Unwrap<Session>(value, kSessionTag, "session") : nullptr;
+}
+}  // namespace
+
 Napi::Value JsOpenGroup(const Info& info) {
-  auto session = Session::OpenGroup(Text(info[0]), Text(info[1]), Text(info[2]), info[3].ToBoolean());
+  auto session = Session::OpenGroup(Text(info[0]), Text(info[1]), Text(info[2]), info[3].ToBoolean(), With(info[4]));
   return Wrap(info.Env(), session.release(), kSessionTag);
 }
 
 Napi::Value JsOpenDevice(const Info& info) {
-  auto session = Session::OpenDevice(Text(info[0]), Text(info[1]));
+  auto session = Session::OpenDevice(Text(info[0]), Text(info[1]), With(info[2]));
   return Wrap(info.Env(), session.release(), kSessionTag);
+}
+
+Napi::Value JsAdopt(const Info& info) {
+  const auto fd = [&](size_t i) { return info[i].As<Napi::Number>().Int32Value(); };
+  return Wrap(info.Env(), Session::Adopt(fd(0), fd(1), fd(2), U32(info[3])).release(), kSessionTag);
 }
 
 Napi::Value JsClose(const Info& info) {

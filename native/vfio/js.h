@@ -6,6 +6,7 @@ namespace vioctl::vfio {
 
 Napi::Value JsOpenGroup(const Napi::CallbackInfo& info);
 Napi::Value JsOpenDevice(const Napi::CallbackInfo& info);
+Napi::Value JsAdopt(const Napi::CallbackInfo& info);
 Napi::Value JsClose(const Napi::CallbackInfo& info);
 Napi::Value JsInfo(const Napi::CallbackInfo& info);
 Napi::Value JsAvailable(const Napi::CallbackInfo& info);

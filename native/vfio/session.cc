@@ -30,6 +30,8 @@ int Checked(int fd, unsigned long request, void* argument, const char* name) {
 
 Fd Open(const std::string& path) { return Fd(Check(::open(path.c_str(), O_RDWR | O_CLOEXEC), "open", path.c_str())); }
 
+Fd Dup(int fd) { return Fd(Check(::fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl", "F_DUPFD_CLOEXEC")); }
+
 // Calls a VFIO info ioctl again with the size that the kernel asks for, so that capabilities fit.
 template <class T>
 std::vector<uint8_t> Info(int fd, unsigned long request, const T& head, const char* name) {
@@ -58,23 +60,32 @@ T Take(const std::vector<uint8_t>& buffer, size_t offset = 0) {
 }  // namespace
 
 std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const std::string& group,
-                                            const std::string& bdf, bool noiommu) {
+                                            const std::string& bdf, bool noiommu, const Session* with) {
   std::unique_ptr<Session> session(new Session);
   session->noiommu_ = noiommu;
-  session->container_ = Open(container);
-  const int fd = session->container_.get();
-  if (Checked(fd, VFIO_GET_API_VERSION, nullptr, "VFIO_GET_API_VERSION") != VFIO_API_VERSION)
-    throw SysError(ENOTSUP, "VFIO_GET_API_VERSION");
+  session->group_path_ = group;
   const int type = noiommu ? VFIO_NOIOMMU_IOMMU : VFIO_TYPE1v2_IOMMU;
-  if (Ioctl(fd, VFIO_CHECK_EXTENSION, reinterpret_cast<void*>(static_cast<intptr_t>(type))) <= 0)
-    throw SysError(ENODEV, "VFIO_CHECK_EXTENSION", noiommu ? "noiommu" : "type1");
-  session->group_ = Open(group);
-  vfio_group_status status{sizeof status, 0};
-  Checked(session->group_.get(), VFIO_GROUP_GET_STATUS, &status, "VFIO_GROUP_GET_STATUS");
-  if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE)) throw SysError(EPERM, "VFIO_GROUP_GET_STATUS", "not viable");
-  int container_fd = fd;
-  Checked(session->group_.get(), VFIO_GROUP_SET_CONTAINER, &container_fd, "VFIO_GROUP_SET_CONTAINER");
-  Check(::ioctl(fd, VFIO_SET_IOMMU, type), "VFIO_SET_IOMMU");
+  if (with) {
+    session->container_ = Dup(with->container_.get());
+  } else {
+    session->container_ = Open(container);
+    if (Checked(session->container_.get(), VFIO_GET_API_VERSION, nullptr, "VFIO_GET_API_VERSION") != VFIO_API_VERSION)
+      throw SysError(ENOTSUP, "VFIO_GET_API_VERSION");
+    if (Ioctl(session->container_.get(), VFIO_CHECK_EXTENSION, reinterpret_cast<void*>(static_cast<intptr_t>(type))) <=
+        0)
+      throw SysError(ENODEV, "VFIO_CHECK_EXTENSION", noiommu ? "noiommu" : "type1");
+  }
+  if (with && with->group_path_ == group) {
+    session->group_ = Dup(with->group_.get());
+  } else {
+    session->group_ = Open(group);
+    vfio_group_status status{sizeof status, 0};
+    Checked(session->group_.get(), VFIO_GROUP_GET_STATUS, &status, "VFIO_GROUP_GET_STATUS");
+    if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE)) throw SysError(EPERM, "VFIO_GROUP_GET_STATUS", "not viable");
+    int container_fd = session->container_.get();
+    Checked(session->group_.get(), VFIO_GROUP_SET_CONTAINER, &container_fd, "VFIO_GROUP_SET_CONTAINER");
+  }
+  if (!with) Check(::ioctl(session->container_.get(), VFIO_SET_IOMMU, type), "VFIO_SET_IOMMU");
   session->device_ = Fd(Check(::ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, bdf.c_str()),
                               "VFIO_GROUP_GET_DEVICE_FD", bdf.c_str()));
   Check(::fcntl(session->device_.get(), F_SETFD, FD_CLOEXEC), "fcntl");
@@ -83,20 +94,39 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
   return session;
 }
 
-std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std::string& device) {
+std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std::string& device, const Session* with) {
   std::unique_ptr<Session> session(new Session);
   session->iommufd_ = true;
-  session->container_ = Open(iommu);
+  session->container_ = with ? Dup(with->container_.get()) : Open(iommu);
   session->device_ = Open(device);
   BindIommufd bind{sizeof bind, 0, session->container_.get(), 0};
   Checked(session->device_.get(), kBindIommufd, &bind, "VFIO_DEVICE_BIND_IOMMUFD");
-  IoasAlloc alloc{sizeof alloc, 0, 0};
-  Checked(session->container_.get(), kIoasAlloc, &alloc, "IOMMU_IOAS_ALLOC");
-  session->ioas_ = alloc.ioas_id;
+  if (with) {
+    session->ioas_ = with->ioas_;
+  } else {
+    IoasAlloc alloc{sizeof alloc, 0, 0};
+    Checked(session->container_.get(), kIoasAlloc, &alloc, "IOMMU_IOAS_ALLOC");
+    session->ioas_ = alloc.ioas_id;
+  }
   AttachIommufd attach{sizeof attach, 0, session->ioas_};
   Checked(session->device_.get(), kAttachIommufd, &attach, "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
   session->Describe();
   session->DescribeIoas();
+  return session;
+}
+
+std::unique_ptr<Session> Session::Adopt(int container, int group, int device, uint32_t ioas) {
+  std::unique_ptr<Session> session(new Session);
+  session->iommufd_ = group < 0;
+  session->container_ = Dup(container);
+  if (group >= 0) session->group_ = Dup(group);
+  session->device_ = Dup(device);
+  session->ioas_ = ioas;
+  session->Describe();
+  if (session->iommufd_)
+    session->DescribeIoas();
+  else
+    session->DescribeType1();
   return session;
 }
 

@@ -44,11 +44,14 @@ struct DmaRequest {
 class Session {
  public:
   // Group and container (drivers/vfio/container.c). noiommu: the group is /dev/vfio/noiommu-N. Throws SysError named
-  // after the ioctl; the container is not shared with other groups.
+  // after the ioctl. with: another device whose container, and with it whose mappings, this one joins.
   static std::unique_ptr<Session> OpenGroup(const std::string& container, const std::string& group,
-                                            const std::string& bdf, bool noiommu);
+                                            const std::string& bdf, bool noiommu, const Session* with);
   // iommufd and the device's own character device (drivers/vfio/device_cdev.c).
-  static std::unique_ptr<Session> OpenDevice(const std::string& iommu, const std::string& device);
+  static std::unique_ptr<Session> OpenDevice(const std::string& iommu, const std::string& device, const Session* with);
+  // A device that another process opened and passed on; the descriptors are duplicated. Its mappings stay that
+  // process's. group: -1 with iommufd.
+  static std::unique_ptr<Session> Adopt(int container, int group, int device, uint32_t ioas);
   ~Session() { Close(); }
 
   // IRQs, BAR mappings, DMA mappings, device, group, container; also what of it fails is done to the end.
@@ -111,6 +114,7 @@ class Session {
 
   bool iommufd_ = false, noiommu_ = false;
   Fd container_, group_, device_;
+  std::string group_path_;
   uint32_t ioas_ = 0;
   vfio_device_info info_{};
   uint64_t pages_ = 0;

@@ -4,6 +4,10 @@ const group: Group = {
   summary: "map memory for a device's DMA",
   verbs: {
     plan: { summary: 'show the layout that dma map would choose', load: () => import('../commands/dma/plan.js') },
+    map: { summary: 'map memory for a device and hold it', load: () => import('../commands/dma/map.js') },
+    attach: { summary: 'run a program with what a holder holds', load: () => import('../commands/dma/attach.js') },
+    list: { summary: 'show what a holder holds', load: () => import('../commands/dma/list.js') },
+    unmap: { summary: 'take a mapping away from the device', load: () => import('../commands/dma/unmap.js') },
   },
 };
 export default group;

@@ -9,6 +9,7 @@ const group: Group = {
     unbind: { summary: 'give devices back to their earlier drivers', load: () => import('../commands/vfio/unbind.js') },
     restore: { summary: 'undo what an interrupted run left', load: () => import('../commands/vfio/restore.js') },
     doctor: { summary: 'is this host ready: IOMMU, modules, groups, limits', load: () => import('../commands/vfio/doctor.js') },
+    exec: { summary: 'run a program with devices and mapped memory', load: () => import('../commands/vfio/exec.js') },
     reset: { summary: 'reset a device, alone or with its slot', load: () => import('../commands/vfio/reset.js') },
     config: { summary: 'read and write the configuration space', load: () => import('../commands/vfio/config.js') },
     bar: { summary: 'read, write and dump BARs', load: () => import('../commands/vfio/bar.js') },

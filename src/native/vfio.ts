@@ -41,8 +41,11 @@ export interface NativeRegion {
 
 /** native/vfio. Offsets are numbers or bigints. */
 export interface VfioNative {
-  openGroup(container: string, group: string, bdf: string, noiommu: boolean): NativeSession;
-  openDevice(iommu: string, device: string): NativeSession;
+  /** @param shared a device whose container, and with it whose mappings, this one joins */
+  openGroup(container: string, group: string, bdf: string, noiommu: boolean, shared?: NativeSession): NativeSession;
+  openDevice(iommu: string, device: string, shared?: NativeSession): NativeSession;
+  /** A device that another process opened and passed on; group is -1 with iommufd. The descriptors stay the caller's. */
+  adopt(container: number, group: number, device: number, ioas: number): NativeSession;
   close(session: NativeSession): void;
   info(session: NativeSession): NativeInfo;
   /** DMA entries left, -1 where there is no limit. */
@@ -88,6 +91,7 @@ export interface VfioNative {
 export const vfioExports = [
   'openGroup',
   'openDevice',
+  'adopt',
   'close',
   'info',
   'available',

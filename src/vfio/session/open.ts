@@ -16,17 +16,41 @@ export type Api = (typeof APIS)[number];
 /** The nodes of a device, for one of the two ways. */
 type Way = { api: 'cdev'; node: string } | { api: 'group'; node: string; noiommu: boolean };
 
+/** The device's own node where the kernel has it and iommufd. */
+function cdevNode(census: Census, device: PciDevice): string | undefined {
+  const node = device.vfioDevice === undefined ? undefined : `/dev/vfio/devices/${device.vfioDevice}`;
+  return node !== undefined && census.root.exists(node) && census.root.exists('/dev/iommu') ? node : undefined;
+}
+
+/** The same, needed. @throws VioError (7), or NOT_BOUND */
+export function cdevOf(census: Census, device: PciDevice): string {
+  requireBound(census, device);
+  const node = cdevNode(census, device);
+  if (node !== undefined) return node;
+  throw new VioError(`${device.bdf}: this kernel offers no VFIO device node and iommufd`, {
+    code: 'NO_CDEV',
+    exit: 7,
+    hint: 'it needs Linux 6.6 with CONFIG_VFIO_DEVICE_CDEV and CONFIG_IOMMUFD (modprobe iommufd); --api group works without',
+  });
+}
+
+function requireBound(census: Census, device: PciDevice): void {
+  if (census.modules.isVfio(device.driver)) return;
+  throw new VioError(
+    `${device.bdf}: not bound to VFIO: ${device.driver === undefined ? 'it has no driver' : `its driver is ${device.driver}`}`,
+    {
+      code: 'NOT_BOUND',
+      hint: `vioctl vfio bind ${device.bdf}`,
+    },
+  );
+}
+
 function wayTo(census: Census, device: PciDevice, api: Api): Way {
   const { root } = census;
-  const cdev = device.vfioDevice === undefined ? undefined : `/dev/vfio/devices/${device.vfioDevice}`;
-  const modern = cdev !== undefined && root.exists(cdev) && root.exists('/dev/iommu');
-  if (api === 'cdev' && !modern)
-    throw new VioError(`${device.bdf}: this kernel offers no VFIO device node and iommufd`, {
-      code: 'NO_CDEV',
-      exit: 7,
-      hint: 'it needs Linux 6.6 with CONFIG_VFIO_DEVICE_CDEV and CONFIG_IOMMUFD (modprobe iommufd); --api group works without',
-    });
-  if (modern && api !== 'group') return { api: 'cdev', node: cdev };
+  if (api !== 'group') {
+    const node = api === 'cdev' ? cdevOf(census, device) : cdevNode(census, device);
+    if (node !== undefined) return { api: 'cdev', node };
+  }
   if (device.group === undefined) throw noIommu(readIommu(root));
   const noiommu = `/dev/vfio/noiommu-${device.group}`;
   return root.exists(noiommu)
@@ -37,24 +61,20 @@ function wayTo(census: Census, device: PciDevice, api: Api): Way {
 /**
  * Opens a device through VFIO. The caller closes the session.
  * @param text PCI address as the user wrote it
+ * @param shared a device whose mappings this one joins
  * @throws VioError that names what is in the way: not bound, held by whom, not viable because of which member, no permission
  */
-export function openSession(census: Census, text: string, api: Api = 'auto'): Session {
+export function openSession(census: Census, text: string, api: Api = 'auto', shared?: Session): Session {
   const device = findDevice(census.root, text);
-  if (!census.modules.isVfio(device.driver))
-    throw new VioError(
-      `${device.bdf}: not bound to VFIO: ${device.driver === undefined ? 'it has no driver' : `its driver is ${device.driver}`}`,
-      {
-        code: 'NOT_BOUND',
-        hint: `vioctl vfio bind ${device.bdf}`,
-      },
-    );
+  requireBound(census, device);
   const way = wayTo(census, device, api);
   const { vfio } = native();
   let session: NativeSession;
   try {
     session =
-      way.api === 'cdev' ? vfio.openDevice('/dev/iommu', way.node) : vfio.openGroup('/dev/vfio/vfio', way.node, device.bdf, way.noiommu);
+      way.api === 'cdev'
+        ? vfio.openDevice('/dev/iommu', way.node, shared?.handle)
+        : vfio.openGroup('/dev/vfio/vfio', way.node, device.bdf, way.noiommu, shared?.handle);
   } catch (err) {
     throw explain(census, device, way, err);
   }
@@ -71,6 +91,9 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   if (call === 'open' && message.includes('/dev/vfio/vfio') && (code === 'ENOENT' || code === 'ENODEV'))
     return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, { code: code, exit: 7, hint: 'modprobe vfio_iommu_type1', cause: err });
   if (code === 'EBUSY') return held(census, device, way, err);
+  // The kernel's answer where the device's node is open and bound already.
+  if (code === 'EINVAL' && call === 'VFIO_DEVICE_BIND_IOMMUFD' && holdersOf(census.root, new Processes(census.root), device).length > 0)
+    return held(census, device, way, err);
   if (call === 'open' && (code === 'EACCES' || code === 'EPERM')) {
     const hint =
       way.api === 'group' && way.noiommu
@@ -104,7 +127,7 @@ function held(census: Census, device: PciDevice, way: Way, err: unknown): VioErr
     device.group === undefined ? [device] : readGroup(census.root, census.modules, device.group).members.filter((m) => m.vfio);
   const processes = new Processes(census.root);
   const holders = members.flatMap((member) => holdersOf(census.root, processes, findDevice(census.root, member.bdf)));
-  const seen = [...new Map(holders.filter((h) => h.pid !== process.pid).map((holder) => [holder.pid, holder])).values()];
+  const seen = [...new Map(holders.map((holder) => [holder.pid, holder])).values()];
   const who = seen.length === 0 ? 'a process that is not visible here' : seen.map(describeHolder).join(', ');
   return new VioError(`${device.bdf}: ${way.node} is held by ${who}: EBUSY`, {
     code: 'EBUSY',

@@ -1,0 +1,44 @@
+import { spawn } from 'node:child_process';
+import os from 'node:os';
+import { isatty } from 'node:tty';
+
+/** A program to run under supervision. */
+export interface Child {
+  argv: readonly string[];
+  env: NodeJS.ProcessEnv;
+  /** Become 3, 4, … in the program. */
+  fds: readonly number[];
+  user?: { uid: number; gid: number } | undefined;
+}
+
+const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'] as const;
+
+/**
+ * Runs a program and waits for its end. Signals that come meanwhile go to it; a terminal's own go to both anyway. A shell
+ * in between sets LISTEN_PID, which only the program's own process knows (sd_listen_fds(3)), and is then replaced.
+ * @returns its exit status, 128 + signal, 127 where it was not found, 126 where it may not be run
+ */
+export function supervise({ argv, env, fds, user }: Child): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const script = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"';
+    const child = spawn('/bin/sh', ['-c', script, 'sh', ...argv], { env, stdio: ['inherit', 'inherit', 'inherit', ...fds], ...user });
+    const forward = (signal: NodeJS.Signals) => child.kill(signal);
+    const ignore = () => {};
+    // SIGINT of a terminal has reached the program too; one that was sent to us alone has not.
+    const interrupt = isatty(0) ? ignore : () => child.kill('SIGINT');
+    for (const signal of FORWARDED) process.on(signal, forward);
+    process.on('SIGINT', interrupt);
+    const stop = () => {
+      for (const signal of FORWARDED) process.off(signal, forward);
+      process.off('SIGINT', interrupt);
+    };
+    child.on('error', (err) => {
+      stop();
+      reject(err);
+    });
+    child.on('exit', (code, signal) => {
+      stop();
+      resolve(code ?? 128 + (signal === null ? 0 : os.constants.signals[signal]));
+    });
+  });
+}

@@ -1,0 +1,27 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
+import { ask } from '../../dma/channel.js';
+import { execReplacing, handOver } from '../../dma/handover.js';
+import { parseHolderInfo } from '../../dma/views.js';
+
+export default class DmaAttach extends Command {
+  static override readonly description =
+    'Runs CMD with the descriptors of a running `dma map --listen SOCK`, in the place of this process. CMD finds them from 3 on ' +
+    '(LISTEN_FDS, LISTEN_FDNAMES: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME), what is mapped in VIOCTL_VFIO as ' +
+    'JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words replaced. The mappings stay ' +
+    "the holder's: they go when it ends, whoever else has descriptors.";
+  static readonly examples: readonly Example[] = [
+    ['vioctl dma attach /run/buf.sock -- ./probe --fd {buf.fd} --iova {buf.iova}', 'a program that shares the mapping "buf"'],
+  ];
+  static override readonly args = { socket: Args.string({ required: true, description: 'socket of the holder' }) };
+  static override readonly formats = [] as const;
+  static override readonly passthrough = true;
+
+  async run(): Promise<never> {
+    const { args } = await this.parse(DmaAttach);
+    if (!this.rest?.length) throw usage('no program to run', 'vioctl dma attach SOCK -- CMD…');
+    const { answer, fds } = await ask(args.socket, { op: 'attach' });
+    return execReplacing(handOver(this.rest, fds, parseHolderInfo(answer)), this.env);
+  }
+}

@@ -1,0 +1,20 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args } from '../../cli/flags.js';
+import { ask } from '../../dma/channel.js';
+import { holderLines, parseHolderInfo } from '../../dma/views.js';
+
+export default class DmaList extends Command {
+  static override readonly description = 'Shows what a running `dma map --listen SOCK` holds.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl dma list /run/buf.sock', 'its mappings'],
+    ['vioctl dma list /run/buf.sock --json | jq -r .maps[0].iova', 'the address of the first one'],
+  ];
+  static override readonly args = { socket: Args.string({ required: true, description: 'socket of the holder' }) };
+
+  async run(): Promise<undefined> {
+    const { args } = await this.parse(DmaList);
+    const { answer } = await ask(args.socket, { op: 'list' });
+    await this.out.document(parseHolderInfo(answer), holderLines);
+    return undefined;
+  }
+}

@@ -1,0 +1,82 @@
+import fs from 'node:fs';
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { readList } from '../../cli/input.js';
+import { notify } from '../../cli/systemd.js';
+import { Exit, usage } from '../../common/errors.js';
+import { describeFault, watchFaults } from '../../dma/faults.js';
+import { describeMaps, Holder } from '../../dma/holder.js';
+import { plan } from '../../dma/layout.js';
+import { lockLimit } from '../../dma/mapper.js';
+import { parseSpecs } from '../../dma/spec.js';
+import { holderLines } from '../../dma/views.js';
+import { Census } from '../../vfio/census.js';
+import { Hold } from '../../vfio/session/hold.js';
+import { APIS } from '../../vfio/session/open.js';
+
+/** Resolves at the end of stdin; never where stdin is /dev/null, as under systemd. */
+async function stdinEnd(): Promise<void> {
+  const stat = fs.fstatSync(0);
+  if (stat.isCharacterDevice() && stat.rdev === fs.statSync('/dev/null').rdev) return new Promise(() => {});
+  for await (const _ of readList(0, 10)); // what is written there means nothing
+}
+
+export default class DmaMap extends Command {
+  static override readonly description =
+    'Maps memory for a device and holds it in the foreground: prints one document when everything is mapped, and unmaps at the end ' +
+    'of stdin (unless that is /dev/null), at SIGTERM or SIGINT, or when --timeout runs out (status 124). With --listen other ' +
+    'programs get the descriptors: `dma attach`, `dma list`, `dma unmap`. An access of the device that the IOMMU blocks is ' +
+    'reported on stderr with the name of the mapping, as far as the kernel log may be read.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl dma map 0000:01:00.0 ring=64M,huge=2M fw=./fw.bin,ro', 'hold two mappings until ^D'],
+    ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'for other programs'],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    maps: Args.string({
+      required: true,
+      multiple: true,
+      description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…',
+    }),
+  };
+  static override readonly flags = {
+    listen: Flags.string({ helpValue: 'SOCK', summary: 'serve the mappings at this socket (mode 0600)' }),
+    notify: Flags.boolean({ summary: 'tell systemd when all is mapped (NOTIFY_SOCKET)' }),
+    timeout: Flags.duration({ summary: 'hold no longer than this' }),
+    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    'dry-run': Flags.boolean({ summary: 'open the device, print the layout, and map nothing' }),
+  };
+  static override readonly changes = true;
+  static override readonly server = true;
+
+  async run(): Promise<number> {
+    const { args, flags } = await this.parse(DmaMap);
+    const specs = parseSpecs(args.maps as unknown as string[]);
+    if (flags.notify && !this.env.NOTIFY_SOCKET) throw usage('--notify: NOTIFY_SOCKET is not set', 'use it in a unit with Type=notify');
+    const limit = lockLimit(this.sysroot.attr('/proc/self/status') ?? '');
+    const hold = new Hold(new Census(this.sysroot), [args.bdf], flags.api, flags['dry-run'] ? [] : specs, limit);
+    this.life.defer(() => hold.close());
+    const [session] = hold.sessions as [(typeof hold.sessions)[0]];
+    const mapper = hold.mapper!;
+    if (flags['dry-run']) {
+      await this.out.document({ bdf: session.bdf, api: session.api, ...plan(session.aperture(), specs) }, holderLines);
+      return Exit.ok;
+    }
+    const faults = watchFaults(this.sysroot, new Set([session.bdf]), (fault) =>
+      this.warn(describeFault(fault, mapper.nameOf(fault.address))),
+    );
+    if (faults) this.life.defer(() => faults.close());
+    else this.info('the kernel log may not be read: blocked accesses will not be reported');
+    if (flags.listen !== undefined) {
+      const holder = new Holder(flags.listen, session, mapper, hold.fds, (name) => this.info(`unmapped ${name}`));
+      this.life.defer(() => holder.close());
+    }
+    await this.out.document(describeMaps(session, mapper), holderLines);
+    if (flags.notify) notify(this.env, 'READY=1');
+    const timer = flags.timeout;
+    const late = new Promise<number>((resolve) => timer !== undefined && setTimeout(() => resolve(Exit.timeout), timer).unref());
+    const status = await Promise.race([this.life.ended().then(() => Exit.ok), stdinEnd().then(() => Exit.ok), late]);
+    if (flags.notify) notify(this.env, 'STOPPING=1');
+    return status;
+  }
+}

@@ -1,0 +1,76 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { supervise } from '../../cli/supervise.js';
+import { usage } from '../../common/errors.js';
+import { parseSize } from '../../common/units.js';
+import { execReplacing } from '../../dma/handover.js';
+import { lockLimit } from '../../dma/mapper.js';
+import { parseSpecs } from '../../dma/spec.js';
+import { systemHost } from '../../vfio/host.js';
+import { parseOwner } from '../../vfio/owner.js';
+import { prepareExec } from '../../vfio/session/exec.js';
+import { APIS } from '../../vfio/session/open.js';
+
+export default class VfioExec extends Command {
+  static override readonly description =
+    'Runs CMD with descriptors of devices and of memory that is mapped for them. CMD finds them from 3 on (LISTEN_FDS, ' +
+    'LISTEN_FDNAMES: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME; those of a second device end in -1), what is ' +
+    'mapped in VIOCTL_VFIO as JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words ' +
+    'replaced. Signals go to CMD, and its exit status is that of this command; then everything is unmapped, closed, and given ' +
+    'back to its driver. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
+  static readonly examples: readonly Example[] = [
+    [
+      'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',
+      'a driver in user space',
+    ],
+    [
+      'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device vfio-pci,iommufd=i0,fd={device}',
+      'a QEMU without privileges',
+    ],
+  ];
+  static override readonly args = {
+    bdf: Args.string({ required: true, multiple: true, description: 'PCI addresses; they share the mappings' }),
+  };
+  static override readonly flags = {
+    map: Flags.string({
+      multiple: true,
+      helpValue: 'NAME=SIZE|FILE[,…]',
+      summary: 'map memory: options ro, huge=2M, align=2M, iova=0x…, below4g, temp',
+    }),
+    bind: Flags.boolean({ summary: 'bind the IOMMU groups of the devices first, and give them back at the end' }),
+    replace: Flags.boolean({ summary: 'become CMD: nothing is undone afterwards (for units of systemd)' }),
+    user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
+    memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
+    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    'dry-run': Flags.boolean({ summary: 'check the words and the mappings, and do nothing' }),
+  };
+  static override readonly formats = [] as const;
+  static override readonly changes = true;
+  static override readonly passthrough = true;
+
+  async run(): Promise<number | undefined> {
+    const { args, flags } = await this.parse(VfioExec);
+    const specs = parseSpecs(flags.map ?? []);
+    if (flags.replace && flags.bind) throw usage('--replace undoes nothing: bind first with vioctl vfio bind');
+    const user = flags.user === undefined ? undefined : parseOwner(this.sysroot, flags.user);
+    const memlock =
+      flags.memlock === undefined ? undefined : flags.memlock === 'unlimited' ? Number.POSITIVE_INFINITY : parseSize(flags.memlock);
+    if (flags['dry-run']) return undefined;
+    const prepared = await prepareExec(systemHost(this.sysroot, process.pid), {
+      bdfs: args.bdf as unknown as string[],
+      words: this.rest ?? [],
+      specs,
+      api: flags.api,
+      bind: flags.bind,
+      limit: lockLimit(this.sysroot.attr('/proc/self/status') ?? ''),
+      memlock,
+    });
+    if (flags.replace) return execReplacing(prepared.program, this.env, user);
+    const { argv, env, fds } = prepared.program;
+    try {
+      return await supervise({ argv, fds, env: { ...this.env, ...env }, user: user && { uid: user.uid, gid: user.gid } });
+    } finally {
+      await prepared.close();
+    }
+  }
+}

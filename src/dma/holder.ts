@@ -1,0 +1,67 @@
+import { type Answer, ControlServer, type Request } from './channel.js';
+import type { Plan } from './layout.js';
+import type { Mapper, Mapping } from './mapper.js';
+
+/** Descriptors of the device's session, by the names that LISTEN_FDNAMES carries; they stay the session's. */
+export type SessionFds = ReadonlyMap<string, number>;
+
+/** A mapping as documents show it. */
+export interface MappingInfo {
+  name: string;
+  iova: bigint;
+  size: number;
+  pageSize: number;
+  readOnly: boolean;
+  file: string | undefined;
+}
+
+/** The document of `dma map`, `dma list` and VIOCTL_VFIO. */
+export interface HolderInfo extends Omit<Plan, 'maps'> {
+  bdf: string;
+  api: string;
+  maps: MappingInfo[];
+}
+
+const infoOf = ({ name, iova, size, pageSize, readOnly, file }: Mapping): MappingInfo => ({ name, iova, size, pageSize, readOnly, file });
+
+/** What a device has mapped now. */
+export function describeMaps(device: { bdf: string; api: string }, mapper: Mapper): HolderInfo {
+  const maps = mapper.list();
+  return {
+    bdf: device.bdf,
+    api: device.api,
+    ranges: mapper.layout.space.ranges,
+    maps: maps.map(infoOf),
+    entries: maps.length,
+    memlock: mapper.locked,
+  };
+}
+
+/** bigint as "0x…", as everywhere in JSON. */
+const plain = (value: unknown): Record<string, unknown> =>
+  JSON.parse(JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v))) as Record<string, unknown>;
+
+/** Shares the mappings of a device through a control socket: lists them, hands out the descriptors, unmaps on request. */
+export class Holder {
+  readonly #server: ControlServer;
+
+  /** @param unmapped told after a mapping went on request */
+  constructor(path: string, device: { bdf: string; api: string }, mapper: Mapper, fds: SessionFds, unmapped: (name: string) => void) {
+    const handle = (request: Request): { answer: Answer; fds?: readonly number[] } => {
+      if (request.op === 'unmap') {
+        const { name } = mapper.unmap(String(request.name));
+        unmapped(name);
+        return { answer: { ok: true, unmapped: name } };
+      }
+      const info = plain(describeMaps(device, mapper));
+      if (request.op === 'list') return { answer: { ok: true, ...info } };
+      const all = new Map([...fds, ...mapper.list().map((map): [string, number] => [`dma-${map.name}`, map.fd])]);
+      return { answer: { ok: true, ...info, fds: [...all.keys()] }, fds: [...all.values()] };
+    };
+    this.#server = new ControlServer(path, handle);
+  }
+
+  close(): void {
+    this.#server.close();
+  }
+}

@@ -1,0 +1,78 @@
+import { usage, VioError } from '../../common/errors.js';
+import { apiOf, type HandOver, handOver } from '../../dma/handover.js';
+import type { LockLimit } from '../../dma/mapper.js';
+import type { MapSpec } from '../../dma/spec.js';
+import { native } from '../../native/index.js';
+import { bind } from '../bind.js';
+import { Census } from '../census.js';
+import type { Host } from '../move.js';
+import { findDevice } from '../pci.js';
+import { Hold } from './hold.js';
+import type { Api } from './open.js';
+
+export interface ExecOptions {
+  bdfs: readonly string[];
+  words: readonly string[];
+  specs: readonly MapSpec[];
+  api: Api;
+  /** Bind the devices first, and give them back at the end. */
+  bind: boolean;
+  limit: LockLimit;
+  /** RLIMIT_MEMLOCK of the program. */
+  memlock: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** All that a program is to get, ready; close() undoes it: unmap, close, unbind what was bound. */
+export interface Prepared {
+  program: HandOver;
+  close(): Promise<void>;
+}
+
+/** Binds, opens, maps, and prepares the hand-over. @throws VioError; what was done is undone */
+export async function prepareExec(host: Host, options: ExecOptions): Promise<Prepared> {
+  const { words, specs } = options;
+  if (words.length === 0) throw usage('no program to run', 'vioctl vfio exec BDF… -- CMD…');
+  const asked = apiOf(words);
+  if (asked !== undefined && options.api !== 'auto' && asked !== options.api)
+    throw usage(`CMD asks for the ${asked} API, --api for ${options.api}`);
+  const api = options.api === 'auto' ? (asked ?? 'auto') : options.api;
+  const bdfs = [...new Set(options.bdfs.map((bdf) => findDevice(host.root, bdf).bdf))];
+  const binding = options.bind
+    ? await bind(host, new Census(host.root, { pid: host.pid }), { bdfs, group: true, hold: true, signal: options.signal })
+    : undefined;
+  let hold: Hold | undefined;
+  try {
+    hold = new Hold(new Census(host.root), bdfs, api, specs, options.limit, asked === 'cdev' && specs.length === 0);
+    if (options.memlock !== undefined) setMemlock(options.memlock);
+    const program = handOver(words, hold.allFds(), hold.describe(bdfs));
+    const held = hold;
+    return {
+      program,
+      close: async () => {
+        try {
+          held.close();
+        } finally {
+          await binding?.undo();
+        }
+      },
+    };
+  } catch (err) {
+    hold?.close();
+    await binding?.undo();
+    throw err;
+  }
+}
+
+function setMemlock(bytes: number): void {
+  try {
+    native().vfio.setMemlock(bytes);
+  } catch (err) {
+    throw new VioError('the limit of locked memory cannot be raised', {
+      code: 'EPERM',
+      exit: 6,
+      hint: 'it takes root (CAP_SYS_RESOURCE)',
+      cause: err,
+    });
+  }
+}
