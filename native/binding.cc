@@ -85,7 +85,8 @@ constexpr Export kVhostUser[] = {
     {"fdFlags", Guarded<vioctl::vhost_user::JsFdFlags>},     {"dup", Guarded<vioctl::vhost_user::JsDup>},
     {"tryMap", Guarded<vioctl::vhost_user::JsTryMap>},       {"lock", Guarded<vioctl::vhost_user::JsLock>},
     {"signal", Guarded<vioctl::vhost_user::JsSignal>},       {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},
-    {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},
+    {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},     {"openStore", Guarded<vioctl::vhost_user::JsOpenStore>},
+    {"blkQueue", Guarded<vioctl::vhost_user::JsBlkQueue>},
 };
 
 constexpr Export kMigration[] = {

@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "vhost_user/js_queue.h"
 #include "vhost_user/memory.h"
 #include "vhost_user/socket.h"
 #include "vhost_user/virtqueue.h"
@@ -248,10 +249,15 @@ constexpr uint64_t kMaxCopy = 1 << 20;
 Napi::Value Take(Napi::Env env, Served& served) {
   auto list = Napi::Array::New(env);
   uint32_t at = 0;
-  for (;;) {
+  for (bool asked = false;;) {
     const Pop pop = served.queue.Next(served.chain);
     if (pop == Pop::kBroken) throw SysError(EPROTO, "virtqueue", served.queue.error());
-    if (pop == Pop::kEmpty) return list;
+    if (pop == Pop::kEmpty) {
+      if (asked) return list;
+      served.queue.WantKicks(true);
+      asked = true;
+      continue;
+    }
     const uint16_t head = served.chain.head;
     if (served.held[head].memory) throw SysError(EPROTO, "virtqueue", "a head index is made available twice");
     auto out = Napi::Buffer<uint8_t>::New(env, static_cast<size_t>(std::min(served.chain.out_size, kMaxCopy)));
@@ -295,28 +301,19 @@ Napi::Value JsQueue(const Napi::CallbackInfo& info) {
     if (!*served) throw SysError(EBADF, "virtqueue", "closed");
     return **served;
   };
-  const auto method = [env](auto function) {
-    return Napi::Function::New(env, [function](const Napi::CallbackInfo& args) -> Napi::Value {
-      try {
-        return function(args);
-      } catch (const SysError& error) {
-        throw ToJs(args.Env(), error);
-      }
-    });
-  };
   auto object = Napi::Object::New(env);
-  object.Set("take", method([open](const Napi::CallbackInfo& args) { return Take(args.Env(), open()); }));
-  object.Set("answer", method([open](const Napi::CallbackInfo& args) {
+  object.Set("take", Method(env, [open](const Napi::CallbackInfo& args) { return Take(args.Env(), open()); }));
+  object.Set("answer", Method(env, [open](const Napi::CallbackInfo& args) {
                return Answer(args.Env(), open(), args[0].As<Napi::Number>(), args[1].As<Napi::Uint8Array>());
              }));
-  object.Set("setMemory", method([open](const Napi::CallbackInfo& args) {
+  object.Set("setMemory", Method(env, [open](const Napi::CallbackInfo& args) {
                open().queue.SetMemory(MemoryOf(args[0]), LayoutOf(args[1]));
                return args.Env().Undefined();
              }));
-  object.Set("base", method([open](const Napi::CallbackInfo& args) -> Napi::Value {
+  object.Set("base", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
                return Napi::Number::New(args.Env(), open().queue.base());
              }));
-  object.Set("close", method([served](const Napi::CallbackInfo& args) {
+  object.Set("close", Method(env, [served](const Napi::CallbackInfo& args) {
                served->reset();
                return args.Env().Undefined();
              }));

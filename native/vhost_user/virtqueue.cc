@@ -119,7 +119,6 @@ Pop Virtqueue::Next(Chain& chain) {
     if (at >= entries) return Broken("a descriptor index is beyond the table");
   }
   next_avail_++;
-  if (event_idx_) Store16(used_ + 4 + 8 * num_, next_avail_, __ATOMIC_RELAXED);
   return Pop::kChain;
 }
 

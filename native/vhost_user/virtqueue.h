@@ -49,7 +49,7 @@ class Virtqueue {
   void Put(uint16_t head, uint32_t written);
   // Whether the driver wants a notification for what was put since the last call.
   bool ShouldNotify();
-  // With EVENT_IDX or without: asks for kicks (or not). Check the ring once more after asking.
+  // Asks for kicks, or (without EVENT_IDX; with it, by not asking) for none. Look at the ring once more after asking.
   void WantKicks(bool want);
   // Index of the next entry to take from the available ring: what GET_VRING_BASE returns once nothing is in flight.
   uint16_t base() const { return next_avail_; }

@@ -45,6 +45,44 @@ export interface NativeQueue {
   close(): void;
 }
 
+/** A file or block device that queues do their I/O on. */
+export interface NativeStore {
+  /** Bytes. */
+  size(): number;
+  /** Everything written is on stable storage when it returns. @throws the system's error */
+  flush(): void;
+  /** Queues keep it open. */
+  close(): void;
+}
+
+/** What a virtio-blk queue has done. */
+export interface BlkStats {
+  reads: number;
+  writes: number;
+  flushes: number;
+  others: number;
+  errors: number;
+  bytesRead: number;
+  bytesWritten: number;
+}
+
+/** A virtio-blk queue in a thread of its own. */
+export interface NativeBlkQueue {
+  /** Readable when the thread has ended: after stop(), or because the driver broke the ring. */
+  endedFd(): number;
+  /** Why it ended; '' for stop(). Valid once endedFd() is readable. */
+  error(): string;
+  stats(): BlkStats;
+  usesIoUring(): boolean;
+  /** @throws EFAULT; then the old memory stays */
+  remap(memory: NativeMemory, layout: RingLayout): void;
+  /** Takes the descriptor; -1 is none. */
+  setCall(fd: number): void;
+  stop(): void;
+  /** Waits for the thread. @returns the index for GET_VRING_BASE */
+  close(): number;
+}
+
 /** One UNIX socket of the network namespace. */
 export interface UnixSocket {
   inode: number;
@@ -88,6 +126,14 @@ export interface VhostUserNative {
   signal(fd: number): void;
   guestMemory(regions: NativeRegion[], fds: number[]): NativeMemory;
   virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
+  openStore(path: string, readonly: boolean): NativeStore;
+  /** @param options kick stays the caller's and open until close(); call becomes the queue's, -1 is none */
+  blkQueue(
+    store: NativeStore,
+    memory: NativeMemory,
+    layout: RingLayout,
+    options: { kick: number; call: number; serial: string; ioUring: boolean },
+  ): NativeBlkQueue;
 }
 
 /** F_SEAL_* (linux/fcntl.h). */
@@ -114,4 +160,6 @@ export const vhostUserExports = [
   'signal',
   'guestMemory',
   'virtqueue',
+  'openStore',
+  'blkQueue',
 ] as const satisfies (keyof VhostUserNative)[];

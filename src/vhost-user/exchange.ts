@@ -10,16 +10,25 @@ export class Exchange {
   readonly channel: Channel;
   #arrived: Message[] = [];
   #waiting: ((answer: Answer) => void) | undefined;
+  /** Resolves when the channel has ended. */
+  readonly ended: Promise<void>;
 
   constructor(channel: Channel) {
     this.channel = channel;
+    let over: () => void = () => {};
+    this.ended = new Promise((resolve) => {
+      over = resolve;
+    });
     channel.start(
       (message) => {
         const waiting = this.#waiting;
         if (waiting) waiting({ kind: 'message', message });
         else this.#arrived.push(message);
       },
-      (error) => this.#waiting?.({ kind: 'closed', error }),
+      (error) => {
+        this.#waiting?.({ kind: 'closed', error });
+        over();
+      },
     );
   }
 

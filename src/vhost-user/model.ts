@@ -19,6 +19,8 @@ export interface RingStart {
 export interface RunningRing {
   /** Another memory table. @throws SysError EFAULT where the ring does not lie in it */
   remap(memory: NativeMemory, layout: RingLayout): void;
+  /** SET_VRING_CALL came while the ring runs. The descriptor stays the session's. */
+  callChanged?(call: OwnedFd | undefined): void;
   /** Ends the ring when all that was taken is answered. @returns the index for GET_VRING_BASE */
   stop(): Promise<number>;
 }

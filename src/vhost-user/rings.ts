@@ -114,6 +114,7 @@ export class Rings {
     ring.fds[kind]?.close();
     if (fd) ring.fds[kind] = fd;
     else delete ring.fds[kind];
+    if (kind === 'call') ring.running?.callChanged?.(ring.fds.call);
     if (kind !== 'kick') return undefined;
     ring.started = true;
     return this.#start(ring);

@@ -1,0 +1,352 @@
+#include "vhost_user/blk.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/error.h"
+
+namespace vioctl::vhost_user {
+namespace {
+
+// virtio 1.3, 5.2.6
+enum Type : uint32_t { kIn = 0, kOut = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13 };
+enum Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
+constexpr uint64_t kSector = 512;
+constexpr size_t kIdSize = 20;
+struct Segment {
+  uint64_t sector;
+  uint32_t sectors;
+  uint32_t flags;  // 1: unmap
+};
+
+void Signal(int fd) {
+  const uint64_t one = 1;
+  pollfd poll{fd, POLLOUT, 0};  // a full counter of a blocking eventfd is signalled already
+  if (fd >= 0 && ::poll(&poll, 1, 0) == 1) (void)!::write(fd, &one, sizeof one);
+}
+
+void Drain(int fd) {
+  uint64_t count;
+  pollfd poll{fd, POLLIN, 0};
+  if (::poll(&poll, 1, 0) == 1) (void)!::read(fd, &count, sizeof count);
+}
+
+// Copies bytes out of the front of a vector and takes them off it. False if there are fewer.
+bool TakeFront(std::vector<iovec>& parts, void* to, size_t size) {
+  auto* at = static_cast<uint8_t*>(to);
+  size_t used = 0;
+  for (iovec& part : parts) {
+    const size_t take = std::min(size, part.iov_len);
+    memcpy(at, part.iov_base, take);
+    at += take;
+    size -= take;
+    part.iov_base = static_cast<uint8_t*>(part.iov_base) + take;
+    part.iov_len -= take;
+    if (part.iov_len > 0) break;
+    used++;
+  }
+  parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(used));
+  return size == 0;
+}
+
+}  // namespace
+
+BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout,
+                   int kick, Fd call)
+    : options_(std::move(options)),
+      queue_(std::move(memory), layout),
+      kick_(kick),
+      call_(std::move(call)),
+      wake_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      ended_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      requests_(layout.num) {
+  for (uint32_t i = 0; i < layout.num; i++) free_.push_back(i);
+  uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
+  thread_ = std::thread([this] { Run(); });
+}
+
+BlkQueue::~BlkQueue() {
+  Stop();
+  Join();
+}
+
+void BlkQueue::Stop() {
+  {
+    std::lock_guard guard(lock_);
+    stop_ = true;
+  }
+  Signal(wake_.get());
+}
+
+uint16_t BlkQueue::Join() {
+  if (thread_.joinable()) thread_.join();
+  return queue_.base();
+}
+
+void BlkQueue::SetCall(Fd call) {
+  std::lock_guard guard(call_lock_);
+  call_ = std::move(call);
+}
+
+void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout) {
+  Change change{std::move(memory), layout, {}, false};
+  std::unique_lock guard(lock_);
+  if (ended_flag_) return;
+  change_ = &change;
+  Signal(wake_.get());
+  applied_.wait(guard, [&] { return change.done || ended_flag_; });
+  change_ = nullptr;
+  if (change.failure) throw *change.failure;
+}
+
+// Applies what other threads asked for.
+void BlkQueue::Commands() {
+  Drain(wake_.get());
+  std::lock_guard guard(lock_);
+  draining_ = draining_ || stop_;
+  if (!change_ || change_->done) return;
+  try {
+    queue_.SetMemory(change_->memory, change_->layout);
+  } catch (const SysError& error) {
+    change_->failure = error;
+  }
+  change_->done = true;
+  applied_.notify_all();
+}
+
+void BlkQueue::Run() {
+  try {
+    if (uses_io_uring_) {
+      try {
+        ring_.emplace(uring::RingOptions{.entries = 2u * static_cast<uint32_t>(requests_.size()) + 8});
+        const int fd = options_.store->fd();
+        const int failure = ring_->RegisterFiles(std::span(&fd, 1));
+        if (failure < 0) throw SysError(-failure, "io_uring_register");
+      } catch (const SysError&) {
+        ring_.reset();  // not allowed here: the store does the I/O
+        uses_io_uring_ = false;
+      }
+    }
+    Loop();
+  } catch (const std::exception& error) {
+    error_ = error.what();
+  }
+  ring_.reset();
+  std::lock_guard guard(lock_);
+  ended_flag_ = true;
+  applied_.notify_all();
+  Signal(ended_.get());
+}
+
+void BlkQueue::Loop() {
+  for (;;) {
+    Commands();
+    bool more = false;
+    if (!draining_) {
+      queue_.WantKicks(false);
+      more = TakeAll();
+    }
+    if (ring_ && (ring_->Pending() > 0 || ring_->NeedsEnter())) ring_->Submit();
+    if (ring_)
+      ring_->Reap([this](const io_uring_cqe& cqe) {
+        if (cqe.user_data == kKick) {
+          kick_polled_ = false;
+          Drain(kick_);
+        } else if (cqe.user_data == kWake) {
+          wake_polled_ = false;
+        } else {
+          Completed(static_cast<uint32_t>(cqe.user_data), cqe.res);
+        }
+      });
+    Notify();
+    if (draining_) {
+      if (in_flight_ == 0) return;
+      Wait();
+      continue;
+    }
+    if (more) continue;
+    queue_.WantKicks(true);
+    if (TakeAll()) continue;  // what came before the driver saw that we want kicks
+    Notify();
+    Wait();
+  }
+}
+
+// Takes and starts all chains that are there. False if there were none.
+bool BlkQueue::TakeAll() {
+  bool any = false;
+  while (!free_.empty()) {
+    const uint32_t slot = free_.back();
+    const Pop pop = queue_.Next(requests_[slot].chain);
+    if (pop == Pop::kEmpty) break;
+    if (pop == Pop::kBroken) {
+      error_ = queue_.error();
+      draining_ = true;
+      break;
+    }
+    free_.pop_back();
+    any = true;
+    Start(slot);
+  }
+  return any && !draining_;
+}
+
+void BlkQueue::Start(uint32_t slot) {
+  Request& request = requests_[slot];
+  Chain& chain = request.chain;
+  request.memory = queue_.memory();
+  request.status = nullptr;
+  in_flight_++;
+  struct {
+    uint32_t type, reserved;
+    uint64_t sector;
+  } header;
+  const bool whole = TakeFront(chain.out, &header, sizeof header);
+  // The status is the last byte of the writable part.
+  if (chain.in_size == 0) return Finish(slot, EINVAL);
+  iovec& last = chain.in.back();
+  request.status = static_cast<uint8_t*>(last.iov_base) + last.iov_len - 1;
+  if (--last.iov_len == 0) chain.in.pop_back();
+  if (!whole) return Finish(slot, EINVAL);
+  request.flush = header.type == kFlush;
+  request.write = header.type == kOut;
+  if (header.type == kIn || header.type == kOut) {
+    std::swap(request.data, request.write ? chain.out : chain.in);
+    request.size = request.write ? chain.out_size - sizeof header : chain.in_size - 1;
+    const uint64_t store = options_.store->size();
+    if (request.size % kSector || header.sector > store / kSector || request.size > store - header.sector * kSector ||
+        (request.write && options_.store->readonly()))
+      return Finish(slot, EINVAL);
+    request.offset = header.sector * kSector;
+    (request.write ? stats_.writes : stats_.reads).fetch_add(1, std::memory_order_relaxed);
+    (request.write ? stats_.bytes_written : stats_.bytes_read).fetch_add(request.size, std::memory_order_relaxed);
+    if (request.size == 0) return Finish(slot, 0);
+  } else if (request.flush) {
+    stats_.flushes.fetch_add(1, std::memory_order_relaxed);
+  } else {
+    stats_.others.fetch_add(1, std::memory_order_relaxed);
+    return Finish(slot, RunNow(request, header.type));
+  }
+  if (ring_ && request.data.size() <= IOV_MAX) {
+    io_uring_sqe* sqe = ring_->Next();
+    if (sqe) {
+      if (request.flush) {
+        uring::Prepare(sqe, IORING_OP_FSYNC, 0, nullptr, 0, 0, slot, IOSQE_FIXED_FILE);
+        sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+      } else if (request.data.size() == 1) {
+        uring::Prepare(sqe, request.write ? IORING_OP_WRITE : IORING_OP_READ, 0, request.data[0].iov_base,
+                       static_cast<uint32_t>(request.data[0].iov_len), request.offset, slot, IOSQE_FIXED_FILE);
+      } else {
+        uring::Prepare(sqe, request.write ? IORING_OP_WRITEV : IORING_OP_READV, 0, request.data.data(),
+                       static_cast<uint32_t>(request.data.size()), request.offset, slot, IOSQE_FIXED_FILE);
+      }
+      return;
+    }
+  }
+  Completed(slot, request.flush ? 0 : -EAGAIN);
+}
+
+// The end of an I/O, or EAGAIN where it has to be done by the store: no ring, a short transfer.
+void BlkQueue::Completed(uint32_t slot, int result) {
+  Request& request = requests_[slot];
+  int failure = result < 0 ? -result : 0;
+  if (request.flush) {
+    if (!ring_ || failure == EAGAIN) failure = options_.store->Flush();
+  } else if (failure == EAGAIN || (failure == 0 && static_cast<uint64_t>(result) != request.size)) {
+    const int count = static_cast<int>(request.data.size());
+    failure = request.write ? options_.store->Write(request.data.data(), count, request.offset, false)
+                            : options_.store->Read(request.data.data(), count, request.offset, false);
+  }
+  Finish(slot, failure);
+}
+
+// Requests that are rare enough to wait for.
+int BlkQueue::RunNow(Request& request, uint32_t type) {
+  switch (type) {
+    case kGetId: {
+      char id[kIdSize] = {};
+      memcpy(id, options_.serial.data(), std::min(options_.serial.size(), kIdSize));
+      uint32_t done = 0;
+      for (const iovec& part : request.chain.in) {
+        const size_t take = std::min(part.iov_len, kIdSize - done);
+        memcpy(part.iov_base, id + done, take);
+        done += static_cast<uint32_t>(take);
+      }
+      return 0;
+    }
+    case kDiscard:
+    case kWriteZeroes:
+      return Segments(request, type == kWriteZeroes);
+    default:
+      return EOPNOTSUPP;
+  }
+}
+
+int BlkQueue::Segments(Request& request, bool zero) {
+  if (options_.store->readonly()) return EROFS;
+  Segment segment;
+  const uint64_t size = options_.store->size();
+  while (!request.chain.out.empty()) {
+    if (!TakeFront(request.chain.out, &segment, sizeof segment)) return EINVAL;
+    const uint64_t length = segment.sectors * kSector;
+    if (segment.flags & ~1u) return EOPNOTSUPP;
+    if (!zero && segment.flags) return EOPNOTSUPP;
+    if (segment.sector > size / kSector || length > size - segment.sector * kSector) return EINVAL;
+    const uint64_t offset = segment.sector * kSector;
+    const int failure =
+        zero ? options_.store->Zero(offset, length, segment.flags & 1) : options_.store->Discard(offset, length);
+    if (failure) return failure;
+  }
+  return 0;
+}
+
+void BlkQueue::Finish(uint32_t slot, int failure) {
+  Request& request = requests_[slot];
+  if (failure) stats_.errors.fetch_add(1, std::memory_order_relaxed);
+  if (request.status) *request.status = failure == 0 ? kOk : failure == EOPNOTSUPP ? kUnsupported : kIoError;
+  // The status is the last writable byte, so all before it counts as written, after an error too.
+  queue_.Put(request.chain.head, request.status ? static_cast<uint32_t>(request.chain.in_size) : 0);
+  request.memory.reset();
+  request.data.clear();
+  free_.push_back(slot);
+  in_flight_--;
+  dirty_ = true;
+}
+
+void BlkQueue::Notify() {
+  if (!dirty_) return;
+  dirty_ = false;
+  if (!queue_.ShouldNotify()) return;
+  std::lock_guard guard(call_lock_);
+  Signal(call_.get());
+}
+
+void BlkQueue::Poll(int fd, uint64_t tag) {
+  io_uring_sqe* sqe = ring_->Next();
+  if (!sqe) return;
+  uring::Prepare(sqe, IORING_OP_POLL_ADD, fd, nullptr, 0, 0, tag);
+  sqe->poll32_events = POLLIN;
+  (tag == kKick ? kick_polled_ : wake_polled_) = true;
+}
+
+// Sleeps until there is a kick, a command, or a completion.
+void BlkQueue::Wait() {
+  if (ring_) {
+    if (!kick_polled_ && !draining_) Poll(kick_, kKick);
+    if (!wake_polled_) Poll(wake_.get(), kWake);
+    const int result = ring_->SubmitAndWait(1);
+    if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
+      throw SysError(-result, "io_uring_enter");
+    return;
+  }
+  pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {kick_, POLLIN, 0}};
+  ::poll(fds, draining_ ? 1 : 2, -1);
+  if (fds[1].revents & POLLIN) Drain(kick_);
+}
+
+}  // namespace vioctl::vhost_user

@@ -1,0 +1,108 @@
+// A virtio-blk queue (virtio 1.3, 5.2.6) in a thread of its own: chains from the ring, I/O through io_uring on the
+// store's file, or through the store where it has no file or this kernel offers no io_uring.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/error.h"
+#include "common/owned.h"
+#include "storage/store.h"
+#include "uring/ring.h"
+#include "vhost_user/virtqueue.h"
+
+namespace vioctl::vhost_user {
+
+struct BlkOptions {
+  std::shared_ptr<storage::Store> store;
+  std::string serial;  // answer to GET_ID, at most 20 bytes
+  bool io_uring = true;
+};
+
+// Counted by the queue's thread, read by others.
+struct BlkStats {
+  std::atomic<uint64_t> reads{0}, writes{0}, flushes{0}, others{0}, errors{0}, bytes_read{0}, bytes_written{0};
+};
+
+class BlkQueue {
+ public:
+  // Takes over the ring at once. kick is not owned and must stay open until Join() has returned; call is owned, none
+  // if the driver polls. Throws SysError where the ring does not lie in memory.
+  BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout, int kick,
+           Fd call);
+  ~BlkQueue();
+
+  // Signalled when the thread has ended: after Stop(), or because the driver broke the ring (error()).
+  int ended_fd() const { return ended_.get(); }
+  // Asks the thread to end when all that it has taken is answered.
+  void Stop();
+  // Waits for the thread. Returns the index for GET_VRING_BASE.
+  uint16_t Join();
+  // Another memory table; returns when the thread uses it. Throws as the constructor.
+  void Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout);
+  void SetCall(Fd call);
+  const std::string& error() const { return error_; }
+  bool uses_io_uring() const { return uses_io_uring_; }
+  const BlkStats& stats() const { return stats_; }
+
+ private:
+  // A request between Next() and Put(). Its vectors keep their capacity.
+  struct Request {
+    Chain chain;
+    std::shared_ptr<const GuestMemory> memory;  // that the chain points into
+    uint8_t* status = nullptr;
+    std::vector<iovec> data;
+    uint64_t size = 0, offset = 0;
+    bool write = false, flush = false;
+  };
+  enum : uint64_t { kKick = UINT64_MAX, kWake = UINT64_MAX - 1 };
+
+  void Run();
+  void Loop();
+  bool TakeAll();
+  void Start(uint32_t slot);
+  int RunNow(Request& request, uint32_t type);
+  int Segments(Request& request, bool zero);
+  void Finish(uint32_t slot, int failure);
+  void Completed(uint32_t slot, int result);
+  void Notify();
+  void Wait();
+  void Commands();
+  void Poll(int fd, uint64_t tag);
+
+  BlkOptions options_;
+  Virtqueue queue_;
+  const int kick_;
+  std::mutex call_lock_;
+  Fd call_;
+  Fd wake_, ended_;
+  std::optional<uring::Ring> ring_;
+  bool uses_io_uring_ = false;
+  std::vector<Request> requests_;
+  std::vector<uint32_t> free_;
+  uint32_t in_flight_ = 0;
+  bool dirty_ = false;  // something was put since the last notification
+  bool kick_polled_ = false, wake_polled_ = false;
+  bool draining_ = false;
+  std::string error_;
+  BlkStats stats_;
+
+  std::mutex lock_;
+  std::condition_variable applied_;
+  bool stop_ = false, ended_flag_ = false;
+  struct Change {
+    std::shared_ptr<const GuestMemory> memory;
+    Virtqueue::Layout layout;
+    std::optional<SysError> failure;
+    bool done = false;
+  };
+  Change* change_ = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace vioctl::vhost_user

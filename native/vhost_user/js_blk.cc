@@ -1,0 +1,109 @@
+#include <cstring>
+
+#include "vhost_user/blk.h"
+#include "vhost_user/js.h"
+#include "vhost_user/js_queue.h"
+
+namespace vioctl::vhost_user {
+namespace {
+
+using StoreRef = std::shared_ptr<storage::Store>;
+constexpr napi_type_tag kStoreTag = {0x76696f63746c5374, 0x76686f7374757302};
+
+StoreRef StoreOf(const Napi::Value& value) {
+  auto external = value.As<Napi::Object>().Get("handle");
+  bool ours = false;
+  if (external.IsExternal()) napi_check_object_type_tag(external.Env(), external, &kStoreTag, &ours);
+  if (!ours) throw SysError(EINVAL, "blk", "not a store");
+  StoreRef store = *external.As<Napi::External<StoreRef>>().Data();
+  if (!store) throw SysError(EBADF, "blk", "the store is closed");
+  return store;
+}
+
+Napi::Object StatsObject(Napi::Env env, const BlkStats& stats) {
+  auto object = Napi::Object::New(env);
+  const auto set = [&](const char* name, const std::atomic<uint64_t>& value) {
+    object.Set(name, static_cast<double>(value.load(std::memory_order_relaxed)));
+  };
+  set("reads", stats.reads);
+  set("writes", stats.writes);
+  set("flushes", stats.flushes);
+  set("others", stats.others);
+  set("errors", stats.errors);
+  set("bytesRead", stats.bytes_read);
+  set("bytesWritten", stats.bytes_written);
+  return object;
+}
+
+}  // namespace
+
+Napi::Value JsOpenStore(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto store = std::make_shared<StoreRef>(storage::OpenFile(info[0].As<Napi::String>(), info[1].ToBoolean()));
+  const auto open = [store]() -> storage::Store& {
+    if (!*store) throw SysError(EBADF, "blk", "the store is closed");
+    return **store;
+  };
+  auto external = Napi::External<StoreRef>::New(env, store.get(), [store](Napi::Env, StoreRef*) {});
+  napi_type_tag_object(env, external, &kStoreTag);
+  auto object = Napi::Object::New(env);
+  object.Set("handle", external);
+  object.Set("size", Method(env, [open](const Napi::CallbackInfo& args) {
+               return Napi::Number::New(args.Env(), static_cast<double>(open().size()));
+             }));
+  object.Set("flush", Method(env, [open](const Napi::CallbackInfo& args) {
+               if (const int failure = open().Flush()) throw SysError(failure, "fdatasync");
+               return args.Env().Undefined();
+             }));
+  object.Set("close", Method(env, [store](const Napi::CallbackInfo& args) {
+               store->reset();
+               return args.Env().Undefined();
+             }));
+  return object;
+}
+
+Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto options = info[3].As<Napi::Object>();
+  Fd call(options.Get("call").As<Napi::Number>());
+  BlkOptions blk{StoreOf(info[0]), options.Get("serial").As<Napi::String>(), options.Get("ioUring").ToBoolean()};
+  auto queue = std::make_shared<std::unique_ptr<BlkQueue>>(std::make_unique<BlkQueue>(
+      std::move(blk), MemoryOf(info[1]), LayoutOf(info[2]), options.Get("kick").As<Napi::Number>(), std::move(call)));
+  const auto open = [queue]() -> BlkQueue& {
+    if (!*queue) throw SysError(EBADF, "blk", "the queue is closed");
+    return **queue;
+  };
+  auto object = Napi::Object::New(env);
+  object.Set("endedFd", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
+               return Napi::Number::New(args.Env(), open().ended_fd());
+             }));
+  object.Set("error", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
+               return Napi::String::New(args.Env(), open().error());
+             }));
+  object.Set("stats", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
+               return StatsObject(args.Env(), open().stats());
+             }));
+  object.Set("usesIoUring", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
+               return Napi::Boolean::New(args.Env(), open().uses_io_uring());
+             }));
+  object.Set("remap", Method(env, [open](const Napi::CallbackInfo& args) {
+               open().Remap(MemoryOf(args[0]), LayoutOf(args[1]));
+               return args.Env().Undefined();
+             }));
+  object.Set("setCall", Method(env, [open](const Napi::CallbackInfo& args) {
+               open().SetCall(Fd(args[0].As<Napi::Number>()));
+               return args.Env().Undefined();
+             }));
+  object.Set("stop", Method(env, [open](const Napi::CallbackInfo& args) {
+               open().Stop();
+               return args.Env().Undefined();
+             }));
+  object.Set("close", Method(env, [queue, open](const Napi::CallbackInfo& args) -> Napi::Value {
+               const uint16_t base = open().Join();
+               queue->reset();
+               return Napi::Number::New(args.Env(), base);
+             }));
+  return object;
+}
+
+}  // namespace vioctl::vhost_user

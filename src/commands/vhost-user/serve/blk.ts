@@ -1,0 +1,74 @@
+import path from 'node:path';
+import { Command } from '../../../cli/command.js';
+import { Args, Flags } from '../../../cli/flags.js';
+import { usage } from '../../../common/errors.js';
+import { formatSize } from '../../../common/units.js';
+import { blkCapabilities, serveBlk } from '../../../vhost-user/blk-serving.js';
+
+export default class ServeBlk extends Command {
+  static override readonly description = `
+Serves a disk image or a block device to virtual machines as a vhost-user-blk back-end. Each queue has a thread of its own that
+moves data between the guest's memory and the file with io_uring; where io_uring is not allowed it does so with preadv and
+pwritev. One VMM is served at a time; the next one waits until it has gone.
+
+The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
+  static readonly examples = [
+    [
+      'vioctl vhost-user serve blk /run/b.sock --file disk.img',
+      'with QEMU: -chardev socket,id=c,path=/run/b.sock -device vhost-user-blk-pci,chardev=c',
+    ],
+    ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --queues 4 --read-only', 'a volume with four queues, for reading'],
+  ] as const;
+  static override readonly args = { socket: Args.string({ description: 'socket for the VMM' }) };
+  static override readonly flags = {
+    file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
+    'read-only': Flags.boolean({ summary: 'serve it for reading' }),
+    queues: Flags.integer({ min: 1, max: 64, default: 1, summary: 'virtqueues, each with a thread' }),
+    'block-size': Flags.option({
+      options: ['512', '4096'] as const,
+      default: '512',
+      helpValue: 'BYTES',
+      summary: 'logical block: 512 or 4096',
+    })(),
+    serial: Flags.string({ default: 'vioctl', summary: 'serial number of the disk, at most 20 bytes' }),
+    engine: Flags.option({
+      options: ['io_uring', 'sync'] as const,
+      default: 'io_uring',
+      helpValue: 'ENGINE',
+      summary: 'io_uring or sync (preadv, pwritev)',
+    })(),
+    'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
+    fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
+    'print-capabilities': Flags.boolean({ summary: 'print what the back-end can, as JSON, and end' }),
+  };
+  static override readonly server = true;
+
+  async run(): Promise<number> {
+    const { args, flags } = await this.parse(ServeBlk);
+    if (flags['print-capabilities']) {
+      await this.out.raw(`${JSON.stringify(blkCapabilities)}\n`);
+      return 0;
+    }
+    const socket = args.socket ?? flags['socket-path'];
+    if ((socket === undefined) === (flags.fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
+    if (flags.file === undefined) throw usage('--file is needed');
+    if (Buffer.byteLength(flags.serial) > 20) throw usage('--serial: more than 20 bytes');
+    const totals = await serveBlk(
+      {
+        socket,
+        fd: flags.fd,
+        file: path.resolve(flags.file),
+        readonly: flags['read-only'] ?? false,
+        queues: flags.queues,
+        blockSize: flags['block-size'] === '4096' ? 4096 : 512,
+        serial: flags.serial,
+        ioUring: flags.engine === 'io_uring',
+        onReady: (ready) => this.out.document(ready, (r) => `serving ${r.file} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`),
+        onLog: (text) => this.info(text),
+      },
+      this.life.signal,
+    );
+    this.info(`${totals.reads} reads, ${totals.writes} writes, ${totals.flushes} flushes, ${totals.errors} errors`);
+    return 0;
+  }
+}
