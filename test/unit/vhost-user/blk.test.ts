@@ -60,6 +60,7 @@ describe.each([
   ['preadv and pwritev', false],
 ])('%s', (_name, ioUring) => {
   test('reads, writes, flush, serial number, zeroes, discard', async () => {
+    await (await disk({ ioUring })).close(); // what is opened once and stays open
     const before = openFds();
     const { driver, totals, close, window } = await disk({ ioUring });
     const read = await driver.request([header(IN, 2n)], 1024 + 1);
@@ -77,7 +78,7 @@ describe.each([
     expect(await window.stop(false)).toEqual([6]);
     expect(totals).toMatchObject({ reads: 1, writes: 1, flushes: 1, others: 3, errors: 0, bytesRead: 1024, bytesWritten: 2048 });
     await close();
-    expect(openFds()).toBe(before);
+    expect(openFds()).toBeLessThanOrEqual(before);
   });
 
   test('what lies outside, or is no whole sector, is an error of the request', async () => {
@@ -96,7 +97,7 @@ describe.each([
     expect(await driver.request([Buffer.alloc(8)], 1)).toEqual(EIO);
     await window.stop(false);
     expect(totals.errors).toBe(8);
-    expect(fs.readFileSync(file)).toEqual(Buffer.alloc(1 << 20, 'old '));
+    expect(fs.readFileSync(file).equals(Buffer.alloc(1 << 20, 'old '))).toBe(true);
     await close();
   });
 
