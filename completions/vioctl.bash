@@ -48,6 +48,8 @@ _vioctl() {
       'vhost-user shmem serve') words='--region --map --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem map') words='--wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;
+      'vhost-user shmem window') words='--timeout --queues --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user serve blk') words='--file --read-only --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem list') words='--json --ndjson --no-headings --help --quiet --color' ;;
       'migration dump') words='--snapshot --max-size --offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
       'migration ram') words='--snapshot --max-size --offset --output --physical --block --as --at --len --ram-block --below-4g --bitmap-endian --force --json --no-headings --help --quiet --color' ;;
@@ -64,9 +66,10 @@ _vioctl() {
     'dma') words='plan map attach list unmap' ;;
     'uring') words='probe register list inspect cat sum bench sync' ;;
     'nvmf') words='serve ctl discover identify bench conform read write logs ping' ;;
-    'vhost-user') words='list probe trace check shmem' ;;
+    'vhost-user') words='list probe trace check shmem serve' ;;
     'migration') words='dump ram verify' ;;
-    'vhost-user shmem') words='serve map unmap list' ;;
+    'vhost-user shmem') words='serve map unmap window list' ;;
+    'vhost-user serve') words='blk' ;;
   esac
   if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
 }
