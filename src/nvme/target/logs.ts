@@ -58,7 +58,7 @@ function smart(c: Controller, nsid: number): Buffer {
   // per controller only: LPA bit 0 is clear
   if (nsid !== 0 && nsid !== 0xffff_ffff) throw invalidField(4);
   const units = (bytes: number): bigint => BigInt(Math.ceil(bytes / 512_000));
-  const { reads, writes, readBytes, writtenBytes } = c.counters();
+  const { reads, writes, readBytes, writtenBytes } = c.subsystem!.counters();
   return smartLog.encode({
     temperature: 298,
     avail_spare: 100,

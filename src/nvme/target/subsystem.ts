@@ -1,5 +1,5 @@
 import { Exit, VioError, wrap } from '../../common/errors.js';
-import type { NativeNamespace, NvmeNative, Store } from '../../native/nvme.js';
+import type { NativeController, NativeNamespace, NvmeNative, QueueCounters, Store } from '../../native/nvme.js';
 import { AnaState, maxNqn, Status } from '../wire/index.js';
 import type { Controller } from './controller.js';
 import { type NamespaceIds, namespaceIds, serialOf } from './identity.js';
@@ -64,6 +64,9 @@ export class Subsystem {
   anaChanges = 0n;
   readonly groupChanges = new Map<number, bigint>();
   readonly #native: NvmeNative;
+  /** Controllers whose association has ended: their counters count on, their last queues may not be closed yet. */
+  #ended: NativeController[] = [];
+  readonly #totals: QueueCounters = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
   #nextCntlid = 1;
 
   constructor(native: NvmeNative, options: { nqn: string; serial?: string; model?: string; allowed?: Iterable<string> }) {
@@ -87,6 +90,28 @@ export class Subsystem {
       if (!this.controllers.has(id)) return id;
     }
     return undefined;
+  }
+
+  /** Takes a controller whose association has ended out of the table; what it did stays counted. */
+  retire(controller: Controller): void {
+    if (this.controllers.delete(controller.cntlid)) this.#ended.push(controller.handle);
+  }
+
+  /** What all controllers have done since the subsystem is served: what SMART counts lasts longer than an association. */
+  counters(): QueueCounters {
+    const add = (to: QueueCounters, handle: NativeController): QueueCounters => {
+      const more = this.#native.controllerStats(handle);
+      for (const key of Object.keys(to) as (keyof QueueCounters)[]) to[key] += more[key];
+      return more;
+    };
+    const sum = { ...this.#totals };
+    this.#ended = this.#ended.filter((handle) => {
+      const { queues } = add(sum, handle);
+      if (queues === 0) add(this.#totals, handle);
+      return queues > 0;
+    });
+    for (const { handle } of this.controllers.values()) add(sum, handle);
+    return sum;
   }
 
   /** Adds a namespace; hosts see it when their controllers are told (see Target.add). @throws VioError */

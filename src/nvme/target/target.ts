@@ -318,8 +318,8 @@ export class Target {
       if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
       return;
     }
-    const table = controller.subsystem?.controllers ?? this.#discovery;
-    table.delete(controller.cntlid);
+    if (controller.subsystem) controller.subsystem.retire(controller);
+    else this.#discovery.delete(controller.cntlid);
     if (controller.subsystem) this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`}`);
     controller.end();
   }
