@@ -11,7 +11,7 @@ import { bootstrap, type Machine, machineArgs, machineKey } from './machine.js';
 import { connectUnix, Qmp } from './qmp.js';
 
 /** Snapshots kept, about 110 MB each. */
-const KEEP = 12;
+const KEEP = 20;
 
 /** The migration file of the machine in the state before its job. Rejects when the machine cannot be saved. */
 export async function snapshot(machine: Machine): Promise<string> {
