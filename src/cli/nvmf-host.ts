@@ -115,3 +115,11 @@ export async function pickNamespace(controller: Controller, flags: Parsed): Prom
   }
   return new Namespace(controller, await controller.namespace(nsid));
 }
+
+/** `127.0.0.1:4420`, `[::1]:4420`, `:4420` (loopback). @throws usage error */
+export function parseEndpoint(text: string): { address: string; port: number } {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):([0-9]{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (!match || port > 65535) throw usage(`not an address and port: "${text}"`, '127.0.0.1:4420, [::1]:4420 or :4420');
+  return { address: match[1] ?? (match[2] || '127.0.0.1'), port };
+}

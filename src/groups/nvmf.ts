@@ -9,6 +9,7 @@ const group: Group = {
     identify: { summary: 'show a controller and its namespaces', load: () => import('../commands/nvmf/identify.js') },
     bench: { summary: 'measure IOPS, bandwidth and latency', load: () => import('../commands/nvmf/bench.js') },
     conform: { summary: 'judge a target on the wire, case by case', load: () => import('../commands/nvmf/conform.js') },
+    proxy: { summary: 'decode and forward PDUs, inject faults', load: () => import('../commands/nvmf/proxy.js') },
     read: { summary: 'read a namespace to stdout or a file', load: () => import('../commands/nvmf/read.js') },
     write: { summary: 'write stdin or a file to a namespace', load: () => import('../commands/nvmf/write.js') },
     logs: { summary: 'show a log page of a controller', load: () => import('../commands/nvmf/logs.js') },

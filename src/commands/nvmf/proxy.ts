@@ -1,0 +1,48 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { parseEndpoint } from '../../cli/nvmf-host.js';
+import { NvmeProxy, parseFault } from '../../nvme/proxy/proxy.js';
+import { describeRecord } from '../../nvme/proxy/text.js';
+
+export default class NvmfProxy extends Command {
+  static override readonly description =
+    'Stands between hosts and a target, decodes every PDU of both directions as one line, and passes it on. With --fault it delays or drops PDUs, spoils ' +
+    'digests, or replaces the status of a completion.\n\nA fault is ACTION[,KEY=VALUE]…; actions: delay:TIME, drop, hdgst, ddgst (spoil a digest), ' +
+    'status:[SCT/]SC (hexadecimal). Keys choose the PDUs: dir=h2c|c2h, type=R2T, command=read, qid=N, after=N (pass over the first N), every=N, count=N.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl nvmf proxy --listen 127.0.0.1:4430 --to 192.0.2.1:4420 --ndjson > trace.ndjson', 'record everything'],
+    [
+      "vioctl nvmf proxy --listen :4430 --to :4420 --fault 'status:6,command=write,every=100'",
+      'every hundredth write fails with Internal Error',
+    ],
+    [
+      "vioctl nvmf proxy --listen :4430 --to :4420 --fault ddgst,type=C2HData,count=1 --fault 'delay:50ms,command=flush'",
+      'one spoiled digest, slow flushes',
+    ],
+  ];
+  static override readonly server = true;
+  static override readonly flags = {
+    listen: Flags.string({ required: true, helpValue: 'ADDRESS:PORT', summary: 'where hosts connect to; port 0 is a free one' }),
+    to: Flags.string({ required: true, helpValue: 'ADDRESS:PORT', summary: 'the target' }),
+    fault: Flags.string({ multiple: true, helpValue: 'RULE', summary: 'inject a fault; repeatable' }),
+  };
+  static override readonly formats = ['ndjson'] as const;
+
+  async run(): Promise<number> {
+    const { flags } = await this.parse(NvmfProxy);
+    const listen = parseEndpoint(flags.listen);
+    const proxy = await NvmeProxy.start({
+      listen,
+      to: parseEndpoint(flags.to),
+      faults: (flags.fault ?? []).map(parseFault),
+      tell: (record) => this.out.record(record, describeRecord),
+    });
+    this.life.defer(() => proxy.close());
+    const ready = { event: 'listening', address: listen.address, port: proxy.port };
+    await this.out.record(ready, (r) => `listening on ${r.address} port ${r.port}`);
+    await this.out.flush();
+    const failure = await Promise.race([this.life.ended(), proxy.failed]);
+    if (failure !== undefined) throw failure;
+    return 0;
+  }
+}
