@@ -37,6 +37,7 @@ _vioctl() {
       'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf bench') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --rw --rwmixread --bs --iodepth --threads --runtime --size --spin --dry-run --json --no-headings --help --quiet --color' ;;
       'nvmf conform') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --only --junit --dry-run --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf proxy') words='--listen --to --fault --ndjson --no-headings --help --quiet --color' ;;
       'nvmf read') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --help --quiet --color' ;;
       'nvmf write') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --fua --dry-run --json --no-headings --help --quiet --color' ;;
       'nvmf logs') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
@@ -65,7 +66,7 @@ _vioctl() {
     'vfio') words='list show bind unbind restore doctor exec reset config bar irq selftest' ;;
     'dma') words='plan map attach list unmap' ;;
     'uring') words='probe register list inspect cat sum bench sync' ;;
-    'nvmf') words='serve ctl discover identify bench conform read write logs ping' ;;
+    'nvmf') words='serve ctl discover identify bench conform proxy read write logs ping' ;;
     'vhost-user') words='list probe trace check shmem serve' ;;
     'migration') words='dump ram verify' ;;
     'vhost-user shmem') words='serve map unmap window list' ;;
