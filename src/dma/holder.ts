@@ -19,17 +19,27 @@ export interface MappingInfo {
 export interface HolderInfo extends Omit<Plan, 'maps'> {
   bdf: string;
   api: string;
+  /** The address space in the iommufd (cdev). */
+  ioas?: number;
   maps: MappingInfo[];
+}
+
+/** The device whose mappings are held. */
+export interface HeldDevice {
+  bdf: string;
+  api: string;
+  info: { ioas: number };
 }
 
 const infoOf = ({ name, iova, size, pageSize, readOnly, file }: Mapping): MappingInfo => ({ name, iova, size, pageSize, readOnly, file });
 
 /** What a device has mapped now. */
-export function describeMaps(device: { bdf: string; api: string }, mapper: Mapper): HolderInfo {
+export function describeMaps(device: HeldDevice, mapper: Mapper): HolderInfo {
   const maps = mapper.list();
   return {
     bdf: device.bdf,
     api: device.api,
+    ...(device.api === 'cdev' && { ioas: device.info.ioas }),
     ranges: mapper.layout.space.ranges,
     maps: maps.map(infoOf),
     entries: maps.length,
@@ -46,7 +56,7 @@ export class Holder {
   readonly #server: ControlServer;
 
   /** @param unmapped told after a mapping went on request */
-  constructor(path: string, device: { bdf: string; api: string }, mapper: Mapper, fds: SessionFds, unmapped: (name: string) => void) {
+  constructor(path: string, device: HeldDevice, mapper: Mapper, fds: SessionFds, unmapped: (name: string) => void) {
     const handle = (request: Request): { answer: Answer; fds?: readonly number[] } => {
       if (request.op === 'unmap') {
         const { name } = mapper.unmap(String(request.name));

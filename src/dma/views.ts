@@ -38,11 +38,12 @@ export function holderLines(info: Plan & { bdf: string; api: string }, chalk: Ch
  * @throws VioError (5) for an answer of another shape
  */
 export function parseHolderInfo(answer: Record<string, unknown>): HolderInfo {
-  const { bdf, api, ranges, maps, entries, memlock } = answer as unknown as HolderInfo;
+  const { bdf, api, ioas, ranges, maps, entries, memlock } = answer as unknown as HolderInfo;
   try {
     return {
       bdf,
       api,
+      ...(ioas !== undefined && { ioas }),
       ranges: ranges.map(({ start, end }) => ({ start: BigInt(start), end: BigInt(end) })),
       maps: maps.map((map) => ({ ...map, iova: BigInt(map.iova) })),
       entries,

@@ -67,11 +67,11 @@ export class Hold {
   }
 
   /** The document of what is held. */
-  describe(bdfs: readonly string[]): HolderInfo & { devices: string[]; ioas?: number } {
+  describe(bdfs: readonly string[]): HolderInfo & { devices: string[] } {
     const [first] = this.sessions;
     const empty = { bdf: bdfs[0] ?? '', api: first?.api ?? 'cdev', ranges: [], maps: [], entries: 0, memlock: 0 };
     const info = first && this.mapper ? describeMaps(first, this.mapper) : empty;
-    return { ...info, devices: [...bdfs], ...(first?.api === 'cdev' && { ioas: first.info.ioas }) };
+    return { ...info, devices: [...bdfs] };
   }
 
   /** Unmaps, then closes the devices, the first one last. The first failure is thrown when all is done. */
