@@ -97,15 +97,21 @@ describe('kernel 6.12 with iommufd', () => {
   let result: Series;
   beforeAll(async () => {
     const sid = await peer('sid');
-    // An unprivileged user in the peer's root, where this machine's own setpriv needs its own libraries.
-    const setpriv =
-      '/host/lib64/ld-linux-x86-64.so.2 --library-path /host/lib/x86_64-linux-gnu:/host/usr/lib/x86_64-linux-gnu /host/usr/bin/setpriv';
-    const nobody = `${setpriv} --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all`;
-    const qemu = 'qemu-system-x86_64 -M q35 -m 64 -nodefaults -display none -S -monitor stdio';
-    const devices = '-object iommufd,id=i0,fd={iommufd} -device vfio-pci,iommufd=i0,fd={device}';
-    const exec = `node bin/run.js vfio exec 01:00.0 --memlock unlimited -- sh test/peers/enter.sh ${sid.dir} -- ${nobody} /usr/bin/busybox sh -c`;
-    const script = `(sleep 15; echo info pci; echo quit) | ${exec} '/usr/bin/busybox id -u; exec ${qemu} ${devices}' 2>&1; echo "status $?"`;
-    result = await series('6.12', `${BIND} node $SERIES session group cdev\necho QEMU\n${script}`, { iommufd: true });
+    // Without the peer's own root: entering it takes privileges. Its files are readable in the guest for everybody.
+    const lib = `${sid.dir}/usr/lib/x86_64-linux-gnu`;
+    const qemu = [
+      ...[`${lib}/ld-linux-x86-64.so.2`, '--library-path', lib, `${sid.dir}/usr/bin/qemu-system-x86_64`],
+      ...['-L', `${sid.dir}/usr/share/qemu`, '-L', `${sid.dir}/usr/share/seabios`, '-M', 'q35', '-m', '64', '-nodefaults'],
+      ...['-display', 'none', '-S', '-monitor', 'stdio'],
+      ...['-object', 'iommufd,id=i0,fd={iommufd}', '-device', 'vfio-pci,id=v0,iommufd=i0,fd={device}'],
+    ].join(' ');
+    const script = [
+      `d=${sid.dir}; while [ "$d" != / ]; do chmod a+rx "$d"; d=$(dirname "$d"); done`,
+      'echo QEMU; monitor() { sleep 10; echo info pci; echo quit; }',
+      `monitor | node bin/run.js vfio exec 01:00.0 --user nobody --memlock unlimited -- sh -c 'id -u; exec "$@"' sh ${qemu} 2>&1`,
+      'echo "status $?"',
+    ].join('\n');
+    result = await series('6.12', `${BIND} node $SERIES session group cdev\n${script}`, { iommufd: true });
   });
   apiCases('group', () => result);
   apiCases('cdev', () => result);

@@ -24,7 +24,7 @@ export default class VfioExec extends Command {
       'a driver in user space',
     ],
     [
-      'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device vfio-pci,iommufd=i0,fd={device}',
+      'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device vfio-pci,id=v0,iommufd=i0,fd={device}',
       'a QEMU without privileges',
     ],
   ];
