@@ -181,3 +181,22 @@ test('virtiofsd: trace', async () => {
   expect(trace.stdout).toMatch(/ main < SET_VRING_ENABLE\.reply value=0x0 status=ok \(\d+ us\)/);
   expect(trace.stdout).not.toContain(' ! ');
 }, 60000);
+
+test('serve blk under the front-end of QEMU', async () => {
+  if (!build) return;
+  fs.writeFileSync(at('img'), Buffer.alloc(1 << 20, 'our own '));
+  const server = Background.vioctl(['vhost-user', 'serve', 'blk', at('b'), '--file', at('img')]);
+  running.push(server);
+  await server.sees(/serving/);
+  const device = await machine(at('b'), 'vhost-user-blk-pci,num-queues=1');
+  await device.start();
+  const answer = await device.request(0, blkRead(), 513);
+  expect(answer.toString('utf8', 0, 8)).toBe('our own ');
+  expect(answer[512]).toBe(0);
+  await device.reset();
+  await device.start();
+  const write = Buffer.concat([Buffer.alloc(16), Buffer.alloc(512, 'by QEMU ')]);
+  write.writeUInt32LE(1, 0);
+  expect(await device.request(0, write, 1)).toEqual(Buffer.from([0]));
+  expect(fs.readFileSync(at('img')).toString('utf8', 0, 520)).toBe('by QEMU '.repeat(64) + 'our own ');
+}, 60000);
