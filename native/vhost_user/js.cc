@@ -114,6 +114,7 @@ Napi::Value JsSockets(const Napi::CallbackInfo& info) {
     object.Set("inode", socket.inode);
     object.Set("peer", socket.peer);
     object.Set("type", static_cast<uint32_t>(socket.type));
+    object.Set("fileInode", socket.file_inode);
     object.Set("state", static_cast<uint32_t>(socket.state));
     std::string name = socket.name;
     if (!name.empty() && name[0] == '\0') name[0] = '@';

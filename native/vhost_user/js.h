@@ -12,7 +12,7 @@ Napi::Value JsPeer(const Napi::CallbackInfo& info);      // peer(fd): {pid, uid,
 Napi::Value JsSend(const Napi::CallbackInfo& info);      // send(fd, bytes, fds): sent | -1
 Napi::Value JsReceive(const Napi::CallbackInfo& info);   // receive(fd, bytes, fds): received | 0 | -1
 Napi::Value JsWatch(const Napi::CallbackInfo& info);     // watchReadable(fd, callback): {close, ref}
-Napi::Value JsSockets(const Napi::CallbackInfo& info);   // unixSockets(): [{inode, peer, type, state, name}]
+Napi::Value JsSockets(const Napi::CallbackInfo& info);   // unixSockets(): [{inode, peer, type, state, fileInode, name}]
 Napi::Value JsMemfd(const Napi::CallbackInfo& info);     // memfd(name, size, seals): fd
 Napi::Value JsSeals(const Napi::CallbackInfo& info);     // seals(fd): bits, -1 where the file has none
 Napi::Value JsAddSeals(const Napi::CallbackInfo& info);  // addSeals(fd, bits)

@@ -134,7 +134,7 @@ std::vector<UnixSocket> UnixSockets() {
   request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   request.body.sdiag_family = AF_UNIX;
   request.body.udiag_states = ~0u;
-  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER;
+  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_VFS;
   Check(::send(netlink.get(), &request, sizeof request, 0), "send", "NETLINK_SOCK_DIAG");
   std::vector<UnixSocket> sockets;
   alignas(nlmsghdr) char buffer[32768];
@@ -149,7 +149,7 @@ std::vector<UnixSocket> UnixSockets() {
       }
       if (msg->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) throw SysError(EPROTO, "NETLINK_SOCK_DIAG");
       const auto* diag = static_cast<const unix_diag_msg*>(NLMSG_DATA(msg));
-      UnixSocket socket{diag->udiag_ino, 0, diag->udiag_type, diag->udiag_state, {}};
+      UnixSocket socket{diag->udiag_ino, 0, diag->udiag_type, diag->udiag_state, 0, {}};
       const char* at = reinterpret_cast<const char*>(diag + 1);
       const char* end = reinterpret_cast<const char*>(msg) + msg->nlmsg_len;
       while (at + sizeof(nlattr) <= end) {
@@ -159,6 +159,11 @@ std::vector<UnixSocket> UnixSockets() {
         const char* value = at + sizeof attr;
         const size_t size = attr.nla_len - sizeof attr;
         if (attr.nla_type == UNIX_DIAG_PEER && size == 4) memcpy(&socket.peer, value, 4);
+        if (attr.nla_type == UNIX_DIAG_VFS && size >= sizeof(unix_diag_vfs)) {
+          unix_diag_vfs vfs;
+          memcpy(&vfs, value, sizeof vfs);
+          socket.file_inode = vfs.udiag_vfs_ino;
+        }
         if (attr.nla_type == UNIX_DIAG_NAME) socket.name.assign(value, size);
         at += NLA_ALIGN(attr.nla_len);
       }

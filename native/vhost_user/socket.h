@@ -28,10 +28,11 @@ ssize_t Receive(int socket, void* data, size_t size, std::vector<Fd>& fds);
 // A UNIX socket of this network namespace (sock_diag(7), UNIX_DIAG).
 struct UnixSocket {
   uint32_t inode;
-  uint32_t peer;     // inode of the connected other end, 0 for none
-  uint8_t type;      // SOCK_STREAM, ...
-  uint8_t state;     // TCP_ESTABLISHED 1, TCP_LISTEN 10, ...
-  std::string name;  // bound path; an abstract name starts with NUL
+  uint32_t peer;        // inode of the connected other end, 0 for none
+  uint8_t type;         // SOCK_STREAM, ...
+  uint8_t state;        // TCP_ESTABLISHED 1, TCP_LISTEN 10, ...
+  uint32_t file_inode;  // of the bound file, low 32 bits; 0 for none
+  std::string name;     // bound path; an abstract name starts with NUL
 };
 std::vector<UnixSocket> UnixSockets();
 

@@ -92,6 +92,8 @@ export interface UnixSocket {
   type: number;
   /** 1 connected, 10 listening */
   state: number;
+  /** Inode of the bound file, its low 32 bits; 0 for none. */
+  fileInode: number;
   /** Bound path; `@name` is abstract; '' for none. */
   name: string;
 }

@@ -1,5 +1,5 @@
 import { deviceByName } from './devices.js';
-import { dialectWarnings, protocolView, virtioView } from './features.js';
+import { dialectRequest, dialectWarnings, protocolView, virtioView } from './features.js';
 import { type ChannelName, Flag, fsMap, type MessageDef, messageById, mmap, number, VringFd } from './messages.js';
 import { statusText } from './status.js';
 import { DecodeError } from './struct.js';
@@ -62,8 +62,11 @@ export function describe(
   let fields: Record<string, unknown> = {};
   if ((flags & Flag.versionMask) !== Flag.version) warnings.push(`version ${flags & Flag.versionMask}, not 1`);
   if ((flags & Flag.reserved) !== 0) warnings.push(`reserved flag bits 0x${((flags & Flag.reserved) >>> 0).toString(16)}`);
-  if (!def) warnings.push(`request ${id} is not in the specification`);
-  else {
+  if (!def) {
+    const dialect = dialectRequest(channel, id);
+    warnings.push(`request ${id} is not in the specification${dialect ? `: it is ${dialect}` : ''}`);
+  }
+  if (def) {
     try {
       if (kind === 'request') fields = refine(def, decodeRequest(channel, def, payload, warnings), device);
       else if (def.reply && payload.length === 0 && def.name === 'GET_CONFIG') fields = { status: 'error' };

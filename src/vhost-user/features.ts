@@ -97,8 +97,8 @@ export const virtioView = (word: bigint, device: Readonly<Record<number, string>
 export interface Dialect {
   readonly name: string;
   readonly where: string;
-  /** Protocol feature bit that announces it. */
-  readonly bit: number;
+  /** Protocol feature bit that announces it, where it is one of the vhost-user protocol's. */
+  readonly bit: number | undefined;
   readonly getConfig: number;
   readonly map: number;
   readonly unmap: number;
@@ -108,7 +108,23 @@ export const dialects: readonly Dialect[] = [
   { name: 'rust-vmm-0.16', where: 'rust-vmm vhost 0.16', bit: 21, getConfig: 44, map: 9, unmap: 10 },
   { name: 'draft-20', where: 'drafts of 2025', bit: 20, getConfig: 44, map: 9, unmap: 10 },
   { name: 'crosvm-2023', where: 'crosvm of 2023', bit: 17, getConfig: 41, map: 6, unmap: 7 },
+  { name: 'crosvm-2024', where: 'crosvm of 2024', bit: undefined, getConfig: 1004, map: 1000, unmap: 1001 },
 ];
+
+/** Dialects of shared memory that the offered bits may mean; the standard alone where it is offered. */
+export function shmemDialects(offered: bigint): string[] {
+  const named = dialects.filter((d) => d.bit !== undefined && ((offered >> BigInt(d.bit)) & 1n) === 1n).map((d) => d.name);
+  return named.includes('standard') ? ['standard'] : named;
+}
+
+/** What a request that the specification does not have is in some dialect. */
+export function dialectRequest(channel: 'main' | 'back', id: number): string | undefined {
+  for (const d of dialects) {
+    if (channel === 'main' && id === d.getConfig) return `GET_SHMEM_CONFIG of ${d.where}`;
+    if (channel === 'back' && (id === d.map || id === d.unmap)) return `${id === d.map ? 'SHMEM_MAP' : 'SHMEM_UNMAP'} of ${d.where}`;
+  }
+  return undefined;
+}
 
 /** What the offered bits say of shared memory, for people: empty where there is nothing to say. */
 export function dialectWarnings(offered: bigint): string[] {

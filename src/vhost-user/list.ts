@@ -74,6 +74,7 @@ export function parseProcNetUnix(text: string): UnixSocket[] {
         {
           inode: Number(match[4]),
           peer: 0,
+          fileInode: 0,
           type: Number(match[2]),
           state: listening ? LISTENING : match[3] === '03' ? CONNECTED : 7,
           name: match[5] ?? '',

@@ -84,10 +84,20 @@ export class Listener {
   }
 }
 
+const LISTENING = 10;
+
 /** Whether a socket file is left over: nobody answers a connection. */
 function abandoned(path: string): boolean {
   if (!fs.statSync(path, { throwIfNoEntry: false })?.isSocket())
     throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: 3 });
+  // Connecting can end a back-end, so the kernel's list of sockets is asked first; it does not show other namespaces.
+  const { ino } = fs.statSync(path);
+  if (
+    native()
+      .vhostUser.unixSockets()
+      .some((s) => s.state === LISTENING && s.fileInode === ino % 2 ** 32)
+  )
+    return false;
   try {
     fs.closeSync(native().vhostUser.connect(path));
     return false;

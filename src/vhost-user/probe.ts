@@ -1,6 +1,6 @@
 import type { Sysroot } from '../common/sysroot.js';
 import { type DeviceType, decodeConfig, deviceByName, deviceTypes } from './devices.js';
-import { dialectWarnings, type FeatureView, protocolMask, protocolView, VirtioF, virtioView } from './features.js';
+import { dialectWarnings, type FeatureView, protocolMask, protocolView, shmemDialects, VirtioF, virtioView } from './features.js';
 import type { FrontEnd } from './frontend.js';
 import { judgeRegions } from './shmem.js';
 
@@ -15,6 +15,8 @@ export interface ProbeResult {
   queues: number | null;
   maxMemSlots: number | null;
   config: { size: number; hex: string; fields: Record<string, unknown> } | null;
+  /** Dialects of shared memory that the protocol bits may mean: `standard` is bit 22. */
+  shmemDialects: string[];
   shmem: { regions: { id: number; size: bigint }[] } | null;
   warnings: string[];
 }
@@ -66,6 +68,7 @@ export async function probe(front: FrontEnd, socket: string, sys: Sysroot, devic
     config: config
       ? { size: config.length, hex: Buffer.from(config).toString('hex'), fields: type ? decodeConfig(type, config) : {} }
       : null,
+    shmemDialects: shmemDialects(front.protocol),
     shmem,
     warnings,
   };

@@ -110,7 +110,10 @@ export async function prepareFile(source: OwnedFd, name: string, mode: 'rw' | 'r
     const warnings: string[] = [];
     if (!keepsSize(source.fd)) {
       if (!native().vhostUser.lock(source.fd, true))
-        throw new VioError(`${name}: another program holds its lock`, { code: 'EBUSY', exit: Exit.refused });
+        throw new VioError(`${name}: its lock is held: another program uses it, or it is mapped already`, {
+          code: 'EBUSY',
+          exit: Exit.refused,
+        });
       warnings.push(`${name} can be cut short while it is mapped, and that ends the guest: keep others from it`);
     }
     return { fd: source, len: info.size, how: 'shared', warnings };

@@ -70,6 +70,7 @@ export function checkRegions(regions: ReadonlyMap<number, bigint>, force: boolea
 export class ShmemServer {
   readonly regions: ReadonlyMap<number, bigint>;
   readonly #onLog: (text: string) => void;
+  readonly #slots: boolean;
   readonly #entries: Entry[] = [];
   /** Mappings that a front-end which went away may still have. */
   #stale: Place[] = [];
@@ -77,8 +78,10 @@ export class ShmemServer {
   #syncing: Promise<void> | undefined;
   #changed: (() => void)[] = [];
 
-  constructor(regions: ReadonlyMap<number, bigint>, onLog: (text: string) => void = () => {}) {
+  /** @param slots whether the device offers CONFIGURE_MEM_SLOTS */
+  constructor(regions: ReadonlyMap<number, bigint>, onLog: (text: string) => void = () => {}, slots = false) {
     this.regions = regions;
+    this.#slots = slots;
     this.#onLog = onLog;
   }
 
@@ -185,7 +188,8 @@ export class ShmemServer {
       throw new VioError(`map ${file}: ${len} bytes do not fit into region ${shmid} there`, { code: 'ERANGE' });
     const other = this.#entries.find((e) => e.shmid === shmid && offset < e.offset + e.len && e.offset < offset + len);
     if (other) throw new VioError(`map ${file}: ${other.file} is mapped there`, { code: 'EEXIST' });
-    if (this.#entries.length >= MAX_WITHOUT_SLOTS && this.#session && !this.#session.has('CONFIGURE_MEM_SLOTS'))
+    const slots = this.#session ? this.#session.has('CONFIGURE_MEM_SLOTS') : this.#slots;
+    if (this.#entries.length >= MAX_WITHOUT_SLOTS && !slots)
       throw new VioError(`map ${file}: more than ${MAX_WITHOUT_SLOTS} mappings need memory slots`, {
         code: 'ENOSPC',
         hint: 'start "shmem serve" with --slots',

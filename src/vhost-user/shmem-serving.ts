@@ -45,7 +45,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
   if (options.pmem && !regions.has(0)) throw usage('--pmem needs region 0');
   const slots = options.slots || options.maps.length > MAX_WITHOUT_SLOTS;
   if (slots) options.onWarn('memory slots are offered: QEMU 11.1 ends at the next start of a device that is reset while a mapping stands');
-  const server = new ShmemServer(regions, options.onLog);
+  const server = new ShmemServer(regions, options.onLog, slots);
   let listener: Listener | undefined;
   let endControl = (): void => {};
   try {

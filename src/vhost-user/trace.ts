@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import readline from 'node:readline';
-import { Exit, VioError } from '../common/errors.js';
+import { Exit, VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
 import { describe } from './describe.js';
@@ -82,3 +82,19 @@ export function parseRecord(text: string, line: number, device?: string): TraceR
 /** A capture file as a stream. */
 export const openCapture = (file: string): NodeJS.ReadableStream =>
   file === '-' ? fs.createReadStream('', { fd: 0 }) : fs.createReadStream(file);
+
+/** A capture file that is being written. Lines are written at once: a capture is whole whatever way the program ends. */
+export interface Capture {
+  write(line: string): void;
+  close(): void;
+}
+
+/** Makes or empties a capture file. @throws VioError */
+export function createCapture(file: string): Capture {
+  try {
+    const fd = fs.openSync(file, 'w', 0o600);
+    return { write: (line) => fs.writeSync(fd, `${line}\n`), close: () => fs.closeSync(fd) };
+  } catch (err) {
+    throw wrap(`open ${file}`, err);
+  }
+}

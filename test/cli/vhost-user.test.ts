@@ -169,9 +169,22 @@ test('probe of our own back-ends', async () => {
     protocol: { names: expect.arrayContaining(['SHMEM']) },
     config: { fields: { size: '0x1000000' } },
     shmem: { regions: [{ id: 0, size: '0x1000000' }] },
+    shmemDialects: ['standard'],
     warnings: [],
   });
   expect(vioctl(['vhost-user', 'probe', at('p')]).stdout).toMatch(/shared memory: +0=0x1000000/);
+});
+
+test('a socket that somebody serves is not taken over, and its server sees no connection; a left-over one is', async () => {
+  const server = await serve('shmem', 'serve', at('s'), '--region', '0=16M');
+  expect(vioctl(['vhost-user', 'shmem', 'serve', at('s'), '--region', '0=16M', '--control', at('other')])).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining('EADDRINUSE'),
+  });
+  expect(server.stderr).not.toContain('connection');
+  await server.stop('SIGKILL');
+  expect(fs.existsSync(at('s'))).toBe(true);
+  await serve('shmem', 'serve', at('s'), '--region', '0=16M');
 });
 
 test('a back-end that is busy with one front-end lets the next one wait', async () => {

@@ -1,9 +1,8 @@
-import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { toJson } from '../../cli/output.js';
 import { usage } from '../../common/errors.js';
-import { openCapture, readCapture, recordText } from '../../vhost-user/trace.js';
+import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/trace.js';
 import { traceConnections } from '../../vhost-user/tracing.js';
 
 export default class Trace extends Command {
@@ -38,8 +37,8 @@ is not touched: rings and buffers are memory that the two share.
     }
     if (flags.listen === undefined || args.socket === undefined)
       throw usage('both sockets are needed', 'vioctl vhost-user trace --listen PATH SOCKET');
-    const capture = flags.output === undefined ? undefined : fs.createWriteStream(flags.output);
-    this.life.defer(() => new Promise<void>((resolve) => (capture ? capture.end(resolve) : resolve())));
+    const capture = flags.output === undefined ? undefined : createCapture(flags.output);
+    if (capture) this.life.defer(() => capture.close());
     await traceConnections({
       listen: flags.listen,
       socket: args.socket,
@@ -49,7 +48,7 @@ is not touched: rings and buffers are memory that the two share.
       onListen: () => this.info(`listening at ${flags.listen}`),
       onRefused: (err) => this.warn(err.message),
       onRecord: (record) => {
-        capture?.write(`${toJson(record)}\n`);
+        capture?.write(toJson(record));
         return this.out.record(record, recordText);
       },
     });

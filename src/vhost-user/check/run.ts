@@ -71,7 +71,8 @@ class Subject {
   }
 
   #spawn(command: string): void {
-    fs.rmSync(this.#options.socket, { force: true });
+    const { socket } = this.#options;
+    if (fs.statSync(socket, { throwIfNoEntry: false })?.isSocket()) fs.rmSync(socket); // left over: nobody answered there
     this.#child = spawn('/bin/sh', ['-c', `exec ${command}`], { stdio: 'ignore' });
   }
 }

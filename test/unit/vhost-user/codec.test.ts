@@ -1,6 +1,14 @@
 import fc from 'fast-check';
+import { describe as describe_ } from '../../../src/vhost-user/describe.js';
 import { decodeConfig, deviceByName, deviceTypes } from '../../../src/vhost-user/devices.js';
-import { dialectWarnings, protocolBit, protocolFeatures, protocolView, virtioView } from '../../../src/vhost-user/features.js';
+import {
+  dialectWarnings,
+  protocolBit,
+  protocolFeatures,
+  protocolView,
+  shmemDialects,
+  virtioView,
+} from '../../../src/vhost-user/features.js';
 import {
   backMessages,
   config,
@@ -164,6 +172,20 @@ describe('feature words', () => {
   });
   test('bits without a name are told', () => {
     expect(protocolView(1n << 63n)).toEqual({ raw: 1n << 63n, names: [], unknown: [63] });
+  });
+  test('dialects of shared memory are named by bit and by request number', () => {
+    expect(shmemDialects((1n << 22n) | (1n << 21n) | (1n << 17n))).toEqual(['standard']);
+    expect(shmemDialects(1n << 21n)).toEqual(['rust-vmm-0.16']);
+    expect(shmemDialects((1n << 20n) | (1n << 17n))).toEqual(['draft-20', 'crosvm-2023']);
+    expect(shmemDialects(0xffffn)).toEqual([]);
+    const told = (channel: 'main' | 'back', id: number, size: number) =>
+      describe_(channel, { id, flags: 1, payload: new Uint8Array(size) }, 0).warnings.join();
+    expect(told('main', 1004, 0)).toMatch(/GET_SHMEM_CONFIG of crosvm of 2024/);
+    expect(told('back', 1000, 40)).toMatch(/SHMEM_MAP of crosvm of 2024/);
+    expect(told('back', 6, 256)).toMatch(/virtio-fs draft's FS_MAP/);
+    expect(told('back', 6, 40)).toMatch(/SHMEM_MAP of crosvm 2023/);
+    expect(told('back', 6, 16)).toBe('');
+    expect(told('main', 999, 0)).toBe('request 999 is not in the specification');
   });
   test('bits of other dialects are warned of, the standard is not', () => {
     const base = (1n << 3n) | (1n << 5n) | (1n << 10n);
