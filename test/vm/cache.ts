@@ -62,7 +62,7 @@ export async function cached(name: string, fill: (dir: string) => Promise<void>)
   });
 }
 
-/** A program's result: status is 128 + signal number style only for what the program itself returned. */
+/** How a program ended: `status` is null when a signal ended it. */
 export interface Ran {
   status: number | null;
   stdout: string;

@@ -17,31 +17,44 @@ const PRESETS: Record<string, (count: number) => Device> = {
   net: () => network(),
 };
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    kernel: { type: 'string', default: '6.12' },
-    qemu: { type: 'string', default: '10' },
-    iommufd: { type: 'boolean', default: false },
-    iommu: { type: 'boolean', default: false },
-    device: { type: 'string', multiple: true, default: [] },
-    'qemu-arg': { type: 'string', multiple: true, default: [] },
-    memory: { type: 'string', default: '1024' },
-    smp: { type: 'string', default: '2' },
-    append: { type: 'string', default: '' },
-    share: { type: 'string' },
-    timeout: { type: 'string', default: '300' },
-    fresh: { type: 'boolean', default: false },
-    console: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
-});
-
 function usage(problem: string): never {
   process.stderr.write(`run.ts: ${problem}\n${HELP}\n`);
   process.exit(2);
 }
 
+function options() {
+  return parseArgs({
+    allowPositionals: true,
+    options: {
+      kernel: { type: 'string', default: '6.12' },
+      qemu: { type: 'string', default: '10' },
+      iommufd: { type: 'boolean', default: false },
+      iommu: { type: 'boolean', default: false },
+      device: { type: 'string', multiple: true, default: [] },
+      'qemu-arg': { type: 'string', multiple: true, default: [] },
+      memory: { type: 'string', default: '1024' },
+      smp: { type: 'string', default: '2' },
+      append: { type: 'string', default: '' },
+      share: { type: 'string' },
+      timeout: { type: 'string', default: '300' },
+      fresh: { type: 'boolean', default: false },
+      console: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+}
+
+function parsed(): ReturnType<typeof options> {
+  try {
+    return options();
+  } catch (e) {
+    return usage(e instanceof Error ? e.message : String(e));
+  }
+}
+
+// a reader that has seen enough
+process.stdout.on('error', (e: NodeJS.ErrnoException) => process.exit(e.code === 'EPIPE' ? 141 : 1));
+const { values, positionals } = parsed();
 if (values.help) {
   process.stdout.write(`${HELP}\n`);
   process.exit(0);
@@ -51,11 +64,12 @@ if (!kernel) usage(`no kernel ${values.kernel}`);
 const qemu = (['10', '7.2', '11'] as const).find((q) => q === values.qemu);
 if (!qemu) usage(`no QEMU ${values.qemu}`);
 if (positionals.length === 0) usage('no command');
+for (const n of ['memory', 'smp', 'timeout'] as const) if (!/^[1-9]\d*$/.test(values[n])) usage(`--${n} ${values[n]} is not a number`);
 const quote = (s: string) => `'${s.replaceAll("'", "'\\''")}'`;
 const devices = values.device.map((d) => {
   const [name, count] = d.split('=');
   const preset = PRESETS[name ?? ''];
-  if (!preset) usage(`no device ${d}`);
+  if (!preset || !/^[1-9]\d?$/.test(count ?? '1')) usage(`no device ${d}`);
   return preset(Number(count ?? 1));
 });
 if (values.iommu) devices.unshift(iommu());
