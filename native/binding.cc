@@ -115,7 +115,8 @@ constexpr Export kMigration[] = {
 };
 
 constexpr Export kSysfs[] = {
-    {"startWrite", Guarded<vioctl::sysfs::StartWrite>},
+    {"startWrite", Guarded<vioctl::sysfs::JsStartWrite>},
+    {"readAll", Guarded<vioctl::sysfs::JsReadAll>},
 };
 
 constexpr Export kIova[] = {

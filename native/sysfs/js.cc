@@ -1,12 +1,34 @@
 #include "sysfs/js.h"
 
-#include "sysfs/write.h"
+#include "sysfs/detached.h"
 
 namespace vioctl::sysfs {
 
-Napi::Value StartWrite(const Napi::CallbackInfo& info) {
+Napi::Value JsStartWrite(const Napi::CallbackInfo& info) {
   const std::string path = info[0].As<Napi::String>(), data = info[1].As<Napi::String>();
   return Napi::Number::New(info.Env(), StartWrite(path, data).Release());
+}
+
+Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
+  const auto list = info[0].As<Napi::Array>();
+  std::vector<std::string> paths;
+  for (uint32_t i = 0; i < list.Length(); i++) paths.push_back(list.Get(i).As<Napi::String>());
+  const std::vector<Attribute> found = ReadAll(paths, info[1].As<Napi::Number>());
+  auto result = Napi::Array::New(info.Env(), found.size());
+  for (uint32_t i = 0; i < found.size(); i++) {
+    switch (found[i].state) {
+      case Attribute::State::kRead:
+        result.Set(i, Napi::String::New(info.Env(), found[i].text));
+        break;
+      case Attribute::State::kFailed:
+        result.Set(i, info.Env().Null());
+        break;
+      case Attribute::State::kStuck:
+        result.Set(i, Napi::Boolean::New(info.Env(), false));
+        break;
+    }
+  }
+  return result;
 }
 
 }  // namespace vioctl::sysfs

@@ -4,6 +4,8 @@
 
 namespace vioctl::sysfs {
 
-Napi::Value StartWrite(const Napi::CallbackInfo& info);  // startWrite(path, data): descriptor to read the outcome from
+Napi::Value JsStartWrite(
+    const Napi::CallbackInfo& info);                    // startWrite(path, data): descriptor to read the outcome from
+Napi::Value JsReadAll(const Napi::CallbackInfo& info);  // readAll(paths, timeout): (string | null | false)[]
 
 }  // namespace vioctl::sysfs

@@ -5,7 +5,12 @@ export interface SysfsNative {
    * closes, gives two 32-bit numbers: the process id at once, then 0 or the errno.
    */
   startWrite(path: string, data: string): number;
+  /**
+   * Reads small attributes (at most 4000 bytes), each in at most `timeout` milliseconds, in processes that may block for ever.
+   * null: cannot be read; false: did not come back in time.
+   */
+  readAll(paths: string[], timeout: number): (string | null | false)[];
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
-export const sysfsExports = ['startWrite'] as const satisfies (keyof SysfsNative)[];
+export const sysfsExports = ['startWrite', 'readAll'] as const satisfies (keyof SysfsNative)[];

@@ -6,7 +6,7 @@ import { readGroup } from './group.js';
 import { blocking, describeHolder, holdersOf } from './holders.js';
 import { noIommu, readIommu } from './iommu.js';
 import type { DriverChoice } from './modules.js';
-import { type Host, planMove, type SysfsWrite, stateOf } from './move.js';
+import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { changeOwner, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
 import { findDevice, idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from './pci.js';
 import { type PersistFile, type ProgramWords, persistFiles, removePersistent, writePersistent } from './persist.js';
@@ -128,7 +128,7 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
   const planned: PlannedDevice[] = [];
   const denied: (Finding & { bdf: string })[] = [];
   for (const device of devices) {
-    const from = stateOf(root, device);
+    const from = stateOf(device);
     const choice =
       options.driver === undefined && modules.isVfio(device.driver)
         ? { driver: device.driver!, module: undefined, vfio: true }
@@ -139,6 +139,7 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
     if (already) to.override = from.override;
     const entry: PlannedDevice = { device, choice, from, to, already, allowed: [] };
     planned.push(entry);
+    if (device.busy) throw lockedError(device.bdf);
     if (already) continue;
     if (isGone(root, device.bdf))
       throw new VioError(`${device.bdf}: the device does not answer (its config space reads as ones): EIO`, {

@@ -91,16 +91,17 @@ function blockFindings(census: Census, device: PciDevice, claim: boolean): Findi
       const what = printable(user.what);
       found.push({ check: 'holder', subject: path(block), brief: what, message: `${path(block)} is used by ${what}`, fix: `stop ${what}` });
     }
-    if (claim && found.length === 0 && claimed(census, path(block))) {
-      const zfs = census.root.exists('/proc/spl');
-      found.push({
-        check: 'holder',
-        subject: path(block),
-        brief: 'claimed by the kernel',
-        message: `${path(block)} is claimed exclusively (EBUSY): ${zfs ? 'probably by a ZFS pool' : 'by a kernel user that shows no holder'}`,
-        fix: zfs ? 'zpool status; zpool export' : undefined,
-      });
-    }
+  }
+  const block = claim && found.length === 0 ? tree.find((entry) => claimed(census, path(entry))) : undefined;
+  if (block) {
+    const zfs = census.root.exists('/proc/spl');
+    found.push({
+      check: 'holder',
+      subject: path(block),
+      brief: 'claimed by the kernel',
+      message: `${path(block)} is claimed exclusively (EBUSY): ${zfs ? 'probably by a ZFS pool' : 'by a kernel user that shows no holder'}`,
+      fix: zfs ? 'zpool status; zpool export' : undefined,
+    });
   }
   return found;
 }

@@ -1,6 +1,6 @@
 import type { Sysroot } from '../common/sysroot.js';
 import type { Modules } from './modules.js';
-import { idOf, type PciDevice, readDevice } from './pci.js';
+import { idOf, type PciDevice, readDevices } from './pci.js';
 
 /** A member of an IOMMU group and whether it keeps VFIO from using the group. */
 export interface GroupMember {
@@ -59,21 +59,17 @@ export const groupNode = (id: number): string => `/dev/vfio/${id}`;
 /** Reads a group with its members. A group that went away has no members. */
 export function readGroup(root: Sysroot, modules: Modules, id: number): IommuGroup {
   const dir = `/sys/kernel/iommu_groups/${id}`;
-  const members = root.list(`${dir}/devices`).flatMap((name): GroupMember[] => {
-    const device = readDevice(root, name);
-    if (!device) return [];
+  const members = readDevices(root, root.list(`${dir}/devices`)).map((device): GroupMember => {
     const blocks = blocksGroup(device, modules);
-    return [
-      {
-        bdf: device.bdf,
-        id: idOf(device),
-        driver: device.driver,
-        bridge: device.bridge,
-        vfio: modules.isVfio(device.driver),
-        blocks,
-        fix: blocks ? `vioctl vfio bind ${device.bdf} --group` : undefined,
-      },
-    ];
+    return {
+      bdf: device.bdf,
+      id: idOf(device),
+      driver: device.driver,
+      bridge: device.bridge,
+      vfio: modules.isVfio(device.driver),
+      blocks,
+      fix: blocks ? `vioctl vfio bind ${device.bdf} --group` : undefined,
+    };
   });
   const node = [groupNode(id), `/dev/vfio/noiommu-${id}`].find((path) => root.exists(path));
   return {

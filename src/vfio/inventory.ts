@@ -22,6 +22,8 @@ export interface DeviceRow {
   group: number | undefined;
   /** Bound to a VFIO driver. */
   vfio: boolean;
+  /** The kernel holds it locked: a driver does not let go. */
+  busy: boolean;
   uses: Finding[];
   holders: Holder[];
 }
@@ -82,6 +84,7 @@ function row(census: Census, names: PciNames, device: PciDevice): DeviceRow {
     override: device.override,
     group: device.group,
     vfio,
+    busy: device.busy,
     uses: usesOf(census, device),
     holders: vfio ? holdersOf(census.root, census.processes, device) : [],
   };
@@ -95,7 +98,7 @@ export function inventory(census: Census, filter: ListFilter = {}): DeviceRow[] 
     .filter((device) => inClass(device) && (filter.group === undefined || device.group === filter.group))
     .filter((device) => filter.driver === undefined || (device.driver ?? 'none') === filter.driver)
     .map((device) => row(census, names, device))
-    .filter((found) => !filter.unused || (found.uses.length === 0 && found.holders.length === 0));
+    .filter((found) => !filter.unused || (found.uses.length === 0 && found.holders.length === 0 && !found.busy));
 }
 
 /** Regions of sysfs' `resource` file: start, end, flags (include/linux/ioport.h) per line; lines 0-5 are the BARs. */

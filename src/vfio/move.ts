@@ -30,11 +30,16 @@ export interface Host {
   pid: number;
 }
 
-/** The state of a device as it is now. */
-export function stateOf(root: Sysroot, device: PciDevice): DeviceState {
-  const vfs = Number(root.attr(`${PCI_DEVICES}/${device.bdf}/sriov_numvfs`) ?? 0);
-  return { driver: device.driver, override: device.override, numVfs: Number.isInteger(vfs) ? vfs : 0 };
-}
+/** The state of a device as it was read. */
+export const stateOf = ({ driver, override, numVfs }: PciDevice): DeviceState => ({ driver, override, numVfs });
+
+/** The error for a device that the kernel holds locked. */
+export const lockedError = (bdf: string): VioError =>
+  new VioError(`${bdf}: the kernel is still busy with the device: a driver is being unbound or probed and does not come back`, {
+    code: 'STUCK',
+    hint: 'end what uses the device (vioctl vfio show); dmesg tells what hangs',
+    details: { bdf },
+  });
 
 /**
  * The writes that take a device from one state to another. The override is set before the old driver lets go, so that
@@ -149,8 +154,9 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
   for (let attempt = 0; ; attempt++) {
     const device = readDevice(root, bdf);
     if (!device) throw new VioError(`${bdf}: the device is gone: ENODEV (No such device)`, { code: 'ENODEV', details: { bdf } });
+    if (device.busy) throw lockedError(bdf);
     try {
-      for (const write of planMove(bdf, stateOf(root, device), to)) {
+      for (const write of planMove(bdf, stateOf(device), to)) {
         await checkSignal(options.signal);
         options.mark(write.step);
         await runWrite(host, bdf, write, options);

@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import { VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
-import type { Sysroot } from '../common/sysroot.js';
+import { Sysroot } from '../common/sysroot.js';
+import { native } from '../native/index.js';
 
 /** Where the kernel shows PCI devices and drivers (Documentation/ABI/testing/sysfs-bus-pci). */
 export const PCI_DEVICES = '/sys/bus/pci/devices';
@@ -22,6 +23,10 @@ export interface PciDevice {
   driver: string | undefined;
   /** driver_override, undefined when it is not set. */
   override: string | undefined;
+  /** Number of virtual functions that are switched on. */
+  numVfs: number;
+  /** The kernel holds the device locked: a driver is being unbound (or probed) and does not come back. */
+  busy: boolean;
   /** Number of the IOMMU group; undefined without an IOMMU. */
   group: number | undefined;
   numaNode: number | undefined;
@@ -94,16 +99,48 @@ export function isGone(root: Sysroot, bdf: string): boolean {
   }
 }
 
-/** The value of driver_override; the kernel shows an unset one as `(null)`. */
-export function readOverride(root: Sysroot, bdf: string): string | undefined {
-  const text = root.attr(`${PCI_DEVICES}/${bdf}/driver_override`);
-  return text === undefined || text === '' || text === '(null)' ? undefined : text;
+/** Milliseconds after which an attribute counts as locked. Reading one takes microseconds. */
+const LOCKED = 2000;
+
+/** Attributes whose reading takes the lock of the device (drivers/pci: driver_override_show, sriov_numvfs_show). */
+const LOCKING = ['driver_override', 'sriov_numvfs'] as const;
+
+type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
+
+/**
+ * The attributes of devices that need the device's lock. While a driver is stuck in unbind such a read would never return, so
+ * on a real sysfs they are read in a process of its own (native/sysfs).
+ */
+function readLocking(root: Sysroot, bdfs: readonly string[]): Locking[] {
+  const paths = bdfs.flatMap((bdf) => LOCKING.map((name) => root.path(`${PCI_DEVICES}/${bdf}/${name}`)));
+  const values = root.root === '/' ? native().sysfs.readAll(paths, LOCKED) : paths.map((path) => new Sysroot().attr(path) ?? null);
+  return bdfs.map((_, i) => {
+    const [override, vfs] = values.slice(i * LOCKING.length, (i + 1) * LOCKING.length).map((v) => (typeof v === 'string' ? v.trim() : v));
+    const count = Number(vfs || 0);
+    return {
+      // the kernel shows an unset one as `(null)`
+      override: typeof override !== 'string' || override === '' || override === '(null)' ? undefined : override,
+      numVfs: Number.isInteger(count) ? count : 0,
+      busy: override === false || vfs === false,
+    };
+  });
 }
 
+/** The value of driver_override. */
+export const readOverride = (root: Sysroot, bdf: string): string | undefined => readLocking(root, [bdf])[0]!.override;
+
 /** Reads one device. @returns undefined when there is no such device */
-export function readDevice(root: Sysroot, bdf: string): PciDevice | undefined {
+export const readDevice = (root: Sysroot, bdf: string): PciDevice | undefined => readDevices(root, [bdf])[0];
+
+/** Reads devices; those that are not there are left out. */
+export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
+  const present = bdfs.filter((bdf) => root.exists(`${PCI_DEVICES}/${bdf}/vendor`));
+  const locking = readLocking(root, present);
+  return present.map((bdf, i) => readUnlocked(root, bdf, locking[i]!));
+}
+
+function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
   const dir = `${PCI_DEVICES}/${bdf}`;
-  if (!root.exists(`${dir}/vendor`)) return undefined;
   const entries = root.list(dir);
   const cls = hexAttr(root, `${dir}/class`);
   const group = linkName(root, `${dir}/iommu_group`);
@@ -120,7 +157,7 @@ export function readDevice(root: Sysroot, bdf: string): PciDevice | undefined {
     class: cls,
     modalias: root.attr(`${dir}/modalias`) ?? '',
     driver: linkName(root, `${dir}/driver`),
-    override: readOverride(root, bdf),
+    ...locking,
     group: group === undefined ? undefined : Number(group),
     numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
     bridge: header === undefined ? cls >> 8 === 0x0604 : header === 1,
@@ -134,7 +171,7 @@ export function readDevice(root: Sysroot, bdf: string): PciDevice | undefined {
 
 /** All PCI devices, by address. */
 export function listDevices(root: Sysroot): PciDevice[] {
-  return root.list(PCI_DEVICES).flatMap((bdf) => readDevice(root, bdf) ?? []);
+  return readDevices(root, root.list(PCI_DEVICES));
 }
 
 /** Characters in which two addresses differ. */

@@ -63,7 +63,7 @@ export function restoreScript(host: Host, census: Census, all: boolean): Script 
   const devices = pending(host).replay.flatMap((journal) =>
     [...journal.devices].reverse().flatMap(({ bdf, before }) => {
       const device = readDevice(host.root, bdf);
-      return device ? [{ bdf, writes: planMove(bdf, stateOf(host.root, device), before) }] : [];
+      return device ? [{ bdf, writes: planMove(bdf, stateOf(device), before) }] : [];
     }),
   );
   if (!all) return { modules: [], devices };

@@ -79,7 +79,7 @@ export class Transaction {
       bdf: device.bdf,
       vendor: device.vendor,
       device: device.device,
-      before: stateOf(host.root, device),
+      before: stateOf(device),
       after: to,
       step: 'none',
     }));

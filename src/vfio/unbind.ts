@@ -3,7 +3,7 @@ import { VioError } from '../common/errors.js';
 import { requirePrivilege } from './bind.js';
 import type { Census } from './census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from './holders.js';
-import { type Host, planMove, type SysfsWrite, stateOf } from './move.js';
+import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { findDevice, idOf, type PciDevice, parseBdf, readDevice } from './pci.js';
 import { filesToRemove, persistent, removePersistent } from './persist.js';
 import { Processes } from './processes.js';
@@ -45,7 +45,8 @@ export function planUnbind(
   const present = options.bdfs.filter((text) => !set.includes(parseBdf(text)) || readDevice(root, parseBdf(text)) !== undefined);
   const devices = [...new Map(present.map((bdf) => findDevice(root, bdf)).map((device) => [device.bdf, device])).values()];
   return devices.map((device) => {
-    const from = stateOf(root, device);
+    if (device.busy) throw lockedError(device.bdf);
+    const from = stateOf(device);
     const record = store.record(device.bdf);
     const ours = record && record.vendor === device.vendor && record.device === device.device ? record : undefined;
     const target = (driver: string | undefined, override: string | undefined, numVfs = 0): DeviceState => ({ driver, override, numVfs });

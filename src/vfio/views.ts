@@ -16,6 +16,7 @@ export function showLines(doc: DeviceReport): string[] {
   add('device', `${doc.bdf}  ${doc.className} [${doc.class}]  ${doc.id}${name === '' ? '' : `  ${printable(name)}`}`);
   add('subsystem', `${doc.subsystem}, revision ${doc.revision}`);
   add('driver', `${doc.driver ?? 'none'}${doc.override === undefined ? '' : ` (driver_override ${printable(doc.override)})`}`);
+  if (doc.busy) add('BUSY', 'the kernel holds it locked: a driver is being unbound or probed and does not come back');
   add('VFIO driver', doc.vfioDriver);
   add('NUMA node', doc.numaNode);
   add('power', doc.powerState);

@@ -63,7 +63,7 @@ describe.each(KERNELS.map((name) => [name]))('kernel %s', (kernel) => {
       files: guestFiles(),
       env: { VIOCTL_ADDON: addon, ...(process.env.CASES !== undefined && { CASES: process.env.CASES }) },
       devices: [devices.iommu(), devices.nvme(3), devices.bridge(), devices.edu()],
-      timeout: 600,
+      timeout: 480,
     });
     for (const line of guest.stdout.split('\n').filter((text) => text.startsWith('{'))) {
       const report = JSON.parse(line) as Report;

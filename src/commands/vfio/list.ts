@@ -7,7 +7,13 @@ import { noIommu, readIommu } from '../../vfio/iommu.js';
 import { allRoutes } from '../../vfio/routes.js';
 
 const inUse = (row: DeviceRow): string =>
-  [...new Set([...row.uses.map((use) => use.brief), ...row.holders.map((holder) => describeHolder(holder))])].join(', ');
+  [
+    ...new Set([
+      ...(row.busy ? ['locked by the kernel'] : []),
+      ...row.uses.map((use) => use.brief),
+      ...row.holders.map((holder) => describeHolder(holder)),
+    ]),
+  ].join(', ');
 const names = (row: DeviceRow): string => [row.vendorName, row.deviceName].filter((name) => name !== undefined).join(' ');
 
 export default class VfioList extends Command {

@@ -284,6 +284,9 @@ const holderCases: Case[] = [
     assert.equal(status, 8, stderr);
     assert.equal(error.code, 'NOT_RESTORED');
     assert.match(error.message, /does not let go.*\(process \d+, state [SD].*NOT restored: 0000:01:00\.0 should have driver vfio-pci/);
+    // while the kernel holds the device locked, everything else still answers
+    const listed = await does<{ devices: { bdf: string }[] }>('list --class nvme');
+    assert.equal(listed.devices.length, 3);
     await refusesInterrupted(`bind ${NVME[0]} --driver nvme`);
     await end(holder);
     await until('the kernel finished the unbind', () => driverOf(NVME[0]) === '');

@@ -1,0 +1,86 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Sysroot } from '../../src/common/sysroot.js';
+import { native } from '../../src/native/index.js';
+import { ChildWriter, StuckWrite } from '../../src/vfio/writer.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-sysfs-'));
+});
+afterEach(() => fs.rmSync(dir, { recursive: true }));
+const at = (name: string) => path.join(dir, name);
+const write = (file: string, value: string, timeout = 10_000, signal?: AbortSignal) =>
+  new ChildWriter(new Sysroot()).write(file, value, { timeout, signal });
+const fifo = (name: string) => {
+  execFileSync('mkfifo', [at(name)]);
+  return at(name);
+};
+/** Lets processes go that wait to open a FIFO. */
+const release = (file: string) => fs.closeSync(fs.openSync(file, fs.constants.O_RDWR | fs.constants.O_NONBLOCK));
+
+describe('a write in a process of its own', () => {
+  test('arrives', async () => {
+    fs.writeFileSync(at('a'), '');
+    await write(at('a'), 'vfio-pci\n');
+    expect(fs.readFileSync(at('a'), 'utf8')).toBe('vfio-pci\n');
+  });
+
+  test.each([
+    ['no such file', 'none', 'ENOENT'],
+    ['a folder', '.', 'EISDIR'],
+    ['a folder that is a file', 'a/b', 'ENOTDIR'],
+  ])('%s', async (_, name, code) => {
+    fs.writeFileSync(at('a'), '');
+    await expect(write(at(name), 'x')).rejects.toMatchObject({ code, syscall: 'write' });
+  });
+
+  test('the error of write(2) itself', () => expect(write('/dev/full', 'x')).rejects.toMatchObject({ code: 'ENOSPC' }));
+
+  test('one that does not come back is given up; its process is known and holds none of our descriptors', async () => {
+    const file = fifo('stuck');
+    const err = await write(file, 'x', 200).catch((e: unknown) => e);
+    expect(err).toBeInstanceOf(StuckWrite);
+    const { pid } = err as StuckWrite;
+    const open = fs.readdirSync(`/proc/${pid}/fd`).map((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`));
+    expect(open).toEqual([expect.stringMatching(/^pipe:/)]);
+    expect(fs.readFileSync(`/proc/${pid}/stat`, 'utf8')).not.toMatch(new RegExp(`\\) S ${process.pid} `)); // not our child
+    release(file);
+  });
+
+  test('the program ends while such a write still waits, and its output pipe is closed', () => {
+    const file = fifo('stuck');
+    const script = `const n=require(${JSON.stringify(process.env.VIOCTL_ADDON ?? path.resolve('build/native/release/vioctl.node'))});n.sysfs.startWrite(${JSON.stringify(file)},'x');console.log('done')`;
+    const { status, stdout, error } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 10_000 });
+    release(file);
+    expect({ status, stdout, error }).toEqual({ status: 0, stdout: 'done\n', error: undefined });
+  });
+});
+
+describe('reads in a process of its own', () => {
+  test('contents, failures, and one that blocks between them', () => {
+    fs.writeFileSync(at('a'), 'one\n');
+    fs.writeFileSync(at('empty'), '');
+    fs.writeFileSync(at('large'), 'x'.repeat(10_000));
+    const file = fifo('stuck');
+    const begun = Date.now();
+    expect(native().sysfs.readAll([at('a'), at('none'), file, at('empty'), file, at('large'), dir], 200)).toEqual([
+      'one\n',
+      null,
+      false,
+      '',
+      false,
+      'x'.repeat(4000),
+      null,
+    ]);
+    expect(Date.now() - begun).toBeGreaterThanOrEqual(400);
+    release(file);
+  });
+  test('nothing to read', () => expect(native().sysfs.readAll([], 100)).toEqual([]));
+  test('more records than a pipe holds', () => {
+    fs.writeFileSync(at('a'), 'y'.repeat(4000));
+    expect(native().sysfs.readAll(new Array(100).fill(at('a')), 5000)).toEqual(new Array(100).fill('y'.repeat(4000)));
+  });
+});
