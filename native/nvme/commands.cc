@@ -117,7 +117,8 @@ void Connection::HandOut(Request& request, const uint8_t* data, uint32_t length)
 
 void Connection::Reply(Worker::Reply& reply) {
   const uint32_t slot = reply.tag & 0x7ff;
-  if (state_ == kClosed || slot / 32 >= chunks_.size()) return;
+  // Nothing follows a TermReq, or an end that has begun.
+  if (state_ == kClosed || state_ == kDraining || slot / 32 >= chunks_.size()) return;
   Request& request = chunks_[slot / 32][slot % 32];
   if (request.state != Request::kWithHost || request.ttag() != reply.tag) return;
   const bool wasStalled = Stalled();
@@ -427,7 +428,7 @@ void Connection::Finished(Request& request) {
 void Connection::Done(Request* request) {
   running_--;
   runningBytes_ -= request->length;
-  if (state_ == kClosed) return;
+  if (state_ == kClosed || state_ == kDraining) return;
   if (Request* first = request->partner) Finished(*first);
   Finished(*request);
   Flush();

@@ -351,6 +351,7 @@ bool Connection::Fail(Fes fes, uint32_t fei, const uint8_t* pdu, size_t size) {
   event.fei = fei;
   worker_.target().Push(std::move(event));
   state_ = kDraining;
+  data_ = nullptr;  // what still comes for it is thrown away
   deadline_ = worker_.now() + kDrainMs;
   // Still waiting for its turn is only an ICResp, which makes this one wait for it too; a started PDU goes out whole.
   if (last_.bytes == 0) {
@@ -380,6 +381,7 @@ void Connection::Finish(const char* reason) {
   if (state_ == kClosed || state_ == kDraining) return;
   if (!head_) return Close(reason);
   state_ = kDraining;
+  data_ = nullptr;
   deadline_ = worker_.now() + kDrainMs;
   Flush();
   Arm();

@@ -227,7 +227,12 @@ export class Target {
       const answer = this.#execute(id, connection, command, data, tag);
       if (answer) this.#answer(id, tag, 0, answer.result ?? 0, answer.data);
     } catch (err) {
-      if (!(err instanceof Refusal)) throw err;
+      if (!(err instanceof Refusal)) {
+        // ours, not the host's: it costs this command, and no other host
+        this.#log(`${connection.peer}: internal error: ${(err as Error).stack}`);
+        this.#answer(id, tag, statusCode(Status.internal), 0);
+        return;
+      }
       this.#answer(id, tag, err.status, err.result);
       connection.controller?.failed({
         sqid: connection.qid ?? 0,
