@@ -1,5 +1,7 @@
 import fs from 'node:fs';
+import { codeOf } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
+import { native } from '../native/index.js';
 import type { UnixSocket } from '../native/vhost-user.js';
 
 /** A process that has something to do with a vhost-user socket. */
@@ -81,6 +83,19 @@ export function parseProcNetUnix(text: string): UnixSocket[] {
         },
       ];
     });
+}
+
+/** The kernel's UNIX sockets: from sock_diag, which tells peers; from /proc/net/unix where it is not there. */
+export function kernelSockets(sys: Sysroot): UnixSocket[] {
+  if (sys.root === '/') {
+    try {
+      return native().vhostUser.unixSockets();
+    } catch (err) {
+      // ENOENT: the module unix_diag cannot be loaded; the others: a sandbox without NETLINK_SOCK_DIAG
+      if (!['ENOENT', 'EPERM', 'EACCES', 'EPROTONOSUPPORT', 'EAFNOSUPPORT', 'EOPNOTSUPP', 'EINVAL'].includes(codeOf(err) ?? '')) throw err;
+    }
+  }
+  return parseProcNetUnix(sys.attr('/proc/net/unix') ?? '');
 }
 
 /**

@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import { codeOf, VioError, wrap } from '../common/errors.js';
+import { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
-import type { ReadWatch } from '../native/vhost-user.js';
+import type { ReadWatch, UnixSocket } from '../native/vhost-user.js';
 import { OwnedFd } from './fds.js';
+import { kernelSockets } from './list.js';
 
 /** A listening UNIX socket; close() removes its file. */
 export class Listener {
@@ -92,12 +94,8 @@ function abandoned(path: string): boolean {
     throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: 3 });
   // Connecting can end a back-end, so the kernel's list of sockets is asked first; it does not show other namespaces.
   const { ino } = fs.statSync(path);
-  if (
-    native()
-      .vhostUser.unixSockets()
-      .some((s) => s.state === LISTENING && s.fileInode === ino % 2 ** 32)
-  )
-    return false;
+  const served = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
+  if (kernelSockets(new Sysroot()).some(served)) return false;
   try {
     fs.closeSync(native().vhostUser.connect(path));
     return false;

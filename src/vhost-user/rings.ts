@@ -117,16 +117,26 @@ export class Rings {
     if (kind === 'call') ring.running?.callChanged?.(ring.fds.call);
     if (kind !== 'kick') return undefined;
     ring.started = true;
-    return this.#start(ring);
+    const failure = this.#start(ring);
+    if (failure) {
+      ring.started = false;
+      ring.fds.kick?.close();
+      delete ring.fds.kick;
+    }
+    return failure;
   }
 
   async enable(index: number, on: number): Promise<Errno | undefined> {
     const ring = this.#rings[index];
     if (!ring || on > 1) return 'EINVAL';
     ring.enabled = on === 1;
-    if (ring.enabled) return this.#start(ring);
-    await this.#halt(ring);
-    return undefined;
+    if (!ring.enabled) {
+      await this.#halt(ring);
+      return undefined;
+    }
+    const failure = this.#start(ring);
+    if (failure) ring.enabled = false;
+    return failure;
   }
 
   /** GET_VRING_BASE: stops the ring. */

@@ -37,8 +37,10 @@ export async function holdWindow(options: WindowHolding): Promise<number> {
     failed = reject;
   });
   failure.catch(() => {}); // thrown by the races below
+  let told: Promise<void> = Promise.resolve();
   const record = (r: WindowRecord): void => {
-    options.onRecord(r).catch(failed);
+    told = told.then(() => options.onRecord(r));
+    told.catch(failed);
   };
   const onEvent = (event: BackEvent): void => {
     const kind = event.op === 'BACKEND_SHMEM_MAP' ? 'map' : event.op === 'BACKEND_SHMEM_UNMAP' ? 'unmap' : undefined;
@@ -72,9 +74,11 @@ export async function holdWindow(options: WindowHolding): Promise<number> {
     if (options.command && options.command.length > 0) {
       const first = await Promise.race([firstMapping.then(() => 'mapped' as const), over, late, gone, failure]);
       if (first === 'late') throw new VioError('no mapping has come', { code: 'ETIMEDOUT', exit: Exit.timeout });
+      await told; // the command writes to the same stdout
       if (first === 'mapped') status = await runCommand(options.command, window, options);
     } else await Promise.race([over, late, gone, failure]);
     record({ event: 'ended', ...(status !== undefined && { status }) });
+    await told;
     if (!window.front.exchange.channel.closed) await window.stop(true);
     return status ?? Exit.ok;
   } finally {

@@ -34,7 +34,7 @@ test('10,000 connections', async () => {
     if (typeof (await raw.reaction(2000)) !== 'bigint') throw new Error('no answer');
     await close();
   };
-  for (let i = 0; i < 200; i++) await once();
+  for (let i = 0; i < 1000; i++) await once();
   const [fds, memory] = [openFds(), resident()];
   for (let i = 0; i < 10_000; i++) await once();
   expect(openFds()).toBe(fds);

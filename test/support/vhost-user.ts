@@ -1,4 +1,6 @@
 import fs from 'node:fs';
+import v8 from 'node:v8';
+import vm from 'node:vm';
 import { native } from '../../src/native/index.js';
 import { Seal } from '../../src/native/vhost-user.js';
 import { Channel } from '../../src/vhost-user/channel.js';
@@ -26,8 +28,14 @@ export const duplicate = (fd: OwnedFd): OwnedFd => new OwnedFd(native().vhostUse
 /** Descriptors that this process has open. */
 export const openFds = (): number => fs.readdirSync('/proc/self/fd').length;
 
-/** Resident set in bytes. */
-export const resident = (): number => Number(fs.readFileSync('/proc/self/statm', 'utf8').split(' ')[1]) * 4096;
+v8.setFlagsFromString('--expose-gc');
+const gc = vm.runInNewContext('gc') as () => void;
+
+/** Resident set in bytes, after a collection of garbage. */
+export const resident = (): number => {
+  gc();
+  return Number(fs.readFileSync('/proc/self/statm', 'utf8').split(' ')[1]) * 4096;
+};
 
 /** One end that sends any bytes and sees every answer. */
 export class Raw {

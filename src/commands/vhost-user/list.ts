@@ -1,7 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { native } from '../../native/index.js';
-import { type Holder, listInstalled, listSockets, parseProcNetUnix, type SocketRow } from '../../vhost-user/list.js';
+import { type Holder, kernelSockets, listInstalled, listSockets, type SocketRow } from '../../vhost-user/list.js';
 
 const shown = (holders: Holder[]): string =>
   holders.map((h) => `${(h.exe ?? h.command.split(' ')[0] ?? '?').replace(/.*\//, '')}(${h.pid})`).join(' ');
@@ -34,10 +33,8 @@ With --installed it lists the back-end programs that packages have described for
       await this.out.list(listInstalled(this.sysroot), columns as never, 'installed');
       return 0;
     }
-    const real = this.sysroot.root === '/';
-    const sockets = real ? native().vhostUser.unixSockets() : parseProcNetUnix(this.sysroot.attr('/proc/net/unix') ?? '');
     await this.out.list<SocketRow>(
-      listSockets(this.sysroot, sockets, flags.all),
+      listSockets(this.sysroot, kernelSockets(this.sysroot), flags.all),
       [
         { title: 'SOCKET', value: (r) => r.socket },
         { title: 'DEVICE', value: (r) => r.device },

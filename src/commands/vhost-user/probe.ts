@@ -4,11 +4,10 @@ import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { hex64 } from '../../common/units.js';
-import { native } from '../../native/index.js';
 import { deviceByName, deviceTypes } from '../../vhost-user/devices.js';
 import { FrontEnd } from '../../vhost-user/frontend.js';
 import { handOver } from '../../vhost-user/handover.js';
-import { listSockets } from '../../vhost-user/list.js';
+import { kernelSockets, listSockets } from '../../vhost-user/list.js';
 import { endsOnDisconnect, type ProbeResult, probe } from '../../vhost-user/probe.js';
 
 function view(r: ProbeResult, chalk: ChalkInstance): string[] {
@@ -54,10 +53,8 @@ then served to the VMM at another path, so that the back-end never sees an end.`
     const { args, flags } = await this.parse(Probe);
     if (flags.device !== undefined && !deviceByName(flags.device))
       throw usage(`no such device type: "${flags.device}"`, deviceTypes.map((d) => d.name).join(', '));
-    const server =
-      this.sysroot.root === '/'
-        ? listSockets(this.sysroot, native().vhostUser.unixSockets(), true).find((r) => r.socket === args.socket)?.servers[0]?.exe
-        : undefined;
+    const rows = listSockets(this.sysroot, kernelSockets(this.sysroot), true);
+    const server = rows.find((r) => r.socket === args.socket)?.servers[0]?.exe;
     if (server && endsOnDisconnect(server) && flags['hand-over'] === undefined)
       this.warn(`${server} ends when this probe disconnects; --hand-over PATH keeps the connection for a VMM`);
     const front = await FrontEnd.connect(args.socket, { timeout: flags.timeout ?? 5000, signal: this.life.signal });

@@ -41,7 +41,10 @@ VIOCTL_SHMEM describes them as JSON.`;
       env: this.env,
       toJson,
       signal: this.life.signal,
-      onRecord: (record) => this.out.record(record, text),
+      onRecord: async (record) => {
+        await this.out.record(record, text);
+        await this.out.flush();
+      },
       onLog: (line) => this.info(line),
     });
   }
