@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "uring/ring.h"
+#include "uring/whole.h"
 
 namespace vioctl::uring::js {
 namespace {
@@ -20,7 +21,7 @@ enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kStatusWords };
 // The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
 // call, and the completions that are there come back in another shared array.
 struct JsRing {
-  JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options) {
+  JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options), whole(ring) {
     sqe_count = std::min(batch, ring.sq_entries());
     cqe_count = std::min(2 * batch, ring.cq_entries());
     const auto make = [&](size_t size, Napi::Reference<Napi::ArrayBuffer>& ref) {
@@ -53,58 +54,73 @@ struct JsRing {
     }
   }
 
-  uint32_t Drain() {
-    uint32_t count = 0;
-    ring.Reap(
-        [&](const io_uring_cqe& cqe) {
-          memcpy(&cqes[count++], &cqe, sizeof cqe);
-          // Notifications (tags) have the top bit set and answer no request.
-          if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) in_flight--;
-        },
-        cqe_count);
-    return count;
+  // Takes completions to the shared array from entry `at` on, until it is full. Returns the entries used in all.
+  uint32_t Drain(uint32_t at = 0) {
+    while (at < cqe_count && ring.Reap(
+                                 [&](const io_uring_cqe& cqe) {
+                                   // Notifications (tags) have the top bit set and answer no request.
+                                   if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) in_flight--;
+                                   if (!WholeFiles::Owns(cqe))
+                                     memcpy(&cqes[at++], &cqe, sizeof cqe);
+                                   else if (whole.Advance(cqe, &cqes[at]))
+                                     at++;
+                                 },
+                                 1) > 0) {
+    }
+    return at;
+  }
+
+  // Moves entries of the shared array to the ring, whole chains only: a chain ends where a submission ends.
+  uint32_t Copy(uint32_t from, uint32_t count) {
+    while (from < count) {
+      uint32_t end = from, need = 0;
+      do {
+        need += sqes[end].opcode == kOpReadWhole ? WholeFiles::kStartEntries : 1;
+      } while (sqes[end++].flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) && end < count);
+      if (need > ring.Space() && ring.Pending() > 0) break;
+      for (; from < end; from++) {
+        if (sqes[from].opcode == kOpReadWhole)
+          whole.Start(sqes[from]);
+        else
+          memcpy(ring.Next(), &sqes[from], sizeof *sqes);
+      }
+    }
+    return from;
   }
 
   // Submits `count` entries of the shared array, waits for `want` completions, and reaps. While this runs the eventfd
   // is silent, so what completes at once never wakes the event loop.
   uint32_t Submit(uint32_t count, uint32_t want, int64_t timeout_ns) {
     if (watch) ring.EventfdEnabled(false);
-    status[kTaken] = status[kError] = status[kMore] = 0;
-    uint32_t done = 0;
+    status[kTaken] = status[kError] = 0;
+    uint32_t taken = 0, completions = 0;
     for (;;) {
-      for (; done < count; done++) {
-        io_uring_sqe* sqe = ring.Next();
-        if (!sqe) break;
-        memcpy(sqe, &sqes[done], sizeof *sqe);
-      }
+      whole.Continue();
+      taken = Copy(taken, count);
       const uint32_t before = ring.Pending();
-      const uint32_t ready = ring.Ready();
-      const uint32_t wait = done == count && want > ready ? want : 0;
+      const uint32_t ready = ring.Ready() + completions;
+      const uint32_t wait = taken == count && want > ready ? want - completions : 0;
       if (ring.NeedsEnter()) status[kOverflows] += 1;
       const int result = ring.SubmitAndWait(wait, timeout_ns);
       in_flight += static_cast<int32_t>(before - ring.Pending());
-      if (result < 0 && result != -EINTR) {
-        status[kError] = result;
+      completions = Drain(completions);
+      if (result < 0 && (result != -EINTR || wait > 0)) {
+        if (result != -EINTR) status[kError] = result;
         break;
       }
-      if (result == -EINTR && wait > 0) break;
-      if (done == count && ring.Pending() == 0) break;
+      if (completions == cqe_count) break;
+      if (taken == count && ring.Pending() == 0 && !whole.waiting()) break;
     }
-    status[kTaken] = static_cast<int32_t>(done);
-    return Finish();
-  }
-
-  uint32_t Finish() {
-    uint32_t count = Drain();
+    status[kTaken] = static_cast<int32_t>(taken);
     if (watch) {
       ring.EventfdEnabled(true);
-      watch->Ref(in_flight > 0);
+      watch->Ref(in_flight > 0 || whole.waiting());
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
-      if (count < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
+      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
     }
-    status[kMore] = ring.Ready() > 0;
-    status[kInFlight] = in_flight;
-    return count;
+    status[kMore] = completions == cqe_count && (ring.Ready() || whole.waiting());
+    status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting());
+    return completions;
   }
 
   void Kick() {
@@ -116,6 +132,7 @@ struct JsRing {
   Napi::Env env;
   Fd eventfd;  // closed after the ring
   Ring ring;
+  WholeFiles whole;
   std::unique_ptr<vioctl::Watch> watch;
   Napi::FunctionReference callback;
   std::unique_ptr<Napi::AsyncContext> context;

@@ -59,7 +59,12 @@ export interface RingOptions {
 
 /** Flushes in a row from microtasks before the event loop gets its turn. */
 const INLINE_TURNS = 64;
+const CHAIN = (SqeFlag.link | SqeFlag.hardlink) << 8;
 const AT_FDCWD = -100;
+/** An entry of our own (native/uring/whole.h): the addon makes requests of it. */
+const OP_READ_WHOLE = 0xf0;
+/** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
+export const READ_WHOLE_OPEN = 1 << 15;
 const WORDS = 16; // 32-bit words of an SQE
 
 /** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
@@ -182,6 +187,13 @@ export class Ring {
     if (result < 0) throw errnoError(result, 'io_uring_register');
   }
 
+  /** Makes room for a chain of `count` requests, which must leave in one batch. @throws EINVAL above the ring's entries */
+  reserve(count: number): void {
+    if (count > this.#batch) throw new VioError(`a chain of ${count} requests on a ring of ${this.#batch} entries`, { code: 'EINVAL' });
+    if (this.#queued + count > this.#batch) this.#enter(0, -1);
+    if (this.#queued + count > this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
+  }
+
   /** Queues a request as it is. `done` is called for every completion (more than once for multishot requests). */
   push(request: Request, done: Done): void {
     const { fd = -1, buffer } = request;
@@ -259,6 +271,24 @@ export class Ring {
     sqe[at + 10] = 0;
     sqe[at + 11] = slot + 1;
     sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
+    this.#schedule();
+  }
+
+  /**
+   * Opens a file into a slot, reads it into `buffer` until it ends, and closes it: four requests and one completion. `path`
+   * ends with NUL. `done` gets the bytes read or -errno, and READ_WHOLE_OPEN in its flags where the buffer is full: then the
+   * file goes on and its slot is open.
+   */
+  readWhole(path: Uint8Array, openFlags: number, slot: number, buffer: NodeJS.ArrayBufferView, done: Done): void {
+    const at = this.#entry(done, [path, buffer]);
+    const sqe = this.#sqe;
+    sqe[at] = OP_READ_WHOLE;
+    sqe[at + 1] = 0;
+    this.#wide(at + 2, addressOf(buffer));
+    this.#wide(at + 4, addressOf(path));
+    sqe[at + 6] = buffer.byteLength;
+    sqe[at + 7] = openFlags;
+    sqe[at + 11] = slot + 1;
     this.#schedule();
   }
 
@@ -386,7 +416,12 @@ export class Ring {
   /** A free entry of the shared array, its user_data set. @returns index of its first word */
   #entry(done: Done, keep: unknown): number {
     if (this.#closed || this.#closing) throw new VioError('the ring is closed', { code: 'EBADF' });
-    if (this.#queued === this.#batch) this.#enter(0, -1);
+    if (this.#queued === this.#batch) {
+      // A chain ends where a submission ends: it must not be cut here.
+      if (this.#sqe[(this.#queued - 1) * WORDS]! & CHAIN)
+        throw new VioError('a chain does not fit: reserve() room for it first', { code: 'EOVERFLOW' });
+      this.#enter(0, -1);
+    }
     const slot = this.#free.pop() ?? this.#done.length;
     this.#done[slot] = done;
     this.#kept[slot] = keep;
@@ -418,7 +453,7 @@ export class Ring {
   };
   readonly #flush = (): void => {
     this.#scheduled = false;
-    if (!this.#closed && (this.#queued > 0 || this.#arrivedNext < this.#arrivedCount)) this.submit();
+    if (!this.#closed && (this.#queued > 0 || this.#arrivedNext < this.#arrivedCount || this.inFlight > 0)) this.submit();
   };
 
   /** One crossing: submits, waits, takes over completions; calls nothing back. */

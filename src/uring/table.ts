@@ -225,6 +225,7 @@ export class FileTable {
     };
     return new Promise((resolve, reject) => {
       const ring = this.#ring;
+      ring.reserve(3);
       ring.push({ ...this.openRequest(path, 0, slot.index), flags: SqeFlag.link }, (result) => note(result, 'openat'));
       ring.push({ opcode: Op.read, fd: slot, buffer, offset: 0, flags: SqeFlag.hardlink }, (result) => {
         note(result, 'read');

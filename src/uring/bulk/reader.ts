@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
-import { Op, SqeFlag } from '../abi.js';
+import { Op } from '../abi.js';
 import { errnoName } from '../errno.js';
-import { addressOf, Ring, Slot } from '../ring.js';
+import { addressOf, READ_WHOLE_OPEN, Ring, Slot } from '../ring.js';
 import { FileTable } from '../table.js';
 import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 
@@ -34,6 +34,8 @@ const AT_FDCWD = -100;
 const O_NOCTTY = fs.constants.O_NOCTTY;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
+
+const NOTHING = Buffer.alloc(0);
 
 interface Piece {
   buffer: Buffer;
@@ -67,8 +69,9 @@ class Job {
 }
 
 /**
- * Reads files through direct descriptors of one ring: open and first read are one chain; a file is closed when a read
- * returned 0 (a short read alone does not prove the end), and its slot is used again on the completion of the close.
+ * Reads files through direct descriptors of one ring. A file that fits the first buffer is one call (Ring.readWhole); a
+ * larger one goes on here, with several reads under way. A file is closed when a read returned 0 (a short read alone does
+ * not prove the end), and its slot is used again on the completion of the close.
  */
 export class UringReader implements Reader {
   readonly name = 'uring';
@@ -108,11 +111,15 @@ export class UringReader implements Reader {
     job.opened = job.ended = job.delivering = false;
     job.ahead = 1;
     putPath(job.path, name);
-    this.#ring.openSlot(job.path, O_NOCTTY, job.slot.index, SqeFlag.link, (result) => {
+    const { first } = job;
+    this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
+      job.opened = (flags & READ_WHOLE_OPEN) !== 0;
+      job.nextOffset = Math.max(0, result);
       if (result < 0) job.failure = errnoName(result);
-      else job.opened = true;
+      if (result > 0) job.pieces.push({ buffer: first, offset: 0, result });
+      if (!job.opened) job.pieces.push({ buffer: NOTHING, offset: job.nextOffset, result: 0 }); // the end was seen
+      this.#advance(job);
     });
-    this.#issue(job, job.first);
   }
 
   submit(): void {
@@ -215,7 +222,7 @@ export class UringReader implements Reader {
 
   #drop(job: Job): void {
     const { buffer } = job.pieces.shift()!;
-    if (buffer !== job.first) this.#spare.push(buffer);
+    if (buffer !== job.first && buffer !== NOTHING) this.#spare.push(buffer);
   }
 
   #finish(job: Job): void {

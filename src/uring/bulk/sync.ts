@@ -65,6 +65,7 @@ class UringSyncer implements Syncer {
       if (result < 0) error ??= errnoName(result); // the first is the root, ECANCELED follows it
     };
     const ring = this.#ring;
+    ring.reserve(3);
     ring.openSlot(job.path, O_RDONLY | O_NONBLOCK | O_NOCTTY, job.slot.index, SqeFlag.link, note);
     ring.push({ opcode: Op.fsync, fd: job.slot, opFlags: this.#data ? 1 : 0, flags: SqeFlag.hardlink }, note);
     ring.closeSlot(job.slot.index, (result) => {
