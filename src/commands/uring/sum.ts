@@ -54,12 +54,19 @@ export default class Sum extends Command {
     };
     if (text) {
       for await (const batch of batches) {
-        const lines = [];
+        let lines = '';
         for (const { name, digest, error } of batch) {
           failures.note(name, error);
-          if (digest !== undefined) lines.push(sumLine(name, digest, { zero, tag }));
+          if (digest === undefined) continue;
+          const line = sumLine(name, digest, { zero, tag });
+          if (typeof line === 'string') lines += line;
+          else {
+            await this.out.raw(lines);
+            await this.out.raw(line);
+            lines = '';
+          }
         }
-        if (lines.length > 0) await this.out.raw(Buffer.concat(lines));
+        if (lines !== '') await this.out.raw(lines);
       }
     } else {
       await this.out.list(rows(), [], 'files', ({ name, size, digest, error }) => ({

@@ -9,6 +9,8 @@ import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 /** Takes a file's content in order. The bytes are the engine's again when chunk() returns or its promise resolves. */
 export interface Sink {
   chunk(bytes: Buffer): Promise<void> | undefined;
+  /** Takes a whole file at once, where it came in one piece and no chunk() was called; may be left out. */
+  whole?(bytes: Buffer): void;
 }
 
 /** How a file ended: its errno name, where it failed, and the bytes delivered. */
@@ -114,6 +116,12 @@ export class UringReader implements Reader {
     const { first } = job;
     this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
       job.opened = (flags & READ_WHOLE_OPEN) !== 0;
+      if (!job.opened && result >= 0 && sink.whole) {
+        sink.whole(first.subarray(0, result));
+        this.#idle.push(job);
+        done(undefined, result);
+        return;
+      }
       job.nextOffset = Math.max(0, result);
       if (result < 0) job.failure = errnoName(result);
       if (result > 0) job.pieces.push({ buffer: first, offset: 0, result });
