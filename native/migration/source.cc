@@ -238,10 +238,10 @@ class Gzip final : public Buffered {
       const uint8_t* in = nullptr;
       const size_t given = inner_->Some(&in, kMaxNeed);
       if (given == 0) {
-        // Between two members the end is the end of the file; inside one it is a truncation: both are kEof to the
-        // reader, which knows whether its stream was complete.
-        end_ = inner_->end() == End::kIo ? End::kIo : End::kEof;
-        error_ = inner_->error();
+        // Between two members this is the end; inside one, the data was cut off.
+        const bool inside = open_ || inner_->end() == End::kIo;
+        end_ = inside ? End::kIo : End::kEof;
+        error_ = inner_->end() == End::kIo ? inner_->error() : inside ? EBADMSG : 0;
         return 0;
       }
       if (!open_) {

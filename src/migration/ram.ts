@@ -98,6 +98,11 @@ export class RamSection {
     return this.blocks;
   }
 
+  /** Hash of each page's last content: 0 zeros, 2 not known (XBZRLE). */
+  hashes(block: number): BigUint64Array {
+    return native().migration.pageHashes(this.ram, block);
+  }
+
   /** The counters summed over all blocks. */
   totals(): Detail {
     const sum = (of: (b: RamBlock) => number) => this.update().reduce((n, b) => n + of(b), 0);
@@ -129,7 +134,7 @@ export class RamSection {
         case 'end': {
           const name = this.blocks[step.block]?.name ?? '?';
           const short = step.page > 0n || step.position > step.record + 8;
-          const end = endText({ kind: step.end === 'none' ? 'eof' : step.end, at: step.position, need: 0, have: 0, errno: step.errno });
+          const end = endText(reader.ended());
           yield this.#issue(
             'truncated-ram',
             step.record,

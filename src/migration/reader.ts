@@ -42,6 +42,10 @@ export class StreamReader {
   readonly #limits: number[] = [];
   #cap = -1;
   #owned: number | undefined;
+  /** why a pipe that was spooled ended, if that was not its end */
+  #why: Ended | undefined;
+  /** bytes before this position are gone: they came through a pipe */
+  #floor = 0;
   seekable: boolean;
   /** descriptor of a plain file whose positions are file offsets; -1 otherwise */
   fileFd: number;
@@ -58,8 +62,10 @@ export class StreamReader {
     return this.#source;
   }
 
-  /** Goes on with another source that has the same positions (a spooled pipe), and owns its descriptor. */
-  replace(source: NativeSource, fd: number): void {
+  /** Goes on with another source that has the same positions (a spooled pipe), from `start` on, and owns its descriptor. */
+  replace(source: NativeSource, fd: number, start: number, why: Ended): void {
+    if (why.kind !== 'eof') this.#why = why;
+    this.#floor = start;
     this.#source = source;
     this.#owned = fd;
     this.seekable = this.#native.sourceState(source).seekable;
@@ -95,8 +101,14 @@ export class StreamReader {
     return { ok: false, bytes, end: this.#end(n, bytes.length) };
   }
 
+  /** Why the last read came short. */
+  ended(): Ended {
+    return this.#end(0, 0);
+  }
+
   #end(need: number, have: number): Ended {
     const { end, position: at, errno } = this.#native.sourceState(this.#source);
+    if (this.#why && end !== 'limit') return { ...this.#why, at, need, have };
     if (end === 'io') return { kind: 'io', at, need, have, errno };
     if (end === 'limit' && this.#limits.length === 0) return { kind: 'limit', at, need, have, errno: 'EFBIG' };
     return { kind: end === 'none' ? 'eof' : end, at, need, have };
@@ -140,7 +152,7 @@ export class StreamReader {
 
   /** Goes to an absolute position. @throws VioError where the source cannot */
   seek(position: number): void {
-    if (!this.seekable) throw new VioError('seek: the input is a pipe', { code: 'ESPIPE' });
+    if (!this.seekable || position < this.#floor) throw new VioError('seek: the input is a pipe', { code: 'ESPIPE' });
     this.#native.seek(this.#source, position);
   }
 

@@ -30,14 +30,17 @@ export function spool(reader: StreamReader): void {
   let at = reader.position;
   const start = at;
   for (;;) {
-    const { ok, bytes } = reader.take(1 << 20);
+    const taken = reader.take(1 << 20);
+    const { bytes } = taken;
     let done = 0;
     while (done < bytes.length) done += fs.writeSync(fd, bytes, done, bytes.length - done, at + done);
     at += bytes.length;
-    if (!ok) break;
+    if (!taken.ok) {
+      reader.replace(native().migration.openSource({ fd, kind: 'file', start }), fd, start, taken.end);
+      return;
+    }
     if (at - start > limits.spool) {
       throw new VioError('more than 4 GiB behind the RAM sections of a pipe', { code: 'SPOOL', hint: 'give the file by name' });
     }
   }
-  reader.replace(native().migration.openSource({ fd, kind: 'file', start }), fd);
 }

@@ -1,7 +1,10 @@
 /** Results as lines of text. */
 import { printable } from '../common/escape.js';
 import { formatSize } from '../common/units.js';
+import type { Comparison } from './diff.js';
 import type { Extracted } from './extract.js';
+import type { Value } from './model.js';
+import type { Statistics } from './stat.js';
 import type { Verification } from './verify.js';
 
 const hex = (v: bigint): string => `0x${v.toString(16)}`;
@@ -34,4 +37,46 @@ export function verificationLines(v: Verification): string[] {
     `${v.sections} sections, ${v.devices} devices`,
     ...(v.trailing ? [`${v.trailing} bytes behind the end`] : []),
   ];
+}
+
+const value = (v: Value | undefined): string => {
+  if (v instanceof Uint8Array) return `${Buffer.from(v.subarray(0, 16)).toString('hex')}${v.length > 16 ? '…' : ''}`;
+  return typeof v === 'bigint' ? hex(v) : printable(String(v));
+};
+
+export function statisticsLines(s: Statistics): string[] {
+  const width = Math.max(4, ...s.sections.map((x) => formatSize(x.bytes).length));
+  return [
+    `${formatSize(s.size)}${s.machine ? `, machine ${printable(s.machine)}` : ''}`,
+    ...s.sections.map((x) => {
+      const parts = x.parts > 1 ? ` in ${x.parts} parts` : '';
+      return `${formatSize(x.bytes).padStart(width)}  ${x.share.toFixed(2).padStart(6)} %  ${printable(x.name)}${x.instance ? ` #${x.instance}` : ''}${parts}`;
+    }),
+    `${formatSize(s.other).padStart(width)}  ${((s.other / s.size) * 100).toFixed(2).padStart(6)} %  header, commands, description`,
+    ...s.blocks.map((b) => {
+      const counts = {
+        zero: b.zero,
+        whole: b.normal,
+        xbzrle: b.xbzrle,
+        compressed: b.compressed,
+        'sent again': b.resent,
+        distinct: b.distinct ?? 0,
+      };
+      const shown = Object.entries(counts).flatMap(([k, n]) => (n > 0 ? [`${n} ${k}`] : []));
+      return `block ${printable(b.name)} ${formatSize(b.length)}: ${b.pages} pages: ${shown.join(', ') || 'none sent'}`;
+    }),
+  ];
+}
+
+export function comparisonLines(c: Comparison): string[] {
+  const lines = c.differences.map((d) => {
+    const path = printable(d.path);
+    if (d.kind === 'only-a') return `- ${path} ${value(d.a)}`;
+    return d.kind === 'only-b' ? `+ ${path} ${value(d.b)}` : `! ${path} ${value(d.a)} -> ${value(d.b)}`;
+  });
+  const ram = (c.ram ?? []).map(
+    (r) =>
+      `${r.changed > 0 || r.unknown > 0 ? '!' : ' '} ram/${printable(r.block)}: ${r.changed} of ${r.pages} pages differ${r.unknown ? `, ${r.unknown} not known (XBZRLE)` : ''}`,
+  );
+  return c.equal ? ['no differences', ...ram] : [...lines, ...ram];
 }

@@ -16,6 +16,8 @@ export interface WalkOptions {
   force?: boolean;
   /** known before the walk: reported first */
   issues?: readonly Issue[];
+  /** called with each section when it opens, before its body is read */
+  onSection?: (section: { id: number; name: string; instance: number }) => void;
   /** how RAM pages are treated */
   ram?: Omit<RamOptions, 'pageSize' | 'capabilities'>;
 }
@@ -50,6 +52,8 @@ export class Walker {
   configuration: Configuration | undefined;
   description: Description | undefined;
   ram: RamSection | undefined;
+  /** device sections so far */
+  devices = 0;
   /** what the stream turned out to have */
   sawEof = false;
   sawDescription = false;
@@ -170,6 +174,7 @@ export class Walker {
   /** Records up to EOF or the end of the enclosing package. False when the walk cannot go on. */
   *#records(): Generator<WalkEvent, boolean> {
     for (;;) {
+      if (this.#reader.peek(1)[0] === Type.full) this.#prepare();
       const at = this.#reader.position;
       const head = this.#reader.take(1);
       if (!head.ok) {
@@ -222,6 +227,8 @@ export class Walker {
     }
     this.#sections.set(id, section);
     this.#names.set(`${instance} ${name}`, section);
+    if (record === 'full') this.devices += 1;
+    this.#options.onSection?.(section);
     yield* this.#body(at, record, section);
   }
 
@@ -323,15 +330,20 @@ export class Walker {
     if (passed > 0) yield this.#issue('note', 'skipped', from, path, `${passed} bytes skipped to the section's footer`);
   }
 
+  /** Looks for the description before the first device: at once in a file, behind the RAM in a pipe, which is kept from there on. */
+  #prepare(): void {
+    if (this.#searched || this.#depth > 0) return;
+    const iterating = [...this.#sections.values()].some((s) => !s.ended);
+    if (!this.#reader.seekable && (iterating || !this.ram)) return;
+    this.#searched = true;
+    if (!this.#reader.seekable) spool(this.#reader);
+    this.description = locateDescription(this.#reader, this.#reader.position);
+  }
+
   /** Finds the end of a device's body: by the description, by its footer, or by the next header. */
   *#deviceBody(section: Section): Generator<WalkEvent, { bounded: SectionEvent['bounded']; device?: Device; held?: Buffer }> {
     const path = `${section.name} (${section.id})`;
-    const iterating = [...this.#sections.values()].some((s) => !s.ended);
-    if (!this.#searched && this.#depth === 0 && (this.#reader.seekable || (!iterating && this.ram))) {
-      this.#searched = true;
-      if (!this.#reader.seekable) spool(this.#reader);
-      this.description = locateDescription(this.#reader, this.#reader.position);
-    }
+    this.#prepare();
     const from = this.#reader.position;
     const desc = this.description?.device(section.name, section.instance);
     if (desc) {
@@ -521,6 +533,9 @@ export class Walker {
       // Read even though it was found before: a pipe without devices comes here first.
       const there = this.#reader.take(Math.min(length, limits.description));
       const whole = there.ok && length <= limits.description;
+      if (!there.ok && there.end.kind === 'io') {
+        yield this.#issue('error', 'read-error', there.end.at, 'vmdescription', endText(there.end));
+      }
       if (!whole) {
         yield this.#issue('warning', 'description-cut', at, 'vmdescription', 'the VM description is cut off', {
           expected: `${length} bytes`,

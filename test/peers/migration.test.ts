@@ -9,6 +9,7 @@ import { type ExtractOptions, extract } from '../../src/migration/extract.js';
 import { openInput } from '../../src/migration/input.js';
 import { verify } from '../../src/migration/verify.js';
 import { Walker } from '../../src/migration/walk.js';
+import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 import { type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
 import { dirtyingDisk, type Migration, put, TestGuest } from './migration-guest.js';
@@ -256,7 +257,7 @@ describe.each(builds)('files of QEMU %s', (name) => {
       await guest.migrate({
         uri: uri(name, out),
         capabilities: ['xbzrle'],
-        parameters: { 'max-bandwidth': 2 << 20, 'downtime-limit': 1 },
+        parameters: { 'max-bandwidth': 2 << 20, 'downtime-limit': 0 },
         meanwhile: async (qmp) => {
           // The first rounds send pages whole; deltas come later.
           for (let i = 0; i < 500; i++) {
@@ -346,6 +347,37 @@ describe.each(builds)('files of QEMU %s', (name) => {
     expect(dump.ram!.blocks.find((b) => b.name === 'pc.ram')!.state.seen).toBe(4096);
     fs.rmSync(image);
   }, 60_000);
+});
+
+describe('convert', () => {
+  test.each(['7.2', '10'] as const)(
+    'a stream of QEMU %s as mapped-ram: QEMU 10 loads it, and its memory is the same',
+    async (name) => {
+      const build = await qemuForTest(name, 'converting streams');
+      const loader = await qemuForTest('10', 'converting streams');
+      if (!build || !loader) return;
+      const out = file('stream');
+      const blob = put(dir, 'data', Buffer.from(Array.from({ length: 1 << 20 }, (_, i) => (i * 13 + (i >> 11)) & 0xff)));
+      const args = ['-M', 'pc-i440fx-7.2', '-m', '32', '-smp', '2', '-device', `loader,file=${blob},addr=0x180000,force-raw=on`];
+      await withGuest(build, args, (guest) => guest.migrate({ uri: uri(name, out) }));
+      for (const through of [out, '-']) {
+        const made = vioctl(
+          ['migration', 'convert', through, '--to', 'mapped-ram', '-o', file('mapped')],
+          through === '-' ? { input: fs.readFileSync(out) } : {},
+        );
+        expect(made).toMatchObject({ status: 0, stderr: '' });
+        expect(await verify(openInput(file('mapped')), () => {})).toMatchObject({ verdict: 'complete', issues: [] });
+        await memory(out, file('a.mem'));
+        await withGuest(loader, [...args, '-incoming', 'defer'], async (guest) => {
+          await guest.load(from('10', file('mapped')), ['mapped-ram']);
+          for (const [at, size] of ranges(32 << 20)) {
+            expect({ at, hash: await guest.memoryHash(dir, at, size) }).toEqual({ at, hash: await hashOf(file('a.mem'), at, size) });
+          }
+        });
+      }
+    },
+    60_000,
+  );
 });
 
 describe('compressed pages (up to QEMU 9.0)', () => {

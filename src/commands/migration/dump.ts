@@ -65,6 +65,7 @@ export default class MigrationDump extends Command {
     if (ram && this.out.format === 'text' && wanted('ram')) {
       for (const line of blockLines(ram.update(), ram.options.pageSize)) await this.out.line(line);
     }
+    await this.out.flush();
     if (!walker.sawEof || issues.errors > 0 || issues.dropped > 0) throw damaged(args.file, issues.list);
     return 0;
   }

@@ -1,0 +1,44 @@
+import { Command } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
+import { Exit, usage } from '../../common/errors.js';
+import { compare } from '../../migration/diff.js';
+import { damaged } from '../../migration/dump.js';
+import { openInput } from '../../migration/input.js';
+import { issueText } from '../../migration/issues.js';
+import { comparisonLines } from '../../migration/text.js';
+
+export default class MigrationDiff extends Command {
+  static override readonly description =
+    'What changed from A to B: machine, sections, versions, subsections and every field of a device by name; with --ram also how many ' +
+    'pages of each block differ (their contents are compared by a 64-bit hash with a secret key). Status 4 when something differs.';
+  static readonly examples = [
+    ['vioctl migration diff before.mig after.mig', 'fields that changed'],
+    ["vioctl migration diff good.mig bad.mig --ignore '*timer*' --ignore 'cpu/*'", 'without what always changes'],
+    ['vioctl migration diff a.mig b.mig --ram --json | jq .ram', 'pages that changed'],
+  ] as const;
+  static override readonly args = {
+    a: Args.string({ required: true, description: 'file, or - for stdin' }),
+    b: Args.string({ required: true, description: 'file, or - for stdin' }),
+  };
+  static override readonly flags = {
+    ...inputFlags,
+    ram: Flags.boolean({ summary: 'compare every page too' }),
+    ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'paths that do not count; repeatable' }),
+  };
+
+  async run(): Promise<number | undefined> {
+    const { args, flags } = await this.parse(MigrationDiff);
+    if (args.a === '-' && args.b === '-') throw usage('only one of the two can be stdin');
+    const progress = this.progress('compare', 0);
+    const files = [args.a, args.b].map((file) => openInput(file, inputOptions(flags)));
+    const result = await compare(files[0]!, files[1]!, { ram: flags.ram ?? false, ignore: flags.ignore ?? [] }, ticker(progress));
+    progress.end();
+    for (const issue of this.out.format === 'text' ? [...result.issues.a, ...result.issues.b] : []) this.warn(issueText(issue));
+    await this.out.document({ a: args.a, b: args.b, ...result }, comparisonLines);
+    for (const [file, issues] of [[args.a, result.issues.a] as const, [args.b, result.issues.b] as const]) {
+      if (issues.some((i) => i.severity === 'error')) throw damaged(file, issues);
+    }
+    return result.equal ? 0 : Exit.differs;
+  }
+}

@@ -1,0 +1,35 @@
+import { Command } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
+import { damaged } from '../../migration/dump.js';
+import { openInput } from '../../migration/input.js';
+import { issueText } from '../../migration/issues.js';
+import { statistics } from '../../migration/stat.js';
+import { statisticsLines } from '../../migration/text.js';
+
+export default class MigrationStat extends Command {
+  static override readonly description =
+    'Where the bytes of a stream go: each section over all its parts, and for each RAM block how many pages were zero, whole, XBZRLE ' +
+    'deltas, compressed, or sent again. --duplicates reads every page and counts those whose content no other page has.';
+  static readonly examples = [
+    ['vioctl migration stat vm.mig', 'sections by size, then RAM blocks'],
+    ['vioctl migration stat vm.mig --duplicates --json | jq .blocks', 'what deduplication could save'],
+  ] as const;
+  static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
+  static override readonly flags = {
+    ...inputFlags,
+    duplicates: Flags.boolean({ summary: 'count distinct pages (reads all of the file)' }),
+  };
+
+  async run(): Promise<number | undefined> {
+    const { args, flags } = await this.parse(MigrationStat);
+    const input = openInput(args.file, inputOptions(flags));
+    const progress = this.progress('read', input.size);
+    const result = await statistics(input, flags.duplicates ?? false, ticker(progress));
+    progress.end();
+    if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
+    await this.out.document({ file: args.file, ...result }, statisticsLines);
+    if (!result.complete) throw damaged(args.file, result.issues);
+    return 0;
+  }
+}

@@ -1,0 +1,170 @@
+// Reading and extracting migration streams against cat and QEMU's analyze-migration.py, on the same file in one run.
+//   npx tsx test/bench/migration.ts [SIZE_GIB…]     (default 1 4)
+// The script is not part of this project: name one with VIOCTL_ANALYZE_MIGRATION=FILE, else those lines say that it is absent.
+// CPU seconds are user + system of the measured process alone; files are in the page cache. Everything lies in a temporary folder.
+import { execFileSync } from 'node:child_process';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { openInput } from '../../src/migration/input.js';
+import { Walker } from '../../src/migration/walk.js';
+import { TestGuest } from '../peers/migration-guest.js';
+import {
+  be32,
+  blockList,
+  cat,
+  configuration,
+  EOS,
+  end,
+  footer,
+  header,
+  PAGE,
+  page,
+  pattern,
+  start,
+  u8,
+  zero,
+} from '../support/migration.js';
+import { qemu } from '../vm/qemu.js';
+
+const dir = mkdtempSync(path.join(tmpdir(), 'vioctl-bench-'));
+process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
+const analyze = process.env.VIOCTL_ANALYZE_MIGRATION;
+const program = path.join(process.cwd(), 'bin/run.js');
+
+/** Devices, EOF and description of a real guest. */
+async function realTail(): Promise<Buffer> {
+  const file = path.join(dir, 'small');
+  const devices = ['virtio-net-pci', 'virtio-rng-pci', 'virtio-balloon-pci', 'qemu-xhci', 'usb-tablet', 'e1000'].flatMap((d) => [
+    '-device',
+    d,
+  ]);
+  const guest = await TestGuest.start(await qemu('7.2'), dir, ['-M', 'q35', '-m', '16', ...devices]);
+  try {
+    await guest.migrate({ uri: `exec:cat > ${file}` });
+  } finally {
+    await guest.stop();
+  }
+  const input = openInput(file);
+  for (const event of new Walker(input.reader).walk()) {
+    if (event.type === 'section' && event.record === 'full') return readFileSync(file).subarray(Number(event.offset));
+  }
+  throw new Error('no device in the stream of a real guest');
+}
+
+/** A stream of `gib` GiB of RAM, `share` of the pages with content, in front of the devices of a real guest. */
+function make(name: string, gib: number, share: number, tail: Buffer): string {
+  const file = path.join(dir, name);
+  const fd = openSync(file, 'w');
+  const pages = gib * 262144;
+  const put = (bytes: Buffer) => {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+  };
+  put(cat(header(), configuration('pc-q35-7.2'), start(2, 'ram', 4, cat(blockList(['pc.ram', pages * PAGE]), EOS)), u8(2), be32(2)));
+  const content = Array.from({ length: 64 }, (_, i) => pattern(i + 1));
+  for (let at = 0; at < pages; at += 4096) {
+    const batch = Array.from({ length: 4096 }, (_, i) => {
+      const first = at + i === 0 ? 'pc.ram' : undefined;
+      return (at + i) % 100 < share * 100 ? page((at + i) * PAGE, content[i & 63]!, first) : zero((at + i) * PAGE, first);
+    });
+    put(cat(...batch));
+  }
+  put(cat(EOS, footer(2), end(2, EOS), tail));
+  closeSync(fd);
+  return file;
+}
+
+interface Cost {
+  cpu: number;
+  wall: number;
+  /** MB */
+  rss: number;
+}
+
+/** Cost of a command; `from` is sent through a pipe. */
+function cost(argv: string[], options: { from?: string; to?: string } = {}): Cost {
+  const meter =
+    'import resource,subprocess,sys,time\nt=time.time()\nr=subprocess.run(sys.argv[1:],stdout=open(OUT,"wb"),stderr=subprocess.PIPE)\nu=resource.getrusage(resource.RUSAGE_CHILDREN)\n' +
+    'sys.stderr.write("%f %f %d %d\\n"%(u.ru_utime+u.ru_stime,time.time()-t,u.ru_maxrss,r.returncode))';
+  const script = `import sys\nOUT=${JSON.stringify(options.to ?? '/dev/null')}\n${meter}`;
+  const line = options.from ? 'cat "$FROM" | python3 -c "$SCRIPT" "$@" 2>&1' : 'python3 -c "$SCRIPT" "$@" 2>&1';
+  const said = execFileSync('sh', ['-c', line, 'sh', ...argv], {
+    encoding: 'utf8',
+    env: { ...process.env, FROM: options.from ?? '', SCRIPT: script },
+  });
+  const [cpu, wall, rss, status] = said.trim().split('\n').at(-1)!.split(' ').map(Number) as [number, number, number, number];
+  if (status !== 0) throw new Error(`${argv.join(' ')} ended with ${status}`);
+  return { cpu, wall, rss: rss / 1024 };
+}
+
+/** The best of three: other work on the machine only ever adds. */
+const best = (argv: string[], options: { from?: string; to?: string } = {}): Cost =>
+  [0, 1, 2].map(() => cost(argv, options)).reduce((a, b) => (a.cpu < b.cpu ? a : b));
+
+const vioctl = (...args: string[]) => [process.execPath, program, 'migration', ...args];
+const show = (label: string, c: Cost, more = '') =>
+  console.log(`  ${label.padEnd(44)} ${c.cpu.toFixed(3)} s CPU  ${c.wall.toFixed(2)} s  ${c.rss.toFixed(0)} MB${more ? `  ${more}` : ''}`);
+const verdict = (ratio: number, good: boolean) => `${ratio.toFixed(2)}x ${good ? 'met' : 'NOT met'}`;
+
+async function main(): Promise<void> {
+  const sizes = process.argv.slice(2).map(Number);
+  const tail = await realTail();
+  const node = best([process.execPath, '-e', '0']);
+  show('node -e 0', node);
+  for (const [kind, gib, share] of [
+    ...(sizes.length ? sizes : [1, 4]).map((g) => ['full', g, 0.9] as const),
+    ['idle', 4, 0.01] as const,
+    ['idle', 32, 0.01] as const,
+  ]) {
+    console.log(`${kind} guest of ${gib} GiB`);
+    const file = make('stream', gib, share, tail);
+    const cat = best(['cat', file]);
+    show('cat FILE', cat);
+    const walk = best(vioctl('dump', file));
+    show(
+      'dump FILE',
+      walk,
+      `${verdict(walk.cpu / cat.cpu, walk.cpu < cat.cpu)} (wanted: less than cat); less node: ${((walk.cpu - node.cpu) / cat.cpu).toFixed(2)}x`,
+    );
+    const catPipe = best(['cat'], { from: file });
+    show('… | cat', catPipe);
+    const walkPipe = best(vioctl('dump', '-'), { from: file });
+    show(
+      '… | dump -',
+      walkPipe,
+      `${verdict(walkPipe.cpu / catPipe.cpu, walkPipe.cpu <= 1.5 * catPipe.cpu)} (wanted: 1.5); less node: ${((walkPipe.cpu - node.cpu) / catPipe.cpu).toFixed(2)}x`,
+    );
+    const json = best(vioctl('dump', file, '--json', '--fields'));
+    show('dump --json --fields', json, `${(json.rss - node.rss).toFixed(0)} MB above node (wanted: 64)`);
+    if (analyze && existsSync(analyze)) {
+      const wanted = kind === 'full' ? 5 : 30;
+      const peer = cost(['python3', analyze, '-d', 'state', '-f', file]);
+      show(
+        'analyze-migration.py -d state',
+        peer,
+        `${verdict(peer.cpu / json.cpu, peer.cpu >= wanted * json.cpu)} (wanted: ${wanted}); less node: ${(peer.cpu / (json.cpu - node.cpu)).toFixed(0)}x`,
+      );
+    } else {
+      console.log('  analyze-migration.py is absent: set VIOCTL_ANALYZE_MIGRATION=FILE');
+    }
+    if (kind === 'full') {
+      const out = path.join(dir, 'out');
+      const copy = cost(['cat', file], { to: out });
+      rmSync(out);
+      show('cat FILE > OUT', copy);
+      const ram = cost(vioctl('ram', file, '-o', out));
+      show(
+        'ram FILE -o OUT',
+        ram,
+        `${(ram.wall / copy.wall).toFixed(2)}x the time, ${(ram.cpu / copy.cpu).toFixed(2)}x the CPU of copying; ${(ram.rss - node.rss).toFixed(0)} MB above node`,
+      );
+      rmSync(out);
+    }
+    rmSync(file);
+  }
+}
+
+main().catch((err: unknown) => {
+  console.error(err);
+  process.exitCode = 1;
+});

@@ -1,0 +1,291 @@
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import zlib from 'node:zlib';
+import { plainEnv, program, vioctl } from '../support/cli.js';
+import * as m from '../support/migration.js';
+import { skip, which } from '../support/skip.js';
+
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-migcli-'));
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+const put = (name: string, bytes: Buffer): string => {
+  fs.writeFileSync(path.join(dir, name), bytes);
+  return path.join(dir, name);
+};
+const good = put('good', m.sample());
+const cut = put('cut', m.sample().subarray(0, 9000));
+
+/** A libvirt save image around a stream. */
+function libvirt(stream: Buffer, options: { format?: number; version?: number; big?: boolean; magic?: string } = {}): Buffer {
+  const data = Buffer.alloc(512);
+  data.write('<domain><name>db1</name><uuid>0000-1</uuid></domain>\0');
+  const head = Buffer.alloc(92);
+  head.write(options.magic ?? 'LibvirtQemudSave');
+  [options.version ?? 2, data.length, 1, options.format ?? 0].forEach((v, i) => {
+    if (options.big) head.writeUInt32BE(v, 16 + 4 * i);
+    else head.writeUInt32LE(v, 16 + 4 * i);
+  });
+  return Buffer.concat([head, data, stream]);
+}
+
+describe('dump', () => {
+  test('text: one line per record, then the blocks', () => {
+    const r = vioctl(['migration', 'dump', good]);
+    expect(r).toMatchObject({ status: 0, stderr: '' });
+    expect(
+      r.stdout
+        .trimEnd()
+        .split('\n')
+        .map((l) => l.replace(/^0x[0-9a-f]{8} +/, '')),
+    ).toEqual([
+      'header version 3',
+      'configuration pc-i440fx-10.0',
+      expect.stringMatching(/^start ram \(id 2, version 4\)/),
+      expect.stringMatching(/^part {2}ram .*: zero 12, normal 4$/),
+      expect.stringMatching(/^end {3}ram/),
+      expect.stringMatching(/^full {2}timer/),
+      expect.stringMatching(/^full {2}cpu/),
+      'eof',
+      expect.stringMatching(/^vmdescription/),
+      '  block pc.ram 64K, 16 pages: zero 12, normal 4',
+    ]);
+  });
+
+  test('--section and --fields pick one device; the same in all formats', () => {
+    const args = ['migration', 'dump', good, '--section', 'c*', '--fields'];
+    expect(vioctl(args).stdout).toMatch(/regs = \[0x1 0x2 0x3 0xfffffffffffffff0\]\n +halted = yes|halted = true/);
+    const json = JSON.parse(vioctl([...args, '--json']).stdout);
+    expect(json.records).toMatchObject([{ name: 'cpu', fields: { regs: ['0x1', '0x2', '0x3', '0xfffffffffffffff0'], halted: true } }]);
+    const lines = vioctl([...args, '--ndjson'])
+      .stdout.trimEnd()
+      .split('\n');
+    expect(lines.map((l) => JSON.parse(l))).toEqual(json.records);
+  });
+
+  test('--desc is the description and nothing else', () => {
+    expect(JSON.parse(vioctl(['migration', 'dump', good, '--desc']).stdout)).toEqual({ page_size: 4096, devices: m.devices });
+  });
+
+  test('damage: what there is on stdout, status 5, one error line, no stack trace', () => {
+    const r = vioctl(['migration', 'dump', cut]);
+    expect(r.status).toBe(5);
+    expect(r.stdout).toContain('configuration pc-i440fx-10.0');
+    expect(r.stderr).toMatch(/damaged: 0x[0-9a-f]+: ram: pc\.ram page 0x8000/);
+    expect(r.stderr).not.toMatch(/\n {4}at /);
+    const json = vioctl(['migration', 'dump', cut, '--json']);
+    expect(json.status).toBe(5);
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      complete: false,
+      issues: [{ code: 'truncated-ram', severity: 'error', path: 'ram' }, { code: 'truncated' }],
+    });
+    expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: 'DAMAGED' } });
+  });
+
+  test('names from the file cannot reach the terminal raw', () => {
+    const evil = '\x1b]0;owned\x07';
+    const file = put('evil', m.sample({ devices: m.full(0, evil, 1, Buffer.alloc(4)), tail: m.cat(m.eof, m.vmdesc([])) }));
+    for (const args of [
+      ['dump', file],
+      ['dump', file, '--json'],
+      ['stat', file],
+      ['verify', file],
+    ]) {
+      const r = vioctl(['migration', ...args]);
+      expect(r.stdout + r.stderr).not.toContain('\x1b');
+    }
+  });
+
+  test('a reader that leaves early ends it silently', () => {
+    const big = put('big', m.sample({ devices: m.cat(...Array.from({ length: 20000 }, () => m.command(11))) }));
+    const r = spawnSync(
+      'bash',
+      ['-c', '"$0" "$1" migration dump "$2" --ndjson | head -n 1; echo "${PIPESTATUS[0]}"', process.execPath, program, big],
+      { encoding: 'utf8', env: plainEnv() },
+    );
+    expect(r.stdout.trim().split('\n').at(-1)).toBe('141');
+    expect(r.stderr).toBe('');
+  });
+});
+
+describe('containers', () => {
+  const tools: [name: string, format: number, pack: (b: Buffer) => Buffer | undefined][] = [
+    ['raw', 0, (b) => b],
+    ['gzip', 1, (b) => zlib.gzipSync(b)],
+    ...(
+      [
+        ['bzip2', 2],
+        ['xz', 3],
+        ['lzop', 4],
+        ['zstd', 5],
+      ] as const
+    ).map(([tool, format]): (typeof tools)[number] => [
+      tool,
+      format,
+      (b) => (which(tool) ? spawnSync(tool, ['-c'], { input: b, maxBuffer: 1 << 26 }).stdout : undefined),
+    ]),
+  ];
+
+  test.each(tools)('a libvirt save, %s, as file and through a pipe', (tool, format, pack) => {
+    const stream = pack(m.sample());
+    if (!stream) {
+      skip(`libvirt save compressed with ${tool}`, `${tool} is not installed`);
+      return;
+    }
+    const bytes = libvirt(stream, { format });
+    for (const r of [
+      vioctl(['migration', 'verify', put('save', bytes), '--json']),
+      vioctl(['migration', 'verify', '-', '--json'], { input: bytes }),
+    ]) {
+      expect(r).toMatchObject({ status: 0, stderr: '' });
+      expect(JSON.parse(r.stdout)).toMatchObject({
+        verdict: 'complete',
+        ram: { pages: 16, present: 16 },
+        devices: 2,
+        container: { type: 'libvirt', domain: 'db1', format: tool, wasRunning: true },
+      });
+    }
+    const out = path.join(dir, 'mem');
+    expect(vioctl(['migration', 'ram', put('save', bytes), '-o', out]).status).toBe(0);
+    expect(fs.readFileSync(out).equals(m.sampleRam())).toBe(true);
+  });
+
+  test('version 1 ignores the compression field; the other byte order; a save that was interrupted', () => {
+    const verify = (bytes: Buffer) => vioctl(['migration', 'verify', put('save', bytes), '--json']);
+    expect(verify(libvirt(m.sample(), { version: 1, format: 3 }))).toMatchObject({ status: 0 });
+    expect(JSON.parse(verify(libvirt(m.sample(), { big: true })).stdout)).toMatchObject({
+      verdict: 'complete',
+      container: { bigEndian: true },
+    });
+    const partial = verify(libvirt(m.sample(), { magic: 'LibvirtQemudPart' }));
+    expect(partial.status).toBe(5);
+    expect(JSON.parse(partial.stdout)).toMatchObject({ verdict: 'damaged', devices: 2, issues: [{ code: 'libvirt-partial' }] });
+  });
+
+  test('damaged compressed data is reported with what came before', () => {
+    for (const tool of ['gzip', 'xz', 'zstd']) {
+      const packed = tool === 'gzip' ? zlib.gzipSync(m.sample()) : spawnSync(tool, ['-c'], { input: m.sample() }).stdout;
+      if (!packed?.length) continue;
+      const r = vioctl([
+        'migration',
+        'verify',
+        put('bad', libvirt(packed.subarray(0, packed.length - 40), { format: { gzip: 1, xz: 3, zstd: 5 }[tool]! })),
+        '--json',
+      ]);
+      expect({ tool, status: r.status }).toEqual({ tool, status: 5 });
+      expect(JSON.parse(r.stdout).issues.length).toBeGreaterThan(0);
+    }
+  });
+
+  test('a compressed stream without a container, and a bound on what it may grow to', () => {
+    const file = put('plain.gz', zlib.gzipSync(m.sample()));
+    expect(vioctl(['migration', 'verify', file])).toMatchObject({ status: 0 });
+    const bomb = put(
+      'bomb.gz',
+      zlib.gzipSync(
+        m.sample({ ram: m.ramSections(m.cat(...Array.from({ length: 150 }, () => m.page(0, Buffer.alloc(m.PAGE), 'pc.ram')))) }),
+      ),
+    );
+    const r = vioctl(['migration', 'verify', bomb, '--max-size', '100K']);
+    expect(r.status).toBe(5);
+    expect(r.stderr).toMatch(/larger than --max-size/);
+  });
+
+  test('a missing decompressor is named, with the package that has it', () => {
+    const file = put('save', libvirt(Buffer.alloc(100), { format: 4 }));
+    const r = vioctl(['migration', 'verify', file], { env: { PATH: dir } });
+    expect(r.status).toBe(7);
+    expect(r.stderr).toMatch(/lzop is not installed\nhint: apt install lzop/);
+  });
+
+  test('a stream at an offset', () => {
+    const file = put('offset', m.cat(Buffer.alloc(12345), m.sample()));
+    expect(vioctl(['migration', 'verify', file, '--offset', '12345'])).toMatchObject({ status: 0 });
+    expect(vioctl(['migration', 'verify', file])).toMatchObject({ status: 5 });
+  });
+});
+
+describe('ram', () => {
+  test.each(['sparse', 'raw'])('%s, to a file and to stdout', (as) => {
+    const out = path.join(dir, 'mem');
+    expect(vioctl(['migration', 'ram', good, '--as', as, '-o', out])).toMatchObject({ status: 0, stdout: '' });
+    expect(fs.readFileSync(out).equals(m.sampleRam())).toBe(true);
+    const r = spawnSync(process.execPath, [program, 'migration', 'ram', '-', '--as', as, '-o', '-'], {
+      input: fs.readFileSync(good),
+      env: plainEnv(),
+    });
+    expect(r.stdout.equals(m.sampleRam())).toBe(true);
+  });
+
+  test('a window of it, and errors that name what there is', () => {
+    const r = spawnSync(process.execPath, [program, 'migration', 'ram', good, '--at', '0x4001', '--len', '7', '-o', '-'], {
+      env: plainEnv(),
+    });
+    expect(r.stdout).toEqual(m.pattern(4).subarray(1, 8));
+    const none = vioctl(['migration', 'ram', good, '--block', 'nope', '-o', path.join(dir, 'x')]);
+    expect(none.status).toBe(1);
+    expect(none.stderr).toMatch(/no block "nope"\nhint: there are: pc\.ram/);
+    expect(vioctl(['migration', 'ram', good, '--at', '1G', '-o', path.join(dir, 'x')]).status).toBe(2);
+    expect(vioctl(['migration', 'ram', good, '-o', good])).toMatchObject({ status: 2 });
+    expect(fs.readFileSync(good).equals(m.sample())).toBe(true);
+  });
+
+  test('the PCI hole of a large machine', () => {
+    const length = 5 * 2 ** 30;
+    const ram = m.ramSections(m.cat(m.page(0, m.pattern(1), 'pc.ram'), m.page(3 * 2 ** 30, m.pattern(2))), m.blockList(['pc.ram', length]));
+    const out = path.join(dir, 'mem');
+    const r = vioctl(['migration', 'ram', put('large', m.sample({ ram })), '-o', out, '--json']);
+    expect(JSON.parse(r.stdout)).toMatchObject({
+      size: 6 * 2 ** 30,
+      ranges: [
+        { address: '0x0', length: '0xc0000000', offset: '0x0' },
+        { address: '0x100000000', length: '0x80000000', offset: '0x100000000' },
+      ],
+    });
+    const fd = fs.openSync(out, 'r');
+    const bytes = Buffer.alloc(m.PAGE);
+    fs.readSync(fd, bytes, 0, m.PAGE, 2 ** 32);
+    fs.closeSync(fd);
+    expect(bytes.equals(m.pattern(2))).toBe(true);
+    fs.rmSync(out);
+  });
+});
+
+describe('stat, diff, convert', () => {
+  test('stat counts all bytes', () => {
+    const doc = JSON.parse(vioctl(['migration', 'stat', good, '--duplicates', '--json']).stdout);
+    expect(doc.size).toBe(m.sample().length);
+    expect(doc.sections.reduce((n: number, s: { bytes: number }) => n + s.bytes, 0) + doc.other).toBe(doc.size);
+    expect(doc.blocks).toMatchObject([{ name: 'pc.ram', pages: 16, zero: 12, normal: 4, distinct: 4 }]);
+  });
+
+  test('diff names the fields and pages that changed: status 4', () => {
+    expect(vioctl(['migration', 'diff', good, good, '--ram'])).toMatchObject({ status: 0, stderr: '' });
+    const changed = m.sample({
+      devices: m.cat(m.full(0, 'timer', 1, m.be64(7)), m.full(3, 'cpu', 1, m.cpuBody)),
+      ram: m.ramSections(m.cat(m.page(0, m.pattern(9), 'pc.ram'), ...Array.from({ length: 15 }, (_, i) => m.zero((i + 1) * m.PAGE)))),
+    });
+    const r = vioctl(['migration', 'diff', good, put('changed', changed), '--ram', '--json']);
+    expect(r.status).toBe(4);
+    expect(JSON.parse(r.stdout)).toMatchObject({
+      equal: false,
+      differences: [{ path: 'timer/ticks', kind: 'changed', a: 12345, b: 7 }],
+      ram: [{ block: 'pc.ram', pages: 16, changed: 4, unknown: 0 }],
+    });
+    expect(vioctl(['migration', 'diff', good, put('changed', changed), '--ignore', 'timer/*'])).toMatchObject({ status: 0 });
+  });
+
+  test('convert: same memory, same devices, pages at fixed places; nothing is left of a failed one', () => {
+    const out = path.join(dir, 'mapped');
+    expect(vioctl(['migration', 'convert', good, '--to', 'mapped-ram', '-o', out])).toMatchObject({ status: 0, stderr: '' });
+    expect(vioctl(['migration', 'diff', good, out, '--ram', '--ignore', 'capabilities'])).toMatchObject({ status: 0 });
+    const json = JSON.parse(vioctl(['migration', 'dump', out, '--json']).stdout);
+    expect(json).toMatchObject({
+      complete: true,
+      configuration: { capabilities: ['mapped-ram'] },
+      ram: { blocks: [{ pagesOffset: '0x100000' }] },
+    });
+    expect(vioctl(['migration', 'convert', cut, '--to', 'mapped-ram', '-o', path.join(dir, 'never')])).toMatchObject({ status: 5 });
+    expect(fs.existsSync(path.join(dir, 'never'))).toBe(false);
+  });
+});
