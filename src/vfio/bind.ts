@@ -7,7 +7,7 @@ import { blocking, describeHolder, holdersOf } from './holders.js';
 import { noIommu, readIommu } from './iommu.js';
 import type { DriverChoice } from './modules.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
-import { changeOwner, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
+import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
 import { findDevice, idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from './pci.js';
 import { type PersistFile, type ProgramWords, persistFiles, removePersistent, writePersistent } from './persist.js';
 import { type DeviceState, Store } from './store.js';
@@ -275,14 +275,13 @@ export async function bind(
     if (!options.hold) transaction.commit();
   }
   const devices = plan.devices.map(({ device, choice, from, already, allowed }): BoundDevice => {
-    const now = readDevice(root, device.bdf);
     const nodes = choice.vfio ? nodesOf(root, device.bdf) : [];
     const before = already ? new Store(root).record(device.bdf)?.before : from;
     return {
       bdf: device.bdf,
       driver: choice.driver,
       previousDriver: before?.driver,
-      group: now?.group,
+      group: groupNumber(root, device.bdf),
       node: nodes.find((node) => !node.startsWith('/dev/vfio/devices/')),
       cdev: nodes.find((node) => node.startsWith('/dev/vfio/devices/')),
       already,

@@ -133,12 +133,18 @@ export class Modules {
     return this.#root.exists(`${PCI_DRIVERS}/${driver}`);
   }
 
-  /** True for vfio-pci and its variants. */
+  /** True for vfio-pci and its variants, which all stand on the module vfio_pci_core. */
   isVfio(driver: string | undefined): boolean {
     if (driver === undefined) return false;
     if (driver === 'vfio-pci' || /[-_]vfio[-_]pci$/.test(driver)) return true;
+    const core = '/sys/module/vfio_pci_core';
+    if (!this.#root.exists(core)) return false;
     const module = this.moduleOf(driver);
-    return module !== undefined && this.vfioModules().includes(moduleName(module));
+    if (module === undefined) return false;
+    // a core that is built in has no list of its users: the aliases tell then
+    return this.#root.exists(`${core}/holders`)
+      ? this.#root.exists(`${core}/holders/${module}`)
+      : this.vfioModules().includes(moduleName(module));
   }
 
   /**

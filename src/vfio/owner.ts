@@ -4,7 +4,7 @@ import { usage, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { groupNode } from './group.js';
-import { linkName, PCI_DEVICES, readDevice } from './pci.js';
+import { linkName, PCI_DEVICES } from './pci.js';
 
 /** Who is to own the VFIO nodes of a device. */
 export interface Owner {
@@ -46,19 +46,24 @@ export function parseOwner(root: Sysroot, text: string): Owner {
   return { uid, gid, text };
 }
 
-/** The nodes that give access to a bound device: its group's, and its own where the kernel has one. */
-export function nodesOf(root: Sysroot, bdf: string): string[] {
-  const device = readDevice(root, bdf);
-  if (!device || device.group === undefined) return [];
-  const nodes = [groupNode(device.group), `/dev/vfio/noiommu-${device.group}`];
-  if (device.vfioDevice !== undefined) nodes.push(`/dev/vfio/devices/${device.vfioDevice}`);
-  return nodes.filter((path) => root.exists(path));
+/** The IOMMU group of a device. */
+export function groupNumber(root: Sysroot, bdf: string): number | undefined {
+  const name = linkName(root, `${PCI_DEVICES}/${bdf}/iommu_group`);
+  return name === undefined ? undefined : Number(name);
 }
 
 /** The group node of a device as it will be named. */
 export function nodeOf(root: Sysroot, bdf: string): string | undefined {
-  const group = linkName(root, `${PCI_DEVICES}/${bdf}/iommu_group`);
-  return group === undefined ? undefined : groupNode(Number(group));
+  const group = groupNumber(root, bdf);
+  return group === undefined ? undefined : groupNode(group);
+}
+
+/** The nodes that give access to a bound device: its group's, and its own where the kernel has one. */
+export function nodesOf(root: Sysroot, bdf: string): string[] {
+  const group = groupNumber(root, bdf);
+  if (group === undefined) return [];
+  const own = root.list(`${PCI_DEVICES}/${bdf}/vfio-dev`).map((name) => `/dev/vfio/devices/${name}`);
+  return [groupNode(group), `/dev/vfio/noiommu-${group}`, ...own].filter((path) => root.exists(path));
 }
 
 /** Owner of a node before it was changed. */

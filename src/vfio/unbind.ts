@@ -4,7 +4,7 @@ import { requirePrivilege } from './bind.js';
 import type { Census } from './census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from './holders.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
-import { findDevice, idOf, type PciDevice, parseBdf, readDevice } from './pci.js';
+import { findDevice, idOf, linkName, PCI_DEVICES, type PciDevice, parseBdf, readDevice } from './pci.js';
 import { filesToRemove, persistent, removePersistent } from './persist.js';
 import { Processes } from './processes.js';
 import { type DeviceState, Store } from './store.js';
@@ -102,15 +102,14 @@ export const unbindFiles = (census: Census, options: Pick<UnbindOptions, 'bdfs' 
 /** The holders that remain after waiting; empty when all let go. */
 async function waitForHolders(
   host: Host,
-  bdf: string,
+  device: PciDevice,
   wait: number,
   signal: AbortSignal | undefined,
   note: (holders: Holder[]) => void,
 ): Promise<Holder[]> {
   const deadline = performance.now() + wait;
   for (let told = false; ; told = true) {
-    const device = readDevice(host.root, bdf);
-    const holders = device ? blocking(holdersOf(host.root, new Processes(host.root), device)) : [];
+    const holders = blocking(holdersOf(host.root, new Processes(host.root), device));
     const left = deadline - performance.now();
     if (holders.length === 0 || left <= 0) return holders;
     if (!told) note(holders);
@@ -144,7 +143,7 @@ export async function unbind(
   if (!options.ask) {
     for (const { device, from } of moving) {
       if (!host.modules.isVfio(from.driver)) continue;
-      const holders = await waitForHolders(host, device.bdf, options.wait, options.signal, (list) => options.note?.(device.bdf, list));
+      const holders = await waitForHolders(host, device, options.wait, options.signal, (list) => options.note?.(device.bdf, list));
       if (holders.length === 0) continue;
       throw new VioError(`${device.bdf}: still held by ${holders.map(describeHolder).join(', ')}: nothing was changed`, {
         code: 'HELD',
@@ -170,7 +169,7 @@ export async function unbind(
   const devices = plan.map(({ device, from, already }) => ({
     bdf: device.bdf,
     id: idOf(device),
-    driver: readDevice(host.root, device.bdf)?.driver,
+    driver: linkName(host.root, `${PCI_DEVICES}/${device.bdf}/driver`),
     previousDriver: from.driver,
     already,
   }));

@@ -244,6 +244,18 @@ describe('which driver', () => {
     tree.aliases('vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci');
     expect(() => planBind(census(), { bdfs: [A], driver: 'mlx5_vfio_pci' }, { privileged: false })).toThrow(/for other devices/);
   });
+  test('a variant with a name of its own is known by the module it stands on', () => {
+    tree.driver('grace', 'grace');
+    const { modules } = census();
+    expect(modules.isVfio('grace')).toBe(false);
+    tree.folder('/sys/module/vfio_pci_core/holders/grace');
+    expect([modules.isVfio('grace'), modules.isVfio('nvme'), modules.isVfio('vfio-pci'), modules.isVfio(undefined)]).toEqual([
+      true,
+      false,
+      true,
+      false,
+    ]);
+  });
   test('built-in drivers claim ids too', () => {
     tree.file('/lib/modules/6.12.0-test/modules.builtin.modinfo', 'snd.license=GPL\0ahci.alias=pci:v*d*sv*sd*bc01sc08i02*\0');
     tree.driver('ahci');
