@@ -77,7 +77,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   std::array<uint64_t, kClasses> pages{};
   for (size_t i = 0; i < sizes.ElementLength(); i++) {
     pages[i] = sizes[i];
-    if (pages[i] == 0 || (pages[i] & (pages[i] - 1)) || (i > 0 && pages[i] <= pages[i - 1]))
+    if (pages[i] < 16 || (pages[i] & (pages[i] - 1)) || (i > 0 && pages[i] <= pages[i - 1]))
       throw SysError(EINVAL, "iova", "page sizes");
   }
   std::vector<Extent> extents;

@@ -6,76 +6,11 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <utility>
-#include <vector>
+
+#include "iova/node.h"
 
 namespace vioctl::iova {
-
-// Page sizes for which subtrees keep an exact answer; x86 has three (4 KiB, 2 MiB, 1 GiB).
-constexpr int kClasses = 4;
-
-class Range {
- public:
-  Range() = default;
-  // other: the address on the other side (VA of an IOVA range and the reverse), a multiple of 16; kind: below 16.
-  Range(uint64_t last, uint64_t other, uint32_t kind) : end(last), word_(other | kind) {}
-
-  uint64_t end;  // last byte
-  uint64_t other() const { return word_ & ~uint64_t{15}; }
-  uint32_t kind() const { return static_cast<uint32_t>(word_ & 15); }
-
- private:
-  uint64_t word_;
-};
-
-// Longest free run of a subtree when its start is rounded up to each class's page size.
-struct Longest {
-  std::array<uint64_t, kClasses> run{};
-};
-
-// Objects that are given out one by one and taken back one by one or, in O(1), all at once.
-template <class T>
-class Pool {
- public:
-  T* Get() {
-    if (free_) {
-      T* object = free_;
-      memcpy(&free_, static_cast<void*>(object), sizeof free_);
-      return object;
-    }
-    if (used_ == kSlab * slabs_.size()) slabs_.push_back(std::unique_ptr<T[]>(new T[kSlab]));
-    T* object = &slabs_[used_ / kSlab][used_ % kSlab];
-    used_++;
-    return object;
-  }
-  void Put(T* object) {
-    memcpy(static_cast<void*>(object), &free_, sizeof free_);
-    free_ = object;
-  }
-  void Reset() { used_ = 0, free_ = nullptr; }
-
- private:
-  static constexpr size_t kSlab = 64;
-  std::vector<std::unique_ptr<T[]>> slabs_;
-  size_t used_ = 0;
-  T* free_ = nullptr;
-};
-
-constexpr uint32_t kKeys = 32;  // of a node
-
-// How many of the ascending keys are below the address (or, with Equal, at or below it); keys[count] and all behind it
-// are UINT64_MAX. No branch depends on a key and the comparisons do not wait for each other: the keys are random, and
-// mispredictions or a chain of loads would cost more than looking at eleven keys.
-template <bool Equal>
-inline uint32_t CountBelow(const uint64_t* keys, uint32_t count, uint64_t address) {
-  const auto below = [address](uint64_t key) -> uint32_t { return Equal ? key <= address : key < address; };
-  const uint32_t block = 8 * (below(keys[7]) + below(keys[15]) + below(keys[23]));
-  keys += block;
-  const uint32_t rest = below(keys[0]) + below(keys[1]) + below(keys[2]) + below(keys[3]) + below(keys[4]) +
-                        below(keys[5]) + below(keys[6]) + below(keys[7]);
-  return std::min(block + rest, count);
-}
 
 template <bool Gaps>
 class Tree {

@@ -55,7 +55,7 @@ export function parseAvoid(text: string): Reserved {
 export function parsePages(text: string): bigint[] {
   const pages = text.split(',').map(parseSizeBig);
   for (const page of pages)
-    if (page === 0n || (page & (page - 1n)) !== 0n) throw usage(`not a page size: ${page}`, 'powers of two, such as 4K,2M,1G');
+    if (page < 4096n || (page & (page - 1n)) !== 0n) throw usage(`not a page size: ${page}`, 'powers of two from 4K on, such as 4K,2M,1G');
   const sorted = [...new Set(pages)].sort((a, b) => (a < b ? -1 : 1));
   if (sorted.length > 4) throw usage('more than four page sizes');
   return sorted;

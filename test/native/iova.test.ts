@@ -196,6 +196,17 @@ describe('the allocator on a real layout', () => {
     expect(at % 0x20_0000n).toBe(0x7f12_3456_7000n % 0x20_0000n);
   });
 
+  test('an alignment that the tree does not index: short misfits are passed over, and tried only when nothing else is left', () => {
+    const space = new IovaSpace([{ start: 0n, end: (1n << 20n) - 1n }], [PAGE], { floor: 0n });
+    // Holes of two pages at odd page numbers, as far as the space goes: none takes two aligned pages.
+    for (let page = 0n; page < 256n; page += 3n) space.map({ size: PAGE, iova: page * PAGE });
+    expect(space.map({ size: 2n * PAGE, align: 2n * PAGE }).at).toBe(4n * PAGE); // pages 4 and 5
+    for (let i = 0; i < 200; i++) space.map({ size: 2n * PAGE, align: 2n * PAGE });
+    expect(space.map({ size: 2n * PAGE, align: 2n * PAGE }).error).toBe(Errno.ENOSPC);
+    expect(space.map({ size: 2n * PAGE }).at).toBe(PAGE); // pages 1 and 2 are still free
+    expect(() => new IovaSpace([], [8n])).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+
   test('temporary mappings come from the top and are reset together, persistent ones stay', () => {
     const space = new IovaSpace(vtd, x86);
     const low = space.map({ size: 0x1000n });

@@ -13,6 +13,7 @@ import { holderLines } from '../../dma/views.js';
 import { Census } from '../../vfio/census.js';
 import { Hold } from '../../vfio/session/hold.js';
 import { APIS } from '../../vfio/session/open.js';
+import { Irq } from '../../vfio/session/session.js';
 
 /** Resolves at the end of stdin; never where stdin is /dev/null, as under systemd. */
 async function stdinEnd(): Promise<void> {
@@ -24,7 +25,7 @@ async function stdinEnd(): Promise<void> {
 export default class DmaMap extends Command {
   static override readonly description =
     'Maps memory for a device and holds it in the foreground: prints one document when everything is mapped, and unmaps at the end ' +
-    'of stdin (unless that is /dev/null), at SIGTERM or SIGINT, or when --timeout runs out (status 124). With --listen other ' +
+    'of stdin (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), or when --timeout runs out (status 124). With --listen other ' +
     'programs get the descriptors: `dma attach`, `dma list`, `dma unmap`. An access of the device that the IOMMU blocks is ' +
     'reported on stderr with the name of the mapping, as far as the kernel log may be read.';
   static readonly examples: readonly Example[] = [
@@ -67,6 +68,13 @@ export default class DmaMap extends Command {
     );
     if (faults) this.life.defer(() => faults.close());
     else this.info('the kernel log may not be read: blocked accesses will not be reported');
+    if (session.irqs().some((irq) => irq.index === Irq.REQ)) {
+      const asked = session.listen(Irq.REQ, 1, () => {
+        this.info(`${session.bdf}: the kernel asks for the device: unmapping`);
+        this.life.stop();
+      });
+      this.life.defer(() => asked.close());
+    }
     if (flags.listen !== undefined) {
       const holder = new Holder(flags.listen, session, mapper, hold.fds, (name) => this.info(`unmapped ${name}`));
       this.life.defer(() => holder.close());

@@ -73,7 +73,8 @@ describe('reserved regions', () => {
 describe('page sizes', () => {
   test('of a list', () => {
     expect(parsePages('1G,4K,2M')).toEqual(pages);
-    for (const text of ['3K', '0', '4K,8K,16K,32K,64K', 'x']) expect(() => parsePages(text)).toThrow(expect.objectContaining({ exit: 2 }));
+    for (const text of ['3K', '0', '2K', '4K,8K,16K,32K,64K', 'x'])
+      expect(() => parsePages(text)).toThrow(expect.objectContaining({ exit: 2 }));
   });
   test.each([
     [0x40201000n, pages],
