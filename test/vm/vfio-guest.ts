@@ -44,7 +44,7 @@ export async function series(
     files: { '/series.cjs': await bundle() },
     ...(options.iommufd && { iommufd: true }),
     memory: options.memory ?? 1024,
-    timeout: 280,
+    timeout: 800, // a busy machine needs many times the usual 40 s
   };
   const { stdout, stderr, seconds } = await boot(guest);
   const cases = stdout.split('\n').flatMap((line): [string, Case][] => {
