@@ -5,13 +5,15 @@ import { report } from '../../vfio/inventory.js';
 import { noIommu, readIommu } from '../../vfio/iommu.js';
 import { findDevice } from '../../vfio/pci.js';
 import { allRoutes } from '../../vfio/routes.js';
+import { insideLines, inspect } from '../../vfio/session/inspect.js';
 import { showLines } from '../../vfio/views.js';
 
 export default class VfioShow extends Command {
   static override readonly description =
     'Shows everything about one device: its IOMMU group with every member and which of them keeps VFIO from using it, reserved ' +
     'IOVA regions, NUMA node, virtual functions, BARs, interrupts, capabilities, reset methods, block devices, network ' +
-    'interfaces, who uses it and who holds it.';
+    'interfaces, who uses it and who holds it. A device that is bound to VFIO, held by nobody, and open to us is also opened: its ' +
+    'regions, interrupts and resets as VFIO has them.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio show 0000:01:00.0', 'one device'],
     ["vioctl vfio show 05:02.0 --json | jq '.iommuGroup.members[] | select(.blocks) | {bdf, driver, fix}'", 'why is its group not viable?'],
@@ -24,8 +26,9 @@ export default class VfioShow extends Command {
     const { args } = await this.parse(VfioShow);
     const device = findDevice(this.sysroot, args.bdf);
     const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
-    const doc = report(new Census(this.sysroot, { pid: process.pid, routes }), device);
-    await this.out.document(doc, showLines);
+    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    const doc = { ...report(census, device), inside: this.sysroot.root === '/' ? inspect(census, device) : undefined };
+    await this.out.document(doc, (d) => [...showLines(d), ...insideLines(d.inside)]);
     const iommu = readIommu(this.sysroot);
     if (!iommu.present && !iommu.noiommu) this.warn(noIommu(iommu).message);
     if (doc.hiddenProcesses > 0) this.warn(`${doc.hiddenProcesses} processes may not be read: holders may be missing (run as root)`);

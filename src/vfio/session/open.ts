@@ -69,12 +69,13 @@ export function openSession(census: Census, text: string, api: Api = 'auto', sha
   requireBound(census, device);
   const way = wayTo(census, device, api);
   const { vfio } = native();
+  const at = (path: string): string => census.root.path(path);
   let session: NativeSession;
   try {
     session =
       way.api === 'cdev'
-        ? vfio.openDevice('/dev/iommu', way.node, shared?.handle)
-        : vfio.openGroup('/dev/vfio/vfio', way.node, device.bdf, way.noiommu, shared?.handle);
+        ? vfio.openDevice(at('/dev/iommu'), at(way.node), shared?.handle)
+        : vfio.openGroup(at('/dev/vfio/vfio'), at(way.node), device.bdf, way.noiommu, shared?.handle);
   } catch (err) {
     throw explain(census, device, way, err);
   }
