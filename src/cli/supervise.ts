@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import os from 'node:os';
 import { isatty } from 'node:tty';
 
@@ -21,17 +21,20 @@ const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWIN
 export function supervise({ argv, env, fds, user }: Child): Promise<number> {
   return new Promise((resolve, reject) => {
     const script = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"';
-    const child = spawn('/bin/sh', ['-c', script, 'sh', ...argv], { env, stdio: ['inherit', 'inherit', 'inherit', ...fds], ...user });
-    const forward = (signal: NodeJS.Signals) => child.kill(signal);
-    const ignore = () => {};
+    // Before the start: a signal that comes while the program starts must not end us and leave it alone.
+    let child: ChildProcess | undefined;
+    const early: NodeJS.Signals[] = [];
+    const forward = (signal: NodeJS.Signals) => (child ? child.kill(signal) : early.push(signal));
     // SIGINT of a terminal has reached the program too; one that was sent to us alone has not.
-    const interrupt = isatty(0) ? ignore : () => child.kill('SIGINT');
+    const interrupt = isatty(0) ? () => {} : forward;
     for (const signal of FORWARDED) process.on(signal, forward);
     process.on('SIGINT', interrupt);
     const stop = () => {
       for (const signal of FORWARDED) process.off(signal, forward);
       process.off('SIGINT', interrupt);
     };
+    child = spawn('/bin/sh', ['-c', script, 'sh', ...argv], { env, stdio: ['inherit', 'inherit', 'inherit', ...fds], ...user });
+    for (const signal of early) child.kill(signal);
     child.on('error', (err) => {
       stop();
       reject(err);
