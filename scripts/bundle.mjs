@@ -42,3 +42,16 @@ await build({
     },
   ],
 });
+
+// The programming interface `vioctl/uring`: a bundle of its own, and its types.
+await build({
+  entryPoints: [path.join(root, 'src', 'uring', 'index.ts')],
+  outfile: path.join(root, 'dist', 'uring.cjs'),
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'cjs',
+  legalComments: 'none',
+  define: { 'import.meta.url': '__importMetaUrl' },
+  banner: { js: "'use strict';const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
+});

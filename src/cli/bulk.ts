@@ -13,7 +13,7 @@ export const bulkFlags = {
     helpValue: 'NAME',
     summary: 'uring, sync (plain system calls), or auto: uring where it works',
   })(),
-  depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 128, helpValue: 'N', summary: 'files under way at once' }),
+  depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 256, helpValue: 'N', summary: 'files under way at once' }),
 };
 
 /** A file name as text: bytes that are not UTF-8 are shown as U+FFFD. */

@@ -207,7 +207,7 @@ export function registerFiles(plan: RegisterPlan, sysroot: Sysroot): RegisteredF
 }
 
 /**
- * What a child needs to use an inherited ring: see native/uring/child.h, whose vioctl_ring_attach() reads it.
+ * What a child needs to use an inherited ring: see include/vioctl-ring.h, whose vioctl_ring_attach() reads it.
  * @param fd number of the ring's descriptor in the child
  */
 export function childEnvironment(files: RegisteredFiles, fd: number): Record<string, string> {

@@ -1,6 +1,7 @@
 // npx tsx test/bench/uring.ts: what registered files and batching save, each against a named peer in the same run.
 // Ratios count; times are of the machine and of what else runs on it. Files lie in $VIOCTL_BENCH_DIR or /var/tmp (not
-// tmpfs: io_uring hands reads of tmpfs to kernel threads).
+// tmpfs: io_uring hands reads of tmpfs to kernel threads). On a busy machine VIOCTL_BENCH_PREFIX='chrt -r 1' gives both
+// sides of each comparison the processor when they want it.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -9,6 +10,7 @@ import { type File, FileTable, Ring } from '../../src/uring/index.js';
 const rounds = Number(process.env.VIOCTL_BENCH_ROUNDS ?? 5);
 const dir = fs.mkdtempSync(path.join(process.env.VIOCTL_BENCH_DIR ?? '/var/tmp', 'vioctl-bench-'));
 const program = path.resolve(import.meta.dirname, '..', '..', 'bin', 'run.js');
+const prefix = (process.env.VIOCTL_BENCH_PREFIX ?? '').split(' ').filter((word) => word !== '');
 let failed = false;
 
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
@@ -80,7 +82,8 @@ async function cachedReads(): Promise<void> {
 /** Runs a shell script; wall milliseconds. */
 function timed(script: string): number {
   const start = performance.now();
-  const { status, stderr } = spawnSync('sh', ['-c', script], { cwd: dir, encoding: 'utf8', maxBuffer: 1 << 28 });
+  const [command = 'sh', ...words] = [...prefix, 'sh', '-c', script];
+  const { status, stderr } = spawnSync(command, words, { cwd: dir, encoding: 'utf8', maxBuffer: 1 << 28 });
   if (status !== 0) throw new Error(`${script}: ${status} ${stderr}`);
   return performance.now() - start;
 }

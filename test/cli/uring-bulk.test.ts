@@ -5,6 +5,7 @@ import path from 'node:path';
 import { native } from '../../src/native/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { compileC } from '../support/compile.js';
+import { skip, which } from '../support/skip.js';
 import { Workspace } from '../support/uring.js';
 
 const work = new Workspace();
@@ -205,3 +206,24 @@ test('files on tmpfs: a warning with the remedy', () => {
   expect(status).toBe(0);
   expect(stderr).toMatch(/warning: files are on tmpfs.*--engine sync/);
 });
+
+test('find -print0 | uring sum -0 --ndjson | jq: 300,000 names in constant memory, none lost', () => {
+  if (!which('jq')) return skip('the pipeline into jq', 'jq is not installed');
+  const many = path.join(work.dir, 'many');
+  fs.mkdirSync(many);
+  for (let i = 0; i < 500; i++) fs.writeFileSync(path.join(many, `file ${i}`), `${i}`);
+  fs.writeFileSync(work.path('peak.cjs'), 'process.on("exit", () => console.error("peak", process.resourceUsage().maxRSS));');
+  // find's list again and again: what is measured is names, not inodes
+  const peak = (times: number): { count: number; kib: number } => {
+    const script = `find "${many}" -type f -print0 >list; for i in $(seq ${times}); do cat list; done |
+      "${process.execPath}" --require "${work.path('peak.cjs')}" "${program}" uring sum -0 --ndjson | jq -r 'select(.size < 4 and .digest).path' | wc -l`;
+    const options = { cwd: work.dir, encoding: 'utf8', env: plainEnv() } as const;
+    const { stdout, stderr, status } = spawnSync('bash', ['-o', 'pipefail', '-c', script], options);
+    expect(status).toBe(0);
+    return { count: Number(stdout), kib: Number(/peak (\d+)/.exec(stderr)![1]) };
+  };
+  const few = peak(100);
+  const lots = peak(600);
+  expect([few.count, lots.count]).toEqual([50_000, 300_000]);
+  expect(lots.kib - few.kib).toBeLessThan(48 * 1024); // the heap's own breathing: 250,000 results kept would be above 60 MiB
+}, 240000);

@@ -65,6 +65,22 @@ describe('the npm package', () => {
     expect(spawnSync(bin, ['uring', 'probe', '--json'], { encoding: 'utf8', env: plainEnv() })).toMatchObject({ status: 0, stderr: '' });
   });
 
+  test('vioctl/uring is importable: a ring, a table, a read; its types and the C header are there', () => {
+    const source = `import { Ring, FileTable } from 'vioctl/uring'; import fs from 'node:fs';
+      const ring = new Ring({ entries: 8 }); const files = new FileTable(ring); const buffer = Buffer.alloc(6);
+      files.register([fs.openSync(process.argv[2], 'r')]);
+      console.log(await ring.readAsync(files.slot(0), buffer, 0), buffer.toString()); ring.close();`;
+    const home = path.join(dir, 'prefix', 'lib', 'node_modules');
+    const script = path.join(path.dirname(home), 'try.mjs'); // a sibling of node_modules, as a user's program is
+    fs.writeFileSync(script, source);
+    fs.writeFileSync(path.join(dir, 'text'), 'import');
+    const run = spawnSync(process.execPath, [script, path.join(dir, 'text')], { encoding: 'utf8', env: plainEnv() });
+    fs.rmSync(script);
+    expect(run).toMatchObject({ status: 0, stdout: '6 import\n', stderr: '' });
+    const files = packed[0]!.files.map((f) => f.path);
+    expect(files).toEqual(expect.arrayContaining(['dist/uring.cjs', 'dist/types/uring/index.d.ts', 'include/vioctl-ring.h']));
+  });
+
   const online = process.env.CI || process.env.VIOCTL_NO_SKIP || fs.existsSync(path.join(cache, 'node'));
   test.each([20, 22, 24, 26])(
     'Node %d loads and runs it',

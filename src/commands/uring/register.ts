@@ -11,7 +11,7 @@ export default class Register extends Command {
       'itself never says which entry of a table it refused. Slots are filled in the order FILE arguments (- is a hole), names of ' +
       'the list on stdin (with -0), --fd. The table ends with the command; --hold keeps it, and behind -- a command runs with it.',
     'The command behind -- inherits the ring as descriptor 3 (%r in its words) and VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct ' +
-      'io_uring_params in hexadecimal) and VIOCTL_RING_FILES in its environment; native/uring/child.h of the package maps the ring ' +
+      'io_uring_params in hexadecimal) and VIOCTL_RING_FILES in its environment; include/vioctl-ring.h of the package maps the ring ' +
       'and does I/O on the slots. It runs only if every entry is registered, and its exit status becomes ours.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [

@@ -1,7 +1,7 @@
 /* Child of `vioctl uring register`: copies slot 0 to slot 1 through the inherited ring, then says what it did. */
 #include <stdio.h>
 
-#include "../../../native/uring/child.h"
+#include "../../../include/vioctl-ring.h"
 
 int main(int argc, char **argv) {
   struct vioctl_ring ring;

@@ -1,7 +1,7 @@
 /*
  * vioctl uring register FILE... -- CMD: how CMD uses the ring and the registered files that it inherits.
  *
- *   #include "child.h"                                    // C99 or C++, no library needed
+ *   #include "vioctl-ring.h"                             // C99 or C++, no library needed
  *   struct vioctl_ring ring;
  *   if (vioctl_ring_attach(&ring) < 0) ...                // errno: ENOENT without vioctl around it
  *   ssize_t n = vioctl_ring_pread(&ring, 0, buffer, sizeof buffer, 0);   // slot 0; -1 and errno as pread(2)
@@ -14,8 +14,8 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#ifndef VIOCTL_URING_CHILD_H
-#define VIOCTL_URING_CHILD_H
+#ifndef VIOCTL_RING_H
+#define VIOCTL_RING_H
 
 #include <errno.h>
 #include <fcntl.h>
