@@ -23,6 +23,8 @@ afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 interface Kind {
   name: string;
   builds?: QemuName[];
+  /** another program than that of x86 */
+  program?: string;
   args: string[];
   migration?: Partial<Migration> & { offset?: number };
   /** runs before the migration */
@@ -114,6 +116,19 @@ const kinds: Kind[] = [
       'virtio-mem-pci,memdev=vm,requested-size=32M',
     ],
   },
+  {
+    name: 'Arm',
+    builds: ['7.2'],
+    program: 'qemu-system-aarch64',
+    args: ['-M', 'virt', '-m', '32', '-cpu', 'cortex-a57'],
+    shows: { configuration: { pageBits: 12 } },
+  },
+  {
+    name: 'pseries with its hash table',
+    builds: ['7.2'],
+    program: 'qemu-system-ppc64',
+    args: ['-M', 'pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off', '-m', '256'],
+  },
   { name: 'offset', builds: ['10', '11'], args: ['-M', 'pc', '-m', '16'], migration: { offset: 66000 } },
   { name: 'mapped-ram', builds: ['10', '11'], args: ['-M', 'q35', '-m', '64'], migration: { capabilities: ['mapped-ram'] } },
   {
@@ -194,7 +209,7 @@ const uri = (build: QemuName, name: string, offset?: number) =>
 const from = (build: QemuName, name: string) => (build === '7.2' ? `exec:cat ${name}` : `file:${name}`);
 
 const make = (build: QemuBuild, name: QemuName, kind: Kind, out: string): Promise<void> =>
-  withGuest(build, kind.args, async (guest) => {
+  withGuest(kind.program ? { ...build, argv: (_program, args) => build.argv(kind.program!, args) } : build, kind.args, async (guest) => {
     await kind.before?.(guest);
     await guest.migrate({ ...kind.migration, uri: uri(name, out, kind.migration?.offset) });
   });
@@ -209,6 +224,10 @@ describe.each(builds)('files of QEMU %s', (name) => {
     '%s: parsed to the last byte, every device by its description',
     async (_name, kind) => {
       if (!build) return;
+      if (kind.program && !which(kind.program)) {
+        skip(`migration files of ${kind.program}`, 'it is not installed');
+        return;
+      }
       const out = file('m');
       await make(build, name, kind, out);
       const offset = kind.migration?.offset ?? 0;
@@ -248,7 +267,8 @@ describe.each(builds)('files of QEMU %s', (name) => {
   );
 
   test('a running guest with XBZRLE: the deltas make the memory that the restored guest has', async () => {
-    if (!build) return;
+    // 7.2's emulation stops noticing the writes of so tight a loop: its migrations end after two rounds, without a delta.
+    if (!build || name === '7.2') return;
     const out = file('live');
     const args = ['-M', 'pc', '-m', '32', '-drive', `file=${put(dir, 'boot', dirtyingDisk())},format=raw,if=ide`];
     await withGuest(build, args, async (guest) => {
