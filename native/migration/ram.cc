@@ -68,11 +68,11 @@ void Ram::Note(Fault fault, uint64_t value) {
 }
 
 void Ram::Seen(Block& block, uint64_t addr) {
-  if (block.seen.Set(addr / options_.page_size, &budget_)) ++block.resent;
+  if (block.seen.Set(Index(addr), &budget_)) ++block.resent;
 }
 
 void Ram::SetHash(Block& block, uint64_t addr, uint64_t hash) {
-  const uint64_t index = addr / options_.page_size;
+  const uint64_t index = Index(addr);
   if (index >= kMaxHashed) return;
   if (index >= block.hashes.size()) {
     if (hash == 0) return;
@@ -84,8 +84,8 @@ void Ram::SetHash(Block& block, uint64_t addr, uint64_t hash) {
 void Ram::ZeroPage(Block& block, uint64_t addr) {
   Seen(block, addr);
   ++block.zero;
-  if (block.content.count() == 0 || !block.content.Get(addr / options_.page_size)) return;
-  block.content.Clear(addr / options_.page_size);
+  if (block.content.count() == 0 || !block.content.Get(Index(addr))) return;
+  block.content.Clear(Index(addr));
   if (sink_) sink_->Zero(static_cast<size_t>(&block - blocks_.data()), addr, options_.page_size);
   if (options_.hash) SetHash(block, addr, 0);
 }
@@ -99,7 +99,7 @@ void Ram::NormalPage(Block& block, uint64_t addr, const uint8_t* bytes) {
     return;
   }
   Seen(block, addr);
-  block.content.Set(addr / options_.page_size, &budget_);
+  block.content.Set(Index(addr), &budget_);
   ++block.normal;
   if (!bytes) return;
   if (sink_) sink_->Write(static_cast<size_t>(&block - blocks_.data()), addr, bytes, options_.page_size);
@@ -280,7 +280,7 @@ bool Ram::XbzrlePage(Source& source, Stop* stop) {
   if (current_ >= 0) {
     Block& block = blocks_[static_cast<size_t>(current_)];
     const size_t index = static_cast<size_t>(current_);
-    const bool base = block.seen.Get(page_ / options_.page_size) || !block.seen.full();
+    const bool base = block.seen.Get(Index(page_)) || !block.seen.full();
     bool good = Unxbzrle(at, length, nullptr, options_.page_size);
     if (!good) Note(Fault::kXbzrle, length);
     if (good && !base) {
@@ -296,7 +296,7 @@ bool Ram::XbzrlePage(Source& source, Stop* stop) {
       sink_->Write(index, page_, buffer_.get(), options_.page_size);
       sink_->Flush();
     }
-    block.content.Set(page_ / options_.page_size, &budget_);
+    block.content.Set(Index(page_), &budget_);
     if (options_.hash) SetHash(block, page_, 2);  // even: not a hash; the content is not known here
   }
   source.Consume(length);
@@ -346,7 +346,7 @@ bool Ram::CompressedPage(Source& source, Stop* stop) {
       }
     } else {
       Seen(block, page_);
-      block.content.Set(page_ / options_.page_size, &budget_);
+      block.content.Set(Index(page_), &budget_);
     }
     ++block.compressed;
   }

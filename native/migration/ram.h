@@ -1,5 +1,6 @@
 // The `ram` section of a migration stream (version 4): the loop over page records, and the pages of mapped-ram.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -77,7 +78,8 @@ class Ram {
     kEnd,      // the source ended: its end() says why
   };
 
-  explicit Ram(const Options& options) : options_(options), buffer_(new uint8_t[options.page_size]) {}
+  explicit Ram(const Options& options)
+      : options_(options), shift_(std::countr_zero(options.page_size)), buffer_(new uint8_t[options.page_size]) {}
 
   // Adds a block; returns its index.
   size_t Add(std::string name, uint64_t length);
@@ -119,7 +121,11 @@ class Ram {
   bool Reads() const { return sink_ != nullptr || options_.hash; }
   void SetHash(Block& block, uint64_t addr, uint64_t hash);
 
+  // A shift: a division per record would cost more than all the rest.
+  uint64_t Index(uint64_t addr) const { return addr >> shift_; }
+
   Options options_;
+  int shift_;
   std::vector<Block> blocks_;
   PageBudget budget_;
   std::unique_ptr<Sink> sink_;

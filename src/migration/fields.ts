@@ -120,12 +120,25 @@ function element(bytes: Buffer, field: FieldDesc, cut: () => void): Value {
   }
 }
 
+/** A long array of numbers: the elements that are not zero, by index, if they are few. */
+function sparse(bytes: Buffer, field: FieldDesc, count: number, cut: () => void): Value {
+  const { size } = field;
+  const set: [number, Value][] = [];
+  for (let i = 0; i < count; i++) {
+    let zero = true;
+    for (let at = i * size; zero && at < (i + 1) * size; at++) zero = bytes[at] === 0;
+    if (!zero) set.push([i, element(bytes.subarray(i * size, (i + 1) * size), field, cut)]);
+  }
+  if (set.length <= count / 4) return { count, nonzero: Object.fromEntries(set) };
+  return Array.from({ length: count }, (_, i) => element(bytes.subarray(i * size, (i + 1) * size), field, cut));
+}
+
 /** All of a field: one element or an array of them. */
 function value(bytes: Buffer, field: FieldDesc, cut: () => void): Value {
   const count = field.array_len;
   if (count === undefined) return element(bytes, field, cut);
   if (field.size === 1 && field.type === 'uint8' && count > 8) return text(bytes) ?? bytes;
-  if (count > 64 && !field.struct && trimZeros(bytes).length === 0) return { count, all: 0 };
+  if (count > 64 && !field.struct && field.size <= 8) return sparse(bytes, field, count, cut);
   return Array.from({ length: count }, (_, i) => element(bytes.subarray(i * field.size, (i + 1) * field.size), field, cut));
 }
 
