@@ -55,6 +55,9 @@ _vioctl() {
       'migration dump') words='--snapshot --max-size --offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
       'migration ram') words='--snapshot --max-size --offset --output --physical --block --as --at --len --ram-block --below-4g --bitmap-endian --force --json --no-headings --help --quiet --color' ;;
       'migration verify') words='--snapshot --max-size --offset --strict --force --json --no-headings --help --quiet --color' ;;
+      'migration stat') words='--snapshot --max-size --offset --duplicates --json --no-headings --help --quiet --color' ;;
+      'migration diff') words='--snapshot --max-size --offset --ram --ignore --json --no-headings --help --quiet --color' ;;
+      'migration convert') words='--snapshot --max-size --offset --output --to --json --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done
@@ -68,7 +71,7 @@ _vioctl() {
     'uring') words='probe register list inspect cat sum bench sync' ;;
     'nvmf') words='serve ctl discover identify bench conform proxy read write logs ping' ;;
     'vhost-user') words='list probe trace check shmem serve' ;;
-    'migration') words='dump ram verify' ;;
+    'migration') words='dump ram verify stat diff convert' ;;
     'vhost-user shmem') words='serve map unmap window list' ;;
     'vhost-user serve') words='blk' ;;
   esac
