@@ -1,11 +1,11 @@
 import { boot } from './lab.js';
 
 // The same cases as on this machine, by jest inside the guest; and the machine-wide switch, which only a guest may turn.
-const jest = 'node node_modules/jest/bin/jest.js --ci --cacheDirectory /tmp/jest test/native/uring';
+const suite = 'node node_modules/jest/bin/jest.js --ci --cacheDirectory /tmp/jest test/native/uring';
 const user = 'setpriv --reuid 65534 --regid 65534 --clear-groups';
 const program = 'node bin/run.js uring';
 const script = `mkdir -p /var/tmp; echo text >/tmp/file
-${jest} 2>&1; echo "jest ended $?"
+${suite} 2>&1; echo "jest ended $?"
 say() { label=$1; shift; "$@" >/tmp/out 2>/tmp/err; echo "$label: $? $(tr '\\n' ' ' </tmp/out | cut -c1-100) | $(tr '\\n' ' ' </tmp/err | cut -c1-200)"; }
 for value in 1 2; do
   sysctl -q -w kernel.io_uring_disabled=$value 2>/dev/null || break
