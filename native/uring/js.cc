@@ -118,7 +118,7 @@ struct JsRing {
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
       if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
     }
-    status[kMore] = completions == cqe_count && (ring.Ready() || whole.waiting());
+    status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
     status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting());
     return completions;
   }

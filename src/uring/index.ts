@@ -11,6 +11,6 @@
  * ```
  */
 export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
-export { addressOf, type Done, errnoError, type File, type Request, Ring, type RingOptions, Slot } from './ring.js';
+export { addressOf, type Done, errnoError, type File, READ_WHOLE_OPEN, type Request, Ring, type RingOptions, Slot } from './ring.js';
 export { type Fault, FileTable, findFaults } from './table.js';
 export { type Cause, explain } from './unavailable.js';

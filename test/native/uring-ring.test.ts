@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { native } from '../../src/native/index.js';
-import { ALLOC, FileTable, Op, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
+import { ALLOC, FileTable, Op, READ_WHOLE_OPEN, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
 import { kernelVersion } from '../../src/uring/unavailable.js';
 import { skip } from '../support/skip.js';
 import { go, offers, Workspace } from '../support/uring.js';
@@ -64,6 +64,46 @@ describe('the ring', () => {
       });
     while (called < 1100) ring.submit(1, 1000);
     expect([called, ring.inFlight]).toEqual([1100, 0]);
+  });
+
+  test('a chain is never cut: a full queue says so, reserve() makes room; what does not fit the ring is refused', () => {
+    const results: number[] = [];
+    const note = (n: number) => results.push(n);
+    for (let i = 0; i < 15; i++) ring.push({ opcode: Op.nop }, note);
+    ring.push({ opcode: Op.nop, flags: SqeFlag.link }, note);
+    expect(() => ring.push({ opcode: Op.nop }, note)).toThrow(code('EOVERFLOW'));
+    ring.submit();
+    for (let i = 0; i < 14; i++) ring.push({ opcode: Op.nop }, note);
+    ring.reserve(3);
+    expect(ring.queued).toBe(0);
+    expect(() => ring.reserve(17)).toThrow(code('EINVAL'));
+    const missing = { ...table.openRequest(work.path('none'), 0, 0), flags: SqeFlag.link };
+    expect(go(ring, missing, { opcode: Op.nop, flags: SqeFlag.link }, { opcode: Op.nop })).toEqual([-22, ECANCELED, ECANCELED]);
+    expect(results.length).toBe(30);
+  });
+
+  test('readWhole: the end is seen and the slot closed, or the buffer is full and the slot open', () => {
+    table.registerSparse(2);
+    const whole = (name: string, size: number, slot = 0): [result: number, flags: number, text: string] => {
+      let answer: [number, number] | undefined;
+      const buffer = Buffer.alloc(size);
+      ring.readWhole(Buffer.from(`${name}\0`), 0, slot, buffer, (n, flags) => {
+        answer = [n, flags];
+      });
+      while (!answer) ring.submit(1, 1000);
+      return [...answer, buffer.toString('utf8', 0, Math.max(0, answer[0]))];
+    };
+    const name = work.path('whole');
+    fs.writeFileSync(name, 'content');
+    expect(whole(name, 64)).toEqual([7, 0, 'content']);
+    expect(go(ring, { opcode: Op.read, fd: new Slot(0), buffer: Buffer.alloc(1) })).toEqual([EBADF]);
+    expect(whole(name, 7)).toEqual([7, READ_WHOLE_OPEN, 'content']);
+    expect(go(ring, { opcode: Op.read, fd: new Slot(0), buffer: Buffer.alloc(1), offset: 7 })).toEqual([0]);
+    expect(whole(name, 64)).toEqual([7, 0, 'content']); // the occupied slot is replaced
+    expect(whole(work.path('none'), 64)[0]).toBe(-2);
+    expect(whole(work.dir, 64)[0]).toBe(-21);
+    expect(whole(name, 64, 2)[0]).toBe(EINVAL);
+    expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
   });
 
   test('an endless chain of requests lets the event loop have its turns', async () => {
