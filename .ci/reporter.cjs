@@ -8,6 +8,7 @@ module.exports = class {
     const file = path.relative(process.cwd(), result.testFilePath);
     const broken = result.testExecError || (result.numFailingTests === 0 && result.failureMessage) ? 1 : 0;
     const line = {
+      step: process.env.VIOCTL_STEP,
       file,
       passed: result.numPassingTests,
       // a test that was left out is not a passed one: skipping goes through test/support/skip.ts

@@ -1,14 +1,30 @@
-// Sums the lines of .ci/reporter.cjs; the last line printed is the result.
+// Sums the lines of .ci/reporter.cjs; the last line printed is the result. Of a file that was run twice the second run
+// counts. `sum.mjs --failed STEP FILE` prints the test files of a step that failed.
 import { readFileSync } from 'node:fs';
 
-const rows = readFileSync(process.argv[2], 'utf8')
+const args = process.argv.slice(2);
+const rows = readFileSync(args.at(-1), 'utf8')
   .split('\n')
   .filter(Boolean)
   .map((line) => JSON.parse(line));
-const sum = (key) => rows.reduce((n, row) => n + row[key], 0);
-const slow = rows.filter((row) => row.seconds >= 10).sort((a, b) => b.seconds - a.seconds);
-for (const row of slow.slice(0, 15)) console.log(`${String(row.seconds).padStart(5)} s  ${row.file}`);
-for (const row of rows.filter((r) => r.failed)) console.log(`failed: ${row.file} (${row.failed})`);
-const failed = sum('failed');
-process.exitCode = failed === 0 && sum('passed') > 0 ? 0 : 1;
-console.log(`${sum('passed')} passed, ${failed} failed`);
+
+if (args[0] === '--failed') {
+  console.log(
+    rows
+      .filter((row) => row.step === args[1] && row.failed > 0)
+      .map((row) => row.file)
+      .join(' '),
+  );
+} else {
+  const last = new Map(rows.map((row) => [`${row.step}\0${row.file}`, row]));
+  const results = [...last.values()];
+  const sum = (key) => results.reduce((n, row) => n + row[key], 0);
+  const slow = results.filter((row) => row.seconds >= 10).sort((a, b) => b.seconds - a.seconds);
+  for (const row of slow.slice(0, 15)) console.log(`${String(row.seconds).padStart(5)} s  ${row.file}`);
+  for (const row of rows)
+    if (row.failed && !last.get(`${row.step}\0${row.file}`).failed) console.log(`passed at the second attempt: ${row.file}`);
+  for (const row of results) if (row.failed) console.log(`failed: ${row.file} (${row.failed})`);
+  const failed = sum('failed');
+  process.exitCode = failed === 0 && sum('passed') > 0 ? 0 : 1;
+  console.log(`${sum('passed')} passed, ${failed} failed`);
+}
