@@ -108,9 +108,13 @@ async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }
   let failure: unknown;
   try {
     status = (await command.run()) ?? 0;
-    await command.finish();
   } catch (err) {
     failure = err;
+  }
+  try {
+    await command.finish(); // what was printed before a failure leaves as well
+  } catch (err) {
+    failure ??= err;
   }
   try {
     await command.life.end();
