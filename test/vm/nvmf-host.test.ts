@@ -72,6 +72,16 @@ describe.each(KERNELS)('kernel %s as target', (kernel) => {
         { nsid: 2, blockSize: 512, size: 48 << 20 },
       ]);
     }
+    for (const [log, key] of [
+      ['smart', 'critical_warning'],
+      ['error', 'errors'],
+      ['fw', 'Active Firmware Slot (afi)'],
+      ['effects', 'admin_cmd_support'],
+    ] as const) {
+      const { status, stdout, stderr } = await vioctl(port, 'logs', [log, '-n', nqn, '--json']);
+      expect({ log, status, stderr }).toEqual({ log, status: 0, stderr: '' });
+      expect(JSON.parse(stdout.toString())).toHaveProperty([key]);
+    }
     const ping = await vioctl(port, 'ping', ['-n', nqn, '--count', '3', '--interval', '1ms', '--json']);
     expect(JSON.parse(ping.stdout.toString())).toMatchObject({ count: 3 });
   });
