@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Device } from './devices.js';
 import type { KernelName } from './kernels.js';
 import type { QemuName } from './qemu.js';
@@ -141,6 +142,21 @@ export class Guest {
   /** Whether it got as far as starting the command. */
   get up(): boolean {
     return /^up$/m.test(this.final ? this.final.ctl : this.read('ctl'));
+  }
+
+  /**
+   * Resolves when the command starts, true, or when the machine ends before: false if its clock stands still, which
+   * happens to an emulated second processor now and then and hardly ever mends; true else, and wait() tells why.
+   * @param impatient whether to end such a machine
+   */
+  async booted(impatient: boolean): Promise<boolean> {
+    while (!this.over && !this.up) {
+      if (impatient && this.console().includes("rcu_preempt kthread timer wakeup didn't happen")) {
+        this.kill('boot', "the guest's clock stands still");
+      }
+      await sleep(200);
+    }
+    return this.failure?.kind !== 'boot' || this.up;
   }
 
   /** The kernel's messages so far. */

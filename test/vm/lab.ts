@@ -74,19 +74,28 @@ async function start(options: GuestOptions, interactive: boolean): Promise<Guest
   }
 }
 
+/** A guest whose command has started; one whose clock stops while it boots is replaced, twice at most. */
+async function started(options: GuestOptions, interactive: boolean): Promise<Guest> {
+  for (let again = 2; ; again--) {
+    const guest = await start(options, interactive);
+    if (await guest.booted(again > 0)) return guest;
+    process.stderr.write("lab: booting once more: the guest's clock stood still\n");
+  }
+}
+
 /** Boots a kernel, runs the command, returns its result. See GuestOptions; rejects with LabError. */
 export async function boot(options: GuestOptions): Promise<GuestResult> {
-  const guest = await start(options, false);
+  const guest = await started(options, false);
   try {
     return await guest.wait();
   } catch (e) {
     if (!guest.restored || guest.up) throw e;
     note(e);
-    return (await start({ ...options, fresh: true }, false)).wait();
+    return (await started({ ...options, fresh: true }, false)).wait();
   }
 }
 
-/** Starts a guest and returns at once: wait for its lines, write to its command, talk to its ports and its QMP. */
+/** Starts a guest and returns when its command has started: wait for its lines, write to its command, talk to its ports and its QMP. */
 export async function spawnGuest(options: GuestOptions): Promise<Guest> {
-  return start(options, true);
+  return started(options, true);
 }
