@@ -66,9 +66,13 @@ function load(file) {
   }
 }
 
-/** Cache file for this user, Node and bundle; none where there is no home (the program works without). */
+/**
+ * Cache file for this user, Node, bundle and group of commands (a cache holds the functions that its first run compiled);
+ * none where there is no home (the program works without).
+ */
 function cachePath(stat) {
   const base = process.env.XDG_CACHE_HOME || (process.env.HOME && path.join(process.env.HOME, '.cache'));
   if (!base || !path.isAbsolute(base)) return undefined;
-  return path.join(base, 'vioctl', `${process.version}-${process.arch}-${stat.size}-${Math.trunc(stat.mtimeMs)}.cache`);
+  const group = /^[a-z][a-z-]{1,15}$/.test(first) ? first : 'help';
+  return path.join(base, 'vioctl', `${process.version}-${process.arch}-${stat.size}-${Math.trunc(stat.mtimeMs)}-${group}.cache`);
 }
