@@ -1,13 +1,13 @@
 #!/usr/bin/env node
-// Entry point of the installed program: the answer to --version without loading anything, then the one-file bundle
-// with V8's compile cache (start-up is half of a short command's cost).
+// Entry point of the installed program: the answer to --version without loading anything, else the bundle of the command's
+// group with V8's compile cache (start-up is half of a short command's cost).
 'use strict';
 const path = require('node:path');
-const dist = path.join(__dirname, '..', 'dist', 'vioctl.cjs');
+const fs = require('node:fs');
 
 const first = process.argv[2];
+const group = first === 'help' ? process.argv[3] : first;
 if (process.argv.length === 3 && (first === '--version' || first === '-V')) {
-  const fs = require('node:fs');
   const { version } = JSON.parse(fs.readFileSync(path.join(__dirname, '..', 'package.json'), 'utf8'));
   try {
     fs.writeSync(1, `vioctl ${version}\n`);
@@ -22,31 +22,28 @@ if (process.argv.length === 3 && (first === '--version' || first === '-V')) {
     process.exitCode = err.code === 'EPIPE' ? 141 : 1;
   }
 } else {
-  load(dist);
+  const dist = path.join(__dirname, '..', 'dist');
+  const own = /^[a-z][a-z-]{1,15}$/.test(group) && path.join(dist, `vioctl-${group}.cjs`);
+  load(own && fs.existsSync(own) ? own : path.join(dist, 'vioctl.cjs'));
 }
 
 /** Runs the bundle through a code cache: Node's own where it has one (22.1 on), else a vm.Script with cachedData. */
 function load(file) {
-  const mod = require('node:module');
+  const mod = module.constructor; // node:module, without what its public form loads
+  const dir = cacheDirectory();
   if (typeof mod.enableCompileCache === 'function') {
-    mod.enableCompileCache();
+    if (dir !== undefined) mod.enableCompileCache(dir);
     require(file);
     return;
   }
-  const fs = require('node:fs');
   const vm = require('node:vm');
   const source = fs.readFileSync(file, 'utf8');
-  const cache = cachePath(fs.statSync(file));
-  let cachedData;
-  try {
-    cachedData = cache === undefined ? undefined : fs.readFileSync(cache);
-  } catch {
-    // first start: no cache yet
-  }
+  const { size, mtimeMs } = fs.statSync(file);
+  const cache = dir && path.join(dir, `${process.version}-${process.arch}-${size}-${Math.trunc(mtimeMs)}-${path.basename(file)}.cache`);
+  const cachedData = cache && readOwn(cache);
   const script = new vm.Script(mod.wrap(source), {
     filename: file,
     ...(cachedData && { cachedData }),
-    importModuleDynamically: vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
   const module_ = new mod(file, module);
   module_.filename = file;
@@ -55,24 +52,58 @@ function load(file) {
   if (cache !== undefined && (cachedData === undefined || script.cachedDataRejected)) {
     process.once('exit', () => {
       try {
-        fs.mkdirSync(path.dirname(cache), { recursive: true, mode: 0o700 });
         const tmp = `${cache}.${process.pid}`;
         fs.writeFileSync(tmp, script.createCachedData(), { mode: 0o600 });
         fs.renameSync(tmp, cache);
+        prune(dir);
       } catch {
-        // a read-only home costs some milliseconds at the next start, nothing else
+        // a full disk or a read-only home costs some milliseconds at the next start, nothing else
       }
     });
   }
 }
 
 /**
- * Cache file for this user, Node, bundle and group of commands (a cache holds the functions that its first run compiled);
- * none where there is no home (the program works without).
+ * The caches' directory; undefined where there is no home, or where somebody else could put a cache in our place (code
+ * caches are run as they are, and HOME may be another user's under su and sudo). The program works without.
  */
-function cachePath(stat) {
+function cacheDirectory() {
   const base = process.env.XDG_CACHE_HOME || (process.env.HOME && path.join(process.env.HOME, '.cache'));
   if (!base || !path.isAbsolute(base)) return undefined;
-  const group = /^[a-z][a-z-]{1,15}$/.test(first) ? first : 'help';
-  return path.join(base, 'vioctl', `${process.version}-${process.arch}-${stat.size}-${Math.trunc(stat.mtimeMs)}-${group}.cache`);
+  const dir = path.join(base, 'vioctl', 'code');
+  try {
+    // Not `recursive`, which in Node 20 never ends below a directory like /proc that makes no entries.
+    if (!fs.existsSync(dir))
+      for (const made of [base, path.dirname(dir), dir]) if (!fs.existsSync(made)) fs.mkdirSync(made, { mode: 0o700 });
+    const stat = fs.lstatSync(dir);
+    return stat.isDirectory() && stat.uid === process.geteuid() && (stat.mode & 0o022) === 0 ? dir : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A cache's bytes, if the file is ours; undefined otherwise. */
+function readOwn(file) {
+  let fd;
+  try {
+    fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  } catch {
+    return undefined; // first start: no cache yet
+  }
+  try {
+    const { uid, mode } = fs.fstatSync(fd);
+    return uid === process.geteuid() && (mode & 0o022) === 0 ? fs.readFileSync(fd) : undefined;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Keeps the 24 newest caches: those of older versions of the program go. */
+function prune(dir) {
+  const caches = fs
+    .readdirSync(dir)
+    .filter((name) => name.endsWith('.cache'))
+    .map((name) => ({ name, time: fs.statSync(path.join(dir, name)).mtimeMs }))
+    .sort((a, b) => b.time - a.time);
+  for (const { name } of caches.slice(24)) fs.unlinkSync(path.join(dir, name));
 }

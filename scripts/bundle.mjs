@@ -1,5 +1,9 @@
-// One CommonJS file from src/main.ts: dist/vioctl.cjs. Of oclif only the parser and the flag builders are needed;
-// what they drag in for its own help, colours and debugging is replaced by empty modules (start-up time).
+// The program as CommonJS files from src/main.ts, one for each group of commands (dist/vioctl-GROUP.cjs) and one without
+// commands for the rest (dist/vioctl.cjs: help and mistyped groups): a start reads what its command needs. Of oclif only the
+// parser and the flag builders are needed; what they drag in for its own help, colours and debugging is replaced by empty
+// modules. bin/run.js chooses the file.
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -8,6 +12,7 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 /** Modules of oclif that the parser imports but that no path of ours runs. Each stub keeps the names it must offer. */
 const stubs = {
+  'lib/screen.js': 'exports.stdtermwidth = exports.errtermwidth = 80;',
   'lib/help/index.js': 'exports.loadHelpClass = () => { throw new Error("vioctl prints its own help"); };',
   'lib/logger.js':
     'const quiet = () => {}; exports.makeDebug = () => quiet; exports.getLogger = () => ({ debug: quiet, child: () => ({ debug: quiet }) });',
@@ -21,37 +26,80 @@ const stubs = {
 };
 const oclif = path.join(root, 'node_modules', '@oclif', 'core');
 
-await build({
-  entryPoints: [path.join(root, 'src', 'main.ts')],
-  outfile: path.join(root, 'dist', 'vioctl.cjs'),
+/** Node's own modules that a short command need not load: each property of their stand-in loads the module at its first use. */
+const late = ['child_process', 'crypto', 'net', 'os', 'readline', 'stream', 'tty', 'zlib'];
+const lateModules = {
+  name: 'late-modules',
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: new RegExp(`^(node:)?(${late.join('|')})$`) }, ({ path: name, namespace, kind }) =>
+      namespace === 'late' || kind === 'dynamic-import'
+        ? { path: name, external: true }
+        : { path: name.replace('node:', ''), namespace: 'late' },
+    );
+    onLoad({ filter: /.*/, namespace: 'late' }, ({ path: name }) => {
+      const names = Object.keys(createRequire(import.meta.url)(`node:${name}`));
+      const getters = names.map((key) => `get ${key}() { return load().${key}; }`);
+      const contents = `let it; const load = () => (it ??= require('node:${name}'));\nmodule.exports = { ${getters.join(', ')} };`;
+      return { contents, loader: 'js' };
+    });
+  },
+};
+
+/** chalk is told its level (src/cli/color.ts); its own detection would load node:tty and node:os. */
+const chalkLevel = {
+  name: 'chalk-level',
+  setup({ onLoad }) {
+    const contents = 'export const createSupportsColor = () => false; export default { stdout: false, stderr: false };';
+    onLoad({ filter: /chalk\/source\/vendor\/supports-color\/index\.js$/ }, () => ({ contents, loader: 'js' }));
+  },
+};
+
+const oclifParserOnly = {
+  name: 'oclif-parser-only',
+  setup({ onLoad }) {
+    onLoad({ filter: /@oclif\/core\/lib\/.*\.js$/ }, ({ path: file }) => {
+      const contents = stubs[path.relative(oclif, file)] ?? stubs[file.slice(file.lastIndexOf('@oclif/core/') + '@oclif/core/'.length)];
+      return contents === undefined ? undefined : { contents, loader: 'js' };
+    });
+  },
+};
+
+/** Leaves out the commands of all groups but one; the table with their summaries stays. */
+const onlyGroup = (group) => ({
+  name: 'only-group',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\.\/commands\// }, ({ path: file }) =>
+      file.split('/')[2] === group ? undefined : { path: file, external: true },
+    );
+  },
+});
+
+const common = {
   bundle: true,
   platform: 'node',
   target: 'node20',
   format: 'cjs',
   legalComments: 'none',
-  define: { 'import.meta.url': '__importMetaUrl', 'process.env.VIOCTL_BUNDLED': '"1"' },
   banner: { js: "'use strict';const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
-  plugins: [
-    {
-      name: 'oclif-parser-only',
-      setup: ({ onLoad }) =>
-        onLoad({ filter: /@oclif\/core\/lib\/.*\.js$/ }, ({ path: file }) => {
-          const contents = stubs[path.relative(oclif, file)] ?? stubs[file.slice(file.lastIndexOf('@oclif/core/') + '@oclif/core/'.length)];
-          return contents === undefined ? undefined : { contents, loader: 'js' };
-        }),
-    },
-  ],
-});
+};
+
+const groups = fs.readdirSync(path.join(root, 'src', 'commands'));
+await Promise.all(
+  [undefined, ...groups].map((group) =>
+    build({
+      ...common,
+      entryPoints: [path.join(root, 'src', 'main.ts')],
+      outfile: path.join(root, 'dist', group === undefined ? 'vioctl.cjs' : `vioctl-${group}.cjs`),
+      define: { 'import.meta.url': '__importMetaUrl', 'process.env.VIOCTL_BUNDLED': '"1"' },
+      plugins: [lateModules, chalkLevel, oclifParserOnly, onlyGroup(group)],
+    }),
+  ),
+);
 
 // The programming interface `vioctl/uring`: a bundle of its own, and its types.
 await build({
+  ...common,
   entryPoints: [path.join(root, 'src', 'uring', 'index.ts')],
   outfile: path.join(root, 'dist', 'uring.cjs'),
-  bundle: true,
-  platform: 'node',
-  target: 'node20',
-  format: 'cjs',
-  legalComments: 'none',
   define: { 'import.meta.url': '__importMetaUrl' },
-  banner: { js: "'use strict';const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
 });

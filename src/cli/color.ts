@@ -1,5 +1,5 @@
-import { isatty } from 'node:tty';
 import { Chalk, type ChalkInstance } from 'chalk';
+import { isTerminal } from './terminal.js';
 
 export type ColorChoice = 'auto' | 'always' | 'never';
 
@@ -7,7 +7,7 @@ export type ColorChoice = 'auto' | 'always' | 'never';
  * Whether a stream gets colours: the flag, then NO_COLOR (non-empty), FORCE_COLOR (`0` and `false` mean no), TERM=dumb,
  * then a terminal. chalk itself knows neither NO_COLOR nor one stream from the other, so nobody else imports it.
  */
-export function wantsColor(fd: number, choice: ColorChoice, env: NodeJS.ProcessEnv, tty = isatty(fd)): boolean {
+export function wantsColor(fd: number, choice: ColorChoice, env: NodeJS.ProcessEnv, tty = isTerminal(fd)): boolean {
   if (choice !== 'auto') return choice === 'always';
   if (env.NO_COLOR) return false;
   const forced = env.FORCE_COLOR;

@@ -1,8 +1,8 @@
-import { isatty } from 'node:tty';
 import type { ChalkInstance } from 'chalk';
 import { printable } from '../common/escape.js';
 import { hex64 } from '../common/units.js';
 import type { FdWriter } from './stdio.js';
+import { isTerminal } from './terminal.js';
 
 export type Format = 'text' | 'json' | 'ndjson';
 
@@ -49,7 +49,7 @@ export class Output {
     this.format = options.format;
     this.#headings = options.headings;
     this.chalk = options.chalk;
-    this.tty = isatty(options.writer.fd);
+    this.tty = isTerminal(options.writer.fd);
   }
 
   /** Raw bytes or text, for commands whose data is not a table. Await it: that is the back-pressure. */

@@ -1,6 +1,6 @@
-import { isatty } from 'node:tty';
 import { formatSize } from '../common/units.js';
 import { stderr } from './stdio.js';
+import { isTerminal } from './terminal.js';
 
 /** A progress line on stderr: only on a terminal, only after a second, redrawn at most ten times a second. */
 export class Progress {
@@ -12,7 +12,7 @@ export class Progress {
   #done = 0;
   #drawn = 0;
 
-  constructor(label: string, total: number, unit: 'bytes' | 'items', quiet: boolean, tty = isatty(2)) {
+  constructor(label: string, total: number, unit: 'bytes' | 'items', quiet: boolean, tty = isTerminal(2)) {
     this.#label = label;
     this.#total = total;
     this.#unit = unit;

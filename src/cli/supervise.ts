@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import os from 'node:os';
-import { isatty } from 'node:tty';
+import { isTerminal } from './terminal.js';
 
 /** A program to run under supervision. */
 export interface Child {
@@ -26,7 +26,7 @@ export function supervise({ argv, env, fds, user }: Child): Promise<number> {
     const early: NodeJS.Signals[] = [];
     const forward = (signal: NodeJS.Signals) => (child ? child.kill(signal) : early.push(signal));
     // SIGINT of a terminal has reached the program too; one that was sent to us alone has not.
-    const interrupt = isatty(0) ? () => {} : forward;
+    const interrupt = isTerminal(0) ? () => {} : forward;
     for (const signal of FORWARDED) process.on(signal, forward);
     process.on('SIGINT', interrupt);
     const stop = () => {

@@ -47,7 +47,15 @@ describe('the npm package', () => {
   test('holds the bundle, the addons, the man pages; no sources, no scripts, no dependencies', () => {
     const files = packed[0]!.files.map((f) => f.path);
     expect(files).toEqual(
-      expect.arrayContaining(['bin/run.js', 'dist/vioctl.cjs', 'prebuilds/linux-x64.node', 'man/vioctl.1', 'LICENSE', 'README.md']),
+      expect.arrayContaining([
+        'bin/run.js',
+        'dist/vioctl.cjs',
+        'dist/vioctl-nvmf.cjs',
+        'prebuilds/linux-x64.node',
+        'man/vioctl.1',
+        'LICENSE',
+        'README.md',
+      ]),
     );
     expect(files.filter((f) => /^(src|test|native|node_modules|build)\//.test(f))).toEqual([]);
     const { dependencies, scripts } = JSON.parse(fs.readFileSync(path.join(dir, 'prefix/lib/node_modules/vioctl/package.json'), 'utf8'));
