@@ -31,8 +31,8 @@ _vioctl() {
       'uring sum') words='--null --engine --depth --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
       'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --help --quiet --color' ;;
       'uring sync') words='--null --engine --depth --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
-      'nvmf serve') words='--listen --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help --quiet --color' ;;
-      'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --timeout --json --no-headings --help --quiet --color' ;;
+      'nvmf serve') words='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --dry-run --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf bench') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --rw --rwmixread --bs --iodepth --threads --runtime --size --spin --dry-run --json --no-headings --help --quiet --color' ;;

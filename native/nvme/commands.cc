@@ -12,22 +12,28 @@ constexpr uint32_t kAdminTransfer = 65536;   // data of an admin command towards
 constexpr uint32_t kFua = 1u << 30;
 constexpr uint32_t kDeallocate = 1u << 25;
 
-// Writers take the namespace together, a fused compare-and-write takes it alone.
+// Writers take the namespace together, a fused compare-and-write takes it alone. Nobody holds it for longer than one
+// command takes, so who comes second yields until it is free.
 class WriteLock {
  public:
   WriteLock(Namespace& ns, bool alone) : ns_(ns), alone_(alone) {
-    int expected;
-    do {
-      expected = alone ? 0 : std::max(0, ns_.writers.load(std::memory_order_relaxed));
-      while (!alone && ns_.writers.load(std::memory_order_relaxed) < 0) std::this_thread::yield();
-    } while (!ns_.writers.compare_exchange_weak(expected, alone ? -1 : expected + 1, std::memory_order_acquire));
+    if (!alone) {
+      while (!ns_.TryWrite()) std::this_thread::yield();
+      return;
+    }
+    ns_.pairs.fetch_add(1, std::memory_order_relaxed);
+    for (int none = 0; !ns_.writers.compare_exchange_weak(none, -1, std::memory_order_acquire); none = 0)
+      std::this_thread::yield();
+    ns_.pairs.fetch_sub(1, std::memory_order_relaxed);
   }
   ~WriteLock() {
     if (alone_)
       ns_.writers.store(0, std::memory_order_release);
     else
-      ns_.writers.fetch_sub(1, std::memory_order_release);
+      ns_.WriteDone();
   }
+  WriteLock(const WriteLock&) = delete;
+  WriteLock& operator=(const WriteLock&) = delete;
 
  private:
   Namespace& ns_;
@@ -464,6 +470,7 @@ Status Deallocate(Namespace& ns, const Request& request) {
   const uint64_t size = ns.blocks.load(std::memory_order_relaxed);
   const uint32_t count = (request.sqe.cdw10 & 0xff) + 1;
   const bool wanted = (request.sqe.cdw11 & 4) != 0;
+  WriteLock lock(ns, false);
   for (const bool act : {false, true}) {  // nothing is done when one of the ranges is wrong
     for (uint32_t i = 0; i < count; i++) {
       DsmRange range;

@@ -375,7 +375,7 @@ void Connection::Tick() {
   if (head_ && now - progress_ > kStuckMs) return Close("the host does not read");
 }
 
-void Connection::Hangup() { Close("connection lost"); }
+void Connection::Hangup(const char* reason) { Close(reason); }
 
 void Connection::Finish(const char* reason) {
   if (state_ == kClosed || state_ == kDraining) return;

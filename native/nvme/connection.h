@@ -61,10 +61,12 @@ class Connection {
   uint32_t id() const { return id_; }
   int fd() const { return fd_.get(); }
   bool busy() const { return running_ > 0; }
+  // A CONNECT has made it a queue of a controller.
+  bool assigned() const { return assigned_; }
 
   void Readable();
   void Writable();
-  void Hangup();
+  void Hangup(const char* reason = "connection lost");
   void Tick();
   void Assign(const QueueSetup& setup);
   void Reply(Worker::Reply& reply);

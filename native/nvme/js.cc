@@ -59,6 +59,7 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
   switch (event.kind) {
     case Event::kOpened:
       object.Set("peer", std::string(event.data.begin(), event.data.end()));
+      object.Set("listener", event.tag);
       break;
     case Event::kCommand:
       object.Set("tag", event.tag);

@@ -59,7 +59,7 @@ uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
   Check(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&at), &size), "getsockname");
   const uint16_t bound =
       ntohs(ipv6 ? reinterpret_cast<sockaddr_in6&>(at).sin6_port : reinterpret_cast<sockaddr_in&>(at).sin_port);
-  workers_[0]->Post(Worker::ListenOn{fd.Release()});
+  workers_[0]->Post(Worker::ListenOn{std::move(fd)});
   return bound;
 }
 

@@ -39,8 +39,19 @@ struct Namespace {
   uint8_t shift = 9;  // log2 of the block size
   bool readonly = false;
   std::atomic<uint64_t> blocks{0};
-  // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone.
-  std::atomic<int> writers{0};
+  // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone, and the pairs
+  // that wait to be alone: new writers let them go first.
+  std::atomic<int> writers{0}, pairs{0};
+
+  // Enters among the writers, if no fused pair is there or waits. Leave with WriteDone().
+  bool TryWrite() {
+    if (pairs.load(std::memory_order_relaxed) > 0) return false;
+    int now = writers.load(std::memory_order_relaxed);
+    while (now >= 0)
+      if (writers.compare_exchange_weak(now, now + 1, std::memory_order_acquire)) return true;
+    return false;
+  }
+  void WriteDone() { writers.fetch_sub(1, std::memory_order_release); }
 };
 
 // The namespaces of one controller by NSID - 1. A gate is the status of every command while the namespace is not
@@ -68,7 +79,7 @@ struct Event {
   enum Kind : uint8_t { kOpened, kCommand, kClosed, kError };
   Kind kind;
   uint32_t connection = 0;
-  uint32_t tag = 0;  // of a command, for Complete()
+  uint32_t tag = 0;  // of a command, for Complete(); of an opened connection: its listener, in the order of Listen()
   Sqe sqe{};
   std::vector<uint8_t> data;  // of a command; of an opened connection: its addresses as text
   Status status = kOk;        // of an error

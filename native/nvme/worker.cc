@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
 
 #include "common/error.h"
 #include "nvme/connection.h"
@@ -61,6 +62,7 @@ constexpr uint64_t kRingKey = 3ULL << 39;
 constexpr uint64_t kListenKey = 1ULL << 41;
 constexpr uint32_t kRingEntries = 256;
 constexpr uint32_t kFua = 1u << 30;
+constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace
 
@@ -161,10 +163,15 @@ bool Worker::Ring(Request* request) {
   if (fd < 0 || fused || inRing_ >= ring_->cq_entries()) return false;
   if (command.opcode != kRead && command.opcode != kWrite && command.opcode != kFlush) return false;
   if (command.opcode != kRead && request->ns->readonly) return false;
+  // Not while a fused pair has the namespace; the pool waits for its turn.
+  if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
   io_uring_sqe* sqe = ring_->Next();
   if (!sqe) {
     ring_->Submit();
-    if (!(sqe = ring_->Next())) return false;
+    if (!(sqe = ring_->Next())) {
+      if (command.opcode == kWrite) request->ns->WriteDone();
+      return false;
+    }
   }
   const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
   if (command.opcode == kFlush) {
@@ -185,12 +192,40 @@ void Worker::TurnRing() {
   ring_->Reap([this](const io_uring_cqe& cqe) {
     auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
     inRing_--;
+    if (request->sqe.opcode == kWrite) request->ns->WriteDone();
     // Half done, or an error: the pool does it again, to the end, and finds the right status.
     if (cqe.res < 0 || static_cast<uint32_t>(cqe.res) != request->length)
       Pooled(request);
     else
-      request->connection->Done(request);
+      DoneInRing(request);
   });
+}
+
+void Worker::DoneInRing(Request* request) {
+  Connection* connection = request->connection;
+  try {
+    connection->Done(request);
+  } catch (const std::bad_alloc&) {
+    connection->Hangup(kNoMemory);
+  }
+}
+
+// What an event of epoll means for a connection. Each step may end it.
+void Worker::Ready(uint32_t id, uint32_t what) {
+  Connection* connection = Find(id);
+  if (!connection) return;
+  try {
+    if (what & EPOLLOUT) connection->Writable();
+    if (what & (EPOLLIN | EPOLLRDHUP)) {
+      if ((connection = Find(id))) connection->Readable();
+    }
+    if (what & (EPOLLERR | EPOLLHUP)) {
+      if ((connection = Find(id))) connection->Hangup();
+    }
+  } catch (const std::bad_alloc&) {
+    // Of one connection alone: what it holds is given back.
+    if ((connection = Find(id))) connection->Hangup(kNoMemory);
+  }
 }
 
 void Worker::Retire(Connection* connection) {
@@ -199,6 +234,7 @@ void Worker::Retire(Connection* connection) {
   zombies_.push_back(std::move(found->second));
   connections_.erase(found);
   load_.fetch_sub(1, std::memory_order_relaxed);
+  if (!connection->assigned()) strangers_.fetch_sub(1, std::memory_order_relaxed);
   target_.connections_.fetch_sub(1);
 }
 
@@ -207,55 +243,111 @@ Connection* Worker::Find(uint32_t id) {
   return found == connections_.end() ? nullptr : found->second.get();
 }
 
-void Worker::Accept(int listener) {
+void Worker::Accept(uint32_t listener) {
   for (int i = 0; i < 64; i++) {
-    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) {
+    Fd fd(::accept4(listeners_[listener].get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd.valid()) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        if (EvictOldest()) continue;
         full_ = true;
         for (const Fd& one : listeners_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
       }
       if (errno == EINTR || errno == ECONNABORTED) continue;
       return;
     }
-    if (target_.connections_.load() >= target_.options_.maxConnections) {
-      ::close(fd);
-      continue;
-    }
+    if (target_.connections_.load() >= target_.options_.maxConnections && !MakeRoom()) continue;
     target_.connections_.fetch_add(1);
     Worker* best = this;
     for (const auto& worker : target_.workers_)
       if (worker->load() < best->load()) best = worker.get();
     best->load_.fetch_add(1, std::memory_order_relaxed);
+    best->strangers_.fetch_add(1, std::memory_order_relaxed);
     if (best == this)
-      Open(fd);
+      Open(std::move(fd), listener);
     else
-      best->Post(Adopt{fd});
+      best->Post(Adopt{std::move(fd), listener});
   }
 }
 
-void Worker::Open(int raw) {
-  Fd fd(raw);
-  const int one = 1;
+// Ends the oldest connection that has not connected to a controller yet, so that those who say nothing cannot keep
+// others out. False: all are hosts at work.
+bool Worker::MakeRoom() {
+  Worker* most = this;
+  for (const auto& worker : target_.workers_)
+    if (worker->strangers_.load() > most->strangers_.load()) most = worker.get();
+  if (most == this) return EvictOldest();
+  most->Post(Evict{});
+  return true;
+}
+
+bool Worker::EvictOldest() {
+  while (!newest_.empty()) {
+    Connection* connection = Find(newest_.front());
+    newest_.pop_front();
+    if (!connection || connection->assigned()) continue;
+    connection->Hangup("no CONNECT yet, and others wait");
+    return true;
+  }
+  return false;
+}
+
+void Worker::Open(Fd fd, uint32_t listener) {
+  const int raw = fd.get(), one = 1;
   ::setsockopt(raw, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  // A host without a keep-alive time-out that has vanished is noticed after two minutes.
+  const int idle = 60, interval = 10, count = 6;
   ::setsockopt(raw, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+  ::setsockopt(raw, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(raw, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  ::setsockopt(raw, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
   uint32_t id;
   do id = ((++sequence_ & 0xffffff) << 8) | static_cast<uint32_t>(index_);
   while (connections_.count(id));
   Event event{};
   event.kind = Event::kOpened;
   event.connection = id;
+  event.tag = listener;
   const std::string name = PeerName(raw);
   event.data.assign(name.begin(), name.end());
-  auto connection = std::make_unique<Connection>(*this, id, std::move(fd));
+  std::unique_ptr<Connection> connection;
+  try {
+    connection = std::make_unique<Connection>(*this, id, std::move(fd));
+  } catch (const std::bad_alloc&) {
+    // closed below
+  }
   epoll_event interest{EPOLLIN | EPOLLRDHUP, {.u64 = id}};
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, raw, &interest) != 0) {
+  if (!connection || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, raw, &interest) != 0) {
     load_.fetch_sub(1, std::memory_order_relaxed);
+    strangers_.fetch_sub(1, std::memory_order_relaxed);
     target_.connections_.fetch_sub(1);
     return;
   }
   connections_.emplace(id, std::move(connection));
+  newest_.push_back(id);
   target_.Push(std::move(event));
+}
+
+void Worker::Handle(Message& message) {
+  if (auto* adopt = std::get_if<Adopt>(&message)) {
+    Open(std::move(adopt->fd), adopt->listener);
+  } else if (auto* finished = std::get_if<Done>(&message)) {
+    finished->request->connection->Done(finished->request);
+  } else if (auto* reply = std::get_if<Reply>(&message)) {
+    if (Connection* connection = Find(reply->connection)) connection->Reply(*reply);
+  } else if (auto* assign = std::get_if<Assign>(&message)) {
+    Connection* connection = Find(assign->connection);
+    if (!connection) return;
+    if (!connection->assigned()) strangers_.fetch_sub(1, std::memory_order_relaxed);
+    connection->Assign(assign->setup);
+  } else if (auto* end = std::get_if<End>(&message)) {
+    if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
+  } else if (auto* listen = std::get_if<ListenOn>(&message)) {
+    listeners_.push_back(std::move(listen->fd));
+    epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
+  } else {
+    EvictOldest();
+  }
 }
 
 void Worker::Messages() {
@@ -267,20 +359,13 @@ void Worker::Messages() {
     inbox.swap(inbox_);
   }
   for (Message& message : inbox) {
-    if (auto* adopt = std::get_if<Adopt>(&message)) {
-      Open(adopt->fd);
-    } else if (auto* finished = std::get_if<Done>(&message)) {
-      finished->request->connection->Done(finished->request);
-    } else if (auto* reply = std::get_if<Reply>(&message)) {
-      if (Connection* connection = Find(reply->connection)) connection->Reply(*reply);
-    } else if (auto* assign = std::get_if<Assign>(&message)) {
-      if (Connection* connection = Find(assign->connection)) connection->Assign(assign->setup);
-    } else if (auto* end = std::get_if<End>(&message)) {
-      if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
-    } else if (auto* listen = std::get_if<ListenOn>(&message)) {
-      listeners_.emplace_back(listen->fd);
-      epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listen->fd, &event);
+    Connection* of = nullptr;
+    if (const auto* done = std::get_if<Done>(&message)) of = done->request->connection;
+    if (const auto* reply = std::get_if<Reply>(&message)) of = Find(reply->connection);
+    try {
+      Handle(message);
+    } catch (const std::bad_alloc&) {
+      if (of) of->Hangup(kNoMemory);
     }
   }
 }
@@ -292,6 +377,11 @@ void Worker::Tick() {
       epoll_event event{EPOLLIN, {.u64 = kListenKey + i}};
       ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_[i].get(), &event);
     }
+  }
+  while (!newest_.empty()) {
+    const Connection* oldest = Find(newest_.front());
+    if (oldest && !oldest->assigned()) break;
+    newest_.pop_front();
   }
   std::vector<Connection*> all;
   all.reserve(connections_.size());
@@ -326,16 +416,9 @@ void Worker::Run() {
         [[maybe_unused]] const ssize_t done = ::read(ringEvent_.get(), &signals, sizeof signals);
         TurnRing();
       } else if (key >= kListenKey) {
-        Accept(listeners_[key - kListenKey].get());
-      } else if (Connection* connection = Find(static_cast<uint32_t>(key))) {
-        const uint32_t what = events[i].events;
-        if (what & EPOLLOUT) connection->Writable();
-        if (what & (EPOLLIN | EPOLLRDHUP)) {
-          if ((connection = Find(static_cast<uint32_t>(key)))) connection->Readable();
-        }
-        if (what & (EPOLLERR | EPOLLHUP)) {
-          if ((connection = Find(static_cast<uint32_t>(key)))) connection->Hangup();
-        }
+        Accept(static_cast<uint32_t>(key - kListenKey));
+      } else {
+        Ready(static_cast<uint32_t>(key), events[i].events);
       }
     }
     if (ring_) TurnRing();
@@ -364,13 +447,20 @@ void Worker::Run() {
 void Pool::Submit(std::function<void()> job) {
   {
     std::lock_guard lock(mutex_);
-    jobs_.push_back(std::move(job));
-    if (static_cast<int>(jobs_.size()) > idle_ && static_cast<int>(threads_.size()) < limit_)
-      threads_.emplace_back([this] {
-        ::pthread_setname_np(::pthread_self(), "nvme-wait");
-        Run();
-      });
+    if (static_cast<int>(jobs_.size()) >= idle_ && static_cast<int>(threads_.size()) < limit_) try {
+        threads_.emplace_back([this] {
+          ::pthread_setname_np(::pthread_self(), "nvme-wait");
+          Run();
+        });
+      } catch (const std::system_error&) {
+        // No more threads to be had: those that are there do it.
+      }
+    if (!threads_.empty()) {
+      jobs_.push_back(std::move(job));
+      job = nullptr;
+    }
   }
+  if (job) return job();  // none at all: whoever asks waits
   wake_.notify_one();
 }
 

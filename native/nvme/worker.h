@@ -36,7 +36,8 @@ class Worker {
   ~Worker();
 
   struct Adopt {
-    int fd;
+    Fd fd;
+    uint32_t listener;
   };
   struct Done {
     Request* request;
@@ -55,9 +56,10 @@ class Worker {
     uint32_t connection;
   };
   struct ListenOn {
-    int fd;
+    Fd fd;
   };
-  using Message = std::variant<Adopt, Done, Reply, Assign, End, ListenOn>;
+  struct Evict {};
+  using Message = std::variant<Adopt, Done, Reply, Assign, End, ListenOn, Evict>;
 
   // From any thread.
   void Post(Message message);
@@ -82,9 +84,14 @@ class Worker {
   void OpenRing();
   bool Ring(Request* request);
   void Pooled(Request* request);
-  void Accept(int listener);
-  void Open(int fd);
+  void Accept(uint32_t listener);
+  void Open(Fd fd, uint32_t listener);
+  bool MakeRoom();
+  bool EvictOldest();
+  void Ready(uint32_t id, uint32_t what);
+  void DoneInRing(Request* request);
   void Messages();
+  void Handle(Message& message);
   void Tick();
   Connection* Find(uint32_t id);
 
@@ -95,6 +102,7 @@ class Worker {
   std::vector<Message> inbox_;
   std::atomic<bool> stop_{false};
   std::atomic<int> load_{0};
+  std::atomic<int> strangers_{0};  // connections without a CONNECT so far
 
   std::unique_ptr<uring::Ring> ring_;  // of this thread alone
   Fd ringEvent_;
@@ -103,6 +111,7 @@ class Worker {
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> zombies_;
+  std::deque<uint32_t> newest_;  // in the order they came, with some that have connected or gone since
   std::vector<Fd> listeners_;
   uint32_t sequence_ = 0;
   uint64_t now_ = 0;

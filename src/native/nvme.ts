@@ -23,7 +23,12 @@ export interface TargetOptions {
 
 /** What the engine tells, in batches. */
 export type TargetEvent =
-  | { kind: 'opened'; connection: number /** `address port address port`: the host's, ours */; peer: string }
+  | {
+      kind: 'opened';
+      connection: number /** `address port address port`: the host's, ours */;
+      peer: string /** counted from 0 in the order of targetListen */;
+      listener: number;
+    }
   | { kind: 'command'; connection: number; tag: number /** 64 bytes */; sqe: Buffer; data: Buffer }
   | { kind: 'closed'; connection: number /** empty after a protocol error */; reason: string }
   | { kind: 'error'; connection: number; fes: number; fei: number }

@@ -131,11 +131,20 @@ describe('nvmf ctl', () => {
 
     event = host.nextEvent();
     fs.truncateSync(extra, 4 << 20);
-    expect(answer('resize', '2')).toMatchObject({ changed: true });
+    answer('resize', '2'); // at once; it may have been noticed by itself already
     expect(answer('resize', '2')).toMatchObject({ changed: false });
     expect(await event).toBe(0x40002);
     expect((await host.namespace(2)).blocks).toBe(1024n);
     await host.getLog(4, 4096);
+
+    // told by nobody: it is noticed within a second or so
+    for (const size of [8 << 20, 2 << 20]) {
+      event = host.nextEvent();
+      fs.truncateSync(extra, size);
+      expect(await event).toBe(0x40002);
+      expect((await host.namespace(2)).blocks).toBe(BigInt(size / 4096));
+      await host.getLog(4, 4096);
+    }
 
     event = host.nextEvent();
     answer('ana', '1', 'inaccessible');
@@ -152,11 +161,35 @@ describe('nvmf ctl', () => {
     expect(await host.namespaces()).toEqual([1]);
     const stats = answer<{ controllers: { reads: number; hostnqn: string }[] }>('stats');
     expect(stats.controllers).toEqual([expect.objectContaining({ hostnqn, queues: 1, reads: 1 })]);
-    expect(answer('kick', '--host', hostnqn)).toEqual({ ended: 1 });
+    expect(answer('kick', '--host', hostnqn, '--dry-run')).toMatchObject({ ended: 0, would: [expect.stringContaining(hostnqn)] });
+    expect(answer('kick', '--host', hostnqn)).toEqual({ changed: true, ended: 1 });
     expect(answer<{ controllers: unknown[] }>('list').controllers).toEqual([]);
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).stdout).toContain(target.nqn);
 
-    expect(ctl('remove', '9')).toMatchObject({ status: 1, stdout: '' });
+    // what is so already is said, and no error
+    expect(answer('remove', '9')).toMatchObject({ changed: false });
+    expect(answer('remove', '--nqn', 'nqn.none')).toMatchObject({ changed: false });
+    expect(answer('add', path.join(dir, 'a.img'))).toMatchObject({ changed: false });
+    expect(answer('ana', '1', 'optimized')).toMatchObject({ changed: false });
+    expect(answer('kick', '--cntlid', '99')).toMatchObject({ changed: false, ended: 0 });
+    expect(vioctl(['nvmf', 'ctl', socket, 'remove', '9']).stdout).toBe('nothing to do: it is so already\n');
+    // a dry run makes all checks, tells, and changes nothing
+    const before = ctl('list').stdout;
+    const would = (...args: string[]) => answer<{ would: string[]; changed: boolean; dryRun: boolean }>(...args, '--dry-run');
+    expect(would('add', 'ram:1M').would).toEqual([`add ram:1048576 as namespace 2 of ${target.nqn}`]);
+    expect(would('add', 'ram:1M', '--nqn', 'nqn.new').would).toEqual(['add subsystem nqn.new with ram:1048576']);
+    expect(would('add', '--allow-host', 'nqn.h').would).toEqual([`let only nqn.h use ${target.nqn}`]);
+    expect(would('remove', '1')).toMatchObject({ changed: false, dryRun: true, would: [expect.stringContaining('remove namespace 1')] });
+    expect(would('remove', '--nqn', target.nqn).would).toEqual([`remove subsystem ${target.nqn}`]);
+    expect(would('ana', '1', 'change').would).toHaveLength(1);
+    expect(would('remove', '9').would).toEqual([]);
+    expect(vioctl(['nvmf', 'ctl', socket, 'ana', '1', 'change', '--dry-run']).stdout).toBe(
+      `would make ANA group 1 of ${target.nqn} change\n`,
+    );
+    expect(ctl('add', '/no/such.img', '--dry-run')).toMatchObject({ status: 1, stdout: '' });
+    expect(ctl('ana', '77', 'change', '--dry-run').status).toBe(2);
+    expect(ctl('list').stdout).toBe(before);
+    expect(ctl('resize', '9')).toMatchObject({ status: 1, stdout: '' });
     expect(ctl('ana', '1', 'sideways').status).toBe(2);
     expect(ctl('resize').status).toBe(2);
     expect(ctl('kick').status).toBe(2);
@@ -178,6 +211,59 @@ describe('nvmf ctl', () => {
     const third = await serveTarget(['ram:1M', '--control', socket]);
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).status).toBe(0);
     expect(await third.stop()).toBe(0);
+  });
+});
+
+describe('discovery on a port of its own', () => {
+  const discover = (address: string, port: number) =>
+    vioctl(['nvmf', 'discover', '-a', address, '-s', String(port), '-q', hostnqn, '--json']);
+  const records = (text: string) =>
+    (JSON.parse(text) as { records: { subtype: string; traddr: string; trsvcid: string; subnqn: string }[] }).records.map((r) => [
+      r.subtype,
+      `${r.traddr}:${r.trsvcid}`,
+    ]);
+
+  test('8009 by itself on the address that is served; it lists the port of the subsystem and connects to none', async () => {
+    // an address of its own, so that no other test has the port
+    const target = await serveTarget(['ram:1M', '--listen', '127.8.0.9:4420']);
+    expect(target.document).toMatchObject({
+      listen: [{ address: '127.8.0.9', port: 4420 }],
+      discovery: [{ address: '127.8.0.9', port: 8009 }],
+    });
+    const expected = [
+      ['current discovery subsystem', '127.8.0.9:4420'],
+      ['nvme subsystem', '127.8.0.9:4420'],
+      ['current discovery subsystem', '127.8.0.9:8009'],
+    ];
+    for (const port of [8009, 4420]) expect(records(discover('127.8.0.9', port).stdout)).toEqual(expected);
+    const host = (port: number) => vioctl(['nvmf', 'identify', '-a', '127.8.0.9', '-s', String(port), '-n', target.nqn, '--json']);
+    expect(host(4420).status).toBe(0);
+    expect(host(8009)).toMatchObject({ status: 1, stdout: '' });
+    // a second target on the address: its own port is free, 8009 is not, and that is said
+    const second = await serveTarget(['ram:1M', '--listen', '127.8.0.9:4421']);
+    expect(second.document).not.toHaveProperty('discovery');
+    expect(second.messages()).toMatch(/no discovery on its own port: listen on 127\.8\.0\.9 port 8009: EADDRINUSE/);
+    const third = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', '127.8.0.9:4422', '--discovery-port', '8009']);
+    expect(third).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('EADDRINUSE') });
+    expect(await second.stop()).toBe(0);
+    expect(await target.stop()).toBe(0);
+  });
+
+  test('a free port, no port, and wrong ones', async () => {
+    const free = await serveTarget(['ram:1M', '--listen', '127.0.0.1:0', '--listen', '[::1]:0', '--discovery-port', '0']);
+    const { discovery } = free.document as { discovery: { address: string; port: number }[] };
+    expect(discovery.map((at) => at.address)).toEqual(['127.0.0.1', '::1']);
+    for (const { address, port } of discovery) expect(records(discover(address, port).stdout)).toHaveLength(6);
+    expect(await free.stop()).toBe(0);
+    const none = await serveTarget(['ram:1M', '--listen', '127.8.0.10:4420', '--discovery-port', 'none']);
+    expect(none.document).not.toHaveProperty('discovery');
+    expect(discover('127.8.0.10', 8009)).toMatchObject({ status: 1, stderr: expect.stringContaining('ECONNREFUSED') });
+    expect(await none.stop()).toBe(0);
+    for (const port of ['70000', 'x', '-1', ''])
+      expect(vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', `--discovery-port=${port}`])).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining('not a port'),
+      });
   });
 });
 

@@ -77,14 +77,35 @@ describe.each(['sync', 'uring'] as const)('the NVMe/TCP target, engine %s', (eng
     expect(openFds()).toBeLessThanOrEqual(fds);
   }, 60_000);
 
-  test('connections above the limit are closed at once, and there is room again afterwards', async () => {
+  test('connections above the limit: the oldest that say nothing make room, hosts at work do not', async () => {
+    const before = await connect();
     const peers: Peer[] = [];
-    for (let i = 0; i < 950; i++) peers.push(await Peer.open(port));
-    expect(await peers.at(-1)!.until(() => peers.at(-1)!.ended, 3000)).toBe(true);
+    const limit = 900;
+    for (let i = 0; i < limit + 50; i++) peers.push(await Peer.open(port));
+    const ended = () => peers.filter((peer) => peer.ended).length;
+    expect(await peers[0]!.until(() => peers[0]!.ended, 3000)).toBe(true);
+    // a host comes in although all places are taken, and the one that was there works on
+    const host = await connect();
+    for (const { queues } of [before, host]) await queues[0]!.run(block(NvmOpcode.read, 0n, 8), { into: Buffer.alloc(4096) });
+    expect(target.connections).toBeLessThanOrEqual(limit + 4);
+    expect(ended()).toBeGreaterThan(40);
     for (const peer of peers) peer.close();
+    await host.disconnect();
+    await before.disconnect();
     await drained();
-    await (await connect()).disconnect();
   }, 60_000);
+
+  test('when all places are taken by hosts at work, one more is closed at once', async () => {
+    const small = new Target(native().nvme, { engine, maxConnections: 4 });
+    small.addSubsystem(new Subsystem(native().nvme, { nqn }));
+    const at = small.listen('127.0.0.1', 0).port;
+    const open = () => Controller.connect({ address: '127.0.0.1', port: at, timeout: 5000, subnqn: nqn, hostnqn, hostid, ioQueues: 1 });
+    const hosts = [await open(), await open()];
+    const peer = await Peer.open(at);
+    expect(await peer.until(() => peer.ended, 3000)).toBe(true);
+    for (const host of hosts) await host.disconnect();
+    await small.stop();
+  });
 
   test('a host that never reads is not read from any more, and others go on', async () => {
     const peer = await Peer.open(port);

@@ -7,6 +7,8 @@ export interface ServedTarget {
   child: ChildProcess;
   port: number;
   nqn: string;
+  /** All of the ready document. */
+  document: object;
   namespaces: { nsid: number; source: string; size: number; blockSize: number; nguid: string }[];
   /** Its messages so far. */
   messages(): string;
@@ -54,6 +56,7 @@ export async function serveTarget(args: string[], env: Record<string, string> = 
     child,
     port: ready.listen[0]!.port,
     nqn: ready.subsystems[0]!.nqn,
+    document: ready,
     namespaces: ready.subsystems[0]!.namespaces,
     messages: () => messages,
     stop: async (signal = 'SIGTERM') => {

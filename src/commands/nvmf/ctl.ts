@@ -8,8 +8,9 @@ export default class NvmfCtl extends Command {
     'changed ANA states appear there without a rescan.\n' +
     'list: subsystems, namespaces, controllers. add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a ' +
     'subsystem. remove NSID: a namespace; remove without a number and with --nqn, the subsystem. resize NSID: look at the size of ' +
-    'the file again. ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss, change. kick: end associations of ' +
-    '--host NQN or --cntlid N. stats: counters of every controller.';
+    'the file again at once (it is looked at every second anyway). ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss, change. kick: end associations of ' +
+    '--host NQN or --cntlid N. stats: counters of every controller.\n' +
+    'What is so already is no error: nothing is done, and that is said.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],
@@ -25,6 +26,7 @@ export default class NvmfCtl extends Command {
     }),
     operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, or GROUP STATE' }),
   };
+  static override readonly changes = true;
   static override readonly flags = {
     nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
     host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
@@ -32,6 +34,7 @@ export default class NvmfCtl extends Command {
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: only these hosts may use the subsystem' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: 512 or 4096' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
+    'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time (10s)' }),
   };
 

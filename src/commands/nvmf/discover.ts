@@ -2,18 +2,20 @@ import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { controllerOptions, endpointFlags } from '../../cli/nvmf-host.js';
 import { discover } from '../../nvme/host/index.js';
-import { discoveryNqn } from '../../nvme/wire/index.js';
+import { discoveryNqn, discoveryPort } from '../../nvme/wire/index.js';
 
 export default class NvmfDiscover extends Command {
   static override readonly description =
     'Connects to the discovery service of a target and prints its log: one record for each subsystem and address. Needs no kernel module and no root. ' +
     'The JSON has the keys of `nvme discover -o json`.';
   static readonly examples = [
-    ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'what a target offers'],
+    ['vioctl nvmf discover -a 192.0.2.1', 'what a target offers, asked on port 8009'],
+    ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'the same on the port of its subsystems, where the target answers there'],
     ["vioctl nvmf discover --json | jq -r '.records[].subnqn'", 'the NQNs alone'],
   ] as const;
   static override readonly flags = {
     ...endpointFlags,
+    trsvcid: Flags.integer({ char: 's', default: discoveryPort, min: 1, max: 65535, helpValue: 'PORT', summary: 'port of the target' }),
     nqn: Flags.string({ char: 'n', default: discoveryNqn, helpValue: 'NQN', summary: 'NQN of the discovery service' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;

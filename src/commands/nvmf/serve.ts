@@ -3,26 +3,16 @@ import { Args, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import { formatSize } from '../../common/units.js';
 import { native } from '../../native/index.js';
-import { defaultNqn, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
-import { report, type ServeReport, serve } from '../../nvme/target/serve.js';
-
-/** The ready line: where, what. */
-const readyLine = ({ listen, subsystems }: ServeReport): string => {
-  const at = listen.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)).join(', ');
-  const what = subsystems.map(({ nqn, namespaces }) => {
-    const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
-    return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
-  });
-  return `serving ${what.join('; ')} on ${at}`;
-};
+import { defaultNqn, parseDiscoveryPort, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
+import { readyLine, report, serve } from '../../nvme/target/serve.js';
 
 export default class NvmfServe extends Command {
   static override readonly description =
     'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
     'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
-    'too.\n' +
+    'too, and so does port 8009 of the same addresses, where hosts look that know an address alone: if that port is free, and if ' +
+    'no free port was asked for with :0.\n' +
     'A source can have options behind it: FILE,ro (read-only), FILE,bs=4096 (block size), FILE,nsid=7, FILE,group=2 (ANA group).\n' +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
@@ -43,6 +33,10 @@ export default class NvmfServe extends Command {
       multiple: true,
       helpValue: 'ADDRESS[:PORT]',
       summary: 'where to listen (127.0.0.1:4420); port 0 is a free one; repeatable',
+    }),
+    'discovery-port': Flags.string({
+      helpValue: 'PORT',
+      summary: 'port for discovery alone, on the same addresses (8009 where it is free); none for none',
     }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect; repeatable' }),
@@ -86,6 +80,7 @@ export default class NvmfServe extends Command {
     const config: TargetConfig = {
       ...base,
       ...(flags.listen && { listen: flags.listen }),
+      ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
       ...(flags.control !== undefined && { control: flags.control }),
       ...(flags.threads !== undefined && { threads: flags.threads }),
       ...(flags.engine !== undefined && { engine: flags.engine }),

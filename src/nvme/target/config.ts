@@ -12,6 +12,8 @@ export interface TargetConfig {
   listen: string[];
   subsystems: SubsystemConfig[];
   referrals: { address: string; port: number; nqn?: string }[];
+  /** Port for discovery alone on every address that is listened on; 8009 where free and not asked for. */
+  discoveryPort?: number | 'none';
   /** Path of the control socket. */
   control?: string;
   threads?: number;
@@ -45,6 +47,13 @@ export function parseAddress(text: string, port = defaultPort): { address: strin
   if (!address || number > 65535 || (match[2] && !/^\d{1,3}(\.\d{1,3}){3}$/.test(match[2])))
     throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420 or :4420; port 0 takes a free one');
   return { address, port: number };
+}
+
+/** Port for discovery alone, or `none`. @throws usage error */
+export function parseDiscoveryPort(text: string): number | 'none' {
+  if (text === 'none') return text;
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 65535) return Number(text);
+  throw usage(`not a port: "${text}"`, '--discovery-port 8009, 0 for a free one, or none');
 }
 
 /**
@@ -91,6 +100,10 @@ const oneOf =
     if (!values.includes(v as string)) throw bad(at, `must be ${values.join(' or ')}`);
     return v;
   };
+const portOrNone: Check = (v, at) => {
+  if (v !== 'none' && !(Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 65535)) throw bad(at, 'must be a port, or "none"');
+  return v;
+};
 const number =
   (min: number, max: number): Check =>
   (v, at) => {
@@ -140,6 +153,7 @@ const namespaceCheck = object(
 const configCheck = object(
   {
     listen: list(text),
+    discoveryPort: portOrNone,
     control: text,
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),

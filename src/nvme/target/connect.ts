@@ -40,7 +40,7 @@ export function parseConnect(command: Buffer, data: Buffer): Connect {
     qid,
     size: sqsize + 1,
     flowControl: (cattr & Cattr.sqFlowControlOff) === 0,
-    keepAlive: Math.ceil(kato / 1000) * 1000,
+    keepAlive: kato,
     cntlid,
     hostid: Buffer.from(hostid),
     subnqn,

@@ -3,19 +3,22 @@ import net from 'node:net';
 import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
 import type { NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { AnaState, anaStateNames } from '../wire/index.js';
-import { reportSubsystem, type SubsystemReport } from './serve.js';
-import { type NamespaceOptions, Subsystem } from './subsystem.js';
+import type { Controller } from './controller.js';
+import { reportListeners, reportSubsystem, type SubsystemReport } from './serve.js';
+import { maxGroups, type NamespaceOptions, Subsystem } from './subsystem.js';
 import type { Target } from './target.js';
 
 /** A request of `nvmf ctl`: one JSON object on a line. */
 export type ControlRequest =
   | { op: 'list' }
-  | { op: 'add'; nqn?: string; namespace?: NamespaceOptions; allowHosts?: string[] }
-  | { op: 'remove'; nqn?: string; nsid?: number }
-  | { op: 'resize'; nqn?: string; nsid: number }
-  | { op: 'ana'; nqn?: string; group: number; state: string }
-  | { op: 'kick'; host?: string; cntlid?: number }
-  | { op: 'stats' };
+  | { op: 'stats' }
+  | ((
+      | { op: 'add'; nqn?: string; namespace?: NamespaceOptions; allowHosts?: string[] }
+      | { op: 'remove'; nqn?: string; nsid?: number }
+      | { op: 'resize'; nqn?: string; nsid: number }
+      | { op: 'ana'; nqn?: string; group: number; state: string }
+      | { op: 'kick'; host?: string; cntlid?: number }
+    ) & { /** All checks, and nothing done. */ dryRun?: boolean });
 
 export interface ControllerReport {
   nqn: string;
@@ -29,6 +32,7 @@ export interface ControllerReport {
 
 export interface ControlList {
   listen: { address: string; port: number }[];
+  discovery?: { address: string; port: number }[];
   subsystems: (SubsystemReport & { allowHosts?: string[]; ana: { group: number; state: string }[] })[];
   controllers: ControllerReport[];
 }
@@ -121,36 +125,62 @@ function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
   });
 }
 
-/** Carries out one request. @throws VioError */
+/** What a request would change: found out first, so that it can be told without doing it. */
+interface Plan {
+  /** What is to be done, for people; empty where it is so already. */
+  todo: string[];
+  apply: () => void;
+  /** What is there afterwards. */
+  report: () => object;
+}
+
+/** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
 export function perform(request: ControlRequest, native: NvmeNative, target: Target): unknown {
+  if (request.op === 'list') return list(target);
+  if (request.op === 'stats')
+    return {
+      connections: target.connections,
+      controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
+    };
+  const { todo, apply, report } = plan(request, native, target);
+  if (request.dryRun) return { changed: false, dryRun: true, would: todo, ...report() };
+  if (todo.length > 0) apply();
+  return { changed: todo.length > 0, ...report() };
+}
+
+function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target): Plan {
   switch (request.op) {
-    case 'list':
-      return list(target);
-    case 'add': {
-      if (request.nqn !== undefined && !target.subsystems.has(request.nqn)) {
-        const subsystem = new Subsystem(native, { nqn: request.nqn, ...(request.allowHosts && { allowed: request.allowHosts }) });
-        if (request.namespace) subsystem.add(request.namespace);
-        target.addSubsystem(subsystem);
-        return reportSubsystem(subsystem);
-      }
-      const subsystem = subsystemOf(target, request.nqn);
-      if (request.allowHosts) target.setAllowed(subsystem, request.allowHosts);
-      if (request.namespace) target.add(subsystem, request.namespace);
-      return reportSubsystem(subsystem);
-    }
+    case 'add':
+      return planAdd(request, native, target);
     case 'remove': {
-      const subsystem = subsystemOf(target, request.nqn);
-      if (request.nsid === undefined) target.removeSubsystem(subsystem);
-      else target.remove(subsystem, request.nsid);
-      return reportSubsystem(subsystem);
+      const { nqn, nsid } = request;
+      if (nsid === undefined && nqn !== undefined && !target.subsystems.has(nqn))
+        return { todo: [], apply: () => {}, report: () => ({ nqn, namespaces: [] }) };
+      const subsystem = subsystemOf(target, nqn);
+      const report = () => reportSubsystem(subsystem);
+      if (nsid === undefined)
+        return { todo: [`remove subsystem ${subsystem.nqn}`], apply: () => target.removeSubsystem(subsystem), report };
+      const found = subsystem.namespaces.get(nsid);
+      return {
+        todo: found ? [`remove namespace ${nsid} (${found.source}) of ${subsystem.nqn}`] : [],
+        apply: () => target.remove(subsystem, nsid),
+        report,
+      };
     }
     case 'resize': {
       const subsystem = subsystemOf(target, request.nqn);
-      const changed = target.resize(subsystem, request.nsid);
-      return { changed, ...reportSubsystem(subsystem) };
+      const namespace = subsystem.namespaces.get(request.nsid);
+      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      const size = subsystem.sizeNow(namespace);
+      return {
+        todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
+        apply: () => target.resize(subsystem, request.nsid),
+        report: () => reportSubsystem(subsystem),
+      };
     }
     case 'ana': {
       const subsystem = subsystemOf(target, request.nqn);
+      const { group } = request;
       const state = states.get(request.state);
       if (state === undefined)
         throw new VioError(`not an ANA state: ${request.state}`, {
@@ -158,21 +188,56 @@ export function perform(request: ControlRequest, native: NvmeNative, target: Tar
           exit: Exit.usage,
           hint: [...states.keys()].join(', '),
         });
-      target.setAna(subsystem, request.group, state);
-      return { nqn: subsystem.nqn, group: request.group, state: request.state };
+      if (!Number.isInteger(group) || group < 1 || group > maxGroups)
+        throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
+      return {
+        todo: subsystem.stateOf(group) === state ? [] : [`make ANA group ${group} of ${subsystem.nqn} ${request.state}`],
+        apply: () => target.setAna(subsystem, group, state),
+        report: () => ({ nqn: subsystem.nqn, group, state: request.state }),
+      };
     }
     case 'kick': {
       const { host, cntlid } = request;
-      return { ended: target.kick((c) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host)) };
-    }
-    case 'stats':
+      const match = (c: Controller) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host);
+      const found = target.controllers().filter(match);
       return {
-        connections: target.connections,
-        controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
+        todo: found.map((c) => `end controller ${c.cntlid} of host ${c.hostnqn}`),
+        apply: () => target.kick(match),
+        report: () => ({ ended: request.dryRun ? 0 : found.length }),
       };
+    }
     default:
       throw new VioError(`unknown request "${(request as { op: string }).op}"`, { code: 'BAD_REQUEST', exit: Exit.usage });
   }
+}
+
+function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNative, target: Target): Plan {
+  const { nqn, namespace, allowHosts } = request;
+  if (nqn !== undefined && !target.subsystems.has(nqn)) {
+    const subsystem = new Subsystem(native, { nqn, ...(allowHosts && { allowed: allowHosts }) });
+    if (namespace) subsystem.add(namespace);
+    return {
+      todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
+      apply: () => target.addSubsystem(subsystem),
+      report: () => reportSubsystem(subsystem),
+    };
+  }
+  const subsystem = subsystemOf(target, nqn);
+  const todo: string[] = [];
+  const allowed = allowHosts && [...new Set(allowHosts)];
+  const already =
+    allowed && subsystem.allowed && subsystem.allowed.size === allowed.length && allowed.every((h) => subsystem.allowed!.has(h));
+  if (allowed && !already) todo.push(`let only ${allowed.join(', ')} use ${subsystem.nqn}`);
+  const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
+  if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
+  return {
+    todo,
+    apply: () => {
+      if (allowed && !already) target.setAllowed(subsystem, allowed);
+      if (fresh) target.add(subsystem, { ...namespace!, nsid: fresh.nsid });
+    },
+    report: () => reportSubsystem(subsystem),
+  };
 }
 
 const describe = (target: Target, c: ReturnType<Target['controllers']>[number]): ControllerReport => ({
@@ -187,7 +252,7 @@ const describe = (target: Target, c: ReturnType<Target['controllers']>[number]):
 
 function list(target: Target): ControlList {
   return {
-    listen: target.listeners.map(({ address, port }) => ({ address, port })),
+    ...reportListeners(target),
     subsystems: [...target.subsystems.values()].map((subsystem) => ({
       ...reportSubsystem(subsystem),
       ...(subsystem.allowed && { allowHosts: [...subsystem.allowed] }),

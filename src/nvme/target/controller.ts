@@ -46,6 +46,9 @@ const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeou
 /** CMBSZ: up to here most properties are of memory-mapped controllers only (INTMS, INTMC, NSSR, AQA, ASQ, ACQ, CMBLOC). */
 const lastMemoryMapped = 0x3c;
 
+/** A keep-alive time-out in whole seconds, the unit of KAS, that still fits the 32 bits of the feature. */
+export const roundKeepAlive = (ms: number): number => Math.min(Math.ceil(ms / 1000), 4_294_967) * 1000;
+
 /** One association of a host with a subsystem, or with the discovery service: registers, admin commands, events. */
 export class Controller {
   readonly cntlid: number;
@@ -86,7 +89,7 @@ export class Controller {
     this.hostnqn = options.hostnqn;
     this.hostid = options.hostid;
     this.admin = options.admin;
-    this.keepAlive = options.keepAlive;
+    this.keepAlive = roundKeepAlive(options.keepAlive);
     this.handle = around.native.controllerNew();
     this.refreshTable();
   }
@@ -114,9 +117,9 @@ export class Controller {
     return this.keepAlive > 0 && this.#around.native.controllerIdle(this.handle) > 2 * this.keepAlive;
   }
 
-  /** A new keep-alive time-out; the unit of KAS, one second, rounds it up. */
+  /** A new keep-alive time-out; the unit of KAS, one second, rounds it up, as far as 32 bits go. */
   setKeepAlive(ms: number): void {
-    this.keepAlive = Math.ceil(ms / 1000) * 1000;
+    this.keepAlive = roundKeepAlive(ms);
   }
 
   discoveryLog(): Buffer {

@@ -15,6 +15,7 @@ export interface ControlFlags {
   'allow-host'?: string[] | undefined;
   'block-size'?: number | undefined;
   'read-only'?: boolean | undefined;
+  'dry-run'?: boolean | undefined;
   timeout: number;
 }
 
@@ -25,6 +26,11 @@ const numberOf = (text: string | undefined, what: string): number => {
 
 /** The request of a command line. @throws usage error */
 export function controlRequest(action: ControlAction, operands: readonly string[], flags: ControlFlags): ControlRequest {
+  const request = bareRequest(action, operands, flags);
+  return flags['dry-run'] && request.op !== 'list' && request.op !== 'stats' ? { ...request, dryRun: true } : request;
+}
+
+function bareRequest(action: ControlAction, operands: readonly string[], flags: ControlFlags): ControlRequest {
   const most = { list: 0, add: 1, remove: 1, resize: 1, ana: 2, kick: 0, stats: 0 }[action];
   if (operands.length > most) throw usage(`${action}: too many operands: "${operands[most]}"`);
   const nqn = flags.nqn === undefined ? {} : { nqn: flags.nqn };
@@ -71,6 +77,7 @@ const subsystemLines = ({ nqn, namespaces }: SubsystemReport): string[] => [
 
 function listLines(list: ControlList): string[] {
   const lines = list.listen.map(({ address, port }) => `listening on ${address} port ${port}`);
+  for (const { address, port } of list.discovery ?? []) lines.push(`discovery on ${address} port ${port}`);
   for (const subsystem of list.subsystems) {
     lines.push(...subsystemLines(subsystem));
     for (const { group, state } of subsystem.ana) if (state !== 'optimized') lines.push(`  ANA group ${group} is ${state}`);
@@ -100,6 +107,9 @@ export async function runControl(
   const request = controlRequest(action, operands, flags);
   const document = await control<object>(socket, request, flags.timeout);
   const view = () => {
+    const { changed, would } = document as { changed?: boolean; would?: string[] };
+    if (would) return would.length > 0 ? would.map((line) => `would ${printable(line)}`) : ['nothing to do: it is so already'];
+    if (changed === false && action !== 'kick') return ['nothing to do: it is so already'];
     switch (action) {
       case 'list':
         return listLines(document as ControlList);

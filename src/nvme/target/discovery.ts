@@ -5,6 +5,8 @@ export interface Listener {
   address: string;
   port: number;
   ipv6: boolean;
+  /** Answers discovery alone: no subsystem can be connected to here. */
+  discoveryOnly?: boolean;
 }
 
 /** Another discovery service that hosts are told about. */
@@ -49,7 +51,7 @@ export function discoveryLog(options: {
     if (wildcard(listener.address) && isV6(options.via) !== listener.ipv6) continue;
     const at = { address: wildcard(listener.address) ? options.via : listener.address, port: listener.port };
     record(at, i + 1, Subtype.current, discoveryNqn, explicitPersistentConnections);
-    for (const nqn of options.subsystems) record(at, i + 1, Subtype.nvm, nqn);
+    if (!listener.discoveryOnly) for (const nqn of options.subsystems) record(at, i + 1, Subtype.nvm, nqn);
   }
   for (const referral of options.referrals) record(referral, 0, Subtype.referral, referral.nqn ?? discoveryNqn);
   const out = Buffer.alloc(discoveryHeader.size + records.length * discoveryRecord.size);

@@ -1,4 +1,8 @@
+import { VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { formatSize } from '../../common/units.js';
 import type { NvmeNative } from '../../native/nvme.js';
+import { discoveryPort } from '../wire/index.js';
 import { parseAddress, type TargetConfig } from './config.js';
 import { ControlServer } from './control.js';
 import { Subsystem } from './subsystem.js';
@@ -7,6 +11,8 @@ import { Target, type TargetLog } from './target.js';
 /** What is served, as `nvmf serve --json` prints it. */
 export interface ServeReport {
   listen: { address: string; port: number }[];
+  /** Where only discovery is answered; left out where there is no such listener. */
+  discovery?: { address: string; port: number }[];
   subsystems: SubsystemReport[];
 }
 export interface SubsystemReport {
@@ -31,10 +37,29 @@ export const reportSubsystem = (subsystem: Subsystem): SubsystemReport => ({
   }),
 });
 
+/** Addresses of the listeners of both kinds. */
+export function reportListeners({ listeners }: Target): Pick<ServeReport, 'listen' | 'discovery'> {
+  const of = (only: boolean) =>
+    listeners.filter((l) => (l.discoveryOnly ?? false) === only).map(({ address, port }) => ({ address, port }));
+  const discovery = of(true);
+  return { listen: of(false), ...(discovery.length > 0 && { discovery }) };
+}
+
 export const report = (target: Target): ServeReport => ({
-  listen: target.listeners.map(({ address, port }) => ({ address, port })),
+  ...reportListeners(target),
   subsystems: [...target.subsystems.values()].map(reportSubsystem),
 });
+
+/** The ready line: where, what. */
+export const readyLine = ({ listen, discovery, subsystems }: ServeReport): string => {
+  const places = (list: ServeReport['listen']) =>
+    list.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)).join(', ');
+  const what = subsystems.map(({ nqn, namespaces }) => {
+    const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
+    return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
+  });
+  return `serving ${what.join('; ')} on ${places(listen)}${discovery ? `, discovery on ${places(discovery)}` : ''}`;
+};
 
 /** A running target and its control socket. */
 export interface Running {
@@ -74,14 +99,37 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
       target.addSubsystem(subsystem);
     }
     target.referrals.push(...config.referrals);
-    for (const text of config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']) {
-      const { address, port } = parseAddress(text);
-      target.listen(address, port);
-    }
+    const at = (config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']).map((text) => parseAddress(text));
+    for (const { address, port } of at) target.listen(address, port);
+    listenForDiscovery(target, at, config.discoveryPort, log);
     if (config.control !== undefined) control = await ControlServer.listen(config.control, native, target);
     return { target, stop };
   } catch (err) {
     await stop();
     throw err;
+  }
+}
+
+/**
+ * Answers discovery on a port of its own too, on every address. Port 8009, which nobody asked for, is done without where
+ * it is taken or not permitted, and left alone where the ports are free ones: then the target is one of several, or a test.
+ * @throws VioError for a port that was asked for
+ */
+function listenForDiscovery(
+  target: Target,
+  at: readonly { address: string; port: number }[],
+  wanted: TargetConfig['discoveryPort'],
+  log: TargetLog,
+): void {
+  if (wanted === 'none' || (wanted === undefined && at.some(({ port }) => port === 0))) return;
+  const port = wanted ?? discoveryPort;
+  for (const address of new Set(at.map((one) => one.address))) {
+    if (port !== 0 && at.some((one) => one.address === address && one.port === port)) continue;
+    try {
+      target.listen(address, port, true);
+    } catch (err) {
+      if (wanted !== undefined || !(err instanceof VioError)) throw err;
+      log(`no discovery on its own port: ${err.message}`);
+    }
   }
 }

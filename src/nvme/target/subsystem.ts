@@ -116,6 +116,13 @@ export class Subsystem {
 
   /** Adds a namespace; hosts see it when their controllers are told (see Target.add). @throws VioError */
   add(options: NamespaceOptions): Namespace {
+    const namespace = this.prepare(options);
+    this.namespaces.set(namespace.nsid, namespace);
+    return namespace;
+  }
+
+  /** Opens what would become a namespace, all checks included, without adding it. @throws VioError */
+  prepare(options: NamespaceOptions): Namespace {
     const blockSize = options.blockSize ?? 512;
     if (blockSize !== 512 && blockSize !== 4096)
       throw new VioError(`${options.source}: block size ${blockSize}: must be 512 or 4096`, { code: 'BAD_BLOCK_SIZE', exit: Exit.usage });
@@ -135,7 +142,7 @@ export class Subsystem {
         code: 'EMPTY',
         hint: 'make it larger: truncate -s 1G FILE',
       });
-    const namespace: Namespace = {
+    return {
       nsid,
       source: options.source,
       blockSize,
@@ -146,8 +153,18 @@ export class Subsystem {
       handle: this.#native.namespaceNew(store, Math.log2(blockSize), options.readonly ?? false),
       size,
     };
-    this.namespaces.set(nsid, namespace);
-    return namespace;
+  }
+
+  /** The namespace that has all that is asked for already. A `ram:` without a number is always a new one. */
+  same(options: NamespaceOptions): Namespace | undefined {
+    return [...this.namespaces.values()].find(
+      (ns) =>
+        ns.source === options.source &&
+        (options.nsid === undefined ? !ns.source.startsWith('ram:') : ns.nsid === options.nsid) &&
+        ns.blockSize === (options.blockSize ?? ns.blockSize) &&
+        ns.readonly === (options.readonly ?? ns.readonly) &&
+        ns.group === (options.group ?? ns.group),
+    );
   }
 
   #open(source: string, ram: number | undefined, readonly: boolean): Store {
@@ -160,9 +177,14 @@ export class Subsystem {
     }
   }
 
+  /** The size of a namespace's file now, whole blocks. */
+  sizeNow(namespace: Namespace): number {
+    return Math.floor(this.#native.storeRefresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
+  }
+
   /** Looks at the size of a namespace's file again. @returns whether it has changed */
   resize(namespace: Namespace): boolean {
-    const size = Math.floor(this.#native.storeRefresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
+    const size = this.sizeNow(namespace);
     if (size === namespace.size) return false;
     namespace.size = size;
     this.#native.namespaceResize(namespace.handle, size / namespace.blockSize);

@@ -14,12 +14,16 @@ interface Connection {
   peer: string;
   /** Our address of this connection. */
   via: string;
+  /** Index of the listener that it came through. */
+  listener: number;
   controller?: Controller;
   qid?: number;
 }
 
-/** How often keep-alive times are looked at. */
+/** How often keep-alive times are looked at, in milliseconds. */
 const keepAliveCheck = 250;
+/** The sizes of files and devices are looked at every so many times. */
+const sizeCheck = 4;
 /** Most controllers at a time. */
 const maxControllers = 512;
 
@@ -39,16 +43,22 @@ export class Target {
   readonly #timer: NodeJS.Timeout;
   readonly #around: Surroundings;
   readonly #answers: Completion[] = [];
+  /** Sources whose size could not be learnt, each told once. */
+  readonly #unsized = new Set<string>();
   #nextDiscovery = 1;
   #generation = 1n;
   #stopped = false;
+  #ticks = 0;
 
   constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog } = {}) {
     const { log = () => {}, ...engine } = options;
     this.#native = native;
     this.#log = log;
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
-    this.#timer = setInterval(() => this.#checkKeepAlive(), keepAliveCheck);
+    this.#timer = setInterval(() => {
+      this.#checkKeepAlive();
+      if (++this.#ticks % sizeCheck === 0) this.#checkSizes();
+    }, keepAliveCheck);
     this.#timer.unref();
     this.#around = {
       native,
@@ -73,12 +83,13 @@ export class Target {
     this.#discoveryChanged();
   }
 
-  /** Listens. @param port 0 lets the system choose @throws VioError */
-  listen(address: string, port: number): Listener {
+  /** Listens. @param port 0 lets the system choose @param discoveryOnly no subsystem can be connected to here @throws VioError */
+  listen(address: string, port: number, discoveryOnly = false): Listener {
     const ipv6 = address.includes(':');
     try {
-      const listener = { address, port: this.#native.targetListen(this.#engine, address, port, ipv6), ipv6 };
+      const listener: Listener = { address, port: this.#native.targetListen(this.#engine, address, port, ipv6), ipv6, discoveryOnly };
       this.listeners.push(listener);
+      this.#discoveryChanged();
       return listener;
     } catch (err) {
       throw wrap(`listen on ${address} port ${port}`, err, { hint: port === 0 ? undefined : 'port 0 takes a free one' });
@@ -92,10 +103,9 @@ export class Target {
     return namespace;
   }
 
-  /** Takes a namespace away. Commands that are under way end; its file is closed after the last one. */
+  /** Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one. */
   remove(subsystem: Subsystem, nsid: number): void {
-    if (!subsystem.namespaces.delete(nsid)) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-    this.#namespaceChanged(subsystem, nsid);
+    if (subsystem.namespaces.delete(nsid)) this.#namespaceChanged(subsystem, nsid);
   }
 
   /** Looks at the size of a namespace's file and tells the hosts if it has changed. @returns whether it has */
@@ -199,7 +209,7 @@ export class Target {
     for (const event of batch) {
       if (event.kind === 'opened') {
         const [address, port, own] = event.peer.split(' ');
-        this.#connections.set(event.connection, { peer: `${address} port ${port}`, via: own ?? '' });
+        this.#connections.set(event.connection, { peer: `${address} port ${port}`, via: own ?? '', listener: event.listener });
         continue;
       }
       const connection = this.#connections.get(event.connection);
@@ -265,7 +275,7 @@ export class Target {
   }
 
   #connect(id: number, connection: Connection, connect: Connect): Answer {
-    const controller = connect.qid === 0 ? this.#newController(id, connection, connect) : this.#newQueue(id, connect);
+    const controller = connect.qid === 0 ? this.#newController(id, connection, connect) : this.#newQueue(id, connection, connect);
     connection.controller = controller;
     connection.qid = connect.qid;
     this.#native.targetSetup(this.#engine, id, connect.qid, connect.size, connect.flowControl, controller.handle);
@@ -284,7 +294,7 @@ export class Target {
       return controller;
     }
     const subsystem = this.subsystems.get(subnqn);
-    if (!subsystem) throw badParameter('data', 256);
+    if (!subsystem || this.listeners[connection.listener]?.discoveryOnly) throw badParameter('data', 256);
     if (!subsystem.admits(hostnqn)) {
       this.#log(`${connection.peer}: host ${hostnqn} is not allowed to use ${subnqn}`);
       throw new Refusal(Status.connectInvalidHost);
@@ -297,13 +307,15 @@ export class Target {
     return controller;
   }
 
-  #newQueue(id: number, connect: Connect): Controller {
+  #newQueue(id: number, connection: Connection, connect: Connect): Controller {
     const subsystem = this.subsystems.get(connect.subnqn);
     if (!subsystem) throw badParameter('data', 256);
     const controller = subsystem.controllers.get(connect.cntlid);
     if (!controller) throw badParameter('data', 16);
     if (!controller.hostid.equals(connect.hostid)) throw badParameter('data', 0);
     if (controller.hostnqn !== connect.hostnqn) throw badParameter('data', 512);
+    // a controller is bound to one port of its subsystem, and so are all its queues (NVMe Base 2.0, 3.1.2.1.1 and 2.2.2)
+    if (this.#connections.get(controller.admin)?.listener !== connection.listener) throw badParameter('data', 16);
     if (!controller.ready) throw new Refusal(Status.sequenceError);
     if (connect.qid > controller.features.queues) throw badParameter('sqe', 42);
     if (controller.queues.has(connect.qid)) throw new Refusal(Status.sequenceError);
@@ -337,6 +349,20 @@ export class Target {
     const { cid, nsid } = sqe.decode(event.sqe);
     const lba = rwCmd.get(event.sqe, 'slba');
     connection.controller?.failed({ sqid: connection.qid ?? 0, cid, status: event.status, location: undefined, lba, nsid });
+  }
+
+  /** A file that was extended or truncated, a device that was resized: hosts are told within a second. */
+  #checkSizes(): void {
+    for (const subsystem of this.subsystems.values())
+      for (const { nsid, source } of subsystem.namespaces.values()) {
+        try {
+          if (this.resize(subsystem, nsid)) this.#log(`${source} has ${subsystem.namespaces.get(nsid)!.size} bytes now`);
+        } catch (err) {
+          // a device that is gone keeps its last size: commands fail, and say so
+          if (!this.#unsized.has(source)) this.#log(`${source}: ${(err as Error).message}`);
+          this.#unsized.add(source);
+        }
+      }
   }
 
   #checkKeepAlive(): void {

@@ -1,6 +1,7 @@
 import { Sysroot } from '../../../../src/common/sysroot.js';
 import { defaultNqn, parseAddress, parseConfig, parseSource } from '../../../../src/nvme/target/config.js';
 import { parseConnect } from '../../../../src/nvme/target/connect.js';
+import { roundKeepAlive } from '../../../../src/nvme/target/controller.js';
 import { controlRequest } from '../../../../src/nvme/target/ctl.js';
 import { discoveryLog } from '../../../../src/nvme/target/discovery.js';
 import { namespaceIds, serialOf, uuidText } from '../../../../src/nvme/target/identity.js';
@@ -60,6 +61,7 @@ describe('a configuration file', () => {
     ['no subsystems', '{}', /"subsystems" is missing/],
     ['an unknown key', '{"subsystems":[],"port":1}', /c\.json\.port: is not known/],
     ['a wrong type', '{"subsystems":[],"threads":"2"}', /threads: must be a number/],
+    ['a wrong discovery port', '{"subsystems":[],"discoveryPort":70000}', /discoveryPort: must be a port, or "none"/],
     ['a wrong engine', '{"subsystems":[],"engine":"aio"}', /engine: must be sync or uring/],
     ['a short NGUID', '{"subsystems":[{"nqn":"n","namespaces":[{"source":"s","nguid":"00"}]}]}', /nguid: must be 32 hexadecimal digits/],
     ['an NSID', '{"subsystems":[{"nqn":"n","namespaces":[{"source":"s","nsid":0}]}]}', /nsid: must be a number from 1/],
@@ -106,7 +108,7 @@ describe('Connect', () => {
       qid: 0,
       size: 32,
       flowControl: false,
-      keepAlive: 5000,
+      keepAlive: 4001,
       subnqn: 'nqn.s',
       hostnqn: 'nqn.h',
       discovery: false,
@@ -134,6 +136,10 @@ describe('Connect', () => {
   ])('refuses %s', (_what, cmd, bytes, expected) => {
     expect(refused(cmd, bytes)).toEqual(expected);
   });
+});
+
+test('keep-alive times are whole seconds that fit 32 bits', () => {
+  expect([0, 1, 4001, 5000, 0xffff_ffff].map(roundKeepAlive)).toEqual([0, 1000, 5000, 5000, 4_294_967_000]);
 });
 
 test('the discovery log: wildcard listeners by the address that was used, of its family only', () => {
