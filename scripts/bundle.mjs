@@ -22,6 +22,11 @@ const stubs = {
   'lib/errors/handle.js': 'exports.handle = (err) => { throw err; };',
   'lib/errors/warn.js': 'exports.warn = () => {}; exports.default = exports.warn;',
   'lib/errors/error.js': 'exports.error = (err) => { throw err; };',
+  // As the original, but for its way of printing (clean-stack, wrap-ansi), which nothing here asks for.
+  'lib/errors/errors/cli.js':
+    'class CLIError extends Error { constructor(error, options = {}) { super(error instanceof Error ? error.message : error);' +
+    ' this.oclif = { exit: options.exit === undefined ? 2 : options.exit }; this.code = options.code; this.suggestions = options.suggestions; } }' +
+    ' exports.CLIError = CLIError; exports.addOclifExitCode = (error) => error;',
   'lib/errors/errors/pretty-print.js': 'exports.default = (err) => err.message; exports.applyPrettyPrintOptions = (err) => err;',
 };
 const oclif = path.join(root, 'node_modules', '@oclif', 'core');

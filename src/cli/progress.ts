@@ -2,12 +2,15 @@ import { formatSize } from '../common/units.js';
 import { stderr } from './stdio.js';
 import { isTerminal } from './terminal.js';
 
+/** Milliseconds of a clock that never goes back; `performance` would load perf_hooks into every command that has a progress line. */
+const now = (): number => Number(process.hrtime.bigint()) / 1e6;
+
 /** A progress line on stderr: only on a terminal, only after a second, redrawn at most ten times a second. */
 export class Progress {
   readonly #label: string;
   readonly #total: number;
   readonly #unit: 'bytes' | 'items';
-  readonly #started = performance.now();
+  readonly #started = now();
   readonly #shown: boolean;
   #done = 0;
   #drawn = 0;
@@ -23,10 +26,10 @@ export class Progress {
   add(amount: number): void {
     this.#done += amount;
     if (!this.#shown) return;
-    const now = performance.now();
-    if (now - this.#started < 1000 || now - this.#drawn < 100) return;
-    this.#drawn = now;
-    stderr(`\r\x1b[K${this.text(now - this.#started)}`);
+    const at = now();
+    if (at - this.#started < 1000 || at - this.#drawn < 100) return;
+    this.#drawn = at;
+    stderr(`\r\x1b[K${this.text(at - this.#started)}`);
   }
 
   /** The line as it stands, `elapsed` in milliseconds. */
