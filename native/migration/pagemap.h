@@ -24,6 +24,35 @@ class PageMap {
     count_ += (before & bit) == 0;
     return (before & bit) != 0;
   }
+  // Sets `count` bits from `page` on; returns how many of them were set before.
+  uint64_t SetRun(uint64_t page, uint64_t count, PageBudget* budget) {
+    uint64_t again = 0;
+    while (count > 0) {
+      const uint64_t shift = page & 63, some = count < 64 - shift ? count : 64 - shift;
+      if (uint64_t* word = Word(page, budget)) {
+        const uint64_t bits = (~uint64_t{0} >> (64 - some)) << shift;
+        const auto before = static_cast<uint64_t>(std::popcount(*word & bits));
+        *word |= bits;
+        again += before;
+        count_ += some - before;
+      }
+      page += some;
+      count -= some;
+    }
+    return again;
+  }
+  // True if any of `count` bits from `page` on is set.
+  bool AnyIn(uint64_t page, uint64_t count) const {
+    while (count > 0) {
+      const uint64_t shift = page & 63, some = count < 64 - shift ? count : 64 - shift, chunk = page / kPages;
+      if (chunk >= chunks_.size()) return false;
+      const uint64_t bits = (~uint64_t{0} >> (64 - some)) << shift;
+      if (chunks_[chunk] && ((*chunks_[chunk])[(page % kPages) / 64] & bits) != 0) return true;
+      page += some;
+      count -= some;
+    }
+    return false;
+  }
   void Clear(uint64_t page) {
     const uint64_t chunk = page / kPages;
     if (chunk >= chunks_.size() || !chunks_[chunk]) return;

@@ -116,6 +116,10 @@ class Ram {
   void Seen(Block& block, uint64_t addr);
   void ZeroPage(Block& block, uint64_t addr);
   void NormalPage(Block& block, uint64_t addr, const uint8_t* bytes);
+  // Records from `at` on whose addresses follow each other, all of them within [at, end) and the block; the first is
+  // known to be one. They are noted; returns how many there are. NormalRun is for pages that nobody reads.
+  uint64_t ZeroRun(Block& block, const uint8_t* at, const uint8_t* end);
+  uint64_t NormalRun(Block& block, const uint8_t* at, const uint8_t* end);
   bool XbzrlePage(Source& source, Stop* stop);
   bool CompressedPage(Source& source, Stop* stop);
   bool Reads() const { return sink_ != nullptr || options_.hash; }

@@ -78,13 +78,12 @@ size_t Source::Read(uint8_t* to, size_t size) {
 
 namespace {
 
-constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, Linux 5.14
-
 class Mapped final : public Source {
  public:
   Mapped(int fd, uint64_t start) : fd_(fd) {
     pos_ = start;
     length_ = static_cast<uint64_t>(Check(lseek(fd, 0, SEEK_END), "lseek"));
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);  // a hint: a larger read-ahead; not every file has one
   }
   bool seekable() const override { return true; }
   uint64_t size() const override { return length_; }
@@ -112,9 +111,6 @@ class Mapped final : public Source {
       error_ = error.err();
       return;
     }
-    // All at once: a page of the file has the header of the next record, so every page is touched. Older kernels fault
-    // them in one by one.
-    madvise(map_.get(), map_.size(), kPopulateRead);
     guard_.Watch(map_.get(), map_.size());
     data_ = static_cast<const uint8_t*>(map_.get());
     at_ = base;

@@ -16,17 +16,51 @@ export interface Column<T> {
 /** Rows taken for the column widths before a streaming table starts to print. */
 const WIDTH_ROWS = 1000;
 
-/** JSON of the contract: 64-bit values (bigint) as "0x…", undefined left out, bytes as hex. */
+/**
+ * JSON of the contract: 64-bit values (bigint) as "0x…", undefined left out, bytes as hex; else as JSON.stringify. Written
+ * out here because a replacer comes too late for a Buffer (its toJSON has made an array of numbers by then) and is called
+ * for every value.
+ * @param indent spaces per level; all on one line without
+ */
 export function toJson(value: unknown, indent?: number): string {
-  return JSON.stringify(
-    value,
-    (_key, v: unknown) => {
-      if (typeof v === 'bigint') return hex64(v);
-      if (v instanceof Uint8Array) return Buffer.from(v).toString('hex');
-      return v;
-    },
-    indent,
-  );
+  return json(value, '\n', indent === undefined ? undefined : ' '.repeat(indent)) ?? 'null';
+}
+
+/** @param line newline and the indentation of the value. @returns undefined for what JSON has no form for */
+function json(value: unknown, line: string, step: string | undefined): string | undefined {
+  switch (typeof value) {
+    case 'string':
+      return JSON.stringify(value);
+    case 'number':
+      return Number.isFinite(value) ? String(value) : 'null';
+    case 'boolean':
+      return value ? 'true' : 'false';
+    case 'bigint':
+      return `"${hex64(value)}"`;
+    case 'object':
+      return value === null ? 'null' : objectJson(value, line, step);
+    default:
+      return undefined;
+  }
+}
+
+function objectJson(value: object, line: string, step: string | undefined): string | undefined {
+  if (value instanceof Uint8Array) return `"${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex')}"`;
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function') return json(toJSON.call(value), line, step);
+  const inner = step === undefined ? '' : line + step;
+  const outer = step === undefined ? '' : line;
+  const parts: string[] = [];
+  if (Array.isArray(value)) {
+    for (const item of value) parts.push(json(item, inner, step) ?? 'null');
+    return parts.length === 0 ? '[]' : `[${inner}${parts.join(`,${inner}`)}${outer}]`;
+  }
+  const colon = step === undefined ? ':' : ': ';
+  for (const [key, item] of Object.entries(value)) {
+    const text = json(item, inner, step);
+    if (text !== undefined) parts.push(JSON.stringify(key) + colon + text);
+  }
+  return parts.length === 0 ? '{}' : `{${inner}${parts.join(`,${inner}`)}${outer}}`;
 }
 
 /** A cell as text: `-` for nothing, untrusted characters escaped. */

@@ -1,5 +1,5 @@
 import type { Value } from './model.js';
-import { BadForm, Cursor, trimZeros } from './types/cursor.js';
+import { BadForm, Cursor, nonzero, trimZeros } from './types/cursor.js';
 import { irqState, msix, msixCount, pciConfig } from './types/pci.js';
 import { virtio } from './types/virtio.js';
 import { type DeviceDesc, type FieldDesc, type StateDesc, stateSize } from './vmdesc.js';
@@ -124,11 +124,7 @@ function element(bytes: Buffer, field: FieldDesc, cut: () => void): Value {
 function sparse(bytes: Buffer, field: FieldDesc, count: number, cut: () => void): Value {
   const { size } = field;
   const set: [number, Value][] = [];
-  for (let i = 0; i < count; i++) {
-    let zero = true;
-    for (let at = i * size; zero && at < (i + 1) * size; at++) zero = bytes[at] === 0;
-    if (!zero) set.push([i, element(bytes.subarray(i * size, (i + 1) * size), field, cut)]);
-  }
+  for (const i of nonzero(bytes, 0, size, count)) set.push([i, element(bytes.subarray(i * size, (i + 1) * size), field, cut)]);
   if (set.length <= count / 4) return { count, nonzero: Object.fromEntries(set) };
   return Array.from({ length: count }, (_, i) => element(bytes.subarray(i * size, (i + 1) * size), field, cut));
 }

@@ -17,17 +17,24 @@ export class Cursor {
     this.at += n;
     return this.bytes.subarray(this.at - n, this.at);
   }
+  /** Moves on by n bytes. @returns where they begin. @throws BadForm when there are fewer */
+  #pass(n: number): number {
+    if (n > this.left) throw new BadForm(`${n} bytes wanted, ${this.left} left`);
+    this.at += n;
+    return this.at - n;
+  }
+  // No slice per value: a virtio device has thousands.
   u8(): number {
-    return this.take(1)[0]!;
+    return this.bytes[this.#pass(1)]!;
   }
   be16(): number {
-    return this.take(2).readUInt16BE();
+    return this.bytes.readUInt16BE(this.#pass(2));
   }
   be32(): number {
-    return this.take(4).readUInt32BE();
+    return this.bytes.readUInt32BE(this.#pass(4));
   }
   be64(): bigint {
-    return this.take(8).readBigUInt64BE();
+    return this.bytes.readBigUInt64BE(this.#pass(8));
   }
   bool(): boolean {
     return this.u8() !== 0;
@@ -42,4 +49,22 @@ export function trimZeros(bytes: Uint8Array): Uint8Array {
   let end = bytes.length;
   while (end > 0 && bytes[end - 1] === 0) end--;
   return bytes.subarray(0, end);
+}
+
+const ZEROS = Buffer.alloc(4096);
+
+/**
+ * Indices of the entries that are not all zero among `count` of `size` bytes each from `at` on, in order. Large parts are
+ * compared at once: tables for 1024 queues hold three.
+ */
+export function* nonzero(bytes: Buffer, at: number, size: number, count: number, first = 0): Generator<number> {
+  const length = size * count;
+  if (count === 0 || (length <= ZEROS.length && bytes.compare(ZEROS, 0, length, at, at + length) === 0)) return;
+  if (count === 1) {
+    yield first;
+    return;
+  }
+  const half = count >> 1;
+  yield* nonzero(bytes, at, size, half, first);
+  yield* nonzero(bytes, at + size * half, size, count - half, first + half);
 }

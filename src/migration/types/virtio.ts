@@ -1,6 +1,6 @@
 /** The `virtio` field: bus state, common state, queues, class state, subsections (QEMU hw/virtio/virtio.c, virtio-pci.c, virtio-mmio.c). */
 import type { Value } from '../model.js';
-import { BadForm, Cursor, trimZeros } from './cursor.js';
+import { BadForm, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixEntries, pciConfig } from './pci.js';
 
 const QUEUES = 1024;
@@ -31,11 +31,18 @@ function isSubsection(c: Cursor, prefix: string): boolean {
   );
 }
 
-/** A table of one entry per queue; entries that `idle` says are unused are left out. */
-function perQueue<T extends { [name: string]: Value }>(read: () => T, idle: (entry: T) => boolean): Value[] {
+/** A table of one entry of `size` bytes per queue; entries that are all zero, or that `idle` says are unused, are left out. */
+function perQueue<T extends { [name: string]: Value }>(
+  c: Cursor,
+  size: number,
+  read: (c: Cursor) => T,
+  idle: (entry: T) => boolean = () => false,
+): Value[] {
+  const table = new Cursor(c.take(size * QUEUES));
   const used: Value[] = [];
-  for (let queue = 0; queue < QUEUES; queue++) {
-    const entry = read();
+  for (const queue of nonzero(table.bytes, 0, size, QUEUES)) {
+    table.at = queue * size;
+    const entry = read(table);
     if (!idle(entry)) used.push({ queue, ...entry });
   }
   return used;
@@ -51,7 +58,9 @@ function modernState(c: Cursor): Value {
   const state: { [name: string]: Value } = { deviceFeatureSelect: c.be32(), guestFeatureSelect: c.be32() };
   state.guestFeatures = words(c);
   state.queues = perQueue(
-    () => {
+    c,
+    28,
+    (c) => {
       const num = c.be16();
       c.u8(); // enabled was 16 bits once
       return { num, enabled: c.bool(), desc: words(c), avail: words(c), used: words(c) };
@@ -65,21 +74,15 @@ function modernState(c: Cursor): Value {
 const subsections: Record<string, (c: Cursor) => Value> = {
   'virtio/device_endian': (c) => ['unknown', 'little', 'big'][c.u8()] ?? 'unknown',
   'virtio/64bit_features': (c) => c.be64(),
-  'virtio/virtqueues': (c) =>
-    perQueue(
-      () => ({ avail: c.be64(), used: c.be64() }),
-      (q) => q.avail === 0n && q.used === 0n,
-    ),
+  'virtio/virtqueues': (c) => perQueue(c, 16, (c) => ({ avail: c.be64(), used: c.be64() })),
   'virtio/packed_virtqueues': (c) =>
     perQueue(
-      () => ({ lastAvail: c.be16(), availWrap: c.bool(), used: c.be16(), usedWrap: c.bool(), inUse: c.be32() }),
+      c,
+      11,
+      (c) => ({ lastAvail: c.be16(), availWrap: c.bool(), used: c.be16(), usedWrap: c.bool(), inUse: c.be32() }),
       (q) => q.lastAvail === 0 && q.used === 0 && q.inUse === 0,
     ),
-  'virtio/ringsize': (c) =>
-    perQueue(
-      () => ({ default: c.be32() }),
-      (q) => q.default === 0,
-    ),
+  'virtio/ringsize': (c) => perQueue(c, 4, (c) => ({ default: c.be32() })),
   'virtio/broken': (c) => c.bool(),
   'virtio/started': (c) => c.bool(),
   'virtio/disabled': (c) => c.bool(),
