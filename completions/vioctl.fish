@@ -353,6 +353,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcomm
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l namespace-id -r -d 'namespace; may be left out where there is only one'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l only -r -d 'only cases whose id matches; repeatable'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l junit -d 'print JUnit XML'
+complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l change -r -d 'shell command that changes what the discovery log of the target lists, for the case about that (di02)'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l dry-run -d 'list the cases, connect to nothing'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l json -d 'print one JSON document'
 complete -c vioctl -n '__fish_seen_subcommand_from nvmf; and __fish_seen_subcommand_from conform' -l ndjson -d 'print one JSON object per line'

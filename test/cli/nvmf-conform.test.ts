@@ -1,20 +1,37 @@
 /** `nvmf conform` against our own target, and against targets that break one rule each. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { discoveryHeader, discoveryRecord, Oncs, sqe } from '../../src/nvme/wire/index.js';
+import { program } from '../support/cli.js';
+import { type FakeHooks, FakeTarget } from '../support/nvme-fake.js';
 import { brokenTarget, type Change } from '../support/nvme-relay.js';
 import { nvmf, type Serve, serve } from '../support/nvme-serve.js';
 
 let target: Serve;
+let dir: string;
+let socket: string;
 beforeAll(async () => {
-  target = await serve(['ram:16M']);
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nvmf-'));
+  socket = path.join(dir, 'ctl');
+  // two addresses, so that queues can come through the wrong one
+  target = await serve(['ram:16M'], ['--listen', '127.0.0.1:0', '--control', socket]);
 });
-afterAll(() => target?.stop());
+afterAll(async () => {
+  await target?.stop();
+  fs.rmSync(dir, { recursive: true, force: true });
+});
+/** A shell command that changes what the discovery log lists. */
+let changes = 0;
+const changeLog = () => `"${process.execPath}" "${program}" nvmf ctl ${socket} add ram:1M --nqn nqn.2014-08.org.example:extra${++changes}`;
 
 const conform = (port: number, ...args: string[]) => nvmf(['conform', '-s', String(port), '-n', target.nqn, ...args]);
 
 test('our target is right in every case', async () => {
-  const { status, stdout, stderr } = await conform(target.port, '--json');
+  const { status, stdout, stderr } = await conform(target.port, '--json', '--change', changeLog());
   const report = JSON.parse(stdout.toString());
   expect(report.cases.filter((c: { verdict: string }) => c.verdict !== 'ok')).toEqual([]);
-  expect(report.cases.length).toBeGreaterThan(140);
+  expect(report.cases.length).toBe(170);
   expect({ status, ok: report.ok, stderr }).toEqual({ status: 0, ok: report.cases.length, stderr: expect.stringContaining(' 0 differ') });
 }, 120000);
 
@@ -98,6 +115,115 @@ describe('a target that breaks one rule is found', () => {
     },
     60000,
   );
+});
+
+describe('a target of its own that breaks one rule is found', () => {
+  const opcodeOf = (command: Buffer) => sqe.get(command, 'opcode');
+  /** Starts a target with these hooks, judges it with some cases. @returns the cases that differ */
+  const judge = async (hooks: FakeHooks, only: string[], prepare: (fake: FakeTarget, port: number) => void | Promise<void> = () => {}) => {
+    const fake = new FakeTarget(hooks);
+    const port = await fake.listen();
+    try {
+      await prepare(fake, port);
+      const { stdout } = await conform(port, '--json', ...only.flatMap((glob) => ['--only', glob]));
+      const { cases } = JSON.parse(stdout.toString()) as { cases: { id: string; verdict: string; got: string }[] };
+      expect(cases.filter((c) => c.verdict === 'skipped')).toEqual([]);
+      return cases.filter((c) => c.verdict === 'differs').map((c) => c.id);
+    } finally {
+      fake.close();
+    }
+  };
+
+  test('none of these cases finds anything where nothing is wrong', async () => {
+    const refuse: FakeHooks['command'] = (connection, command) => {
+      const auth = opcodeOf(command) === 0x7f && [5, 6].includes(command[4]!);
+      if (!auth) return false;
+      connection.complete(sqe.get(command, 'cid'), { status: 0x4002 << 1 });
+      return true;
+    };
+    expect(await judge({ command: refuse }, ['ic17', 'au0?', 'co27'])).toEqual([]);
+  }, 60000);
+
+  test('10,000 silent connections keep hosts out', async () => {
+    expect(await judge({}, ['ic17'], (fake) => fake.limit(20))).toEqual(['ic17']);
+  }, 60000);
+
+  test('event requests are taken without an end', async () => {
+    expect(await judge({ command: (_c, command) => opcodeOf(command) === 0x0c }, ['ad36'])).toEqual(['ad36']);
+  }, 60000);
+
+  test('authentication messages are met with silence, or end the connection', async () => {
+    const auth = (command: Buffer) => opcodeOf(command) === 0x7f && [5, 6].includes(command[4]!);
+    expect(await judge({ command: (_c, command) => auth(command) }, ['au01', 'au02'])).toEqual(['au01', 'au02']);
+    const hangUp: FakeHooks['command'] = (connection, command) => {
+      if (auth(command)) connection.socket.destroy();
+      return auth(command);
+    };
+    expect(await judge({ command: hangUp }, ['au03', 'au09'])).toEqual(['au03', 'au09']);
+  }, 60000);
+
+  test.each([
+    ['copies the wrong blocks', 1, ['io31']],
+    ['copies block by block, which is allowed', 0, []],
+  ])(
+    '%s',
+    async (_what, shift, expected) => {
+      let disk: Buffer;
+      const copy: FakeHooks['command'] = (connection, command, data) => {
+        if (connection.qid === 0 || opcodeOf(command) !== 0x19) return false;
+        let to = Number(command.readBigUInt64LE(40)) * 512;
+        for (let at = 0; at < data.length; at += 32) {
+          const from = (Number(data.readBigUInt64LE(at + 8)) + shift) * 512;
+          for (let n = 0; n <= data.readUInt16LE(at + 16); n++, to += 512) disk.copy(disk, to, from + n * 512, from + (n + 1) * 512);
+        }
+        connection.complete(sqe.get(command, 'cid'));
+        return true;
+      };
+      const found = await judge({ command: copy }, ['io31'], (fake) => {
+        disk = fake.disk;
+        fake.controller = { oncs: Oncs.copy };
+        fake.namespace = { msrc: 127, mssrl: 128, mcl: 128 };
+      });
+      expect(found).toEqual(expected);
+    },
+    60000,
+  );
+
+  test('an I/O queue is let in through another address', async () => {
+    const second = new FakeTarget();
+    const other = await second.listen();
+    const found = await judge({}, ['co25'], (fake, port) => {
+      const record = (trsvcid: number) =>
+        discoveryRecord.encode({ trtype: 3, adrfam: 1, subtype: 2, trsvcid: String(trsvcid), traddr: '127.0.0.1', subnqn: target.nqn });
+      fake.log = Buffer.concat([discoveryHeader.encode({ genctr: 1n, numrec: 2n }, Buffer.alloc(1024)), record(port), record(other)]);
+    });
+    second.close();
+    expect(found).toEqual(['co25']);
+  }, 60000);
+
+  test('GENCTR stays while the discovery log changes', async () => {
+    const still: Change = (pdu, { digests }) => {
+      // the header of the discovery log, 1024 bytes that begin with GENCTR
+      if (pdu[0] === 7 && digests === 0 && pdu.length === 24 + 1024 && pdu.readBigUInt64LE(pdu[3]!) < 1000n)
+        pdu.writeBigUInt64LE(7n, pdu[3]!);
+      return [pdu];
+    };
+    const broken = await brokenTarget(target.port, still);
+    const run = (port: number) => conform(port, '--json', '--only', 'di02', '--change', changeLog());
+    expect(JSON.parse((await run(target.port)).stdout.toString()).ok).toBe(1);
+    const { stdout } = await run(broken.port);
+    broken.close();
+    expect(JSON.parse(stdout.toString()).cases[0]).toMatchObject({ verdict: 'differs', got: 'the log has changed, GENCTR is 7 as before' });
+    // a command that changes nothing, and one that fails, are told as that
+    for (const [command, got] of [
+      ['true', /has not changed it/],
+      ['exit 3', /ended with 3/],
+    ] as const) {
+      const { stdout: text } = await conform(target.port, '--json', '--only', 'di02', '--change', command);
+      expect(JSON.parse(text.toString()).cases[0].got).toMatch(got);
+    }
+    expect(JSON.parse((await conform(target.port, '--json', '--only', 'di02')).stdout.toString()).skipped).toBe(1);
+  }, 60000);
 });
 
 test('TAP, JUnit and NDJSON tell the same, and a glob that matches nothing is wrong usage', async () => {

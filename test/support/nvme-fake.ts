@@ -184,6 +184,10 @@ export class FakeTarget {
   get connections(): number {
     return this.#sockets.size;
   }
+  /** Closes connections above this number as they come. */
+  limit(connections: number): void {
+    this.#server.maxConnections = connections;
+  }
   identify(cns: number, nsid: number): Buffer {
     if (cns === 1)
       return identifyController.encode({

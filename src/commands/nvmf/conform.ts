@@ -1,6 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { shell } from '../../cli/shell.js';
 import { Exit } from '../../common/errors.js';
 import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '../../nvme/conform/index.js';
 
@@ -25,6 +26,10 @@ export default class NvmfConform extends Command {
     ...namespaceFlags,
     only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only cases whose id matches; repeatable' }),
     junit: Flags.boolean({ summary: 'print JUnit XML', exclusive: ['json', 'ndjson'] }),
+    change: Flags.string({
+      helpValue: 'COMMAND',
+      summary: 'shell command that changes what the discovery log of the target lists, for the case about that (di02)',
+    }),
     'dry-run': Flags.boolean({ summary: 'list the cases, connect to nothing' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -46,7 +51,11 @@ export default class NvmfConform extends Command {
       }));
       return 0;
     }
-    const facts = await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id']);
+    const { change } = flags;
+    const facts = {
+      ...(await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id'])),
+      ...(change !== undefined && { change: () => shell(change, this.life.signal) }),
+    };
     if (text) await this.out.line(`TAP version 14\n1..${cases.length}`);
     const results: CaseResult[] = [];
     for await (const result of runCases(cases, facts, this.life.signal)) {

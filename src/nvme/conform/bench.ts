@@ -1,4 +1,6 @@
 /** What a case works with: the target's facts, and connections in any state, all closed when the case ends. */
+import fs from 'node:fs';
+import net from 'node:net';
 import { VioError } from '../../common/errors.js';
 import type { Controller, HostIdentity, NamespaceInfo } from '../host/index.js';
 import {
@@ -17,6 +19,14 @@ import {
 import { describeOutcome } from './expect.js';
 import { type CommandOptions, type Outcome, RawConnection, type RawOptions } from './raw.js';
 
+/** Descriptors that are kept for everything else. */
+const reservedFiles = 100;
+/** The limit on open files of this process. */
+function openFilesLimit(): number {
+  const limits = fs.readFileSync('/proc/self/limits', 'utf8');
+  return Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? 1024);
+}
+
 /** What is known of the target before the first case. */
 export interface Facts extends HostIdentity {
   address: string;
@@ -30,6 +40,12 @@ export interface Facts extends HostIdentity {
   /** bytes of data that fit a command capsule of an I/O queue */
   inCapsule: number;
   maxTransfer: number;
+  /** Whether the discovery service answers at this address. */
+  discovery?: boolean;
+  /** Another address of the same subsystem, by the discovery log. */
+  other?: { address: string; port: number };
+  /** Changes what the discovery log lists, if whoever runs the cases knows how. */
+  change?: () => Promise<void>;
 }
 
 /** The way to the point that a case is about did not work. */
@@ -57,6 +73,7 @@ export interface Session {
 export class Bench {
   readonly facts: Facts;
   readonly #open: RawConnection[] = [];
+  readonly #silent: net.Socket[] = [];
 
   constructor(facts: Facts) {
     this.facts = facts;
@@ -68,15 +85,49 @@ export class Bench {
   }
 
   /** TCP alone. */
-  async raw(): Promise<RawConnection> {
-    const connection = await RawConnection.open(this.facts.address, this.facts.port);
+  async raw(at: { address: string; port: number } = this.facts): Promise<RawConnection> {
+    const connection = await RawConnection.open(at.address, at.port);
     this.#open.push(connection);
     return connection;
   }
 
+  /**
+   * Opens connections that say nothing: as many as asked for, or as the limit on open files and the target allow.
+   * @returns how many were open in the end
+   */
+  async silent(count: number): Promise<number> {
+    const wanted = Math.min(count, openFilesLimit() - reservedFiles);
+    const sockets = this.#silent;
+    for (let at = 0; at < wanted; ) {
+      const batch: Promise<void>[] = [];
+      for (const end = Math.min(wanted, at + 256); at < end; at++) {
+        const socket = net.connect({ host: this.facts.address, port: this.facts.port });
+        sockets.push(socket);
+        // refused or ended by the target: that is its way to keep itself free
+        batch.push(
+          new Promise(
+            (resolve) =>
+              void socket
+                .on('error', () => resolve())
+                .once('connect', () => resolve())
+                .once('close', () => resolve()),
+          ),
+        );
+      }
+      let timer: NodeJS.Timeout | undefined;
+      const patience = new Promise((resolve) => {
+        timer = setTimeout(resolve, 2000);
+      });
+      await Promise.race([Promise.all(batch), patience]);
+      clearTimeout(timer);
+    }
+    for (const socket of sockets) socket.resume();
+    return sockets.filter((socket) => !socket.destroyed && !socket.connecting).length;
+  }
+
   /** After ICReq and ICResp. */
-  async initialised(options: RawOptions = {}): Promise<RawConnection> {
-    const connection = await this.raw();
+  async initialised(options: RawOptions = {}, at?: { address: string; port: number }): Promise<RawConnection> {
+    const connection = await this.raw(at);
     await expectSetup('ICReq', connection.initialise(options), 'icresp');
     return connection;
   }
@@ -195,6 +246,7 @@ export class Bench {
 
   close(): void {
     for (const connection of this.#open.splice(0)) connection.close();
+    for (const socket of this.#silent.splice(0)) socket.destroy();
   }
 }
 

@@ -14,3 +14,13 @@ export interface Case {
   /** Why the case cannot be judged on this target, if so. */
   skip?: (facts: Facts) => string | undefined;
 }
+
+/** Why a case of an optional command cannot be judged: `bit` of ONCS is clear. */
+export const lacks =
+  (bit: number, name: string) =>
+  (facts: Facts): string | undefined =>
+    facts.identify.oncs & bit ? undefined : `no ${name} (ONCS)`;
+
+/** Why a case with a block in a capsule cannot be judged. */
+export const noInCapsule = (facts: Facts): string | undefined =>
+  facts.inCapsule < facts.ns.blockSize ? 'no in-capsule data for one block' : undefined;

@@ -314,6 +314,35 @@ export const adminCases: Case[] = [
     },
   },
   {
+    id: 'ad36',
+    title: '65,535 Asynchronous Event Requests, one behind the other',
+    spec: '5.2: beyond AERL + 1 each is Asynchronous Event Request Limit Exceeded; nothing is kept for them, and the queue lives',
+    accept: [holds('all refused, the queue lives')],
+    run: async (bench) => {
+      const { admin } = await bench.admin();
+      const count = 65535;
+      let answered = 0;
+      let wrong: Outcome | undefined;
+      for (let cid = 0; cid < count; ) {
+        const burst: Buffer[] = [];
+        // as many as the queue holds at a time: this host keeps the rules of flow control
+        for (const end = Math.min(count, cid + 16); cid < end; cid++)
+          burst.push(admin.capsule({ opcode: AdminOpcode.asyncEventRequest }, { cid }).pdu);
+        admin.send(Buffer.concat(burst));
+        // those that wait for events are never answered
+        while (answered < cid - (bench.facts.identify.aerl + 1)) {
+          const event = await admin.next();
+          if (event.kind !== 'cqe' || event.sct !== 1 || event.sc !== 5) wrong ??= event;
+          if (event.kind !== 'cqe') return finding(false, `${describeOutcome(event)} after ${answered} refusals`);
+          answered++;
+        }
+      }
+      const alive = await admin.command({ opcode: AdminOpcode.keepAlive }, { cid: 0xffff });
+      const good = !wrong && alive.kind === 'cqe';
+      return finding(good, good ? 'all refused, the queue lives' : describeOutcome(wrong ?? alive));
+    },
+  },
+  {
     id: 'ad34',
     title: 'Abort of a command that is not there',
     spec: '5.1: success with dw0 bit 0 set: not aborted',

@@ -1,10 +1,10 @@
 /** Connect (co) and properties (pr). Sections are those of the NVMe Base Specification 2.0. */
-import { AdminOpcode, ccValue, Fctype, Fid, identifyCmd } from '../wire/index.js';
+import { AdminOpcode, ccValue, Fid, identifyCmd } from '../wire/index.js';
 import type { Bench, ConnectFields } from './bench.js';
 import { expectSetup } from './bench.js';
 import type { Case } from './case.js';
 import { anyError, badConnect, closed, describeOutcome, holds, ok, permanent, status } from './expect.js';
-import { type CommandOptions, finding, type Outcome } from './raw.js';
+import { type CommandOptions, finding, type Outcome, type RawConnection } from './raw.js';
 
 /** Connect of the admin queue with something wrong. */
 const badAdmin =
@@ -221,6 +221,42 @@ export const connectCases: Case[] = [
     },
   },
   {
+    id: 'co25',
+    title: 'I/O Connect through another address of the subsystem',
+    spec: '2.2.2, 3.1.2: a controller is bound to one port of its subsystem; all its queues come through that port',
+    accept: [badConnect(16, 'data'), status(1, 0x82), permanent(0x0c), permanent(0x02)],
+    run: async (bench) => {
+      const { admin, cntlid } = await bench.admin();
+      await expectSetup('Number of Queues', bench.feature(admin, Fid.numberOfQueues, 0), 'cqe');
+      return bench.connect(await bench.initialised({}, bench.facts.other), { qid: 1, cntlid, sqsize: bench.entries - 1 });
+    },
+    skip: (facts) =>
+      facts.other ? undefined : 'the discovery log does not have this address of the subsystem and another one that can be reached',
+  },
+  {
+    id: 'co26',
+    title: 'Connect with its data on request (legal)',
+    spec: 'TCP 3.3.2: in-capsule data is the choice of the host; R2T is sent',
+    accept: [ok()],
+    run: badAdmin({}, { inCapsule: false }),
+  },
+  {
+    id: 'co27',
+    title: 'all I/O queues that are granted, at once (legal)',
+    spec: '5.27.1.5: a queue that is granted can be connected; none costs the others anything',
+    accept: [holds('all are connected and read')],
+    run: async (bench) => {
+      const { admin, cntlid } = await bench.admin();
+      const { dw0 } = await expectSetup('Number of Queues', bench.feature(admin, Fid.numberOfQueues, 0x7f007f), 'cqe');
+      const granted = Math.min(128, (dw0 & 0xffff) + 1, (dw0 >>> 16) + 1);
+      const queues: RawConnection[] = [];
+      for (let qid = 1; qid <= granted; qid++) queues.push(await bench.ioQueue(cntlid, qid));
+      const reads = await Promise.all(queues.map((io) => bench.read(io, 0n)));
+      const bad = reads.find((outcome) => !ok(bench.bs).match(outcome));
+      return { ...finding(!bad, bad ? describeOutcome(bad) : 'all are connected and read'), note: `${granted} queues` };
+    },
+  },
+  {
     id: 'pr01',
     title: 'Property Get CAP with size 4',
     spec: '6.6: CAP is 8 bytes',
@@ -331,19 +367,6 @@ export const connectCases: Case[] = [
         await new Promise((resolve) => setTimeout(resolve, 10));
       }
       return finding(false, 'SHST is not 2 after a second');
-    },
-  },
-  {
-    id: 'au01',
-    title: 'Authentication Send where none is asked for',
-    spec: '6.4: refused, or answered by the protocol; never silence',
-    accept: [anyError, ok()],
-    run: async (bench) => {
-      const { admin } = await bench.admin();
-      return admin.command(
-        { opcode: AdminOpcode.fabrics, fctype: Fctype.authSend },
-        { data: Buffer.alloc(72), inCapsule: true, tweak: (sqe) => void sqe.writeUInt32LE(0x01_01_e9_00 >>> 0, 40) },
-      );
     },
   },
 ];

@@ -67,6 +67,6 @@ export function describeOutcome(o: Outcome): string {
     case 'broken':
       return `the target broke the protocol: ${o.text}`;
     case 'finding':
-      return o.text;
+      return o.note === undefined ? o.text : `${o.text} (${o.note})`;
   }
 }

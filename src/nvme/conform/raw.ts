@@ -48,7 +48,7 @@ export type Outcome =
   /** The target itself broke the protocol. */
   | { kind: 'broken'; text: string }
   /** A finding of a case with several steps. */
-  | { kind: 'finding'; ok: boolean; text: string };
+  | { kind: 'finding'; ok: boolean; text: string /** Under which conditions, for the report. */; note?: string };
 
 export const finding = (ok: boolean, text: string): Outcome => ({ kind: 'finding', ok, text });
 
@@ -103,10 +103,10 @@ export class RawConnection {
   }
 
   /** A TCP connection, nothing sent. @throws VioError */
-  static open(address: string, port: number): Promise<RawConnection> {
+  static open(address: string, port: number, limit = 10000): Promise<RawConnection> {
     return new Promise((resolve, reject) => {
       const socket = net.connect({ host: address, port, noDelay: true });
-      const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), 10000);
+      const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), limit);
       socket.once('error', (err) => reject(wrap(`connect ${address}:${port}`, err)));
       socket.once('connect', () => {
         clearTimeout(timer);

@@ -1,17 +1,29 @@
 /** Runs the table against a target. */
 import { reason, usage, VioError } from '../../common/errors.js';
-import { Controller, type ControllerOptions, Namespace } from '../host/index.js';
-import { identifyController } from '../wire/index.js';
+import { Controller, type ControllerOptions, discover, Namespace } from '../host/index.js';
+import { discoveryNqn, identifyController } from '../wire/index.js';
 import { Bench, type Facts } from './bench.js';
 import type { Case } from './case.js';
 import { adminCases } from './cases-admin.js';
+import { authCases } from './cases-auth.js';
 import { connectCases } from './cases-connect.js';
 import { connectionCases } from './cases-connection.js';
-import { dataCases, ioCases } from './cases-io.js';
+import { dataCases } from './cases-data.js';
+import { discoveryCases } from './cases-discovery.js';
+import { ioCases } from './cases-io.js';
 import { describeOutcome } from './expect.js';
+import { RawConnection } from './raw.js';
 
 /** The whole table, in order. */
-export const allCases: readonly Case[] = [...connectionCases, ...connectCases, ...adminCases, ...ioCases, ...dataCases];
+export const allCases: readonly Case[] = [
+  ...connectionCases,
+  ...connectCases,
+  ...authCases,
+  ...adminCases,
+  ...discoveryCases,
+  ...ioCases,
+  ...dataCases,
+];
 
 /** What came of one case. */
 export interface CaseResult {
@@ -70,9 +82,36 @@ export async function learn(options: ControllerOptions, nsid?: number): Promise<
       nsids,
       inCapsule: controller.queues[0]!.inCapsule,
       maxTransfer: controller.maxTransfer,
+      ...(await elsewhere(options)),
     };
   } finally {
     await controller.disconnect();
+  }
+}
+
+/** What the discovery service at the same address tells: whether it is there, and another address of the subsystem. */
+async function elsewhere(options: ControllerOptions): Promise<Pick<Facts, 'discovery' | 'other'>> {
+  let records: Awaited<ReturnType<typeof discover>>['records'];
+  try {
+    ({ records } = await discover({ ...options, subnqn: discoveryNqn, headerDigest: false, dataDigest: false }));
+  } catch {
+    return { discovery: false }; // none here: the cases about it are left out, and say so
+  }
+  const ours = records.filter((r) => r.subnqn === options.subnqn && r.trtype === 'tcp');
+  const here = (r: (typeof ours)[number]) => r.trsvcid === String(options.port) && r.traddr === options.address;
+  // Behind a forwarder another address in the log may be the one that is used: only who finds itself there can tell.
+  const found = ours.some(here) ? ours.find((r) => !here(r)) : undefined;
+  const other = found && { address: found.traddr, port: Number(found.trsvcid) };
+  return { discovery: true, ...(other && (await reachable(other)) && { other }) };
+}
+
+/** Whether something answers there at once. */
+async function reachable(at: { address: string; port: number }): Promise<boolean> {
+  try {
+    (await RawConnection.open(at.address, at.port, 2000)).close();
+    return true;
+  } catch {
+    return false; // not for this host: an address of another network
   }
 }
 

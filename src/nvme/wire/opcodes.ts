@@ -123,9 +123,9 @@ export const AsyncEvent = {
 /** Optional Asynchronous Events Supported and the same bits of FID 0Bh. */
 export const Oaes = { namespaceAttribute: 1 << 8, firmware: 1 << 9, ana: 1 << 11, discovery: 0x8000_0000 } as const;
 
-/** The well-known discovery NQN. */
 /** Port of the discovery service over TCP: where hosts look that were given an address alone. */
 export const discoveryPort = 8009;
+/** The well-known discovery NQN. */
 export const discoveryNqn = 'nqn.2014-08.org.nvmexpress.discovery';
 /** Longest NQN in bytes, without its NUL. */
 export const maxNqn = 223;
