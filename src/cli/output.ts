@@ -16,51 +16,38 @@ export interface Column<T> {
 /** Rows taken for the column widths before a streaming table starts to print. */
 const WIDTH_ROWS = 1000;
 
+/** How values that JSON has no form for are written: `toJSON`, which JSON.stringify asks bigint and objects for. */
+const jsonForms: [prototype: object, form: (this: never) => string][] = [
+  [
+    BigInt.prototype,
+    function (this: bigint) {
+      return hex64(BigInt(this));
+    },
+  ],
+  ...[Uint8Array.prototype, Buffer.prototype].map((prototype): (typeof jsonForms)[number] => [
+    prototype,
+    function (this: Uint8Array) {
+      return Buffer.from(this.buffer, this.byteOffset, this.byteLength).toString('hex');
+    },
+  ]),
+];
+
 /**
- * JSON of the contract: 64-bit values (bigint) as "0x…", undefined left out, bytes as hex; else as JSON.stringify. Written
- * out here because a replacer comes too late for a Buffer (its toJSON has made an array of numbers by then) and is called
- * for every value.
- * @param indent spaces per level; all on one line without
+ * JSON of the contract: 64-bit values (bigint) as "0x…", undefined left out, bytes as hex. The forms stand in the
+ * prototypes during the call: a replacer would be called for every value, and too late for a Buffer, whose own toJSON
+ * makes an array of numbers.
  */
 export function toJson(value: unknown, indent?: number): string {
-  return json(value, '\n', indent === undefined ? undefined : ' '.repeat(indent)) ?? 'null';
-}
-
-/** @param line newline and the indentation of the value. @returns undefined for what JSON has no form for */
-function json(value: unknown, line: string, step: string | undefined): string | undefined {
-  switch (typeof value) {
-    case 'string':
-      return JSON.stringify(value);
-    case 'number':
-      return Number.isFinite(value) ? String(value) : 'null';
-    case 'boolean':
-      return value ? 'true' : 'false';
-    case 'bigint':
-      return `"${hex64(value)}"`;
-    case 'object':
-      return value === null ? 'null' : objectJson(value, line, step);
-    default:
-      return undefined;
+  const before = jsonForms.map(([prototype]) => Object.getOwnPropertyDescriptor(prototype, 'toJSON'));
+  for (const [prototype, form] of jsonForms) Object.defineProperty(prototype, 'toJSON', { value: form, configurable: true });
+  try {
+    return JSON.stringify(value, undefined, indent) ?? 'null';
+  } finally {
+    jsonForms.forEach(([prototype], i) => {
+      if (before[i]) Object.defineProperty(prototype, 'toJSON', before[i]);
+      else delete (prototype as { toJSON?: unknown }).toJSON;
+    });
   }
-}
-
-function objectJson(value: object, line: string, step: string | undefined): string | undefined {
-  if (value instanceof Uint8Array) return `"${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex')}"`;
-  const { toJSON } = value as { toJSON?: unknown };
-  if (typeof toJSON === 'function') return json(toJSON.call(value), line, step);
-  const inner = step === undefined ? '' : line + step;
-  const outer = step === undefined ? '' : line;
-  const parts: string[] = [];
-  if (Array.isArray(value)) {
-    for (const item of value) parts.push(json(item, inner, step) ?? 'null');
-    return parts.length === 0 ? '[]' : `[${inner}${parts.join(`,${inner}`)}${outer}]`;
-  }
-  const colon = step === undefined ? ':' : ': ';
-  for (const [key, item] of Object.entries(value)) {
-    const text = json(item, inner, step);
-    if (text !== undefined) parts.push(JSON.stringify(key) + colon + text);
-  }
-  return parts.length === 0 ? '{}' : `{${inner}${parts.join(`,${inner}`)}${outer}}`;
 }
 
 /** A cell as text: `-` for nothing, untrusted characters escaped. */

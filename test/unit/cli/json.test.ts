@@ -17,3 +17,12 @@ test('bytes of any kind are hex, 64-bit values strings, undefined left out', () 
   expect(toJson({ at: new Date(0) })).toBe('{"at":"1970-01-01T00:00:00.000Z"}');
   expect(toJson(undefined)).toBe('null');
 });
+
+test('the forms are gone when the text is made, also after a failure', () => {
+  const loop: { self?: unknown } = {};
+  loop.self = loop;
+  expect(() => toJson(loop)).toThrow(/circular/);
+  expect(JSON.stringify(Buffer.from([1]))).toBe('{"type":"Buffer","data":[1]}');
+  expect(JSON.stringify(new Uint8Array([1]))).toBe('{"0":1}');
+  expect(() => JSON.stringify(1n)).toThrow(TypeError);
+});
