@@ -1,5 +1,8 @@
 #include "migration/sink.h"
 
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,9 +17,18 @@ namespace vioctl::migration {
 namespace {
 
 constexpr size_t kBatch = 512;
+// A run of at least so many bytes is worth a fallocate(2) on ext4.
+constexpr uint64_t kReserve = 128 << 10;
 const uint8_t kZeros[64 << 10] = {};
 
 }  // namespace
+
+// ext4 enters each delayed block of a file with holes into a tree of its own; blocks that are there already spare it
+// that (a third of the time of writing). Other file systems have nothing of it, or are slower so.
+Sink::Sink(int fd) : fd_(fd) {
+  struct statfs fs {};
+  reserves_ = fstatfs(fd, &fs) == 0 && fs.f_type == EXT4_SUPER_MAGIC;
+}
 
 void Sink::Place(size_t block, Placement placement) {
   if (blocks_.size() <= block) blocks_.resize(block + 1);
@@ -102,6 +114,10 @@ void Sink::ReadBack(size_t block, uint64_t offset, uint8_t* bytes, size_t size) 
 
 void Sink::Flush() {
   size_t first = 0;
+  if (reserves_ && !queue_.empty() && next_ - start_ >= kReserve) {
+    // Only a hint: what it cannot do, the write says (no room, or blocks of the old ext3 kind).
+    if (fallocate(fd_, 0, static_cast<off_t>(start_), static_cast<off_t>(next_ - start_)) < 0) reserves_ = false;
+  }
   while (first < queue_.size()) {
     const ssize_t put =
         ::pwritev(fd_, queue_.data() + first, static_cast<int>(queue_.size() - first), static_cast<off_t>(start_));

@@ -14,7 +14,7 @@ struct Placement {
 
 class Sink {
  public:
-  explicit Sink(int fd) : fd_(fd) {}
+  explicit Sink(int fd);
   void Place(size_t block, Placement placement);
 
   // Queues size bytes of a block's offset; they must stay valid until Flush. Throws SysError.
@@ -40,6 +40,7 @@ class Sink {
   std::vector<iovec> queue_;
   uint64_t start_ = 0, next_ = 0;  // file range of the queue
   uint64_t written_ = 0;
+  bool reserves_;  // blocks are asked for before a run is written
 };
 
 }  // namespace vioctl::migration
