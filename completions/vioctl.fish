@@ -207,7 +207,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from uring' -f -a 'sum' -d 'print 
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l null -s 0 -d 'items of the list on stdin end with NUL instead of newline'
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l engine -r -d 'uring, sync (plain system calls), or auto: uring where it works'
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l depth -s q -r -d 'files under way at once'
-complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l algorithm -s a -r -d 'checksum: crc32c, md5, sha1, sha224, sha256, sha384, sha512, blake2b512'
+complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l algorithm -s a -r -d 'checksum: crc32c, md5, sha1, sha224, sha256, sha384, sha512, blake2b512, blake3'
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l ordered -d 'print in the order of the names'
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l tag -d 'lines of the form "SHA256 (name) = digest"'
 complete -c vioctl -n '__fish_seen_subcommand_from uring; and __fish_seen_subcommand_from sum' -l zero -s z -d 'lines end with NUL, names are not escaped'

@@ -46,6 +46,11 @@ constexpr Export kUring[] = {
     {"addressOf", Guarded<vioctl::uring::js::AddressOf>},
     {"checkFds", Guarded<vioctl::uring::js::CheckFds>},
     {"syncfs", Guarded<vioctl::uring::js::SyncFs>},
+    {"digestSize", Guarded<vioctl::uring::js::DigestSize>},
+    {"bulkOpen", Guarded<vioctl::uring::js::BulkOpen>},
+    {"bulkPush", Guarded<vioctl::uring::js::BulkPush>},
+    {"bulkTake", Guarded<vioctl::uring::js::BulkTake>},
+    {"bulkClose", Guarded<vioctl::uring::js::BulkClose>},
 };
 
 constexpr Export kNvmeHost[] = {

@@ -114,12 +114,13 @@ struct JsRing {
     status[kTaken] = static_cast<int32_t>(taken);
     if (watch) {
       ring.EventfdEnabled(true);
-      watch->Ref(in_flight > 0 || whole.waiting());
+      watch->Ref(in_flight > 0 || whole.waiting() || ring.Pending() > 0);
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
       if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
     }
     status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
-    status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting());
+    // Entries that a failed submission left in the ring count as well: they go with the next.
+    status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting() + ring.Pending());
     return completions;
   }
 

@@ -30,4 +30,15 @@ Napi::Value CheckFds(const Napi::CallbackInfo& info);
 // syncfs(fd)
 Napi::Value SyncFs(const Napi::CallbackInfo& info);
 
+// digestSize(algorithm): bytes of its digest, 0 where the addon does not compute it
+Napi::Value DigestSize(const Napi::CallbackInfo& info);
+// bulkOpen({work, algorithm, threads, depth}, callback()): handle
+Napi::Value BulkOpen(const Napi::CallbackInfo& info);
+// bulkPush(handle, bytes, first)
+Napi::Value BulkPush(const Napi::CallbackInfo& info);
+// bulkTake(handle, buffer): results put there
+Napi::Value BulkTake(const Napi::CallbackInfo& info);
+// bulkClose(handle)
+Napi::Value BulkClose(const Napi::CallbackInfo& info);
+
 }  // namespace vioctl::uring::js

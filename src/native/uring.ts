@@ -1,6 +1,22 @@
 /** A ring of the addon; closed by close() or, at the latest, when it is collected. */
 export type RingHandle = { readonly __ring: unique symbol };
 
+/** Threads that work on files; ended by bulkClose() or, at the latest, when it is collected. */
+export type BulkHandle = { readonly __bulk: unique symbol };
+
+export interface BulkOpenOptions {
+  /** BulkWork */
+  work: number;
+  /** Of sums. */
+  algorithm?: string;
+  threads: number;
+  /** Files under way at once, over all threads. */
+  depth: number;
+}
+
+/** Work of bulkOpen(). */
+export const BulkWork = { sum: 0, sync: 1, dataSync: 2 } as const;
+
 /** Options of open(); numbers are the kernel's flag words. */
 export interface RingOpenOptions {
   /** Entries of the submission queue. */
@@ -72,6 +88,23 @@ export interface UringNative {
   checkFds(fds: Int32Array): Uint8Array;
   /** syncfs(2) */
   syncfs(fd: number): void;
+  /** Bytes of an algorithm's digest; 0 where the addon does not compute it (no OpenSSL 3 in this Node, FIPS). */
+  digestSize(algorithm: string): number;
+  /**
+   * Starts threads, each with a ring of its own, that work on files. `ready` is called in the event loop when there are
+   * results.
+   * @throws EPERM, ENOSYS, ENOMEM (io_uring_setup), EMFILE (file table)
+   */
+  bulkOpen(options: BulkOpenOptions, ready: () => void): BulkHandle;
+  /** Hands over names with their NULs (copied); their results carry the numbers first, first + 1, … */
+  bulkPush(bulk: BulkHandle, names: Uint8Array, first: number): void;
+  /**
+   * Moves results that are there into `to`, 80 bytes each: number (u32), -errno or 0 (i32), bytes read (u64), digest.
+   * @returns how many. @throws the errno of io_uring_enter(2) where a ring has failed
+   */
+  bulkTake(bulk: BulkHandle, to: Uint8Array): number;
+  /** Cancels what is under way and ends the threads. Idempotent. */
+  bulkClose(bulk: BulkHandle): void;
 }
 
 export const uringExports = [
@@ -87,4 +120,9 @@ export const uringExports = [
   'addressOf',
   'checkFds',
   'syncfs',
+  'digestSize',
+  'bulkOpen',
+  'bulkPush',
+  'bulkTake',
+  'bulkClose',
 ] as const satisfies (keyof UringNative)[];

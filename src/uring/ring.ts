@@ -73,6 +73,16 @@ export function errnoError(result: number, call: string): NodeJS.ErrnoException 
   return Object.assign(new Error(`${code}: ${call}`), { code, errno: result, syscall: call });
 }
 
+/** The error of a ring that cannot be entered. A seccomp filter may allow to open rings and forbid this. */
+export function enterError(code: string): VioError {
+  const denied = ['EPERM', 'EACCES', 'ENOSYS'].includes(code);
+  return new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
+    code,
+    exit: denied ? Exit.unsupported : Exit.failed,
+    ...(denied && { hint: 'does a seccomp filter allow io_uring_setup and not io_uring_enter? --engine sync does without' }),
+  });
+}
+
 /** Open rings: the kernel may write to the memory of their requests, so they are not collected. */
 const open = new Set<Ring>();
 /** Memory of requests that outlived their ring. */
@@ -474,17 +484,14 @@ export class Ring {
     const code = errnoName(error);
     if (code === 'ETIME') return;
     // No memory for requests, or completions that must be reaped first: again in the next turn of the loop.
-    if ((code === 'EAGAIN' || code === 'EBUSY') && (completions > 0 || this.inFlight > 0 || this.#queued > 0)) {
-      if (!this.#scheduled) {
+    if (code === 'EAGAIN' || code === 'EBUSY') {
+      if (!this.#scheduled && (completions > 0 || this.inFlight > 0 || this.#queued > 0)) {
         this.#scheduled = true;
         setImmediate(this.#turn);
       }
       return;
     }
-    throw new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
-      code,
-      exit: code === 'ENOSYS' ? Exit.unsupported : Exit.failed,
-    });
+    throw enterError(code);
   }
 
   /** Copies completions out of the shared array, which the next crossing overwrites. */

@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { native } from '../../src/native/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { compileC } from '../support/compile.js';
@@ -72,12 +73,18 @@ describe.each(['uring', 'sync'] as const)('engine %s', (engine) => {
   });
 
   test('sum of other algorithms, tags, NUL lines', () => {
+    const one = Buffer.from(blake3(Buffer.from('1'))).toString('hex'); // the program streams or takes it whole: the same
     const md5 = spawnSync('md5sum', ['size-65537'], { cwd: tree, encoding: 'utf8' }).stdout;
     expect(run(['sum', '--engine', engine, '-a', 'md5', 'size-65537']).stdout).toBe(md5);
     const tagged = spawnSync('sha512sum', ['--tag', 'new\nline'], { cwd: tree, encoding: 'utf8' }).stdout;
     expect(run(['sum', '--engine', engine, '-a', 'sha512', '--tag', 'new\nline']).stdout).toBe(tagged);
     const zero = spawnSync('sha256sum', ['-z', 'new\nline'], { cwd: tree, encoding: 'utf8' }).stdout;
     expect(run(['sum', '--engine', engine, '-z', 'new\nline']).stdout).toBe(zero);
+    expect(run(['sum', '--engine', engine, '-a', 'blake3', '--tag', 'size-0', 'size-1']).stdout.split('\n').sort()).toEqual([
+      '',
+      'BLAKE3 (size-0) = af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262',
+      `BLAKE3 (size-1) = ${one}`,
+    ]);
     const crc = native().common.crc32c(contents.get('size-3000001')!).toString(16).padStart(8, '0');
     expect(run(['sum', '--engine', engine, '-a', 'crc32c', 'size-3000001']).stdout).toBe(`${crc}  size-3000001\n`);
   });
@@ -194,6 +201,42 @@ describe('without io_uring', () => {
     expect([forced.status, forced.stdout]).toEqual([7, '']);
     expect(forced.stderr).toMatch(why);
     expect(forced.stderr).toContain('hint: allow io_uring_setup');
+  });
+});
+
+describe('io_uring_enter that fails', () => {
+  const list = path.join(work.dir, 'entered');
+  const names = Array.from({ length: 400 }, (_, i) => `n${i}`);
+  const plain = new Map<string, string>();
+  beforeAll(() => {
+    for (const name of names) fs.writeFileSync(path.join(work.dir, name), `${name} `.repeat(50));
+    fs.writeFileSync(list, `${names.join('\0')}\0`);
+    for (const verb of ['sum', 'cat', 'sync']) plain.set(verb, output(verb, '--engine sync'));
+  });
+  const output = (verb: string, words: string, before = ''): string => {
+    const order = verb === 'sum' ? '--ordered' : '';
+    const script = `${before} "${process.execPath}" "${program}" uring ${verb} -0 ${order} ${words} <"${list}"`;
+    const { stdout, stderr, status } = spawnSync('sh', ['-c', script], {
+      cwd: work.dir,
+      encoding: 'utf8',
+      env: plainEnv(),
+      timeout: 25000,
+    });
+    return `${status} ${stdout}${stderr}`;
+  };
+  const inject = (what: string) => `strace -f -qq -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:${what}`;
+
+  test.each(['sum', 'cat', 'sync'])('%s: EAGAIN, EBUSY and EINTR of every third call are tried again, nothing is lost', (verb) => {
+    if (!which('strace')) return skip('failing system calls', 'strace is not installed');
+    for (const errno of ['EAGAIN', 'EBUSY', 'EINTR'])
+      expect(output(verb, '--engine uring', inject(`error=${errno}:when=2+3`))).toBe(plain.get(verb));
+  });
+
+  test.each(['sum', 'cat', 'sync'])('%s: EPERM (a filter that allows to open rings only) is 7 and said', (verb) => {
+    if (!which('strace')) return skip('failing system calls', 'strace is not installed');
+    expect(output(verb, '--engine uring', inject('error=EPERM'))).toMatch(
+      /^7 vioctl: uring \w+: io_uring_enter: EPERM\nhint: does a seccomp filter allow .*--engine sync does without\n$/,
+    );
   });
 });
 

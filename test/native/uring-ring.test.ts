@@ -5,7 +5,7 @@ import { native } from '../../src/native/index.js';
 import { ALLOC, FileTable, Op, READ_WHOLE_OPEN, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
 import { kernelVersion } from '../../src/uring/unavailable.js';
 import { skip } from '../support/skip.js';
-import { go, offers, Workspace } from '../support/uring.js';
+import { go, offers, ringCount, Workspace } from '../support/uring.js';
 
 const [EBADF, EAGAIN, EINVAL, ECANCELED, ETIME, EEXIST] = [-9, -11, -22, -125, -62, -17];
 const work = new Workspace();
@@ -205,14 +205,13 @@ describe('the ring', () => {
       const sqe = new Uint32Array(info.sqes); sqe[0] = ${Op.timeout}; const ts = new BigInt64Array([1000n, 0n]);
       const at = uring.addressOf(ts.buffer); sqe[4] = at; sqe[5] = at / 2 ** 32; sqe[6] = 1;
       uring.watch(ring, () => {}); uring.submit(ring, 1, 0); parentPort.postMessage(ts); setInterval(() => {}, 1000);`;
-    const rings = () => fs.readdirSync('/proc/self/fd').filter((fd) => linkOf(fd) === 'anon_inode:[io_uring]').length;
-    const before = rings();
+    const before = ringCount();
     const addon = `${process.cwd()}/build/native/release/vioctl.node`;
     const worker = new Worker(source, { eval: true, workerData: process.env.VIOCTL_ADDON ?? addon });
     await new Promise((resolve, reject) => worker.on('message', resolve).on('error', reject));
-    expect(rings()).toBe(before + 1);
+    expect(ringCount()).toBe(before + 1);
     await worker.terminate();
-    expect(rings()).toBe(before);
+    expect(ringCount()).toBe(before);
   });
 
   test('setup refuses what cannot be', () => {
@@ -246,14 +245,6 @@ const directly = (fd: number): number | undefined => {
   } catch (err) {
     if ((err as NodeJS.ErrnoException).code === 'EINVAL') return undefined;
     throw err;
-  }
-};
-
-const linkOf = (fd: string): string => {
-  try {
-    return fs.readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    return '';
   }
 };
 

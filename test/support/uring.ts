@@ -74,3 +74,15 @@ export function offers(ring: Ring, opcode: number): boolean {
   if (ring.register(Reg.registerProbe, probe, 256) < 0) return false;
   return (new DataView(probe.buffer).getUint16(16 + opcode * 8 + 2, true) & 1) === 1;
 }
+
+/** io_uring descriptors of this process. */
+export function ringCount(): number {
+  const link = (fd: string): string => {
+    try {
+      return fs.readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ''; // readdir's own, closed again
+    }
+  };
+  return fs.readdirSync('/proc/self/fd').filter((fd) => link(fd) === 'anon_inode:[io_uring]').length;
+}

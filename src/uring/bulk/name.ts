@@ -6,9 +6,9 @@ export const PATH_MAX = 4096;
 
 /** The errno that open(2) would give for a name that cannot be passed to it: empty, too long, or with a NUL inside. */
 export function pathError(name: Name): string | undefined {
-  const size = Buffer.byteLength(name);
-  if (size === 0) return 'ENOENT';
-  if (size >= PATH_MAX) return 'ENAMETOOLONG';
+  if (name.length === 0) return 'ENOENT';
+  // A UTF-16 unit is three bytes of UTF-8 at most: most names need no counting.
+  if (name.length * 3 >= PATH_MAX && Buffer.byteLength(name) >= PATH_MAX) return 'ENAMETOOLONG';
   return name.includes('\0') ? 'EINVAL' : undefined;
 }
 

@@ -1,59 +1,29 @@
-import { createHash, hash } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { native } from '../../native/index.js';
-import { type BulkOptions, openReader, warnOfTmpfs } from './engine.js';
+import { type BulkOptions, openReader, orFallBack, warnOfTmpfs } from './engine.js';
 import type { Name } from './name.js';
-import type { Sink } from './reader.js';
+import { overPool } from './pool.js';
+import { type Reader, type Sink, SyncReader } from './reader.js';
 import { overWindow } from './window.js';
-
-/** A checksum in the making. */
-interface Hash {
-  update(bytes: Buffer): unknown;
-  digest(): string;
-}
 
 interface Algorithm {
   /** The name in coreutils' --tag lines. */
   tag: string;
-  create: () => Hash;
-  /** The checksum of bytes that are there at once. */
-  once: (bytes: Buffer) => string;
+  /** Who computes it; the addon's threads have all but BLAKE3. */
+  by: 'addon' | 'openssl' | 'noble';
 }
 
-const crcText = (crc: number): string => crc.toString(16).padStart(8, '0');
-const crc32c: Algorithm = {
-  tag: 'CRC32C',
-  create: () => {
-    const { common } = native();
-    let crc = 0;
-    return {
-      update: (bytes) => {
-        crc = common.crc32c(bytes, crc);
-      },
-      digest: () => crcText(crc),
-    };
-  },
-  once: (bytes) => crcText(native().common.crc32c(bytes)),
-};
-
-const openssl = (name: string, tag: string): Algorithm => ({
-  tag,
-  create: () => {
-    const state = createHash(name);
-    return { update: (bytes: Buffer) => state.update(bytes), digest: () => state.digest('hex') };
-  },
-  once: (bytes) => hash(name, bytes, 'hex'),
-});
-
-/** Algorithms by name. All but crc32c are OpenSSL's, in Node. */
+/** Algorithms by name. */
 export const algorithms: Readonly<Record<string, Algorithm>> = {
-  crc32c,
-  md5: openssl('md5', 'MD5'),
-  sha1: openssl('sha1', 'SHA1'),
-  sha224: openssl('sha224', 'SHA224'),
-  sha256: openssl('sha256', 'SHA256'),
-  sha384: openssl('sha384', 'SHA384'),
-  sha512: openssl('sha512', 'SHA512'),
-  blake2b512: openssl('blake2b512', 'BLAKE2b'),
+  crc32c: { tag: 'CRC32C', by: 'addon' },
+  md5: { tag: 'MD5', by: 'openssl' },
+  sha1: { tag: 'SHA1', by: 'openssl' },
+  sha224: { tag: 'SHA224', by: 'openssl' },
+  sha256: { tag: 'SHA256', by: 'openssl' },
+  sha384: { tag: 'SHA384', by: 'openssl' },
+  sha512: { tag: 'SHA512', by: 'openssl' },
+  blake2b512: { tag: 'BLAKE2b', by: 'openssl' },
+  blake3: { tag: 'BLAKE3', by: 'noble' },
 };
 
 /** The checksum of one file, or why there is none. */
@@ -71,11 +41,26 @@ export interface SumOptions extends BulkOptions {
   ordered: boolean;
 }
 
-/** Checksums of many files, in batches as they come; a file that fails is a result like any other. */
-export async function* sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
-  const { create, once } = algorithms[options.algorithm]!;
-  const reader = openReader(options);
+/** Threads that read and sum: all processors, up to where one disk and one JavaScript thread keep up with them. */
+const THREADS = Math.min(4, availableParallelism());
+
+/**
+ * Checksums of many files, in batches as they come; a file that fails is a result like any other. Algorithms that the
+ * addon has are computed by its threads, beside the reading; the others here.
+ */
+export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
+  const { algorithm, depth, ordered, signal, note } = options;
+  if (native().uring.digestSize(algorithm) === 0) return sumHere(openReader(options), names, options);
+  return orFallBack<AsyncGenerator<SumResult[]>>(
+    options,
+    () => overPool(warnOfTmpfs(names, note), { work: 'sum', algorithm, threads: THREADS, depth, backlog: depth * 8, ordered, signal }),
+    () => sumHere(new SyncReader(), names, options),
+  );
+}
+
+async function* sumHere(reader: Reader, names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
   try {
+    const { create, once } = (await import('./summers.js')).summers[algorithms[options.algorithm]!.by](options.algorithm);
     yield* overWindow<Name, SumResult>({
       source: reader.name === 'uring' ? warnOfTmpfs(names, options.note) : names,
       limit: reader.depth,
@@ -84,7 +69,7 @@ export async function* sumFiles(names: AsyncIterable<Name[]>, options: SumOption
       signal: options.signal,
       submit: () => reader.submit(),
       start: (name, done) => {
-        let state: Hash | undefined;
+        let state: ReturnType<typeof create> | undefined;
         let digest: string | undefined;
         const sink: Sink = {
           chunk: (bytes) => {

@@ -1,12 +1,9 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { Op, SqeFlag } from '../abi.js';
-import { errnoName } from '../errno.js';
-import { Ring, Slot } from '../ring.js';
-import { FileTable } from '../table.js';
 import { type BulkOptions, orFallBack } from './engine.js';
-import { type Name, PATH_MAX, pathError, putPath } from './name.js';
+import { type Name, pathError } from './name.js';
+import { overPool } from './pool.js';
 import { overWindow } from './window.js';
 
 /** How one file was made durable. */
@@ -24,110 +21,41 @@ export interface SyncOptions extends BulkOptions {
 
 const { O_RDONLY, O_NONBLOCK, O_NOCTTY } = fs.constants;
 
-/** Something that makes files durable one by one. */
-interface Syncer {
-  readonly depth: number;
-  sync(name: Name, done: (error: string | undefined) => void): void;
-  submit(): void;
-  close(): void;
-}
-
-/** open → fsync → close in one chain per file; the kernel lets many wait for the same journal commit. */
-class UringSyncer implements Syncer {
-  readonly depth: number;
-  readonly #ring: Ring;
-  readonly #idle: { slot: Slot; path: Buffer }[] = [];
-  readonly #data: boolean;
-
-  constructor(depth: number, data: boolean) {
-    this.depth = depth;
-    this.#data = data;
-    this.#ring = new Ring({ entries: Math.min(4096, depth * 4) });
-    try {
-      new FileTable(this.#ring).registerSparse(depth);
-    } catch (err) {
-      this.#ring.close();
-      throw err;
-    }
-    for (let i = 0; i < depth; i++) this.#idle.push({ slot: new Slot(i), path: Buffer.alloc(PATH_MAX) });
-  }
-
-  sync(name: Name, done: (error: string | undefined) => void): void {
-    const invalid = pathError(name);
-    if (invalid !== undefined) {
-      done(invalid);
-      return;
-    }
-    const job = this.#idle.pop()!;
-    putPath(job.path, name);
-    let error: string | undefined;
-    const note = (result: number): void => {
-      if (result < 0) error ??= errnoName(result); // the first is the root, ECANCELED follows it
-    };
-    const ring = this.#ring;
-    ring.reserve(3);
-    ring.openSlot(job.path, O_RDONLY | O_NONBLOCK | O_NOCTTY, job.slot.index, SqeFlag.link, note);
-    ring.push({ opcode: Op.fsync, fd: job.slot, opFlags: this.#data ? 1 : 0, flags: SqeFlag.hardlink }, note);
-    ring.closeSlot(job.slot.index, (result) => {
-      note(result);
-      this.#idle.push(job);
-      done(error);
-    });
-  }
-
-  submit(): void {
-    this.#ring.submit();
-  }
-
-  close(): void {
-    this.#ring.close();
-  }
-}
-
-class PlainSyncer implements Syncer {
-  readonly depth = 1;
-  readonly #data: boolean;
-  constructor(data: boolean) {
-    this.#data = data;
-  }
-
-  sync(name: Name, done: (error: string | undefined) => void): void {
-    let fd: number | undefined;
-    let error = pathError(name);
-    try {
-      fd = fs.openSync(name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-      if (this.#data) fs.fdatasyncSync(fd);
-      else fs.fsyncSync(fd);
-    } catch (err) {
-      error ??= codeOf(err) ?? 'EIO';
-    }
-    if (fd !== undefined) fs.closeSync(fd);
-    queueMicrotask(() => done(error));
-  }
-
-  submit(): void {}
-  close(): void {}
-}
-
-/** fsync(2) of many files. */
-export async function* syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): AsyncGenerator<SyncResult[]> {
-  const syncer = orFallBack<Syncer>(
+/**
+ * fsync(2) of many files. On a ring each file is one chain (open → fsync → close) and up to 64 fsyncs are in the kernel at
+ * once: those that come while the journal commits share the next commit, and share the flush of the device's cache.
+ */
+export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): AsyncGenerator<SyncResult[]> {
+  const { data, depth, ordered, signal } = options;
+  return orFallBack<AsyncGenerator<SyncResult[]>>(
     options,
-    () => new UringSyncer(options.depth, options.data),
-    () => new PlainSyncer(options.data),
+    () => overPool(names, { work: data ? 'dataSync' : 'sync', threads: 1, depth, backlog: depth * 8, ordered, signal }),
+    () =>
+      overWindow<Name, SyncResult>({
+        source: names,
+        limit: 1,
+        backlog: 32,
+        ordered,
+        signal,
+        start: (name, done) => queueMicrotask(() => done({ name, error: syncOne(name, data) })),
+      }),
   );
+}
+
+/** @returns errno name of what failed */
+function syncOne(name: Name, data: boolean): string | undefined {
+  const invalid = pathError(name);
+  if (invalid !== undefined) return invalid;
+  let fd: number | undefined;
   try {
-    yield* overWindow<Name, SyncResult>({
-      source: names,
-      limit: syncer.depth,
-      backlog: syncer.depth * 32,
-      ordered: options.ordered,
-      signal: options.signal,
-      submit: () => syncer.submit(),
-      start: (name, done) => syncer.sync(name, (error) => done({ name, error })),
-    });
+    fd = fs.openSync(name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (data) fs.fdatasyncSync(fd);
+    else fs.fsyncSync(fd);
+    return undefined;
+  } catch (err) {
+    return codeOf(err) ?? 'EIO';
   } finally {
-    syncer.close();
+    if (fd !== undefined) fs.closeSync(fd);
   }
 }
 

@@ -1,0 +1,417 @@
+#include "uring/bulk.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <future>
+#include <thread>
+
+#include "common/error.h"
+#include "uring/ring.h"
+
+namespace vioctl::uring {
+namespace {
+
+constexpr size_t kFirst = 64 << 10;     // most files end in their first buffer
+constexpr size_t kNext = 512 << 10;     // a file that goes on has two of these, one being read into
+constexpr uint32_t kPairs = 8;          // pairs of a thread; further files go on in their first buffer
+constexpr uint32_t kBite = 16;          // names that a thread takes at once
+constexpr size_t kDeliver = 256;        // results that go out even if the thread does not sleep
+constexpr uint32_t kFsyncWorkers = 64;  // fsyncs at once: the kernel's own bound is 4 per processor
+constexpr uint64_t kWake = ~uint64_t{0} >> 1;
+
+void Signal(int eventfd) {
+  const uint64_t one = 1;
+  // A counter that is full is a signal as well.
+  if (::write(eventfd, &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
+}
+
+RingOptions RingFor(uint32_t depth) {
+  RingOptions options;
+  options.entries = 4 * depth + 8;  // three requests of each file, the wake-up, the cancellation
+  options.require = IORING_SETUP_R_DISABLED;
+  return options;
+}
+
+}  // namespace
+
+// A thread, its ring, and the files that are under way there.
+class BulkWorker {
+ public:
+  BulkWorker(Bulk& bulk, uint32_t depth)
+      : bulk_(bulk),
+        wake_fd_(Check(::eventfd(0, EFD_CLOEXEC), "eventfd")),
+        ring_(std::make_unique<Ring>(RingFor(depth))),
+        files_(depth) {
+    if (const int result = ring_->RegisterFilesSparse(depth); result < 0)
+      throw SysError(-result, "io_uring_register", "file table");
+    const BulkOptions& options = bulk.options_;
+    if (options.work == BulkWork::kSum) {
+      // Pages are touched by what is read only: small files cost one each.
+      first_ = Mapping::Map(-1, depth * kFirst, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+      whole_ = std::make_unique<Digest>(*options.algorithm);
+    }
+    for (uint32_t i = 0; i < depth; i++) idle_.push_back(depth - 1 - i);
+    results_.reserve(kDeliver);
+  }
+
+  // Starts the thread. Throws SysError if the ring cannot be enabled there.
+  void Start() {
+    sigset_t all, before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the main thread
+    std::promise<int> enabled;
+    auto answer = enabled.get_future();
+    thread_ = std::thread([this, &enabled] {
+      ::pthread_setname_np(::pthread_self(), "uring-bulk");
+      const int result = ring_->Enable();
+      enabled.set_value(result);
+      if (result >= 0) Run();
+      if (in_flight_ == 0) ring_.reset();  // in this thread, the ring's only one
+    });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (const int result = answer.get(); result < 0) throw SysError(-result, "io_uring_register", "enable");
+  }
+
+  // There are names, or the end.
+  void Wake(bool always) {
+    if (sleeping_.exchange(false) || always) Signal(wake_fd_.get());
+  }
+
+  // Returns false if the kernel still has requests: then nothing here may be freed.
+  bool Join() {
+    if (thread_.joinable()) thread_.join();
+    return in_flight_ == 0;
+  }
+
+ private:
+  enum Step : uint32_t { kOpen, kWork, kClose };
+  struct Pair {
+    std::unique_ptr<uint8_t[]> a, b;
+  };
+  struct File {
+    Bulk::Name name;
+    uint64_t total = 0;  // bytes read
+    uint32_t have = 0;   // of them, in the first buffer and not summed
+    int32_t error = 0;
+    bool opened = false, summing = false;
+    Pair* pair = nullptr;
+    uint8_t* target = nullptr;  // where the read under way writes
+    std::unique_ptr<Digest> digest;
+  };
+
+  uint8_t* FirstOf(uint32_t index) { return static_cast<uint8_t*>(first_.get()) + index * kFirst; }
+
+  void Run() {
+    if (bulk_.options_.work != BulkWork::kSum) {
+      uint32_t most[2] = {kFsyncWorkers, 0};  // refused before 5.15: the kernel's own bound holds
+      ring_->Register(IORING_REGISTER_IOWQ_MAX_WORKERS, most, 2);
+    }
+    AwaitWake();
+    while (!bulk_.stopping_) {
+      const bool starved = Begin();
+      if (results_.size() >= kDeliver) bulk_.Deliver(results_);
+      if (int result = Next(starved); result < 0) {
+        bulk_.Failed(result);
+        break;
+      }
+      ring_->Reap([this](const io_uring_cqe& cqe) { Completed(cqe); });
+    }
+    Cancel();
+  }
+
+  // Submits what is queued and comes back when there are completions. Results go out before this thread sleeps. Returns
+  // -errno of a ring that does not work.
+  int Next(bool starved) {
+    if (ring_->Ready()) return 0;
+    if (!results_.empty()) {
+      if (const int result = Enter(0); result < 0 || ring_->Ready()) return result;
+      bulk_.Deliver(results_);
+    }
+    if (starved) {
+      sleeping_ = true;
+      if (bulk_.HasNames()) return 0;
+    }
+    return Enter(1);
+  }
+
+  // Submits, and waits for `want` completions. Returns -errno of a ring that does not work.
+  int Enter(uint32_t want, int64_t timeout_ns = -1) {
+    const uint32_t before = ring_->Pending();
+    const int result = ring_->SubmitAndWait(want, timeout_ns);
+    in_flight_ += before - ring_->Pending();
+    const bool passing = result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ETIME;
+    return passing ? 0 : std::min(result, 0);
+  }
+
+  // Starts files in what is idle. Returns true if there are more places than names.
+  bool Begin() {
+    while (!idle_.empty()) {
+      Bulk::Name names[kBite];
+      const uint32_t count = bulk_.Names(names, std::min<uint32_t>(kBite, static_cast<uint32_t>(idle_.size())));
+      if (count == 0) return true;
+      for (uint32_t i = 0; i < count; i++) {
+        const uint32_t index = idle_.back();
+        idle_.pop_back();
+        Open(index, std::move(names[i]));
+      }
+    }
+    return false;
+  }
+
+  io_uring_sqe* Entry(uint32_t index, Step step, uint8_t opcode, uint8_t flags) {
+    io_uring_sqe* sqe = ring_->Next();  // never full: the ring has room for every step of every file
+    sqe->opcode = opcode;
+    sqe->flags = flags;
+    sqe->user_data = (uint64_t{index} << 2) | step;
+    return sqe;
+  }
+
+  void Open(uint32_t index, Bulk::Name name) {
+    File& file = files_[index];
+    file.name = std::move(name);
+    file.total = file.have = 0;
+    file.error = 0;
+    file.opened = file.summing = false;
+    const bool sync = bulk_.options_.work != BulkWork::kSum;
+    io_uring_sqe* sqe = Entry(index, kOpen, IORING_OP_OPENAT, IOSQE_IO_LINK);
+    sqe->fd = AT_FDCWD;
+    sqe->addr = reinterpret_cast<uintptr_t>(file.name.path);
+    sqe->open_flags = O_RDONLY | O_NOCTTY | (sync ? O_NONBLOCK : 0);
+    sqe->file_index = index + 1;
+    if (!sync) {
+      Read(index, FirstOf(index), kFirst);
+      return;
+    }
+    sqe = Entry(index, kWork, IORING_OP_FSYNC, IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK);
+    sqe->fd = static_cast<int32_t>(index);
+    if (bulk_.options_.work == BulkWork::kDataSync) sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+    Close(index);
+  }
+
+  void Read(uint32_t index, uint8_t* to, size_t size) {
+    File& file = files_[index];
+    file.target = to;
+    io_uring_sqe* sqe = Entry(index, kWork, IORING_OP_READ, IOSQE_FIXED_FILE);
+    sqe->fd = static_cast<int32_t>(index);
+    sqe->addr = reinterpret_cast<uintptr_t>(to);
+    sqe->len = static_cast<uint32_t>(size);
+    sqe->off = file.total;
+  }
+
+  void Close(uint32_t index) { Entry(index, kClose, IORING_OP_CLOSE, 0)->file_index = index + 1; }
+
+  void Completed(const io_uring_cqe& cqe) {
+    in_flight_--;
+    if (cqe.user_data == kWake) {
+      return AwaitWake();
+    }
+    const auto index = static_cast<uint32_t>(cqe.user_data >> 2);
+    File& file = files_[index];
+    const bool sync = bulk_.options_.work != BulkWork::kSum;
+    switch (static_cast<Step>(cqe.user_data & 3)) {
+      case kOpen:
+        file.opened = cqe.res >= 0;
+        break;
+      case kWork:
+        if (!sync) return HaveRead(index, cqe.res);
+        break;
+      case kClose:
+        if (cqe.res < 0 && file.error == 0) file.error = cqe.res;
+        return Ended(index);
+    }
+    if (cqe.res < 0 && file.error == 0) file.error = cqe.res;  // the first is the root, ECANCELED follows it
+  }
+
+  void HaveRead(uint32_t index, int32_t result) {
+    File& file = files_[index];
+    if (result <= 0) {
+      if (file.error == 0) file.error = result;
+      if (!file.opened) return Ended(index);
+      return Close(index);
+    }
+    const auto size = static_cast<uint32_t>(result);
+    uint8_t* const data = file.target;
+    file.total += size;
+    if (file.pair) {
+      Read(index, data == file.pair->a.get() ? file.pair->b.get() : file.pair->a.get(), kNext);
+      Enter(0);  // the next read is under way while this one is summed
+      file.digest->Update(data, size);
+      return;
+    }
+    file.have += size;
+    uint8_t* const first = FirstOf(index);
+    if (file.have < kFirst) return Read(index, first + file.have, kFirst - file.have);
+    if (!file.summing) {
+      if (!file.digest) file.digest = std::make_unique<Digest>(*bulk_.options_.algorithm);
+      file.digest->Start();
+      file.summing = true;
+    }
+    file.pair = TakePair();
+    if (file.pair) {
+      Read(index, file.pair->a.get(), kNext);
+      Enter(0);
+    }
+    file.digest->Update(first, file.have);
+    file.have = 0;
+    if (!file.pair) Read(index, first, kFirst);
+  }
+
+  Pair* TakePair() {
+    if (spare_.empty()) {
+      if (pairs_.size() == kPairs) return nullptr;
+      pairs_.push_back(std::make_unique<Pair>());
+      pairs_.back()->a.reset(new uint8_t[kNext]);
+      pairs_.back()->b.reset(new uint8_t[kNext]);
+      return pairs_.back().get();
+    }
+    Pair* pair = spare_.back();
+    spare_.pop_back();
+    return pair;
+  }
+
+  // Only now is the slot free again.
+  void Ended(uint32_t index) {
+    File& file = files_[index];
+    BulkResult& result = results_.emplace_back();
+    result.number = file.name.number;
+    result.error = file.error;
+    result.size = file.total;
+    if (file.error == 0 && bulk_.options_.work == BulkWork::kSum) {
+      Digest& digest = file.summing ? *file.digest : *whole_;
+      if (!file.summing) digest.Start();
+      digest.Update(FirstOf(index), file.have);
+      if (!digest.Finish(result.digest)) result.error = -ENOMEM;
+    }
+    if (file.pair) spare_.push_back(file.pair);
+    file.pair = nullptr;
+    file.name.block.reset();
+    idle_.push_back(index);
+  }
+
+  void AwaitWake() {
+    io_uring_sqe* sqe = ring_->Next();
+    sqe->opcode = IORING_OP_READ;
+    sqe->fd = wake_fd_.get();
+    sqe->addr = reinterpret_cast<uintptr_t>(&wakes_);
+    sqe->len = sizeof wakes_;
+    sqe->user_data = kWake;
+  }
+
+  // Requests work on memory that is about to go: the kernel must give them all back.
+  void Cancel() {
+    for (int tries = 0; (in_flight_ > 0 || ring_->Pending() > 0) && tries < 50; tries++) {
+      if (tries % 10 == 0) {
+        io_uring_sqe* sqe = ring_->Next();
+        if (sqe == nullptr) break;
+        sqe->opcode = IORING_OP_ASYNC_CANCEL;
+        sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
+        sqe->user_data = kWake;
+      }
+      if (Enter(1, 100'000'000) < 0) break;
+      ring_->Reap([this](const io_uring_cqe&) { in_flight_--; });
+    }
+  }
+
+  Bulk& bulk_;
+  Fd wake_fd_;
+  std::unique_ptr<Ring> ring_;
+  std::vector<File> files_;  // by slot
+  std::vector<uint32_t> idle_;
+  Mapping first_;
+  std::unique_ptr<Digest> whole_;
+  std::vector<std::unique_ptr<Pair>> pairs_;
+  std::vector<Pair*> spare_;
+  std::vector<BulkResult> results_;
+  std::atomic<bool> sleeping_{false};
+  uint64_t wakes_ = 0;
+  uint32_t in_flight_ = 0;
+  std::thread thread_;
+};
+
+Bulk::Bulk(const BulkOptions& options)
+    : options_(options), ready_fd_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {
+  const uint32_t threads = std::clamp(options.threads, 1U, std::max(1U, options.depth));
+  const uint32_t depth = (options.depth + threads - 1) / threads;
+  for (uint32_t i = 0; i < threads; i++) workers_.push_back(std::make_unique<BulkWorker>(*this, depth));
+  try {
+    for (auto& worker : workers_) worker->Start();
+  } catch (...) {
+    stopping_ = true;
+    for (auto& worker : workers_) worker->Wake(true), worker->Join();
+    throw;
+  }
+}
+
+Bulk::~Bulk() {
+  stopping_ = true;
+  for (auto& worker : workers_) worker->Wake(true);
+  for (auto& worker : workers_)
+    if (!worker->Join()) static_cast<void>(worker.release());
+}
+
+void Bulk::Push(const char* names, size_t size, uint32_t first) {
+  auto block = std::make_shared<BulkBlock>(BulkBlock{{names, names + size}, first});
+  if (size == 0 || block->names.back() != '\0') throw SysError(EINVAL, "bulk", "a block of names ends with NUL");
+  {
+    const std::lock_guard lock(queue_lock_);
+    if (queue_.empty()) at_ = 0, number_ = first;
+    queue_.push_back(std::move(block));
+  }
+  for (auto& worker : workers_) worker->Wake(false);
+}
+
+uint32_t Bulk::Names(Name* out, uint32_t limit) {
+  const std::lock_guard lock(queue_lock_);
+  uint32_t count = 0;
+  while (count < limit && !queue_.empty()) {
+    const auto& block = queue_.front();
+    const char* const path = block->names.data() + at_;
+    out[count++] = {block, path, number_++};
+    at_ += std::strlen(path) + 1;
+    if (at_ < block->names.size()) continue;
+    queue_.pop_front();
+    at_ = 0;
+    if (!queue_.empty()) number_ = queue_.front()->first;
+  }
+  return count;
+}
+
+bool Bulk::HasNames() {
+  const std::lock_guard lock(queue_lock_);
+  return !queue_.empty();
+}
+
+void Bulk::Deliver(std::vector<BulkResult>& results) {
+  if (results.empty()) return;
+  bool first;
+  {
+    const std::lock_guard lock(results_lock_);
+    first = results_.size() == results_at_;
+    results_.insert(results_.end(), results.begin(), results.end());
+  }
+  results.clear();
+  if (first) Signal(ready_fd_.get());
+}
+
+void Bulk::Failed(int error) {
+  failure_ = error;
+  Signal(ready_fd_.get());
+}
+
+uint32_t Bulk::Take(BulkResult* out, uint32_t limit) {
+  if (const int error = failure_; error < 0) throw SysError(-error, "io_uring_enter");
+  const std::lock_guard lock(results_lock_);
+  const auto count = static_cast<uint32_t>(std::min<size_t>(limit, results_.size() - results_at_));
+  std::memcpy(out, results_.data() + results_at_, count * sizeof *out);
+  results_at_ += count;
+  if (results_at_ == results_.size()) results_.clear(), results_at_ = 0;
+  return count;
+}
+
+}  // namespace vioctl::uring

@@ -1,0 +1,92 @@
+#include <memory>
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "uring/bulk.h"
+#include "uring/js.h"
+
+namespace vioctl::uring::js {
+namespace {
+
+// The threads, and the watch that tells JavaScript of their results.
+struct JsBulk {
+  JsBulk(Napi::Env env, const BulkOptions& options, const Napi::Function& ready)
+      : bulk(std::make_unique<Bulk>(options)), callback(Napi::Persistent(ready)), context(env, "vioctl:uring-bulk") {}
+
+  static std::shared_ptr<JsBulk> Make(Napi::Env env, const BulkOptions& options, const Napi::Function& ready) {
+    auto made = std::make_shared<JsBulk>(env, options, ready);
+    made->watch = std::make_unique<vioctl::Watch>(env, made->bulk->eventfd(), [env, weak = std::weak_ptr(made)] {
+      const auto self = weak.lock();  // its callback may close it
+      vioctl::Watch::Take(self->bulk->eventfd());
+      self->callback.MakeCallback(env.Global(), {}, self->context);
+    });
+    return made;
+  }
+
+  std::unique_ptr<Bulk> bulk;
+  Napi::FunctionReference callback;
+  Napi::AsyncContext context;
+  std::unique_ptr<vioctl::Watch> watch;  // goes first: its descriptor is the bulk's
+};
+
+// What JavaScript holds; empty once closed.
+using Handle = std::shared_ptr<JsBulk>;
+
+Handle& HandleOf(const Napi::CallbackInfo& info) { return *info[0].As<Napi::External<Handle>>().Data(); }
+
+JsBulk& Open(Handle& handle) {
+  if (!handle) throw SysError(EBADF, "bulk", "closed");
+  return *handle;
+}
+
+}  // namespace
+
+Napi::Value DigestSize(const Napi::CallbackInfo& info) {
+  const Algorithm* algorithm = FindAlgorithm(info[0].As<Napi::String>().Utf8Value());
+  return Napi::Number::New(info.Env(), algorithm ? algorithm->size : 0);
+}
+
+Napi::Value BulkOpen(const Napi::CallbackInfo& info) {
+  const auto given = info[0].As<Napi::Object>();
+  BulkOptions options;
+  options.work = static_cast<BulkWork>(given.Get("work").As<Napi::Number>().Uint32Value());
+  options.threads = given.Get("threads").As<Napi::Number>().Uint32Value();
+  options.depth = given.Get("depth").As<Napi::Number>().Uint32Value();
+  if (options.work == BulkWork::kSum) {
+    const std::string name = given.Get("algorithm").As<Napi::String>().Utf8Value();
+    options.algorithm = FindAlgorithm(name);
+    if (options.algorithm == nullptr) throw SysError(EOPNOTSUPP, "bulk", name);
+  }
+  auto handle = std::make_unique<Handle>(JsBulk::Make(info.Env(), options, info[1].As<Napi::Function>()));
+  auto external = Napi::External<Handle>::New(info.Env(), handle.get(), [](Napi::Env, Handle* data) { delete data; });
+  handle.release();
+  return external;
+}
+
+Napi::Value BulkPush(const Napi::CallbackInfo& info) {
+  const auto names = info[1].As<Napi::Uint8Array>();
+  Open(HandleOf(info))
+      .bulk->Push(reinterpret_cast<const char*>(names.Data()), names.ByteLength(),
+                  info[2].As<Napi::Number>().Uint32Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value BulkTake(const Napi::CallbackInfo& info) {
+  auto to = info[1].As<Napi::Uint8Array>();
+  const auto limit = static_cast<uint32_t>(to.ByteLength() / sizeof(BulkResult));
+  return Napi::Number::New(info.Env(),
+                           Open(HandleOf(info)).bulk->Take(reinterpret_cast<BulkResult*>(to.Data()), limit));
+}
+
+Napi::Value BulkClose(const Napi::CallbackInfo& info) {
+  Handle& handle = HandleOf(info);
+  if (handle) {
+    // At once, also from inside the callback, which holds the rest.
+    handle->watch.reset();
+    handle->bulk.reset();
+    handle.reset();
+  }
+  return info.Env().Undefined();
+}
+
+}  // namespace vioctl::uring::js

@@ -1,0 +1,150 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import { native } from '../../src/native/index.js';
+import { BulkWork } from '../../src/native/uring.js';
+import { overPool, type PoolResult } from '../../src/uring/bulk/pool.js';
+import { algorithms } from '../../src/uring/bulk/sum.js';
+import { summers } from '../../src/uring/bulk/summers.js';
+import { ringCount, Workspace } from '../support/uring.js';
+
+const work = new Workspace();
+afterAll(() => work.end());
+const code = (expected: string) => expect.objectContaining({ code: expected });
+const { bulkOpen, bulkPush, bulkTake, bulkClose, digestSize } = native().uring;
+
+async function* list(...batches: string[][]): AsyncGenerator<string[]> {
+  yield* batches;
+}
+const sum = { work: 'sum', algorithm: 'sha256', threads: 2, depth: 8, backlog: 64, ordered: false } as const;
+async function all(names: AsyncIterable<string[]>, options: Partial<Parameters<typeof overPool>[1]> = {}): Promise<PoolResult[]> {
+  const results: PoolResult[] = [];
+  for await (const batch of overPool(names, { ...sum, ...options })) results.push(...batch);
+  return results;
+}
+
+// The buffers of native/uring/bulk.cc: 64 KiB first, then 512 KiB.
+const sizes = [0, 1, 65535, 65536, 65537, 65536 + 524288, 65536 + 524288 + 1, 2_000_003];
+const files = sizes.map((size) => {
+  const name = work.path(`size-${size}`);
+  fs.writeFileSync(name, Buffer.alloc(size, `${size}, `));
+  return name;
+});
+
+test.each(Object.keys(algorithms).filter((name) => digestSize(name) > 0))('%s of every size is that of JavaScript', async (algorithm) => {
+  const { once } = summers[algorithms[algorithm]!.by](algorithm);
+  const results = await all(list(files, files), { algorithm, ordered: true });
+  expect(results.map(({ digest, size, error }) => [digest, size, error])).toEqual(
+    [...files, ...files].map((name) => [once(fs.readFileSync(name)), fs.statSync(name).size, undefined]),
+  );
+});
+
+test('the addon has every algorithm but BLAKE3; one that nobody has is refused', () => {
+  const missing = Object.keys(algorithms).filter((name) => digestSize(name) === 0);
+  expect(missing).toEqual(['blake3']);
+  expect(() => bulkOpen({ work: BulkWork.sum, algorithm: 'sha3', threads: 1, depth: 1 }, () => {})).toThrow(code('EOPNOTSUPP'));
+});
+
+test('published vectors: CRC-32C of RFC 3720, BLAKE3 of nothing and of "abc", SHA-256 of "abc"', () => {
+  const text = (algorithm: string, bytes: string): string => summers[algorithms[algorithm]!.by](algorithm).once(Buffer.from(bytes));
+  expect(text('crc32c', '123456789')).toBe('e3069283');
+  expect(text('blake3', '')).toBe('af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262');
+  expect(text('blake3', 'abc')).toBe('6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85');
+  expect(text('sha256', 'abc')).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
+});
+
+test('many more files than places, over several threads: each once, in order where asked', async () => {
+  const names = Array.from({ length: 3000 }, (_, i) => work.path(`many-${i % 100}`));
+  for (const name of names.slice(0, 100)) fs.writeFileSync(name, name);
+  for (const ordered of [true, false]) {
+    const results = await all(list(names.slice(0, 1), names.slice(1, 2000), [], names.slice(2000)), { ordered, threads: 3 });
+    const wanted = names.map((name) => `${name} ${createHash('sha256').update(name).digest('hex')}`);
+    const got = results.map(({ name, digest }) => `${name} ${digest}`);
+    expect(ordered ? got : got.sort()).toEqual(ordered ? wanted : wanted.sort());
+  }
+});
+
+test('what fails is a result like any other, with the error that began it', async () => {
+  fs.symlinkSync('loop', work.path('loop'));
+  const wanted: [string, string | undefined][] = [
+    [work.path('none'), 'ENOENT'],
+    [files[1]!, undefined],
+    [work.dir, 'EISDIR'],
+    [work.path('loop'), 'ELOOP'],
+    ['', 'ENOENT'],
+    ['a\0b', 'EINVAL'],
+    ['x'.repeat(4096), 'ENAMETOOLONG'],
+    ['/proc/self/mem', 'EIO'],
+    [files[2]!, undefined],
+  ];
+  const results = await all(list(wanted.map(([name]) => name)), { ordered: true });
+  expect(results.map(({ name, error }) => [name, error])).toEqual(wanted);
+  expect(results.map(({ digest }) => digest === undefined)).toEqual(wanted.map(([, error]) => error !== undefined));
+});
+
+test('sync: fsync and fdatasync of each; what cannot be synced is reported (a file of /proc: EINVAL)', async () => {
+  for (const kind of ['sync', 'dataSync'] as const) {
+    const names = [files[1]!, work.path('none'), '/proc/version', work.dir];
+    const results = await all(list(names), { work: kind, ordered: true });
+    expect(results.map(({ error, digest, size }) => [error, digest, size])).toEqual([
+      [undefined, undefined, 0],
+      ['ENOENT', undefined, 0],
+      ['EINVAL', undefined, 0],
+      [undefined, undefined, 0],
+    ]);
+  }
+});
+
+test('a file that never ends holds up no other; closing cancels it and leaves no ring and no thread', async () => {
+  const fifo = work.path('endless');
+  spawnSync('mkfifo', [fifo]);
+  const writer = work.open(fifo, fs.constants.O_RDWR);
+  fs.writeSync(writer, 'begun');
+  const blocked = work.path('blocked'); // nobody opens it for writing: the open itself waits
+  spawnSync('mkfifo', [blocked]);
+  const threads = (): number =>
+    fs.readdirSync('/proc/self/task').filter((tid) => fs.readFileSync(`/proc/self/task/${tid}/comm`, 'utf8') === 'uring-bulk\n').length;
+  const before = ringCount();
+  const controller = new AbortController();
+  const names = Array.from({ length: 500 }, (_, i) => (i === 3 ? fifo : i === 4 ? blocked : files[i % 3]!));
+  let count = 0;
+  const run = async (): Promise<void> => {
+    for await (const batch of overPool(list(names), { ...sum, depth: 4, signal: controller.signal })) {
+      count += batch.length;
+      if (count === 498) {
+        expect([ringCount(), threads()]).toEqual([before + 2, 2]);
+        setTimeout(() => controller.abort(new Error('enough')), 20);
+      }
+    }
+  };
+  const start = performance.now();
+  await expect(run()).rejects.toThrow('enough');
+  expect(count).toBe(498);
+  expect([ringCount(), threads()]).toEqual([before, 0]);
+  expect(performance.now() - start).toBeLessThan(10_000);
+});
+
+test('a consumer that stops early ends the threads; a source that fails ends the work with its error', async () => {
+  for await (const batch of overPool(list(files, files), sum)) {
+    expect(batch.length).toBeGreaterThan(0);
+    break;
+  }
+  const broken = async function* (): AsyncGenerator<string[]> {
+    yield files;
+    throw new Error('the list broke');
+  };
+  await expect(all(broken())).rejects.toThrow('the list broke');
+});
+
+test('a block without its last NUL, a closed handle, a table above the limit of open files', () => {
+  const handle = bulkOpen({ work: BulkWork.sync, threads: 1, depth: 1 }, () => {});
+  expect(() => bulkPush(handle, Buffer.from('name'), 0)).toThrow(code('EINVAL'));
+  expect(() => bulkPush(handle, Buffer.alloc(0), 0)).toThrow(code('EINVAL'));
+  expect(bulkTake(handle, Buffer.alloc(80))).toBe(0);
+  bulkClose(handle);
+  bulkClose(handle);
+  expect(() => bulkPush(handle, Buffer.from('name\0'), 0)).toThrow(code('EBADF'));
+  expect(() => bulkTake(handle, Buffer.alloc(80))).toThrow(code('EBADF'));
+  const limit = Number(/Max open files\s+(\d+)/.exec(fs.readFileSync('/proc/self/limits', 'utf8'))![1]);
+  if (limit < 1 << 20) expect(() => overPool(list(), { ...sum, threads: 1, depth: limit + 1 })).toThrow(code('EMFILE'));
+});
