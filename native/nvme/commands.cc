@@ -1,6 +1,8 @@
 // What a command capsule asks for: admin and fabrics commands are handed out, those of I/O queues are done here.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "nvme/connection.h"
 
@@ -13,17 +15,21 @@ constexpr uint32_t kFua = 1u << 30;
 constexpr uint32_t kDeallocate = 1u << 25;
 
 // Writers take the namespace together, a fused compare-and-write takes it alone. Nobody holds it for longer than one
-// command takes, so who comes second yields until it is free.
+// command takes, so who comes second looks again until it is free. Only for threads of the pool: a worker that waited
+// here would not take the completions of its ring, which may be the writers that the pair waits for.
 class WriteLock {
  public:
   WriteLock(Namespace& ns, bool alone) : ns_(ns), alone_(alone) {
     if (!alone) {
-      while (!ns_.TryWrite()) std::this_thread::yield();
+      for (int tries = 0; !ns_.TryWrite(); tries++) Pause(tries);
       return;
     }
     ns_.pairs.fetch_add(1, std::memory_order_relaxed);
-    for (int none = 0; !ns_.writers.compare_exchange_weak(none, -1, std::memory_order_acquire); none = 0)
-      std::this_thread::yield();
+    int none = 0;
+    for (int tries = 0; !ns_.writers.compare_exchange_weak(none, -1, std::memory_order_acquire); tries++) {
+      Pause(tries);
+      none = 0;
+    }
     ns_.pairs.fetch_sub(1, std::memory_order_relaxed);
   }
   ~WriteLock() {
@@ -36,6 +42,13 @@ class WriteLock {
   WriteLock& operator=(const WriteLock&) = delete;
 
  private:
+  static void Pause(int tries) {
+    if (tries < 64)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+
   Namespace& ns_;
   bool alone_;
 };
@@ -383,17 +396,15 @@ void Connection::Read(Request& request) {
 void Connection::Write(Request& request, const uint8_t* data) {
   Namespace& ns = *request.ns;
   const bool durable = (request.sqe.cdw12 & kFua) != 0;
-  if (durable && ns.store->Waits()) {
+  if ((durable && ns.store->Waits()) || !ns.TryWrite()) {
     if (!request.buffer) {
       Own(request, request.length);
       memcpy(request.buffer, data, request.length);
     }
     return Run(request);
   }
-  {
-    WriteLock lock(ns, false);
-    request.status = WriteStatus(ns.store->Write(data, request.length, request.sqe.slba() << ns.shift, durable));
-  }
+  request.status = WriteStatus(ns.store->Write(data, request.length, request.sqe.slba() << ns.shift, durable));
+  ns.WriteDone();
   Finished(request);
 }
 
