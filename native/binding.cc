@@ -63,6 +63,8 @@ constexpr Export kNvme[] = {
     {"storeSize", Guarded<vioctl::nvme::StoreSize>},
     {"storeRefresh", Guarded<vioctl::nvme::StoreRefresh>},
     {"storeFlush", Guarded<vioctl::nvme::StoreFlush>},
+    {"storeRelease", Guarded<vioctl::nvme::StoreRelease>},
+    {"namespaceRelease", Guarded<vioctl::nvme::NamespaceRelease>},
     {"namespaceNew", Guarded<vioctl::nvme::NamespaceNew>},
     {"namespaceResize", Guarded<vioctl::nvme::NamespaceResize>},
     {"controllerNew", Guarded<vioctl::nvme::ControllerNew>},

@@ -369,6 +369,7 @@ bool Connection::Fail(Fes fes, uint32_t fei, const uint8_t* pdu, size_t size) {
 void Connection::Tick() {
   const uint64_t now = worker_.now();
   errors_ = 0;
+  Refresh();  // a queue without work must not keep a namespace that is gone
   if (state_ == kDraining && now >= deadline_) return Close("");
   if ((state_ == kHandshake || (state_ == kFabricsOnly && !assigned_)) && now >= deadline_)
     return Close("no CONNECT in time");

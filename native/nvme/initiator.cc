@@ -347,6 +347,7 @@ class Queue {
 
   // TCP, ICReq and ICResp, Connect: blocking, within the time-out.
   void Open(uint16_t qid) {
+    deadline_ = Now() + o_.timeout_ms * 1'000'000;
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     const std::string port = std::to_string(o_.port);
@@ -368,6 +369,7 @@ class Queue {
     IcResp answer;
     ReadAll(&answer, sizeof answer);
     if (answer.ch.type != kIcResp || answer.ch.plen != sizeof answer || answer.pfv != 0) Broken("ICResp");
+    if (answer.dgst & ~hello.dgst) Broken("a digest that was not asked for");
     if (answer.dgst != hello.dgst) throw SysError(ENOTSUP, "nvme/tcp", "digests");
     if (answer.maxh2cdata < 4096 || answer.maxh2cdata % 4 != 0 || answer.cpda > 31) Broken("ICResp");
     maxh2cdata_ = answer.maxh2cdata;
@@ -410,8 +412,13 @@ class Queue {
       at += static_cast<size_t>(
           Check(::send(fd(), static_cast<const uint8_t*>(data) + at, size - at, MSG_NOSIGNAL), "send"));
   }
+  // All of it within the time that connecting may take, however slowly it trickles.
   void ReadAll(void* data, size_t size) {
     for (size_t at = 0; at < size;) {
+      const uint64_t now = Now();
+      pollfd p{fd(), POLLIN, 0};
+      const int wait = now >= deadline_ ? 0 : static_cast<int>((deadline_ - now) / 1'000'000 + 1);
+      if (Check(::poll(&p, 1, wait), "poll") == 0) throw SysError(ETIMEDOUT, "recv");
       const ssize_t n = ::recv(fd(), static_cast<uint8_t*>(data) + at, size - at, 0);
       if (n == 0) throw SysError(ECONNRESET, "recv", "the target closed the connection");
       if (n < 0) throw SysError(errno == EAGAIN ? ETIMEDOUT : errno, "recv");
@@ -422,7 +429,7 @@ class Queue {
   const LoadOptions& o_;
   const uint32_t size_;
   Fd socket_;
-  uint64_t random_, position_ = 0, now_ = 0;
+  uint64_t random_, position_ = 0, now_ = 0, deadline_ = 0;
   std::vector<Command> commands_;
   std::vector<uint16_t> free_;
   std::vector<uint8_t> data_;
@@ -459,6 +466,8 @@ void Drive(const LoadOptions& o, std::vector<std::unique_ptr<Queue>>& queues, co
     if (over) {
       if (counted == 0) counted = now;
       if (outstanding == 0) break;
+      // What trickles is progress, but not for ever.
+      if (now - counted > o.timeout_ms * 1000000) throw SysError(ETIMEDOUT, "nvme/tcp", "commands do not end");
     }
     if (progress) {
       last = now;

@@ -30,9 +30,19 @@ template <typename T>
 const std::shared_ptr<T>& Unwrap(const Napi::Value& value) {
   if (value.IsExternal()) {
     Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
-    if (box->tag == &Tag<T>) return box->value;
+    if (box->tag == &Tag<T> && box->value) return box->value;
   }
   throw SysError(EINVAL, "handle");
+}
+
+// Lets go of what a handle points to; others may still use it. Idempotent.
+template <typename T>
+bool Release(const Napi::Value& value) {
+  if (!value.IsExternal()) return false;
+  Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
+  if (box->tag != &Tag<T>) return false;
+  box->value.reset();
+  return true;
 }
 
 double Number(const Napi::Value& value) { return value.As<Napi::Number>().DoubleValue(); }
@@ -130,6 +140,16 @@ Napi::Value StoreFlush(const Napi::CallbackInfo& info) {
   const Napi::Value promise = worker->promise();
   worker->Queue();
   return promise;
+}
+
+Napi::Value StoreRelease(const Napi::CallbackInfo& info) {
+  if (!Release<Store>(info[0])) throw SysError(EINVAL, "handle");
+  return info.Env().Undefined();
+}
+
+Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
+  if (!Release<Namespace>(info[0])) throw SysError(EINVAL, "handle");
+  return info.Env().Undefined();
 }
 
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {

@@ -10,6 +10,10 @@ Napi::Value StoreSize(const Napi::CallbackInfo& info);     // storeSize(store): 
 Napi::Value StoreRefresh(const Napi::CallbackInfo& info);  // storeRefresh(store): bytes, after a look at the file
 Napi::Value StoreFlush(const Napi::CallbackInfo& info);    // storeFlush(store)
 
+// storeRelease(store), namespaceRelease(namespace): the handle is void; closed once no command uses it
+Napi::Value StoreRelease(const Napi::CallbackInfo& info);
+Napi::Value NamespaceRelease(const Napi::CallbackInfo& info);
+
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info);     // namespaceNew(store, shift, readonly): namespace
 Napi::Value NamespaceResize(const Napi::CallbackInfo& info);  // namespaceResize(namespace, blocks)
 

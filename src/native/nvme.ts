@@ -60,6 +60,9 @@ export interface NvmeNative {
   storeRefresh(store: Store): number;
   /** Everything written before reaches stable storage; waits off the event loop. */
   storeFlush(store: Store): Promise<void>;
+  /** The handle is void from now on; the file is closed when no command uses it any more. Idempotent. */
+  storeRelease(store: Store): void;
+  namespaceRelease(ns: NativeNamespace): void;
   /** @param shift log2 of the block size */
   namespaceNew(store: Store, shift: number, readonly: boolean): NativeNamespace;
   namespaceResize(ns: NativeNamespace, blocks: number): void;
@@ -99,6 +102,8 @@ export const nvmeExports = [
   'storeSize',
   'storeRefresh',
   'storeFlush',
+  'storeRelease',
+  'namespaceRelease',
   'namespaceNew',
   'namespaceResize',
   'controllerNew',

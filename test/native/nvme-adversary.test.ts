@@ -15,6 +15,12 @@ import { hostid, hostnqn } from '../support/nvme-raw.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const openFds = () => fs.readdirSync('/proc/self/fd').length;
+/** What our descriptors refer to. */
+openFds.all = () =>
+  fs.readdirSync('/proc/self/fd').flatMap((fd) => {
+    const at = `/proc/self/fd/${fd}`;
+    return fs.existsSync(at) ? [fs.readlinkSync(at)] : [];
+  });
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const code = ({ status }: Completion) => [status.sct, status.sc];
 
@@ -275,12 +281,18 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     const work = load(host, 1, 64);
     await sleep(100);
     const before = work.done();
+    const open = () => openFds.all().filter((at) => at === file()).length;
+    const idle = await connect(); // a queue without work does not keep it open either
+    expect(open()).toBe(1);
     target.remove(subsystem, 1);
     for (let i = 0; i < 100 && (work.errors.get('0/11') ?? 0) < 20; i++) await sleep(20);
     await work.stop();
     expect(before).toBeGreaterThan(0);
     expect([...work.errors.keys()]).toEqual(['0/11']);
     await serves(2);
+    for (let i = 0; i < 150 && open() > 0; i++) await sleep(20);
+    expect(open()).toBe(0);
+    await idle.disconnect();
     await host.disconnect();
     // and it can come back
     target.add(subsystem, { source: file(), nsid: 1 });

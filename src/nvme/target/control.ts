@@ -132,6 +132,8 @@ interface Plan {
   apply: () => void;
   /** What is there afterwards. */
   report: () => object;
+  /** Gives back what was opened for the plan, when it is not carried out. */
+  abandon?: () => void;
 }
 
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
@@ -142,8 +144,12 @@ export function perform(request: ControlRequest, native: NvmeNative, target: Tar
       connections: target.connections,
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
-  const { todo, apply, report } = plan(request, native, target);
-  if (request.dryRun) return { changed: false, dryRun: true, would: todo, ...report() };
+  const { todo, apply, report, abandon } = plan(request, native, target);
+  if (request.dryRun) {
+    const told = { changed: false, dryRun: true, would: todo, ...report() };
+    abandon?.();
+    return told;
+  }
   if (todo.length > 0) apply();
   return { changed: todo.length > 0, ...report() };
 }
@@ -220,6 +226,7 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
       todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
       apply: () => target.addSubsystem(subsystem),
       report: () => reportSubsystem(subsystem),
+      abandon: () => subsystem.close(),
     };
   }
   const subsystem = subsystemOf(target, nqn);
@@ -229,6 +236,7 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
     allowed && subsystem.allowed && subsystem.allowed.size === allowed.length && allowed.every((h) => subsystem.allowed!.has(h));
   if (allowed && !already) todo.push(`let only ${allowed.join(', ')} use ${subsystem.nqn}`);
   const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
+  if (fresh) subsystem.release(fresh); // it was opened to see whether it can be
   if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
   return {
     todo,

@@ -273,6 +273,7 @@ export class Controller {
   end(): void {
     this.keepAlive = 0;
     this.#around.native.controllerReady(this.handle, false);
+    this.#around.native.controllerNamespaces(this.handle, []);
     this.#dropQueues();
     this.#around.close(this.admin);
   }

@@ -155,6 +155,18 @@ export class Subsystem {
     };
   }
 
+  /** Lets go of a namespace that is not served (any more): its file is closed after the last command. */
+  release(namespace: Namespace): void {
+    this.#native.namespaceRelease(namespace.handle);
+    this.#native.storeRelease(namespace.store);
+  }
+
+  /** Lets go of all namespaces. */
+  close(): void {
+    for (const namespace of this.namespaces.values()) this.release(namespace);
+    this.namespaces.clear();
+  }
+
   /** The namespace that has all that is asked for already. A `ram:` without a number is always a new one. */
   same(options: NamespaceOptions): Namespace | undefined {
     return [...this.namespaces.values()].find(

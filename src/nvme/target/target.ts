@@ -80,6 +80,7 @@ export class Target {
   removeSubsystem(subsystem: Subsystem): void {
     this.subsystems.delete(subsystem.nqn);
     for (const controller of subsystem.controllers.values()) controller.end();
+    subsystem.close();
     this.#discoveryChanged();
   }
 
@@ -105,7 +106,11 @@ export class Target {
 
   /** Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one. */
   remove(subsystem: Subsystem, nsid: number): void {
-    if (subsystem.namespaces.delete(nsid)) this.#namespaceChanged(subsystem, nsid);
+    const namespace = subsystem.namespaces.get(nsid);
+    if (!namespace) return;
+    subsystem.namespaces.delete(nsid);
+    this.#namespaceChanged(subsystem, nsid);
+    subsystem.release(namespace);
   }
 
   /** Looks at the size of a namespace's file and tells the hosts if it has changed. @returns whether it has */
@@ -190,7 +195,11 @@ export class Target {
     this.#stopped = true;
     clearInterval(this.#timer);
     this.#native.targetStop(this.#engine);
-    for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
+    try {
+      for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
+    } finally {
+      for (const subsystem of this.subsystems.values()) subsystem.close();
+    }
   }
 
   #namespaceChanged(subsystem: Subsystem, nsid: number): void {
