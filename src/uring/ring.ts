@@ -350,9 +350,10 @@ export class Ring {
   /**
    * Registers memory for readFixed() and writeFixed(): the kernel pins it until the ring closes. Counted against
    * RLIMIT_MEMLOCK of users without CAP_IPC_LOCK.
-   * @throws ENOMEM naming the limit, EFAULT (memory that cannot be pinned, or above 1 GiB), EBUSY (registered already)
+   * @throws ENOMEM (the limit), EFAULT (memory that cannot be pinned, or above 1 GiB), EBUSY (registered already), EINVAL (none)
    */
   registerBuffers(buffers: readonly NodeJS.ArrayBufferView[]): void {
+    if (buffers.length === 0) throw errnoError(-22, 'register_buffers');
     const vectors = BigUint64Array.from(buffers.flatMap((b) => [BigInt(addressOf(b)), BigInt(b.byteLength)]));
     const result = this.register(Reg.registerBuffers, new Uint8Array(vectors.buffer), buffers.length);
     if (result >= 0) {

@@ -204,7 +204,7 @@ describe('without io_uring', () => {
   });
 });
 
-describe('io_uring_enter that fails', () => {
+describe('limits, and an io_uring_enter that fails', () => {
   const list = path.join(work.dir, 'entered');
   const names = Array.from({ length: 400 }, (_, i) => `n${i}`);
   const plain = new Map<string, string>();
@@ -225,6 +225,10 @@ describe('io_uring_enter that fails', () => {
     return `${status} ${stdout}${stderr}`;
   };
   const inject = (what: string) => `strace -f -qq -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:${what}`;
+
+  test.each(['sum', 'cat', 'sync'])('%s: 400 files where 40 may be open: direct descriptors, and a table that fits', (verb) => {
+    expect(output(verb, '--engine uring', 'ulimit -n 40;')).toBe(plain.get(verb));
+  });
 
   test.each(['sum', 'cat', 'sync'])('%s: EAGAIN, EBUSY and EINTR of every third call are tried again, nothing is lost', (verb) => {
     if (!which('strace')) return skip('failing system calls', 'strace is not installed');

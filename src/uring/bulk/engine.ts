@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
-import { explain, unavailable } from '../unavailable.js';
+import { explain, limitOf, unavailable } from '../unavailable.js';
 import type { Name } from './name.js';
 import { type Reader, SyncReader, UringReader } from './reader.js';
 
@@ -39,11 +39,16 @@ export function orFallBack<T>(options: BulkOptions, onRing: () => T, plain: () =
   }
 }
 
+/** Files under way at once that a file table may have slots for: the kernel refuses one above the limit of open files. */
+export function depthOf({ depth, sysroot }: BulkOptions): number {
+  return Math.max(1, Math.min(depth, limitOf(sysroot, 'Max open files')?.soft ?? depth));
+}
+
 /** The reader that the user chose. */
 export const openReader = (options: BulkOptions): Reader =>
   orFallBack<Reader>(
     options,
-    () => new UringReader(options.depth),
+    () => new UringReader(depthOf(options)),
     () => new SyncReader(),
   );
 

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { native } from '../../native/index.js';
-import { type BulkOptions, openReader, orFallBack, warnOfTmpfs } from './engine.js';
+import { type BulkOptions, depthOf, openReader, orFallBack, warnOfTmpfs } from './engine.js';
 import type { Name } from './name.js';
 import { overPool } from './pool.js';
 import { type Reader, type Sink, SyncReader } from './reader.js';
@@ -49,7 +49,8 @@ const THREADS = Math.min(4, availableParallelism());
  * addon has are computed by its threads, beside the reading; the others here.
  */
 export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
-  const { algorithm, depth, ordered, signal, note } = options;
+  const { algorithm, ordered, signal, note } = options;
+  const depth = depthOf(options);
   if (native().uring.digestSize(algorithm) === 0) return sumHere(openReader(options), names, options);
   return orFallBack<AsyncGenerator<SumResult[]>>(
     options,

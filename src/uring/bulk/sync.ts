@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { type BulkOptions, orFallBack } from './engine.js';
+import { type BulkOptions, depthOf, orFallBack } from './engine.js';
 import { type Name, pathError } from './name.js';
 import { overPool } from './pool.js';
 import { overWindow } from './window.js';
@@ -26,7 +26,8 @@ const { O_RDONLY, O_NONBLOCK, O_NOCTTY } = fs.constants;
  * once: those that come while the journal commits share the next commit, and share the flush of the device's cache.
  */
 export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): AsyncGenerator<SyncResult[]> {
-  const { data, depth, ordered, signal } = options;
+  const { data, ordered, signal } = options;
+  const depth = depthOf(options);
   return orFallBack<AsyncGenerator<SyncResult[]>>(
     options,
     () => overPool(names, { work: data ? 'dataSync' : 'sync', threads: 1, depth, backlog: depth * 8, ordered, signal }),
