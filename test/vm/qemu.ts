@@ -1,5 +1,5 @@
 // The QEMU builds of the lab: 10 from bookworm-backports, unpacked beside the installed 7.2 whose libraries it uses.
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { peer } from '../peers/peers.js';
@@ -54,6 +54,45 @@ async function qemu11(): Promise<QemuBuild> {
   return { argv: (program, args = []) => sid.argv([program, ...args], share), env: {}, hostRoot: '/host', identity: sid.dir };
 }
 
+/** Packages with the programs for other machines than x86. */
+const FOREIGN = ['qemu-system-arm', 'qemu-system-ppc', 'qemu-system-s390x'];
+
+/** The folder with a build's programs for other machines (15 MB fetched, 120 MB in the cache): few tests want them. */
+const foreignDir = (name: '10' | '11'): Promise<string> =>
+  cached(`qemu-${name}-foreign`, async (part) => {
+    const problems: string[] = [];
+    for (const suite of name === '10' ? ['bookworm-backports'] : ['sid', 'testing']) {
+      try {
+        await (await Suite.open(suite)).unpack(FOREIGN, part);
+        rmSync(path.join(part, 'usr/share/doc'), { recursive: true, force: true });
+        return;
+      } catch (e) {
+        problems.push(e instanceof Error ? e.message : String(e));
+      }
+    }
+    throw new Error(problems.join('\n'));
+  });
+
+/**
+ * The programs of a build for other machines: qemu-system-aarch64, qemu-system-ppc64, qemu-system-s390x. Those of 10 and 11
+ * use libraries and firmware of the x86 build.
+ */
+export async function foreignQemu(name: QemuName): Promise<QemuBuild> {
+  const base = await qemu(name);
+  if (name === '7.2') return base;
+  const dir = await foreignDir(name);
+  const root = name === '11' ? '/host' : '/';
+  const firmware = ['usr/share/qemu', 'usr/share/seabios'].flatMap((d) => ['-L', path.join(root, d)]);
+  if (name === '11') {
+    const prefix = base.argv('true').slice(0, -1);
+    return {
+      ...base,
+      argv: (program, args = []) => [prefix[0]!, ...prefix.slice(1), path.join(dir, 'usr/bin', program), ...firmware, ...args],
+    };
+  }
+  return { ...base, argv: (program, args = []) => [path.join(dir, 'usr/bin', program), ...firmware, ...args] };
+}
+
 /** The build called `name`. Rejects when the packages of .ci/packages that it needs are not installed. */
 export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
   if (name === '11') return qemu11();
@@ -69,15 +108,27 @@ export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
  * nothing. Under VIOCTL_NO_SKIP=1 it is made.
  */
 export async function qemuForTest(name: QemuName, what: string): Promise<QemuBuild | undefined> {
+  const missing = whyNot(name, false);
+  if (missing) skip(what, missing);
+  return missing ? undefined : qemu(name);
+}
+
+/** As qemuForTest, for a program of another machine than x86. */
+export async function foreignQemuForTest(name: QemuName, program: string, what: string): Promise<QemuBuild | undefined> {
+  const missing = name === '7.2' && !existsSync(path.join('/usr/bin', program)) ? `${program} is not installed` : whyNot(name, true);
+  if (missing) skip(what, missing);
+  return missing ? undefined : foreignQemu(name);
+}
+
+/** Why a build cannot be used in a plain test: it is not here, and nothing may be fetched. */
+function whyNot(name: QemuName, foreign: boolean): string | undefined {
   const needed = {
     '7.2': INSTALLED,
     '10': path.join(cacheRoot(), 'qemu-10'),
     '11': path.join(cacheRoot(), 'peer-sid'),
   };
   const how = name === '7.2' ? 'install the packages that .ci/packages names' : 'get it with: npx tsx test/vm/prefetch.ts';
-  if (process.env.VIOCTL_NO_SKIP !== '1' && !existsSync(needed[name])) {
-    skip(what, `QEMU ${name} is not here; ${how}`);
-    return undefined;
-  }
-  return qemu(name);
+  const files = [needed[name], ...(foreign && name !== '7.2' ? [path.join(cacheRoot(), `qemu-${name}-foreign`)] : [])];
+  if (process.env.VIOCTL_NO_SKIP === '1' || files.every((f) => existsSync(f))) return undefined;
+  return `QEMU ${name}${foreign ? ' for other machines' : ''} is not here; ${how}`;
 }

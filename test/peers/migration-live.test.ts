@@ -1,0 +1,148 @@
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { collect } from '../../src/migration/dump.js';
+import { openInput } from '../../src/migration/input.js';
+import { verify } from '../../src/migration/verify.js';
+import { Walker } from '../../src/migration/walk.js';
+import { vioctl } from '../support/cli.js';
+import { skip, which } from '../support/skip.js';
+import { qemuForTest } from '../vm/qemu.js';
+import { dirtyingDisk, put } from './migration-guest.js';
+import { from, hashOf, memory, ranges, uri, withGuest } from './migration-memory.js';
+
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-live-'));
+const file = (name: string) => path.join(dir, name);
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+test.each(['7.2', '10', '11'] as const)(
+  'a running guest of QEMU %s with XBZRLE: the deltas make the memory that the restored guest has',
+  async (name) => {
+    const build = await qemuForTest(name, 'XBZRLE of a running guest');
+    if (!build) return;
+    const out = file('live');
+    const args = ['-M', 'pc', '-m', '32', '-drive', `file=${put(dir, 'boot', dirtyingDisk())},format=raw,if=ide`];
+    await withGuest(build, dir, args, async (guest) => {
+      await guest.qmp.run('cont');
+      await sleep(2500);
+      await guest.migrate({
+        uri: uri(name, out),
+        capabilities: ['xbzrle'],
+        parameters: { 'max-bandwidth': 2 << 20, 'downtime-limit': 1 },
+        meanwhile: async (qmp) => {
+          // The first rounds send pages whole; deltas come later. A machine in a hurry may be done before it is stopped.
+          for (let i = 0; i < 500; i++) {
+            const now = (await qmp.run('query-migrate')) as { status: string; 'xbzrle-cache'?: { pages: number } };
+            if ((now['xbzrle-cache']?.pages ?? 0) > 60 || now.status === 'completed') break;
+            await sleep(20);
+          }
+          await qmp.run('stop');
+          await qmp.run('migrate-set-parameters', { 'max-bandwidth': 2 ** 33, 'downtime-limit': 2000 });
+        },
+      });
+    });
+    const input = openInput(out);
+    const dump = await collect(input, new Walker(input.reader));
+    expect(dump.issues).toEqual([]);
+    expect(dump.ram!.blocks.reduce((n, b) => n + b.state.xbzrle, 0)).toBeGreaterThan(20);
+    await memory(out, file('live.mem'));
+    await withGuest(build, dir, [...args, '-incoming', 'defer'], async (guest) => {
+      await guest.load(from(name, out));
+      for (const [at, size] of ranges(32 << 20)) {
+        expect({ at, hash: await hashOf(file('live.mem'), at, size) }).toEqual({ at, hash: await guest.memoryHash(dir, at, size) });
+      }
+    });
+    fs.rmSync(file('live.mem'));
+  },
+  60_000,
+);
+
+describe('convert', () => {
+  test.each(['7.2', '10'] as const)(
+    'a stream of QEMU %s as mapped-ram: QEMU 10 loads it, and its memory is the same',
+    async (name) => {
+      const build = await qemuForTest(name, 'converting streams');
+      const loader = await qemuForTest('10', 'converting streams');
+      if (!build || !loader) return;
+      const out = file('stream');
+      const blob = put(dir, 'data', Buffer.from(Array.from({ length: 1 << 20 }, (_, i) => (i * 13 + (i >> 11)) & 0xff)));
+      const args = ['-M', 'pc-i440fx-7.2', '-m', '32', '-smp', '2', '-device', `loader,file=${blob},addr=0x180000,force-raw=on`];
+      await withGuest(build, dir, args, (guest) => guest.migrate({ uri: uri(name, out) }));
+      for (const through of [out, '-']) {
+        const made = vioctl(
+          ['migration', 'convert', through, '--to', 'mapped-ram', '-o', file('mapped')],
+          through === '-' ? { input: fs.readFileSync(out) } : {},
+        );
+        expect(made).toMatchObject({ status: 0, stderr: '' });
+        expect(await verify(openInput(file('mapped')), () => {})).toMatchObject({ verdict: 'complete', issues: [] });
+        await memory(out, file('a.mem'));
+        await withGuest(loader, dir, [...args, '-incoming', 'defer'], async (guest) => {
+          await guest.load(from('10', file('mapped')), ['mapped-ram']);
+          for (const [at, size] of ranges(32 << 20)) {
+            expect({ at, hash: await guest.memoryHash(dir, at, size) }).toEqual({ at, hash: await hashOf(file('a.mem'), at, size) });
+          }
+        });
+      }
+    },
+    60_000,
+  );
+});
+
+describe('compressed pages (up to QEMU 9.0)', () => {
+  test('a stream with zlib pages extracts to the memory of the restored guest', async () => {
+    const build = await qemuForTest('7.2', 'compressed migration pages');
+    if (!build) return;
+    const out = file('compress');
+    const blob = put(dir, 'text', Buffer.from('All work and no play makes Jack a dull boy.\n'.repeat(40000)));
+    const args = ['-M', 'pc', '-m', '32', '-device', `loader,file=${blob},addr=0x200000,force-raw=on`];
+    await withGuest(build, dir, args, (guest) => guest.migrate({ uri: uri('7.2', out), capabilities: ['compress'] }));
+    const result = await verify(openInput(out), () => {});
+    expect(result).toMatchObject({ verdict: 'complete', issues: [] });
+    const input = openInput(out);
+    const dump = await collect(input, new Walker(input.reader));
+    expect(dump.ram!.blocks.find((b) => b.name === 'pc.ram')!.state.compressed).toBeGreaterThan(100);
+    await memory(out, file('compress.mem'));
+    await withGuest(build, dir, [...args, '-incoming', 'defer'], async (guest) => {
+      await guest.load(from('7.2', out), ['compress']);
+      for (const [at, size] of ranges(32 << 20)) {
+        expect({ at, hash: await hashOf(file('compress.mem'), at, size) }).toEqual({ at, hash: await guest.memoryHash(dir, at, size) });
+      }
+    });
+  }, 60_000);
+});
+
+describe('gdb', () => {
+  test('opens the ELF core and shows registers and memory of each CPU', async () => {
+    const build = await qemuForTest('10', 'an ELF core of a guest');
+    if (!build) return;
+    if (!which('gdb')) {
+      skip('an ELF core in gdb', 'gdb is not installed');
+      return;
+    }
+    const out = file('core.mig');
+    const blob = put(dir, 'marks', Buffer.from('VIOCTL!!'.repeat(512)));
+    const args = ['-M', 'q35', '-m', '3072', '-smp', '2'];
+    for (const at of [0x300000, 2 ** 32 + 0x1000]) args.push('-device', `loader,file=${blob},addr=${at},force-raw=on`);
+    const registers = await withGuest(build, dir, args, async (guest) => {
+      await guest.qmp.run('cont');
+      await sleep(1000);
+      await guest.qmp.run('stop');
+      const text = (await guest.qmp.run('human-monitor-command', { 'command-line': 'info registers' })) as string;
+      await guest.migrate({ uri: `file:${out}` });
+      return text;
+    });
+    expect(await memory(out, file('core'), { as: 'elf' })).toMatchObject({ complete: true, cpus: 2 });
+    const ask = ['p/x $rip', 'p/x $rsp', 'p/x $rax', 'info threads', 'x/s 0x300000', 'x/2gx 0x100001000'].flatMap((c) => ['-ex', c]);
+    const said = spawnSync('gdb', ['-nx', '-batch', ...ask, '-c', file('core')], { encoding: 'utf8' });
+    const value = (name: string) => BigInt(`0x${new RegExp(`\\bE?R?${name} ?=([0-9a-f]+)`, 'i').exec(registers)![1]}`).toString(16);
+    expect(said.stdout).toContain(`$1 = 0x${value('IP')}`);
+    expect(said.stdout).toContain(`$2 = 0x${value('SP')}`);
+    expect(said.stdout).toContain(`$3 = 0x${value('AX')}`);
+    expect(said.stdout).toMatch(/LWP 1\b[\s\S]*LWP 2\b/);
+    expect(said.stdout).toContain('VIOCTL!!VIOCTL!!');
+    expect(said.stdout).toContain('0x21214c54434f4956');
+    fs.rmSync(file('core'));
+  }, 60_000);
+});
