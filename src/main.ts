@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { end } from './cli/exit.js';
 import { run } from './cli/runner.js';
 
 /** The version in package.json: beside dist/ and beside src/ alike. */
@@ -6,5 +7,5 @@ const version = (): string => (createRequire(import.meta.url)('../package.json')
 
 run(process.argv.slice(2), process.env, version).then((status) => {
   // All output has left (the runner's promise); handles that are still open must not keep a finished command alive.
-  process.exit(status);
+  end(status);
 });

@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -52,5 +53,7 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
         "sendto", path.c_str());
   return info.Env().Undefined();
 }
+
+Napi::Value ExitNow(const Napi::CallbackInfo& info) { ::_exit(info[0].As<Napi::Number>().Int32Value()); }
 
 }  // namespace vioctl::common

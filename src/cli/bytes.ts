@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import { wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
+import { readSome } from './input.js';
 import type { Lifetime } from './signals.js';
 import { FdWriter } from './stdio.js';
 
@@ -22,7 +23,7 @@ export async function byteSink(file: string, life: Lifetime): Promise<ByteSink> 
     } catch (err) {
       throw wrap(printable(file), err);
     }
-    life.defer(() => {
+    life.release(() => {
       if (fd > 1) fs.closeSync(fd);
     });
   }
@@ -59,7 +60,7 @@ export function byteSource(file: string, life: Lifetime): ByteSource {
     } catch (err) {
       throw wrap(printable(file), err);
     }
-    life.defer(() => fs.closeSync(fd));
+    life.release(() => fs.closeSync(fd));
   }
   let size: number | undefined;
   try {
@@ -68,23 +69,17 @@ export function byteSource(file: string, life: Lifetime): ByteSource {
   } catch (err) {
     throw wrap(file === '-' ? 'stdin' : printable(file), err);
   }
-  return { size, bytes: readAll(fd, file) };
+  return { size, bytes: readAll(fd, file, life.signal) };
 }
 
-async function* readAll(fd: number, file: string): AsyncGenerator<Buffer, void> {
+async function* readAll(fd: number, file: string, signal: AbortSignal): AsyncGenerator<Buffer, void> {
   for (;;) {
     const buffer = Buffer.allocUnsafeSlow(readSize);
     let n: number;
     try {
-      n = await new Promise<number>((resolve, reject) =>
-        fs.read(fd, buffer, 0, readSize, null, (err, got) => (err && err.code !== 'EOF' ? reject(err) : resolve(err ? 0 : got))),
-      );
+      n = await readSome(fd, buffer, signal);
     } catch (err) {
-      if ((err as NodeJS.ErrnoException).code === 'EAGAIN') {
-        await new Promise((resolve) => setTimeout(resolve, 2));
-        continue;
-      }
-      throw wrap(file === '-' ? 'stdin' : printable(file), err);
+      throw signal.aborted ? err : wrap(file === '-' ? 'stdin' : printable(file), err);
     }
     if (n === 0) return;
     yield buffer.subarray(0, n);

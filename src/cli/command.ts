@@ -7,6 +7,7 @@ import { type Format, Output } from './output.js';
 import { Progress } from './progress.js';
 import { Lifetime } from './signals.js';
 import { FdWriter, stderr } from './stdio.js';
+import { splitWords } from './words.js';
 
 /** An example of a command's help and man page: the command line and what it does. */
 export type Example = readonly [line: string, what: string];
@@ -26,7 +27,7 @@ export interface CommandClass {
   /** Runs until it is told to stop: SIGTERM and SIGINT end it cleanly with status 0. */
   readonly server: boolean;
   /** Takes `-- CMD…`: the words behind the first `--` are in `this.rest`. */
-  readonly passthrough: boolean;
+  readonly passthrough: boolean | 'required';
 }
 
 /** What a command gets from the runner. */
@@ -50,7 +51,7 @@ export const globalFlags = {
 };
 export const formatFlags = {
   json: Flags.boolean({ summary: 'print one JSON document' }),
-  ndjson: Flags.boolean({ summary: 'print one JSON object per line' }),
+  ndjson: Flags.boolean({ summary: 'print one JSON object per line', exclusive: ['json'] }),
 };
 export const tableFlags = {
   'no-headings': Flags.boolean({ summary: 'leave out the line of headings' }),
@@ -76,7 +77,7 @@ export abstract class Command {
   static readonly formats: readonly Exclude<Format, 'text'>[] = ['json'];
   static readonly changes: boolean = false;
   static readonly server: boolean = false;
-  static readonly passthrough: boolean = false;
+  static readonly passthrough: boolean | 'required' = false;
 
   /** Output of the command; set by parse(). */
   protected out!: Output;
@@ -107,11 +108,7 @@ export abstract class Command {
   }): Promise<{ flags: F; args: A }> {
     const command = this.constructor as unknown as CommandClass;
     let { argv } = this.#context;
-    const end = command.passthrough ? argv.indexOf('--') : -1;
-    if (end >= 0) {
-      this.rest = argv.slice(end + 1);
-      argv = argv.slice(0, end);
-    }
+    if (command.passthrough) ({ own: argv, rest: this.rest } = splitWords(argv));
     const flags = Object.fromEntries(
       Object.entries(allFlags(command)).map(([name, flag]) => [
         name,
@@ -144,7 +141,7 @@ export abstract class Command {
   /** Progress bar on stderr: on a terminal only, after one second. @param total 0 where the end is unknown */
   protected progress(label: string, total: number, unit: 'bytes' | 'items' = 'bytes'): Progress {
     const progress = new Progress(label, total, unit, this.#quiet);
-    this.life.defer(() => progress.end());
+    this.life.release(() => progress.end());
     return progress;
   }
 

@@ -16,18 +16,37 @@ function isParserError(err: unknown): err is Error {
   return err instanceof Error && ('oclif' in err || 'parse' in err);
 }
 
-/** Any thrown value to a report. Parser errors lose oclif's own trailer and lists: one line, then a hint. */
+/** oclif's parser prefixes what a flag's own parser says, also in errors of ours, and appends a trailer of its own. */
+const trailer = /\n?See more help with --help/;
+const parsing = /^Parsing (--\S+) \n\t/;
+const ownMessage = (message: string): string => message.replace(parsing, '$1: ').replace(trailer, '');
+
+/** One line of what oclif's parser tells in several. */
+function parserMessage(text: string): string {
+  const own = text.replace(trailer, '');
+  if (parsing.test(own)) return own.replace(parsing, (_all, flag: string) => `${flag}: `).replace(/: Expected/, ': expected');
+  const [first = 'wrong usage', ...rest] = own.split('\n');
+  if (/^The following errors? occurred:$/.test(first)) {
+    const said = rest.map((line) => line.trim().replace(/=true /, ' '));
+    const missing = said.flatMap((line) => /^Missing required flag (\S+)$/.exec(line)?.[1] ?? []);
+    const others = said.filter((line) => line !== '' && !line.startsWith('Missing required flag '));
+    const needed = missing.length > 0 ? [`Missing required flag${missing.length > 1 ? 's' : ''}: --${missing.join(', --')}`] : [];
+    return [...others, ...needed].join('; ');
+  }
+  if (!first.endsWith(':')) return first;
+  const names = rest.flatMap((line) => /^\s*([A-Za-z][\w.|-]*)\s/.exec(`${line} `)?.[1] ?? []);
+  return names.length > 0 ? `${first} ${names.join(', ')}` : first;
+}
+
+/** Any thrown value to a report. */
 export function describe(err: unknown, id: string): Report {
-  if (err instanceof VioError) return { exit: err.exit, code: err.code, message: err.message, hint: err.hint, details: err.details };
+  if (err instanceof VioError)
+    return { exit: err.exit, code: err.code, message: ownMessage(err.message), hint: err.hint, details: err.details };
   if (isParserError(err)) {
-    const [first = 'wrong usage', ...rest] = err.message.replace(/\n?See more help with --help/, '').split('\n');
-    const names = rest.flatMap((line) => /^\s*([A-Za-z][\w.-]*)\s/.exec(`${line} `)?.[1] ?? []);
-    const told = rest.map((line) => line.trim()).find((line) => line.startsWith('--'));
-    const message = first.endsWith(':') ? (names.length ? `${first} ${names.join(', ')}` : (told ?? first)) : first;
     return {
       exit: Exit.usage,
       code: 'USAGE',
-      message: printable(message),
+      message: printable(parserMessage(err.message)),
       hint: `vioctl ${id} --help`.replace('  ', ' '),
       details: undefined,
     };

@@ -1,4 +1,5 @@
 import type { Arg } from '@oclif/core/interfaces';
+import { formatDuration, formatSize } from '../common/units.js';
 import { groups } from '../groups/index.js';
 import { allFlags, type CommandClass } from './command.js';
 
@@ -21,6 +22,14 @@ export interface CommandDoc {
 
 type AnyFlag = ReturnType<typeof allFlags>[string];
 
+/** A default as a user would write it. */
+const asTyped = (value: unknown, kind: unknown): string =>
+  typeof value === 'number' && kind === 'TIME'
+    ? formatDuration(value)
+    : typeof value === 'number' && kind === 'SIZE'
+      ? formatSize(value)
+      : String(value);
+
 /** `-n, --nqn NQN` and what it does, with default, choices and environment variable. */
 function flagTerm(name: string, flag: AnyFlag): Term {
   const short = flag.char ? `-${flag.char}, ` : '    ';
@@ -30,7 +39,8 @@ function flagTerm(name: string, flag: AnyFlag): Term {
     label += ` ${flag.helpValue ?? (flag.options ? flag.options.join('|') : name.toUpperCase().replace(/^.*-/, ''))}`;
     if (flag.multiple) text += ' (may be repeated)';
     const shown = flag.defaultHelp ?? flag.default;
-    if (shown !== undefined && typeof shown !== 'function' && typeof shown !== 'object') text += ` [default: ${shown}]`;
+    if (shown !== undefined && typeof shown !== 'function' && typeof shown !== 'object')
+      text += ` [default: ${asTyped(shown, flag.helpValue)}]`;
     if (flag.required) text += ' (required)';
   }
   if (flag.env) text += ` [env: ${flag.env}]`;
@@ -52,7 +62,7 @@ export function describeCommand(id: string, summary: string, command: CommandCla
     id,
     '[OPTION]…',
     ...args.map(([name, arg]) => argLabel(name, arg)),
-    ...(command.passthrough ? ['[-- CMD [ARG]…]'] : []),
+    ...(command.passthrough ? [command.passthrough === 'required' ? '-- CMD [ARG]…' : '[-- CMD [ARG]…]'] : []),
   ].join(' ');
   return {
     id,

@@ -1,11 +1,36 @@
 import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
+import { mayBlock } from './exit.js';
 
-/** The next bytes of a descriptor, in libuv's pool; 0 at its end. */
-const readSome = (fd: number, into: Buffer): Promise<number> =>
-  new Promise((resolve, reject) =>
-    fs.read(fd, into, 0, into.length, null, (err, n) => (err ? (err.code === 'EOF' ? resolve(0) : reject(err)) : resolve(n))),
-  );
+/**
+ * The next bytes of a descriptor; 0 at its end. The read goes on in libuv's pool when `signal` aborts: nothing else can
+ * be done to it, and end() knows.
+ * @throws the system's error; the signal's reason
+ */
+export async function readSome(fd: number, into: Buffer, signal?: AbortSignal): Promise<number> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const reading = mayBlock(
+      new Promise<number>((resolve, reject) =>
+        fs.read(fd, into, 0, into.length, null, (err, n) => (err ? (err.code === 'EOF' ? resolve(0) : reject(err)) : resolve(n))),
+      ),
+    );
+    try {
+      return await (signal ? unlessAborted(reading, signal) : reading);
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code !== 'EAGAIN') throw err;
+      await new Promise((resolve) => setTimeout(resolve, 2)); // somebody made our stdin non-blocking
+    }
+  }
+}
+
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
 
 /**
  * Items of a list on a descriptor (stdin), separated by newline or NUL, in constant memory. Empty items are left out;
@@ -42,19 +67,20 @@ export async function collectList(args: string[], options: { null: boolean; orSt
 /**
  * File names in batches, for bulk work in constant memory: the arguments, or the list on stdin where there are none (`-`
  * among them stands for it). Names that are not UTF-8 stay bytes.
+ * @param signal for commands that catch signals: ends the wait for input
  */
-export async function* nameBatches(args: string[], nul: boolean): AsyncGenerator<(string | Buffer)[]> {
+export async function* nameBatches(args: string[], nul: boolean, signal?: AbortSignal): AsyncGenerator<(string | Buffer)[]> {
   for (const arg of args.length === 0 ? ['-'] : args) {
-    if (arg === '-') yield* namesOf(0, nul ? 0 : 10);
+    if (arg === '-') yield* namesOf(0, nul ? 0 : 10, signal);
     else yield [arg];
   }
 }
 
-async function* namesOf(fd: number, separator: 0 | 10): AsyncGenerator<(string | Buffer)[]> {
+async function* namesOf(fd: number, separator: 0 | 10, signal?: AbortSignal): AsyncGenerator<(string | Buffer)[]> {
   const chunk = Buffer.allocUnsafe(64 * 1024);
   let rest: Buffer[] = [];
   for (;;) {
-    const size = await readSome(fd, chunk);
+    const size = await readSome(fd, chunk, signal);
     const data = chunk.subarray(0, size);
     const last = data.lastIndexOf(separator);
     if (size > 0 && last < 0) {

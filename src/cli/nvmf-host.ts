@@ -25,7 +25,7 @@ export const endpointFlags = {
     helpValue: 'SECONDS',
     summary: 'keep-alive time-out; 0 is none',
   }),
-  timeout: Flags.duration({ default: async () => 30000, summary: 'longest time for connecting and for each command [default: 30s]' }),
+  timeout: Flags.duration({ default: 30000, summary: 'longest time for connecting and for each command' }),
 };
 
 /** The subsystem to connect to. */
@@ -63,7 +63,7 @@ export const rangeFlags = {
   count: Flags.sizeBig({ summary: 'bytes; default: to the end of the namespace', exclusive: ['blocks'] }),
   'start-block': Flags.u64({ helpValue: 'LBA', summary: 'first block, instead of --offset' }),
   blocks: Flags.u64({ helpValue: 'N', summary: 'blocks, instead of --count; 1 is one block' }),
-  chunk: Flags.size({ default: async () => 131072, summary: 'bytes of one command; cut to what the controller takes [default: 128K]' }),
+  chunk: Flags.size({ default: 131072, summary: 'bytes of one command; cut to what the controller takes' }),
   iodepth: Flags.integer({ default: 32, min: 1, max: 1024, helpValue: 'N', summary: 'commands under way at once, over all queues' }),
 };
 

@@ -6,6 +6,7 @@ import { allFlags, type CommandClass } from './command.js';
 import { describe, format } from './errors.js';
 import { ClosedPipe, FdWriter, stderr, WriteError } from './stdio.js';
 import { suggest } from './suggest.js';
+import { splitWords } from './words.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
 export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'command'; id: string; verb: Verb; argv: string[] };
@@ -37,6 +38,7 @@ export function route(argv: string[]): Route {
     if (Object.hasOwn(group.verbs, verb))
       return { kind: 'command', id: `${name} ${verb}`, verb: group.verbs[verb]!, argv: rest.slice(words) };
   }
+  if (first.startsWith('-')) throw usage(`no such option: "${printable(first)}"`, `vioctl ${name} --help`);
   const verbs = Object.keys(group.verbs);
   const deeper = verbs.filter((verb) => verb.startsWith(`${first} `));
   if (deeper.length) {
@@ -47,10 +49,7 @@ export function route(argv: string[]): Route {
 }
 
 /** True if the user asked for machine-readable output: errors are JSON then, even where parsing failed. */
-function asksForJson(argv: string[]): boolean {
-  const end = argv.indexOf('--');
-  return (end < 0 ? argv : argv.slice(0, end)).some((word) => word === '--json' || word === '--ndjson');
-}
+const asksForJson = (argv: string[]): boolean => splitWords(argv).own.some((word) => word === '--json' || word === '--ndjson');
 
 /** Columns for help: the terminal's, COLUMNS, or 80; never above 100. */
 function helpWidth(env: NodeJS.ProcessEnv): number {
@@ -97,8 +96,7 @@ export async function run(argv: string[], env: NodeJS.ProcessEnv, version: () =>
 
 async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }>, env: NodeJS.ProcessEnv): Promise<number> {
   const { default: CommandType } = await verb.load();
-  const end = CommandType.passthrough ? argv.indexOf('--') : -1;
-  if ((end < 0 ? argv : argv.slice(0, end)).some(isHelp)) {
+  if (splitWords(argv).own.some(isHelp)) {
     const help = await import('./help.js');
     await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)));
     return 0;

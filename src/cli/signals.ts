@@ -1,4 +1,5 @@
 import os from 'node:os';
+import { end } from './exit.js';
 
 type Undo = () => void | Promise<void>;
 
@@ -27,6 +28,11 @@ export class Lifetime {
   /** Runs `undo` at the end of the command: normal, failed, or by a signal. */
   defer(undo: Undo): void {
     this.#listen();
+    this.#undos.push(undo);
+  }
+
+  /** As defer, for what the kernel undoes as well when a process dies (descriptors): signals are not caught for it. */
+  release(undo: Undo): void {
     this.#undos.push(undo);
   }
 
@@ -79,7 +85,7 @@ export class Lifetime {
     this.#listening = true;
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.on(name, () => {
-        if (this.#caught !== undefined) process.exit(128 + os.constants.signals[name]);
+        if (this.#caught !== undefined) end(128 + os.constants.signals[name], true);
         this.#caught = name;
         this.#abort.abort(new Error(name));
       });

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { mayBlock } from './exit.js';
 
 /** stdout was closed by its reader: the command ends silently as SIGPIPE would end it. */
 export class ClosedPipe extends Error {}
@@ -81,8 +82,10 @@ export class FdWriter {
     for (;;) {
       try {
         if (this.#blocking) return fs.writeSync(this.fd, data, at);
-        return await new Promise<number>((resolve, reject) =>
-          fs.write(this.fd, data, at, data.length - at, null, (err, n) => (err ? reject(err) : resolve(n))),
+        return await mayBlock(
+          new Promise<number>((resolve, reject) =>
+            fs.write(this.fd, data, at, data.length - at, null, (err, n) => (err ? reject(err) : resolve(n))),
+          ),
         );
       } catch (err) {
         const code = (err as NodeJS.ErrnoException).code;

@@ -41,6 +41,17 @@ export function parseDuration(text: string): number {
   return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms'];
 }
 
+/** A duration as parseDuration reads it: `500ms`, `10s`, `2m`. @param ms milliseconds */
+export function formatDuration(ms: number): string {
+  for (const [unit, factor] of [
+    ['h', 3_600_000],
+    ['m', 60_000],
+    ['s', 1000],
+  ] as const)
+    if (ms >= factor && ms % factor === 0) return `${ms / factor}${unit}`;
+  return `${ms}ms`;
+}
+
 /** Bytes for people: `4K`, `1.5G`; exact multiples without a fraction. */
 export function formatSize(bytes: number | bigint): string {
   let value = Number(bytes);

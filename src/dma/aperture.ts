@@ -34,7 +34,7 @@ export function parseReservedRegions(text: string): Reserved[] {
     const match = /^\s*0x([0-9a-f]{1,16})\s+0x([0-9a-f]{1,16})\s+(\S+)\s*$/i.exec(line);
     const [start, end] = match ? [BigInt(`0x${match[1]}`), BigInt(`0x${match[2]}`)] : [1n, 0n];
     if (!match || end < start)
-      throw new VioError(`reserved regions, line ${i + 1}: not "0xSTART 0xEND TYPE": "${printable(line)}"`, {
+      throw new VioError(`reserved regions, line ${i + 1}: not "0xSTART 0xEND TYPE": "${printable(line.slice(0, 80))}"`, {
         code: 'BAD_RESERVED',
         exit: 5,
         hint: 'the lines of /sys/kernel/iommu_groups/N/reserved_regions are meant',

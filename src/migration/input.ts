@@ -76,7 +76,7 @@ class Opening {
 
   constructor(fd: number, options: InputOptions) {
     const stat = fs.fstatSync(fd);
-    if (stat.isDirectory()) throw new VioError('EISDIR (Is a directory)', { code: 'EISDIR' });
+    if (stat.isDirectory()) throw Object.assign(new Error('a directory'), { code: 'EISDIR' });
     this.#fd = fd;
     this.#options = options;
     this.#seekable = stat.isFile() || stat.isBlockDevice();

@@ -21,6 +21,8 @@ export interface CommonNative {
   watchEventfd(fd: number, callback: (count: number) => void): EventWatch;
   /** Sends one datagram to systemd's notification socket (sd_notify(3)); `@name` is abstract. */
   sdNotify(path: string, text: string): void;
+  /** Ends the process at once (_exit(2)), also while a thread of libuv's pool sleeps in a read or write. */
+  exitNow(status: number): never;
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
@@ -32,4 +34,5 @@ export const commonExports = [
   'signalEventfd',
   'watchEventfd',
   'sdNotify',
+  'exitNow',
 ] as const satisfies (keyof CommonNative)[];

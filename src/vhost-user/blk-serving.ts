@@ -47,7 +47,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
       throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
         code: 'EINVAL',
         exit: Exit.failed,
-        hint: 'truncate -s %512 FILE',
+        hint: `truncate -s %${blockSize} FILE rounds it up`,
       });
     const device = blkDevice({ store, readonly, queues, blockSize, serial, ioUring }, totals);
     const serve = { device, onLog: options.onLog };

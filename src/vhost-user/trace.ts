@@ -79,9 +79,14 @@ export function parseRecord(text: string, line: number, device?: string): TraceR
   return { ...record, ...describe(record.channel as ChannelName, message, record.fds.length, device) };
 }
 
-/** A capture file as a stream. */
-export const openCapture = (file: string): NodeJS.ReadableStream =>
-  file === '-' ? fs.createReadStream('', { fd: 0 }) : fs.createReadStream(file);
+/** A capture file as a stream; `-` is stdin. @throws VioError */
+export function openCapture(file: string): NodeJS.ReadableStream {
+  try {
+    return fs.createReadStream('', { fd: file === '-' ? 0 : fs.openSync(file, 'r') });
+  } catch (err) {
+    throw wrap(`open ${file}`, err);
+  }
+}
 
 /** A capture file that is being written. Lines are written at once: a capture is whole whatever way the program ends. */
 export interface Capture {

@@ -1,5 +1,4 @@
-import { spawn } from 'node:child_process';
-import { Exit, VioError, wrap } from '../common/errors.js';
+import { Exit, VioError } from '../common/errors.js';
 import type { BackEvent } from './back-service.js';
 import { connect } from './channel.js';
 import { describeFd, type FdInfo } from './fds.js';
@@ -19,6 +18,8 @@ export interface WindowHolding {
   timeout: number | undefined;
   command: string[] | undefined;
   env: NodeJS.ProcessEnv;
+  /** Runs the command with descriptors from 3 on and gives its exit status; signals reach it. */
+  run: (program: { argv: string[]; fds: number[]; env: NodeJS.ProcessEnv }) => Promise<number>;
   toJson: (value: unknown) => string;
   signal: AbortSignal;
   onRecord: (record: WindowRecord) => Promise<void>;
@@ -58,7 +59,11 @@ export async function holdWindow(options: WindowHolding): Promise<number> {
     });
     if (event.mapping) mapped();
   };
-  const window = await Window.open(await connect(options.socket, 5000, signal), { queues: options.queues, onEvent, onLog: options.onLog });
+  const window = await Window.open(await connect(options.socket, Math.min(5000, timeout ?? 5000), signal), {
+    queues: options.queues,
+    onEvent,
+    onLog: options.onLog,
+  });
   let timer: NodeJS.Timeout | undefined;
   try {
     await window.start();
@@ -98,19 +103,7 @@ function runCommand(command: string[], window: Window, options: WindowHolding): 
     len,
     writable,
   }));
-  return new Promise((resolve, reject) => {
-    const child = spawn(command[0]!, command.slice(1), {
-      stdio: ['inherit', 'inherit', 'inherit', ...fds],
-      env: { ...options.env, VIOCTL_SHMEM: options.toJson(told) },
-    });
-    const stop = (): void => {
-      child.kill('SIGTERM');
-    };
-    options.signal.addEventListener('abort', stop, { once: true });
-    child.on('error', (err) => reject(wrap(command[0]!, err)));
-    child.on('close', (code, killed) => {
-      options.signal.removeEventListener('abort', stop);
-      resolve(code ?? (killed ? 128 : 1));
-    });
-  });
+  const names = told.map(({ shmid }) => `shmem-${shmid}`).join(':');
+  const env = { ...options.env, VIOCTL_SHMEM: options.toJson(told), LISTEN_FDS: String(fds.length), LISTEN_FDNAMES: names };
+  return options.run({ argv: command, fds, env });
 }

@@ -41,6 +41,8 @@ describe('every command keeps the contract', () => {
       for (const [name, arg] of Object.entries(command.args)) if (!arg.description) fault(`argument ${name} has no description`);
       const chars = Object.values(flags).flatMap((flag) => flag.char ?? []);
       if (new Set(chars).size !== chars.length) fault('a short flag is used twice');
+      for (const { label, text } of doc.flags)
+        if (/repeat.*\(may be repeated\)|\[default: \d{4,}\]/.test(text)) fault(`${label}: says it twice or in milliseconds: ${text}`);
       if (command.changes && !('dry-run' in flags)) fault('changes the system but has no --dry-run');
       if (!command.changes && 'dry-run' in flags) fault('has --dry-run but is not marked as changing the system');
     }
@@ -62,6 +64,22 @@ describe('the program', () => {
     for (const args of [['--help'], ...Object.keys(groups).map((g) => [g, '-h'])]) {
       expect(vioctl(args)).toMatchObject({ status: 0, stderr: '' });
     }
+  });
+
+  test('what the parser refuses is one line that names the flag and says why', () => {
+    const refused = (...args: string[]) => {
+      const { status, stdout, stderr } = vioctl(args);
+      expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+      return stderr.split('\n')[0];
+    };
+    expect(refused('vfio', 'list', '--group', 'x')).toBe('vioctl: vfio list: --group: expected an integer but received: x');
+    expect(refused('vfio', 'restore', '--wait', '5x')).toBe('vioctl: vfio restore: --wait: not a duration: "5x"');
+    expect(refused('nvmf', 'ping')).toBe('vioctl: nvmf ping: Missing required flag: --nqn');
+    expect(refused('nvmf', 'proxy')).toBe('vioctl: nvmf proxy: Missing required flags: --listen, --to');
+    expect(refused('uring', 'sync', '-f', '-d')).toBe('vioctl: uring sync: --data cannot also be provided when using --filesystem');
+    expect(refused('dma', 'unmap')).toBe('vioctl: dma unmap: Missing 2 required args: socket, name');
+    expect(refused('vfio', '--jsno')).toBe('vioctl: no such option: "--jsno"');
+    expect(refused('vfio', 'list', '--json', '--ndjson')).toContain('--json cannot also be provided when using --ndjson');
   });
 
   test('an unknown flag of each command is status 2, one line and a hint; under --json one JSON object', async () => {

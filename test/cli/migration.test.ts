@@ -100,7 +100,7 @@ describe('dump', () => {
     const big = put('big', m.sample({ devices: m.cat(...Array.from({ length: 20000 }, () => m.command(11))) }));
     const r = spawnSync(
       'bash',
-      ['-c', '"$0" "$1" migration dump "$2" --ndjson | head -n 1; echo "${PIPESTATUS[0]}"', process.execPath, program, big],
+      ['-c', `"$0" "$1" migration dump "$2" --ndjson | head -n 1; echo "\${PIPESTATUS[0]}"`, process.execPath, program, big],
       { encoding: 'utf8', env: plainEnv() },
     );
     expect(r.stdout.trim().split('\n').at(-1)).toBe('141');

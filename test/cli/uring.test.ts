@@ -149,8 +149,8 @@ describe('register', () => {
     expect(spawnSync(child, { encoding: 'utf8' }).status).toBe(3);
     expect(run(['register', 'a', 'missing', '--', child])).toMatchObject({ status: 1 });
     expect(run(['register', 'a', '--', work.path('no-such-program')])).toMatchObject({
-      status: 1,
-      stderr: expect.stringContaining('ENOENT'),
+      status: 127,
+      stderr: expect.stringContaining('not found'),
     });
   });
 

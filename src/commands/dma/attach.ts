@@ -16,7 +16,7 @@ export default class DmaAttach extends Command {
   ];
   static override readonly args = { socket: Args.string({ required: true, description: 'socket of the holder' }) };
   static override readonly formats = [] as const;
-  static override readonly passthrough = true;
+  static override readonly passthrough = 'required';
 
   async run(): Promise<never> {
     const { args } = await this.parse(DmaAttach);

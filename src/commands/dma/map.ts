@@ -34,7 +34,7 @@ export default class DmaMap extends Command {
   ];
   static override readonly args = {
     bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
-    maps: Args.string({
+    map: Args.string({
       required: true,
       multiple: true,
       description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…',
@@ -52,7 +52,7 @@ export default class DmaMap extends Command {
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(DmaMap);
-    const specs = parseSpecs(args.maps as unknown as string[]);
+    const specs = parseSpecs(args.map as unknown as string[]);
     if (flags.notify && !this.env.NOTIFY_SOCKET) throw usage('--notify: NOTIFY_SOCKET is not set', 'use it in a unit with Type=notify');
     const limit = lockLimit(this.sysroot.attr('/proc/self/status') ?? '');
     const hold = new Hold(new Census(this.sysroot), [args.bdf], flags.api, flags['dry-run'] ? [] : specs, limit);

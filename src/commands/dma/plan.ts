@@ -44,10 +44,10 @@ export default class DmaPlan extends Command {
     ],
   ];
   static override readonly args = {
-    words: Args.string({
+    'bdf|map': Args.string({
       required: true,
       multiple: true,
-      description: '[BDF] NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…',
+      description: 'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…',
     }),
   };
   static override readonly flags = {
@@ -59,7 +59,7 @@ export default class DmaPlan extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(DmaPlan);
-    const words = args.words as unknown as string[];
+    const words = args['bdf|map'] as unknown as string[];
     const bdf = words[0]?.includes('=') ? undefined : parseBdf(words[0] ?? '');
     if ((bdf === undefined) === (flags.reserved === undefined))
       throw usage(bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE');

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
-import { usage } from '../../common/errors.js';
+import { partFile } from '../../cli/part-file.js';
 import { formatSize } from '../../common/units.js';
 import { convert } from '../../migration/convert.js';
 import { Target } from '../../migration/extract.js';
@@ -11,7 +11,7 @@ import { openInput } from '../../migration/input.js';
 export default class MigrationConvert extends Command {
   static override readonly description =
     'Rewrites a stream or save file so that QEMU loads it faster: with --to mapped-ram every page has a fixed place in a sparse file, ' +
-    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole.';
+    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete; until then it is OUT.part.';
   static readonly examples = [
     [
       'vioctl migration convert vm.save --to mapped-ram -o vm.mapped',
@@ -28,20 +28,20 @@ export default class MigrationConvert extends Command {
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationConvert);
     const input = openInput(args.file, inputOptions(flags));
-    const target = new Target(flags.output, args.file);
-    this.life.defer(() => target.close());
-    if (target.spooled) throw usage('the output must be a regular file: it is not written in order');
+    const { part, finish } = partFile(flags.output, args.file);
+    const target = new Target(part, args.file);
+    this.life.release(() => target.close());
     const progress = this.progress('convert', input.size);
     try {
       const done = await convert(input, args.file, target.fd, ticker(progress));
       progress.end();
+      finish();
       await this.out.document(
         { file: args.file, output: flags.output, ...done },
         (d) => `${d.output}: ${formatSize(d.size)} ${d.to}, ${d.devices} devices`,
       );
     } catch (err) {
-      // Half a file would look like one that QEMU could load.
-      fs.rmSync(flags.output, { force: true });
+      fs.rmSync(part, { force: true });
       throw err;
     }
     return 0;

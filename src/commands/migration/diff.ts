@@ -24,7 +24,7 @@ export default class MigrationDiff extends Command {
   static override readonly flags = {
     ...inputFlags,
     ram: Flags.boolean({ summary: 'compare every page too' }),
-    ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'paths that do not count; repeatable' }),
+    ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'paths that do not count' }),
   };
 
   async run(): Promise<number | undefined> {

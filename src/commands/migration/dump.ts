@@ -21,7 +21,7 @@ export default class MigrationDump extends Command {
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {
     ...inputFlags,
-    section: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only sections whose name matches; repeatable' }),
+    section: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only sections whose name matches' }),
     fields: Flags.boolean({ summary: 'decode the fields of devices' }),
     desc: Flags.boolean({ summary: "print the stream's own description (JSON), nothing else" }),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),

@@ -2,12 +2,21 @@ import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
-import { usage } from '../../common/errors.js';
+import { usage, wrap } from '../../common/errors.js';
 import { damaged } from '../../migration/dump.js';
 import { extract, Target } from '../../migration/extract.js';
 import { openInput } from '../../migration/input.js';
 import { issueText } from '../../migration/issues.js';
 import { extractedLines } from '../../migration/text.js';
+
+/** @throws VioError naming the file */
+function writeAll(fd: number, bytes: Buffer, name: string): void {
+  try {
+    for (let at = 0; at < bytes.length; ) at += fs.writeSync(fd, bytes, at);
+  } catch (err) {
+    throw wrap(`write ${name}`, err);
+  }
+}
 
 export default class MigrationRam extends Command {
   static override readonly description =
@@ -35,7 +44,7 @@ export default class MigrationRam extends Command {
     })(),
     at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
     len: Flags.sizeBig({ summary: 'number of bytes' }),
-    'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address; repeatable' }),
+    'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address' }),
     'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
     'bitmap-endian': Flags.option({
       options: ['little', 'big'] as const,
@@ -51,7 +60,7 @@ export default class MigrationRam extends Command {
     const toStdout = flags.output === '-';
     if (toStdout && this.out.format === 'json') throw usage('--json and -o - both want stdout');
     const target = new Target(flags.output, args.file);
-    this.life.defer(() => target.close());
+    this.life.release(() => target.close());
     const input = openInput(args.file, inputOptions(flags));
     const progress = this.progress('extract', input.size);
     const options = {
@@ -68,7 +77,7 @@ export default class MigrationRam extends Command {
     if (target.spooled) {
       for (const bytes of target.pieces(done.size)) {
         if (toStdout) await this.out.raw(bytes);
-        else fs.writeSync(target.out, bytes);
+        else writeAll(target.out, bytes, flags.output);
       }
     }
     progress.end();

@@ -36,10 +36,10 @@ export default class NvmfBench extends Command {
       summary: 'randread, randwrite, randrw, read, write or rw',
     })(),
     rwmixread: Flags.integer({ default: 50, min: 0, max: 100, helpValue: 'PERCENT', summary: 'reads in randrw and rw' }),
-    bs: Flags.size({ default: async () => 4096, summary: 'bytes of one command [default: 4K]' }),
+    bs: Flags.size({ default: 4096, summary: 'bytes of one command' }),
     iodepth: Flags.integer({ default: 32, min: 1, max: 65535, helpValue: 'N', summary: 'commands outstanding on each queue' }),
     threads: Flags.integer({ default: 1, min: 1, max: 256, helpValue: 'N', summary: 'threads that the queues are spread over' }),
-    runtime: Flags.duration({ default: async () => 5000, summary: 'time to measure [default: 5s]' }),
+    runtime: Flags.duration({ default: 5000, summary: 'time to measure' }),
     size: Flags.sizeBig({ summary: 'use only this much of the namespace, from its start' }),
     spin: Flags.integer({
       default: 100,

@@ -24,7 +24,7 @@ export default class NvmfConform extends Command {
     ...endpointFlags,
     ...subsystemFlags,
     ...namespaceFlags,
-    only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only cases whose id matches; repeatable' }),
+    only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only cases whose id matches' }),
     junit: Flags.boolean({ summary: 'print JUnit XML', exclusive: ['json', 'ndjson'] }),
     change: Flags.string({
       helpValue: 'COMMAND',

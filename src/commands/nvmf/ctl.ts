@@ -5,11 +5,14 @@ import { type ControlAction, runControl } from '../../nvme/target/ctl.js';
 export default class NvmfCtl extends Command {
   static override readonly description =
     'Changes a target that runs with --control SOCK. Hosts that are connected are told: new, removed and resized namespaces and ' +
-    'changed ANA states appear there without a rescan.\n' +
-    'list: subsystems, namespaces, controllers. add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a ' +
-    'subsystem. remove NSID: a namespace; remove without a number and with --nqn, the subsystem. resize NSID: look at the size of ' +
-    'the file again at once (it is looked at every second anyway). ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss, change. kick: end associations of ' +
-    '--host NQN or --cntlid N. stats: counters of every controller.\n' +
+    'changed ANA states appear there without a rescan.\n\n' +
+    'list: subsystems, namespaces, controllers.\n\n' +
+    'add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a subsystem.\n\n' +
+    'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
+    'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
+    'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
+    'kick: end the associations of --host NQN or of --cntlid N.\n\n' +
+    'stats: counters of every controller.\n\n' +
     'What is so already is no error: nothing is done, and that is said.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
@@ -22,7 +25,7 @@ export default class NvmfCtl extends Command {
     action: Args.string({
       required: true,
       options: ['list', 'add', 'remove', 'resize', 'ana', 'kick', 'stats'],
-      description: 'what to do',
+      description: 'list, add, remove, resize, ana, kick or stats',
     }),
     operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, or GROUP STATE' }),
   };
@@ -35,7 +38,7 @@ export default class NvmfCtl extends Command {
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: 512 or 4096' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
     'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),
-    timeout: Flags.duration({ default: 10_000, summary: 'give up after this time (10s)' }),
+    timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };
 
   async run(): Promise<undefined> {

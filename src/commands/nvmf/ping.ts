@@ -14,7 +14,7 @@ export default class NvmfPing extends Command {
     ...endpointFlags,
     ...subsystemFlags,
     count: Flags.integer({ char: 'c', default: 5, min: 0, helpValue: 'N', summary: 'round trips; 0 is without end' }),
-    interval: Flags.duration({ default: async () => 1000, summary: 'time between them [default: 1s]' }),
+    interval: Flags.duration({ default: 1000, summary: 'time between them' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 

@@ -24,7 +24,7 @@ export default class NvmfProxy extends Command {
   static override readonly flags = {
     listen: Flags.string({ required: true, helpValue: 'ADDRESS:PORT', summary: 'where hosts connect to; port 0 is a free one' }),
     to: Flags.string({ required: true, helpValue: 'ADDRESS:PORT', summary: 'the target' }),
-    fault: Flags.string({ multiple: true, helpValue: 'RULE', summary: 'inject a fault; repeatable' }),
+    fault: Flags.string({ multiple: true, helpValue: 'RULE', summary: 'inject a fault' }),
   };
   static override readonly formats = ['ndjson'] as const;
 

@@ -12,8 +12,8 @@ export default class NvmfServe extends Command {
     'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
     'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
     'too, and so does port 8009 of the same addresses, where hosts look that know an address alone: if that port is free, and if ' +
-    'no free port was asked for with :0.\n' +
-    'A source can have options behind it: FILE,ro (read-only), FILE,bs=4096 (block size), FILE,nsid=7, FILE,group=2 (ANA group).\n' +
+    'no free port was asked for with :0.\n\n' +
+    'A source can have options behind it: FILE,ro (read-only), FILE,bs=4096 (block size), FILE,nsid=7, FILE,group=2 (ANA group).\n\n' +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
@@ -32,14 +32,14 @@ export default class NvmfServe extends Command {
     listen: Flags.string({
       multiple: true,
       helpValue: 'ADDRESS[:PORT]',
-      summary: 'where to listen (127.0.0.1:4420); port 0 is a free one; repeatable',
+      summary: 'where to listen (127.0.0.1:4420); port 0 is a free one',
     }),
     'discovery-port': Flags.string({
       helpValue: 'PORT',
       summary: 'port for discovery alone, on the same addresses (8009 where it is free); none for none',
     }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
-    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect; repeatable' }),
+    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),

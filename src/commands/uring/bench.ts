@@ -1,5 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
 import { bench } from '../../uring/bench.js';
 
 /** CPU time of this process so far, microseconds. */
@@ -30,6 +31,7 @@ export default class Bench extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(Bench);
     const { size, depth, reads, rounds } = flags;
+    if (size === 0) throw usage('--size 0: nothing would be read');
     const { sysroot } = this;
     const { signal } = this.life;
     const progress = this.progress('bench', rounds, 'items');

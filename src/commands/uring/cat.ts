@@ -35,7 +35,7 @@ export default class Cat extends Command {
       await this.out.raw(bytes);
       await this.out.flush();
     };
-    const names = nameBatches(args.file ?? [], flags.null);
+    const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     for await (const batch of catFiles(names, { engine, depth, ordered, write, sysroot: this.sysroot, signal, note })) {
       for (const { name, error } of batch) failures.note(name, error);

@@ -1,8 +1,8 @@
-import { runChild } from '../../cli/child.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags, nullFlag } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
-import { VioError } from '../../common/errors.js';
+import { supervise } from '../../cli/supervise.js';
+import { usage, VioError } from '../../common/errors.js';
 import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
 
 export default class Register extends Command {
@@ -12,7 +12,8 @@ export default class Register extends Command {
       'the list on stdin (with -0), --fd. The table ends with the command; --hold keeps it, and behind -- a command runs with it.',
     'The command behind -- inherits the ring as descriptor 3 (%r in its words) and VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct ' +
       'io_uring_params in hexadecimal) and VIOCTL_RING_FILES in its environment; include/vioctl-ring.h of the package maps the ring ' +
-      'and does I/O on the slots. It runs only if every entry is registered, and its exit status becomes ours.',
+      'and does I/O on the slots. It runs only if every ' +
+      'entry is registered. Signals go to it, and its exit status becomes ours (126, 127: it could not be run).',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
     ['vioctl uring register disk0.img disk1.img', 'can these be registered?'],
@@ -24,9 +25,9 @@ export default class Register extends Command {
   static override readonly args = { file: Args.string({ multiple: true, description: 'files; - is a hole' }) };
   static override readonly flags = {
     null: nullFlag,
-    fd: Flags.integer({ multiple: true, min: 0, helpValue: 'N', summary: 'an inherited descriptor; may be repeated' }),
+    fd: Flags.integer({ multiple: true, min: 0, helpValue: 'N', summary: 'an inherited descriptor' }),
     sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'a table of at least N slots' }),
-    update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I; may be repeated' }),
+    update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I' }),
     write: Flags.boolean({ char: 'w', summary: 'open files for reading and writing' }),
     hold: Flags.boolean({ summary: 'keep the table until SIGINT or SIGTERM' }),
   };
@@ -35,13 +36,15 @@ export default class Register extends Command {
 
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(Register);
+    if (this.rest?.length === 0) throw usage('no command behind --');
     const paths = (args.file ?? []).map((path): Wanted => (path === '-' ? { hole: true } : { path }));
-    const listed = flags.null ? (await collectList(['-'], { null: true, orStdin: true })).map((path): Wanted => ({ path })) : [];
+    const fromStdin = flags.null || (paths.length === 0 && !flags.fd && !flags.update && flags.sparse === undefined);
+    const listed = fromStdin ? (await collectList(['-'], { null: flags.null, orStdin: true })).map((path): Wanted => ({ path })) : [];
     const entries = [...paths, ...listed, ...(flags.fd ?? []).map((fd): Wanted => ({ fd }))];
     const updates = (flags.update ?? []).map(parseUpdate);
     const size = Math.max(entries.length, flags.sparse ?? 0);
     const files = registerFiles({ entries, size, updates, write: flags.write ?? false }, this.sysroot);
-    this.life.defer(() => files.close());
+    this.life.release(() => files.close());
     const shown = files.entries.filter((e) => e.result !== 'hole');
     const failed = shown.filter((e) => e.result === 'failed').length;
     if (this.rest === undefined || failed > 0) {
@@ -56,9 +59,10 @@ export default class Register extends Command {
         ],
         'entries',
       );
-      this.info(
-        `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,
-      );
+      if (this.out.format === 'text')
+        this.info(
+          `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,
+        );
     }
     if (failed > 0)
       throw new VioError(`${failed} of ${shown.length} entries failed`, {
@@ -67,7 +71,7 @@ export default class Register extends Command {
       });
     if (this.rest === undefined) return flags.hold ? this.life.ended().then(() => undefined) : undefined;
     const words = this.rest.map((word) => word.replaceAll('%r', '3'));
-    const env = { ...this.env, ...childEnvironment(files, 3) };
-    return runChild(words, { fds: [files.ring.fd], env, signal: this.life.signal });
+    const env = { ...this.env, ...childEnvironment(files, 3), LISTEN_FDS: '1', LISTEN_FDNAMES: 'io_uring' };
+    return supervise({ argv: words, fds: [files.ring.fd], env });
   }
 }

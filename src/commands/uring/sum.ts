@@ -43,7 +43,7 @@ export default class Sum extends Command {
     const text = this.out.format === 'text';
     const failures = new Failures('uring sum', text);
     const { signal } = this.life;
-    const names = nameBatches(args.file ?? [], flags.null);
+    const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note });
     const rows = async function* (): AsyncGenerator<SumResult> {

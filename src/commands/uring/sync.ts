@@ -32,7 +32,7 @@ export default class Sync extends Command {
     const text = this.out.format === 'text';
     const failures = new Failures('uring sync', text);
     const { signal } = this.life;
-    const names = nameBatches(args.file ?? [], flags.null);
+    const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const batches = filesystem
       ? syncFileSystems(names)

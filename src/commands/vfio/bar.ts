@@ -20,7 +20,7 @@ export default class VfioBar extends Command {
     bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
     bar: Args.string({ required: true, description: '0 to 5, or rom' }),
     verb: Args.string({ required: true, options: ['read', 'write', 'dump'], description: 'read, write or dump' }),
-    registers: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write; hexadecimal' }),
+    register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write; hexadecimal' }),
   };
   static override readonly flags = {
     offset: Flags.size({ default: 0, summary: 'start of the dump' }),
@@ -40,14 +40,20 @@ export default class VfioBar extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioBar);
     const index = barIndex(args.bar);
-    const list = (args.registers ?? []).map((text) => ({ text, ...parseAccess(text, Number(flags.width)) }));
+    const list = (args.register ?? []).map((text) => ({ text, ...parseAccess(text, Number(flags.width)) }));
     if (args.verb === 'dump' ? list.length > 0 : list.length === 0)
       throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
     for (const { text, value } of list)
       if ((value === undefined) !== (args.verb === 'read')) throw usage(`${args.verb}: ${text}`, 'read 4.l, write 4.l=1');
     const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
     this.life.defer(() => session.close());
-    if (flags['dry-run']) return undefined;
+    if (flags['dry-run']) {
+      const would = list.length > 0 ? list.map(({ text }) => `would ${args.verb} ${text}`) : ['would dump'];
+      await this.out.document({ bdf: session.bdf, bar: index, verb: args.verb, done: false }, () =>
+        would.map((w) => `${w} of BAR ${args.bar}`),
+      );
+      return undefined;
+    }
     session.mapBar(index);
     if (args.verb === 'dump') {
       const bytes = dumpRange(session, index, flags.offset, flags.size);

@@ -19,7 +19,7 @@ export default class VfioConfig extends Command {
   ];
   static override readonly args = {
     bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
-    registers: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
+    register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
   };
   static override readonly flags = {
     raw: Flags.boolean({ summary: 'print the bytes of the whole space as they are' }),
@@ -30,7 +30,7 @@ export default class VfioConfig extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioConfig);
-    const list = (args.registers ?? []).map((text) => ({ text, ...parseAccess(text, 4) }));
+    const list = (args.register ?? []).map((text) => ({ text, ...parseAccess(text, 4) }));
     const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
     this.life.defer(() => session.close());
     if (list.length > 0) {

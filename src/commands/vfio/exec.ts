@@ -8,7 +8,7 @@ import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { systemHost } from '../../vfio/host.js';
 import { parseOwner } from '../../vfio/owner.js';
-import { prepareExec } from '../../vfio/session/exec.js';
+import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 import { APIS } from '../../vfio/session/open.js';
 
 export default class VfioExec extends Command {
@@ -42,11 +42,11 @@ export default class VfioExec extends Command {
     user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
     memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
     api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
-    'dry-run': Flags.boolean({ summary: 'check the words and the mappings, and do nothing' }),
+    'dry-run': Flags.boolean({ summary: 'print what would be bound, mapped and run, and do nothing' }),
   };
   static override readonly formats = [] as const;
   static override readonly changes = true;
-  static override readonly passthrough = true;
+  static override readonly passthrough = 'required';
 
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(VfioExec);
@@ -55,7 +55,11 @@ export default class VfioExec extends Command {
     const user = flags.user === undefined ? undefined : parseOwner(this.sysroot, flags.user);
     const memlock =
       flags.memlock === undefined ? undefined : flags.memlock === 'unlimited' ? Number.POSITIVE_INFINITY : parseSize(flags.memlock);
-    if (flags['dry-run']) return undefined;
+    if (flags['dry-run']) {
+      const { bdf: bdfs } = args as unknown as { bdf: string[] };
+      for (const line of execPlan(this.sysroot, { bdfs, words: this.rest ?? [], specs, bind: flags.bind })) await this.out.line(line);
+      return undefined;
+    }
     const prepared = await prepareExec(systemHost(this.sysroot, process.pid), {
       bdfs: args.bdf as unknown as string[],
       words: this.rest ?? [],

@@ -32,6 +32,7 @@ export default class VfioIrq extends Command {
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioIrq);
+    if (args.verb === 'wait' && this.out.format === 'json') throw usage('wait prints a stream', '--ndjson');
     const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
     this.life.defer(() => session.close());
     if (args.verb === 'list') {
@@ -43,7 +44,6 @@ export default class VfioIrq extends Command {
       await this.out.list(session.irqs(), columns, 'irqs');
       return Exit.ok;
     }
-    if (this.out.format === 'json') throw usage('wait prints a stream', '--ndjson');
     const options = {
       type: irqType(session, flags.type),
       vectors: flags.vectors,

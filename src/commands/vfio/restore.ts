@@ -17,7 +17,7 @@ export default class VfioRestore extends Command {
   ];
   static override readonly flags = {
     all: Flags.boolean({ summary: 'also give back the devices of completed binds' }),
-    wait: Flags.duration({ default: 10_000, summary: 'with --all: how long to wait for holders (10s)' }),
+    wait: Flags.duration({ default: 10_000, summary: 'with --all: how long to wait for holders' }),
     'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
   };
   static override readonly changes = true;

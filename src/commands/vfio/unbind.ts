@@ -24,7 +24,7 @@ export default class VfioUnbind extends Command {
   };
   static override readonly flags = {
     driver: Flags.string({ summary: 'give it to this driver, which must list the id of the device', helpValue: 'DRIVER' }),
-    wait: Flags.duration({ default: 10_000, summary: 'how long to wait for holders (10s)' }),
+    wait: Flags.duration({ default: 10_000, summary: 'how long to wait for holders' }),
     ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
     persist: Flags.boolean({ summary: 'also end what bind --persist set up' }),
     null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),

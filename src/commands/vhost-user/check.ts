@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { Exit } from '../../common/errors.js';
+import { Exit, usage } from '../../common/errors.js';
 import { checkCases } from '../../vhost-user/check/cases.js';
 import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/run.js';
 
@@ -26,6 +26,8 @@ end of a connection, has ended it.`;
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(Check);
+    const chosen = checkCases.filter(({ name }) => name.includes(flags.only ?? '')).length;
+    if (chosen === 0) throw usage(`no case's name holds "${flags.only}"`, 'without --only all cases are run and named');
     const count = { ok: 0, 'not ok': 0, skipped: 0 };
     const checks = runChecks({
       socket: args.socket,
@@ -57,7 +59,7 @@ end of a connection, has ended it.`;
         'cases',
       );
     }
-    this.info(`${checkCases.length} cases: ${count.ok} ok, ${count['not ok']} not ok, ${count.skipped} skipped`);
+    this.info(`${chosen} cases: ${count.ok} ok, ${count['not ok']} not ok, ${count.skipped} skipped`);
     return count['not ok'] > 0 ? Exit.differs : Exit.ok;
   }
 }

@@ -297,7 +297,12 @@ export async function control<T>(path: string, request: ControlRequest, timeout 
     socket.once('error', (err) => reject(wrap(`connect to ${path}`, err, { hint: 'nvmf serve --control SOCK opens it' })));
     socket.once('close', () => reject(new VioError(`${path}: closed without an answer`, { exit: Exit.damaged, code: 'EPROTO' })));
   });
-  const reply = JSON.parse(line) as { ok: boolean; result: T; message: string; code: string; exit: ExitStatus; hint?: string };
+  let reply: { ok: boolean; result: T; message: string; code: string; exit: ExitStatus; hint?: string };
+  try {
+    reply = JSON.parse(line);
+  } catch (err) {
+    throw new VioError(`${path}: the answer is no JSON`, { exit: Exit.damaged, code: 'EPROTO', cause: err });
+  }
   if (reply.ok) return reply.result;
   throw new VioError(reply.message, { code: reply.code, exit: reply.exit, hint: reply.hint });
 }

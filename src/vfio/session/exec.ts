@@ -1,4 +1,7 @@
 import { usage, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { formatSize } from '../../common/units.js';
 import { apiOf, type HandOver, handOver } from '../../dma/handover.js';
 import type { LockLimit } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
@@ -8,7 +11,7 @@ import { Census } from '../census.js';
 import type { Host } from '../move.js';
 import { findDevice } from '../pci.js';
 import { Hold } from './hold.js';
-import type { Api } from './open.js';
+import { type Api, requireBound } from './open.js';
 
 export interface ExecOptions {
   bdfs: readonly string[];
@@ -62,6 +65,21 @@ export async function prepareExec(host: Host, options: ExecOptions): Promise<Pre
     await binding?.undo();
     throw err;
   }
+}
+
+/** What prepareExec would do, for people. @throws VioError where it would fail at once */
+export function execPlan(root: Sysroot, { bdfs, words, specs, bind }: Pick<ExecOptions, 'bdfs' | 'words' | 'specs' | 'bind'>): string[] {
+  if (words.length === 0) throw usage('no program to run', 'vioctl vfio exec BDF… -- CMD…');
+  const census = new Census(root);
+  const lines = bdfs.map((text) => {
+    const device = findDevice(root, text);
+    if (bind) return `would bind the IOMMU group of ${device.bdf}, unless it is bound`;
+    requireBound(census, device);
+    return `would open ${device.bdf}`;
+  });
+  for (const { name, size, file } of specs)
+    lines.push(`would map ${name}: ${file === undefined ? formatSize(size ?? 0n) : printable(file)}`);
+  return [...lines, `would run ${words.map(printable).join(' ')}`];
 }
 
 function setMemlock(bytes: number): void {

@@ -34,7 +34,8 @@ export function cdevOf(census: Census, device: PciDevice): string {
   });
 }
 
-function requireBound(census: Census, device: PciDevice): void {
+/** @throws VioError NOT_BOUND */
+export function requireBound(census: Census, device: PciDevice): void {
   if (census.modules.isVfio(device.driver)) return;
   throw new VioError(
     `${device.bdf}: not bound to VFIO: ${device.driver === undefined ? 'it has no driver' : `its driver is ${device.driver}`}`,

@@ -1,6 +1,7 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { toJson } from '../../../cli/output.js';
+import { supervise } from '../../../cli/supervise.js';
 import { hex64 } from '../../../common/units.js';
 import { holdWindow, type WindowRecord } from '../../../vhost-user/window-holding.js';
 
@@ -39,6 +40,7 @@ VIOCTL_SHMEM describes them as JSON.`;
       timeout: flags.timeout,
       command: this.rest,
       env: this.env,
+      run: supervise,
       toJson,
       signal: this.life.signal,
       onRecord: async (record) => {
