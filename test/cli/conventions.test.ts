@@ -42,7 +42,8 @@ describe('every command keeps the contract', () => {
       const chars = Object.values(flags).flatMap((flag) => flag.char ?? []);
       if (new Set(chars).size !== chars.length) fault('a short flag is used twice');
       for (const { label, text } of doc.flags)
-        if (/repeat.*\(may be repeated\)|\[default: \d{4,}\]/.test(text)) fault(`${label}: says it twice or in milliseconds: ${text}`);
+        if (/repeat.*\(may be repeated\)/.test(text) || (/ (TIME|SIZE)$/.test(label) && /\[default: \d{4,}\]/.test(text)))
+          fault(`${label}: says it twice or without its unit: ${text}`);
       if (command.changes && !('dry-run' in flags)) fault('changes the system but has no --dry-run');
       if (!command.changes && 'dry-run' in flags) fault('has --dry-run but is not marked as changing the system');
     }

@@ -6,12 +6,17 @@ import { plainEnv, program } from '../support/cli.js';
 import { bundleFixture } from '../support/fixture.js';
 import { serveTarget } from '../support/nvme-target.js';
 
+const addon = path.resolve(program, '../../build/native/release/vioctl.node'); // also for the fixture, which lies elsewhere
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-signals-'));
 afterAll(() => fs.rmSync(dir, { recursive: true }));
 
 /** Starts a command whose stdin is a pipe that stays open, signals it once it waits, and tells how it ended. */
 async function interrupted(args: string[], signal: NodeJS.Signals, stdin = '', file = program) {
-  const child = spawn(process.execPath, [file, ...args], { env: plainEnv(), stdio: ['pipe', 'pipe', 'pipe'], cwd: dir });
+  const child = spawn(process.execPath, [file, ...args], {
+    env: plainEnv({ VIOCTL_ADDON: addon }),
+    stdio: ['pipe', 'pipe', 'pipe'],
+    cwd: dir,
+  });
   let stderr = '';
   child.stderr.on('data', (text) => (stderr += text));
   child.stdout.resume();

@@ -59,10 +59,9 @@ export default class Register extends Command {
         ],
         'entries',
       );
-      if (this.out.format === 'text')
-        this.info(
-          `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,
-        );
+      this.info(
+        `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,
+      );
     }
     if (failed > 0)
       throw new VioError(`${failed} of ${shown.length} entries failed`, {
