@@ -251,6 +251,12 @@ describe('ram', () => {
   });
 });
 
+test('ram: an input that is missing leaves the output as it was', () => {
+  const kept = put('kept', Buffer.from('kept'));
+  expect(vioctl(['migration', 'ram', path.join(dir, 'nothing'), '-o', kept]).status).toBe(1);
+  expect(fs.readFileSync(kept, 'utf8')).toBe('kept');
+});
+
 describe('stat, diff, convert', () => {
   test('stat counts all bytes', () => {
     const doc = JSON.parse(vioctl(['migration', 'stat', good, '--duplicates', '--json']).stdout);

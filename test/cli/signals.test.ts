@@ -82,3 +82,15 @@ test('a server that watches its stdin, as dma map does, ends cleanly by a signal
     fixture.done();
   }
 });
+
+test('uring bench, which reads in the main thread, ends between two of its measurements', async () => {
+  fs.writeFileSync(path.join(dir, 'data'), Buffer.alloc(1 << 20, 1));
+  const child = spawn(process.execPath, [program, 'uring', 'bench', 'data', '--rounds', '1000'], { env: plainEnv(), cwd: dir });
+  const end = new Promise((resolve) => child.on('exit', (code, by) => resolve(by ?? code)));
+  const read = () => Number(/^rchar: (\d+)/m.exec(fs.readFileSync(`/proc/${child.pid}/io`, 'utf8'))?.[1]);
+  while (child.exitCode === null && read() < 50 << 20) await new Promise((resolve) => setTimeout(resolve, 25));
+  child.kill('SIGINT');
+  const late = setTimeout(() => child.kill('SIGKILL'), 5000);
+  expect([130, 7]).toContain(await end); // 7: no io_uring here
+  clearTimeout(late);
+});

@@ -23,7 +23,7 @@ export default class Bench extends Command {
   static override readonly flags = {
     size: Flags.size({ default: 4096, summary: 'bytes of each read' }),
     depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 32, helpValue: 'N', summary: 'reads under way at once' }),
-    reads: Flags.integer({ min: 1, default: 20000, helpValue: 'N', summary: 'reads of each kind in each round' }),
+    reads: Flags.integer({ min: 1, max: 1000000, default: 20000, helpValue: 'N', summary: 'reads of each kind in each round' }),
     rounds: Flags.integer({ min: 1, max: 1000, default: 7, helpValue: 'N', summary: 'rounds' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -35,7 +35,7 @@ export default class Bench extends Command {
     const { sysroot } = this;
     const { signal } = this.life;
     const progress = this.progress('bench', rounds, 'items');
-    const results = bench({ path: args.file, size, depth, reads, rounds, sysroot, signal, cpuTime, progress: () => progress.add(1) });
+    const results = await bench({ path: args.file, size, depth, reads, rounds, sysroot, signal, cpuTime, progress: () => progress.add(1) });
     await this.out.list(
       results,
       [
