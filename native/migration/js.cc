@@ -23,12 +23,19 @@ uint64_t U64(const Napi::Value& value) { return static_cast<uint64_t>(value.As<N
 
 Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
-// The end of a source as it stands, a file that shrank under its mapping included.
+// True if the file shrank under its mapping during a call: what was read were zeros that nobody wrote, and the source
+// gives nothing any more. To be asked after every call that looked at bytes, before anything is made of them.
+bool Shrank(Source& source) {
+  if (!TookBusError()) return false;
+  source.Break(EIO, source.SizeNow());
+  return true;
+}
+
+// The end of a source as it stands.
 void PutEnd(Napi::Object to, const Source& source) {
   static constexpr const char* kNames[] = {"none", "eof", "io", "limit"};
-  const bool shrank = TookBusError();
-  to.Set("end", shrank ? "io" : kNames[static_cast<int>(source.end())]);
-  to.Set("errno", ErrnoName(shrank ? EIO : source.error()));
+  to.Set("end", kNames[static_cast<int>(source.end())]);
+  to.Set("errno", ErrnoName(source.error()));
   to.Set("position", Num(to.Env(), source.position()));
 }
 
@@ -102,6 +109,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
   if (want <= kStep) {
     auto buffer = Napi::Buffer<uint8_t>::New(info.Env(), static_cast<size_t>(want));
     const size_t got = source.Read(buffer.Data(), static_cast<size_t>(want));
+    if (Shrank(source)) return Napi::Buffer<uint8_t>::New(info.Env(), 0);
     if (got == want) return buffer;
     return Napi::Buffer<uint8_t>::Copy(info.Env(), buffer.Data(), got);
   }
@@ -116,6 +124,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
       break;
     }
   }
+  if (Shrank(source)) bytes.clear();
   return Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), bytes.size());
 }
 
@@ -127,7 +136,8 @@ Napi::Value Peek(const Napi::CallbackInfo& info) {
     size = source.have();
     at = size > 0 ? source.Need(size) : nullptr;
   }
-  return Napi::Buffer<uint8_t>::Copy(info.Env(), at, at ? size : 0);
+  const auto bytes = Napi::Buffer<uint8_t>::Copy(info.Env(), at, at ? size : 0);
+  return Shrank(source) ? Napi::Buffer<uint8_t>::New(info.Env(), 0) : bytes;
 }
 
 Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).Skip(U64(info[1]))); }
@@ -205,12 +215,13 @@ Napi::Value FindFooter(const Napi::CallbackInfo& info) {
       i = static_cast<size_t>(static_cast<const uint8_t*>(next) - at);
       if (memcmp(at + i, footer, 5) == 0 && MayBeRecord(at + i + 5, ready - i - 5)) {
         source.Consume(i);
+        if (Shrank(source)) return Napi::Number::New(info.Env(), -1);
         return Num(info.Env(), source.position() - from);
       }
       ++i;
     }
     source.Consume(i);
-    if (last) break;
+    if (last || Shrank(source)) break;
   }
   return Napi::Number::New(info.Env(), -1);
 }
@@ -242,7 +253,11 @@ Napi::Value AddBlock(const Napi::CallbackInfo& info) {
 Napi::Value StepRam(const Napi::CallbackInfo& info) {
   Ram& ram = Handle<Ram>(info[0]);
   Source& source = Handle<Source>(info[1]);
-  const Ram::Stop stop = ram.Step(source, U64(info[2]));
+  Ram::Stop stop = ram.Step(source, U64(info[2]));
+  if (Shrank(source)) {
+    ram.Broken(source.position());
+    stop = Ram::Stop::kEnd;
+  }
   static constexpr const char* kNames[] = {"eos", "budget", "memSize", "bad", "end"};
   Napi::Object result = Napi::Object::New(info.Env());
   PutEnd(result, source);
@@ -255,17 +270,21 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(
-      info.Env(), Handle<Ram>(info[0]).ReadBitmap(Handle<Source>(info[1]), U64(info[2]), info[3].ToBoolean()));
+  Source& source = Handle<Source>(info[1]);
+  const bool whole = Handle<Ram>(info[0]).ReadBitmap(source, U64(info[2]), info[3].ToBoolean());
+  return Napi::Boolean::New(info.Env(), !Shrank(source) && whole);
 }
 
 Napi::Value MappedPages(const Napi::CallbackInfo& info) {
   Ram& ram = Handle<Ram>(info[0]);
   const uint64_t next = ram.MappedPages(Handle<Source>(info[1]), U64(info[2]), U64(info[3]), U64(info[4]), U64(info[5]),
                                         info[6].As<Napi::Number>());
+  Source& source = Handle<Source>(info[1]);
+  const bool shrank = Shrank(source);
+  if (shrank) ram.Broken(source.position());
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("next", Num(info.Env(), next));
-  result.Set("ended", ram.ended());
+  result.Set("ended", shrank || ram.ended());
   result.Set("record", Num(info.Env(), ram.record()));
   return result;
 }

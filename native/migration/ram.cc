@@ -57,6 +57,12 @@ size_t Ram::Add(std::string name, uint64_t length) {
   return blocks_.size() - 1;
 }
 
+void Ram::Broken(uint64_t at) {
+  std::erase_if(issues_, [at](const Issue& issue) { return issue.offset >= at; });
+  record_ = at;
+  page_ = 0;
+}
+
 std::vector<Issue> Ram::TakeIssues() { return std::exchange(issues_, {}); }
 
 void Ram::Note(Fault fault, uint64_t value) {
@@ -443,7 +449,10 @@ uint64_t Ram::MappedPages(Source& source, size_t index, uint64_t at, uint64_t fr
         record_ = source.size();
         size = at + offset < source.size() ? source.size() - (at + offset) : 0;
       }
-      sink_->Copy(index, offset, copy_fd, at + offset, size);
+      if (!sink_->Copy(index, offset, copy_fd, at + offset, size)) {  // it shrank since
+        ended_ = true;
+        record_ = source.SizeNow();
+      }
     } else {
       if (source.seekable())
         source.Seek(at + offset);

@@ -104,6 +104,9 @@ class Ram {
   // source did.
   uint64_t MappedPages(Source& source, size_t block, uint64_t at, uint64_t from, uint64_t budget, int copy_fd);
   bool ended() const { return ended_; }
+  // The source broke at `at` during the last call: what was made of the zeros behind it is taken back as far as it is
+  // an issue.
+  void Broken(uint64_t at);
 
   // Bounded list of issues since the last call; lost() counts those that found no room.
   std::vector<Issue> TakeIssues();

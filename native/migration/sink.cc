@@ -71,8 +71,9 @@ void Sink::Zero(size_t block, uint64_t offset, size_t size) {
   });
 }
 
-void Sink::Copy(size_t block, uint64_t offset, int from, uint64_t at, uint64_t size) {
+bool Sink::Copy(size_t block, uint64_t offset, int from, uint64_t at, uint64_t size) {
   Flush();
+  bool whole = true;
   Each(block, offset, size, [&](uint64_t out, uint64_t into, uint64_t n) {
     off_t in = static_cast<off_t>(at + into), to = static_cast<off_t>(out);
     while (n > 0) {
@@ -90,11 +91,15 @@ void Sink::Copy(size_t block, uint64_t offset, int from, uint64_t at, uint64_t s
         }
       }
       Check(got, "copy_file_range");
-      if (got == 0) return;  // the caller has checked the size: the file shrank, its walk reports that
+      if (got == 0) {
+        whole = false;
+        return;
+      }
       n -= static_cast<uint64_t>(got);
       written_ += static_cast<uint64_t>(got);
     }
   });
+  return whole;
 }
 
 void Sink::ReadBack(size_t block, uint64_t offset, uint8_t* bytes, size_t size) {
@@ -114,6 +119,7 @@ void Sink::ReadBack(size_t block, uint64_t offset, uint8_t* bytes, size_t size) 
 
 void Sink::Flush() {
   size_t first = 0;
+  bool touched = false;
   if (reserves_ && !queue_.empty() && next_ - start_ >= kReserve) {
     // Only a hint: what it cannot do, the write says (no room, or blocks of the old ext3 kind).
     if (fallocate(fd_, 0, static_cast<off_t>(start_), static_cast<off_t>(next_ - start_)) < 0) reserves_ = false;
@@ -122,6 +128,16 @@ void Sink::Flush() {
     const ssize_t put =
         ::pwritev(fd_, queue_.data() + first, static_cast<int>(queue_.size() - first), static_cast<off_t>(start_));
     if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EFAULT && !touched) {
+      // A file that shrinks ends a write so, where a read raises SIGBUS: reading leads to the guard (busguard.h).
+      touched = true;
+      for (size_t i = first; i < queue_.size(); ++i) {
+        const auto* bytes = static_cast<const volatile uint8_t*>(queue_[i].iov_base);
+        for (size_t at = 0; at < queue_[i].iov_len; at += 4096) (void)bytes[at];
+        (void)bytes[queue_[i].iov_len - 1];
+      }
+      continue;
+    }
     if (put <= 0) {
       queue_.clear();
       throw SysError(put < 0 ? errno : ENOSPC, "pwritev");

@@ -21,8 +21,8 @@ class Sink {
   void Write(size_t block, uint64_t offset, const uint8_t* bytes, size_t size);
   // Queues zeros over what an earlier record put there.
   void Zero(size_t block, uint64_t offset, size_t size);
-  // Copies a run from a file, in the kernel where it can.
-  void Copy(size_t block, uint64_t offset, int from, uint64_t at, uint64_t size);
+  // Copies a run from a file, in the kernel where it can. False if the file ends before the run does.
+  bool Copy(size_t block, uint64_t offset, int from, uint64_t at, uint64_t size);
   // Reads back what is there now; zeros outside of all placements.
   void ReadBack(size_t block, uint64_t offset, uint8_t* bytes, size_t size);
   // True if any byte of the range is wanted.

@@ -15,8 +15,12 @@
 namespace vioctl::migration {
 
 const uint8_t* Source::Slow(size_t need) {
-  end_ = End::kNone;
-  error_ = 0;
+  end_ = broken_ ? End::kIo : End::kNone;
+  error_ = broken_;
+  if (broken_) {
+    have_ = 0;
+    return nullptr;
+  }
   if (limit_ != UINT64_MAX && (pos_ >= limit_ || need > limit_ - pos_)) {
     // What lies before the limit may be missing as well: then that is the reason.
     const size_t allowed = pos_ >= limit_ ? 0 : static_cast<size_t>(limit_ - pos_);
@@ -43,7 +47,7 @@ size_t Source::Some(const uint8_t** bytes, size_t need) {
 
 uint64_t Source::Skip(uint64_t size) {
   uint64_t done = 0;
-  if (seekable()) {
+  if (seekable() && !broken_) {
     const uint64_t stop = std::min(limit_, this->size());
     done = std::min(size, stop > pos_ ? stop - pos_ : 0);
     if (done < size) {
@@ -87,6 +91,7 @@ class Mapped final : public Source {
   }
   bool seekable() const override { return true; }
   uint64_t size() const override { return length_; }
+  uint64_t SizeNow() const override { return static_cast<uint64_t>(std::max<off_t>(0, lseek(fd_, 0, SEEK_END))); }
 
  protected:
   void Fill(size_t need) override {

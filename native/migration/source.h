@@ -47,12 +47,22 @@ class Source {
   End end() const { return end_; }
   int error() const { return error_; }
   size_t have() const { return have_; }
+  // From now on every read fails with this error; the position goes back to where the data ends now, if it is behind.
+  void Break(int error, uint64_t end) {
+    broken_ = error;
+    end_ = End::kIo;
+    error_ = error;
+    size_ = 0;
+    if (pos_ > end) pos_ = end;
+  }
   // No byte at or behind `end` is given out; UINT64_MAX is no limit.
   void Limit(uint64_t end) { limit_ = end; }
 
   virtual bool seekable() const = 0;
   // Position of the end, for seekable sources.
   virtual uint64_t size() const { return 0; }
+  // The same, asked of the system again.
+  virtual uint64_t SizeNow() const { return size(); }
 
  protected:
   // Makes the window hold `need` bytes from pos_, or as many as there are; then end_ and error_ say why.
@@ -71,6 +81,7 @@ class Source {
 
   uint64_t limit_ = UINT64_MAX;
   size_t have_ = 0;
+  int broken_ = 0;
 };
 
 // A run of a stream that lies in pieces in a file (a qcow2 snapshot).
