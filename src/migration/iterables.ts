@@ -161,6 +161,9 @@ function lengthAndBytes(reader: StreamReader): Detail {
   return { bytes: Number(size) };
 }
 
+/** Whether a section is the state of a VFIO device. */
+export const isVfio = (name: string): boolean => name.endsWith('/vfio') || name === 'vfio';
+
 /** The parser of an iterable section's body, by its idstr. */
 export function iterableBody(name: string): Body | undefined {
   if (name === 'dirty-bitmap') return dirtyBitmap;
@@ -168,6 +171,6 @@ export function iterableBody(name: string): Body | undefined {
   if (name === 'spapr/htab') return htab;
   if (name === 's390-storage_attributes') return storageAttributes;
   if (name === 'pbs-state') return lengthAndBytes;
-  if (name.endsWith('/vfio') || name === 'vfio') return vfio;
+  if (isVfio(name)) return vfio;
   return undefined;
 }

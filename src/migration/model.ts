@@ -67,3 +67,22 @@ export type WalkEvent =
   | { type: 'issue'; issue: Issue }
   /** position reached; for progress only */
   | { type: 'progress'; position: number };
+
+/** A section of the stream while it is walked. */
+export interface Section {
+  id: number;
+  name: string;
+  instance: number;
+  version: number;
+  offset: number;
+  /** it began with START */
+  iterable: boolean;
+  /** its END came, or it has none */
+  ended: boolean;
+}
+
+/** A section before RAM whose bytes wait for the description. */
+export interface PendingSection {
+  event: SectionEvent;
+  body: Buffer;
+}

@@ -1,12 +1,14 @@
+import { commandDetail } from './commands.js';
 import { type Device, decodeDevice } from './fields.js';
 import { commands, limits, MAGIC, type SectionRecord, Type, VERSION, VERSION_OBSOLETE } from './format.js';
 import type { Issue } from './issues.js';
-import { BadBody, iterableBody } from './iterables.js';
-import type { Configuration, Detail, SectionEvent, Value, WalkEvent } from './model.js';
+import { BadBody, isVfio, iterableBody } from './iterables.js';
+import type { Configuration, Detail, PendingSection, Section, SectionEvent, Value, WalkEvent } from './model.js';
 import { type RamOptions, RamSection } from './ram.js';
 import { endText, StreamEnd, type StreamReader } from './reader.js';
 import { findRecord } from './records.js';
 import { spool } from './spool.js';
+import { BadForm } from './types/cursor.js';
 import { type Description, type DeviceDesc, locateDescription, parseDescription, stateSize } from './vmdesc.js';
 
 export interface WalkOptions {
@@ -22,28 +24,13 @@ export interface WalkOptions {
   ram?: Omit<RamOptions, 'pageSize' | 'capabilities'>;
 }
 
-interface Section {
-  id: number;
-  name: string;
-  instance: number;
-  version: number;
-  offset: number;
-  ended: boolean;
-}
-
-/** A section before RAM whose bytes wait for the description. */
-interface Pending {
-  event: SectionEvent;
-  body: Buffer;
-}
-
 /** Walks a migration stream, record by record, through damage where it can. One walk per object. */
 export class Walker {
   readonly #reader: StreamReader;
   readonly #options: WalkOptions;
   readonly #sections = new Map<number, Section>();
   readonly #names = new Map<string, Section>();
-  readonly #pending: Pending[] = [];
+  readonly #pending: PendingSection[] = [];
   /** whether sections end with a footer; unknown until the first one ended */
   #footers: boolean | undefined;
   #searched = false;
@@ -216,11 +203,13 @@ export class Walker {
     const name = this.#reader.string8('section name');
     const instance = this.#reader.be32('instance id');
     const version = this.#reader.be32('section version');
-    const section: Section = { id, name, instance, version, offset: at, ended: record === 'full' };
+    const section: Section = { id, name, instance, version, offset: at, iterable: record === 'start', ended: record === 'full' };
     const path = `${name} (${id})`;
     if (name === '') yield this.#issue('error', 'section-name', at, path, 'a section without a name');
     const twin = this.#sections.get(id) ?? this.#names.get(`${instance} ${name}`);
-    if (twin) {
+    // A VFIO device sends its configuration as FULL, behind the END of its state, under the same id.
+    const again = record === 'full' && twin?.iterable && twin.ended && twin.id === id && twin.name === name && twin.instance === instance;
+    if (twin && !again) {
       yield this.#issue('error', 'section-twice', at, path, `section id or name is used twice: first at 0x${twin.offset.toString(16)}`, {
         found: `${name} (${id}), instance ${instance}; ${twin.name} (${twin.id}), instance ${twin.instance}`,
       });
@@ -281,7 +270,7 @@ export class Walker {
           throw new RamCut();
         }
         if (end === 'bad') yield* this.#skipBody(section, path);
-      } else if (parse && record !== 'full') {
+      } else if (parse && (record !== 'full' || isVfio(name))) {
         detail = parse(this.#reader, record);
       } else {
         const found = yield* this.#deviceBody(section);
@@ -482,15 +471,17 @@ export class Walker {
         found: String(length),
       });
     }
-    const detail: Detail = {};
-    if (command === 2 && length === 4) detail.value = data.readUInt32BE();
-    if (command === 3 && length === 16) {
-      this.#postcopySizes = data.readBigUInt64BE();
-      detail.pageSizes = this.#postcopySizes;
-      detail.targetPage = data.readBigUInt64BE(8);
+    let detail: Detail = {};
+    try {
+      if (!format?.length || format.length.includes(length)) detail = commandDetail(command, data);
+    } catch (err) {
+      if (!(err instanceof BadForm)) throw err;
+      yield this.#issue('error', 'command-data', at, name, `data of a command: ${err.message}`, {
+        found: data.subarray(0, 32).toString('hex'),
+      });
     }
-    const packaged = command === 7 && length === 4 ? data.readUInt32BE() : undefined;
-    if (packaged !== undefined) detail.packaged = packaged;
+    if (command === 3 && typeof detail.pageSizes === 'bigint') this.#postcopySizes = detail.pageSizes;
+    const packaged = typeof detail.packaged === 'number' ? detail.packaged : undefined;
     yield {
       type: 'command',
       offset: BigInt(at),
