@@ -43,11 +43,7 @@ const good: [name: string, section: string, bodies: Buffer[], details: Detail[]]
       m.cat(vfio(4), m.be64(5000), Buffer.alloc(5000, 0xef), vfio(5), vfio(1)),
       m.cat(vfio(4), m.be64(3), m.u8(1, 2, 3), vfio(1)),
     ],
-    [
-      { data: 0, setup: 1n << 20n },
-      { data: 5000, initialDataSent: true },
-      { data: 3 },
-    ],
+    [{ data: 0, setup: 1n << 20n }, { data: 5000, initialDataSent: true }, { data: 3 }],
   ],
   ['VFIO before 8.1: SETUP without a size', 'vfio', [m.cat(vfio(3), vfio(1))], [{ data: 0 }]],
   ['pbs-state', 'pbs-state', [m.cat(m.be64(700), Buffer.alloc(700, 0x7e))], [{ bytes: 700 }]],
