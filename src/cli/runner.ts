@@ -127,7 +127,11 @@ async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }
 
 /** An operation that was cut short by the signal itself is no failure of its own. */
 const isAbort = (err: unknown): boolean =>
-  err instanceof Error && (err.name === 'AbortError' || /^SIG[A-Z]+$/.test(err.message) || err.message === 'stopped');
+  err instanceof Error &&
+  (err.name === 'AbortError' ||
+    (err as NodeJS.ErrnoException).code === 'ECANCELED' ||
+    /^SIG[A-Z]+$/.test(err.message) ||
+    err.message === 'stopped');
 
 function failed(err: unknown, id: string, argv: string[], env: NodeJS.ProcessEnv): number {
   if (err instanceof ClosedPipe) return 141;

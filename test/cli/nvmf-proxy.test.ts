@@ -112,6 +112,74 @@ test('faults: a status, spoiled digests, a dropped completion, delay', async () 
   });
 }, 60000);
 
+test('faults in what the host sends, and in every step of a transfer', async () => {
+  const data = randomBytes(100_000);
+  const write = (port: number, ...args: string[]) =>
+    nvmf(['write', '-s', String(port), '-n', target.nqn, '--timeout', '900ms', ...args], { input: data });
+  const small = (port: number, ...args: string[]) =>
+    nvmf(['write', '-s', String(port), '-n', target.nqn, ...args], { input: data.subarray(0, 4096) });
+  const kept = async () => (await host(target.port, 'read', '--count', '100000')).stdout;
+
+  // data that arrives spoiled is refused by the target, said, and sent again by the host
+  for (const [fault, run] of [
+    ['ddgst,type=H2CData,count=1', (port: number) => write(port, '-G')],
+    ['ddgst,type=CapsuleCmd,qid=1,command=write,count=1', (port: number) => small(port, '-G')],
+  ] as const) {
+    const records = await through([fault], async (port) => {
+      expect(await run(port)).toMatchObject({ status: 0 });
+    });
+    expect(records.filter((r) => r.faults)).toHaveLength(1);
+    expect(records.filter((r) => r.status === 'Transient Transport Error (22h)')).toHaveLength(1);
+  }
+  expect((await kept()).subarray(0, 4096).equals(data.subarray(0, 4096))).toBe(true);
+  // every time: the write fails, and nothing of it is stored
+  const before = await kept();
+  await through(['ddgst,type=H2CData'], async (port) => {
+    const other = randomBytes(100_000);
+    const done = await nvmf(['write', '-s', String(port), '-n', target.nqn, '-G'], { input: other });
+    expect(done.status).toBe(1);
+    expect(done.stderr).toContain('Transient Transport Error (22h)');
+  });
+  expect((await kept()).equals(before)).toBe(true);
+
+  const spoiled = await through(['hdgst,dir=h2c,qid=1,after=1'], async (port) => {
+    expect(await small(port, '-g')).toMatchObject({ status: 5, stderr: expect.stringContaining('Header Digest Error') });
+  });
+  expect(spoiled.find((r) => r.type === 'C2HTermReq')).toMatchObject({ dir: 'c2h', fields: { fes: 3 } });
+  const answered = await through(['hdgst,dir=c2h,type=CapsuleResp,qid=1,after=1'], async (port) => {
+    expect((await small(port, '-g')).status).toBe(5);
+  });
+  // the host says why it leaves
+  expect(answered.find((r) => r.type === 'H2CTermReq')).toMatchObject({ dir: 'h2c', fields: { fes: 3, fei: expect.any(Number) } });
+
+  for (const fault of ['drop,type=R2T', 'drop,type=H2CData', 'drop,type=CapsuleCmd,command=write'])
+    await through([fault], async (port) => {
+      expect({ fault, status: (await write(port)).status }).toEqual({ fault, status: 124 });
+    });
+  for (const fault of ['drop,type=ICResp', 'drop,type=ICReq', 'drop,command=fabrics connect'])
+    await through([fault], async (port) => {
+      expect({ fault, status: (await host(port, 'identify', '--timeout', '600ms')).status }).toEqual({ fault, status: 124 });
+    });
+  await through(['drop,type=C2HData,command=read'], async (port) => {
+    // a completion without the data it completes is the target's fault, as the host sees it
+    expect((await host(port, 'read', '--count', '512')).status).toBe(5);
+  });
+  await through(['status:1/84,command=fabrics connect,qid=0'], async (port) => {
+    expect(await host(port, 'identify')).toMatchObject({ status: expect.any(Number), stderr: expect.stringContaining('Invalid Host') });
+  });
+  let took = 0;
+  const slow = await through(
+    ['delay:120ms,type=C2HData,command=read,qid=1', 'delay:120ms,type=CapsuleCmd,command=read,qid=1'],
+    async (port) => {
+      const started = performance.now();
+      expect((await host(port, 'read', '--count', '512')).stdout.length).toBe(512);
+      took = performance.now() - started;
+    },
+  );
+  expect(took).toBeGreaterThan(240);
+  expect(slow.filter((r) => r.faults)).toHaveLength(2);
+}, 90000);
+
 test('garbage is passed on and told, and wrong rules are wrong usage', async () => {
   const records = await through([], async (port) => {
     const socket = net.connect(port, '127.0.0.1');

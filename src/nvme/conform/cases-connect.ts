@@ -3,7 +3,7 @@ import { AdminOpcode, ccValue, Fid, identifyCmd } from '../wire/index.js';
 import type { Bench, ConnectFields } from './bench.js';
 import { expectSetup } from './bench.js';
 import type { Case } from './case.js';
-import { anyError, badConnect, closed, describeOutcome, holds, ok, permanent, status } from './expect.js';
+import { badConnect, closed, describeOutcome, holds, ok, permanent, status } from './expect.js';
 import { type CommandOptions, finding, type Outcome, type RawConnection } from './raw.js';
 
 /** Connect of the admin queue with something wrong. */

@@ -132,7 +132,7 @@ async function stillAlive(facts: Facts): Promise<string | undefined> {
 }
 
 /** Runs one case and looks whether the target lived through it. */
-export async function runCase(one: Case, facts: Facts): Promise<CaseResult> {
+export async function runCase(one: Case, facts: Facts, signal?: AbortSignal): Promise<CaseResult> {
   const { id, title, spec, accept } = one;
   const base = { id, title, spec, expected: accept.map((e) => e.text) };
   const skipped = one.skip?.(facts);
@@ -142,8 +142,11 @@ export async function runCase(one: Case, facts: Facts): Promise<CaseResult> {
   let got: string;
   let good = false;
   let timer: NodeJS.Timeout | undefined;
+  let stop = () => {};
   try {
     const limit = new Promise<never>((_, reject) => {
+      stop = () => reject(signal?.reason);
+      signal?.addEventListener('abort', stop, { once: true });
       timer = setTimeout(() => reject(new VioError(`not done after ${caseLimit / 1000} s`, { code: 'ETIMEDOUT' })), caseLimit);
     });
     const outcome = await Promise.race([one.run(bench), limit]);
@@ -153,8 +156,10 @@ export async function runCase(one: Case, facts: Facts): Promise<CaseResult> {
     got = `the case could not be set up: ${reason(err)}`;
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', stop);
     bench.close();
   }
+  signal?.throwIfAborted();
   const dead = await stillAlive(facts);
   if (dead !== undefined) got += `; then a new host fails: ${dead}`;
   return {
@@ -170,6 +175,6 @@ export async function runCase(one: Case, facts: Facts): Promise<CaseResult> {
 export async function* runCases(cases: readonly Case[], facts: Facts, signal?: AbortSignal): AsyncGenerator<CaseResult, void> {
   for (const one of cases) {
     if (signal?.aborted) return;
-    yield await runCase(one, facts);
+    yield await runCase(one, facts, signal);
   }
 }

@@ -68,7 +68,7 @@ function smart(c: Controller, nsid: number): Buffer {
     host_read_commands: BigInt(reads),
     host_write_commands: BigInt(writes),
     power_cycles: 1n,
-    power_on_hours: BigInt(Math.floor(process.uptime() / 3600)),
+    power_on_hours: BigInt(Math.floor((performance.now() - c.subsystem!.started) / 3_600_000)),
     media_errors: c.mediaErrors,
     num_err_log_entries: c.errorCount,
   });

@@ -54,6 +54,8 @@ export class Subsystem {
   readonly nqn: string;
   readonly serial: string;
   readonly model: string;
+  /** When it began to be served, by performance.now(): SMART's power-on hours count from here. */
+  readonly started = performance.now();
   readonly namespaces = new Map<number, Namespace>();
   readonly controllers = new Map<number, Controller>();
   /** Host NQNs; undefined lets every host in. */
