@@ -57,7 +57,11 @@ void Exec(const ExecRequest& request) {
   for (int fd : request.fds) copies.emplace_back(Check(::fcntl(fd, F_DUPFD_CLOEXEC, base), "fcntl", "F_DUPFD_CLOEXEC"));
   // From here on the event loop's own descriptors are gone: nothing may return.
   for (size_t i = 0; i < copies.size(); i++) ::dup2(copies[i].get(), 3 + static_cast<int>(i));
-  for (int fd = 0; fd < 3; fd++) ::fcntl(fd, F_SETFD, 0);  // Node marks them close-on-exec
+  for (int fd = 0; fd < 3; fd++) {
+    ::fcntl(fd, F_SETFD, 0);  // Node marks them close-on-exec, and pipes that it has looked at non-blocking
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags >= 0 && (flags & O_NONBLOCK)) ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+  }
   struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   for (int s = 1; s < NSIG; s++) ::sigaction(s, &standard, nullptr);  // EINVAL for those that cannot be set

@@ -1,5 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
+import { codeOf } from '../common/errors.js';
+import { native } from '../native/index.js';
 import { mayBlock } from './exit.js';
 
 /**
@@ -30,6 +32,44 @@ function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
     signal.addEventListener('abort', abort, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
+}
+
+/**
+ * Watches for the end of a descriptor's input and throws away what comes before. Nothing stays behind in a read(2), which
+ * would keep the process from ending. Never ends where it is /dev/null, as under systemd.
+ * @param ended called once
+ */
+export function watchEnd(fd: number, ended: () => void): { close(): void } {
+  const stat = fs.fstatSync(fd);
+  if (stat.isFile()) {
+    const now = setImmediate(ended); // a file can always be read to its end
+    return { close: () => clearImmediate(now) };
+  }
+  if (stat.isCharacterDevice() && stat.rdev === fs.statSync('/dev/null').rdev) return { close: () => {} };
+  // A description of our own, so that a terminal that we share with others stays blocking; a socket has only the one.
+  const own = stat.isSocket() ? fd : fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+  const chunk = Buffer.alloc(4096);
+  const atEnd = (): boolean => {
+    try {
+      return fs.readSync(own, chunk) === 0;
+    } catch (err) {
+      if (codeOf(err) === 'EAGAIN') return false;
+      return true; // a terminal that is gone (EIO), a connection that was reset
+    }
+  };
+  let open = true;
+  const watch = native().vhostUser.watchReadable(own, () => {
+    if (!open || !atEnd()) return;
+    close();
+    ended();
+  });
+  const close = (): void => {
+    if (!open) return;
+    open = false;
+    watch.close();
+    if (own !== fd) fs.closeSync(own);
+  };
+  return { close };
 }
 
 /**

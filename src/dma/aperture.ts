@@ -115,6 +115,10 @@ export function describeAddress(aperture: Aperture, address: bigint): string {
   return 'an address that the IOMMU does not map';
 }
 
+/** What the IOMMU keeps from mappings of a device's group, as sysfs tells it. @throws VioError (5) for damaged lines */
+export const readReserved = (root: Sysroot, bdf: string): Reserved[] =>
+  parseReservedRegions(root.attr(`/sys/bus/pci/devices/${bdf}/iommu_group/reserved_regions`) ?? '');
+
 /**
  * What may be mapped for a device, from sysfs alone: no privilege, no open device.
  * @param width overrides the IOMMU's own address width
@@ -131,7 +135,7 @@ export function readAperture(root: Sysroot, bdf: string, pages: bigint[], width?
       exit: 7,
       hint: 'give it with --aw 48 (39 and 57 are common too)',
     });
-  const reserved = parseReservedRegions(root.attr(`${dir}/iommu_group/reserved_regions`) ?? '');
+  const reserved = readReserved(root, bdf);
   const limit = Number(root.attr('/sys/module/vfio_iommu_type1/parameters/dma_entry_limit') ?? ENTRY_LIMIT);
   return { ranges: allowed([widthRange(bits)], reserved), reserved, pages, limit };
 }

@@ -1,4 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 import fc from 'fast-check';
 import { native } from '../../src/native/index.js';
 
@@ -122,4 +124,29 @@ test('opening what is no VFIO node fails with the call and leaves no descriptor'
     expect.objectContaining({ code: 'ENOTTY', syscall: 'VFIO_DEVICE_BIND_IOMMUFD' }),
   );
   expect(fs.readdirSync('/proc/self/fd').length).toBe(before);
+});
+
+test('exec: the program gets the descriptors from 3 on, blocking standard ones, default signals and LISTEN_PID', () => {
+  // A pipe that Node has looked at is non-blocking; SIGPIPE is ignored in Node.
+  const script = `const { vfio } = require(process.argv[1]);
+process.stdout.columns;
+const fds = ['/dev/zero', '/dev/null'].map((file) => require('node:fs').openSync(file));
+const show = 'echo $LISTEN_PID $$; grep -h ^flags /proc/self/fdinfo/1; readlink /proc/self/fd/4; grep -E "Sig(Blk|Ign)" /proc/self/status';
+vfio.exec('sh', ['sh', '-c', show], ['PATH=' + process.env.PATH], fds, undefined);`;
+  const addon = process.env.VIOCTL_ADDON ?? path.resolve(__dirname, '..', '..', 'build', 'native', 'release', 'vioctl.node');
+  const { status, stdout, stderr } = spawnSync('sh', ['-c', '"$@" </dev/null | cat', 'sh', process.execPath, '-e', script, addon], {
+    encoding: 'utf8',
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const [pids, flags, fourth, ...signals] = stdout.trim().split('\n');
+  expect(new Set(pids!.split(' ')).size).toBe(1);
+  expect(Number.parseInt(flags!.split('\t')[1]!, 8) & fs.constants.O_NONBLOCK).toBe(0);
+  expect(fourth).toBe('/dev/null');
+  expect(signals).toEqual([`SigBlk:\t${'0'.repeat(16)}`, `SigIgn:\t${'0'.repeat(16)}`]);
+});
+
+test('exec: a program that is not there is an error, and this process goes on', () => {
+  expect(() => native().vfio.exec('no-such-program', ['no-such-program'], [], [], undefined)).toThrow(
+    expect.objectContaining({ code: 'ENOENT', syscall: 'execve' }),
+  );
 });

@@ -50,9 +50,10 @@ export function pciTestdev(): Device {
 
 /**
  * NVMe controllers, each on a root port of its own, with one namespace each: a sparse file in the guest's folder, or
- * `file`. Serial numbers are NV0, NV1, ...
+ * `file`. Serial numbers are NV0, NV1, ... `port` has options of the root ports: with `x-speed=5` the kernel can reset the
+ * bus below (it waits for the link of faster ports, which the emulation does not show).
  */
-export function nvme(count = 1, options: { sizeMiB?: number; file?: string; extra?: string } = {}): Device {
+export function nvme(count = 1, options: { sizeMiB?: number; file?: string; extra?: string; port?: string } = {}): Device {
   return async (context) => {
     const args: string[] = [];
     for (let i = 0; i < count; i++) {
@@ -64,8 +65,9 @@ export function nvme(count = 1, options: { sizeMiB?: number; file?: string; extr
         await truncate(file, (options.sizeMiB ?? 64) * 2 ** 20);
       }
       const extra = options.extra ? `,${options.extra}` : '';
+      const port = options.port ? `,${options.port}` : '';
       args.push('-drive', `file=${file},if=none,id=nv${n},format=raw,discard=unmap`);
-      args.push('-device', `pcie-root-port,id=nvrp${n},chassis=${n},slot=${n + 64}`);
+      args.push('-device', `pcie-root-port,id=nvrp${n},chassis=${n},slot=${n + 64}${port}`);
       args.push('-device', `nvme,drive=nv${n},serial=NV${i},bus=nvrp${n}${extra}`);
     }
     return { args };

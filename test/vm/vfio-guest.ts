@@ -3,10 +3,10 @@ import path from 'node:path';
 import { build } from 'esbuild';
 import { boot, devices, type GuestOptions, type KernelName } from './lab.js';
 
-/** The series as one file: compiling it in a guest would take longer than running it. */
-async function bundle(): Promise<string> {
+/** A program of this folder as one file: compiling it in a guest would take longer than running it. */
+export async function bundle(program: string): Promise<string> {
   const { outputFiles } = await build({
-    entryPoints: [path.join(__dirname, 'vfio-series.ts')],
+    entryPoints: [path.join(__dirname, program)],
     bundle: true,
     write: false,
     platform: 'node',
@@ -41,7 +41,7 @@ export async function series(
     kernel,
     cmd: `export VIOCTL_ADDON=$PWD/build/native/release/vioctl.node SERIES=/series.cjs\n${script}`,
     devices: [...(options.iommu === false ? [] : [devices.iommu({ awBits: 48 })]), devices.edu(), devices.nvme(1), devices.bridge()],
-    files: { '/series.cjs': await bundle() },
+    files: { '/series.cjs': await bundle('vfio-series.ts') },
     ...(options.iommufd && { iommufd: true }),
     memory: options.memory ?? 1024,
     timeout: 800, // a busy machine needs many times the usual 40 s

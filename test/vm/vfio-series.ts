@@ -4,13 +4,10 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
-import { Sysroot } from '../../src/common/sysroot.js';
 import { readAperture } from '../../src/dma/aperture.js';
-import { type Fault, watchFaults } from '../../src/dma/faults.js';
 import { plan } from '../../src/dma/layout.js';
 import { lockLimit, Mapper } from '../../src/dma/mapper.js';
 import { parseSpecs } from '../../src/dma/spec.js';
-import { native } from '../../src/native/index.js';
 import { Census } from '../../src/vfio/census.js';
 import { findDevice } from '../../src/vfio/pci.js';
 import { eduRead, eduWrite } from '../../src/vfio/session/edu.js';
@@ -19,14 +16,21 @@ import { type Api, openSession } from '../../src/vfio/session/open.js';
 import { pagesFor } from '../../src/vfio/session/pages.js';
 import { selftest } from '../../src/vfio/session/selftest.js';
 import { Session } from '../../src/vfio/session/session.js';
+import {
+  asNobody,
+  EDU,
+  failure,
+  faultsDuring,
+  NVME,
+  pattern,
+  type Result,
+  ready,
+  root,
+  vfio,
+  vioctl,
+  withSession,
+} from './session/harness.js';
 
-const root = new Sysroot('/');
-const EDU = '0000:00:01.0';
-const NVME = '0000:01:00.0';
-const vioctl = ['node', 'bin/run.js'];
-const { vfio } = native();
-
-type Result = Record<string, unknown>;
 const say = (name: string, result: Result): void =>
   void fs.writeSync(1, `${JSON.stringify({ case: name, ...result }, (_k, v) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v))}\n`);
 
@@ -39,47 +43,6 @@ async function run(name: string, work: () => Result | Promise<Result>): Promise<
   } catch (err) {
     say(name, { thrown: err instanceof Error ? (err.stack ?? err.message) : String(err) });
   }
-}
-
-/** Code, exit status and text of what the work throws. */
-function failure(work: () => unknown): Result {
-  try {
-    work();
-  } catch (err) {
-    const { code, exit, message, hint } = err as { code?: string; exit?: number; message: string; hint?: string };
-    return { code, exit, message, hint };
-  }
-  return { code: 'none' };
-}
-
-/** Opens, lets the work use it, closes. */
-async function withSession<T>(bdf: string, api: Api, work: (session: Session, mapper: Mapper) => T | Promise<T>): Promise<T> {
-  const session = openSession(new Census(root), bdf, api);
-  try {
-    return await work(session, new Mapper(session.handle, session.aperture()));
-  } finally {
-    session.close();
-  }
-}
-
-const pattern = (size: number, seed: number) => Buffer.from(Uint8Array.from({ length: size }, (_, i) => (i * seed + (i >> 8)) & 0xff));
-
-/** Prepares an open edu for DMA. */
-function ready(session: Session): void {
-  session.mapBar(0);
-  session.busMaster(true);
-}
-
-/** The faults that the kernel logs meanwhile. It may leave some out (ten in five seconds is its limit): tried again then. */
-async function faultsDuring(work: () => Promise<void>): Promise<Fault[]> {
-  const faults: Fault[] = [];
-  const watch = watchFaults(root, new Set([EDU]), (fault) => faults.push(fault));
-  for (let round = 0; round < 3 && faults.length === 0; round++) {
-    await work();
-    for (let i = 0; i < 150 && faults.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  watch?.close();
-  return faults;
 }
 
 const SPECS = ['ring=64K', 'low=2M,below4g', 'tmp=16K,temp', 'big=8M', 'fixed=64K,iova=0x40000000'];
@@ -259,18 +222,18 @@ async function execCases(api: Api, file: string): Promise<void> {
       : ['{device}', '{group}', '{container}', '{buf.iova}', '{buf.fd}'];
   await run(`exec ${api}`, () => {
     const done = spawnSync(
-      vioctl[0]!,
-      [vioctl[1]!, 'vfio', 'exec', EDU, '--api', api, '--map', 'buf=64K', '--', 'node', file, 'child', ...words],
+      vioctl[0],
+      [vioctl[1], 'vfio', 'exec', EDU, '--api', api, '--map', 'buf=64K', '--', 'node', file, 'child', ...words],
       { encoding: 'utf8' },
     );
     return { status: done.status, stderr: done.stderr, child: JSON.parse(done.stdout || '{}') as Result };
   });
   if (api !== 'group') return;
   await run('exec passes the status and a signal', async () => {
-    const status = spawnSync(vioctl[0]!, [vioctl[1]!, 'vfio', 'exec', EDU, '--', 'sh', '-c', 'exit 42']).status;
+    const status = spawnSync(vioctl[0], [vioctl[1], 'vfio', 'exec', EDU, '--', 'sh', '-c', 'exit 42']).status;
     const held = spawn(
-      vioctl[0]!,
-      [vioctl[1]!, 'vfio', 'exec', EDU, '--', 'sh', '-c', 'trap "exit 7" TERM; echo up; while :; do sleep 0.1; done'],
+      vioctl[0],
+      [vioctl[1], 'vfio', 'exec', EDU, '--', 'sh', '-c', 'trap "exit 7" TERM; echo up; while :; do sleep 0.1; done'],
       {
         stdio: ['ignore', 'pipe', 'inherit'],
       },
@@ -282,9 +245,9 @@ async function execCases(api: Api, file: string): Promise<void> {
   });
   await run('exec replaces, as another user', () => {
     const done = spawnSync(
-      vioctl[0]!,
+      vioctl[0],
       [
-        vioctl[1]!,
+        vioctl[1],
         'vfio',
         'exec',
         EDU,
@@ -309,8 +272,8 @@ async function execCases(api: Api, file: string): Promise<void> {
 async function holderCases(api: Api, file: string): Promise<void> {
   await run(`holder ${api}`, async () => {
     const holder = spawn(
-      vioctl[0]!,
-      [vioctl[1]!, 'dma', 'map', EDU, 'buf=64K', 'ring=16K', '--api', api, '--listen', '/run/h.sock', '--json'],
+      vioctl[0],
+      [vioctl[1], 'dma', 'map', EDU, 'buf=64K', 'ring=16K', '--api', api, '--listen', '/run/h.sock', '--json'],
       {
         stdio: ['pipe', 'pipe', 'pipe'],
       },
@@ -327,7 +290,7 @@ async function holderCases(api: Api, file: string): Promise<void> {
     );
     const ended = new Promise((resolve) => holder.once('exit', (code) => resolve(code)));
     const doc = JSON.parse(out) as { maps: { name: string; iova: string }[] };
-    const call = (...args: string[]) => spawnSync(vioctl[0]!, [vioctl[1]!, 'dma', ...args], { encoding: 'utf8' });
+    const call = (...args: string[]) => spawnSync(vioctl[0], [vioctl[1], 'dma', ...args], { encoding: 'utf8' });
     const words = api === 'cdev' ? ['{device}', '-1', '{iommufd}'] : ['{device}', '{group}', '{container}'];
     const attached = call('attach', '/run/h.sock', '--', 'node', file, 'child', ...words, '{buf.iova}', '{buf.fd}');
     const unmapped = call('unmap', '/run/h.sock', 'ring', '--json');
@@ -388,6 +351,11 @@ async function main([mode, ...args]: string[]): Promise<void> {
           session.close();
         }
       });
+    await run('without CAP_SYS_RAWIO', () => {
+      const refused = asNobody(() => failure(() => openSession(new Census(root), EDU, 'auto')));
+      openSession(new Census(root), EDU, 'auto').close();
+      return { ...refused };
+    });
     return run('no mapping', () => {
       const session = openSession(new Census(root), EDU, 'auto');
       const result = failure(() => session.aperture());

@@ -132,4 +132,9 @@ test('kernel 6.12 without IOMMU: the self-tests with physical addresses, and no 
   expect(cases.get('selftest edu')).toMatchObject({ bdf: EDU, api: 'noiommu', ok: true });
   expect(cases.get('selftest nvme')).toMatchObject({ api: 'noiommu', ok: true });
   expect(cases.get('no mapping')).toMatchObject({ code: 'NO_IOMMU', exit: 7 });
+  expect(cases.get('without CAP_SYS_RAWIO')).toMatchObject({
+    code: 'EPERM',
+    exit: 6,
+    hint: 'without an IOMMU it takes CAP_SYS_RAWIO, and the kernel is tainted',
+  });
 });

@@ -1,7 +1,6 @@
-import fs from 'node:fs';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { readList } from '../../cli/input.js';
+import { watchEnd } from '../../cli/input.js';
 import { notify } from '../../cli/systemd.js';
 import { Exit, usage } from '../../common/errors.js';
 import { describeFault, watchFaults } from '../../dma/faults.js';
@@ -14,13 +13,6 @@ import { Census } from '../../vfio/census.js';
 import { Hold } from '../../vfio/session/hold.js';
 import { APIS } from '../../vfio/session/open.js';
 import { Irq } from '../../vfio/session/session.js';
-
-/** Resolves at the end of stdin; never where stdin is /dev/null, as under systemd. */
-async function stdinEnd(): Promise<void> {
-  const stat = fs.fstatSync(0);
-  if (stat.isCharacterDevice() && stat.rdev === fs.statSync('/dev/null').rdev) return new Promise(() => {});
-  for await (const _ of readList(0, 10)); // what is written there means nothing
-}
 
 export default class DmaMap extends Command {
   static override readonly description =
@@ -81,9 +73,12 @@ export default class DmaMap extends Command {
     }
     await this.out.document(describeMaps(session, mapper), holderLines);
     if (flags.notify) notify(this.env, 'READY=1');
-    const timer = flags.timeout;
-    const late = new Promise<number>((resolve) => timer !== undefined && setTimeout(() => resolve(Exit.timeout), timer).unref());
-    const status = await Promise.race([this.life.ended().then(() => Exit.ok), stdinEnd().then(() => Exit.ok), late]);
+    const status = await new Promise<number>((resolve) => {
+      const end = watchEnd(0, () => resolve(Exit.ok));
+      this.life.defer(() => end.close());
+      this.life.ended().then(() => resolve(Exit.ok));
+      if (flags.timeout !== undefined) setTimeout(() => resolve(Exit.timeout), flags.timeout).unref();
+    });
     if (flags.notify) notify(this.env, 'STOPPING=1');
     return status;
   }

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { usage, wrap } from '../../common/errors.js';
+import { readReserved } from '../../dma/aperture.js';
 import { describeMaps, type HolderInfo } from '../../dma/holder.js';
 import { type LockLimit, Mapper } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
@@ -28,7 +29,7 @@ export class Hold {
         return;
       }
       for (const bdf of bdfs)
-        this.sessions.push(openSession(census, bdf, this.sessions[0] ? chosen(this.sessions[0]) : api, this.sessions[0]));
+        this.sessions.push(openSession(census, bdf, this.sessions[0] ? chosen(this.sessions[0]) : api, this.sessions));
       const [first] = this.sessions;
       if (!first) throw usage('no device');
       this.fds.set(first.api === 'cdev' ? 'iommufd' : 'vfio-container', first.info.container);
@@ -37,7 +38,7 @@ export class Hold {
         this.fds.set(i === 0 ? 'vfio-device' : `vfio-device-${i}`, info.device);
       });
       if (first.api === 'noiommu' && specs.length === 0) return;
-      this.mapper = new Mapper(first.handle, first.aperture());
+      this.mapper = new Mapper(first.handle, first.aperture(readReserved(census.root, first.bdf)));
       this.mapper.map(specs, limit);
     } catch (err) {
       this.close();

@@ -62,27 +62,29 @@ function wayTo(census: Census, device: PciDevice, api: Api): Way {
 /**
  * Opens a device through VFIO. The caller closes the session.
  * @param text PCI address as the user wrote it
- * @param shared a device whose mappings this one joins
+ * @param shared open devices whose mappings this one joins; one of its own group lends it the group, which opens only once
  * @throws VioError that names what is in the way: not bound, held by whom, not viable because of which member, no permission
  */
-export function openSession(census: Census, text: string, api: Api = 'auto', shared?: Session): Session {
+export function openSession(census: Census, text: string, api: Api = 'auto', shared: readonly Session[] = []): Session {
   const device = findDevice(census.root, text);
   requireBound(census, device);
   const way = wayTo(census, device, api);
   const { vfio } = native();
   const at = (path: string): string => census.root.path(path);
+  const partner = shared.find(({ group }) => group === device.group) ?? shared[0];
   let session: NativeSession;
   try {
     session =
       way.api === 'cdev'
-        ? vfio.openDevice(at('/dev/iommu'), at(way.node), shared?.handle)
-        : vfio.openGroup(at('/dev/vfio/vfio'), at(way.node), device.bdf, way.noiommu, shared?.handle);
+        ? vfio.openDevice(at('/dev/iommu'), at(way.node), partner?.handle)
+        : vfio.openGroup(at('/dev/vfio/vfio'), at(way.node), device.bdf, way.noiommu, partner?.handle);
   } catch (err) {
     throw explain(census, device, way, err);
   }
-  return new Session(device.bdf, session);
+  return new Session(device.bdf, session, device.group);
 }
 
+const BIND_IOMMUFD = 'VFIO_DEVICE_BIND_IOMMUFD';
 const callOf = (err: unknown): string => String((err as { syscall?: unknown }).syscall ?? '');
 
 function explain(census: Census, device: PciDevice, way: Way, err: unknown): VioError {
@@ -92,9 +94,11 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   const message = err instanceof Error ? err.message : String(err);
   if (call === 'open' && message.includes('/dev/vfio/vfio') && (code === 'ENOENT' || code === 'ENODEV'))
     return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, { code: code, exit: 7, hint: 'modprobe vfio_iommu_type1', cause: err });
+  // The kernel claims the whole group for an iommufd: a member on a host driver is EBUSY then.
+  if (code === 'EBUSY' && call === BIND_IOMMUFD && blockersOf(census, device).length > 0) return notViable(census, device, err);
   if (code === 'EBUSY') return held(census, device, way, err);
   // The kernel's answer where the device's node is open and bound already.
-  if (code === 'EINVAL' && call === 'VFIO_DEVICE_BIND_IOMMUFD' && holdersOf(census.root, new Processes(census.root), device).length > 0)
+  if (code === 'EINVAL' && call === BIND_IOMMUFD && holdersOf(census.root, new Processes(census.root), device).length > 0)
     return held(census, device, way, err);
   if (call === 'open' && (code === 'EACCES' || code === 'EPERM')) {
     const hint =
@@ -105,9 +109,9 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   }
   if (call === 'open') return wrap(`${bdf}: open ${way.node}`, err, { hint: `vioctl vfio show ${bdf}` });
   if (call === 'VFIO_GROUP_GET_STATUS' && code === 'EPERM') return notViable(census, device, err);
-  if (call === 'VFIO_SET_IOMMU' && code === 'EPERM')
+  if ((call === 'VFIO_SET_IOMMU' || call === BIND_IOMMUFD) && code === 'EPERM')
     return wrap(`${bdf}: ${call}: interrupts cannot be isolated (no interrupt remapping)`, err, {
-      hint: 'enable it in the firmware set-up; allow_unsafe_interrupts=1 of vfio_iommu_type1 lets devices forge interrupts',
+      hint: `enable it in the firmware set-up; allow_unsafe_interrupts=1 of ${way.api === 'cdev' ? 'iommufd' : 'vfio_iommu_type1'} lets devices forge interrupts`,
     });
   if (call === 'VFIO_CHECK_EXTENSION')
     return new VioError(`${bdf}: the module vfio_iommu_type1 is missing`, {
@@ -140,9 +144,12 @@ function held(census: Census, device: PciDevice, way: Way, err: unknown): VioErr
   });
 }
 
+/** Members of its group that keep VFIO from using it. */
+const blockersOf = (census: Census, device: PciDevice) =>
+  device.group === undefined ? [] : readGroup(census.root, census.modules, device.group).members.filter((member) => member.blocks);
+
 function notViable(census: Census, device: PciDevice, err: unknown): VioError {
-  const members = device.group === undefined ? [] : readGroup(census.root, census.modules, device.group).members;
-  const blocking = members.filter((member) => member.blocks);
+  const blocking = blockersOf(census, device);
   const names = blocking.map((member) => `${member.bdf} (driver ${member.driver})`).join(', ') || 'a member on a host driver';
   return new VioError(`${device.bdf}: IOMMU group ${device.group} is not viable: ${names} shares it`, {
     code: 'NOT_VIABLE',

@@ -1,5 +1,5 @@
 import { codeOf, VioError, wrap } from '../../common/errors.js';
-import { type Aperture, ENTRY_LIMIT, pagesOf } from '../../dma/aperture.js';
+import { type Aperture, ENTRY_LIMIT, pagesOf, type Reserved } from '../../dma/aperture.js';
 import { native } from '../../native/index.js';
 import type { NativeInfo, NativeRegion, NativeSession } from '../../native/vfio.js';
 
@@ -14,6 +14,11 @@ export const Irq = { INTX: 0, MSI: 1, MSIX: 2, ERR: 3, REQ: 4 } as const;
 const COMMAND = 4;
 const MEMORY = 2;
 const MASTER = 4;
+/** Bits that no device sets: all ones come back where none answers. (VFIO makes up bit 10, so 0xffff does not.) */
+const RESERVED = 0xf800;
+
+/** VFIO_PCI_DEVID_NOT_OWNED: a device that a hot reset reaches and that is not bound to our iommufd. */
+const NOT_OWNED = 0xffffffff;
 
 /** A region as commands show it. */
 export interface Region {
@@ -44,10 +49,13 @@ export class Session {
   readonly bdf: string;
   readonly handle: NativeSession;
   readonly info: NativeInfo;
+  /** IOMMU group, where it is known. */
+  readonly group: number | undefined;
   #master = false;
 
-  constructor(bdf: string, handle: NativeSession) {
+  constructor(bdf: string, handle: NativeSession, group?: number) {
     this.bdf = bdf;
+    this.group = group;
     this.handle = handle;
     this.info = native().vfio.info(handle);
   }
@@ -69,8 +77,12 @@ export class Session {
     native().vfio.close(this.handle);
   }
 
-  /** What may be mapped. @throws VioError (7) without an IOMMU */
-  aperture(): Aperture {
+  /**
+   * What may be mapped.
+   * @param reserved the group's reserved regions, so that errors name them; the kernel's ranges leave them out anyway
+   * @throws VioError (7) without an IOMMU
+   */
+  aperture(reserved: Reserved[] = []): Aperture {
     if (this.api === 'noiommu')
       throw new VioError(`${this.bdf}: noiommu: without an IOMMU nothing maps device addresses`, {
         code: 'NO_IOMMU',
@@ -80,7 +92,7 @@ export class Session {
     const { ranges, pages } = this.info;
     return {
       ranges: Array.from({ length: ranges.length / 2 }, (_, i) => ({ start: ranges[2 * i]!, end: ranges[2 * i + 1]! })),
-      reserved: [],
+      reserved,
       pages: pagesOf(pages),
       limit: this.api === 'cdev' ? Number.MAX_SAFE_INTEGER : this.available() || ENTRY_LIMIT,
     };
@@ -196,7 +208,7 @@ export class Session {
   busMaster(on: boolean): void {
     const bytes = this.read(CONFIG, COMMAND, 2);
     const now = bytes.readUInt16LE(0);
-    if (now === 0xffff)
+    if ((now & RESERVED) === RESERVED)
       throw new VioError(`${this.bdf}: the device does not answer`, { code: 'EIO', hint: 'it was removed, or sleeps in D3cold' });
     bytes.writeUInt16LE(on ? now | MEMORY | MASTER : now & ~MASTER, 0);
     this.write(CONFIG, COMMAND, bytes);
@@ -223,12 +235,16 @@ export class Session {
     }
   }
 
-  /** Devices that a hot reset of this one resets too, itself included. @throws VioError (7) without a slot or bus to reset */
-  resetPeers(): { bdf: string; group: number }[] {
+  /**
+   * Devices that a hot reset of this one resets too, itself included. `id` is the group; with cdev the device's number in our
+   * iommufd, 0 for one that is ours by its group, NOT_OWNED for one that is not ours.
+   * @throws VioError (7) without a slot or bus to reset
+   */
+  resetPeers(): { bdf: string; id: number }[] {
     try {
       return native()
         .vfio.resetPeers(this.handle)
-        .map(({ segment, bus, devfn, group }) => ({ bdf: address(segment, bus, devfn), group }));
+        .map(({ segment, bus, devfn, group }) => ({ bdf: address(segment, bus, devfn), id: group }));
     } catch (err) {
       if (codeOf(err) === 'ENODEV')
         throw new VioError(`${this.bdf}: neither its slot nor its bus can be reset`, { code: 'NO_RESET', exit: 7, cause: err });
@@ -236,23 +252,33 @@ export class Session {
     }
   }
 
-  /** Resets the slot or bus: proves with our group's descriptor that all devices concerned are ours. */
-  hotReset(): void {
+  /**
+   * Resets the slot or bus. The kernel wants proof that all devices there are ours: descriptors of all groups concerned, or
+   * with cdev none, as it sees itself what is bound to our iommufd.
+   * @param others further open devices, whose groups are given too
+   * @throws VioError (3) that names the devices that are not ours
+   */
+  hotReset(others: readonly Session[] = []): void {
     const peers = this.resetPeers();
+    const idOf = (bdf: string) => peers.find((peer) => peer.bdf === bdf)?.id;
+    // one descriptor per group: a second one of a group is refused
+    const groups = new Map([this, ...others].map((session) => [idOf(session.bdf), session.info.group]));
+    const cdev = this.api === 'cdev';
     try {
-      native().vfio.hotReset(this.handle, this.api === 'cdev' ? [] : [this.info.group]);
+      native().vfio.hotReset(this.handle, cdev ? [] : [...groups.values()]);
     } catch (err) {
-      const others = peers.filter((peer) => peer.bdf !== this.bdf).map((peer) => `${peer.bdf} (group ${peer.group})`);
+      const foreign = peers.filter(({ id }) => (cdev ? id === NOT_OWNED : !groups.has(id)));
+      const names = foreign.map(({ bdf, id }) => (cdev ? bdf : `${bdf} (group ${id})`));
       const code = codeOf(err);
-      if ((code === 'EINVAL' || code === 'EPERM') && others.length > 0)
-        throw new VioError(`${this.bdf}: hot reset refused: it would reset ${others.join(', ')} too, which is not open here`, {
+      if ((code === 'EINVAL' || code === 'EPERM') && names.length > 0)
+        throw new VioError(`${this.bdf}: hot reset refused: it would reset ${names.join(', ')} too, not open here`, {
           code: 'NOT_ALL_OWNED',
           exit: 3,
-          hint: 'their groups must be bound to VFIO and held by the same program',
-          details: { others },
+          hint: 'all of them must be bound to VFIO and held by the same program',
+          details: { others: foreign.map(({ bdf }) => bdf) },
           cause: err,
         });
-      throw wrap(`${this.bdf}: hot reset`, err);
+      throw wrap(`${this.bdf}: hot reset`, err, { hint: code === 'ENOTTY' ? 'the bridge above has no reset that works' : undefined });
     }
   }
 

@@ -1,7 +1,7 @@
 // Runs of the real program that are cut short at every step: before each write of its journal.
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
-import { assert, type Case, does, driverOf, leftovers, must, NVME, overrideOf, program, vio } from './harness.js';
+import { assert, type Case, does, driverOf, leftovers, must, NVME, overrideOf, program, read, until, vio } from './harness.js';
 
 const state = (bdf: string): string => `${driverOf(bdf)} ${overrideOf(bdf)}`;
 
@@ -83,7 +83,45 @@ async function interrupted(verb: string, bdf: string): Promise<number> {
   throw new Error(`${verb} never came through`);
 }
 
+/**
+ * Stops a bind just before it gives the device to its new driver, while it has none.
+ * @returns lets it go on, and resolves to its end
+ */
+async function stoppedBeforeBind(bdf: string): Promise<() => Promise<number | null>> {
+  for (let nth = 1; nth < 8; nth++) {
+    const child = spawn(program[0]!, [...program.slice(1), 'bind', bdf], {
+      stdio: 'ignore',
+      env: { ...process.env, LD_PRELOAD: '/tmp/cut.so', CUT_AT: String(nth), CUT_SIGNAL: '19' }, // SIGSTOP
+    });
+    const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    const stopped = () => /^State:\tT/m.test(read(`/proc/${child.pid}/status`));
+    await until('the bind stopped', () => stopped() || child.exitCode !== null, 60);
+    const go = () => {
+      child.kill('SIGCONT');
+      return ended;
+    };
+    if (stopped() && stepOf(bdf) === 'unbind' && driverOf(bdf) === '') return go;
+    assert.equal(await go(), 0);
+    await does(`unbind ${bdf}`);
+  }
+  throw new Error('bind never stood between unbind and bind');
+}
+
 export const interruptions: Case[] = [
+  {
+    name: 'another driver takes the device between unbind and bind: it is taken back',
+    failure: true,
+    run: async () => {
+      const go = await stoppedBeforeBind(NVME[1]);
+      const at = `/sys/bus/pci/devices/${NVME[1]}`;
+      must(`echo nvme > ${at}/driver_override && echo ${NVME[1]} > /sys/bus/pci/drivers/nvme/bind`);
+      assert.equal(driverOf(NVME[1]), 'nvme');
+      assert.equal(await go(), 0);
+      assert.deepEqual([driverOf(NVME[1]), overrideOf(NVME[1])], ['vfio-pci', 'vfio-pci']);
+      await does(`unbind ${NVME[1]}`);
+      assert.equal(state(NVME[1]), 'nvme ');
+    },
+  },
   {
     name: 'kill -9 of bind and of unbind at every step and restore; SIGINT at every step',
     failure: true,
