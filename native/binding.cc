@@ -125,6 +125,7 @@ constexpr Export kMigration[] = {
 constexpr Export kSysfs[] = {
     {"startWrite", Guarded<vioctl::sysfs::JsStartWrite>},
     {"readAll", Guarded<vioctl::sysfs::JsReadAll>},
+    {"routes", Guarded<vioctl::sysfs::JsRoutes>},
 };
 
 constexpr Export kIova[] = {

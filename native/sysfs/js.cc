@@ -1,6 +1,9 @@
 #include "sysfs/js.h"
 
+#include <sys/socket.h>
+
 #include "sysfs/detached.h"
+#include "sysfs/routes.h"
 
 namespace vioctl::sysfs {
 
@@ -27,6 +30,21 @@ Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
         result.Set(i, Napi::Boolean::New(info.Env(), false));
         break;
     }
+  }
+  return result;
+}
+
+Napi::Value JsRoutes(const Napi::CallbackInfo& info) {
+  const std::vector<Route> routes = Routes();
+  auto result = Napi::Array::New(info.Env(), routes.size());
+  for (uint32_t i = 0; i < routes.size(); i++) {
+    auto route = Napi::Object::New(info.Env());
+    route.Set("family", Napi::Number::New(info.Env(), routes[i].family == AF_INET ? 4 : 6));
+    route.Set("destination", Napi::String::New(info.Env(), routes[i].destination));
+    route.Set("prefix", Napi::Number::New(info.Env(), routes[i].prefix));
+    route.Set("device", Napi::String::New(info.Env(), routes[i].device));
+    route.Set("table", Napi::Number::New(info.Env(), routes[i].table));
+    result.Set(i, route);
   }
   return result;
 }

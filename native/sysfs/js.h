@@ -7,5 +7,6 @@ namespace vioctl::sysfs {
 Napi::Value JsStartWrite(
     const Napi::CallbackInfo& info);                    // startWrite(path, data): descriptor to read the outcome from
 Napi::Value JsReadAll(const Napi::CallbackInfo& info);  // readAll(paths, timeout): (string | null | false)[]
+Napi::Value JsRoutes(const Napi::CallbackInfo& info);   // routes(): {family, destination, prefix, device, table}[]
 
 }  // namespace vioctl::sysfs

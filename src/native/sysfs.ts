@@ -10,7 +10,12 @@ export interface SysfsNative {
    * null: cannot be read; false: did not come back in time.
    */
   readAll(paths: string[], timeout: number): (string | null | false)[];
+  /**
+   * Unicast routes of all tables of this network namespace (rtnetlink(7)), one entry per next hop. `table`: 254 is main.
+   * @throws the system's error, where a filter of system calls forbids netlink
+   */
+  routes(): { family: 4 | 6; destination: string; prefix: number; device: string; table: number }[];
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
-export const sysfsExports = ['startWrite', 'readAll'] as const satisfies (keyof SysfsNative)[];
+export const sysfsExports = ['startWrite', 'readAll', 'routes'] as const satisfies (keyof SysfsNative)[];

@@ -13,7 +13,8 @@ export class Census {
   readonly modules: Modules;
   /** Address of the peer of the ssh session we run in. */
   readonly peer: string | undefined;
-  readonly #routes: Route[] | undefined;
+  readonly #live: (() => Route[] | undefined) | undefined;
+  #routes: Route[] | undefined;
   #processes: Processes | undefined;
   #blocks: Blocks | undefined;
   #mounts: Mount[] | undefined;
@@ -21,13 +22,13 @@ export class Census {
 
   /**
    * @param options.pid our own process, whose ancestors tell the ssh session
-   * @param options.routes routes of all tables; read from /proc (main table of IPv4 only) unless given
+   * @param options.routes asked once, when routes are needed, for those of all tables; /proc tells (main table of IPv4 only) else
    */
-  constructor(root: Sysroot, options: { pid?: number; peer?: string | undefined; routes?: Route[] | undefined } = {}) {
+  constructor(root: Sysroot, options: { pid?: number; peer?: string | undefined; routes?: (() => Route[] | undefined) | undefined } = {}) {
     this.root = root;
     this.modules = new Modules(root);
     this.peer = options.peer ?? (options.pid === undefined ? undefined : sshPeer(root, options.pid));
-    this.#routes = options.routes;
+    this.#live = options.routes;
   }
 
   /** Processes as they were at the first use. */
@@ -48,6 +49,6 @@ export class Census {
   }
 
   get routes(): Route[] {
-    return this.#routes ?? procRoutes(this.root);
+    return (this.#routes ??= this.#live?.() ?? procRoutes(this.root));
   }
 }

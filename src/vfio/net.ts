@@ -10,7 +10,7 @@ export interface Route {
   destination: string;
   prefix: number;
   device: string;
-  /** Routing table: `main`, or the number or name of another (VRF). */
+  /** Routing table: `main`, or the number of another (VRF). */
   table: string;
 }
 
@@ -43,26 +43,7 @@ export function parseRoute6(text: string): Route[] {
   });
 }
 
-/** `ip -j route show table all`, of one family. @throws SyntaxError when it is no JSON */
-export function parseIpRoutes(json: string, family: 4 | 6): Route[] {
-  const rows = JSON.parse(json.trim() === '' ? '[]' : json) as {
-    dst?: string;
-    dev?: string;
-    type?: string;
-    table?: string | number;
-    nexthops?: { dev?: string }[];
-  }[];
-  return rows.flatMap(({ dst, dev, type, table, nexthops }) => {
-    if (dst === undefined || (type !== undefined && type !== 'unicast')) return [];
-    const destination =
-      dst === 'default' ? (family === 4 ? '0.0.0.0/0' : '::/0') : dst.includes('/') ? dst : `${dst}/${family === 4 ? 32 : 128}`;
-    const prefix = Number(destination.split('/')[1]);
-    const devices = [dev, ...(nexthops ?? []).map((hop) => hop.dev)].filter((name) => name !== undefined);
-    return devices.map((device) => ({ family, destination, prefix, device, table: String(table ?? 'main') }));
-  });
-}
-
-/** Routes that /proc shows; without `ip` the IPv4 tables of VRFs are missing. */
+/** Routes that /proc shows: of IPv4 the main table only, and only the first next hop of each. */
 export function procRoutes(root: Sysroot): Route[] {
   return [...parseRoute4(root.attr('/proc/net/route') ?? ''), ...parseRoute6(root.attr('/proc/net/ipv6_route') ?? '')];
 }

@@ -1,20 +1,24 @@
-import { execFile } from 'node:child_process';
-import { parseIpRoutes, type Route } from './net.js';
+import { native } from '../native/index.js';
+import type { Route } from './net.js';
 
-const run = (args: string[]): Promise<string | undefined> =>
-  new Promise((resolve) => {
-    execFile('ip', args, { timeout: 5000, maxBuffer: 1 << 26 }, (err, stdout) => resolve(err ? undefined : stdout));
-  });
+/** RT_TABLE_MAIN (linux/rtnetlink.h). */
+const MAIN = 254;
 
 /**
- * The routes of all tables of this network namespace, as `ip` tells them.
- * @returns undefined where iproute2 is missing or too old for JSON: /proc then has to do, which lacks the IPv4 tables of VRFs
+ * The routes of all tables of this network namespace, as the kernel tells them.
+ * @returns undefined where it may not be asked: /proc then has to do, which lacks IPv4 tables but main, and further next hops
  */
-export async function allRoutes(): Promise<Route[] | undefined> {
-  const texts = await Promise.all(([4, 6] as const).map((family) => run([`-${family}`, '-j', 'route', 'show', 'table', 'all'])));
-  if (texts.some((text) => text === undefined)) return undefined;
+export function allRoutes(): Route[] | undefined {
   try {
-    return [...parseIpRoutes(texts[0]!, 4), ...parseIpRoutes(texts[1]!, 6)];
+    return native()
+      .sysfs.routes()
+      .map(({ family, destination, prefix, device, table }) => ({
+        family,
+        destination: `${destination}/${prefix}`,
+        prefix,
+        device,
+        table: table === MAIN ? 'main' : String(table),
+      }));
   } catch {
     return undefined;
   }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { Sysroot } from '../../src/common/sysroot.js';
 import { native } from '../../src/native/index.js';
 import { ChildWriter, StuckWrite } from '../../src/vfio/writer.js';
+import { skip, which } from '../support/skip.js';
 
 let dir: string;
 beforeEach(() => {
@@ -83,4 +84,25 @@ describe('reads in a process of its own', () => {
     fs.writeFileSync(at('a'), 'y'.repeat(4000));
     expect(native().sysfs.readAll(new Array(100).fill(at('a')), 5000)).toEqual(new Array(100).fill('y'.repeat(4000)));
   });
+});
+
+test('routes are those that ip(8) shows: every table, both families, every next hop', () => {
+  if (!which('ip')) return skip('routes of rtnetlink', 'iproute2 is missing');
+  const lines = ([4, 6] as const).flatMap((family) => {
+    const { status, stdout } = spawnSync('ip', [`-${family}`, '-N', '-j', 'route', 'show', 'table', 'all'], { encoding: 'utf8' });
+    expect(status).toBe(0);
+    type Row = { dst: string; dev?: string; type?: string; table?: string; nexthops?: { dev: string }[] };
+    return (JSON.parse(stdout || '[]') as Row[])
+      .filter(({ type }) => type === undefined || type === 'unicast' || type === '1')
+      .flatMap(({ dst, dev, table, nexthops }) => {
+        const any = family === 4 ? '0.0.0.0/0' : '::/0';
+        const to = dst === 'default' ? any : dst.includes('/') ? dst : `${dst}/${family === 4 ? 32 : 128}`;
+        const devices = dev === undefined ? (nexthops ?? []).map((hop) => hop.dev) : [dev];
+        return devices.map((device) => `${family} ${to} ${device} ${table === undefined || table === 'main' ? 254 : table}`);
+      });
+  });
+  const ours = native()
+    .sysfs.routes()
+    .map(({ family, destination, prefix, device, table }) => `${family} ${destination}/${prefix} ${device} ${table}`);
+  expect(ours.sort()).toEqual(lines.sort());
 });

@@ -52,7 +52,7 @@ export default class VfioBind extends Command {
       expect: flags.expect,
       persist: flags.persist ? [process.execPath, path.resolve(process.argv[1] ?? '')] : undefined,
     };
-    const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
+    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
     const census = new Census(this.sysroot, { pid: process.pid, routes });
     if (flags['dry-run']) {
       await this.out.document(bindScript(this.sysroot, planBind(census, options, { privileged: false })), shellScript);

@@ -38,7 +38,7 @@ export default class VfioList extends Command {
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(VfioList);
-    const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
+    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
     const census = new Census(this.sysroot, { pid: process.pid, routes });
     await this.out.list(
       inventory(census, flags),

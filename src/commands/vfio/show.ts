@@ -25,7 +25,7 @@ export default class VfioShow extends Command {
   async run(): Promise<undefined> {
     const { args } = await this.parse(VfioShow);
     const device = findDevice(this.sysroot, args.bdf);
-    const routes = this.sysroot.root === '/' ? await allRoutes() : undefined;
+    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
     const census = new Census(this.sysroot, { pid: process.pid, routes });
     const doc = { ...report(census, device), inside: this.sysroot.root === '/' ? inspect(census, device) : undefined };
     await this.out.document(doc, (d) => [...showLines(d), ...insideLines(d.inside)]);

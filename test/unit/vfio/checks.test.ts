@@ -20,8 +20,10 @@ beforeEach(() => {
 });
 afterEach(() => tree.remove());
 
-const findings = (bdf: string, options: { routes?: Route[]; peer?: string } = {}) =>
-  usesOf(new Census(tree.root, options), readDevice(tree.root, bdf)!).map(({ check, message }) => [check, message] as [CheckName, string]);
+const findings = (bdf: string, { routes, peer }: { routes?: Route[]; peer?: string } = {}) =>
+  usesOf(new Census(tree.root, { peer, routes: () => routes }), readDevice(tree.root, bdf)!).map(
+    ({ check, message }) => [check, message] as [CheckName, string],
+  );
 const namespace = () => tree.block(`${disk}/nvme/nvme0`, 'nvme0n1', '259:0');
 const mounts = (...lines: string[]) => tree.file('/proc/self/mountinfo', `${lines.join('\n')}\n`);
 
@@ -163,7 +165,7 @@ describe('network', () => {
     tree.file('/proc/900/environ', 'PATH=/bin\0');
     tree.file('/proc/800/stat', '800 (su do) x) S 700 1\n');
     tree.file('/proc/700/environ', 'A=1\0SSH_CONNECTION=10.1.2.3 5 10.1.0.1 22\0');
-    const census = new Census(tree.root, { pid: 900, routes: [route('eth0', '10.1.0.0/16')] });
+    const census = new Census(tree.root, { pid: 900, routes: () => [route('eth0', '10.1.0.0/16')] });
     expect(usesOf(census, readDevice(tree.root, NIC)!)).toMatchObject([{ check: 'route', brief: 'ssh peer 10.1.2.3' }]);
   });
 
