@@ -49,6 +49,21 @@ std::string Text(const Napi::Value& value) { return value.As<Napi::String>().Utf
 Napi::Value Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 Napi::Value Big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
 
+// An object of names and values.
+Napi::Object Object(Napi::Env env, std::initializer_list<std::pair<const char*, Napi::Value>> fields) {
+  auto object = Napi::Object::New(env);
+  for (const auto& [name, value] : fields) object.Set(name, value);
+  return object;
+}
+
+// An array of what `each` makes of the items.
+template <class T, class Each>
+Napi::Array List(Napi::Env env, const std::vector<T>& items, const Each& each) {
+  auto array = Napi::Array::New(env, items.size());
+  for (uint32_t i = 0; i < items.size(); i++) array.Set(i, each(items[i]));
+  return array;
+}
+
 std::vector<std::string> Texts(const Napi::Value& value) {
   auto array = value.As<Napi::Array>();
   std::vector<std::string> texts;
@@ -108,18 +123,18 @@ Napi::Value JsClose(const Info& info) {
 Napi::Value JsInfo(const Info& info) {
   Napi::Env env = info.Env();
   const Session& session = S(info);
-  auto object = Napi::Object::New(env);
-  object.Set("api", session.noiommu() ? "noiommu" : session.iommufd() ? "cdev" : "group");
-  object.Set("flags", Number(env, session.info().flags));
-  object.Set("regions", Number(env, session.info().num_regions));
-  object.Set("irqs", Number(env, session.info().num_irqs));
-  object.Set("pages", Big(env, session.pages()));
-  object.Set("ranges", Areas(env, session.ranges()));
-  object.Set("device", Napi::Number::New(env, session.device_fd()));
-  object.Set("group", Napi::Number::New(env, session.group_fd()));
-  object.Set("container", Napi::Number::New(env, session.container_fd()));
-  object.Set("ioas", Number(env, session.ioas()));
-  return object;
+  return Object(env, {{"api", Napi::String::New(env, session.noiommu()   ? "noiommu"
+                                                     : session.iommufd() ? "cdev"
+                                                                         : "group")},
+                      {"flags", Number(env, session.info().flags)},
+                      {"regions", Number(env, session.info().num_regions)},
+                      {"irqs", Number(env, session.info().num_irqs)},
+                      {"pages", Big(env, session.pages())},
+                      {"ranges", Areas(env, session.ranges())},
+                      {"device", Napi::Number::New(env, session.device_fd())},
+                      {"group", Napi::Number::New(env, session.group_fd())},
+                      {"container", Napi::Number::New(env, session.container_fd())},
+                      {"ioas", Number(env, session.ioas())}});
 }
 
 Napi::Value JsAvailable(const Info& info) {
@@ -129,26 +144,21 @@ Napi::Value JsAvailable(const Info& info) {
 Napi::Value JsRegion(const Info& info) {
   Napi::Env env = info.Env();
   const RegionInfo region = S(info).Region(U32(info[1]));
-  auto object = Napi::Object::New(env);
-  object.Set("index", Number(env, region.index));
-  object.Set("flags", Number(env, region.flags));
-  object.Set("size", Big(env, region.size));
-  object.Set("sparse", region.sparse);
-  object.Set("msixMappable", region.msix_mappable);
-  object.Set("areas", Areas(env, region.areas));
-  object.Set("type", Number(env, region.type));
-  object.Set("subtype", Number(env, region.subtype));
-  return object;
+  return Object(env, {{"index", Number(env, region.index)},
+                      {"flags", Number(env, region.flags)},
+                      {"size", Big(env, region.size)},
+                      {"sparse", Napi::Boolean::New(env, region.sparse)},
+                      {"msixMappable", Napi::Boolean::New(env, region.msix_mappable)},
+                      {"areas", Areas(env, region.areas)},
+                      {"type", Number(env, region.type)},
+                      {"subtype", Number(env, region.subtype)}});
 }
 
 Napi::Value JsIrq(const Info& info) {
   Napi::Env env = info.Env();
   const IrqInfo irq = S(info).Irq(U32(info[1]));
-  auto object = Napi::Object::New(env);
-  object.Set("index", Number(env, irq.index));
-  object.Set("flags", Number(env, irq.flags));
-  object.Set("count", Number(env, irq.count));
-  return object;
+  return Object(
+      env, {{"index", Number(env, irq.index)}, {"flags", Number(env, irq.flags)}, {"count", Number(env, irq.count)}});
 }
 
 Napi::Value JsRead(const Info& info) {
@@ -204,10 +214,9 @@ Napi::Value JsMapDma(const Info& info) {
 Napi::Value JsUnmapDma(const Info& info) { return Big(info.Env(), S(info).Unmap(U64(info[1]), U64(info[2]))); }
 
 Napi::Value JsEnableIrq(const Info& info) {
-  const std::vector<int> fds = S(info).EnableIrq(U32(info[1]), U32(info[2]), U32(info[3]));
-  auto array = Napi::Array::New(info.Env(), fds.size());
-  for (uint32_t i = 0; i < fds.size(); i++) array.Set(i, Napi::Number::New(info.Env(), fds[i]));
-  return array;
+  Napi::Env env = info.Env();
+  return List(env, S(info).EnableIrq(U32(info[1]), U32(info[2]), U32(info[3])),
+              [env](int fd) { return Napi::Number::New(env, fd); });
 }
 
 Napi::Value JsDisableIrq(const Info& info) {
@@ -227,17 +236,12 @@ Napi::Value JsReset(const Info& info) {
 
 Napi::Value JsResetPeers(const Info& info) {
   Napi::Env env = info.Env();
-  const auto peers = S(info).ResetPeers();
-  auto array = Napi::Array::New(env, peers.size());
-  for (uint32_t i = 0; i < peers.size(); i++) {
-    auto object = Napi::Object::New(env);
-    object.Set("group", Number(env, peers[i].group));
-    object.Set("segment", Number(env, peers[i].segment));
-    object.Set("bus", Number(env, peers[i].bus));
-    object.Set("devfn", Number(env, peers[i].devfn));
-    array.Set(i, object);
-  }
-  return array;
+  return List(env, S(info).ResetPeers(), [env](const ResetPeer& peer) {
+    return Object(env, {{"group", Number(env, peer.group)},
+                        {"segment", Number(env, peer.segment)},
+                        {"bus", Number(env, peer.bus)},
+                        {"devfn", Number(env, peer.devfn)}});
+  });
 }
 
 Napi::Value JsHotReset(const Info& info) {
@@ -261,12 +265,10 @@ Napi::Value JsFileMemory(const Info& info) {
 Napi::Value JsMemoryInfo(const Info& info) {
   Napi::Env env = info.Env();
   const Memory& memory = M(info);
-  auto object = Napi::Object::New(env);
-  object.Set("va", Big(env, reinterpret_cast<uint64_t>(memory.get())));
-  object.Set("size", Big(env, memory.size()));
-  object.Set("fd", Napi::Number::New(env, memory.fd()));
-  object.Set("writable", memory.writable());
-  return object;
+  return Object(env, {{"va", Big(env, reinterpret_cast<uint64_t>(memory.get()))},
+                      {"size", Big(env, memory.size())},
+                      {"fd", Napi::Number::New(env, memory.fd())},
+                      {"writable", Napi::Boolean::New(env, memory.writable())}});
 }
 
 Napi::Value JsReadMemory(const Info& info) {
@@ -291,16 +293,12 @@ Napi::Value JsChain(const Info& info) {
   Napi::Env env = info.Env();
   auto bytes = info[0].As<Napi::Uint8Array>();
   const auto chain = Chain(bytes.Data(), static_cast<uint32_t>(bytes.ByteLength()), U32(info[1]), U32(info[2]));
-  auto array = Napi::Array::New(env, chain.size());
-  for (uint32_t i = 0; i < chain.size(); i++) {
-    auto object = Napi::Object::New(env);
-    object.Set("id", Number(env, chain[i].id));
-    object.Set("version", Number(env, chain[i].version));
-    object.Set("offset", Number(env, chain[i].offset));
-    object.Set("size", Number(env, chain[i].size));
-    array.Set(i, object);
-  }
-  return array;
+  return List(env, chain, [env](const Capability& cap) {
+    return Object(env, {{"id", Number(env, cap.id)},
+                        {"version", Number(env, cap.version)},
+                        {"offset", Number(env, cap.offset)},
+                        {"size", Number(env, cap.size)}});
+  });
 }
 
 Napi::Value JsMemlock(const Info& info) {
@@ -309,10 +307,7 @@ Napi::Value JsMemlock(const Info& info) {
   auto number = [&](rlim_t value) {
     return Napi::Number::New(info.Env(), value == RLIM_INFINITY ? HUGE_VAL : static_cast<double>(value));
   };
-  auto object = Napi::Object::New(info.Env());
-  object.Set("soft", number(limit.rlim_cur));
-  object.Set("hard", number(limit.rlim_max));
-  return object;
+  return Object(info.Env(), {{"soft", number(limit.rlim_cur)}, {"hard", number(limit.rlim_max)}});
 }
 
 Napi::Value JsSetMemlock(const Info& info) {

@@ -28,7 +28,16 @@ int Checked(int fd, unsigned long request, void* argument, const char* name) {
   return Check(Ioctl(fd, request, argument), name);
 }
 
-Fd Open(const std::string& path) { return Fd(Check(::open(path.c_str(), O_RDWR | O_CLOEXEC), "open", path.c_str())); }
+int Checked(int fd, unsigned long request, intptr_t argument, const char* name) {
+  return Checked(fd, request, reinterpret_cast<void*>(argument), name);
+}
+
+Fd Open(const std::string& path) {
+  int fd;
+  do fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
+  return Fd(Check(fd, "open", path.c_str()));
+}
 
 Fd Dup(int fd) { return Fd(Check(::fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl", "F_DUPFD_CLOEXEC")); }
 
@@ -69,7 +78,8 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
     session->container_ = Dup(with->container_.get());
   } else {
     session->container_ = Open(container);
-    if (Checked(session->container_.get(), VFIO_GET_API_VERSION, nullptr, "VFIO_GET_API_VERSION") != VFIO_API_VERSION)
+    if (Checked(session->container_.get(), VFIO_GET_API_VERSION, intptr_t{0}, "VFIO_GET_API_VERSION") !=
+        VFIO_API_VERSION)
       throw SysError(ENOTSUP, "VFIO_GET_API_VERSION");
     if (Ioctl(session->container_.get(), VFIO_CHECK_EXTENSION, reinterpret_cast<void*>(static_cast<intptr_t>(type))) <=
         0)
@@ -85,8 +95,8 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
     int container_fd = session->container_.get();
     Checked(session->group_.get(), VFIO_GROUP_SET_CONTAINER, &container_fd, "VFIO_GROUP_SET_CONTAINER");
   }
-  if (!with) Check(::ioctl(session->container_.get(), VFIO_SET_IOMMU, type), "VFIO_SET_IOMMU");
-  session->device_ = Fd(Check(::ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, bdf.c_str()),
+  if (!with) Checked(session->container_.get(), VFIO_SET_IOMMU, static_cast<intptr_t>(type), "VFIO_SET_IOMMU");
+  session->device_ = Fd(Check(Ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, const_cast<char*>(bdf.c_str())),
                               "VFIO_GROUP_GET_DEVICE_FD", bdf.c_str()));
   Check(::fcntl(session->device_.get(), F_SETFD, FD_CLOEXEC), "fcntl");
   session->Describe();
@@ -421,7 +431,7 @@ void Session::MaskIrq(uint32_t index, bool mask) {
 
 void Session::Reset() {
   CheckOpen();
-  Checked(device_.get(), VFIO_DEVICE_RESET, nullptr, "VFIO_DEVICE_RESET");
+  Checked(device_.get(), VFIO_DEVICE_RESET, intptr_t{0}, "VFIO_DEVICE_RESET");
 }
 
 std::vector<ResetPeer> Session::ResetPeers() const {

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
-import { codeOf, type ExitStatus, VioError, wrap } from '../common/errors.js';
+import { type ExitStatus, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
+import { acceptAll, listenAt } from '../native/listen.js';
 
 /**
  * The control socket of a holder of mappings: one JSON line asks, one answers. Descriptors come with the answer
@@ -50,9 +51,9 @@ export class ControlServer {
   /** @throws VioError where the path cannot be listened at; a socket that nobody serves is replaced */
   constructor(path: string, handle: (request: Request) => { answer: Answer; fds?: readonly number[] }) {
     this.path = path;
-    this.#fd = listen(path);
+    this.#fd = listenAt(path);
     this.#watch = native().vhostUser.watchReadable(this.#fd, () => {
-      for (let fd = native().vhostUser.accept(this.#fd); fd >= 0; fd = native().vhostUser.accept(this.#fd)) this.#serve(fd, handle);
+      acceptAll(this.#fd, (fd) => this.#serve(fd, handle));
     });
   }
 
@@ -113,34 +114,6 @@ function reply(
     const known =
       err instanceof VioError ? err : new VioError(err instanceof Error ? err.message : String(err), { code: 'EPROTO', exit: 5 });
     return { answer: { ok: false, error: { code: known.code, message: known.message, exit: known.exit, hint: known.hint } } };
-  }
-}
-
-function listen(path: string): number {
-  const { vhostUser } = native();
-  try {
-    try {
-      return vhostUser.listen(path, 16, 0o600);
-    } catch (err) {
-      if (codeOf(err) !== 'EADDRINUSE' || !abandoned(path)) throw err;
-      fs.unlinkSync(path);
-      return vhostUser.listen(path, 16, 0o600);
-    }
-  } catch (err) {
-    throw wrap(`listen ${path}`, err, {
-      hint: codeOf(err) === 'EADDRINUSE' ? 'another program serves this socket, or a file is there' : undefined,
-    });
-  }
-}
-
-/** Whether a socket is left over from a program that died. */
-function abandoned(path: string): boolean {
-  if (!fs.statSync(path, { throwIfNoEntry: false })?.isSocket()) return false;
-  try {
-    fs.closeSync(native().vhostUser.connect(path));
-    return false;
-  } catch (err) {
-    return codeOf(err) === 'ECONNREFUSED';
   }
 }
 

@@ -74,16 +74,18 @@ export function watchFaults(root: Sysroot, devices: ReadonlySet<string>, report:
     }
   };
   while (next() !== false); // what was logged before us
-  const watch = native().vhostUser.watchReadable(fd, () => {
+  const drain = (): void => {
     for (let text = next(); text !== false; text = next()) {
       const fault = text === undefined ? undefined : parseFault(text);
       if (fault && devices.has(fault.device)) report(fault);
     }
-  });
+  };
+  const watch = native().vhostUser.watchReadable(fd, drain);
   watch.ref(false);
   return {
     close: () => {
       watch.close();
+      drain(); // what came since the event loop last looked
       fs.closeSync(fd);
     },
   };

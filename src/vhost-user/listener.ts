@@ -1,7 +1,7 @@
 import fs from 'node:fs';
-import { codeOf, VioError, wrap } from '../common/errors.js';
 import { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
+import { acceptAll, listenAt } from '../native/listen.js';
 import type { ReadWatch, UnixSocket } from '../native/vhost-user.js';
 import { OwnedFd } from './fds.js';
 import { kernelSockets } from './list.js';
@@ -22,20 +22,7 @@ export class Listener {
    * @param mode permissions of the socket file @throws VioError (EADDRINUSE, …)
    */
   static at(path: string, mode = 0o600): Listener {
-    const { vhostUser } = native();
-    try {
-      try {
-        return new Listener(new OwnedFd(vhostUser.listen(path, 16, mode)), path);
-      } catch (err) {
-        if (codeOf(err) !== 'EADDRINUSE' || !abandoned(path)) throw err;
-        fs.unlinkSync(path);
-        return new Listener(new OwnedFd(vhostUser.listen(path, 16, mode)), path);
-      }
-    } catch (err) {
-      throw wrap(`listen ${path}`, err, {
-        hint: codeOf(err) === 'EADDRINUSE' ? 'another program serves this socket: end it, or choose another path' : undefined,
-      });
-    }
+    return new Listener(new OwnedFd(listenAt(path, { mode, served })), path);
   }
 
   /** Takes a listening socket that was inherited (`--fd`). */
@@ -46,8 +33,7 @@ export class Listener {
   /** Calls back with every connection; the callee owns it. */
   start(onConnect: (fd: OwnedFd) => void): void {
     this.#watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
-      for (let fd = native().vhostUser.accept(this.#fd.fd); fd >= 0; fd = native().vhostUser.accept(this.#fd.fd))
-        onConnect(new OwnedFd(fd));
+      acceptAll(this.#fd.fd, (fd) => onConnect(new OwnedFd(fd)));
     });
   }
 
@@ -88,18 +74,8 @@ export class Listener {
 
 const LISTENING = 10;
 
-/** Whether a socket file is left over: nobody answers a connection. */
-function abandoned(path: string): boolean {
-  if (!fs.statSync(path, { throwIfNoEntry: false })?.isSocket())
-    throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: 3 });
-  // Connecting can end a back-end, so the kernel's list of sockets is asked first; it does not show other namespaces.
-  const { ino } = fs.statSync(path);
-  const served = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
-  if (kernelSockets(new Sysroot()).some(served)) return false;
-  try {
-    fs.closeSync(native().vhostUser.connect(path));
-    return false;
-  } catch (err) {
-    return codeOf(err) === 'ECONNREFUSED';
-  }
+/** Whether the kernel lists a listener for a socket file: connecting could end a back-end. Other namespaces do not show. */
+function served(path: string, { ino }: fs.Stats): boolean {
+  const serves = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
+  return kernelSockets(new Sysroot()).some(serves);
 }

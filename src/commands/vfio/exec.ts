@@ -17,7 +17,8 @@ export default class VfioExec extends Command {
     'LISTEN_FDNAMES: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME; those of a second device end in -1), what is ' +
     'mapped in VIOCTL_VFIO as JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words ' +
     'replaced. Signals go to CMD, and its exit status is that of this command; then everything is unmapped, closed, and given ' +
-    'back to its driver. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
+    'back to its driver. An access of a device that the IOMMU blocks is reported on stderr with the name of the mapping, as far as ' +
+    'the kernel log may be read. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
   static readonly examples: readonly Example[] = [
     [
       'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',
@@ -71,9 +72,11 @@ export default class VfioExec extends Command {
     });
     if (flags.replace) return execReplacing(prepared.program, this.env, user);
     const { argv, env, fds } = prepared.program;
+    const faults = prepared.watchFaults((text) => this.warn(text));
     try {
       return await supervise({ argv, fds, env: { ...this.env, ...env }, user: user && { uid: user.uid, gid: user.gid } });
     } finally {
+      faults?.close();
       await prepared.close();
     }
   }

@@ -2,6 +2,7 @@ import { usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { formatSize } from '../../common/units.js';
+import { describeFault, watchFaults } from '../../dma/faults.js';
 import { apiOf, type HandOver, handOver } from '../../dma/handover.js';
 import type { LockLimit } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
@@ -29,6 +30,8 @@ export interface ExecOptions {
 /** All that a program is to get, ready; close() undoes it: unmap, close, unbind what was bound. */
 export interface Prepared {
   program: HandOver;
+  /** Reports accesses that the IOMMU blocks, by the names of the mappings, until it is closed; undefined where none can be seen. */
+  watchFaults(report: (text: string) => void): { close(): void } | undefined;
   close(): Promise<void>;
 }
 
@@ -50,8 +53,11 @@ export async function prepareExec(host: Host, options: ExecOptions): Promise<Pre
     if (options.memlock !== undefined) setMemlock(options.memlock);
     const program = handOver(words, hold.allFds(), hold.describe(bdfs));
     const held = hold;
+    const { mapper } = held;
     return {
       program,
+      watchFaults: (report) =>
+        mapper && watchFaults(host.root, new Set(bdfs), (fault) => report(describeFault(fault, mapper.nameOf(fault.address)))),
       close: async () => {
         try {
           held.close();

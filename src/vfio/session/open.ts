@@ -94,8 +94,9 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   const message = err instanceof Error ? err.message : String(err);
   if (call === 'open' && message.includes('/dev/vfio/vfio') && (code === 'ENOENT' || code === 'ENODEV'))
     return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, { code: code, exit: 7, hint: 'modprobe vfio_iommu_type1', cause: err });
-  // The kernel claims the whole group for an iommufd: a member on a host driver is EBUSY then.
-  if (code === 'EBUSY' && call === BIND_IOMMUFD && blockersOf(census, device).length > 0) return notViable(census, device, err);
+  // The kernel claims the whole group for an iommufd: a member on a host driver makes that fail.
+  const claimed = call === BIND_IOMMUFD && (code === 'EPERM' || code === 'EBUSY');
+  if (claimed && blockersOf(census, device).length > 0) return notViable(census, device, err);
   if (code === 'EBUSY') return held(census, device, way, err);
   // The kernel's answer where the device's node is open and bound already.
   if (code === 'EINVAL' && call === BIND_IOMMUFD && holdersOf(census.root, new Processes(census.root), device).length > 0)

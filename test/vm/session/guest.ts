@@ -3,9 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { later, refusals } from './cases.js';
 import { closing } from './devices.js';
 import { AER, EDU, GROUP_EDU, must, NIC, NVME, runCases } from './harness.js';
+import { poke } from './programs.js';
 
 async function main([first, ...rest]: string[]): Promise<void> {
   if (first === 'closing') return closing(rest[0] as 'group' | 'cdev', rest[1]!);
+  if (first === 'poke') return poke(rest);
   const apis = [first!, ...rest];
   const only = process.env.CASES;
   const wanted = ({ name }: { name: string }) => only === undefined || new RegExp(only).test(name);

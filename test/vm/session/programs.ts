@@ -1,6 +1,8 @@
 // Programs that hold devices on real kernels: exec in its forms, dma map under a service manager, and letting go when asked.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import { eduWrite } from '../../../src/vfio/session/edu.js';
+import { Session } from '../../../src/vfio/session/session.js';
 import {
   BOTH,
   background,
@@ -8,13 +10,16 @@ import {
   driverOf,
   EDU,
   failure,
+  faultsDuring,
   GROUP_EDU,
   must,
   NIC,
   NVME,
   open,
   PF,
+  ready,
   type SessionCase,
+  vfio,
   vioctl,
 } from './harness.js';
 
@@ -29,7 +34,30 @@ print('bound',flush=True)
 while True:
     print(s.recv(1000).decode().strip(),flush=True)`;
 
+/** The program of the fault case: a device writes where nothing is mapped, until the kernel has logged it. */
+export async function poke([device, group, container, iova]: string[]): Promise<void> {
+  const { ioas } = JSON.parse(process.env.VIOCTL_VFIO!) as { ioas?: number };
+  const session = new Session('poke', vfio.adopt(Number(container), Number(group), Number(device), ioas ?? 0));
+  ready(session);
+  await faultsDuring(() => eduWrite(session, BigInt(iova!), 64));
+}
+
 export const programs: SessionCase[] = [
+  {
+    name: 'exec reports what the IOMMU kept the device from, by the name of the mapping',
+    apis: BOTH,
+    run: async (api) => {
+      const words = api === 'cdev' ? ['{device}', '-1', '{iommufd}'] : ['{device}', '{group}', '{container}'];
+      const program = ['node', process.argv[1]!, 'poke', ...words];
+      const map = ['--map', 'fw=64K,ro,iova=0x40000000'];
+      const known = cli(['vfio', 'exec', EDU, '--api', api, ...map, '--', ...program, '0x40001000']);
+      assert.equal(known.status, 0, known.stderr);
+      assert.match(known.stderr, new RegExp(`${EDU} was kept from writing to 0x40001000: fw \\+ 0x1000, which is read-only`));
+      const unknown = cli(['vfio', 'exec', EDU, '--api', api, ...map, '--', ...program, '0x70000000']);
+      assert.match(unknown.stderr, /was kept from writing to 0x70000000: no mapping of this command/);
+      return [known.stderr, unknown.stderr];
+    },
+  },
   {
     name: 'show: regions, interrupts and resets of a device that is open to us',
     apis: ['group'],

@@ -1,0 +1,54 @@
+import fs from 'node:fs';
+import { codeOf, VioError, wrap } from '../common/errors.js';
+import { native } from './index.js';
+
+/** How to listen. */
+export interface ListenOptions {
+  /** Permissions of the socket file. */
+  mode?: number;
+  /** Whether somebody serves the socket file, where that can be known without connecting, which is an event for a server. */
+  served?: (path: string, stat: fs.Stats) => boolean;
+}
+
+/**
+ * Listens at a path. A socket file that nobody serves is replaced.
+ * @returns the descriptor, which the caller owns
+ * @throws VioError (EADDRINUSE, …); EEXIST (3) where a file is that is no socket
+ */
+export function listenAt(path: string, options: ListenOptions = {}): number {
+  const listen = (): number => native().vhostUser.listen(path, 16, options.mode ?? 0o600);
+  try {
+    try {
+      return listen();
+    } catch (err) {
+      if (codeOf(err) !== 'EADDRINUSE' || !abandoned(path, options)) throw err;
+      fs.unlinkSync(path);
+      return listen();
+    }
+  } catch (err) {
+    if (err instanceof VioError) throw err;
+    throw wrap(`listen ${path}`, err, {
+      hint: codeOf(err) === 'EADDRINUSE' ? 'another program serves this socket: end it, or choose another path' : undefined,
+    });
+  }
+}
+
+/** Whether a socket file is left over: nobody answers a connection. */
+function abandoned(path: string, { served }: ListenOptions): boolean {
+  const stat = fs.statSync(path, { throwIfNoEntry: false });
+  if (!stat) return true;
+  if (!stat.isSocket()) throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: 3 });
+  if (served?.(path, stat)) return false;
+  try {
+    fs.closeSync(native().vhostUser.connect(path));
+    return false;
+  } catch (err) {
+    return codeOf(err) === 'ECONNREFUSED';
+  }
+}
+
+/** Takes all connections that wait at a listening descriptor; the callee owns each. */
+export function acceptAll(listener: number, connected: (fd: number) => void): void {
+  const { vhostUser } = native();
+  for (let fd = vhostUser.accept(listener); fd >= 0; fd = vhostUser.accept(listener)) connected(fd);
+}
