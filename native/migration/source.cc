@@ -54,6 +54,11 @@ uint64_t Source::Skip(uint64_t size) {
       end_ = limit_ < this->size() ? End::kLimit : End::kEof;
       error_ = 0;
     }
+    if (const uint64_t to = GivesUpTo(pos_, pos_ + done); to < pos_ + done) {
+      done = to - pos_;
+      end_ = End::kIo;
+      error_ = EIO;
+    }
     pos_ += done;
     return done;
   }
@@ -226,6 +231,14 @@ class Pieces final : public Buffered {
     end_ = got == 0 ? End::kEof : End::kIo;
     error_ = got == 0 ? 0 : errno;
     return 0;
+  }
+  uint64_t GivesUpTo(uint64_t from, uint64_t to) const override {
+    auto next = std::upper_bound(extents_.begin(), extents_.end(), from,
+                                 [](uint64_t value, const Extent& extent) { return value < extent.from; });
+    if (next != extents_.begin()) --next;
+    for (; next != extents_.end() && next->from < to; ++next)
+      if (next->file == Extent::kBad && next->from + next->length > from) return std::max(from, next->from);
+    return to;
   }
 
  private:

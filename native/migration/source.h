@@ -65,6 +65,11 @@ class Source {
   virtual uint64_t SizeNow() const { return size(); }
 
  protected:
+  // Where the bytes from `from` on end that a seekable source can give, at most `to`; not before `from`.
+  virtual uint64_t GivesUpTo(uint64_t from, uint64_t to) const {
+    (void)from;
+    return to;
+  }
   // Makes the window hold `need` bytes from pos_, or as many as there are; then end_ and error_ say why.
   virtual void Fill(size_t need) = 0;
 

@@ -1,8 +1,12 @@
-/** Decompression through the system's tools, between two descriptors. gzip is done in this process (native/migration). */
+/**
+ * Decompression between two descriptors: zstd in this process where Node has it, the others through the system's tools.
+ * gzip is done in the addon (native/migration).
+ */
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import { hasZstd, zstd } from './zstd.js';
 
 export type Tool = 'bzip2' | 'xz' | 'lzop' | 'zstd';
 
@@ -30,9 +34,10 @@ export interface Decompressor {
   ended: Promise<string | undefined>;
 }
 
-/** Starts `tool -dc` on a descriptor at its present position. @throws VioError (7) when the tool is missing */
+/** Starts to decompress a descriptor from its present position on. @throws VioError (7) when the tool for it is missing */
 export function decompress(tool: Tool, fd: number): Decompressor {
   const [readEnd, writeEnd] = native().migration.pipe();
+  if (tool === 'zstd' && hasZstd()) return zstd(fd, [readEnd, writeEnd]);
   const child = spawn(tool, ['-dc'], { stdio: [fd, writeEnd, 'pipe'] });
   fs.closeSync(writeEnd);
   child.on('error', () => {}); // a missing tool has no pid: reported below
