@@ -67,7 +67,7 @@ class BulkWorker {
     ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the main thread
     std::promise<int> enabled;
     auto answer = enabled.get_future();
-    thread_ = std::thread([this, &enabled] {
+    thread_ = std::thread([this, enabled = std::move(enabled)]() mutable {
       ::pthread_setname_np(::pthread_self(), "uring-bulk");
       const int result = ring_->Enable();
       enabled.set_value(result);
@@ -408,7 +408,7 @@ uint32_t Bulk::Take(BulkResult* out, uint32_t limit) {
   if (const int error = failure_; error < 0) throw SysError(-error, "io_uring_enter");
   const std::lock_guard lock(results_lock_);
   const auto count = static_cast<uint32_t>(std::min<size_t>(limit, results_.size() - results_at_));
-  std::memcpy(out, results_.data() + results_at_, count * sizeof *out);
+  std::copy_n(results_.begin() + static_cast<ptrdiff_t>(results_at_), count, out);
   results_at_ += count;
   if (results_at_ == results_.size()) results_.clear(), results_at_ = 0;
   return count;

@@ -9,7 +9,12 @@
  * const size = await ring.readAsync(files.slot(1), buffer, 0);
  * ring.close();
  * ```
+ *
+ * Errors carry the errno's name as `code`: those of requests as Node's own do (`errno`, `syscall`), those of tables and rings
+ * are VioError, with `hint` and `details`. Callbacks get the result itself: a number, -errno if negative.
  */
+export { VioError } from '../common/errors.js';
+export { Sysroot } from '../common/sysroot.js';
 export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
 export { addressOf, type Done, errnoError, type File, READ_WHOLE_OPEN, type Request, Ring, type RingOptions, Slot } from './ring.js';
 export { type Fault, FileTable, findFaults } from './table.js';

@@ -170,19 +170,23 @@ test('a closed pipe ends sum and cat with 141 and in silence', () => {
   }
 });
 
-test('SIGINT in the middle: 130, and nothing is left waiting', async () => {
-  const fifo = path.join(work.dir, 'fifo');
-  spawnSync('mkfifo', [fifo]);
-  const child = spawn(process.execPath, [program, 'uring', 'sum', path.join(tree, 'size-1'), fifo], { env: plainEnv() });
-  const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
-  try {
-    await new Promise((resolve) => child.stdout.once('data', resolve));
-    child.kill('SIGINT');
-    expect(await ended).toEqual([130, null]);
-  } finally {
-    child.kill('SIGKILL');
-  }
-});
+test.each(['sum', 'sum -a blake3', 'sum --engine sync', 'cat', 'cat --engine sync'])(
+  'SIGINT in the middle of %s: 130, and nothing is left waiting',
+  async (words) => {
+    const fifo = path.join(work.dir, 'fifo'); // nobody writes to it: opening it waits
+    if (!fs.existsSync(fifo)) spawnSync('mkfifo', [fifo]);
+    const args = [program, 'uring', ...words.split(' '), path.join(tree, 'size-1'), fifo];
+    const child = spawn(process.execPath, args, { env: plainEnv() });
+    const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
+    try {
+      await new Promise((resolve) => child.stdout.once('data', resolve));
+      child.kill('SIGINT');
+      expect(await ended).toEqual([130, null]);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  },
+);
 
 describe('without io_uring', () => {
   const filter = compileC('test/support/programs/without-uring.c', path.join(work.dir, 'without-uring'));

@@ -89,6 +89,36 @@ describe('the npm package', () => {
     expect(files).toEqual(expect.arrayContaining(['dist/uring.cjs', 'dist/types/uring/index.d.ts', 'include/vioctl-ring.h']));
   });
 
+  test('a TypeScript program that uses vioctl/uring compiles against the types of the package', () => {
+    const home = path.join(dir, 'prefix', 'lib', 'node_modules');
+    const source = `import { FileTable, Ring, type Slot, SKIP, VioError, explain, Sysroot } from 'vioctl/uring';
+      const ring = new Ring({ entries: 8 });
+      const files = new FileTable(ring);
+      export const slot: Promise<Slot> = files.open('/etc/hostname', 0);
+      files.update(0, [SKIP, 3]);
+      ring.read(files.slot(1), Buffer.alloc(8), 0, (result: number, flags: number) => { if (result < 0) throw new VioError(String(flags)); });
+      export const why: string = explain('EPERM', new Sysroot()).why;
+      // @ts-expect-error a path is no number
+      files.open(7, 0);
+      ring.close();`;
+    const at = path.join(path.dirname(home), 'typed');
+    fs.mkdirSync(at);
+    fs.writeFileSync(path.join(at, 'try.mts'), source);
+    const config = {
+      compilerOptions: {
+        module: 'nodenext',
+        target: 'es2022',
+        strict: true,
+        noEmit: true,
+        types: ['node'],
+        typeRoots: [path.join(root, 'node_modules/@types')],
+      },
+    };
+    fs.writeFileSync(path.join(at, 'tsconfig.json'), JSON.stringify({ ...config, files: ['try.mts'] }));
+    const run = spawnSync(path.join(root, 'node_modules/.bin/tsc'), ['-p', at], { encoding: 'utf8' });
+    expect({ status: run.status, stdout: run.stdout }).toEqual({ status: 0, stdout: '' });
+  });
+
   const online = process.env.CI || process.env.VIOCTL_NO_SKIP || fs.existsSync(path.join(cache, 'node'));
   test.each([20, 22, 24, 26])(
     'Node %d loads and runs it',
@@ -106,6 +136,13 @@ describe('the npm package', () => {
             spawnSync(node, [bin, ...args], { encoding: 'utf8', env: plainEnv({ XDG_CACHE_HOME: path.join(dir, 'cache') }) }),
           ).toMatchObject({ status: 0, stderr: '' });
       }
+      // The addon's digests are this Node's OpenSSL; the programming interface loads as well.
+      const sum = spawnSync(node, [bin, 'uring', 'sum', '--engine', 'uring', program], { encoding: 'utf8', env: plainEnv() });
+      expect(sum.stdout).toBe(spawnSync('sha256sum', [program], { encoding: 'utf8' }).stdout);
+      const source = `const { uring } = require('./${path.join('prefix/lib/node_modules/vioctl', 'prebuilds/linux-x64.node')}');
+        const { Ring } = require('./prefix/lib/node_modules/vioctl/dist/uring.cjs'); const ring = new Ring(); ring.close();
+        console.log(uring.digestSize('sha256'), uring.digestSize('blake2b512'));`;
+      expect(spawnSync(node, ['-e', source], { cwd: dir, encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '32 64\n', stderr: '' });
     },
     300000,
   );

@@ -1,12 +1,20 @@
 import { boot } from './lab.js';
 
 // The same cases as on this machine, by jest inside the guest; and the machine-wide switch, which only a guest may turn.
-const suite = 'node node_modules/jest/bin/jest.js --ci --cacheDirectory /tmp/jest test/native/uring';
+const suite = 'node node_modules/jest/bin/jest.js --ci --testTimeout 120000 --cacheDirectory /tmp/jest test/native/uring';
 const user = 'setpriv --reuid 65534 --regid 65534 --clear-groups';
 const program = 'node bin/run.js uring';
 const script = `mkdir -p /var/tmp; echo text >/tmp/file
 ${suite} 2>&1; echo "jest ended $?"
 say() { label=$1; shift; "$@" >/tmp/out 2>/tmp/err; echo "$label: $? $(tr '\\n' ' ' </tmp/out | cut -c1-100) | $(tr '\\n' ' ' </tmp/err | cut -c1-200)"; }
+modprobe loop; mkdir -p /tmp/small /tmp/mnt; mount -t tmpfs -o size=24m none /tmp/small; truncate -s 96M /tmp/small/img
+mkfs.ext4 -q -F -O ^has_journal /tmp/small/img && mount -o loop /tmp/small/img /tmp/mnt
+echo fine >/var/tmp/fine
+for engine in uring sync; do
+  for i in 1 2 3 4 5 6; do head -c 8M /dev/urandom >/tmp/mnt/$i; done
+  ${program} sync --engine $engine --ordered --json /tmp/mnt/? /var/tmp/fine >/tmp/out 2>/tmp/err
+  echo "fsync $engine: $? $(tr '\\n' ' ' </tmp/out)"
+done
 for value in 1 2; do
   sysctl -q -w kernel.io_uring_disabled=$value 2>/dev/null || break
   say "$value root probe" ${program} probe --require openat_direct
@@ -22,6 +30,14 @@ describe.each(['6.1', '6.12', '7'] as const)('kernel %s', (kernel) => {
     const failed = result.stdout.match(/^ {2}● .*$/gm);
     expect({ failed, summary }).toMatchObject({ failed: null, summary: expect.stringMatching(/^Tests: +(?:[4-9]\d|\d{3}) passed/) });
     expect(result.stdout).toContain('jest ended 0');
+    // A disk that is full below the file system: fsync says it for each file, the others are made durable, exit 1.
+    for (const engine of ['uring', 'sync']) {
+      const [, status, json] = new RegExp(`^fsync ${engine}: (\\d+) (.*)$`, 'm').exec(result.stdout)!;
+      const { files } = JSON.parse(json!) as { files: { path: string; error?: { code: string } }[] };
+      expect(files.map(({ path }) => path)).toEqual(['1', '2', '3', '4', '5', '6'].map((n) => `/tmp/mnt/${n}`).concat('/var/tmp/fine'));
+      expect(files.filter(({ error }) => error && ['ENOSPC', 'EIO'].includes(error.code)).length).toBeGreaterThan(0);
+      expect([status, files.at(-1)]).toEqual(['1', { path: '/var/tmp/fine' }]);
+    }
     if (kernel === '6.1') {
       expect(result.stdout).not.toContain('root probe'); // the sysctl came with 6.6
       return;

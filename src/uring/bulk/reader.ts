@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { promisify } from 'node:util';
 import { codeOf } from '../../common/errors.js';
 import { Op } from '../abi.js';
 import { errnoName } from '../errno.js';
@@ -243,7 +244,10 @@ export class UringReader implements Reader {
   }
 }
 
-/** Reads one file after the other with plain system calls: what runs where io_uring does not. */
+/**
+ * Reads one file after the other with plain system calls: what runs where io_uring does not. Regular files are read in line,
+ * which is fastest; what may block for ever (a FIFO, a terminal) in libuv's threads, so that signals are seen.
+ */
 export class SyncReader implements Reader {
   readonly name = 'sync';
   readonly depth = 1;
@@ -262,9 +266,13 @@ export class SyncReader implements Reader {
     let size = 0;
     let fd: number | undefined;
     let error: string | undefined;
+    const flags = fs.constants.O_RDONLY | O_NOCTTY;
     try {
-      fd = fs.openSync(name, fs.constants.O_RDONLY | O_NOCTTY);
-      for (let n = fs.readSync(fd, this.#buffer); n > 0; n = fs.readSync(fd, this.#buffer)) {
+      const inLine = fs.statSync(name).isFile();
+      fd = inLine ? fs.openSync(name, flags) : await openLater(name, flags);
+      for (;;) {
+        const n = inLine ? fs.readSync(fd, this.#buffer) : await readLater(fd, this.#buffer);
+        if (n === 0) break;
         size += n;
         await sink.chunk(this.#buffer.subarray(0, n));
       }
@@ -275,3 +283,7 @@ export class SyncReader implements Reader {
     return { error, size };
   }
 }
+
+const openLater = promisify<Name, number, number>(fs.open);
+const readLater = async (fd: number, buffer: Buffer): Promise<number> =>
+  (await promisify(fs.read)(fd, buffer, 0, buffer.length, null)).bytesRead;
