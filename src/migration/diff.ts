@@ -95,7 +95,9 @@ export async function compare(
   const right = await content(b, options.ram, seed, () => {});
   const ignored = options.ignore.length > 0 ? globs(options.ignore) : () => false;
   const differences: Difference[] = [];
-  for (const path of new Set([...left.values.keys(), ...right.values.keys()])) {
+  // Where one of the two is no stream at all, its issues say so; a list of all that the other one has would bury that.
+  const comparable = left.values.size > 0 && right.values.size > 0;
+  for (const path of comparable ? new Set([...left.values.keys(), ...right.values.keys()]) : []) {
     if (ignored(path)) continue;
     const [x, y] = [left.values.get(path), right.values.get(path)];
     if (x === undefined) differences.push({ path, kind: 'only-b', b: y! });
@@ -104,7 +106,7 @@ export async function compare(
   }
   const ram = options.ram ? pages(left.walker, right.walker) : undefined;
   return {
-    equal: differences.length === 0 && !ram?.some((r) => r.changed > 0 || r.unknown > 0),
+    equal: comparable && differences.length === 0 && !ram?.some((r) => r.changed > 0 || r.unknown > 0),
     differences,
     ...(ram && { ram }),
     issues: { a: left.issues, b: right.issues },

@@ -279,6 +279,9 @@ describe('stat, diff, convert', () => {
       ram: [{ block: 'pc.ram', pages: 16, changed: 4, unknown: 0 }],
     });
     expect(vioctl(['migration', 'diff', good, put('changed', changed), '--ignore', 'timer/*'])).toMatchObject({ status: 0 });
+    const none = vioctl(['migration', 'diff', good, put('none', Buffer.from('root:x:0:0'))]);
+    expect(none).toMatchObject({ status: 5, stdout: '' });
+    expect(none.stderr).toMatch(/none: damaged: 0x0: not a QEMU migration stream/);
   });
 
   test('convert: same memory, same devices, pages at fixed places; nothing is left of a failed one', () => {
