@@ -86,7 +86,8 @@ class Outgoing {
       if (n < 0) {
         if (errno == EAGAIN) return sent;
         if (errno == EINTR) continue;
-        throw SysError(errno, "send");
+        // the same end, whether sending or receiving meets it first
+        throw SysError(errno == EPIPE ? ECONNRESET : errno, "send");
       }
       start_ += static_cast<size_t>(n);
       sent = true;

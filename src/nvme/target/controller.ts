@@ -30,7 +30,7 @@ export interface Surroundings {
   complete(connection: number, tag: number, status: number, result: number): void;
   /** Ends a connection. */
   close(connection: number): void;
-  /** Everything written to the subsystem's namespaces reaches stable storage. */
+  /** Everything written to the subsystem's namespaces reaches stable storage; what fails is reported, not thrown. */
   flush(subsystem: Subsystem): Promise<void>;
   /** The discovery log for a host that is connected through `connection`. */
   discoveryLog(hostnqn: string, connection: number): Buffer;
@@ -264,8 +264,7 @@ export class Controller {
     const done = () => {
       if (this.#csts.shst === 1) this.#csts.shst = 2;
     };
-    // a failed flush must not keep the host waiting: it is reported when the target stops
-    if (subsystem) this.#around.flush(subsystem).then(done, done);
+    if (subsystem) this.#around.flush(subsystem).then(done);
     else done();
   }
 

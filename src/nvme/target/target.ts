@@ -64,7 +64,8 @@ export class Target {
       native,
       complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
       close: (connection) => native.targetClose(this.#engine, connection),
-      flush: (subsystem) => this.flush(subsystem),
+      // of a shutdown: the host is not kept waiting, but whoever runs the target is told
+      flush: (subsystem) => this.flush(subsystem).catch((err: Error) => this.#log(err.message)),
       discoveryLog: (hostnqn, connection) => this.discoveryLog(hostnqn, this.#connections.get(connection)?.via ?? '127.0.0.1'),
     };
   }
