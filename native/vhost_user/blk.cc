@@ -1,5 +1,6 @@
 #include "vhost_user/blk.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -24,10 +25,12 @@ struct Segment {
   uint32_t flags;  // 1: unmap
 };
 
-void Signal(int fd) {
+bool NonBlocking(int fd) { return fd >= 0 && (::fcntl(fd, F_GETFL) & O_NONBLOCK); }
+
+void Signal(int fd, bool non_blocking) {
   const uint64_t one = 1;
   pollfd poll{fd, POLLOUT, 0};  // a full counter of a blocking eventfd is signalled already
-  if (fd >= 0 && ::poll(&poll, 1, 0) == 1) (void)!::write(fd, &one, sizeof one);
+  if (fd >= 0 && (non_blocking || ::poll(&poll, 1, 0) == 1)) (void)!::write(fd, &one, sizeof one);
 }
 
 void Drain(int fd) {
@@ -62,6 +65,7 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
       queue_(std::move(memory), layout),
       kick_(kick),
       call_(std::move(call)),
+      call_non_blocking_(NonBlocking(call_.get())),
       wake_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
       ended_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
       requests_(layout.num) {
@@ -80,7 +84,8 @@ void BlkQueue::Stop() {
     std::lock_guard guard(lock_);
     stop_ = true;
   }
-  Signal(wake_.get());
+  asked_ = true;
+  Signal(wake_.get(), true);
 }
 
 uint16_t BlkQueue::Join() {
@@ -91,6 +96,7 @@ uint16_t BlkQueue::Join() {
 void BlkQueue::SetCall(Fd call) {
   std::lock_guard guard(call_lock_);
   call_ = std::move(call);
+  call_non_blocking_ = NonBlocking(call_.get());
 }
 
 void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout) {
@@ -98,7 +104,8 @@ void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue:
   std::unique_lock guard(lock_);
   if (ended_flag_) return;
   change_ = &change;
-  Signal(wake_.get());
+  asked_ = true;
+  Signal(wake_.get(), true);
   applied_.wait(guard, [&] { return change.done || ended_flag_; });
   change_ = nullptr;
   if (change.failure) throw *change.failure;
@@ -106,7 +113,7 @@ void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue:
 
 // Applies what other threads asked for.
 void BlkQueue::Commands() {
-  Drain(wake_.get());
+  if (!asked_.exchange(false)) return;
   std::lock_guard guard(lock_);
   draining_ = draining_ || stop_;
   if (!change_ || change_->done) return;
@@ -140,7 +147,7 @@ void BlkQueue::Run() {
   std::lock_guard guard(lock_);
   ended_flag_ = true;
   applied_.notify_all();
-  Signal(ended_.get());
+  Signal(ended_.get(), true);
 }
 
 void BlkQueue::Loop() {
@@ -154,11 +161,8 @@ void BlkQueue::Loop() {
     if (ring_ && (ring_->Pending() > 0 || ring_->NeedsEnter())) ring_->Submit();
     if (ring_)
       ring_->Reap([this](const io_uring_cqe& cqe) {
-        if (cqe.user_data == kKick) {
-          kick_polled_ = false;
-          Drain(kick_);
-        } else if (cqe.user_data == kWake) {
-          wake_polled_ = false;
+        if (cqe.user_data == kKick || cqe.user_data == kWake) {
+          Polled(cqe);
         } else {
           Completed(static_cast<uint32_t>(cqe.user_data), cqe.res);
         }
@@ -323,15 +327,26 @@ void BlkQueue::Notify() {
   dirty_ = false;
   if (!queue_.ShouldNotify()) return;
   std::lock_guard guard(call_lock_);
-  Signal(call_.get());
+  Signal(call_.get(), call_non_blocking_);
 }
 
+// A multishot poll (5.13) posts an entry at each signal, so that neither read nor new poll is needed; its first one may
+// be for a signal that has been seen. Counters are not read then: 2^64 kicks do not come.
 void BlkQueue::Poll(int fd, uint64_t tag) {
   io_uring_sqe* sqe = ring_->Next();
   if (!sqe) return;
-  uring::Prepare(sqe, IORING_OP_POLL_ADD, fd, nullptr, 0, 0, tag);
+  uring::Prepare(sqe, IORING_OP_POLL_ADD, fd, nullptr, multishot_ ? IORING_POLL_ADD_MULTI : 0, 0, tag);
   sqe->poll32_events = POLLIN;
   (tag == kKick ? kick_polled_ : wake_polled_) = true;
+}
+
+void BlkQueue::Polled(const io_uring_cqe& cqe) {
+  if (cqe.flags & IORING_CQE_F_MORE) return;
+  (cqe.user_data == kKick ? kick_polled_ : wake_polled_) = false;
+  if (cqe.res == -EINVAL && multishot_)
+    multishot_ = false;
+  else if (!multishot_ || cqe.res < 0)
+    Drain(cqe.user_data == kKick ? kick_ : wake_.get());
 }
 
 // Sleeps until there is a kick, a command, or a completion.
@@ -346,6 +361,7 @@ void BlkQueue::Wait() {
   }
   pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {kick_, POLLIN, 0}};
   ::poll(fds, draining_ ? 1 : 2, -1);
+  if (fds[0].revents & POLLIN) Drain(wake_.get());
   if (fds[1].revents & POLLIN) Drain(kick_);
 }
 

@@ -74,12 +74,14 @@ class BlkQueue {
   void Wait();
   void Commands();
   void Poll(int fd, uint64_t tag);
+  void Polled(const io_uring_cqe& cqe);
 
   BlkOptions options_;
   Virtqueue queue_;
   const int kick_;
   std::mutex call_lock_;
   Fd call_;
+  bool call_non_blocking_;
   Fd wake_, ended_;
   std::optional<uring::Ring> ring_;
   bool uses_io_uring_ = false;
@@ -88,10 +90,12 @@ class BlkQueue {
   uint32_t in_flight_ = 0;
   bool dirty_ = false;  // something was put since the last notification
   bool kick_polled_ = false, wake_polled_ = false;
+  bool multishot_ = true;
   bool draining_ = false;
   std::string error_;
   BlkStats stats_;
 
+  std::atomic<bool> asked_{false};  // Commands() has something to do
   std::mutex lock_;
   std::condition_variable applied_;
   bool stop_ = false, ended_flag_ = false;
