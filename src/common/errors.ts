@@ -109,6 +109,17 @@ const errnoTexts: Record<string, string> = {
   EILSEQ: 'Invalid or incomplete multibyte or wide character',
   ETXTBSY: 'Text file busy',
   EOVERFLOW: 'Value too large for defined data type',
+  ERANGE: 'Numerical result out of range',
+  ESRCH: 'No such process',
+  ENOTSOCK: 'Socket operation on non-socket',
+  ENOTCONN: 'Transport endpoint is not connected',
+  EHOSTUNREACH: 'No route to host',
+  ENETUNREACH: 'Network is unreachable',
+  EPROTO: 'Protocol error',
+  EXDEV: 'Invalid cross-device link',
+  E2BIG: 'Argument list too long',
+  ENOEXEC: 'Exec format error',
+  ENOTEMPTY: 'Directory not empty',
 };
 
 /** `EBUSY (Device or resource busy)`: errno name and text of a Node or addon error, else its message. */

@@ -2,9 +2,8 @@ import { Exit, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
 import type { BlkStats, NativeStore } from '../native/vhost-user.js';
 import { blkDevice, noStats, wholeBlocks } from './blk-ring.js';
-import { OwnedFd } from './fds.js';
 import { Listener } from './listener.js';
-import { serveBackEnd, serveConnection } from './serving.js';
+import { inheritedSocket, serveBackEnd, serveConnection } from './serving.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
@@ -52,9 +51,10 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
     const device = blkDevice({ store, readonly, queues, blockSize, serial, ioUring }, totals);
     const serve = { device, onLog: options.onLog };
     if (options.socket !== undefined) listener = Listener.at(options.socket);
+    const inherited = listener ? undefined : inheritedSocket(options.fd!);
     await options.onReady({ socket: options.socket, file, size: store.size(), readonly, queues });
     if (listener) await serveBackEnd(listener, serve, signal);
-    else await serveConnection(new OwnedFd(options.fd!), serve, signal);
+    else await serveConnection(inherited!, serve, signal);
     if (!readonly) store.flush();
     return totals;
   } finally {

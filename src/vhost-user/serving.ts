@@ -1,5 +1,7 @@
+import { reason, usage } from '../common/errors.js';
+import { native } from '../native/index.js';
 import { BackEndSession, type SessionHooks } from './backend.js';
-import type { OwnedFd } from './fds.js';
+import { OwnedFd } from './fds.js';
 import type { Listener } from './listener.js';
 import type { DeviceModel } from './model.js';
 
@@ -26,6 +28,16 @@ export async function serveBackEnd(listener: Listener, options: ServeOptions, si
   } finally {
     listener.close();
   }
+}
+
+/** The connected socket that a parent has left open for us. @throws usage: another descriptor would be closed under its owner */
+export function inheritedSocket(fd: number): OwnedFd {
+  try {
+    native().vhostUser.peer(fd);
+  } catch (err) {
+    throw usage(`descriptor ${fd} is no connected socket: ${reason(err)}`);
+  }
+  return new OwnedFd(fd);
 }
 
 /** One connection from its first message to its end. */

@@ -1,10 +1,9 @@
 import { usage } from '../common/errors.js';
 import type { BackEndSession } from './backend.js';
 import { serveControl } from './control.js';
-import { OwnedFd } from './fds.js';
 import { Listener } from './listener.js';
 import type { DeviceModel } from './model.js';
-import { type ServeOptions, serveBackEnd, serveConnection } from './serving.js';
+import { inheritedSocket, type ServeOptions, serveBackEnd, serveConnection } from './serving.js';
 import { pmemDevice, windowDevice } from './shmem-device.js';
 import { type MapSpec, openForMap, prepareFile } from './shmem-file.js';
 import { checkRegions, MAX_WITHOUT_SLOTS, ShmemServer } from './shmem-server.js';
@@ -80,6 +79,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
         socket: options.socket ?? `fd ${options.fd}`,
         state: () => ({ connected: session !== undefined, running: session?.running ?? false }),
       });
+    const inherited = listener ? undefined : inheritedSocket(options.fd!);
     await options.onReady({
       socket: options.socket,
       control: options.control,
@@ -88,7 +88,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
       mappings: server.list(),
     });
     if (listener) await serveBackEnd(listener, serve, signal);
-    else await serveConnection(new OwnedFd(options.fd!), serve, signal);
+    else await serveConnection(inherited!, serve, signal);
   } finally {
     endControl();
     listener?.close();

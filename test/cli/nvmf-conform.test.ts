@@ -6,16 +6,16 @@ import { discoveryHeader, discoveryRecord, Oncs, sqe } from '../../src/nvme/wire
 import { program } from '../support/cli.js';
 import { type FakeHooks, FakeTarget } from '../support/nvme-fake.js';
 import { brokenTarget, type Change } from '../support/nvme-relay.js';
-import { nvmf, type Serve, serve } from '../support/nvme-serve.js';
+import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
-let target: Serve;
+let target: ServedTarget;
 let dir: string;
 let socket: string;
 beforeAll(async () => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nvmf-'));
   socket = path.join(dir, 'ctl');
   // two addresses, so that queues can come through the wrong one
-  target = await serve(['ram:16M'], ['--listen', '127.0.0.1:0', '--control', socket]);
+  target = await serveTarget(['ram:16M', '--listen', '127.0.0.1:0', '--listen', '127.0.0.1:0', '--control', socket]);
 });
 afterAll(async () => {
   await target?.stop();

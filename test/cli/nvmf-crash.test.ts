@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { Controller, Namespace } from '../../src/nvme/host/index.js';
-import { serve, withFolder } from '../support/nvme-serve.js';
+import { serveTarget, withFolder } from '../support/nvme-target.js';
 
 const rounds = 20;
 const block = 4096;
@@ -18,7 +18,7 @@ test(
       fs.truncateSync(image, block * blocks);
       let acknowledged = 0;
       for (let round = 0; round < rounds; round++) {
-        const target = await serve([`${image},bs=${block}`]);
+        const target = await serveTarget([`${image},bs=${block}`]);
         const controller = await Controller.connect({
           address: '127.0.0.1',
           port: target.port,

@@ -5,7 +5,7 @@ import { Bench, type Facts } from '../../src/nvme/conform/bench.js';
 import { learn } from '../../src/nvme/conform/index.js';
 import { Controller, type ControllerOptions, Namespace } from '../../src/nvme/host/index.js';
 import { encodePdu, pdus, sqe } from '../../src/nvme/wire/index.js';
-import { type Serve, serve } from '../support/nvme-serve.js';
+import { type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
 /** Seconds per seed and kind; three seeds and two kinds make half a minute. */
 const seconds = Number(process.env.VIOCTL_FUZZ_SECONDS ?? 5);
@@ -26,11 +26,11 @@ type Random = ReturnType<typeof generator>;
 const interesting = [0, 1, 2, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 4096, 512, 1024, 65536];
 const number32 = (r: Random) => (r(2) === 0 ? interesting[r(interesting.length)]! : r(0xffffffff));
 
-let target: Serve;
+let target: ServedTarget;
 let facts: Facts;
 let options: ControllerOptions;
 beforeAll(async () => {
-  target = await serve(['ram:8M']);
+  target = await serveTarget(['ram:8M']);
   options = {
     address: '127.0.0.1',
     port: target.port,

@@ -4,12 +4,12 @@ import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { plainEnv, program } from '../support/cli.js';
-import { nvmf, type Serve, serve, withFolder } from '../support/nvme-serve.js';
+import { nvmf, type ServedTarget, serveTarget, withFolder } from '../support/nvme-target.js';
 
-let target: Serve;
+let target: ServedTarget;
 const size = 32 << 20;
 beforeAll(async () => {
-  target = await serve([`ram:${size}`]);
+  target = await serveTarget([`ram:${size}`]);
 });
 afterAll(() => target?.stop());
 
@@ -144,7 +144,7 @@ test('ping and bench: JSON and text', async () => {
 }, 30000);
 
 test('what bench wrote is there: sequential writes leave no block of zeroes', async () => {
-  const wide = await serve(['ram:4M']);
+  const wide = await serveTarget(['ram:4M']);
   const at = ['-s', String(wide.port), '-n', wide.nqn];
   await nvmf(['bench', ...at, '--rw', 'write', '--bs', '64K', '--runtime', '500ms']);
   const { stdout } = await nvmf(['read', ...at]);

@@ -3,11 +3,11 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { plainEnv, program } from '../support/cli.js';
-import { nvmf, type Serve, serve } from '../support/nvme-serve.js';
+import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
-let target: Serve;
+let target: ServedTarget;
 beforeAll(async () => {
-  target = await serve(['ram:4M']);
+  target = await serveTarget(['ram:4M']);
 });
 afterAll(() => target?.stop());
 

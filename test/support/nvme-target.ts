@@ -1,5 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { plainEnv, program } from './cli.js';
 
 /** A target that was started by `nvmf serve`, as users start it. */
@@ -65,4 +68,31 @@ export async function serveTarget(args: string[], env: Record<string, string> = 
       return status ?? by;
     },
   };
+}
+
+/** A folder that is gone after `use`. */
+export async function withFolder<T>(use: (dir: string) => Promise<T>): Promise<T> {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-nvmf-'));
+  try {
+    return await use(dir);
+  } finally {
+    fs.rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Runs `vioctl nvmf …` without blocking the event loop. */
+export function nvmf(
+  args: string[],
+  options: { input?: Buffer | string; env?: Record<string, string> } = {},
+): Promise<{ status: number | null; stdout: Buffer; stderr: string }> {
+  const child = spawn(process.execPath, [program, 'nvmf', ...args], { env: plainEnv(options.env) });
+  const out: Buffer[] = [];
+  let stderr = '';
+  child.stdout.on('data', (data: Buffer) => out.push(data));
+  child.stderr.on('data', (data: Buffer) => {
+    stderr += data;
+  });
+  child.stdin.on('error', () => {}); // the program may end before it has read all: its status tells
+  child.stdin.end(options.input);
+  return new Promise((resolve) => child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr })));
 }

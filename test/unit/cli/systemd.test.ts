@@ -2,18 +2,8 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { listenFds, notify } from '../../../src/cli/systemd.js';
+import { notify } from '../../../src/cli/systemd.js';
 import { skip, which } from '../../support/skip.js';
-
-test('descriptors are taken only when they are meant for this process', () => {
-  const env = { LISTEN_PID: '42', LISTEN_FDS: '2', LISTEN_FDNAMES: 'device:' };
-  expect(listenFds(env, 42)).toEqual([
-    { fd: 3, name: 'device' },
-    { fd: 4, name: 'unknown' },
-  ]);
-  expect(listenFds(env, 43)).toEqual([]);
-  for (const bad of ['-1', 'x', '1.5', '99999', '']) expect(listenFds({ LISTEN_PID: '42', LISTEN_FDS: bad }, 42)).toEqual([]);
-});
 
 test('notify without a listener does nothing; an unreachable one is an error', () => {
   expect(() => notify({}, 'READY=1')).not.toThrow();
