@@ -584,7 +584,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_su
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l output -s o -r -d 'file to write, or - for stdout'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l physical -d 'guest-physical memory (the default)'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l block -r -d 'one RAM block'
-complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l as -r -d 'raw, sparse, elf or lime (sparse)'
+complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l as -r -d 'raw, sparse, elf or lime'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l at -r -d 'first address, or offset in the block'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l len -r -d 'number of bytes'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from ram' -l ram-block -r -d 'a block of the RAM, in order of address'

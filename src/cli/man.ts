@@ -102,7 +102,10 @@ export function rootPage(docs: CommandDoc[]): string {
       exitStatuses.flatMap(([status, text]) => ['.TP', `.B ${status}`, roff(text)]),
     ),
     ...section('ENVIRONMENT', [
-      ...['.TP', '.B NO_COLOR, FORCE_COLOR, TERM=dumb', 'Colours, as usual.'],
+      ...['.TP', '.B NO_COLOR, FORCE_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb', 'Colours, as usual; \\-\\-color comes first.'],
+      ...['.TP', '.B COLUMNS', 'Width of help texts.'],
+      ...['.TP', '.B XDG_CACHE_HOME', 'Where compiled code is kept between runs (vioctl/code), else ~/.cache.'],
+      ...['.TP', '.B TMPDIR', 'Where what must be spooled goes, under no name.'],
       ...['.TP', '.B VIOCTL_DEBUG', 'With 1, an error prints where it happened.'],
     ]),
   ];

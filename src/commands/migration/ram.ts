@@ -40,7 +40,7 @@ export default class MigrationRam extends Command {
       options: ['raw', 'sparse', 'elf', 'lime'] as const,
       default: 'sparse',
       helpValue: 'FORMAT',
-      summary: 'raw, sparse, elf or lime (sparse)',
+      summary: 'raw, sparse, elf or lime',
     })(),
     at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
     len: Flags.sizeBig({ summary: 'number of bytes' }),
