@@ -16,12 +16,16 @@ export interface Column<T> {
 /** Rows taken for the column widths before a streaming table starts to print. */
 const WIDTH_ROWS = 1000;
 
+/** Keys whose values are sizes: the contract has them as numbers, and addresses, offsets and words of bits as strings. */
+const sizeKeys: ReadonlySet<string> = new Set(['size', 'len', 'length', 'bytes']);
+
 /** How values that JSON has no form for are written: `toJSON`, which JSON.stringify asks bigint and objects for. */
-const jsonForms: [prototype: object, form: (this: never) => string][] = [
+const jsonForms: [prototype: object, form: (this: never, key: string) => string | number][] = [
   [
     BigInt.prototype,
-    function (this: bigint) {
-      return hex64(BigInt(this));
+    function (this: bigint, key) {
+      const value = BigInt(this);
+      return sizeKeys.has(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
     },
   ],
   ...[Uint8Array.prototype, Buffer.prototype].map((prototype): (typeof jsonForms)[number] => [
@@ -33,7 +37,7 @@ const jsonForms: [prototype: object, form: (this: never) => string][] = [
 ];
 
 /**
- * JSON of the contract: 64-bit values (bigint) as "0x…", undefined left out, bytes as hex. The forms stand in the
+ * JSON of the contract: 64-bit values (bigint) as "0x…", but sizes as numbers (up to 2^53), undefined left out, bytes as hex. The forms stand in the
  * prototypes during the call: a replacer would be called for every value, and too late for a Buffer, whose own toJSON
  * makes an array of numbers.
  */

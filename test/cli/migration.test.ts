@@ -238,8 +238,8 @@ describe('ram', () => {
     expect(JSON.parse(r.stdout)).toMatchObject({
       size: 6 * 2 ** 30,
       ranges: [
-        { address: '0x0', length: '0xc0000000', offset: '0x0' },
-        { address: '0x100000000', length: '0x80000000', offset: '0x100000000' },
+        { address: '0x0', length: 0xc0000000, offset: '0x0' },
+        { address: '0x100000000', length: 0x80000000, offset: '0x100000000' },
       ],
     });
     const fd = fs.openSync(out, 'r');

@@ -1,9 +1,9 @@
 /** `nvmf logs`: every log of our target, in the keys of nvme-cli, as text and as bytes. */
-import { nvmf, type Serve, serve } from '../support/nvme-serve.js';
+import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
-let target: Serve;
+let target: ServedTarget;
 beforeAll(async () => {
-  target = await serve(['ram:4M', 'ram:1M,bs=4096,group=2']);
+  target = await serveTarget(['ram:4M', 'ram:1M,bs=4096,group=2']);
 });
 afterAll(() => target?.stop());
 

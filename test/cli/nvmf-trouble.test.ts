@@ -8,8 +8,7 @@ import { Controller } from '../../src/nvme/host/controller.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
-import { nvmf } from '../support/nvme-serve.js';
-import { serveTarget } from '../support/nvme-target.js';
+import { nvmf, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 
 let dir: string;

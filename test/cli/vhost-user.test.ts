@@ -79,12 +79,12 @@ test('serve, list, map, unmap, window', async () => {
   expect(list()).toMatchObject({
     connected: false,
     running: false,
-    regions: [{ id: 0, size: '0x1000000' }],
+    regions: [{ id: 0, size: 0x1000000 }],
     mappings: [{ state: 'queued', how: 'shared' }],
   });
   const map = ['vhost-user', 'shmem', 'map', at('s.ctl'), `0:1M=${at('b')}:ro`, '--json'];
   expect(JSON.parse(vioctl([...map, '--dry-run']).stdout)).toMatchObject({ state: 'planned', offset: '0x100000' });
-  expect(JSON.parse(vioctl([...map, '--wait', '10ms']).stdout)).toMatchObject({ state: 'queued', how: 'sealed-copy', len: '0x1000' });
+  expect(JSON.parse(vioctl([...map, '--wait', '10ms']).stdout)).toMatchObject({ state: 'queued', how: 'sealed-copy', len: 0x1000 });
   expect(JSON.parse(vioctl(map).stdout)).toMatchObject({ already: true });
   expect(vioctl(['vhost-user', 'shmem', 'map', at('s.ctl'), `0:4K=${at('b')}:ro`])).toMatchObject({
     status: 1,
@@ -109,8 +109,8 @@ test('serve, list, map, unmap, window', async () => {
       .map((l) => JSON.parse(l)),
   ).toEqual(
     expect.arrayContaining([
-      { event: 'started', regions: [{ id: 0, size: '0x1000000' }], queues: 1 },
-      expect.objectContaining({ event: 'map', shmid: 0, offset: '0x0', len: '0x2000', writable: true }),
+      { event: 'started', regions: [{ id: 0, size: 0x1000000 }], queues: 1 },
+      expect.objectContaining({ event: 'map', shmid: 0, offset: '0x0', len: 0x2000, writable: true }),
       expect.objectContaining({
         event: 'map',
         offset: '0x100000',
@@ -167,8 +167,8 @@ test('probe of our own back-ends', async () => {
   });
   expect(JSON.parse(vioctl(['vhost-user', 'probe', '--json', '--device', 'pmem', at('p')]).stdout)).toMatchObject({
     protocol: { names: expect.arrayContaining(['SHMEM']) },
-    config: { fields: { size: '0x1000000' } },
-    shmem: { regions: [{ id: 0, size: '0x1000000' }] },
+    config: { fields: { size: 0x1000000 } },
+    shmem: { regions: [{ id: 0, size: 0x1000000 }] },
     shmemDialects: ['standard'],
     warnings: [],
   });

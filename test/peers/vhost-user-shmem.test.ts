@@ -79,7 +79,7 @@ test('map, guest-physical reads and writes, unmap, reset, start again', async ()
   const copy = path.join(dir, 'copy');
   fs.writeFileSync(copy, 'read-only text');
   const result = vioctl(['vhost-user', 'shmem', 'map', ctl(), `0:2M=${copy}:ro`, '--json']);
-  expect(JSON.parse(result.stdout)).toMatchObject({ state: 'mapped', how: 'sealed-copy', offset: '0x200000', len: '0x1000' });
+  expect(JSON.parse(result.stdout)).toMatchObject({ state: 'mapped', how: 'sealed-copy', offset: '0x200000', len: 0x1000 });
   expect((await qtest.read(window.address + 0x200000n, 14)).toString()).toBe('read-only text');
   await qtest.write(window.address + 0x200000n, Buffer.from('XXXX'));
   expect(fs.readFileSync(copy, 'utf8')).toBe('read-only text'); // the guest has a copy of its own

@@ -119,7 +119,7 @@ test('a block back-end: trace of a whole life, and its capture read again', asyn
   for (const op of ['SET_BACKEND_REQ_FD', 'SET_OWNER', 'GET_CONFIG', 'ADD_MEM_REG', 'SET_VRING_KICK', 'SET_VRING_ENABLE', 'GET_VRING_BASE'])
     expect(ops).toContain(op);
   const memory = lines.find((l) => l.op === 'ADD_MEM_REG' && l.kind === 'request')!;
-  expect(memory.fds).toEqual([expect.objectContaining({ kind: 'memfd', size: '0x10000000', seals: expect.arrayContaining(['shrink']) })]);
+  expect(memory.fds).toEqual([expect.objectContaining({ kind: 'memfd', size: 0x10000000, seals: expect.arrayContaining(['shrink']) })]);
   expect(lines.find((l) => l.op === 'SET_VRING_KICK')!.fds).toEqual([expect.objectContaining({ kind: 'eventfd' })]);
   expect(lines.find((l) => l.op === 'SET_BACKEND_REQ_FD')!.fds).toEqual([expect.objectContaining({ kind: 'socket' })]);
   expect(lines.find((l) => l.op === 'GET_FEATURES' && l.kind === 'reply')!.latencyUs).toBeGreaterThan(0);

@@ -14,6 +14,9 @@ test('bytes of any kind are hex, 64-bit values strings, undefined left out', () 
   const bytes = Buffer.from([0, 0xab, 0xff, 1]);
   const value = { a: bytes, b: bytes.subarray(1, 3), c: new Uint8Array([7]), d: 255n, e: undefined, f: [undefined, Number.NaN, []], g: {} };
   expect(toJson(value)).toBe('{"a":"00abff01","b":"abff","c":"07","d":"0xff","f":[null,null,[]],"g":{}}');
+  expect(toJson({ size: 255n, len: 1n << 60n, length: 0n, offset: 0n, sizes: [1n] })).toBe(
+    '{"size":255,"len":"0x1000000000000000","length":0,"offset":"0x0","sizes":["0x1"]}',
+  );
   expect(toJson({ at: new Date(0) })).toBe('{"at":"1970-01-01T00:00:00.000Z"}');
   expect(toJson(undefined)).toBe('null');
 });
