@@ -122,7 +122,7 @@ function prstatus(cpu: X86, index: number): Buffer {
     bigint,
   ];
   const [es, cs, ss, ds, fs, gs] = cpu.segs as [X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt']];
-  const order = [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, (1n << 64n) - 1n, cpu.rip, BigInt(cs.selector)];
+  const order = [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, 0n, cpu.rip, BigInt(cs.selector)];
   order.push(
     cpu.rflags,
     rsp,

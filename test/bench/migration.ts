@@ -34,6 +34,8 @@ const dir = mkdtempSync(path.join(tmpdir(), 'vioctl-bench-'));
 process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
 const analyze = process.env.VIOCTL_ANALYZE_MIGRATION;
 const program = path.join(process.cwd(), 'bin/run.js');
+/** The interpreter itself: what `python3` names may be a script around it, whose cost is not the peer's. */
+const python = execFileSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim();
 
 /** Devices, EOF and description of a real guest. */
 async function realTail(): Promise<Buffer> {
@@ -87,15 +89,14 @@ interface Cost {
 /** Cost of a command; `from` is sent through a pipe. */
 function cost(argv: string[], options: { from?: string; to?: string } = {}): Cost {
   const meter =
-    // python3 may be a script that ran programs before: what they took is subtracted.
-    'import resource,subprocess,sys,time\nused=lambda:resource.getrusage(resource.RUSAGE_CHILDREN)\nb=used()\nt=time.time()\n' +
-    'r=subprocess.run(sys.argv[1:],stdout=open(OUT,"wb"),stderr=subprocess.PIPE)\nw=time.time()-t\nu=used()\n' +
-    'sys.stderr.write("%f %f %d %d\\n"%(u.ru_utime+u.ru_stime-b.ru_utime-b.ru_stime,w,u.ru_maxrss,r.returncode))';
+    'import resource,subprocess,sys,time\nt=time.time()\nr=subprocess.run(sys.argv[1:],stdout=open(OUT,"wb"),stderr=subprocess.PIPE)\n' +
+    'w=time.time()-t\nu=resource.getrusage(resource.RUSAGE_CHILDREN)\n' +
+    'sys.stderr.write("%f %f %d %d\\n"%(u.ru_utime+u.ru_stime,w,u.ru_maxrss,r.returncode))';
   const script = `import sys\nOUT=${JSON.stringify(options.to ?? '/dev/null')}\n${meter}`;
-  const line = options.from ? 'cat "$FROM" | python3 -c "$SCRIPT" "$@" 2>&1' : 'python3 -c "$SCRIPT" "$@" 2>&1';
+  const line = options.from ? 'cat "$FROM" | "$PYTHON" -c "$SCRIPT" "$@" 2>&1' : '"$PYTHON" -c "$SCRIPT" "$@" 2>&1';
   const said = execFileSync('sh', ['-c', line, 'sh', ...argv], {
     encoding: 'utf8',
-    env: { ...process.env, FROM: options.from ?? '', SCRIPT: script },
+    env: { ...process.env, FROM: options.from ?? '', SCRIPT: script, PYTHON: python },
   });
   const [cpu, wall, rss, status] = said.trim().split('\n').at(-1)!.split(' ').map(Number) as [number, number, number, number];
   if (status !== 0) throw new Error(`${argv.join(' ')} ended with ${status}`);
@@ -160,7 +161,7 @@ async function main(): Promise<void> {
     show('dump --json --fields', json, `${(json.rss - node.rss).toFixed(0)} MB above node (wanted: 64)`);
     if (analyze && existsSync(analyze)) {
       const wanted = kind === 'full' ? 5 : 30;
-      const peer = best(['python3', analyze, '-d', 'state', '-f', file], { runs: 2 });
+      const peer = best([python, analyze, '-d', 'state', '-f', file], { runs: 2 });
       show(
         'analyze-migration.py -d state',
         peer,

@@ -9,6 +9,8 @@ import { verify } from '../../src/migration/verify.js';
 import { Walker } from '../../src/migration/walk.js';
 import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
+import { cacheRoot } from '../vm/cache.js';
+import { kernel } from '../vm/kernels.js';
 import { qemuForTest } from '../vm/qemu.js';
 import { dirtyingDisk, put } from './migration-guest.js';
 import { from, hashOf, memory, ranges, uri, withGuest } from './migration-memory.js';
@@ -112,6 +114,55 @@ describe('compressed pages (up to QEMU 9.0)', () => {
     });
   }, 60_000);
 });
+
+/** The notes of an ELF64 core: name, type, bytes. */
+function coreNotes(name: string): [string, number, string][] {
+  const bytes = fs.readFileSync(name);
+  const notes: [string, number, string][] = [];
+  const headers = Number(bytes.readBigUInt64LE(32));
+  for (let i = 0; i < bytes.readUInt16LE(56); i++) {
+    const header = headers + 56 * i;
+    if (bytes.readUInt32LE(header) !== 4) continue; // PT_NOTE
+    let at = Number(bytes.readBigUInt64LE(header + 8));
+    for (const end = at + Number(bytes.readBigUInt64LE(header + 32)); at < end; ) {
+      const [nameSize, size, type] = [0, 4, 8].map((o) => bytes.readUInt32LE(at + o)) as [number, number, number];
+      const desc = at + 12 + ((nameSize + 3) & ~3);
+      notes.push([bytes.toString('latin1', at + 12, at + 11 + nameSize), type, bytes.toString('hex', desc, desc + size)]);
+      at = desc + ((size + 3) & ~3);
+    }
+  }
+  return notes;
+}
+
+test('the notes of the ELF core are those that QEMU itself writes for crash and gdb (dump-guest-memory)', async () => {
+  const build = await qemuForTest('10', 'the notes of an ELF core');
+  if (!build) return;
+  if (process.env.VIOCTL_NO_SKIP !== '1' && !fs.existsSync(path.join(cacheRoot(), 'kernel-6.12'))) {
+    skip('the notes of an ELF core', 'the kernel is not here; get it with: npx tsx test/vm/prefetch.ts');
+    return;
+  }
+  // A kernel without a root file system: it ends in a panic, in 64-bit mode with paging, both CPUs up.
+  const args = ['-M', 'q35', '-m', '256', '-smp', '2', '-kernel', (await kernel('6.12')).vmlinuz, '-append', 'panic=0 quiet'];
+  await withGuest(build, dir, args, async (guest) => {
+    await guest.qmp.run('cont');
+    const longMode = async () =>
+      /CS64/.test((await guest.qmp.run('human-monitor-command', { 'command-line': 'info registers -a' })) as string);
+    for (let i = 0; i < 120 && !(await longMode()); i++) await sleep(500);
+    await sleep(1000);
+    await guest.qmp.run('stop');
+    await guest.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });
+    await guest.migrate({ uri: `file:${file('kernel.mig')}` });
+  });
+  expect(await memory(file('kernel.mig'), file('ours'), { as: 'elf' })).toMatchObject({ complete: true, cpus: 2 });
+  const theirs = coreNotes(file('theirs'));
+  expect(theirs.map(([name, type, bytes]) => [name, type, bytes.length / 2])).toEqual([
+    ['CORE', 1, 336],
+    ['CORE', 1, 336],
+    ['QEMU', 0, 440],
+    ['QEMU', 0, 440],
+  ]);
+  expect(coreNotes(file('ours'))).toEqual(theirs);
+}, 120_000);
 
 describe('gdb', () => {
   test('opens the ELF core and shows registers and memory of each CPU', async () => {
