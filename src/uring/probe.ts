@@ -4,7 +4,7 @@ import { codeOf, Exit, VioError } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
 import { features, type Named, Reg, registerOps, requestOps, Setup, setupFlags } from './abi.js';
-import { Ring } from './ring.js';
+import { Ring, type RingOptions } from './ring.js';
 import { FileTable } from './table.js';
 import { type Cause, explain, limitOf } from './unavailable.js';
 
@@ -116,7 +116,7 @@ function assert(holds: boolean): void {
 }
 
 async function sendToSelf(table: FileTable): Promise<void> {
-  const other = new Ring({ entries: 4, prefer: 0 });
+  const other = await smallRing({ prefer: 0 });
   try {
     new FileTable(other).registerSparse(1);
     table.registerSparse(1);
@@ -132,10 +132,25 @@ async function installNull(table: FileTable): Promise<void> {
   fs.closeSync(fd);
 }
 
+/**
+ * A small ring, also where locked memory is scarce: the kernel gives back the memory of the rings before it only some
+ * milliseconds after they were closed.
+ */
+async function smallRing(options: RingOptions = {}): Promise<Ring> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return new Ring({ entries: 4, ...options });
+    } catch (err) {
+      if (codeOf(err) !== 'ENOMEM' || tries === 50) throw err;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
 async function tryAll(): Promise<Ability[]> {
   const abilities: Ability[] = [];
   for (const [name, since, trial] of trials) {
-    const ring = new Ring({ entries: 4 });
+    const ring = await smallRing();
     try {
       await trial(new FileTable(ring), ring);
       abilities.push({ name, since, supported: true });
