@@ -1,6 +1,6 @@
 /** Flags of the commands that are a host of NVMe over TCP, spelled as nvme-cli spells them, and what they mean. */
 import { usage } from '../common/errors.js';
-import { Controller, type ControllerOptions, hostIdentity, Namespace } from '../nvme/host/index.js';
+import { Controller, type ControllerOptions, hostIdentity, Namespace, onlyNamespace } from '../nvme/host/index.js';
 import { Flags } from './flags.js';
 import type { Lifetime } from './signals.js';
 
@@ -103,16 +103,7 @@ export async function connect(life: Lifetime, flags: Parsed, io: boolean): Promi
 
 /** The namespace that --namespace-id names, or the only one. @throws usage error when there are several */
 export async function pickNamespace(controller: Controller, flags: Parsed): Promise<Namespace> {
-  let nsid = flags['namespace-id'] as number | undefined;
-  if (nsid === undefined) {
-    const all = await controller.namespaces();
-    if (all.length !== 1)
-      throw usage(
-        `the subsystem has ${all.length} namespaces`,
-        all.length > 0 ? `--namespace-id ${all.slice(0, 8).join(', ')}` : undefined,
-      );
-    nsid = all[0]!;
-  }
+  const nsid = (flags['namespace-id'] as number | undefined) ?? (await onlyNamespace(controller));
   return new Namespace(controller, await controller.namespace(nsid));
 }
 

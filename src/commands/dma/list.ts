@@ -7,7 +7,7 @@ export default class DmaList extends Command {
   static override readonly description = 'Shows what a running `dma map --listen SOCK` holds.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma list /run/buf.sock', 'its mappings'],
-    ['vioctl dma list /run/buf.sock --json | jq -r .maps[0].iova', 'the address of the first one'],
+    ['vioctl dma list /run/buf.sock --json | jq -r ".maps[0].iova"', 'the address of the first one'],
   ];
   static override readonly args = { socket: Args.string({ required: true, description: 'socket of the holder' }) };
 

@@ -63,7 +63,7 @@ export default class NvmfBench extends Command {
     }
     const queueSize = Math.max(flags['queue-size'], Math.min(flags.iodepth + 1, 65536));
     const options = { ...controllerOptions(flags, flags.nqn, true), queueSize };
-    const report = await bench(options, { ...flags, nsid: flags['namespace-id'] ?? 1 }, this.life.signal);
+    const report = await bench(options, { ...flags, nsid: flags['namespace-id'] }, this.life.signal);
     await this.out.document(report, lines);
     return report.errors > 0 ? Exit.failed : Exit.ok;
   }

@@ -14,7 +14,7 @@ export default class Sum extends Command {
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
     [
-      'find . -type f -print0 | vioctl uring sum -0 >SHA256SUMS; sha256sum -c --quiet SHA256SUMS',
+      'find . -type f -print0 | vioctl uring sum -0 >/tmp/sums; sha256sum -c --quiet /tmp/sums',
       'checksums of a tree, checked by coreutils',
     ],
     ["find . -type f -print0 | vioctl uring sum -0 --ndjson | jq -r 'select(.error).path'", 'which files cannot be read?'],

@@ -14,7 +14,7 @@ keep a virtual machine waiting or end a back-end.
 With --installed it lists the back-end programs that packages have described for managers (vhost-user.json) instead.`;
   static readonly examples = [
     ['vioctl vhost-user list', 'who serves and who uses vhost-user sockets here'],
-    ['vioctl vhost-user list --json | jq -r .sockets[].socket', 'their paths'],
+    ['vioctl vhost-user list --json | jq -r ".sockets[].socket"', 'their paths'],
   ] as const;
   static override readonly flags = {
     all: Flags.boolean({ char: 'a', summary: 'every named stream socket, also those that nothing connects with vhost-user' }),

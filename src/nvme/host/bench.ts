@@ -3,6 +3,7 @@ import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { decodeStatus, Fid, statusText } from '../wire/index.js';
 import { Controller, type ControllerOptions } from './controller.js';
+import { onlyNamespace } from './identify.js';
 
 /** What to do, in the words of fio. */
 export const patterns = ['randread', 'randwrite', 'randrw', 'read', 'write', 'rw'] as const;
@@ -23,7 +24,8 @@ export interface BenchOptions {
   spin: number;
   /** Part of the namespace that is used, in bytes from its start; all of it unless given. */
   size?: bigint | undefined;
-  nsid: number;
+  /** None: the only one that there is. */
+  nsid: number | undefined;
 }
 
 export interface BenchReport {
@@ -52,7 +54,8 @@ export interface BenchReport {
 export async function bench(options: ControllerOptions, load: BenchOptions, signal: AbortSignal): Promise<BenchReport> {
   const controller = await Controller.connect({ ...options, ioQueues: 0 });
   try {
-    const info = await controller.namespace(load.nsid);
+    const nsid = load.nsid ?? (await onlyNamespace(controller));
+    const info = await controller.namespace(nsid);
     const wanted = options.ioQueues ?? 1;
     const { dw0 } = await controller.setFeature(Fid.numberOfQueues, (wanted - 1) * 0x10001);
     const queues = Math.min(wanted, (dw0 & 0xffff) + 1, (dw0 >>> 16) + 1);
@@ -66,7 +69,7 @@ export async function bench(options: ControllerOptions, load: BenchOptions, sign
     if (depth < load.iodepth)
       throw usage(`queues of ${entries} entries hold ${entries - 1} commands`, `--iodepth ${depth}, or a larger --queue-size`);
     if (info.readOnly && !load.rw.endsWith('read'))
-      throw new VioError(`namespace ${load.nsid} is write protected`, { code: 'EROFS', exit: Exit.refused });
+      throw new VioError(`namespace ${nsid} is write protected`, { code: 'EROFS', exit: Exit.refused });
     const blocks = load.size === undefined ? info.blocks : load.size / BigInt(blockSize);
     if (blocks > info.blocks || blocks < BigInt(load.bs / blockSize))
       throw usage(`a part of ${blocks} blocks of a namespace of ${info.blocks}`, '--size fits the namespace and holds one command');
@@ -84,7 +87,7 @@ export async function bench(options: ControllerOptions, load: BenchOptions, sign
       headerDigest: options.headerDigest ?? false,
       dataDigest: options.dataDigest ?? false,
       flowControl: !options.sqFlowControlOff,
-      nsid: load.nsid,
+      nsid,
       blockSize,
       ioBlocks: load.bs / blockSize,
       inCapsule: Math.max(0, Math.min(controller.identify.ioccsz * 16, 1 << 24) - 64),
