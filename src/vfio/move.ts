@@ -165,10 +165,11 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
       verify(root, bdf, to);
       return;
     } catch (err) {
-      // between unbind and bind another driver was quicker (hot plug, rescan): take it away once
+      // Between unbind and bind another driver was quicker (hot plug, rescan; ENODEV: its program has set the override too): take
+      // the device away once.
       const taken = linkName(root, `${PCI_DEVICES}/${bdf}/driver`);
       const lost =
-        codeOf(err) === 'EBUSY' &&
+        ['EBUSY', 'ENODEV'].includes(codeOf(err) ?? '') &&
         err instanceof VioError &&
         err.details?.step === 'bind' &&
         to.driver !== undefined &&

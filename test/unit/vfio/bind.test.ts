@@ -121,6 +121,17 @@ describe('what fails is undone', () => {
     expect(state(A)).toEqual(['nvme', undefined]);
   });
 
+  test('a race against a program that sets the override too is tried again as well', async () => {
+    tree.driver('other');
+    kernel.faults.set(`bind vfio-pci ${A}`, () => {
+      tree.file(`/sys/bus/pci/devices/${A}/driver_override`, 'other\n');
+      tree.bind(A, 'other');
+    });
+    await run();
+    expect(kernel.seen.filter((write) => write.startsWith('unbind'))).toEqual([`unbind nvme ${A}`, `unbind other ${A}`]);
+    expect(state(A)).toEqual(['vfio-pci', 'vfio-pci']);
+  });
+
   test('the second of two devices fails: both go back', async () => {
     kernel.faults.set(`bind vfio-pci ${B}`, 22);
     await failure(run({ bdfs: [A, B] }));

@@ -44,9 +44,9 @@ export class Kernel implements Writer {
       if (bound !== folder) throw errnoError(19, file);
       rmSync(this.#tree.at(`/sys/bus/pci/devices/${text}/driver`));
     } else if (name === 'bind') {
-      if (bound !== undefined) throw errnoError(16, file);
       const override = readOverride(root, text);
       if (folder === 'vfio-pci' ? override !== folder : override !== undefined && override !== folder) throw errnoError(19, file);
+      if (bound !== undefined) throw errnoError(16, file);
       this.#tree.bind(text, folder);
       const group = linkName(root, `/sys/bus/pci/devices/${text}/iommu_group`);
       if (folder === 'vfio-pci' && group !== undefined) this.#tree.file(`/dev/vfio/${group}`, '');
