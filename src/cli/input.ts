@@ -57,19 +57,39 @@ export function watchEnd(fd: number, ended: () => void): { close(): void } {
       return true; // a terminal that is gone (EIO), a connection that was reset
     }
   };
-  let open = true;
-  const watch = native().vhostUser.watchReadable(own, () => {
-    if (!open || !atEnd()) return;
-    close();
-    ended();
-  });
+  let watch: { close(): void } | undefined;
+  let pause: NodeJS.Timeout | undefined;
   const close = (): void => {
-    if (!open) return;
-    open = false;
-    watch.close();
+    if (!watch && !pause) return;
+    watch?.close();
+    clearTimeout(pause);
+    watch = pause = undefined;
     if (own !== fd) fs.closeSync(own);
   };
+  const start = (): void => {
+    pause = undefined;
+    watch = native().vhostUser.watchReadable(own, () => {
+      if (!watch) return;
+      if (stat.isCharacterDevice() && inBackground()) {
+        // what is typed is for somebody else: reading would stop us (SIGTTIN)
+        watch.close();
+        watch = undefined;
+        pause = setTimeout(start, 200);
+      } else if (atEnd()) {
+        close();
+        ended();
+      }
+    });
+  };
+  start();
   return { close };
+}
+
+/** Whether a job of another process group has our terminal (proc_pid_stat(5): pgrp and tpgid). */
+function inBackground(): boolean {
+  const text = fs.readFileSync('/proc/self/stat', 'latin1');
+  const [, , group, , , foreground] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return foreground !== '-1' && foreground !== group;
 }
 
 /**
