@@ -89,6 +89,8 @@ test('nobody there; a socket left over is replaced; a served one and a file are 
   expect(() => new ControlServer(at('twice'), () => ({ answer: { ok: true } }))).toThrow(expect.objectContaining({ code: 'EADDRINUSE' }));
   first.close();
   fs.writeFileSync(at('file'), 'precious');
-  expect(() => new ControlServer(at('file'), () => ({ answer: { ok: true } }))).toThrow(expect.objectContaining({ code: 'EADDRINUSE' }));
+  expect(() => new ControlServer(at('file'), () => ({ answer: { ok: true } }))).toThrow(
+    expect.objectContaining({ code: 'EEXIST', exit: 3 }),
+  );
   expect(fs.readFileSync(at('file'), 'utf8')).toBe('precious');
 });
