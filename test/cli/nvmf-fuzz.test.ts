@@ -174,6 +174,9 @@ test.each([
     // Connections that ended are given up at once; a moment for the last ones.
     for (let i = 0; i < 100 && descriptors() > before.fds; i++) await new Promise((resolve) => setTimeout(resolve, 50));
     expect(descriptors()).toBeLessThanOrEqual(before.fds);
+    console.log(
+      `${_name}: ${rounds} rounds of seeds ${seeds.join(', ')} and their successors, ${rss() - before.rss} KiB more than before, ${descriptors()} of ${before.fds} descriptors`,
+    );
     expect(rss() - before.rss).toBeLessThan(48 * 1024);
   },
   120000,
