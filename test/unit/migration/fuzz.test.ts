@@ -103,7 +103,9 @@ test('mutated streams: always a verdict or a plain error, soon, in little memory
       expect(Date.now() - started).toBeLessThan(5000);
     }
     expect(runs).toBeGreaterThan(100);
-    expect(process.memoryUsage.rss() - before).toBeLessThan(100 << 20);
+    // The sanitised addon keeps what was freed for a while (quarantine), up to 256 MB.
+    const kept = process.env.VIOCTL_ADDON?.includes('asan') ? 256 << 20 : 0;
+    expect(process.memoryUsage.rss() - before).toBeLessThan((100 << 20) + kept);
     // The mutations are neither all harmless nor all deadly.
     for (const verdict of ['complete', 'damaged', 'truncated']) expect(verdicts.get(verdict) ?? 0).toBeGreaterThan(5);
   });
