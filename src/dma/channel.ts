@@ -10,6 +10,8 @@ import { acceptAll, listenAt } from '../native/listen.js';
 export interface Request {
   op: 'list' | 'attach' | 'unmap';
   name?: string;
+  /** unmap: only tell what would change */
+  dryRun?: boolean;
 }
 export type Answer =
   | ({ ok: true; fds?: string[] } & Record<string, unknown>)

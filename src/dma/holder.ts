@@ -59,9 +59,14 @@ export class Holder {
   constructor(path: string, device: HeldDevice, mapper: Mapper, fds: SessionFds, unmapped: (name: string) => void) {
     const handle = (request: Request): { answer: Answer; fds?: readonly number[] } => {
       if (request.op === 'unmap') {
-        const { name } = mapper.unmap(String(request.name));
-        unmapped(name);
-        return { answer: { ok: true, unmapped: name } };
+        const name = String(request.name);
+        if (mapper.wasUnmapped(name)) return { answer: { ok: true, changed: false } };
+        mapper.find(name);
+        if (!request.dryRun) {
+          mapper.unmap(name);
+          unmapped(name);
+        }
+        return { answer: { ok: true, changed: true } };
       }
       const info = plain(describeMaps(device, mapper));
       if (request.op === 'list') return { answer: { ok: true, ...info } };

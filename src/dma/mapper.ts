@@ -170,11 +170,22 @@ export class Mapper {
     }
   }
 
-  /** Unmaps one. A failure leaves it in the table. @throws VioError; 8 where the kernel kept it */
-  unmap(name: string): Mapping {
+  /** Whether a mapping of that name was there and has been unmapped (of the last ones that are remembered). */
+  wasUnmapped(name: string): boolean {
+    return !this.#maps.has(name) && this.#gone.some((gone) => gone.name === name);
+  }
+
+  /** The mapping of that name. @throws VioError ENOENT */
+  find(name: string): Mapping {
     const mapping = this.#maps.get(name);
     if (!mapping)
       throw new VioError(`no mapping ${name}`, { code: 'ENOENT', hint: `mapped are ${[...this.#maps.keys()].join(', ') || 'none'}` });
+    return mapping;
+  }
+
+  /** Unmaps one. A failure leaves it in the table. @throws VioError; 8 where the kernel kept it */
+  unmap(name: string): Mapping {
+    const mapping = this.find(name);
     try {
       native().vfio.unmapDma(this.#session, mapping.iova, BigInt(mapping.size));
     } catch (err) {

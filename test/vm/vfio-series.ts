@@ -296,6 +296,7 @@ async function holderCases(api: Api, file: string): Promise<void> {
     const unmapped = call('unmap', '/run/h.sock', 'ring', '--json');
     const list = JSON.parse(call('list', '/run/h.sock', '--json').stdout) as { maps: { name: string }[] };
     const again = call('unmap', '/run/h.sock', 'ring');
+    const never = call('unmap', '/run/h.sock', 'rang', '--dry-run');
     const ring = doc.maps.find((map) => map.name === 'ring')!.iova;
     for (let round = 0; round < 3 && !err.includes('kept from'); round++) {
       call('attach', '/run/h.sock', '--', 'node', file, 'poke', ...words, ring);
@@ -309,7 +310,8 @@ async function holderCases(api: Api, file: string): Promise<void> {
       attachedError: attached.stderr,
       unmapped: unmapped.status,
       left: list.maps.map((map) => map.name),
-      again: again.status,
+      again: [again.status, again.stdout],
+      never: [never.status, never.stderr],
       fault: err.split('\n').find((line) => line.includes('kept from')),
       status,
       socket: fs.existsSync('/run/h.sock'),

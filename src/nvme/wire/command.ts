@@ -72,8 +72,6 @@ export const dynamicCntlid = 0xffff;
 export const maxCntlid = 0xffef;
 /** Completion of a successful Connect (dw0). */
 export const connectOk = new Struct('Connect response', 4, { cntlid: u16(0), authreq: u16(2) });
-/** AUTHREQ bits: authentication required, secure channel required. */
-export const Authreq = { atr: 0x02, ascr: 0x04 } as const;
 /** Completion of a Connect refused with Invalid Parameters: where the parameter lies. */
 export const connectRefused = new Struct('Connect refused', 4, {
   /** Invalid Parameter Offset */
@@ -89,9 +87,6 @@ export const propertyCmd = new Struct('Property', 64, {
   ofst: u32(44),
   value: u64(48),
 });
-
-/** Fabrics Disconnect. */
-export const disconnectCmd = new Struct('Disconnect', 64, { recfmt: u16(40) });
 
 /** Identify. */
 export const identifyCmd = new Struct('Identify', 64, {
@@ -145,16 +140,6 @@ export const dsmCmd = new Struct('Dataset Management', 64, {
 });
 export const dsmRange = new Struct('DSM range', 16, { attributes: u32(0), nlb: u32(4), slba: u64(8) });
 
-/** Copy: source ranges follow as data. */
-export const copyCmd = new Struct('Copy', 64, {
-  sdlba: u64(40),
-  /** ranges, 0-based */
-  nr: u8(48),
-  format: bits(49, 1, 0, 4),
-  prinfor: bits(49, 1, 4, 4),
-  fua: bits(51, 1, 6, 1),
-  lr: bits(51, 1, 7, 1),
-});
 /** Source range, format 0. */
 export const copyRange = new Struct('Copy range', 32, { slba: u64(8), nlb: u16(16) });
 

@@ -111,8 +111,6 @@ export const Fid = {
   reservationPersistence: 0x83,
   writeProtect: 0x84,
 } as const;
-/** Name and value of a feature as Get Features shows it, numbers alone where no more is known. */
-export const featureNames: ReadonlyMap<number, string> = names(Fid);
 
 /** Asynchronous events (dw0 of their completion): type in bits 2:0, information in 15:8, log page in 23:16. */
 export const AsyncEvent = {

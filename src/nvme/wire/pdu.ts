@@ -157,10 +157,6 @@ export function fatalErrorText(fes: number, fei: number): string {
 }
 /** A TermReq is 24 to 152 bytes long; any other is answered by closing. */
 export const termReqPlen = { min: 24, max: 152 } as const;
-/** MAXH2CDATA is at least 4096 and a multiple of 4. */
-export const minMaxH2cData = 4096;
-/** Largest HPDA and CPDA: 128-byte alignment. */
-export const maxPda = 31;
 
 export interface BuildOptions {
   /** FLAGS besides the digest flags (LAST_PDU, SUCCESS). */

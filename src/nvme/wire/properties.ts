@@ -1,5 +1,5 @@
 /** Controller properties (NVMe Base 2.0, 3.1.3): offsets, sizes and fields. */
-import { bits, Struct, u32, u64 } from './layout.js';
+import { bits, Struct } from './layout.js';
 
 /** Property offsets and sizes in bytes. */
 export const properties = {
@@ -59,16 +59,6 @@ export const csts = new Struct('CSTS', 4, {
   pp: bits(0, 4, 5, 1),
 });
 
-/** A property's value as its fields, for showing: { rdy: 1, … }. Unknown layouts give an empty object. */
-export function propertyFields(name: PropertyName, value: bigint): Record<string, number> {
-  const raw = Buffer.alloc(8);
-  raw.writeBigUInt64LE(value);
-  if (name === 'CAP') return cap.decode(raw);
-  if (name === 'CC') return cc.decode(raw);
-  if (name === 'CSTS') return csts.decode(raw);
-  return {};
-}
-
 /** The number that a layout's fields make. */
 export const ccValue = (fields: Parameters<typeof cc.encode>[0]): number => cc.encode(fields).readUInt32LE(0);
 export const cstsValue = (fields: Parameters<typeof csts.encode>[0]): number => csts.encode(fields).readUInt32LE(0);
@@ -76,5 +66,3 @@ export const capValue = (fields: Parameters<typeof cap.encode>[0]): bigint => ca
 
 /** `2.0.0` of a VS value. */
 export const versionText = (vs: number): string => `${vs >>> 16}.${(vs >>> 8) & 0xff}.${vs & 0xff}`;
-/** A value as 4 or 8 little-endian bytes. */
-export const valueField = { u32: u32(0), u64: u64(0) } as const;

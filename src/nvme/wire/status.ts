@@ -3,9 +3,6 @@
  * repeating the command can never help (Do Not Retry).
  */
 
-/** Status code types. */
-export const Sct = { generic: 0, command: 1, media: 2, path: 3, vendor: 7 } as const;
-
 interface StatusRow {
   readonly sct: number;
   readonly sc: number;
@@ -89,7 +86,6 @@ export const Status = {
   anaTransition: transient(3, 0x03, 'Asymmetric Access Transition'),
   hostPathError: transient(3, 0x70, 'Host Pathing Error'),
 } as const satisfies Record<string, StatusRow>;
-export type StatusName = keyof typeof Status;
 
 /** NVM commands reuse numbers of the command-specific type: these win on I/O queues. */
 export const NvmStatus = {
