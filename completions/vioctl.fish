@@ -155,7 +155,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcomma
 complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from list' -l quiet -d 'no prose and no progress on stderr, errors only'
 complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from list' -l color -r -d 'colours: auto, always or never'
 complete -c vioctl -n '__fish_seen_subcommand_from dma' -f -a 'unmap' -d 'take a mapping away from the device'
-complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from unmap' -l dry-run -d 'only tell whether the mapping is there'
+complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from unmap' -l dry-run -d 'only tell what would be unmapped'
 complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from unmap' -l json -d 'print one JSON document'
 complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from unmap' -l no-headings -d 'leave out the line of headings'
 complete -c vioctl -n '__fish_seen_subcommand_from dma; and __fish_seen_subcommand_from unmap' -l help -s h -d 'print this help'
