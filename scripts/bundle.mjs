@@ -84,12 +84,13 @@ const common = {
   platform: 'node',
   target: 'node20',
   format: 'cjs',
-  legalComments: 'none',
+  legalComments: 'none', // dist/NOTICES.txt holds the licences
+  metafile: true,
   banner: { js: "'use strict';const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
 };
 
 const groups = fs.readdirSync(path.join(root, 'src', 'commands'));
-await Promise.all(
+const results = await Promise.all(
   [undefined, ...groups].map((group) =>
     build({
       ...common,
@@ -108,3 +109,19 @@ await build({
   outfile: path.join(root, 'dist', 'uring.cjs'),
   define: { 'import.meta.url': '__importMetaUrl' },
 });
+
+// Licences of what the bundles and the addon contain: dist/NOTICES.txt.
+const packages = new Set(['node-addon-api']);
+for (const { metafile } of results)
+  for (const input of Object.keys(metafile.inputs)) {
+    const name = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1];
+    if (name !== undefined) packages.add(name);
+  }
+const notices = [...packages].sort().map((name) => {
+  const at = path.join(root, 'node_modules', name);
+  const { version, license } = JSON.parse(fs.readFileSync(path.join(at, 'package.json'), 'utf8'));
+  const file = fs.readdirSync(at).find((entry) => /^licen[cs]e/i.test(entry));
+  if (file === undefined) throw new Error(`${name}: no licence text to ship`);
+  return `${name} ${version} (${license})\n\n${fs.readFileSync(path.join(at, file), 'utf8').trim()}\n`;
+});
+fs.writeFileSync(path.join(root, 'dist', 'NOTICES.txt'), `vioctl contains:\n\n${notices.join(`\n${'-'.repeat(80)}\n\n`)}`);
