@@ -6,6 +6,7 @@ import { run } from './cli/runner.js';
 const version = (): string => (createRequire(import.meta.url)('../package.json') as { version: string }).version;
 
 run(process.argv.slice(2), process.env, version).then((status) => {
-  // All output has left (the runner's promise); handles that are still open must not keep a finished command alive.
-  end(status);
+  // All output has left (the runner's promise); handles that are still open must not keep a finished command alive, nor
+  // may a thread that sleeps in what a signal has cut short (the opening of a FIFO).
+  end(status, status > 128);
 });
