@@ -178,6 +178,7 @@ describe.each(KERNELS)('a Linux %s host', (kernel) => {
         }
       };
       const [result] = await Promise.all([guest.wait(), serve()]);
+      if (result.stdout.includes('FAILED')) console.log(target.messages());
       expect(result.stdout).not.toContain('FAILED');
       expect(result.status).toBe(0);
       // 8 MiB by fio in blocks of 4 KiB, before and after three resets
