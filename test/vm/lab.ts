@@ -6,7 +6,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { DeviceArgs, DeviceContext } from './devices.js';
-import { Guest, type GuestOptions, type GuestResult } from './guest.js';
+import { Guest, type GuestOptions, type GuestResult, LabError } from './guest.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
 import { bootstrap, job, type Machine, machineArgs } from './machine.js';
@@ -83,8 +83,21 @@ async function started(options: GuestOptions, interactive: boolean): Promise<Gue
   }
 }
 
-/** Boots a kernel, runs the command, returns its result. See GuestOptions; rejects with LabError. */
+/**
+ * Boots a kernel, runs the command, returns its result; once more if the emulator itself breaks (an assertion of its own).
+ * See GuestOptions; rejects with LabError.
+ */
 export async function boot(options: GuestOptions): Promise<GuestResult> {
+  try {
+    return await bootOnce(options);
+  } catch (e) {
+    if (!(e instanceof LabError) || e.kind !== 'qemu') throw e;
+    process.stderr.write(`lab: once more: ${e.message.split('\n')[0]}\n`);
+    return bootOnce(options);
+  }
+}
+
+async function bootOnce(options: GuestOptions): Promise<GuestResult> {
   const guest = await started(options, false);
   try {
     return await guest.wait();
