@@ -14,7 +14,7 @@ const nqn = 'nqn.2014-08.org.nvmexpress:lab';
  */
 const script = String.raw`
 set -e
-fail() { dmesg | tail -5; echo "FAILED: $*"; exit 1; }
+fail() { dmesg | grep -Ei 'nvme|rcu|clocksource' | tail -30; echo "FAILED: $*"; exit 1; }
 run() { timeout 90 "$@" >/run/out 2>&1 || { s=$?; cat /run/out; fail "status $s: $*"; }; }
 ask() { echo "ASK $*"; read -r answer || fail 'no answer'; }
 until_true() { n=0; until eval "$1"; do n=$((n+1)); [ $n -lt 150 ] || fail "never: $1"; sleep 0.1; done; }
