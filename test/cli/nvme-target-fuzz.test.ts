@@ -1,10 +1,9 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Controller } from '../../src/nvme/host/controller.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
-import { capsule, connectCapsule, enableCapsule, hostid, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
-import { serveTarget } from '../support/nvme-target.js';
+import { capsule, connectCapsule, enableCapsule, icRequest, Peer } from '../support/nvme-raw.js';
+import { connectHost, serveTarget } from '../support/nvme-target.js';
 
 /** Seconds of each kind; `.ci/run` and whoever looks for trouble gives more. */
 const seconds = Number(process.env.VIOCTL_FUZZ_SECONDS ?? 6);
@@ -68,16 +67,7 @@ test('random PDUs and random commands: the target serves and verifies, with the 
   const rss = () => Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) * 1024;
   /** A host that behaves writes and reads back; its identity is its own. */
   const serves = async (round: number) => {
-    const host = await Controller.connect({
-      address: '127.0.0.1',
-      port: target.port,
-      timeout: 10_000,
-      subnqn: target.nqn,
-      hostnqn,
-      hostid,
-      ioQueues: 1,
-      dataDigest: true,
-    });
+    const host = await connectHost(target, { ioQueues: 1, dataDigest: true });
     const at = (opcode: number) => rwCmd.encode({ slba: 60000n, nlb: 63 }, sqe.encode({ opcode, nsid: 1 }));
     const data = Buffer.alloc(32768, `round ${round} `);
     await host.queues[0]!.run(at(NvmOpcode.write), { out: data });

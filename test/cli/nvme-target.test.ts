@@ -3,11 +3,10 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Controller } from '../../src/nvme/host/controller.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
-import { hostid, hostnqn } from '../support/nvme-raw.js';
-import { serveTarget } from '../support/nvme-target.js';
+import { hostnqn } from '../support/nvme-raw.js';
+import { connectHost, serveTarget } from '../support/nvme-target.js';
 
 let dir: string;
 beforeEach(() => {
@@ -111,15 +110,7 @@ describe('nvmf ctl', () => {
       return JSON.parse(done.stdout) as T;
     };
     expect(fs.statSync(socket).mode & 0o777).toBe(0o600);
-    const host = await Controller.connect({
-      address: '127.0.0.1',
-      port: target.port,
-      timeout: 10_000,
-      subnqn: target.nqn,
-      hostnqn,
-      hostid,
-      ioQueues: 1,
-    });
+    const host = await connectHost(target, { ioQueues: 1 });
     await host.setFeature(0x0b, 0x900);
     let event = host.nextEvent();
     const extra = image('extra.img', 1 << 20);
@@ -275,15 +266,7 @@ test('kill -9 in the middle of writes, 20 rounds: what was acknowledged after FU
   let counter = 0;
   for (let round = 0; round < 20; round++) {
     const target = await serveTarget([file, '--quiet']);
-    const host = await Controller.connect({
-      address: '127.0.0.1',
-      port: target.port,
-      timeout: 10_000,
-      subnqn: target.nqn,
-      hostnqn,
-      hostid,
-      ioQueues: 2,
-    });
+    const host = await connectHost(target, { ioQueues: 2 });
     let going = true;
     const write = async (queue: number, fua: boolean, lane: number) => {
       // each lane has blocks of its own, so that the order of its writes is known

@@ -4,11 +4,9 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Controller } from '../../src/nvme/host/controller.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
-import { hostid, hostnqn } from '../support/nvme-raw.js';
-import { nvmf, serveTarget } from '../support/nvme-target.js';
+import { connectHost, nvmf, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 
 let dir: string;
@@ -58,15 +56,7 @@ async function serveBelow(script: string, source: string, ...args: string[]) {
   });
   while (!out.endsWith('}\n') && child.exitCode === null) await new Promise((resolve) => setTimeout(resolve, 10));
   const { listen, subsystems } = JSON.parse(out) as { listen: { port: number }[]; subsystems: { nqn: string }[] };
-  const host = await Controller.connect({
-    address: '127.0.0.1',
-    port: listen[0]!.port,
-    timeout: 10_000,
-    subnqn: subsystems[0]!.nqn,
-    hostnqn,
-    hostid,
-    ioQueues: 1,
-  });
+  const host = await connectHost({ port: listen[0]!.port, nqn: subsystems[0]!.nqn }, { ioQueues: 1 });
   return { child, host };
 }
 const mayUnshare = spawnSync('unshare', ['-rm', 'true']).status === 0;
@@ -116,16 +106,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
     const file = sparse('disk.img', 32 << 20);
     const control = path.join(dir, 'ctl');
     const target = await serveTarget([file, '--control', control, '--quiet']);
-    const host = await Controller.connect({
-      address: '127.0.0.1',
-      port: target.port,
-      timeout: 10_000,
-      subnqn: target.nqn,
-      hostnqn,
-      hostid,
-      ioQueues: 2,
-      keepAlive: 5000,
-    });
+    const host = await connectHost(target, { ioQueues: 2, keepAlive: 5000 });
     const acknowledged = new Map<number, number>();
     let number = 0;
     let over = false;

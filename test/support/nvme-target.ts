@@ -3,7 +3,9 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { Controller, type ControllerOptions } from '../../src/nvme/host/controller.js';
 import { plainEnv, program } from './cli.js';
+import { hostid, hostnqn } from './nvme-raw.js';
 
 /** A target that was started by `nvmf serve`, as users start it. */
 export interface ServedTarget {
@@ -96,3 +98,7 @@ export function nvmf(
   child.stdin.end(options.input);
   return new Promise((resolve) => child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr })));
 }
+
+/** The tests' host, connected to the first subsystem of a target. */
+export const connectHost = (target: Pick<ServedTarget, 'port' | 'nqn'>, options: Partial<ControllerOptions> = {}): Promise<Controller> =>
+  Controller.connect({ address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: target.nqn, hostnqn, hostid, ...options });

@@ -1,7 +1,6 @@
 /** Our user-space host against the kernel's own target (nvmet), which runs in a guest and is reached through a forwarded port. */
-import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { plainEnv, program } from '../support/cli.js';
+import { nvmf } from '../support/nvme-target.js';
 import { devices, type Guest, KERNELS, spawnGuest } from './lab.js';
 
 const nqn = 'nqn.2014-08.org.example:kernel';
@@ -30,23 +29,8 @@ const nvmet = `
 `;
 
 /** Runs `vioctl nvmf VERB …` against the guest. */
-function vioctl(
-  port: number,
-  verb: string,
-  args: string[],
-  input?: Buffer,
-): Promise<{ status: number | null; stdout: Buffer; stderr: string }> {
-  const child = spawn(process.execPath, [program, 'nvmf', verb, '-s', String(port), ...args], { env: plainEnv() });
-  const out: Buffer[] = [];
-  let stderr = '';
-  child.stdout.on('data', (data: Buffer) => out.push(data));
-  child.stderr.on('data', (data: Buffer) => {
-    stderr += data;
-  });
-  child.stdin.on('error', () => {}); // the program may end before it has read all: its status tells
-  child.stdin.end(input);
-  return new Promise((resolve) => child.on('close', (status) => resolve({ status, stdout: Buffer.concat(out), stderr })));
-}
+const vioctl = (port: number, verb: string, args: string[], input?: Buffer) =>
+  nvmf([verb, '-s', String(port), ...args], input === undefined ? {} : { input });
 const sha = (data: Buffer) => createHash('sha256').update(data).digest('hex');
 
 describe.each(KERNELS)('kernel %s as target', (kernel) => {
