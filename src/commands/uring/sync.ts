@@ -2,7 +2,7 @@ import { bulkFlags, errorJson, Failures, nameJson } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
-import { syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
+import { type SyncResult, syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
 
 export default class Sync extends Command {
   static override readonly description = [
@@ -37,18 +37,22 @@ export default class Sync extends Command {
     const batches = filesystem
       ? syncFileSystems(names)
       : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note });
-    const rows = (async function* () {
-      for await (const batch of batches) {
-        for (const result of batch) failures.note(result.name, result.error);
-        yield* batch;
-      }
-    })();
-    if (text) for await (const _ of rows);
-    else
+    const noted = (batch: SyncResult[]): void => {
+      for (const { name, error } of batch) failures.note(name, error);
+    };
+    if (text) for await (const batch of batches) noted(batch);
+    else {
+      const rows = (async function* () {
+        for await (const batch of batches) {
+          noted(batch);
+          yield* batch;
+        }
+      })();
       await this.out.list(rows, [], 'files', ({ name, error }) => ({
         ...nameJson(name),
         ...(error !== undefined && { error: errorJson(error) }),
       }));
+    }
     return failures.end(this.out);
   }
 }
