@@ -1,5 +1,8 @@
-/** Data of COMMAND records (QEMU migration/savevm.c). */
-import type { Detail, Value } from './model.js';
+/** COMMAND records and their data (QEMU migration/savevm.c). */
+import { commands } from './format.js';
+import { report } from './issues.js';
+import type { Detail, Value, WalkEvent } from './model.js';
+import type { StreamReader } from './reader.js';
 import { BadForm, Cursor } from './types/cursor.js';
 
 /** RAM_DISCARD: version, block name with a NUL behind it, then ranges of the block that will come again. */
@@ -23,11 +26,46 @@ const readers: Readonly<Record<number, (c: Cursor) => Detail>> = {
 };
 
 /** What the data of a command means; nothing for a command without. @throws BadForm when it has not the form that it should have */
-export function commandDetail(command: number, data: Buffer): Detail {
+function commandDetail(command: number, data: Buffer): Detail {
   const read = readers[command];
   if (!read) return {};
   const c = new Cursor(data);
   const detail = read(c);
   if (c.left > 0) throw new BadForm(`${c.left} bytes too many`);
+  return detail;
+}
+
+/** The COMMAND record at `at`, whose type byte was taken. Yields it and what is wrong; returns what its data mean. */
+export function* readCommand(reader: StreamReader, at: number): Generator<WalkEvent, Detail> {
+  const command = reader.be16('command');
+  const length = reader.be16('command length');
+  const format = commands[command];
+  const data = reader.bytes(length, `data of command ${command}`);
+  const name = format?.name ?? `COMMAND ${command}`;
+  if (!format) {
+    yield report('error', 'command', at, '', `unknown command ${command}, ${length} bytes skipped`);
+  } else if (format.length && !format.length.includes(length)) {
+    yield report('error', 'command-length', at, name, 'length of a command', {
+      expected: format.length.join(' or '),
+      found: String(length),
+    });
+  }
+  let detail: Detail = {};
+  try {
+    if (!format?.length || format.length.includes(length)) detail = commandDetail(command, data);
+  } catch (err) {
+    if (!(err instanceof BadForm)) throw err;
+    yield report('error', 'command-data', at, name, `data of a command: ${err.message}`, {
+      found: data.subarray(0, 32).toString('hex'),
+    });
+  }
+  yield {
+    type: 'command',
+    offset: BigInt(at),
+    command,
+    name,
+    size: reader.position - at,
+    ...(Object.keys(detail).length > 0 && { data: detail }),
+  };
   return detail;
 }

@@ -19,6 +19,18 @@ export interface Issue {
   recovered?: string;
 }
 
+/** An issue as an event of a walk. */
+export function report(
+  severity: Severity,
+  code: string,
+  offset: number | bigint,
+  path: string,
+  message: string,
+  more: Partial<Issue> = {},
+): { type: 'issue'; issue: Issue } {
+  return { type: 'issue', issue: { severity, code, offset: BigInt(offset), path, message, ...more } };
+}
+
 /** `0x1a2b: ram/pc.ram: message (expected X, found Y); recovered`. */
 export function issueText(issue: Issue): string {
   const facts = [issue.expected && `expected ${issue.expected}`, issue.found && `found ${issue.found}`].filter(Boolean).join(', ');

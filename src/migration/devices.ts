@@ -1,0 +1,124 @@
+import { type Device, decodeDevice } from './fields.js';
+import { limits, Type } from './format.js';
+import { type Framing, pathOf } from './framing.js';
+import { report } from './issues.js';
+import type { PendingSection, Section, SectionEvent, WalkEvent } from './model.js';
+import { StreamEnd, type StreamReader } from './reader.js';
+import { spool } from './spool.js';
+import { type Description, type DeviceDesc, locateDescription, stateSize } from './vmdesc.js';
+
+/** Which devices' fields are decoded. */
+export type FieldChoice = boolean | ((name: string) => boolean);
+
+/** Device sections: where their bodies end, by the stream's description or without it, and what their fields are. */
+export class Devices {
+  readonly #reader: StreamReader;
+  readonly #framing: Framing;
+  readonly #fields: FieldChoice;
+  readonly #pending: PendingSection[] = [];
+  #searched = false;
+  description: Description | undefined;
+
+  constructor(reader: StreamReader, framing: Framing, fields: FieldChoice) {
+    this.#reader = reader;
+    this.#framing = framing;
+    this.#fields = fields;
+  }
+
+  /** Looks for the description before the first device: at once in a file, behind the RAM in a pipe, which is kept from there on. */
+  prepare(ramPassed: boolean): void {
+    if (this.#searched) return;
+    const iterating = [...this.#framing.sections.values()].some((s) => !s.ended);
+    if (!this.#reader.seekable && (iterating || !ramPassed)) return;
+    this.#searched = true;
+    if (!this.#reader.seekable) spool(this.#reader);
+    this.description = locateDescription(this.#reader, this.#reader.position);
+  }
+
+  /** Finds the end of a device's body: by the description, by its footer, or by the next header. @param hold return the body if the description may still come */
+  *body(section: Section, hold: boolean): Generator<WalkEvent, { bounded: SectionEvent['bounded']; device?: Device; held?: Buffer }> {
+    const path = pathOf(section);
+    const from = this.#reader.position;
+    const desc = this.description?.device(section.name, section.instance);
+    if (desc) {
+      const size = stateSize(desc);
+      const end = from + size;
+      if (end + (this.#framing.footers === false ? 0 : 5) <= this.#reader.size) {
+        this.#reader.seek(end);
+        const next = this.#reader.peek(5);
+        const fits = this.#framing.footers === false || (next[0] === Type.footer && next.readUInt32BE(1) === section.id);
+        const oldMachine = this.#framing.footers === undefined && !fits && this.#framing.plausibleAt(next);
+        if (fits || oldMachine) {
+          this.#reader.seek(from);
+          const device = this.#decode(desc, size);
+          this.#reader.seek(end);
+          return { bounded: 'description', ...(device && { device }) };
+        }
+      }
+      this.#reader.seek(from);
+      const passed = this.#reader.findFooter(section.id);
+      if (passed === undefined) {
+        // Without a footer of its own there may be one of another number where the description ends the fields.
+        this.#reader.seek(Math.min(end, this.#reader.size));
+        if (end > this.#reader.size || this.#reader.peek(1)[0] !== Type.footer) {
+          throw new StreamEnd({ kind: 'eof', at: this.#reader.size, need: size, have: this.#reader.size - from }, `fields of ${path}`);
+        }
+        return { bounded: 'description' };
+      }
+      yield report('error', 'fields-size', from, path, 'the described fields do not end at the footer', {
+        expected: `${size} bytes`,
+        found: `${passed} bytes (${passed - size > 0 ? '+' : ''}${passed - size})`,
+        recovered: 'went on at the footer',
+      });
+      const footer = this.#reader.position;
+      this.#reader.seek(from);
+      const device = this.#decode(desc, passed);
+      this.#reader.seek(footer);
+      return { bounded: 'footer', ...(device && { device }) };
+    }
+    if (this.#framing.footers === false) {
+      yield* this.#framing.resync(from, path);
+      return { bounded: 'footer' };
+    }
+    const early = hold && !this.#searched;
+    const start = early ? this.#reader.peek(128 << 10) : undefined;
+    const passed = this.#reader.findFooter(section.id);
+    if (passed === undefined && this.#framing.footers === undefined && this.#reader.seekable) {
+      // No section so far had a footer: a machine type before 2.4. The next header is where this one ends.
+      this.#reader.seek(from);
+      yield* this.#framing.resync(from, path);
+      return { bounded: 'footer' };
+    }
+    if (passed === undefined) throw new StreamEnd({ kind: 'eof', at: this.#reader.position, need: 5, have: 0 }, `footer of ${path}`);
+    const held = start && passed <= start.length ? Buffer.from(start.subarray(0, passed)) : undefined;
+    return { bounded: 'footer', ...(held && { held }) };
+  }
+
+  #wants(name: string): boolean {
+    return typeof this.#fields === 'function' ? this.#fields(name) : this.#fields;
+  }
+
+  #decode(desc: DeviceDesc, size: number): Device | undefined {
+    if (!this.#wants(desc.name) || size > limits.body) return undefined;
+    return decodeDevice(desc, this.#reader.take(size).bytes);
+  }
+
+  /** Keeps a section from before the RAM until the description is known: `flush` yields it. */
+  hold(event: SectionEvent, body: Buffer): void {
+    this.#pending.push({ event, body });
+  }
+
+  /** Sections that waited for the description. */
+  *flush(): Generator<WalkEvent> {
+    for (const { event, body } of this.#pending.splice(0)) {
+      const desc = this.description?.device(event.name, event.instance);
+      if (desc && stateSize(desc) !== body.length) {
+        yield report('error', 'fields-size', Number(event.offset), pathOf(event), 'the described fields do not end at the footer', {
+          expected: `${stateSize(desc)} bytes`,
+          found: `${body.length} bytes`,
+        });
+      }
+      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body).fields } : event;
+    }
+  }
+}

@@ -1,0 +1,93 @@
+import { Type } from './format.js';
+import { report } from './issues.js';
+import type { Section, WalkEvent } from './model.js';
+import { StreamEnd, type StreamReader } from './reader.js';
+import { findRecord } from './records.js';
+
+/** The path of a section in messages. */
+export const pathOf = ({ name, id }: Pick<Section, 'name' | 'id'>): string => `${name} (${id})`;
+
+/** Where the sections of a stream end: footers, and how a walk goes on where one is missing or damage lies. */
+export class Framing {
+  readonly #reader: StreamReader;
+  /** every section that was opened, by its id */
+  readonly sections = new Map<number, Section>();
+  /** whether sections end with a footer; unknown until the first one ended */
+  footers: boolean | undefined;
+
+  constructor(reader: StreamReader) {
+    this.#reader = reader;
+  }
+
+  /** Whether a record begins with these bytes. */
+  plausibleAt(next: Buffer): boolean {
+    return next.length === 0 || [Type.eof, Type.start, Type.part, Type.end, Type.full, Type.command].includes(next[0] as 0);
+  }
+
+  /** Footer behind a body. True if there was one. */
+  *footer(section: Section, path: string): Generator<WalkEvent, boolean> {
+    const at = this.#reader.position;
+    const next = this.#reader.peek(5);
+    if (next[0] === Type.footer && next.length === 5 && this.footers !== false) {
+      this.footers = true;
+      this.#reader.skip(5, 'footer');
+      const id = next.readUInt32BE(1);
+      if (id !== section.id) {
+        yield report('error', 'footer-id', at, path, 'footer of another section', { expected: String(section.id), found: String(id) });
+      }
+      return true;
+    }
+    if (this.footers === undefined && this.plausibleAt(next)) {
+      this.footers = false;
+      yield report('note', 'no-footers', at, path, 'sections have no footers: a machine type before 2.4');
+    }
+    if (this.footers === false) return false;
+    if (next[0] === Type.footer || next.length === 0)
+      throw new StreamEnd({ kind: 'eof', at: at + next.length, need: 5, have: next.length }, `footer of ${path}`);
+    yield report('error', 'footer-missing', at, path, 'no footer behind the section', {
+      expected: `7e ${section.id.toString(16).padStart(8, '0')}`,
+      found: next.toString('hex') || 'the end of the file',
+    });
+    if (next.length > 0 && !this.plausibleAt(next)) yield* this.resync(at, path);
+    return false;
+  }
+
+  /** Passes what is left of a body that could not be parsed. */
+  *skipBody(section: Section, path: string): Generator<WalkEvent> {
+    const from = this.#reader.position;
+    const passed = this.#reader.findFooter(section.id);
+    if (passed === undefined) {
+      if (this.#reader.seekable) this.#reader.seek(from);
+      throw new StreamEnd({ kind: 'eof', at: from, need: 5, have: 0 }, `footer of ${path}`);
+    }
+    if (passed > 0) yield report('note', 'skipped', from, path, `${passed} bytes skipped to the section's footer`);
+  }
+
+  /** Goes to the next place where a record may begin, from `from` on. */
+  *resync(from: number, path: string): Generator<WalkEvent, boolean> {
+    const start = this.#reader.position;
+    let at = Math.max(from, start);
+    if (at > start) this.#reader.skip(at - start, 'damage');
+    for (;;) {
+      const bytes = this.#reader.peek(64 << 10);
+      const found = findRecord(bytes, 0, (id) => this.sections.has(id));
+      if (found >= 0) {
+        this.#reader.skip(found, 'damage');
+        at += found;
+        if (bytes[found] === Type.footer) this.#reader.skip(5, 'footer');
+        yield report('note', 'skipped', from, path, `${at - from} bytes skipped to the next record at 0x${at.toString(16)}`);
+        return true;
+      }
+      if (bytes.length < 64 << 10) {
+        this.#reader.skip(bytes.length, 'damage');
+        yield report('error', 'lost', from, path, 'no further record was found behind the damage');
+        return false;
+      }
+      // A header may lie across the edge of what was looked at.
+      const step = bytes.length - 300;
+      this.#reader.skip(step, 'damage');
+      at += step;
+      yield { type: 'progress', position: at };
+    }
+  }
+}
