@@ -19,11 +19,11 @@ namespace {
 
 constexpr size_t kFirst = 64 << 10;  // most files end in their first buffer
 constexpr size_t kSlack = 4 << 10;
-constexpr size_t kNext = 512 << 10;     // a file that goes on has two of these, one being read into
-constexpr uint32_t kPairs = 8;          // pairs of a thread; further files go on in their first buffer
-constexpr uint32_t kBite = 16;          // names that a thread takes at once
-constexpr size_t kDeliver = 256;        // results that go out even if the thread does not sleep
-constexpr uint32_t kFsyncWorkers = 64;  // fsyncs at once: the kernel's own bound is 4 per processor
+constexpr size_t kNext = 512 << 10;       // a file that goes on has two of these, one being read into
+constexpr uint32_t kPairs = 8;            // pairs of a thread; further files go on in their first buffer
+constexpr uint32_t kBite = 16;            // names that a thread takes at once
+constexpr size_t kDeliver = 256;          // results that go out even if the thread does not sleep
+constexpr uint32_t kFsyncWorkers = 64;    // fsyncs at once: the kernel's own bound is 4 per processor
 constexpr int64_t kTogether = 2'000'000;  // ns that a finished fsync waits for others at most
 constexpr uint64_t kWake = ~uint64_t{0} >> 1;
 
