@@ -15,12 +15,25 @@ const PT_LOAD = 1;
 const PT_NOTE = 4;
 const NT_PRSTATUS = 1;
 
-/** Bytes in front of the memory: headers, rounded up to a page. */
-export const headerSize = (segments: number): bigint => BigInt((EHDR + PHDR * (segments + 1) + 4095) & ~4095);
+const ROOM = 1 << 20;
+
+const headerSize = (segments: number): number => EHDR + PHDR * (segments + 1);
+
+/**
+ * Where the memory begins. The room in front of it is for the notes of some 1,200 CPUs: crash (netdump.c) reads notes only
+ * up to the first segment, and in a stream the CPUs come after the memory.
+ */
+export const memoryStart = (segments: number): bigint => BigInt(Math.ceil(headerSize(segments) / ROOM) * ROOM);
+
+/** Where notes of this size go: behind the headers, or at `end`, behind the memory, if there is no room for them. */
+export function notesAt(segments: number, size: number, end: bigint): bigint {
+  const at = BigInt(headerSize(segments));
+  return at + BigInt(size) <= memoryStart(segments) ? at : end;
+}
 
 /** ELF header and program headers: the note, then the segments. */
 export function elfHeaders(machine: number, segments: readonly Segment[], notes: { offset: bigint; size: number }): Buffer {
-  const out = Buffer.alloc(EHDR + PHDR * (segments.length + 1));
+  const out = Buffer.alloc(headerSize(segments.length));
   // s390x is the one big-endian machine here; pseries guests are little-endian in practice.
   const big = machine === 22;
   const u16 = (v: number, at: number) => (big ? out.writeUInt16BE(v, at) : out.writeUInt16LE(v, at));

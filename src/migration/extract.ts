@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { usage, VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
-import { cpuNotes, elfHeaders, headerSize, type Segment, type X86, x86Registers } from './elf.js';
+import { cpuNotes, elfHeaders, memoryStart, notesAt, type Segment, type X86, x86Registers } from './elf.js';
 import type { Input } from './input.js';
 import { type Issue, Issues } from './issues.js';
 import { clip, elfMachine, type PhysicalRange, physicalLayout } from './layout.js';
@@ -54,7 +54,7 @@ const LIME = 32;
 
 function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
   if (as === 'elf') {
-    let next = headerSize(ranges.length);
+    let next = memoryStart(ranges.length);
     const offsets = ranges.map((r) => {
       const offset = next;
       next += (r.length + 4095n) & ~4095n;
@@ -135,9 +135,10 @@ class Extraction {
     if (this.#options.as !== 'elf') return;
     const notes = cpuNotes(this.cpus);
     const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
-    this.#write(elfHeaders(elfMachine(machine, blocks), segments, { offset: size, size: notes.length }), 0n);
-    this.#write(notes, size);
-    this.plan.size = size + BigInt(notes.length);
+    const offset = notesAt(segments.length, notes.length, size);
+    this.#write(elfHeaders(elfMachine(machine, blocks), segments, { offset, size: notes.length }), 0n);
+    this.#write(notes, offset);
+    if (offset === size) this.plan.size += BigInt(notes.length);
   }
 
   #write(bytes: Buffer, at: bigint): void {

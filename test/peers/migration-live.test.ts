@@ -134,6 +134,13 @@ function coreNotes(name: string): [string, number, string][] {
   return notes;
 }
 
+/** Whether the notes of an ELF64 core end before its first segment, which is as far as crash reads them. */
+function notesBeforeMemory(name: string): boolean {
+  const bytes = fs.readFileSync(name);
+  const [notes, first] = [0, 56].map((i) => Number(bytes.readBigUInt64LE(32)) + i) as [number, number];
+  return bytes.readBigUInt64LE(notes + 8) + bytes.readBigUInt64LE(notes + 32) <= bytes.readBigUInt64LE(first + 8);
+}
+
 test('the notes of the ELF core are those that QEMU itself writes for crash and gdb (dump-guest-memory)', async () => {
   const build = await qemuForTest('10', 'the notes of an ELF core');
   if (!build) return;
@@ -162,6 +169,8 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
     ['QEMU', 0, 440],
   ]);
   expect(coreNotes(file('ours'))).toEqual(theirs);
+  expect(notesBeforeMemory(file('ours'))).toBe(true);
+  expect(notesBeforeMemory(file('theirs'))).toBe(true);
 }, 120_000);
 
 describe('gdb', () => {
