@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <future>
+#include <system_error>
 #include <thread>
 
 #include "common/error.h"
@@ -33,6 +34,22 @@ void Signal(int eventfd) {
   if (::write(eventfd, &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
 }
 
+// A thread that leaves signals to the main thread.
+std::thread WithoutSignals(auto body) {
+  sigset_t all, before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread;
+  try {
+    thread = std::thread(std::move(body));
+  } catch (const std::system_error& error) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw SysError(error.code().value(), "pthread_create");
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
 RingOptions RingFor(uint32_t depth) {
   RingOptions options;
   options.entries = 4 * depth + 8;  // three requests of each file, the wake-up, the cancellation
@@ -42,8 +59,46 @@ RingOptions RingFor(uint32_t depth) {
 
 }  // namespace
 
+// A thread that makes one file after the other durable: where there is no io_uring, and several of them share the
+// commits of the journal as well.
+class PlainThread final : public BulkThread {
+ public:
+  explicit PlainThread(Bulk& bulk) : bulk_(bulk) {}
+  void Start() override {
+    thread_ = WithoutSignals([this] {
+      ::pthread_setname_np(::pthread_self(), "plain-bulk");
+      std::vector<BulkResult> results;
+      for (Bulk::Name name; bulk_.Await(name);) {
+        BulkResult& result = results.emplace_back();
+        result.number = name.number;
+        result.error = Sync(name.path, bulk_.options_.work == BulkWork::kDataSync);
+        bulk_.Deliver(results);
+      }
+    });
+  }
+  void Wake(bool) override { bulk_.more_.notify_all(); }
+  bool Join() override {
+    if (thread_.joinable()) thread_.join();
+    return true;
+  }
+
+ private:
+  // Returns 0, or -errno of what failed first.
+  static int32_t Sync(const char* path, bool data) {
+    const Fd fd{::open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)};
+    if (fd.get() < 0) return -errno;
+    int result;
+    do result = data ? ::fdatasync(fd.get()) : ::fsync(fd.get());
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : 0;
+  }
+
+  Bulk& bulk_;
+  std::thread thread_;
+};
+
 // A thread, its ring, and the files that are under way there.
-class BulkWorker {
+class BulkWorker final : public BulkThread {
  public:
   BulkWorker(Bulk& bulk, uint32_t depth)
       : bulk_(bulk),
@@ -64,31 +119,25 @@ class BulkWorker {
     results_.reserve(kDeliver);
   }
 
-  // Starts the thread. Throws SysError if the ring cannot be enabled there.
-  void Start() {
-    sigset_t all, before;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the main thread
+  // Throws SysError if the ring cannot be enabled in the thread.
+  void Start() override {
     std::promise<int> enabled;
     auto answer = enabled.get_future();
-    thread_ = std::thread([this, enabled = std::move(enabled)]() mutable {
+    thread_ = WithoutSignals([this, enabled = std::move(enabled)]() mutable {
       ::pthread_setname_np(::pthread_self(), "uring-bulk");
       const int result = ring_->Enable();
       enabled.set_value(result);
       if (result >= 0) Run();
       if (in_flight_ == 0) ring_.reset();  // in this thread, the ring's only one
     });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (const int result = answer.get(); result < 0) throw SysError(-result, "io_uring_register", "enable");
   }
 
-  // There are names, or the end.
-  void Wake(bool always) {
+  void Wake(bool always) override {
     if (sleeping_.exchange(false) || always) Signal(wake_fd_.get());
   }
 
-  // Returns false if the kernel still has requests: then nothing here may be freed.
-  bool Join() {
+  bool Join() override {
     if (thread_.joinable()) thread_.join();
     return in_flight_ == 0;
   }
@@ -344,21 +393,30 @@ Bulk::Bulk(const BulkOptions& options)
     : options_(options), ready_fd_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {
   const uint32_t threads = std::clamp(options.threads, 1U, std::max(1U, options.depth));
   const uint32_t depth = (options.depth + threads - 1) / threads;
-  for (uint32_t i = 0; i < threads; i++) workers_.push_back(std::make_unique<BulkWorker>(*this, depth));
+  for (uint32_t i = 0; i < threads; i++) {
+    if (options.plain)
+      threads_.push_back(std::make_unique<PlainThread>(*this));
+    else
+      threads_.push_back(std::make_unique<BulkWorker>(*this, depth));
+  }
   try {
-    for (auto& worker : workers_) worker->Start();
+    for (auto& thread : threads_) thread->Start();
   } catch (...) {
-    stopping_ = true;
-    for (auto& worker : workers_) worker->Wake(true), worker->Join();
+    Stop();
     throw;
   }
 }
 
-Bulk::~Bulk() {
-  stopping_ = true;
-  for (auto& worker : workers_) worker->Wake(true);
-  for (auto& worker : workers_)
-    if (!worker->Join()) static_cast<void>(worker.release());
+Bulk::~Bulk() { Stop(); }
+
+void Bulk::Stop() {
+  {
+    const std::lock_guard lock(queue_lock_);  // or a plain thread could miss the end between its look and its sleep
+    stopping_ = true;
+  }
+  for (auto& thread : threads_) thread->Wake(true);
+  for (auto& thread : threads_)
+    if (!thread->Join()) static_cast<void>(thread.release());
 }
 
 void Bulk::Push(const char* names, size_t size, uint32_t first) {
@@ -369,11 +427,21 @@ void Bulk::Push(const char* names, size_t size, uint32_t first) {
     if (queue_.empty()) at_ = 0, number_ = first;
     queue_.push_back(std::move(block));
   }
-  for (auto& worker : workers_) worker->Wake(false);
+  for (auto& thread : threads_) thread->Wake(false);
 }
 
 uint32_t Bulk::Names(Name* out, uint32_t limit) {
   const std::lock_guard lock(queue_lock_);
+  return Dequeue(out, limit);
+}
+
+bool Bulk::Await(Name& out) {
+  std::unique_lock lock(queue_lock_);
+  more_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+  return !stopping_ && Dequeue(&out, 1) == 1;
+}
+
+uint32_t Bulk::Dequeue(Name* out, uint32_t limit) {
   uint32_t count = 0;
   while (count < limit && !queue_.empty()) {
     const auto& block = queue_.front();

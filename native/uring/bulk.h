@@ -1,7 +1,9 @@
-// Many files on threads of their own, each with its ring: read and summed, or made durable. JavaScript hands over names
-// in blocks and takes results in batches, so that a file costs it no crossing and no callback.
+// Many files on threads of their own, each with its ring: read and summed, or made durable (that without a ring as
+// well). JavaScript hands over names in blocks and takes results in batches, so that a file costs it no crossing and no
+// callback.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -18,6 +20,7 @@ enum class BulkWork : uint32_t { kSum, kSync, kDataSync };
 struct BulkOptions {
   BulkWork work = BulkWork::kSum;
   const Algorithm* algorithm = nullptr;  // of kSum
+  bool plain = false;  // kSync, kDataSync: each thread makes one file after the other durable with system calls
   uint32_t threads = 1;
   uint32_t depth = 256;  // files under way at once, over all threads
 };
@@ -37,11 +40,21 @@ struct BulkBlock {
   uint32_t first;           // number of the first
 };
 
-class BulkWorker;
+// A thread of a Bulk.
+class BulkThread {
+ public:
+  virtual ~BulkThread() = default;
+  // Starts it. Throws SysError, std::system_error.
+  virtual void Start() = 0;
+  // There are names, or (`always`) the end.
+  virtual void Wake(bool always) = 0;
+  // Waits for its end. Returns false if the kernel still has requests: then nothing here may be freed.
+  virtual bool Join() = 0;
+};
 
 class Bulk {
  public:
-  // Opens the rings and starts the threads. Throws SysError: io_uring_setup(2), or EMFILE (file table).
+  // Opens the rings and starts the threads. Throws SysError: io_uring_setup(2), EMFILE (file table), EAGAIN (threads).
   explicit Bulk(const BulkOptions& options);
   // Cancels what is under way and waits for the threads. A thread whose requests the kernel does not give back keeps
   // its memory for good.
@@ -58,6 +71,7 @@ class Bulk {
 
  private:
   friend class BulkWorker;
+  friend class PlainThread;
   struct Name {
     std::shared_ptr<const BulkBlock> block;
     const char* path;
@@ -65,13 +79,18 @@ class Bulk {
   };
   // Up to `limit` names from the queue.
   uint32_t Names(Name* out, uint32_t limit);
+  // Waits for a name. Returns false at the end.
+  bool Await(Name& out);
+  uint32_t Dequeue(Name* out, uint32_t limit);  // under queue_lock_
   bool HasNames();
   void Deliver(std::vector<BulkResult>& results);
   void Failed(int error);
+  void Stop();
 
   const BulkOptions options_;
   Fd ready_fd_;
   std::mutex queue_lock_, results_lock_;
+  std::condition_variable more_;                        // names, or the end: plain threads wait for it
   std::deque<std::shared_ptr<const BulkBlock>> queue_;  // the front one is begun
   size_t at_ = 0;                                       // next name in the front block
   uint32_t number_ = 0;                                 // its number
@@ -79,7 +98,7 @@ class Bulk {
   size_t results_at_ = 0;
   std::atomic<bool> stopping_{false};
   std::atomic<int> failure_{0};  // -errno of a ring that does not work
-  std::vector<std::unique_ptr<BulkWorker>> workers_;
+  std::vector<std::unique_ptr<BulkThread>> threads_;
 };
 
 }  // namespace vioctl::uring

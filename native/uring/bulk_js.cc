@@ -50,6 +50,7 @@ Napi::Value BulkOpen(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   BulkOptions options;
   options.work = static_cast<BulkWork>(given.Get("work").As<Napi::Number>().Uint32Value());
+  options.plain = given.Get("plain").ToBoolean();
   options.threads = given.Get("threads").As<Napi::Number>().Uint32Value();
   options.depth = given.Get("depth").As<Napi::Number>().Uint32Value();
   if (options.work == BulkWork::kSum) {

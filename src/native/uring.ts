@@ -9,6 +9,8 @@ export interface BulkOpenOptions {
   work: number;
   /** Of sums. */
   algorithm?: string;
+  /** Of sync and dataSync: no ring, one file after the other in each thread. */
+  plain?: boolean;
   threads: number;
   /** Files under way at once, over all threads. */
   depth: number;

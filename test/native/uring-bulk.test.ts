@@ -82,17 +82,41 @@ test('what fails is a result like any other, with the error that began it', asyn
   expect(results.map(({ digest }) => digest === undefined)).toEqual(wanted.map(([, error]) => error !== undefined));
 });
 
-test('sync: fsync and fdatasync of each; what cannot be synced is reported (a file of /proc: EINVAL)', async () => {
-  for (const kind of ['sync', 'dataSync'] as const) {
-    const names = [files[1]!, work.path('none'), '/proc/version', work.dir];
-    const results = await all(list(names), { work: kind, ordered: true });
-    expect(results.map(({ error, digest, size }) => [error, digest, size])).toEqual([
-      [undefined, undefined, 0],
-      ['ENOENT', undefined, 0],
-      ['EINVAL', undefined, 0],
-      [undefined, undefined, 0],
-    ]);
+test.each([false, true])(
+  'sync (plain: %s): fsync or fdatasync of each; what cannot be synced is reported (/proc: EINVAL)',
+  async (plain) => {
+    for (const kind of ['sync', 'dataSync'] as const) {
+      const names = [files[1]!, work.path('none'), '/proc/version', work.dir];
+      const results = await all(list(names), { work: kind, ordered: true, plain });
+      expect(results.map(({ error, digest, size }) => [error, digest, size])).toEqual([
+        [undefined, undefined, 0],
+        ['ENOENT', undefined, 0],
+        ['EINVAL', undefined, 0],
+        [undefined, undefined, 0],
+      ]);
+    }
+  },
+);
+
+test('sync without a ring: many files over many threads, each once; a list that pauses; the end leaves no thread', async () => {
+  const options = { work: 'sync', plain: true, threads: 16, depth: 16, backlog: 64, ordered: true } as const;
+  const threads = (): number =>
+    fs.readdirSync('/proc/self/task').filter((tid) => fs.readFileSync(`/proc/self/task/${tid}/comm`, 'utf8') === 'plain-bulk\n').length;
+  const before = ringCount();
+  const names = Array.from({ length: 3000 }, (_, i) => (i % 7 === 0 ? work.path(`none-${i}`) : files[i % 3]!));
+  const pausing = async function* (): AsyncGenerator<string[]> {
+    yield names.slice(0, 10);
+    await new Promise((resolve) => setTimeout(resolve, 50)); // every thread sleeps
+    expect([ringCount(), threads()]).toEqual([before, 16]);
+    yield names.slice(10);
+  };
+  const results = await all(pausing(), options);
+  expect(results.map(({ name, error }) => [name, error])).toEqual(names.map((name, i) => [name, i % 7 === 0 ? 'ENOENT' : undefined]));
+  for await (const batch of overPool(list(names), options)) {
+    expect(batch.length).toBeGreaterThan(0);
+    break;
   }
+  expect(threads()).toBe(0);
 });
 
 test('a file that never ends holds up no other; closing cancels it and leaves no ring and no thread', async () => {

@@ -20,7 +20,9 @@ export interface PoolOptions {
   work: keyof typeof BulkWork;
   /** Of sums: an algorithm that the addon computes (digestSize). */
   algorithm?: string;
-  /** Threads, each with a ring. */
+  /** Of sync and dataSync: without rings, each thread makes one file after the other durable. */
+  plain?: boolean;
+  /** Threads, each with a ring unless `plain`. */
   threads: number;
   /** Files under way at once, over all threads. */
   depth: number;

@@ -2,9 +2,8 @@ import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type BulkOptions, depthOf, orFallBack } from './engine.js';
-import { type Name, pathError } from './name.js';
+import type { Name } from './name.js';
 import { overPool } from './pool.js';
-import { overWindow } from './window.js';
 
 /** How one file was made durable. */
 export interface SyncResult {
@@ -21,43 +20,22 @@ export interface SyncOptions extends BulkOptions {
 
 const { O_RDONLY, O_NONBLOCK, O_NOCTTY } = fs.constants;
 
+/** fsyncs in the kernel at once: those that come while the journal commits share the next commit and its flush of the disk. */
+const AT_ONCE = 64;
+
 /**
- * fsync(2) of many files. On a ring each file is one chain (open → fsync → close) and up to 64 fsyncs are in the kernel at
- * once: those that come while the journal commits share the next commit, and share the flush of the device's cache.
+ * fsync(2) of many files. On a ring each file is one chain (open → fsync → close), for which the kernel has threads;
+ * without one the addon has the threads.
  */
 export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): AsyncGenerator<SyncResult[]> {
   const { data, ordered, signal } = options;
   const depth = depthOf(options);
+  const common = { work: data ? 'dataSync' : 'sync', depth, backlog: depth * 8, ordered, signal } as const;
   return orFallBack<AsyncGenerator<SyncResult[]>>(
     options,
-    () => overPool(names, { work: data ? 'dataSync' : 'sync', threads: 1, depth, backlog: depth * 8, ordered, signal }),
-    () =>
-      overWindow<Name, SyncResult>({
-        source: names,
-        limit: 1,
-        backlog: 32,
-        ordered,
-        signal,
-        start: (name, done) => queueMicrotask(() => done({ name, error: syncOne(name, data) })),
-      }),
+    () => overPool(names, { ...common, threads: 1 }),
+    () => overPool(names, { ...common, plain: true, threads: Math.min(AT_ONCE, depth) }),
   );
-}
-
-/** @returns errno name of what failed */
-function syncOne(name: Name, data: boolean): string | undefined {
-  const invalid = pathError(name);
-  if (invalid !== undefined) return invalid;
-  let fd: number | undefined;
-  try {
-    fd = fs.openSync(name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (data) fs.fdatasyncSync(fd);
-    else fs.fsyncSync(fd);
-    return undefined;
-  } catch (err) {
-    return codeOf(err) ?? 'EIO';
-  } finally {
-    if (fd !== undefined) fs.closeSync(fd);
-  }
 }
 
 /**
