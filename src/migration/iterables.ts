@@ -120,7 +120,7 @@ function storageAttributes(reader: StreamReader): Detail {
 
 /** VFIO device state (QEMU hw/vfio/migration.c): flag words until END_OF_STATE. */
 function vfio(reader: StreamReader): Detail {
-  const detail: { data: number; setup?: bigint; config?: number; initialDataSent?: boolean } = { data: 0 };
+  const detail: { data: number; config?: number; initialDataSent?: boolean } = { data: 0 };
   for (;;) {
     const at = reader.position;
     const word = reader.be64('VFIO state flags');
@@ -135,9 +135,7 @@ function vfio(reader: StreamReader): Detail {
         detail.config = reader.position - from;
         break;
       }
-      case 0xef100003n:
-        // Since 8.1 the size of the source's buffer, alone; the next word tells.
-        if (reader.peek(4).toString('hex') !== 'ffffffff') detail.setup = reader.be64('VFIO setup size');
+      case 0xef100003n: // SETUP
         break;
       case 0xef100004n: {
         const size = reader.be64('VFIO data size');
