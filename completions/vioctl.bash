@@ -27,10 +27,10 @@ _vioctl() {
       'uring register') words='--null --fd --sparse --update --write --hold --json --ndjson --no-headings --help --quiet --color' ;;
       'uring list') words='--pid --json --ndjson --no-headings --help --quiet --color' ;;
       'uring inspect') words='--json --no-headings --help --quiet --color' ;;
-      'uring cat') words='--null --engine --depth --ordered --help --quiet --color' ;;
-      'uring sum') words='--null --engine --depth --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring cat') words='--null --engine --depth --stats --ordered --help --quiet --color' ;;
+      'uring sum') words='--null --engine --depth --stats --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
       'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --help --quiet --color' ;;
-      'uring sync') words='--null --engine --depth --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring sync') words='--null --engine --depth --stats --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --dry-run --timeout --json --no-headings --help --quiet --color' ;;
       'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;

@@ -51,6 +51,7 @@ constexpr Export kUring[] = {
     {"bulkOpen", Guarded<vioctl::uring::js::BulkOpen>},
     {"bulkPush", Guarded<vioctl::uring::js::BulkPush>},
     {"bulkTake", Guarded<vioctl::uring::js::BulkTake>},
+    {"bulkStats", Guarded<vioctl::uring::js::BulkStats>},
     {"bulkClose", Guarded<vioctl::uring::js::BulkClose>},
 };
 

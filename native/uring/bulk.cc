@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -150,6 +151,7 @@ class BulkWorker final : public BulkThread {
   struct File {
     Bulk::Name name;
     uint64_t total = 0;  // bytes read
+    uint64_t least = 0;  // bytes of a regular file when its first buffer was full: it has shrunk if fewer can be read
     uint32_t have = 0;   // of them, in the first buffer and not summed
     int32_t error = 0;
     bool opened = false, summing = false;
@@ -200,6 +202,8 @@ class BulkWorker final : public BulkThread {
     const uint32_t before = ring_->Pending();
     const int result = ring_->SubmitAndWait(want, timeout_ns);
     in_flight_ += before - ring_->Pending();
+    enters.store(ring_->enters(), std::memory_order_relaxed);
+    overflows.store(ring_->overflows(), std::memory_order_relaxed);
     const bool passing = result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ETIME;
     return passing ? 0 : std::min(result, 0);
   }
@@ -230,7 +234,7 @@ class BulkWorker final : public BulkThread {
   void Open(uint32_t index, Bulk::Name name) {
     File& file = files_[index];
     file.name = std::move(name);
-    file.total = file.have = 0;
+    file.total = file.least = file.have = 0;
     file.error = 0;
     file.opened = file.summing = false;
     const bool sync = bulk_.options_.work != BulkWork::kSum;
@@ -286,7 +290,7 @@ class BulkWorker final : public BulkThread {
   void HaveRead(uint32_t index, int32_t result) {
     File& file = files_[index];
     if (result <= 0) {
-      if (file.error == 0) file.error = result;
+      if (file.error == 0) file.error = result == 0 && file.total < file.least ? kTruncated : result;
       if (!file.opened) return Ended(index);
       return Close(index);
     }
@@ -303,6 +307,12 @@ class BulkWorker final : public BulkThread {
     uint8_t* const first = FirstOf(index);
     if (file.have < kFirst) return Read(index, first + file.have, kFirst - file.have);
     if (!file.summing) {
+      // A file that ended in its first buffer was read at one moment. The path was opened a moment ago, so this does
+      // not wait; as a request it would go to a kernel thread.
+      struct statx stat;
+      if (::statx(AT_FDCWD, file.name.path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &stat) == 0 &&
+          S_ISREG(stat.stx_mode))
+        file.least = stat.stx_size;
       if (!file.digest) file.digest = std::make_unique<Digest>(*bulk_.options_.algorithm);
       file.digest->Start();
       file.summing = true;
@@ -360,8 +370,10 @@ class BulkWorker final : public BulkThread {
 
   // Requests work on memory that is about to go: the kernel must give them all back.
   void Cancel() {
-    for (int tries = 0; (in_flight_ > 0 || ring_->Pending() > 0) && tries < 50; tries++) {
-      if (tries % 10 == 0) {
+    for (int idle = 0, asked = -1; (in_flight_ > 0 || ring_->Pending() > 0) && idle < 50;) {
+      const uint32_t before = in_flight_ + ring_->Pending();
+      if (idle % 10 == 0 && asked != idle) {
+        asked = idle;
         io_uring_sqe* sqe = ring_->Next();
         if (sqe == nullptr) break;
         sqe->opcode = IORING_OP_ASYNC_CANCEL;
@@ -370,6 +382,7 @@ class BulkWorker final : public BulkThread {
       }
       if (Enter(1, 100'000'000) < 0) break;
       ring_->Reap([this](const io_uring_cqe&) { in_flight_--; });
+      if (in_flight_ + ring_->Pending() >= before) idle++;
     }
   }
 
@@ -486,6 +499,12 @@ uint32_t Bulk::Take(BulkResult* out, uint32_t limit) {
   results_at_ += count;
   if (results_at_ == results_.size()) results_.clear(), results_at_ = 0;
   return count;
+}
+
+BulkStats Bulk::Stats() const {
+  BulkStats sum;
+  for (const auto& thread : threads_) sum.enters += thread->enters, sum.overflows += thread->overflows;
+  return sum;
 }
 
 }  // namespace vioctl::uring

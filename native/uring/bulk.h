@@ -25,10 +25,13 @@ struct BulkOptions {
   uint32_t depth = 256;  // files under way at once, over all threads
 };
 
+// Error of a file that was longer when its reading began than what could be read. Not an errno.
+inline constexpr int32_t kTruncated = -4096;
+
 // How one file ended; src/uring/bulk/pool.ts reads it.
 struct BulkResult {
   uint32_t number;
-  int32_t error;  // 0 or -errno of what failed first
+  int32_t error;  // 0, -errno of what failed first, or kTruncated
   uint64_t size;  // bytes read
   uint8_t digest[kMaxDigest];
 };
@@ -38,6 +41,11 @@ static_assert(sizeof(BulkResult) == 80);
 struct BulkBlock {
   std::vector<char> names;  // each with its NUL
   uint32_t first;           // number of the first
+};
+
+// Calls of io_uring_enter(2) of all threads, and those that found completions held back.
+struct BulkStats {
+  uint64_t enters = 0, overflows = 0;
 };
 
 // A thread of a Bulk.
@@ -50,6 +58,8 @@ class BulkThread {
   virtual void Wake(bool always) = 0;
   // Waits for its end. Returns false if the kernel still has requests: then nothing here may be freed.
   virtual bool Join() = 0;
+  // Of its ring; written there, read by others.
+  std::atomic<uint64_t> enters{0}, overflows{0};
 };
 
 class Bulk {
@@ -66,6 +76,7 @@ class Bulk {
   void Push(const char* names, size_t size, uint32_t first);
   // Moves results that are there; at most `limit`. Throws SysError where a ring has failed (io_uring_enter(2) denied).
   uint32_t Take(BulkResult* out, uint32_t limit);
+  BulkStats Stats() const;
   // Readable when there are results.
   int eventfd() const { return ready_fd_.get(); }
 

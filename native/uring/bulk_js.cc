@@ -79,6 +79,14 @@ Napi::Value BulkTake(const Napi::CallbackInfo& info) {
                            Open(HandleOf(info)).bulk->Take(reinterpret_cast<BulkResult*>(to.Data()), limit));
 }
 
+Napi::Value BulkStats(const Napi::CallbackInfo& info) {
+  const uring::BulkStats stats = Open(HandleOf(info)).bulk->Stats();
+  auto result = Napi::Object::New(info.Env());
+  result.Set("enters", Napi::Number::New(info.Env(), static_cast<double>(stats.enters)));
+  result.Set("overflows", Napi::Number::New(info.Env(), static_cast<double>(stats.overflows)));
+  return result;
+}
+
 Napi::Value BulkClose(const Napi::CallbackInfo& info) {
   Handle& handle = HandleOf(info);
   if (handle) {

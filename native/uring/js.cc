@@ -16,7 +16,7 @@ namespace vioctl::uring::js {
 namespace {
 
 // Words of the status array, as src/native/uring.ts names them.
-enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kStatusWords };
+enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kEnters, kStatusWords };
 
 // The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
 // call, and the completions that are there come back in another shared array.
@@ -42,15 +42,17 @@ struct JsRing {
 
   // The environment ends with requests under way: their memory is JavaScript's, so the kernel must be done with it.
   void Cancel() {
-    for (int tries = 0; in_flight > 0 && tries < 20; tries++) {
+    for (int idle = 0; in_flight > 0 && idle < 20;) {
+      const int32_t before = in_flight;
       io_uring_sync_cancel_reg cancel{};
       cancel.fd = -1;
       cancel.flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
       cancel.timeout = {0, 100'000'000};
       ring.Register(IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
-      if (const int result = ring.SubmitAndWait(1, 100'000'000); result < 0 && result != -ETIME && result != -EINTR)
-        break;
+      const int result = ring.SubmitAndWait(1, 100'000'000);
+      if (result < 0 && result != -ETIME && result != -EINTR && result != -EBUSY && result != -EAGAIN) break;
       Drain();
+      if (in_flight >= before) idle++;  // a small queue brings many completions back in many rounds
     }
   }
 
@@ -100,7 +102,6 @@ struct JsRing {
       const uint32_t before = ring.Pending();
       const uint32_t ready = ring.Ready() + completions;
       const uint32_t wait = taken == count && want > ready ? want - completions : 0;
-      if (ring.NeedsEnter()) status[kOverflows] += 1;
       const int result = ring.SubmitAndWait(wait, timeout_ns);
       in_flight += static_cast<int32_t>(before - ring.Pending());
       completions = Drain(completions);
@@ -112,6 +113,8 @@ struct JsRing {
       if (taken == count && ring.Pending() == 0 && !whole.waiting()) break;
     }
     status[kTaken] = static_cast<int32_t>(taken);
+    status[kEnters] = static_cast<int32_t>(ring.enters());
+    status[kOverflows] = static_cast<int32_t>(ring.overflows());
     if (watch) {
       ring.EventfdEnabled(true);
       watch->Ref(in_flight > 0 || whole.waiting() || ring.Pending() > 0);

@@ -38,6 +38,8 @@ Napi::Value BulkOpen(const Napi::CallbackInfo& info);
 Napi::Value BulkPush(const Napi::CallbackInfo& info);
 // bulkTake(handle, buffer): results put there
 Napi::Value BulkTake(const Napi::CallbackInfo& info);
+// bulkStats(handle): {enters, overflows}
+Napi::Value BulkStats(const Napi::CallbackInfo& info);
 // bulkClose(handle)
 Napi::Value BulkClose(const Napi::CallbackInfo& info);
 

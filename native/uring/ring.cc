@@ -93,7 +93,6 @@ void Ring::Map() {
   sq_array_ = word(s, sq.array);
   cq_head_ = word(c, cq.head);
   cq_tail_ = word(c, cq.tail);
-  cq_overflow_ = word(c, cq.overflow);
   cq_flags_ = word(c, cq.flags);
   cqes_ = reinterpret_cast<io_uring_cqe*>(c + cq.cqes);
   sqes_ = static_cast<io_uring_sqe*>(sqe_map_.get());
@@ -143,6 +142,8 @@ int Ring::SubmitAndWait(uint32_t want, int64_t timeout_ns) {
     if (flags == 0) return static_cast<int>(pending);
   }
   if (pending == 0 && flags == 0) return 0;
+  enters_++;
+  if (__atomic_load_n(sq_flags_, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) overflows_++;
   int fd = fd_.get();
   if (registered_ >= 0) {
     fd = registered_;

@@ -91,6 +91,9 @@ class Ring {
   bool NeedsEnter() const {
     return __atomic_load_n(sq_flags_, __ATOMIC_RELAXED) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
   }
+  // Calls of io_uring_enter(2), and how many of them found completions that had not fitted into their queue.
+  uint64_t enters() const { return enters_; }
+  uint64_t overflows() const { return overflows_; }
   // Calls each(const io_uring_cqe&) for the completions that are there, at most `limit`; returns how many. `each` may
   // take and submit new entries.
   template <typename F>
@@ -136,8 +139,6 @@ class Ring {
   const io_uring_params& params() const { return params_; }
   bool defers() const { return params_.flags & IORING_SETUP_DEFER_TASKRUN; }
   bool registered() const { return registered_ >= 0; }
-  // Completions that could not be posted because the queue was full and memory ran out (0 since 5.5: NODROP).
-  uint32_t overflow() const { return __atomic_load_n(cq_overflow_, __ATOMIC_RELAXED); }
 
  private:
   void Map();
@@ -147,12 +148,13 @@ class Ring {
   io_uring_params params_{};
   Mapping rings_, cq_ring_, sqe_map_;
   uint32_t *sq_head_ = nullptr, *sq_tail_ = nullptr, *sq_flags_ = nullptr, *sq_array_ = nullptr;
-  uint32_t *cq_head_ = nullptr, *cq_tail_ = nullptr, *cq_flags_ = nullptr, *cq_overflow_ = nullptr;
+  uint32_t *cq_head_ = nullptr, *cq_tail_ = nullptr, *cq_flags_ = nullptr;
   io_uring_sqe* sqes_ = nullptr;
   io_uring_cqe* cqes_ = nullptr;
   uint32_t sq_entries_ = 0, sq_mask_ = 0, cq_mask_ = 0;
   uint32_t sqe_tail_ = 0;  // ours; the kernel sees it at submission
-  int registered_ = -1;    // index of the registered ring descriptor, of thread `owner_`
+  uint64_t enters_ = 0, overflows_ = 0;
+  int registered_ = -1;  // index of the registered ring descriptor, of thread `owner_`
   int owner_ = 0;
   bool wants_registered_ = true;
   bool files_ = false;

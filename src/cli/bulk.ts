@@ -1,5 +1,6 @@
 import { reason, VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
+import type { RingStats } from '../native/uring.js';
 import { Flags, nullFlag } from './flags.js';
 import type { Output } from './output.js';
 import { stderr } from './stdio.js';
@@ -14,6 +15,7 @@ export const bulkFlags = {
     summary: 'uring, sync (plain system calls), or auto: uring where it works',
   })(),
   depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 256, helpValue: 'N', summary: 'files under way at once' }),
+  stats: Flags.boolean({ summary: 'say at the end what it took: files, bytes, time, calls and overflowed completions of the rings' }),
 };
 
 /** A file name as text: bytes that are not UTF-8 are shown as U+FFFD. */
@@ -26,41 +28,61 @@ export const nameJson = (name: string | Buffer): { path: string; pathHex?: strin
 /** `ENOENT` as `{code, message}`. */
 export const errorJson = (code: string): { code: string; message: string } => ({
   code,
-  message: reason(Object.assign(new Error(code), { code })),
+  message: reason(Object.assign(new Error(code === 'TRUNCATED' ? 'TRUNCATED (it shrank while it was read)' : code), { code })),
 });
 
-/** Counts the files that failed, and names each on stderr unless the output has it. */
-export class Failures {
+/** Counts the files, names each that failed on stderr unless the output has it, and tells at the end what it took (--stats). */
+export class Tally {
   readonly #id: string;
-  readonly #show: boolean;
+  readonly #text: boolean;
+  readonly #stats: boolean;
+  readonly #start = performance.now();
   #failed = 0;
   #all = 0;
+  #bytes = 0;
+  #rings: RingStats | undefined;
 
-  /** @param show one line per file on stderr (text output) */
-  constructor(id: string, show: boolean) {
+  /** @param text one line per file that failed on stderr; otherwise the output has them, and stderr is JSON */
+  constructor(id: string, text: boolean, stats: boolean) {
     this.#id = id;
-    this.#show = show;
+    this.#text = text;
+    this.#stats = stats;
   }
+
+  /** For BulkOptions: what the rings did. */
+  readonly spent = (stats: RingStats): void => {
+    this.#rings = stats;
+  };
 
   /** Notes one result. */
-  note(name: string | Buffer, code: string | undefined): void {
+  note(name: string | Buffer, code: string | undefined, bytes = 0): void {
     this.#all++;
+    this.#bytes += bytes;
     if (code === undefined) return;
     this.#failed++;
-    if (this.#show) stderr(`vioctl: ${this.#id}: ${printable(nameText(name))}: ${errorJson(code).message}\n`);
-  }
-
-  get count(): number {
-    return this.#all;
+    if (this.#text) stderr(`vioctl: ${this.#id}: ${printable(nameText(name))}: ${errorJson(code).message}\n`);
   }
 
   /** Ends the command behind its last line. @throws FILES_FAILED (1) if a file failed */
   async end(out: Output): Promise<undefined> {
     await out.flush();
+    if (this.#stats) this.#tell();
     if (this.#failed === 0) return;
     throw new VioError(`${this.#failed} of ${this.#all} files failed`, {
       code: 'FILES_FAILED',
       details: { failed: this.#failed, files: this.#all },
     });
+  }
+  #tell(): void {
+    const [files, failed, bytes, rings] = [this.#all, this.#failed, this.#bytes, this.#rings];
+    const seconds = Math.round(performance.now() - this.#start) / 1000;
+    const [engine, how] = rings
+      ? ['uring', `io_uring: ${rings.enters} calls, ${rings.overflows} with overflowed completions`]
+      : ['sync', 'plain system calls'];
+    stderr(
+      this.#text
+        ? `vioctl: ${this.#id}: ${files} files (${failed} failed), ${bytes} bytes read, ${seconds} s; ${how}\n`
+        : `${JSON.stringify({ stats: { files, failed, bytes, seconds, engine, ...rings } })}\n`,
+    );
   }
 }

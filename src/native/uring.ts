@@ -16,6 +16,9 @@ export interface BulkOpenOptions {
   depth: number;
 }
 
+/** Error of a result: the file was longer when its reading began than what could be read. */
+export const TRUNCATED = -4096;
+
 /** Work of bulkOpen(). */
 export const BulkWork = { sum: 0, sync: 1, dataSync: 2 } as const;
 
@@ -56,7 +59,13 @@ export interface RingInfo {
 }
 
 /** Words of the shared status array after submit(). */
-export const Status = { taken: 0, error: 1, more: 2, overflows: 3, inFlight: 4 } as const;
+export const Status = { taken: 0, error: 1, more: 2, overflows: 3, inFlight: 4, enters: 5 } as const;
+
+/** Calls of io_uring_enter(2), and how many of them found completions that had not fitted into their queue. */
+export interface RingStats {
+  enters: number;
+  overflows: number;
+}
 
 /** Answers of checkFds(). */
 export const FdFault = { none: 0, closed: 1, ring: 2, path: 3, negative: 4 } as const;
@@ -101,10 +110,11 @@ export interface UringNative {
   /** Hands over names with their NULs (copied); their results carry the numbers first, first + 1, … */
   bulkPush(bulk: BulkHandle, names: Uint8Array, first: number): void;
   /**
-   * Moves results that are there into `to`, 80 bytes each: number (u32), -errno or 0 (i32), bytes read (u64), digest.
+   * Moves results that are there into `to`, 80 bytes each: number (u32), 0 or -errno or TRUNCATED (i32), bytes read (u64), digest.
    * @returns how many. @throws the errno of io_uring_enter(2) where a ring has failed
    */
   bulkTake(bulk: BulkHandle, to: Uint8Array): number;
+  bulkStats(bulk: BulkHandle): RingStats;
   /** Cancels what is under way and ends the threads. Idempotent. */
   bulkClose(bulk: BulkHandle): void;
 }
@@ -126,5 +136,6 @@ export const uringExports = [
   'bulkOpen',
   'bulkPush',
   'bulkTake',
+  'bulkStats',
   'bulkClose',
 ] as const satisfies (keyof UringNative)[];

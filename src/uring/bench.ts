@@ -3,7 +3,9 @@ import { setImmediate } from 'node:timers/promises';
 import { codeOf, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Setup } from './abi.js';
-import { type Done, type File, Ring, type RingOptions } from './ring.js';
+import { errnoName } from './errno.js';
+import type { Done, File } from './request.js';
+import { Ring, type RingOptions } from './ring.js';
 import { FileTable } from './table.js';
 import { unavailable } from './unavailable.js';
 
@@ -141,7 +143,7 @@ function prepare(way: Way, work: Work): { run: () => void; close: () => void } {
   const { fd, memory, buffers, blocks, size, reads } = work;
   const offset = (i: number): number => ((i * 7919) % blocks) * size;
   const short = (n: number): never => {
-    throw new VioError(`read: ${n < 0 ? `errno ${-n}` : `${n} of ${size} bytes`}`, { code: 'EIO' });
+    throw new VioError(`read: ${n < 0 ? errnoName(n) : `${n} of ${size} bytes`}`, { code: 'EIO' });
   };
   if (!way.ring) {
     const run = (): void => {

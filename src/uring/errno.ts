@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { Exit, VioError } from '../common/errors.js';
 
 /** Linux errnos that Node has no name for (asm-generic/errno.h). */
 const more: Record<number, string> = {
@@ -18,3 +19,19 @@ const names = new Map<number, string>([
 
 /** `EBADF` for the result -9 (or 9); `E200` for a number without a name. */
 export const errnoName = (result: number): string => names.get(Math.abs(result)) ?? `E${Math.abs(result)}`;
+
+/** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
+export function errnoError(result: number, call: string): NodeJS.ErrnoException {
+  const code = errnoName(result);
+  return Object.assign(new Error(`${code}: ${call}`), { code, errno: result, syscall: call });
+}
+
+/** The error of a ring that cannot be entered. A seccomp filter may allow to open rings and forbid this. */
+export function enterError(code: string): VioError {
+  const denied = ['EPERM', 'EACCES', 'ENOSYS'].includes(code);
+  return new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
+    code,
+    exit: denied ? Exit.unsupported : Exit.failed,
+    ...(denied && { hint: 'does a seccomp filter allow io_uring_setup and not io_uring_enter? --engine sync does without' }),
+  });
+}

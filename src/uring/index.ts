@@ -16,6 +16,8 @@
 export { VioError } from '../common/errors.js';
 export { Sysroot } from '../common/sysroot.js';
 export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
-export { addressOf, type Done, errnoError, type File, READ_WHOLE_OPEN, type Request, Ring, type RingOptions, Slot } from './ring.js';
+export { errnoError } from './errno.js';
+export { addressOf, type Done, type File, type Request, Slot } from './request.js';
+export { READ_WHOLE_OPEN, Ring, type RingOptions } from './ring.js';
 export { type Fault, FileTable, findFaults } from './table.js';
 export { type Cause, explain } from './unavailable.js';

@@ -3,7 +3,8 @@ import { codeOf, Exit, reason, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Op, Setup } from './abi.js';
 import { errnoName } from './errno.js';
-import { Ring, type Slot } from './ring.js';
+import type { Slot } from './request.js';
+import { Ring } from './ring.js';
 import { FileTable, findFaults } from './table.js';
 import { limitOf, unavailable } from './unavailable.js';
 

@@ -1,46 +1,9 @@
-import { Exit, VioError } from '../common/errors.js';
+import { VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
-import { type RingHandle, type RingInfo, Status, type UringNative } from '../native/uring.js';
+import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../native/uring.js';
 import { CqeFlag, Op, Reg, Setup, SqeFlag } from './abi.js';
-import { errnoName } from './errno.js';
-
-/** Called with the result of a request: bytes, a descriptor, 0, or a negative errno; and the CQE's flags. */
-export type Done = (result: number, flags: number) => void;
-
-/** A file of the ring's table, by its index; where a descriptor is expected, it means the registered file. */
-export class Slot {
-  readonly index: number;
-  constructor(index: number) {
-    this.index = index;
-  }
-}
-
-/** What a request works on: a descriptor of the process, or a slot of the ring's file table. */
-export type File = number | Slot;
-
-/** A request in full; the named methods of Ring are shorter. Field names are those of struct io_uring_sqe. */
-export interface Request {
-  opcode: number;
-  flags?: number;
-  ioprio?: number;
-  fd?: File;
-  /** off, addr2 */
-  offset?: number | bigint;
-  /** Memory that the kernel reads or writes; held until the request is done. */
-  buffer?: NodeJS.ArrayBufferView;
-  /** addr, where it is not a buffer. */
-  address?: number | bigint;
-  /** Length; the buffer's unless given. */
-  length?: number;
-  /** rw_flags, open_flags, fsync_flags, … */
-  opFlags?: number;
-  bufIndex?: number;
-  /** file_index (slot + 1, ALLOC) or splice_fd_in */
-  fileIndex?: number;
-  addr3?: number | bigint;
-  /** Anything else that must live as long as the request. */
-  keep?: unknown;
-}
+import { enterError, errnoError, errnoName } from './errno.js';
+import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError } from './request.js';
 
 export interface RingOptions {
   /** Entries of the submission queue, and the most that one batch carries. Default 256. */
@@ -66,40 +29,13 @@ const OP_READ_WHOLE = 0xf0;
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
 export const READ_WHOLE_OPEN = 1 << 15;
 const WORDS = 16; // 32-bit words of an SQE
-
-/** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
-export function errnoError(result: number, call: string): NodeJS.ErrnoException {
-  const code = errnoName(result);
-  return Object.assign(new Error(`${code}: ${call}`), { code, errno: result, syscall: call });
-}
-
-/** The error of a ring that cannot be entered. A seccomp filter may allow to open rings and forbid this. */
-export function enterError(code: string): VioError {
-  const denied = ['EPERM', 'EACCES', 'ENOSYS'].includes(code);
-  return new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
-    code,
-    exit: denied ? Exit.unsupported : Exit.failed,
-    ...(denied && { hint: 'does a seccomp filter allow io_uring_setup and not io_uring_enter? --engine sync does without' }),
-  });
-}
+/** The kernel's bound (IORING_MAX_ENTRIES, io_uring/io_uring.h). */
+const MAX_ENTRIES = 32768;
 
 /** Open rings: the kernel may write to the memory of their requests, so they are not collected. */
 const open = new Set<Ring>();
 /** Memory of requests that outlived their ring. */
 const stuck: unknown[] = [];
-
-const addresses = new WeakMap<ArrayBufferLike, number>();
-
-/** Address of a view's first byte. The backing memory of an ArrayBuffer stays where it is while it is reachable. */
-export function addressOf(view: NodeJS.ArrayBufferView): number {
-  const { buffer } = view;
-  let base = addresses.get(buffer);
-  if (base === undefined) {
-    base = native().uring.addressOf(buffer);
-    addresses.set(buffer, base);
-  }
-  return base + view.byteOffset;
-}
 
 /**
  * An io_uring of the JavaScript thread. Requests are queued in an array that the addon shares, cross into the kernel as
@@ -133,14 +69,14 @@ export class Ring {
   /** Registered buffers: the kernel writes there. */
   #pinned: readonly NodeJS.ArrayBufferView[] | undefined;
   #onTag: ((tag: number) => void) | undefined;
-  readonly #beforeClose: (() => void)[] = [];
 
   /**
    * @throws the errno of io_uring_setup(2): EPERM (sysctl, seccomp), ENOSYS, ENOMEM (locked memory), EINVAL (a required
    *   flag that this kernel has not); see unavailable() for the reasons in words
    */
   constructor(options: RingOptions = {}) {
-    const entries = options.entries ?? 256;
+    const entries = integer('entries', options.entries ?? 256, 1, MAX_ENTRIES);
+    if (options.cqEntries !== undefined) integer('cqEntries', options.cqEntries, 1, 2 * MAX_ENTRIES);
     this.#handle = this.#native.open({
       entries,
       batch: entries,
@@ -158,9 +94,9 @@ export class Ring {
     if ((options.watch ?? true) && !(this.#info.flags & (Setup.iopoll | Setup.rDisabled))) this.watch();
   }
 
-  /** Descriptor of the ring; owned by the ring. */
+  /** Descriptor of the ring, owned by it; -1 once it is closed. */
   get fd(): number {
-    return this.#info.fd;
+    return this.#closed ? -1 : this.#info.fd;
   }
   /** What the kernel made of the options. */
   get info(): Readonly<Pick<RingInfo, 'sqEntries' | 'cqEntries' | 'flags' | 'features' | 'registered' | 'params'>> {
@@ -169,6 +105,10 @@ export class Ring {
   /** Requests that the kernel has and that have not completed. */
   get inFlight(): number {
     return this.#status[Status.inFlight]!;
+  }
+  /** What it cost so far. Completions that do not fit into their queue are kept by the kernel and come with the next call. */
+  get stats(): RingStats {
+    return { enters: this.#status[Status.enters]! >>> 0, overflows: this.#status[Status.overflows]! >>> 0 };
   }
   /** Requests queued here and not submitted. */
   get queued(): number {
@@ -199,6 +139,7 @@ export class Ring {
 
   /** Makes room for a chain of `count` requests, which must leave in one batch. @throws EINVAL above the ring's entries */
   reserve(count: number): void {
+    this.#check();
     if (count > this.#batch) throw new VioError(`a chain of ${count} requests on a ring of ${this.#batch} entries`, { code: 'EINVAL' });
     if (this.#queued + count > this.#batch) this.#enter(0, -1);
     if (this.#queued + count > this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
@@ -207,15 +148,18 @@ export class Ring {
   /** Queues a request as it is. `done` is called for every completion (more than once for multishot requests). */
   push(request: Request, done: Done): void {
     const { fd = -1, buffer } = request;
-    let flags = request.flags ?? 0;
+    const opcode = integer('opcode', request.opcode, 0, 255);
+    if (opcode === OP_READ_WHOLE) throw invalid('opcode', opcode, "one of the kernel's");
+    const number = fileNumber(fd);
+    let flags = integer('flags', request.flags ?? 0, 0, 255);
     if (flags & SqeFlag.cqeSkip)
       throw new VioError('CQE_SKIP_SUCCESS is not supported: its request would never be let go', { code: 'EINVAL' });
     if (typeof fd !== 'number') flags |= SqeFlag.fixedFile;
     const address = buffer ? addressOf(buffer) : (request.address ?? 0);
     const at = this.#entry(done, buffer ?? request.keep);
     const sqe = this.#sqe;
-    sqe[at] = request.opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
-    sqe[at + 1] = typeof fd === 'number' ? fd : fd.index;
+    sqe[at] = opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
+    sqe[at + 1] = number;
     this.#wide(at + 2, request.offset ?? 0);
     this.#wide(at + 4, address);
     sqe[at + 6] = request.length ?? buffer?.byteLength ?? 0;
@@ -231,7 +175,7 @@ export class Ring {
   /** Like push, as a promise. @throws the errno of a negative result */
   request(request: Request, call = 'io_uring'): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.push(request, (result) => (result < 0 ? reject(errnoError(result, call)) : resolve(result))),
+      this.push(request, (result) => (result < 0 ? reject(requestError(result, call, request.fd)) : resolve(result))),
     );
   }
 
@@ -261,7 +205,7 @@ export class Ring {
   /** read() as a promise. */
   readAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(errnoError(n, 'read')) : resolve(n))),
+      this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'read', file)) : resolve(n))),
     );
   }
 
@@ -270,16 +214,18 @@ export class Ring {
    * FileTable.open for bulk work. @param sqeFlags SqeFlag.link and the like
    */
   openSlot(path: Uint8Array, openFlags: number, slot: number, sqeFlags: number, done: Done): void {
+    const address = addressOf(path);
+    const index = fileIndex(slot);
     const at = this.#entry(done, path);
     const sqe = this.#sqe;
     sqe[at] = Op.openat | (sqeFlags << 8);
     sqe[at + 1] = AT_FDCWD;
     sqe[at + 2] = sqe[at + 3] = 0;
-    this.#wide(at + 4, addressOf(path));
+    this.#wide(at + 4, address);
     sqe[at + 6] = 0;
     sqe[at + 7] = openFlags;
     sqe[at + 10] = 0;
-    sqe[at + 11] = slot + 1;
+    sqe[at + 11] = index;
     sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
     this.#schedule();
   }
@@ -290,26 +236,28 @@ export class Ring {
    * file goes on and its slot is open.
    */
   readWhole(path: Uint8Array, openFlags: number, slot: number, buffer: NodeJS.ArrayBufferView, done: Done): void {
+    const [from, to, index] = [addressOf(path), addressOf(buffer), fileIndex(slot)];
     const at = this.#entry(done, [path, buffer]);
     const sqe = this.#sqe;
     sqe[at] = OP_READ_WHOLE;
     sqe[at + 1] = 0;
-    this.#wide(at + 2, addressOf(buffer));
-    this.#wide(at + 4, addressOf(path));
+    this.#wide(at + 2, to);
+    this.#wide(at + 4, from);
     sqe[at + 6] = buffer.byteLength;
     sqe[at + 7] = openFlags;
-    sqe[at + 11] = slot + 1;
+    sqe[at + 11] = index;
     this.#schedule();
   }
 
   /** Closes a slot of the table; only its completion makes the slot free. */
   closeSlot(slot: number, done: Done): void {
+    const index = fileIndex(slot);
     const at = this.#entry(done, undefined);
     const sqe = this.#sqe;
     sqe[at] = Op.close;
     for (let i = at + 1; i < at + 8; i++) sqe[i] = 0;
     sqe[at + 10] = 0;
-    sqe[at + 11] = slot + 1;
+    sqe[at + 11] = index;
     sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
     this.#schedule();
   }
@@ -317,7 +265,7 @@ export class Ring {
   /** write() as a promise. */
   writeAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.#transfer(Op.write, file, buffer, offset, (n) => (n < 0 ? reject(errnoError(n, 'write')) : resolve(n))),
+      this.#transfer(Op.write, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'write', file)) : resolve(n))),
     );
   }
 
@@ -364,14 +312,9 @@ export class Ring {
     throw Object.assign(errnoError(result, 'register_buffers'), { size });
   }
 
-  /** Runs when the ring closes, before the descriptor goes. */
-  beforeClose(run: () => void): void {
-    this.#beforeClose.push(run);
-  }
-
   /**
-   * Cancels what is under way, calls it back with -ECANCELED (or its result), unregisters files, and closes. A request
-   * that the kernel does not give back within some seconds keeps its memory for good. Idempotent.
+   * Cancels what is under way, calls it back with -ECANCELED (or its result), unregisters files first (a closed ring lets
+   * them go some 30 ms later), and closes. A request that the kernel does not give back within some seconds keeps its memory for good. Idempotent.
    */
   close(): void {
     if (this.#closed) return;
@@ -381,7 +324,6 @@ export class Ring {
     }
     this.#drain();
     this.#closed = true;
-    for (const run of this.#beforeClose.reverse()) run();
     this.#native.close(this.#handle);
     open.delete(this);
     if (this.inFlight > 0) stuck.push(this.#kept, this.#pinned);
@@ -389,12 +331,18 @@ export class Ring {
   }
 
   #drain(): void {
-    const disabled = this.#info.flags & Setup.rDisabled;
-    for (let tries = 0; !disabled && tries < 50 && (this.#queued > 0 || this.inFlight > 0); tries++) {
+    if (this.#info.flags & Setup.rDisabled) return;
+    const left = (): number => this.#queued + this.inFlight;
+    for (let idle = 0, asked = -1; idle < 50 && left() > 0; ) {
+      const before = left();
       // flags 1 | 4: all requests, whatever their user_data (5.19)
-      if (tries % 10 === 0 && this.#queued < this.#batch) this.push({ opcode: Op.asyncCancel, opFlags: 5 }, () => {});
+      if (idle % 10 === 0 && asked !== idle && this.#queued < this.#batch) {
+        asked = idle;
+        this.push({ opcode: Op.asyncCancel, opFlags: 5 }, () => {});
+      }
       this.#scheduled = true;
       this.submit(1, 100);
+      if (left() >= before) idle++; // a small queue brings many completions back in many rounds
     }
   }
 
@@ -403,16 +351,13 @@ export class Ring {
   }
 
   #transfer(opcode: number, file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done, bufIndex = 0): void {
+    const address = addressOf(buffer);
+    const number = fileNumber(file);
+    if (!Number.isSafeInteger(offset)) throw invalid('offset', offset, 'a whole number (-1: the position of the file itself)');
     const at = this.#entry(done, buffer);
     const sqe = this.#sqe;
-    const address = addressOf(buffer);
-    if (typeof file === 'number') {
-      sqe[at] = opcode;
-      sqe[at + 1] = file;
-    } else {
-      sqe[at] = opcode | (SqeFlag.fixedFile << 8);
-      sqe[at + 1] = file.index;
-    }
+    sqe[at] = typeof file === 'number' ? opcode : opcode | (SqeFlag.fixedFile << 8);
+    sqe[at + 1] = number;
     sqe[at + 2] = offset;
     sqe[at + 3] = Math.floor(offset / 0x1_0000_0000);
     sqe[at + 4] = address;
@@ -424,9 +369,14 @@ export class Ring {
     this.#schedule();
   }
 
+  #check(): void {
+    if (this.closed) throw new VioError('the ring is closed', { code: 'EBADF' });
+  }
+
   /** A free entry of the shared array, its user_data set. @returns index of its first word */
   #entry(done: Done, keep: unknown): number {
-    if (this.#closed || this.#closing) throw new VioError('the ring is closed', { code: 'EBADF' });
+    this.#check();
+    if (typeof done !== 'function') throw invalid('done', done, 'a function');
     if (this.#queued === this.#batch) {
       // A chain ends where a submission ends: it must not be cut here.
       if (this.#sqe[(this.#queued - 1) * WORDS]! & CHAIN)

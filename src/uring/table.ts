@@ -2,8 +2,9 @@ import { VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { FdFault } from '../native/uring.js';
 import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from './abi.js';
-import { errnoName } from './errno.js';
-import { addressOf, errnoError, type Ring, Slot } from './ring.js';
+import { errnoError, errnoName } from './errno.js';
+import { addressOf, fileIndex, integer, invalid, Slot } from './request.js';
+import type { Ring } from './ring.js';
 
 /** Why one descriptor cannot be registered. */
 export interface Fault {
@@ -23,13 +24,22 @@ const faultTexts: Record<number, string> = {
   [FdFault.negative]: 'is negative',
 };
 
+/** The array that the kernel reads. @throws EINVAL for what is no descriptor, and would become 0 there */
+function descriptors(fds: readonly number[]): Int32Array {
+  if (!Array.isArray(fds)) throw invalid('descriptors', fds, 'an array');
+  fds.forEach((fd, index) => {
+    if ((fd | 0) !== fd) throw invalid(`entry ${index}`, fd, 'a descriptor');
+  });
+  return Int32Array.from(fds);
+}
+
 /**
  * The descriptors that the kernel would refuse, with the reason. The kernel itself never says which one it was.
  * @param holes whether -1 (hole) is allowed
  * @param skips whether -2 (leave the slot as it is) is allowed: updates only
  */
 export function findFaults(fds: readonly number[], holes: boolean, skips: boolean): Fault[] {
-  const answers = native().uring.checkFds(Int32Array.from(fds));
+  const answers = native().uring.checkFds(descriptors(fds));
   const faults: Fault[] = [];
   answers.forEach((answer, index) => {
     const fd = fds[index]!;
@@ -70,14 +80,11 @@ export class FileTable {
   /** A table on this ring; nothing is registered yet. */
   constructor(ring: Ring) {
     this.#ring = ring;
-    ring.beforeClose(() => {
-      if (this.#size > 0) this.unregister();
-    });
   }
 
   /** Slots of the registered table; 0 where none is registered. */
   get size(): number {
-    return this.#size;
+    return this.#ring.closed ? 0 : this.#size;
   }
 
   /** A file of the table, for requests. */
@@ -91,7 +98,7 @@ export class FileTable {
    * @throws EBADF naming the entries, EBUSY (a table exists), EMFILE (more than RLIMIT_NOFILE), EINVAL (none, or too many)
    */
   register(fds: readonly number[], tags?: readonly number[]): void {
-    const list = Int32Array.from(fds);
+    const list = descriptors(fds);
     const result = tags
       ? this.#tagged(Reg.registerFiles2, 0, list, tags)
       : this.#ring.register(Reg.registerFiles, list.length ? new Uint8Array(list.buffer) : new Uint8Array(4), list.length);
@@ -100,11 +107,12 @@ export class FileTable {
 
   /** Registers a table of holes. @throws EBUSY, EMFILE, EINVAL */
   registerSparse(size: number): void {
+    integer('size of the table', size, 1, MAX_FIXED_FILES);
     const arg = new DataView(new ArrayBuffer(32)); // struct io_uring_rsrc_register
     arg.setUint32(0, size, true);
     arg.setUint32(4, 1, true); // IORING_RSRC_REGISTER_SPARSE, 5.19
     let result = this.#ring.register(Reg.registerFiles2, new Uint8Array(arg.buffer), 32);
-    if (result === -22 && size > 0) {
+    if (result === -22) {
       const holes = new Int32Array(size).fill(-1);
       result = this.#ring.register(Reg.registerFiles, new Uint8Array(holes.buffer), size);
     }
@@ -118,9 +126,10 @@ export class FileTable {
    *   now empty, where an entry went bad between check and update
    */
   update(offset: number, fds: readonly number[], tags?: readonly number[]): void {
+    integer('slot', offset, 0, MAX_FIXED_FILES - 1);
     const faults = findFaults(fds, true, true);
     if (faults.length > 0) throw tableError('file table', 'EBADF', faults.map(describe).join('; '), { faults });
-    const list = Int32Array.from(fds);
+    const list = descriptors(fds);
     const done = tags ? this.#tagged(Reg.registerFilesUpdate2, offset, list, tags) : this.#plainUpdate(offset, list);
     this.#updated(done, offset, fds);
   }
@@ -130,14 +139,12 @@ export class FileTable {
    * @returns the slots used
    */
   async updateAsync(offset: number, fds: readonly number[]): Promise<number[]> {
+    if (offset !== ALLOC) integer('slot', offset, 0, MAX_FIXED_FILES - 1);
     const faults = findFaults(fds, true, true);
     if (faults.length > 0) throw tableError('file table', 'EBADF', faults.map(describe).join('; '), { faults });
-    const list = Int32Array.from(fds);
+    const list = descriptors(fds);
     const done = await new Promise<number>((resolve) =>
-      this.#ring.push(
-        { opcode: Op.filesUpdate, buffer: list, length: list.length, offset: offset === ALLOC ? 0xffff_ffff : offset },
-        resolve,
-      ),
+      this.#ring.push({ opcode: Op.filesUpdate, buffer: list, length: list.length, offset }, resolve),
     );
     this.#updated(done, offset, fds);
     return offset === ALLOC ? [...list] : fds.map((_, i) => offset + i);
@@ -159,22 +166,24 @@ export class FileTable {
    * @returns the slot
    */
   async open(path: string | Uint8Array, flags: number, slot: number = ALLOC, mode = 0): Promise<Slot> {
-    const request = { ...this.openRequest(path, flags, slot, mode) };
+    const request = this.openRequest(path, flags, slot, mode);
     const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
-    if (result < 0) throw errnoError(result, 'openat');
+    if (result < 0) throw this.#slotError(result, 'openat', slot, path);
     return new Slot(slot === ALLOC ? result : slot);
   }
 
   /** The request of open(), for chains. */
   openRequest(path: string | Uint8Array, flags: number, slot: number, mode = 0) {
-    const bytes = Buffer.concat([typeof path === 'string' ? Buffer.from(path) : path, Buffer.of(0)]);
-    const open = { opcode: Op.openat, fd: -100, buffer: bytes, length: mode, opFlags: flags & ~0o2000000 };
-    return { ...open, fileIndex: slot === ALLOC ? ALLOC : slot + 1 };
+    if (!(typeof path === 'string' || path instanceof Uint8Array) || path.includes('\0' as never))
+      throw invalid('path', path, 'a string or bytes without NUL');
+    const bytes = Buffer.concat([Buffer.from(path as Uint8Array), Buffer.of(0)]);
+    const opFlags = integer('flags of open', flags, 0, 0x7fff_ffff) & ~0o2000000;
+    return { opcode: Op.openat, fd: -100, buffer: bytes, length: mode, opFlags, fileIndex: fileIndex(slot) };
   }
 
   /** The request that closes a slot, for chains: never with the file as `fd`, which the kernel refuses. */
   closeRequest(slot: Slot) {
-    return { opcode: Op.close, fd: 0, fileIndex: slot.index + 1 };
+    return { opcode: Op.close, fd: 0, fileIndex: fileIndex(slot.index) };
   }
 
   /** Closes a slot. @throws EBADF (empty), EINVAL (outside the table) */
@@ -185,8 +194,9 @@ export class FileTable {
 
   /** socket(2) into a slot. */
   async socket(domain: number, type: number, protocol: number, slot: number = ALLOC): Promise<Slot> {
-    const request = { opcode: Op.socket, fd: domain, offset: type, length: protocol, fileIndex: slot === ALLOC ? ALLOC : slot + 1 };
-    const result = await this.#ring.request(request, 'socket');
+    const request = { opcode: Op.socket, fd: domain, offset: type, length: protocol, fileIndex: fileIndex(slot) };
+    const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
+    if (result < 0) throw this.#slotError(result, 'socket', slot);
     return new Slot(slot === ALLOC ? result : slot);
   }
 
@@ -206,10 +216,8 @@ export class FileTable {
    */
   send(slot: Slot, ring: number, to: number = ALLOC): Promise<number> {
     // addr 1: IORING_MSG_SEND_FD; addr3 is the slot here; len and off become the CQE there
-    return this.#ring.request(
-      { opcode: Op.msgRing, fd: ring, address: 1, addr3: slot.index, fileIndex: to === ALLOC ? ALLOC : to + 1, opFlags: 1 },
-      'msg_ring',
-    );
+    const from = fileIndex(slot.index) - 1;
+    return this.#ring.request({ opcode: Op.msgRing, fd: ring, address: 1, addr3: from, fileIndex: fileIndex(to), opFlags: 1 }, 'msg_ring');
   }
 
   /**
@@ -225,8 +233,10 @@ export class FileTable {
     };
     return new Promise((resolve, reject) => {
       const ring = this.#ring;
+      const open = this.openRequest(path, 0, slot.index);
+      addressOf(buffer); // nothing may throw between the parts of the chain
       ring.reserve(3);
-      ring.push({ ...this.openRequest(path, 0, slot.index), flags: SqeFlag.link }, (result) => note(result, 'openat'));
+      ring.push({ ...open, flags: SqeFlag.link }, (result) => note(result, 'openat'));
       ring.push({ opcode: Op.read, fd: slot, buffer, offset: 0, flags: SqeFlag.hardlink }, (result) => {
         note(result, 'read');
         size = result;
@@ -290,6 +300,17 @@ export class FileTable {
       done,
       slot: offset + done,
     });
+  }
+
+  /** The error of what opens into a slot: ENFILE and EINVAL of the table are told from those of the file. */
+  #slotError(result: number, call: string, slot: number, path?: string | Uint8Array): Error {
+    const code = errnoName(result);
+    const outside = slot !== ALLOC && slot >= this.#size;
+    if (code === 'ENFILE' || code === 'ENXIO' || (code === 'EINVAL' && outside)) {
+      if (this.#size === 0) return tableError(call, code, 'no table is registered');
+      return this.#error(call, result, slot === ALLOC ? 'the table' : `slot ${slot} of a table of ${this.#size}`);
+    }
+    return path === undefined ? errnoError(result, call) : Object.assign(errnoError(result, `${call} '${path}'`), { syscall: call, path });
   }
 
   #error(what: string, result: number, on: string): VioError {

@@ -138,6 +138,35 @@ describe.each(['uring', 'sync'] as const)('engine %s', (engine) => {
     }
   });
 
+  test('cat: a file that shrinks while it is read is reported, the next one goes out, exit 1', () => {
+    const file = path.join(work.dir, 'shrinks');
+    fs.writeFileSync(file, '');
+    fs.truncateSync(file, 1 << 30);
+    // Data behind the first pieces is written once the file's size has been looked at; then it is cut.
+    const script = `("${process.execPath}" "${program}" uring cat --engine ${engine} "${file}" size-1; echo "$?" >&2) |
+      (head -c 2000000 >/dev/null; truncate -s 1M "${file}"; tail -c 1)`;
+    const { stdout, stderr } = spawnSync('sh', ['-c', script], { cwd: tree, encoding: 'utf8', env: plainEnv() });
+    expect(stdout).toBe('1');
+    expect(stderr).toMatch(/shrinks: TRUNCATED \(it shrank while it was read\)\nvioctl: uring cat: 1 of 2 files failed\n1\n$/);
+    fs.writeFileSync(file, '');
+  });
+
+  test('--stats: what it took, as prose or JSON on stderr, also where files fail', () => {
+    const rings = engine === 'uring' ? 'io_uring: \\d+ calls, 0 with overflowed completions' : 'plain system calls';
+    const text = run(['sum', '--engine', engine, '--stats', 'size-1', 'size-4096', 'missing']);
+    expect(text.status).toBe(1);
+    expect(text.stderr).toMatch(new RegExp(`^vioctl: uring sum: 3 files \\(1 failed\\), 4097 bytes read, [\\d.]+ s; ${rings}$`, 'm'));
+    for (const [verb, bytes] of [
+      ['sync', 0],
+      ['cat', 4097],
+    ] as const) {
+      const { stderr } = run([verb, '--engine', engine, '--stats', ...(verb === 'sync' ? ['--json'] : []), 'size-1', 'size-4096']);
+      if (verb === 'cat') expect(stderr).toMatch(/uring cat: 2 files \(0 failed\), 4097 bytes read/);
+      else expect(JSON.parse(stderr).stats).toMatchObject({ files: 2, failed: 0, bytes, engine, seconds: expect.any(Number) });
+    }
+    expect(run(['sum', '--engine', engine, 'size-1']).stderr).toBe('');
+  });
+
   test('a list that is empty', () => {
     for (const verb of ['sum', 'cat', 'sync'])
       expect(run([verb, '--engine', engine], '')).toMatchObject({ status: 0, stdout: '', stderr: '' });

@@ -82,6 +82,25 @@ test('what fails is a result like any other, with the error that began it', asyn
   expect(results.map(({ digest }) => digest === undefined)).toEqual(wanted.map(([, error]) => error !== undefined));
 });
 
+test('a file that shrinks while it is read is TRUNCATED, and the next one goes on', async () => {
+  const huge = work.path('huge');
+  const size = 8 * 2 ** 30;
+  fs.writeFileSync(huge, '');
+  fs.truncateSync(huge, size); // holes: nothing is on the disk, and summing takes seconds
+  /** Processor time of the threads, in ticks of 10 ms: what has summed that long is behind its first buffer. */
+  const ticks = (): number => {
+    const stats = fs.readdirSync('/proc/self/task').map((tid) => fs.readFileSync(`/proc/self/task/${tid}/stat`, 'utf8'));
+    const own = stats.filter((stat) => stat.includes('(uring-bulk)')).map((stat) => stat.slice(stat.lastIndexOf(')')).split(' '));
+    return own.reduce((sum, words) => sum + Number(words[12]) + Number(words[13]), 0); // utime, stime
+  };
+  const results = all(list([huge, files[1]!]), { ordered: true });
+  while (ticks() < 5) await new Promise((resolve) => setTimeout(resolve, 5));
+  fs.truncateSync(huge, 1 << 20);
+  const [first, second] = await results;
+  expect([first!.error, first!.digest, first!.size < size, second!.error]).toEqual(['TRUNCATED', undefined, true, undefined]);
+  expect(first!.size).toBeGreaterThan(65536);
+});
+
 test.each([false, true])(
   'sync (plain: %s): fsync or fdatasync of each; what cannot be synced is reported (/proc: EINVAL)',
   async (plain) => {

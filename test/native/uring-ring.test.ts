@@ -139,8 +139,13 @@ describe('the ring', () => {
     while (small.queued > 0) small.submit();
     expect([polled, small.inFlight]).toEqual([0, 40]);
     fs.writeSync(writer, 'x');
+    expect(small.stats.overflows).toBe(0);
     while (polled < 40) small.submit(1, 1000);
     expect([polled, small.inFlight]).toEqual([40, 0]);
+    expect(small.stats.overflows).toBeGreaterThan(0);
+    const { enters } = small.stats;
+    go(small, { opcode: Op.nop });
+    expect(small.stats.enters).toBe(enters + 1);
     small.close();
   });
 
@@ -164,6 +169,16 @@ describe('the ring', () => {
     });
     await later(1);
     expect(inside.closed).toBe(true);
+  });
+
+  test('closing brings back everything, however much more is under way than the queues hold', () => {
+    const small = new Ring({ entries: 4, watch: false });
+    const [reader] = work.pipe();
+    const results: number[] = [];
+    for (let i = 0; i < 3000; i++) small.push({ opcode: Op.pollAdd, fd: reader, opFlags: 1 }, (n) => results.push(n)); // POLLIN
+    while (small.queued > 0) small.submit();
+    small.close();
+    expect([results.length, new Set(results)]).toEqual([3000, new Set([ECANCELED])]);
   });
 
   test('bad requests: unknown opcode, unknown flag, bad address, misaligned O_DIRECT; past the end is 0', () => {

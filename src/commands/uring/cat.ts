@@ -1,4 +1,4 @@
-import { bulkFlags, Failures } from '../../cli/bulk.js';
+import { bulkFlags, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
@@ -12,7 +12,7 @@ export default class Cat extends Command {
     'Writes many files to stdout one behind the other, in the order of their names, and reads the next ones ahead through ' +
       'direct descriptors of an io_uring. The gain is large for files that are not in the page cache. Names come from the ' +
       'arguments or, where there are none, from stdin.',
-    'A file that fails is reported and the others go on; the exit status is 1 at the end.',
+    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
     ['find logs -name "*.log" -print0 | sort -z | vioctl uring cat -0 | grep -c ERROR', 'search many cold files'],
@@ -28,7 +28,7 @@ export default class Cat extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(Cat);
     const { engine, depth, ordered } = flags;
-    const failures = new Failures('uring cat', true);
+    const tally = new Tally('uring cat', true, flags.stats ?? false);
     const { signal } = this.life;
     const write = async (bytes: Buffer): Promise<void> => {
       if (bytes.length < COPY) return this.out.raw(Buffer.from(bytes));
@@ -37,9 +37,9 @@ export default class Cat extends Command {
     };
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
-    for await (const batch of catFiles(names, { engine, depth, ordered, write, sysroot: this.sysroot, signal, note })) {
-      for (const { name, error } of batch) failures.note(name, error);
+    for await (const batch of catFiles(names, { engine, depth, ordered, write, sysroot: this.sysroot, signal, note, spent: tally.spent })) {
+      for (const { name, size, error } of batch) tally.note(name, error, size);
     }
-    return failures.end(this.out);
+    return tally.end(this.out);
   }
 }

@@ -1,4 +1,4 @@
-import { bulkFlags, errorJson, Failures, nameJson } from '../../cli/bulk.js';
+import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
@@ -9,7 +9,7 @@ export default class Sum extends Command {
     'Reads many files at once through direct descriptors of an io_uring and prints their checksums in the lines that ' +
       'coreutils print and check. The gain is large for files that are not in the page cache, because the disk sees many ' +
       'reads at once. Names come from the arguments or, where there are none, from stdin.',
-    'A file that fails is reported and the others go on; the exit status is 1 at the end. Lines come as files finish; ' +
+    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. Lines come as files finish; ' +
       'with --ordered in the order of the names.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
@@ -41,22 +41,22 @@ export default class Sum extends Command {
     const { engine, depth, algorithm, ordered, zero } = flags;
     const tag = flags.tag ? algorithms[algorithm]!.tag : undefined;
     const text = this.out.format === 'text';
-    const failures = new Failures('uring sum', text);
+    const tally = new Tally('uring sum', text, flags.stats ?? false);
     const { signal } = this.life;
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
-    const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note });
+    const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
     const rows = async function* (): AsyncGenerator<SumResult> {
       for await (const batch of batches) {
-        for (const result of batch) failures.note(result.name, result.error);
+        for (const result of batch) tally.note(result.name, result.error, result.size);
         yield* batch;
       }
     };
     if (text) {
       for await (const batch of batches) {
         let lines = '';
-        for (const { name, digest, error } of batch) {
-          failures.note(name, error);
+        for (const { name, size, digest, error } of batch) {
+          tally.note(name, error, size);
           if (digest === undefined) continue;
           const line = sumLine(name, digest, { zero, tag });
           if (typeof line === 'string') lines += line;
@@ -77,6 +77,6 @@ export default class Sum extends Command {
         ...(error !== undefined && { error: errorJson(error) }),
       }));
     }
-    return failures.end(this.out);
+    return tally.end(this.out);
   }
 }

@@ -1,4 +1,4 @@
-import { bulkFlags, errorJson, Failures, nameJson } from '../../cli/bulk.js';
+import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
@@ -30,15 +30,15 @@ export default class Sync extends Command {
     const { args, flags } = await this.parse(Sync);
     const { engine, depth, data, ordered, filesystem } = flags;
     const text = this.out.format === 'text';
-    const failures = new Failures('uring sync', text);
+    const tally = new Tally('uring sync', text, flags.stats ?? false);
     const { signal } = this.life;
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const batches = filesystem
       ? syncFileSystems(names)
-      : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note });
+      : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
     const noted = (batch: SyncResult[]): void => {
-      for (const { name, error } of batch) failures.note(name, error);
+      for (const { name, error } of batch) tally.note(name, error);
     };
     if (text) for await (const batch of batches) noted(batch);
     else {
@@ -53,6 +53,6 @@ export default class Sync extends Command {
         ...(error !== undefined && { error: errorJson(error) }),
       }));
     }
-    return failures.end(this.out);
+    return tally.end(this.out);
   }
 }

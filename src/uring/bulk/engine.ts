@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import type { RingStats } from '../../native/uring.js';
 import { explain, limitOf, unavailable } from '../unavailable.js';
 import type { Name } from './name.js';
 import { type Reader, SyncReader, UringReader } from './reader.js';
@@ -18,6 +19,8 @@ export interface BulkOptions {
   signal?: AbortSignal;
   /** Tells the user what he should know: a fall-back, files on tmpfs. */
   note: (message: string) => void;
+  /** Called at the end where a ring did the work. */
+  spent?: (stats: RingStats) => void;
 }
 
 /** Whether an error of opening a ring means that io_uring is not there (and not that something else is wrong). */
@@ -48,7 +51,7 @@ export function depthOf({ depth, sysroot }: BulkOptions): number {
 export const openReader = (options: BulkOptions): Reader =>
   orFallBack<Reader>(
     options,
-    () => new UringReader(depthOf(options)),
+    () => new UringReader(depthOf(options), options.spent),
     () => new SyncReader(),
   );
 

@@ -1,8 +1,8 @@
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { type BulkHandle, BulkWork } from '../../native/uring.js';
-import { errnoName } from '../errno.js';
-import { enterError } from '../ring.js';
+import { type BulkHandle, BulkWork, type RingStats, TRUNCATED } from '../../native/uring.js';
+import { enterError, errnoName } from '../errno.js';
+import { Flow, type FlowOptions } from './flow.js';
 import { type Name, pathError } from './name.js';
 
 /** How the addon's threads ended one file. */
@@ -12,7 +12,7 @@ export interface PoolResult {
   size: number;
   /** The checksum in hexadecimal; undefined where the work is not a sum, or failed. */
   digest: string | undefined;
-  /** errno name */
+  /** errno name, or TRUNCATED: the file shrank while it was read */
   error: string | undefined;
 }
 
@@ -45,7 +45,6 @@ class Pool {
   readonly #digestEnd: number;
   /** Names of the files under way, by number. */
   readonly #names = new Map<number, Name>();
-  #next = 0;
 
   constructor(options: PoolOptions, ready: () => void) {
     const { work, ...rest } = options;
@@ -53,26 +52,27 @@ class Pool {
     this.#digestEnd = DIGEST_AT + (work === 'sum' ? this.#native.digestSize(options.algorithm!) : 0);
   }
 
-  /** Hands over files that get the next numbers. What open(2) could not be given is refused at once. */
-  push(names: readonly Name[], refused: (number: number, result: PoolResult) => void): void {
+  /** Hands over files with their numbers, first, first + 1, … What open(2) could not be given is refused at once. */
+  push(names: readonly Name[], first: number, refused: (number: number, result: PoolResult) => void): void {
     let run: Name[] = [];
+    let next = first;
     const flush = (): void => {
       if (run.length === 0) return;
       const block = run.every((name) => typeof name === 'string')
         ? Buffer.from(`${run.join('\0')}\0`)
         : Buffer.concat(run.flatMap((name) => [typeof name === 'string' ? Buffer.from(name) : name, Buffer.of(0)]));
-      this.#native.bulkPush(this.#handle, block, (this.#next - run.length) >>> 0);
+      this.#native.bulkPush(this.#handle, block, (next - run.length) >>> 0);
       run = [];
     };
     for (const name of names) {
       const error = pathError(name);
       if (error !== undefined) flush();
       else {
-        this.#names.set(this.#next, name);
+        this.#names.set(next, name);
         run.push(name);
       }
-      if (error !== undefined) refused(this.#next, { name, size: 0, digest: undefined, error });
-      this.#next = (this.#next + 1) >>> 0;
+      if (error !== undefined) refused(next, { name, size: 0, digest: undefined, error });
+      next = (next + 1) >>> 0;
     }
     flush();
   }
@@ -88,7 +88,7 @@ class Pool {
         name: this.#names.get(number)!,
         size: records.readUInt32LE(at + 8) + records.readUInt32LE(at + 12) * 0x1_0000_0000,
         digest: result < 0 || this.#digestEnd === DIGEST_AT ? undefined : records.toString('hex', at + DIGEST_AT, at + this.#digestEnd),
-        error: result < 0 ? errnoName(result) : undefined,
+        error: result === TRUNCATED ? 'TRUNCATED' : result < 0 ? errnoName(result) : undefined,
       });
       this.#names.delete(number);
     }
@@ -103,23 +103,21 @@ class Pool {
     }
   }
 
+  get stats(): RingStats {
+    return this.#native.bulkStats(this.#handle);
+  }
+
   /** Cancels what is under way. Idempotent. */
   close(): void {
     this.#native.bulkClose(this.#handle);
   }
 }
 
-export interface OverPoolOptions extends PoolOptions {
-  /** Most files handed over whose results were not taken yet: bounds memory. */
-  backlog: number;
-  /** Results in the order of the names. */
-  ordered: boolean;
-  /** Ends the work early. */
-  signal?: AbortSignal | undefined;
-}
-
-/** Milliseconds of work after which the event loop gets a turn (signals, timers). */
-const TURN = 20;
+export type OverPoolOptions = PoolOptions &
+  Omit<FlowOptions<Name>, 'source'> & {
+    /** Called at the end. */
+    spent?: ((stats: RingStats) => void) | undefined;
+  };
 
 /**
  * Works on the files of a list with threads of the addon, in constant memory.
@@ -127,92 +125,20 @@ const TURN = 20;
  * @throws at once (not from the generator) the errno of io_uring_setup(2), EMFILE
  */
 export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions): AsyncGenerator<PoolResult[]> {
-  const { backlog, ordered, signal, ...rest } = options;
-  let wake: (() => void) | undefined;
-  const pool = new Pool(rest, () => wake?.());
-  return run();
-
-  async function* run(): AsyncGenerator<PoolResult[]> {
-    const names = source[Symbol.asyncIterator]();
-    const waiting = new Map<number, PoolResult>();
-    let ready: PoolResult[] = [];
-    let batch: Name[] = [];
-    let started = 0;
-    let ended = 0;
-    let taken = 0;
-    let next = 0; // the next to leave, where order is kept
-    let loading = false;
-    let over = false;
-    let failure: { err: unknown } | undefined;
-    const load = (): void => {
-      if (loading || over || batch.length > 0) return;
-      loading = true;
-      names.next().then(
-        ({ done, value }) => {
-          loading = false;
-          if (done) over = true;
-          else batch = value;
-          wake?.();
-        },
-        (err) => {
-          failure = { err };
-          wake?.();
-        },
-      );
-    };
-    const finished = (number: number, result: PoolResult): void => {
-      ended++;
-      if (!ordered) ready.push(result);
-      else {
-        waiting.set(number, result);
-        for (let found = waiting.get(next); found !== undefined; found = waiting.get(next)) {
-          waiting.delete(next);
-          next = (next + 1) >>> 0;
-          ready.push(found);
-        }
-      }
-    };
-    const aborted = (): void => {
-      failure ??= { err: signal!.reason };
-      wake?.();
-    };
-    let turned = performance.now();
+  const { backlog, ordered, signal, spent, ...rest } = options;
+  const flow = new Flow<Name, PoolResult>({ source, backlog, ordered, signal });
+  const pool = new Pool(rest, () => flow.wake());
+  const put = (number: number, result: PoolResult): void => flow.put(number, result);
+  const step = (): void => {
+    for (let part = flow.take(Infinity); part.items.length > 0; part = flow.take(Infinity)) pool.push(part.items, part.first, put);
+    while (pool.take(put) === BATCH);
+  };
+  return (async function* () {
     try {
-      signal?.throwIfAborted();
-      signal?.addEventListener('abort', aborted, { once: true });
-      for (;;) {
-        const room = backlog - (started - taken);
-        if (room > 0 && batch.length > 0) {
-          const part = batch.length <= room ? batch : batch.slice(0, room);
-          batch = batch.slice(part.length);
-          started += part.length;
-          pool.push(part, finished);
-        }
-        load();
-        const woken = new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        const count = pool.take(finished);
-        if (failure) throw failure.err;
-        if (ready.length > 0) {
-          const results = ready;
-          ready = [];
-          taken += results.length;
-          yield results;
-        } else if (over && batch.length === 0 && ended === started) {
-          return;
-        } else if (count === 0 && (batch.length === 0 || started - taken >= backlog)) {
-          await woken;
-        }
-        if (performance.now() - turned > TURN) {
-          await new Promise((resolve) => setImmediate(resolve));
-          turned = performance.now();
-        }
-      }
+      yield* flow.results(step);
     } finally {
-      signal?.removeEventListener('abort', aborted);
+      spent?.(pool.stats);
       pool.close();
-      if (!loading) await names.return?.(); // a read of stdin that has not ended cannot be waited for
     }
-  }
+  })();
 }

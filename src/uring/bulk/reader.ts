@@ -1,9 +1,11 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
 import { codeOf } from '../../common/errors.js';
+import type { RingStats } from '../../native/uring.js';
 import { Op } from '../abi.js';
 import { errnoName } from '../errno.js';
-import { addressOf, READ_WHOLE_OPEN, Ring, Slot } from '../ring.js';
+import { addressOf, Slot } from '../request.js';
+import { READ_WHOLE_OPEN, Ring } from '../ring.js';
 import { FileTable } from '../table.js';
 import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 
@@ -14,7 +16,7 @@ export interface Sink {
   whole?(bytes: Buffer): void;
 }
 
-/** How a file ended: its errno name, where it failed, and the bytes delivered. */
+/** How a file ended: its errno name (or TRUNCATED: it shrank while it was read), where it failed, and the bytes delivered. */
 export type Ended = (code: string | undefined, size: number) => void;
 
 /** Reads many files at once, each into its own sink. */
@@ -57,6 +59,8 @@ class Job {
   pieces: Piece[] = [];
   failure: string | undefined;
   size = 0;
+  /** Bytes of a regular file when its first buffer was full: it has shrunk if fewer can be read. */
+  least = 0;
   nextOffset = 0;
   opened = false;
   ended = false;
@@ -83,11 +87,13 @@ export class UringReader implements Reader {
   readonly #table: FileTable;
   readonly #idle: Job[] = [];
   readonly #spare: Buffer[] = [];
+  readonly #spent: ((stats: RingStats) => void) | undefined;
   #spareLeft = SPARE_CHUNKS;
 
   /** @throws errno of io_uring_setup(2), EMFILE */
-  constructor(depth: number) {
+  constructor(depth: number, spent?: (stats: RingStats) => void) {
     this.depth = depth;
+    this.#spent = spent;
     this.#ring = new Ring({ entries: Math.min(4096, depth * 2) });
     this.#table = new FileTable(this.#ring);
     try {
@@ -110,7 +116,7 @@ export class UringReader implements Reader {
     job.sink = sink;
     job.done = done;
     job.failure = undefined;
-    job.size = job.nextOffset = 0;
+    job.size = job.least = job.nextOffset = 0;
     job.opened = job.ended = job.delivering = false;
     job.ahead = 1;
     putPath(job.path, name);
@@ -136,6 +142,7 @@ export class UringReader implements Reader {
   }
 
   close(): void {
+    this.#spent?.(this.#ring.stats);
     this.#ring.close();
   }
 
@@ -161,6 +168,7 @@ export class UringReader implements Reader {
         this.#drop(job);
       } else if (result === 0) {
         job.ended = true;
+        if (job.size < job.least) job.failure = 'TRUNCATED';
         this.#drop(job);
       } else {
         job.size += result;
@@ -211,7 +219,8 @@ export class UringReader implements Reader {
     this.#ring.push(request, (result) => {
       job.examining = false;
       const { statx } = job; // stx_mode at 28, stx_size at 40
-      if (result === 0 && (statx.readUInt16LE(28) & S_IFMT) === S_IFREG && statx.readBigUInt64LE(40) > 0n) job.ahead = AHEAD;
+      if (result === 0 && (statx.readUInt16LE(28) & S_IFMT) === S_IFREG) job.least = Number(statx.readBigUInt64LE(40));
+      if (job.least > 0) job.ahead = AHEAD;
       this.#advance(job);
     });
   }
@@ -268,7 +277,8 @@ export class SyncReader implements Reader {
     let error: string | undefined;
     const flags = fs.constants.O_RDONLY | O_NOCTTY;
     try {
-      const inLine = fs.statSync(name).isFile();
+      const stat = fs.statSync(name);
+      const inLine = stat.isFile();
       fd = inLine ? fs.openSync(name, flags) : await openLater(name, flags);
       for (;;) {
         const n = inLine ? fs.readSync(fd, this.#buffer) : await readLater(fd, this.#buffer);
@@ -276,6 +286,7 @@ export class SyncReader implements Reader {
         size += n;
         await sink.chunk(this.#buffer.subarray(0, n));
       }
+      if (inLine && size >= FIRST && size < stat.size) error = 'TRUNCATED'; // what ends in the first buffer was read at one moment
     } catch (err) {
       error = codeOf(err) ?? 'EIO';
     }

@@ -49,12 +49,13 @@ const THREADS = Math.min(4, availableParallelism());
  * addon has are computed by its threads, beside the reading; the others here.
  */
 export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
-  const { algorithm, ordered, signal, note } = options;
+  const { algorithm, ordered, signal, note, spent } = options;
   const depth = depthOf(options);
   if (native().uring.digestSize(algorithm) === 0) return sumHere(openReader(options), names, options);
   return orFallBack<AsyncGenerator<SumResult[]>>(
     options,
-    () => overPool(warnOfTmpfs(names, note), { work: 'sum', algorithm, threads: THREADS, depth, backlog: depth * 8, ordered, signal }),
+    () =>
+      overPool(warnOfTmpfs(names, note), { work: 'sum', algorithm, threads: THREADS, depth, backlog: depth * 8, ordered, signal, spent }),
     () => sumHere(new SyncReader(), names, options),
   );
 }

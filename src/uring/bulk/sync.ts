@@ -28,12 +28,12 @@ const AT_ONCE = 64;
  * without one the addon has the threads.
  */
 export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): AsyncGenerator<SyncResult[]> {
-  const { data, ordered, signal } = options;
+  const { data, ordered, signal, spent } = options;
   const depth = depthOf(options);
   const common = { work: data ? 'dataSync' : 'sync', depth, backlog: depth * 8, ordered, signal } as const;
   return orFallBack<AsyncGenerator<SyncResult[]>>(
     options,
-    () => overPool(names, { ...common, threads: 1 }),
+    () => overPool(names, { ...common, threads: 1, spent }),
     () => overPool(names, { ...common, plain: true, threads: Math.min(AT_ONCE, depth) }),
   );
 }
