@@ -39,7 +39,8 @@ function load(file) {
   const vm = require('node:vm');
   const source = fs.readFileSync(file, 'utf8');
   const { size, mtimeMs } = fs.statSync(file);
-  const cache = dir && path.join(dir, `${process.version}-${process.arch}-${size}-${Math.trunc(mtimeMs)}-${path.basename(file)}.cache`);
+  const name = `${process.version}-${process.arch}-${size}-${Math.trunc(mtimeMs)}-${path.basename(file, '.cjs')}-${shape()}.cache`;
+  const cache = dir && path.join(dir, name);
   const cachedData = cache && readOwn(cache);
   const script = new vm.Script(mod.wrap(source), {
     filename: file,
@@ -61,6 +62,19 @@ function load(file) {
       }
     });
   }
+}
+
+/**
+ * Verb and names of options as a number: they decide which code runs, and a cache holds what had run when it was made (a
+ * cache made by --help would have every other start compile what it needs).
+ */
+function shape() {
+  const rest = process.argv.indexOf('--');
+  const words = process.argv.slice(3, rest < 0 ? undefined : rest);
+  const options = words.filter((word) => word[0] === '-').map((word) => (word[1] === '-' ? word.split('=', 1)[0] : word.slice(0, 2)));
+  let hash = 0x811c9dc5; // FNV-1a
+  for (const char of [words[0], ...new Set(options.sort())].join(' ')) hash = Math.imul(hash ^ char.charCodeAt(0), 0x01000193);
+  return (hash >>> 0).toString(16);
 }
 
 /**
@@ -98,12 +112,12 @@ function readOwn(file) {
   }
 }
 
-/** Keeps the 24 newest caches: those of older versions of the program go. */
+/** Keeps the 64 newest caches: those of older versions of the program go. */
 function prune(dir) {
   const caches = fs
     .readdirSync(dir)
     .filter((name) => name.endsWith('.cache'))
     .map((name) => ({ name, time: fs.statSync(path.join(dir, name)).mtimeMs }))
     .sort((a, b) => b.time - a.time);
-  for (const { name } of caches.slice(24)) fs.unlinkSync(path.join(dir, name));
+  for (const { name } of caches.slice(64)) fs.unlinkSync(path.join(dir, name));
 }
