@@ -20,6 +20,22 @@ export function dirtyingDisk(): Buffer {
   return disk;
 }
 
+/**
+ * Firmware of a pseries machine that enters 256 entries into its hash page table, each in a group of its own, and then removes and
+ * enters them one after the other for ever: one or two of the 256 are out at any time. Hypercalls of PAPR: H_ENTER 8, H_REMOVE 4.
+ * li r14,0; 1: li r3,8; li r4,0; mulli r5,r14,8; li r6,1; li r7,1010h; sc 1; addi r14,r14,1; cmpwi r14,256; blt 1b
+ * li r15,0; li r3,4; li r4,0; mulli r5,r15,8; li r6,0; sc 1; 2: addi r16,r15,1; andi. r16,r16,255
+ * li r3,4; li r4,0; mulli r5,r16,8; li r6,0; sc 1; li r3,8; li r4,0; mulli r5,r15,8; li r6,1; li r7,1010h; sc 1; mr r15,r16; b 2b
+ */
+export function hashTableFirmware(): Buffer {
+  const code = [
+    '39c00000 38600008 38800000 1cae0008 38c00001 38e01010 44000022 39ce0001 2c0e0100 4180ffe0',
+    '39e00000 38600004 38800000 1caf0008 38c00000 44000022 3a0f0001 721000ff',
+    '38600004 38800000 1cb00008 38c00000 44000022 38600008 38800000 1caf0008 38c00001 38e01010 44000022 7e0f8378 4bffffc8',
+  ];
+  return Buffer.concat([Buffer.alloc(0x100), Buffer.from(code.join('').replaceAll(' ', ''), 'hex')]);
+}
+
 export interface Migration {
   uri: string;
   capabilities?: string[];

@@ -7,7 +7,7 @@ import { openInput } from '../../src/migration/input.js';
 import { verify } from '../../src/migration/verify.js';
 import { Walker } from '../../src/migration/walk.js';
 import { foreignQemuForTest, type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
-import { dirtyingDisk, put } from './migration-guest.js';
+import { dirtyingDisk, hashTableFirmware, put } from './migration-guest.js';
 import { type Kind, kindsIn } from './migration-kinds.js';
 import { from, hashOf, memory, uri, withGuest } from './migration-memory.js';
 
@@ -17,6 +17,7 @@ const file = (name: string) => path.join(dir, name);
 const kinds = kindsIn(dir);
 fs.writeFileSync(file('blk'), dirtyingDisk());
 fs.truncateSync(file('blk'), 16 << 20);
+put(dir, 'hash-table', hashTableFirmware());
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 
 /** Whether a file has bytes and has not grown for two seconds. */
