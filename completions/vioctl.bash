@@ -52,12 +52,12 @@ _vioctl() {
       'vhost-user shmem window') words='--timeout --queues --ndjson --no-headings --help --quiet --color' ;;
       'vhost-user serve blk') words='--file --read-only --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem list') words='--json --ndjson --no-headings --help --quiet --color' ;;
-      'migration dump') words='--snapshot --max-size --offset --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
-      'migration ram') words='--snapshot --max-size --offset --output --physical --block --as --at --len --ram-block --below-4g --bitmap-endian --force --json --no-headings --help --quiet --color' ;;
-      'migration verify') words='--snapshot --max-size --offset --strict --force --json --no-headings --help --quiet --color' ;;
-      'migration stat') words='--snapshot --max-size --offset --duplicates --json --no-headings --help --quiet --color' ;;
-      'migration diff') words='--snapshot --max-size --offset --ram --ignore --json --no-headings --help --quiet --color' ;;
-      'migration convert') words='--snapshot --max-size --offset --output --to --json --no-headings --help --quiet --color' ;;
+      'migration dump') words='--snapshot --max-size --offset --bitmap-endian --section --fields --desc --force --json --ndjson --no-headings --help --quiet --color' ;;
+      'migration ram') words='--snapshot --max-size --offset --bitmap-endian --output --physical --block --as --at --len --ram-block --below-4g --force --json --no-headings --help --quiet --color' ;;
+      'migration verify') words='--snapshot --max-size --offset --bitmap-endian --strict --force --json --no-headings --help --quiet --color' ;;
+      'migration stat') words='--snapshot --max-size --offset --bitmap-endian --duplicates --json --no-headings --help --quiet --color' ;;
+      'migration diff') words='--snapshot --max-size --offset --bitmap-endian --ram --ignore --json --no-headings --help --quiet --color' ;;
+      'migration convert') words='--snapshot --max-size --offset --bitmap-endian --output --to --json --no-headings --help --quiet --color' ;;
       esac
       [[ $words ]] && break
     done

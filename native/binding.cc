@@ -116,6 +116,7 @@ constexpr Export kMigration[] = {
     {"stepRam", Guarded<vioctl::migration::StepRam>},
     {"readBitmap", Guarded<vioctl::migration::ReadBitmap>},
     {"mappedPages", Guarded<vioctl::migration::MappedPages>},
+    {"cutMapped", Guarded<vioctl::migration::CutMapped>},
     {"extractTo", Guarded<vioctl::migration::ExtractTo>},
     {"blockStates", Guarded<vioctl::migration::BlockStates>},
     {"pageRuns", Guarded<vioctl::migration::PageRuns>},

@@ -289,6 +289,11 @@ Napi::Value MappedPages(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value CutMapped(const Napi::CallbackInfo& info) {
+  Handle<Ram>(info[0]).CutMapped(U64(info[1]), U64(info[2]));
+  return info.Env().Undefined();
+}
+
 Napi::Value ExtractTo(const Napi::CallbackInfo& info) {
   auto sink = std::make_unique<Sink>(info[1].As<Napi::Number>());
   const auto flat = info[2].As<Napi::BigInt64Array>();
@@ -315,6 +320,7 @@ Napi::Value BlockStates(const Napi::CallbackInfo& info) {
     state.Set("resent", Num(env, block.resent));
     state.Set("bytes", Num(env, block.bytes));
     state.Set("undecodable", Num(env, block.undecodable));
+    state.Set("unhashed", Num(env, block.unhashed));
     state.Set("seen", Num(env, block.seen.count()));
     state.Set("content", Num(env, block.content.count()));
     state.Set("tracked", block.seen.full() && block.content.full());

@@ -23,6 +23,7 @@ Napi::Value AddBlock(const Napi::CallbackInfo& info);     // addBlock(ram, name,
 Napi::Value StepRam(const Napi::CallbackInfo& info);      // stepRam(ram, source, budget): {stop, ...}
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info);   // readBitmap(ram, source, block, bigEndian): boolean
 Napi::Value MappedPages(const Napi::CallbackInfo& info);  // mappedPages(ram, source, block, at, from, budget, fd)
+Napi::Value CutMapped(const Napi::CallbackInfo& info);    // cutMapped(ram, block, available)
 Napi::Value ExtractTo(const Napi::CallbackInfo& info);    // extractTo(ram, fd, BigInt64Array of block, from, to, out)
 Napi::Value BlockStates(const Napi::CallbackInfo& info);  // blockStates(ram): counters of each block
 Napi::Value PageRuns(const Napi::CallbackInfo& info);     // pageRuns(ram, block, kind, from, most): pairs [first, end)

@@ -13,8 +13,6 @@ namespace vioctl::migration {
 namespace {
 
 constexpr size_t kMaxIssues = 64;
-// Hashes are kept for so many pages of a block: 32 MB.
-constexpr uint64_t kMaxHashed = uint64_t{4} << 20;
 
 uint64_t Be64(const uint8_t* at) {
   uint64_t value;
@@ -54,6 +52,7 @@ size_t Ram::Add(std::string name, uint64_t length) {
   blocks_.emplace_back();
   blocks_.back().name = std::move(name);
   blocks_.back().length = length;
+  by_name_[blocks_.back().name] = static_cast<int>(blocks_.size()) - 1;
   return blocks_.size() - 1;
 }
 
@@ -79,9 +78,14 @@ void Ram::Seen(Block& block, uint64_t addr) {
 
 void Ram::SetHash(Block& block, uint64_t addr, uint64_t hash) {
   const uint64_t index = Index(addr);
-  if (index >= kMaxHashed) return;
   if (index >= block.hashes.size()) {
     if (hash == 0) return;
+    const uint64_t more = index + 1 - block.hashes.size();
+    if (more > hashes_left_) {
+      ++block.unhashed;
+      return;
+    }
+    hashes_left_ -= more;
     block.hashes.resize(index + 1);
   }
   block.hashes[index] = hash;
@@ -211,9 +215,8 @@ bool Ram::Name(Source& source, bool* known) {
   const std::string_view name(reinterpret_cast<const char*>(at + 1), length);
   named_ = true;
   if (current_ < 0 || blocks_[static_cast<size_t>(current_)].name != name) {
-    current_ = -1;
-    for (size_t i = 0; i < blocks_.size(); ++i)
-      if (blocks_[i].name == name) current_ = static_cast<int>(i);
+    const auto found = by_name_.find(name);
+    current_ = found == by_name_.end() ? -1 : found->second;
   }
   *known = current_ >= 0;
   source.Consume(1 + length);
@@ -409,13 +412,21 @@ bool Ram::ReadBitmap(Source& source, size_t index, bool big_endian) {
   Block& block = blocks_[index];
   const uint64_t pages = block.length / options_.page_size + (block.length % options_.page_size != 0);
   uint64_t page = 0;
+  record_ = source.position();
+  page_ = 0;
+  current_ = static_cast<int>(index);
   while (page < pages) {
     const uint8_t* at = source.Need(8);
     if (!at) return false;
     uint64_t word = Be64(at);
     if (!big_endian) word = __builtin_bswap64(word);
     const uint64_t in_word = std::min<uint64_t>(64, pages - page);
-    if (in_word < 64) word &= (uint64_t{1} << in_word) - 1;
+    if (in_word < 64) {
+      const uint64_t spare = word & ~((uint64_t{1} << in_word) - 1);
+      if (spare != 0) Note(Fault::kSpareBits, static_cast<uint64_t>(std::popcount(spare)));
+      word ^= spare;
+    }
+    block.seen.SetRun(page, in_word, &budget_);
     for (uint64_t rest = word; rest != 0; rest &= rest - 1) {
       block.content.Set(page + static_cast<uint64_t>(std::countr_zero(rest)), &budget_);
     }
@@ -426,6 +437,16 @@ bool Ram::ReadBitmap(Source& source, size_t index, bool big_endian) {
     source.Consume(8);
   }
   return true;
+}
+
+void Ram::CutMapped(size_t index, uint64_t available) {
+  Block& block = blocks_[index];
+  if (block.length <= available) return;  // the last page of a block may be a part of one
+  for (uint64_t page = available / options_.page_size; page < block.content.end(); ++page) {
+    if (!block.content.Get(page)) continue;
+    block.content.Clear(page);
+    block.seen.Clear(page);
+  }
 }
 
 uint64_t Ram::MappedPages(Source& source, size_t index, uint64_t at, uint64_t from, uint64_t budget, int copy_fd) {

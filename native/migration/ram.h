@@ -2,6 +2,8 @@
 #pragma once
 #include <bit>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,6 +42,7 @@ enum class Fault : uint8_t {
   kXbzrleBase,    // no earlier content to apply the delta to
   kZlibLength,    // length above what a page can need; value: length
   kZlib,          // does not inflate to one page; value: bytes made
+  kSpareBits,     // a mapped-ram bitmap has bits behind the last page; value: how many
 };
 
 struct Issue {
@@ -60,6 +63,7 @@ struct Block {
   PageMap seen;                                               // a record gave the page
   PageMap content;                                            // its last record had content other than zeros
   std::vector<uint64_t> hashes;                               // of each page's last content, with hashing on
+  uint64_t unhashed = 0;                                      // records whose hash found no room
 };
 
 class Ram {
@@ -97,13 +101,16 @@ class Ram {
   uint64_t page() const { return page_; }
   int current() const { return current_; }
 
-  // Reads the bitmap of a mapped-ram block (at the source's position) into seen and content. False at an end.
+  // Reads the bitmap of a mapped-ram block (at the source's position) into seen and content. False at an end: seen has
+  // the pages whose bits were there.
   bool ReadBitmap(Source& source, size_t block, bool big_endian);
   // Extracts and hashes the pages of a mapped-ram block from page `from` on, the block's first page being at `at` in
   // the stream; stops after about `budget` bytes. Returns the next page to do (beyond all pages: done); ended() if the
   // source did.
   uint64_t MappedPages(Source& source, size_t block, uint64_t at, uint64_t from, uint64_t budget, int copy_fd);
   bool ended() const { return ended_; }
+  // Takes back the pages of a mapped-ram block that are not whole within `available` bytes.
+  void CutMapped(size_t block, uint64_t available);
   // The source broke at `at` during the last call: what was made of the zeros behind it is taken back as far as it is
   // an issue.
   void Broken(uint64_t at);
@@ -134,7 +141,9 @@ class Ram {
   Options options_;
   int shift_;
   std::vector<Block> blocks_;
+  std::map<std::string, int, std::less<>> by_name_;
   PageBudget budget_;
+  uint64_t hashes_left_ = uint64_t{8} << 20;  // pages whose hashes are kept: 64 MB, 32 GiB of 4 KiB pages
   std::unique_ptr<Sink> sink_;
   std::unique_ptr<uint8_t[]> buffer_;
   Inflater inflater_;

@@ -1,3 +1,5 @@
+import type { InputOptions } from '../migration/input.js';
+import type { ByteOrder } from '../migration/ram.js';
 import { Flags } from './flags.js';
 
 /** Flags of every command that reads a migration stream. */
@@ -5,18 +7,25 @@ export const inputFlags = {
   snapshot: Flags.string({ helpValue: 'ID', summary: 'qcow2: id or name of the internal snapshot' }),
   'max-size': Flags.size({ summary: 'most that compressed data may grow to (1T)' }),
   offset: Flags.size({ summary: 'the stream begins so many bytes into the file' }),
+  'bitmap-endian': Flags.option({
+    options: ['little', 'big'] as const,
+    helpValue: 'ORDER',
+    summary: 'byte order of the host that wrote mapped-ram bitmaps: little or big, told from the pages unless given',
+  })(),
 };
 
 /** What those flags say, as the domain takes it. */
-export function inputOptions(flags: { offset?: number | undefined; snapshot?: string | undefined; 'max-size'?: number | undefined }): {
-  offset?: number;
-  snapshot?: string;
-  maxSize?: number;
-} {
+export function inputOptions(flags: {
+  offset?: number | undefined;
+  snapshot?: string | undefined;
+  'max-size'?: number | undefined;
+  'bitmap-endian'?: ByteOrder | undefined;
+}): InputOptions {
   return {
     ...(flags.offset !== undefined && { offset: flags.offset }),
     ...(flags.snapshot !== undefined && { snapshot: flags.snapshot }),
     ...(flags['max-size'] !== undefined && { maxSize: flags['max-size'] }),
+    ...(flags['bitmap-endian'] !== undefined && { bitmapOrder: flags['bitmap-endian'] }),
   };
 }
 

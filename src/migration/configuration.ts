@@ -59,7 +59,15 @@ export function* readConfiguration(reader: StreamReader, framing: Framing, known
     const name = reader.string8('configuration subsection');
     const version = reader.be32('configuration subsection version');
     if (name === 'configuration/target-page-bits') {
-      configuration.pageBits = reader.be32(name);
+      const bits = reader.be32(name);
+      if (bits >= limits.pageBits[0] && bits <= limits.pageBits[1]) configuration.pageBits = bits;
+      else {
+        yield report('error', 'page-bits', sub, 'configuration', 'size of a target page', {
+          expected: `2^${limits.pageBits[0]} to 2^${limits.pageBits[1]} bytes`,
+          found: `2^${bits}`,
+          recovered: 'read with pages of 4 KiB',
+        });
+      }
     } else if (name === 'configuration/capabilities') {
       const count = reader.be32(name);
       if (count > limits.capabilities) {

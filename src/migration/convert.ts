@@ -201,6 +201,7 @@ export async function convert(input: Input, file: string, fd: number, tick: (pos
     },
     ram: {
       check: true,
+      bitmapOrder: input.bitmapOrder,
       onBlocks: (blocks) => {
         after = input.reader.position;
         const target = conversion.begin(blocks, walker.ram!.options.pageSize, ramSection);

@@ -28,8 +28,7 @@ export class Devices {
   /** Looks for the description before the first device: at once in a file, behind the RAM in a pipe, which is kept from there on. */
   prepare(ramPassed: boolean): void {
     if (this.#searched) return;
-    const iterating = [...this.#framing.sections.values()].some((s) => !s.ended);
-    if (!this.#reader.seekable && (iterating || !ramPassed)) return;
+    if (!this.#reader.seekable && (this.#framing.iterating || !ramPassed)) return;
     this.#searched = true;
     if (!this.#reader.seekable) spool(this.#reader);
     this.description = locateDescription(this.#reader, this.#reader.position);

@@ -40,7 +40,7 @@ function flatten(value: Value, path: string, into: Map<string, Value>): void {
 }
 
 async function content(input: Input, ram: boolean, seed: bigint, tick: (position: number) => void): Promise<Content> {
-  const walker = new Walker(input.reader, { issues: input.issues, fields: true, ram: { hash: ram, seed } });
+  const walker = new Walker(input.reader, { issues: input.issues, fields: true, ram: { hash: ram, seed, bitmapOrder: input.bitmapOrder } });
   const values = new Map<string, Value>();
   const issues: Issue[] = [];
   for await (const event of events(input, walker)) {
@@ -70,7 +70,8 @@ function pages(a: Walker, b: Walker): Comparison['ram'] {
     if (j < 0) return [];
     const [x, y] = [a.ram!.hashes(i), b.ram!.hashes(j)];
     let changed = 0;
-    let unknown = 0;
+    // Pages for whose hashes there was no room are not compared.
+    let unknown = Math.max(block.state.unhashed, others[j]!.state.unhashed);
     for (let page = 0; page < Math.max(x.length, y.length); page++) {
       const [p, q] = [x[page] ?? 0n, y[page] ?? 0n];
       if (p === 2n || q === 2n) unknown += 1;

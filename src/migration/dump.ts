@@ -45,17 +45,19 @@ export async function* events(input: Input, walker: Walker): AsyncGenerator<Walk
   for (const issue of await input.close()) yield { type: 'issue', issue };
 }
 
-/** Runs a walk to its end and keeps what `wanted` names. `tick` gets the position from time to time. */
+/** Runs a walk to its end and keeps what `wanted` names. `tick` gets the position from time to time, `each` all records. */
 export async function collect(
   input: Input,
   walker: Walker,
   wanted: (name: string) => boolean = () => true,
   filtered = false,
   tick: (position: number) => void = () => {},
+  each: (event: WalkEvent) => void = () => {},
 ): Promise<Dump> {
   const issues = new Issues();
   const dump: Dump = { complete: false, ...(input.container && { container: input.container }), records: [], issues: issues.list };
   for await (const event of events(input, walker)) {
+    each(event);
     if (event.type === 'progress') tick(event.position);
     else if (event.type === 'issue') issues.add(event.issue);
     else if (event.type === 'header') dump.version = event.version;

@@ -25,7 +25,6 @@ export interface ExtractOptions {
   /** first byte (address or offset in the block) and number of bytes */
   at?: bigint;
   length?: bigint;
-  bigEndianBitmap?: boolean;
   force?: boolean;
 }
 
@@ -89,7 +88,9 @@ function limeHeader(range: PhysicalRange): Buffer {
 function wanted(machine: string, blocks: readonly RamBlock[], options: ExtractOptions): PhysicalRange[] {
   let ranges: PhysicalRange[];
   if (options.block !== undefined) {
-    const block = blocks.findIndex((b) => b.name === options.block);
+    // Also as it is printed: a name may have bytes that nobody can type.
+    const block =
+      [(n: string) => n, printable].map((as) => blocks.findIndex((b) => as(b.name) === options.block)).find((i) => i >= 0) ?? -1;
     if (block < 0) {
       throw new VioError(`no block "${printable(options.block)}"`, {
         code: 'BLOCK',
@@ -158,7 +159,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     fields: (name) => options.as === 'elf' && name === 'cpu',
     force: options.force ?? false,
     ram: {
-      bigEndianBitmap: options.bigEndianBitmap ?? false,
+      bitmapOrder: input.bitmapOrder,
       onBlocks: (blocks) => extraction.begin(walker.configuration?.machine ?? '', blocks),
     },
   });
@@ -198,7 +199,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     blocks: used.map((i) => {
       const b = blocks[i]!;
       const pages = Math.ceil(Number(b.length) / ram.options.pageSize);
-      return { name: b.name, pages, present: ram.mapped ? pages : b.state.seen, undecodable: b.state.undecodable };
+      return { name: b.name, pages, present: b.state.seen, undecodable: b.state.undecodable };
     }),
     cpus: extraction.cpus.length,
     complete: walker.sawEof && issues.errors === 0,

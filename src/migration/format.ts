@@ -57,6 +57,8 @@ export const limits = {
   machineName: 4096,
   /** capabilities in the configuration */
   capabilities: 256,
+  /** log2 of the target page: what the loop over RAM records can tell from flags, and the largest of any target */
+  pageBits: [10, 16],
   /** nesting of PACKAGED */
   packaged: 2,
   /** RAM blocks */
@@ -69,7 +71,7 @@ export const limits = {
   description: 32 << 20,
   /** bytes behind the RAM sections that are kept in a temporary file (pipe) */
   spool: 4 * 2 ** 30,
-  /** issues that are reported one by one */
+  /** issues of each severity that are reported one by one */
   issues: 1000,
 } as const;
 

@@ -12,11 +12,31 @@ export class Framing {
   readonly #reader: StreamReader;
   /** every section that was opened, by its id */
   readonly sections = new Map<number, Section>();
+  #iterating = 0;
   /** whether sections end with a footer; unknown until the first one ended */
   footers: boolean | undefined;
 
   constructor(reader: StreamReader) {
     this.#reader = reader;
+  }
+
+  /** Whether a section that a START opened has not come to its END. */
+  get iterating(): boolean {
+    return this.#iterating > 0;
+  }
+
+  /** A START or FULL gave this section. */
+  opened(section: Section): void {
+    const before = this.sections.get(section.id);
+    if (before) this.closed(before);
+    this.sections.set(section.id, section);
+    if (!section.ended) this.#iterating += 1;
+  }
+
+  /** The section's END came. */
+  closed(section: Section): void {
+    if (!section.ended) this.#iterating -= 1;
+    section.ended = true;
   }
 
   /** Whether a record begins with these bytes. */
@@ -63,14 +83,15 @@ export class Framing {
     if (passed > 0) yield report('note', 'skipped', from, path, `${passed} bytes skipped to the section's footer`);
   }
 
-  /** Goes to the next place where a record may begin, from `from` on. */
-  *resync(from: number, path: string): Generator<WalkEvent, boolean> {
+  /** Goes to the next place where a record may begin, from `from` on. @param id of a footer that counts though its section was never opened */
+  *resync(from: number, path: string, id?: number): Generator<WalkEvent, boolean> {
     const start = this.#reader.position;
     let at = Math.max(from, start);
     if (at > start) this.#reader.skip(at - start, 'damage');
-    for (;;) {
-      const bytes = this.#reader.peek(64 << 10);
-      const found = findRecord(bytes, 0, (id) => this.sections.has(id));
+    // The next record is mostly near: a stream full of damage is not looked at 64 KiB at a time.
+    for (let most = 4 << 10; ; most = 64 << 10) {
+      const bytes = this.#reader.peek(most);
+      const found = findRecord(bytes, 0, (n) => n === id || this.sections.has(n));
       if (found >= 0) {
         this.#reader.skip(found, 'damage');
         at += found;
@@ -78,7 +99,7 @@ export class Framing {
         yield report('note', 'skipped', from, path, `${at - from} bytes skipped to the next record at 0x${at.toString(16)}`);
         return true;
       }
-      if (bytes.length < 64 << 10) {
+      if (bytes.length < most) {
         this.#reader.skip(bytes.length, 'damage');
         yield report('error', 'lost', from, path, 'no further record was found behind the damage');
         return false;

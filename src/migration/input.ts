@@ -6,6 +6,7 @@ import { compressionOf, decompress, type Tool } from './containers/decompress.js
 import { domain, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, parseHeader } from './containers/libvirt.js';
 import { Qcow2 } from './containers/qcow2.js';
 import type { Issue } from './issues.js';
+import type { ByteOrder } from './ram.js';
 import { StreamReader } from './reader.js';
 
 export interface InputOptions {
@@ -15,6 +16,8 @@ export interface InputOptions {
   snapshot?: string;
   /** most bytes that compressed data may grow to */
   maxSize?: number;
+  /** byte order of the words of mapped-ram bitmaps, where the file shall not tell */
+  bitmapOrder?: ByteOrder;
 }
 
 /** What the stream was wrapped in. */
@@ -29,6 +32,8 @@ export interface Input {
   container?: Container;
   /** what is wrong with the container, for the walk to report first */
   issues: Issue[];
+  /** from the options, for the walk */
+  bitmapOrder: ByteOrder | undefined;
   /** bytes in all, 0 where that is not known: for progress */
   size: number;
   /** Lets the decompressor end; returns what it complained of. */
@@ -91,6 +96,7 @@ class Opening {
       reader,
       ...(this.#container && { container: this.#container }),
       issues: this.#issues,
+      bitmapOrder: this.#options.bitmapOrder,
       size: reader.size,
       close: async () => {
         reader.close();
@@ -200,14 +206,9 @@ class Opening {
     const image = new Qcow2(this.#fd);
     const snapshot = image.pick(this.#options.snapshot);
     this.#container = { type: 'qcow2', snapshot: snapshot.id, name: snapshot.name, vmStateSize: Number(snapshot.vmStateSize) };
-    const pieces = image.pieces(snapshot);
-    for (const [at, length, file] of pieces) {
-      if (file === -2n)
-        this.#issues.push(
-          issue('qcow2-cluster', Number(at), `${length} bytes of the VM state cannot be read (compressed, or outside of the file)`),
-        );
-    }
-    const extents = BigInt64Array.from(pieces.flat());
+    const { extents, unreadable } = image.vmState(snapshot);
+    for (const { at, length, why } of unreadable)
+      this.#issues.push(issue('qcow2-cluster', at, `${length} bytes of the VM state cannot be read (${why})`));
     return new StreamReader(native().migration.openSource({ fd: this.#fd, kind: 'extents', start: 0, extents }));
   }
 }

@@ -38,18 +38,20 @@ export function issueText(issue: Issue): string {
   return `${where}: ${printable(issue.message)}${facts ? ` (${printable(facts)})` : ''}${issue.recovered ? `; ${issue.recovered}` : ''}`;
 }
 
-/** Collects issues: the first ones whole, the rest counted. */
+/** Collects issues: the first ones of each severity whole, so that no flood of one hides another; the rest counted. */
 export class Issues {
   readonly list: Issue[] = [];
-  errors = 0;
-  warnings = 0;
+  readonly #count: Record<Severity, number> = { error: 0, warning: 0, note: 0 };
   #dropped = 0;
 
   add(issue: Issue): void {
-    if (issue.severity === 'error') this.errors += 1;
-    if (issue.severity === 'warning') this.warnings += 1;
-    if (this.list.length < limits.issues) this.list.push(issue);
+    this.#count[issue.severity] += 1;
+    if (this.#count[issue.severity] <= limits.issues) this.list.push(issue);
     else this.#dropped += 1;
+  }
+
+  get errors(): number {
+    return this.#count.error;
   }
 
   /** Issues counted only. */

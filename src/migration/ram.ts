@@ -2,9 +2,9 @@
 import { native } from '../native/index.js';
 import { type NativeRam, type RamFault, type RamIssue, ramFaults } from '../native/migration.js';
 import { limits, ramFlagNames } from './format.js';
-import type { Issue } from './issues.js';
+import { type Issue, report } from './issues.js';
 import type { Detail, RamBlock, WalkEvent } from './model.js';
-import { endText, type StreamReader } from './reader.js';
+import { endText, StreamEnd, type StreamReader } from './reader.js';
 
 /** Where extracted pages go: byte ranges of blocks, by index, at offsets of a file. */
 export interface Placement {
@@ -13,6 +13,9 @@ export interface Placement {
   to: bigint;
   out: bigint;
 }
+
+/** Byte order of the host that wrote a mapped-ram file: nothing in the file says it. */
+export type ByteOrder = 'little' | 'big';
 
 export interface RamOptions {
   pageSize: number;
@@ -23,8 +26,8 @@ export interface RamOptions {
   /** hash every page */
   hash?: boolean;
   seed?: bigint;
-  /** mapped-ram bitmaps were written by a big-endian host */
-  bigEndianBitmap?: boolean;
+  /** byte order of the words of mapped-ram bitmaps, where the file shall not tell */
+  bitmapOrder?: ByteOrder | undefined;
   /** Called when the block list is known; what it returns is where pages go. */
   onBlocks?: (blocks: readonly RamBlock[]) => { fd: number; placements: Placement[] } | undefined;
 }
@@ -55,6 +58,12 @@ const faultTexts: Record<RamFault, (i: RamIssue) => Pick<Issue, 'message'> & Par
     message: `page ${addr(i.page)}: XBZRLE delta to a page that was never sent`,
     recovered: 'page undecodable, others kept',
   }),
+  'spare-bits': (i) => ({
+    message: 'the bitmap has bits behind the last page: another byte order (--bitmap-endian), or damage',
+    expected: 'none',
+    found: `${i.value}`,
+    recovered: 'bits dropped',
+  }),
   'zlib-length': (i) => ({ message: `page ${addr(i.page)}: compressed length ${i.value}`, expected: 'at most the bound of one page' }),
   zlib: (i) => ({
     message: `page ${addr(i.page)}: zlib data does not make one page`,
@@ -75,11 +84,13 @@ export class RamSection {
   total: bigint | undefined;
   /** true if the pages lie in mapped-ram regions */
   readonly mapped: boolean;
+  #order: ByteOrder | undefined;
   #lost = 0;
 
   constructor(options: RamOptions) {
     this.options = options;
     this.mapped = options.capabilities.includes('mapped-ram');
+    this.#order = options.bitmapOrder;
     this.ram = native().migration.newRam({
       pageSize: options.pageSize,
       check: options.check ?? false,
@@ -105,7 +116,8 @@ export class RamSection {
 
   /** The counters summed over all blocks. */
   totals(): Detail {
-    const sum = (of: (b: RamBlock) => number) => this.update().reduce((n, b) => n + of(b), 0);
+    const blocks = this.update();
+    const sum = (of: (b: RamBlock) => number) => blocks.reduce((n, b) => n + of(b), 0);
     return {
       zero: sum((b) => b.state.zero),
       normal: sum((b) => b.state.normal),
@@ -126,9 +138,11 @@ export class RamSection {
         case 'budget':
           yield { type: 'progress', position: step.position };
           break;
-        case 'memSize':
-          if (!(yield* this.#blockList(reader, step.value, step.record, postcopySizes))) return 'bad';
+        case 'memSize': {
+          const end = yield* this.#blockList(reader, step.value, step.record, postcopySizes);
+          if (end) return end;
           break;
+        }
         case 'bad':
           return 'bad';
         case 'end': {
@@ -171,17 +185,38 @@ export class RamSection {
   }
 
   #issue(code: string, offset: number | bigint, message: string, more: Partial<Issue> = {}): WalkEvent {
-    return { type: 'issue', issue: { severity: 'error', code, offset: BigInt(offset), path: 'ram', message, ...more } };
+    return report('error', code, offset, 'ram', message, more);
   }
 
-  /** The list behind MEM_SIZE. False when it cannot be passed. */
-  *#blockList(reader: StreamReader, total: bigint, at: number, postcopySizes: bigint): Generator<WalkEvent, boolean> {
+  /** The list behind MEM_SIZE. Returns how it ended the part, if it did: the blocks before are extracted all the same. */
+  *#blockList(reader: StreamReader, total: bigint, at: number, postcopySizes: bigint): Generator<WalkEvent, 'bad' | 'end' | undefined> {
     if (this.total !== undefined) {
       yield this.#issue('ram-second-list', at, 'a second block list');
-      return false;
+      return 'bad';
     }
     this.total = total;
+    let end: 'bad' | 'end' | undefined;
+    let cut: StreamEnd | undefined;
+    try {
+      end = yield* this.#listed(reader, total, postcopySizes);
+    } catch (err) {
+      if (!(err instanceof StreamEnd)) throw err;
+      cut = err;
+    }
+    // Through a pipe the pages of mapped-ram came with the list.
+    if (this.blocks.length > 0 && (!this.mapped || reader.seekable)) this.#extract();
+    if (this.mapped && reader.seekable) {
+      const after = reader.position;
+      for (const [index, block] of this.blocks.entries()) yield* this.#mappedPages(reader, block, index, true);
+      reader.seek(after);
+    }
+    if (cut) throw cut;
+    return end;
+  }
+
+  *#listed(reader: StreamReader, total: bigint, postcopySizes: bigint): Generator<WalkEvent, 'bad' | 'end' | undefined> {
     const shared = this.options.capabilities.includes('x-ignore-shared');
+    const names = new Set<string>();
     let sum = 0n;
     while (sum < total) {
       const offset = reader.position;
@@ -192,11 +227,12 @@ export class RamSection {
           expected: `at most ${addr(total - sum)}`,
           found: addr(length),
         });
-        return false;
+        return 'bad';
       }
       if (name === '' || length === 0n) yield this.#issue('ram-block-empty', offset, `block "${name}" of length ${addr(length)}`);
-      if (this.blocks.some((b) => b.name === name)) yield this.#issue('ram-block-twice', offset, `block ${name} is listed twice`);
-      if (length === 0n) return false;
+      if (names.has(name)) yield this.#issue('ram-block-twice', offset, `block ${name} is listed twice`);
+      names.add(name);
+      if (length === 0n) return 'bad';
       sum += length;
       const block: RamBlock = { name, length, state: undefined as never };
       // The page size of the backing is there only with postcopy and pages other than the usual; nothing says so but
@@ -212,16 +248,11 @@ export class RamSection {
       if (shared) block.gpa = reader.be64(`address of block ${name}`);
       native().migration.addBlock(this.ram, name, length);
       this.blocks.push(block);
-      this.update();
-      if (this.mapped && !(yield* this.#mappedHeader(reader, block, this.blocks.length - 1))) return false;
+      if (!this.mapped) continue;
+      const end = yield* this.#mappedBlock(reader, block, this.blocks.length - 1, total - sum);
+      if (end) return end;
     }
-    this.#extract();
-    if (this.mapped && reader.seekable) {
-      const after = reader.position;
-      for (const [index, block] of this.blocks.entries()) yield* this.#mappedPages(reader, block, index);
-      reader.seek(after);
-    }
-    return true;
+    return undefined;
   }
 
   #extract(): void {
@@ -231,87 +262,141 @@ export class RamSection {
     native().migration.extractTo(this.ram, target.fd, BigInt64Array.from(flat));
   }
 
-  /** mapped-ram header and bitmap of one block. False when the next block cannot be found. */
-  *#mappedHeader(reader: StreamReader, block: RamBlock, index: number): Generator<WalkEvent, boolean> {
+  /**
+   * Header, bitmap and pages of a mapped-ram block; the position is then behind its pages.
+   * @param left bytes of the blocks that follow
+   * @returns why the next block cannot be reached, if it cannot
+   */
+  *#mappedBlock(reader: StreamReader, block: RamBlock, index: number, left: bigint): Generator<WalkEvent, 'bad' | 'end' | undefined> {
     const at = reader.position;
+    const path = `ram/${block.name}`;
+    const wrong = (message: string, expected: string, found: string, more: Partial<Issue> = {}): WalkEvent =>
+      report('error', 'mapped-ram', at, path, message, { expected, found, ...more });
     const version = reader.be32('mapped-ram version');
     const pageSize = reader.be64('mapped-ram page size');
     const bitmapOffset = reader.be64('mapped-ram bitmap offset');
     const pagesOffset = reader.be64('mapped-ram pages offset');
-    const path = `ram/${block.name}`;
-    const bad = (message: string, expected: string, found: string): WalkEvent => ({
-      type: 'issue',
-      issue: { severity: 'error', code: 'mapped-ram', offset: BigInt(at), path, message, expected, found },
-    });
-    if (version !== 1) {
-      yield bad('mapped-ram header version', '1', String(version));
-      return false;
-    }
-    if (bitmapOffset === 0n && pagesOffset === 0n) {
+    if (version === 1 && bitmapOffset === 0n && pagesOffset === 0n) {
       block.shared = true;
-      return true;
+      return undefined;
     }
     const page = BigInt(this.options.pageSize);
-    const pages = (block.length + page - 1n) / page;
-    const bitmapEnd = bitmapOffset + ((pages + 63n) / 64n) * 8n;
+    const behind = BigInt(reader.position);
+    const bitmapEnd = bitmapOffset + (((block.length + page - 1n) / page + 63n) / 64n) * 8n;
     const end = reader.seekable ? BigInt(reader.size) : 1n << 62n;
-    if (pageSize !== page) {
-      yield bad('mapped-ram page size', addr(page), addr(pageSize));
-      return false;
+    if (version !== 1 || pageSize !== page) {
+      // Only this block cannot be read if the next one is where this one says.
+      const passed = pagesOffset % page === 0n && pagesOffset >= behind && this.#entryAt(reader, pagesOffset + block.length, left);
+      const more = passed ? { recovered: 'block left out' } : {};
+      if (version !== 1) yield wrong('mapped-ram header version', '1', String(version), more);
+      else yield wrong('mapped-ram page size', addr(page), addr(pageSize), more);
+      return passed ? undefined : 'bad';
     }
-    if (bitmapOffset < BigInt(reader.position) || pagesOffset < bitmapEnd || pagesOffset % page !== 0n) {
-      yield bad(
+    if (bitmapOffset < behind || pagesOffset < bitmapEnd || pagesOffset % page !== 0n) {
+      yield wrong(
         'mapped-ram regions overlap or are not aligned',
-        `bitmap behind ${addr(reader.position)}, pages behind the bitmap, page aligned`,
+        `bitmap behind ${addr(behind)}, pages behind the bitmap, page aligned`,
         `bitmap ${addr(bitmapOffset)}..${addr(bitmapEnd)}, pages ${addr(pagesOffset)}`,
       );
-      return false;
+      return 'bad';
     }
-    if (bitmapEnd > end || pagesOffset > end) {
-      yield bad('mapped-ram regions lie behind the end of the file', `at most ${addr(end)}`, `pages at ${addr(pagesOffset)}`);
-      return false;
+    // QEMU puts the bitmap behind the header and aligns the pages to 1 MiB: what lies further off is no cut file.
+    if ((bitmapEnd > end || pagesOffset > end) && (bitmapOffset > behind || pagesOffset - bitmapEnd >= 1n << 20n)) {
+      yield wrong('mapped-ram regions lie behind the end of the file', `at most ${addr(end)}`, `pages at ${addr(pagesOffset)}`);
+      return 'bad';
     }
     block.bitmapOffset = bitmapOffset;
     block.pagesOffset = pagesOffset;
-    reader.skip(bitmapOffset - BigInt(reader.position), 'gap before the bitmap');
-    if (!native().migration.readBitmap(this.ram, reader.source, index, this.options.bigEndianBitmap ?? false)) {
-      yield bad('mapped-ram bitmap', `${bitmapEnd - bitmapOffset} bytes`, 'the end of the file');
-      return false;
+    reader.skip(bitmapOffset - behind, 'gap before the bitmap');
+    yield* this.#tellOrder(reader, block);
+    if (!native().migration.readBitmap(this.ram, reader.source, index, this.#order === 'big')) {
+      native().migration.cutMapped(this.ram, index, 0);
+      yield this.#issue('truncated-ram', reader.position, `bitmap of ${block.name}: ${endText(reader.ended())}`, {
+        expected: `${bitmapEnd - bitmapOffset} bytes`,
+        found: String(BigInt(reader.position) - bitmapOffset),
+      });
+      return 'end';
     }
+    yield* this.#issues();
     if (!reader.seekable) {
       // A pipe passes by once: its pages are taken now, each block knowing where it goes.
       this.#extract();
-      yield* this.#mappedPages(reader, block, index);
+      yield* this.#mappedPages(reader, block, index, false);
     }
-    const next = Number(pagesOffset + block.length);
-    if (reader.seekable) {
-      if (next > reader.size) {
-        const last = this.#lastPage(index);
-        const needed = pagesOffset + BigInt(last) * page;
-        // The last block may end in a hole that the file does not have.
-        if (needed > end) yield bad('mapped-ram pages are cut off', `file of ${addr(needed)} bytes`, addr(end));
-        if (needed > end || next > reader.size) return false;
+    const next = pagesOffset + block.length;
+    let there = next;
+    if (reader.seekable && next > end) there = end;
+    else if (reader.seekable) reader.seek(Number(next));
+    else if (reader.position < Number(next)) there = BigInt(reader.position + reader.skipUpTo(Number(next) - reader.position));
+    if (there === next) return undefined;
+    native().migration.cutMapped(this.ram, index, Math.max(0, Number(there - pagesOffset)));
+    yield this.#issue('truncated-ram', there, `pages of ${block.name}: ${endText(reader.ended())}`, {
+      expected: `${block.length} bytes`,
+      found: `${there > pagesOffset ? there - pagesOffset : 0n}`,
+    });
+    if (reader.seekable) reader.seek(Number(end));
+    return 'end';
+  }
+
+  /** Goes to where a block's entry, or behind the last one the EOS word, is; stays where there is none. */
+  #entryAt(reader: StreamReader, at: bigint, left: bigint): boolean {
+    if (!reader.seekable || at >= BigInt(reader.size)) return false;
+    const back = reader.position;
+    reader.seek(Number(at));
+    const next = reader.peek(1 + 255 + 8);
+    const name = next[0] ?? 0;
+    const fits =
+      left === 0n
+        ? next.length >= 8 && next.readBigUInt64BE() === 0x10n
+        : name > 0 && next.length >= 9 + name && next.readBigUInt64BE(1 + name) <= left;
+    if (!fits) reader.seek(back);
+    return fits;
+  }
+
+  /**
+   * Finds out in which byte order the bitmap at the present position is written, unless that is known: by bits behind the
+   * last page, or by the pages on which the two readings differ, since those with content are the ones whose bits are set.
+   * Where nothing differs, the order does not matter.
+   */
+  *#tellOrder(reader: StreamReader, block: RamBlock): Generator<WalkEvent> {
+    if (this.#order) return;
+    const at = reader.position;
+    const { pageSize } = this.options;
+    const pages = Math.ceil(Number(block.length) / pageSize);
+    const bitmap = reader.peek(Math.min(128 << 10, Math.ceil(pages / 64) * 8));
+    const filled = (page: number): boolean => {
+      reader.seek(Number(block.pagesOffset) + page * pageSize);
+      return reader.take(pageSize).bytes.some((b) => b !== 0);
+    };
+    // Pages that only one order has, of which there are as many in the other: with content, and behind the end.
+    const little = { filled: 0, spare: 0, looked: 0 };
+    const big = { filled: 0, spare: 0, looked: 0 };
+    for (let i = 0; i < bitmap.length; i++) {
+      // By whole words, in which both orders have as many.
+      if (i % 8 === 0 && little.looked + big.looked >= 64) break;
+      const mirror = bitmap[(i & ~7) + 7 - (i & 7)] ?? 0;
+      for (let bit = 0; bitmap[i] !== mirror && bit < 8; bit++) {
+        const own = (bitmap[i]! >> bit) & 1;
+        if (own === ((mirror >> bit) & 1)) continue;
+        const order = own ? little : big;
+        const page = i * 8 + bit;
+        if (page >= pages) order.spare += 1;
+        else if (reader.seekable) {
+          order.looked += 1;
+          if (filled(page)) order.filled += 1;
+        }
       }
-      reader.seek(next);
-    } else {
-      reader.skip(next - reader.position, `pages of ${block.name}`);
     }
-    return true;
+    if (reader.seekable) reader.seek(at);
+    if (little.filled !== big.filled) this.#order = little.filled > big.filled ? 'little' : 'big';
+    else if (little.spare !== big.spare) this.#order = little.spare < big.spare ? 'little' : 'big';
+    if (this.#order !== 'big') return;
+    const how = { recovered: 'read so; --bitmap-endian little reads them the other way' };
+    yield report('note', 'bitmap-order', at, `ram/${block.name}`, 'mapped-ram bitmaps of a big-endian host, by their content', how);
   }
 
-  /** One past the last page that has content. */
-  #lastPage(index: number): number {
-    let from = 0;
-    let last = 0;
-    for (;;) {
-      const runs = native().migration.pageRuns(this.ram, index, 'content', from, 4096);
-      last = runs.at(-1)?.[1] ?? last;
-      if (runs.length < 4096) return last;
-      from = last;
-    }
-  }
-
-  *#mappedPages(reader: StreamReader, block: RamBlock, index: number): Generator<WalkEvent> {
+  /** @param tell report where the pages end too early */
+  *#mappedPages(reader: StreamReader, block: RamBlock, index: number, tell: boolean): Generator<WalkEvent> {
     if (block.pagesOffset === undefined) return;
     if (!this.options.hash && !this.options.onBlocks) return;
     let from = 0;
@@ -319,7 +404,12 @@ export class RamSection {
     while (from < pages) {
       const step = native().migration.mappedPages(this.ram, reader.source, index, Number(block.pagesOffset), from, BUDGET, reader.fileFd);
       if (step.ended) {
-        yield this.#issue('truncated-ram', step.record, `pages of ${block.name} are cut off at page ${addr(from * this.options.pageSize)}`);
+        if (tell)
+          yield this.#issue(
+            'truncated-ram',
+            step.record,
+            `pages of ${block.name} are cut off at page ${addr(from * this.options.pageSize)}`,
+          );
         return;
       }
       from = step.next;

@@ -146,8 +146,13 @@ export class StreamReader {
   /** Moves on by any number of bytes. @throws StreamEnd */
   skip(n: number | bigint, what: string): void {
     const size = Number(n);
-    const done = this.#native.skip(this.#source, Math.min(size, Number.MAX_SAFE_INTEGER));
+    const done = this.skipUpTo(size);
     if (done < size) throw new StreamEnd(this.#end(size, done), what);
+  }
+
+  /** Moves on by so many bytes, or to the end; returns how far it went. */
+  skipUpTo(n: number): number {
+    return this.#native.skip(this.#source, Math.min(n, Number.MAX_SAFE_INTEGER));
   }
 
   /** Goes to an absolute position. @throws VioError where the source cannot */

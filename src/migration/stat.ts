@@ -50,7 +50,7 @@ function distinct(walker: Walker, blocks: readonly RamBlock[]): number[] {
 
 /** Counts a stream. @param duplicates hash every page: reads all of it, and 64 MB of memory hold 4 M pages */
 export async function statistics(input: Input, duplicates: boolean, tick: (position: number) => void): Promise<Statistics> {
-  const walker = new Walker(input.reader, { issues: input.issues, ram: { hash: duplicates } });
+  const walker = new Walker(input.reader, { issues: input.issues, ram: { hash: duplicates, bitmapOrder: input.bitmapOrder } });
   const start = input.reader.position;
   const dump = await collect(input, walker, () => true, false, tick);
   const size = dump.records.reduce((n, r) => Math.max(n, Number(r.offset) + ('size' in r ? r.size : 1)), 0) - start;

@@ -52,7 +52,7 @@ export function statisticsLines(s: Statistics): string[] {
       const parts = x.parts > 1 ? ` in ${x.parts} parts` : '';
       return `${formatSize(x.bytes).padStart(width)}  ${x.share.toFixed(2).padStart(6)} %  ${printable(x.name)}${x.instance ? ` #${x.instance}` : ''}${parts}`;
     }),
-    `${formatSize(s.other).padStart(width)}  ${((s.other / s.size) * 100).toFixed(2).padStart(6)} %  header, commands, description`,
+    `${formatSize(s.other).padStart(width)}  ${((s.other / Math.max(1, s.size)) * 100).toFixed(2).padStart(6)} %  header, commands, description`,
     ...s.blocks.map((b) => {
       const counts = {
         zero: b.zero,

@@ -24,29 +24,43 @@ const ends = new Set(['empty', 'truncated', 'truncated-ram', 'no-eof']);
 
 /** Walks all of a stream, inflates what is compressed, decodes what is described, and judges. */
 export async function verify(input: Input, tick: (position: number) => void, force = false): Promise<Verification> {
-  const walker = new Walker(input.reader, { issues: input.issues, fields: true, force, ram: { check: true } });
-  const dump = await collect(input, walker, () => true, false, tick);
+  const walker = new Walker(input.reader, {
+    issues: input.issues,
+    fields: true,
+    force,
+    ram: { check: true, bitmapOrder: input.bitmapOrder },
+  });
+  // Records are counted, not kept: there may be any number of them.
+  const opened = { start: 0, full: 0 };
+  const dump = await collect(
+    input,
+    walker,
+    () => false,
+    true,
+    tick,
+    (event) => {
+      if (event.type === 'section' && (event.record === 'start' || event.record === 'full')) opened[event.record] += 1;
+    },
+  );
   const errors = dump.issues.filter((i) => i.severity === 'error');
   const pages = { pages: 0, present: 0, undecodable: 0 };
   for (const block of dump.ram?.blocks ?? []) {
     if (block.shared) continue;
     const count = Math.ceil(Number(block.length) / dump.ram!.pageSize);
     pages.pages += count;
-    // In a mapped-ram file every page has its place; a truncated one says so by its issues.
-    pages.present += walker.ram?.mapped ? count : block.state.seen - block.state.undecodable;
+    pages.present += block.state.seen - block.state.undecodable;
     pages.undecodable += block.state.undecodable;
   }
   const cut = errors.find((i) => ends.has(i.code));
   let verdict: Verdict = walker.sawDescription ? 'complete' : 'complete-without-description';
   if (errors.length > 0 || !walker.sawEof) verdict = cut && errors.every((i) => ends.has(i.code)) ? 'truncated' : 'damaged';
-  const sections = dump.records.filter((r) => r.type === 'section');
   return {
     verdict,
     ...(verdict === 'truncated' && cut && { end: cut.offset }),
     ...(dump.configuration && { machine: dump.configuration.machine }),
     ...(dump.container && { container: dump.container }),
-    sections: sections.filter((s) => s.record === 'start' || s.record === 'full').length,
-    devices: sections.filter((s) => s.record === 'full').length,
+    sections: opened.start + opened.full,
+    devices: opened.full,
     ...(dump.ram && { ram: { ...pages, percent: pages.pages === 0 ? 100 : Math.floor((pages.present / pages.pages) * 10000) / 100 } }),
     ...(dump.trailing !== undefined && { trailing: dump.trailing }),
     issues: dump.issues,

@@ -1,5 +1,6 @@
-import { limits } from './format.js';
+import { limits, Type } from './format.js';
 import type { StreamReader } from './reader.js';
+import { sectionHeaderAt } from './records.js';
 
 /** A field of the VM description (JSON behind the EOF record). */
 export interface FieldDesc {
@@ -91,19 +92,29 @@ export class Description {
 }
 
 /**
- * Parses JSON that was cut off: takes what is whole of the top-level `devices` array.
+ * Parses JSON that was cut off: takes what is whole of the top-level `devices` array. One pass, whatever the text is.
  * @returns undefined when not even one device is whole
  */
 export function parseCutJson(text: string): unknown {
-  // Each device ends with `}`; the last whole one is found by cutting back and closing the array and the object.
-  for (let end = text.lastIndexOf('}'), tries = 0; end > 0 && tries < 4096; end = text.lastIndexOf('}', end - 1), tries++) {
-    try {
-      return JSON.parse(`${text.slice(0, end + 1)}]}`);
-    } catch {
-      // not the end of a device: further back
+  // A device ends where the depth is that of the array again; brackets in strings do not count.
+  let depth = 0;
+  let end = 0;
+  let string = false;
+  for (let i = 0; i < text.length; i++) {
+    const c = text[i];
+    if (c === '"') string = !string;
+    else if (string) i += c === '\\' ? 1 : 0;
+    else if (c === '{' || c === '[') depth += 1;
+    else if (c === '}' || c === ']') {
+      depth -= 1;
+      if (c === '}' && depth === 2) end = i + 1;
     }
   }
-  return undefined;
+  try {
+    return end === 0 ? undefined : JSON.parse(`${text.slice(0, end)}]}`);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -140,31 +151,61 @@ function* candidates(reader: StreamReader, from: number, to: number): Generator<
   }
 }
 
+/** The description at `place`, if one is there, whole or cut off. */
+function descriptionAt(reader: StreamReader, place: number, end: number): Description | undefined {
+  reader.seek(place);
+  const head = reader.take(5);
+  if (!head.ok) return undefined;
+  const length = head.bytes.readUInt32BE(1);
+  const there = Math.min(length, end - place - 5);
+  return there > limits.description ? undefined : parseDescription(place, length, reader.take(there).bytes.toString('utf8'));
+}
+
+/** Whether the devices from `from` on have the sizes that this description gives them, up to the EOF record in front of it. */
+function fits(reader: StreamReader, description: Description, from: number): boolean {
+  for (let at = from; ; ) {
+    reader.seek(at);
+    const bytes = reader.peek(300);
+    if (bytes[0] === Type.eof) return at + 1 === description.offset;
+    const header = bytes[0] === Type.full ? sectionHeaderAt(bytes, 0) : 0;
+    const name = bytes.toString('latin1', 6, header - 8);
+    const device = header > 0 ? description.device(name, bytes.readUInt32BE(header - 8)) : undefined;
+    if (!device) return false;
+    at += header + stateSize(device);
+    reader.seek(at);
+    if (reader.peek(1)[0] === Type.footer) at += 5;
+  }
+}
+
+/** How many places that look like a description are tried: what a guest has in its devices may look like many. */
+const TRIES = 32;
+
 /**
- * Finds the VM description of a seekable stream whose devices begin at `from`: the last record that parses, since
- * nothing that a guest wrote into its devices can come behind it. A description that was cut off is used as far as it goes.
+ * Finds the VM description of a seekable stream whose devices begin at `from`. Of several the first that fits the devices
+ * is taken, since an older stream may lie behind the end; else the last that is whole, since nothing that a guest wrote
+ * into its devices can come behind it. A description that was cut off is used as far as it goes.
  */
 export function locateDescription(reader: StreamReader, from: number): Description | undefined {
   const end = reader.size;
   const back = reader.position;
   const places = [...candidates(reader, from, Math.min(end, from + SEARCH))];
   if (end > from + SEARCH) places.push(...candidates(reader, Math.max(from + SEARCH, end - limits.description), end));
-  let found: Description | undefined;
-  for (const place of places.reverse()) {
-    reader.seek(place);
-    const head = reader.take(5);
-    if (!head.ok) continue;
-    const length = head.bytes.readUInt32BE(1);
-    const there = Math.min(length, end - place - 5);
-    if (there > limits.description) continue;
-    const description = parseDescription(place, length, reader.take(there).bytes.toString('utf8'));
-    if (!description) continue;
-    if (description.complete) {
-      found = description;
-      break;
+  const find = (): Description | undefined => {
+    if (places.length > 1) {
+      for (const place of places.slice(0, TRIES)) {
+        const description = descriptionAt(reader, place, end);
+        if (description?.complete && fits(reader, description, from)) return description;
+      }
     }
-    found ??= description;
-  }
+    let cut: Description | undefined;
+    for (const place of places.slice(-TRIES).reverse()) {
+      const description = descriptionAt(reader, place, end);
+      if (description?.complete) return description;
+      cut ??= description;
+    }
+    return cut;
+  };
+  const found = find();
   reader.seek(back);
   return found;
 }

@@ -137,7 +137,7 @@ export class Walker {
         found: `${name} (${id}), instance ${instance}; ${twin.name} (${twin.id}), instance ${twin.instance}`,
       });
     }
-    this.#framing.sections.set(id, section);
+    this.#framing.opened(section);
     this.#names.set(`${instance} ${name}`, section);
     if (record === 'full') this.devices += 1;
     this.#options.onSection?.(section);
@@ -149,22 +149,17 @@ export class Walker {
     const id = this.#reader.be32('section id');
     const section = this.#framing.sections.get(id);
     if (section) {
-      if (record === 'end') section.ended = true;
+      if (record === 'end') this.#framing.closed(section);
       yield* this.#body(at, record, section);
       return;
     }
+    const known: number[] = [];
+    for (const n of this.#framing.sections.keys()) if (known.push(n) === 16) break;
     yield report('error', 'section-unknown', at, '', `${record.toUpperCase()} of a section that was never opened`, {
-      expected: `one of ${[...this.#framing.sections.keys()].slice(0, 16).join(', ')}`,
+      expected: `one of ${known.join(', ')}`,
       found: String(id),
     });
-    const from = this.#reader.position;
-    const passed = this.#reader.findFooter(id, limits.body);
-    if (passed === undefined) {
-      if (this.#reader.seekable) this.#reader.seek(from);
-      yield* this.#framing.resync(from, '');
-    } else {
-      this.#reader.skip(5, 'footer');
-    }
+    yield* this.#framing.resync(this.#reader.position, '', id);
   }
 
   *#body(at: number, record: SectionRecord, section: Section): Generator<WalkEvent> {
@@ -181,7 +176,7 @@ export class Walker {
           yield report('error', 'ram-version', at, path, 'version of the ram section', { expected: '4', found: String(version) });
         this.ram ??= new RamSection({
           ...this.#options.ram,
-          pageSize: 1 << Math.min(16, Math.max(10, this.configuration?.pageBits ?? 12)),
+          pageSize: 1 << (this.configuration?.pageBits ?? 12),
           capabilities: this.configuration?.capabilities ?? [],
         });
         const before = this.ram.totals();

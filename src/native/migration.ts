@@ -47,7 +47,9 @@ export interface BlockState {
   bytes: number;
   /** pages whose content could not be made */
   undecodable: number;
-  /** pages that a record gave */
+  /** records whose hash found no room */
+  unhashed: number;
+  /** pages that a record gave, or that a whole bitmap and file have */
   seen: number;
   /** pages that are not zeros in the end */
   content: number;
@@ -76,6 +78,7 @@ export const ramFaults = [
   'xbzrle-base',
   'zlib-length',
   'zlib',
+  'spare-bits',
 ] as const;
 export type RamFault = (typeof ramFaults)[number];
 
@@ -126,6 +129,8 @@ export interface MigrationNative {
     budget: number,
     fd: number,
   ): { next: number; ended: boolean; record: number };
+  /** Takes back the pages of a mapped-ram block that are not whole within its first `available` bytes. */
+  cutMapped(ram: NativeRam, block: number, available: number): void;
   /** Sends pages to a file from now on: quadruples of block, from, to (bytes of the block), offset in the file. */
   extractTo(ram: NativeRam, fd: number, placements: BigInt64Array): void;
   blockStates(ram: NativeRam): BlockState[];
@@ -156,6 +161,7 @@ export const migrationExports = [
   'stepRam',
   'readBitmap',
   'mappedPages',
+  'cutMapped',
   'extractTo',
   'blockStates',
   'pageRuns',

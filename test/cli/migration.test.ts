@@ -96,6 +96,13 @@ describe('dump', () => {
     }
   });
 
+  test('a stream without a description has none to print: no damage, but nothing done', () => {
+    const r = vioctl(['migration', 'dump', put('nodesc', m.sample({ tail: m.eof })), '--desc']);
+    expect(r).toMatchObject({ status: 1, stdout: '' });
+    expect(r.stderr).toMatch(/no description of its devices/);
+    expect(vioctl(['migration', 'dump', cut, '--desc'])).toMatchObject({ status: 5, stdout: '' });
+  });
+
   test('a reader that leaves early ends it silently', () => {
     const big = put('big', m.sample({ devices: m.cat(...Array.from({ length: 20000 }, () => m.command(11))) }));
     const r = spawnSync(
@@ -230,6 +237,65 @@ describe('ram', () => {
     expect(fs.readFileSync(good).equals(m.sample())).toBe(true);
   });
 
+  test('the edges of a window: zeros between two ranges, nothing behind the last, an error where there is no RAM at all', () => {
+    const G = 2 ** 30;
+    const [low, top] = [3 * G, 6 * G];
+    const last = 5 * G - m.PAGE; // in the block: its last page lies below 6 GiB
+    const records = m.cat(
+      m.page(0, m.pattern(1), 'pc.ram'),
+      m.page(low - m.PAGE, m.pattern(2)),
+      m.page(low, m.pattern(3)),
+      m.page(last, m.pattern(4)),
+    );
+    const file = put('edges', m.sample({ ram: m.ramSections(records, m.blockList(['pc.ram', 5 * G])) }));
+    const bytes = (at: number, len: number, ...more: string[]) =>
+      spawnSync(process.execPath, [program, 'migration', 'ram', file, '--at', String(at), '--len', String(len), '-o', '-', ...more], {
+        env: plainEnv(),
+      });
+    for (const [at, len, expected] of [
+      [0, 1, m.pattern(1).subarray(0, 1)],
+      [low - 5, 5, m.pattern(2).subarray(-5)],
+      [low - 5, 100, m.pattern(2).subarray(-5)],
+      [4 * G - 7, 9, m.cat(Buffer.alloc(7), m.pattern(3).subarray(0, 2))],
+      [4 * G, 3, m.pattern(3).subarray(0, 3)],
+      [top - 3, 100, m.pattern(4).subarray(-3)],
+    ] as const) {
+      const r = bytes(at, len);
+      expect({ at, len, status: r.status, bytes: r.stdout.toString('hex') }).toEqual({
+        at,
+        len,
+        status: 0,
+        bytes: expected.toString('hex'),
+      });
+    }
+    for (const [at, len] of [
+      [low, 4096],
+      [top, 1],
+      [0, 0],
+    ] as const) {
+      const r = bytes(at, len);
+      expect({ at, len, status: r.status, stdout: r.stdout.length }).toEqual({ at, len, status: 2, stdout: 0 });
+    }
+    expect(bytes(last + m.PAGE - 2, 16, '--block', 'pc.ram').stdout).toEqual(m.pattern(4).subarray(-2));
+    // A LiME range that begins and ends inside a page says so in its header.
+    const lime = bytes(low - 5, 3, '--as', 'lime').stdout;
+    expect([lime.readBigUInt64LE(8), lime.readBigUInt64LE(16)]).toEqual([BigInt(low - 5), BigInt(low - 3)]);
+    expect(lime.subarray(32)).toEqual(m.pattern(2).subarray(-5, -2));
+  });
+
+  test('a block whose name nobody can type is picked as it is printed, and names no file', () => {
+    const evil = '../\x1b\x9b\\x';
+    const file = put('evil', m.sample({ ram: m.ramSections(m.page(0, m.pattern(7), evil), m.blockList([evil, m.PAGE])) }));
+    const before = fs.readdirSync(dir);
+    const none = vioctl(['migration', 'ram', file, '--block', 'x', '-o', path.join(dir, 'mem')]);
+    expect(none.status).toBe(1);
+    const shown = '../\\x1b\\x9b\\\\x';
+    expect(none.stderr).toContain(`there are: ${shown}\n`);
+    expect(vioctl(['migration', 'ram', file, '--block', shown, '-o', path.join(dir, 'mem')])).toMatchObject({ status: 0 });
+    expect(fs.readFileSync(path.join(dir, 'mem')).equals(m.pattern(7))).toBe(true);
+    expect(fs.readdirSync(dir)).toEqual([...new Set([...before, 'mem'])].sort());
+  });
+
   test('the PCI hole of a large machine', () => {
     const length = 5 * 2 ** 30;
     const ram = m.ramSections(m.cat(m.page(0, m.pattern(1), 'pc.ram'), m.page(3 * 2 ** 30, m.pattern(2))), m.blockList(['pc.ram', length]));
@@ -257,7 +323,44 @@ test('ram: an input that is missing leaves the output as it was', () => {
   expect(fs.readFileSync(kept, 'utf8')).toBe('kept');
 });
 
+describe('verify', () => {
+  const sample = m.sample();
+  test.each<[string, Buffer, string, number]>([
+    ['whole', sample, 'complete', 0],
+    ['without description', m.sample({ tail: m.eof }), 'complete-without-description', 0],
+    ['cut in a device', sample.subarray(0, sample.length - m.vmdesc(m.devices).length - 20), 'truncated', 5],
+    ['empty', Buffer.alloc(0), 'truncated', 5],
+    ['another footer', m.sample({ devices: m.cat(m.section(4, 0, 'timer', 1, m.timerBody), m.footer(7)) }), 'damaged', 5],
+    ['several faults at once', m.cat(m.header(), m.u8(0x55), m.ramSections(m.be64(0x80)), m.full(0, 'a', 1, m.u8(1))), 'damaged', 5],
+  ])('%s', (_name, bytes, verdict, status) => {
+    const file = put('v', bytes);
+    for (const [from, options] of [
+      [file, {}],
+      ['-', { input: bytes }],
+    ] as const) {
+      const r = vioctl(['migration', 'verify', from, '--json'], options);
+      expect({ from, status: r.status, verdict: JSON.parse(r.stdout).verdict }).toEqual({ from, status, verdict });
+      const text = vioctl(['migration', 'verify', from], options);
+      expect(text.status).toBe(status);
+      expect(text.stderr).not.toMatch(/\n {4}at /);
+    }
+  });
+
+  test('bytes behind the end are damage with --strict only', () => {
+    const file = put('v', m.cat(sample, Buffer.alloc(9)));
+    expect(vioctl(['migration', 'verify', file])).toMatchObject({ status: 0, stdout: expect.stringMatching(/^9 bytes behind the end$/m) });
+    expect(vioctl(['migration', 'verify', file, '--strict']).status).toBe(5);
+    expect(vioctl(['migration', 'verify', put('v', sample), '--strict']).status).toBe(0);
+  });
+});
+
 describe('stat, diff, convert', () => {
+  test('stat of nothing', () => {
+    const r = vioctl(['migration', 'stat', put('nothing', Buffer.alloc(0))]);
+    expect(r.status).toBe(5);
+    expect(r.stdout).not.toContain('NaN');
+  });
+
   test('stat counts all bytes', () => {
     const doc = JSON.parse(vioctl(['migration', 'stat', good, '--duplicates', '--json']).stdout);
     expect(doc.size).toBe(m.sample().length);

@@ -112,6 +112,39 @@ export function ramSections(records?: Buffer, list: Buffer = blockList(['pc.ram'
 /** What `sample()` has in its RAM. */
 export const sampleRam = (): Buffer => cat(...Array.from({ length: 16 }, (_, i) => (i % 4 === 0 ? pattern(i) : Buffer.alloc(PAGE))));
 
+/** A block of `mappedRam()`: pages with a bit have a pattern, the others are zeros, or `stale`. */
+export interface MappedBlock {
+  name: string;
+  pages: number;
+  set: readonly number[];
+  stale?: number;
+  /** what the header says otherwise */
+  wrong?: { version?: number; page?: number; bitmap?: number; pages?: number };
+}
+/** Content of a block of `mappedRam()`. */
+export const mappedContent = ({ pages, set }: MappedBlock): Buffer =>
+  cat(...Array.from({ length: pages }, (_, i) => (set.includes(i) ? pattern(i + 1) : Buffer.alloc(PAGE))));
+/** A stream of mapped-ram that begins `at` bytes into its file, pages aligned to `align`. Offsets in it are those of the file. */
+export function mappedRam(blocks: readonly MappedBlock[], { at = 0, bigEndian = false, align = PAGE } = {}): Buffer {
+  let out = cat(header(), configuration('pc-i440fx-10.0', capabilities('mapped-ram')), u8(1), be32(2), str8('ram'), be32(0), be32(4));
+  out = cat(out, be64(BigInt(blocks.reduce((n, b) => n + b.pages * PAGE, 0)) | 4n));
+  for (const block of blocks) {
+    const { name, pages, set, stale = 0, wrong = {} } = block;
+    out = cat(out, str8(name), be64(pages * PAGE));
+    const bitmap = Buffer.alloc(Math.ceil(pages / 64) * 8);
+    for (const page of set) bitmap[page >> 3]! |= 1 << (page & 7);
+    if (bigEndian) bitmap.swap64();
+    const bitmapAt = at + out.length + 28;
+    const pagesAt = Math.ceil((bitmapAt + bitmap.length) / align) * align;
+    const head = [be32(wrong.version ?? 1), be64(wrong.page ?? PAGE), be64(wrong.bitmap ?? bitmapAt), be64(wrong.pages ?? pagesAt)];
+    const memory = Buffer.alloc(pages * PAGE, stale);
+    for (const page of set) pattern(page + 1).copy(memory, page * PAGE);
+    out = cat(out, ...head, bitmap, Buffer.alloc(pagesAt - bitmapAt - bitmap.length), memory);
+  }
+  const behind = [EOS, footer(2), part(2, EOS), end(2, EOS), full(0, 'timer', 1, timerBody), full(3, 'cpu', 1, cpuBody)];
+  return cat(out, ...behind, eof, vmdesc(devices));
+}
+
 /** Runs `use` with a folder that is removed after. */
 export async function inFolder<T>(use: (dir: string) => T | Promise<T>): Promise<T> {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-mig-'));

@@ -46,12 +46,6 @@ export default class MigrationRam extends Command {
     len: Flags.sizeBig({ summary: 'number of bytes' }),
     'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address' }),
     'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
-    'bitmap-endian': Flags.option({
-      options: ['little', 'big'] as const,
-      default: 'little',
-      helpValue: 'ORDER',
-      summary: 'mapped-ram bitmaps of a little- or big-endian host',
-    })(),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
   };
 
@@ -70,7 +64,6 @@ export default class MigrationRam extends Command {
       ...(flags['below-4g'] !== undefined && { below4g: flags['below-4g'] }),
       ...(flags.at !== undefined && { at: flags.at }),
       ...(flags.len !== undefined && { length: flags.len }),
-      bigEndianBitmap: flags['bitmap-endian'] === 'big',
       force: flags.force ?? false,
     };
     const done = await extract(input, target.fd, options, ticker(progress));

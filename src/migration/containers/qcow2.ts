@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import { VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { limits } from '../format.js';
 
 export interface Snapshot {
   id: string;
@@ -14,8 +15,17 @@ export interface Snapshot {
   l1Size: number;
 }
 
-/** A piece of the VM state: position in the stream, length, offset in the file (-1 zeros, -2 unreadable). */
-export type Piece = [at: bigint, length: bigint, file: bigint];
+/** Where a VM state lies. */
+export interface VmState {
+  /** triples of position in the stream, length, offset in the file (-1 zeros, -2 unreadable) */
+  extents: BigInt64Array;
+  unreadable: { at: number; length: number; why: string }[];
+}
+const ZEROS = -1;
+const UNREADABLE = -2;
+
+/** Pieces that are kept: 128 GiB in clusters of 64 KiB of which no two follow each other. */
+const MAX_PIECES = 1 << 21;
 
 const damaged = (message: string): VioError => new VioError(message, { code: 'QCOW2', exit: 5 });
 
@@ -42,8 +52,14 @@ export class Qcow2 {
     this.#clusterBits = head.readUInt32BE(20);
     if (this.#clusterBits < 9 || this.#clusterBits > 21) throw damaged(`qcow2: cluster size of 2^${this.#clusterBits}`);
     if (head.readUInt32BE(32) !== 0) throw new VioError('qcow2: encrypted images are not read', { code: 'QCOW2_ENCRYPTED', exit: 7 });
-    if (version === 3 && (at(fd, 72n, 8, 'features').readBigUInt64BE() & 0x4n) !== 0n) {
+    const features = version === 3 ? at(fd, 72n, 8, 'features').readBigUInt64BE() : 0n;
+    if ((features & 0x4n) !== 0n)
       throw new VioError('qcow2: the clusters are in an external data file', { code: 'QCOW2_EXTERNAL', exit: 7 });
+    // Dirty, corrupt and the compression type do not change where clusters lie; extended L2 entries and what may come do.
+    const others = features & ~0xbn;
+    if (others !== 0n) {
+      const what = others === 0x10n ? 'extended L2 entries are' : `incompatible features 0x${others.toString(16)} are`;
+      throw new VioError(`qcow2: ${what} not read`, { code: 'QCOW2_FEATURES', exit: 7 });
     }
     this.snapshots = this.#table(head.readUInt32BE(60), head.readBigUInt64BE(64));
   }
@@ -84,50 +100,73 @@ export class Qcow2 {
         hint: `--snapshot ID; there are: ${names}`,
       });
     }
-    const found = this.snapshots.find((s) => s.id === wanted) ?? this.snapshots.find((s) => s.name === wanted);
+    const named = this.snapshots.filter((s) => s.name === wanted);
+    const found = this.snapshots.find((s) => s.id === wanted) ?? named[0];
+    if (named.length > 1 && found === named[0] && found?.id !== wanted) {
+      const ids = named.map((s) => printable(s.id)).join(', ');
+      throw new VioError(`${named.length} snapshots are named "${printable(wanted)}"`, {
+        code: 'SNAPSHOT',
+        exit: 2,
+        hint: `--snapshot ID; they have the ids ${ids}`,
+      });
+    }
     if (!found) throw new VioError(`no snapshot "${printable(wanted)}"`, { code: 'SNAPSHOT', exit: 2, hint: `there are: ${names}` });
     if (found.vmStateSize === 0n)
       throw new VioError(`snapshot ${printable(wanted)} has no VM state`, { code: 'SNAPSHOT', hint: `with one: ${names}` });
     return found;
   }
 
-  /** Where the VM state of a snapshot lies. */
-  pieces(snapshot: Snapshot): Piece[] {
-    const cluster = 1n << BigInt(this.#clusterBits);
-    const perL2 = cluster / 8n;
+  /** Where the VM state of a snapshot lies. @throws VioError */
+  vmState(snapshot: Snapshot): VmState {
+    const cluster = 1 << this.#clusterBits;
+    const span = BigInt(cluster) * BigInt(cluster / 8);
     // The VM state begins at the first L1 entry behind those that the disk needs: at the disk's size, rounded up.
     const disk = snapshot.diskSize ?? at(this.#fd, 24n, 8, 'disk size').readBigUInt64BE();
-    const first = (disk + cluster * perL2 - 1n) / (cluster * perL2);
+    const first = (disk + span - 1n) / span;
     const fileSize = BigInt(fs.fstatSync(this.#fd).size);
     const l1 = at(this.#fd, snapshot.l1Offset, snapshot.l1Size * 8, 'L1 table of the snapshot');
-    const pieces: Piece[] = [];
-    const add = (from: bigint, length: bigint, file: bigint) => {
-      const last = pieces.at(-1);
-      const follows = last && last[0] + last[1] === from && (file < 0n ? last[2] === file : last[2] >= 0n && last[2] + last[1] === file);
-      if (follows) last[1] += length;
-      else pieces.push([from, length, file]);
-    };
-    for (let done = 0n, index = first; done < snapshot.vmStateSize; index++) {
-      const entry = index < BigInt(snapshot.l1Size) ? l1.readBigUInt64BE(Number(index) * 8) & 0x00fffffffffffe00n : undefined;
-      const span = cluster * perL2;
-      if (entry === undefined || entry === 0n || entry + cluster > fileSize) {
-        const length = span < snapshot.vmStateSize - done ? span : snapshot.vmStateSize - done;
-        add(done, length, entry === 0n ? -1n : -2n);
-        done += length;
-        continue;
+    const pieces: number[] = [];
+    const unreadable: VmState['unreadable'] = [];
+    let done = 0n;
+    const add = (length: bigint, file: number, why = '') => {
+      const size = Number(length < snapshot.vmStateSize - done ? length : snapshot.vmStateSize - done);
+      const from = Number(done);
+      done += BigInt(size);
+      const last = unreadable.at(-1);
+      if (why && last?.why === why && last.at + last.length === from) last.length += size;
+      else if (why && unreadable.length < limits.issues) unreadable.push({ at: from, length: size, why });
+      const n = pieces.length;
+      const follows = n > 0 && (file < 0 ? pieces[n - 1] === file : pieces[n - 1]! >= 0 && pieces[n - 1]! + pieces[n - 2]! === file);
+      if (follows) pieces[n - 2]! += size;
+      else if (pieces.push(from, size, file) > 3 * MAX_PIECES) {
+        throw new VioError(`qcow2: the VM state lies in more than ${MAX_PIECES} pieces`, { code: 'QCOW2', exit: 7 });
       }
-      const l2 = at(this.#fd, entry, Number(cluster), 'L2 table');
-      for (let i = 0; i < Number(perL2) && done < snapshot.vmStateSize; i++) {
-        const word = l2.readBigUInt64BE(i * 8);
-        const left = snapshot.vmStateSize - done;
-        const length = cluster < left ? cluster : left;
-        const where = word & 0x00fffffffffffe00n;
-        const compressed = (word & (1n << 62n)) !== 0n;
-        const zero = (word & 1n) !== 0n || where === 0n;
-        add(done, length, compressed || where + length > fileSize ? -2n : zero ? -1n : where);
-        done += length;
+    };
+    const tables = new Set<bigint>();
+    for (let index = first; done < snapshot.vmStateSize; index++) {
+      if (index >= BigInt(snapshot.l1Size)) {
+        add(snapshot.vmStateSize - done, UNREADABLE, 'behind the end of the L1 table');
+        break;
+      }
+      const table = l1.readBigUInt64BE(Number(index) * 8) & 0x00fffffffffffe00n;
+      if (table === 0n) add(span, ZEROS);
+      else if (table + BigInt(cluster) > fileSize) add(span, UNREADABLE, 'L2 table outside of the file');
+      else if (tables.has(table)) add(span, UNREADABLE, 'L2 table that is used twice');
+      else {
+        tables.add(table);
+        const l2 = at(this.#fd, table, cluster, 'L2 table');
+        for (let i = 0; i < cluster && done < snapshot.vmStateSize; i += 8) {
+          const word = l2.readBigUInt64BE(i);
+          const where = word & 0x00fffffffffffe00n;
+          const left = snapshot.vmStateSize - done;
+          const end = where + (left < BigInt(cluster) ? left : BigInt(cluster));
+          if ((word & (1n << 62n)) !== 0n) add(BigInt(cluster), UNREADABLE, 'compressed');
+          else if ((word & 1n) !== 0n || where === 0n) add(BigInt(cluster), ZEROS);
+          else if (end > fileSize) add(BigInt(cluster), UNREADABLE, 'outside of the file');
+          else add(BigInt(cluster), Number(where));
+        }
       }
     }
-    return pieces;
+    return { extents: BigInt64Array.from(pieces, BigInt), unreadable };
   }
 }

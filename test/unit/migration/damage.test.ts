@@ -100,6 +100,16 @@ const cases: Case[] = [
     present: 16,
     devices: 2,
   },
+  ...[0, 9, 17, 0xffffffff].map(
+    (bits): Case => ({
+      name: `5 target pages of 2^${bits} bytes`,
+      bytes: m.sample({ configuration: m.configuration('pc', m.subsection('configuration/target-page-bits', 1, m.be32(bits))) }),
+      verdict: 'damaged',
+      issue: { code: 'page-bits', path: 'configuration', expected: /2\^10 to 2\^16/, found: new RegExp(`^2\\^${bits}$`) },
+      present: 16,
+      devices: 2,
+    }),
+  ),
   {
     name: '8 unknown record type',
     bytes: m.sample({ devices: m.cat(m.full(0, 'timer', 1, m.timerBody), Buffer.from([0x55, 1, 2, 3]), m.full(3, 'cpu', 1, m.cpuBody)) }),
@@ -234,6 +244,23 @@ const cases: Case[] = [
     verdict: 'complete',
     issue: { code: 'ram-fill', severity: 'warning', message: /0xaa/ },
     present: 2,
+    devices: 2,
+  },
+  {
+    name: '23 a flood of such pages, and an error behind them',
+    bytes: m.sample({
+      ram: m.cat(
+        m.start(2, 'ram', 4, m.cat(m.blockList(['pc.ram', 64 * m.PAGE]), m.EOS)),
+        ...Array.from({ length: 20 }, () =>
+          m.part(2, m.cat(...Array.from({ length: 64 }, (_, i) => m.zero(i * m.PAGE, i === 0 ? 'pc.ram' : undefined, 0xaa)), m.EOS)),
+        ),
+        m.end(2, m.EOS),
+      ),
+      devices: m.cat(m.section(4, 0, 'timer', 1, m.timerBody), m.footer(9), m.full(3, 'cpu', 1, m.cpuBody)),
+    }),
+    verdict: 'damaged',
+    issue: { code: 'footer-id', path: 'timer (0)', expected: /^0$/, found: /^9$/ },
+    present: 64,
     devices: 2,
   },
   {
@@ -428,6 +455,23 @@ describe('bad input', () => {
       const file = path.join(dir, 'f');
       fs.writeFileSync(file, m.cat(whole, Buffer.alloc(123)));
       expect(await verify(openInput(file), () => {})).toMatchObject({ verdict: 'complete', trailing: 123 });
+    });
+  });
+
+  test('an older and larger stream behind the end, as in a volume that was used before', async () => {
+    await m.inFolder(async (dir) => {
+      const file = path.join(dir, 'f');
+      const older = m.sample({
+        devices: m.full(0, 'timer', 1, m.cat(m.timerBody, m.timerBody)),
+        tail: m.cat(m.eof, m.vmdesc([m.device('timer', [{ name: 'ticks', type: 'uint64', size: 8, array_len: 2 }])])),
+      });
+      fs.writeFileSync(file, m.cat(whole, Buffer.alloc(1000), older));
+      expect(await verify(openInput(file), () => {})).toMatchObject({
+        verdict: 'complete',
+        devices: 2,
+        trailing: 1000 + older.length,
+        issues: [],
+      });
     });
   });
 
