@@ -4,8 +4,11 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <set>
 
 #include "common/error.h"
 #include "common/loop.h"
@@ -17,6 +20,32 @@ namespace {
 
 // Words of the status array, as src/native/uring.ts names them.
 enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kEnters, kStatusWords };
+
+// The rings that are open. process.exit() and uncaught exceptions run no finalizers in the main thread, and a closed
+// ring lets its files go only some 30 ms later: they are unregistered at exit(3). Never destroyed: workers may outlive
+// it.
+struct OpenRings {
+  static OpenRings& All() {
+    static OpenRings* const all = [] {
+      std::atexit([] {
+        const std::lock_guard guard(All().lock);
+        for (Ring* ring : All().rings) ring->UnregisterFiles();
+      });
+      return new OpenRings;
+    }();
+    return *all;
+  }
+  void Add(Ring* ring) {
+    const std::lock_guard guard(lock);
+    rings.insert(ring);
+  }
+  void Remove(Ring* ring) {
+    const std::lock_guard guard(lock);
+    rings.erase(ring);
+  }
+  std::mutex lock;
+  std::set<Ring*> rings;
+};
 
 // The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
 // call, and the completions that are there come back in another shared array.
@@ -33,11 +62,14 @@ struct JsRing {
     sqes = static_cast<io_uring_sqe*>(make(sqe_count * sizeof(io_uring_sqe), sqes_ref));
     cqes = static_cast<io_uring_cqe*>(make(cqe_count * sizeof(io_uring_cqe), cqes_ref));
     status = static_cast<int32_t*>(make(kStatusWords * sizeof(int32_t), status_ref));
+    OpenRings::All().Add(&ring);
   }
   ~JsRing() {
     watch.reset();
     callback.Reset();
     Cancel();
+    OpenRings::All().Remove(&ring);
+    ring.UnregisterFiles();
   }
 
   // The environment ends with requests under way: their memory is JavaScript's, so the kernel must be done with it.
@@ -250,7 +282,6 @@ Napi::Value Enable(const Napi::CallbackInfo& info) { return Napi::Number::New(in
 
 Napi::Value Close(const Napi::CallbackInfo& info) {
   Handle& handle = HandleOf(info);
-  if (handle) handle->ring.UnregisterFiles();
   if (handle && handle->in_callback)
     handle.release()->closed = true;
   else

@@ -87,7 +87,7 @@ export interface UringNative {
   register(ring: RingHandle, opcode: number, arg: Uint8Array | null, nr: number): number;
   /** Starts a ring that was opened with R_DISABLED. @returns 0 or -errno */
   enable(ring: RingHandle): number;
-  /** Unregisters files, then closes. Idempotent. */
+  /** Cancels what is under way, unregisters files, then closes. Idempotent. */
   close(ring: RingHandle): void;
   /** Opens a ring and closes it again. @returns its feature word or -errno */
   setup(entries: number, cqEntries: number, flags: number): number;

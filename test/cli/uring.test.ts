@@ -229,6 +229,15 @@ describe('bench', () => {
     for (const way of ways) expect(way.cpuMin <= way.cpu && way.cpu <= way.cpuMax && way.wall > 0).toBe(true);
   });
 
+  test('a file on tmpfs: a warning, since its figures mislead', () => {
+    if (fs.statfsSync('/dev/shm').type !== 0x01021994) return skip('a file on tmpfs', '/dev/shm is none');
+    const file = path.join('/dev/shm', `vioctl-bench-${process.pid}`);
+    fs.writeFileSync(file, Buffer.alloc(1 << 16));
+    const { status, stderr } = run(['bench', file, '--reads', '20', '--rounds', '1']);
+    fs.unlinkSync(file);
+    expect([status, stderr]).toEqual([0, expect.stringMatching(/^vioctl: .*warning: the file is on tmpfs/)]);
+  });
+
   test('a file that is missing or too small', () => {
     expect(run(['bench', 'missing'])).toMatchObject({ status: 1, stderr: expect.stringContaining('missing: ENOENT') });
     expect(run(['bench', 'a'])).toMatchObject({ status: 1, stderr: expect.stringContaining('smaller than one read of 4096 bytes') });

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { type StdioOptions, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
@@ -44,9 +44,10 @@ const until = (ready: () => boolean): void => {
   for (const end = Date.now() + 5000; !ready() && Date.now() < end; ) ring.submit(1, 100);
 };
 /** Runs a program of the packed interface in a process of its own. */
-const inChild = (source: string, ...args: string[]) => {
+const inChild = (source: string, options: { args?: string[]; stdio?: StdioOptions } = {}) => {
   const lead = `const { Ring, FileTable, Slot, Op, Setup } = require(${JSON.stringify(path.resolve('dist/uring.cjs'))}); const fs = require('node:fs');`;
-  return spawnSync(process.execPath, ['-e', lead + source, ...args], { encoding: 'utf8', timeout: 20000 });
+  const { args = [], stdio = 'pipe' } = options;
+  return spawnSync(process.execPath, ['-e', lead + source, ...args], { encoding: 'utf8', timeout: 20000, stdio });
 };
 
 describe('registered buffers', () => {
@@ -97,6 +98,7 @@ describe('registered buffers', () => {
     expect(ring.register(Reg.registerBuffers, new Uint8Array(BigUint64Array.of(BigInt(addressOf(buffer)), 1n << 31n).buffer), 1)).toBe(
       EFAULT,
     );
+    expect(ring.register(Reg.registerBuffers, iovec(buffer), 1 << 15)).toBe(EINVAL); // UIO_MAXIOV, 2^14 since 5.13
     ring.registerBuffers([buffer]);
     expect(() => ring.registerBuffers([buffer])).toThrow(expect.objectContaining({ code: 'EBUSY' }));
     const fd = work.file('0123456789');
@@ -231,6 +233,18 @@ describe('what must not leak or hang', () => {
     expect({ status, signal, stderr }).toEqual({ status: 5, signal: null, stderr: '' });
   });
 
+  test.each(['', 'process.exit(0)', "throw new Error('mine')"])(
+    'a program that ends without closing its ring (%s) lets its files go at once',
+    (end) => {
+      const [reader, writer] = work.pipe(fs.constants.O_NONBLOCK);
+      const source = `const files = new FileTable(new Ring({ entries: 8 })); files.register([3]); ${end}`;
+      const { status } = inChild(source, { stdio: ['ignore', 'pipe', 'pipe', writer] });
+      expect(status).toBe(end.startsWith('throw') ? 1 : 0);
+      work.close(writer);
+      expect(fs.readSync(reader, Buffer.alloc(1))).toBe(0);
+    },
+  );
+
   test('a ring forgotten by the program does not keep it alive, nor crash it at the end', () => {
     const { status, stderr } = inChild(
       `for (let i = 0; i < 50; i++) { const r = new Ring({ entries: 8 }); new FileTable(r).registerSparse(4); r.push({ opcode: Op.nop }, () => {}); r.submit(); }`,
@@ -306,7 +320,7 @@ test('privileges dropped after a ring was opened are dropped for its requests to
     const attempt = () => files.open(secret, 0, 0).then(() => 'open', (err) => err.code);
     (async () => { const before = await attempt(); process.setgroups([]); process.setgid(65534); process.setuid(65534);
       console.log(before, await attempt()); ring.close(); })();`,
-    secret,
+    { args: [secret] },
   );
   expect([stdout, stderr]).toEqual(['open EACCES\n', '']);
 });

@@ -164,6 +164,17 @@ describe('updating', () => {
     expect([0, 1, 2].map((i) => content(i))).toEqual(['x', EBADF, 'c']);
   });
 
+  test('trap: an entry that goes bad between check and update: the slot that is empty now is named', async () => {
+    table.register([work.file('a'), work.file('b'), work.file('c')]);
+    const bad = work.file('x');
+    const update = table.updateAsync(0, [work.file('y'), bad, work.file('z')]);
+    work.close(bad); // the request has been checked and has not left
+    await expect(update).rejects.toThrow(
+      expect.objectContaining({ code: 'PARTIAL', message: expect.stringContaining('slot 1 is now empty'), details: { done: 1, slot: 1 } }),
+    );
+    expect([0, 1, 2].map((i) => content(i))).toEqual(['y', EBADF, 'c']);
+  });
+
   test('through a request; with ALLOC the kernel picks slots and writes them back', async () => {
     await expect(table.updateAsync(0, [work.file()])).rejects.toThrow(code('ENXIO'));
     table.registerSparse(8);

@@ -2,6 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { bench } from '../../uring/bench.js';
+import { onTmpfs } from '../../uring/bulk/engine.js';
 
 /** CPU time of this process so far, microseconds. */
 const cpuTime = (): number => {
@@ -32,6 +33,7 @@ export default class Bench extends Command {
     const { args, flags } = await this.parse(Bench);
     const { size, depth, reads, rounds } = flags;
     if (size === 0) throw usage('--size 0: nothing would be read');
+    if (onTmpfs(args.file)) this.warn('the file is on tmpfs, where io_uring hands reads to kernel threads: other file systems gain more');
     const { sysroot } = this;
     const { signal } = this.life;
     const progress = this.progress('bench', rounds, 'items');

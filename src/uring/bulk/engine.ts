@@ -69,7 +69,8 @@ export async function* warnOfTmpfs(names: AsyncIterable<Name[]>, note: (message:
   }
 }
 
-function onTmpfs(name: Name): boolean {
+/** Whether a file lies on tmpfs. */
+export function onTmpfs(name: Name): boolean {
   try {
     return fs.statfsSync(name).type === TMPFS_MAGIC;
   } catch {
