@@ -27,12 +27,6 @@ export interface Native {
 
 let loaded: Native | undefined;
 
-/** glibc or musl, as the process itself reports it. */
-const libc = (): string => {
-  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
-  return report?.header?.glibcVersionRuntime === undefined ? 'musl' : '';
-};
-
 /**
  * Where an addon can be, in order: VIOCTL_ADDON (tests with the sanitised build), a checkout's build, the package's
  * prebuilt file for this machine. Paths are relative to the folder above dist/ or src/.
@@ -43,7 +37,7 @@ function* candidates(root: string): Generator<string> {
     return;
   }
   yield path.join(root, 'build', 'native', 'release', 'vioctl.node');
-  yield path.join(root, 'prebuilds', `linux${libc()}-${process.arch}.node`);
+  yield path.join(root, 'prebuilds', `linux-${process.arch}.node`);
 }
 
 /** The root of the package: dist/ and src/native/ lie at different depths below it. */
@@ -70,12 +64,12 @@ export function native(): Native {
       throw new VioError(`the native addon ${file} does not load: ${(err as Error).message.split('\n')[0]}`, {
         code: 'ADDON_BROKEN',
         exit: Exit.unsupported,
-        hint: 'in a checkout: npm run build:native',
+        hint: 'the packaged addon needs glibc 2.34 or newer; in a checkout: npm run build:native',
         cause: err,
       });
     }
   }
-  throw new VioError(`no native addon for linux${libc()}-${process.arch}`, {
+  throw new VioError(`no native addon for linux-${process.arch}`, {
     code: 'ADDON_MISSING',
     exit: Exit.unsupported,
     hint: `looked for ${tried.join(' and ')}; in a checkout: npm run build:native`,
