@@ -31,11 +31,13 @@ export function notesAt(segments: number, size: number, end: bigint): bigint {
   return at + BigInt(size) <= memoryStart(segments) ? at : end;
 }
 
+/** s390x is the one big-endian machine here; pseries guests are little-endian in practice. */
+const bigEndian = (machine: number): boolean => machine === 22;
+
 /** ELF header and program headers: the note, then the segments. */
 export function elfHeaders(machine: number, segments: readonly Segment[], notes: { offset: bigint; size: number }): Buffer {
   const out = Buffer.alloc(headerSize(segments.length));
-  // s390x is the one big-endian machine here; pseries guests are little-endian in practice.
-  const big = machine === 22;
+  const big = bigEndian(machine);
   const u16 = (v: number, at: number) => (big ? out.writeUInt16BE(v, at) : out.writeUInt16LE(v, at));
   const u32 = (v: number, at: number) => (big ? out.writeUInt32BE(v, at) : out.writeUInt32LE(v, at));
   const u64 = (v: bigint, at: number) => (big ? out.writeBigUInt64BE(v, at) : out.writeBigUInt64LE(v, at));
@@ -62,8 +64,10 @@ export function elfHeaders(machine: number, segments: readonly Segment[], notes:
   return out;
 }
 
+/** Up to a multiple of four; not by bits, which end at 2 GiB. */
+const pad = (n: number): number => Math.ceil(n / 4) * 4;
+
 function note(name: string, type: number, desc: Buffer): Buffer {
-  const pad = (n: number) => (n + 3) & ~3;
   const out = Buffer.alloc(12 + pad(name.length + 1) + pad(desc.length));
   out.writeUInt32LE(name.length + 1, 0);
   out.writeUInt32LE(desc.length, 4);
@@ -188,5 +192,27 @@ export function cpuNotes(cpus: readonly X86[]): Buffer {
     ...cpus.map((c, i) => note('CORE', NT_PRSTATUS, prstatus(c, i))),
     ...cpus.map((c) => note('QEMU', 0, qemuNote(c))),
   ]);
+}
+
+/** A guest's own note in its memory. */
+export interface NotePlace {
+  address: bigint;
+  size: number;
+}
+
+/** Where the guest says its note is, in the fields of the device `vmcoreinfo` (QEMU docs/specs/vmcoreinfo.rst). */
+export function guestNotePlace(fields: { [name: string]: Value }): NotePlace | undefined {
+  const size = Number(big(fields['vmcoreinfo.size']));
+  const elf = fields.has_vmcoreinfo === true && big(fields['vmcoreinfo.guest_format']) === 1n;
+  return elf && size >= 12 && size < 1 << 20 ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
+}
+
+/** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
+export function vmcoreinfo(bytes: Buffer, machine: number): Buffer | undefined {
+  const u32 = (at: number) => (bigEndian(machine) ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
+  const name = 'VMCOREINFO\0';
+  if (u32(0) !== name.length || bytes.toString('latin1', 12, 12 + name.length) !== name) return undefined;
+  const size = 12 + pad(name.length) + pad(u32(4));
+  return size <= bytes.length ? bytes.subarray(0, size) : undefined;
 }
 export type { X86 };

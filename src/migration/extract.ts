@@ -3,7 +3,18 @@ import fs from 'node:fs';
 import { usage, VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
-import { cpuNotes, elfHeaders, memoryStart, notesAt, type Segment, type X86, x86Registers } from './elf.js';
+import {
+  cpuNotes,
+  elfHeaders,
+  guestNotePlace,
+  memoryStart,
+  type NotePlace,
+  notesAt,
+  type Segment,
+  vmcoreinfo,
+  type X86,
+  x86Registers,
+} from './elf.js';
 import type { Input } from './input.js';
 import { type Issue, Issues } from './issues.js';
 import { clip, elfMachine, type PhysicalRange, physicalLayout } from './layout.js';
@@ -112,6 +123,7 @@ class Extraction {
   readonly #options: ExtractOptions;
   plan: Plan | undefined;
   readonly cpus: X86[] = [];
+  guestNote: NotePlace | undefined;
 
   constructor(fd: number, options: ExtractOptions) {
     this.#fd = fd;
@@ -134,12 +146,25 @@ class Extraction {
     const { ranges, offsets, size } = this.plan;
     if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) this.#write(limeHeader(r), offsets[i]! - BigInt(LIME));
     if (this.#options.as !== 'elf') return;
-    const notes = cpuNotes(this.cpus);
+    const machineNumber = elfMachine(machine, blocks);
+    const notes = Buffer.concat([cpuNotes(this.cpus), this.#vmcoreinfo(this.plan, machineNumber)]);
     const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
     const offset = notesAt(segments.length, notes.length, size);
-    this.#write(elfHeaders(elfMachine(machine, blocks), segments, { offset, size: notes.length }), 0n);
+    this.#write(elfHeaders(machineNumber, segments, { offset, size: notes.length }), 0n);
     this.#write(notes, offset);
     if (offset === size) this.plan.size += BigInt(notes.length);
+  }
+
+  /** The note that the guest keeps in its memory, which is written by now; empty if there is none. */
+  #vmcoreinfo({ ranges, offsets }: Plan, machine: number): Buffer {
+    const none = Buffer.alloc(0);
+    if (!this.guestNote) return none;
+    const { address, size } = this.guestNote;
+    const i = ranges.findIndex((r) => address >= r.gpa && address + BigInt(size) <= r.gpa + r.length);
+    if (i < 0) return none;
+    const bytes = Buffer.alloc(size);
+    fs.readSync(this.#fd, bytes, 0, size, Number(offsets[i]! + address - ranges[i]!.gpa));
+    return vmcoreinfo(bytes, machine) ?? none;
   }
 
   #write(bytes: Buffer, at: bigint): void {
@@ -156,7 +181,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
   const issues = new Issues();
   const walker: Walker = new Walker(input.reader, {
     issues: input.issues,
-    fields: (name) => options.as === 'elf' && name === 'cpu',
+    fields: (name) => options.as === 'elf' && (name === 'cpu' || name === 'vmcoreinfo'),
     force: options.force ?? false,
     ram: {
       bitmapOrder: input.bitmapOrder,
@@ -169,6 +194,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     if (event.type === 'section' && event.fields && options.as === 'elf') {
       const cpu = x86Registers(event.fields);
       if (cpu) extraction.cpus.push(cpu);
+      extraction.guestNote ??= guestNotePlace(event.fields);
     }
   };
   try {

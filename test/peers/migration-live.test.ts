@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -10,6 +10,7 @@ import { Walker } from '../../src/migration/walk.js';
 import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 import { cacheRoot } from '../vm/cache.js';
+import { cpio } from '../vm/cpio.js';
 import { kernel } from '../vm/kernels.js';
 import { qemuForTest } from '../vm/qemu.js';
 import { dirtyingDisk, put } from './migration-guest.js';
@@ -172,6 +173,39 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
   expect(notesBeforeMemory(file('ours'))).toBe(true);
   expect(notesBeforeMemory(file('theirs'))).toBe(true);
 }, 120_000);
+
+test("a guest with the device vmcoreinfo: its note is in the ELF core as in QEMU's own (dump-guest-memory)", async () => {
+  const build = await qemuForTest('10', 'VMCOREINFO in an ELF core');
+  if (!build) return;
+  if (process.env.VIOCTL_NO_SKIP !== '1' && !fs.existsSync(path.join(cacheRoot(), 'kernel-6.12'))) {
+    skip('VMCOREINFO in an ELF core', 'the kernel is not here; get it with: npx tsx test/vm/prefetch.ts');
+    return;
+  }
+  const { vmlinuz, dir: tree, release } = await kernel('6.12');
+  const module = path.join(tree, 'lib/modules', release, 'kernel/drivers/firmware/qemu_fw_cfg.ko.xz');
+  const init = '#!/bin/busybox sh\n/bin/busybox insmod /qemu_fw_cfg.ko && echo NOTE IS THERE\nexec /bin/busybox sleep 9999\n';
+  const initrd = cpio([
+    { name: 'bin', type: 'dir' },
+    { name: 'bin/busybox', type: 'file', data: fs.readFileSync('/bin/busybox'), mode: 0o755 },
+    { name: 'init', type: 'file', data: init, mode: 0o755 },
+    { name: 'qemu_fw_cfg.ko', type: 'file', data: execFileSync('xz', ['-dc', module], { maxBuffer: 1 << 24 }) },
+  ]);
+  const serial = file('serial');
+  const args = ['-M', 'q35', '-cpu', 'max', '-m', '256', '-device', 'vmcoreinfo', '-serial', `file:${serial}`, '-kernel', vmlinuz];
+  args.push('-initrd', put(dir, 'initrd', initrd), '-append', 'console=ttyS0 quiet no_timer_check tsc=reliable');
+  await withGuest(build, dir, args, async (guest) => {
+    await guest.qmp.run('cont');
+    for (let i = 0; i < 180 && !/NOTE IS THERE/.test(fs.readFileSync(serial, 'latin1')); i++) await sleep(500);
+    await guest.qmp.run('stop');
+    await guest.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });
+    await guest.migrate({ uri: `file:${file('kernel.mig')}` });
+  });
+  expect(await memory(file('kernel.mig'), file('ours'), { as: 'elf' })).toMatchObject({ complete: true, cpus: 1 });
+  const theirs = coreNotes(file('theirs'));
+  expect(theirs.map(([name]) => name)).toEqual(['CORE', 'QEMU', 'VMCOREINFO']);
+  expect(Buffer.from(theirs[2]![2], 'hex').toString('latin1')).toContain(`OSRELEASE=${release}\n`);
+  expect(coreNotes(file('ours'))).toEqual(theirs);
+}, 150_000);
 
 describe('gdb', () => {
   test('opens the ELF core and shows registers and memory of each CPU', async () => {

@@ -22,11 +22,13 @@ export default class MigrationRam extends Command {
   static override readonly description =
     'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory, with the hole below 4 GiB ' +
     'where the machine has one, so that offsets in a raw file are addresses. sparse leaves holes where the memory is zero; raw ' +
-    'allocates every byte; elf is a core file with the registers of x86 CPUs, for gdb and crash (addresses are physical); lime is ' +
+    'allocates every byte; elf is a core file with the registers of x86 CPUs and the VMCOREINFO of a guest with the device of that ' +
+    'name, for gdb and crash (addresses are physical); lime is ' +
     'the format of LiME. What a damaged stream still has is written, with exit status 5.';
   static readonly examples = [
     ['vioctl migration ram vm.mig -o vm.mem', 'physical memory, sparse'],
     ['vioctl migration ram vm.save --as elf -o vm.core && gdb -c vm.core', 'registers and memory in a debugger'],
+    ['vioctl migration ram vm.save --as elf -o vm.core && crash vmlinux vm.core', "the guest's kernel"],
     ['vioctl migration ram vm.mig --block 0000:00:02.0/vga.vram -o vram', 'one block'],
     ['vioctl migration ram vm.mig --at 0x7c00 --len 512 -o - | xxd', 'a few bytes'],
   ] as const;

@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { collect } from '../../../src/migration/dump.js';
-import { memoryStart, notesAt } from '../../../src/migration/elf.js';
 import { extract } from '../../../src/migration/extract.js';
 import { openInput } from '../../../src/migration/input.js';
 import { StreamEnd, StreamReader } from '../../../src/migration/reader.js';
@@ -211,11 +210,3 @@ test('later records of a page win: content over zeros, zeros over content, delta
     const dump = await collect(input, new Walker(input.reader));
     expect(dump.ram!.blocks[0]!.state).toMatchObject({ normal: 4, zero: 2, xbzrle: 2, resent: 4, seen: 4, content: 3, undecodable: 0 });
   }));
-
-test('notes of an ELF core lie between headers and memory, and behind the memory if there are too many', () => {
-  const x86Notes = 20 + 336 + 20 + 440; // NT_PRSTATUS and QEMU note of one CPU
-  expect(notesAt(2, 288 * x86Notes, 9n << 30n)).toBe(64n + 3n * 56n);
-  expect(memoryStart(2)).toBeGreaterThanOrEqual(64n + 3n * 56n + 288n * BigInt(x86Notes));
-  expect(memoryStart(2) % 4096n).toBe(0n);
-  expect(notesAt(2, 4096 * x86Notes, 9n << 30n)).toBe(9n << 30n);
-});
