@@ -17,6 +17,10 @@
 #ifndef VIOCTL_RING_H
 #define VIOCTL_RING_H
 
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE /* syscall(2), MAP_POPULATE: under -std=c99 this header comes before those of the system */
+#endif
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -50,7 +54,7 @@ static inline int vioctl_ring_hex_(const char* text, unsigned char* to, size_t s
   if (strlen(text) != size * 2) return -1;
   for (size_t i = 0; i < size; i++) {
     unsigned value = 0;
-    for (int k = 0; k < 2; k++) {
+    for (size_t k = 0; k < 2; k++) {
       const char c = text[i * 2 + k];
       const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
       if (digit < 0) return -1;

@@ -81,7 +81,7 @@ export class Tally {
       : ['sync', 'plain system calls'];
     stderr(
       this.#text
-        ? `vioctl: ${this.#id}: ${files} files (${failed} failed), ${bytes} bytes read, ${seconds} s; ${how}\n`
+        ? `vioctl: ${this.#id}: ${files} files (${failed} failed), ${bytes > 0 ? `${bytes} bytes read, ` : ''}${seconds} s; ${how}\n`
         : `${JSON.stringify({ stats: { files, failed, bytes, seconds, engine, ...rings } })}\n`,
     );
   }

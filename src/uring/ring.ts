@@ -66,6 +66,7 @@ export class Ring {
   #dispatching = false;
   #closed = false;
   #closing = false;
+  #draining = false;
   /** Registered buffers: the kernel writes there. */
   #pinned: readonly NodeJS.ArrayBufferView[] | undefined;
   #onTag: ((tag: number) => void) | undefined;
@@ -314,25 +315,30 @@ export class Ring {
 
   /**
    * Cancels what is under way, calls it back with -ECANCELED (or its result), unregisters files first (a closed ring lets
-   * them go some 30 ms later), and closes. A request that the kernel does not give back within some seconds keeps its memory for good. Idempotent.
+   * them go some 30 ms later), and closes. A request that the kernel does not give back within some seconds keeps its
+   * memory for good. Idempotent.
+   * @throws what a callback threw, once the ring is closed
    */
   close(): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#draining) return;
     if (this.#dispatching) {
       this.#closing = true; // behind the callbacks
       return;
     }
-    this.#drain();
+    const failure = this.#drain();
     this.#closed = true;
     this.#native.close(this.#handle);
     open.delete(this);
     if (this.inFlight > 0) stuck.push(this.#kept, this.#pinned);
     this.#pinned = undefined;
+    if (failure) throw failure.err;
   }
 
-  #drain(): void {
-    if (this.#info.flags & Setup.rDisabled) return;
-    const left = (): number => this.#queued + this.inFlight;
+  #drain(): { err: unknown } | undefined {
+    let failure: { err: unknown } | undefined;
+    if (this.#info.flags & Setup.rDisabled) return failure;
+    this.#draining = true;
+    const left = (): number => this.#queued + this.inFlight + this.#arrivedCount - this.#arrivedNext;
     for (let idle = 0, asked = -1; idle < 50 && left() > 0; ) {
       const before = left();
       // flags 1 | 4: all requests, whatever their user_data (5.19)
@@ -341,9 +347,14 @@ export class Ring {
         this.push({ opcode: Op.asyncCancel, opFlags: 5 }, () => {});
       }
       this.#scheduled = true;
-      this.submit(1, 100);
+      try {
+        this.submit(1, 100);
+      } catch (err) {
+        failure ??= { err };
+      }
       if (left() >= before) idle++; // a small queue brings many completions back in many rounds
     }
+    return failure;
   }
 
   [Symbol.dispose](): void {
@@ -414,7 +425,8 @@ export class Ring {
   };
   readonly #flush = (): void => {
     this.#scheduled = false;
-    if (!this.#closed && (this.#queued > 0 || this.#arrivedNext < this.#arrivedCount || this.inFlight > 0)) this.submit();
+    if (this.#closed) return;
+    if (this.#closing || this.#queued > 0 || this.#arrivedNext < this.#arrivedCount || this.inFlight > 0) this.submit();
   };
 
   /** One crossing: submits, waits, takes over completions; calls nothing back. */
@@ -490,8 +502,9 @@ export class Ring {
       }
     } finally {
       this.#dispatching = false;
-      if (this.#arrivedNext >= this.#arrivedCount) this.#arrivedNext = this.#arrivedCount = 0;
-      else if (!this.#closed) this.#schedule(); // a callback threw: the others come in the next turn
+      const all = this.#arrivedNext >= this.#arrivedCount;
+      if (all) this.#arrivedNext = this.#arrivedCount = 0;
+      if ((!all || this.#closing) && !this.#closed) this.#schedule(); // a callback threw: the rest comes in the next turn
     }
     if (this.#closing) {
       this.#closing = false;

@@ -177,6 +177,16 @@ describe('register', () => {
     });
   });
 
+  test.each(['gcc -std=c99', 'g++ -std=c++17'])('the header for children compiles with %s and all warnings', (compiler) => {
+    const main = work.path('header.c');
+    fs.writeFileSync(main, '#include "vioctl-ring.h"\nint main(void) { struct vioctl_ring r; return vioctl_ring_attach(&r) < 0; }\n');
+    const flags = '-pedantic-errors -Wall -Wextra -Wshadow -Wconversion -Werror -fsyntax-only -I include';
+    const [program = '', standard = ''] = compiler.split(' ');
+    const language = program === 'gcc' ? 'c' : 'c++';
+    const { status, stderr } = spawnSync(program, [standard, ...flags.split(' '), '-x', language, main], { encoding: 'utf8' });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  });
+
   test('--hold keeps the table, where list and inspect find it, until SIGTERM', async () => {
     const child = spawn(process.execPath, [program, 'uring', 'register', '--hold', '--ndjson', 'a', '-', 'b'], {
       cwd: work.dir,

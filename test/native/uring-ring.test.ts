@@ -171,6 +171,37 @@ describe('the ring', () => {
     expect(inside.closed).toBe(true);
   });
 
+  test('a callback that throws, or closes again, keeps nothing from being closed', () => {
+    const [reader] = work.pipe();
+    let called = 0;
+    for (const act of [
+      () => {
+        throw new Error('mine');
+      },
+      () => ring.close(),
+      () => {},
+    ])
+      ring.push({ opcode: Op.pollAdd, fd: reader, opFlags: 1 }, () => {
+        called++;
+        act();
+      });
+    ring.submit();
+    const before = ringCount();
+    expect(() => ring.close()).toThrow('mine');
+    expect([called, ring.closed, ringCount()]).toEqual([3, true, before - 1]);
+  });
+
+  test('a ring that a callback closes is closed even if the next callback throws', async () => {
+    const before = ringCount();
+    ring.push({ opcode: Op.nop }, () => ring.close());
+    ring.push({ opcode: Op.nop }, () => {
+      throw new Error('mine');
+    });
+    expect(() => ring.submit()).toThrow('mine');
+    await later(1);
+    expect([ring.closed, ringCount()]).toEqual([true, before - 1]);
+  });
+
   test('closing brings back everything, however much more is under way than the queues hold', () => {
     const small = new Ring({ entries: 4, watch: false });
     const [reader] = work.pipe();

@@ -25,7 +25,7 @@ export default class Register extends Command {
   static override readonly args = { file: Args.string({ multiple: true, description: 'files; - is a hole' }) };
   static override readonly flags = {
     null: nullFlag,
-    fd: Flags.integer({ multiple: true, min: 0, helpValue: 'N', summary: 'an inherited descriptor' }),
+    fd: Flags.integer({ multiple: true, min: 0, max: 0x7fff_ffff, helpValue: 'N', summary: 'an inherited descriptor' }),
     sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'a table of at least N slots' }),
     update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I' }),
     write: Flags.boolean({ char: 'w', summary: 'open files for reading and writing' }),
