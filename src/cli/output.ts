@@ -45,7 +45,9 @@ export function toJson(value: unknown, indent?: number): string {
   const before = jsonForms.map(([prototype]) => Object.getOwnPropertyDescriptor(prototype, 'toJSON'));
   for (const [prototype, form] of jsonForms) Object.defineProperty(prototype, 'toJSON', { value: form, configurable: true });
   try {
-    return JSON.stringify(value, undefined, indent) ?? 'null';
+    // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.
+    const text = JSON.stringify(value, undefined, indent) ?? 'null';
+    return text.replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
   } finally {
     jsonForms.forEach(([prototype], i) => {
       if (before[i]) Object.defineProperty(prototype, 'toJSON', before[i]);

@@ -57,10 +57,11 @@ export class Devices {
       this.#reader.seek(from);
       const passed = this.#reader.findFooter(section.id);
       if (passed === undefined) {
+        const ended = this.#reader.ended();
         // Without a footer of its own there may be one of another number where the description ends the fields.
         this.#reader.seek(Math.min(end, this.#reader.size));
         if (end > this.#reader.size || this.#reader.peek(1)[0] !== Type.footer) {
-          throw new StreamEnd({ kind: 'eof', at: this.#reader.size, need: size, have: this.#reader.size - from }, `fields of ${path}`);
+          throw new StreamEnd({ ...ended, need: size, have: ended.at - from }, `fields of ${path}`);
         }
         return { bounded: 'description' };
       }
@@ -88,9 +89,18 @@ export class Devices {
       yield* this.#framing.resync(from, path);
       return { bounded: 'footer' };
     }
-    if (passed === undefined) throw new StreamEnd({ kind: 'eof', at: this.#reader.position, need: 5, have: 0 }, `footer of ${path}`);
+    if (passed === undefined) throw new StreamEnd({ ...this.#reader.ended(), need: 5 }, `footer of ${path}`);
     const held = start && passed <= start.length ? Buffer.from(start.subarray(0, passed)) : undefined;
     return { bounded: 'footer', ...(held && { held }) };
+  }
+
+  /** Page size of the target by the description at the end of a file, before the devices are reached. */
+  describedPage(): number | undefined {
+    if (!this.#reader.seekable) return undefined;
+    const from = Math.max(this.#reader.position, this.#reader.size - limits.description);
+    const size = locateDescription(this.#reader, from)?.pageSize ?? 0;
+    const [least, most] = limits.pageBits;
+    return Number.isInteger(Math.log2(size)) && size >= 1 << least && size <= 1 << most ? size : undefined;
   }
 
   #wants(name: string): boolean {

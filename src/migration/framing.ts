@@ -63,7 +63,7 @@ export class Framing {
     }
     if (this.footers === false) return false;
     if (next[0] === Type.footer || next.length === 0)
-      throw new StreamEnd({ kind: 'eof', at: at + next.length, need: 5, have: next.length }, `footer of ${path}`);
+      throw new StreamEnd({ ...this.#reader.ended(), at: at + next.length, need: 5, have: next.length }, `footer of ${path}`);
     yield report('error', 'footer-missing', at, path, 'no footer behind the section', {
       expected: `7e ${section.id.toString(16).padStart(8, '0')}`,
       found: next.toString('hex') || 'the end of the file',
@@ -77,8 +77,7 @@ export class Framing {
     const from = this.#reader.position;
     const passed = this.#reader.findFooter(section.id);
     if (passed === undefined) {
-      if (this.#reader.seekable) this.#reader.seek(from);
-      throw new StreamEnd({ kind: 'eof', at: from, need: 5, have: 0 }, `footer of ${path}`);
+      throw new StreamEnd({ ...this.#reader.ended(), at: from, need: 5 }, `footer of ${path}`);
     }
     if (passed > 0) yield report('note', 'skipped', from, path, `${passed} bytes skipped to the section's footer`);
   }

@@ -4,7 +4,7 @@ import { type NativeRam, type RamFault, type RamIssue, ramFaults } from '../nati
 import { limits, ramFlagNames } from './format.js';
 import { type Issue, report } from './issues.js';
 import type { Detail, RamBlock, WalkEvent } from './model.js';
-import { endText, StreamEnd, type StreamReader } from './reader.js';
+import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
 
 /** Where extracted pages go: byte ranges of blocks, by index, at offsets of a file. */
 export interface Placement {
@@ -32,8 +32,9 @@ export interface RamOptions {
   onBlocks?: (blocks: readonly RamBlock[]) => { fd: number; placements: Placement[] } | undefined;
 }
 
-/** Bytes walked between two progress events. */
+/** Bytes walked between two progress events: of a file, which is fast, and of a pipe, which may be a slow network. */
 const BUDGET = 128 << 20;
+const PIPE_BUDGET = 8 << 20;
 
 const addr = (value: bigint | number): string => `0x${value.toString(16)}`;
 
@@ -129,8 +130,9 @@ export class RamSection {
 
   /** Walks one part. Returns how it ended. @throws StreamEnd inside the block list */
   *part(reader: StreamReader, postcopySizes: bigint): Generator<WalkEvent, RamEnd> {
+    const budget = reader.seekable ? BUDGET : PIPE_BUDGET;
     for (;;) {
-      const step = native().migration.stepRam(this.ram, reader.source, BUDGET);
+      const step = native().migration.stepRam(this.ram, reader.source, budget);
       yield* this.#issues();
       switch (step.stop) {
         case 'eos':
@@ -148,9 +150,10 @@ export class RamSection {
         case 'end': {
           const name = this.blocks[step.block]?.name ?? '?';
           const short = step.page > 0n || step.position > step.record + 8;
-          const end = endText(reader.ended());
+          const ended = reader.ended();
+          const end = endText(ended);
           yield this.#issue(
-            'truncated-ram',
+            endCode(ended, 'truncated-ram'),
             step.record,
             short
               ? `${name} page ${addr(step.page)}: the record has ${this.#had(reader, step.record)} bytes, then ${end}`
@@ -399,10 +402,11 @@ export class RamSection {
   *#mappedPages(reader: StreamReader, block: RamBlock, index: number, tell: boolean): Generator<WalkEvent> {
     if (block.pagesOffset === undefined) return;
     if (!this.options.hash && !this.options.onBlocks) return;
+    const budget = reader.seekable ? BUDGET : PIPE_BUDGET;
     let from = 0;
     const pages = Number(block.length) / this.options.pageSize;
     while (from < pages) {
-      const step = native().migration.mappedPages(this.ram, reader.source, index, Number(block.pagesOffset), from, BUDGET, reader.fileFd);
+      const step = native().migration.mappedPages(this.ram, reader.source, index, Number(block.pagesOffset), from, budget, reader.fileFd);
       if (step.ended) {
         if (tell)
           yield this.#issue(

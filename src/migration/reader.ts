@@ -35,6 +35,12 @@ export function endText(end: Ended): string {
   return end.kind === 'limit' ? 'the enclosing record ends' : 'the file ends';
 }
 
+/** Code of the issue about a read that ended: only the end of the input itself is `truncated`, or what the caller calls it. */
+export function endCode(end: Ended, truncated: string): string {
+  if (end.kind === 'io') return 'read-error';
+  return end.kind === 'limit' && end.errno !== 'EFBIG' ? 'package-end' : truncated;
+}
+
 /** Big-endian reading of a source with absolute positions and a stack of limits. */
 export class StreamReader {
   readonly #native: MigrationNative;

@@ -8,7 +8,7 @@ import { type Issue, report } from './issues.js';
 import { BadBody, isVfio, iterableBody } from './iterables.js';
 import type { Configuration, Detail, Section, SectionEvent, Value, WalkEvent } from './model.js';
 import { type RamOptions, RamSection } from './ram.js';
-import { endText, StreamEnd, type StreamReader } from './reader.js';
+import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
 import { type Description, parseDescription } from './vmdesc.js';
 
 export interface WalkOptions {
@@ -23,6 +23,9 @@ export interface WalkOptions {
   /** how RAM pages are treated */
   ram?: Omit<RamOptions, 'pageSize' | 'capabilities'>;
 }
+
+/** Machines of targets whose pages are always of 4 KiB. */
+const pagesOf4K = /^(pc|q35|isapc|microvm|xen|pseries|powernv|s390|none)/;
 
 /** Walks a migration stream, record by record, through damage where it can. One walk per object. */
 export class Walker {
@@ -75,7 +78,7 @@ export class Walker {
 
   #ended(err: StreamEnd, path: string): WalkEvent {
     const { end } = err;
-    return report('error', end.kind === 'io' ? 'read-error' : 'truncated', end.at, path, `${err.what}: ${endText(end)}`, {
+    return report('error', endCode(end, 'truncated'), end.at, path, `${err.what}: ${endText(end)}`, {
       expected: `${end.need} bytes`,
       found: `${end.have}`,
     });
@@ -176,7 +179,7 @@ export class Walker {
           yield report('error', 'ram-version', at, path, 'version of the ram section', { expected: '4', found: String(version) });
         this.ram ??= new RamSection({
           ...this.#options.ram,
-          pageSize: 1 << (this.configuration?.pageBits ?? 12),
+          pageSize: this.configuration?.pageBits ? 1 << this.configuration.pageBits : this.#usualPage(),
           capabilities: this.configuration?.capabilities ?? [],
         });
         const before = this.ram.totals();
@@ -185,7 +188,7 @@ export class Walker {
         detail = Object.fromEntries(Object.entries(after).map(([k, v]) => [k, (v as number) - (before[k] as number)]));
         if (end === 'end') {
           yield this.#section(at, record, section, false, bounded, detail);
-          throw new StreamEnd({ kind: 'eof', at: this.#reader.position, need: 1, have: 0 }, 'ram');
+          throw new StreamEnd({ ...this.#reader.ended(), need: 1 }, 'ram');
         }
         if (end === 'bad') yield* this.#framing.skipBody(section, path);
       } else if (parse && (record !== 'full' || isVfio(name))) {
@@ -205,6 +208,12 @@ export class Walker {
     const event = this.#section(at, record, section, footer, bounded, detail, device?.fields);
     if (held) this.#devices.hold(event, held);
     else yield event;
+  }
+
+  /** Page of a target whose stream does not say it: 4 KiB, or what the description of an unusual machine has at the end of a file. */
+  #usualPage(): number {
+    const described = pagesOf4K.test(this.configuration?.machine ?? 'pc') ? undefined : this.#devices.describedPage();
+    return described ?? 4096;
   }
 
   #section(

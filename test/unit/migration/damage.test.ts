@@ -392,6 +392,31 @@ const cases: Case[] = [
     devices: 1,
   },
   {
+    name: '29 a record that runs over the end of its package',
+    bytes: m.sample({
+      devices: m.cat(m.command(7, m.be32(20)), m.full(0, 'timer', 1, m.timerBody).subarray(0, 20), m.full(3, 'cpu', 1, m.cpuBody)),
+    }),
+    verdict: 'damaged',
+    issue: { code: 'package-end', offset: timerAt + 9 + 19 },
+    devices: 1,
+  },
+  {
+    name: '29 pages that run over the end of their package',
+    bytes: m.sample({
+      ram: m.cat(
+        m.start(2, 'ram', 4, m.cat(m.blockList(['pc.ram', 4 * m.PAGE]), m.EOS)),
+        m.command(7, m.be32(100)),
+        m.part(2, m.page(0, m.pattern(1), 'pc.ram')).subarray(0, 100),
+        m.part(2, m.cat(m.page(m.PAGE, m.pattern(2), 'pc.ram'), m.EOS)),
+        m.end(2, m.EOS),
+      ),
+    }),
+    verdict: 'damaged',
+    issue: { code: 'package-end', path: 'ram', message: /page 0x0: the record has 95 bytes, then the enclosing record ends/ },
+    present: 1,
+    devices: 2,
+  },
+  {
     name: '29 an unknown command',
     bytes: m.sample({ devices: m.cat(m.command(99, Buffer.alloc(5)), m.full(0, 'timer', 1, m.timerBody)) }),
     verdict: 'damaged',

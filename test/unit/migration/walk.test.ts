@@ -1,8 +1,11 @@
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { collect } from '../../../src/migration/dump.js';
 import { openInput } from '../../../src/migration/input.js';
+import { StreamReader } from '../../../src/migration/reader.js';
 import { Walker } from '../../../src/migration/walk.js';
+import { native } from '../../../src/native/index.js';
 import * as m from '../../support/migration.js';
 
 const dump = (bytes: Buffer, options = {}) =>
@@ -42,6 +45,38 @@ test('a whole stream: every record, counters, fields by name', async () => {
   // Records lie end to end: the last one ends where the file does.
   const last = doc.records.at(-1) as { offset: bigint; size: number };
   expect(Number(last.offset) + last.size).toBe(bytes.length);
+});
+
+test('a long RAM section through a pipe tells its progress every few megabytes', () =>
+  m.inFolder(async (dir) => {
+    const file = path.join(dir, 'f');
+    const pages = 3_000_000; // 27 MB of records
+    const records = Buffer.alloc(9 * pages);
+    for (let i = 0; i < pages; i++) records.writeBigUInt64BE(BigInt(i * m.PAGE) | 0x22n, 9 * i);
+    const ram = m.ramSections(m.cat(m.zero(0, 'pc.ram'), records), m.blockList(['pc.ram', pages * m.PAGE]));
+    fs.writeFileSync(file, m.sample({ ram }));
+    const [readEnd, writeEnd] = native().migration.pipe();
+    const child = spawn('cat', [file], { stdio: ['ignore', writeEnd, 'inherit'] });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    fs.closeSync(writeEnd);
+    const reader = new StreamReader(native().migration.openSource({ fd: readEnd, kind: 'pipe', start: 0 }));
+    const positions = [...new Walker(reader).walk()].flatMap((e) => (e.type === 'progress' ? [e.position] : []));
+    fs.closeSync(readEnd);
+    await ended;
+    const steps = [0, ...positions, records.length].map((p, i, all) => p - (all[i - 1] ?? 0));
+    expect(Math.max(...steps)).toBeLessThan(10_000_000);
+  }));
+
+test('pages of a target that always has 8 KiB: the stream does not say so, its description does', async () => {
+  const content = m.cat(m.pattern(1), m.pattern(2));
+  const ram = m.ramSections(m.cat(m.page(0, content, 'or1k.ram'), m.zero(8192), m.page(16384, content)), m.blockList(['or1k.ram', 32768]));
+  const tail = m.cat(m.eof, Buffer.from(m.vmdesc(m.devices).toString('latin1').replace('"page_size":4096', '"page_size":8192'), 'latin1'));
+  const bytes = m.sample({ configuration: m.configuration('or1k-sim'), ram, tail });
+  expect(await dump(bytes)).toMatchObject({
+    complete: true,
+    issues: [],
+    ram: { pageSize: 8192, blocks: [{ state: { normal: 2, zero: 1, seen: 3 } }] },
+  });
 });
 
 test.each([0x7b, 0x7b7b])('a description whose length field holds the byte 0x7b (length %i)', async (low) => {
