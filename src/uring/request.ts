@@ -59,9 +59,9 @@ export interface Request {
 
 /** Asks for the number of the file that a request works on. @throws EINVAL */
 export function fileNumber(file: File): number {
+  if (typeof file === 'number' && (file | 0) === file) return file;
   if (file instanceof Slot) return file.index;
-  if (typeof file !== 'number' || (file | 0) !== file) throw invalid('file', file, 'a descriptor or a Slot');
-  return file;
+  throw invalid('file', file, 'a descriptor or a Slot');
 }
 
 /** The error of a request; EBADF on a slot says that it is empty. */
@@ -73,7 +73,7 @@ export function requestError(result: number, call: string, file?: File): NodeJS.
 const addresses = new WeakMap<ArrayBufferLike, number>();
 
 /**
- * Address of a view's first byte; 0 where its memory was transferred away. The memory of an ArrayBuffer stays where it is while
+ * Address of a view's first byte; 0 where it has none, also because its memory was transferred away. The memory of an ArrayBuffer stays where it is while
  * that is reachable. @throws EINVAL for anything else, also for memory that threads share
  */
 export function addressOf(view: NodeJS.ArrayBufferView): number {
@@ -85,5 +85,5 @@ export function addressOf(view: NodeJS.ArrayBufferView): number {
     base = native().uring.addressOf(buffer);
     addresses.set(buffer, base);
   }
-  return buffer.byteLength === 0 ? 0 : base + view.byteOffset;
+  return view.byteLength === 0 ? 0 : base + view.byteOffset;
 }

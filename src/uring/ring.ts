@@ -2,6 +2,7 @@ import { VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../native/uring.js';
 import { CqeFlag, Op, Reg, Setup, SqeFlag } from './abi.js';
+import { Completions } from './completions.js';
 import { enterError, errnoError, errnoName } from './errno.js';
 import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError } from './request.js';
 
@@ -60,9 +61,7 @@ export class Ring {
   #queued = 0;
   #scheduled = false;
   #turns = 0;
-  #arrived = new Int32Array(4096); // slot, result, flags of completions not called back yet
-  #arrivedCount = 0;
-  #arrivedNext = 0;
+  readonly #arrived = new Completions();
   #dispatching = false;
   #closed = false;
   #closing = false;
@@ -127,7 +126,7 @@ export class Ring {
   /** Watches completions in the event loop; the constructor does it unless told otherwise. */
   watch(): void {
     this.#native.watch(this.#handle, (count) => {
-      this.#take(count);
+      this.#arrived.take(this.#cqe, count);
       this.#dispatch();
     });
   }
@@ -338,7 +337,7 @@ export class Ring {
     let failure: { err: unknown } | undefined;
     if (this.#info.flags & Setup.rDisabled) return failure;
     this.#draining = true;
-    const left = (): number => this.#queued + this.inFlight + this.#arrivedCount - this.#arrivedNext;
+    const left = (): number => this.#queued + this.inFlight + this.#arrived.left;
     for (let idle = 0, asked = -1; idle < 50 && left() > 0; ) {
       const before = left();
       // flags 1 | 4: all requests, whatever their user_data (5.19)
@@ -426,7 +425,7 @@ export class Ring {
   readonly #flush = (): void => {
     this.#scheduled = false;
     if (this.#closed) return;
-    if (this.#closing || this.#queued > 0 || this.#arrivedNext < this.#arrivedCount || this.inFlight > 0) this.submit();
+    if (this.#closing || this.#queued > 0 || this.#arrived.left > 0 || this.inFlight > 0) this.submit();
   };
 
   /** One crossing: submits, waits, takes over completions; calls nothing back. */
@@ -437,7 +436,7 @@ export class Ring {
     const taken = this.#status[Status.taken]!;
     if (taken < count) this.#sqe.copyWithin(0, taken * WORDS, count * WORDS);
     this.#queued = count - taken;
-    this.#take(completions);
+    this.#arrived.take(this.#cqe, completions);
     const error = this.#status[Status.error]!;
     if (error < 0) this.#refused(error, completions);
     if (this.#queued === this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
@@ -457,36 +456,14 @@ export class Ring {
     throw enterError(code);
   }
 
-  /** Copies completions out of the shared array, which the next crossing overwrites. */
-  #take(count: number): void {
-    const cqe = this.#cqe;
-    if ((this.#arrivedCount + count) * 3 > this.#arrived.length) {
-      const wider = new Int32Array(Math.max(this.#arrived.length * 2, (this.#arrivedCount + count) * 3));
-      wider.set(this.#arrived);
-      this.#arrived = wider;
-    }
-    const arrived = this.#arrived;
-    let to = this.#arrivedCount * 3;
-    for (let i = 0, from = 0; i < count; i++, from += 4, to += 3) {
-      // A tag (top bit of user_data set) is marked by a negative slot.
-      arrived[to] = cqe[from + 1]! < 0 ? -1 - (cqe[from]! & 0x7fff_ffff) : cqe[from]!;
-      arrived[to + 1] = cqe[from + 2]!;
-      arrived[to + 2] = cqe[from + 3]!;
-    }
-    this.#arrivedCount += count;
-  }
-
   /** Calls back what has arrived, and submits what the callbacks queued. */
   #dispatch(inSubmit = false): number {
     if (this.#dispatching) return 0;
     this.#dispatching = true;
     let called = 0;
     try {
-      while (this.#arrivedNext < this.#arrivedCount) {
-        const at = this.#arrivedNext++ * 3;
-        const slot = this.#arrived[at]!;
-        const result = this.#arrived[at + 1]!;
-        const flags = this.#arrived[at + 2]!;
+      while (this.#arrived.next()) {
+        const { slot, result, flags } = this.#arrived;
         if (slot < 0) {
           this.#onTag?.(-1 - slot);
           continue;
@@ -502,9 +479,7 @@ export class Ring {
       }
     } finally {
       this.#dispatching = false;
-      const all = this.#arrivedNext >= this.#arrivedCount;
-      if (all) this.#arrivedNext = this.#arrivedCount = 0;
-      if ((!all || this.#closing) && !this.#closed) this.#schedule(); // a callback threw: the rest comes in the next turn
+      if ((this.#arrived.left > 0 || this.#closing) && !this.#closed) this.#schedule(); // a callback threw: the rest comes in the next turn
     }
     if (this.#closing) {
       this.#closing = false;
