@@ -32,7 +32,7 @@ export interface Input {
   container?: Container;
   /** what is wrong with the container, for the walk to report first */
   issues: Issue[];
-  /** from the options, for the walk */
+  /** from the options or the container's own byte order, for the walk */
   bitmapOrder: ByteOrder | undefined;
   /** bytes in all, 0 where that is not known: for progress */
   size: number;
@@ -77,6 +77,8 @@ class Opening {
   readonly #seekable: boolean;
   readonly #issues: Issue[] = [];
   #container: Container | undefined;
+  /** byte order of the host, where the container says it */
+  #hostOrder: ByteOrder | undefined;
   #tool: ReturnType<typeof decompress> | undefined;
 
   constructor(fd: number, options: InputOptions) {
@@ -96,7 +98,7 @@ class Opening {
       reader,
       ...(this.#container && { container: this.#container }),
       issues: this.#issues,
-      bitmapOrder: this.#options.bitmapOrder,
+      bitmapOrder: this.#options.bitmapOrder ?? this.#hostOrder,
       size: reader.size,
       close: async () => {
         reader.close();
@@ -156,6 +158,7 @@ class Opening {
   #libvirt(head: Buffer, start: number, data: (size: number, at: number) => Buffer): StreamReader {
     const header = parseHeader(head);
     if ('error' in header) throw new VioError(header.error, { code: 'LIBVIRT', exit: Exit.damaged });
+    this.#hostOrder = header.bigEndian ? 'big' : 'little';
     const xml = data(header.dataLength, start + HEADER);
     const { name, uuid } = domain(xml);
     this.#container = { ...header, ...(name !== undefined && { domain: name }), ...(uuid !== undefined && { uuid }) };

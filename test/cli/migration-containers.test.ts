@@ -50,6 +50,26 @@ describe('mapped-ram', () => {
     expect(fs.statSync(out).blocks * 512).toBeLessThan(PAGES * m.PAGE);
   });
 
+  test('a libvirt save is in the byte order of its host, and so are the bitmaps in it', () => {
+    const head = Buffer.alloc(92);
+    head.write('LibvirtQemudSave');
+    [2, 36, 0, 6].forEach((v, i) => {
+      head.writeUInt32BE(v, 16 + 4 * i);
+    });
+    const save = put('sparse-big', m.cat(head, Buffer.alloc(36), mappedRam(128, true)));
+    const out = path.join(dir, 'mem');
+    for (const [file, options] of [
+      [save, {}],
+      ['-', { input: fs.readFileSync(save) }],
+    ] as const) {
+      expect(vioctl(['migration', 'ram', file, '-o', out], options)).toMatchObject({
+        status: 0,
+        stderr: expect.not.stringContaining('warning'),
+      });
+      expect(fs.readFileSync(out).equals(memory)).toBe(true);
+    }
+  });
+
   test('bitmaps are 64-bit words in the order of the host that wrote them: told from the pages', () => {
     const out = path.join(dir, 'mem');
     const clean: m.MappedBlock[] = [
