@@ -16,7 +16,7 @@ import {
   x86Registers,
 } from './elf.js';
 import type { Input } from './input.js';
-import { type Issue, Issues } from './issues.js';
+import { type Issue, Issues, issueText } from './issues.js';
 import { clip, elfMachine, type PhysicalRange, physicalLayout } from './layout.js';
 import type { RamBlock, WalkEvent } from './model.js';
 import type { Placement } from './ram.js';
@@ -60,6 +60,7 @@ interface Plan {
   size: bigint;
 }
 
+const { O_CREAT, O_RDWR } = fs.constants;
 const LIME = 32;
 
 function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
@@ -133,6 +134,7 @@ class Extraction {
   /** The placements of the blocks known so far; the file gets its size. */
   begin(machine: string, blocks: readonly RamBlock[]): { fd: number; placements: Placement[] } {
     const made = plan(this.#options.as, wanted(machine, blocks, this.#options), this.#options.at ?? 0n);
+    if (!this.plan) fs.ftruncateSync(this.#fd, 0); // what was in the file before goes now, when there is something to write
     this.plan = made;
     fs.ftruncateSync(this.#fd, Number(made.size));
     if (this.#options.as === 'raw') native().migration.allocate(this.#fd, Number(made.size));
@@ -206,7 +208,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
   const { ram } = walker;
   if (!ram || !extraction.plan) {
     const first = issues.list.find((i) => i.severity === 'error');
-    throw new VioError('the stream has no guest memory', {
+    throw new VioError(`the stream has no guest memory${first ? `: ${issueText(first)}` : ''}`, {
       code: 'NO_RAM',
       exit: first ? 5 : 1,
       details: { issues: issues.list.slice(0, 20) },
@@ -239,6 +241,8 @@ export class Target {
   /** true if the bytes must be copied to where they belong when all is written */
   readonly spooled: boolean;
   readonly #out: number;
+  /** Name of a file that was made here. */
+  readonly #made: string | undefined;
 
   /** @param out path, or - for stdout */
   constructor(out: string, input: string) {
@@ -249,10 +253,11 @@ export class Target {
       if (same && source && same.isFile() && same.ino === source.ino && same.dev === source.dev)
         throw usage('output and input are the same file');
       try {
-        fd = fs.openSync(out, same && !same.isFile() ? 'w' : 'w+', 0o600);
+        fd = fs.openSync(out, same && !same.isFile() ? 'w' : O_RDWR | O_CREAT, 0o600);
       } catch (err) {
         throw wrap(`open ${out}`, err);
       }
+      if (!same) this.#made = out;
     }
     this.#out = fd;
     this.spooled = out === '-' || !fs.fstatSync(fd).isFile();
@@ -275,7 +280,9 @@ export class Target {
     return this.#out;
   }
 
+  /** Ends it; a file that was made for nothing goes. */
   close(): void {
+    if (this.#made !== undefined && fs.fstatSync(this.fd).size === 0) fs.rmSync(this.#made, { force: true });
     fs.closeSync(this.fd);
     if (this.spooled && this.#out > 2) fs.closeSync(this.#out);
   }

@@ -224,6 +224,27 @@ describe('ram', () => {
     expect(r.stdout.equals(m.sampleRam())).toBe(true);
   });
 
+  test('what is no stream is said, and nothing is written', () => {
+    const out = path.join(dir, 'no-stream');
+    const obsolete = Buffer.from('QEVM\0\0\0\x02....', 'latin1');
+    for (const [bytes, reason] of [
+      [obsolete, /no guest memory: 0x4: .*obsolete.* \(expected 3, found 2\)/],
+      [Buffer.from('\x7fELF and more'), /no guest memory: 0x0: not a QEMU migration stream \(expected QEVM, found .*ELF\)/],
+    ] as const)
+      expect(vioctl(['migration', 'ram', put('other', bytes), '-o', out])).toMatchObject({
+        status: 5,
+        stderr: expect.stringMatching(reason),
+      });
+    expect(fs.existsSync(out)).toBe(false);
+    fs.writeFileSync(out, 'of an earlier run, and longer than the memory that comes'.repeat(2000));
+    const { size } = fs.statSync(out);
+    expect(vioctl(['migration', 'ram', good, '--block', 'nope', '-o', out]).status).toBe(1);
+    expect(fs.statSync(out).size).toBe(size);
+    expect(vioctl(['migration', 'ram', good, '--block', 'pc.ram', '-o', out]).status).toBe(0);
+    expect(fs.readFileSync(out).includes('earlier')).toBe(false);
+    expect(fs.statSync(out).size).toBe(65536);
+  });
+
   test('a window of it, and errors that name what there is', () => {
     const r = spawnSync(process.execPath, [program, 'migration', 'ram', good, '--at', '0x4001', '--len', '7', '-o', '-'], {
       env: plainEnv(),

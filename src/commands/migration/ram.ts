@@ -55,7 +55,7 @@ export default class MigrationRam extends Command {
     const { args, flags } = await this.parse(MigrationRam);
     const toStdout = flags.output === '-';
     if (toStdout && this.out.format === 'json') throw usage('--json and -o - both want stdout');
-    const input = openInput(args.file, inputOptions(flags)); // before the output, which opening empties
+    const input = openInput(args.file, inputOptions(flags));
     const target = new Target(flags.output, args.file);
     this.life.release(() => target.close());
     const progress = this.progress('extract', input.size);
