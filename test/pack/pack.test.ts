@@ -3,27 +3,12 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { plainEnv, program } from '../support/cli.js';
+import { mayFetchNode, npmNode } from '../support/npm-node.js';
 import { skip, which } from '../support/skip.js';
 
 const root = path.resolve(program, '..', '..');
-const cache = process.env.VIOCTL_CACHE ?? path.join(os.homedir(), '.cache', 'vioctl');
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-pack-'));
 afterAll(() => fs.rmSync(dir, { recursive: true }));
-
-/** A Node of another version or machine from npm's node-linux-* packages, unpacked into the cache. */
-function npmNode(arch: 'x64' | 'arm64', major: number): string {
-  const name = `node-linux-${arch}@${major}`;
-  const at = path.join(cache, 'node', name);
-  if (!fs.existsSync(at)) {
-    const tmp = fs.mkdtempSync(path.join(dir, 'node-'));
-    const tarball = execFileSync('npm', ['pack', '--silent', name], { cwd: tmp, encoding: 'utf8' }).trim().split('\n').at(-1)!;
-    execFileSync('tar', ['-xf', tarball], { cwd: tmp });
-    fs.mkdirSync(path.dirname(at), { recursive: true });
-    fs.cpSync(path.join(tmp, 'package'), `${at}.${process.pid}`, { recursive: true });
-    fs.renameSync(`${at}.${process.pid}`, at);
-  }
-  return path.join(at, 'bin', 'node');
-}
 
 describe('the npm package', () => {
   let bin = '';
@@ -119,11 +104,10 @@ describe('the npm package', () => {
     expect({ status: run.status, stdout: run.stdout }).toEqual({ status: 0, stdout: '' });
   });
 
-  const online = process.env.CI || process.env.VIOCTL_NO_SKIP || fs.existsSync(path.join(cache, 'node'));
   test.each([20, 22, 24, 26])(
     'Node %d loads and runs it',
     (major) => {
-      if (!online) return skip(`Node ${major}`, 'fetched from npm in CI or with VIOCTL_NO_SKIP=1 only');
+      if (!mayFetchNode) return skip(`Node ${major}`, 'fetched from npm in CI or with VIOCTL_NO_SKIP=1 only');
       const node = npmNode('x64', major);
       for (const args of [
         ['--help'],
@@ -150,7 +134,7 @@ describe('the npm package', () => {
   test('the arm64 addon loads in an arm64 Node and computes', () => {
     const prebuilt = path.join(dir, 'prefix/lib/node_modules/vioctl/prebuilds/linux-arm64.node');
     const qemu = which('qemu-aarch64-static', 'qemu-aarch64');
-    if (!fs.existsSync(prebuilt) || !qemu || !online)
+    if (!fs.existsSync(prebuilt) || !qemu || !mayFetchNode)
       return skip('arm64 package', 'needs g++-aarch64-linux-gnu, qemu-user-static and an arm64 Node from npm');
     const script = `const {common}=require(${JSON.stringify(prebuilt)});console.log(common.crc32c(Buffer.from('123456789')).toString(16), common.crc32cEngine())`;
     const run = spawnSync(qemu, ['-L', '/usr/aarch64-linux-gnu', npmNode('arm64', 22), '-e', script], {
