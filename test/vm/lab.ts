@@ -83,18 +83,20 @@ async function started(options: GuestOptions, interactive: boolean): Promise<Gue
   }
 }
 
-/**
- * Boots a kernel, runs the command, returns its result; once more if the emulator itself breaks (an assertion of its own).
- * See GuestOptions; rejects with LabError.
- */
-export async function boot(options: GuestOptions): Promise<GuestResult> {
+/** Runs something with a guest; once more if the emulator itself breaks (an assertion of its own). */
+export async function unlessQemuBreaks<T>(run: () => Promise<T>): Promise<T> {
   try {
-    return await bootOnce(options);
+    return await run();
   } catch (e) {
     if (!(e instanceof LabError) || e.kind !== 'qemu') throw e;
     process.stderr.write(`lab: once more: ${e.message.split('\n')[0]}\n`);
-    return bootOnce(options);
+    return run();
   }
+}
+
+/** Boots a kernel, runs the command, returns its result. See GuestOptions; rejects with LabError. */
+export async function boot(options: GuestOptions): Promise<GuestResult> {
+  return unlessQemuBreaks(() => bootOnce(options));
 }
 
 async function bootOnce(options: GuestOptions): Promise<GuestResult> {

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { boot, devices, type GuestResult, spawnGuest } from './lab.js';
+import { boot, devices, type GuestResult, spawnGuest, unlessQemuBreaks } from './lab.js';
 import { sessionCases } from './session/cases.js';
 import { caseName } from './session/harness.js';
 import { bundle } from './vfio-guest.js';
@@ -50,7 +50,7 @@ describe.each([
   let result: GuestResult;
   const reports = new Map<string, Report>();
 
-  beforeAll(async () => {
+  const session = async (): Promise<GuestResult> => {
     const guest = await spawnGuest({
       kernel,
       cmd: `node /session.cjs ${apis.join(' ')}`,
@@ -72,11 +72,15 @@ describe.each([
     };
     const injecting = inject();
     try {
-      result = await guest.wait();
+      return await guest.wait();
     } finally {
       over = true;
       await Promise.allSettled([injecting, guest.stop()]);
     }
+  };
+
+  beforeAll(async () => {
+    result = await unlessQemuBreaks(session);
     for (const line of result.stdout.split('\n').filter((text) => text.startsWith('{"name"'))) {
       const report = JSON.parse(line) as Report;
       reports.set(report.name, report);
