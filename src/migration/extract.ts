@@ -134,7 +134,9 @@ class Extraction {
   /** The placements of the blocks known so far; the file gets its size. */
   begin(machine: string, blocks: readonly RamBlock[]): { fd: number; placements: Placement[] } {
     const made = plan(this.#options.as, wanted(machine, blocks, this.#options), this.#options.at ?? 0n);
-    if (!this.plan) fs.ftruncateSync(this.#fd, 0); // what was in the file before goes now, when there is something to write
+    // What was in the file before goes now, when there is something to write. An empty file is left alone: ext4 would
+    // write out all of it at its end, as it does for files that are replaced in this way.
+    if (!this.plan && fs.fstatSync(this.#fd).size > 0) fs.ftruncateSync(this.#fd, 0);
     this.plan = made;
     fs.ftruncateSync(this.#fd, Number(made.size));
     if (this.#options.as === 'raw') native().migration.allocate(this.#fd, Number(made.size));
