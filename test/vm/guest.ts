@@ -220,7 +220,8 @@ export class Guest {
       if (/Kernel panic|BUG: |Oops: /.test(console)) throw this.error('panic', 'guest kernel panicked');
       const failed = /^failed (.*)$/m.exec(ctl)?.[1];
       if (failed) throw this.error('boot', `guest did not boot: ${failed}`);
-      if (!this.up) throw this.error('boot', `guest did not boot (QEMU ended with ${qemuStatus})`);
+      const broken = qemuStatus.startsWith('SIG'); // QEMU itself; a status is what it says of a machine that it does not start
+      if (!this.up) throw this.error(broken ? 'qemu' : 'boot', `guest did not boot (QEMU ended with ${qemuStatus})`);
       throw this.error('qemu', `guest ended without a status (QEMU ended with ${qemuStatus})`);
     }
     const stdoutBytes = Buffer.concat(this.out);
