@@ -73,6 +73,7 @@ export class Tally {
       details: { failed: this.#failed, files: this.#all },
     });
   }
+
   #tell(): void {
     const [files, failed, bytes, rings] = [this.#all, this.#failed, this.#bytes, this.#rings];
     const seconds = Math.round(performance.now() - this.#start) / 1000;
