@@ -77,7 +77,7 @@ class PlainThread final : public BulkThread {
       }
     });
   }
-  void Wake(bool) override { bulk_.more_.notify_all(); }
+  void Wake(bool) override { bulk_.more_.notify_one(); }  // each thread is told, so each that sleeps wakes
   bool Join() override {
     if (thread_.joinable()) thread_.join();
     return true;

@@ -52,7 +52,7 @@ struct BulkStats {
 class BulkThread {
  public:
   virtual ~BulkThread() = default;
-  // Starts it. Throws SysError, std::system_error.
+  // Starts it. Throws SysError.
   virtual void Start() = 0;
   // There are names, or (`always`) the end.
   virtual void Wake(bool always) = 0;

@@ -63,6 +63,16 @@ export class Tally {
     if (this.#text) stderr(`vioctl: ${this.#id}: ${printable(nameText(name))}: ${errorJson(code).message}\n`);
   }
 
+  /** The results of batches one by one, each noted. */
+  async *rows<R extends { name: string | Buffer; error: string | undefined; size?: number }>(
+    batches: AsyncIterable<R[]>,
+  ): AsyncGenerator<R> {
+    for await (const batch of batches) {
+      for (const { name, error, size } of batch) this.note(name, error, size);
+      yield* batch;
+    }
+  }
+
   /** Ends the command behind its last line. @throws FILES_FAILED (1) if a file failed */
   async end(out: Output): Promise<undefined> {
     await out.flush();

@@ -142,13 +142,16 @@ function notesBeforeMemory(name: string): boolean {
   return bytes.readBigUInt64LE(notes + 8) + bytes.readBigUInt64LE(notes + 32) <= bytes.readBigUInt64LE(first + 8);
 }
 
+/** Whether the kernel is here or may be fetched; otherwise that is noted as skipped. */
+function mayUseKernel(what: string): boolean {
+  if (process.env.VIOCTL_NO_SKIP === '1' || fs.existsSync(path.join(cacheRoot(), 'kernel-6.12'))) return true;
+  skip(what, 'the kernel is not here; get it with: npx tsx test/vm/prefetch.ts');
+  return false;
+}
+
 test('the notes of the ELF core are those that QEMU itself writes for crash and gdb (dump-guest-memory)', async () => {
   const build = await qemuForTest('10', 'the notes of an ELF core');
-  if (!build) return;
-  if (process.env.VIOCTL_NO_SKIP !== '1' && !fs.existsSync(path.join(cacheRoot(), 'kernel-6.12'))) {
-    skip('the notes of an ELF core', 'the kernel is not here; get it with: npx tsx test/vm/prefetch.ts');
-    return;
-  }
+  if (!build || !mayUseKernel('the notes of an ELF core')) return;
   // A kernel without a root file system: it ends in a panic, in 64-bit mode with paging, both CPUs up.
   const args = ['-M', 'q35', '-m', '256', '-smp', '2', '-kernel', (await kernel('6.12')).vmlinuz, '-append', 'panic=0 quiet'];
   await withGuest(build, dir, args, async (guest) => {
@@ -176,11 +179,7 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
 
 test("a guest with the device vmcoreinfo: its note is in the ELF core as in QEMU's own (dump-guest-memory)", async () => {
   const build = await qemuForTest('10', 'VMCOREINFO in an ELF core');
-  if (!build) return;
-  if (process.env.VIOCTL_NO_SKIP !== '1' && !fs.existsSync(path.join(cacheRoot(), 'kernel-6.12'))) {
-    skip('VMCOREINFO in an ELF core', 'the kernel is not here; get it with: npx tsx test/vm/prefetch.ts');
-    return;
-  }
+  if (!build || !mayUseKernel('VMCOREINFO in an ELF core')) return;
   const { vmlinuz, dir: tree, release } = await kernel('6.12');
   const module = path.join(tree, 'lib/modules', release, 'kernel/drivers/firmware/qemu_fw_cfg.ko.xz');
   const init = '#!/bin/busybox sh\n/bin/busybox insmod /qemu_fw_cfg.ko && echo NOTE IS THERE\nexec /bin/busybox sleep 9999\n';

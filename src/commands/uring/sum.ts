@@ -2,7 +2,7 @@ import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
-import { algorithms, type SumResult, sumFiles, sumLine } from '../../uring/bulk/sum.js';
+import { algorithms, sumFiles, sumLine } from '../../uring/bulk/sum.js';
 
 export default class Sum extends Command {
   static override readonly description = [
@@ -46,12 +46,6 @@ export default class Sum extends Command {
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
-    const rows = async function* (): AsyncGenerator<SumResult> {
-      for await (const batch of batches) {
-        for (const result of batch) tally.note(result.name, result.error, result.size);
-        yield* batch;
-      }
-    };
     if (text) {
       for await (const batch of batches) {
         let lines = '';
@@ -69,7 +63,7 @@ export default class Sum extends Command {
         if (lines !== '') await this.out.raw(lines);
       }
     } else {
-      await this.out.list(rows(), [], 'files', ({ name, size, digest, error }) => ({
+      await this.out.list(tally.rows(batches), [], 'files', ({ name, size, digest, error }) => ({
         ...nameJson(name),
         algorithm,
         digest,

@@ -2,7 +2,7 @@ import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
-import { type SyncResult, syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
+import { syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
 
 export default class Sync extends Command {
   static override readonly description = [
@@ -37,18 +37,11 @@ export default class Sync extends Command {
     const batches = filesystem
       ? syncFileSystems(names)
       : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
-    const noted = (batch: SyncResult[]): void => {
-      for (const { name, error } of batch) tally.note(name, error);
-    };
-    if (text) for await (const batch of batches) noted(batch);
-    else {
-      const rows = (async function* () {
-        for await (const batch of batches) {
-          noted(batch);
-          yield* batch;
-        }
-      })();
-      await this.out.list(rows, [], 'files', ({ name, error }) => ({
+    // Text has no rows: a step of a generator for each file would cost as much as the file.
+    if (text) {
+      for await (const batch of batches) for (const { name, error } of batch) tally.note(name, error);
+    } else {
+      await this.out.list(tally.rows(batches), [], 'files', ({ name, error }) => ({
         ...nameJson(name),
         ...(error !== undefined && { error: errorJson(error) }),
       }));
