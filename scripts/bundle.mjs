@@ -3,7 +3,6 @@
 // parser and the flag builders are needed; what they drag in for its own help, colours and debugging is replaced by empty
 // modules. bin/run.js chooses the file.
 import fs from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -31,21 +30,23 @@ const stubs = {
 };
 const oclif = path.join(root, 'node_modules', '@oclif', 'core');
 
-/** Node's own modules that a short command need not load: each property of their stand-in loads the module at its first use. */
-const late = ['child_process', 'crypto', 'net', 'os', 'readline', 'stream', 'tty', 'zlib'];
+/** Modules that a short command need not load: each property of their stand-in loads the module at its first use. */
+const late = ['chalk', 'child_process', 'crypto', 'net', 'os', 'readline', 'stream', 'tty', 'zlib'];
 const lateModules = {
   name: 'late-modules',
   setup({ onLoad, onResolve }) {
-    onResolve({ filter: new RegExp(`^(node:)?(${late.join('|')})$`) }, ({ path: name, namespace, kind }) =>
-      namespace === 'late' || kind === 'dynamic-import'
+    onResolve({ filter: new RegExp(`^(node:)?(${late.join('|')})$`) }, ({ path: name, namespace, kind }) => {
+      if (name === 'chalk') return namespace === 'late' ? undefined : { path: name, namespace: 'late' };
+      return namespace === 'late' || kind === 'dynamic-import'
         ? { path: name, external: true }
-        : { path: name.replace('node:', ''), namespace: 'late' },
-    );
-    onLoad({ filter: /.*/, namespace: 'late' }, ({ path: name }) => {
-      const names = Object.keys(createRequire(import.meta.url)(`node:${name}`));
+        : { path: name.replace('node:', ''), namespace: 'late' };
+    });
+    onLoad({ filter: /.*/, namespace: 'late' }, async ({ path: name }) => {
+      const from = name === 'chalk' ? name : `node:${name}`;
+      const names = Object.keys(await import(from)).filter((key) => key !== 'default');
       const getters = names.map((key) => `get ${key}() { return load().${key}; }`);
-      const contents = `let it; const load = () => (it ??= require('node:${name}'));\nmodule.exports = { ${getters.join(', ')} };`;
-      return { contents, loader: 'js' };
+      const contents = `let it; const load = () => (it ??= require('${from}'));\nmodule.exports = { ${getters.join(', ')} };`;
+      return { contents, loader: 'js', resolveDir: root };
     });
   },
 };
@@ -79,14 +80,17 @@ const onlyGroup = (group) => ({
   },
 });
 
+/** Without comments and blanks: comments would also be the only text outside of ASCII, which V8 keeps at twice the size. */
+const small = { minifyWhitespace: true, minifySyntax: true, legalComments: 'none' }; // dist/NOTICES.txt holds the licences
+
 const common = {
+  ...small,
   bundle: true,
   platform: 'node',
   target: 'node20',
   format: 'cjs',
-  legalComments: 'none', // dist/NOTICES.txt holds the licences
   metafile: true,
-  banner: { js: "'use strict';const __file={get url(){return require('node:url').pathToFileURL(__filename).href}};" },
+  banner: { js: "'use strict';" },
 };
 
 /**
@@ -94,10 +98,10 @@ const common = {
  * a dozen files. An object that inherits from the module says the same.
  */
 function inheritImports(file) {
-  const copying = /var __toESM = \(mod, isNodeMode, target\) => \([\s\S]*?\n\)\);\n/;
+  const copying = /__toESM=\(mod,isNodeMode,target\)=>\(.*?\{value:mod,enumerable:!0\}\):target,mod\)\)/;
   const inheriting =
-    'var __toESM = (mod, isNodeMode) => mod == null || (mod.__esModule && !isNodeMode) ? mod ?? {} :' +
-    ' Object.create(mod, { default: { value: mod, enumerable: true } });\n';
+    '__toESM=(mod,isNodeMode)=>mod==null||(mod.__esModule&&!isNodeMode)?mod??{}:' +
+    'Object.create(mod,{default:{value:mod,enumerable:!0}})';
   const text = fs.readFileSync(file, 'utf8');
   if (!copying.test(text)) throw new Error(`${file}: esbuild writes __toESM differently now`);
   fs.writeFileSync(file, text.replace(copying, inheriting));
@@ -111,7 +115,7 @@ const results = await Promise.all(
       ...common,
       entryPoints: [path.join(root, 'src', 'main.ts')],
       outfile: bundleOf(group),
-      define: { 'import.meta.url': '__file.url', 'process.env.VIOCTL_BUNDLED': '"1"' },
+      define: { 'import.meta.dirname': '__dirname', 'process.env.VIOCTL_BUNDLED': '"1"' },
       plugins: [lateModules, chalkLevel, oclifParserOnly, onlyGroup(group)],
     }),
   ),
@@ -124,7 +128,7 @@ await build({
   ...common,
   entryPoints: [path.join(root, 'src', 'uring', 'index.ts')],
   outfile: path.join(root, 'dist', 'uring.cjs'),
-  define: { 'import.meta.url': '__file.url' },
+  define: { 'import.meta.dirname': '__dirname' },
 });
 
 // Licences of what the bundles and the addon contain: dist/NOTICES.txt.

@@ -1,9 +1,10 @@
-import { createRequire } from 'node:module';
+import fs from 'node:fs';
 import { end } from './cli/exit.js';
 import { run } from './cli/runner.js';
 
 /** The version in package.json: beside dist/ and beside src/ alike. */
-const version = (): string => (createRequire(import.meta.url)('../package.json') as { version: string }).version;
+const version = (): string =>
+  (JSON.parse(fs.readFileSync(`${import.meta.dirname}/../package.json`, 'utf8')) as { version: string }).version;
 
 run(process.argv.slice(2), process.env, version).then((status) => {
   // All output has left (the runner's promise); handles that are still open must not keep a finished command alive, nor

@@ -140,6 +140,21 @@ Napi::Value Peek(const Napi::CallbackInfo& info) {
   return Shrank(source) ? Napi::Buffer<uint8_t>::New(info.Env(), 0) : bytes;
 }
 
+Napi::Value NextNumber(const Napi::CallbackInfo& info) {
+  Source& source = Handle<Source>(info[0]);
+  const size_t size = std::min<size_t>(info[1].As<Napi::Number>().Uint32Value(), 6);
+  const uint8_t* at = source.Need(size);
+  uint64_t value = 0;
+  for (size_t i = 0; at && i < size; ++i) value = value << 8 | at[i];
+  if (!at || Shrank(source)) return Napi::Number::New(info.Env(), -1);
+  if (info[2].As<Napi::Boolean>()) source.Consume(size);
+  return Num(info.Env(), value);
+}
+
+Napi::Value Position(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).position()); }
+
+Napi::Value SourceSize(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).size()); }
+
 Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).Skip(U64(info[1]))); }
 
 Napi::Value Seek(const Napi::CallbackInfo& info) {

@@ -14,6 +14,10 @@ Napi::Value SetNonblocking(const Napi::CallbackInfo& info);  // setNonblocking(f
 Napi::Value SourceState(const Napi::CallbackInfo& info);  // sourceState(source): {position, end, errno, size, seekable}
 Napi::Value Read(const Napi::CallbackInfo& info);         // read(source, size): Buffer, short at an end
 Napi::Value Peek(const Napi::CallbackInfo& info);         // peek(source, size <= 128K): Buffer, short at an end
+Napi::Value NextNumber(
+    const Napi::CallbackInfo& info);                   // nextNumber(source, bytes <= 6, take): big-endian, -1 at an end
+Napi::Value Position(const Napi::CallbackInfo& info);  // position(source)
+Napi::Value SourceSize(const Napi::CallbackInfo& info);   // sourceSize(source)
 Napi::Value Skip(const Napi::CallbackInfo& info);         // skip(source, size): bytes skipped
 Napi::Value Seek(const Napi::CallbackInfo& info);         // seek(source, position)
 Napi::Value SetLimit(const Napi::CallbackInfo& info);     // setLimit(source, end); -1 is none

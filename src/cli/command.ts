@@ -1,7 +1,7 @@
 import type { ArgInput, FlagInput } from '@oclif/core/interfaces';
 import { parse } from '@oclif/core/parser';
 import { Sysroot } from '../common/sysroot.js';
-import { type ColorChoice, chalkFor, wantsColor } from './color.js';
+import { type ColorChoice, wantsColor } from './color.js';
 import { Flags } from './flags.js';
 import { type Format, Output } from './output.js';
 import { Progress } from './progress.js';
@@ -123,7 +123,7 @@ export abstract class Command {
       writer: new FdWriter(1, !command.server),
       format: common.ndjson ? 'ndjson' : common.json ? 'json' : 'text',
       headings: !common['no-headings'],
-      chalk: chalkFor(wantsColor(1, common.color, this.env)),
+      colored: wantsColor(1, common.color, this.env),
     });
     return { flags: parsed.flags, args: parsed.args } as never;
   }

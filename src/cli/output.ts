@@ -1,6 +1,7 @@
 import type { ChalkInstance } from 'chalk';
 import { printable } from '../common/escape.js';
 import { hex64 } from '../common/units.js';
+import { chalkFor } from './color.js';
 import type { FdWriter } from './stdio.js';
 import { isTerminal } from './terminal.js';
 
@@ -67,16 +68,23 @@ export function cell(value: string | number | bigint | boolean | null | undefine
 export class Output {
   readonly format: Format;
   readonly tty: boolean;
-  readonly chalk: ChalkInstance;
+  readonly #colored: boolean;
+  #chalk: ChalkInstance | undefined;
   readonly #writer: FdWriter;
   readonly #headings: boolean;
 
-  constructor(options: { writer: FdWriter; format: Format; headings: boolean; chalk: ChalkInstance }) {
+  constructor(options: { writer: FdWriter; format: Format; headings: boolean; colored: boolean }) {
     this.#writer = options.writer;
     this.format = options.format;
     this.#headings = options.headings;
-    this.chalk = options.chalk;
+    this.#colored = options.colored;
     this.tty = isTerminal(options.writer.fd);
+  }
+
+  /** Made at its first use: chalk is slow to load, and the machine formats have no colours. */
+  get chalk(): ChalkInstance {
+    this.#chalk ??= chalkFor(this.#colored);
+    return this.#chalk;
   }
 
   /** Raw bytes or text, for commands whose data is not a table. Await it: that is the back-pressure. */

@@ -11,12 +11,17 @@ type Undo = () => void | Promise<void>;
 export class Lifetime {
   readonly #server: boolean;
   readonly #undos: Undo[] = [];
-  readonly #abort = new AbortController();
+  #aborter: AbortController | undefined;
   #caught: NodeJS.Signals | undefined;
   #listening = false;
 
   constructor(server: boolean) {
     this.#server = server;
+  }
+
+  get #abort(): AbortController {
+    this.#aborter ??= new AbortController(); // when somebody asks: Node loads what it needs for one then
+    return this.#aborter;
   }
 
   /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */

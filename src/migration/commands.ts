@@ -3,7 +3,7 @@ import { commands } from './format.js';
 import { report } from './issues.js';
 import type { Detail, Value, WalkEvent } from './model.js';
 import type { StreamReader } from './reader.js';
-import { BadForm, Cursor } from './types/cursor.js';
+import { BadForm, badForm, Cursor } from './types/cursor.js';
 
 /** RAM_DISCARD: version, block name with a NUL behind it, then ranges of the block that will come again. */
 function ramDiscard(c: Cursor): Detail {
@@ -54,8 +54,9 @@ export function* readCommand(reader: StreamReader, at: number): Generator<WalkEv
   try {
     if (!format?.length || format.length.includes(length)) detail = commandDetail(command, data);
   } catch (err) {
-    if (!(err instanceof BadForm)) throw err;
-    yield report('error', 'command-data', at, name, `data of a command: ${err.message}`, {
+    const wrong = badForm(err);
+    if (wrong === undefined) throw err;
+    yield report('error', 'command-data', at, name, `data of a command: ${wrong}`, {
       found: data.subarray(0, 32).toString('hex'),
     });
   }

@@ -53,7 +53,7 @@ export function* readConfiguration(reader: StreamReader, framing: Framing, known
   }
   const configuration: Configuration = { machine: reader.bytes(length, 'machine name').toString('utf8') };
   known(configuration);
-  while (reader.peek(1)[0] === Type.subsection) {
+  while (reader.next(1) === Type.subsection) {
     const sub = reader.position;
     reader.skip(1, 'subsection');
     const name = reader.string8('configuration subsection');

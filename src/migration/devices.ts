@@ -1,4 +1,4 @@
-import { type Device, decodeDevice } from './fields.js';
+import { decodeDevice, type Fields } from './fields.js';
 import { limits, Type } from './format.js';
 import { type Framing, pathOf } from './framing.js';
 import { report } from './issues.js';
@@ -35,7 +35,7 @@ export class Devices {
   }
 
   /** Finds the end of a device's body: by the description, by its footer, or by the next header. @param hold return the body if the description may still come */
-  *body(section: Section, hold: boolean): Generator<WalkEvent, { bounded: SectionEvent['bounded']; device?: Device; held?: Buffer }> {
+  *body(section: Section, hold: boolean): Generator<WalkEvent, { bounded: SectionEvent['bounded']; fields?: Fields; held?: Buffer }> {
     const path = pathOf(section);
     const from = this.#reader.position;
     const desc = this.description?.device(section.name, section.instance);
@@ -44,14 +44,13 @@ export class Devices {
       const end = from + size;
       if (end + (this.#framing.footers === false ? 0 : 5) <= this.#reader.size) {
         this.#reader.seek(end);
-        const next = this.#reader.peek(5);
-        const fits = this.#framing.footers === false || (next[0] === Type.footer && next.readUInt32BE(1) === section.id);
-        const oldMachine = this.#framing.footers === undefined && !fits && this.#framing.plausibleAt(next);
+        const fits = this.#framing.footers === false || this.#framing.isFooter(section);
+        const oldMachine = this.#framing.footers === undefined && !fits && this.#framing.plausibleAt(this.#reader.peek(5));
         if (fits || oldMachine) {
           this.#reader.seek(from);
-          const device = this.#decode(desc, size);
+          const fields = this.#decode(desc, size);
           this.#reader.seek(end);
-          return { bounded: 'description', ...(device && { device }) };
+          return { bounded: 'description', ...(fields && { fields }) };
         }
       }
       this.#reader.seek(from);
@@ -60,7 +59,7 @@ export class Devices {
         const ended = this.#reader.ended();
         // Without a footer of its own there may be one of another number where the description ends the fields.
         this.#reader.seek(Math.min(end, this.#reader.size));
-        if (end > this.#reader.size || this.#reader.peek(1)[0] !== Type.footer) {
+        if (end > this.#reader.size || this.#reader.next(1) !== Type.footer) {
           throw new StreamEnd({ ...ended, need: size, have: ended.at - from }, `fields of ${path}`);
         }
         return { bounded: 'description' };
@@ -72,9 +71,9 @@ export class Devices {
       });
       const footer = this.#reader.position;
       this.#reader.seek(from);
-      const device = this.#decode(desc, passed);
+      const fields = this.#decode(desc, passed);
       this.#reader.seek(footer);
-      return { bounded: 'footer', ...(device && { device }) };
+      return { bounded: 'footer', ...(fields && { fields }) };
     }
     if (this.#framing.footers === false) {
       yield* this.#framing.resync(from, path);
@@ -107,7 +106,7 @@ export class Devices {
     return typeof this.#fields === 'function' ? this.#fields(name) : this.#fields;
   }
 
-  #decode(desc: DeviceDesc, size: number): Device | undefined {
+  #decode(desc: DeviceDesc, size: number): Fields | undefined {
     if (!this.#wants(desc.name) || size > limits.body) return undefined;
     return decodeDevice(desc, this.#reader.take(size).bytes);
   }
@@ -127,7 +126,7 @@ export class Devices {
           found: `${body.length} bytes`,
         });
       }
-      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body).fields } : event;
+      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body) } : event;
     }
   }
 }

@@ -1,31 +1,44 @@
 import type { Value } from './model.js';
-import { BadForm, Cursor, nonzero, trimZeros } from './types/cursor.js';
+import { BadForm, badForm, Cursor, nonzero, trimZeros } from './types/cursor.js';
 import { irqState, msix, msixCount, pciConfig } from './types/pci.js';
 import { virtio } from './types/virtio.js';
 import { type DeviceDesc, type FieldDesc, type StateDesc, stateSize } from './vmdesc.js';
 
-/** A device section with its fields. */
-export interface Device {
-  fields: { [name: string]: Value };
-  /** false if the bytes ended before the description did */
-  complete: boolean;
-}
+/** Fields by name. */
+export type Fields = { [name: string]: Value };
 
-type Decode = (bytes: Buffer, field: FieldDesc) => Value;
-
-const signed = (bytes: Buffer): Value => {
-  if (bytes.length <= 6) return bytes.readIntBE(0, bytes.length);
-  const value = bytes.readBigInt64BE();
+/** A 64-bit number as a JavaScript number where that holds it. */
+const signed64 = (c: Cursor): Value => {
+  const value = BigInt.asIntN(64, c.be64());
   return Number.isSafeInteger(Number(value)) ? Number(value) : value.toString();
 };
-const unsigned = (bytes: Buffer): Value => (bytes.length <= 6 ? bytes.readUIntBE(0, bytes.length) : bytes.readBigUInt64BE());
+
+/** Numbers by vmstate type: bytes, and how they are read. */
+const numbers = new Map<string, readonly [size: number, read: (c: Cursor) => Value]>([
+  ['bool', [1, (c) => c.bool()]],
+  ['ptr-marker', [1, (c) => c.u8() !== 0x30]],
+  ['CPU_Double_U', [8, (c) => c.double()]],
+  ['float64', [8, (c) => c.double()]],
+  ['timer', [8, (c) => ((v) => (v === -1 ? null : v))(signed64(c))]],
+  // "le" is "less or equal": a check of QEMU's, not an order of bytes
+  ...['', ' equal', ' le'].flatMap((check): [string, readonly [number, (c: Cursor) => Value]][] => [
+    [`int8${check}`, [1, (c) => (c.u8() << 24) >> 24]],
+    [`int16${check}`, [2, (c) => (c.be16() << 16) >> 16]],
+    [`int32${check}`, [4, (c) => c.be32() | 0]],
+    [`int64${check}`, [8, signed64]],
+    [`uint8${check}`, [1, (c) => c.u8()]],
+    [`uint16${check}`, [2, (c) => c.be16()]],
+    [`uint32${check}`, [4, (c) => c.be32()]],
+    [`uint64${check}`, [8, (c) => c.be64()]],
+  ]),
+]);
 
 /** Text if that is what a buffer holds: printable characters, then zeros. */
 function text(bytes: Buffer): string | undefined {
-  const end = bytes.indexOf(0);
-  const chars = bytes.subarray(0, end < 0 ? bytes.length : end);
-  if (chars.length < 2 || trimZeros(bytes).length !== chars.length) return undefined;
-  return chars.every((b) => b >= 0x20 && b < 0x7f) ? chars.toString('latin1') : undefined;
+  const chars = trimZeros(bytes);
+  if (chars.length < 2) return undefined;
+  for (const b of chars) if (b < 0x20 || b >= 0x7f) return undefined;
+  return bytes.toString('latin1', 0, chars.length);
 }
 
 /** Extended-precision float of an x87 register: 64-bit significand, sign and 15-bit exponent. */
@@ -43,7 +56,12 @@ function bits(bytes: Buffer): string {
   const count = bytes.length * 8;
   for (let i = 0; i <= count; i++) {
     // word i/64 is big-endian: its low bits are in its last byte
-    const set = i < count && ((bytes[(i >> 6) * 8 + 7 - ((i & 63) >> 3)]! >> (i & 7)) & 1) === 1;
+    const byte = i < count ? bytes[(i >> 6) * 8 + 7 - ((i & 63) >> 3)]! : 0;
+    if (byte === 0 && start < 0) {
+      i |= 7;
+      continue;
+    }
+    const set = ((byte >> (i & 7)) & 1) === 1;
     if (set && start < 0) start = i;
     if (!set && start >= 0) {
       runs.push(start === i - 1 ? `${start}` : `${start}-${i - 1}`);
@@ -57,128 +75,125 @@ function bits(bytes: Buffer): string {
 function list(bytes: Buffer, field: FieldDesc): Value {
   const c = new Cursor(bytes);
   const items: Value[] = [];
+  const desc = field as unknown as StateDesc;
   while (c.u8() === 1) {
     if (!field.fields) throw new BadForm('no description of the elements');
-    items.push(state(c.bytes.subarray(c.at), field as unknown as StateDesc, () => {}));
-    c.take(stateSize(field as unknown as StateDesc));
+    const next = c.at + stateSize(desc);
+    items.push(state(c, next, desc));
+    c.at = next;
   }
   if (c.left > 0) throw new BadForm('bytes behind the end of the list');
   return items;
 }
 
-/** Decoders by vmstate type. A type that is not here is shown as bytes. */
-const decoders: Record<string, Decode> = {
-  bool: (b) => b[0] !== 0,
-  int8: signed,
-  int16: signed,
-  int32: signed,
-  int64: signed,
-  uint8: unsigned,
-  uint16: unsigned,
-  uint32: unsigned,
-  uint64: unsigned,
-  'int32 equal': signed,
-  'int64 equal': signed,
-  'uint8 equal': unsigned,
-  'uint16 equal': unsigned,
-  'uint32 equal': unsigned,
-  // "le" is "less or equal": a check of QEMU's, not an order of bytes
-  'int32 le': signed,
-  CPU_Double_U: (b) => b.readDoubleBE(),
-  float64: (b) => b.readDoubleBE(),
-  timer: (b) => (b.readBigInt64BE() === -1n ? null : signed(b)),
-  bitmap: (b) => bits(b),
-  buffer: (b) => text(b) ?? b,
-  unused_buffer: (b) => trimZeros(b),
-  nullptr: () => null,
-  'ptr-marker': (b) => b[0] !== 0x30,
-  capability: (b) => b.subarray(1).toString('latin1'),
-  qtailq: list,
-  qlist: list,
-  tmp: (b, field) => {
-    const inner = state(b, field as unknown as StateDesc, () => {});
-    const { tmp_mant: mant, tmp_exp: exp } = inner;
-    return typeof mant === 'bigint' && typeof exp === 'number' ? { value: float80(mant, exp), significand: mant, exponent: exp } : inner;
-  },
-  'pci config': pciConfig,
-  'pci irq state': (b) => irqState(new Cursor(b)),
-  'msix state': (b) => msix(new Cursor(b), msixCount(b.length)),
-  'scsi-requests': (b) => (b.length === 1 && b[0] === 0 ? [] : b),
-  virtio,
-};
+/** An x87 register, where the pieces are those of one. */
+function temporary(bytes: Buffer, field: FieldDesc): Value {
+  const inner = state(new Cursor(bytes), bytes.length, field as unknown as StateDesc);
+  const { tmp_mant: mant, tmp_exp: exp } = inner;
+  return typeof mant === 'bigint' && typeof exp === 'number' ? { value: float80(mant, exp), significand: mant, exponent: exp } : inner;
+}
 
-/** One element of a field. */
-function element(bytes: Buffer, field: FieldDesc, cut: () => void): Value {
-  if (field.struct) return state(bytes, field.struct, cut);
-  const decode = decoders[field.type];
+/** Decoders of the other vmstate types, from the bytes of one element. A type that is not here is shown as bytes. */
+const decoders = new Map<string, (bytes: Buffer, field: FieldDesc) => Value>([
+  ['bitmap', bits],
+  ['buffer', (b) => text(b) ?? b],
+  ['unused_buffer', trimZeros],
+  ['nullptr', () => null],
+  ['capability', (b) => b.toString('latin1', 1)],
+  ['qtailq', list],
+  ['qlist', list],
+  ['tmp', temporary],
+  ['pci config', pciConfig],
+  ['pci irq state', (b) => irqState(new Cursor(b))],
+  ['msix state', (b) => msix(new Cursor(b), msixCount(b.length))],
+  ['scsi-requests', (b) => (b.length === 1 && b[0] === 0 ? [] : b)],
+  ['virtio', virtio],
+]);
+
+/** One element of a field; the cursor is moved behind it. */
+function element(c: Cursor, field: FieldDesc): Value {
+  const number = numbers.get(field.type);
+  if (number !== undefined && number[0] === field.size && !field.struct) return number[1](c);
+  const next = c.at + field.size;
+  if (field.struct) {
+    const inner = state(c, next, field.struct);
+    c.at = next;
+    return inner;
+  }
+  const bytes = c.take(field.size);
+  const decode = decoders.get(field.type);
   if (!decode) return bytes;
   try {
     return decode(bytes, field);
   } catch (err) {
-    if (!(err instanceof BadForm) && !(err instanceof RangeError)) throw err;
+    if (badForm(err) === undefined) throw err;
     return bytes;
   }
 }
 
+function array(c: Cursor, field: FieldDesc, count: number): Value[] {
+  const elements: Value[] = [];
+  for (let i = 0; i < count; i++) elements.push(element(c, field));
+  return elements;
+}
+
 /** A long array of numbers: the elements that are not zero, by index, if they are few. */
-function sparse(bytes: Buffer, field: FieldDesc, count: number, cut: () => void): Value {
-  const { size } = field;
-  const set: [number, Value][] = [];
-  for (const i of nonzero(bytes, 0, size, count)) set.push([i, element(bytes.subarray(i * size, (i + 1) * size), field, cut)]);
-  if (set.length <= count / 4) return { count, nonzero: Object.fromEntries(set) };
-  return Array.from({ length: count }, (_, i) => element(bytes.subarray(i * size, (i + 1) * size), field, cut));
+function sparse(c: Cursor, field: FieldDesc, count: number): Value {
+  const from = c.at;
+  const set: Fields = {};
+  let many = 0;
+  for (const i of nonzero(c.bytes, from, field.size, count)) {
+    many += 1;
+    c.at = from + i * field.size;
+    if (many <= count / 4) set[i] = element(c, field);
+    else break;
+  }
+  c.at = from;
+  if (many > count / 4) return array(c, field, count);
+  c.at += count * field.size;
+  return { count, nonzero: set };
 }
 
-/** All of a field: one element or an array of them. */
-function value(bytes: Buffer, field: FieldDesc, cut: () => void): Value {
+/** All of a field: one element or an array of them. The cursor is moved behind it. */
+function value(c: Cursor, field: FieldDesc): Value {
   const count = field.array_len;
-  if (count === undefined) return element(bytes, field, cut);
-  if (field.size === 1 && field.type === 'uint8' && count > 8) return text(bytes) ?? bytes;
-  if (count > 64 && !field.struct && field.size <= 8) return sparse(bytes, field, count, cut);
-  return Array.from({ length: count }, (_, i) => element(bytes.subarray(i * field.size, (i + 1) * field.size), field, cut));
+  if (count === undefined) return element(c, field);
+  if (field.size === 1 && field.type === 'uint8' && count > 8) {
+    const all = c.take(count);
+    return text(all) ?? all;
+  }
+  if (count > 64 && !field.struct && field.size <= 8) return sparse(c, field, count);
+  return array(c, field, count);
 }
 
-/** The fields and subsections of a state. `cut` is called when the bytes end before it. */
-function state(bytes: Buffer, desc: StateDesc, cut: () => void): { [name: string]: Value } {
-  const out: { [name: string]: Value } = {};
-  let at = 0;
+/** Adds a value under its name, or `name#2` where that is taken; what every object inherits ("constructor") is taken as well. */
+function put(out: Fields, name: string, added: Value): void {
+  let free = name;
+  for (let n = 2; free in out; n++) free = `${name}#${n}`;
+  out[free] = added;
+}
+
+/** The fields and subsections of a state that ends at `end`, as far as its bytes go. */
+function state(c: Cursor, end: number, desc: StateDesc): Fields {
+  const out: Fields = {};
   for (const field of desc.fields ?? []) {
-    const size = field.size * (field.array_len ?? 1);
-    if (at + size > bytes.length) {
-      cut();
-      return out;
-    }
-    const decoded = value(bytes.subarray(at, at + size), field, cut);
-    at += size;
+    if (c.at + field.size * (field.array_len ?? 1) > end) return out;
+    const decoded = value(c, field);
     if (field.type === 'unused_buffer' && (decoded as Uint8Array).length === 0) continue;
-    const before = out[field.name];
-    if (field.index !== undefined) {
-      if (Array.isArray(before)) before.push(decoded);
-      else out[field.name] = [decoded];
-    } else {
-      let name = field.name;
-      for (let n = 2; name in out; n++) name = `${field.name}#${n}`;
-      out[name] = decoded;
-    }
+    const before = field.index === undefined ? undefined : out[field.name];
+    if (Array.isArray(before)) before.push(decoded);
+    else put(out, field.name, field.index === undefined ? decoded : [decoded]);
   }
   for (const sub of desc.subsections ?? []) {
-    const head = 6 + Buffer.byteLength(sub.vmsd_name, 'latin1');
-    const size = stateSize(sub);
-    if (at + head + size > bytes.length || bytes[at] !== 0x05) {
-      cut();
-      return out;
-    }
-    out[sub.vmsd_name] = state(bytes.subarray(at + head, at + head + size), sub, cut);
-    at += head + size;
+    const body = c.at + 6 + Buffer.byteLength(sub.vmsd_name, 'latin1');
+    const next = body + stateSize(sub);
+    if (next > end || c.bytes[c.at] !== 0x05) return out;
+    c.at = body;
+    put(out, sub.vmsd_name, state(c, next, sub));
+    c.at = next;
   }
   return out;
 }
 
 /** The fields of a device section by name, from its bytes and its description. Sizes must have been checked (stateSize). */
-export function decodeDevice(desc: DeviceDesc, bytes: Buffer): Device {
-  let complete = true;
-  const fields = state(bytes, desc, () => {
-    complete = false;
-  });
-  return { fields, complete };
-}
+export const decodeDevice = (desc: DeviceDesc, bytes: Buffer): Fields => state(new Cursor(bytes), bytes.length, desc);

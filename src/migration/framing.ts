@@ -44,17 +44,25 @@ export class Framing {
     return next.length === 0 || [Type.eof, Type.start, Type.part, Type.end, Type.full, Type.command].includes(next[0] as 0);
   }
 
+  /** Whether the footer of this section is next. */
+  isFooter(section: Section): boolean {
+    return this.#reader.next(5) === Type.footer * 2 ** 32 + section.id;
+  }
+
   /** Footer behind a body. True if there was one. */
   *footer(section: Section, path: string): Generator<WalkEvent, boolean> {
+    if (this.footers !== false && this.isFooter(section)) {
+      this.footers = true;
+      this.#reader.skip(5, 'footer');
+      return true;
+    }
     const at = this.#reader.position;
     const next = this.#reader.peek(5);
     if (next[0] === Type.footer && next.length === 5 && this.footers !== false) {
       this.footers = true;
       this.#reader.skip(5, 'footer');
-      const id = next.readUInt32BE(1);
-      if (id !== section.id) {
-        yield report('error', 'footer-id', at, path, 'footer of another section', { expected: String(section.id), found: String(id) });
-      }
+      const found = String(next.readUInt32BE(1));
+      yield report('error', 'footer-id', at, path, 'footer of another section', { expected: String(section.id), found });
       return true;
     }
     if (this.footers === undefined && this.plausibleAt(next)) {

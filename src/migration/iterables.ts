@@ -1,4 +1,5 @@
 /** Bodies of iterable sections other than `ram`: they say themselves where they end. */
+import { Type } from './format.js';
 import type { Detail } from './model.js';
 import type { StreamReader } from './reader.js';
 
@@ -109,7 +110,7 @@ function storageAttributes(reader: StreamReader): Detail {
       bytes += Number(count);
     } else if (flags & 0x08) {
       // DONE: an EOS may follow, or the footer at once
-      if (reader.peek(1)[0] === 0x7e) return { bytes, done: true };
+      if (reader.next(1) === Type.footer) return { bytes, done: true };
     } else if (flags & 0x01) {
       return { bytes };
     } else {

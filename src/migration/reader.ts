@@ -92,12 +92,12 @@ export class StreamReader {
 
   /** Absolute position of the next byte. */
   get position(): number {
-    return this.#native.sourceState(this.#source).position;
+    return this.#native.position(this.#source);
   }
 
   /** Where the source ends; 0 where that is not known. */
   get size(): number {
-    return this.#native.sourceState(this.#source).size;
+    return this.#native.sourceSize(this.#source);
   }
 
   /** Takes n bytes, or says why there are fewer. */
@@ -125,6 +125,11 @@ export class StreamReader {
     return this.#native.peek(this.#source, n);
   }
 
+  /** The next n bytes (at most 6) as a number without taking them; -1 where there are fewer. */
+  next(n: number): number {
+    return this.#native.nextNumber(this.#source, n, false);
+  }
+
   /** @throws StreamEnd */
   bytes(n: number, what: string): Buffer {
     const taken = this.take(n);
@@ -132,14 +137,18 @@ export class StreamReader {
     return taken.bytes;
   }
 
+  #number(n: number, what: string): number {
+    const value = this.#native.nextNumber(this.#source, n, true);
+    return value >= 0 ? value : this.bytes(n, what).readUIntBE(0, n); // which says where and why it ends
+  }
   u8(what: string): number {
-    return this.bytes(1, what)[0]!;
+    return this.#number(1, what);
   }
   be16(what: string): number {
-    return this.bytes(2, what).readUInt16BE();
+    return this.#number(2, what);
   }
   be32(what: string): number {
-    return this.bytes(4, what).readUInt32BE();
+    return this.#number(4, what);
   }
   be64(what: string): bigint {
     return this.bytes(8, what).readBigUInt64BE();

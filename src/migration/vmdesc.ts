@@ -123,7 +123,7 @@ export function parseCutJson(text: string): unknown {
  * @returns undefined when this is none
  */
 export function parseDescription(offset: number, length: number, text: string): Description | undefined {
-  if (!/^\{"(page_size|configuration|devices)"/.test(text)) return undefined;
+  if (!openings.some((opening) => text.startsWith(opening))) return undefined;
   let json: unknown;
   let complete = Buffer.byteLength(text) === length;
   try {
@@ -136,19 +136,24 @@ export function parseDescription(offset: number, length: number, text: string): 
   return new Description(offset, length, text, json, complete);
 }
 
+/** What the JSON of a description begins with, by version. */
+const openings = ['{"page_size"', '{"configuration"', '{"devices"'];
+
 const WINDOW = 1 << 20;
 /** How much is searched from the start of the devices, and from the end of the input. */
 const SEARCH = 256 << 20;
 
-/** Positions of what may be a VMDESCRIPTION record: 06, be32 length, `{"`. */
-function* candidates(reader: StreamReader, from: number, to: number): Generator<number> {
+/** Positions of what may be a VMDESCRIPTION record: 06, be32 length, JSON. In order. */
+function candidates(reader: StreamReader, from: number, to: number): number[] {
+  const places: number[] = [];
   for (let at = from; at < to; at += WINDOW) {
     reader.seek(at);
-    const bytes = reader.take(Math.min(WINDOW + 6, to - at)).bytes;
-    for (let i = bytes.indexOf('{"', 5); i >= 0 && i < WINDOW + 5; i = bytes.indexOf('{"', i + 1)) {
-      if (bytes[i - 5] === 0x06) yield at + i - 5;
-    }
+    const bytes = reader.take(Math.min(WINDOW + 32, to - at)).bytes;
+    for (const opening of openings)
+      for (let i = bytes.indexOf(opening, 5); i >= 0 && i < WINDOW + 5; i = bytes.indexOf(opening, i + 1))
+        if (bytes[i - 5] === 0x06) places.push(at + i - 5);
   }
+  return places.sort((a, b) => a - b);
 }
 
 /** The description at `place`, if one is there, whole or cut off. */
@@ -173,7 +178,7 @@ function fits(reader: StreamReader, description: Description, from: number): boo
     if (!device) return false;
     at += header + stateSize(device);
     reader.seek(at);
-    if (reader.peek(1)[0] === Type.footer) at += 5;
+    if (reader.next(1) === Type.footer) at += 5;
   }
 }
 
@@ -188,8 +193,8 @@ const TRIES = 32;
 export function locateDescription(reader: StreamReader, from: number): Description | undefined {
   const end = reader.size;
   const back = reader.position;
-  const places = [...candidates(reader, from, Math.min(end, from + SEARCH))];
-  if (end > from + SEARCH) places.push(...candidates(reader, Math.max(from + SEARCH, end - limits.description), end));
+  const first = candidates(reader, from, Math.min(end, from + SEARCH));
+  const places = end > from + SEARCH ? first.concat(candidates(reader, Math.max(from + SEARCH, end - limits.description), end)) : first;
   const find = (): Description | undefined => {
     if (places.length > 1) {
       for (const place of places.slice(0, TRIES)) {

@@ -1,12 +1,12 @@
 import { readCommand } from './commands.js';
 import { readConfiguration, readHeader } from './configuration.js';
 import { Devices, type FieldChoice } from './devices.js';
-import type { Device } from './fields.js';
+import type { Fields } from './fields.js';
 import { limits, type SectionRecord, Type } from './format.js';
 import { Framing, pathOf } from './framing.js';
 import { type Issue, report } from './issues.js';
 import { BadBody, isVfio, iterableBody } from './iterables.js';
-import type { Configuration, Detail, Section, SectionEvent, Value, WalkEvent } from './model.js';
+import type { Configuration, Detail, Section, SectionEvent, WalkEvent } from './model.js';
 import { type RamOptions, RamSection } from './ram.js';
 import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
 import { type Description, parseDescription } from './vmdesc.js';
@@ -61,7 +61,7 @@ export class Walker {
     try {
       for (const issue of this.#options.issues ?? []) yield { type: 'issue', issue };
       if (!(yield* readHeader(this.#reader, this.#options.force ?? false))) return;
-      if (this.#reader.peek(1)[0] === Type.configuration) {
+      if (this.#reader.next(1) === Type.configuration) {
         yield* readConfiguration(this.#reader, this.#framing, (configuration) => {
           this.configuration = configuration;
         });
@@ -87,17 +87,18 @@ export class Walker {
   /** Records up to EOF or the end of the enclosing package. False when the walk cannot go on. */
   *#records(): Generator<WalkEvent, boolean> {
     for (;;) {
-      if (this.#depth === 0 && this.#reader.peek(1)[0] === Type.full) this.#devices.prepare(this.ram !== undefined);
+      const type = this.#reader.next(1);
+      if (this.#depth === 0 && type === Type.full) this.#devices.prepare(this.ram !== undefined);
       const at = this.#reader.position;
-      const head = this.#reader.take(1);
-      if (!head.ok) {
-        if (this.#depth > 0 && head.end.kind === 'limit') return true;
-        yield head.end.kind === 'io'
-          ? report('error', 'read-error', at, '', endText(head.end))
+      if (type < 0) {
+        const end = this.#reader.ended();
+        if (this.#depth > 0 && end.kind === 'limit') return true;
+        yield end.kind === 'io'
+          ? report('error', 'read-error', at, '', endText(end))
           : report('error', 'no-eof', at, '', 'the EOF record is missing: the stream was cut off here');
         return false;
       }
-      const type = head.bytes[0]!;
+      this.#reader.skip(1, 'record type');
       if (type === Type.eof) {
         if (this.#depth === 0) this.sawEof = true;
         yield { type: 'eof', offset: BigInt(at) };
@@ -170,7 +171,7 @@ export class Walker {
     const path = pathOf(section);
     let detail: Detail | undefined;
     let bounded: SectionEvent['bounded'] = 'content';
-    let device: Device | undefined;
+    let fields: Fields | undefined;
     let held: Buffer | undefined;
     const parse = iterableBody(name);
     try {
@@ -196,7 +197,7 @@ export class Walker {
       } else {
         if (this.#depth === 0) this.#devices.prepare(this.ram !== undefined);
         const found = yield* this.#devices.body(section, this.#depth === 0);
-        ({ bounded, device } = found);
+        ({ bounded, fields } = found);
         held = found.held;
       }
     } catch (err) {
@@ -205,7 +206,7 @@ export class Walker {
       yield* this.#framing.skipBody(section, path);
     }
     const footer = yield* this.#framing.footer(section, path);
-    const event = this.#section(at, record, section, footer, bounded, detail, device?.fields);
+    const event = this.#section(at, record, section, footer, bounded, detail, fields);
     if (held) this.#devices.hold(event, held);
     else yield event;
   }
@@ -223,7 +224,7 @@ export class Walker {
     footer: boolean,
     bounded: SectionEvent['bounded'],
     detail?: Detail,
-    fields?: { [name: string]: Value },
+    fields?: Fields,
   ): SectionEvent {
     const { id, name, instance, version } = section;
     const size = this.#reader.position - at;

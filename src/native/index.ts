@@ -1,7 +1,6 @@
-import { createRequire } from 'node:module';
+import fs from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { codeOf, Exit, VioError } from '../common/errors.js';
+import { Exit, VioError } from '../common/errors.js';
 import type { CommonNative } from './common.js';
 import type { IovaNative } from './iova.js';
 import type { MigrationNative } from './migration.js';
@@ -36,13 +35,13 @@ function* candidates(root: string): Generator<string> {
     yield path.resolve(process.env.VIOCTL_ADDON);
     return;
   }
-  yield path.join(root, 'build', 'native', 'release', 'vioctl.node');
-  yield path.join(root, 'prebuilds', `linux-${process.arch}.node`);
+  yield `${root}/build/native/release/vioctl.node`;
+  yield `${root}/prebuilds/linux-${process.arch}.node`;
 }
 
 /** The root of the package: dist/ and src/native/ lie at different depths below it. */
 function packageRoot(): string {
-  const here = path.dirname(fileURLToPath(import.meta.url));
+  const here = import.meta.dirname;
   return path.basename(here) === 'dist' ? path.dirname(here) : path.resolve(here, '..', '..');
 }
 
@@ -52,15 +51,17 @@ function packageRoot(): string {
  */
 export function native(): Native {
   if (loaded) return loaded;
-  const require = createRequire(import.meta.url);
   const tried: string[] = [];
   for (const file of candidates(packageRoot())) {
     tried.push(file);
+    if (!fs.existsSync(file)) continue;
     try {
-      loaded = require(file) as Native;
+      // What require() does in the end, without its search for packages and links on the way.
+      const addon = { exports: {} as Native };
+      process.dlopen(addon, file);
+      loaded = addon.exports;
       return loaded;
     } catch (err) {
-      if (codeOf(err) === 'MODULE_NOT_FOUND') continue;
       throw new VioError(`the native addon ${file} does not load: ${(err as Error).message.split('\n')[0]}`, {
         code: 'ADDON_BROKEN',
         exit: Exit.unsupported,

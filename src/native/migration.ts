@@ -107,6 +107,11 @@ export interface MigrationNative {
   read(source: NativeSource, size: number): Buffer;
   /** The next bytes (at most 128 KiB) without taking them. */
   peek(source: NativeSource, size: number): Buffer;
+  /** The next `size` (at most 6) bytes as a big-endian number, taken or not; -1 where there are fewer, of which none is taken. */
+  nextNumber(source: NativeSource, size: number, take: boolean): number;
+  position(source: NativeSource): number;
+  /** As `size` of sourceState. */
+  sourceSize(source: NativeSource): number;
   /** Bytes that were there to skip. */
   skip(source: NativeSource, size: number): number;
   seek(source: NativeSource, position: number): void;
@@ -152,6 +157,9 @@ export const migrationExports = [
   'sourceState',
   'read',
   'peek',
+  'nextNumber',
+  'position',
+  'sourceSize',
   'skip',
   'seek',
   'setLimit',

@@ -14,8 +14,7 @@ export function bundleFixture(name: string): { file: string; done: () => void } 
     platform: 'node',
     target: 'node20',
     format: 'cjs',
-    define: { 'import.meta.url': '__importMetaUrl' },
-    banner: { js: "const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
+    define: { 'import.meta.dirname': '__dirname' },
   });
   return { file, done: () => fs.rmSync(dir, { recursive: true }) };
 }

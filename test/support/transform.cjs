@@ -11,8 +11,7 @@ const options = (file) => ({
   supported: { 'dynamic-import': false }, // jest runs CommonJS: import() becomes require()
   sourcemap: 'inline',
   sourcefile: file,
-  define: { 'import.meta.url': '__importMetaUrl' },
-  banner: "const __importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+  define: { 'import.meta.dirname': '__dirname' },
 });
 
 module.exports = {

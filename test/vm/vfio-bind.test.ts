@@ -22,8 +22,7 @@ function guestFiles(): Record<string, { mode: number; data: Buffer }> {
       platform: 'node',
       target: 'node20',
       format: 'cjs',
-      define: { 'import.meta.url': '__importMetaUrl' },
-      banner: { js: "const __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" },
+      define: { 'import.meta.dirname': '__dirname' },
       logLevel: 'warning',
     });
     const compile = (source: string, output: string, ...flags: string[]) => {

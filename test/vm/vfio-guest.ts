@@ -12,8 +12,7 @@ export async function bundle(program: string): Promise<string> {
     platform: 'node',
     target: 'node20',
     format: 'cjs',
-    define: { 'import.meta.url': '__url' },
-    banner: { js: "const __url = require('node:url').pathToFileURL(__filename).href;" },
+    define: { 'import.meta.dirname': '__dirname' },
   });
   return outputFiles[0]!.text;
 }

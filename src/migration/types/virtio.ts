@@ -1,6 +1,6 @@
 /** The `virtio` field: bus state, common state, queues, class state, subsections (QEMU hw/virtio/virtio.c, virtio-pci.c, virtio-mmio.c). */
 import type { Value } from '../model.js';
-import { BadForm, Cursor, nonzero, trimZeros } from './cursor.js';
+import { BadForm, badForm, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixEntries, pciConfig } from './pci.js';
 
 const QUEUES = 1024;
@@ -29,6 +29,15 @@ function isSubsection(c: Cursor, prefix: string): boolean {
   return (
     c.left > 2 + prefix.length && c.bytes[at] === 0x05 && c.bytes.subarray(at + 2, at + 2 + prefix.length).toString('latin1') === prefix
   );
+}
+
+/** Where the next subsection begins whose name begins with `prefix`; the end where there is none. */
+function nextSubsection(c: Cursor, prefix: string): number {
+  for (let name = c.at + 2; ; name += 1) {
+    name = c.bytes.indexOf(prefix, name, 'latin1');
+    if (name < 0) return c.bytes.length;
+    if (c.bytes[name - 2] === 0x05) return name - 2;
+  }
 }
 
 /** A table of one entry of `size` bytes per queue; entries that are all zero, or that `idle` says are unused, are left out. */
@@ -134,7 +143,7 @@ function attempt(bytes: Buffer, bus: Bus, configSize: number): Value {
   });
   // The class's own state has no length: the first subsection of the common part ends it.
   const from = c.at;
-  while (c.left > 0 && !isSubsection(c, 'virtio/')) c.take(1);
+  c.at = nextSubsection(c, 'virtio/');
   if (c.at > from) out.deviceState = trimZeros(bytes.subarray(from, c.at));
   out.deviceStateSize = c.at - from;
   const subs: { [name: string]: Value } = {};
@@ -159,7 +168,7 @@ export function virtio(bytes: Buffer): Value {
     try {
       return attempt(bytes, bus, size);
     } catch (err) {
-      if (!(err instanceof BadForm)) throw err;
+      if (badForm(err) === undefined) throw err;
     }
   }
   return bytes;
