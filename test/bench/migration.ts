@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { openInput } from '../../src/migration/input.js';
 import { Walker } from '../../src/migration/walk.js';
+import { saveIdleGuest } from '../peers/idle-guest.js';
 import { TestGuest } from '../peers/migration-guest.js';
 import {
   be32,
@@ -37,14 +38,12 @@ const program = path.join(process.cwd(), 'bin/run.js');
 /** The interpreter itself: what `python3` names may be a script around it, whose cost is not the peer's. */
 const python = execFileSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim();
 
+const devices = ['virtio-net-pci', 'virtio-rng-pci', 'virtio-balloon-pci', 'qemu-xhci', 'usb-tablet', 'e1000'];
+
 /** Devices, EOF and description of a real guest. */
 async function realTail(): Promise<Buffer> {
   const file = path.join(dir, 'small');
-  const devices = ['virtio-net-pci', 'virtio-rng-pci', 'virtio-balloon-pci', 'qemu-xhci', 'usb-tablet', 'e1000'].flatMap((d) => [
-    '-device',
-    d,
-  ]);
-  const guest = await TestGuest.start(await qemu('7.2'), dir, ['-M', 'q35', '-m', '16', ...devices]);
+  const guest = await TestGuest.start(await qemu('7.2'), dir, ['-M', 'q35', '-m', '16', ...devices.flatMap((d) => ['-device', d])]);
   try {
     await guest.migrate({ uri: `exec:cat > ${file}` });
   } finally {
@@ -135,12 +134,16 @@ async function main(): Promise<void> {
   const node = best([process.execPath, '-e', '0'], { runs: 9 });
   show('node -e 0', node);
   for (const [kind, gib, share] of [
-    ...(sizes.length ? sizes : [1, 4]).map((g) => ['full', g, 0.9] as const),
+    ...(process.argv.length > 2 ? sizes : [1, 4]).map((g) => ['full', g, 0.9] as const),
+    ['idle Linux', 4, 0] as const,
     ['idle', 4, 0.01] as const,
     ['idle', 32, 0.01] as const,
   ]) {
-    console.log(`${kind} guest of ${gib} GiB`);
-    const file = make('stream', gib, share, tail);
+    console.log(
+      `${kind} guest of ${gib} GiB${share > 0 ? `: made here, every ${share === 0.9 ? 'page but one in ten' : 'hundredth page'} filled` : ''}`,
+    );
+    const file = kind === 'idle Linux' ? path.join(dir, 'stream') : make('stream', gib, share, tail);
+    if (kind === 'idle Linux') await saveIdleGuest(dir, file, gib * 1024, devices);
     const cat = best(['cat', file]);
     show('cat FILE', cat);
     const walk = best(vioctl('dump', file));
@@ -161,7 +164,7 @@ async function main(): Promise<void> {
     show('dump --json --fields', json, `${(json.rss - node.rss).toFixed(0)} MB above node (wanted: 64)`);
     if (analyze && existsSync(analyze)) {
       const wanted = kind === 'full' ? 5 : 30;
-      const peer = best([python, analyze, '-d', 'state', '-f', file], { runs: 2 });
+      const peer = best([python, analyze, '-d', 'state', '-f', file], { runs: kind === 'full' ? 2 : 5 });
       show(
         'analyze-migration.py -d state',
         peer,
