@@ -234,7 +234,7 @@ export async function convert(input: Input, file: string, fd: number, tick: (pos
     blocks: blocks.map((b) => ({
       name: b.name,
       length: b.length,
-      pages: Number(b.length) / walker.ram!.options.pageSize,
+      pages: Math.ceil(Number(b.length) / walker.ram!.options.pageSize),
       content: b.state.content,
     })),
     devices: walker.devices,

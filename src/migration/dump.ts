@@ -175,7 +175,7 @@ export function blockLines(blocks: readonly RamBlock[], pageSize: number): strin
     const counts = Object.entries({ zero, normal, xbzrle, compressed, resent })
       .filter(([, n]) => n > 0)
       .map(([k, n]) => `${k} ${n}`);
-    const pages = Number(b.length) / pageSize;
+    const pages = Math.ceil(Number(b.length) / pageSize);
     return `  block ${printable(b.name)} ${formatSize(b.length)}, ${pages} pages: ${b.shared ? 'shared, not in the file' : counts.join(', ')}`;
   });
 }

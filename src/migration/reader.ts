@@ -21,10 +21,13 @@ export type Taken = { ok: true; bytes: Buffer } | { ok: false; bytes: Buffer; en
 export class StreamEnd extends Error {
   readonly end: Ended;
   readonly what: string;
-  constructor(end: Ended, what: string) {
+  /** the walk said so already */
+  readonly told: boolean;
+  constructor(end: Ended, what: string, told = false) {
     super(`${what}: ${end.have} of ${end.need} bytes`);
     this.end = end;
     this.what = what;
+    this.told = told;
   }
 }
 

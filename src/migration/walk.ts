@@ -70,15 +70,15 @@ export class Walker {
       yield* this.#afterEof();
     } catch (err) {
       if (!(err instanceof StreamEnd)) throw err;
-      yield this.#ended(err, '');
+      yield* this.#ended(err);
     } finally {
       yield* this.#devices.flush();
     }
   }
 
-  #ended(err: StreamEnd, path: string): WalkEvent {
-    const { end } = err;
-    return report('error', endCode(end, 'truncated'), end.at, path, `${err.what}: ${endText(end)}`, {
+  *#ended({ end, what, told }: StreamEnd): Generator<WalkEvent> {
+    if (told) return;
+    yield report('error', endCode(end, 'truncated'), end.at, '', `${what}: ${endText(end)}`, {
       expected: `${end.need} bytes`,
       found: `${end.have}`,
     });
@@ -117,7 +117,7 @@ export class Walker {
         }
       } catch (err) {
         if (!(err instanceof StreamEnd)) throw err;
-        yield this.#ended(err, '');
+        yield* this.#ended(err);
         if (this.#depth > 0 && err.end.kind === 'limit') return true;
         return false;
       }
@@ -189,7 +189,7 @@ export class Walker {
         detail = Object.fromEntries(Object.entries(after).map(([k, v]) => [k, (v as number) - (before[k] as number)]));
         if (end === 'end') {
           yield this.#section(at, record, section, false, bounded, detail);
-          throw new StreamEnd({ ...this.#reader.ended(), need: 1 }, 'ram');
+          throw new StreamEnd(this.#reader.ended(), 'ram', true);
         }
         if (end === 'bad') yield* this.#framing.skipBody(section, path);
       } else if (parse && (record !== 'full' || isVfio(name))) {

@@ -505,3 +505,13 @@ describe('bad input', () => {
     expect(() => openInput('/nonexistent/x')).toThrow(/ENOENT/);
   });
 });
+
+test('a file that ends within its RAM is told of once, wherever the cut is', () =>
+  m.inFolder(async (dir) => {
+    const file = path.join(dir, 'cut');
+    for (const at of [recordAt(3), recordAt(4) + 3, recordAt(4) + 8, recordAt(4) + 100, recordAt(5) + 8]) {
+      fs.writeFileSync(file, whole.subarray(0, at));
+      const { issues } = await verify(openInput(file), () => {});
+      expect(issues.map(({ code }) => code)).toEqual(['truncated-ram']);
+    }
+  }));
