@@ -86,6 +86,11 @@ void Watch::Ref(bool keep) {
     uv_unref(handle_->uv);
 }
 
+void Watch::Signal(int eventfd) {
+  const uint64_t one = 1;
+  if (::write(eventfd, &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
+}
+
 uint64_t Watch::Take(int eventfd) {
   uint64_t count = 0;
   if (::read(eventfd, &count, sizeof count) == sizeof count) return count;

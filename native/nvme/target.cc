@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/loop.h"
 #include "nvme/worker.h"
 
 namespace vioctl::nvme {
@@ -66,9 +67,7 @@ uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
 void Target::Push(Event event) {
   std::lock_guard lock(mutex_);
   events_.push_back(std::move(event));
-  if (events_.size() > 1) return;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t done = ::write(eventfd_.get(), &one, sizeof one);
+  if (events_.size() == 1) Watch::Signal(eventfd_.get());
 }
 
 std::vector<Event> Target::Take() {

@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "common/error.h"
+#include "common/loop.h"
 #include "nvme/connection.h"
 
 namespace vioctl::nvme {
@@ -23,12 +24,6 @@ uint64_t NowNs() {
   timespec ts;
   ::clock_gettime(CLOCK_MONOTONIC, &ts);
   return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
-}
-
-void Wake(int eventfd) {
-  const uint64_t one = 1;
-  // A full counter is as good a wake-up as any.
-  [[maybe_unused]] const ssize_t done = ::write(eventfd, &one, sizeof one);
 }
 
 std::string PeerName(int fd) {
@@ -121,12 +116,12 @@ void Worker::Post(Message message) {
     inbox_.push_back(std::move(message));
     if (inbox_.size() > 1) return;  // already woken
   }
-  Wake(wake_.get());
+  Watch::Signal(wake_.get());
 }
 
 void Worker::Stop() {
   stop_.store(true);
-  Wake(wake_.get());
+  Watch::Signal(wake_.get());
   if (thread_.joinable()) thread_.join();
 }
 

@@ -52,7 +52,7 @@ struct BulkStats {
 class BulkThread {
  public:
   virtual ~BulkThread() = default;
-  // Starts it. Throws SysError.
+  // Starts it. Throws SysError; then there is no thread.
   virtual void Start() = 0;
   // There are names, or (`always`) the end.
   virtual void Wake(bool always) = 0;
@@ -64,7 +64,8 @@ class BulkThread {
 
 class Bulk {
  public:
-  // Opens the rings and starts the threads. Throws SysError: io_uring_setup(2), EMFILE (file table), EAGAIN (threads).
+  // Opens the rings and starts the threads; goes on with fewer where a limit refuses some. Throws SysError where there
+  // is not even one: io_uring_setup(2), EMFILE (file table), EAGAIN (threads).
   explicit Bulk(const BulkOptions& options);
   // Cancels what is under way and waits for the threads. A thread whose requests the kernel does not give back keeps
   // its memory for good.
@@ -81,7 +82,7 @@ class Bulk {
   int eventfd() const { return ready_fd_.get(); }
 
  private:
-  friend class BulkWorker;
+  friend class RingThread;
   friend class PlainThread;
   struct Name {
     std::shared_ptr<const BulkBlock> block;

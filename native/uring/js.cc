@@ -151,18 +151,12 @@ struct JsRing {
       ring.EventfdEnabled(true);
       watch->Ref(in_flight > 0 || whole.waiting() || ring.Pending() > 0);
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
-      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) Kick();
+      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) vioctl::Watch::Signal(eventfd.get());
     }
     status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
     // Entries that a failed submission left in the ring count as well: they go with the next.
     status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting() + ring.Pending());
     return completions;
-  }
-
-  void Kick() {
-    const uint64_t one = 1;
-    // The only error of a non-blocking eventfd is a full counter, which is a signal as well.
-    if (::write(eventfd.get(), &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
   }
 
   Napi::Env env;

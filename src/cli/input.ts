@@ -129,8 +129,16 @@ export async function collectList(args: string[], options: { null: boolean; orSt
  * among them stands for it). Names that are not UTF-8 stay bytes.
  * @param signal for commands that catch signals: ends the wait for input
  */
-export async function* nameBatches(args: string[], nul: boolean, signal?: AbortSignal): AsyncGenerator<(string | Buffer)[]> {
-  for (const arg of args.length === 0 ? ['-'] : args) {
+export function nameBatches(args: string[], nul: boolean, signal?: AbortSignal): AsyncGenerator<(string | Buffer)[]> {
+  const sources = args.length === 0 ? ['-'] : args;
+  // libuv ends the process if its threads are refused when stdin is read first: it has them before others take what a
+  // limit (ulimit -u) leaves.
+  if (sources.includes('-')) fs.fstat(0, () => {});
+  return batchesOf(sources, nul, signal);
+}
+
+async function* batchesOf(sources: string[], nul: boolean, signal: AbortSignal | undefined): AsyncGenerator<(string | Buffer)[]> {
+  for (const arg of sources) {
     if (arg === '-') yield* namesOf(0, nul ? 0 : 10, signal);
     else yield [arg];
   }

@@ -4,7 +4,7 @@ import type { Sysroot } from '../common/sysroot.js';
 
 /** Why io_uring cannot be used here, in one sentence, and what would help. */
 export interface Cause {
-  /** SYSCTL, SECCOMP, KERNEL, MEMLOCK, NOFILE or the errno name. */
+  /** SYSCTL, SECCOMP, KERNEL, MEMLOCK, NOFILE, NPROC or the errno name. */
   kind: string;
   why: string;
   hint: string | undefined;
@@ -83,6 +83,12 @@ export function explain(code: string | undefined, sysroot: Sysroot, release = os
     }
     case 'EMFILE':
       return { kind: 'NOFILE', why: 'no free file descriptor', hint: 'ulimit -n' };
+    case 'EAGAIN':
+      return {
+        kind: 'NPROC',
+        why: 'no thread can be started: a limit of processes is reached',
+        hint: 'ulimit -u, or pids.max of its cgroup',
+      };
     default:
       return { kind: code ?? 'UNKNOWN', why: code ?? 'unknown error', hint: undefined };
   }
@@ -94,7 +100,7 @@ export function unavailable(err: unknown, sysroot: Sysroot): VioError {
   const { kind, why, hint } = explain(code, sysroot);
   return new VioError(`io_uring is not available: ${why}`, {
     code: code ?? 'UNAVAILABLE',
-    exit: kind === 'MEMLOCK' || kind === 'NOFILE' ? Exit.failed : Exit.unsupported,
+    exit: ['MEMLOCK', 'NOFILE', 'NPROC'].includes(kind) ? Exit.failed : Exit.unsupported,
     hint,
     details: { kind },
     cause: err,

@@ -259,9 +259,13 @@ describe('limits, and an io_uring_enter that fails', () => {
   };
   const inject = (what: string) => `strace -f -qq -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:${what}`;
 
-  test.each(['sum', 'cat', 'sync'])('%s: 400 files where 40 may be open: direct descriptors, and a table that fits', (verb) => {
-    expect(output(verb, '--engine uring', 'ulimit -n 40;')).toBe(plain.get(verb));
-  });
+  test.each(['sum', 'cat', 'sync'])(
+    '%s: 400 files where 40 or 26 may be open: direct descriptors, a table that fits, few threads',
+    (verb) => {
+      for (const engine of ['uring', 'sync'])
+        for (const most of [40, 26]) expect(output(verb, `--engine ${engine}`, `ulimit -n ${most};`)).toBe(plain.get(verb));
+    },
+  );
 
   test.each(['sum', 'cat', 'sync'])('%s: EAGAIN, EBUSY and EINTR of every third call are tried again, nothing is lost', (verb) => {
     if (!which('strace')) return skip('failing system calls', 'strace is not installed');
@@ -274,6 +278,89 @@ describe('limits, and an io_uring_enter that fails', () => {
     expect(output(verb, '--engine uring', inject('error=EPERM'))).toMatch(
       /^7 vioctl: uring \w+: io_uring_enter: EPERM\nhint: does a seccomp filter allow .*--engine sync does without\n$/,
     );
+  });
+});
+
+describe('a limit of threads', () => {
+  const shm = fs.mkdtempSync('/dev/shm/vioctl-'); // where files are on tmpfs the kernel needs threads of its own for them
+  afterAll(() => fs.rmSync(shm, { recursive: true }));
+  const names = Array.from({ length: 300 }, (_, i) =>
+    i % 10 === 7 ? work.path(`missing${i}`) : path.join(i % 3 ? work.dir : shm, `t${i}`),
+  );
+  const input = Buffer.from(`${names.join('\0')}\0`);
+  // RLIMIT_NPROC counts the threads of a user, and does not bind root: each program runs as a user that nobody else is.
+  let uid = 40000 + (process.pid % 1000) * 1000;
+  const user = (...command: string[]): string[] => ['--reuid', `${++uid}`, '--regid', `${uid}`, '--clear-groups', ...command];
+  const environment = { env: plainEnv({ HOME: '/nonexistent' }), cwd: '/' };
+  let least: number; // Node's own threads, and the four of libuv
+  let impossible: string | undefined;
+  beforeAll(() => {
+    fs.chmodSync(work.dir, 0o755);
+    fs.chmodSync(shm, 0o755);
+    for (const [i, name] of names.entries()) if (i % 10 !== 7) fs.writeFileSync(name, `${i} `.repeat(i % 50 === 0 ? 100_000 : 100));
+    if (process.getuid?.() !== 0) impossible = 'only root may become another user';
+    else if (!which('setpriv') || !which('prlimit')) impossible = 'setpriv and prlimit are not installed';
+    if (impossible) return;
+    const run = (...words: string[]) => spawnSync('setpriv', user(process.execPath, ...words), { ...environment, encoding: 'utf8' });
+    least = Number(run('-p', 'require("fs").readdirSync("/proc/self/task").length').stdout) + 4;
+    const tried = run(program, '--version');
+    if (tried.status !== 0) impossible = `the checkout is private: ${tried.stderr}`;
+  });
+  /** Command line with `spare` threads beyond those that Node cannot do without. */
+  const limited = (spare: number, words: string): string[] =>
+    user('prlimit', `--nproc=${least + spare}`, process.execPath, program, 'uring', ...words.split(' '));
+  const output = (spare: number, words: string) => {
+    const options = { ...environment, input, timeout: 25000, maxBuffer: 1 << 28, encoding: 'utf8' } as const;
+    const { status, stdout, stderr } = spawnSync('setpriv', limited(spare, words), options);
+    return { status, stdout, stderr };
+  };
+
+  test.each([
+    'sync -0 --ordered --ndjson --engine sync',
+    'sync -0 --ordered --ndjson --engine uring',
+    'sum -0 --ordered --ndjson --engine uring',
+    'sum -0 --ordered --ndjson --engine sync',
+    'sum -0 --ordered --ndjson --engine uring -a blake3',
+    'cat -0 --engine uring',
+  ])('%s: 1, 2, 3 or 10 more do what any number does', (words) => {
+    if (impossible) return skip('a limit of threads', impossible);
+    const all = output(500, words);
+    expect(all.status).toBe(1); // what is missing
+    expect(all.stdout.length).toBeGreaterThan(300 * 20);
+    for (const spare of [1, 2, 3, 10]) expect(output(spare, words)).toEqual(all);
+  });
+
+  test('sync without a ring goes on with the threads that it got, and leaves none', async () => {
+    if (impossible) return skip('a limit of threads', impossible);
+    const child = spawn('setpriv', limited(10, 'sync -0 --engine sync'), environment);
+    const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));
+    try {
+      const threads = (): number => {
+        const tasks = `/proc/${child.pid}/task`;
+        return fs.readdirSync(tasks).filter((tid) => fs.readFileSync(`${tasks}/${tid}/comm`, 'utf8') === 'plain-bulk\n').length;
+      };
+      while (threads() < 10) await new Promise((resolve) => setTimeout(resolve, 5));
+      let stderr = '';
+      child.stderr.on('data', (chunk) => {
+        stderr += chunk;
+      });
+      child.stdin.end(input);
+      expect(await ended).toEqual([1, null]);
+      expect(stderr).toMatch(/30 of 300 files failed\n$/);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  });
+
+  test('not even one: sync says what the limit is, sum needs none without a ring', () => {
+    if (impossible) return skip('a limit of threads', impossible);
+    const [why, hint] = ['no thread can be started: a limit of processes is reached', 'hint: ulimit -u, or pids.max of its cgroup'];
+    expect(output(0, 'sync -0 --engine sync')).toEqual({ status: 1, stdout: '', stderr: `vioctl: uring sync: ${why}\n${hint}\n` });
+    const ring = output(0, 'sum -0 --engine uring');
+    expect(ring).toEqual({ status: 1, stdout: '', stderr: `vioctl: uring sum: io_uring is not available: ${why}\n${hint}\n` });
+    const any = output(0, 'sum -0 --ordered');
+    expect(any.stdout).toBe(output(500, 'sum -0 --ordered').stdout);
+    expect(any.stderr).toContain(`warning: io_uring is not available (${why}): plain system calls are used\n`);
   });
 });
 

@@ -6,6 +6,9 @@ import { explain, limitOf, unavailable } from '../unavailable.js';
 import type { Name } from './name.js';
 import { type Reader, SyncReader, UringReader } from './reader.js';
 
+/** Descriptors left to everything else that runs meanwhile. */
+const SPARE_DESCRIPTORS = 8;
+
 /** `auto` takes io_uring where it works and plain system calls elsewhere. */
 export type EngineChoice = 'auto' | 'uring' | 'sync';
 
@@ -24,7 +27,7 @@ export interface BulkOptions {
 }
 
 /** Whether an error of opening a ring means that io_uring is not there (and not that something else is wrong). */
-const absent = (err: unknown): boolean => ['EPERM', 'EACCES', 'ENOSYS', 'ENOMEM', 'EMFILE', 'EINVAL'].includes(codeOf(err) ?? '');
+const absent = (err: unknown): boolean => ['EPERM', 'EACCES', 'ENOSYS', 'ENOMEM', 'EMFILE', 'EAGAIN', 'EINVAL'].includes(codeOf(err) ?? '');
 
 /**
  * Opens something on a ring, or falls back as the user chose.
@@ -40,6 +43,12 @@ export function orFallBack<T>(options: BulkOptions, onRing: () => T, plain: () =
     options.note(`io_uring is not available (${explain(codeOf(err), options.sysroot).why}): plain system calls are used`);
     return plain();
   }
+}
+
+/** Files that may be opened before the process is at its limit, at least one. */
+export function descriptorsLeft({ sysroot }: BulkOptions): number {
+  const limit = limitOf(sysroot, 'Max open files')?.soft ?? Number.POSITIVE_INFINITY;
+  return Math.max(1, limit - sysroot.list('/proc/self/fd').length - SPARE_DESCRIPTORS);
 }
 
 /** Files under way at once that a file table may have slots for: the kernel refuses one above the limit of open files. */

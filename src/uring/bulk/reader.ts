@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { constants } from 'node:os';
 import { promisify } from 'node:util';
 import { codeOf } from '../../common/errors.js';
 import type { RingStats } from '../../native/uring.js';
@@ -89,6 +90,7 @@ export class UringReader implements Reader {
   readonly #spare: Buffer[] = [];
   readonly #spent: ((stats: RingStats) => void) | undefined;
   #spareLeft = SPARE_CHUNKS;
+  #closed = false;
 
   /** @throws errno of io_uring_setup(2), EMFILE */
   constructor(depth: number, spent?: (stats: RingStats) => void) {
@@ -123,6 +125,12 @@ export class UringReader implements Reader {
     const { first } = job;
     this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
       job.opened = (flags & READ_WHOLE_OPEN) !== 0;
+      if (result === -constants.errno.ECANCELED && !this.#closed) {
+        // The kernel's threads count as well (RLIMIT_NPROC, pids.max): where not even one can be made, it cancels.
+        this.#idle.push(job);
+        new SyncReader().read(name, sink, done);
+        return;
+      }
       if (!job.opened && result >= 0 && sink.whole) {
         sink.whole(first.subarray(0, result));
         this.#idle.push(job);
@@ -142,6 +150,7 @@ export class UringReader implements Reader {
   }
 
   close(): void {
+    this.#closed = true;
     this.#spent?.(this.#ring.stats);
     this.#ring.close();
   }

@@ -1,7 +1,8 @@
 import fs from 'node:fs';
-import { codeOf } from '../../common/errors.js';
+import { codeOf, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { type BulkOptions, depthOf, orFallBack } from './engine.js';
+import { explain } from '../unavailable.js';
+import { type BulkOptions, depthOf, descriptorsLeft, orFallBack } from './engine.js';
 import type { Name } from './name.js';
 import { overPool } from './pool.js';
 
@@ -34,7 +35,15 @@ export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): A
   return orFallBack<AsyncGenerator<SyncResult[]>>(
     options,
     () => overPool(names, { ...common, threads: 1, spent }),
-    () => overPool(names, { ...common, plain: true, threads: Math.min(AT_ONCE, depth) }),
+    () => {
+      try {
+        return overPool(names, { ...common, plain: true, threads: Math.min(AT_ONCE, depth, descriptorsLeft(options)) });
+      } catch (err) {
+        if (codeOf(err) !== 'EAGAIN') throw err;
+        const { why, hint } = explain('EAGAIN', options.sysroot);
+        throw new VioError(why, { hint, cause: err });
+      }
+    },
   );
 }
 

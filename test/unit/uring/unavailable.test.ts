@@ -33,6 +33,7 @@ test.each([
   ['ENOSYS', {}, '6.1.0', 'KERNEL', /without CONFIG_IO_URING/],
   ['ENOMEM', { 'proc/self/limits': limits }, '5.10.0', 'MEMLOCK', /limit 65536 bytes/],
   ['EMFILE', {}, '6.1.0', 'NOFILE', /descriptor/],
+  ['EAGAIN', {}, '6.1.0', 'NPROC', /limit of processes/],
   ['EIO', {}, '6.1.0', 'EIO', /EIO/],
 ] as const)('%s with %j on %s', (code, files, release, kind, why) => {
   const cause = explain(code, root(files), release);
