@@ -119,6 +119,7 @@ constexpr Export kMigration[] = {
     {"stepRam", Guarded<vioctl::migration::StepRam>},
     {"readBitmap", Guarded<vioctl::migration::ReadBitmap>},
     {"mappedPages", Guarded<vioctl::migration::MappedPages>},
+    {"settleBitmap", Guarded<vioctl::migration::SettleBitmap>},
     {"cutMapped", Guarded<vioctl::migration::CutMapped>},
     {"extractTo", Guarded<vioctl::migration::ExtractTo>},
     {"blockStates", Guarded<vioctl::migration::BlockStates>},

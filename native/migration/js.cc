@@ -286,8 +286,15 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
 
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
   Source& source = Handle<Source>(info[1]);
-  const bool whole = Handle<Ram>(info[0]).ReadBitmap(source, U64(info[2]), info[3].ToBoolean());
+  const std::string name = info[3].As<Napi::String>();
+  const Order order = name == "big" ? Order::kBig : name == "either" ? Order::kEither : Order::kLittle;
+  const bool whole = Handle<Ram>(info[0]).ReadBitmap(source, U64(info[2]), order);
   return Napi::Boolean::New(info.Env(), !Shrank(source) && whole);
+}
+
+Napi::Value SettleBitmap(const Napi::CallbackInfo& info) {
+  const Order order = Handle<Ram>(info[0]).Settle(U64(info[1]));
+  return Napi::String::New(info.Env(), order == Order::kBig ? "big" : order == Order::kLittle ? "little" : "either");
 }
 
 Napi::Value MappedPages(const Napi::CallbackInfo& info) {

@@ -17,21 +17,22 @@ Napi::Value Peek(const Napi::CallbackInfo& info);         // peek(source, size <
 Napi::Value NextNumber(
     const Napi::CallbackInfo& info);                   // nextNumber(source, bytes <= 6, take): big-endian, -1 at an end
 Napi::Value Position(const Napi::CallbackInfo& info);  // position(source)
-Napi::Value SourceSize(const Napi::CallbackInfo& info);   // sourceSize(source)
-Napi::Value Skip(const Napi::CallbackInfo& info);         // skip(source, size): bytes skipped
-Napi::Value Seek(const Napi::CallbackInfo& info);         // seek(source, position)
-Napi::Value SetLimit(const Napi::CallbackInfo& info);     // setLimit(source, end); -1 is none
-Napi::Value FindFooter(const Napi::CallbackInfo& info);   // findFooter(source, id, most): bytes to it, -1 if none
-Napi::Value NewRam(const Napi::CallbackInfo& info);       // newRam({pageSize, check, hash}): Ram
-Napi::Value AddBlock(const Napi::CallbackInfo& info);     // addBlock(ram, name, length): index
-Napi::Value StepRam(const Napi::CallbackInfo& info);      // stepRam(ram, source, budget): {stop, ...}
-Napi::Value ReadBitmap(const Napi::CallbackInfo& info);   // readBitmap(ram, source, block, bigEndian): boolean
-Napi::Value MappedPages(const Napi::CallbackInfo& info);  // mappedPages(ram, source, block, at, from, budget, fd)
-Napi::Value CutMapped(const Napi::CallbackInfo& info);    // cutMapped(ram, block, available)
-Napi::Value ExtractTo(const Napi::CallbackInfo& info);    // extractTo(ram, fd, BigInt64Array of block, from, to, out)
-Napi::Value BlockStates(const Napi::CallbackInfo& info);  // blockStates(ram): counters of each block
-Napi::Value PageRuns(const Napi::CallbackInfo& info);     // pageRuns(ram, block, kind, from, most): pairs [first, end)
-Napi::Value PageHashes(const Napi::CallbackInfo& info);   // pageHashes(ram, block): BigUint64Array, 0 for zeros
-Napi::Value RamIssues(const Napi::CallbackInfo& info);    // ramIssues(ram): {issues, lost}
+Napi::Value SourceSize(const Napi::CallbackInfo& info);    // sourceSize(source)
+Napi::Value Skip(const Napi::CallbackInfo& info);          // skip(source, size): bytes skipped
+Napi::Value Seek(const Napi::CallbackInfo& info);          // seek(source, position)
+Napi::Value SetLimit(const Napi::CallbackInfo& info);      // setLimit(source, end); -1 is none
+Napi::Value FindFooter(const Napi::CallbackInfo& info);    // findFooter(source, id, most): bytes to it, -1 if none
+Napi::Value NewRam(const Napi::CallbackInfo& info);        // newRam({pageSize, check, hash}): Ram
+Napi::Value AddBlock(const Napi::CallbackInfo& info);      // addBlock(ram, name, length): index
+Napi::Value StepRam(const Napi::CallbackInfo& info);       // stepRam(ram, source, budget): {stop, ...}
+Napi::Value ReadBitmap(const Napi::CallbackInfo& info);    // readBitmap(ram, source, block, order): boolean
+Napi::Value SettleBitmap(const Napi::CallbackInfo& info);  // settleBitmap(ram, block): order
+Napi::Value MappedPages(const Napi::CallbackInfo& info);   // mappedPages(ram, source, block, at, from, budget, fd)
+Napi::Value CutMapped(const Napi::CallbackInfo& info);     // cutMapped(ram, block, available)
+Napi::Value ExtractTo(const Napi::CallbackInfo& info);     // extractTo(ram, fd, BigInt64Array of block, from, to, out)
+Napi::Value BlockStates(const Napi::CallbackInfo& info);   // blockStates(ram): counters of each block
+Napi::Value PageRuns(const Napi::CallbackInfo& info);      // pageRuns(ram, block, kind, from, most): pairs [first, end)
+Napi::Value PageHashes(const Napi::CallbackInfo& info);    // pageHashes(ram, block): BigUint64Array, 0 for zeros
+Napi::Value RamIssues(const Napi::CallbackInfo& info);     // ramIssues(ram): {issues, lost}
 
 }  // namespace vioctl::migration

@@ -43,6 +43,7 @@ enum class Fault : uint8_t {
   kZlibLength,    // length above what a page can need; value: length
   kZlib,          // does not inflate to one page; value: bytes made
   kSpareBits,     // a mapped-ram bitmap has bits behind the last page; value: how many
+  kOrder,         // a mapped-ram bitmap is big-endian, which came out behind pages that Readings had no room for
 };
 
 struct Issue {
@@ -51,6 +52,18 @@ struct Issue {
   int block;        // -1: none
   uint64_t page;    // address in the block
   uint64_t value;
+};
+
+// In which order the bytes of a bitmap's words are read. kEither: nobody knows, and the pages come by only once.
+enum class Order : uint8_t { kLittle, kBig, kEither };
+
+// The two readings of a bitmap while its order is not known; `content` is the little-endian one then.
+struct Readings {
+  PageBudget budget;
+  PageMap little, big;  // pages that only this reading has
+  PageMap filled;       // those of both that came by with content
+  uint64_t filled_little = 0, filled_big = 0;
+  uint64_t spare_little = 0, spare_big = 0;  // bits behind the last page
 };
 
 struct Block {
@@ -64,6 +77,7 @@ struct Block {
   PageMap content;                                            // its last record had content other than zeros
   std::vector<uint64_t> hashes;                               // of each page's last content, with hashing on
   uint64_t unhashed = 0;                                      // records whose hash found no room
+  std::unique_ptr<Readings> readings;                         // mapped-ram, until Settle
 };
 
 class Ram {
@@ -102,8 +116,12 @@ class Ram {
   int current() const { return current_; }
 
   // Reads the bitmap of a mapped-ram block (at the source's position) into seen and content. False at an end: seen has
-  // the pages whose bits were there.
-  bool ReadBitmap(Source& source, size_t block, bool big_endian);
+  // the pages whose bits were there. After Order::kEither, MappedPages takes the pages of both readings from a source
+  // that is not seekable, and Settle must follow.
+  bool ReadBitmap(Source& source, size_t block, Order order);
+  // Decides for the reading whose pages had content, and takes back what the other one brought. Returns it, or kEither
+  // where nothing speaks for one of them: then it is kLittle that stays.
+  Order Settle(size_t block);
   // Extracts and hashes the pages of a mapped-ram block from page `from` on, the block's first page being at `at` in
   // the stream; stops after about `budget` bytes. Returns the next page to do (beyond all pages: done); ended() if the
   // source did.

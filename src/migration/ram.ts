@@ -65,6 +65,10 @@ const faultTexts: Record<RamFault, (i: RamIssue) => Pick<Issue, 'message'> & Par
     found: `${i.value}`,
     recovered: 'bits dropped',
   }),
+  order: () => ({
+    message: 'the bitmap is of a big-endian host, which showed behind more pages than can be kept: give --bitmap-endian big',
+    recovered: 'read so as far as there is room',
+  }),
   'zlib-length': (i) => ({ message: `page ${addr(i.page)}: compressed length ${i.value}`, expected: 'at most the bound of one page' }),
   zlib: (i) => ({
     message: `page ${addr(i.page)}: zlib data does not make one page`,
@@ -86,6 +90,8 @@ export class RamSection {
   /** true if the pages lie in mapped-ram regions */
   readonly mapped: boolean;
   #order: ByteOrder | undefined;
+  /** the order was given, and pages have been looked at that speak for or against it */
+  #compared = false;
   #lost = 0;
 
   constructor(options: RamOptions) {
@@ -311,8 +317,10 @@ export class RamSection {
     block.bitmapOffset = bitmapOffset;
     block.pagesOffset = pagesOffset;
     reader.skip(bitmapOffset - behind, 'gap before the bitmap');
-    yield* this.#tellOrder(reader, block);
-    if (!native().migration.readBitmap(this.ram, reader.source, index, this.#order === 'big')) {
+    // The pages of a pipe tell only as they go by: both readings are followed until then.
+    const either = !this.#order && !reader.seekable && (this.options.hash || this.options.onBlocks !== undefined);
+    if (!either) yield* this.#tellOrder(reader, block);
+    if (!native().migration.readBitmap(this.ram, reader.source, index, either ? 'either' : (this.#order ?? 'little'))) {
       native().migration.cutMapped(this.ram, index, 0);
       yield this.#issue('truncated-ram', reader.position, `bitmap of ${block.name}: ${endText(reader.ended())}`, {
         expected: `${bitmapEnd - bitmapOffset} bytes`,
@@ -325,6 +333,12 @@ export class RamSection {
       // A pipe passes by once: its pages are taken now, each block knowing where it goes.
       this.#extract();
       yield* this.#mappedPages(reader, block, index, false);
+    }
+    if (either) {
+      const order = native().migration.settleBitmap(this.ram, index);
+      if (order !== 'either') this.#order = order;
+      if (order === 'big') yield this.#orderNote(block);
+      yield* this.#issues();
     }
     const next = pagesOffset + block.length;
     let there = next;
@@ -359,10 +373,12 @@ export class RamSection {
   /**
    * Finds out in which byte order the bitmap at the present position is written, unless that is known: by bits behind the
    * last page, or by the pages on which the two readings differ, since those with content are the ones whose bits are set.
-   * Where nothing differs, the order does not matter.
+   * Where nothing differs, the order does not matter. An order that was given stays, with a warning if the pages of a file
+   * contradict it.
    */
   *#tellOrder(reader: StreamReader, block: RamBlock): Generator<WalkEvent> {
-    if (this.#order) return;
+    const given = this.options.bitmapOrder;
+    if (this.#order && (!given || this.#compared || !reader.seekable)) return;
     const at = reader.position;
     const { pageSize } = this.options;
     const pages = Math.ceil(Number(block.length) / pageSize);
@@ -391,11 +407,24 @@ export class RamSection {
       }
     }
     if (reader.seekable) reader.seek(at);
+    if (given) {
+      if (little.filled === big.filled) return;
+      this.#compared = true;
+      const other = little.filled > big.filled ? 'little' : 'big';
+      if (other === given) return;
+      const text = `mapped-ram bitmaps read as of a ${given}-endian host: their content speaks for ${other}`;
+      yield report('warning', 'bitmap-order', at, `ram/${block.name}`, text, { recovered: 'read as told' });
+      return;
+    }
     if (little.filled !== big.filled) this.#order = little.filled > big.filled ? 'little' : 'big';
     else if (little.spare !== big.spare) this.#order = little.spare < big.spare ? 'little' : 'big';
-    if (this.#order !== 'big') return;
+    if (this.#order === 'big') yield this.#orderNote(block);
+  }
+
+  #orderNote(block: RamBlock): WalkEvent {
     const how = { recovered: 'read so; --bitmap-endian little reads them the other way' };
-    yield report('note', 'bitmap-order', at, `ram/${block.name}`, 'mapped-ram bitmaps of a big-endian host, by their content', how);
+    const text = 'mapped-ram bitmaps of a big-endian host, by their content';
+    return report('note', 'bitmap-order', block.bitmapOffset ?? 0n, `ram/${block.name}`, text, how);
   }
 
   /** @param tell report where the pages end too early */

@@ -79,6 +79,7 @@ export const ramFaults = [
   'zlib-length',
   'zlib',
   'spare-bits',
+  'order',
 ] as const;
 export type RamFault = (typeof ramFaults)[number];
 
@@ -123,7 +124,10 @@ export interface MigrationNative {
   /** The name as Latin-1 text. */
   addBlock(ram: NativeRam, name: string, length: bigint): number;
   stepRam(ram: NativeRam, source: NativeSource, budget: number): RamStep;
-  readBitmap(ram: NativeRam, source: NativeSource, block: number, bigEndian: boolean): boolean;
+  /** False at an end. After `either`, for a pipe, settleBitmap must follow when the pages have gone by. */
+  readBitmap(ram: NativeRam, source: NativeSource, block: number, order: 'little' | 'big' | 'either'): boolean;
+  /** Decides for the order whose pages had content and takes back what the other brought; `either` where nothing tells. */
+  settleBitmap(ram: NativeRam, block: number): 'little' | 'big' | 'either';
   /** Hashes and extracts pages of a mapped-ram block from page `from` on; `fd` of the file itself lets the kernel copy. */
   mappedPages(
     ram: NativeRam,
@@ -168,6 +172,7 @@ export const migrationExports = [
   'addBlock',
   'stepRam',
   'readBitmap',
+  'settleBitmap',
   'mappedPages',
   'cutMapped',
   'extractTo',

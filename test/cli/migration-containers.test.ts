@@ -100,6 +100,84 @@ describe('mapped-ram', () => {
     });
   });
 
+  test('through a pipe, and with no bits behind the last page, the pages tell the order as they go by', () => {
+    const out = path.join(dir, 'mem');
+    const ram: m.MappedBlock = { name: 'pc.ram', pages: 128, set: [3, 70, 71] };
+    const all = [ram, { name: 'vga.vram', pages: 64, set: [9] }];
+    const content = m.mappedContent(ram);
+    const big = m.mappedRam(all, { bigEndian: true });
+    // Old bytes in the page whose bit is the other reading's of page 3: none of the memory.
+    const stale = Buffer.from(big);
+    const first = stale.indexOf(content.subarray(3 * m.PAGE, 4 * m.PAGE)) - 3 * m.PAGE;
+    stale.fill(0xee, first + 59 * m.PAGE, first + 60 * m.PAGE);
+    const clean = put('pipe-little', m.mappedRam(all));
+    for (const [input, notes] of [
+      [fs.readFileSync(clean), []],
+      [big, ['bitmap-order']],
+      [stale, ['bitmap-order']],
+    ] as const) {
+      const r = json(['ram', '-', '--block', 'pc.ram', '-o', out], { input });
+      expect({ status: r.status, notes: (r.doc.issues as { code: string }[]).map((i) => i.code) }).toEqual({ status: 0, notes });
+      expect(fs.readFileSync(out).equals(content)).toBe(true);
+      const page = first + 71 * m.PAGE;
+      const cut = json(['ram', '-', '--block', 'pc.ram', '-o', out], { input: input.subarray(0, page) });
+      expect(cut.status).toBe(5);
+      expect(fs.readFileSync(out).subarray(0, page - first)).toEqual(content.subarray(0, page - first));
+      expect(
+        fs
+          .readFileSync(out)
+          .subarray(page - first)
+          .every((b) => b === 0),
+      ).toBe(true);
+      // Hashes and counters as well: no page differs, and as many have content.
+      expect(json(['diff', '-', clean, '--ram'], { input }).status).toBe(0);
+      const [piped, plain] = [json(['stat', '-', '--duplicates'], { input }), json(['stat', clean, '--duplicates'])];
+      expect(piped.doc.blocks).toEqual(plain.doc.blocks);
+    }
+  });
+
+  test('more pages through a pipe than both readings have room for: an error, not a mixture of the two', () => {
+    const length = 2 ** 40;
+    const bitmap = Buffer.alloc(length / m.PAGE / 8);
+    for (let word = 0; word < bitmap.length; word += 512) bitmap[word + 7] = 1 << 3; // page 3, big-endian, in every 16 MiB
+    const at = m.mappedRam([{ name: 'pc.ram', pages: 64, set: [] }]).indexOf(m.str8('pc.ram'));
+    const head = m.mappedRam([{ name: 'pc.ram', pages: 64, set: [] }]).subarray(0, at - 8);
+    const bitmapAt = at + 7 + 8 + 28;
+    const pagesAt = Math.ceil((bitmapAt + bitmap.length) / m.PAGE) * m.PAGE;
+    const list = [
+      m.be64(BigInt(length) | 4n),
+      m.str8('pc.ram'),
+      m.be64(length),
+      m.be32(1),
+      m.be64(m.PAGE),
+      m.be64(bitmapAt),
+      m.be64(pagesAt),
+    ];
+    const input = m.cat(head, ...list, bitmap, Buffer.alloc(pagesAt - bitmapAt - bitmap.length), Buffer.alloc(4 * m.PAGE, 7));
+    const codes = (more: string[]) => {
+      const { status, doc } = json(['stat', '-', '--duplicates', ...more], { input });
+      return { status, codes: (doc.issues as { code: string }[]).map((i) => i.code) };
+    };
+    expect(codes([])).toEqual({ status: 5, codes: ['bitmap-order', 'ram-order', 'truncated-ram', 'truncated'] });
+    expect(codes(['--bitmap-endian', 'big'])).toEqual({ status: 5, codes: ['truncated-ram', 'truncated'] });
+  });
+
+  test('an order that was given stays, with a warning where the pages of a file contradict it', () => {
+    const out = path.join(dir, 'mem');
+    const ram: m.MappedBlock = { name: 'pc.ram', pages: 128, set: [3, 70] };
+    for (const [bigEndian, given, expected] of [
+      [true, 'little', ['bitmap-order warning']],
+      [false, 'big', ['bitmap-order warning']],
+      [true, 'big', []],
+      [false, 'little', []],
+    ] as const) {
+      const r = json(['ram', put('given', m.mappedRam([ram], { bigEndian })), '--block', 'pc.ram', '--bitmap-endian', given, '-o', out]);
+      const issues = (r.doc.issues as { code: string; severity: string }[]).map((i) => `${i.code} ${i.severity}`);
+      expect({ status: r.status, issues }).toEqual({ status: 0, issues: expected });
+      expect(fs.readFileSync(out).equals(m.mappedContent(ram))).toBe(expected.length === 0);
+    }
+  });
+
   test('a bitmap read in the wrong order is no silent loss: bits behind the last page', () => {
     for (const [file, order] of [
       [put('big', mappedRam(0, true)), 'little'],
