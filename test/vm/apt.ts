@@ -18,23 +18,30 @@ async function mirror(): Promise<string> {
 
 /** An apt world of its own: lists of one suite, nothing installed. */
 export class Suite {
-  readonly name: string;
+  /** Name of its cache folder and lock. */
+  private readonly key: string;
   private readonly dir: string;
+  private readonly architecture: string | undefined;
 
-  private constructor(name: string, dir: string) {
-    this.name = name;
+  private constructor(key: string, dir: string, architecture: string | undefined) {
+    this.key = key;
     this.dir = dir;
+    this.architecture = architecture;
   }
 
-  /** Opens a suite (bookworm-backports, sid, ...), fetching its package lists when they are not there yet or old. */
-  static async open(name: string): Promise<Suite> {
-    const dir = await cached(`apt-${name}`, async (part) => {
+  /**
+   * Opens a suite (bookworm-backports, sid, ...), fetching its package lists when they are not there yet or old.
+   * @param architecture Debian's name of another one than this machine's
+   */
+  static async open(name: string, architecture?: string): Promise<Suite> {
+    const key = `apt-${name}${architecture ? `-${architecture}` : ''}`;
+    const dir = await cached(key, async (part) => {
       for (const d of ['lists/partial', 'cache/archives/partial']) mkdirSync(path.join(part, d), { recursive: true });
       writeFileSync(path.join(part, 'status'), '');
       writeFileSync(path.join(part, 'sources.list'), `deb [signed-by=${KEYRING}] ${await mirror()} ${name} main\n`);
-      await must(['apt-get', ...Suite.options(part), 'update']);
+      await must(['apt-get', ...Suite.options(part, architecture), 'update']);
     });
-    const suite = new Suite(name, dir);
+    const suite = new Suite(key, dir, architecture);
     await suite.refresh();
     return suite;
   }
@@ -44,14 +51,18 @@ export class Suite {
     const stamp = path.join(this.dir, 'sources.list');
     const fresh = () => Date.now() - statSync(stamp).mtimeMs < 24 * 3600 * 1000;
     if (fresh()) return;
-    await withLock(`apt-${this.name}`, async () => {
+    await withLock(this.key, async () => {
       if (fresh()) return;
-      await must(['apt-get', ...Suite.options(this.dir), 'update']);
+      await must(['apt-get', ...this.options(), 'update']);
       utimesSync(stamp, new Date(), new Date());
     });
   }
 
-  private static options(dir: string): string[] {
+  private options(): string[] {
+    return Suite.options(this.dir, this.architecture);
+  }
+
+  private static options(dir: string, architecture: string | undefined): string[] {
     const set: Record<string, string> = {
       'Dir::State': dir,
       'Dir::State::lists': path.join(dir, 'lists'),
@@ -64,19 +75,20 @@ export class Suite {
       'APT::Sandbox::User': 'root',
       'Acquire::Languages': 'none',
       'Acquire::Retries': '3',
+      ...(architecture && { 'APT::Architecture': architecture, 'APT::Architectures': architecture }),
     };
     return Object.entries(set).flatMap(([k, v]) => ['-o', `${k}=${v}`]);
   }
 
   /** The direct dependencies of a package, virtual ones left out. */
   async depends(name: string): Promise<string[]> {
-    const out = await must(['apt-cache', ...Suite.options(this.dir), 'depends', '--important', name]);
+    const out = await must(['apt-cache', ...this.options(), 'depends', '--important', name]);
     return [...out.matchAll(/^ [ |](?:Pre)?Depends: ([^<\s]+)$/gm)].map((m) => m[1] as string);
   }
 
   /** The version this suite offers, undefined when it has no such package. */
   async version(name: string): Promise<string | undefined> {
-    const out = await must(['apt-cache', ...Suite.options(this.dir), 'policy', name]);
+    const out = await must(['apt-cache', ...this.options(), 'policy', name]);
     const v = /^ {2}Candidate: (\S+)$/m.exec(out)?.[1];
     return v === '(none)' ? undefined : v;
   }
@@ -85,11 +97,11 @@ export class Suite {
   async unpack(names: readonly string[], into: string, options: { closure?: boolean } = {}): Promise<string[]> {
     const debs = path.join(into, '.debs');
     mkdirSync(path.join(debs, 'partial'), { recursive: true });
-    const opts = Suite.options(this.dir);
+    const opts = this.options();
     if (options.closure) {
       // with an empty status file "install" means everything down to libc; fetching only, so nothing is installed
       const install = ['-y', '--no-install-recommends', '--download-only', 'install'];
-      await withLock(`apt-${this.name}`, () => must(['apt-get', ...opts, '-o', `Dir::Cache::archives=${debs}`, ...install, ...names]));
+      await withLock(this.key, () => must(['apt-get', ...opts, '-o', `Dir::Cache::archives=${debs}`, ...install, ...names]));
     } else {
       await must(['apt-get', ...opts, 'download', ...names], { cwd: debs });
     }

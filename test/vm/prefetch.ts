@@ -2,13 +2,14 @@
 import { peer } from '../peers/peers.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
-import { foreignQemu, qemu } from './qemu.js';
+import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
 
 const STEPS: [string, () => Promise<unknown>][] = [
   ['sid peer', () => peer('sid')],
   ['QEMU 10', () => qemu('10')],
   ['QEMU 10 for other machines', () => foreignQemu('10')],
   ['QEMU 11 for other machines', () => foreignQemu('11')],
+  ['big-endian QEMU', () => bigEndianQemu()],
   ['kernel 6.12', () => kernel('6.12')],
   ['kernel 6.1', () => kernel('6.1')],
   ['kernel 7', () => kernel('7')],

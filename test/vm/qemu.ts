@@ -1,9 +1,9 @@
-// The QEMU builds of the lab: 10 from bookworm-backports, unpacked beside the installed 7.2 whose libraries it uses.
-import { existsSync, rmSync } from 'node:fs';
+// The QEMU builds of the lab: 10 from bookworm-backports, unpacked beside the installed 7.2 whose libraries it uses, and others.
+import { existsSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { peer } from '../peers/peers.js';
-import { skip } from '../support/skip.js';
+import { skip, which } from '../support/skip.js';
 import { Suite } from './apt.js';
 import { cached, cacheRoot, checkoutRoot } from './cache.js';
 
@@ -93,6 +93,37 @@ export async function foreignQemu(name: QemuName): Promise<QemuBuild> {
   return { ...base, argv: (program, args = []) => [path.join(dir, 'usr/bin', program), ...firmware, ...args] };
 }
 
+/** Runs programs of s390x, the one big-endian architecture of Debian. */
+const EMULATOR = 'qemu-s390x-static';
+const BIG_ENDIAN = 'qemu-big-endian';
+
+/**
+ * A QEMU 10 that is itself a big-endian program, with qemu-system-x86_64, qemu-system-s390x and qemu-img: Debian's for s390x with
+ * its libraries (38 MB fetched, 160 MB in the cache), run by the user emulation of `.ci/packages`.
+ */
+export async function bigEndianQemu(): Promise<QemuBuild> {
+  const emulator = which(EMULATOR);
+  if (!emulator) throw new Error(`${EMULATOR} is not installed; the lab needs the packages that .ci/packages names`);
+  const dir = await cached(BIG_ENDIAN, async (part) => {
+    const suite = await Suite.open('trixie', 's390x');
+    await suite.unpack(['qemu-system-x86', 'qemu-system-s390x', 'qemu-utils'], part, { closure: true });
+    for (const d of ['doc', 'man', 'locale']) rmSync(path.join(part, 'usr/share', d), { recursive: true, force: true });
+    // The loader's path; base-files, which has such links, is no dependency.
+    symlinkSync('usr/lib', path.join(part, 'lib'));
+  });
+  const firmware = ['usr/share/qemu', 'usr/share/seabios'].flatMap((d) => ['-L', path.join(dir, d)]);
+  return {
+    argv: (program, args = []) => [
+      ...([emulator, '-L', dir, path.join(dir, 'usr/bin', program)] as const),
+      ...(program.startsWith('qemu-system-') ? firmware : []),
+      ...args,
+    ],
+    env: {},
+    hostRoot: '/',
+    identity: dir,
+  };
+}
+
 /** The build called `name`. Rejects when the packages of .ci/packages that it needs are not installed. */
 export async function qemu(name: QemuName = '10'): Promise<QemuBuild> {
   if (name === '11') return qemu11();
@@ -118,6 +149,18 @@ export async function foreignQemuForTest(name: QemuName, program: string, what: 
   const missing = name === '7.2' && !existsSync(path.join('/usr/bin', program)) ? `${program} is not installed` : whyNot(name, true);
   if (missing) skip(what, missing);
   return missing ? undefined : foreignQemu(name);
+}
+
+/** As qemuForTest, for the big-endian build. */
+export async function bigEndianQemuForTest(what: string): Promise<QemuBuild | undefined> {
+  const missing = !which(EMULATOR)
+    ? `${EMULATOR} is not installed`
+    : existsSync(path.join(cacheRoot(), BIG_ENDIAN))
+      ? undefined
+      : 'the big-endian QEMU is not here; get it with: npx tsx test/vm/prefetch.ts';
+  if (!missing || process.env.VIOCTL_NO_SKIP === '1') return bigEndianQemu();
+  skip(what, missing);
+  return undefined;
 }
 
 /** Why a build cannot be used in a plain test: it is not here, and nothing may be fetched. */
