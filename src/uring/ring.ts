@@ -3,6 +3,7 @@ import { native } from '../native/index.js';
 import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../native/uring.js';
 import { CqeFlag, Op, Reg, Setup, SqeFlag } from './abi.js';
 import { Completions } from './completions.js';
+import { putEntry, USER_DATA, WORDS } from './entry.js';
 import { enterError, errnoError, errnoName } from './errno.js';
 import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError } from './request.js';
 
@@ -29,7 +30,6 @@ const AT_FDCWD = -100;
 const OP_READ_WHOLE = 0xf0;
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
 export const READ_WHOLE_OPEN = 1 << 15;
-const WORDS = 16; // 32-bit words of an SQE
 /** The kernel's bound (IORING_MAX_ENTRIES, io_uring/io_uring.h). */
 const MAX_ENTRIES = 32768;
 
@@ -157,18 +157,10 @@ export class Ring {
     if (typeof fd !== 'number') flags |= SqeFlag.fixedFile;
     const address = buffer ? addressOf(buffer) : (request.address ?? 0);
     const at = this.#entry(done, buffer ?? request.keep);
-    const sqe = this.#sqe;
-    sqe[at] = opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
-    sqe[at + 1] = number;
-    this.#wide(at + 2, request.offset ?? 0);
-    this.#wide(at + 4, address);
-    sqe[at + 6] = request.length ?? buffer?.byteLength ?? 0;
-    sqe[at + 7] = request.opFlags ?? 0;
-    sqe[at + 10] = request.bufIndex ?? 0;
-    sqe[at + 11] = request.fileIndex ?? 0;
-    this.#wide(at + 12, request.addr3 ?? 0);
-    sqe[at + 14] = 0;
-    sqe[at + 15] = 0;
+    const head = opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
+    const length = request.length ?? buffer?.byteLength ?? 0;
+    const { offset = 0, opFlags = 0, bufIndex = 0, fileIndex = 0, addr3 = 0 } = request;
+    putEntry(this.#sqe, at, head, number, offset, address, length, opFlags, bufIndex, fileIndex, addr3);
     this.#schedule();
   }
 
@@ -217,16 +209,7 @@ export class Ring {
     const address = addressOf(path);
     const index = fileIndex(slot);
     const at = this.#entry(done, path);
-    const sqe = this.#sqe;
-    sqe[at] = Op.openat | (sqeFlags << 8);
-    sqe[at + 1] = AT_FDCWD;
-    sqe[at + 2] = sqe[at + 3] = 0;
-    this.#wide(at + 4, address);
-    sqe[at + 6] = 0;
-    sqe[at + 7] = openFlags;
-    sqe[at + 10] = 0;
-    sqe[at + 11] = index;
-    sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
+    putEntry(this.#sqe, at, Op.openat | (sqeFlags << 8), AT_FDCWD, 0, address, 0, openFlags, 0, index, 0);
     this.#schedule();
   }
 
@@ -238,14 +221,7 @@ export class Ring {
   readWhole(path: Uint8Array, openFlags: number, slot: number, buffer: NodeJS.ArrayBufferView, done: Done): void {
     const [from, to, index] = [addressOf(path), addressOf(buffer), fileIndex(slot)];
     const at = this.#entry(done, [path, buffer]);
-    const sqe = this.#sqe;
-    sqe[at] = OP_READ_WHOLE;
-    sqe[at + 1] = 0;
-    this.#wide(at + 2, to);
-    this.#wide(at + 4, from);
-    sqe[at + 6] = buffer.byteLength;
-    sqe[at + 7] = openFlags;
-    sqe[at + 11] = index;
+    putEntry(this.#sqe, at, OP_READ_WHOLE, 0, to, from, buffer.byteLength, openFlags, 0, index, 0);
     this.#schedule();
   }
 
@@ -253,12 +229,7 @@ export class Ring {
   closeSlot(slot: number, done: Done): void {
     const index = fileIndex(slot);
     const at = this.#entry(done, undefined);
-    const sqe = this.#sqe;
-    sqe[at] = Op.close;
-    for (let i = at + 1; i < at + 8; i++) sqe[i] = 0;
-    sqe[at + 10] = 0;
-    sqe[at + 11] = index;
-    sqe[at + 12] = sqe[at + 13] = sqe[at + 14] = sqe[at + 15] = 0;
+    putEntry(this.#sqe, at, Op.close, 0, 0, 0, 0, 0, 0, index, 0);
     this.#schedule();
   }
 
@@ -365,17 +336,8 @@ export class Ring {
     const number = fileNumber(file);
     if (!Number.isSafeInteger(offset)) throw invalid('offset', offset, 'a whole number (-1: the position of the file itself)');
     const at = this.#entry(done, buffer);
-    const sqe = this.#sqe;
-    sqe[at] = typeof file === 'number' ? opcode : opcode | (SqeFlag.fixedFile << 8);
-    sqe[at + 1] = number;
-    sqe[at + 2] = offset;
-    sqe[at + 3] = Math.floor(offset / 0x1_0000_0000);
-    sqe[at + 4] = address;
-    sqe[at + 5] = Math.floor(address / 0x1_0000_0000);
-    sqe[at + 6] = buffer.byteLength;
-    sqe[at + 7] = 0;
-    for (let i = at + 10; i < at + WORDS; i++) sqe[i] = 0;
-    sqe[at + 10] = bufIndex;
+    const head = typeof file === 'number' ? opcode : opcode | (SqeFlag.fixedFile << 8);
+    putEntry(this.#sqe, at, head, number, offset, address, buffer.byteLength, 0, bufIndex, 0, 0);
     this.#schedule();
   }
 
@@ -397,19 +359,9 @@ export class Ring {
     this.#done[slot] = done;
     this.#kept[slot] = keep;
     const at = this.#queued++ * WORDS;
-    this.#sqe[at + 8] = slot;
-    this.#sqe[at + 9] = 0;
+    this.#sqe[at + USER_DATA] = slot;
+    this.#sqe[at + USER_DATA + 1] = 0;
     return at;
-  }
-
-  #wide(at: number, value: number | bigint): void {
-    if (typeof value === 'bigint') {
-      this.#sqe[at] = Number(value & 0xffff_ffffn);
-      this.#sqe[at + 1] = Number((value >> 32n) & 0xffff_ffffn);
-    } else {
-      this.#sqe[at] = value;
-      this.#sqe[at + 1] = Math.floor(value / 0x1_0000_0000);
-    }
   }
 
   #schedule(): void {
