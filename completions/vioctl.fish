@@ -639,7 +639,7 @@ complete -c vioctl -n '__fish_seen_subcommand_from migration' -f -a 'convert' -d
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l snapshot -r -d 'qcow2: id or name of the internal snapshot'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l max-size -r -d 'most that compressed data may grow to (1T)'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l offset -r -d 'the stream begins so many bytes into the file'
-complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l bitmap-endian -r -d 'byte order of the host that wrote mapped-ram bitmaps: little or big, told from the pages unless given'
+complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l bitmap-endian -r -d 'byte order of the host whose QEMU shall load OUT: little or big (that of a libvirt save, else little)'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l output -s o -r -d 'file to write'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l to -r -d 'mapped-ram'
 complete -c vioctl -n '__fish_seen_subcommand_from migration; and __fish_seen_subcommand_from convert' -l json -d 'print one JSON document'

@@ -7,6 +7,7 @@ import { MAGIC, Type, VERSION } from './format.js';
 import type { Input } from './input.js';
 import type { Issue } from './issues.js';
 import type { Configuration, RamBlock, WalkEvent } from './model.js';
+import type { ByteOrder } from './ram.js';
 import type { StreamReader } from './reader.js';
 import { Walker } from './walk.js';
 
@@ -60,14 +61,16 @@ export interface Converted {
 class Conversion {
   readonly #fd: number;
   readonly #reader: StreamReader;
+  readonly #order: ByteOrder;
   readonly #records: Copied[] = [];
   #places: Place[] = [];
   #at = 0n;
   configuration: Configuration | undefined;
 
-  constructor(fd: number, reader: StreamReader) {
+  constructor(fd: number, reader: StreamReader, order: ByteOrder) {
     this.#fd = fd;
     this.#reader = reader;
+    this.#order = order;
   }
 
   note(event: WalkEvent): void {
@@ -155,6 +158,7 @@ class Conversion {
     return Number(at);
   }
 
+  /** In the order of the host that loads it: nothing in the file says which it is. */
   #bitmap(walker: Walker, index: number, pages: number): void {
     const bits = Buffer.alloc(Math.ceil(pages / 64) * 8);
     for (let from = 0; from < pages; ) {
@@ -162,6 +166,7 @@ class Conversion {
       for (const [first, end] of runs) for (let page = first; page < end; page++) bits[page >> 3]! |= 1 << (page & 7);
       from = runs.length < 4096 ? pages : runs.at(-1)![1];
     }
+    if (this.#order === 'big') bits.swap64();
     this.#write(bits, this.#places[index]!.bitmap);
   }
 }
@@ -188,9 +193,9 @@ export function describeCapability(text: string, configuration: Configuration): 
   return text.slice(0, from) + JSON.stringify(added) + text.slice(to + 1);
 }
 
-/** Writes `input` as a mapped-ram file into `fd`. The stream must be whole. @throws VioError */
+/** Writes `input` as a mapped-ram file into `fd`, bitmaps in the input's `bitmapOrder` or little-endian. The stream must be whole. @throws VioError */
 export async function convert(input: Input, file: string, fd: number, tick: (position: number) => void): Promise<Converted> {
-  const conversion = new Conversion(fd, input.reader);
+  const conversion = new Conversion(fd, input.reader, input.bitmapOrder ?? 'little');
   const issues: Issue[] = [];
   let ramSection = { id: 0, instance: 0 };
   let after = 0;
@@ -201,7 +206,6 @@ export async function convert(input: Input, file: string, fd: number, tick: (pos
     },
     ram: {
       check: true,
-      bitmapOrder: input.bitmapOrder,
       onBlocks: (blocks) => {
         after = input.reader.position;
         const target = conversion.begin(blocks, walker.ram!.options.pageSize, ramSection);

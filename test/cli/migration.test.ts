@@ -421,4 +421,27 @@ describe('stat, diff, convert', () => {
     expect(vioctl(['migration', 'convert', cut, '--to', 'mapped-ram', '-o', path.join(dir, 'never')])).toMatchObject({ status: 5 });
     expect(fs.existsSync(path.join(dir, 'never'))).toBe(false);
   });
+
+  test('convert: bitmaps in the order of the host that shall load the file', () => {
+    const save = put('save-big', libvirt(fs.readFileSync(good), { big: true }));
+    const converted = (name: string, file: string, ...more: string[]): Buffer => {
+      const out = path.join(dir, name);
+      expect(vioctl(['migration', 'convert', file, '--to', 'mapped-ram', '-o', out, ...more])).toMatchObject({ status: 0, stderr: '' });
+      return fs.readFileSync(out);
+    };
+    const little = converted('to-little', good, '--bitmap-endian', 'little');
+    const big = converted('to-big', good, '--bitmap-endian', 'big');
+    const block = Buffer.concat([Buffer.from([6]), Buffer.from('pc.ram')]);
+    const header = little.indexOf(block) + block.length + 8;
+    const [at, pages] = [12, 20].map((o) => Number(little.readBigUInt64BE(header + o))) as [number, number];
+    const bytes = Math.ceil(Number(little.readBigUInt64BE(header - 8)) / 4096 / 64) * 8;
+    expect(little.subarray(at, at + bytes).some((b) => b !== 0)).toBe(true);
+    const swapped = Buffer.from(little);
+    swapped.subarray(at, at + bytes).swap64();
+    expect(at + bytes).toBeLessThanOrEqual(pages);
+    expect(swapped.equals(little)).toBe(false);
+    expect(big.equals(swapped)).toBe(true);
+    expect(converted('to-default', good).equals(little)).toBe(true);
+    expect(converted('to-host', save).equals(big)).toBe(true);
+  });
 });

@@ -178,6 +178,19 @@ describe('files of a QEMU on a big-endian host', () => {
     90_000,
   );
 
+  test('a stream that is converted to mapped-ram for this host is loaded by it', async () => {
+    if (!build) return;
+    const made = await make(build, 'pc', file('stream'));
+    const out = file('converted');
+    const options = ['--to', 'mapped-ram', '--bitmap-endian', 'big'];
+    expect(vioctl(['migration', 'convert', made.file, ...options, '-o', out])).toMatchObject({ status: 0, stderr: '' });
+    expect(bitsOf(out, 'pc.ram')).toEqual(filled);
+    await withGuest(build, dir, ['-M', 'pc', '-m', `${SIZE >> 20}`, '-incoming', 'defer'], async (guest) => {
+      await guest.load(`file:${out}`, ['mapped-ram']);
+      expect(await memoryOf(guest, ranges(SIZE))).toEqual(made.memory);
+    });
+  }, 90_000);
+
   test('an internal snapshot in a qcow2 image', async () => {
     if (!build) return;
     const image = file('disk.qcow2');

@@ -21,6 +21,11 @@ export default class MigrationConvert extends Command {
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {
     ...inputFlags,
+    'bitmap-endian': Flags.option({
+      options: ['little', 'big'] as const,
+      helpValue: 'ORDER',
+      summary: 'byte order of the host whose QEMU shall load OUT: little or big (that of a libvirt save, else little)',
+    })(),
     output: Flags.string({ char: 'o', required: true, helpValue: 'OUT', summary: 'file to write' }),
     to: Flags.option({ options: ['mapped-ram'] as const, required: true, helpValue: 'FORMAT', summary: 'mapped-ram' })(),
   };
