@@ -249,6 +249,7 @@ Napi::Value NewRam(const Napi::CallbackInfo& info) {
     throw SysError(EINVAL, "page size");
   options.check = given.Get("check").ToBoolean();
   options.hash = given.Get("hash").ToBoolean();
+  if (const Napi::Value bytes = given.Get("pageMaps"); bytes.IsNumber()) options.page_maps.left = U64(bytes);
   const Napi::Value seed = given.Get("seed");
   if (seed.IsBigInt()) {
     bool lossless;

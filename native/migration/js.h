@@ -22,7 +22,7 @@ Napi::Value Skip(const Napi::CallbackInfo& info);          // skip(source, size)
 Napi::Value Seek(const Napi::CallbackInfo& info);          // seek(source, position)
 Napi::Value SetLimit(const Napi::CallbackInfo& info);      // setLimit(source, end); -1 is none
 Napi::Value FindFooter(const Napi::CallbackInfo& info);    // findFooter(source, id, most): bytes to it, -1 if none
-Napi::Value NewRam(const Napi::CallbackInfo& info);        // newRam({pageSize, check, hash}): Ram
+Napi::Value NewRam(const Napi::CallbackInfo& info);        // newRam({pageSize, check, hash, pageMaps}): Ram
 Napi::Value AddBlock(const Napi::CallbackInfo& info);      // addBlock(ram, name, length): index
 Napi::Value StepRam(const Napi::CallbackInfo& info);       // stepRam(ram, source, budget): {stop, ...}
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info);    // readBitmap(ram, source, block, order): boolean

@@ -72,8 +72,10 @@ void Ram::Note(Fault fault, uint64_t value) {
   issues_.push_back(Issue{fault, record_, current_, page_, value});
 }
 
-void Ram::Seen(Block& block, uint64_t addr) {
-  if (block.seen.Set(Index(addr), &budget_)) ++block.resent;
+bool Ram::Seen(Block& block, uint64_t addr) {
+  const bool again = block.seen.Set(Index(addr), &budget_);
+  block.resent += again;
+  return again || !block.seen.Knows(Index(addr));
 }
 
 void Ram::SetHash(Block& block, uint64_t addr, uint64_t hash) {
@@ -92,10 +94,9 @@ void Ram::SetHash(Block& block, uint64_t addr, uint64_t hash) {
 }
 
 void Ram::ZeroPage(Block& block, uint64_t addr) {
-  Seen(block, addr);
   ++block.zero;
-  if (block.content.count() == 0 || !block.content.Get(Index(addr))) return;
-  block.content.Clear(Index(addr));
+  if (!Seen(block, addr) || !block.content.MayHave(Index(addr))) return;
+  block.content.Clear(Index(addr), &budget_);
   if (sink_) sink_->Zero(static_cast<size_t>(&block - blocks_.data()), addr, options_.page_size);
   if (options_.hash) SetHash(block, addr, 0);
 }
@@ -135,7 +136,7 @@ uint64_t Ram::ZeroRun(Block& block, const uint8_t* at, const uint8_t* end) {
     if (odd != 0) break;
   }
   for (; count < most && Be64(at) == word && at[8] == 0; at += 9, word += page) ++count;
-  if (block.content.count() > 0 && block.content.AnyIn(first, count)) {
+  if (block.content.MayHave(first, count)) {
     for (uint64_t i = 0; i < count; ++i) ZeroPage(block, addr + i * page);
     return count;
   }
@@ -335,7 +336,7 @@ bool Ram::XbzrlePage(Source& source, Stop* stop) {
   if (current_ >= 0) {
     Block& block = blocks_[static_cast<size_t>(current_)];
     const size_t index = static_cast<size_t>(current_);
-    const bool base = block.seen.Get(Index(page_)) || !block.seen.full();
+    const bool base = block.seen.MayHave(Index(page_));
     bool good = Unxbzrle(at, length, nullptr, options_.page_size);
     if (!good) Note(Fault::kXbzrle, length);
     if (good && !base) {
@@ -445,6 +446,7 @@ bool Ram::ReadBitmap(Source& source, size_t index, Order order) {
     page += in_word;
     source.Consume(8);
   }
+  if (!block.content.full()) Note(Fault::kUntracked, 0);
   return true;
 }
 
@@ -467,7 +469,7 @@ Order Ram::Settle(size_t index) {
       if (options_.hash) SetHash(block, at, 0);
     }
     if (!big) continue;
-    block.content.Clear(page);
+    block.content.Clear(page, &budget_);
     --block.normal;
     ++block.zero;
   }
@@ -490,8 +492,8 @@ void Ram::CutMapped(size_t index, uint64_t available) {
   if (block.length <= available) return;  // the last page of a block may be a part of one
   for (uint64_t page = available / options_.page_size; page < block.content.end(); ++page) {
     if (!block.content.Get(page)) continue;
-    block.content.Clear(page);
-    block.seen.Clear(page);
+    block.content.Clear(page, &budget_);
+    block.seen.Clear(page, &budget_);
   }
 }
 

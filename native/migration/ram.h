@@ -43,6 +43,7 @@ enum class Fault : uint8_t {
   kZlibLength,    // length above what a page can need; value: length
   kZlib,          // does not inflate to one page; value: bytes made
   kSpareBits,     // a mapped-ram bitmap has bits behind the last page; value: how many
+  kUntracked,     // a mapped-ram bitmap has more scattered pages than the maps have room for
   kOrder,         // a mapped-ram bitmap is big-endian, which came out behind pages that Readings had no room for
 };
 
@@ -87,6 +88,7 @@ class Ram {
     bool check = false;  // inflate compressed pages even if nobody wants them
     bool hash = false;   // keep a hash of every page
     uint64_t seed = 0;   // of the hash
+    PageBudget page_maps;
   };
   enum class Stop : uint8_t {
     kEos,      // the section's part is over
@@ -141,7 +143,8 @@ class Ram {
   bool Record(Source& source, Stop* stop);
   bool Name(Source& source, bool* known);
   void Note(Fault fault, uint64_t value);
-  void Seen(Block& block, uint64_t addr);
+  // Notes that a record gave the page; false if it was certainly the first.
+  bool Seen(Block& block, uint64_t addr);
   void ZeroPage(Block& block, uint64_t addr);
   void NormalPage(Block& block, uint64_t addr, const uint8_t* bytes);
   // Records from `at` on whose addresses follow each other, all of them within [at, end) and the block; the first is
@@ -160,7 +163,7 @@ class Ram {
   int shift_;
   std::vector<Block> blocks_;
   std::map<std::string, int, std::less<>> by_name_;
-  PageBudget budget_;
+  PageBudget budget_ = options_.page_maps;
   uint64_t hashes_left_ = uint64_t{8} << 20;  // pages whose hashes are kept: 64 MB, 32 GiB of 4 KiB pages
   std::unique_ptr<Sink> sink_;
   std::unique_ptr<uint8_t[]> buffer_;

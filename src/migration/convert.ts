@@ -1,6 +1,7 @@
 /** Rewrites a stream as mapped-ram: pages at fixed places, which QEMU 9.0 and newer loads several times faster. */
 import fs from 'node:fs';
 import { VioError, wrap } from '../common/errors.js';
+import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { damaged } from './dump.js';
 import { MAGIC, Type, VERSION } from './format.js';
@@ -142,6 +143,12 @@ class Conversion {
   finish(walker: Walker): number {
     const ram = walker.ram!;
     const blocks = ram.update();
+    const lost = blocks.find((b) => !b.state.tracked);
+    if (lost)
+      throw new VioError(`${printable(lost.name)}: more of its pages are scattered than this program can follow`, {
+        code: 'RAM_UNTRACKED',
+        exit: 7,
+      });
     for (const [i, block] of blocks.entries()) this.#bitmap(walker, i, Number(block.length / BigInt(ram.options.pageSize)));
     let at = this.#at;
     for (const record of this.#records) {

@@ -46,7 +46,8 @@ export interface Extracted {
   /** bytes of the output, holes included */
   size: number;
   ranges: { address: bigint; length: bigint; block: string; offset: bigint }[];
-  blocks: { name: string; pages: number; present: number; undecodable: number }[];
+  /** `tracked: false`: more pages may be present than could be noted */
+  blocks: { name: string; pages: number; present: number; undecodable: number; tracked?: boolean }[];
   cpus: number;
   /** the stream was whole and every page could be made */
   complete: boolean;
@@ -229,7 +230,8 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     blocks: used.map((i) => {
       const b = blocks[i]!;
       const pages = Math.ceil(Number(b.length) / ram.options.pageSize);
-      return { name: b.name, pages, present: b.state.seen, undecodable: b.state.undecodable };
+      const { seen: present, undecodable, tracked } = b.state;
+      return { name: b.name, pages, present, undecodable, ...(!tracked && { tracked }) };
     }),
     cpus: extraction.cpus.length,
     complete: walker.sawEof && issues.errors === 0,

@@ -28,6 +28,8 @@ export interface RamOptions {
   seed?: bigint;
   /** byte order of the words of mapped-ram bitmaps, where the file shall not tell */
   bitmapOrder?: ByteOrder | undefined;
+  /** bytes for the notes of which page came, in place of the usual 24 MiB (tests) */
+  pageMaps?: number;
   /** Called when the block list is known; what it returns is where pages go. */
   onBlocks?: (blocks: readonly RamBlock[]) => { fd: number; placements: Placement[] } | undefined;
 }
@@ -64,6 +66,10 @@ const faultTexts: Record<RamFault, (i: RamIssue) => Pick<Issue, 'message'> & Par
     expected: 'none',
     found: `${i.value}`,
     recovered: 'bits dropped',
+  }),
+  untracked: () => ({
+    message: 'more of its pages are scattered than this program can follow',
+    recovered: 'pages left out',
   }),
   order: () => ({
     message: 'the bitmap is of a big-endian host, which showed behind more pages than can be kept: give --bitmap-endian big',
@@ -103,6 +109,7 @@ export class RamSection {
       check: options.check ?? false,
       hash: options.hash ?? false,
       ...(options.seed !== undefined && { seed: options.seed }),
+      ...(options.pageMaps !== undefined && { pageMaps: options.pageMaps }),
     });
   }
 

@@ -15,8 +15,10 @@ export function extractedLines(done: Extracted, output: string): string[] {
   return [
     `${printable(output)}: ${formatSize(done.size)} ${done.as}${done.cpus > 0 ? `, ${done.cpus} CPUs` : ''}`,
     ...ranges,
-    ...missing.map(
-      (b) => `${printable(b.name)}: ${b.pages - b.present} of ${b.pages} pages are not in the stream, ${b.undecodable} undecodable`,
+    ...missing.map((b) =>
+      b.tracked === false
+        ? `${printable(b.name)}: at least ${b.present} of ${b.pages} pages are in the stream, ${b.undecodable} undecodable`
+        : `${printable(b.name)}: ${b.pages - b.present} of ${b.pages} pages are not in the stream, ${b.undecodable} undecodable`,
     ),
   ];
 }

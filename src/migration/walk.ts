@@ -73,6 +73,16 @@ export class Walker {
       yield* this.#ended(err);
     } finally {
       yield* this.#devices.flush();
+      yield* this.#untracked();
+    }
+  }
+
+  /** Blocks whose pages could not all be noted: in a stream they are extracted all the same. */
+  *#untracked(): Generator<WalkEvent> {
+    for (const block of this.ram?.mapped ? [] : (this.ram?.update() ?? [])) {
+      if (block.state.tracked) continue;
+      const what = 'more of its pages are scattered than this program can follow: the counts of pages present and changed are lower bounds';
+      yield report('note', 'ram-untracked', this.#reader.position, `ram/${block.name}`, what);
     }
   }
 

@@ -79,6 +79,7 @@ export const ramFaults = [
   'zlib-length',
   'zlib',
   'spare-bits',
+  'untracked',
   'order',
 ] as const;
 export type RamFault = (typeof ramFaults)[number];
@@ -120,7 +121,8 @@ export interface MigrationNative {
   setLimit(source: NativeSource, end: number): void;
   /** Moves to the next footer of section `id` with a plausible record behind it; bytes passed, or -1 if there is none within `most`. */
   findFooter(source: NativeSource, id: number, most: number): number;
-  newRam(options: { pageSize: number; check?: boolean; hash?: boolean; seed?: bigint }): NativeRam;
+  /** `pageMaps`: bytes that the notes of which page came may take (24 MiB). */
+  newRam(options: { pageSize: number; check?: boolean; hash?: boolean; seed?: bigint; pageMaps?: number }): NativeRam;
   /** The name as Latin-1 text. */
   addBlock(ram: NativeRam, name: string, length: bigint): number;
   stepRam(ram: NativeRam, source: NativeSource, budget: number): RamStep;

@@ -1,6 +1,8 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
+import { openInput } from '../../../src/migration/input.js';
+import { Walker } from '../../../src/migration/walk.js';
 import { native } from '../../../src/native/index.js';
 import * as m from '../../support/migration.js';
 
@@ -60,12 +62,13 @@ test(
           const stream = bytes(list);
           fs.writeFileSync(file, stream);
           const expected = model([{ kind: 'zero', first: 0, count: 1 }, ...list]);
-          for (const extracted of [false, true]) {
+          // Without room to note which page came, the memory must come out the same.
+          for (const [extracted, pageMaps] of [[false], [true], [true, 0], [true, 600]] as [boolean, number?][]) {
             const fd = fs.openSync(file, 'r');
             const out = fs.openSync(path.join(dir, 'out'), 'w+');
             try {
               const source = n.openSource({ fd, kind: 'extents', start: 0, extents: BigInt64Array.from([0n, BigInt(stream.length), 0n]) });
-              const ram = n.newRam({ pageSize: m.PAGE });
+              const ram = n.newRam({ pageSize: m.PAGE, ...(pageMaps !== undefined && { pageMaps }) });
               n.addBlock(ram, 'b', BigInt(PAGES * m.PAGE));
               if (extracted) n.extractTo(ram, out, BigInt64Array.from([0n, 0n, BigInt(PAGES * m.PAGE), 0n]));
               let step = n.stepRam(ram, source, 1 << 20);
@@ -73,11 +76,19 @@ test(
               expect(step).toMatchObject({ stop: 'eos', position: stream.length });
               const [state] = n.blockStates(ram);
               const { pages, ...counts } = expected;
-              expect(state).toMatchObject(counts);
-              const found = n
-                .pageRuns(ram, 0, 'content', 0, PAGES)
-                .flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
-              expect(found).toEqual(pages);
+              if (pageMaps === undefined) {
+                expect(state).toMatchObject({ ...counts, tracked: true });
+                const found = n
+                  .pageRuns(ram, 0, 'content', 0, PAGES)
+                  .flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
+                expect(found).toEqual(pages);
+              } else {
+                expect(state).toMatchObject({
+                  zero: counts.zero,
+                  normal: counts.normal,
+                  tracked: pageMaps > 0 && pages.length === 0 && counts.normal === 0,
+                });
+              }
               if (!extracted) continue;
               fs.ftruncateSync(out, PAGES * m.PAGE);
               const memory = fs.readFileSync(path.join(dir, 'out'));
@@ -115,4 +126,42 @@ test('a run stops at the end of its block and at a fill byte', () =>
     ]);
     expect(n.blockStates(ram)[0]).toMatchObject({ zero: 7, normal: 1, seen: 8, content: 1 });
     fs.closeSync(fd);
+  }));
+
+test('stretches of 4096 pages that all came cost no room, and can be taken apart again', () =>
+  m.inFolder((dir) => {
+    const n = native().migration;
+    const file = path.join(dir, 'f');
+    const size = 1024;
+    const pages = 3 * 4096;
+    const page = (i: number, fill: number, name?: string) => m.page(i * size, Buffer.alloc(size, fill), name);
+    const all = Array.from({ length: pages }, (_, i) => page(i, 1 + (i % 255), i === 0 ? 'b' : undefined));
+    fs.writeFileSync(file, m.cat(...all, m.zero(5000 * size), m.zero(5001 * size), page(5001, 7), m.EOS));
+    const fd = fs.openSync(file, 'r');
+    // Room for one stretch of each of the two maps and their pointers: six would be needed to keep them.
+    const ram = n.newRam({ pageSize: size, pageMaps: 2 * 520 + 2 * 3 * 8 });
+    n.addBlock(ram, 'b', BigInt(pages * size));
+    const source = n.openSource({ fd, kind: 'file', start: 0 });
+    expect(n.stepRam(ram, source, 1 << 30).stop).toBe('eos');
+    expect(n.blockStates(ram)[0]).toMatchObject({ normal: pages + 1, zero: 2, resent: 3, seen: pages, content: pages - 1, tracked: true });
+    expect(n.pageRuns(ram, 0, 'content', 0, 10)).toEqual([
+      [0, 5000],
+      [5001, pages],
+    ]);
+    fs.closeSync(fd);
+  }));
+
+test('a mapped-ram bitmap that is too scattered to be followed is an error, not a loss', () =>
+  m.inFolder((dir) => {
+    const file = path.join(dir, 'f');
+    const bytes = m.mappedRam([{ name: 'pc.ram', pages: 192, set: Array.from({ length: 64 }, (_, i) => i * 3) }]);
+    fs.writeFileSync(file, bytes);
+    for (const [pageMaps, codes] of [
+      [undefined, []],
+      [600, ['ram-untracked']],
+    ] as const) {
+      const walker = new Walker(openInput(file).reader, { ram: { ...(pageMaps !== undefined && { pageMaps }) } });
+      const errors = [...walker.walk()].flatMap((e) => (e.type === 'issue' && e.issue.code.startsWith('ram') ? [e.issue] : []));
+      expect(errors.map(({ code, severity }) => [code, severity])).toEqual(codes.map((code) => [code, 'error']));
+    }
   }));
