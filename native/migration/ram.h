@@ -2,6 +2,7 @@
 #pragma once
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -176,6 +177,12 @@ class Ram {
   uint64_t lost_ = 0;
 };
 
+// A big-endian word of the stream.
+inline uint64_t Be64(const uint8_t* at) {
+  uint64_t value;
+  memcpy(&value, at, sizeof value);
+  return std::endian::native == std::endian::little ? __builtin_bswap64(value) : value;
+}
 // 64-bit hash of a page, keyed: for comparisons within one run, not for storing.
 uint64_t HashPage(const uint8_t* bytes, size_t size, uint64_t seed);
 // True if all bytes are zero.

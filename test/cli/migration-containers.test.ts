@@ -137,7 +137,7 @@ describe('mapped-ram', () => {
   });
 
   test('more pages through a pipe than both readings have room for: an error, not a mixture of the two', () => {
-    const length = 2 ** 40;
+    const length = 2 ** 39; // the pages of one reading have room, those of both have not
     const bitmap = Buffer.alloc(length / m.PAGE / 8);
     for (let word = 0; word < bitmap.length; word += 512) bitmap[word + 7] = 1 << 3; // page 3, big-endian, in every 16 MiB
     const at = m.mappedRam([{ name: 'pc.ram', pages: 64, set: [] }]).indexOf(m.str8('pc.ram'));
@@ -158,8 +158,8 @@ describe('mapped-ram', () => {
       const { status, doc } = json(['stat', '-', '--duplicates', ...more], { input });
       return { status, codes: (doc.issues as { code: string }[]).map((i) => i.code) };
     };
-    expect(codes([])).toEqual({ status: 5, codes: ['bitmap-order', 'ram-order', 'truncated-ram', 'truncated'] });
-    expect(codes(['--bitmap-endian', 'big'])).toEqual({ status: 5, codes: ['truncated-ram', 'truncated'] });
+    expect(codes([])).toEqual({ status: 5, codes: ['bitmap-order', 'ram-order', 'truncated-ram'] });
+    expect(codes(['--bitmap-endian', 'big'])).toEqual({ status: 5, codes: ['truncated-ram'] });
   });
 
   test('an order that was given stays, with a warning where the pages of a file contradict it', () => {
