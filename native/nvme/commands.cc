@@ -1,8 +1,7 @@
-// What a command capsule asks for: admin and fabrics commands are handed out, those of I/O queues are done here.
+// What a command capsule asks for: admin and fabrics commands are handed out, those of I/O queues are checked, given
+// their data, and done here or by the pool (work.cc).
 #include <algorithm>
-#include <chrono>
 #include <cstring>
-#include <thread>
 
 #include "nvme/connection.h"
 
@@ -11,66 +10,6 @@ namespace {
 
 constexpr uint64_t kCollectLimit = 4 << 20;  // bytes that R2Ts of one connection may have asked for at a time
 constexpr uint32_t kAdminTransfer = 65536;   // data of an admin command towards us
-constexpr uint32_t kFua = 1u << 30;
-constexpr uint32_t kDeallocate = 1u << 25;
-
-// Writers take the namespace together, a fused compare-and-write takes it alone. Nobody holds it for longer than one
-// command takes, so who comes second looks again until it is free. Only for threads of the pool: a worker that waited
-// here would not take the completions of its ring, which may be the writers that the pair waits for.
-class WriteLock {
- public:
-  WriteLock(Namespace& ns, bool alone) : ns_(ns), alone_(alone) {
-    if (!alone) {
-      for (int tries = 0; !ns_.TryWrite(); tries++) Pause(tries);
-      return;
-    }
-    ns_.pairs.fetch_add(1, std::memory_order_relaxed);
-    int none = 0;
-    for (int tries = 0; !ns_.writers.compare_exchange_weak(none, -1, std::memory_order_acquire); tries++) {
-      Pause(tries);
-      none = 0;
-    }
-    ns_.pairs.fetch_sub(1, std::memory_order_relaxed);
-  }
-  ~WriteLock() {
-    if (alone_)
-      ns_.writers.store(0, std::memory_order_release);
-    else
-      ns_.WriteDone();
-  }
-  WriteLock(const WriteLock&) = delete;
-  WriteLock& operator=(const WriteLock&) = delete;
-
- private:
-  static void Pause(int tries) {
-    if (tries < 64)
-      std::this_thread::yield();
-    else
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-
-  Namespace& ns_;
-  bool alone_;
-};
-
-Status WriteStatus(int err) {
-  switch (err) {
-    case 0:
-      return kOk;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return kCapacity;
-    case EROFS:
-    case EBADF:
-    case EPERM:
-      return kWriteProtected;
-    default:
-      return kWriteFault;
-  }
-}
-
-Status ReadStatus(int err) { return err == 0 ? kOk : kReadError; }
 
 }  // namespace
 
@@ -145,8 +84,7 @@ void Connection::Reply(Worker::Reply& reply) {
   const uint32_t room = DirectionOf(request.sqe) & kToHost ? request.sqe.sgl.length : 0;
   const auto length = static_cast<uint32_t>(std::min<size_t>({reply.data.size(), room, kMaxTransfer}));
   if (reply.status == kOk && length > 0) {
-    Own(request, length);
-    memcpy(request.buffer, reply.data.data(), length);
+    Own(request, reply.data.data(), length);
     RespondData(request, request.buffer, length, reply.result);
   } else {
     Respond(request, reply.status, reply.result);
@@ -208,14 +146,10 @@ void Connection::TryFused(Request& request) {
   Respond(second, second.status != kOk ? second.status : kFusedFailed);
 }
 
-void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t length, bool badDigest) {
+// Finds the namespace of a command and checks all that can be checked before its data is here. `bytes`: of data, either
+// way.
+Status Connection::Admit(Request& request, uint32_t inCapsuleLength, uint32_t* bytes) {
   const Sqe& sqe = request.sqe;
-  if (!controller_->ready.load(std::memory_order_relaxed)) return Respond(request, kSequenceError);
-  if (((sqe.flags & 3) != 0 || fusedFirst_ || fusedFailed_) && !Fuse(request)) return;
-  Status status = kOk;
-  uint32_t bytes = 0;
-  const NamespaceTable::Entry* entry = nullptr;
-  const uint64_t blocks = (sqe.cdw12 & 0xffff) + 1ull;
   switch (sqe.opcode) {
     case kFlush:
     case kWrite:
@@ -225,58 +159,55 @@ void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t lengt
     case kDsm:
     case kVerify:
     case kCopy:
-      if (sqe.nsid == 0 || sqe.nsid > table_->entries.size() || !table_->entries[sqe.nsid - 1].ns)
-        status = kInvalidNamespace;
-      else
-        entry = &table_->entries[sqe.nsid - 1];
       break;
     default:
-      status = kInvalidOpcode;
+      return kInvalidOpcode;
   }
-  if (entry) {
-    Namespace& ns = *entry->ns;
-    status = entry->gate;
-    const bool changes =
-        sqe.opcode == kWrite || sqe.opcode == kWriteZeroes || sqe.opcode == kDsm || sqe.opcode == kCopy;
-    if (status == kOk && changes && ns.readonly) status = kWriteProtected;
-    if (status == kOk) switch (sqe.opcode) {
-        case kRead:
-        case kWrite:
-        case kCompare:
-          status = CheckRange(ns, sqe.slba(), blocks);
-          if (status == kOk && blocks << ns.shift > kMaxTransfer) status = kInvalidField;
-          if (status != kOk) break;
-          bytes = static_cast<uint32_t>(blocks << ns.shift);
-          status = sqe.opcode == kRead ? CheckReadSgl(sqe, bytes) : CheckWriteSgl(sqe, bytes, length);
-          break;
-        case kWriteZeroes:
-          status = CheckRange(ns, sqe.slba(), blocks);
-          break;
-        case kVerify:
-          status = CheckRange(ns, sqe.slba(), blocks);
-          break;
-        case kDsm:
-          bytes = ((sqe.cdw10 & 0xff) + 1) * static_cast<uint32_t>(sizeof(DsmRange));
-          // Linux sends room for all 256 ranges, however few there are.
-          if (sqe.sgl.length > bytes && sqe.sgl.length <= 256 * sizeof(DsmRange)) bytes = sqe.sgl.length;
-          status = CheckWriteSgl(sqe, bytes, length);
-          break;
-        case kCopy:
-          // Descriptor format 0 only, within the namespace.
-          if ((sqe.cdw12 >> 8 & 0xf) != 0) {
-            status = kInvalidField;
-          } else if ((sqe.cdw12 & 0xff) + 1 > kCopyRanges) {
-            status = kCopyLimits;
-          } else {
-            bytes = ((sqe.cdw12 & 0xff) + 1) * static_cast<uint32_t>(sizeof(CopyRange));
-            status = CheckWriteSgl(sqe, bytes, length);
-          }
-          break;
-        default:
-          break;
-      }
-    if (status == kOk) request.ns = entry->ns;
+  if (sqe.nsid == 0 || sqe.nsid > table_->entries.size() || !table_->entries[sqe.nsid - 1].ns) return kInvalidNamespace;
+  const NamespaceTable::Entry& entry = table_->entries[sqe.nsid - 1];
+  if (entry.gate != kOk) return entry.gate;
+  const Namespace& ns = *entry.ns;
+  const bool changes = sqe.opcode == kWrite || sqe.opcode == kWriteZeroes || sqe.opcode == kDsm || sqe.opcode == kCopy;
+  if (changes && ns.readonly) return kWriteProtected;
+  const uint64_t blocks = (sqe.cdw12 & 0xffff) + 1ull;
+  Status status = kOk;
+  switch (sqe.opcode) {
+    case kRead:
+    case kWrite:
+    case kCompare:
+      if (status = CheckRange(ns, sqe.slba(), blocks); status != kOk) return status;
+      if (blocks << ns.shift > kMaxTransfer) return kInvalidField;
+      *bytes = static_cast<uint32_t>(blocks << ns.shift);
+      status = sqe.opcode == kRead ? CheckReadSgl(sqe, *bytes) : CheckWriteSgl(sqe, *bytes, inCapsuleLength);
+      break;
+    case kWriteZeroes:
+    case kVerify:
+      status = CheckRange(ns, sqe.slba(), blocks);
+      break;
+    case kDsm:
+      *bytes = ((sqe.cdw10 & 0xff) + 1) * static_cast<uint32_t>(sizeof(DsmRange));
+      // Linux sends room for all 256 ranges, however few there are.
+      if (sqe.sgl.length > *bytes && sqe.sgl.length <= 256 * sizeof(DsmRange)) *bytes = sqe.sgl.length;
+      status = CheckWriteSgl(sqe, *bytes, inCapsuleLength);
+      break;
+    case kCopy:
+      // Descriptor format 0 only, within the namespace.
+      if ((sqe.cdw12 >> 8 & 0xf) != 0) return kInvalidField;
+      if ((sqe.cdw12 & 0xff) + 1 > kCopyRanges) return kCopyLimits;
+      *bytes = ((sqe.cdw12 & 0xff) + 1) * static_cast<uint32_t>(sizeof(CopyRange));
+      status = CheckWriteSgl(sqe, *bytes, inCapsuleLength);
+      break;
   }
+  if (status == kOk) request.ns = entry.ns;
+  return status;
+}
+
+void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t length, bool badDigest) {
+  const Sqe& sqe = request.sqe;
+  if (!controller_->ready.load(std::memory_order_relaxed)) return Respond(request, kSequenceError);
+  if (((sqe.flags & 3) != 0 || fusedFirst_ || fusedFailed_) && !Fuse(request)) return;
+  uint32_t bytes = 0;
+  Status status = Admit(request, length, &bytes);
   if (status == kOk && length > 0 && badDigest) status = kTransientTransport;
   if (status != kOk) {
     if (request.partner) {
@@ -346,10 +277,7 @@ void Connection::Start(Request& request, const uint8_t* data) {
   const Sqe& sqe = request.sqe;
   const bool fused = (sqe.flags & 3) != 0;
   if (sqe.opcode == kWrite && !fused && request.status == kOk) return Write(request, data);
-  if (data && !request.buffer) {
-    Own(request, request.length);
-    memcpy(request.buffer, data, request.length);
-  }
+  if (data && !request.buffer) Own(request, data, request.length);
   if (fused) {
     request.ready = true;
     if (request.partner) return TryFused(request);
@@ -397,10 +325,7 @@ void Connection::Write(Request& request, const uint8_t* data) {
   Namespace& ns = *request.ns;
   const bool durable = (request.sqe.cdw12 & kFua) != 0;
   if ((durable && ns.store->Waits()) || !ns.TryWrite()) {
-    if (!request.buffer) {
-      Own(request, request.length);
-      memcpy(request.buffer, data, request.length);
-    }
+    if (!request.buffer) Own(request, data, request.length);
     return Run(request);
   }
   request.status = WriteStatus(ns.store->Write(data, request.length, request.sqe.slba() << ns.shift, durable));
@@ -412,6 +337,7 @@ void Connection::Write(Request& request, const uint8_t* data) {
 void Connection::Count(const Request& request) {
   switch (request.sqe.opcode) {
     case kRead:
+    case kCompare:
       Counters::Add(counters_->reads);
       Counters::Add(counters_->readBytes, request.length);
       break;
@@ -421,10 +347,6 @@ void Connection::Count(const Request& request) {
       break;
     case kFlush:
       Counters::Add(counters_->flushes);
-      break;
-    case kCompare:
-      Counters::Add(counters_->reads);
-      Counters::Add(counters_->readBytes, request.length);
       break;
     default:
       Counters::Add(counters_->others);
@@ -451,142 +373,6 @@ void Connection::Done(Request* request) {
   Flush();
   if (!partial_.empty()) Resume();
   Arm();
-}
-
-namespace {
-
-constexpr size_t kChunk = 256 << 10;
-
-int CompareBlocks(Namespace& ns, const uint8_t* expected, uint64_t offset, uint64_t length, bool* equal) {
-  std::vector<uint8_t> found(std::min<uint64_t>(length, kChunk));
-  for (uint64_t at = 0; at < length; at += found.size()) {
-    const size_t part = std::min<uint64_t>(length - at, found.size());
-    if (const int err = ns.store->Read(found.data(), part, offset + at)) return err;
-    if (memcmp(found.data(), expected + at, part) != 0) {
-      *equal = false;
-      return 0;
-    }
-  }
-  *equal = true;
-  return 0;
-}
-
-Status Compare(Namespace& ns, const Request& request) {
-  bool equal = false;
-  const int err = CompareBlocks(ns, request.buffer, request.sqe.slba() << ns.shift, request.length, &equal);
-  return err != 0 ? ReadStatus(err) : equal ? kOk : kCompareFailed;
-}
-
-Status Deallocate(Namespace& ns, const Request& request) {
-  const uint64_t size = ns.blocks.load(std::memory_order_relaxed);
-  const uint32_t count = (request.sqe.cdw10 & 0xff) + 1;
-  const bool wanted = (request.sqe.cdw11 & 4) != 0;
-  WriteLock lock(ns, false);
-  for (const bool act : {false, true}) {  // nothing is done when one of the ranges is wrong
-    for (uint32_t i = 0; i < count; i++) {
-      DsmRange range;
-      memcpy(&range, request.buffer + i * sizeof range, sizeof range);
-      if (range.slba > size || range.nlb > size - range.slba) return kLbaRange;
-      if (!act || !wanted || range.nlb == 0) continue;
-      const int err = ns.store->Discard(range.slba << ns.shift, static_cast<uint64_t>(range.nlb) << ns.shift);
-      if (err != 0) return WriteStatus(err);
-    }
-  }
-  return kOk;
-}
-
-Status CopyBlocks(Namespace& ns, Request& request) {
-  const uint64_t size = ns.blocks.load(std::memory_order_relaxed);
-  const uint32_t count = (request.sqe.cdw12 & 0xff) + 1;
-  uint64_t total = 0;
-  for (uint32_t i = 0; i < count; i++) {
-    CopyRange range;
-    memcpy(&range, request.buffer + i * sizeof range, sizeof range);
-    const uint64_t blocks = range.nlb + 1ull;
-    if (range.slba >= size || blocks > size - range.slba) return kLbaRange;
-    total += blocks;
-  }
-  const uint64_t to = request.sqe.slba();
-  if (to >= size || total > size - to) return kLbaRange;
-  if (total << ns.shift > kMaxTransfer) return kCopyLimits;
-  // All is read before anything is written: ranges may overlap their destination.
-  std::vector<uint8_t> data(total << ns.shift);
-  size_t at = 0;
-  for (uint32_t i = 0; i < count; i++) {
-    CopyRange range;
-    memcpy(&range, request.buffer + i * sizeof range, sizeof range);
-    const size_t part = (range.nlb + 1ull) << ns.shift;
-    if (const int err = ns.store->Read(data.data() + at, part, range.slba << ns.shift)) return ReadStatus(err);
-    at += part;
-  }
-  WriteLock lock(ns, false);
-  return WriteStatus(ns.store->Write(data.data(), data.size(), to << ns.shift, (request.sqe.cdw12 & kFua) != 0));
-}
-
-Status Verify(Namespace& ns, uint64_t offset, uint64_t length) {
-  std::vector<uint8_t> data(std::min<uint64_t>(length, kChunk));
-  for (uint64_t at = 0; at < length; at += data.size()) {
-    const size_t part = std::min<uint64_t>(length - at, data.size());
-    if (const int err = ns.store->Read(data.data(), part, offset + at)) return ReadStatus(err);
-  }
-  return kOk;
-}
-
-Status Zeroes(Namespace& ns, const Sqe& sqe) {
-  const uint64_t length = ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift;
-  {
-    WriteLock lock(ns, false);
-    if (const int err = ns.store->Zero(sqe.slba() << ns.shift, length, (sqe.cdw12 & kDeallocate) != 0))
-      return WriteStatus(err);
-  }
-  return (sqe.cdw12 & kFua) != 0 ? WriteStatus(ns.store->Flush()) : kOk;
-}
-
-}  // namespace
-
-void Connection::Work(Request& request) {
-  Namespace& ns = *request.ns;
-  const Sqe& sqe = request.sqe;
-  const uint64_t offset = sqe.slba() << ns.shift;
-  const bool durable = (sqe.cdw12 & kFua) != 0;
-  try {
-    switch (sqe.opcode) {
-      case kRead:
-        request.status = ReadStatus(ns.store->Read(request.buffer, request.length, offset));
-        break;
-      case kWrite: {
-        WriteLock lock(ns, request.partner != nullptr);
-        if (request.partner) {
-          request.partner->status = Compare(ns, *request.partner);
-          if (request.partner->status != kOk) {
-            request.status = kFusedFailed;
-            break;
-          }
-        }
-        request.status = WriteStatus(ns.store->Write(request.buffer, request.length, offset, durable));
-        break;
-      }
-      case kFlush:
-        request.status = WriteStatus(ns.store->Flush());
-        break;
-      case kCompare:
-        request.status = Compare(ns, request);
-        break;
-      case kDsm:
-        request.status = Deallocate(ns, request);
-        break;
-      case kCopy:
-        request.status = CopyBlocks(ns, request);
-        break;
-      case kVerify:
-        request.status = Verify(ns, offset, ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift);
-        break;
-      default:
-        request.status = Zeroes(ns, sqe);
-    }
-  } catch (const std::bad_alloc&) {
-    request.status = kInternal;
-  }
 }
 
 }  // namespace vioctl::nvme

@@ -7,6 +7,10 @@ namespace vioctl::nvme {
 // Puts a header digest behind a header of `hlen` bytes, if asked to; returns the size of both.
 size_t Seal(uint8_t* pdu, size_t hlen, bool digest);
 
+// The status of a command whose store has answered with an errno, or 0.
+Status WriteStatus(int err);
+Status ReadStatus(int err);
+
 // A PDU, or several, waiting to be sent.
 struct Outgoing {
   Outgoing* next = nullptr;
@@ -73,7 +77,7 @@ class Connection {
   void Done(Request* request);
   // Ends it once everything queued has left.
   void Finish(const char* reason);
-  // Work on a pool thread: fills status and result.
+  // work.cc, on a pool thread: fills status and result.
   static void Work(Request& request);
 
  private:
@@ -99,6 +103,7 @@ class Connection {
   void HandOut(Request& request, const uint8_t* data, uint32_t length);
   void FabricsOrAdmin(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
   void IoCommand(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
+  Status Admit(Request& request, uint32_t inCapsuleLength, uint32_t* bytes);
   Status CheckRange(const Namespace& ns, uint64_t slba, uint64_t blocks) const;
   Status CheckWriteSgl(const Sqe& sqe, uint32_t length, uint32_t inCapsuleLength) const;
   Status CheckReadSgl(const Sqe& sqe, uint32_t length) const;
@@ -119,6 +124,7 @@ class Connection {
   Request* NewRequest(const Sqe& sqe);
   void Release(Request* request);
   void Own(Request& request, uint32_t size);
+  void Own(Request& request, const uint8_t* data, uint32_t size);
   void Respond(Request& request, Status status, uint64_t result = 0);
   void RespondData(Request& request, const uint8_t* data, uint32_t length, uint64_t result = 0);
   uint8_t* Response(Request& request, Status status, uint64_t result);

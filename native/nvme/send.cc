@@ -69,6 +69,12 @@ void Connection::Own(Request& request, uint32_t size) {
   request.capacity = size;
 }
 
+// The same, with a copy of data in it.
+void Connection::Own(Request& request, const uint8_t* data, uint32_t size) {
+  Own(request, size);
+  memcpy(request.buffer, data, size);
+}
+
 uint8_t* Connection::Response(Request& request, Status status, uint64_t result) {
   CapsuleResp response{};
   response.ch = {kCapsuleResp, static_cast<uint8_t>(hdgst_ ? kHdgstFlag : 0), sizeof response, 0,

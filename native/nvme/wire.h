@@ -179,6 +179,10 @@ enum Opcode : uint8_t {
   kFabrics = 0x7F,
 };
 
+// Bits of cdw12: Write, Copy and Write Zeroes; Write Zeroes.
+inline constexpr uint32_t kFua = 1u << 30;
+inline constexpr uint32_t kDeallocate = 1u << 25;
+
 // Status of a CQE without the phase bit: SCT << 8 | SC, kDnr where a retry cannot help.
 using Status = uint16_t;
 constexpr Status kDnr = 0x4000;

@@ -56,7 +56,6 @@ constexpr uint64_t kWakeKey = 1ULL << 40;
 constexpr uint64_t kRingKey = 3ULL << 39;
 constexpr uint64_t kListenKey = 1ULL << 41;
 constexpr uint32_t kRingEntries = 256;
-constexpr uint32_t kFua = 1u << 30;
 constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace

@@ -145,6 +145,30 @@ export interface WriteResult {
   mergedBlocks: number;
 }
 
+/** Writes bytes from `where` on; the first and last block are read first where the bytes do not fill them. @returns blocks read */
+async function writeBytes(ns: Namespace, data: Buffer, where: bigint, fua: boolean | undefined): Promise<number> {
+  const bs = ns.info.blockSize;
+  const head = Number(where % BigInt(bs));
+  const slba = where / BigInt(bs);
+  const size = Math.ceil((head + data.length) / bs) * bs;
+  let merged = 0;
+  let out = data;
+  if (size !== data.length) {
+    out = Buffer.alloc(size);
+    if (head !== 0) {
+      await ns.read(slba, out.subarray(0, bs));
+      merged++;
+    }
+    if (head + data.length !== size && (size > bs || head === 0)) {
+      await ns.read(slba + BigInt(size / bs - 1), out.subarray(size - bs));
+      merged++;
+    }
+    data.copy(out, head);
+  }
+  await ns.write(slba, out, fua);
+  return merged;
+}
+
 /**
  * Writes a stream of bytes from `offset` on, with `depth` commands under way. Where the first or last block is not filled,
  * its old contents are kept (read, changed, written). Returns when all is acknowledged; flush is the caller's.
@@ -169,23 +193,7 @@ export async function writeStream(
   let overlong = false;
 
   const submit = async (data: Buffer, where: bigint): Promise<void> => {
-    const head = Number(where % BigInt(bs));
-    const slba = where / BigInt(bs);
-    let out = data;
-    if (head !== 0 || (head + data.length) % bs !== 0) {
-      out = Buffer.alloc(Math.ceil((head + data.length) / bs) * bs);
-      if (head !== 0) {
-        await ns.read(slba, out.subarray(0, bs));
-        merged++;
-      }
-      const blocks = out.length / bs;
-      if ((head + data.length) % bs !== 0 && (blocks > 1 || head === 0)) {
-        await ns.read(slba + BigInt(blocks - 1), out.subarray(out.length - bs));
-        merged++;
-      }
-      data.copy(out, head);
-    }
-    await ns.write(slba, out, options.fua);
+    merged += await writeBytes(ns, data, where, options.fua);
     report(data.length);
   };
   const start = async (data: Buffer): Promise<void> => {

@@ -1,0 +1,198 @@
+// What a command of an I/O queue does to its namespace where that may wait: on a thread of the pool.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "nvme/connection.h"
+
+namespace vioctl::nvme {
+
+Status WriteStatus(int err) {
+  switch (err) {
+    case 0:
+      return kOk;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return kCapacity;
+    case EROFS:
+    case EBADF:
+    case EPERM:
+      return kWriteProtected;
+    default:
+      return kWriteFault;
+  }
+}
+
+Status ReadStatus(int err) { return err == 0 ? kOk : kReadError; }
+
+namespace {
+
+constexpr size_t kChunk = 256 << 10;
+
+// Writers take the namespace together, a fused compare-and-write takes it alone. Nobody holds it for longer than one
+// command takes, so who comes second looks again until it is free. Only for threads of the pool: a worker that waited
+// here would not take the completions of its ring, which may be the writers that the pair waits for.
+class WriteLock {
+ public:
+  WriteLock(Namespace& ns, bool alone) : ns_(ns), alone_(alone) {
+    if (!alone) {
+      for (int tries = 0; !ns_.TryWrite(); tries++) Pause(tries);
+      return;
+    }
+    ns_.pairs.fetch_add(1, std::memory_order_relaxed);
+    int none = 0;
+    for (int tries = 0; !ns_.writers.compare_exchange_weak(none, -1, std::memory_order_acquire); tries++) {
+      Pause(tries);
+      none = 0;
+    }
+    ns_.pairs.fetch_sub(1, std::memory_order_relaxed);
+  }
+  ~WriteLock() {
+    if (alone_)
+      ns_.writers.store(0, std::memory_order_release);
+    else
+      ns_.WriteDone();
+  }
+  WriteLock(const WriteLock&) = delete;
+  WriteLock& operator=(const WriteLock&) = delete;
+
+ private:
+  static void Pause(int tries) {
+    if (tries < 64)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+
+  Namespace& ns_;
+  bool alone_;
+};
+
+Status Compare(Namespace& ns, const Request& request) {
+  const uint64_t offset = request.sqe.slba() << ns.shift;
+  std::vector<uint8_t> found(std::min<size_t>(request.length, kChunk));
+  for (size_t at = 0; at < request.length; at += found.size()) {
+    const size_t part = std::min(request.length - at, found.size());
+    if (const int err = ns.store->Read(found.data(), part, offset + at)) return ReadStatus(err);
+    if (memcmp(found.data(), request.buffer + at, part) != 0) return kCompareFailed;
+  }
+  return kOk;
+}
+
+// The ranges that are a command's data.
+template <typename Range>
+std::vector<Range> RangesOf(const Request& request, uint32_t count) {
+  std::vector<Range> ranges(count);
+  memcpy(ranges.data(), request.buffer, count * sizeof(Range));
+  return ranges;
+}
+
+Status Deallocate(Namespace& ns, const Request& request) {
+  const uint64_t size = ns.blocks.load(std::memory_order_relaxed);
+  const auto ranges = RangesOf<DsmRange>(request, (request.sqe.cdw10 & 0xff) + 1);
+  const bool wanted = (request.sqe.cdw11 & 4) != 0;
+  WriteLock lock(ns, false);
+  for (const bool act : {false, true}) {  // nothing is done when one of the ranges is wrong
+    for (const DsmRange& range : ranges) {
+      if (range.slba > size || range.nlb > size - range.slba) return kLbaRange;
+      if (!act || !wanted || range.nlb == 0) continue;
+      const int err = ns.store->Discard(range.slba << ns.shift, static_cast<uint64_t>(range.nlb) << ns.shift);
+      if (err != 0) return WriteStatus(err);
+    }
+  }
+  return kOk;
+}
+
+Status CopyBlocks(Namespace& ns, Request& request) {
+  const uint64_t size = ns.blocks.load(std::memory_order_relaxed);
+  const auto ranges = RangesOf<CopyRange>(request, (request.sqe.cdw12 & 0xff) + 1);
+  uint64_t total = 0;
+  for (const CopyRange& range : ranges) {
+    const uint64_t blocks = range.nlb + 1ull;
+    if (range.slba >= size || blocks > size - range.slba) return kLbaRange;
+    total += blocks;
+  }
+  const uint64_t to = request.sqe.slba();
+  if (to >= size || total > size - to) return kLbaRange;
+  if (total << ns.shift > kMaxTransfer) return kCopyLimits;
+  // All is read before anything is written: ranges may overlap their destination.
+  std::vector<uint8_t> data(total << ns.shift);
+  size_t at = 0;
+  for (const CopyRange& range : ranges) {
+    const size_t part = (range.nlb + 1ull) << ns.shift;
+    if (const int err = ns.store->Read(data.data() + at, part, range.slba << ns.shift)) return ReadStatus(err);
+    at += part;
+  }
+  WriteLock lock(ns, false);
+  return WriteStatus(ns.store->Write(data.data(), data.size(), to << ns.shift, (request.sqe.cdw12 & kFua) != 0));
+}
+
+Status Verify(Namespace& ns, uint64_t offset, uint64_t length) {
+  std::vector<uint8_t> data(std::min<uint64_t>(length, kChunk));
+  for (uint64_t at = 0; at < length; at += data.size()) {
+    const size_t part = std::min<uint64_t>(length - at, data.size());
+    if (const int err = ns.store->Read(data.data(), part, offset + at)) return ReadStatus(err);
+  }
+  return kOk;
+}
+
+Status Zeroes(Namespace& ns, const Sqe& sqe) {
+  const uint64_t length = ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift;
+  {
+    WriteLock lock(ns, false);
+    if (const int err = ns.store->Zero(sqe.slba() << ns.shift, length, (sqe.cdw12 & kDeallocate) != 0))
+      return WriteStatus(err);
+  }
+  return (sqe.cdw12 & kFua) != 0 ? WriteStatus(ns.store->Flush()) : kOk;
+}
+
+}  // namespace
+
+void Connection::Work(Request& request) {
+  Namespace& ns = *request.ns;
+  const Sqe& sqe = request.sqe;
+  const uint64_t offset = sqe.slba() << ns.shift;
+  const bool durable = (sqe.cdw12 & kFua) != 0;
+  try {
+    switch (sqe.opcode) {
+      case kRead:
+        request.status = ReadStatus(ns.store->Read(request.buffer, request.length, offset));
+        break;
+      case kWrite: {
+        WriteLock lock(ns, request.partner != nullptr);
+        if (request.partner) {
+          request.partner->status = Compare(ns, *request.partner);
+          if (request.partner->status != kOk) {
+            request.status = kFusedFailed;
+            break;
+          }
+        }
+        request.status = WriteStatus(ns.store->Write(request.buffer, request.length, offset, durable));
+        break;
+      }
+      case kFlush:
+        request.status = WriteStatus(ns.store->Flush());
+        break;
+      case kCompare:
+        request.status = Compare(ns, request);
+        break;
+      case kDsm:
+        request.status = Deallocate(ns, request);
+        break;
+      case kCopy:
+        request.status = CopyBlocks(ns, request);
+        break;
+      case kVerify:
+        request.status = Verify(ns, offset, ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift);
+        break;
+      default:
+        request.status = Zeroes(ns, sqe);
+    }
+  } catch (const std::bad_alloc&) {
+    request.status = kInternal;
+  }
+}
+
+}  // namespace vioctl::nvme
