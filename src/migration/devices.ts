@@ -1,4 +1,4 @@
-import { decodeDevice, type Fields } from './fields.js';
+import { type Allowance, decodeDevice, type Fields } from './fields.js';
 import { limits, Type } from './format.js';
 import { type Framing, pathOf } from './framing.js';
 import { report } from './issues.js';
@@ -16,7 +16,9 @@ export class Devices {
   readonly #framing: Framing;
   readonly #fields: FieldChoice;
   readonly #pending: PendingSection[] = [];
+  readonly #empty: Allowance = { left: limits.empty };
   #searched = false;
+  #told = false;
   description: Description | undefined;
 
   constructor(reader: StreamReader, framing: Framing, fields: FieldChoice) {
@@ -49,6 +51,7 @@ export class Devices {
         if (fits || oldMachine) {
           this.#reader.seek(from);
           const fields = this.#decode(desc, size);
+          yield* this.#left(from, path);
           this.#reader.seek(end);
           return { bounded: 'description', ...(fields && { fields }) };
         }
@@ -72,6 +75,7 @@ export class Devices {
       const footer = this.#reader.position;
       this.#reader.seek(from);
       const fields = this.#decode(desc, passed);
+      yield* this.#left(from, path);
       this.#reader.seek(footer);
       return { bounded: 'footer', ...(fields && { fields }) };
     }
@@ -108,7 +112,14 @@ export class Devices {
 
   #decode(desc: DeviceDesc, size: number): Fields | undefined {
     if (!this.#wants(desc.name) || size > limits.body) return undefined;
-    return decodeDevice(desc, this.#reader.take(size).bytes);
+    return decodeDevice(desc, this.#reader.take(size).bytes, this.#empty);
+  }
+
+  /** Says once that values were left out. */
+  *#left(at: number, path: string): Generator<WalkEvent> {
+    if (this.#empty.left >= 0 || this.#told) return;
+    this.#told = true;
+    yield report('warning', 'fields-empty', at, path, `more than ${limits.empty} described values without bytes: the rest is left out`);
   }
 
   /** Keeps a section from before the RAM until the description is known: `flush` yields it. */
@@ -126,7 +137,8 @@ export class Devices {
           found: `${body.length} bytes`,
         });
       }
-      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body) } : event;
+      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body, this.#empty) } : event;
+      yield* this.#left(Number(event.offset), pathOf(event));
     }
   }
 }

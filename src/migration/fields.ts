@@ -1,3 +1,4 @@
+import { limits } from './format.js';
 import type { Value } from './model.js';
 import { BadForm, badForm, Cursor, nonzero, trimZeros } from './types/cursor.js';
 import { irqState, msix, msixCount, pciConfig } from './types/pci.js';
@@ -6,6 +7,20 @@ import { type DeviceDesc, type FieldDesc, type StateDesc, stateSize } from './vm
 
 /** Fields by name. */
 export type Fields = { [name: string]: Value };
+
+/** How many values without bytes may still be made: a small description can ask for any number of them, in arrays of arrays. */
+export interface Allowance {
+  left: number;
+}
+let empty: Allowance = { left: 0 };
+
+/** A floating-point number; its bits where JSON has no form for it: NaN, which may carry more, infinity, negative zero. */
+const real = (c: Cursor): Value => {
+  const value = c.double();
+  if (Number.isFinite(value) && !Object.is(value, -0)) return value;
+  c.at -= 8;
+  return c.be64();
+};
 
 /** A 64-bit number as a JavaScript number where that holds it. */
 const signed64 = (c: Cursor): Value => {
@@ -17,8 +32,8 @@ const signed64 = (c: Cursor): Value => {
 const numbers = new Map<string, readonly [size: number, read: (c: Cursor) => Value]>([
   ['bool', [1, (c) => c.bool()]],
   ['ptr-marker', [1, (c) => c.u8() !== 0x30]],
-  ['CPU_Double_U', [8, (c) => c.double()]],
-  ['float64', [8, (c) => c.double()]],
+  ['CPU_Double_U', [8, real]],
+  ['float64', [8, real]],
   ['timer', [8, (c) => ((v) => (v === -1 ? null : v))(signed64(c))]],
   // "le" is "less or equal": a check of QEMU's, not an order of bytes
   ...['', ' equal', ' le'].flatMap((check): [string, readonly [number, (c: Cursor) => Value]][] => [
@@ -49,8 +64,11 @@ function float80(significand: bigint, exponent: number): number {
   return sign * Number(significand) * 2 ** (biased - 16383 - 63);
 }
 
+/** Runs of bits that are listed; a bitmap with more of them is shown as bytes, which are shorter. */
+const RUNS = 1 << 16;
+
 /** `0-3,7`: the bits that are set in 64-bit big-endian words. */
-function bits(bytes: Buffer): string {
+function bits(bytes: Buffer): Value {
   const runs: string[] = [];
   let start = -1;
   const count = bytes.length * 8;
@@ -64,6 +82,7 @@ function bits(bytes: Buffer): string {
     const set = ((byte >> (i & 7)) & 1) === 1;
     if (set && start < 0) start = i;
     if (!set && start >= 0) {
+      if (runs.length === RUNS) return bytes;
       runs.push(start === i - 1 ? `${start}` : `${start}-${i - 1}`);
       start = -1;
     }
@@ -76,9 +95,10 @@ function list(bytes: Buffer, field: FieldDesc): Value {
   const c = new Cursor(bytes);
   const items: Value[] = [];
   const desc = field as unknown as StateDesc;
+  const size = stateSize(desc);
   while (c.u8() === 1) {
     if (!field.fields) throw new BadForm('no description of the elements');
-    const next = c.at + stateSize(desc);
+    const next = c.at + size;
     items.push(state(c, next, desc));
     c.at = next;
   }
@@ -133,7 +153,10 @@ function element(c: Cursor, field: FieldDesc): Value {
 
 function array(c: Cursor, field: FieldDesc, count: number): Value[] {
   const elements: Value[] = [];
-  for (let i = 0; i < count; i++) elements.push(element(c, field));
+  for (let i = 0; i < count; i++) {
+    if (field.size === 0 && --empty.left < 0) break;
+    elements.push(element(c, field));
+  }
   return elements;
 }
 
@@ -166,18 +189,29 @@ function value(c: Cursor, field: FieldDesc): Value {
   return array(c, field, count);
 }
 
+/** The next number of each name that a state has more than once: a hostile description has the same one a million times. */
+const taken = new WeakMap<Fields, Map<string, number>>();
+
 /** Adds a value under its name, or `name#2` where that is taken; what every object inherits ("constructor") is taken as well. */
 function put(out: Fields, name: string, added: Value): void {
-  let free = name;
-  for (let n = 2; free in out; n++) free = `${name}#${n}`;
-  out[free] = added;
+  if (!(name in out)) {
+    out[name] = added;
+    return;
+  }
+  const counts = taken.get(out) ?? new Map<string, number>();
+  taken.set(out, counts);
+  let n = counts.get(name) ?? 2;
+  while (`${name}#${n}` in out) n++;
+  out[`${name}#${n}`] = added;
+  counts.set(name, n + 1);
 }
 
 /** The fields and subsections of a state that ends at `end`, as far as its bytes go. */
 function state(c: Cursor, end: number, desc: StateDesc): Fields {
   const out: Fields = {};
   for (const field of desc.fields ?? []) {
-    if (c.at + field.size * (field.array_len ?? 1) > end) return out;
+    const size = field.size * (field.array_len ?? 1);
+    if (c.at + size > end || (size === 0 && --empty.left < 0)) return out;
     const decoded = value(c, field);
     if (field.type === 'unused_buffer' && (decoded as Uint8Array).length === 0) continue;
     const before = field.index === undefined ? undefined : out[field.name];
@@ -195,5 +229,11 @@ function state(c: Cursor, end: number, desc: StateDesc): Fields {
   return out;
 }
 
-/** The fields of a device section by name, from its bytes and its description. Sizes must have been checked (stateSize). */
-export const decodeDevice = (desc: DeviceDesc, bytes: Buffer): Fields => state(new Cursor(bytes), bytes.length, desc);
+/**
+ * The fields of a device section by name, from its bytes and its description. Sizes must have been checked (stateSize).
+ * @param allowance counted down for each value without bytes; below 0 there were more, and they are left out
+ */
+export function decodeDevice(desc: DeviceDesc, bytes: Buffer, allowance: Allowance = { left: limits.empty }): Fields {
+  empty = allowance;
+  return state(new Cursor(bytes), bytes.length, desc);
+}

@@ -31,7 +31,6 @@ export interface DeviceDesc extends StateDesc {
 function goodFields(fields: unknown, depth = 0): fields is FieldDesc[] {
   return (
     Array.isArray(fields) &&
-    depth < 32 &&
     fields.every(
       (f: FieldDesc) =>
         typeof f?.name === 'string' &&
@@ -40,12 +39,15 @@ function goodFields(fields: unknown, depth = 0): fields is FieldDesc[] {
         f.size >= 0 &&
         (f.array_len === undefined || (Number.isSafeInteger(f.array_len) && f.array_len >= 0)) &&
         (f.struct === undefined || goodState(f.struct, depth + 1)) &&
-        (f.fields === undefined || goodFields(f.fields, depth + 1)),
+        goodState(f, depth + 1), // of `tmp` and the like
     )
   );
 }
-function goodState(state: StateDesc, depth: number): boolean {
+function goodState(state: Pick<FieldDesc, 'fields' | 'subsections'>, depth: number): boolean {
   return (
+    typeof state === 'object' &&
+    state !== null &&
+    depth < 32 &&
     (state.fields === undefined || goodFields(state.fields, depth)) &&
     (state.subsections === undefined ||
       (Array.isArray(state.subsections) && state.subsections.every((s) => typeof s?.vmsd_name === 'string' && goodState(s, depth + 1))))

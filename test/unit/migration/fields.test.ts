@@ -5,6 +5,7 @@ import { toJson } from '../../../src/cli/output.js';
 import { decodeDevice } from '../../../src/migration/fields.js';
 import { nonzero, trimZeros } from '../../../src/migration/types/cursor.js';
 import type { FieldDesc, StateDesc } from '../../../src/migration/vmdesc.js';
+import * as m from '../../support/migration.js';
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
 const decode = (fields: FieldDesc[], bytes: Buffer, subsections?: StateDesc[]) =>
@@ -33,6 +34,12 @@ test.each<[string, string, unknown]>([
   ['timer', '0000000000003039', 12345],
   ['float64', '3ff8000000000000', 1.5],
   ['CPU_Double_U', 'bff8000000000000', -1.5],
+  ['CPU_Double_U', '0000000000000001', 2 ** -1074],
+  // What JSON has no number for is shown by its bits: a NaN that carries something, infinities, negative zero.
+  ['CPU_Double_U', '7ff8000000001234', 0x7ff8000000001234n],
+  ['float64', '7ff0000000000000', 0x7ff0000000000000n],
+  ['float64', 'fff0000000000000', 0xfff0000000000000n],
+  ['float64', '8000000000000000', 0x8000000000000000n],
   ['nullptr', '30', null],
   ['ptr-marker', '31', true],
   ['capability', '03786263', 'xbc'],
@@ -102,6 +109,38 @@ describe('descriptions that do not fit their types', () => {
     const indexed: FieldDesc = { name: '__proto__', type: 'uint8', size: 1, index: 0 };
     const bytes = Buffer.concat([hex('07 05 09'), Buffer.from('__proto__'), hex('00000001 2a')]);
     expect(JSON.parse(toJson(decode([indexed], bytes, [state])))).toEqual({ '__proto__#2': [7], '__proto__#3': { x: 42 } });
+  });
+
+  test('a name that comes a hundred thousand times, in a time that grows with that', () => {
+    const fields = Array.from({ length: 100_000 }, (): FieldDesc => ({ name: 'a', type: 'uint8', size: 1 }));
+    const got = decode(fields, Buffer.alloc(fields.length, 7));
+    expect(Object.keys(got).length).toBe(fields.length);
+    expect(got).toMatchObject({ a: 7, 'a#2': 7, 'a#100000': 7 });
+  }, 10_000);
+
+  test('values without bytes: as many as are allowed', () => {
+    const none: StateDesc = { vmsd_name: 's', version: 1, fields: [] };
+    const nothing: FieldDesc = { name: 'n', type: 'uint8', size: 0 };
+    let nested: FieldDesc = { name: 'f', type: 'struct', size: 0, array_len: 64, struct: none };
+    expect(decode([nested], Buffer.alloc(0)).f).toEqual(Array.from({ length: 64 }, () => ({})));
+    for (let i = 0; i < 10; i++) nested = { ...nested, struct: { ...none, fields: [nested] } };
+    const listed = m.cat(Buffer.alloc(100_000, 1), m.u8(0));
+    const cases: [FieldDesc[], Buffer][] = [
+      [[{ ...nested, array_len: 1e12 }], Buffer.alloc(0)],
+      [[nested], Buffer.alloc(0)],
+      [[{ name: 'q', type: 'qtailq', size: listed.length, fields: Array.from({ length: 20_000 }, () => nothing) }], listed],
+    ];
+    for (const [fields, bytes] of cases) {
+      const allowance = { left: 1000 };
+      const got = decodeDevice({ name: 'd', instance_id: 0, vmsd_name: 'd', version: 1, fields }, bytes, allowance);
+      expect(allowance.left).toBeLessThan(0);
+      expect(toJson(got).length).toBeLessThan(1 << 20);
+    }
+  }, 10_000);
+
+  test('a bitmap of more runs than anyone reads is shown as bytes', () => {
+    const bytes = Buffer.alloc(1 << 20, 0x55);
+    expect(one('bitmap', bytes)).toEqual(bytes);
   });
 
   test('a type that objects inherit is shown as bytes', () => {

@@ -50,6 +50,39 @@ const floods: [what: string, bytes: Buffer, verdict: string][] = [
     'complete-without-description',
   ],
   [
+    'elements without bytes',
+    m.sample({
+      devices: many(2000, (i) => m.full(10 + i, 'timer', 1, m.u8(), i)),
+      tail: m.cat(
+        m.eof,
+        m.vmdesc(
+          Array.from({ length: 2000 }, (_, i) =>
+            m.device(
+              'timer',
+              [{ name: 'f', type: 'struct', size: 0, array_len: 1e12, struct: { vmsd_name: 's', version: 1, fields: [] } }],
+              {
+                instance_id: i,
+              },
+            ),
+          ),
+        ),
+      ),
+    }),
+    'complete',
+  ],
+  [
+    'subsections in each other',
+    m.sample({
+      tail: m.cat(
+        m.eof,
+        ((json: string) => m.cat(m.u8(6), m.be32(json.length), json))(
+          `{"page_size":4096,"devices":[{"name":"timer","instance_id":0,${'"subsections":[{"vmsd_name":"",'.repeat(30_000)}"fields":[]${'}]'.repeat(30_000)}}]}`,
+        ),
+      ),
+    }),
+    'complete',
+  ],
+  [
     'what looks like descriptions',
     m.sample({
       tail: m.cat(
