@@ -1,9 +1,11 @@
 /** What changed between two streams? */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
+import { VioError } from '../common/errors.js';
 import { events, globs } from './dump.js';
 import type { Input } from './input.js';
-import type { Issue } from './issues.js';
-import type { Value } from './model.js';
+import { type Issue, report } from './issues.js';
+import type { SectionEvent, Value } from './model.js';
+import type { StreamReader } from './reader.js';
 import { Walker } from './walk.js';
 
 export interface Difference {
@@ -39,6 +41,28 @@ function flatten(value: Value, path: string, into: Map<string, Value>): void {
   for (const [key, inner] of Object.entries(value)) flatten(inner, `${path}/${key}`, into);
 }
 
+/** SHA-256 of a section's body; undefined where its bytes cannot be read again: they went by with a pipe. */
+function bodyHash(reader: StreamReader, event: SectionEvent): Buffer | undefined {
+  const back = reader.position;
+  const head = 1 + 4 + 1 + event.name.length + 8; // type, id, name, instance, version
+  try {
+    reader.seek(Number(event.offset) + head);
+  } catch (err) {
+    if (!(err instanceof VioError)) throw err;
+    return undefined;
+  }
+  const hash = createHash('sha256');
+  const size = event.size - head - (event.footer ? 5 : 0);
+  let whole = true;
+  for (let done = 0; whole && done < size; done += 1 << 20) {
+    const taken = reader.take(Math.min(1 << 20, size - done));
+    hash.update(taken.bytes);
+    whole = taken.ok;
+  }
+  reader.seek(back);
+  return whole ? hash.digest() : undefined;
+}
+
 async function content(input: Input, ram: boolean, seed: bigint, tick: (position: number) => void): Promise<Content> {
   const walker = new Walker(input.reader, { issues: input.issues, fields: true, ram: { hash: ram, seed, bitmapOrder: input.bitmapOrder } });
   const values = new Map<string, Value>();
@@ -54,6 +78,15 @@ async function content(input: Input, ram: boolean, seed: bigint, tick: (position
     const name = event.instance === 0 ? event.name : `${event.name}#${event.instance}`;
     values.set(`${name}/version`, event.version);
     if (event.fields) flatten(event.fields, name, values);
+    else if (event.record === 'full') {
+      // Nothing says what is in it, but whether it is the same can be told.
+      const hash = bodyHash(input.reader, event);
+      if (hash) values.set(`${name}/sha256`, hash);
+      else
+        issues.push(
+          report('warning', 'not-compared', event.offset, name, 'a device without a description whose bytes went by: not compared').issue,
+        );
+    }
   }
   for (const block of walker.ram?.update() ?? []) values.set(`ram/${block.name}/length`, block.length);
   return { values, walker, issues };

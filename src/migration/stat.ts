@@ -53,7 +53,7 @@ export async function statistics(input: Input, duplicates: boolean, tick: (posit
   const walker = new Walker(input.reader, { issues: input.issues, ram: { hash: duplicates, bitmapOrder: input.bitmapOrder } });
   const start = input.reader.position;
   const dump = await collect(input, walker, () => true, false, tick);
-  const size = dump.records.reduce((n, r) => Math.max(n, Number(r.offset) + ('size' in r ? r.size : 1)), 0) - start;
+  const size = dump.records.reduce((n, r) => Math.max(n, Number(r.offset) + ('size' in r ? r.size : 1)), start) - start;
   const sections = new Map<string, SectionBytes>();
   for (const r of dump.records) {
     if (r.type !== 'section') continue;

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -50,6 +51,48 @@ describe('dump', () => {
       expect.stringMatching(/^vmdescription/),
       '  block pc.ram 64K, 16 pages: zero 12, normal 4',
     ]);
+  });
+
+  test.each([
+    ['t[hi]mer', ['timer']],
+    ['[!t]*', ['ram', 'ram', 'ram', 'cpu']],
+    ['[^a-r]*', ['timer']],
+    ['[', []],
+    ['[]]', []],
+    ['c.u', []],
+    ['?p[t-v]', ['cpu']],
+  ])('--section %s', (pattern, names) => {
+    const { status, stdout } = vioctl(['migration', 'dump', good, '--section', pattern, '--json']);
+    expect(status).toBe(0);
+    expect((JSON.parse(stdout) as { records: { name: string }[] }).records.map((r) => r.name)).toEqual(names);
+  });
+
+  test('what is no pattern is wrong usage', () => {
+    for (const args of [
+      ['dump', good, '--section', '[z-a]'],
+      ['diff', good, good, '--ignore', '[z-a]'],
+    ])
+      expect(vioctl(['migration', ...args])).toMatchObject({ status: 2, stderr: expect.stringContaining('not a pattern: "[z-a]"') });
+  });
+
+  test('descriptions that are not made as they should be: the devices that are, and no inner error', () => {
+    for (const field of [
+      { struct: null },
+      { type: 'qtailq', fields: [], subsections: [null] },
+      { type: 'tmp', fields: [], subsections: 5 },
+      { type: 'tmp', fields: null },
+    ]) {
+      const [timer, cpu] = m.devices as { fields: object[] }[];
+      const file = put(
+        'odd',
+        m.sample({ tail: m.cat(m.eof, m.vmdesc([{ ...timer, fields: [{ name: 'x', type: 'struct', size: 8, ...field }] }, cpu!])) }),
+      );
+      const r = vioctl(['migration', 'dump', file, '--fields', '--json']);
+      expect(r).toMatchObject({ status: 0, stderr: '' });
+      const { records } = JSON.parse(r.stdout) as { records: { name?: string; fields?: object }[] };
+      expect(records.find((s) => s.name === 'timer')?.fields).toBeUndefined();
+      expect(records.find((s) => s.name === 'cpu')?.fields).toMatchObject({ halted: true });
+    }
   });
 
   test('--section and --fields pick one device; the same in all formats', () => {
@@ -380,6 +423,10 @@ describe('stat, diff, convert', () => {
     const r = vioctl(['migration', 'stat', put('nothing', Buffer.alloc(0))]);
     expect(r.status).toBe(5);
     expect(r.stdout).not.toContain('NaN');
+    // Counted from where the stream begins, also where nothing of it can be read.
+    const wrapped = vioctl(['migration', 'stat', put('wrapped', libvirt(Buffer.from('no stream'))), '--json']);
+    expect(wrapped.status).toBe(5);
+    expect(JSON.parse(wrapped.stdout)).toMatchObject({ size: 0, other: 0, sections: [] });
   });
 
   test('stat counts all bytes', () => {
@@ -406,6 +453,23 @@ describe('stat, diff, convert', () => {
     const none = vioctl(['migration', 'diff', good, put('none', Buffer.from('root:x:0:0'))]);
     expect(none).toMatchObject({ status: 5, stdout: '' });
     expect(none.stderr).toMatch(/none: damaged: 0x0: not a QEMU migration stream/);
+  });
+
+  test('diff compares devices that nothing describes by their bytes', () => {
+    const files = [m.timerBody, m.be64(99)].map((timer, i) =>
+      put(`plain${i}`, m.sample({ devices: m.cat(m.full(0, 'timer', 1, timer), m.full(3, 'cpu', 1, m.cpuBody)), tail: m.eof })),
+    ) as [string, string];
+    for (const from of [files[0], '-']) {
+      const input = from === '-' ? { input: fs.readFileSync(files[0]) } : {};
+      expect(vioctl(['migration', 'diff', from, files[0]], input)).toMatchObject({ status: 0, stdout: 'no differences\n', stderr: '' });
+      const r = vioctl(['migration', 'diff', from, files[1], '--json'], input);
+      expect(r).toMatchObject({ status: 4, stderr: '' });
+      const sums = [m.timerBody, m.be64(99)].map((b) => createHash('sha256').update(b).digest('hex'));
+      expect(JSON.parse(r.stdout)).toMatchObject({
+        equal: false,
+        differences: [{ path: 'timer/sha256', kind: 'changed', a: sums[0], b: sums[1] }],
+      });
+    }
   });
 
   test('convert: same memory, same devices, pages at fixed places; nothing is left of a failed one', () => {

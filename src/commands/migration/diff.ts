@@ -10,7 +10,8 @@ import { comparisonLines } from '../../migration/text.js';
 
 export default class MigrationDiff extends Command {
   static override readonly description =
-    'What changed from A to B: machine, sections, versions, subsections and every field of a device by name; with --ram also how many ' +
+    'What changed from A to B: machine, sections, versions, subsections and every field of a device by name; of a device that nothing ' +
+    'describes, whether its bytes are the same; with --ram also how many ' +
     'pages of each block differ (their contents are compared by a 64-bit hash with a secret key). Status 4 when something differs.';
   static readonly examples = [
     ['vioctl migration diff before.mig after.mig', 'fields that changed'],
