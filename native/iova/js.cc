@@ -1,6 +1,7 @@
 #include "iova/js.h"
 
 #include "common/error.h"
+#include "common/values.h"
 #include "iova/space.h"
 
 namespace vioctl::iova {
@@ -22,13 +23,6 @@ Napi::BigUint64Array Words(const Napi::Value& value) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_biguint64_array)
     throw SysError(EINVAL, "iova", "not a BigUint64Array");
   return value.As<Napi::BigUint64Array>();
-}
-
-uint64_t Word(const Napi::Value& value) {
-  bool lossless = false;
-  const uint64_t word = value.As<Napi::BigInt>().Uint64Value(&lossless);
-  if (!lossless) throw SysError(EOVERFLOW, "iova");
-  return word;
 }
 
 Outcome Do(Space* space, const uint64_t* r) {
@@ -82,7 +76,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   }
   std::vector<Extent> extents;
   for (size_t i = 0; i < ranges.ElementLength(); i += 2) extents.push_back({ranges[i], ranges[i + 1]});
-  auto* space = new Space(std::move(extents), pages, Word(info[2]), Word(info[3]));
+  auto* space = new Space(std::move(extents), pages, U64(info[2]), U64(info[3]));
   auto external = Napi::External<Space>::New(info.Env(), space, [](Napi::Env, Space* s) { delete s; });
   external.TypeTag(&kTag);
   return external;

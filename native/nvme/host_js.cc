@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "common/error.h"
+#include "common/values.h"
 #include "nvme/initiator.h"
 
 namespace vioctl::nvme {
@@ -67,11 +68,7 @@ class Job : public Napi::AsyncWorker {
 LoadOptions Options(const Napi::Object& o) {
   auto number = [&](const char* name) { return o.Get(name).As<Napi::Number>().Int64Value(); };
   auto flag = [&](const char* name) { return o.Get(name).As<Napi::Boolean>().Value(); };
-  auto text = [&](const char* name) { return o.Get(name).As<Napi::String>().Utf8Value(); };
-  auto wide = [&](const char* name) {
-    bool lossless = false;
-    return o.Get(name).As<Napi::BigInt>().Uint64Value(&lossless);
-  };
+  auto text = [&](const char* name) { return Text(o.Get(name)); };
   LoadOptions options;
   options.address = text("address");
   options.port = static_cast<int>(number("port"));
@@ -92,8 +89,8 @@ LoadOptions Options(const Napi::Object& o) {
   options.block_size = static_cast<uint32_t>(number("blockSize"));
   options.io_blocks = static_cast<uint32_t>(number("ioBlocks"));
   options.in_capsule = static_cast<uint32_t>(number("inCapsule"));
-  options.first = wide("first");
-  options.blocks = wide("blocks");
+  options.first = U64(o.Get("first"));
+  options.blocks = U64(o.Get("blocks"));
   options.read_percent = static_cast<int>(number("readPercent"));
   options.random = flag("random");
   options.duration_ms = static_cast<uint64_t>(number("durationMs"));

@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "common/values.h"
 #include "nvme/target.h"
 
 namespace vioctl::nvme {
@@ -155,7 +156,7 @@ Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
   auto ns = std::make_shared<Namespace>();
   ns->store = Unwrap<Store>(info[0]);
-  ns->shift = static_cast<uint8_t>(info[1].As<Napi::Number>().Uint32Value());
+  ns->shift = static_cast<uint8_t>(U32(info[1]));
   if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
   ns->readonly = info[2].ToBoolean() || ns->store->readonly();
   ns->blocks = ns->store->size() >> ns->shift;
@@ -187,11 +188,10 @@ Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
   auto table = std::make_shared<NamespaceTable>();
   for (uint32_t i = 0; i < list.Length(); i++) {
     const auto row = list.Get(i).As<Napi::Array>();
-    const uint32_t nsid = row.Get(0u).As<Napi::Number>().Uint32Value();
+    const uint32_t nsid = U32(row.Get(0u));
     if (nsid == 0 || nsid > 65536) throw SysError(EINVAL, "namespace", "number");
     if (table->entries.size() < nsid) table->entries.resize(nsid);
-    table->entries[nsid - 1] = {Unwrap<Namespace>(row.Get(1u)),
-                                static_cast<Status>(row.Get(2u).As<Napi::Number>().Uint32Value())};
+    table->entries[nsid - 1] = {Unwrap<Namespace>(row.Get(1u)), static_cast<Status>(U32(row.Get(2u)))};
   }
   std::lock_guard lock(controller->mutex);
   controller->table = std::move(table);
@@ -235,7 +235,7 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   options.spinMicroseconds = Option(given, "spinMicroseconds", options.spinMicroseconds);
   options.maxConnections = Option(given, "maxConnections", options.maxConnections);
   options.handshakeMs = Option(given, "handshakeMs", options.handshakeMs);
-  options.uring = given.Get("engine").IsString() && given.Get("engine").As<Napi::String>().Utf8Value() == "uring";
+  options.uring = given.Get("engine").IsString() && Text(given.Get("engine")) == "uring";
   options.headerDigest = !given.Has("headerDigest") || given.Get("headerDigest").ToBoolean();
   options.dataDigest = !given.Has("dataDigest") || given.Get("dataDigest").ToBoolean();
   auto host = std::make_shared<Host>();
@@ -258,20 +258,20 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
-  const auto port = static_cast<uint16_t>(info[2].As<Napi::Number>().Uint32Value());
+  const auto port = static_cast<uint16_t>(U32(info[2]));
   return Napi::Number::New(
       info.Env(), Unwrap<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
 }
 
 Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
   QueueSetup setup;
-  setup.qid = static_cast<uint16_t>(info[2].As<Napi::Number>().Uint32Value());
-  const uint32_t size = info[3].As<Napi::Number>().Uint32Value();
+  setup.qid = static_cast<uint16_t>(U32(info[2]));
+  const uint32_t size = U32(info[3]);
   if (size < 2 || size > kMaxQueueSize) throw SysError(EINVAL, "queue", "size");
   setup.size = static_cast<uint16_t>(size);
   setup.flowControl = info[4].ToBoolean();
   setup.controller = Unwrap<Controller>(info[5]);
-  Unwrap<Host>(info[0])->target->Setup(info[1].As<Napi::Number>().Uint32Value(), setup);
+  Unwrap<Host>(info[0])->target->Setup(U32(info[1]), setup);
   return info.Env().Undefined();
 }
 
@@ -282,22 +282,19 @@ Napi::Value TargetComplete(const Napi::CallbackInfo& info) {
     Napi::HandleScope scope(info.Env());
     const auto row = batch.Get(i).As<Napi::Array>();
     const Napi::Value result = row.Get(3u), data = row.Get(4u);
-    bool lossless;
-    const uint64_t value =
-        result.IsBigInt() ? result.As<Napi::BigInt>().Uint64Value(&lossless) : static_cast<uint64_t>(Number(result));
     std::vector<uint8_t> bytes;
     if (data.IsTypedArray()) {
       const auto view = data.As<Napi::Uint8Array>();
       bytes.assign(view.Data(), view.Data() + view.ByteLength());
     }
-    target.Complete(row.Get(0u).As<Napi::Number>().Uint32Value(), row.Get(1u).As<Napi::Number>().Uint32Value(),
-                    static_cast<Status>(row.Get(2u).As<Napi::Number>().Uint32Value()), value, std::move(bytes));
+    target.Complete(U32(row.Get(0u)), U32(row.Get(1u)), static_cast<Status>(U32(row.Get(2u))), U64(result),
+                    std::move(bytes));
   }
   return info.Env().Undefined();
 }
 
 Napi::Value TargetClose(const Napi::CallbackInfo& info) {
-  Unwrap<Host>(info[0])->target->Close(info[1].As<Napi::Number>().Uint32Value());
+  Unwrap<Host>(info[0])->target->Close(U32(info[1]));
   return info.Env().Undefined();
 }
 

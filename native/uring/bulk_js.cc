@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "common/values.h"
 #include "uring/bulk.h"
 #include "uring/js.h"
 
@@ -42,19 +43,19 @@ JsBulk& Open(Handle& handle) {
 }  // namespace
 
 Napi::Value DigestSize(const Napi::CallbackInfo& info) {
-  const Algorithm* algorithm = FindAlgorithm(info[0].As<Napi::String>().Utf8Value());
+  const Algorithm* algorithm = FindAlgorithm(Text(info[0]));
   return Napi::Number::New(info.Env(), algorithm ? algorithm->size : 0);
 }
 
 Napi::Value BulkOpen(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   BulkOptions options;
-  options.work = static_cast<BulkWork>(given.Get("work").As<Napi::Number>().Uint32Value());
+  options.work = static_cast<BulkWork>(U32(given.Get("work")));
   options.plain = given.Get("plain").ToBoolean();
-  options.threads = given.Get("threads").As<Napi::Number>().Uint32Value();
-  options.depth = given.Get("depth").As<Napi::Number>().Uint32Value();
+  options.threads = U32(given.Get("threads"));
+  options.depth = U32(given.Get("depth"));
   if (options.work == BulkWork::kSum) {
-    const std::string name = given.Get("algorithm").As<Napi::String>().Utf8Value();
+    const std::string name = Text(given.Get("algorithm"));
     options.algorithm = FindAlgorithm(name);
     if (options.algorithm == nullptr) throw SysError(EOPNOTSUPP, "bulk", name);
   }
@@ -66,9 +67,7 @@ Napi::Value BulkOpen(const Napi::CallbackInfo& info) {
 
 Napi::Value BulkPush(const Napi::CallbackInfo& info) {
   const auto names = info[1].As<Napi::Uint8Array>();
-  Open(HandleOf(info))
-      .bulk->Push(reinterpret_cast<const char*>(names.Data()), names.ByteLength(),
-                  info[2].As<Napi::Number>().Uint32Value());
+  Open(HandleOf(info)).bulk->Push(reinterpret_cast<const char*>(names.Data()), names.ByteLength(), U32(info[2]));
   return info.Env().Undefined();
 }
 

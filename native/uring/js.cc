@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "common/values.h"
 #include "uring/ring.h"
 #include "uring/whole.h"
 
@@ -186,8 +187,6 @@ JsRing& Open(Handle& handle) {
 }
 
 JsRing& RingOf(const Napi::CallbackInfo& info) { return Open(HandleOf(info)); }
-
-uint32_t U32(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
 
 uint32_t Option(const Napi::Object& options, const char* name, uint32_t otherwise) {
   const Napi::Value value = options.Get(name);

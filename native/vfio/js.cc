@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "common/values.h"
 #include "vfio/chain.h"
 #include "vfio/exec.h"
 #include "vfio/memory.h"
@@ -36,16 +37,6 @@ T& Unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* what) 
 Session& S(const Info& info) { return Unwrap<Session>(info[0], kSessionTag, "session"); }
 Memory& M(const Info& info) { return Unwrap<Memory>(info[0], kMemoryTag, "memory"); }
 
-uint32_t U32(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
-// A number or a bigint.
-uint64_t U64(const Napi::Value& value) {
-  if (value.IsNumber()) return static_cast<uint64_t>(value.As<Napi::Number>().Int64Value());
-  bool lossless = false;
-  const uint64_t word = value.As<Napi::BigInt>().Uint64Value(&lossless);
-  if (!lossless) throw SysError(EOVERFLOW, "vfio");
-  return word;
-}
-std::string Text(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
 Napi::Value Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 Napi::Value Big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
 
@@ -69,13 +60,6 @@ std::vector<std::string> Texts(const Napi::Value& value) {
   std::vector<std::string> texts;
   for (uint32_t i = 0; i < array.Length(); i++) texts.push_back(Text(array.Get(i)));
   return texts;
-}
-
-std::vector<int> Fds(const Napi::Value& value) {
-  auto array = value.As<Napi::Array>();
-  std::vector<int> fds;
-  for (uint32_t i = 0; i < array.Length(); i++) fds.push_back(array.Get(i).As<Napi::Number>().Int32Value());
-  return fds;
 }
 
 Napi::Value Areas(Napi::Env env, const std::vector<Area>& areas) {

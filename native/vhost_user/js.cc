@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/loop.h"
+#include "common/values.h"
 #include "vhost_user/js_queue.h"
 #include "vhost_user/memory.h"
 #include "vhost_user/socket.h"
@@ -16,19 +17,6 @@
 
 namespace vioctl::vhost_user {
 namespace {
-
-uint64_t U64(const Napi::Value& value) {
-  bool lossless = true;
-  return value.As<Napi::BigInt>().Uint64Value(&lossless);
-}
-
-std::vector<int> Fds(const Napi::Value& value) {
-  std::vector<int> fds;
-  if (!value.IsArray()) return fds;
-  auto list = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); i++) fds.push_back(list.Get(i).As<Napi::Number>());
-  return fds;
-}
 
 // A native object behind a JavaScript one: an External that only our own functions unwrap, guarded by a type tag.
 template <typename T>
