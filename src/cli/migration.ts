@@ -1,5 +1,5 @@
+import type { ByteOrder } from '../migration/bitmap-order.js';
 import type { InputOptions } from '../migration/input.js';
-import type { ByteOrder } from '../migration/ram.js';
 import { Flags } from './flags.js';
 
 /** Flags of every command that reads a migration stream. */

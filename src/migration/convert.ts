@@ -3,12 +3,12 @@ import fs from 'node:fs';
 import { VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
+import type { ByteOrder } from './bitmap-order.js';
 import { damaged } from './dump.js';
 import { MAGIC, Type, VERSION } from './format.js';
 import type { Input } from './input.js';
 import type { Issue } from './issues.js';
 import type { Configuration, RamBlock, WalkEvent } from './model.js';
-import type { ByteOrder } from './ram.js';
 import type { StreamReader } from './reader.js';
 import { Walker } from './walk.js';
 

@@ -2,11 +2,11 @@
 import fs from 'node:fs';
 import { Exit, usage, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
+import type { ByteOrder } from './bitmap-order.js';
 import { compressionOf, decompress, type Tool } from './containers/decompress.js';
 import { domain, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, parseHeader } from './containers/libvirt.js';
 import { Qcow2 } from './containers/qcow2.js';
 import type { Issue } from './issues.js';
-import type { ByteOrder } from './ram.js';
 import { StreamReader } from './reader.js';
 
 export interface InputOptions {

@@ -19,6 +19,9 @@ export interface Issue {
   recovered?: string;
 }
 
+/** An address or offset as messages have it. */
+export const addr = (value: bigint | number): string => `0x${value.toString(16)}`;
+
 /** An issue as an event of a walk. */
 export function report(
   severity: Severity,

@@ -103,6 +103,11 @@ export class StreamReader {
     return this.#native.sourceSize(this.#source);
   }
 
+  /** Bytes walked between two progress events: of a file, which is fast, and of a pipe, which may be a slow network. */
+  get budget(): number {
+    return this.seekable ? 128 << 20 : 8 << 20;
+  }
+
   /** Takes n bytes, or says why there are fewer. */
   take(n: number): Taken {
     const bytes = this.#native.read(this.#source, n);
