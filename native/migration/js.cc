@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "common/values.h"
 #include "migration/busguard.h"
 #include "migration/ram.h"
 #include "migration/source.h"
@@ -18,8 +19,6 @@ template <typename T>
 T& Handle(const Napi::Value& value) {
   return *value.As<Napi::External<T>>().Data();
 }
-
-uint64_t U64(const Napi::Value& value) { return static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()); }
 
 Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
@@ -250,11 +249,7 @@ Napi::Value NewRam(const Napi::CallbackInfo& info) {
   options.check = given.Get("check").ToBoolean();
   options.hash = given.Get("hash").ToBoolean();
   if (const Napi::Value bytes = given.Get("pageMaps"); bytes.IsNumber()) options.page_maps.left = U64(bytes);
-  const Napi::Value seed = given.Get("seed");
-  if (seed.IsBigInt()) {
-    bool lossless;
-    options.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
-  }
+  if (const Napi::Value seed = given.Get("seed"); seed.IsBigInt()) options.seed = U64(seed);
   return Napi::External<Ram>::New(info.Env(), new Ram(options), [](Napi::Env, Ram* held) { delete held; });
 }
 
@@ -262,8 +257,7 @@ Napi::Value AddBlock(const Napi::CallbackInfo& info) {
   // Names come from the file as Latin-1 text, so that every byte survives the way.
   const std::u16string wide = info[1].As<Napi::String>();
   std::string name(wide.begin(), wide.end());
-  bool lossless;
-  return Num(info.Env(), Handle<Ram>(info[0]).Add(std::move(name), info[2].As<Napi::BigInt>().Uint64Value(&lossless)));
+  return Num(info.Env(), Handle<Ram>(info[0]).Add(std::move(name), U64(info[2])));
 }
 
 Napi::Value StepRam(const Napi::CallbackInfo& info) {
