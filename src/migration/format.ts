@@ -65,6 +65,8 @@ export const limits = {
   blocks: 65536,
   /** bytes of a section that are held to decode its fields */
   body: 16 << 20,
+  /** dirty bitmaps that one part of their section begins */
+  bitmaps: 65536,
   /** values without bytes that are made of all devices' fields */
   empty: 1 << 18,
   /** bytes of a section before RAM that are held until the description comes (pipe) */

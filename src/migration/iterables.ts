@@ -1,5 +1,5 @@
 /** Bodies of iterable sections other than `ram`: they say themselves where they end. */
-import { Type } from './format.js';
+import { limits, Type } from './format.js';
 import type { Detail } from './model.js';
 import type { StreamReader } from './reader.js';
 
@@ -40,6 +40,8 @@ function dirtyBitmap(reader: StreamReader): Detail {
       break;
     }
     if (flags & 0x10) {
+      if (bitmaps.length === limits.bitmaps)
+        throw new BadBody(at, 'dirty-bitmap: more bitmaps than a guest has', `at most ${limits.bitmaps}`, 'one more');
       const granularity = reader.be32('dirty-bitmap granularity');
       bitmaps.push({ node, name, granularity, flags: reader.u8('dirty-bitmap flags') });
     } else if (flags & 0x40) {
@@ -119,6 +121,24 @@ function storageAttributes(reader: StreamReader): Detail {
   }
 }
 
+const VFIO_END = Buffer.from('ffffffffef100001', 'hex');
+
+/** Goes to the next END_OF_STATE word of a VFIO device. @throws StreamEnd */
+function toVfioEnd(reader: StreamReader): void {
+  // The next word is mostly near: a stream full of them is not looked at 64 KiB at a time.
+  for (let most = 4 << 10; ; most = 64 << 10) {
+    const bytes = reader.peek(most);
+    const found = bytes.indexOf(VFIO_END);
+    if (found >= 0) {
+      reader.skip(found, 'VFIO device configuration');
+      return;
+    }
+    const last = bytes.length < most;
+    reader.skip(last ? bytes.length : bytes.length - VFIO_END.length + 1, 'VFIO device configuration');
+    if (last) reader.skip(1, 'VFIO device configuration'); // which tells why it ends
+  }
+}
+
 /** VFIO device state (QEMU hw/vfio/migration.c): flag words until END_OF_STATE. */
 function vfio(reader: StreamReader): Detail {
   const detail: { data: number; config?: number; initialDataSent?: boolean } = { data: 0 };
@@ -132,7 +152,7 @@ function vfio(reader: StreamReader): Detail {
       case 0xef100002n: {
         // The PCI device's configuration has no length: it ends at the END_OF_STATE word.
         const from = reader.position;
-        while (reader.peek(8).toString('hex') !== 'ffffffffef100001') reader.skip(1, 'VFIO device configuration');
+        toVfioEnd(reader);
         detail.config = reader.position - from;
         break;
       }

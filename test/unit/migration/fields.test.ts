@@ -113,10 +113,12 @@ describe('descriptions that do not fit their types', () => {
 
   test('a name that comes a hundred thousand times, in a time that grows with that', () => {
     const fields = Array.from({ length: 100_000 }, (): FieldDesc => ({ name: 'a', type: 'uint8', size: 1 }));
+    const started = Date.now();
     const got = decode(fields, Buffer.alloc(fields.length, 7));
+    expect(Date.now() - started).toBeLessThan(5000);
     expect(Object.keys(got).length).toBe(fields.length);
     expect(got).toMatchObject({ a: 7, 'a#2': 7, 'a#100000': 7 });
-  }, 10_000);
+  }, 120_000);
 
   test('values without bytes: as many as are allowed', () => {
     const none: StateDesc = { vmsd_name: 's', version: 1, fields: [] };

@@ -122,6 +122,33 @@ const mttyPort = (bytes: Buffer) => ({
   tail: bytes[25],
 });
 
+test.each([0, 1, 311, 4088, 4089, 4090, 4095, 4096, 4097, 4097 + 65528, 4089 + 65529, 4090 + 65529, 5 << 20])(
+  'VFIO: a configuration of %i bytes, in a time that grows with it',
+  async (size) => {
+    const body = m.cat(vfio(2), Buffer.alloc(size, 0xff), vfio(1));
+    const started = Date.now();
+    const doc = await dump(withSection('0000:00:03.0/vfio', body));
+    expect(Date.now() - started).toBeLessThan(4000);
+    expect(doc).toMatchObject({ complete: true, issues: [] });
+    expect(details(doc, '0000:00:03.0/vfio')).toEqual([{ data: 0, config: size }]);
+  },
+  60_000,
+);
+
+test('a VFIO configuration that is cut off ends where the file does', async () => {
+  const whole = m.cat(m.header(), m.configuration(), m.start(9, 'vfio', 1, m.cat(vfio(2), Buffer.alloc(9000, 0xff)))).subarray(0, -5);
+  const doc = await dump(whole);
+  expect(doc.issues).toMatchObject([{ code: 'truncated', offset: BigInt(whole.length), expected: '1 bytes', found: '0' }]);
+});
+
+test('dirty bitmaps without end are damage, in little memory', async () => {
+  const flood = Buffer.concat([m.cat(m.u8(0x10), m.be32(1), m.u8(0))].flatMap((one) => Array.from({ length: 70_000 }, () => one)));
+  const doc = await dump(withSection('dirty-bitmap', m.cat(flood, m.u8(1))));
+  expect(doc.complete).toBe(false);
+  expect(doc.issues).toMatchObject([{ code: 'section-body', message: 'dirty-bitmap: more bitmaps than a guest has' }, { code: 'skipped' }]);
+  expect(details(doc, 'dirty-bitmap')).toEqual([undefined]);
+});
+
 test('the state of a VFIO device in a file of QEMU (test/fixtures/migration/README.md)', async () => {
   const bytes = gunzipSync(fs.readFileSync('test/fixtures/migration/vfio-mtty.mig.gz'));
   const doc = await dump(bytes);
