@@ -12,7 +12,14 @@ export type Fields = { [name: string]: Value };
 export interface Allowance {
   left: number;
 }
-let empty: Allowance = { left: 0 };
+
+class FieldCursor extends Cursor {
+  readonly empty: Allowance;
+  constructor(bytes: Buffer, empty: Allowance) {
+    super(bytes);
+    this.empty = empty;
+  }
+}
 
 /** A floating-point number; its bits where JSON has no form for it: NaN, which may carry more, infinity, negative zero. */
 const real = (c: Cursor): Value => {
@@ -91,8 +98,8 @@ function bits(bytes: Buffer): Value {
 }
 
 /** Elements of a QTAILQ: 1 and an element each, then 0. All have the layout that the description has of the last. */
-function list(bytes: Buffer, field: FieldDesc): Value {
-  const c = new Cursor(bytes);
+function list(bytes: Buffer, field: FieldDesc, empty: Allowance): Value {
+  const c = new FieldCursor(bytes, empty);
   const items: Value[] = [];
   const desc = field as unknown as StateDesc;
   const size = stateSize(desc);
@@ -106,15 +113,17 @@ function list(bytes: Buffer, field: FieldDesc): Value {
   return items;
 }
 
-/** An x87 register, where the pieces are those of one. */
-function temporary(bytes: Buffer, field: FieldDesc): Value {
-  const inner = state(new Cursor(bytes), bytes.length, field as unknown as StateDesc);
+/** An x87 register, where the pieces are those of one; infinity and NaN by the pieces alone, since JSON has no form for them. */
+function temporary(bytes: Buffer, field: FieldDesc, empty: Allowance): Value {
+  const inner = state(new FieldCursor(bytes, empty), bytes.length, field as unknown as StateDesc);
   const { tmp_mant: mant, tmp_exp: exp } = inner;
-  return typeof mant === 'bigint' && typeof exp === 'number' ? { value: float80(mant, exp), significand: mant, exponent: exp } : inner;
+  if (typeof mant !== 'bigint' || typeof exp !== 'number') return inner;
+  const value = float80(mant, exp);
+  return { ...(Number.isFinite(value) && { value }), significand: mant, exponent: exp };
 }
 
 /** Decoders of the other vmstate types, from the bytes of one element. A type that is not here is shown as bytes. */
-const decoders = new Map<string, (bytes: Buffer, field: FieldDesc) => Value>([
+const decoders = new Map<string, (bytes: Buffer, field: FieldDesc, empty: Allowance) => Value>([
   ['bitmap', bits],
   ['buffer', (b) => text(b) ?? b],
   ['unused_buffer', trimZeros],
@@ -131,7 +140,7 @@ const decoders = new Map<string, (bytes: Buffer, field: FieldDesc) => Value>([
 ]);
 
 /** One element of a field; the cursor is moved behind it. */
-function element(c: Cursor, field: FieldDesc): Value {
+function element(c: FieldCursor, field: FieldDesc): Value {
   const number = numbers.get(field.type);
   if (number !== undefined && number[0] === field.size && !field.struct) return number[1](c);
   const next = c.at + field.size;
@@ -144,24 +153,24 @@ function element(c: Cursor, field: FieldDesc): Value {
   const decode = decoders.get(field.type);
   if (!decode) return bytes;
   try {
-    return decode(bytes, field);
+    return decode(bytes, field, c.empty);
   } catch (err) {
     if (badForm(err) === undefined) throw err;
     return bytes;
   }
 }
 
-function array(c: Cursor, field: FieldDesc, count: number): Value[] {
+function array(c: FieldCursor, field: FieldDesc, count: number): Value[] {
   const elements: Value[] = [];
   for (let i = 0; i < count; i++) {
-    if (field.size === 0 && --empty.left < 0) break;
+    if (field.size === 0 && --c.empty.left < 0) break;
     elements.push(element(c, field));
   }
   return elements;
 }
 
 /** A long array of numbers: the elements that are not zero, by index, if they are few. */
-function sparse(c: Cursor, field: FieldDesc, count: number): Value {
+function sparse(c: FieldCursor, field: FieldDesc, count: number): Value {
   const from = c.at;
   const set: Fields = {};
   let many = 0;
@@ -178,7 +187,7 @@ function sparse(c: Cursor, field: FieldDesc, count: number): Value {
 }
 
 /** All of a field: one element or an array of them. The cursor is moved behind it. */
-function value(c: Cursor, field: FieldDesc): Value {
+function value(c: FieldCursor, field: FieldDesc): Value {
   const count = field.array_len;
   if (count === undefined) return element(c, field);
   if (field.size === 1 && field.type === 'uint8' && count > 8) {
@@ -207,11 +216,11 @@ function put(out: Fields, name: string, added: Value): void {
 }
 
 /** The fields and subsections of a state that ends at `end`, as far as its bytes go. */
-function state(c: Cursor, end: number, desc: StateDesc): Fields {
+function state(c: FieldCursor, end: number, desc: StateDesc): Fields {
   const out: Fields = {};
   for (const field of desc.fields ?? []) {
     const size = field.size * (field.array_len ?? 1);
-    if (c.at + size > end || (size === 0 && --empty.left < 0)) return out;
+    if (c.at + size > end || (size === 0 && --c.empty.left < 0)) return out;
     const decoded = value(c, field);
     if (field.type === 'unused_buffer' && (decoded as Uint8Array).length === 0) continue;
     const before = field.index === undefined ? undefined : out[field.name];
@@ -233,7 +242,5 @@ function state(c: Cursor, end: number, desc: StateDesc): Fields {
  * The fields of a device section by name, from its bytes and its description. Sizes must have been checked (stateSize).
  * @param allowance counted down for each value without bytes; below 0 there were more, and they are left out
  */
-export function decodeDevice(desc: DeviceDesc, bytes: Buffer, allowance: Allowance = { left: limits.empty }): Fields {
-  empty = allowance;
-  return state(new Cursor(bytes), bytes.length, desc);
-}
+export const decodeDevice = (desc: DeviceDesc, bytes: Buffer, allowance: Allowance = { left: limits.empty }): Fields =>
+  state(new FieldCursor(bytes, allowance), bytes.length, desc);

@@ -40,6 +40,13 @@ describe('mapped-ram', () => {
       expect(status).toBe(0);
       expect(doc).toMatchObject({ verdict: 'complete', devices: 2, container: { format: 'sparse', domain: 'vm7', wasRunning: false } });
     }
+    // Lines have all that the one document has: what the stream came in first, the memory last.
+    const { doc } = json(['dump', save]);
+    const lines = vioctl(['migration', 'dump', save, '--ndjson']).stdout.trimEnd().split('\n');
+    const records = lines.map((line) => JSON.parse(line) as { type: string });
+    expect(records[0]).toEqual({ type: 'container', container: doc.container });
+    expect(records.at(-1)).toEqual({ type: 'ram', ...(doc.ram as object) });
+    expect(records.slice(1, -1).filter(({ type }) => !['header', 'configuration'].includes(type))).toEqual(doc.records);
     const out = path.join(dir, 'mem');
     for (const [file, options] of [
       [save, {}],

@@ -12,7 +12,7 @@ export default class MigrationDump extends Command {
   static override readonly description =
     'Every record of a migration stream or save file in order: configuration, sections, commands, description. With --fields the ' +
     "state of each device by name, from the stream's own description and, where that stops (virtio, PCI configuration, MSI-X), " +
-    'decoded here. Pages are counted, not printed: see migration ram. Damage is reported with its offset, and the walk goes on ' +
+    'decoded here. Pages are counted, not printed: see migration ram. With --ndjson one record a line as it comes, the counts of pages last. Damage is reported with its offset, and the walk goes on ' +
     'behind it; the exit status is then 5.';
   static readonly examples = [
     ['vioctl migration dump vm.mig', 'the records'],
@@ -56,21 +56,25 @@ export default class MigrationDump extends Command {
       if (!dump.complete) throw damaged(args.file, dump.issues);
       return 0;
     }
-    if (input.container && this.out.format === 'text') await this.out.line(containerLine(input.container));
+    const lines = this.out.format === 'ndjson';
+    if (input.container && lines && !filtered) await this.out.record({ type: 'container', container: input.container }, () => '');
+    if (input.container && !lines) await this.out.line(containerLine(input.container));
     for await (const event of events(input, walker)) {
       if (event.type === 'progress') tick(event.position);
       if (event.type === 'issue') {
         issues.add(event.issue);
-        if (this.out.format === 'text') this.warn(issueText(event.issue));
+        if (!lines) this.warn(issueText(event.issue));
       }
       if (!shows(event, wanted, filtered)) continue;
-      if (this.out.format === 'ndjson') await this.out.record(event, () => '');
+      if (lines) await this.out.record(event, () => '');
       else for (const line of eventLines(event)) await this.out.line(line);
     }
     progress.end();
     const { ram } = walker;
-    if (ram && this.out.format === 'text' && wanted('ram')) {
-      for (const line of blockLines(ram.update(), ram.options.pageSize)) await this.out.line(line);
+    if (ram?.total !== undefined && wanted('ram')) {
+      const { pageSize } = ram.options;
+      if (lines) await this.out.record({ type: 'ram', pageSize, total: ram.total, blocks: ram.update() }, () => '');
+      else for (const line of blockLines(ram.update(), pageSize)) await this.out.line(line);
     }
     await this.out.flush();
     if (!walker.sawEof || issues.errors > 0) throw damaged(args.file, issues.list);

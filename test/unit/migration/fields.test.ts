@@ -59,14 +59,14 @@ test('an x87 register is a number beside its parts', () => {
     { name: 'tmp_mant', type: 'uint64', size: 8 },
     { name: 'tmp_exp', type: 'uint16', size: 2 },
   ];
-  // 1.0: integer bit set, biased exponent 16383; -0.5; infinity (Intel SDM 1, 4.2)
+  // 1.0: integer bit set, biased exponent 16383; -0.5; infinity and NaN have no number (Intel SDM 1, 4.2)
   for (const [bytes, value] of [
     ['8000000000000000 3fff', 1],
     ['8000000000000000 bffe', -0.5],
-    ['8000000000000000 7fff', Number.POSITIVE_INFINITY],
-    ['c000000000000000 7fff', Number.NaN],
+    ['8000000000000000 7fff', undefined],
+    ['c000000000000000 7fff', undefined],
   ] as const)
-    expect(one('tmp', hex(bytes), { fields })).toMatchObject({ value });
+    expect((one('tmp', hex(bytes), { fields }) as { value?: number }).value).toBe(value);
 });
 
 test('a list: one marker and one element each; its bytes where it does not end with its field', () => {
