@@ -95,7 +95,6 @@ Napi::Value SourceState(const Napi::CallbackInfo& info) {
   Source& source = Handle<Source>(info[0]);
   Napi::Object state = Napi::Object::New(info.Env());
   PutEnd(state, source);
-  state.Set("size", Num(info.Env(), source.size()));
   state.Set("seekable", source.seekable());
   return state;
 }
@@ -141,7 +140,7 @@ Napi::Value Peek(const Napi::CallbackInfo& info) {
 
 Napi::Value NextNumber(const Napi::CallbackInfo& info) {
   Source& source = Handle<Source>(info[0]);
-  const size_t size = std::min<size_t>(info[1].As<Napi::Number>().Uint32Value(), 6);
+  const size_t size = std::min<size_t>(U32(info[1]), 6);
   const uint8_t* at = source.Need(size);
   uint64_t value = 0;
   for (size_t i = 0; at && i < size; ++i) value = value << 8 | at[i];
@@ -205,7 +204,7 @@ bool MayBeRecord(const uint8_t* at, size_t left) {
 
 Napi::Value FindFooter(const Napi::CallbackInfo& info) {
   Source& source = Handle<Source>(info[0]);
-  const auto id = info[1].As<Napi::Number>().Uint32Value();
+  const uint32_t id = U32(info[1]);
   const uint64_t most = U64(info[2]), from = source.position();
   const uint8_t footer[5] = {0x7e, static_cast<uint8_t>(id >> 24), static_cast<uint8_t>(id >> 16),
                              static_cast<uint8_t>(id >> 8), static_cast<uint8_t>(id)};
@@ -243,7 +242,7 @@ Napi::Value FindFooter(const Napi::CallbackInfo& info) {
 Napi::Value NewRam(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   Ram::Options options;
-  options.page_size = given.Get("pageSize").As<Napi::Number>().Uint32Value();
+  options.page_size = U32(given.Get("pageSize"));
   if (options.page_size < 1024 || options.page_size > (64 << 10) || (options.page_size & (options.page_size - 1)))
     throw SysError(EINVAL, "page size");
   options.check = given.Get("check").ToBoolean();

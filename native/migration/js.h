@@ -11,9 +11,9 @@ Napi::Value NewPipe(const Napi::CallbackInfo& info);         // pipe(): [read, w
 Napi::Value SeekFd(const Napi::CallbackInfo& info);          // seekFd(fd, position): lseek
 Napi::Value Allocate(const Napi::CallbackInfo& info);        // allocate(fd, size): posix_fallocate
 Napi::Value SetNonblocking(const Napi::CallbackInfo& info);  // setNonblocking(fd): O_NONBLOCK
-Napi::Value SourceState(const Napi::CallbackInfo& info);  // sourceState(source): {position, end, errno, size, seekable}
-Napi::Value Read(const Napi::CallbackInfo& info);         // read(source, size): Buffer, short at an end
-Napi::Value Peek(const Napi::CallbackInfo& info);         // peek(source, size <= 128K): Buffer, short at an end
+Napi::Value SourceState(const Napi::CallbackInfo& info);     // sourceState(source): {position, end, errno, seekable}
+Napi::Value Read(const Napi::CallbackInfo& info);            // read(source, size): Buffer, short at an end
+Napi::Value Peek(const Napi::CallbackInfo& info);            // peek(source, size <= 128K): Buffer, short at an end
 Napi::Value NextNumber(
     const Napi::CallbackInfo& info);                   // nextNumber(source, bytes <= 6, take): big-endian, -1 at an end
 Napi::Value Position(const Napi::CallbackInfo& info);  // position(source)

@@ -1,5 +1,5 @@
 import { report } from './issues.js';
-import type { RamBlock, WalkEvent } from './model.js';
+import { pagesOf, type RamBlock, type WalkEvent } from './model.js';
 import type { StreamReader } from './reader.js';
 
 /** Byte order of the host that wrote a mapped-ram file: nothing in the file says it. */
@@ -30,7 +30,7 @@ export class BitmapOrder {
     if (this.order && (!given || this.#compared || !reader.seekable)) return;
     const at = reader.position;
     const pageSize = this.#pageSize;
-    const pages = Math.ceil(Number(block.length) / pageSize);
+    const pages = pagesOf(block, pageSize);
     const bitmap = reader.peek(Math.min(128 << 10, Math.ceil(pages / 64) * 8));
     const filled = (page: number): boolean => {
       reader.seek(Number(block.pagesOffset) + page * pageSize);

@@ -8,7 +8,7 @@ import { damaged } from './dump.js';
 import { MAGIC, Type, VERSION } from './format.js';
 import type { Input } from './input.js';
 import type { Issue } from './issues.js';
-import type { Configuration, RamBlock, WalkEvent } from './model.js';
+import { type Configuration, pagesOf, type RamBlock, type WalkEvent } from './model.js';
 import type { StreamReader } from './reader.js';
 import { Walker } from './walk.js';
 
@@ -131,11 +131,7 @@ class Conversion {
         cause: err,
       });
     }
-    for (let done = 0; done < size; ) {
-      const bytes = this.#reader.bytes(Math.min(1 << 20, size - done), 'record');
-      at = this.#write(bytes, at);
-      done += bytes.length;
-    }
+    for (const bytes of this.#reader.pieces(size, 'record')) at = this.#write(bytes, at);
     return at;
   }
 
@@ -245,7 +241,7 @@ export async function convert(input: Input, file: string, fd: number, tick: (pos
     blocks: blocks.map((b) => ({
       name: b.name,
       length: b.length,
-      pages: Math.ceil(Number(b.length) / walker.ram!.options.pageSize),
+      pages: pagesOf(b, walker.ram!.options.pageSize),
       content: b.state.content,
     })),
     devices: walker.devices,

@@ -4,8 +4,8 @@ import { VioError } from '../common/errors.js';
 import { events, globs } from './dump.js';
 import type { Input } from './input.js';
 import { type Issue, report } from './issues.js';
-import type { SectionEvent, Value } from './model.js';
-import type { StreamReader } from './reader.js';
+import { pagesOf, type SectionEvent, type Value } from './model.js';
+import { StreamEnd, type StreamReader } from './reader.js';
 import { Walker } from './walk.js';
 
 export interface Difference {
@@ -53,14 +53,15 @@ function bodyHash(reader: StreamReader, event: SectionEvent): Buffer | undefined
   }
   const hash = createHash('sha256');
   const size = event.size - head - (event.footer ? 5 : 0);
-  let whole = true;
-  for (let done = 0; whole && done < size; done += 1 << 20) {
-    const taken = reader.take(Math.min(1 << 20, size - done));
-    hash.update(taken.bytes);
-    whole = taken.ok;
+  try {
+    for (const bytes of reader.pieces(size, 'device')) hash.update(bytes);
+    return hash.digest();
+  } catch (err) {
+    if (!(err instanceof StreamEnd)) throw err;
+    return undefined;
+  } finally {
+    reader.seek(back);
   }
-  reader.seek(back);
-  return whole ? hash.digest() : undefined;
 }
 
 async function content(input: Input, ram: boolean, seed: bigint, tick: (position: number) => void): Promise<Content> {
@@ -110,7 +111,7 @@ function pages(a: Walker, b: Walker): Comparison['ram'] {
       if (p === 2n || q === 2n) unknown += 1;
       else if (p !== q) changed += 1;
     }
-    return [{ block: block.name, pages: Math.ceil(Number(block.length) / a.ram!.options.pageSize), changed, unknown }];
+    return [{ block: block.name, pages: pagesOf(block, a.ram!.options.pageSize), changed, unknown }];
   });
 }
 

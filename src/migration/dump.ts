@@ -3,7 +3,7 @@ import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
 import type { Container, Input } from './input.js';
 import { type Issue, Issues, issueText } from './issues.js';
-import type { Configuration, RamBlock, SectionEvent, Value, WalkEvent } from './model.js';
+import { type Configuration, pagesOf, type RamBlock, type SectionEvent, type Value, type WalkEvent } from './model.js';
 import type { Walker } from './walk.js';
 
 /** What a walk over a whole stream found, as one document. */
@@ -192,7 +192,7 @@ export function blockLines(blocks: readonly RamBlock[], pageSize: number): strin
     const counts = Object.entries({ zero, normal, xbzrle, compressed, resent })
       .filter(([, n]) => n > 0)
       .map(([k, n]) => `${k} ${n}`);
-    const pages = Math.ceil(Number(b.length) / pageSize);
+    const pages = pagesOf(b, pageSize);
     return `  block ${printable(b.name)} ${formatSize(b.length)}, ${pages} pages: ${b.shared ? 'shared, not in the file' : counts.join(', ')}`;
   });
 }

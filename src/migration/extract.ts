@@ -18,7 +18,7 @@ import {
 import type { Input } from './input.js';
 import { type Issue, Issues, issueText } from './issues.js';
 import { clip, elfMachine, type PhysicalRange, physicalLayout } from './layout.js';
-import type { RamBlock, WalkEvent } from './model.js';
+import { pagesOf, type RamBlock, type WalkEvent } from './model.js';
 import type { Placement } from './ram.js';
 import { temporaryFile } from './spool.js';
 import { Walker } from './walk.js';
@@ -229,7 +229,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     ranges: ranges.map((r, i) => ({ address: r.gpa, length: r.length, block: blocks[r.block]!.name, offset: offsets[i]! })),
     blocks: used.map((i) => {
       const b = blocks[i]!;
-      const pages = Math.ceil(Number(b.length) / ram.options.pageSize);
+      const pages = pagesOf(b, ram.options.pageSize);
       const { seen: present, undecodable, tracked } = b.state;
       return { name: b.name, pages, present, undecodable, ...(!tracked && { tracked }) };
     }),

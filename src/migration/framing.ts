@@ -51,20 +51,18 @@ export class Framing {
 
   /** Footer behind a body. True if there was one. */
   *footer(section: Section, path: string): Generator<WalkEvent, boolean> {
-    if (this.footers !== false && this.isFooter(section)) {
-      this.footers = true;
-      this.#reader.skip(5, 'footer');
-      return true;
-    }
     const at = this.#reader.position;
-    const next = this.#reader.peek(5);
-    if (next[0] === Type.footer && next.length === 5 && this.footers !== false) {
+    const word = this.footers === false ? -1 : this.#reader.next(5);
+    if (Math.floor(word / 2 ** 32) === Type.footer) {
       this.footers = true;
       this.#reader.skip(5, 'footer');
-      const found = String(next.readUInt32BE(1));
-      yield report('error', 'footer-id', at, path, 'footer of another section', { expected: String(section.id), found });
+      const id = word % 2 ** 32;
+      if (id !== section.id) {
+        yield report('error', 'footer-id', at, path, 'footer of another section', { expected: String(section.id), found: String(id) });
+      }
       return true;
     }
+    const next = this.#reader.peek(5);
     if (this.footers === undefined && this.plausibleAt(next)) {
       this.footers = false;
       yield report('note', 'no-footers', at, path, 'sections have no footers: a machine type before 2.4');

@@ -1,4 +1,5 @@
 import { printable } from '../common/escape.js';
+import { hex64 } from '../common/units.js';
 import { limits } from './format.js';
 
 export type Severity = 'error' | 'warning' | 'note';
@@ -19,9 +20,6 @@ export interface Issue {
   recovered?: string;
 }
 
-/** An address or offset as messages have it. */
-export const addr = (value: bigint | number): string => `0x${value.toString(16)}`;
-
 /** An issue as an event of a walk. */
 export function report(
   severity: Severity,
@@ -37,7 +35,7 @@ export function report(
 /** `0x1a2b: ram/pc.ram: message (expected X, found Y); recovered`. */
 export function issueText(issue: Issue): string {
   const facts = [issue.expected && `expected ${issue.expected}`, issue.found && `found ${issue.found}`].filter(Boolean).join(', ');
-  const where = `0x${issue.offset.toString(16)}${issue.path ? `: ${printable(issue.path)}` : ''}`;
+  const where = `${hex64(issue.offset)}${issue.path ? `: ${printable(issue.path)}` : ''}`;
   return `${where}: ${printable(issue.message)}${facts ? ` (${printable(facts)})` : ''}${issue.recovered ? `; ${issue.recovered}` : ''}`;
 }
 

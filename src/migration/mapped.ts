@@ -1,8 +1,9 @@
 /** mapped-ram: blocks whose pages lie at fixed places of the file, with a bitmap of those that have content. */
+import { hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
 import type { NativeRam } from '../native/migration.js';
 import { BitmapOrder } from './bitmap-order.js';
-import { addr, type Issue, report } from './issues.js';
+import { type Issue, report } from './issues.js';
 import type { RamBlock, WalkEvent } from './model.js';
 import type { RamOptions } from './ram.js';
 import { endText, type StreamReader } from './reader.js';
@@ -52,20 +53,20 @@ export class MappedRam {
       const passed = pagesOffset % page === 0n && pagesOffset >= behind && this.#entryAt(reader, pagesOffset + block.length, left);
       const more = passed ? { recovered: 'block left out' } : {};
       if (version !== 1) yield wrong('mapped-ram header version', '1', String(version), more);
-      else yield wrong('mapped-ram page size', addr(page), addr(pageSize), more);
+      else yield wrong('mapped-ram page size', hex64(page), hex64(pageSize), more);
       return passed ? undefined : 'bad';
     }
     if (bitmapOffset < behind || pagesOffset < bitmapEnd || pagesOffset % page !== 0n) {
       yield wrong(
         'mapped-ram regions overlap or are not aligned',
-        `bitmap behind ${addr(behind)}, pages behind the bitmap, page aligned`,
-        `bitmap ${addr(bitmapOffset)}..${addr(bitmapEnd)}, pages ${addr(pagesOffset)}`,
+        `bitmap behind ${hex64(behind)}, pages behind the bitmap, page aligned`,
+        `bitmap ${hex64(bitmapOffset)}..${hex64(bitmapEnd)}, pages ${hex64(pagesOffset)}`,
       );
       return 'bad';
     }
     // QEMU puts the bitmap behind the header and aligns the pages to 1 MiB: what lies further off is no cut file.
     if ((bitmapEnd > end || pagesOffset > end) && (bitmapOffset > behind || pagesOffset - bitmapEnd >= 1n << 20n)) {
-      yield wrong('mapped-ram regions lie behind the end of the file', `at most ${addr(end)}`, `pages at ${addr(pagesOffset)}`);
+      yield wrong('mapped-ram regions lie behind the end of the file', `at most ${hex64(end)}`, `pages at ${hex64(pagesOffset)}`);
       return 'bad';
     }
     block.bitmapOffset = bitmapOffset;
@@ -141,7 +142,7 @@ export class MappedRam {
         reader.fileFd,
       );
       if (step.ended) {
-        if (tell) yield truncated(step.record, `pages of ${block.name} are cut off at page ${addr(from * this.#options.pageSize)}`);
+        if (tell) yield truncated(step.record, `pages of ${block.name} are cut off at page ${hex64(from * this.#options.pageSize)}`);
         return;
       }
       from = step.next;

@@ -31,6 +31,9 @@ export interface RamBlock {
   state: BlockState;
 }
 
+/** Pages of a block; the last one may be a part of one. */
+export const pagesOf = (block: Pick<RamBlock, 'length'>, pageSize: number): number => Math.ceil(Number(block.length) / pageSize);
+
 /** Counters of one section part: type-specific. */
 export interface Detail {
   [name: string]: Value;

@@ -1,9 +1,10 @@
 /** The `ram` section: block list, page records (natively), mapped-ram regions. */
+import { hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
 import { type NativeRam, type RamFault, type RamIssue, ramFaults } from '../native/migration.js';
 import type { ByteOrder } from './bitmap-order.js';
 import { limits, ramFlagNames } from './format.js';
-import { addr, type Issue, report } from './issues.js';
+import { type Issue, report } from './issues.js';
 import { MappedRam } from './mapped.js';
 import type { Detail, RamBlock, WalkEvent } from './model.js';
 import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
@@ -38,20 +39,20 @@ const faultTexts: Record<RamFault, (i: RamIssue) => Pick<Issue, 'message'> & Par
   flags: (i) => ({
     message: `impossible flags in a page record`,
     expected: 'one of ZERO, PAGE, XBZRLE, COMPRESS_PAGE, EOS, MEM_SIZE, MULTIFD_FLUSH',
-    found: `${ramFlagNames(Number(i.value & 0xfffn))} (${addr(i.value)})`,
+    found: `${ramFlagNames(Number(i.value & 0xfffn))} (${hex64(i.value)})`,
   }),
   'no-block': () => ({ message: 'CONTINUE before any block name', expected: 'a block name', found: 'CONTINUE' }),
-  'unknown-block': (i) => ({ message: `page ${addr(i.page)} of a block that the list does not have`, recovered: 'page dropped' }),
-  outside: (i) => ({ message: `page ${addr(i.value)} lies behind the end of its block`, recovered: 'page dropped' }),
-  fill: (i) => ({ severity: 'warning', message: `page ${addr(i.page)} is filled with ${addr(i.value)}, not 0 (very old QEMU)` }),
+  'unknown-block': (i) => ({ message: `page ${hex64(i.page)} of a block that the list does not have`, recovered: 'page dropped' }),
+  outside: (i) => ({ message: `page ${hex64(i.value)} lies behind the end of its block`, recovered: 'page dropped' }),
+  fill: (i) => ({ severity: 'warning', message: `page ${hex64(i.page)} is filled with ${hex64(i.value)}, not 0 (very old QEMU)` }),
   'xbzrle-header': (i) => ({
-    message: `page ${addr(i.page)}: XBZRLE header`,
+    message: `page ${hex64(i.page)}: XBZRLE header`,
     expected: 'encoding 1 and a length up to the page size',
     found: `encoding ${Number(i.value >> 16n)}, length ${Number(i.value & 0xffffn)}`,
   }),
-  xbzrle: (i) => ({ message: `page ${addr(i.page)}: XBZRLE runs do not fit the page`, recovered: 'page undecodable, others kept' }),
+  xbzrle: (i) => ({ message: `page ${hex64(i.page)}: XBZRLE runs do not fit the page`, recovered: 'page undecodable, others kept' }),
   'xbzrle-base': (i) => ({
-    message: `page ${addr(i.page)}: XBZRLE delta to a page that was never sent`,
+    message: `page ${hex64(i.page)}: XBZRLE delta to a page that was never sent`,
     recovered: 'page undecodable, others kept',
   }),
   'spare-bits': (i) => ({
@@ -68,9 +69,9 @@ const faultTexts: Record<RamFault, (i: RamIssue) => Pick<Issue, 'message'> & Par
     message: 'the bitmap is of a big-endian host, which showed behind more pages than can be kept: give --bitmap-endian big',
     recovered: 'read so as far as there is room',
   }),
-  'zlib-length': (i) => ({ message: `page ${addr(i.page)}: compressed length ${i.value}`, expected: 'at most the bound of one page' }),
+  'zlib-length': (i) => ({ message: `page ${hex64(i.page)}: compressed length ${i.value}`, expected: 'at most the bound of one page' }),
   zlib: (i) => ({
-    message: `page ${addr(i.page)}: zlib data does not make one page`,
+    message: `page ${hex64(i.page)}: zlib data does not make one page`,
     found: `${i.value} bytes`,
     recovered: 'page undecodable, others kept',
   }),
@@ -159,7 +160,7 @@ export class RamSection {
             endCode(ended, 'truncated-ram'),
             step.record,
             short
-              ? `${name} page ${addr(step.page)}: the record has ${this.#had(reader, step.record)} bytes, then ${end}`
+              ? `${name} page ${hex64(step.page)}: the record has ${this.#had(reader, step.record)} bytes, then ${end}`
               : `in the RAM section ${end}`,
             { expected: short ? `a record with a page of ${this.options.pageSize} bytes` : 'a page record or EOS' },
           );
@@ -230,12 +231,12 @@ export class RamSection {
       const length = reader.be64(`length of block ${name}`);
       if (this.blocks.length >= limits.blocks || length > total - sum) {
         yield this.#issue('ram-block-length', offset, `block ${name} is longer than what is left of the total`, {
-          expected: `at most ${addr(total - sum)}`,
-          found: addr(length),
+          expected: `at most ${hex64(total - sum)}`,
+          found: hex64(length),
         });
         return 'bad';
       }
-      if (name === '' || length === 0n) yield this.#issue('ram-block-empty', offset, `block "${name}" of length ${addr(length)}`);
+      if (name === '' || length === 0n) yield this.#issue('ram-block-empty', offset, `block "${name}" of length ${hex64(length)}`);
       if (names.has(name)) yield this.#issue('ram-block-twice', offset, `block ${name} is listed twice`);
       names.add(name);
       if (length === 0n) return 'bad';

@@ -145,6 +145,11 @@ export class StreamReader {
     return taken.bytes;
   }
 
+  /** The next n bytes a megabyte at a time. @throws StreamEnd */
+  *pieces(n: number, what: string): Generator<Buffer> {
+    for (let done = 0; done < n; done += 1 << 20) yield this.bytes(Math.min(1 << 20, n - done), what);
+  }
+
   #number(n: number, what: string): number {
     const value = this.#native.nextNumber(this.#source, n, true);
     return value >= 0 ? value : this.bytes(n, what).readUIntBE(0, n); // which says where and why it ends

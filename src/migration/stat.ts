@@ -1,7 +1,7 @@
 /** Where do the bytes of a stream go? */
 import { collect } from './dump.js';
 import type { Input } from './input.js';
-import type { RamBlock } from './model.js';
+import { pagesOf, type RamBlock } from './model.js';
 import { Walker } from './walk.js';
 
 /** Bytes of one section over all its parts. */
@@ -70,7 +70,7 @@ export async function statistics(input: Input, duplicates: boolean, tick: (posit
     sections: list.map((s) => ({ ...s, share: Math.round((s.bytes / size) * 10000) / 100 })),
     blocks: blocks.map((b, i) => {
       const { zero, normal, xbzrle, compressed, resent } = b.state;
-      const pages = Math.ceil(Number(b.length) / dump.ram!.pageSize);
+      const pages = pagesOf(b, dump.ram!.pageSize);
       return { name: b.name, length: b.length, pages, zero, normal, xbzrle, compressed, resent, ...(own && { distinct: own[i]! }) };
     }),
     other: size - list.reduce((n, s) => n + s.bytes, 0),

@@ -1,16 +1,16 @@
 /** Results as lines of text. */
 import { printable } from '../common/escape.js';
-import { formatSize } from '../common/units.js';
+import { formatSize, hex64 } from '../common/units.js';
 import type { Comparison } from './diff.js';
 import type { Extracted } from './extract.js';
 import type { Value } from './model.js';
 import type { Statistics } from './stat.js';
 import type { Verification } from './verify.js';
 
-const hex = (v: bigint): string => `0x${v.toString(16)}`;
-
 export function extractedLines(done: Extracted, output: string): string[] {
-  const ranges = done.ranges.map((r) => `${printable(r.block)} ${hex(r.address)}-${hex(r.address + r.length - 1n)} at ${hex(r.offset)}`);
+  const ranges = done.ranges.map(
+    (r) => `${printable(r.block)} ${hex64(r.address)}-${hex64(r.address + r.length - 1n)} at ${hex64(r.offset)}`,
+  );
   const missing = done.blocks.filter((b) => b.present < b.pages || b.undecodable > 0);
   return [
     `${printable(output)}: ${formatSize(done.size)} ${done.as}${done.cpus > 0 ? `, ${done.cpus} CPUs` : ''}`,
@@ -33,7 +33,7 @@ const verdicts: Record<Verification['verdict'], string> = {
 export function verificationLines(v: Verification): string[] {
   const ram = v.ram ? [`RAM: ${v.ram.present} of ${v.ram.pages} pages present (${v.ram.percent} %)`] : [];
   return [
-    `${verdicts[v.verdict]}${v.end === undefined ? '' : ` at ${hex(v.end)}`}`,
+    `${verdicts[v.verdict]}${v.end === undefined ? '' : ` at ${hex64(v.end)}`}`,
     ...(v.machine ? [`machine ${printable(v.machine)}`] : []),
     ...ram,
     `${v.sections} sections, ${v.devices} devices`,
@@ -43,7 +43,7 @@ export function verificationLines(v: Verification): string[] {
 
 const value = (v: Value | undefined): string => {
   if (v instanceof Uint8Array) return `${Buffer.from(v.subarray(0, 16)).toString('hex')}${v.length > 16 ? '…' : ''}`;
-  return typeof v === 'bigint' ? hex(v) : printable(String(v));
+  return typeof v === 'bigint' ? hex64(v) : printable(String(v));
 };
 
 export function statisticsLines(s: Statistics): string[] {

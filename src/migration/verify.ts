@@ -1,6 +1,7 @@
 /** Is a stream whole? */
 import { collect, type Dump } from './dump.js';
 import type { Input } from './input.js';
+import { pagesOf } from './model.js';
 import { Walker } from './walk.js';
 
 export type Verdict = 'complete' | 'complete-without-description' | 'truncated' | 'damaged';
@@ -46,7 +47,7 @@ export async function verify(input: Input, tick: (position: number) => void, for
   const pages = { pages: 0, present: 0, undecodable: 0 };
   for (const block of dump.ram?.blocks ?? []) {
     if (block.shared) continue;
-    const count = Math.ceil(Number(block.length) / dump.ram!.pageSize);
+    const count = pagesOf(block, dump.ram!.pageSize);
     pages.pages += count;
     pages.present += block.state.seen - block.state.undecodable;
     pages.undecodable += block.state.undecodable;

@@ -15,8 +15,6 @@ export interface SourceState {
   end: NativeEnd;
   /** errno name of an `io` end */
   errno: string;
-  /** where the source ends; 0 where that is not known */
-  size: number;
   seekable: boolean;
 }
 
@@ -112,7 +110,7 @@ export interface MigrationNative {
   /** The next `size` (at most 6) bytes as a big-endian number, taken or not; -1 where there are fewer, of which none is taken. */
   nextNumber(source: NativeSource, size: number, take: boolean): number;
   position(source: NativeSource): number;
-  /** As `size` of sourceState. */
+  /** Where the source ends; 0 where that is not known. */
   sourceSize(source: NativeSource): number;
   /** Bytes that were there to skip. */
   skip(source: NativeSource, size: number): number;

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { openInput } from '../../src/migration/input.js';
 import { Walker } from '../../src/migration/walk.js';
-import { saveIdleGuest } from '../peers/idle-guest.js';
+import { saveIdleGuest } from '../peers/linux-guest.js';
 import { TestGuest } from '../peers/migration-guest.js';
 import {
   be32,

@@ -10,9 +10,9 @@ import { Walker } from '../../src/migration/walk.js';
 import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 import { cacheRoot } from '../vm/cache.js';
-import { cpio } from '../vm/cpio.js';
 import { kernel } from '../vm/kernels.js';
 import { qemuForTest } from '../vm/qemu.js';
+import { consoleSays, linuxArgs } from './linux-guest.js';
 import { dirtyingDisk, put } from './migration-guest.js';
 import { from, hashOf, memory, ranges, uri, withGuest } from './migration-memory.js';
 
@@ -180,21 +180,14 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
 test("a guest with the device vmcoreinfo: its note is in the ELF core as in QEMU's own (dump-guest-memory)", async () => {
   const build = await qemuForTest('10', 'VMCOREINFO in an ELF core');
   if (!build || !mayUseKernel('VMCOREINFO in an ELF core')) return;
-  const { vmlinuz, dir: tree, release } = await kernel('6.12');
+  const { dir: tree, release } = await kernel('6.12');
   const module = path.join(tree, 'lib/modules', release, 'kernel/drivers/firmware/qemu_fw_cfg.ko.xz');
-  const init = '#!/bin/busybox sh\n/bin/busybox insmod /qemu_fw_cfg.ko && echo NOTE IS THERE\nexec /bin/busybox sleep 9999\n';
-  const initrd = cpio([
-    { name: 'bin', type: 'dir' },
-    { name: 'bin/busybox', type: 'file', data: fs.readFileSync('/bin/busybox'), mode: 0o755 },
-    { name: 'init', type: 'file', data: init, mode: 0o755 },
+  const linux = await linuxArgs(dir, '/bin/busybox insmod /qemu_fw_cfg.ko && echo NOTE IS THERE', [
     { name: 'qemu_fw_cfg.ko', type: 'file', data: execFileSync('xz', ['-dc', module], { maxBuffer: 1 << 24 }) },
   ]);
-  const serial = file('serial');
-  const args = ['-M', 'q35', '-cpu', 'max', '-m', '256', '-device', 'vmcoreinfo', '-serial', `file:${serial}`, '-kernel', vmlinuz];
-  args.push('-initrd', put(dir, 'initrd', initrd), '-append', 'console=ttyS0 quiet no_timer_check tsc=reliable');
-  await withGuest(build, dir, args, async (guest) => {
+  await withGuest(build, dir, [...linux, '-m', '256', '-device', 'vmcoreinfo'], async (guest) => {
     await guest.qmp.run('cont');
-    for (let i = 0; i < 180 && !/NOTE IS THERE/.test(fs.readFileSync(serial, 'latin1')); i++) await sleep(500);
+    await consoleSays(dir, 'NOTE IS THERE', 90);
     await guest.qmp.run('stop');
     await guest.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });
     await guest.migrate({ uri: `file:${file('kernel.mig')}` });
