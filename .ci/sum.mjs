@@ -19,8 +19,14 @@ if (args[0] === '--failed') {
   const last = new Map(rows.map((row) => [`${row.step}\0${row.file}`, row]));
   const results = [...last.values()];
   const sum = (key) => results.reduce((n, row) => n + row[key], 0);
-  const slow = results.filter((row) => row.seconds >= 10).sort((a, b) => b.seconds - a.seconds);
-  for (const row of slow.slice(0, 15)) console.log(`${String(row.seconds).padStart(5)} s  ${row.file}`);
+  // Seconds of each step and, below it, of its files: files run side by side, so they add up to more than their step.
+  const line = (row, indent) => console.log(`${String(row.seconds).padStart(5)} s  ${indent}${row.file}`);
+  const steps = results.filter((row) => row.step === undefined);
+  for (const step of steps) {
+    line(step, '');
+    const files = results.filter((row) => row.step === step.file).sort((a, b) => b.seconds - a.seconds);
+    for (const row of files) line(row, '  ');
+  }
   for (const row of rows)
     if (row.failed && !last.get(`${row.step}\0${row.file}`).failed) console.log(`passed at the second attempt: ${row.file}`);
   for (const row of results) if (row.failed) console.log(`failed: ${row.file} (${row.failed})`);
