@@ -1,7 +1,5 @@
-// Errors of system calls, and their way to JavaScript: the same `code`, `errno` and `syscall` that Node's own carry.
+// Errors of system calls.
 #pragma once
-#include <napi.h>
-
 #include <cerrno>
 #include <exception>
 #include <string>
@@ -31,25 +29,6 @@ template <typename T>
 T Check(T result, const char* call, const char* detail = "") {
   if (result == static_cast<T>(-1)) throw SysError(errno, call, detail);
   return result;
-}
-
-// The JavaScript error of a SysError: message `EBUSY: text, call 'detail'`, code, errno (negative, as Node's), syscall.
-Napi::Error ToJs(Napi::Env env, const SysError& error);
-
-using Method = Napi::Value (*)(const Napi::CallbackInfo&);
-
-// Wraps an exported function: SysError and std::exception become JavaScript errors.
-template <Method F>
-Napi::Value Guarded(const Napi::CallbackInfo& info) {
-  try {
-    return F(info);
-  } catch (const SysError& error) {
-    throw ToJs(info.Env(), error);
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& error) {
-    throw Napi::Error::New(info.Env(), error.what());
-  }
 }
 
 }  // namespace vioctl

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/mapping.h"
 
 namespace vioctl::migration {
 

@@ -15,8 +15,8 @@
 
 #include "common/crc32c.h"
 #include "common/error.h"
-#include "common/owned.h"
 #include "nvme/wire.h"
+#include "os/fd.h"
 
 namespace vioctl::nvme {
 

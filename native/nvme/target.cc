@@ -2,14 +2,13 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 
 #include "common/error.h"
-#include "common/loop.h"
 #include "nvme/worker.h"
+#include "os/eventfd.h"
 
 namespace vioctl::nvme {
 
@@ -24,9 +23,7 @@ void Counters::Merge(const Counters& from) {
 }
 
 Target::Target(const TargetOptions& options)
-    : options_(options),
-      eventfd_(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")),
-      pool_(std::make_unique<Pool>(8)) {
+    : options_(options), eventfd_(os::NewEventfd()), pool_(std::make_unique<Pool>(8)) {
   options_.threads = std::clamp(options_.threads, 1, 64);
   // A worker looks at all workers when it accepts: the list is complete before the first listener is there.
   workers_.reserve(static_cast<size_t>(options_.threads));
@@ -67,7 +64,7 @@ uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
 void Target::Push(Event event) {
   std::lock_guard lock(mutex_);
   events_.push_back(std::move(event));
-  if (events_.size() == 1) Watch::Signal(eventfd_.get());
+  if (events_.size() == 1) os::SignalEventfd(eventfd_.get());
 }
 
 std::vector<Event> Target::Take() {

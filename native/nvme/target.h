@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "common/owned.h"
 #include "nvme/wire.h"
+#include "os/fd.h"
 #include "storage/store.h"
 
 namespace vioctl::nvme {

@@ -4,7 +4,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -14,8 +13,8 @@
 #include <system_error>
 
 #include "common/error.h"
-#include "common/loop.h"
 #include "nvme/connection.h"
+#include "os/eventfd.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -97,7 +96,7 @@ Worker::Worker(Target& target, int index)
     : target_(target),
       index_(index),
       epoll_(Check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
-      wake_(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")),
+      wake_(os::NewEventfd()),
       receive_(new uint8_t[kReceive]) {
   epoll_event event{EPOLLIN, {.u64 = kWakeKey}};
   Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
@@ -115,12 +114,12 @@ void Worker::Post(Message message) {
     inbox_.push_back(std::move(message));
     if (inbox_.size() > 1) return;  // already woken
   }
-  Watch::Signal(wake_.get());
+  os::SignalEventfd(wake_.get());
 }
 
 void Worker::Stop() {
   stop_.store(true);
-  Watch::Signal(wake_.get());
+  os::SignalEventfd(wake_.get());
   if (thread_.joinable()) thread_.join();
 }
 
@@ -139,7 +138,7 @@ void Worker::Submit(Request* request) {
 void Worker::OpenRing() {
   try {
     ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
-    ringEvent_ = Fd(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+    ringEvent_ = os::NewEventfd();
     if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
     epoll_event event{EPOLLIN, {.u64 = kRingKey}};
     Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "os/fd.h"
 #include "storage/store.h"
 
 namespace vioctl::storage {
@@ -49,7 +50,7 @@ int All(Call call, const iovec* vector, int count, uint64_t offset) {
 class File final : public Store {
  public:
   File(const std::string& path, bool readonly) {
-    fd_ = Fd(Check(::open(path.c_str(), (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC), "open", path.c_str()));
+    fd_ = os::Open(path, readonly ? O_RDONLY : O_RDWR);
     struct stat st;
     Check(::fstat(fd_.get(), &st), "fstat", path.c_str());
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "os/mapping.h"
 #include "storage/store.h"
 
 namespace vioctl::storage {
@@ -33,9 +34,9 @@ class Ram final : public Store {
 
   int Zero(uint64_t offset, uint64_t length, bool) override {
     // Whole pages go back to the system and come again as zeroes; the ends are written.
-    constexpr uint64_t kPage = 4096;
-    const uint64_t end = offset + length, head = std::min(end, (offset + kPage - 1) & ~(kPage - 1));
-    const uint64_t tail = std::max(head, end & ~(kPage - 1));
+    const uint64_t page = os::PageSize();
+    const uint64_t end = offset + length, head = std::min(end, os::RoundUp(offset, page));
+    const uint64_t tail = std::max(head, os::RoundDown(end, page));
     memset(memory() + offset, 0, head - offset);
     if (tail > head && ::madvise(memory() + head, tail - head, MADV_DONTNEED) != 0) return errno;
     memset(memory() + tail, 0, end - tail);

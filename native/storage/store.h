@@ -9,7 +9,7 @@
 #include <memory>
 #include <string>
 
-#include "common/owned.h"
+#include "os/fd.h"
 
 namespace vioctl::storage {
 

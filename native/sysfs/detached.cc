@@ -22,9 +22,7 @@ namespace {
 // and _exit only async-signal-safe calls are allowed: other threads may have held any lock.
 template <typename Body>
 Fd Detached(Body body) {
-  int ends[2];
-  Check(::pipe2(ends, O_CLOEXEC), "pipe2");
-  Fd reader(ends[0]), writer(ends[1]);
+  auto [reader, writer] = os::NewPipe();
   const pid_t middle = Check(::fork(), "fork");
   if (middle == 0) {
     // a second fork: the process that may never end is init's child, not ours
@@ -41,7 +39,7 @@ Fd Detached(Body body) {
   int status = 0;
   while (::waitpid(middle, &status, 0) < 0 && errno == EINTR) continue;
   if (WIFEXITED(status) && WEXITSTATUS(status) != 0) throw SysError(WEXITSTATUS(status), "fork");
-  return reader;
+  return std::move(reader);
 }
 
 constexpr size_t kLargest = 4000;  // with its header below PIPE_BUF: each record is written at once

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/fd.h"
 
 namespace vioctl::sysfs {
 

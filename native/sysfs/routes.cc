@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "common/error.h"
-#include "common/owned.h"
+#include "os/fd.h"
 
 namespace vioctl::sysfs {
 namespace {

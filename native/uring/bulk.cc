@@ -1,12 +1,11 @@
 #include "uring/bulk.h"
 
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "binding/watch.h"
 #include "common/error.h"
-#include "common/loop.h"
+#include "os/eventfd.h"
 #include "uring/bulk_threads.h"
 
 namespace vioctl::uring {
@@ -18,8 +17,7 @@ bool Limited(int error) { return error == EAGAIN || error == EMFILE || error == 
 
 }  // namespace
 
-Bulk::Bulk(const BulkOptions& options)
-    : options_(options), ready_fd_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")) {
+Bulk::Bulk(const BulkOptions& options) : options_(options), ready_fd_(os::NewEventfd()) {
   const uint32_t threads = std::clamp(options.threads, 1U, std::max(1U, options.depth));
   const uint32_t depth = (options.depth + threads - 1) / threads;
   threads_.reserve(threads);
@@ -103,12 +101,12 @@ void Bulk::Deliver(std::vector<BulkResult>& results) {
     results_.insert(results_.end(), results.begin(), results.end());
   }
   results.clear();
-  if (first) Watch::Signal(ready_fd_.get());
+  if (first) os::SignalEventfd(ready_fd_.get());
 }
 
 void Bulk::Failed(int error) {
   failure_ = error;
-  Watch::Signal(ready_fd_.get());
+  os::SignalEventfd(ready_fd_.get());
 }
 
 uint32_t Bulk::Take(BulkResult* out, uint32_t limit) {

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/fd.h"
 #include "uring/digest.h"
 
 namespace vioctl::uring {

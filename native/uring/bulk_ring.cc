@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,7 +6,8 @@
 #include <cstring>
 #include <future>
 
-#include "common/loop.h"
+#include "binding/watch.h"
+#include "os/eventfd.h"
 #include "uring/bulk_threads.h"
 #include "uring/ring.h"
 
@@ -37,10 +37,7 @@ RingOptions RingFor(uint32_t depth) {
 class RingThread final : public BulkThread {
  public:
   RingThread(Bulk& bulk, uint32_t depth)
-      : bulk_(bulk),
-        wake_fd_(Check(::eventfd(0, EFD_CLOEXEC), "eventfd")),
-        ring_(std::make_unique<Ring>(RingFor(depth))),
-        files_(depth) {
+      : bulk_(bulk), wake_fd_(os::NewEventfd(false)), ring_(std::make_unique<Ring>(RingFor(depth))), files_(depth) {
     if (const int result = ring_->RegisterFilesSparse(depth); result < 0)
       throw SysError(-result, "io_uring_register", "file table");
     const BulkOptions& options = bulk.options_;
@@ -73,7 +70,7 @@ class RingThread final : public BulkThread {
   }
 
   void Wake(bool always) override {
-    if (sleeping_.exchange(false) || always) Watch::Signal(wake_fd_.get());
+    if (sleeping_.exchange(false) || always) os::SignalEventfd(wake_fd_.get());
   }
 
   bool Join() override {

@@ -1,5 +1,6 @@
 // One io_uring, for the thread that submits to it: the native engines (NVMe/TCP target, vhost-user-blk) use it
-// directly, the JavaScript ring (js.cc) puts batches in shared arrays over it. Raw system calls, no liburing.
+// directly, the JavaScript ring (binding/uring.cc) puts batches in shared arrays over it. Raw system calls, no
+// liburing.
 //
 //   Ring ring({.entries = 256});
 //   io_uring_sqe* sqe = ring.Next();                       // zeroed; nullptr when the queue is full: Submit() first
@@ -14,7 +15,8 @@
 #include <cstdint>
 #include <span>
 
-#include "common/owned.h"
+#include "os/fd.h"
+#include "os/mapping.h"
 #include "uring/abi.h"
 
 namespace vioctl::uring {

@@ -10,7 +10,7 @@
 #include <cstdlib>
 
 #include "common/error.h"
-#include "common/owned.h"
+#include "os/fd.h"
 
 namespace vioctl::vfio {
 namespace {
@@ -54,7 +54,7 @@ void Exec(const ExecRequest& request) {
   // Copies above all targets first, so that no target overwrites a source.
   const int base = 3 + static_cast<int>(request.fds.size());
   std::vector<Fd> copies;
-  for (int fd : request.fds) copies.emplace_back(Check(::fcntl(fd, F_DUPFD_CLOEXEC, base), "fcntl", "F_DUPFD_CLOEXEC"));
+  for (int fd : request.fds) copies.push_back(os::Duplicate(fd, base));
   // From here on the event loop's own descriptors are gone: nothing may return.
   for (size_t i = 0; i < copies.size(); i++) ::dup2(copies[i].get(), 3 + static_cast<int>(i));
   for (int fd = 0; fd < 3; fd++) {

@@ -3,7 +3,8 @@
 #include <cstdint>
 #include <string>
 
-#include "common/owned.h"
+#include "os/fd.h"
+#include "os/mapping.h"
 
 namespace vioctl::vfio {
 

@@ -1,7 +1,6 @@
 #include "vfio/session.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "os/eventfd.h"
 #include "vfio/chain.h"
 
 namespace vioctl::vfio {
@@ -32,14 +32,7 @@ int Checked(int fd, unsigned long request, intptr_t argument, const char* name) 
   return Checked(fd, request, reinterpret_cast<void*>(argument), name);
 }
 
-Fd Open(const std::string& path) {
-  int fd;
-  do fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  while (fd < 0 && errno == EINTR);
-  return Fd(Check(fd, "open", path.c_str()));
-}
-
-Fd Dup(int fd) { return Fd(Check(::fcntl(fd, F_DUPFD_CLOEXEC, 0), "fcntl", "F_DUPFD_CLOEXEC")); }
+Fd Open(const std::string& path) { return os::Open(path, O_RDWR); }
 
 // Calls a VFIO info ioctl again with the size that the kernel asks for, so that capabilities fit.
 template <class T>
@@ -75,7 +68,7 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
   session->group_path_ = group;
   const int type = noiommu ? VFIO_NOIOMMU_IOMMU : VFIO_TYPE1v2_IOMMU;
   if (with) {
-    session->container_ = Dup(with->container_.get());
+    session->container_ = os::Duplicate(with->container_.get());
   } else {
     session->container_ = Open(container);
     if (Checked(session->container_.get(), VFIO_GET_API_VERSION, intptr_t{0}, "VFIO_GET_API_VERSION") !=
@@ -86,7 +79,7 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
       throw SysError(ENODEV, "VFIO_CHECK_EXTENSION", noiommu ? "noiommu" : "type1");
   }
   if (with && with->group_path_ == group) {
-    session->group_ = Dup(with->group_.get());
+    session->group_ = os::Duplicate(with->group_.get());
   } else {
     session->group_ = Open(group);
     vfio_group_status status{sizeof status, 0};
@@ -98,7 +91,7 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
   if (!with) Checked(session->container_.get(), VFIO_SET_IOMMU, static_cast<intptr_t>(type), "VFIO_SET_IOMMU");
   session->device_ = Fd(Check(Ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, const_cast<char*>(bdf.c_str())),
                               "VFIO_GROUP_GET_DEVICE_FD", bdf.c_str()));
-  Check(::fcntl(session->device_.get(), F_SETFD, FD_CLOEXEC), "fcntl");
+  os::SetCloseOnExec(session->device_.get());
   session->Describe();
   if (!noiommu) session->DescribeType1();
   return session;
@@ -107,7 +100,7 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
 std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std::string& device, const Session* with) {
   std::unique_ptr<Session> session(new Session);
   session->iommufd_ = true;
-  session->container_ = with ? Dup(with->container_.get()) : Open(iommu);
+  session->container_ = with ? os::Duplicate(with->container_.get()) : Open(iommu);
   session->device_ = Open(device);
   BindIommufd bind{sizeof bind, 0, session->container_.get(), 0};
   Checked(session->device_.get(), kBindIommufd, &bind, "VFIO_DEVICE_BIND_IOMMUFD");
@@ -128,9 +121,9 @@ std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std
 std::unique_ptr<Session> Session::Adopt(int container, int group, int device, uint32_t ioas) {
   std::unique_ptr<Session> session(new Session);
   session->iommufd_ = group < 0;
-  session->container_ = Dup(container);
-  if (group >= 0) session->group_ = Dup(group);
-  session->device_ = Dup(device);
+  session->container_ = os::Duplicate(container);
+  if (group >= 0) session->group_ = os::Duplicate(group);
+  session->device_ = os::Duplicate(device);
   session->ioas_ = ioas;
   session->Describe();
   if (session->iommufd_)
@@ -380,7 +373,7 @@ uint64_t Session::MapRegion(uint32_t index) {
   uint64_t mapped = 0;
   std::vector<Window> windows;
   for (const Area& area : region.areas) {
-    if ((region.offset + area.offset) % 4096) continue;
+    if ((region.offset + area.offset) % os::PageSize()) continue;
     windows.push_back({area.offset, Mapping::Map(device_.get(), area.size, protection, MAP_SHARED,
                                                  static_cast<off_t>(region.offset + area.offset))});
     mapped += area.size;
@@ -407,7 +400,7 @@ std::vector<int> Session::EnableIrq(uint32_t index, uint32_t start, uint32_t cou
   std::vector<Fd> owned;
   std::vector<int32_t> fds;
   for (uint32_t i = 0; i < count; i++) {
-    owned.emplace_back(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+    owned.push_back(os::NewEventfd());
     fds.push_back(owned.back().get());
   }
   SetIrqs(VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, index, start, count, fds.data(),

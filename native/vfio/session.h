@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/fd.h"
+#include "os/mapping.h"
 #include "vfio/abi.h"
 
 namespace vioctl::vfio {

@@ -3,13 +3,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "common/error.h"
+#include "os/eventfd.h"
 
 namespace vioctl::vhost_user {
 namespace {
@@ -25,18 +25,8 @@ struct Segment {
   uint32_t flags;  // 1: unmap
 };
 
-bool NonBlocking(int fd) { return fd >= 0 && (::fcntl(fd, F_GETFL) & O_NONBLOCK); }
-
-void Signal(int fd, bool non_blocking) {
-  const uint64_t one = 1;
-  pollfd poll{fd, POLLOUT, 0};  // a full counter of a blocking eventfd is signalled already
-  if (fd >= 0 && (non_blocking || ::poll(&poll, 1, 0) == 1)) (void)!::write(fd, &one, sizeof one);
-}
-
-void Drain(int fd) {
-  uint64_t count;
-  pollfd poll{fd, POLLIN, 0};
-  if (::poll(&poll, 1, 0) == 1) (void)!::read(fd, &count, sizeof count);
+void Signal(int fd, bool nonblocking) {
+  if (fd >= 0) os::SignalPeer(fd, nonblocking);
 }
 
 // Copies bytes out of the front of a vector and takes them off it. False if there are fewer.
@@ -65,9 +55,9 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
       queue_(std::move(memory), layout),
       kick_(kick),
       call_(std::move(call)),
-      call_non_blocking_(NonBlocking(call_.get())),
-      wake_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
-      ended_(Check(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      call_non_blocking_(os::IsNonblocking(call_.get())),
+      wake_(os::NewEventfd()),
+      ended_(os::NewEventfd()),
       requests_(layout.num) {
   for (uint32_t i = 0; i < layout.num; i++) free_.push_back(i);
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
@@ -96,7 +86,7 @@ uint16_t BlkQueue::Join() {
 void BlkQueue::SetCall(Fd call) {
   std::lock_guard guard(call_lock_);
   call_ = std::move(call);
-  call_non_blocking_ = NonBlocking(call_.get());
+  call_non_blocking_ = os::IsNonblocking(call_.get());
 }
 
 void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout) {
@@ -346,7 +336,7 @@ void BlkQueue::Polled(const io_uring_cqe& cqe) {
   if (cqe.res == -EINVAL && multishot_)
     multishot_ = false;
   else if (!multishot_ || cqe.res < 0)
-    Drain(cqe.user_data == kKick ? kick_ : wake_.get());
+    os::ClearPeer(cqe.user_data == kKick ? kick_ : wake_.get());
 }
 
 // Sleeps until there is a kick, a command, or a completion.
@@ -361,8 +351,8 @@ void BlkQueue::Wait() {
   }
   pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {kick_, POLLIN, 0}};
   ::poll(fds, draining_ ? 1 : 2, -1);
-  if (fds[0].revents & POLLIN) Drain(wake_.get());
-  if (fds[1].revents & POLLIN) Drain(kick_);
+  if (fds[0].revents & POLLIN) os::ClearPeer(wake_.get());
+  if (fds[1].revents & POLLIN) os::ClearPeer(kick_);
 }
 
 }  // namespace vioctl::vhost_user

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common/error.h"
-#include "common/owned.h"
+#include "os/fd.h"
 #include "storage/store.h"
 #include "uring/ring.h"
 #include "vhost_user/virtqueue.h"

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/mapping.h"
 
 namespace vioctl::vhost_user {
 

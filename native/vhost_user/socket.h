@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/owned.h"
+#include "os/fd.h"
 
 namespace vioctl::vhost_user {
 

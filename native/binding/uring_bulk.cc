@@ -1,10 +1,11 @@
 #include <memory>
 
+#include "binding/uring.h"
+#include "binding/values.h"
+#include "binding/watch.h"
 #include "common/error.h"
-#include "common/loop.h"
-#include "common/values.h"
+#include "os/eventfd.h"
 #include "uring/bulk.h"
-#include "uring/js.h"
 
 namespace vioctl::uring::js {
 namespace {
@@ -18,7 +19,7 @@ struct JsBulk {
     auto made = std::make_shared<JsBulk>(env, options, ready);
     made->watch = std::make_unique<vioctl::Watch>(env, made->bulk->eventfd(), [env, weak = std::weak_ptr(made)] {
       const auto self = weak.lock();  // its callback may close it
-      vioctl::Watch::Take(self->bulk->eventfd());
+      os::TakeEventfd(self->bulk->eventfd());
       self->callback.MakeCallback(env.Global(), {}, self->context);
     });
     return made;

@@ -1,4 +1,4 @@
-#include "migration/js.h"
+#include "binding/migration.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -6,11 +6,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "binding/values.h"
 #include "common/error.h"
-#include "common/values.h"
 #include "migration/busguard.h"
 #include "migration/ram.h"
 #include "migration/source.h"
+#include "os/fd.h"
 
 namespace vioctl::migration {
 namespace {
@@ -66,11 +67,10 @@ Napi::Value OpenSource(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value NewPipe(const Napi::CallbackInfo& info) {
-  int ends[2];
-  Check(::pipe2(ends, O_CLOEXEC), "pipe2");
+  os::Pipe ends = os::NewPipe();
   Napi::Array pair = Napi::Array::New(info.Env(), 2);
-  pair.Set(0u, ends[0]);
-  pair.Set(1u, ends[1]);
+  pair.Set(0u, ends.reader.Release());
+  pair.Set(1u, ends.writer.Release());
   return pair;
 }
 
@@ -86,8 +86,7 @@ Napi::Value Allocate(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SetNonblocking(const Napi::CallbackInfo& info) {
-  const int fd = info[0].As<Napi::Number>();
-  Check(::fcntl(fd, F_SETFL, Check(::fcntl(fd, F_GETFL), "fcntl") | O_NONBLOCK), "fcntl");
+  os::SetNonblocking(info[0].As<Napi::Number>());
   return info.Env().Undefined();
 }
 

@@ -1,4 +1,4 @@
-#include "sysfs/js.h"
+#include "binding/sysfs.h"
 
 #include <sys/socket.h>
 

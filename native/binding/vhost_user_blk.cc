@@ -1,8 +1,8 @@
 #include <cstring>
 
+#include "binding/vhost_user.h"
+#include "binding/vhost_user_queue.h"
 #include "vhost_user/blk.h"
-#include "vhost_user/js.h"
-#include "vhost_user/js_queue.h"
 
 namespace vioctl::vhost_user {
 namespace {

@@ -2,17 +2,17 @@
 // holds its typed interface, and a test compares the two.
 #include <napi.h>
 
-#include "common/error.h"
-#include "common/js.h"
-#include "common/loop.h"
-#include "iova/js.h"
-#include "migration/js.h"
-#include "nvme/host_js.h"
-#include "nvme/js.h"
-#include "sysfs/js.h"
-#include "uring/js.h"
-#include "vfio/js.h"
-#include "vhost_user/js.h"
+#include "binding/call.h"
+#include "binding/common.h"
+#include "binding/iova.h"
+#include "binding/migration.h"
+#include "binding/nvme.h"
+#include "binding/nvme_host.h"
+#include "binding/sysfs.h"
+#include "binding/uring.h"
+#include "binding/vfio.h"
+#include "binding/vhost_user.h"
+#include "binding/watch.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
-#include "iova/js.h"
+#include "binding/iova.h"
 
+#include "binding/values.h"
 #include "common/error.h"
-#include "common/values.h"
 #include "iova/space.h"
 
 namespace vioctl::iova {

@@ -1,4 +1,4 @@
-#include "vfio/js.h"
+#include "binding/vfio.h"
 
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/error.h"
-#include "common/values.h"
+#include "binding/call.h"
+#include "binding/values.h"
 #include "vfio/chain.h"
 #include "vfio/exec.h"
 #include "vfio/memory.h"
@@ -241,7 +241,7 @@ Napi::Value JsNewMemory(const Info& info) {
 Napi::Value JsFileMemory(const Info& info) {
   const bool writable = info[2].ToBoolean();
   const std::string path = Text(info[0]);
-  Fd fd(Check(::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC), "open", path.c_str()));
+  Fd fd = os::Open(path, writable ? O_RDWR : O_RDONLY);
   auto memory = Memory::Of(std::move(fd), U64(info[1]), writable, U64(info[3]), U64(info[4]));
   return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
 }

@@ -1,4 +1,4 @@
-#include "vhost_user/js.h"
+#include "binding/vhost_user.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -7,10 +7,10 @@
 
 #include <memory>
 
+#include "binding/values.h"
+#include "binding/vhost_user_queue.h"
+#include "binding/watch.h"
 #include "common/error.h"
-#include "common/loop.h"
-#include "common/values.h"
-#include "vhost_user/js_queue.h"
 #include "vhost_user/memory.h"
 #include "vhost_user/socket.h"
 #include "vhost_user/virtqueue.h"
@@ -136,13 +136,11 @@ Napi::Value JsAddSeals(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsFdFlags(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(),
-                           Check(::fcntl(info[0].As<Napi::Number>().Int32Value(), F_GETFL), "fcntl", "F_GETFL"));
+  return Napi::Number::New(info.Env(), os::StatusFlags(info[0].As<Napi::Number>()));
 }
 
 Napi::Value JsDup(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(
-      info.Env(), Check(::fcntl(info[0].As<Napi::Number>().Int32Value(), F_DUPFD_CLOEXEC, 0), "fcntl", "F_DUPFD"));
+  return Napi::Number::New(info.Env(), os::Duplicate(info[0].As<Napi::Number>()).Release());
 }
 
 Napi::Value JsTryMap(const Napi::CallbackInfo& info) {

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "common/error.h"
+#include "binding/call.h"
 #include "vhost_user/virtqueue.h"
 
 namespace vioctl::vhost_user {

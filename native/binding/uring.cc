@@ -1,7 +1,6 @@
-#include "uring/js.h"
+#include "binding/uring.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,9 +9,10 @@
 #include <mutex>
 #include <set>
 
+#include "binding/values.h"
+#include "binding/watch.h"
 #include "common/error.h"
-#include "common/loop.h"
-#include "common/values.h"
+#include "os/eventfd.h"
 #include "uring/ring.h"
 #include "uring/whole.h"
 
@@ -152,7 +152,7 @@ struct JsRing {
       ring.EventfdEnabled(true);
       watch->Ref(in_flight > 0 || whole.waiting() || ring.Pending() > 0);
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
-      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) vioctl::Watch::Signal(eventfd.get());
+      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) os::SignalEventfd(eventfd.get());
     }
     status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
     // Entries that a failed submission left in the ring count as well: they go with the next.
@@ -245,13 +245,13 @@ Napi::Value Watch(const Napi::CallbackInfo& info) {
   Handle& handle = HandleOf(info);
   JsRing& js = Open(handle);
   if (js.watch) throw SysError(EBUSY, "io_uring", "the ring is watched already");
-  js.eventfd = Fd(Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+  js.eventfd = os::NewEventfd();
   if (int result = js.ring.RegisterEventfd(js.eventfd.get()); result < 0)
     throw SysError(-result, "io_uring_register", "eventfd");
   js.callback = Napi::Persistent(info[1].As<Napi::Function>());
   js.context = std::make_unique<Napi::AsyncContext>(info.Env(), "vioctl:uring");
   js.watch = std::make_unique<vioctl::Watch>(info.Env(), js.eventfd.get(), [&js] {
-    vioctl::Watch::Take(js.eventfd.get());
+    os::TakeEventfd(js.eventfd.get());
     const uint32_t count = js.Submit(0, 0, -1);
     struct Scope {
       explicit Scope(JsRing& ring) : ring(ring) { ring.in_callback = true; }
@@ -328,7 +328,7 @@ Napi::Value CheckFds(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SyncFs(const Napi::CallbackInfo& info) {
-  Check(::syncfs(info[0].As<Napi::Number>()), "syncfs");
+  os::SyncFileSystem(info[0].As<Napi::Number>());
   return info.Env().Undefined();
 }
 

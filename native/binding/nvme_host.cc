@@ -1,9 +1,9 @@
-#include "nvme/host_js.h"
+#include "binding/nvme_host.h"
 
 #include <memory>
 
-#include "common/error.h"
-#include "common/values.h"
+#include "binding/call.h"
+#include "binding/values.h"
 #include "nvme/initiator.h"
 
 namespace vioctl::nvme {

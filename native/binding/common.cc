@@ -1,6 +1,5 @@
-#include "common/js.h"
+#include "binding/common.h"
 
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -9,7 +8,8 @@
 
 #include "common/crc32c.h"
 #include "common/error.h"
-#include "common/owned.h"
+#include "os/eventfd.h"
+#include "os/fd.h"
 
 namespace vioctl::common {
 namespace {
@@ -31,12 +31,11 @@ Napi::Value Crc32cEngine(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Eventfd(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Check(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd"));
+  return Napi::Number::New(info.Env(), os::NewEventfd().Release());
 }
 
 Napi::Value Signal(const Napi::CallbackInfo& info) {
-  const uint64_t count = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
-  Check(::write(info[0].As<Napi::Number>(), &count, sizeof count), "write", "eventfd");
+  os::SignalEventfd(info[0].As<Napi::Number>(), static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value()));
   return info.Env().Undefined();
 }
 

@@ -1,11 +1,12 @@
-#include "nvme/js.h"
+#include "binding/nvme.h"
 
 #include <cstring>
 
-#include "common/error.h"
-#include "common/loop.h"
-#include "common/values.h"
+#include "binding/call.h"
+#include "binding/values.h"
+#include "binding/watch.h"
 #include "nvme/target.h"
+#include "os/eventfd.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -244,7 +245,7 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   host->target = std::make_unique<Target>(options);
   Host* raw = host.get();
   host->watch = std::make_unique<Watch>(env, host->target->events(), [env, raw] {
-    Watch::Take(raw->target->events());
+    os::TakeEventfd(raw->target->events());
     const std::vector<Event> events = raw->target->Take();
     if (events.empty()) return;
     Napi::Array batch = Napi::Array::New(env, events.size());

@@ -19,12 +19,6 @@ class Watch {
   // Whether the watch keeps the process alive (it does, at first).
   void Ref(bool keep);
 
-  // Adds one to an eventfd's counter; one that is full is a signal as well. Throws SysError.
-  static void Signal(int eventfd);
-
-  // Reads an eventfd's counter and clears it; 0 if it was not signalled. Throws SysError.
-  static uint64_t Take(int eventfd);
-
  private:
   struct Handle;
   Handle* handle_;

@@ -1,10 +1,9 @@
-#include "common/loop.h"
-
-#include <unistd.h>
+#include "binding/watch.h"
 
 #include <new>
 
-#include "common/error.h"
+#include "binding/call.h"
+#include "os/eventfd.h"
 
 // The few functions of libuv that are needed, which Node exports. Their ABI is fixed for all of libuv 1.x, and a
 // handle's size is asked at run time; libuv's headers are part of no npm package.
@@ -86,18 +85,6 @@ void Watch::Ref(bool keep) {
     uv_unref(handle_->uv);
 }
 
-void Watch::Signal(int eventfd) {
-  const uint64_t one = 1;
-  if (::write(eventfd, &one, sizeof one) < 0 && errno != EAGAIN) throw SysError(errno, "write", "eventfd");
-}
-
-uint64_t Watch::Take(int eventfd) {
-  uint64_t count = 0;
-  if (::read(eventfd, &count, sizeof count) == sizeof count) return count;
-  if (errno == EAGAIN || errno == EINTR) return 0;
-  throw SysError(errno, "read", "eventfd");
-}
-
 Napi::Value WatchEventfd(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const int fd = info[0].As<Napi::Number>();
@@ -105,7 +92,7 @@ Napi::Value WatchEventfd(const Napi::CallbackInfo& info) {
   auto context = std::make_shared<Napi::AsyncContext>(env, "vioctl:eventfd");
   auto watch = std::make_shared<std::unique_ptr<Watch>>();
   *watch = std::make_unique<Watch>(env, fd, [env, fd, callback, context] {
-    if (const uint64_t count = Watch::Take(fd); count > 0)
+    if (const uint64_t count = os::TakeEventfd(fd); count > 0)
       callback->MakeCallback(env.Global(), {Napi::Number::New(env, static_cast<double>(count))}, *context);
   });
   Napi::Object handle = Napi::Object::New(env);
