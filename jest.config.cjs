@@ -7,7 +7,9 @@ module.exports = {
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
   transform: { '\\.(ts|js|mjs)$': '<rootDir>/test/support/transform.cjs' },
-  transformIgnorePatterns: ['/node_modules/(?!(chalk|fast-check|pure-rand|@noble/hashes)/)'],
+  transformIgnorePatterns: [
+    '/node_modules/(?!(chalk|fast-check|pure-rand|@noble/hashes|string-width|strip-ansi|ansi-regex|get-east-asian-width)/)',
+  ],
   setupFiles: ['<rootDir>/test/support/setup.cjs'],
   testTimeout: 30000,
   maxWorkers: 2,

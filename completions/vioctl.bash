@@ -6,7 +6,7 @@ _vioctl() {
     local three="${COMP_WORDS[*]:1:3}" two="${COMP_WORDS[*]:1:2}" id
     for id in "$three" "$two"; do
       case "$id" in
-      'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --help --quiet --color' ;;
+      'vfio list') words='--driver --class --unused --group --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'vfio show') words='--json --no-headings --help --quiet --color' ;;
       'vfio bind') words='--group --driver --owner --allow --expect --persist --null --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio unbind') words='--driver --wait --ask --persist --null --dry-run --json --no-headings --help --quiet --color' ;;
@@ -16,7 +16,7 @@ _vioctl() {
       'vfio reset') words='--hot --api --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio config') words='--raw --api --dry-run --json --no-headings --help --quiet --color' ;;
       'vfio bar') words='--offset --size --width --raw --api --dry-run --json --no-headings --help --quiet --color' ;;
-      'vfio irq') words='--type --vectors --count --timeout --api --json --ndjson --no-headings --help --quiet --color' ;;
+      'vfio irq') words='--type --vectors --count --timeout --api --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'vfio selftest') words='--api --json --no-headings --help --quiet --color' ;;
       'dma plan') words='--reserved --aw --pgsizes --avoid --json --no-headings --help --quiet --color' ;;
       'dma map') words='--listen --notify --timeout --api --dry-run --json --no-headings --help --quiet --color' ;;
@@ -24,28 +24,28 @@ _vioctl() {
       'dma list') words='--json --no-headings --help --quiet --color' ;;
       'dma unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;
       'uring probe') words='--require --json --no-headings --help --quiet --color' ;;
-      'uring register') words='--null --fd --sparse --update --write --hold --json --ndjson --no-headings --help --quiet --color' ;;
-      'uring list') words='--pid --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring register') words='--null --fd --sparse --update --write --hold --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
+      'uring list') words='--pid --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'uring inspect') words='--json --no-headings --help --quiet --color' ;;
       'uring cat') words='--null --engine --depth --stats --ordered --help --quiet --color' ;;
       'uring sum') words='--null --engine --depth --stats --algorithm --ordered --tag --zero --json --ndjson --no-headings --help --quiet --color' ;;
-      'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --help --quiet --color' ;;
+      'uring bench') words='--size --depth --reads --rounds --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'uring sync') words='--null --engine --depth --stats --data --filesystem --ordered --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf serve') words='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help --quiet --color' ;;
       'nvmf ctl') words='--nqn --host --cntlid --allow-host --block-size --read-only --dry-run --timeout --json --no-headings --help --quiet --color' ;;
-      'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf discover') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'nvmf identify') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf bench') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --rw --rwmixread --bs --iodepth --threads --runtime --size --spin --dry-run --json --no-headings --help --quiet --color' ;;
-      'nvmf conform') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --only --junit --change --dry-run --json --ndjson --no-headings --help --quiet --color' ;;
+      'nvmf conform') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --only --junit --change --dry-run --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'nvmf proxy') words='--listen --to --fault --ndjson --no-headings --help --quiet --color' ;;
       'nvmf read') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --help --quiet --color' ;;
       'nvmf write') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --nr-io-queues --queue-size --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data --fua --dry-run --json --no-headings --help --quiet --color' ;;
       'nvmf logs') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --namespace-id --raw --json --no-headings --help --quiet --color' ;;
       'nvmf ping') words='--transport --traddr --trsvcid --hostnqn --hostid --hdr-digest --data-digest --keep-alive-tmo --timeout --nqn --count --interval --json --ndjson --no-headings --help --quiet --color' ;;
-      'vhost-user list') words='--all --installed --json --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user list') words='--all --installed --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'vhost-user probe') words='--hand-over --device --timeout --json --no-headings --help --quiet --color' ;;
       'vhost-user trace') words='--listen --read --output --once --device --ndjson --no-headings --help --quiet --color' ;;
-      'vhost-user check') words='--respawn --tap --only --timeout --json --ndjson --no-headings --help --quiet --color' ;;
+      'vhost-user check') words='--respawn --tap --only --timeout --json --ndjson --no-headings --columns --sort --no-truncate --help --quiet --color' ;;
       'vhost-user shmem serve') words='--region --map --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem map') words='--wait --dry-run --json --no-headings --help --quiet --color' ;;
       'vhost-user shmem unmap') words='--dry-run --json --no-headings --help --quiet --color' ;;

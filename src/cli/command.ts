@@ -3,7 +3,7 @@ import { parse } from '@oclif/core/parser';
 import { Sysroot } from '../common/sysroot.js';
 import { type ColorChoice, wantsColor } from './color.js';
 import { Flags } from './flags.js';
-import { type Format, Output } from './output.js';
+import { type Format, Output, type TableOptions } from './output.js';
 import { Progress } from './progress.js';
 import { Lifetime } from './signals.js';
 import { FdWriter, stderr } from './stdio.js';
@@ -22,6 +22,8 @@ export interface CommandClass {
   readonly flags: FlagInput;
   /** Machine formats that the command offers. */
   readonly formats: readonly Exclude<Format, 'text'>[];
+  /** The command prints rows: columns can be chosen and sorted. */
+  readonly list: boolean;
   /** The command changes the system: it must offer --dry-run. */
   readonly changes: boolean;
   /** Runs until it is told to stop: SIGTERM and SIGINT end it cleanly with status 0. */
@@ -56,13 +58,20 @@ export const formatFlags = {
 export const tableFlags = {
   'no-headings': Flags.boolean({ summary: 'leave out the line of headings' }),
 };
+/** Flags of commands that print a list (static `list`). */
+export const listFlags = {
+  columns: Flags.string({ helpValue: 'NAME,…', summary: 'print these columns of the table, in this order' }),
+  sort: Flags.string({ helpValue: '[-]NAME', summary: 'sort by this column; - in front: descending' }),
+  'no-truncate': Flags.boolean({ summary: 'print all columns whole, even if lines exceed the terminal' }),
+};
 
 /** All flags of a command class, its own last. */
-export function allFlags(command: Pick<CommandClass, 'flags' | 'formats'>): FlagInput {
+export function allFlags(command: Pick<CommandClass, 'flags' | 'formats' | 'list'>): FlagInput {
   return {
     ...command.flags,
     ...Object.fromEntries(command.formats.map((name) => [name, formatFlags[name]])),
     ...(command.formats.length > 0 && tableFlags),
+    ...(command.list && listFlags),
     ...globalFlags,
   };
 }
@@ -75,6 +84,7 @@ export abstract class Command {
   static readonly args: ArgInput = {};
   static readonly flags: FlagInput = {};
   static readonly formats: readonly Exclude<Format, 'text'>[] = ['json'];
+  static readonly list: boolean = false;
   static readonly changes: boolean = false;
   static readonly server: boolean = false;
   static readonly passthrough: boolean | 'required' = false;
@@ -117,13 +127,14 @@ export abstract class Command {
     );
     const args = Object.fromEntries(Object.entries(spec.args).map(([name, arg]) => [name, { ...arg, name, ignoreStdin: true }]));
     const parsed = await parse(argv, { flags, args, strict: true, '--': true, context: {} as never });
-    const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice; 'no-headings'?: boolean };
+    const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
     this.#quiet = common.quiet ?? false;
     this.out = new Output({
       writer: new FdWriter(1, !command.server),
       format: common.ndjson ? 'ndjson' : common.json ? 'json' : 'text',
-      headings: !common['no-headings'],
+      tables: common,
       colored: wantsColor(1, common.color, this.env),
+      env: this.env,
     });
     return { flags: parsed.flags, args: parsed.args } as never;
   }

@@ -4,8 +4,10 @@ import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import { allFlags, type CommandClass } from './command.js';
 import { describe, format } from './errors.js';
+import { speaksUtf8, toAscii } from './locale.js';
 import { ClosedPipe, FdWriter, stderr, WriteError } from './stdio.js';
 import { suggest } from './suggest.js';
+import { terminalWidth } from './terminal.js';
 import { splitWords } from './words.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
@@ -51,15 +53,12 @@ export function route(argv: string[]): Route {
 /** True if the user asked for machine-readable output: errors are JSON then, even where parsing failed. */
 const asksForJson = (argv: string[]): boolean => splitWords(argv).own.some((word) => word === '--json' || word === '--ndjson');
 
-/** Columns for help: the terminal's, COLUMNS, or 80; never above 100. */
-function helpWidth(env: NodeJS.ProcessEnv): number {
-  const columns = Number(env.COLUMNS) || process.stdout.columns || 80;
-  return Math.max(40, Math.min(100, columns));
-}
+/** Columns for help: longer lines than 100 read badly. */
+const helpWidth = (env: NodeJS.ProcessEnv): number => Math.min(100, terminalWidth(env));
 
-async function print(text: string): Promise<void> {
+async function print(text: string, env: NodeJS.ProcessEnv): Promise<void> {
   const writer = new FdWriter(1, true);
-  writer.write(text);
+  writer.write(speaksUtf8(env) ? text : toAscii(text));
   await writer.flush();
 }
 
@@ -79,12 +78,12 @@ export async function run(argv: string[], env: NodeJS.ProcessEnv, version: () =>
   try {
     const target = route(argv);
     if (target.kind === 'version') {
-      await print(`vioctl ${version()}\n`);
+      await print(`vioctl ${version()}\n`, env);
       return 0;
     }
     if (target.kind === 'help') {
       const help = await import('./help.js');
-      await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)));
+      await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)), env);
       return 0;
     }
     id = target.id;
@@ -98,7 +97,7 @@ async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }
   const { default: CommandType } = await verb.load();
   if (splitWords(argv).own.some(isHelp)) {
     const help = await import('./help.js');
-    await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)));
+    await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)), env);
     return 0;
   }
   const command = new CommandType({ id, argv, env });

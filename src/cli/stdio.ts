@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { mayBlock } from './exit.js';
+import { speaksUtf8, toAscii } from './locale.js';
 
 /** stdout was closed by its reader: the command ends silently as SIGPIPE would end it. */
 export class ClosedPipe extends Error {}
@@ -101,9 +102,9 @@ export class FdWriter {
   }
 }
 
-/** Writes text to stderr at once; a lost stderr is nobody's error. */
+/** Writes prose to stderr at once, in the locale's characters; a lost stderr is nobody's error. */
 export function stderr(text: string): void {
-  const data = Buffer.from(text, 'utf8');
+  const data = Buffer.from(speaksUtf8(process.env) ? text : toAscii(text), 'utf8');
   for (let at = 0, tries = 0; at < data.length; ) {
     try {
       at += fs.writeSync(2, data, at);

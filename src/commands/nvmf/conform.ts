@@ -33,6 +33,7 @@ export default class NvmfConform extends Command {
     'dry-run': Flags.boolean({ summary: 'list the cases, connect to nothing' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfConform);

@@ -19,6 +19,7 @@ export default class NvmfDiscover extends Command {
     nqn: Flags.string({ char: 'n', default: discoveryNqn, helpValue: 'NQN', summary: 'NQN of the discovery service' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfDiscover);
@@ -30,13 +31,13 @@ export default class NvmfDiscover extends Command {
     await this.out.list(
       records,
       [
-        { title: 'TRTYPE', value: (r) => r.trtype },
-        { title: 'ADRFAM', value: (r) => r.adrfam },
-        { title: 'TRADDR', value: (r) => r.traddr },
-        { title: 'TRSVCID', value: (r) => r.trsvcid },
-        { title: 'PORTID', value: (r) => r.portid, align: 'right' },
-        { title: 'SUBNQN', value: (r) => r.subnqn },
-        { title: 'SUBTYPE', value: (r) => r.subtype },
+        { title: 'TRTYPE', priority: 3, value: (r) => r.trtype },
+        { title: 'ADRFAM', priority: 2, value: (r) => r.adrfam },
+        { title: 'TRADDR', priority: 8, min: 15, value: (r) => r.traddr },
+        { title: 'TRSVCID', priority: 7, value: (r) => r.trsvcid },
+        { title: 'PORTID', priority: 1, value: (r) => r.portid, align: 'right' },
+        { title: 'SUBNQN', priority: 9, min: 12, value: (r) => r.subnqn },
+        { title: 'SUBTYPE', priority: 5, value: (r) => r.subtype },
       ],
       'records',
     );

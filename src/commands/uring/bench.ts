@@ -28,6 +28,7 @@ export default class Bench extends Command {
     rounds: Flags.integer({ min: 1, max: 1000, default: 7, helpValue: 'N', summary: 'rounds' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(Bench);
@@ -41,14 +42,14 @@ export default class Bench extends Command {
     await this.out.list(
       results,
       [
-        { title: 'WAY', value: (r) => r.name },
-        { title: 'CPU-US', value: (r) => us(r.cpu), align: 'right' },
-        { title: 'MIN', value: (r) => us(r.cpuMin), align: 'right' },
-        { title: 'MAX', value: (r) => us(r.cpuMax), align: 'right' },
-        { title: 'WALL-US', value: (r) => us(r.wall), align: 'right' },
-        { title: 'RATIO', value: (r) => us(r.ratio), align: 'right' },
-        { title: 'RATIO-SPREAD', value: (r) => `${us(r.ratioMin)}-${us(r.ratioMax)}` },
-        { title: 'WHAT', value: (r) => r.what },
+        { title: 'WAY', priority: 9, value: (r) => r.name },
+        { title: 'CPU-US', priority: 8, value: (r) => us(r.cpu), align: 'right' },
+        { title: 'MIN', priority: 2, value: (r) => us(r.cpuMin), align: 'right' },
+        { title: 'MAX', priority: 2, value: (r) => us(r.cpuMax), align: 'right' },
+        { title: 'WALL-US', priority: 6, value: (r) => us(r.wall), align: 'right' },
+        { title: 'RATIO', priority: 7, value: (r) => us(r.ratio), align: 'right' },
+        { title: 'RATIO-SPREAD', priority: 3, value: (r) => `${us(r.ratioMin)}-${us(r.ratioMax)}` },
+        { title: 'WHAT', priority: 1, value: (r) => r.what },
       ],
       'ways',
     );

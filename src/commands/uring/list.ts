@@ -14,6 +14,7 @@ export default class List extends Command {
     pid: Flags.integer({ min: 1, helpValue: 'PID', summary: 'only the rings of this process' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(List);
@@ -21,17 +22,17 @@ export default class List extends Command {
     await this.out.list(
       rings,
       [
-        { title: 'PID', value: (r) => r.pid, align: 'right' },
-        { title: 'COMMAND', value: (r) => r.command },
-        { title: 'FD', value: (r) => r.fd, align: 'right' },
-        { title: 'SQ', value: (r) => r.sqEntries, align: 'right' },
-        { title: 'CQ', value: (r) => r.cqEntries, align: 'right' },
-        { title: 'FILES', value: (r) => `${r.files.length}/${r.tableSize}`, align: 'right' },
-        { title: 'BUFFERS', value: (r) => r.buffers.length, align: 'right' },
-        { title: 'PENDING', value: (r) => `${r.sqPending}/${r.cqPending}`, align: 'right' },
-        { title: 'POLLED', value: (r) => r.polled.length, align: 'right' },
-        { title: 'OVERFLOW', value: (r) => r.overflow.length, align: 'right' },
-        { title: 'SQPOLL', value: (r) => r.sqThread },
+        { title: 'PID', priority: 9, value: (r) => r.pid, align: 'right' },
+        { title: 'COMMAND', priority: 8, value: (r) => r.command },
+        { title: 'FD', priority: 7, value: (r) => r.fd, align: 'right' },
+        { title: 'SQ', priority: 3, value: (r) => r.sqEntries, align: 'right' },
+        { title: 'CQ', priority: 3, value: (r) => r.cqEntries, align: 'right' },
+        { title: 'FILES', priority: 6, value: (r) => `${r.files.length}/${r.tableSize}`, align: 'right' },
+        { title: 'BUFFERS', priority: 5, value: (r) => r.buffers.length, align: 'right' },
+        { title: 'PENDING', priority: 5, value: (r) => `${r.sqPending}/${r.cqPending}`, align: 'right' },
+        { title: 'POLLED', priority: 1, value: (r) => r.polled.length, align: 'right' },
+        { title: 'OVERFLOW', priority: 4, value: (r) => r.overflow.length, align: 'right' },
+        { title: 'SQPOLL', priority: 2, value: (r) => r.sqThread },
       ],
       'rings',
     );

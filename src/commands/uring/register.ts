@@ -32,6 +32,7 @@ export default class Register extends Command {
     hold: Flags.boolean({ summary: 'keep the table until SIGINT or SIGTERM' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
   static override readonly passthrough = true;
 
   async run(): Promise<number | undefined> {

@@ -29,6 +29,7 @@ export default class VfioIrq extends Command {
     api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioIrq);

@@ -35,6 +35,7 @@ export default class VfioList extends Command {
     group: Flags.integer({ summary: 'only members of this IOMMU group', min: 0, helpValue: 'NUMBER' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(VfioList);
@@ -43,14 +44,14 @@ export default class VfioList extends Command {
     await this.out.list(
       inventory(census, flags),
       [
-        { title: 'ADDRESS', value: (row) => row.bdf },
-        { title: 'CLASS', value: (row) => row.className },
-        { title: 'ID', value: (row) => row.id },
-        { title: 'DRIVER', value: (row) => row.driver },
-        { title: 'OVERRIDE', value: (row) => row.override },
-        { title: 'GROUP', value: (row) => row.group, align: 'right' },
-        { title: 'USED BY', value: inUse },
-        { title: 'NAME', value: names },
+        { title: 'ADDRESS', priority: 9, min: 12, value: (row) => row.bdf },
+        { title: 'CLASS', priority: 3, value: (row) => row.className },
+        { title: 'ID', priority: 3, min: 9, value: (row) => row.id },
+        { title: 'DRIVER', priority: 6, value: (row) => row.driver },
+        { title: 'OVERRIDE', priority: 1, value: (row) => row.override },
+        { title: 'GROUP', priority: 4, value: (row) => row.group, align: 'right' },
+        { title: 'USED BY', priority: 5, value: inUse },
+        { title: 'NAME', priority: 2, value: names },
       ],
       'devices',
     );

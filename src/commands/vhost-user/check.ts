@@ -23,6 +23,7 @@ end of a connection, has ended it.`;
     timeout: Flags.duration({ summary: 'how long an answer may take [default: 2s]' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(Check);
@@ -50,11 +51,11 @@ end of a connection, has ended it.`;
       await this.out.list(
         counted(),
         [
-          { title: 'NO', value: (r) => r.id, align: 'right' },
-          { title: 'RESULT', value: (r) => r.result },
-          { title: 'CASE', value: (r) => r.name },
-          { title: 'EXPECTED', value: (r) => (r.result === 'not ok' ? r.expected : '') },
-          { title: 'GOT', value: (r) => r.got },
+          { title: 'NO', priority: 7, value: (r) => r.id, align: 'right' },
+          { title: 'RESULT', priority: 9, value: (r) => r.result },
+          { title: 'CASE', priority: 8, min: 12, value: (r) => r.name },
+          { title: 'EXPECTED', priority: 4, min: 12, value: (r) => (r.result === 'not ok' ? r.expected : '') },
+          { title: 'GOT', priority: 5, min: 12, value: (r) => r.got },
         ],
         'cases',
       );

@@ -21,6 +21,7 @@ With --installed it lists the back-end programs that packages have described for
     installed: Flags.boolean({ summary: 'back-end programs that are installed, from their vhost-user.json' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
+  static override readonly list = true;
 
   async run(): Promise<number> {
     const { flags } = await this.parse(List);
@@ -36,10 +37,10 @@ With --installed it lists the back-end programs that packages have described for
     await this.out.list<SocketRow>(
       listSockets(this.sysroot, kernelSockets(this.sysroot), flags.all),
       [
-        { title: 'SOCKET', value: (r) => r.socket },
-        { title: 'DEVICE', value: (r) => r.device },
-        { title: 'SERVER', value: (r) => shown(r.servers) },
-        { title: 'USER', value: (r) => shown(r.users) },
+        { title: 'SOCKET', priority: 9, min: 12, value: (r) => r.socket },
+        { title: 'DEVICE', priority: 8, value: (r) => r.device },
+        { title: 'SERVER', priority: 7, value: (r) => shown(r.servers) },
+        { title: 'USER', priority: 6, value: (r) => shown(r.users) },
         { title: 'CONNECTIONS', value: (r) => r.connections, align: 'right' },
       ],
       'sockets',
