@@ -230,13 +230,15 @@ struct Served {
     std::shared_ptr<const GuestMemory> memory;  // that the chain points into; none while the head is not held
   };
   std::vector<Held> held;  // by head index
+  uint32_t taken = 0;      // of them held
 };
-constexpr uint64_t kMaxCopy = 1 << 20;
+constexpr uint64_t kMaxCopy = 4096;  // bytes of a request's readable part that are copied
+constexpr uint32_t kMaxTaken = 64;   // requests that JavaScript holds
 
 Napi::Value Take(Napi::Env env, Served& served) {
   auto list = Napi::Array::New(env);
   uint32_t at = 0;
-  for (bool asked = false;;) {
+  for (bool asked = false; served.taken < kMaxTaken;) {
     const Pop pop = served.queue.Next(served.chain);
     if (pop == Pop::kBroken) throw SysError(EPROTO, "virtqueue", served.queue.error());
     if (pop == Pop::kEmpty) {
@@ -261,7 +263,9 @@ Napi::Value Take(Napi::Env env, Served& served) {
     list.Set(at++, request);
     std::swap(served.held[head].chain, served.chain);
     served.held[head].memory = served.queue.memory();
+    served.taken++;
   }
+  return list;
 }
 
 Napi::Value Answer(Napi::Env env, Served& served, uint32_t head, const Napi::Uint8Array& answer) {
@@ -272,7 +276,8 @@ Napi::Value Answer(Napi::Env env, Served& served, uint32_t head, const Napi::Uin
     memcpy(part.iov_base, answer.Data() + done, size);
     done += size;
   }
-  served.held[head].memory.reset();
+  served.held[head] = {};
+  served.taken--;
   served.queue.Put(static_cast<uint16_t>(head), static_cast<uint32_t>(done));
   return Napi::Boolean::New(env, served.queue.ShouldNotify());
 }
@@ -283,7 +288,7 @@ Napi::Value JsQueue(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto layout = LayoutOf(info[1]);
   auto served = std::make_shared<std::unique_ptr<Served>>(
-      new Served{Virtqueue(MemoryOf(info[0]), layout), {}, std::vector<Served::Held>(layout.num)});
+      new Served{Virtqueue(MemoryOf(info[0]), layout), {}, std::vector<Served::Held>(layout.num), 0});
   const auto open = [served]() -> Served& {
     if (!*served) throw SysError(EBADF, "virtqueue", "closed");
     return **served;

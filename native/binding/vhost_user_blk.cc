@@ -66,7 +66,14 @@ Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto options = info[3].As<Napi::Object>();
   Fd call(options.Get("call").As<Napi::Number>());
-  BlkOptions blk{StoreOf(info[0]), options.Get("serial").As<Napi::String>(), options.Get("ioUring").ToBoolean()};
+  const auto number = [&](const char* name) { return options.Get(name).As<Napi::Number>().Uint32Value(); };
+  BlkOptions blk{.store = StoreOf(info[0]),
+                 .serial = options.Get("serial").As<Napi::String>(),
+                 .io_uring = options.Get("ioUring").ToBoolean(),
+                 .seg_max = number("segMax"),
+                 .max_sectors = number("maxSectors"),
+                 .max_ranges = number("maxRanges"),
+                 .queues = number("queues")};
   auto queue = std::make_shared<std::unique_ptr<BlkQueue>>(std::make_unique<BlkQueue>(
       std::move(blk), MemoryOf(info[1]), LayoutOf(info[2]), options.Get("kick").As<Napi::Number>(), std::move(call)));
   const auto open = [queue]() -> BlkQueue& {

@@ -18,7 +18,9 @@ namespace {
 enum Type : uint32_t { kIn = 0, kOut = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13 };
 enum Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
 constexpr uint64_t kSector = 512;
+constexpr size_t kHeader = 16;  // bytes of a request before its data
 constexpr size_t kIdSize = 20;
+constexpr size_t kKeptCapacity = 256;  // iovecs that the vectors of an idle request keep
 struct Segment {
   uint64_t sector;
   uint32_t sectors;
@@ -52,14 +54,16 @@ bool TakeFront(std::vector<iovec>& parts, void* to, size_t size) {
 BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout,
                    int kick, Fd call)
     : options_(std::move(options)),
-      queue_(std::move(memory), layout),
+      queue_(std::move(memory), layout, options_.seg_max + 2),  // header and status
       kick_(kick),
       call_(std::move(call)),
       call_non_blocking_(os::IsNonblocking(call_.get())),
       wake_(os::NewEventfd()),
       ended_(os::NewEventfd()),
-      requests_(layout.num) {
-  for (uint32_t i = 0; i < layout.num; i++) free_.push_back(i);
+      requests_(std::min(layout.num, kMaxQueueRequests)),
+      max_bytes_(std::min(kMaxQueueBytes, kMaxDeviceBytes / std::max(options_.queues, 1u))),
+      max_segments_(std::min(kMaxQueueSegments, kMaxDeviceSegments / std::max(options_.queues, 1u))) {
+  for (uint32_t i = 0; i < requests_.size(); i++) free_.push_back(i);
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
   thread_ = std::thread([this] { Run(); });
 }
@@ -120,7 +124,7 @@ void BlkQueue::Run() {
   try {
     if (uses_io_uring_) {
       try {
-        ring_.emplace(uring::RingOptions{.entries = 2u * static_cast<uint32_t>(requests_.size()) + 8});
+        ring_.emplace(uring::RingOptions{.entries = static_cast<uint32_t>(requests_.size()) + 8});
         const int fd = options_.store->fd();
         const int failure = ring_->RegisterFiles(std::span(&fd, 1));
         if (failure < 0) throw SysError(-failure, "io_uring_register");
@@ -165,22 +169,36 @@ void BlkQueue::Loop() {
     }
     if (more) continue;
     queue_.WantKicks(true);
-    if (TakeAll()) continue;  // what came before the driver saw that we want kicks
+    if (TakeAll() || draining_) continue;  // what came before the driver saw that we want kicks
     Notify();
     Wait();
   }
 }
 
-// Takes and starts all chains that are there. False if there were none.
+// Counts what a chain holds. False if that is too much beside the others.
+bool BlkQueue::Admit(Request& request) {
+  const Chain& chain = request.chain;
+  const uint64_t bytes = chain.out_size + chain.in_size, segments = chain.out.size() + chain.in.size();
+  if (in_flight_ > 0 && (held_bytes_ + bytes > max_bytes_ || held_segments_ + segments > max_segments_)) return false;
+  held_bytes_ += request.held_bytes = bytes;
+  held_segments_ += request.held_segments = segments;
+  return true;
+}
+
+// Takes and starts the chains that are there, until it is told something. False if it started none.
 bool BlkQueue::TakeAll() {
   bool any = false;
-  while (!free_.empty()) {
+  while (!free_.empty() && !asked_.load(std::memory_order_relaxed)) {
     const uint32_t slot = free_.back();
     const Pop pop = queue_.Next(requests_[slot].chain);
     if (pop == Pop::kEmpty) break;
     if (pop == Pop::kBroken) {
       error_ = queue_.error();
       draining_ = true;
+      break;
+    }
+    if (!Admit(requests_[slot])) {
+      queue_.Undo();
       break;
     }
     free_.pop_back();
@@ -200,6 +218,7 @@ void BlkQueue::Start(uint32_t slot) {
     uint32_t type, reserved;
     uint64_t sector;
   } header;
+  static_assert(sizeof header == kHeader);
   const bool whole = TakeFront(chain.out, &header, sizeof header);
   // The status is the last byte of the writable part.
   if (chain.in_size == 0) return Finish(slot, EINVAL);
@@ -213,7 +232,8 @@ void BlkQueue::Start(uint32_t slot) {
     std::swap(request.data, request.write ? chain.out : chain.in);
     request.size = request.write ? chain.out_size - sizeof header : chain.in_size - 1;
     const uint64_t store = options_.store->size();
-    if (request.size % kSector || header.sector > store / kSector || request.size > store - header.sector * kSector ||
+    if (request.data.size() > IOV_MAX || request.size > kMaxRequestBytes || request.size % kSector ||
+        header.sector > store / kSector || request.size > store - header.sector * kSector ||
         (request.write && options_.store->readonly()))
       return Finish(slot, EINVAL);
     request.offset = header.sector * kSector;
@@ -226,7 +246,7 @@ void BlkQueue::Start(uint32_t slot) {
     stats_.others.fetch_add(1, std::memory_order_relaxed);
     return Finish(slot, RunNow(request, header.type));
   }
-  if (ring_ && request.data.size() <= IOV_MAX) {
+  if (ring_) {
     io_uring_sqe* sqe = ring_->Next();
     if (sqe) {
       if (request.flush) {
@@ -285,11 +305,13 @@ int BlkQueue::Segments(Request& request, bool zero) {
   if (options_.store->readonly()) return EROFS;
   Segment segment;
   const uint64_t size = options_.store->size();
+  if (request.chain.out_size > kHeader + options_.max_ranges * sizeof segment) return EINVAL;
   while (!request.chain.out.empty()) {
     if (!TakeFront(request.chain.out, &segment, sizeof segment)) return EINVAL;
     const uint64_t length = segment.sectors * kSector;
     if (segment.flags & ~1u) return EOPNOTSUPP;
     if (!zero && segment.flags) return EOPNOTSUPP;
+    if (segment.sectors > options_.max_sectors) return EINVAL;
     if (segment.sector > size / kSector || length > size - segment.sector * kSector) return EINVAL;
     const uint64_t offset = segment.sector * kSector;
     const int failure =
@@ -307,6 +329,11 @@ void BlkQueue::Finish(uint32_t slot, int failure) {
   queue_.Put(request.chain.head, request.status ? static_cast<uint32_t>(request.chain.in_size) : 0);
   request.memory.reset();
   request.data.clear();
+  for (std::vector<iovec>* parts : {&request.data, &request.chain.out, &request.chain.in}) {
+    if (parts->capacity() > kKeptCapacity) std::vector<iovec>().swap(*parts);
+  }
+  held_bytes_ -= request.held_bytes;
+  held_segments_ -= request.held_segments;
   free_.push_back(slot);
   in_flight_--;
   dirty_ = true;

@@ -18,10 +18,24 @@
 
 namespace vioctl::vhost_user {
 
+// What a device holds at most, whatever its guest asks for; each of its queues may use an equal share. A queue takes no
+// more chains until some are finished, and always one.
+inline constexpr uint64_t kMaxDeviceBytes = 1ull << 30;     // of data in flight
+inline constexpr uint64_t kMaxQueueBytes = 256ull << 20;    // of them in one queue
+inline constexpr uint64_t kMaxDeviceSegments = 1ull << 20;  // pieces of memory (iovec) that chains in flight refer to
+inline constexpr uint64_t kMaxQueueSegments = 1ull << 17;   // of them in one queue
+inline constexpr uint32_t kMaxQueueRequests = 1024;         // in flight in one queue
+// Larger requests are answered with an error. A read or write of this size still is one system call.
+inline constexpr uint64_t kMaxRequestBytes = 1ull << 30;
+
 struct BlkOptions {
   std::shared_ptr<storage::Store> store;
   std::string serial;  // answer to GET_ID, at most 20 bytes
   bool io_uring = true;
+  // As the configuration space offers them: data segments of a request, sectors and ranges of a discard or write of
+  // zeroes.
+  uint32_t seg_max = 126, max_sectors = 1u << 22, max_ranges = 1;
+  uint32_t queues = 1;  // that share the limits of the device
 };
 
 // Counted by the queue's thread, read by others.
@@ -58,6 +72,7 @@ class BlkQueue {
     uint8_t* status = nullptr;
     std::vector<iovec> data;
     uint64_t size = 0, offset = 0;
+    uint64_t held_bytes = 0, held_segments = 0;  // counted in the queue's totals
     bool write = false, flush = false;
   };
   enum : uint64_t { kKick = UINT64_MAX, kWake = UINT64_MAX - 1 };
@@ -65,6 +80,7 @@ class BlkQueue {
   void Run();
   void Loop();
   bool TakeAll();
+  bool Admit(Request& request);
   void Start(uint32_t slot);
   int RunNow(Request& request, uint32_t type);
   int Segments(Request& request, bool zero);
@@ -88,6 +104,8 @@ class BlkQueue {
   std::vector<Request> requests_;
   std::vector<uint32_t> free_;
   uint32_t in_flight_ = 0;
+  const uint64_t max_bytes_, max_segments_;
+  uint64_t held_bytes_ = 0, held_segments_ = 0;
   bool dirty_ = false;  // something was put since the last notification
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;

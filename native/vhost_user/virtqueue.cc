@@ -1,5 +1,6 @@
 #include "vhost_user/virtqueue.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/error.h"
@@ -33,8 +34,9 @@ Desc Copy(const uint8_t* at) {
 
 }  // namespace
 
-Virtqueue::Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout)
+Virtqueue::Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout, uint32_t min_chain)
     : num_(static_cast<uint16_t>(layout.num)),
+      max_chain_(std::max(layout.num, min_chain)),
       event_idx_(layout.features & kEventIdx),
       indirect_(layout.features & kIndirectDesc),
       next_avail_(layout.base) {
@@ -93,10 +95,11 @@ Pop Virtqueue::Next(Chain& chain) {
   chain.head = Load16(avail_ + 4 + 2 * (next_avail_ & (num_ - 1)), __ATOMIC_RELAXED);
   if (chain.head >= num_) return Broken("a head index is beyond the queue");
   const uint8_t* table = desc_;
-  uint32_t entries = num_, at = chain.head, seen = 0, limit = num_;
+  uint32_t entries = num_, at = chain.head, seen = 0, total = 0;
   bool inside = false;
   for (;;) {
-    if (++seen > limit) return Broken("a descriptor chain has a loop");
+    // A chain that uses each entry of its table once cannot be longer than the table.
+    if (++seen > entries) return Broken("a descriptor chain has a loop");
     const Desc desc = Copy(table + 16 * at);
     if (desc.flags & kDescIndirect) {
       if (!indirect_ || inside) return Broken("an indirect descriptor where none may be");
@@ -107,10 +110,10 @@ Pop Virtqueue::Next(Chain& chain) {
       if (!table || desc.address % 16) return Broken("an indirect table lies outside memory");
       inside = true;
       entries = desc.size / 16;
-      limit = entries;
       at = seen = 0;
       continue;
     }
+    if (++total > max_chain_) return Broken("a descriptor chain is longer than the queue");
     const bool write = desc.flags & kDescWrite;
     if (!write && chain.in_size > 0) return Broken("a readable descriptor follows a writable one");
     if (!Append(desc.address, desc.size, write, chain)) return Broken("a buffer lies outside memory");

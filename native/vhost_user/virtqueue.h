@@ -36,8 +36,10 @@ class Virtqueue {
     bool physical = false;
   };
 
+  // A chain has at most as many descriptors as the queue has entries (virtio 1.3, 2.7.5.3.1), or `min_chain` if that is
+  // more: drivers build chains of seg_max + 2 descriptors in indirect tables even if the queue is smaller.
   // Throws SysError(EFAULT) for addresses outside memory, EINVAL for a bad size or alignment.
-  Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout);
+  Virtqueue(std::shared_ptr<const GuestMemory> memory, const Layout& layout, uint32_t min_chain = 0);
 
   // Goes on over another memory table, where the same ring may lie elsewhere. Throws as the constructor; then nothing
   // has changed. Chains that were taken point into the old memory: their holder keeps that alive.
@@ -45,6 +47,8 @@ class Virtqueue {
 
   // The next available chain. After kBroken, `error()` says what the driver did; the queue takes no more.
   Pop Next(Chain& chain);
+  // Gives the chain of the last Next() back: the next call returns it again.
+  void Undo() { next_avail_--; }
   // Puts a chain on the used ring. `written`: bytes of its writable part that hold data.
   void Put(uint16_t head, uint32_t written);
   // Whether the driver wants a notification for what was put since the last call.
@@ -63,6 +67,7 @@ class Virtqueue {
 
   std::shared_ptr<const GuestMemory> memory_;
   uint16_t num_;
+  uint32_t max_chain_;
   bool event_idx_, indirect_;
   const uint8_t* desc_ = nullptr;
   uint8_t* avail_ = nullptr;

@@ -34,7 +34,10 @@ export interface RingLayout {
 
 /** A virtqueue that JavaScript serves: for few requests. */
 export interface NativeQueue {
-  /** All chains that are available now: what the driver wrote (at most 1 MiB) and how much it takes back. @throws EPROTO */
+  /**
+   * The chains that are available now: the first 4096 bytes that the driver wrote and how much it takes back. The queue holds at most
+   * 64 unanswered chains: call again after answers. @throws EPROTO
+   */
   take(): { head: number; out: Buffer; inSize: number }[];
   /** Completes a chain. @returns whether the driver wants its call eventfd signalled */
   answer(head: number, data: Uint8Array): boolean;
@@ -64,6 +67,21 @@ export interface BlkStats {
   errors: number;
   bytesRead: number;
   bytesWritten: number;
+}
+
+/** What a virtio-blk queue has to know of its device. */
+export interface NativeBlkOptions {
+  kick: number;
+  call: number;
+  /** Answer to GET_ID, at most 20 bytes. */
+  serial: string;
+  ioUring: boolean;
+  /** As the configuration space offers them: data segments of a request, sectors and ranges of a discard. */
+  segMax: number;
+  maxSectors: number;
+  maxRanges: number;
+  /** Queues that share what the device may hold. */
+  queues: number;
 }
 
 /** A virtio-blk queue in a thread of its own. */
@@ -130,12 +148,7 @@ export interface VhostUserNative {
   virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
   openStore(path: string, readonly: boolean): NativeStore;
   /** @param options kick stays the caller's and open until close(); call becomes the queue's, -1 is none */
-  blkQueue(
-    store: NativeStore,
-    memory: NativeMemory,
-    layout: RingLayout,
-    options: { kick: number; call: number; serial: string; ioUring: boolean },
-  ): NativeBlkQueue;
+  blkQueue(store: NativeStore, memory: NativeMemory, layout: RingLayout, options: NativeBlkOptions): NativeBlkQueue;
 }
 
 /** F_SEAL_* (linux/fcntl.h). */

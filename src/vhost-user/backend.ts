@@ -43,6 +43,8 @@ export class BackEndSession {
   readonly #handlers: Map<string, Handler>;
   #inbox: Message[] = [];
   #busy = false;
+  /** The request under way. */
+  #current: Promise<void> = Promise.resolve();
   #running = false;
   #done: () => void = () => {};
 
@@ -78,6 +80,29 @@ export class BackEndSession {
     this.#channel.close(error);
   }
 
+  /**
+   * Ends the session in order: rings finish what they have taken and publish it, the device makes it durable, the request under way is
+   * answered, then the connection ends: a front-end takes the used index that it finds at the hang-up as the place to go on from.
+   * Safe at any time, also twice. Resolves after `done`. @throws what kept the device from making it durable
+   */
+  async drain(): Promise<void> {
+    let failure: Error | undefined;
+    if (!this.#channel.closed) {
+      const drained = this.rings.drain();
+      this.#tellRunning();
+      await drained;
+      try {
+        this.device.settle?.();
+      } catch (err) {
+        failure = err as Error;
+      }
+      await this.#current.catch(() => {}); // its own failure has closed the channel
+      this.close(failure);
+    }
+    await this.done;
+    if (failure) throw failure;
+  }
+
   /** What a request must not do without closing the connection. */
   violation(text: string): never {
     throw protocolError(text);
@@ -92,7 +117,10 @@ export class BackEndSession {
     this.#busy = true;
     for (let message = this.#inbox.shift(); message; message = this.#inbox.shift()) {
       try {
-        if (!this.#channel.closed) await this.#dispatch(message);
+        if (!this.#channel.closed) {
+          this.#current = this.#dispatch(message);
+          await this.#current;
+        }
       } catch (err) {
         this.close(err as Error);
       } finally {

@@ -23,6 +23,7 @@ const bit = (n: number): bigint => 1n << BigInt(n);
 const BlkF = { segMax: bit(2), ro: bit(5), blkSize: bit(6), flush: bit(9), mq: bit(12), discard: bit(13), writeZeroes: bit(14) } as const;
 const SEG_MAX = 126;
 const MAX_SECTORS = 1 << 22; // 2 GiB: one discard or write of zeroes
+const MAX_RANGES = 1;
 
 /** A ring whose requests are served by a native thread. */
 class BlkRing implements RunningRing {
@@ -44,6 +45,10 @@ class BlkRing implements RunningRing {
         call: call ? vhostUser.dup(call.fd) : -1,
         serial: source.serial,
         ioUring: source.ioUring,
+        segMax: SEG_MAX,
+        maxSectors: MAX_SECTORS,
+        maxRanges: MAX_RANGES,
+        queues: source.queues,
       });
     } catch (err) {
       this.#kick.close();
@@ -108,14 +113,17 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
         blk_size: blockSize,
         num_queues: queues,
         max_discard_sectors: MAX_SECTORS,
-        max_discard_seg: 1,
+        max_discard_seg: MAX_RANGES,
         discard_sector_alignment: blockSize / 512,
         max_write_zeroes_sectors: MAX_SECTORS,
-        max_write_zeroes_seg: 1,
+        max_write_zeroes_seg: MAX_RANGES,
         write_zeroes_may_unmap: 1,
       } as never);
     },
     startRing: (start) => new BlkRing(start, source, add),
+    settle: () => {
+      if (!readonly) store.flush();
+    },
   };
 }
 

@@ -67,6 +67,8 @@ export class JsRing implements RunningRing {
     const wanted = this.#queue.answer(request.head, data);
     const call = this.#start.call();
     if (wanted && call) native().vhostUser.signal(call.fd);
-    if (--this.#inFlight === 0) this.#drained?.();
+    if (--this.#inFlight > 0) return;
+    this.#drained?.();
+    setImmediate(() => this.#kicked()); // the queue hands out a few at a time
   }
 }

@@ -38,4 +38,6 @@ export interface DeviceModel {
   /** Takes a write to the configuration space; absent where nothing in it can be written. */
   setConfig?(offset: number, data: Uint8Array): Errno | undefined;
   startRing(start: RingStart): RunningRing;
+  /** All rings have ended because the back-end ends: makes durable what they wrote. @throws the system's error */
+  settle?(): void;
 }

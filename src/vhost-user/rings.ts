@@ -21,6 +21,8 @@ interface Ring {
   started: boolean;
   enabled: boolean;
   running: RunningRing | undefined;
+  /** The ring's end, while what it has taken is being finished. */
+  halting: Promise<void> | undefined;
 }
 
 export interface RingsOptions {
@@ -39,6 +41,7 @@ export class Rings {
   physical = false;
   /** Without VHOST_USER_F_PROTOCOL_FEATURES rings are enabled from the start. */
   alwaysEnabled = true;
+  #draining = false;
 
   constructor(options: RingsOptions) {
     this.#options = options;
@@ -50,6 +53,7 @@ export class Rings {
       started: false,
       enabled: false,
       running: undefined,
+      halting: undefined,
     }));
   }
 
@@ -164,10 +168,16 @@ export class Rings {
     return undefined;
   }
 
+  /** The back-end is about to end: all rings finish what they have taken, and none starts any more. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    await this.#haltAll();
+  }
+
   /** All rings stop, their descriptors are closed: RESET_DEVICE, and the end of the session. */
   async close(): Promise<void> {
+    await this.#haltAll();
     for (const ring of this.#rings) {
-      await this.#halt(ring);
       for (const fd of Object.values(ring.fds)) fd.close();
       Object.assign(ring, { num: 0, base: 0, addresses: undefined, fds: {}, started: false, enabled: false });
     }
@@ -178,15 +188,26 @@ export class Rings {
     return { num: ring.num, desc, avail, used, base: ring.base, features: this.features, physical: this.physical };
   }
 
-  async #halt(ring: Ring): Promise<void> {
+  /** Ends a ring, or waits for the end that somebody else has asked for. */
+  #halt(ring: Ring): Promise<void> {
     const { running } = ring;
+    if (!running) return ring.halting ?? Promise.resolve();
     ring.running = undefined;
-    if (running) ring.base = await running.stop();
+    ring.halting = running.stop().then((base) => {
+      ring.base = base;
+      ring.halting = undefined;
+    });
+    return ring.halting;
+  }
+
+  /** All at once: none takes requests while another one is finishing. */
+  async #haltAll(): Promise<void> {
+    await Promise.all(this.#rings.map((ring) => this.#halt(ring)));
   }
 
   #start(ring: Ring): Errno | undefined {
     const { memory, device, onBroken } = this.#options;
-    if (ring.running || !ring.started || !(ring.enabled || this.alwaysEnabled)) return undefined;
+    if (this.#draining || ring.running || !ring.started || !(ring.enabled || this.alwaysEnabled)) return undefined;
     if (!memory.mapped || !ring.addresses || ring.num === 0) return 'EINVAL';
     const index = this.#rings.indexOf(ring);
     try {

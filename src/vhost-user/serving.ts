@@ -5,6 +5,26 @@ import { OwnedFd } from './fds.js';
 import type { Listener } from './listener.js';
 import type { DeviceModel } from './model.js';
 
+/** After this time (ms) a drain says what it waits for. It has no limit: the disk decides, or a second signal. */
+const SLOW_DRAIN = 5000;
+
+/** Log lines about one front-end in one period (ms): a guest can break a ring again and again. */
+const LOG_LINES = 50;
+const LOG_PERIOD = 10000;
+
+/** Passes on a bounded number of lines, and says how many it left out. */
+export function bounded(log: (text: string) => void, now: () => number = () => performance.now()): (text: string) => void {
+  let [since, lines] = [now(), 0];
+  return (text) => {
+    if (now() - since >= LOG_PERIOD) {
+      if (lines > LOG_LINES) log(`${lines - LOG_LINES} more messages`);
+      [since, lines] = [now(), 0];
+    }
+    if (++lines <= LOG_LINES) log(text);
+    else if (lines === LOG_LINES + 1) log(`further messages are left out for up to ${LOG_PERIOD / 1000} s`);
+  };
+}
+
 export interface ServeOptions {
   device: DeviceModel;
   /** Called with each session before its first message. */
@@ -17,6 +37,8 @@ export interface ServeOptions {
  * the rings can belong to one only. Ends with the signal.
  */
 export async function serveBackEnd(listener: Listener, options: ServeOptions, signal: AbortSignal): Promise<void> {
+  const close = (): void => listener.close();
+  signal.addEventListener('abort', close, { once: true }); // at once: who comes now must not wait for a drain
   try {
     while (!signal.aborted) {
       const fd = await listener.next(signal).catch((err) => {
@@ -26,6 +48,7 @@ export async function serveBackEnd(listener: Listener, options: ServeOptions, si
       if (fd) await serveConnection(fd, options, signal);
     }
   } finally {
+    signal.removeEventListener('abort', close);
     listener.close();
   }
 }
@@ -43,17 +66,27 @@ export function inheritedSocket(fd: number): OwnedFd {
 /** One connection from its first message to its end. */
 export async function serveConnection(fd: OwnedFd, options: ServeOptions, signal: AbortSignal): Promise<void> {
   let hooks: SessionHooks = {};
+  const onLog = bounded(options.onLog);
   const session = new BackEndSession(fd, options.device, {
     onRunning: (running) => hooks.onRunning?.(running),
     onClose: (error) => {
       options.onLog(error ? `connection ended: ${error.message}` : 'connection ended');
       hooks.onClose?.(error);
     },
-    onLog: options.onLog,
+    onLog,
   });
   hooks = options.onSession?.(session) ?? {};
-  const stop = (): void => session.close();
-  signal.addEventListener('abort', stop, { once: true });
+  let slow: NodeJS.Timeout | undefined;
+  let drained: Promise<void> | undefined;
+  const stop = (): void => {
+    slow = setTimeout(() => options.onLog('finishing the requests under way; a second signal ends at once'), SLOW_DRAIN);
+    drained = session.drain();
+    drained.catch(() => {}); // it is awaited below
+  };
+  if (signal.aborted) stop();
+  else signal.addEventListener('abort', stop, { once: true });
   await session.done;
+  clearTimeout(slow);
   signal.removeEventListener('abort', stop);
+  await drained;
 }

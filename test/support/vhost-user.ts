@@ -126,6 +126,11 @@ export class Driver {
     }
     return undefined;
   }
+  /** Heads in the used ring, in its order. At most as many as the ring has. */
+  usedHeads(): number[] {
+    const count = this.read(this.#ring.used + 2, 2).readUInt16LE();
+    return Array.from({ length: count }, (_, i) => this.read(this.#ring.used + 4 + 8 * i, 4).readUInt32LE());
+  }
   /** One request: readable parts, room for the answer. */
   async request(out: Uint8Array[], inSize: number): Promise<Buffer> {
     const data = this.#ring.buffers;
