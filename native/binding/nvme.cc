@@ -37,6 +37,14 @@ const std::shared_ptr<T>& Unwrap(const Napi::Value& value) {
   throw SysError(EINVAL, "handle");
 }
 
+// The same for a handle that may have let go of it already.
+template <typename T>
+std::shared_ptr<T> UnwrapReleased(const Napi::Value& value) {
+  if (!value.IsExternal()) return nullptr;
+  Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
+  return box->tag == &Tag<T> ? box->value : nullptr;
+}
+
 // Lets go of what a handle points to; others may still use it. Idempotent.
 template <typename T>
 bool Release(const Napi::Value& value) {
@@ -150,6 +158,7 @@ Napi::Value StoreRelease(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
+  if (const auto& ns = UnwrapReleased<Namespace>(info[0])) ns->removed.store(true);
   if (!Release<Namespace>(info[0])) throw SysError(EINVAL, "handle");
   return info.Env().Undefined();
 }

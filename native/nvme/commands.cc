@@ -1,5 +1,5 @@
 // What a command capsule asks for: admin and fabrics commands are handed out, those of I/O queues are checked, given
-// their data, and done here or by the pool (work.cc).
+// their data, and done here if that cannot wait for anything, else by the executor (work.cc).
 #include <algorithm>
 #include <cstring>
 
@@ -22,8 +22,20 @@ void Connection::Refresh() {
   tableGeneration_ = generation;
 }
 
+// What a command is. Nothing but one CONNECT has a meaning before the queue is connected, and nothing behind a
+// Disconnect (NVMe over Fabrics: no command is sent before the completion of Connect).
+Kind Connection::Classify(const Sqe& sqe) const {
+  const bool fabrics = sqe.opcode == kFabrics;
+  if (!assigned_) return fabrics && FctypeOf(sqe) == kConnect && connect_ == kNone ? Kind::kConnect : Kind::kEarly;
+  if (leaving_) return Kind::kEarly;
+  if (qid_ == 0) return Kind::kAdmin;
+  return fabrics ? Kind::kFabrics : Kind::kIo;
+}
+
 void Connection::Command(Request& request, const uint8_t* data, uint32_t length, bool badDigest) {
   const Sqe& sqe = request.sqe;
+  request.kind = Classify(sqe);
+  if (!assigned_) early_ = request.kind == Kind::kConnect ? 1 : early_ + 1;
   uint64_t& word = cids_[sqe.cid / 64];
   const uint64_t bit = 1ULL << (sqe.cid % 64);
   if (word & bit) {
@@ -33,10 +45,11 @@ void Connection::Command(Request& request, const uint8_t* data, uint32_t length,
     return;
   }
   word |= bit;
-  if (qid_ != 0 && sqe.opcode != kFabrics)
-    IoCommand(request, data, length, badDigest);
-  else
-    FabricsOrAdmin(request, data, length, badDigest);
+  if (request.kind == Kind::kEarly) return Respond(request, kSequenceError);
+  if (request.kind == Kind::kIo) return IoCommand(request, data, length, badDigest);
+  if (request.kind == Kind::kConnect) connect_ = kTaken;
+  if (request.kind == Kind::kFabrics && FctypeOf(sqe) == kDisconnect) leaving_ = true;
+  FabricsOrAdmin(request, data, length, badDigest);
 }
 
 void Connection::FabricsOrAdmin(Request& request, const uint8_t* data, uint32_t length, bool badDigest) {
@@ -63,6 +76,7 @@ void Connection::FabricsOrAdmin(Request& request, const uint8_t* data, uint32_t 
 }
 
 void Connection::HandOut(Request& request, const uint8_t* data, uint32_t length) {
+  if (request.kind == Kind::kConnect) connect_ = kHandedOut;
   request.state = Request::kWithHost;
   Event event{};
   event.kind = Event::kCommand;
@@ -265,10 +279,13 @@ void Connection::Collected(Request& request, const uint8_t* data) {
   if (request.badDigest) {
     if (request.status == kOk) request.status = kTransientTransport;
   }
-  if (qid_ == 0 || request.sqe.opcode == kFabrics) {
+  if (request.kind != Kind::kIo) {
     if (request.status != kOk) return Respond(request, request.status);
     return HandOut(request, data, request.length);
   }
+  // The namespace may have become smaller since: what is written now must not make its file as long as it was.
+  if (request.status == kOk && (request.sqe.opcode == kWrite || request.sqe.opcode == kCompare))
+    request.status = CheckRange(*request.ns, request.sqe.slba(), request.length >> request.ns->shift);
   Start(request, data);
 }
 
@@ -324,7 +341,9 @@ void Connection::Read(Request& request) {
 void Connection::Write(Request& request, const uint8_t* data) {
   Namespace& ns = *request.ns;
   const bool durable = (request.sqe.cdw12 & kFua) != 0;
-  if ((durable && ns.store->Waits()) || !ns.TryWrite()) {
+  // Even a write into the page cache waits when too much of it is dirty, for a journal, or for a file system over a
+  // network; and no common file system tells beforehand (RWF_NOWAIT: EOPNOTSUPP for buffered writes on ext4).
+  if (ns.store->Waits() || !ns.TryWrite()) {
     if (!request.buffer) Own(request, data, request.length);
     return Run(request);
   }
@@ -362,6 +381,23 @@ void Connection::Finished(Request& request) {
     return Respond(request, kOk, request.result);
   }
   RespondData(request, request.buffer, request.length);
+}
+
+// A host that owes data for a namespace that is gone must not keep its file open: its command fails when the data
+// comes.
+void Connection::LetGo() {
+  if (collecting_ == 0 && waiting_.empty() && !fusedFirst_) return;
+  for (auto& chunk : chunks_)
+    for (int i = 0; i < 32; i++) {
+      Request& request = chunk[i];
+      if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
+      const bool owed = request.state == Request::kWaiting || request.state == Request::kCollecting;
+      const bool parked = request.state == Request::kRunning && request.ready &&  // for the other half of its pair
+                          !(request.partner && request.partner->ready);
+      if (!owed && !parked) continue;
+      request.ns.reset();
+      if (request.status == kOk) request.status = kInvalidNamespace;
+    }
 }
 
 void Connection::Done(Request* request) {

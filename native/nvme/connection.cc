@@ -261,7 +261,7 @@ void Connection::Negotiate(const IcReq& request) {
   hdgst_ = header;
   ddgst_ = data;
   alignment_ = (request.hpda + 1u) * 4;
-  state_ = kFabricsOnly;
+  state_ = kOpen;
 }
 
 void Connection::Capsule(const uint8_t* pdu, uint32_t plen) {
@@ -370,8 +370,10 @@ void Connection::Tick() {
   const uint64_t now = worker_.now();
   errors_ = 0;
   Refresh();  // a queue without work must not keep a namespace that is gone
+  LetGo();
   if (state_ == kDraining && now >= deadline_) return Close("");
-  if ((state_ == kHandshake || (state_ == kFabricsOnly && !assigned_)) && now >= deadline_)
+  // A host that waits for the answer to its CONNECT is not late: we are.
+  if (!assigned_ && state_ != kDraining && connect_ != kHandedOut && now >= deadline_)
     return Close("no CONNECT in time");
   if (head_ && now - progress_ > kStuckMs) return Close("the host does not read");
 }
@@ -394,13 +396,14 @@ void Connection::Assign(const QueueSetup& setup) {
   qid_ = setup.qid;
   qsize_ = setup.size;
   flowControl_ = setup.flowControl;
-  sqhd_ = flowControl_ ? 1 % qsize_ : 0xffff;  // CONNECT was the first entry
+  sqhd_ = flowControl_ ? static_cast<uint16_t>(early_ % qsize_) : 0xffff;  // CONNECT was the first entry
   controller_ = setup.controller;
   if (qid_ == 0) return;
-  state_ = state_ == kFabricsOnly ? kIo : state_;
   maxInCapsule_ = kIoInCapsule;
   std::lock_guard lock(controller_->mutex);
   controller_->queues.push_back(counters_);
+  table_ = controller_->table;
+  tableGeneration_ = controller_->generation.load(std::memory_order_relaxed);
 }
 
 }  // namespace vioctl::nvme

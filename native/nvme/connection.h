@@ -30,15 +30,27 @@ struct Outgoing {
   }
 };
 
+// What a command is, decided when it is taken: no later step asks what its connection is by then.
+enum class Kind : uint8_t {
+  kEarly,    // came before its queue was connected, or behind a Disconnect: refused
+  kConnect,  // the CONNECT that makes the connection a queue
+  kAdmin,    // of an admin queue, fabrics commands included
+  kFabrics,  // a fabrics command of an I/O queue
+  kIo,       // a command of the NVM command set, of an I/O queue
+};
+
 // A command from its capsule to its completion.
-struct Request {
+struct Request : storage::Job {
   enum State : uint8_t { kFree, kWaiting, kCollecting, kRunning, kWithHost, kSending };
-  // kWaiting: for room to ask for its data; kCollecting: R2T sent; kRunning: in the pool; kWithHost: handed out
+  // kWaiting: for room to ask for its data; kCollecting: R2T sent; kRunning: being done, here or elsewhere; kWithHost:
+  // handed out
 
   Request* next = nullptr;
   Connection* connection = nullptr;
   State state = kFree;
+  Kind kind = Kind::kEarly;
   bool badDigest = false;
+  bool threaded = false;  // may keep a thread of the ring
   uint16_t slot = 0, generation = 0;
   Status status = kOk;
   uint64_t result = 0;
@@ -64,6 +76,7 @@ class Connection {
 
   uint32_t id() const { return id_; }
   int fd() const { return fd_.get(); }
+  Worker& worker() const { return worker_; }
   bool busy() const { return running_ > 0; }
   // A CONNECT has made it a queue of a controller.
   bool assigned() const { return assigned_; }
@@ -77,11 +90,11 @@ class Connection {
   void Done(Request* request);
   // Ends it once everything queued has left.
   void Finish(const char* reason);
-  // work.cc, on a pool thread: fills status and result.
+  // work.cc, on a thread of the executor: fills status and result.
   static void Work(Request& request);
 
  private:
-  enum State : uint8_t { kHandshake, kFabricsOnly, kIo, kDraining, kClosed };
+  enum State : uint8_t { kHandshake, kOpen, kDraining, kClosed };
 
   // connection.cc: receiving
   size_t Parse(const uint8_t* data, size_t size);
@@ -116,6 +129,8 @@ class Connection {
   bool Fuse(Request& request);
   void TryFused(Request& request);
   void Run(Request& request);
+  Kind Classify(const Sqe& sqe) const;
+  void LetGo();
   void Count(const Request& request);
   void Finished(Request& request);
   void Refresh();
@@ -125,6 +140,7 @@ class Connection {
   void Release(Request* request);
   void Own(Request& request, uint32_t size);
   void Own(Request& request, const uint8_t* data, uint32_t size);
+  void Answered(const Request& request, Status status);
   void Respond(Request& request, Status status, uint64_t result = 0);
   void RespondData(Request& request, const uint8_t* data, uint32_t length, uint64_t result = 0);
   uint8_t* Response(Request& request, Status status, uint64_t result);
@@ -137,9 +153,13 @@ class Connection {
   Fd fd_;
   State state_ = kHandshake;
   bool hdgst_ = false, ddgst_ = false;
-  bool flowControl_ = true, assigned_ = false;
+  bool flowControl_ = true;
+  enum : uint8_t { kNone, kTaken, kHandedOut } connect_ = kNone;  // the CONNECT that is under way
+  bool assigned_ = false;                                         // a CONNECT has succeeded
+  bool leaving_ = false;                                          // a Disconnect is under way, or has succeeded
   uint32_t alignment_ = 4;
   uint16_t qid_ = 0, qsize_ = 32, sqhd_ = 0;
+  uint32_t early_ = 0;  // commands taken since the CONNECT, itself included, until the queue is connected
   uint32_t maxInCapsule_ = kAdminInCapsule;
   uint64_t deadline_ = 0, progress_ = 0;
   uint32_t armed_ = 0;

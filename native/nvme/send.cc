@@ -89,11 +89,18 @@ uint8_t* Connection::Response(Request& request, Status status, uint64_t result) 
   return request.respPdu;
 }
 
-void Connection::Respond(Request& request, Status status, uint64_t result) {
+// What an answer ends besides its command.
+void Connection::Answered(const Request& request, Status status) {
   cids_[request.sqe.cid / 64] &= ~(1ULL << (request.sqe.cid % 64));
+  if (request.kind == Kind::kConnect) connect_ = kNone;
+  if (request.kind == Kind::kFabrics && FctypeOf(request.sqe) == kDisconnect && status != kOk) leaving_ = false;
+}
+
+void Connection::Respond(Request& request, Status status, uint64_t result) {
+  Answered(request, status);
   if (status != kOk) {
     Counters::Add(counters_->errors);
-    if (qid_ != 0 && errors_ < 64) {
+    if (request.kind == Kind::kIo && errors_ < 64) {
       errors_++;
       Event event{};
       event.kind = Event::kError;
@@ -113,10 +120,10 @@ void Connection::Respond(Request& request, Status status, uint64_t result) {
 // it has left: in the request's buffer, or in the memory of the namespace, which the request then holds.
 void Connection::RespondData(Request& request, const uint8_t* data, uint32_t length, uint64_t result) {
   if (length == 0) return Respond(request, kOk, result);
-  cids_[request.sqe.cid / 64] &= ~(1ULL << (request.sqe.cid % 64));
+  Answered(request, kOk);
   request.state = Request::kSending;
   request.out.Reset();
-  const bool brief = !flowControl_ && result == 0 && qid_ != 0;
+  const bool brief = request.kind == Kind::kIo && !flowControl_ && result == 0;
   Data header{};
   const size_t digest = hdgst_ ? 4 : 0;
   const size_t pdo = (sizeof header + digest + alignment_ - 1) / alignment_ * alignment_;

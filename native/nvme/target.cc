@@ -12,6 +12,12 @@
 
 namespace vioctl::nvme {
 
+namespace {
+
+constexpr size_t kMaxEvents = 4096;
+
+}  // namespace
+
 void Counters::Merge(const Counters& from) {
   Add(reads, from.reads);
   Add(writes, from.writes);
@@ -23,7 +29,7 @@ void Counters::Merge(const Counters& from) {
 }
 
 Target::Target(const TargetOptions& options)
-    : options_(options), eventfd_(os::NewEventfd()), pool_(std::make_unique<Pool>(8)) {
+    : options_(options), eventfd_(os::NewEventfd()), executor_(std::make_unique<storage::Executor>()) {
   options_.threads = std::clamp(options_.threads, 1, 64);
   // A worker looks at all workers when it accepts: the list is complete before the first listener is there.
   workers_.reserve(static_cast<size_t>(options_.threads));
@@ -63,6 +69,8 @@ uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
 
 void Target::Push(Event event) {
   std::lock_guard lock(mutex_);
+  // Errors are for logs: while nobody takes events, more of them are no news.
+  if (event.kind == Event::kError && events_.size() >= kMaxEvents) return;
   events_.push_back(std::move(event));
   if (events_.size() == 1) os::SignalEventfd(eventfd_.get());
 }
@@ -86,9 +94,9 @@ void Target::Close(uint32_t connection) { WorkerOf(connection).Post(Worker::End{
 
 void Target::Stop() {
   if (std::exchange(stopped_, true)) return;
-  // The pool outlives the workers: they wait for the jobs that they gave it.
+  // The executor outlives the workers: they wait for the jobs that they gave it.
   for (auto& worker : workers_) worker->Stop();
-  pool_->Stop();
+  executor_->Stop();
 }
 
 }  // namespace vioctl::nvme

@@ -10,12 +10,12 @@
 
 #include "nvme/wire.h"
 #include "os/fd.h"
+#include "storage/executor.h"
 #include "storage/store.h"
 
 namespace vioctl::nvme {
 
 class Worker;
-class Pool;
 
 // Limits of all connections (what Identify and ICResp promise).
 constexpr uint32_t kAdminInCapsule = 8192;
@@ -36,7 +36,10 @@ struct Counters {
 
 struct Namespace {
   std::shared_ptr<storage::Store> store;
-  uint8_t shift = 9;  // log2 of the block size
+  std::shared_ptr<storage::Lane> lane = std::make_shared<storage::Lane>();  // of what may wait for the store
+  std::atomic<bool> removed{false};  // hosts that owe data for it must not keep it
+  std::atomic<uint32_t> inRings{0};  // of its requests, those that are in a ring and may take a thread of the kernel
+  uint8_t shift = 9;                 // log2 of the block size
   bool readonly = false;
   std::atomic<uint64_t> blocks{0};
   // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone, and the pairs
@@ -101,7 +104,7 @@ struct TargetOptions {
   int spinMicroseconds = 30;
   int maxConnections = 1024;
   int handshakeMs = 10000;
-  bool uring = false;  // what may wait goes to a ring of the thread, not to the pool
+  bool uring = false;  // what may wait goes to a ring of the thread, not to the executor
   bool headerDigest = true, dataDigest = true;
 };
 
@@ -141,7 +144,7 @@ class Target {
   std::vector<Event> events_;
   std::atomic<int> connections_{0};
   std::atomic<bool> uringMissing_{false};
-  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<storage::Executor> executor_;
   std::vector<std::unique_ptr<Worker>> workers_;
   bool stopped_ = false;
 };

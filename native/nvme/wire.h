@@ -179,6 +179,10 @@ enum Opcode : uint8_t {
   kFabrics = 0x7F,
 };
 
+// Types of fabrics commands that the engine looks at.
+enum Fctype : uint8_t { kConnect = 0x01, kDisconnect = 0x08 };
+inline uint8_t FctypeOf(const Sqe& sqe) { return static_cast<uint8_t>(sqe.nsid); }
+
 // Bits of cdw12: Write, Copy and Write Zeroes; Write Zeroes.
 inline constexpr uint32_t kFua = 1u << 30;
 inline constexpr uint32_t kDeallocate = 1u << 25;

@@ -55,6 +55,8 @@ constexpr uint64_t kWakeKey = 1ULL << 40;
 constexpr uint64_t kRingKey = 3ULL << 39;
 constexpr uint64_t kListenKey = 1ULL << 41;
 constexpr uint32_t kRingEntries = 256;
+constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
+constexpr uint32_t kRingThreadsPerSource = 8;
 constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace
@@ -123,22 +125,53 @@ void Worker::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Worker::Pooled(Request* request) {
-  target_.pool_->Submit([this, request] {
-    Connection::Work(*request);
-    Post(Done{request});
-  });
+void Worker::PostDone(storage::Job* job) {
+  storage::Job* head = done_.load(std::memory_order_relaxed);
+  do job->link = head;
+  while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
+  if (sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
+}
+
+// Takes what the executor has done, in the order in which that was done.
+void Worker::TakeDone() {
+  storage::Job* job = done_.exchange(nullptr, std::memory_order_acquire);
+  storage::Job* first = nullptr;
+  while (job) job = std::exchange(job->link, std::exchange(first, job));
+  while (first) Finish(static_cast<Request*>(std::exchange(first, first->link)));
+}
+
+void Worker::Elsewhere(Request* request) {
+  request->lane = request->ns->lane.get();
+  request->run = [](storage::Job* job) {
+    auto* done = static_cast<Request*>(job);
+    Connection::Work(*done);
+    done->connection->worker().PostDone(done);
+  };
+  // A plain write only copies into the page cache, unless that is full.
+  request->brief = request->sqe.opcode == kWrite && !request->partner && (request->sqe.cdw12 & kFua) == 0;
+  gathered_.push_back(request);
+}
+
+void Worker::Dispatch() {
+  if (gathered_.empty()) return;
+  target_.executor_->Submit(gathered_);
+  gathered_.clear();
 }
 
 void Worker::Submit(Request* request) {
-  if (!ring_ || !Ring(request)) Pooled(request);
+  if (!ring_ || !Ring(request)) Elsewhere(request);
 }
 
-// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the pool does it all.
+// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the executor does it
+// all.
 void Worker::OpenRing() {
   try {
     ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
     ringEvent_ = os::NewEventfd();
+    // Requests that the kernel cannot do without waiting take one of these threads each. Kernels before 5.15 have no
+    // say in it: eight at least.
+    uint32_t workers[2] = {kRingThreads, 0};
+    ring_->Register(IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
     if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
     epoll_event event{EPOLLIN, {.u64 = kRingKey}};
     Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
@@ -148,15 +181,24 @@ void Worker::OpenRing() {
   }
 }
 
+// A request that waits keeps a thread of the ring: one source must not have them all. What the kernel can read without
+// a thread (it says so by allowing RWF_NOWAIT) has only the room of the ring to share.
+bool Worker::RoomInRing(const Request& request) const {
+  if (request.sqe.opcode == kRead && request.ns->store->CanTry()) return inRing_ < ring_->cq_entries();
+  const uint32_t mine = request.ns->inRings.load(std::memory_order_relaxed);
+  return threaded_ < kRingThreads && mine < (threaded_ < kRingThreads / 2 ? kRingThreadsPerSource : 1);
+}
+
 // Puts a read, a write or a flush of a file into the ring. False: there is no room, or it is none of these.
 bool Worker::Ring(Request* request) {
   const Sqe& command = request->sqe;
   const int fd = request->ns->store->fd();
   const bool fused = (command.flags & 3) != 0;
-  if (fd < 0 || fused || inRing_ >= ring_->cq_entries()) return false;
+  if (fd < 0 || fused) return false;
   if (command.opcode != kRead && command.opcode != kWrite && command.opcode != kFlush) return false;
+  if (!RoomInRing(*request)) return false;
   if (command.opcode != kRead && request->ns->readonly) return false;
-  // Not while a fused pair has the namespace; the pool waits for its turn.
+  // Not while a fused pair has the namespace; the executor waits for its turn.
   if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
   io_uring_sqe* sqe = ring_->Next();
   if (!sqe) {
@@ -176,6 +218,11 @@ bool Worker::Ring(Request* request) {
     if (command.opcode == kWrite && (command.cdw12 & kFua)) sqe->rw_flags = RWF_DSYNC;
   }
   inRing_++;
+  request->threaded = command.opcode != kRead || !request->ns->store->CanTry();
+  if (request->threaded) {
+    threaded_++;
+    request->ns->inRings.fetch_add(1, std::memory_order_relaxed);
+  }
   return true;
 }
 
@@ -185,16 +232,21 @@ void Worker::TurnRing() {
   ring_->Reap([this](const io_uring_cqe& cqe) {
     auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
     inRing_--;
+    if (request->threaded) {
+      threaded_--;
+      request->ns->inRings.fetch_sub(1, std::memory_order_relaxed);
+    }
     if (request->sqe.opcode == kWrite) request->ns->WriteDone();
-    // Half done, or an error: the pool does it again, to the end, and finds the right status.
+    // Half done, or an error: the executor does it again, to the end, and finds the right status.
     if (cqe.res < 0 || static_cast<uint32_t>(cqe.res) != request->length)
-      Pooled(request);
+      Elsewhere(request);
     else
-      DoneInRing(request);
+      Finish(request);
   });
 }
 
-void Worker::DoneInRing(Request* request) {
+// Answers a request that was done elsewhere.
+void Worker::Finish(Request* request) {
   Connection* connection = request->connection;
   try {
     connection->Done(request);
@@ -323,8 +375,6 @@ void Worker::Open(Fd fd, uint32_t listener) {
 void Worker::Handle(Message& message) {
   if (auto* adopt = std::get_if<Adopt>(&message)) {
     Open(std::move(adopt->fd), adopt->listener);
-  } else if (auto* finished = std::get_if<Done>(&message)) {
-    finished->request->connection->Done(finished->request);
   } else if (auto* reply = std::get_if<Reply>(&message)) {
     if (Connection* connection = Find(reply->connection)) connection->Reply(*reply);
   } else if (auto* assign = std::get_if<Assign>(&message)) {
@@ -353,7 +403,6 @@ void Worker::Messages() {
   }
   for (Message& message : inbox) {
     Connection* of = nullptr;
-    if (const auto* done = std::get_if<Done>(&message)) of = done->request->connection;
     if (const auto* reply = std::get_if<Reply>(&message)) of = Find(reply->connection);
     try {
       Handle(message);
@@ -382,6 +431,16 @@ void Worker::Tick() {
   for (Connection* connection : all) connection->Tick();
 }
 
+// Waits for events. What the executor does from now on is signalled, if this thread really sleeps.
+int Worker::Wait(epoll_event* events, int count, int timeout) {
+  if (timeout == 0) return ::epoll_wait(epoll_.get(), events, count, 0);
+  sleeping_.store(true);
+  if (done_.load()) timeout = 0;
+  const int got = ::epoll_wait(epoll_.get(), events, count, timeout);
+  sleeping_.store(false);
+  return got;
+}
+
 void Worker::Run() {
   constexpr uint64_t kTickMs = 500;
   const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
@@ -395,7 +454,7 @@ void Worker::Run() {
     int timeout = ns - worked < spin ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && full_) timeout = kTickMs;
-    const int count = ::epoll_wait(epoll_.get(), events, 256, timeout);
+    const int count = Wait(events, 256, timeout);
     if (count > 0) {
       ns = NowNs();
       now_ = ns / 1'000'000;
@@ -413,9 +472,13 @@ void Worker::Run() {
       } else {
         Ready(static_cast<uint32_t>(key), events[i].events);
       }
+      Dispatch();
     }
+    const bool done = done_.load(std::memory_order_relaxed) != nullptr;
+    if (done) TakeDone();
     if (ring_) TurnRing();
-    if (count > 0 && spin > 0) worked = NowNs();
+    Dispatch();
+    if ((count > 0 || done) && spin > 0) worked = NowNs();
     if (!zombies_.empty()) std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
     if (now_ - ticked >= kTickMs) {
       ticked = now_;
@@ -423,7 +486,7 @@ void Worker::Run() {
     }
     if (stop_.load(std::memory_order_relaxed)) break;
   }
-  // Jobs of the pool refer to connections: their ends are waited for.
+  // Jobs elsewhere refer to connections: their ends are waited for.
   for (auto& [id, connection] : connections_) zombies_.push_back(std::move(connection));
   connections_.clear();
   while (!zombies_.empty()) {
@@ -432,54 +495,11 @@ void Worker::Run() {
     epoll_event event;
     ::epoll_wait(epoll_.get(), &event, 1, 10);
     Messages();
+    TakeDone();
     if (ring_) TurnRing();
+    Dispatch();
   }
   ring_.reset();
-}
-
-void Pool::Submit(std::function<void()> job) {
-  {
-    std::lock_guard lock(mutex_);
-    if (static_cast<int>(jobs_.size()) >= idle_ && static_cast<int>(threads_.size()) < limit_) try {
-        threads_.emplace_back([this] {
-          ::pthread_setname_np(::pthread_self(), "nvme-wait");
-          Run();
-        });
-      } catch (const std::system_error&) {
-        // No more threads to be had: those that are there do it.
-      }
-    if (!threads_.empty()) {
-      jobs_.push_back(std::move(job));
-      job = nullptr;
-    }
-  }
-  if (job) return job();  // none at all: whoever asks waits
-  wake_.notify_one();
-}
-
-void Pool::Run() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    idle_++;
-    wake_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
-    idle_--;
-    if (jobs_.empty()) return;  // all that was accepted is done before the end
-    auto job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    job();
-    lock.lock();
-  }
-}
-
-void Pool::Stop() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
-  threads_.clear();
 }
 
 }  // namespace vioctl::nvme

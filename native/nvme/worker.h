@@ -1,6 +1,8 @@
 // A thread of the target: an epoll loop over its connections, and the buffers they use.
 #pragma once
-#include <condition_variable>
+#include <sys/epoll.h>
+
+#include <atomic>
 #include <deque>
 #include <thread>
 #include <unordered_map>
@@ -39,9 +41,6 @@ class Worker {
     Fd fd;
     uint32_t listener;
   };
-  struct Done {
-    Request* request;
-  };
   struct Reply {
     uint32_t connection, tag;
     Status status;
@@ -59,11 +58,13 @@ class Worker {
     Fd fd;
   };
   struct Evict {};
-  using Message = std::variant<Adopt, Done, Reply, Assign, End, ListenOn, Evict>;
+  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict>;
 
   // From any thread.
   void Post(Message message);
   void Stop();
+  // A thread of the executor has done a request.
+  void PostDone(storage::Job* job);
   int load() const { return load_.load(std::memory_order_relaxed); }
 
   // The rest is for the worker's own thread.
@@ -72,8 +73,10 @@ class Worker {
   uint8_t* receiveBuffer() { return receive_.get(); }
   uint64_t now() const { return now_; }
   int epoll() const { return epoll_.get(); }
-  // Does a command elsewhere: in the ring where it can, else in the pool. Connection::Done follows.
+  // Does a command elsewhere: in the ring where it can, else by a thread of the executor. Connection::Done follows.
   void Submit(Request* request);
+  // Hands over what Submit() has gathered.
+  void Dispatch();
   // Lets the kernel have what was put into the ring, and takes what it has done.
   void TurnRing();
   // Takes the connection out of the tables; it is destroyed when its last job is done.
@@ -83,13 +86,16 @@ class Worker {
   void Run();
   void OpenRing();
   bool Ring(Request* request);
-  void Pooled(Request* request);
+  bool RoomInRing(const Request& request) const;
+  void Elsewhere(Request* request);
+  int Wait(epoll_event* events, int count, int timeout);
+  void Finish(Request* request);
+  void TakeDone();
   void Accept(uint32_t listener);
   void Open(Fd fd, uint32_t listener);
   bool MakeRoom();
   bool EvictOldest();
   void Ready(uint32_t id, uint32_t what);
-  void DoneInRing(Request* request);
   void Messages();
   void Handle(Message& message);
   void Tick();
@@ -101,12 +107,15 @@ class Worker {
   std::mutex mutex_;
   std::vector<Message> inbox_;
   std::atomic<bool> stop_{false};
+  std::atomic<storage::Job*> done_{nullptr};  // what the executor has done, the latest first
+  std::atomic<bool> sleeping_{false};         // only a thread that sleeps is signalled
+  std::vector<storage::Job*> gathered_;       // for the executor
   std::atomic<int> load_{0};
   std::atomic<int> strangers_{0};  // connections without a CONNECT so far
 
   std::unique_ptr<uring::Ring> ring_;  // of this thread alone
   Fd ringEvent_;
-  uint32_t inRing_ = 0;
+  uint32_t inRing_ = 0, threaded_ = 0;  // requests in the ring; those that may keep one of its threads
   std::unique_ptr<uint8_t[]> receive_;
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
@@ -117,25 +126,6 @@ class Worker {
   uint64_t now_ = 0;
   bool full_ = false;  // out of descriptors: the listeners rest until the next tick
   std::thread thread_;
-};
-
-// Threads for what may wait: flushes, and reads that are not in the page cache.
-class Pool {
- public:
-  explicit Pool(int limit) : limit_(limit) {}
-  ~Pool() { Stop(); }
-  void Submit(std::function<void()> job);
-  void Stop();
-
- private:
-  void Run();
-  const int limit_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> jobs_;
-  std::vector<std::thread> threads_;
-  int idle_ = 0;
-  bool stop_ = false;
 };
 
 }  // namespace vioctl::nvme

@@ -1,0 +1,80 @@
+// Threads for I/O that may wait for a device. Each source has a queue of its own and a share of the threads, so that a
+// source that hangs keeps its own requests waiting and nobody else's.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace vioctl::storage {
+
+class Lane;
+
+// A piece of work. It is part of the object that it works on, so that an I/O allocates nothing.
+struct Job {
+  Job* link = nullptr;
+  Lane* lane = nullptr;
+  void (*run)(Job*) = nullptr;  // the last use of the job: it may free or reuse it
+  bool brief = false;           // as a rule done without waiting: a write into the page cache
+};
+
+// The jobs of one source that wait for a thread. Whoever submits a job keeps its lane alive until the job has run.
+class Lane : public std::enable_shared_from_this<Lane> {
+ private:
+  friend class Executor;
+  Job* head_ = nullptr;
+  Job* tail_ = nullptr;
+  uint32_t queued_ = 0, running_ = 0;
+  bool listed_ = false;   // among the executor's lanes that have something to do
+  uint64_t taken_ = 0;    // when the last job was taken, ns
+  uint64_t average_ = 0;  // ns that jobs have taken lately
+};
+
+struct ExecutorLimits {
+  uint32_t threads = 128;
+  uint32_t perLane = 8;   // threads that work for one lane at a time,
+  uint32_t crowded = 64;  // and one only while this many work: so many lanes can hang before all others wait
+};
+
+class Executor {
+ public:
+  // Throws std::system_error when not even one thread can be had.
+  explicit Executor(const ExecutorLimits& limits = {});
+  ~Executor() { Stop(); }
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  // From any thread. Jobs of a lane are started in this order.
+  void Submit(const std::vector<Job*>& jobs);
+  // Waits until everything submitted has run, and ends the threads. Nothing may be submitted after that. Idempotent.
+  void Stop();
+  // Threads that there are now.
+  uint32_t threads();
+
+ private:
+  void Run();
+  void Append(Job* job, uint64_t now);
+  uint32_t Useful(const Lane& lane, const Job& job, uint64_t now) const;
+  void List(Lane& lane);
+  void Wake(uint32_t count);
+  bool Spawn();
+  std::shared_ptr<Lane> NextLane();
+  bool Idle(std::unique_lock<std::mutex>& lock);
+
+  const ExecutorLimits limits_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Lane*> lanes_;  // with jobs and room for a thread, in turn
+  std::list<std::thread> threads_, ended_;
+  uint32_t idle_ = 0;      // threads that wait and have not been woken
+  uint32_t wakes_ = 0;     // wake-ups that no thread has taken yet
+  uint32_t starting_ = 0;  // threads that have not looked for work yet
+  uint32_t busy_ = 0;      // threads inside a job
+  bool stop_ = false;
+};
+
+}  // namespace vioctl::storage
