@@ -26,6 +26,8 @@ const common = [
   '-DNAPI_VERSION=8',
   '-DNODE_ADDON_API_CPP_EXCEPTIONS',
   '-DNODE_ADDON_API_DISABLE_DEPRECATED',
+  // An error that a terminating worker cannot take is dropped; without this it would end the process.
+  '-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
   '-D_GNU_SOURCE',
   '-D_FILE_OFFSET_BITS=64',
   `-I${root}/native`,
@@ -38,17 +40,21 @@ const optimised = ['-O2', '-g1', '-fno-plt', '-D_FORTIFY_SOURCE=2', '-fstack-pro
 const sanitised = ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined'];
 const cxx = process.env.CXX || 'g++';
 
+// nodelete: a worker that ends unloads the addon, but libuv and the addon's own threads may still call into it.
+const linked = ['-Wl,-z,nodelete'];
+const hardened = [...linked, '-Wl,-z,relro,-z,now'];
+
 /** Compiler, flags, link flags and target file of each build that a variant makes. */
 const builds = {
-  release: [{ dir: 'release', cxx, flags: optimised, link: ['-Wl,-z,relro,-z,now'], out: 'build/native/release/vioctl.node' }],
-  asan: [{ dir: 'asan', cxx, flags: sanitised, link: ['-fsanitize=address,undefined'], out: 'build/native/asan/vioctl.node' }],
+  release: [{ dir: 'release', cxx, flags: optimised, link: hardened, out: 'build/native/release/vioctl.node' }],
+  asan: [{ dir: 'asan', cxx, flags: sanitised, link: [...linked, '-fsanitize=address,undefined'], out: 'build/native/asan/vioctl.node' }],
   prebuild: [
     {
       dir: 'prebuild-x64',
       arch: 'x64',
       cxx: 'x86_64-linux-gnu-g++',
       flags: optimised,
-      link: ['-s', '-Wl,-z,relro,-z,now'],
+      link: ['-s', ...hardened],
       out: 'prebuilds/linux-x64.node',
     },
     {
@@ -56,7 +62,7 @@ const builds = {
       arch: 'arm64',
       cxx: 'aarch64-linux-gnu-g++',
       flags: optimised,
-      link: ['-s', '-Wl,-z,relro,-z,now'],
+      link: ['-s', ...hardened],
       out: 'prebuilds/linux-arm64.node',
     },
   ],

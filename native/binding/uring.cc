@@ -75,8 +75,8 @@ struct JsRing {
 
   // The environment ends with requests under way: their memory is JavaScript's, so the kernel must be done with it.
   void Cancel() {
-    for (int idle = 0; in_flight > 0 && idle < 20;) {
-      const int32_t before = in_flight;
+    for (int idle = 0; in_flight() > 0 && idle < 20;) {
+      const uint64_t before = in_flight();
       io_uring_sync_cancel_reg cancel{};
       cancel.fd = -1;
       cancel.flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
@@ -85,7 +85,7 @@ struct JsRing {
       const int result = ring.SubmitAndWait(1, 100'000'000);
       if (result < 0 && result != -ETIME && result != -EINTR && result != -EBUSY && result != -EAGAIN) break;
       Drain();
-      if (in_flight >= before) idle++;  // a small queue brings many completions back in many rounds
+      if (in_flight() >= before) idle++;  // a small queue brings many completions back in many rounds
     }
   }
 
@@ -94,7 +94,7 @@ struct JsRing {
     while (at < cqe_count && ring.Reap(
                                  [&](const io_uring_cqe& cqe) {
                                    // Notifications (tags) have the top bit set and answer no request.
-                                   if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) in_flight--;
+                                   if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) ended++;
                                    if (!WholeFiles::Owns(cqe))
                                      memcpy(&cqes[at++], &cqe, sizeof cqe);
                                    else if (whole.Advance(cqe, &cqes[at]))
@@ -105,14 +105,18 @@ struct JsRing {
     return at;
   }
 
-  // Moves entries of the shared array to the ring, whole chains only: a chain ends where a submission ends.
+  // Requests that the ring was given and that have not ended, whether the kernel has them already or not.
+  uint64_t in_flight() const { return ring.issued() - ended; }
+
+  // Moves entries of the shared array to the ring, whole chains only: a chain ends where a submission ends. Stops at
+  // one that does not fit.
   uint32_t Copy(uint32_t from, uint32_t count) {
     while (from < count) {
       uint32_t end = from, need = 0;
       do {
-        need += sqes[end].opcode == kOpReadWhole ? WholeFiles::kStartEntries : 1;
+        need += sqes[end].opcode == kOpReadWhole ? whole.start_entries() : 1;
       } while (sqes[end++].flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) && end < count);
-      if (need > ring.Space() && ring.Pending() > 0) break;
+      if (need > ring.Space()) break;
       for (; from < end; from++) {
         if (sqes[from].opcode == kOpReadWhole)
           whole.Start(sqes[from]);
@@ -121,6 +125,14 @@ struct JsRing {
       }
     }
     return from;
+  }
+
+  // Whether the chain at `from` does not even fit an empty queue.
+  bool Oversized(uint32_t from, uint32_t count) const {
+    uint32_t need = 0;
+    do need += sqes[from].opcode == kOpReadWhole ? whole.start_entries() : 1;
+    while (sqes[from++].flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) && from < count);
+    return need > ring.sq_entries();
   }
 
   // Submits `count` entries of the shared array, waits for `want` completions, and reaps. While this runs the eventfd
@@ -132,31 +144,39 @@ struct JsRing {
     for (;;) {
       whole.Continue();
       taken = Copy(taken, count);
-      const uint32_t before = ring.Pending();
       const uint32_t ready = ring.Ready() + completions;
       const uint32_t wait = taken == count && want > ready ? want - completions : 0;
       const int result = ring.SubmitAndWait(wait, timeout_ns);
-      in_flight += static_cast<int32_t>(before - ring.Pending());
       completions = Drain(completions);
       if (result < 0 && (result != -EINTR || wait > 0)) {
         if (result != -EINTR) status[kError] = result;
         break;
       }
       if (completions == cqe_count) break;
-      if (taken == count && ring.Pending() == 0 && !whole.waiting()) break;
+      // The kernel's own thread takes entries when it likes (SQPOLL): only what does not fit waits for it.
+      if (taken == count && !whole.waiting() && (ring.polls() || ring.Pending() == 0)) break;
+      if (ring.Pending() == 0 && ring.Space() == ring.sq_entries() && taken < count && Oversized(taken, count)) {
+        status[kError] = -EOVERFLOW;
+        break;
+      }
+      if (ring.polls() && ring.Space() == 0)
+        if (const int waited = ring.WaitForSpace(); waited < 0 && waited != -EINTR) {
+          status[kError] = waited;
+          break;
+        }
     }
     status[kTaken] = static_cast<int32_t>(taken);
     status[kEnters] = static_cast<int32_t>(ring.enters());
     status[kOverflows] = static_cast<int32_t>(ring.overflows());
     if (watch) {
       ring.EventfdEnabled(true);
-      watch->Ref(in_flight > 0 || whole.waiting() || ring.Pending() > 0);
+      watch->Ref(in_flight() > 0 || whole.waiting());
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
       if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) os::SignalEventfd(eventfd.get());
     }
     status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
     // Entries that a failed submission left in the ring count as well: they go with the next.
-    status[kInFlight] = in_flight + static_cast<int32_t>(whole.waiting() + ring.Pending());
+    status[kInFlight] = static_cast<int32_t>(in_flight() + whole.waiting());
     return completions;
   }
 
@@ -172,7 +192,7 @@ struct JsRing {
   io_uring_cqe* cqes;
   int32_t* status;
   uint32_t sqe_count, cqe_count;
-  int32_t in_flight = 0;
+  uint64_t ended = 0;                        // of the requests that the ring was given
   bool in_callback = false, closed = false;  // closed from inside its own callback: deleted behind it
 };
 
@@ -263,7 +283,7 @@ Napi::Value Watch(const Napi::CallbackInfo& info) {
     } scope(js);
     js.callback.MakeCallback(js.env.Global(), {Napi::Number::New(js.env, count)}, *js.context);
   });
-  js.watch->Ref(js.in_flight > 0);
+  js.watch->Ref(js.in_flight() > 0 || js.whole.waiting());
   return info.Env().Undefined();
 }
 

@@ -1,6 +1,7 @@
 #include "binding/watch.h"
 
 #include <new>
+#include <utility>
 
 #include "binding/call.h"
 #include "os/eventfd.h"
@@ -27,17 +28,32 @@ constexpr int kUvPoll = 8;      // UV_POLL in uv_handle_type
 constexpr int kUvReadable = 1;  // UV_READABLE
 }  // namespace
 
-// Lives until libuv has closed the handle, which is after the Watch.
+// Lives until libuv has closed its handle, which is after the Watch ended or after the environment began to end,
+// whichever comes first. The environment waits for that: `hook` is removed last.
 struct Watch::Handle {
   napi_env env;
   std::function<void()> readable;
-  uv_handle_s* uv;
+  uv_handle_s* uv = nullptr;
+  Watch* watch = nullptr;  // nullptr once it has ended
+  napi_async_cleanup_hook_handle hook = nullptr;
+  bool closing = false;
+
+  void Close() {
+    readable = nullptr;
+    if (std::exchange(closing, true)) return;
+    uv_poll_stop(uv);
+    uv_close(uv, &Handle::Closed);
+  }
 
   static void Closed(uv_handle_s* uv) {
     auto* self = static_cast<Handle*>(uv->data);
     ::operator delete(uv);
+    if (self->watch) self->watch->handle_ = nullptr;
+    if (self->hook) napi_remove_async_cleanup_hook(self->hook);
     delete self;
   }
+
+  static void EnvironmentEnds(napi_async_cleanup_hook_handle, void* data) { static_cast<Handle*>(data)->Close(); }
 
   static void Polled(uv_handle_s* uv, int, int) {
     auto* self = static_cast<Handle*>(uv->data);
@@ -45,40 +61,41 @@ struct Watch::Handle {
     Napi::Env env(self->env);
     Napi::HandleScope scope(env);
     auto readable = self->readable;  // the callback may end the watch
-    try {
-      readable();
-    } catch (const Napi::Error& error) {
-      napi_fatal_exception(self->env, error.Value());
-    } catch (const SysError& error) {
-      napi_fatal_exception(self->env, ToJs(env, error).Value());
-    }
+    Report(env, [&] { readable(); });
   }
 };
 
 Watch::Watch(Napi::Env env, int fd, std::function<void()> readable) {
   uv_loop_s* loop = nullptr;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) throw SysError(EINVAL, "napi_get_uv_event_loop");
-  auto* uv = static_cast<uv_handle_s*>(::operator new(uv_handle_size(kUvPoll)));
-  handle_ = new Handle{env, std::move(readable), uv};
-  uv->data = handle_;
-  if (int err = uv_poll_init(loop, uv, fd); err < 0) {
-    Handle::Closed(uv);
+  auto handle = std::make_unique<Handle>(Handle{env, std::move(readable)});
+  handle->uv = static_cast<uv_handle_s*>(::operator new(uv_handle_size(kUvPoll)));
+  if (int err = uv_poll_init(loop, handle->uv, fd); err < 0) {
+    ::operator delete(handle->uv);
     throw SysError(-err, "uv_poll_init");
   }
-  uv->data = handle_;
-  if (int err = uv_poll_start(uv, kUvReadable, &Handle::Polled); err < 0) {
-    uv_close(uv, &Handle::Closed);
+  handle->uv->data = handle.get();
+  if (int err = uv_poll_start(handle->uv, kUvReadable, &Handle::Polled); err < 0) {
+    handle.release()->Close();
     throw SysError(-err, "uv_poll_start");
   }
+  if (napi_add_async_cleanup_hook(env, &Handle::EnvironmentEnds, handle.get(), &handle->hook) != napi_ok) {
+    handle->hook = nullptr;
+    handle.release()->Close();
+    throw SysError(ECANCELED, "napi_add_async_cleanup_hook", "the environment is ending");
+  }
+  handle->watch = this;
+  handle_ = handle.release();
 }
 
 Watch::~Watch() {
-  handle_->readable = nullptr;
-  uv_poll_stop(handle_->uv);
-  uv_close(handle_->uv, &Handle::Closed);
+  if (handle_ == nullptr) return;
+  handle_->watch = nullptr;
+  handle_->Close();
 }
 
 void Watch::Ref(bool keep) {
+  if (handle_ == nullptr || handle_->closing) return;
   if (keep)
     uv_ref(handle_->uv);
   else

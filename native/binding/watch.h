@@ -9,6 +9,9 @@ namespace vioctl {
 
 // Watches one descriptor in the event loop of its environment and calls back on the main thread, with a handle scope
 // open, whenever it is readable. Does not own the descriptor: stop watching before you close it.
+//
+// An environment that ends (a worker that exits or is terminated) stops its watches by itself and waits until libuv has
+// closed them. It runs the finalizers of handles after that, so a Watch may outlive what it watched with.
 class Watch {
  public:
   Watch(Napi::Env env, int fd, std::function<void()> readable);

@@ -16,12 +16,13 @@ namespace {
 
 constexpr size_t kFirst = 64 << 10;  // most files end in their first buffer
 constexpr size_t kSlack = 4 << 10;
-constexpr size_t kNext = 512 << 10;       // a file that goes on has two of these, one being read into
-constexpr uint32_t kPairs = 8;            // pairs of a thread; further files go on in their first buffer
-constexpr uint32_t kBite = 16;            // names that a thread takes at once
-constexpr size_t kDeliver = 256;          // results that go out even if the thread does not sleep
-constexpr uint32_t kFsyncWorkers = 64;    // fsyncs at once: the kernel's own bound is 4 per processor
-constexpr int64_t kTogether = 2'000'000;  // ns that a finished fsync waits for others at most
+constexpr size_t kNext = 512 << 10;          // a file that goes on has two of these, one being read into
+constexpr uint32_t kPairs = 8;               // pairs of a thread; further files go on in their first buffer
+constexpr uint32_t kBite = 16;               // names that a thread takes at once
+constexpr size_t kDeliver = 256;             // results that go out even if the thread does not sleep,
+constexpr uint64_t kDeliverBytes = 8 << 20;  // as any do after this much reading
+constexpr uint32_t kFsyncWorkers = 64;       // fsyncs at once: the kernel's own bound is 4 per processor
+constexpr int64_t kTogether = 2'000'000;     // ns that a finished fsync waits for others at most
 constexpr uint64_t kWake = ~uint64_t{0} >> 1;
 
 RingOptions RingFor(uint32_t depth) {
@@ -105,12 +106,18 @@ class RingThread final : public BulkThread {
     AwaitWake();
     while (!bulk_.stopping_) {
       const bool starved = Begin();
-      if (results_.size() >= kDeliver) bulk_.Deliver(results_);
+      if (results_.size() >= kDeliver || summed_ >= kDeliverBytes) {
+        summed_ = 0;
+        bulk_.Deliver(results_);
+      }
       if (int result = Next(starved); result < 0) {
         bulk_.Failed(result);
         break;
       }
-      ring_->Reap([this](const io_uring_cqe& cqe) { Completed(cqe); });
+      // One round only: a file in the page cache completes its next read at once, and would never let names, results
+      // and the end have their turn.
+      for (uint32_t left = ring_->Ready(); left > 0 && !bulk_.stopping_; left--)
+        ring_->Reap([this](const io_uring_cqe& cqe) { Completed(cqe); }, 1);
     }
     Cancel();
   }
@@ -230,6 +237,7 @@ class RingThread final : public BulkThread {
     const auto size = static_cast<uint32_t>(result);
     uint8_t* const data = file.target;
     file.total += size;
+    summed_ += size;
     if (file.pair) {
       Read(index, data == file.pair->a.get() ? file.pair->b.get() : file.pair->a.get(), kNext);
       Enter(0);  // the next read is under way while this one is summed
@@ -361,6 +369,7 @@ class RingThread final : public BulkThread {
   std::vector<BulkResult> results_;
   std::atomic<bool> sleeping_{false};
   uint64_t wakes_ = 0;
+  uint64_t summed_ = 0;  // bytes since results went out
   uint32_t in_flight_ = 0;
   std::thread thread_;
 };

@@ -47,7 +47,8 @@ int Query(abi::QueryOpcodes* answer) {
 }
 
 Ring::Ring(const RingOptions& options) : wants_registered_(options.registered_ring_fd) {
-  uint32_t prefer = options.prefer;
+  if (options.require & ~kSupported) throw SysError(EINVAL, "io_uring_setup", "set-up flags that are not supported");
+  uint32_t prefer = options.prefer & kSupported;
   if (abi::QueryOpcodes offered; Query(&offered) == 0) prefer &= static_cast<uint32_t>(offered.ring_setup_flags);
   int fd = -EINVAL;
   uint32_t tried = ~0U;
@@ -100,7 +101,8 @@ void Ring::Map() {
   sq_mask_ = *word(s, sq.ring_mask);
   cq_mask_ = *word(c, cq.ring_mask);
   sqe_tail_ = *sq_tail_;
-  for (uint32_t i = 0; i < sq_entries_; i++) sq_array_[i] = i;
+  if (!(params_.flags & abi::kSetupNoSqArray))
+    for (uint32_t i = 0; i < sq_entries_; i++) sq_array_[i] = i;
 }
 
 void Ring::RegisterSelf() {
@@ -136,7 +138,7 @@ int Ring::SubmitAndWait(uint32_t want, int64_t timeout_ns) {
   __atomic_store_n(sq_tail_, sqe_tail_, __ATOMIC_RELEASE);
   uint32_t flags = 0;
   if (want > 0 || defers() || NeedsEnter()) flags |= IORING_ENTER_GETEVENTS;
-  if (params_.flags & IORING_SETUP_SQPOLL) {
+  if (polls()) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (__atomic_load_n(sq_flags_, __ATOMIC_RELAXED) & IORING_SQ_NEED_WAKEUP) flags |= IORING_ENTER_SQ_WAKEUP;
     if (flags == 0) return static_cast<int>(pending);
@@ -154,6 +156,15 @@ int Ring::SubmitAndWait(uint32_t want, int64_t timeout_ns) {
   io_uring_getevents_arg arg{};
   arg.ts = reinterpret_cast<uintptr_t>(&limit);
   return Enter(fd, pending, want, flags | IORING_ENTER_EXT_ARG, &arg, sizeof arg);
+}
+
+int Ring::WaitForSpace() {
+  enters_++;
+  uint32_t flags = IORING_ENTER_SQ_WAIT;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (__atomic_load_n(sq_flags_, __ATOMIC_RELAXED) & IORING_SQ_NEED_WAKEUP) flags |= IORING_ENTER_SQ_WAKEUP;
+  const int result = Enter(fd_.get(), 0, 0, flags, nullptr, 0);
+  return result < 0 ? result : 0;
 }
 
 int Ring::Register(uint32_t opcode, const void* arg, uint32_t nr) {

@@ -34,6 +34,11 @@ int Query(abi::QueryOpcodes* answer);
 inline constexpr uint32_t kOneThread = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                        IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
 
+// Set-up flags that a ring here works with. The others change the size of its entries or expect memory of the caller.
+inline constexpr uint32_t kSupported = kOneThread | IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF |
+                                       IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN |
+                                       abi::kSetupNoSqArray | abi::kSetupHybridIopoll;
+
 struct RingOptions {
   uint32_t entries = 256;          // submission queue, rounded up to a power of two by the kernel
   uint32_t cq_entries = 0;         // 0: twice the entries
@@ -59,7 +64,7 @@ class Ring {
  public:
   // Creates the ring in the thread that will submit (SINGLE_ISSUER binds it to that thread, unless `require` has
   // IORING_SETUP_R_DISABLED: then to the one that calls Enable). Throws SysError: EPERM (io_uring_disabled, seccomp),
-  // ENOSYS (no io_uring), ENOMEM (RLIMIT_MEMLOCK on kernels that count rings).
+  // ENOSYS (no io_uring), ENOMEM (RLIMIT_MEMLOCK on kernels that count rings), EINVAL (`require` beyond kSupported).
   explicit Ring(const RingOptions& options = {});
   // Unregisters files before the descriptor closes: a closed ring lets its files go only some 30 ms later.
   ~Ring();
@@ -74,8 +79,12 @@ class Ring {
     if (sqe_tail_ - __atomic_load_n(sq_head_, __ATOMIC_ACQUIRE) >= sq_entries_) return nullptr;
     io_uring_sqe* sqe = &sqes_[sqe_tail_++ & sq_mask_];
     *sqe = io_uring_sqe{};
+    issued_++;
     return sqe;
   }
+  // Entries taken with Next() so far. Less the completions that ended one, it is what is under way: what
+  // io_uring_enter(2) returns is not, because a thread of the kernel may submit (SQPOLL).
+  uint64_t issued() const { return issued_; }
   // Entries taken with Next() that the kernel has not taken yet.
   uint32_t Pending() const { return sqe_tail_ - __atomic_load_n(sq_head_, __ATOMIC_RELAXED); }
   // Free entries of the submission queue.
@@ -84,7 +93,10 @@ class Ring {
   // Hands pending entries to the kernel and runs deferred completion work. Returns the number taken or -errno
   // (-EAGAIN, -EBUSY: reap completions and call again; -EINTR: call again; -EEXIST: not the submitting thread).
   int Submit() { return SubmitAndWait(0); }
-  // The same, then waits until `want` completions can be reaped. timeout_ns < 0: no limit. -ETIME when it ran out.
+  // SQPOLL: sleeps until the kernel's thread has taken an entry. Returns 0 or -errno.
+  int WaitForSpace();
+  // The same as Submit(), then waits until `want` completions can be reaped. timeout_ns < 0: no limit. -ETIME when it
+  // ran out.
   int SubmitAndWait(uint32_t want, int64_t timeout_ns = -1);
 
   // Completions that can be reaped without entering the kernel.
@@ -139,6 +151,7 @@ class Ring {
   uint32_t sq_entries() const { return sq_entries_; }
   uint32_t cq_entries() const { return params_.cq_entries; }
   const io_uring_params& params() const { return params_; }
+  bool polls() const { return params_.flags & IORING_SETUP_SQPOLL; }
   bool defers() const { return params_.flags & IORING_SETUP_DEFER_TASKRUN; }
   bool registered() const { return registered_ >= 0; }
 
@@ -155,7 +168,7 @@ class Ring {
   io_uring_cqe* cqes_ = nullptr;
   uint32_t sq_entries_ = 0, sq_mask_ = 0, cq_mask_ = 0;
   uint32_t sqe_tail_ = 0;  // ours; the kernel sees it at submission
-  uint64_t enters_ = 0, overflows_ = 0;
+  uint64_t issued_ = 0, enters_ = 0, overflows_ = 0;
   int registered_ = -1;  // index of the registered ring descriptor, of thread `owner_`
   int owner_ = 0;
   bool wants_registered_ = true;

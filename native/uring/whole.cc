@@ -34,12 +34,12 @@ void WholeFiles::Start(const io_uring_sqe& entry) {
   file = {entry.user_data, reinterpret_cast<uint8_t*>(entry.off), entry.file_index - 1, entry.len, 0, 0, false, kRead};
   io_uring_sqe* open = Entry(index, kOpen);
   open->opcode = IORING_OP_OPENAT;
-  open->flags = IOSQE_IO_LINK;
+  open->flags = start_entries() > 1 ? IOSQE_IO_LINK : 0;
   open->fd = AT_FDCWD;
   open->addr = entry.addr;
   open->open_flags = entry.open_flags;
   open->file_index = entry.file_index;
-  QueueRead(index, Entry(index, kRead));
+  if (start_entries() > 1) QueueRead(index, Entry(index, kRead));
 }
 
 void WholeFiles::Next(uint32_t index, Step step) {
@@ -69,10 +69,11 @@ bool WholeFiles::Advance(const io_uring_cqe& cqe, io_uring_cqe* answer) {
   uint32_t flags = 0;
   switch (static_cast<Step>(cqe.user_data & 3)) {
     case kOpen:
-      if (cqe.res < 0)
-        file.error = cqe.res;
-      else
-        file.opened = true;
+      file.opened = cqe.res >= 0;
+      if (!file.opened) file.error = cqe.res;
+      if (start_entries() > 1) return false;
+      if (!file.opened) break;
+      Next(index, kRead);
       return false;
     case kRead:
       if (cqe.res > 0) {

@@ -19,10 +19,10 @@ class WholeFiles {
  public:
   explicit WholeFiles(Ring& ring) : ring_(ring) {}
 
-  // Entries that starting a file takes.
-  static constexpr uint32_t kStartEntries = 2;
+  // Entries that starting a file takes: its open and, linked to it, its first read. A ring of one entry reads later.
+  uint32_t start_entries() const { return ring_.sq_entries() > 1 ? 2 : 1; }
 
-  // Begins a file; the ring has room for kStartEntries. The path and the buffer live until its completion.
+  // Begins a file; the ring has room for start_entries(). The path and the buffer live until its completion.
   void Start(const io_uring_sqe& entry);
 
   // Whether a completion belongs to a file here; then `*answer` may be filled and true returned for JavaScript's
