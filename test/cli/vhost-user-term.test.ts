@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { connect } from '../../src/vhost-user/channel.js';
-import { Window } from '../../src/vhost-user/window.js';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
 import { Background } from '../support/background.js';
 import { plainEnv, program } from '../support/cli.js';
 import { compileC } from '../support/compile.js';

@@ -1,11 +1,11 @@
-import { type BackEvent, BackService } from '../../src/vhost-user/back-service.js';
-import { BackEndSession } from '../../src/vhost-user/backend.js';
-import { protocolMask } from '../../src/vhost-user/features.js';
-import type { DeviceModel } from '../../src/vhost-user/model.js';
-import { ShmemRegions } from '../../src/vhost-user/shmem.js';
-import { windowDevice } from '../../src/vhost-user/shmem-device.js';
-import { ShmemServer } from '../../src/vhost-user/shmem-server.js';
-import { Window, type WindowOptions } from '../../src/vhost-user/window.js';
+import type { DeviceModel } from '../../src/vhost-user/backend/model.js';
+import { BackEndSession } from '../../src/vhost-user/backend/session.js';
+import { type BackEvent, BackService } from '../../src/vhost-user/frontend/back-service.js';
+import { Window, type WindowOptions } from '../../src/vhost-user/frontend/window.js';
+import { windowDevice } from '../../src/vhost-user/shmem/device.js';
+import { ShmemRegions } from '../../src/vhost-user/shmem/regions.js';
+import { ShmemServer } from '../../src/vhost-user/shmem/server.js';
+import { protocolMask } from '../../src/vhost-user/wire/features.js';
 import { pair, Raw } from './vhost-user.js';
 
 export const SHMEM = protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'BACKEND_SEND_FD', 'CONFIG', 'RESET_DEVICE', 'SHMEM');

@@ -1,6 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { type Holder, kernelSockets, listInstalled, listSockets, type SocketRow } from '../../vhost-user/list.js';
+import { type Holder, listInstalled, listSockets, type SocketRow } from '../../vhost-user/tools/list.js';
+import { kernelSockets } from '../../vhost-user/wire/sockets.js';
 
 const shown = (holders: Holder[]): string =>
   holders.map((h) => `${(h.exe ?? h.command.split(' ')[0] ?? '?').replace(/.*\//, '')}(${h.pid})`).join(' ');

@@ -4,11 +4,12 @@ import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { hex64 } from '../../common/units.js';
-import { deviceByName, deviceTypes } from '../../vhost-user/devices.js';
-import { FrontEnd } from '../../vhost-user/frontend.js';
-import { handOver } from '../../vhost-user/handover.js';
-import { kernelSockets, listSockets } from '../../vhost-user/list.js';
-import { endsOnDisconnect, type ProbeResult, probe } from '../../vhost-user/probe.js';
+import { FrontEnd } from '../../vhost-user/frontend/frontend.js';
+import { handOver } from '../../vhost-user/tools/handover.js';
+import { listSockets } from '../../vhost-user/tools/list.js';
+import { endsOnDisconnect, type ProbeResult, probe } from '../../vhost-user/tools/probe.js';
+import { deviceByName, deviceTypes } from '../../vhost-user/wire/devices.js';
+import { kernelSockets } from '../../vhost-user/wire/sockets.js';
 
 function view(r: ProbeResult, chalk: ChalkInstance): string[] {
   const line = (name: string, value: string): string => `${chalk.bold(`${name}:`.padEnd(18))}${value}`;

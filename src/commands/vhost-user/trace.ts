@@ -2,8 +2,8 @@ import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { toJson } from '../../cli/output.js';
 import { usage } from '../../common/errors.js';
-import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/trace.js';
-import { traceConnections } from '../../vhost-user/tracing.js';
+import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';
+import { traceConnections } from '../../vhost-user/tools/tracing.js';
 
 export default class Trace extends Command {
   static override readonly description = `

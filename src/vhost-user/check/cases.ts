@@ -1,5 +1,5 @@
-import { regionsOf } from '../frontend.js';
-import { config, encodeMessage, Flag, memTable, number, shmemConfig, singleRegion, vringState } from '../messages.js';
+import { regionsOf } from '../frontend/frontend.js';
+import { config, encodeMessage, Flag, memTable, number, shmemConfig, singleRegion, vringState } from '../wire/messages.js';
 import { type CheckSession, MEMORY_SIZE, type Reaction, reactionText, UVA } from './session.js';
 
 /** The outcome of a case: what came, and whether that is what the specification asks for; or why it could not be asked. */

@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
-import { connect } from '../channel.js';
-import type { OwnedFd } from '../fds.js';
+import { connect } from '../wire/channel.js';
+import type { OwnedFd } from '../wire/fds.js';
 import { type CheckCase, checkCases } from './cases.js';
 import { CheckSession } from './session.js';
 

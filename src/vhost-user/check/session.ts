@@ -1,11 +1,11 @@
 import { native } from '../../native/index.js';
-import { Channel } from '../channel.js';
-import { Exchange } from '../exchange.js';
-import { closeAll, OwnedFd } from '../fds.js';
-import { protocolMask, VirtioF } from '../features.js';
-import { encodeMessage, Flag, messageByName, none, number } from '../messages.js';
-import { KEEP_SIZE } from '../shmem.js';
-import { statusText } from '../status.js';
+import { KEEP_SIZE } from '../shmem/regions.js';
+import { Channel } from '../wire/channel.js';
+import { Exchange } from '../wire/exchange.js';
+import { closeAll, OwnedFd } from '../wire/fds.js';
+import { protocolMask, VirtioF } from '../wire/features.js';
+import { encodeMessage, Flag, messageByName, none, number } from '../wire/messages.js';
+import { statusText } from '../wire/status.js';
 
 /** What a back-end did with a message. */
 export type Reaction =

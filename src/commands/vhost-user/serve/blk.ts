@@ -3,7 +3,7 @@ import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
 import { formatSize } from '../../../common/units.js';
-import { blkCapabilities, serveBlk } from '../../../vhost-user/blk-serving.js';
+import { blkCapabilities, serveBlk } from '../../../vhost-user/blk/serving.js';
 
 export default class ServeBlk extends Command {
   static override readonly description = `

@@ -1,8 +1,8 @@
 import { Command } from '../../../cli/command.js';
 import { Args } from '../../../cli/flags.js';
 import { formatSize, hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/control.js';
-import type { EntryView } from '../../../vhost-user/shmem-server.js';
+import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import type { EntryView } from '../../../vhost-user/shmem/server.js';
 
 export default class ShmemList extends Command {
   static override readonly description = `

@@ -4,8 +4,8 @@ import { Args, Flags } from '../../../cli/flags.js';
 import { Exit } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/control.js';
-import { openForMap, parseMap } from '../../../vhost-user/shmem-file.js';
+import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import { openForMap, parseMap } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemMap extends Command {
   static override readonly description = `

@@ -1,8 +1,8 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
-import { parseMap, parseRegion } from '../../../vhost-user/shmem-file.js';
-import { pmemCapabilities, serveShmem } from '../../../vhost-user/shmem-serving.js';
+import { parseMap, parseRegion } from '../../../vhost-user/shmem/file.js';
+import { pmemCapabilities, serveShmem } from '../../../vhost-user/shmem/serving.js';
 
 export default class ShmemServe extends Command {
   static override readonly description = `

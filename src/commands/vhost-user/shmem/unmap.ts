@@ -2,8 +2,8 @@ import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { printable } from '../../../common/escape.js';
 import { hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/control.js';
-import { parsePlace } from '../../../vhost-user/shmem-file.js';
+import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import { parsePlace } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemUnmap extends Command {
   static override readonly description = `

@@ -3,7 +3,7 @@ import { Args, Flags } from '../../../cli/flags.js';
 import { toJson } from '../../../cli/output.js';
 import { supervise } from '../../../cli/supervise.js';
 import { hex64 } from '../../../common/units.js';
-import { holdWindow, type WindowRecord } from '../../../vhost-user/window-holding.js';
+import { holdWindow, type WindowRecord } from '../../../vhost-user/frontend/holding.js';
 
 const text = (r: WindowRecord): string => {
   if (r.event === 'started')

@@ -1,0 +1,230 @@
+import { native } from '../../native/index.js';
+import type { RingLayout } from '../../native/vhost-user.js';
+import { describeFd, type OwnedFd } from '../wire/fds.js';
+import type { vringAddr } from '../wire/messages.js';
+import { VringFd } from '../wire/messages.js';
+import type { Errno } from '../wire/status.js';
+import { errnoOf } from '../wire/status.js';
+import type { Values } from '../wire/struct.js';
+import type { MemoryTable } from './memory-table.js';
+import type { DeviceModel, RunningRing } from './model.js';
+
+type Addresses = Values<typeof vringAddr>;
+type FdKind = 'kick' | 'call' | 'err';
+
+interface Ring {
+  num: number;
+  base: number;
+  addresses: Addresses | undefined;
+  fds: Partial<Record<FdKind, OwnedFd>>;
+  /** SET_VRING_KICK came: the ring is started, GET_VRING_BASE stops it. */
+  started: boolean;
+  enabled: boolean;
+  running: RunningRing | undefined;
+  /** The ring's end, while what it has taken is being finished. */
+  halting: Promise<void> | undefined;
+}
+
+export interface RingsOptions {
+  device: DeviceModel;
+  memory: MemoryTable;
+  onBroken: (index: number, error: Error) => void;
+}
+
+/** The rings of a back-end: what SET_VRING_* sets up, and their running (specification, "Ring states"). */
+export class Rings {
+  readonly #options: RingsOptions;
+  readonly #rings: Ring[];
+  /** Negotiated virtio features. */
+  features = 0n;
+  /** Ring addresses are guest-physical (GPA_ADDRESSES). */
+  physical = false;
+  /** Without VHOST_USER_F_PROTOCOL_FEATURES rings are enabled from the start. */
+  alwaysEnabled = true;
+  #draining = false;
+
+  constructor(options: RingsOptions) {
+    this.#options = options;
+    this.#rings = Array.from({ length: options.device.queues }, () => ({
+      num: 0,
+      base: 0,
+      addresses: undefined,
+      fds: {},
+      started: false,
+      enabled: false,
+      running: undefined,
+      halting: undefined,
+    }));
+  }
+
+  has(index: number): boolean {
+    return index < this.#rings.length;
+  }
+
+  /** Whether the device runs: a ring does, and no ring that was started is disabled. The time when MAP may be sent. */
+  get running(): boolean {
+    return this.#rings.some((r) => r.running) && this.#rings.every((r) => !r.started || r.running);
+  }
+
+  num(index: number, num: number): Errno | undefined {
+    const ring = this.#rings[index];
+    if (!ring || ring.running || num < 1 || num > 32768 || (num & (num - 1)) !== 0) return 'EINVAL';
+    ring.num = num;
+    return undefined;
+  }
+
+  base(index: number, base: number): Errno | undefined {
+    const ring = this.#rings[index];
+    if (!ring || ring.running || base > 0xffff) return 'EINVAL';
+    ring.base = base;
+    return undefined;
+  }
+
+  addresses(addresses: Addresses): Errno | undefined {
+    const ring = this.#rings[addresses.index];
+    if (!ring || ring.num === 0 || addresses.flags !== 0) return 'EINVAL';
+    const memory = this.#options.memory.mapped;
+    const size = BigInt(ring.num);
+    const parts: [bigint, bigint, bigint][] = [
+      [addresses.desc, 16n * size, 16n],
+      [addresses.avail, 6n + 2n * size, 2n],
+      [addresses.used, 6n + 8n * size, 4n],
+    ];
+    for (const [at, bytes, align] of parts) {
+      if (at % align !== 0n) return 'EINVAL';
+      if (!memory?.contains(at, bytes, this.physical)) return 'EFAULT';
+    }
+    ring.addresses = addresses;
+    if (ring.running) return this.remap();
+    return undefined;
+  }
+
+  /** SET_VRING_KICK, CALL, ERR. Takes the descriptor in any case. */
+  fd(kind: FdKind, word: bigint, fd: OwnedFd | undefined): Errno | undefined {
+    const ring = this.#rings[Number(word & VringFd.indexMask)];
+    const noFd = (word & VringFd.noFd) !== 0n;
+    const errno = ((): Errno | undefined => {
+      if (!ring || (word & ~(VringFd.indexMask | VringFd.noFd)) !== 0n) return 'EINVAL';
+      if (noFd !== (fd === undefined)) return 'EBADF';
+      if (kind === 'kick' && noFd) return 'ENOTSUP'; // would have to be polled
+      if (fd && describeFd(fd.fd).kind !== 'eventfd') return 'EINVAL';
+      if (kind === 'kick' && ring.running) return 'EINVAL';
+      return undefined;
+    })();
+    if (errno || !ring) {
+      fd?.close();
+      return errno;
+    }
+    ring.fds[kind]?.close();
+    if (fd) ring.fds[kind] = fd;
+    else delete ring.fds[kind];
+    if (kind === 'call') ring.running?.callChanged?.(ring.fds.call);
+    if (kind !== 'kick') return undefined;
+    ring.started = true;
+    const failure = this.#start(ring);
+    if (failure) {
+      ring.started = false;
+      ring.fds.kick?.close();
+      delete ring.fds.kick;
+    }
+    return failure;
+  }
+
+  async enable(index: number, on: number): Promise<Errno | undefined> {
+    const ring = this.#rings[index];
+    if (!ring || on > 1) return 'EINVAL';
+    ring.enabled = on === 1;
+    if (!ring.enabled) {
+      await this.#halt(ring);
+      return undefined;
+    }
+    const failure = this.#start(ring);
+    if (failure) ring.enabled = false;
+    return failure;
+  }
+
+  /** GET_VRING_BASE: stops the ring. */
+  async stop(index: number): Promise<number> {
+    const ring = this.#rings[index]!;
+    await this.#halt(ring);
+    ring.started = false;
+    ring.fds.kick?.close();
+    delete ring.fds.kick;
+    return ring.base;
+  }
+
+  /** The memory table has changed: running rings move, or the errno says why one cannot. */
+  remap(): Errno | undefined {
+    const memory = this.#options.memory.mapped;
+    for (const ring of this.#rings) {
+      if (!ring.running) continue;
+      try {
+        if (!memory) return 'EFAULT';
+        ring.running.remap(memory, this.#layout(ring));
+      } catch (err) {
+        return errnoOf(err);
+      }
+    }
+    return undefined;
+  }
+
+  /** The back-end is about to end: all rings finish what they have taken, and none starts any more. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    await this.#haltAll();
+  }
+
+  /** All rings stop, their descriptors are closed: RESET_DEVICE, and the end of the session. */
+  async close(): Promise<void> {
+    await this.#haltAll();
+    for (const ring of this.#rings) {
+      for (const fd of Object.values(ring.fds)) fd.close();
+      Object.assign(ring, { num: 0, base: 0, addresses: undefined, fds: {}, started: false, enabled: false });
+    }
+  }
+
+  #layout(ring: Ring): RingLayout {
+    const { desc, avail, used } = ring.addresses!;
+    return { num: ring.num, desc, avail, used, base: ring.base, features: this.features, physical: this.physical };
+  }
+
+  /** Ends a ring, or waits for the end that somebody else has asked for. */
+  #halt(ring: Ring): Promise<void> {
+    const { running } = ring;
+    if (!running) return ring.halting ?? Promise.resolve();
+    ring.running = undefined;
+    ring.halting = running.stop().then((base) => {
+      ring.base = base;
+      ring.halting = undefined;
+    });
+    return ring.halting;
+  }
+
+  /** All at once: none takes requests while another one is finishing. */
+  async #haltAll(): Promise<void> {
+    await Promise.all(this.#rings.map((ring) => this.#halt(ring)));
+  }
+
+  #start(ring: Ring): Errno | undefined {
+    const { memory, device, onBroken } = this.#options;
+    if (this.#draining || ring.running || !ring.started || !(ring.enabled || this.alwaysEnabled)) return undefined;
+    if (!memory.mapped || !ring.addresses || ring.num === 0) return 'EINVAL';
+    const index = this.#rings.indexOf(ring);
+    try {
+      ring.running = device.startRing({
+        index,
+        memory: memory.mapped,
+        layout: this.#layout(ring),
+        kick: ring.fds.kick!,
+        call: () => ring.fds.call,
+        onBroken: (error) => {
+          if (ring.fds.err) native().vhostUser.signal(ring.fds.err.fd);
+          onBroken(index, error);
+        },
+      });
+    } catch (err) {
+      return errnoOf(err);
+    }
+    return undefined;
+  }
+}

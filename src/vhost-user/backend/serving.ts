@@ -1,0 +1,92 @@
+import { reason, usage } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import { OwnedFd } from '../wire/fds.js';
+import type { Listener } from '../wire/listener.js';
+import type { DeviceModel } from './model.js';
+import { BackEndSession, type SessionHooks } from './session.js';
+
+/** After this time (ms) a drain says what it waits for. It has no limit: the disk decides, or a second signal. */
+const SLOW_DRAIN = 5000;
+
+/** Log lines about one front-end in one period (ms): a guest can break a ring again and again. */
+const LOG_LINES = 50;
+const LOG_PERIOD = 10000;
+
+/** Passes on a bounded number of lines, and says how many it left out. */
+export function bounded(log: (text: string) => void, now: () => number = () => performance.now()): (text: string) => void {
+  let [since, lines] = [now(), 0];
+  return (text) => {
+    if (now() - since >= LOG_PERIOD) {
+      if (lines > LOG_LINES) log(`${lines - LOG_LINES} more messages`);
+      [since, lines] = [now(), 0];
+    }
+    if (++lines <= LOG_LINES) log(text);
+    else if (lines === LOG_LINES + 1) log(`further messages are left out for up to ${LOG_PERIOD / 1000} s`);
+  };
+}
+
+export interface ServeOptions {
+  device: DeviceModel;
+  /** Called with each session before its first message. */
+  onSession?: (session: BackEndSession) => SessionHooks;
+  onLog: (text: string) => void;
+}
+
+/**
+ * Serves one front-end at a time on a listening socket; the next one waits in the socket's queue until the first has gone, as
+ * the rings can belong to one only. Ends with the signal.
+ */
+export async function serveBackEnd(listener: Listener, options: ServeOptions, signal: AbortSignal): Promise<void> {
+  const close = (): void => listener.close();
+  signal.addEventListener('abort', close, { once: true }); // at once: who comes now must not wait for a drain
+  try {
+    while (!signal.aborted) {
+      const fd = await listener.next(signal).catch((err) => {
+        if (signal.aborted) return undefined;
+        throw err;
+      });
+      if (fd) await serveConnection(fd, options, signal);
+    }
+  } finally {
+    signal.removeEventListener('abort', close);
+    listener.close();
+  }
+}
+
+/** The connected socket that a parent has left open for us. @throws usage: another descriptor would be closed under its owner */
+export function inheritedSocket(fd: number): OwnedFd {
+  try {
+    native().vhostUser.peer(fd);
+  } catch (err) {
+    throw usage(`descriptor ${fd} is no connected socket: ${reason(err)}`);
+  }
+  return new OwnedFd(fd);
+}
+
+/** One connection from its first message to its end. */
+export async function serveConnection(fd: OwnedFd, options: ServeOptions, signal: AbortSignal): Promise<void> {
+  let hooks: SessionHooks = {};
+  const onLog = bounded(options.onLog);
+  const session = new BackEndSession(fd, options.device, {
+    onRunning: (running) => hooks.onRunning?.(running),
+    onClose: (error) => {
+      options.onLog(error ? `connection ended: ${error.message}` : 'connection ended');
+      hooks.onClose?.(error);
+    },
+    onLog,
+  });
+  hooks = options.onSession?.(session) ?? {};
+  let slow: NodeJS.Timeout | undefined;
+  let drained: Promise<void> | undefined;
+  const stop = (): void => {
+    slow = setTimeout(() => options.onLog('finishing the requests under way; a second signal ends at once'), SLOW_DRAIN);
+    drained = session.drain();
+    drained.catch(() => {}); // it is awaited below
+  };
+  if (signal.aborted) stop();
+  else signal.addEventListener('abort', stop, { once: true });
+  await session.done;
+  clearTimeout(slow);
+  signal.removeEventListener('abort', stop);
+  await drained;
+}

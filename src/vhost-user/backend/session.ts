@@ -1,0 +1,262 @@
+import { Channel, type Message, protocolError } from '../wire/channel.js';
+import { closeAll, describeFd, type OwnedFd } from '../wire/fds.js';
+import { protocolMask, VirtioF } from '../wire/features.js';
+import { encodeMessage, Flag, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
+import { type Errno, statusOf } from '../wire/status.js';
+import { DecodeError } from '../wire/struct.js';
+import { BackRequests } from './back-requests.js';
+import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
+import type { DeviceModel } from './model.js';
+import { Rings } from './rings.js';
+
+/** What a handler says: nothing is success, an errno is told where an acknowledgement was asked for, or a reply of its own. */
+type Outcome = Errno | undefined | { reply: Uint8Array };
+type Request = Record<string, unknown>;
+/** Handlers take descriptors out of `fds`; what they leave is closed after them. */
+type Handler = (values: Request, fds: OwnedFd[]) => Outcome | Promise<Outcome>;
+
+export interface SessionHooks {
+  /** Rings have started to run, or stopped. Called after the reply to the message that did it has been sent. */
+  onRunning?(running: boolean): void;
+  onClose?(error: Error | undefined): void;
+  /** One line for the log: a request that was refused, a ring that broke. */
+  onLog?(text: string): void;
+}
+
+/**
+ * The back-end's end of one connection. Every request runs through one dispatcher: header, size and descriptors are checked
+ * against the table, one handler changes state completely or not at all, and at most one reply leaves, built from zeroed
+ * memory. Handlers never wait for the front-end; what comes meanwhile is served in order.
+ */
+export class BackEndSession {
+  readonly device: DeviceModel;
+  readonly rings: Rings;
+  readonly memory = new MemoryTable();
+  /** The channel for requests of ours, once the front-end has given it. */
+  back: BackRequests | undefined;
+  /** Protocol features that the front-end has acknowledged. */
+  protocol = 0n;
+  /** Resolves when everything of the session is closed. */
+  readonly done: Promise<void>;
+  readonly #channel: Channel;
+  readonly #hooks: SessionHooks;
+  readonly #handlers: Map<string, Handler>;
+  #inbox: Message[] = [];
+  #busy = false;
+  /** The request under way. */
+  #current: Promise<void> = Promise.resolve();
+  #running = false;
+  #done: () => void = () => {};
+
+  /** Takes the socket. */
+  constructor(fd: OwnedFd, device: DeviceModel, hooks: SessionHooks = {}) {
+    this.device = device;
+    this.#hooks = hooks;
+    this.done = new Promise((resolve) => {
+      this.#done = resolve;
+    });
+    const onBroken = (index: number, error: Error): void => this.#log(`ring ${index} stopped: ${error.message}`);
+    this.rings = new Rings({ device, memory: this.memory, onBroken });
+    this.#handlers = handlersOf(this);
+    this.#channel = new Channel(fd, { peer: 'front-end' });
+    this.#channel.start(
+      (message) => {
+        this.#inbox.push(message);
+        void this.#serve();
+      },
+      (error) => void this.#end(error),
+    );
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  has(feature: string): boolean {
+    return (this.protocol & protocolMask(feature)) !== 0n;
+  }
+
+  close(error?: Error): void {
+    this.#channel.close(error);
+  }
+
+  /**
+   * Ends the session in order: rings finish what they have taken and publish it, the device makes it durable, the request under way is
+   * answered, then the connection ends: a front-end takes the used index that it finds at the hang-up as the place to go on from.
+   * Safe at any time, also twice. Resolves after `done`. @throws what kept the device from making it durable
+   */
+  async drain(): Promise<void> {
+    let failure: Error | undefined;
+    if (!this.#channel.closed) {
+      const drained = this.rings.drain();
+      this.#tellRunning();
+      await drained;
+      try {
+        this.device.settle?.();
+      } catch (err) {
+        failure = err as Error;
+      }
+      await this.#current.catch(() => {}); // its own failure has closed the channel
+      this.close(failure);
+    }
+    await this.done;
+    if (failure) throw failure;
+  }
+
+  /** What a request must not do without closing the connection. */
+  violation(text: string): never {
+    throw protocolError(text);
+  }
+
+  #log(text: string): void {
+    this.#hooks.onLog?.(text);
+  }
+
+  async #serve(): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    for (let message = this.#inbox.shift(); message; message = this.#inbox.shift()) {
+      try {
+        if (!this.#channel.closed) {
+          this.#current = this.#dispatch(message);
+          await this.#current;
+        }
+      } catch (err) {
+        this.close(err as Error);
+      } finally {
+        closeAll(message.fds);
+      }
+      this.#tellRunning();
+    }
+    this.#busy = false;
+  }
+
+  #tellRunning(): void {
+    const running = this.rings.running && !this.#channel.closed;
+    if (running === this.#running) return;
+    this.#running = running;
+    this.#hooks.onRunning?.(running);
+  }
+
+  async #dispatch(message: Message): Promise<void> {
+    const { id, flags } = message;
+    const def = messageById('main', id);
+    const name = def?.name ?? `request ${id}`;
+    if ((flags & Flag.versionMask) !== Flag.version) this.violation(`${name}: version ${flags & Flag.versionMask}`);
+    if ((flags & Flag.reply) !== 0) this.violation(`${name}: a request with the reply bit`);
+    if ((flags & Flag.reserved) !== 0) this.violation(`${name}: reserved flag bits`);
+    const outcome = def ? await this.#run(def, message) : 'ENOTSUP';
+    const own = typeof outcome === 'object' ? outcome.reply : undefined;
+    if (own === undefined && def?.reply !== undefined && def.replyIf === undefined) this.violation(`${name}: ${String(outcome)}`);
+    const errno = typeof outcome === 'string' ? outcome : undefined;
+    if (errno) this.#log(`${name}: refused: ${errno}`);
+    const ack = (flags & Flag.needReply) !== 0 && this.has('REPLY_ACK');
+    if (own !== undefined || ack)
+      this.#channel.send(encodeMessage(id, Flag.version | Flag.reply, own ?? number.encode({ value: statusOf(errno) })));
+  }
+
+  async #run(def: MessageDef, { payload, fds }: Message): Promise<Outcome> {
+    let values: Request;
+    try {
+      values = def.request ? (def.request.decode(payload) as Request) : {};
+    } catch (err) {
+      if (err instanceof DecodeError) this.violation(`${def.name}: ${err.message}`);
+      throw err;
+    }
+    const handler = this.#handlers.get(def.name);
+    if (!handler || (def.needs !== undefined && (this.device.protocol & protocolMask(def.needs)) === 0n)) return 'ENOTSUP';
+    if (fds.length < def.fds[0]) return 'EBADF';
+    if (fds.length > def.fds[1]) return 'EINVAL';
+    const taken = [...fds];
+    const outcome = await handler(values, taken);
+    fds.splice(0, fds.length, ...taken); // the caller closes what is left
+    return outcome;
+  }
+
+  async #end(error: Error | undefined): Promise<void> {
+    for (const message of this.#inbox) closeAll(message.fds);
+    this.#inbox = [];
+    this.back?.close();
+    this.#tellRunning();
+    await this.rings.close();
+    this.memory.close();
+    this.#hooks.onClose?.(error);
+    this.#done();
+  }
+}
+
+const word = (value: bigint): Outcome => ({ reply: number.encode({ value }) });
+
+/** The handlers of a session, by message name. A message of the table without one is answered ENOTSUP. */
+function handlersOf(session: BackEndSession): Map<string, Handler> {
+  const { device, rings, memory } = session;
+  const offered = device.features | VirtioF.protocolFeatures;
+  const remapped = (errno: Errno | undefined): Outcome => errno ?? rings.remap();
+  const indexOf = (values: Request): number => values.index as number;
+  const vringFd =
+    (kind: 'kick' | 'call' | 'err'): Handler =>
+    (values, fds) =>
+      rings.fd(kind, values.value as bigint, fds.shift());
+  const replyOf = (name: string, values: Request): Outcome => {
+    return { reply: messageByName('main', name).reply!.encode(values as never) };
+  };
+  return new Map<string, Handler>(
+    Object.entries<Handler>({
+      GET_FEATURES: () => word(offered),
+      SET_FEATURES: ({ value }) => {
+        if (((value as bigint) & ~offered) !== 0n) return 'EINVAL';
+        rings.features = value as bigint;
+        rings.alwaysEnabled = ((value as bigint) & VirtioF.protocolFeatures) === 0n;
+        return undefined;
+      },
+      SET_OWNER: () => undefined,
+      RESET_OWNER: () => undefined, // deprecated: "should be ignored"
+      GET_PROTOCOL_FEATURES: () => word(device.protocol),
+      SET_PROTOCOL_FEATURES: ({ value }) => {
+        const bits = value as bigint;
+        if ((bits & ~device.protocol) !== 0n) return 'EINVAL';
+        session.protocol = bits;
+        rings.physical = session.has('GPA_ADDRESSES');
+        return undefined;
+      },
+      GET_QUEUE_NUM: () => word(BigInt(device.queues)),
+      GET_MAX_MEM_SLOTS: () => word(BigInt(MEM_SLOTS)),
+      SET_MEM_TABLE: ({ regions }, fds) => remapped(memory.set(regions as Region[], fds.splice(0))),
+      ADD_MEM_REG: ({ region }, fds) => remapped(memory.add(region as Region, fds.shift()!)),
+      REM_MEM_REG: ({ region }) => remapped(memory.remove(region as Region)),
+      SET_VRING_NUM: (v) => rings.num(indexOf(v), v.num as number),
+      SET_VRING_BASE: (v) => rings.base(indexOf(v), v.num as number),
+      SET_VRING_ADDR: (v) => rings.addresses(v as never),
+      GET_VRING_BASE: async (v) => {
+        if (!rings.has(indexOf(v))) session.violation(`GET_VRING_BASE: ring ${indexOf(v)} of ${device.queues}`);
+        return replyOf('GET_VRING_BASE', { index: indexOf(v), num: await rings.stop(indexOf(v)) });
+      },
+      SET_VRING_KICK: vringFd('kick'),
+      SET_VRING_CALL: vringFd('call'),
+      SET_VRING_ERR: vringFd('err'),
+      SET_VRING_ENABLE: (v) => rings.enable(indexOf(v), v.num as number),
+      GET_CONFIG: ({ offset, size, flags }) => {
+        const [from, length] = [offset as number, size as number];
+        const all = device.config();
+        // A reply without payload is the protocol's "error".
+        if (length === 0 || length > all.length || from > all.length - length) return { reply: new Uint8Array(0) };
+        return replyOf('GET_CONFIG', { offset, size, flags, data: all.subarray(from, from + length) });
+      },
+      SET_CONFIG: ({ offset, data }) => (device.setConfig ? device.setConfig(offset as number, data as Uint8Array) : 'EPERM'),
+      SET_BACKEND_REQ_FD: (_values, fds) => {
+        if (describeFd(fds[0]!.fd).kind !== 'socket') return 'EINVAL';
+        session.back?.close();
+        session.back = new BackRequests(fds.shift()!, () => session.has('REPLY_ACK'));
+        return undefined;
+      },
+      RESET_DEVICE: async () => {
+        await rings.close();
+        return undefined;
+      },
+      GET_SHMEM_CONFIG: () => {
+        const sizes = Array.from({ length: SHMEM_REGIONS }, (_, id) => device.regions.get(id) ?? 0n);
+        return replyOf('GET_SHMEM_CONFIG', { count: device.regions.size, sizes });
+      },
+    }),
+  );
+}

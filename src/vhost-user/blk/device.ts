@@ -1,0 +1,134 @@
+import fs from 'node:fs';
+import { native } from '../../native/index.js';
+import type { BlkStats, NativeBlkQueue, NativeMemory, NativeStore, ReadWatch, RingLayout } from '../../native/vhost-user.js';
+import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
+import { deviceByName } from '../wire/devices.js';
+import { OwnedFd } from '../wire/fds.js';
+import { protocolMask, VirtioF } from '../wire/features.js';
+
+/** What a block device is served from. */
+export interface BlkSource {
+  store: NativeStore;
+  readonly: boolean;
+  queues: number;
+  /** Answer to GET_ID, at most 20 bytes. */
+  serial: string;
+  /** Bytes of a logical block. */
+  blockSize: 512 | 4096;
+  ioUring: boolean;
+}
+
+const bit = (n: number): bigint => 1n << BigInt(n);
+/** Feature bits of virtio-blk (virtio 1.3, 5.2.3). */
+const BlkF = { segMax: bit(2), ro: bit(5), blkSize: bit(6), flush: bit(9), mq: bit(12), discard: bit(13), writeZeroes: bit(14) } as const;
+const SEG_MAX = 126;
+const MAX_SECTORS = 1 << 22; // 2 GiB: one discard or write of zeroes
+const MAX_RANGES = 1;
+
+/** A ring whose requests are served by a native thread. */
+class BlkRing implements RunningRing {
+  readonly #queue: NativeBlkQueue;
+  readonly #kick: OwnedFd;
+  readonly #watch: ReadWatch;
+  readonly #stats: (stats: BlkStats) => void;
+  readonly #ended: Promise<void>;
+
+  constructor(start: RingStart, source: BlkSource, stats: (stats: BlkStats) => void) {
+    const { vhostUser } = native();
+    // The thread has descriptors of its own: the session may replace or close its ones at any time.
+    this.#kick = new OwnedFd(vhostUser.dup(start.kick.fd));
+    const call = start.call();
+    this.#stats = stats;
+    try {
+      this.#queue = vhostUser.blkQueue(source.store, start.memory, start.layout, {
+        kick: this.#kick.fd,
+        call: call ? vhostUser.dup(call.fd) : -1,
+        serial: source.serial,
+        ioUring: source.ioUring,
+        segMax: SEG_MAX,
+        maxSectors: MAX_SECTORS,
+        maxRanges: MAX_RANGES,
+        queues: source.queues,
+      });
+    } catch (err) {
+      this.#kick.close();
+      throw err;
+    }
+    let stopped: () => void = () => {};
+    this.#ended = new Promise((resolve) => {
+      stopped = resolve;
+    });
+    this.#watch = vhostUser.watchReadable(this.#queue.endedFd(), () => {
+      this.#watch.close();
+      const error = this.#queue.error();
+      if (error !== '') start.onBroken(new Error(error));
+      stopped();
+    });
+  }
+
+  remap(memory: NativeMemory, layout: RingLayout): void {
+    this.#queue.remap(memory, layout);
+  }
+
+  callChanged(call: OwnedFd | undefined): void {
+    this.#queue.setCall(call ? native().vhostUser.dup(call.fd) : -1);
+  }
+
+  async stop(): Promise<number> {
+    this.#queue.stop();
+    await this.#ended;
+    this.#stats(this.#queue.stats());
+    const base = this.#queue.close();
+    this.#kick.close();
+    return base;
+  }
+}
+
+/** Totals of a device over its life. */
+export const noStats = (): BlkStats => ({ reads: 0, writes: 0, flushes: 0, others: 0, errors: 0, bytesRead: 0, bytesWritten: 0 });
+
+/** A virtio-blk device over a store. */
+export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
+  const { store, readonly, queues, blockSize } = source;
+  const config = deviceByName('blk')!.config!;
+  const writes = BlkF.discard | BlkF.writeZeroes;
+  const own = BlkF.segMax | BlkF.blkSize | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes);
+  const add = (stats: BlkStats): void => {
+    for (const key of Object.keys(totals) as (keyof BlkStats)[]) totals[key] += stats[key];
+  };
+  return {
+    name: 'blk',
+    features: VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx | own,
+    protocol: protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'RESET_DEVICE', 'CONFIGURE_MEM_SLOTS'),
+    queues,
+    regions: new Map(),
+    config: () => {
+      const zero = Object.fromEntries(
+        Object.entries(config.fields).flatMap(([key, field]) => ('pad' in field ? [] : [[key, field.type === 'u64' ? 0n : 0]])),
+      );
+      return config.encode({
+        ...zero,
+        capacity: BigInt(Math.floor(store.size() / 512)),
+        seg_max: SEG_MAX,
+        blk_size: blockSize,
+        num_queues: queues,
+        max_discard_sectors: MAX_SECTORS,
+        max_discard_seg: MAX_RANGES,
+        discard_sector_alignment: blockSize / 512,
+        max_write_zeroes_sectors: MAX_SECTORS,
+        max_write_zeroes_seg: MAX_RANGES,
+        write_zeroes_may_unmap: 1,
+      } as never);
+    },
+    startRing: (start) => new BlkRing(start, source, add),
+    settle: () => {
+      if (!readonly) store.flush();
+    },
+  };
+}
+
+/** Whether a file can hold a disk of this block size. */
+export const wholeBlocks = (file: string, blockSize: number): boolean => {
+  const stat = fs.statSync(file);
+  return !stat.isFile() || (stat.size > 0 && stat.size % blockSize === 0);
+};

@@ -1,0 +1,97 @@
+import type { Sysroot } from '../../common/sysroot.js';
+import type { FrontEnd } from '../frontend/frontend.js';
+import { judgeRegions } from '../shmem/regions.js';
+import { type DeviceType, decodeConfig, deviceByName, deviceTypes } from '../wire/devices.js';
+import { dialectWarnings, type FeatureView, protocolMask, protocolView, shmemDialects, VirtioF, virtioView } from '../wire/features.js';
+
+/** What a back-end is and offers. */
+export interface ProbeResult {
+  socket: string;
+  peer: { pid: number; uid: number; gid: number; exe: string | null };
+  /** Device type: the protocol does not tell it, so it is what the user said or a guess from what the back-end offers. */
+  device: { name: string; guess: boolean } | null;
+  features: FeatureView;
+  protocol: FeatureView | null;
+  queues: number | null;
+  maxMemSlots: number | null;
+  config: { size: number; hex: string; fields: Record<string, unknown> } | null;
+  /** Dialects of shared memory that the protocol bits may mean: `standard` is bit 22. */
+  shmemDialects: string[];
+  shmem: { regions: { id: number; size: bigint }[] } | null;
+  warnings: string[];
+}
+
+/** Sizes to ask for, largest first: back-ends refuse to read past the end of their configuration space. */
+const CONFIG_SIZES = [256, 136, 96, 72, 60, 56, 44, 40, 36, 24, 16, 12, 8, 4];
+
+/** Programs that end when their client goes, so that looking at them ends them. */
+const ENDS_ON_DISCONNECT = /(^|\/)(virtiofsd|vhost-user-(gpu|input|rpmb|fs|scsi|blk)|passt)$/;
+export const endsOnDisconnect = (exe: string): boolean => ENDS_ON_DISCONNECT.test(exe);
+
+/**
+ * Asks a back-end for everything that can be asked without starting it. The connection stays open: the caller closes it or
+ * hands it over.
+ * @param device type to decode the configuration space as
+ * @throws VioError where the peer does not answer or breaks the protocol
+ */
+export async function probe(front: FrontEnd, socket: string, sys: Sysroot, device?: string): Promise<ProbeResult> {
+  const peer = front.peer();
+  const exe = peer.pid > 0 ? (sys.readlink(`/proc/${peer.pid}/exe`) ?? null) : null;
+  const warnings: string[] = [];
+  await front.negotiate(protocolMask('MQ', 'CONFIG', 'CONFIGURE_MEM_SLOTS', 'SHMEM'));
+  const negotiated = (front.features & VirtioF.protocolFeatures) !== 0n;
+  if (!negotiated) warnings.push('no protocol features: nothing more can be asked');
+  warnings.push(...dialectWarnings(front.protocol));
+  const queues = front.has('MQ') ? Number(await front.number('GET_QUEUE_NUM')) : null;
+  const maxMemSlots = front.has('CONFIGURE_MEM_SLOTS') ? Number(await front.number('GET_MAX_MEM_SLOTS')) : null;
+  let shmem: ProbeResult['shmem'] = null;
+  if (front.has('SHMEM')) {
+    const sizes = await front.shmemConfig();
+    shmem = { regions: [...sizes].map(([id, size]) => ({ id, size })) };
+    warnings.push(...judgeRegions(sizes).warnings);
+  }
+  const config = front.has('CONFIG') ? await readConfig(front, deviceByName(device ?? '')) : undefined;
+  const type = deviceByName(device ?? '') ?? guess(exe ?? '', front.features, config?.length);
+  const features = virtioView(front.features, type?.features);
+  const protocol = negotiated ? protocolView(front.protocol) : null;
+  if (protocol && protocol.unknown.length > 0)
+    warnings.push(`protocol bits without a name in the specification: ${protocol.unknown.join(', ')}`);
+  if (exe !== null && endsOnDisconnect(exe)) warnings.push(`${exe} ends when this connection ends; --hand-over keeps it`);
+  return {
+    socket,
+    peer: { ...peer, exe },
+    device: type ? { name: type.name, guess: device === undefined } : null,
+    features,
+    protocol,
+    queues,
+    maxMemSlots,
+    config: config
+      ? { size: config.length, hex: Buffer.from(config).toString('hex'), fields: type ? decodeConfig(type, config) : {} }
+      : null,
+    shmemDialects: shmemDialects(front.protocol),
+    shmem,
+    warnings,
+  };
+}
+
+/** As much of the configuration space as the back-end gives in one piece. */
+async function readConfig(front: FrontEnd, device: DeviceType | undefined): Promise<Uint8Array | undefined> {
+  const known = device?.config?.size;
+  for (const size of known === undefined ? CONFIG_SIZES : [known, ...CONFIG_SIZES.filter((s) => s < known)]) {
+    const data = await front.config(0, size);
+    if (data && data.length === size) return data;
+  }
+  return undefined;
+}
+
+/** The type that a program's name, or the size of its configuration and its feature bits, point to. */
+function guess(exe: string, features: bigint, configSize: number | undefined): DeviceType | undefined {
+  if (/virtiofsd/.test(exe)) return deviceByName('fs');
+  const named = deviceTypes.find((d) => new RegExp(`(vhost|user)[-_](device[-_])?(user[-_])?${d.name}`).test(exe));
+  if (named) return named;
+  const own = features & 0xff_ffffn;
+  const blk = 1n << 9n; // FLUSH: the bit that every block back-end of today offers
+  if (configSize !== undefined && configSize >= 56 && configSize <= 96 && (own & blk) !== 0n) return deviceByName('blk');
+  if (configSize === 16 && own === 1n) return deviceByName('pmem');
+  return undefined;
+}

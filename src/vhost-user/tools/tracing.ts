@@ -1,0 +1,71 @@
+import { connect } from '../wire/channel.js';
+import { Listener } from '../wire/listener.js';
+import { type TraceEnd, TraceProxy, type TraceRecord } from './proxy.js';
+
+export interface TracingOptions {
+  listen: string;
+  socket: string;
+  once: boolean;
+  device: string | undefined;
+  signal: AbortSignal;
+  onListen: () => void;
+  /** The back-end could not be reached for a VMM that came. */
+  onRefused: (error: Error) => void;
+  /** A rejection ends the tracing: whoever reads the records is gone. */
+  onRecord: (record: TraceRecord | TraceEnd) => Promise<void>;
+}
+
+/** Traces one VMM connection after the other until the signal; several at a time are told apart by their number. */
+export async function traceConnections(options: TracingOptions): Promise<void> {
+  const listener = Listener.at(options.listen);
+  const open = new Set<TraceProxy>();
+  const since = performance.now();
+  let failed: (err: unknown) => void = () => {};
+  const failure = new Promise<never>((_resolve, reject) => {
+    failed = reject;
+  });
+  failure.catch(() => {}); // thrown by the race below; nobody else waits when it comes late
+  const serve = async (connection: number): Promise<void> => {
+    const vmm = await listener.next(options.signal);
+    let backEnd: Awaited<ReturnType<typeof connect>>;
+    try {
+      backEnd = await connect(options.socket, 5000, options.signal);
+    } catch (err) {
+      vmm.close();
+      if (options.once) throw err;
+      options.onRefused(err as Error);
+      return;
+    }
+    const proxy = new TraceProxy(vmm, backEnd, {
+      connection,
+      since,
+      device: options.device,
+      onRecord: (record) => {
+        options.onRecord(record).catch(failed);
+      },
+    });
+    open.add(proxy);
+    proxy.done.then(() => open.delete(proxy));
+    if (options.once) await proxy.done;
+  };
+  options.onListen();
+  const loop = async (): Promise<void> => {
+    for (let connection = 1; !options.signal.aborted; connection++) {
+      await serve(connection);
+      if (options.once) return;
+    }
+  };
+  const aborted = new Promise<void>((resolve) => options.signal.addEventListener('abort', () => resolve(), { once: true }));
+  try {
+    await Promise.race([
+      loop().catch((err) => {
+        if (!options.signal.aborted) throw err;
+      }),
+      failure,
+      aborted,
+    ]);
+  } finally {
+    listener.close();
+    for (const proxy of open) proxy.close();
+  }
+}

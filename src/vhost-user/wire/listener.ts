@@ -1,0 +1,79 @@
+import fs from 'node:fs';
+import { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
+import { acceptAll, listenAt } from '../../native/listen.js';
+import type { ReadWatch, UnixSocket } from '../../native/vhost-user.js';
+import { OwnedFd } from './fds.js';
+import { kernelSockets, LISTENING } from './sockets.js';
+
+/** A listening UNIX socket; close() removes its file. */
+export class Listener {
+  readonly path: string | undefined;
+  readonly #fd: OwnedFd;
+  #watch: ReadWatch | undefined;
+
+  private constructor(fd: OwnedFd, path: string | undefined) {
+    this.#fd = fd;
+    this.path = path;
+  }
+
+  /**
+   * Listens at a path. A socket file that nobody serves is replaced.
+   * @param mode permissions of the socket file @throws VioError (EADDRINUSE, …)
+   */
+  static at(path: string, mode = 0o600): Listener {
+    return new Listener(new OwnedFd(listenAt(path, { mode, served })), path);
+  }
+
+  /** Takes a listening socket that was inherited (`--fd`). */
+  static inherited(fd: number): Listener {
+    return new Listener(new OwnedFd(fd), undefined);
+  }
+
+  /** Calls back with every connection; the callee owns it. */
+  start(onConnect: (fd: OwnedFd) => void): void {
+    this.#watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
+      acceptAll(this.#fd.fd, (fd) => onConnect(new OwnedFd(fd)));
+    });
+  }
+
+  /** The next connection, once; the listener goes on queueing others. */
+  next(signal?: AbortSignal): Promise<OwnedFd> {
+    return new Promise((resolve, reject) => {
+      const stop = (): void => {
+        this.#watch?.close();
+        this.#watch = undefined;
+      };
+      const abort = (): void => {
+        stop();
+        reject(signal!.reason);
+      };
+      if (signal?.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      this.#watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
+        const fd = native().vhostUser.accept(this.#fd.fd);
+        if (fd < 0) return;
+        stop();
+        signal?.removeEventListener('abort', abort);
+        resolve(new OwnedFd(fd));
+      });
+      signal?.addEventListener('abort', abort, { once: true });
+    });
+  }
+
+  close(): void {
+    this.#watch?.close();
+    this.#watch = undefined;
+    if (!this.#fd.open) return;
+    this.#fd.close();
+    if (this.path !== undefined) fs.rmSync(this.path, { force: true });
+  }
+}
+
+/** Whether the kernel lists a listener for a socket file: connecting could end a back-end. Other namespaces do not show. */
+function served(path: string, { ino }: fs.Stats): boolean {
+  const serves = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
+  return kernelSockets(new Sysroot()).some(serves);
+}
