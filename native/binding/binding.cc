@@ -164,6 +164,7 @@ constexpr Export kVfio[] = {
     {"hotReset", Guarded<vioctl::vfio::JsHotReset>},
     {"newMemory", Guarded<vioctl::vfio::JsNewMemory>},
     {"fileMemory", Guarded<vioctl::vfio::JsFileMemory>},
+    {"populate", Guarded<vioctl::vfio::JsPopulate>},
     {"memoryInfo", Guarded<vioctl::vfio::JsMemoryInfo>},
     {"readMemory", Guarded<vioctl::vfio::JsReadMemory>},
     {"writeMemory", Guarded<vioctl::vfio::JsWriteMemory>},

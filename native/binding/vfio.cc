@@ -246,6 +246,13 @@ Napi::Value JsFileMemory(const Info& info) {
   return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
 }
 
+Napi::Value JsPopulate(const Info& info) {
+  const uint64_t offset = U64(info[1]), size = U64(info[2]);
+  Part(M(info), offset, size);
+  M(info).Populate(offset, size, info[3].ToBoolean());
+  return info.Env().Undefined();
+}
+
 Napi::Value JsMemoryInfo(const Info& info) {
   Napi::Env env = info.Env();
   const Memory& memory = M(info);

@@ -27,6 +27,7 @@ Napi::Value JsResetPeers(const Napi::CallbackInfo& info);
 Napi::Value JsHotReset(const Napi::CallbackInfo& info);
 Napi::Value JsNewMemory(const Napi::CallbackInfo& info);
 Napi::Value JsFileMemory(const Napi::CallbackInfo& info);
+Napi::Value JsPopulate(const Napi::CallbackInfo& info);
 Napi::Value JsMemoryInfo(const Napi::CallbackInfo& info);
 Napi::Value JsReadMemory(const Napi::CallbackInfo& info);
 Napi::Value JsWriteMemory(const Napi::CallbackInfo& info);

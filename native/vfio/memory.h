@@ -16,6 +16,10 @@ class Memory {
   // The first `size` bytes of a file, shared. Takes the descriptor.
   static Memory Of(Fd file, uint64_t size, bool writable, uint64_t align, uint64_t phase);
 
+  // Takes the pages of [offset, offset + size), for reading or for writing. Throws SysError: EFAULT for a hole, EINVAL
+  // on kernels without MADV_POPULATE_* (before 5.14).
+  void Populate(uint64_t offset, uint64_t size, bool write) const;
+
   uint8_t* get() const { return static_cast<uint8_t*>(map_.get()); }
   uint64_t size() const { return map_.size(); }
   int fd() const { return fd_.get(); }

@@ -1,9 +1,11 @@
 import { codeOf, VioError, wrap } from '../common/errors.js';
+import type { Sysroot } from '../common/sysroot.js';
 import { formatSize, hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
 import type { NativeMemory, NativeSession } from '../native/vfio.js';
 import type { Aperture } from './aperture.js';
 import { Layout, type Placement, placingOrder, sizeOf } from './layout.js';
+import { memoryNeed, requireMemory } from './memory.js';
 import type { MapSpec } from './spec.js';
 
 /** A mapping that is there. */
@@ -34,6 +36,9 @@ export interface LockLimit {
 /** Gone mappings that are remembered, for faults that arrive late. */
 const REMEMBERED = 1024;
 
+/** Bytes that are populated before memory is looked at again. */
+const POPULATE_STEP = 64n << 20n;
+
 /** Memory mapped for one open device, by name. */
 export class Mapper {
   readonly layout: Layout;
@@ -41,8 +46,12 @@ export class Mapper {
   readonly #maps = new Map<string, Mapping>();
   readonly #gone: { name: string; start: bigint; end: bigint; readOnly: boolean }[] = [];
 
-  constructor(session: NativeSession, aperture: Aperture) {
+  readonly #root: Sysroot | undefined;
+
+  /** @param root where to read how much memory is left; undefined: take it without asking (single pages) */
+  constructor(session: NativeSession, aperture: Aperture, root?: Sysroot) {
     this.#session = session;
+    this.#root = root;
     this.layout = new Layout(aperture);
   }
 
@@ -75,8 +84,10 @@ export class Mapper {
       for (const spec of placingOrder(specs)) placed.push(this.layout.place(spec, sizes.get(spec.name)!));
       const at = new Map(placed.map((placement) => [placement.name, placement]));
       const wanted = placed.reduce((sum, { size }) => sum + size, this.locked);
-      if (limit && !limit.exempt && wanted > limit.bytes) throw lockedTooMuch(wanted, limit.bytes);
+      if (limit) requireLockable(wanted, limit);
+      if (this.#root) requireMemory(this.#root, memoryNeed(specs, this.layout.aperture.pages[0]!));
       for (const spec of specs) done.push(this.#memory(spec, at.get(spec.name)!));
+      for (const [i, spec] of specs.entries()) this.#populate(spec, done[i]!);
       this.#commit(done);
     } catch (err) {
       for (const { memory } of done) native().vfio.closeMemory(memory);
@@ -102,6 +113,27 @@ export class Mapper {
       return { ...place, readOnly: spec.readOnly, file: spec.file, va, fd, memory };
     } catch (err) {
       throw this.#noMemory(spec, err);
+    }
+  }
+
+  /**
+   * Takes the pages of a mapping before the kernel pins them, in pieces, so that memory which runs short meanwhile is an
+   * error here and not a reason to kill a process.
+   */
+  #populate(spec: MapSpec, mapping: Mapping): void {
+    const size = BigInt(mapping.size);
+    for (let at = 0n; at < size; at += POPULATE_STEP) {
+      const left = size - at;
+      if (at > 0n && this.#root && spec.file === undefined && spec.huge === undefined)
+        requireMemory(this.#root, { ordinary: left < POPULATE_STEP ? left : POPULATE_STEP, huge: new Map() });
+      try {
+        native().vfio.populate(mapping.memory, at, left < POPULATE_STEP ? left : POPULATE_STEP, spec.file === undefined);
+      } catch (err) {
+        if (codeOf(err) === 'EINVAL') return; // before Linux 5.14; pinning takes the pages then
+        if (codeOf(err) === 'EFAULT' && spec.file !== undefined) throw this.#explain(mapping, err as Error);
+        const what = `mapping ${spec.name}: its memory cannot be had (${formatSize(at)} of ${formatSize(size)} were)`;
+        throw wrap(what, err, { hint: 'free -h; map less' });
+      }
     }
   }
 
@@ -229,12 +261,14 @@ export class Mapper {
 const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping counts in full, huge pages too';
 const lockText = (bytes: number): string => (Number.isFinite(bytes) ? formatSize(bytes) : 'unlimited');
 
-function lockedTooMuch(wanted: number, limit: number): VioError {
-  return new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit)}`, {
+/** @param wanted bytes that will be locked in all @throws VioError MEMLOCK (6) */
+export function requireLockable(wanted: number, limit: LockLimit): void {
+  if (limit.exempt || wanted <= limit.bytes) return;
+  throw new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit.bytes)}`, {
     code: 'MEMLOCK',
     exit: 6,
     hint: lockHint,
-    details: { wanted, limit },
+    details: { wanted, limit: limit.bytes },
   });
 }
 

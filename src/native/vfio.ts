@@ -74,6 +74,11 @@ export interface VfioNative {
   /** New zeroed memory whose address is `phase` modulo `align`; huge: size of its huge pages or 0. */
   newMemory(name: string, size: bigint, huge: bigint, align: bigint, phase: bigint): NativeMemory;
   fileMemory(path: string, size: bigint, writable: boolean, align: bigint, phase: bigint): NativeMemory;
+  /**
+   * Takes the pages of a range (MADV_POPULATE_WRITE, or _READ, which leaves a file's times alone).
+   * @throws ENOMEM, EFAULT where there is no page to be had, EINVAL before Linux 5.14
+   */
+  populate(memory: NativeMemory, offset: number | bigint, size: number | bigint, write: boolean): void;
   /** The descriptor stays the memory's. */
   memoryInfo(memory: NativeMemory): { va: bigint; size: bigint; fd: number; writable: boolean };
   readMemory<T extends Uint8Array>(memory: NativeMemory, offset: number | bigint, bytes: T): T;
@@ -112,6 +117,7 @@ export const vfioExports = [
   'hotReset',
   'newMemory',
   'fileMemory',
+  'populate',
   'memoryInfo',
   'readMemory',
   'writeMemory',

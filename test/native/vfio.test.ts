@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { native } from '../../src/native/index.js';
@@ -102,6 +103,27 @@ describe('memory', () => {
     vfio.closeMemory(memory);
     expect(() => vfio.readMemory(memory, 0, Buffer.alloc(1))).toThrow(expect.objectContaining({ code: 'EBADF' }));
     expect(fs.existsSync(`/proc/self/fd/${fd}`)).toBe(false);
+  });
+
+  test('populate takes pages, within bounds; a hole of a file is EFAULT', () => {
+    const memory = vfio.newMemory('pages', 1n << 20n, 0n, 4096n, 0n);
+    const blocks = () => fs.fstatSync(vfio.memoryInfo(memory).fd).blocks;
+    expect(blocks()).toBe(0);
+    vfio.populate(memory, 4096, 8192n, true);
+    expect(blocks()).toBe(16);
+    vfio.populate(memory, 0n, 1n << 20n, true);
+    expect(blocks()).toBe(2048);
+    expect(() => vfio.populate(memory, 4096, 1n << 20n, true)).toThrow(expect.objectContaining({ code: 'ERANGE' }));
+    vfio.closeMemory(memory);
+    expect(() => vfio.populate(memory, 0, 4096, true)).toThrow(expect.objectContaining({ code: 'EBADF' }));
+    const file = path.join(os.tmpdir(), `vioctl-populate-${process.pid}`);
+    fs.writeFileSync(file, Buffer.alloc(8192));
+    const short = vfio.fileMemory(file, 8192n, false, 4096n, 0n);
+    fs.truncateSync(file, 4096);
+    fs.rmSync(file);
+    vfio.populate(short, 0, 4096, false);
+    expect(() => vfio.populate(short, 0, 8192, false)).toThrow(expect.objectContaining({ code: 'EFAULT' }));
+    vfio.closeMemory(short);
   });
 
   test('objects of another kind are refused', () => {

@@ -6,7 +6,8 @@ import { Exit, usage } from '../../common/errors.js';
 import { describeFault, watchFaults } from '../../dma/faults.js';
 import { describeMaps, Holder } from '../../dma/holder.js';
 import { plan } from '../../dma/layout.js';
-import { lockLimit } from '../../dma/mapper.js';
+import { lockLimit, requireLockable } from '../../dma/mapper.js';
+import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { holderLines } from '../../dma/views.js';
 import { Census } from '../../vfio/census.js';
@@ -52,7 +53,10 @@ export default class DmaMap extends Command {
     const [session] = hold.sessions as [(typeof hold.sessions)[0]];
     const mapper = hold.mapper!;
     if (flags['dry-run']) {
-      await this.out.document({ bdf: session.bdf, api: session.api, ...plan(session.aperture(), specs) }, holderLines);
+      const planned = plan(session.aperture(), specs);
+      requireLockable(planned.memlock, limit);
+      requireMemory(this.sysroot, memoryNeed(specs, session.aperture().pages[0]!));
+      await this.out.document({ bdf: session.bdf, api: session.api, ...planned }, holderLines);
       return Exit.ok;
     }
     const faults = watchFaults(this.sysroot, new Set([session.bdf]), (fault) =>

@@ -14,6 +14,7 @@ import {
   widthRange,
 } from '../../dma/aperture.js';
 import { plan } from '../../dma/layout.js';
+import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { planLines } from '../../dma/views.js';
 import { parseBdf } from '../../vfio/pci.js';
@@ -35,7 +36,8 @@ export default class DmaPlan extends Command {
   static override readonly description =
     'Shows where "dma map" would put each mapping, how many DMA entries they take and how much locked memory they count as. ' +
     'It needs no device and no privilege: the IOMMU is described by a device of this host, or by the reserved regions and the ' +
-    'address width of another one. The exit status is 3 when the mappings do not fit.';
+    'address width of another one. The exit status is 3 when the mappings do not fit, or when a device of this host is given and ' +
+    'the host has too little memory for them now.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'for a device of this host'],
     [
@@ -75,7 +77,9 @@ export default class DmaPlan extends Command {
       aperture = { ranges: allowed([widthRange(flags.aw ?? 48)], reserved), reserved, pages, limit: ENTRY_LIMIT };
     }
     if (avoid.length > 0) aperture = { ...aperture, ranges: allowed(aperture.ranges, avoid), reserved: [...aperture.reserved, ...avoid] };
-    await this.out.document(plan(aperture, specs), planLines);
+    const planned = plan(aperture, specs);
+    if (bdf !== undefined) requireMemory(this.sysroot, memoryNeed(specs, aperture.pages[0]!));
+    await this.out.document(planned, planLines);
     return undefined;
   }
 }

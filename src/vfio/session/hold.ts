@@ -38,7 +38,7 @@ export class Hold {
         this.fds.set(i === 0 ? 'vfio-device' : `vfio-device-${i}`, info.device);
       });
       if (first.api === 'noiommu' && specs.length === 0) return;
-      this.mapper = new Mapper(first.handle, first.aperture(readReserved(census.root, first.bdf)));
+      this.mapper = new Mapper(first.handle, first.aperture(readReserved(census.root, first.bdf)), census.root);
       this.mapper.map(specs, limit);
     } catch (err) {
       this.close();
