@@ -2,6 +2,7 @@ import { VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { Census } from './census.js';
 import { CHECK_NAMES, type CheckName, checkDevice, type Finding } from './checks.js';
+import { chipsetRole } from './chipset.js';
 import { readGroup } from './group.js';
 import { blocking, describeHolder, holdersOf } from './holders.js';
 import { noIommu, readIommu } from './iommu.js';
@@ -51,14 +52,15 @@ export interface BindPlan {
   files: PersistFile[];
 }
 
-/** All members of the groups of devices that VFIO can take. */
+/** All members of the groups of devices that VFIO can take. What the machine runs on stays out unless a driver on it blocks the group. */
 function withGroups(census: Census, devices: PciDevice[]): PciDevice[] {
   const all = new Map(devices.map((device) => [device.bdf, device]));
   for (const { group } of devices) {
     if (group === undefined) continue;
     for (const member of readGroup(census.root, census.modules, group).members) {
       const device = member.bridge ? undefined : readDevice(census.root, member.bdf);
-      if (device && !all.has(device.bdf)) all.set(device.bdf, device);
+      if (!device || all.has(device.bdf) || (!member.blocks && chipsetRole(census, device) !== undefined)) continue;
+      all.set(device.bdf, device);
     }
   }
   return [...all.values()].sort((a, b) => (a.bdf < b.bdf ? -1 : 1));
@@ -141,7 +143,7 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
     planned.push(entry);
     if (device.busy) throw lockedError(device.bdf);
     if (already) continue;
-    if (isGone(root, device.bdf))
+    if (isGone(root, device))
       throw new VioError(`${device.bdf}: the device does not answer (its config space reads as ones): EIO`, {
         code: 'EIO',
         hint: 'it was removed or sleeps in D3cold; vioctl vfio show tells the power state',

@@ -1,5 +1,4 @@
 import type { Sysroot } from '../common/sysroot.js';
-import type { Processes } from './processes.js';
 
 const BLOCK = '/sys/class/block';
 
@@ -13,48 +12,6 @@ export interface BlockDevice {
   below: string | undefined;
   /** `LVM volume vg-root`, `md array`: what a stacked device is. */
   kind: string | undefined;
-}
-
-export interface Mount {
-  dev: string;
-  source: string;
-  target: string;
-  fstype: string;
-}
-
-/** Undoes the octal escapes of /proc/…/mountinfo and /proc/swaps. */
-const unescapeOctal = (text: string): string =>
-  text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
-
-/** Lines of /proc/PID/mountinfo (proc_pid_mountinfo(5)); lines of another shape are left out. */
-export function parseMountinfo(text: string): Mount[] {
-  return text.split('\n').flatMap((line): Mount[] => {
-    const [left, right] = line.split(' - ');
-    const [, , dev, , target] = left?.split(' ') ?? [];
-    const [fstype, source] = right?.split(' ') ?? [];
-    if (dev === undefined || target === undefined || fstype === undefined || source === undefined) return [];
-    return [{ dev, source: unescapeOctal(source), target: unescapeOctal(target), fstype }];
-  });
-}
-
-/** Device paths of /proc/swaps. */
-export function parseSwaps(text: string): string[] {
-  return text
-    .split('\n')
-    .slice(1)
-    .flatMap((line) => (line.startsWith('/') ? [unescapeOctal(line.split(/\s/)[0]!)] : []));
-}
-
-/** All mounts of all mount namespaces that can be read. */
-export function allMounts(root: Sysroot, processes: Processes): Mount[] {
-  const own = root.readlink('/proc/self/ns/mnt');
-  const texts = [root.attr('/proc/self/mountinfo') ?? ''];
-  for (const { pid } of processes.namespaces('mnt', own)) texts.push(root.attr(`/proc/${pid}/mountinfo`) ?? '');
-  const seen = new Set<string>();
-  return texts.flatMap(parseMountinfo).filter(({ dev, target }) => {
-    const key = `${dev} ${target}`;
-    return !seen.has(key) && seen.add(key);
-  });
 }
 
 /** What a stacked block device is, from its sysfs folder. */

@@ -1,7 +1,8 @@
 import type { Sysroot } from '../common/sysroot.js';
-import { allMounts, Blocks, type Mount, parseSwaps } from './blocks.js';
+import { Blocks } from './blocks.js';
 import { Modules } from './modules.js';
-import { procRoutes, type Route } from './net.js';
+import { type Mounts, parseSwaps, readMounts } from './mounts.js';
+import { addressesOf, procRoutes, type Route } from './net.js';
 import { Processes, sshPeer } from './processes.js';
 
 /**
@@ -17,8 +18,10 @@ export class Census {
   #routes: Route[] | undefined;
   #processes: Processes | undefined;
   #blocks: Blocks | undefined;
-  #mounts: Mount[] | undefined;
+  #mounts: Mounts | undefined;
   #swaps: string[] | undefined;
+  #iommus: string[] | undefined;
+  #addresses: Map<string, string[]> | undefined;
 
   /**
    * @param options.pid our own process, whose ancestors tell the ssh session
@@ -40,12 +43,23 @@ export class Census {
     return (this.#blocks ??= new Blocks(this.root));
   }
 
-  get mounts(): Mount[] {
-    return (this.#mounts ??= allMounts(this.root, this.processes));
+  get mounts(): Mounts {
+    return (this.#mounts ??= readMounts(this.root, this.processes));
   }
 
   get swaps(): string[] {
     return (this.#swaps ??= parseSwaps(this.root.attr('/proc/swaps') ?? ''));
+  }
+
+  /** Where the IOMMUs live in sysfs: `../../devices/pci0000:00/0000:00:00.2/iommu/ivhd0`. */
+  get iommus(): string[] {
+    const folder = '/sys/class/iommu';
+    return (this.#iommus ??= this.root.list(folder).map((name) => this.root.readlink(`${folder}/${name}`) ?? ''));
+  }
+
+  /** Addresses by interface. */
+  get addresses(): Map<string, string[]> {
+    return (this.#addresses ??= addressesOf(this.root));
   }
 
   get routes(): Route[] {

@@ -3,21 +3,25 @@ import { codeOf } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { BlockDevice } from './blocks.js';
 import type { Census } from './census.js';
+import { chipsetRole } from './chipset.js';
+import { mountFindings, serversOf, shareFindings } from './filesystems.js';
 import { readGroup } from './group.js';
-import { foreignInterfaces, interfacesOf, isDefault, kindOf, routesTo, uppersOf } from './net.js';
+import { foreignInterfaces, interfacesOf, isDefault, isUp, kindOf, routesTo, uppersOf } from './net.js';
 import { PCI_DEVICES, type PciDevice } from './pci.js';
 
 /** The safety checks of bind, each of which can be allowed by its name, and what it keeps from happening. */
 export const CHECKS = {
-  mounted: 'a file system on the device is mounted, in any mount namespace',
+  mounted: 'a file system on it, or one that is reached through it, is mounted, in any mount namespace',
   swap: 'the device holds active swap',
   holder: 'LVM, dm-crypt, MD, bcache, ZFS, btrfs, a loop device or a storage target uses it',
   open: 'a process has a device node of it open',
   route: 'a default route, or the route to the peer of this ssh session, leads out of it',
+  address: 'an interface of it is up and has an address or a route',
   upper: 'a bond, bridge, VLAN, VRF or Open vSwitch is stacked on its interface',
   console: 'it is the console graphics adapter',
   'pf-with-vfs': 'it is a physical function with virtual functions, which would vanish',
   bridge: 'it is a PCI bridge',
+  chipset: 'the machine runs on it: host or ISA bridge, SMBus, IOMMU, timer, event collector, performance counters, …',
   'boot-disk': 'it carries /, /boot, /usr or another folder the system runs from',
   'group-member': 'another member of its IOMMU group is on a host driver, so VFIO could not use the group',
 } as const;
@@ -36,9 +40,6 @@ export interface Finding {
   /** The command that takes the reason away. */
   fix: string | undefined;
 }
-
-/** Folders without which the running system breaks. */
-const SYSTEM = new Set(['/', '/boot', '/boot/efi', '/efi', '/usr', '/var', '/etc', '/nix', '/nix/store', '/sysroot']);
 
 function blockFindings(census: Census, device: PciDevice, claim: boolean): Finding[] {
   const found: Finding[] = [];
@@ -60,20 +61,8 @@ function blockFindings(census: Census, device: PciDevice, claim: boolean): Findi
     const dm = census.root.attr(`/sys/class/block/${block.name}/dm/name`);
     const names = [path(block), ...(dm === undefined ? [] : [`/dev/mapper/${dm}`])];
     // btrfs and others mount an anonymous device: their source tells
-    for (const mount of census.mounts.filter((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source))) {
-      const target = printable(mount.target);
-      if (SYSTEM.has(mount.target)) {
-        const message = `the system runs from it: ${chain(block)} is mounted on ${target}`;
-        found.push({ check: 'boot-disk', subject: path(block), brief: `boot disk (${target})`, message, fix: undefined });
-      }
-      found.push({
-        check: 'mounted',
-        subject: path(block),
-        brief: `mounted ${target}`,
-        message: `${chain(block)} is mounted on ${target}`,
-        fix: `umount ${target}`,
-      });
-    }
+    for (const mount of census.mounts.all.filter((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source)))
+      found.push(...mountFindings(census, path(block), chain(block), mount));
     if (census.swaps.some((swap) => names.includes(swap)))
       found.push({
         check: 'swap',
@@ -158,6 +147,27 @@ function openFindings(census: Census, device: PciDevice): Finding[] {
   });
 }
 
+/** Network file systems whose server is reached through an interface or what is stacked on it. */
+function remoteFindings(census: Census, name: string, stack: ReadonlySet<string>): Finding[] {
+  return census.mounts.all.flatMap((mount): Finding[] => {
+    const server = serversOf(mount).find((address) => routesTo(census.routes, address).some((route) => stack.has(route.device)));
+    if (server === undefined) return [];
+    return mountFindings(census, name, `the ${mount.fstype} file system ${printable(mount.source)}, reached through ${name},`, mount);
+  });
+}
+
+/** An interface that is up and has addresses or routes of its own: storage and cluster networks. Link-local ones come by themselves. */
+function addressFindings(census: Census, name: string): Finding[] {
+  if (!isUp(census.root, name)) return [];
+  const own = [
+    ...(census.addresses.get(name) ?? []),
+    ...census.routes.filter((r) => r.device === name && !isDefault(r)).map((r) => `a route to ${r.destination}`),
+  ].filter((text) => !/\bfe80:/i.test(text));
+  if (own.length === 0) return [];
+  const message = `interface ${name} is up and has ${own.slice(0, 3).join(', ')}${own.length > 3 ? ', …' : ''}`;
+  return [{ check: 'address', subject: name, brief: `${name} has an address`, message, fix: `ip link set ${name} down` }];
+}
+
 function netFindings(census: Census, device: PciDevice): Finding[] {
   const { root } = census;
   const found: Finding[] = [];
@@ -195,6 +205,7 @@ function netFindings(census: Census, device: PciDevice): Finding[] {
         message: `this ssh session from ${peer} comes in by ${via(hit.device)}`,
         fix: undefined,
       });
+    found.push(...remoteFindings(census, name, stack), ...addressFindings(census, name));
   }
   // an interface that was moved into another network namespace does not show here
   if (found.length === 0 && device.class >> 16 === 0x02 && device.driver !== undefined && !census.modules.isVfio(device.driver)) {
@@ -281,8 +292,19 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
         fix: undefined,
       },
     ];
+  const role = chipsetRole(census, device);
+  if (role !== undefined)
+    return [
+      {
+        check: 'chipset',
+        subject: device.bdf,
+        brief: role,
+        message: `${device.bdf} is part of the machine (${role})`,
+        fix: undefined,
+      },
+    ];
   found.push(...blockFindings(census, device, options.claim ?? false), ...openFindings(census, device));
-  found.push(...netFindings(census, device), ...consoleFindings(census, device));
+  found.push(...shareFindings(census, device), ...netFindings(census, device), ...consoleFindings(census, device));
   if (device.vfs.length > 0)
     found.push({
       check: 'pf-with-vfs',

@@ -1,4 +1,5 @@
 import { BlockList, isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import type { Sysroot } from '../common/sysroot.js';
 
 const NET = '/sys/class/net';
@@ -67,6 +68,24 @@ export function routesTo(routes: Route[], peer: string): Route[] {
 /** Interfaces of a PCI device that this network namespace sees. */
 export function interfacesOf(root: Sysroot, bdf: string): string[] {
   return root.list(NET).filter((name) => root.readlink(`${NET}/${name}`)?.includes(`/${bdf}/`));
+}
+
+/** True if an interface is up (IFF_UP, linux/if.h). */
+export const isUp = (root: Sysroot, name: string): boolean => (Number(root.attr(`${NET}/${name}/flags`) ?? 0) & 1) !== 0;
+
+/** Addresses of every interface: as the system tells them, or the IPv6 ones of /proc/net/if_inet6 in a tree of files. */
+export function addressesOf(root: Sysroot): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  const add = (name: string, address: string) => found.set(name, [...(found.get(name) ?? []), address]);
+  if (root.root === '/') {
+    for (const [name, list] of Object.entries(networkInterfaces())) for (const { address } of list ?? []) add(name, address);
+    return found;
+  }
+  for (const line of (root.attr('/proc/net/if_inet6') ?? '').split('\n')) {
+    const [digits, , , , , name] = line.trim().split(/\s+/);
+    if (name !== undefined && digits?.length === 32) add(name, digits.match(/..../g)!.join(':'));
+  }
+  return found;
 }
 
 /** What kind of device an upper one is. */

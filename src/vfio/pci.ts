@@ -30,7 +30,7 @@ export interface PciDevice {
   /** Number of the IOMMU group; undefined without an IOMMU. */
   group: number | undefined;
   numaNode: number | undefined;
-  /** A bridge (class 0604 or header type 1): VFIO does not take it. */
+  /** A PCI or CardBus bridge (header type 1 or 2): VFIO does not take it. */
   bridge: boolean;
   /** The adapter that firmware used for the console. */
   bootVga: boolean;
@@ -68,35 +68,42 @@ const hexAttr = (root: Sysroot, path: string): number => {
 /** Last part of a symbolic link's target. */
 export const linkName = (root: Sysroot, path: string): string | undefined => root.readlink(path)?.split('/').pop();
 
-/** Header type of the config space (byte 0x0e without the multi-function bit), undefined where it cannot be read. */
-function headerType(root: Sysroot, dir: string): number | undefined {
-  try {
-    const fd = fs.openSync(root.path(`${dir}/config`), 'r');
-    try {
-      const bytes = Buffer.alloc(64);
-      if (fs.readSync(fd, bytes, 0, 64, 0) < 0x0f || bytes.readUInt16LE(0) === 0xffff) return undefined;
-      return bytes[0x0e]! & 0x7f;
-    } finally {
-      fs.closeSync(fd);
-    }
-  } catch {
-    return undefined; // no config file in small trees; the class tells then
-  }
-}
+/** Classes of bridges with a header of their own (PCI, CardBus), for devices whose header cannot be read. */
+const BRIDGE_CLASSES = new Set([0x0604, 0x0607, 0x0609]);
 
-/** True when the device no longer answers: its config space reads as all ones (removed, or in D3cold). */
-export function isGone(root: Sysroot, bdf: string): boolean {
+/** Bytes of the header of a config space: what an unprivileged process may read. */
+const HEADER_SIZE = 64;
+
+/** The first bytes of the config space, up to its header; empty where it cannot be read. */
+function readHeader(root: Sysroot, bdf: string): Buffer {
   try {
     const fd = fs.openSync(root.path(`${PCI_DEVICES}/${bdf}/config`), 'r');
     try {
-      const id = Buffer.alloc(4);
-      return fs.readSync(fd, id, 0, 4, 0) === 4 && id.readUInt32LE(0) === 0xffff_ffff;
+      const bytes = Buffer.alloc(HEADER_SIZE);
+      return bytes.subarray(0, fs.readSync(fd, bytes, 0, HEADER_SIZE, 0));
     } finally {
       fs.closeSync(fd);
     }
   } catch {
-    return false; // absent or unreadable: other checks say so with the system's own error
+    return Buffer.alloc(0); // small trees have none; a device that vanished has none either
   }
+}
+
+/** Header type (byte 0x0e without the multi-function bit), undefined if the device does not answer. */
+function headerType(header: Buffer): number | undefined {
+  const type = header[0x0e];
+  return type === undefined || type === 0xff ? undefined : type & 0x7f;
+}
+
+/**
+ * True if the device no longer answers: reads of a device that was removed, or that sleeps in D3cold, return all ones.
+ * The ids alone do not tell: Vendor ID and Device ID of a virtual function always read FFFFh (PCI Express Base, SR-IOV,
+ * configuration space of a VF), so there the whole header counts.
+ */
+export function isGone(root: Sysroot, device: Pick<PciDevice, 'bdf' | 'physfn'>): boolean {
+  const header = readHeader(root, device.bdf);
+  if (device.physfn === undefined) return header.length >= 4 && header.readUInt32LE(0) === 0xffff_ffff;
+  return header.length === HEADER_SIZE && header.every((byte) => byte === 0xff);
 }
 
 /** Milliseconds after which an attribute counts as locked. Reading one takes microseconds. */
@@ -145,7 +152,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
   const cls = hexAttr(root, `${dir}/class`);
   const group = linkName(root, `${dir}/iommu_group`);
   const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
-  const header = headerType(root, dir);
+  const header = headerType(readHeader(root, bdf));
   const vf = (name: string) => linkName(root, `${dir}/${name}`);
   return {
     bdf,
@@ -160,7 +167,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
     ...locking,
     group: group === undefined ? undefined : Number(group),
     numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
-    bridge: header === undefined ? cls >> 8 === 0x0604 : header === 1,
+    bridge: header === undefined ? BRIDGE_CLASSES.has(cls >> 8) : header !== 0,
     bootVga: root.attr(`${dir}/boot_vga`) === '1',
     physfn: vf('physfn'),
     vfs: entries.filter((name) => /^virtfn\d+$/.test(name)).flatMap((name) => vf(name) ?? []),

@@ -64,6 +64,17 @@ export class Processes {
     return found;
   }
 
+  /** One process for each pair of mount namespace and root folder other than the given one. */
+  views(ns: string | undefined, folder: string | undefined): number[] {
+    const seen = new Set([`${ns} ${folder}`]);
+    return this.pids.filter((pid) => {
+      const own = this.#root.readlink(`/proc/${pid}/ns/mnt`);
+      if (own === undefined) return false;
+      const key = `${own} ${this.#root.readlink(`/proc/${pid}/root`)}`;
+      return !seen.has(key) && seen.add(key);
+    });
+  }
+
   #scan(): OpenFile[] {
     const files: OpenFile[] = [];
     for (const pid of this.pids) {

@@ -1,9 +1,9 @@
 import fs from 'node:fs';
-import { parseMountinfo, parseSwaps } from '../../../src/vfio/blocks.js';
 import { Census } from '../../../src/vfio/census.js';
 import { type CheckName, checkDevice, usesOf } from '../../../src/vfio/checks.js';
+import { parseMountinfo, parseSwaps } from '../../../src/vfio/mounts.js';
 import type { Route } from '../../../src/vfio/net.js';
-import { readDevice } from '../../../src/vfio/pci.js';
+import { isGone, readDevice } from '../../../src/vfio/pci.js';
 import { PciTree } from '../../support/pci-tree.js';
 
 const DISK = '0000:01:00.0';
@@ -184,6 +184,200 @@ describe('network', () => {
     expect(findings(NIC)).toEqual([]);
     tree.bind(NIC, undefined);
     expect(findings(NIC)).toEqual([]);
+  });
+});
+
+describe('an interface that is up', () => {
+  const up = (flags = '0x1043') => {
+    tree.net(nic, 'eth0');
+    tree.file(`${nic}/net/eth0/flags`, `${flags}\n`);
+  };
+  const route = (device: string, destination: string): Route => ({
+    family: destination.includes(':') ? 6 : 4,
+    destination,
+    prefix: Number(destination.split('/')[1]),
+    device,
+    table: 'main',
+  });
+
+  test('with a route or an address it is in use; link-local ones, and an interface that is down, are not', () => {
+    up();
+    expect(findings(NIC, { routes: [route('eth0', 'fe80::/64')] })).toEqual([]);
+    expect(findings(NIC, { routes: [route('eth0', '10.9.0.0/16')] })).toEqual([
+      ['address', 'interface eth0 is up and has a route to 10.9.0.0/16'],
+    ]);
+    tree.file(
+      '/proc/net/if_inet6',
+      'fe80000000000000505400fffe000001 02 40 20 80     eth0\n20010db8000000000000000000000005 02 40 00 80     eth0\n',
+    );
+    expect(findings(NIC)).toEqual([['address', 'interface eth0 is up and has 2001:0db8:0000:0000:0000:0000:0000:0005']]);
+    tree.file(`${nic}/net/eth0/flags`, '0x1002\n');
+    expect(findings(NIC, { routes: [route('eth0', '10.9.0.0/16')] })).toEqual([]);
+  });
+
+  test.each([
+    ['nfs4', '10.9.0.5:/data', 'rw,addr=10.9.0.5,clientaddr=10.9.0.1', true],
+    ['nfs', '[fd00::5]:/data', 'rw,addr=fd00::5', true],
+    ['cifs', '//server/data', 'rw,addr=10.9.0.5', true],
+    ['ceph', '10.9.0.5:6789,10.8.0.5:6789:/', 'rw,name=admin', true],
+    ['ceph', 'admin@1234.cephfs=/', 'rw,mon_addr=10.9.0.5:3300', true],
+    ['9p', '10.9.0.5', 'rw,trans=tcp', true],
+    ['lustre', '10.9.0.5@tcp:/scratch', 'rw', true],
+    ['nfs4', '10.7.0.5:/data', 'rw,addr=10.7.0.5', false],
+    ['9p', '10.9.0.5', 'rw,trans=virtio', false],
+    ['ext4', '/dev/sda1', 'rw', false],
+  ])('a mounted %s of %s (%s) is reached through it: %s', (fstype, source, options, used) => {
+    tree.net(nic, 'eth0');
+    const routes = [route('eth0', '10.9.0.0/16'), route('eth0', 'fd00::/64'), route('eth1', '10.7.0.0/16')];
+    mounts(`40 1 0:50 / /srv rw - ${fstype} ${source} ${options}`);
+    const found = findings(NIC, { routes }).filter(([check]) => check === 'mounted');
+    expect(found.map(([, message]) => message)).toEqual(
+      used ? [`the ${fstype} file system ${source}, reached through eth0, is mounted on /srv`] : [],
+    );
+  });
+});
+
+describe('shares of virtio devices', () => {
+  const P9 = '0000:00:1d.0';
+  const FS = '0000:00:1e.0';
+  let share: string;
+  beforeEach(() => {
+    tree.driver('virtio-pci');
+    const p9 = tree.device(P9, { driver: 'virtio-pci', vendor: 0x1af4, device: 0x1009, class: 0x000200 });
+    tree.file(`${p9}/virtio0/mount_tag`, 'root\0');
+    share = tree.device(FS, { driver: 'virtio-pci', vendor: 0x1af4, device: 0x105a, class: 0x018000 });
+    tree.folder(`${share}/virtio1`);
+  });
+
+  test('9p by its tag; other transports and tags are other devices', () => {
+    mounts('22 1 0:21 / /srv rw - 9p root rw,access=any,trans=virtio');
+    expect(findings(P9)).toEqual([['mounted', 'the 9p share root of virtio0 is mounted on /srv']]);
+    mounts('22 1 0:21 / /srv rw - 9p root rw,trans=fd', '23 1 0:22 / /x rw - 9p other rw,trans=virtio');
+    expect(findings(P9)).toEqual([]);
+  });
+
+  test('a share outside our root folder is seen by process 1, below the overlay that is our /', () => {
+    mounts('30 22 0:25 / / rw - overlay o rw,lowerdir=/ro,upperdir=/rw/u,workdir=/rw/w');
+    tree.process(
+      1,
+      'init',
+      {},
+      {
+        mountinfo:
+          '20 1 0:2 / / rw - rootfs none rw\n22 20 0:21 / /ro rw - 9p root rw,trans=virtio\n30 20 0:25 / /root2 rw - overlay o rw,lowerdir=/ro,upperdir=/rw/u\n',
+      },
+    );
+    expect(findings(P9)).toEqual([
+      ['mounted', 'the 9p share root of virtio0 is mounted on /ro'],
+      ['boot-disk', 'the system runs from it: the 9p share root of virtio0 is a layer of the overlay mounted on /'],
+      ['mounted', 'the 9p share root of virtio0 is a layer of the overlay mounted on /'],
+      ['mounted', 'the 9p share root of virtio0 is a layer of the overlay mounted on /root2'],
+    ]);
+  });
+
+  test('virtiofs: by the tag, or any where the kernel shows no tags', () => {
+    mounts('23 1 0:22 / /share rw - virtiofs data rw');
+    expect(findings(FS)).toEqual([['mounted', 'the virtiofs share data, perhaps of virtio1, is mounted on /share']]);
+    tree.link('/sys/fs/virtiofs/4/device', `${share}/virtio1`);
+    tree.file('/sys/fs/virtiofs/4/tag', 'idle\n');
+    expect(findings(FS)).toEqual([]);
+    tree.file('/sys/fs/virtiofs/4/tag', 'data\n');
+    expect(findings(FS)).toEqual([['mounted', 'the virtiofs share data of virtio1 is mounted on /share']]);
+  });
+
+  test('layers of overlays: escaped colons, layers on layers, the longest mount point', () => {
+    namespace();
+    mounts(
+      '1 0 0:1 / / rw - rootfs none rw',
+      '40 1 259:0 / /srv/a:b rw - xfs /dev/nvme0n1 rw',
+      '41 1 0:60 / /one rw - overlay o rw,lowerdir=/srv/a\\:b/x:/other',
+      '42 1 0:61 / /two rw - overlay o rw,lowerdir+=/one/sub',
+      '43 1 0:62 / /three rw - overlay o rw,lowerdir=/srv/a',
+    );
+    const layered = findings(DISK).map(([, message]) => message);
+    expect(layered).toContain('/dev/nvme0n1 is mounted on /srv/a:b');
+    expect(layered.some((message) => message.endsWith('overlay mounted on /three'))).toBe(false);
+  });
+});
+
+describe('what the machine runs on', () => {
+  const PART = '0000:00:1f.0';
+  const behind = '/sys/devices/pci0000:00/0000:00:01.0';
+  const bars = { resource: '0x00000000fe000000 0x00000000fe0fffff 0x0000000000040200\n' };
+  test.each([
+    ['host bridge', 0x8086, 0x060000, {}],
+    ['ISA bridge', 0x8086, 0x060100, {}],
+    ['SMBus controller', 0x1022, 0x0c0500, {}],
+    ['bridge of the chipset', 0x8086, 0x068000, {}],
+    ['IOMMU', 0x1022, 0x080600, {}],
+    ['root complex event collector', 0x8086, 0x080700, {}],
+    ['interrupt controller', 0x8086, 0x080020, {}],
+    ['performance counters', 0x8086, 0x110100, {}],
+    ['system peripheral of the chipset', 0x8086, 0x088000, {}],
+    ['memory controller', 0x8086, 0x058000, {}],
+    ['serial bus of the chipset', 0x8086, 0x0c8000, {}],
+    ['instrumentation of the chipset', 0x1022, 0x130000, {}],
+  ])('%s', (role, vendor, cls, attrs) => {
+    tree.device(PART, { vendor, class: cls, attrs });
+    expect(findings(PART)).toEqual([['chipset', `${PART} is part of the machine (${role})`]]);
+  });
+
+  test('virtio-iommu, and what sysfs shows as an IOMMU, whatever its class', () => {
+    tree.device(PART, { vendor: 0x1af4, device: 0x1057, class: 0x00ff00 });
+    expect(findings(PART)).toMatchObject([['chipset', expect.stringContaining('(IOMMU)')]]);
+    const other = tree.device('0000:00:02.0', { class: 0xff0000 });
+    expect(findings('0000:00:02.0')).toEqual([]);
+    tree.link('/sys/class/iommu/smmu1', `${other}/iommu/smmu1`);
+    expect(findings('0000:00:02.0')).toMatchObject([['chipset', expect.stringContaining('(IOMMU)')]]);
+  });
+
+  test.each([
+    ['ivshmem, a memory controller of no chipset', 0x1af4, 0x050000, '/sys/devices/pci0000:00', {}],
+    ['an FPGA board behind a bridge', 0x8086, 0x058000, behind, {}],
+    ['a switch of NVIDIA (other bridge) behind a bridge', 0x10de, 0x068000, behind, {}],
+    ['a data mover with registers', 0x8086, 0x088000, '/sys/devices/pci0000:00', bars],
+    ['a console of virtio', 0x1af4, 0x078000, '/sys/devices/pci0000:00', {}],
+    ['USB', 0x8086, 0x0c0330, '/sys/devices/pci0000:00', {}],
+    ['audio', 0x8086, 0x040300, '/sys/devices/pci0000:00', {}],
+    ['a co-processor', 0x8086, 0x0b4000, '/sys/devices/pci0000:00', {}],
+  ])('not: %s', (_, vendor, cls, parent, attrs) => {
+    tree.device(PART, { vendor, class: cls, parent, attrs });
+    expect(findings(PART)).toEqual([]);
+  });
+
+  test('a CardBus bridge is a bridge', () => {
+    tree.device(PART, { class: 0x060700 });
+    expect(findings(PART)).toMatchObject([['bridge', expect.anything()]]);
+  });
+});
+
+describe('presence', () => {
+  const header = (ids: number, type = 0) => {
+    const config = Buffer.alloc(256);
+    config.writeUInt32LE(ids, 0);
+    config[0x0e] = type;
+    return config;
+  };
+  const gone = (config: Buffer | undefined, physfn?: string) => {
+    if (config) tree.file(`${disk}/config`, config);
+    if (physfn !== undefined) tree.link(`${disk}/physfn`, `/sys/devices/pci0000:00/${physfn}`);
+    return isGone(tree.root, readDevice(tree.root, DISK)!);
+  };
+
+  test('ids that read as ones mean nothing on a virtual function; a header of ones does', () => {
+    expect(gone(undefined)).toBe(false);
+    expect(gone(header(0x00101b36))).toBe(false);
+    expect(gone(header(0xffff_ffff))).toBe(true);
+    expect(gone(header(0xffff_ffff), '0000:04:00.0')).toBe(false);
+    expect(gone(Buffer.alloc(256, 0xff))).toBe(true);
+    expect(gone(Buffer.alloc(64, 0xff))).toBe(true);
+    expect(gone(Buffer.alloc(4, 0xff))).toBe(false); // too little to tell
+  });
+
+  test('the header type of a virtual function is read although its ids are ones', () => {
+    tree.file(`${disk}/class`, '0x060400\n');
+    expect(gone(header(0xffff_ffff, 0x80), '0000:04:00.0')).toBe(false);
+    expect(readDevice(tree.root, DISK)).toMatchObject({ bridge: false });
   });
 });
 
