@@ -1,8 +1,9 @@
 import { VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { Census } from './census.js';
-import { CHECK_NAMES, type CheckName, checkDevice, type Finding } from './checks.js';
+import { checkDevice } from './checks.js';
 import { chipsetRole } from './chipset.js';
+import { CHECK_NAMES, type CheckName, type Finding } from './finding.js';
 import { readGroup } from './group.js';
 import { blocking, describeHolder, holdersOf } from './holders.js';
 import { noIommu, readIommu } from './iommu.js';

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { printable } from '../common/escape.js';
 import type { Census } from './census.js';
-import type { Finding } from './checks.js';
+import type { Finding } from './finding.js';
 import { type Mount, optionsOf } from './mounts.js';
 import { PCI_DEVICES, type PciDevice } from './pci.js';
 

@@ -1,6 +1,7 @@
 import { type Capability, parseCapabilities, readConfig } from './capabilities.js';
 import type { Census } from './census.js';
-import { type Finding, usesOf } from './checks.js';
+import { usesOf } from './checks.js';
+import { type Finding } from './finding.js';
 import { type IommuGroup, readGroup } from './group.js';
 import { type Holder, holdersOf } from './holders.js';
 import { interfacesOf } from './net.js';

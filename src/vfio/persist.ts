@@ -2,8 +2,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
-import type { BindOptions, PlannedDevice } from './bind.js';
-import { idOf } from './pci.js';
+import type { CheckName } from './finding.js';
+import type { DriverChoice } from './modules.js';
+import type { Owner } from './owner.js';
+import { idOf, type PciDevice } from './pci.js';
 
 /** How this program is started: the words before `vfio bind`, absolute. */
 export type ProgramWords = readonly string[];
@@ -16,6 +18,18 @@ const HOOK = '/etc/initramfs-tools/hooks/vioctl-vfio';
 
 const ruleFile = (bdf: string): string => `${RULES}/20-vioctl-vfio-${bdf}.rules`;
 const configFile = (bdf: string): string => `${CONFIGS}/${bdf}.env`;
+
+/** A device that is to be bound at every boot, and its driver. */
+export interface Persisted {
+  device: PciDevice;
+  choice: DriverChoice;
+}
+
+/** Options of bind that the next boot has to know. */
+export interface PersistOptions {
+  owner?: Owner | undefined;
+  allow?: readonly CheckName[] | undefined;
+}
 
 /** A file that --persist writes. */
 export interface PersistFile {
@@ -32,7 +46,7 @@ const unitWord = (word: string): string =>
  * The udev rule of a device. It holds for the address *and* the id, so a device that was renumbered or replaced is left to its
  * own driver. It works without vioctl (initramfs): override, module, bind; the service then makes it a full transaction.
  */
-export function udevRule({ device, choice }: Pick<PlannedDevice, 'device' | 'choice'>): string {
+export function udevRule({ device, choice }: Persisted): string {
   const hex = (value: number) => `0x${value.toString(16).padStart(4, '0')}`;
   const match = `ACTION=="add", SUBSYSTEM=="pci", KERNEL=="${device.bdf}", ATTR{vendor}=="${hex(device.vendor)}", ATTR{device}=="${hex(device.device)}"`;
   const bind = `/bin/sh -c 'test -e /sys/bus/pci/devices/$kernel/driver || echo $kernel > /sys/bus/pci/drivers/${choice.driver}/bind'`;
@@ -61,10 +75,7 @@ ExecStart=${program.map(unitWord).join(' ')} vfio bind %i $VIOCTL_BIND
 `;
 
 /** The unit's options for one device. */
-export function configText(
-  { device, choice }: Pick<PlannedDevice, 'device' | 'choice'>,
-  options: Pick<BindOptions, 'owner' | 'allow'>,
-): string {
+export function configText({ device, choice }: Persisted, options: PersistOptions): string {
   const words = ['--expect', idOf(device), '--driver', choice.driver];
   if (options.owner) words.push('--owner', options.owner.text);
   for (const check of options.allow ?? []) words.push('--allow', check);
@@ -97,12 +108,7 @@ const hasInitramfsTools = (root: Sysroot): boolean =>
   root.exists('/etc/initramfs-tools/hooks') || root.exists('/usr/share/initramfs-tools/hook-functions');
 
 /** All files that make a binding persistent. */
-export function persistFiles(
-  root: Sysroot,
-  planned: readonly PlannedDevice[],
-  options: Pick<BindOptions, 'owner' | 'allow'>,
-  program: ProgramWords,
-): PersistFile[] {
+export function persistFiles(root: Sysroot, planned: readonly Persisted[], options: PersistOptions, program: ProgramWords): PersistFile[] {
   const files: PersistFile[] = [{ path: `${UNITS}/${UNIT}`, mode: 0o644, text: unitText(program) }];
   if (hasInitramfsTools(root)) files.push({ path: HOOK, mode: 0o755, text: HOOK_TEXT });
   for (const entry of planned) {

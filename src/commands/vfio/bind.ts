@@ -4,7 +4,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
 import { type BindOptions, bind, planBind } from '../../vfio/bind.js';
 import { Census } from '../../vfio/census.js';
-import { CHECK_NAMES, CHECKS } from '../../vfio/checks.js';
+import { CHECK_NAMES, CHECKS } from '../../vfio/finding.js';
 import { reload, systemHost } from '../../vfio/host.js';
 import { parseOwner } from '../../vfio/owner.js';
 import { allRoutes } from '../../vfio/routes.js';

@@ -1,6 +1,6 @@
 import { native } from '../../native/index.js';
 import type { DmaPages } from './pages.js';
-import { type Check, Interrupts, until } from './selftest.js';
+import { type Check, Interrupts, until } from './proof.js';
 import { Irq, type Session } from './session.js';
 
 /** Registers of QEMU's edu device (docs/specs/edu.rst). */

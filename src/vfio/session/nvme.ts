@@ -1,7 +1,7 @@
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { DmaPage, DmaPages } from './pages.js';
-import { type Check, Interrupts, until } from './selftest.js';
+import { type Check, Interrupts, until } from './proof.js';
 import { Irq, type Session } from './session.js';
 
 /** Controller properties (NVM Express Base Specification 2.1, figure 33). */

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { Census } from '../../../src/vfio/census.js';
-import { type CheckName, checkDevice, usesOf } from '../../../src/vfio/checks.js';
+import { checkDevice, usesOf } from '../../../src/vfio/checks.js';
+import { type CheckName } from '../../../src/vfio/finding.js';
 import { parseMountinfo, parseSwaps } from '../../../src/vfio/mounts.js';
 import type { Route } from '../../../src/vfio/net.js';
 import { isGone, readDevice } from '../../../src/vfio/pci.js';
