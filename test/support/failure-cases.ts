@@ -1,6 +1,6 @@
 /**
  * The ways in which binding a device, opening it, mapping for it and using it can fail, and the guests' tests that show each
- * on a real kernel. test/unit/vfio/failure-cases.test.ts keeps the names true.
+ * on a real kernel. test/unit/vfio/binding/failure-cases.test.ts keeps the names true.
  */
 export type Source =
   /** Cases of test/vm/vfio, run by vfio-bind.test.ts on every kernel. */

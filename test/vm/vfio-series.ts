@@ -8,13 +8,13 @@ import { readAperture } from '../../src/dma/aperture.js';
 import { plan } from '../../src/dma/layout.js';
 import { lockLimit, Mapper } from '../../src/dma/mapper.js';
 import { parseSpecs } from '../../src/dma/spec.js';
-import { Census } from '../../src/vfio/census.js';
-import { findDevice } from '../../src/vfio/pci.js';
-import { eduRead, eduWrite } from '../../src/vfio/session/edu.js';
-import { AdminQueue } from '../../src/vfio/session/nvme.js';
+import { Census } from '../../src/vfio/census/census.js';
+import { findDevice } from '../../src/vfio/devices/pci.js';
+import { eduRead, eduWrite } from '../../src/vfio/selftest/edu.js';
+import { AdminQueue } from '../../src/vfio/selftest/nvme.js';
+import { pagesFor } from '../../src/vfio/selftest/pages.js';
+import { selftest } from '../../src/vfio/selftest/selftest.js';
 import { type Api, openSession } from '../../src/vfio/session/open.js';
-import { pagesFor } from '../../src/vfio/session/pages.js';
-import { selftest } from '../../src/vfio/session/selftest.js';
 import { Session } from '../../src/vfio/session/session.js';
 import {
   asNobody,

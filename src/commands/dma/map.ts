@@ -10,7 +10,7 @@ import { lockLimit, requireLockable } from '../../dma/mapper.js';
 import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { holderLines } from '../../dma/views.js';
-import { Census } from '../../vfio/census.js';
+import { Census } from '../../vfio/census/census.js';
 import { Hold } from '../../vfio/session/hold.js';
 import { APIS } from '../../vfio/session/open.js';
 import { Irq } from '../../vfio/session/session.js';

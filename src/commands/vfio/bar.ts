@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
-import { Census } from '../../vfio/census.js';
+import { Census } from '../../vfio/census/census.js';
 import { barIndex, dumpRange, WRITE_WIDTHS } from '../../vfio/session/bar.js';
 import { access, hexLines, parseAccess } from '../../vfio/session/config.js';
 import { APIS, openSession } from '../../vfio/session/open.js';

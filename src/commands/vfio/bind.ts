@@ -2,14 +2,14 @@ import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
-import { type BindOptions, bind, planBind } from '../../vfio/bind.js';
-import { Census } from '../../vfio/census.js';
-import { CHECK_NAMES, CHECKS } from '../../vfio/finding.js';
-import { reload, systemHost } from '../../vfio/host.js';
-import { parseOwner } from '../../vfio/owner.js';
-import { allRoutes } from '../../vfio/routes.js';
-import { bindScript, shellScript } from '../../vfio/script.js';
-import { boundLines } from '../../vfio/views.js';
+import { boundLines } from '../../groups/vfio/views.js';
+import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
+import { reload, systemHost } from '../../vfio/binding/host.js';
+import { parseOwner } from '../../vfio/binding/owner.js';
+import { bindScript, shellScript } from '../../vfio/binding/script.js';
+import { Census } from '../../vfio/census/census.js';
+import { allRoutes } from '../../vfio/census/routes.js';
+import { CHECK_NAMES, CHECKS } from '../../vfio/checks/finding.js';
 
 export default class VfioBind extends Command {
   static override readonly description =

@@ -1,10 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { Census } from '../../vfio/census.js';
+import { configLines } from '../../groups/vfio/session-views.js';
+import { Census } from '../../vfio/census/census.js';
 import { access, hexLines, parseAccess, readConfigSpace } from '../../vfio/session/config.js';
 import { APIS, openSession } from '../../vfio/session/open.js';
 import { CONFIG } from '../../vfio/session/session.js';
-import { configLines } from '../../vfio/session/views.js';
 
 export default class VfioConfig extends Command {
   static override readonly description =

@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Census } from '../../vfio/census.js';
-import { diagnose, diagnosisStatus, doctorLines } from '../../vfio/doctor.js';
-import { systemHost } from '../../vfio/host.js';
+import { systemHost } from '../../vfio/binding/host.js';
+import { Census } from '../../vfio/census/census.js';
+import { diagnose, diagnosisStatus, doctorLines } from '../../vfio/inventory/doctor.js';
 
 export default class VfioDoctor extends Command {
   static override readonly description =

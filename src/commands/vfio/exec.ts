@@ -6,8 +6,8 @@ import { parseSize } from '../../common/units.js';
 import { execReplacing } from '../../dma/handover.js';
 import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
-import { systemHost } from '../../vfio/host.js';
-import { parseOwner } from '../../vfio/owner.js';
+import { systemHost } from '../../vfio/binding/host.js';
+import { parseOwner } from '../../vfio/binding/owner.js';
 import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 import { APIS } from '../../vfio/session/open.js';
 

@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
-import { Census } from '../../vfio/census.js';
+import { Census } from '../../vfio/census/census.js';
 import { IRQ_TYPES, irqType, waitForIrqs } from '../../vfio/session/irq.js';
 import { APIS, openSession } from '../../vfio/session/open.js';
 

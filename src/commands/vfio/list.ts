@@ -1,10 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { Census } from '../../vfio/census.js';
-import { describeHolder } from '../../vfio/holders.js';
-import { type DeviceRow, inventory } from '../../vfio/inventory.js';
-import { noIommu, readIommu } from '../../vfio/iommu.js';
-import { allRoutes } from '../../vfio/routes.js';
+import { Census } from '../../vfio/census/census.js';
+import { describeHolder } from '../../vfio/census/holders.js';
+import { allRoutes } from '../../vfio/census/routes.js';
+import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
+import { type DeviceRow, inventory } from '../../vfio/inventory/inventory.js';
 
 const inUse = (row: DeviceRow): string =>
   [

@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { Census } from '../../vfio/census.js';
+import { Census } from '../../vfio/census/census.js';
 import { APIS, openSession } from '../../vfio/session/open.js';
 import { planReset, resetDevice } from '../../vfio/session/reset.js';
 

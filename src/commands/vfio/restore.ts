@@ -1,10 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { Census } from '../../vfio/census.js';
-import { systemHost } from '../../vfio/host.js';
-import { restore } from '../../vfio/restore.js';
-import { restoreScript, shellScript } from '../../vfio/script.js';
-import { restoredLines } from '../../vfio/views.js';
+import { restoredLines } from '../../groups/vfio/views.js';
+import { systemHost } from '../../vfio/binding/host.js';
+import { restore } from '../../vfio/binding/restore.js';
+import { restoreScript, shellScript } from '../../vfio/binding/script.js';
+import { Census } from '../../vfio/census/census.js';
 
 export default class VfioRestore extends Command {
   static override readonly description =

@@ -1,11 +1,11 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit } from '../../common/errors.js';
-import { Census } from '../../vfio/census.js';
-import { findDevice } from '../../vfio/pci.js';
+import { selftestLines } from '../../groups/vfio/session-views.js';
+import { Census } from '../../vfio/census/census.js';
+import { findDevice } from '../../vfio/devices/pci.js';
+import { selftest } from '../../vfio/selftest/selftest.js';
 import { APIS, openSession } from '../../vfio/session/open.js';
-import { selftest } from '../../vfio/session/selftest.js';
-import { selftestLines } from '../../vfio/session/views.js';
 
 export default class VfioSelftest extends Command {
   static override readonly description =

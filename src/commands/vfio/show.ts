@@ -1,12 +1,12 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
-import { Census } from '../../vfio/census.js';
-import { report } from '../../vfio/inventory.js';
-import { noIommu, readIommu } from '../../vfio/iommu.js';
-import { findDevice } from '../../vfio/pci.js';
-import { allRoutes } from '../../vfio/routes.js';
+import { showLines } from '../../groups/vfio/views.js';
+import { Census } from '../../vfio/census/census.js';
+import { allRoutes } from '../../vfio/census/routes.js';
+import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
+import { findDevice } from '../../vfio/devices/pci.js';
+import { report } from '../../vfio/inventory/inventory.js';
 import { insideLines, inspect } from '../../vfio/session/inspect.js';
-import { showLines } from '../../vfio/views.js';
 
 export default class VfioShow extends Command {
   static override readonly description =

@@ -1,12 +1,12 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
-import { Census } from '../../vfio/census.js';
-import { describeHolder } from '../../vfio/holders.js';
-import { reload, systemHost } from '../../vfio/host.js';
-import { shellScript, unbindScript } from '../../vfio/script.js';
-import { planUnbind, unbind, unbindFiles } from '../../vfio/unbind.js';
-import { unboundLines } from '../../vfio/views.js';
+import { unboundLines } from '../../groups/vfio/views.js';
+import { reload, systemHost } from '../../vfio/binding/host.js';
+import { shellScript, unbindScript } from '../../vfio/binding/script.js';
+import { planUnbind, unbind, unbindFiles } from '../../vfio/binding/unbind.js';
+import { Census } from '../../vfio/census/census.js';
+import { describeHolder } from '../../vfio/census/holders.js';
 
 export default class VfioUnbind extends Command {
   static override readonly description =

@@ -1,6 +1,6 @@
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import { parseCapabilities } from '../capabilities.js';
+import { parseCapabilities } from '../devices/capabilities.js';
 import { CONFIG, type Session } from './session.js';
 
 /** Registers of the type 0 header with their offsets and widths (pci_regs.h). */

@@ -7,10 +7,10 @@ import { apiOf, type HandOver, handOver } from '../../dma/handover.js';
 import type { LockLimit } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
 import { native } from '../../native/index.js';
-import { bind } from '../bind.js';
-import { Census } from '../census.js';
-import type { Host } from '../move.js';
-import { findDevice } from '../pci.js';
+import { bind } from '../binding/bind.js';
+import type { Host } from '../binding/move.js';
+import { Census } from '../census/census.js';
+import { findDevice } from '../devices/pci.js';
 import { Hold } from './hold.js';
 import { type Api, requireBound } from './open.js';
 

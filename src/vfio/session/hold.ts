@@ -4,8 +4,8 @@ import { readReserved } from '../../dma/aperture.js';
 import { describeMaps, type HolderInfo } from '../../dma/holder.js';
 import { type LockLimit, Mapper } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
-import type { Census } from '../census.js';
-import { findDevice } from '../pci.js';
+import type { Census } from '../census/census.js';
+import { findDevice } from '../devices/pci.js';
 import { type Api, cdevOf, openSession } from './open.js';
 import type { Session } from './session.js';
 

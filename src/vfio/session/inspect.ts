@@ -1,6 +1,6 @@
 import { VioError } from '../../common/errors.js';
-import type { Census } from '../census.js';
-import type { PciDevice } from '../pci.js';
+import type { Census } from '../census/census.js';
+import type { PciDevice } from '../devices/pci.js';
 import { openSession } from './open.js';
 import type { IrqType, Region, Session } from './session.js';
 

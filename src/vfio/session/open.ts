@@ -1,12 +1,12 @@
 import { codeOf, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { NativeSession } from '../../native/vfio.js';
-import type { Census } from '../census.js';
-import { groupNode, readGroup } from '../group.js';
-import { describeHolder, holdersOf } from '../holders.js';
-import { noIommu, readIommu } from '../iommu.js';
-import { findDevice, type PciDevice } from '../pci.js';
-import { Processes } from '../processes.js';
+import type { Census } from '../census/census.js';
+import { describeHolder, holdersOf } from '../census/holders.js';
+import { Processes } from '../census/processes.js';
+import { groupNode, readGroup } from '../devices/group.js';
+import { noIommu, readIommu } from '../devices/iommu.js';
+import { findDevice, type PciDevice } from '../devices/pci.js';
 import { Session } from './session.js';
 
 /** Which of the kernel's two ways to a device: group and container, or iommufd and the device's own node. */

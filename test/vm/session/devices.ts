@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
-import { AdminQueue } from '../../../src/vfio/session/nvme.js';
-import { pagesFor } from '../../../src/vfio/session/pages.js';
+import { AdminQueue } from '../../../src/vfio/selftest/nvme.js';
+import { pagesFor } from '../../../src/vfio/selftest/pages.js';
 import { Irq } from '../../../src/vfio/session/session.js';
 import {
   AER,

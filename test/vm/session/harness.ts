@@ -5,7 +5,7 @@ import { Sysroot } from '../../../src/common/sysroot.js';
 import { type Fault, watchFaults } from '../../../src/dma/faults.js';
 import { Mapper } from '../../../src/dma/mapper.js';
 import { native } from '../../../src/native/index.js';
-import { Census } from '../../../src/vfio/census.js';
+import { Census } from '../../../src/vfio/census/census.js';
 import { type Api, openSession } from '../../../src/vfio/session/open.js';
 import type { Session } from '../../../src/vfio/session/session.js';
 

@@ -1,7 +1,7 @@
 // Programs that hold devices on real kernels: exec in its forms, dma map under a service manager, and letting go when asked.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import { eduWrite } from '../../../src/vfio/session/edu.js';
+import { eduWrite } from '../../../src/vfio/selftest/edu.js';
 import { Session } from '../../../src/vfio/session/session.js';
 import {
   BOTH,

@@ -1,7 +1,7 @@
 // VFIO sessions on real kernels: what cannot be opened, and why. Numbers of the failure catalogue are in failure-cases.ts.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import { Census } from '../../../src/vfio/census.js';
+import { Census } from '../../../src/vfio/census/census.js';
 import { openSession } from '../../../src/vfio/session/open.js';
 import {
   asNobody,

@@ -1,0 +1,205 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { codeOf, VioError, wrap } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
+
+/** What vioctl changes about a device and puts back. */
+export interface DeviceState {
+  driver: string | undefined;
+  override: string | undefined;
+  /** Number of virtual functions switched on. */
+  numVfs: number;
+}
+
+/** One device of a transaction. */
+export interface JournalDevice {
+  bdf: string;
+  vendor: number;
+  device: number;
+  before: DeviceState;
+  after: DeviceState;
+  /** The last step that was begun; `none` before the first write. */
+  step: string;
+}
+
+/** A transaction that has not ended. It is on disk before the first write and goes away with the last. */
+export interface Journal {
+  version: 1;
+  id: string;
+  operation: 'bind' | 'unbind';
+  pid: number;
+  /** Start time of the process, field 22 of /proc/PID/stat: a pid that was given out again is told apart. */
+  started: string;
+  boot: string;
+  devices: JournalDevice[];
+}
+
+/** A device that vioctl bound, and what unbind gives back. */
+export interface BoundRecord {
+  version: 1;
+  boot: string;
+  bdf: string;
+  vendor: number;
+  device: number;
+  before: DeviceState;
+  after: DeviceState;
+}
+
+const BASE = '/run/vioctl/vfio';
+const JOURNALS = `${BASE}/journal`;
+const CLAIMS = `${BASE}/claims`;
+const BOUND = `${BASE}/bound`;
+
+/** Start time of a process; undefined when there is none (or it is a zombie). */
+export function startTime(root: Sysroot, pid: number): string | undefined {
+  const stat = root.attr(`/proc/${pid}/stat`);
+  if (stat === undefined) return undefined;
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+}
+
+/** Makes a folder and those above it. Node's own recursive mkdir says ENOENT for a read-only file system. */
+function makeFolder(dir: string): void {
+  try {
+    fs.mkdirSync(dir, 0o755);
+  } catch (err) {
+    if (codeOf(err) === 'EEXIST') return;
+    if (codeOf(err) !== 'ENOENT' || path.dirname(dir) === dir) throw err;
+    makeFolder(path.dirname(dir));
+    makeFolder(dir);
+  }
+}
+
+/** Flushes a file or folder to disk. */
+function sync(file: string): void {
+  const fd = fs.openSync(file, 'r');
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** The journals and records below /run/vioctl/vfio. Every write is atomic: a temporary file, fsync, rename, fsync of the folder. */
+export class Store {
+  readonly #root: Sysroot;
+
+  constructor(root: Sysroot) {
+    this.#root = root;
+  }
+
+  get boot(): string {
+    return this.#root.attr('/proc/sys/kernel/random/boot_id') ?? '';
+  }
+
+  #write(file: string, value: unknown): void {
+    const target = this.#root.path(file);
+    const temporary = `${target}.new`;
+    try {
+      makeFolder(path.dirname(target));
+      const fd = fs.openSync(temporary, 'w', 0o644);
+      try {
+        // undefined members are written as null, so that a record says that there was no driver
+        fs.writeSync(fd, `${JSON.stringify(value, (_key, v) => (v === undefined ? null : v), 2)}\n`);
+        fs.fsyncSync(fd);
+      } finally {
+        fs.closeSync(fd);
+      }
+      fs.renameSync(temporary, target);
+      sync(path.dirname(target));
+    } catch (err) {
+      throw wrap(`write the journal ${file}`, err, { hint: 'nothing is changed without a journal; /run/vioctl must be writable' });
+    }
+  }
+
+  #read<T extends { version: number }>(file: string): T | undefined {
+    const text = this.#root.attr(file);
+    if (text === undefined) return undefined;
+    try {
+      const value = JSON.parse(text, (_key, v) => (v === null ? undefined : v)) as T;
+      if (value.version !== 1) throw new Error(`version ${value.version}`);
+      return value;
+    } catch (err) {
+      throw new VioError(`${file} is damaged: ${(err as Error).message}`, {
+        code: 'JOURNAL_DAMAGED',
+        exit: 5,
+        hint: `look at it, put the device back by hand (vioctl vfio show), and remove ${file}`,
+      });
+    }
+  }
+
+  #remove(file: string): void {
+    fs.rmSync(this.#root.path(file), { force: true });
+    const dir = this.#root.path(path.dirname(file));
+    if (fs.existsSync(dir)) sync(dir);
+  }
+
+  /** Writes a journal; called before each step. */
+  save(journal: Journal): void {
+    this.#write(`${JOURNALS}/${journal.id}.json`, journal);
+  }
+
+  /** All journals. @throws VioError JOURNAL_DAMAGED (5) */
+  journals(): Journal[] {
+    return this.#root
+      .list(JOURNALS)
+      .filter((name) => name.endsWith('.json'))
+      .flatMap((name) => this.#read<Journal>(`${JOURNALS}/${name}`) ?? []);
+  }
+
+  /** True while the process that wrote a journal runs. */
+  alive(journal: Pick<Journal, 'pid' | 'started'>): boolean {
+    return journal.started !== '' && startTime(this.#root, journal.pid) === journal.started;
+  }
+
+  /** Ends a journal: the transaction is complete or undone. */
+  end(journal: Journal): void {
+    this.#remove(`${JOURNALS}/${journal.id}.json`);
+    for (const { bdf } of journal.devices) this.#remove(`${CLAIMS}/${bdf}`);
+  }
+
+  /**
+   * Reserves a device for a transaction, so that two runs cannot change it at once.
+   * @throws VioError BUSY (1) while another run works on it, INTERRUPTED (1) when one was cut short and left a journal
+   */
+  claim(bdf: string, journal: Journal): void {
+    const file = this.#root.path(`${CLAIMS}/${bdf}`);
+    for (let attempt = 0; ; attempt++) {
+      try {
+        makeFolder(path.dirname(file));
+        const fd = fs.openSync(file, 'wx', 0o644);
+        fs.writeSync(fd, `${journal.pid} ${journal.started} ${journal.id}\n`);
+        fs.closeSync(fd);
+        return;
+      } catch (err) {
+        if (codeOf(err) !== 'EEXIST' || attempt > 0) throw wrap(`claim ${bdf} in ${CLAIMS}`, err);
+      }
+      const [pid = '0', started = '', id = ''] = (this.#root.attr(`${CLAIMS}/${bdf}`) ?? '').split(' ');
+      if (this.alive({ pid: Number(pid), started }))
+        throw new VioError(`${bdf}: another run of vioctl (pid ${pid}) is changing this device: EBUSY`, { code: 'BUSY' });
+      if (this.#root.exists(`${JOURNALS}/${id}.json`))
+        throw new VioError(`${bdf}: an interrupted run (pid ${pid}) left this device half changed`, {
+          code: 'INTERRUPTED',
+          hint: 'vioctl vfio restore',
+        });
+      this.#remove(`${CLAIMS}/${bdf}`); // died between claim and journal: nothing was changed
+    }
+  }
+
+  record(bdf: string): BoundRecord | undefined {
+    const record = this.#read<BoundRecord>(`${BOUND}/${bdf}.json`);
+    return record?.boot === this.boot ? record : undefined;
+  }
+
+  records(): BoundRecord[] {
+    return this.#root.list(BOUND).flatMap((name) => (name.endsWith('.json') ? (this.record(name.slice(0, -5)) ?? []) : []));
+  }
+
+  keep(record: BoundRecord): void {
+    this.#write(`${BOUND}/${record.bdf}.json`, record);
+  }
+
+  forget(bdf: string): void {
+    this.#remove(`${BOUND}/${bdf}.json`);
+  }
+}

@@ -1,0 +1,96 @@
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import { usage, wrap } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { groupNode } from '../devices/group.js';
+import { linkName, PCI_DEVICES } from '../devices/pci.js';
+
+/** Who is to own the VFIO nodes of a device. */
+export interface Owner {
+  uid: number;
+  gid: number;
+  /** As the user wrote it. */
+  text: string;
+}
+
+/** Fields of a line of passwd or group: from the files, else from getent (LDAP, systemd-homed). */
+function lookup(root: Sysroot, database: 'passwd' | 'group', name: string): string[] | undefined {
+  const key = /^\d+$/.test(name) ? 2 : 0;
+  const local = (root.attr(`/etc/${database}`) ?? '').split('\n').map((line) => line.split(':'));
+  const found = local.find((fields) => fields[key] === name);
+  if (found || root.root !== '/') return found;
+  try {
+    return execFileSync('getent', [database, name], { encoding: 'utf8', timeout: 5000, stdio: ['ignore', 'pipe', 'ignore'] })
+      .trim()
+      .split(':');
+  } catch {
+    return undefined; // getent ends with 2 for a name that nobody knows; a missing getent knows nobody either
+  }
+}
+
+/** Parses `USER`, `USER:GROUP` or `:GROUP`, names or numbers; a user's own group unless one is given. @throws usage errors */
+export function parseOwner(root: Sysroot, text: string): Owner {
+  const match = /^([^:]*)(?::([^:]+))?$/.exec(text);
+  const [, user = '', group] = match ?? [];
+  if (!match || (user === '' && group === undefined))
+    throw usage(`not an owner: "${printable(text)}"`, 'owners are USER, USER:GROUP or :GROUP');
+  const passwd = user === '' ? undefined : lookup(root, 'passwd', user);
+  const uid = user === '' ? 0 : Number(passwd?.[2] ?? (/^\d+$/.test(user) ? user : Number.NaN));
+  if (Number.isNaN(uid)) throw usage(`no such user: "${printable(user)}"`);
+  const gid =
+    group === undefined
+      ? Number(passwd?.[3] ?? 0)
+      : Number(lookup(root, 'group', group)?.[2] ?? (/^\d+$/.test(group) ? group : Number.NaN));
+  if (Number.isNaN(gid)) throw usage(`no such group: "${printable(group ?? '')}"`);
+  return { uid, gid, text };
+}
+
+/** The IOMMU group of a device. */
+export function groupNumber(root: Sysroot, bdf: string): number | undefined {
+  const name = linkName(root, `${PCI_DEVICES}/${bdf}/iommu_group`);
+  return name === undefined ? undefined : Number(name);
+}
+
+/** The group node of a device as it will be named. */
+export function nodeOf(root: Sysroot, bdf: string): string | undefined {
+  const group = groupNumber(root, bdf);
+  return group === undefined ? undefined : groupNode(group);
+}
+
+/** The nodes that give access to a bound device: its group's, and its own where the kernel has one. */
+export function nodesOf(root: Sysroot, bdf: string): string[] {
+  const group = groupNumber(root, bdf);
+  if (group === undefined) return [];
+  const own = root.list(`${PCI_DEVICES}/${bdf}/vfio-dev`).map((name) => `/dev/vfio/devices/${name}`);
+  return [groupNode(group), `/dev/vfio/noiommu-${group}`, ...own].filter((path) => root.exists(path));
+}
+
+/** Owner of a node before it was changed. */
+export interface NodeOwner {
+  path: string;
+  uid: number;
+  gid: number;
+}
+
+/** Gives the nodes of a device to an owner. @returns who owned those that were changed @throws VioError */
+export function changeOwner(root: Sysroot, bdf: string, owner: Pick<Owner, 'uid' | 'gid'>): NodeOwner[] {
+  const changed: NodeOwner[] = [];
+  for (const path of nodesOf(root, bdf)) {
+    try {
+      const { uid, gid } = fs.statSync(root.path(path));
+      if (uid === owner.uid && gid === owner.gid) continue;
+      fs.chownSync(root.path(path), owner.uid, owner.gid);
+      changed.push({ path, uid, gid });
+    } catch (err) {
+      restoreOwners(root, changed);
+      throw wrap(`${bdf}: give ${path} to ${owner.uid}:${owner.gid}`, err);
+    }
+  }
+  return changed;
+}
+
+/** Gives nodes back; those that went away with their device need nothing. */
+export function restoreOwners(root: Sysroot, nodes: readonly NodeOwner[]): void {
+  for (const { path, uid, gid } of nodes) if (root.exists(path)) fs.chownSync(root.path(path), uid, gid);
+}

@@ -1,0 +1,173 @@
+import { reason, VioError } from '../../common/errors.js';
+import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
+import { type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
+import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';
+
+/** A device and the state it is to have. */
+export interface Move {
+  device: PciDevice;
+  to: DeviceState;
+}
+
+/** Milliseconds for one write to sysfs: a driver that flushes a large cache may take long, one that hangs must not hold us. */
+export const WRITE_TIMEOUT = 20_000;
+
+/** What could not be put back. */
+export interface Leftover {
+  bdf: string;
+  want: DeviceState;
+  why: string;
+}
+
+const stateText = ({ driver, override, numVfs }: DeviceState): string =>
+  `${driver === undefined ? 'no driver' : `driver ${driver}`}${override === undefined ? '' : `, driver_override ${override}`}${numVfs > 0 ? `, ${numVfs} VFs` : ''}`;
+
+/** Takes devices to their earlier states, last first; every one is tried. @returns what could not be put back */
+export async function rollBack(
+  host: Host,
+  devices: readonly JournalDevice[],
+  mark: (device: JournalDevice, step: Step) => void,
+): Promise<Leftover[]> {
+  const left: Leftover[] = [];
+  for (const entry of [...devices].reverse()) {
+    const device = readDevice(host.root, entry.bdf);
+    try {
+      if (device && (device.vendor !== entry.vendor || device.device !== entry.device))
+        throw new VioError(`another device (${idOf(device)}) is at this address now`, { code: 'RENUMBERED' });
+      if (entry.before.driver !== undefined && !host.modules.registered(entry.before.driver)) await host.modprobe(entry.before.driver);
+      await moveTo(host, entry.bdf, entry.before, { mark: (step) => mark(entry, step), timeout: WRITE_TIMEOUT });
+    } catch (err) {
+      left.push({ bdf: entry.bdf, want: entry.before, why: err instanceof Error && !('syscall' in err) ? err.message : reason(err) });
+    }
+  }
+  return left;
+}
+
+/** The error of a change that could not be undone (exit 8). */
+export function notRestored(what: string, left: Leftover[], cause: unknown): VioError {
+  const list = left.map(({ bdf, want, why }) => `${bdf} should have ${stateText(want)}: ${why.replace(`${bdf}: `, '')}`).join('; ');
+  return new VioError(`${what}; NOT restored: ${list}`, {
+    code: 'NOT_RESTORED',
+    exit: 8,
+    hint: 'when the cause is gone: vioctl vfio restore',
+    details: { left: left.map(({ bdf, want, why }) => ({ bdf, want, why })) },
+    cause,
+  });
+}
+
+/**
+ * Changes the drivers of devices, all or none. The journal is on disk before the first write and names each step before it
+ * is done, so that `vfio restore` can undo what a killed run left.
+ */
+export class Transaction {
+  readonly #host: Host;
+  readonly #store: Store;
+  readonly #journal: Journal;
+  readonly #moves: readonly Move[];
+
+  private constructor(host: Host, store: Store, journal: Journal, moves: readonly Move[]) {
+    this.#host = host;
+    this.#store = store;
+    this.#journal = journal;
+    this.#moves = moves;
+  }
+
+  /** Claims the devices and writes the journal. Nothing is changed yet. @throws VioError BUSY, INTERRUPTED, or that of the journal */
+  static begin(host: Host, operation: Journal['operation'], moves: readonly Move[]): Transaction {
+    const store = new Store(host.root);
+    const devices = moves.map(({ device, to }) => ({
+      bdf: device.bdf,
+      vendor: device.vendor,
+      device: device.device,
+      before: stateOf(device),
+      after: to,
+      step: 'none',
+    }));
+    const started = startTime(host.root, host.pid) ?? '';
+    const id = `${operation}-${moves[0]!.device.bdf}-${host.pid}`;
+    const journal: Journal = { version: 1, id, operation, pid: host.pid, started, boot: store.boot, devices };
+    const claimed: JournalDevice[] = [];
+    try {
+      for (const device of devices) {
+        store.claim(device.bdf, journal);
+        claimed.push(device);
+      }
+      store.save(journal);
+    } catch (err) {
+      store.end({ ...journal, devices: claimed });
+      throw err;
+    }
+    return new Transaction(host, store, journal, moves);
+  }
+
+  get devices(): readonly JournalDevice[] {
+    return this.#journal.devices;
+  }
+
+  #mark(device: JournalDevice, step: string): void {
+    device.step = step;
+    this.#store.save(this.#journal);
+  }
+
+  /** Notes a step outside the moves (owner). */
+  mark(step: Step): void {
+    for (const device of this.#journal.devices) device.step = step;
+    this.#store.save(this.#journal);
+  }
+
+  /** Makes the moves. On any failure everything is put back. @throws the failure, or NOT_RESTORED (8) */
+  async run(options: { signal?: AbortSignal | undefined; timeout?: number; afterwards?: () => Promise<void> } = {}): Promise<void> {
+    const { signal, timeout = WRITE_TIMEOUT } = options;
+    try {
+      for (const [i, move] of this.#moves.entries()) {
+        const entry = this.#journal.devices[i]!;
+        await moveTo(this.#host, move.device.bdf, move.to, { mark: (step) => this.#mark(entry, step), signal, timeout });
+      }
+      await options.afterwards?.();
+      await checkSignal(signal);
+    } catch (err) {
+      await this.undo(err);
+      throw err;
+    }
+  }
+
+  /** Puts every device back and ends the journal. @throws NOT_RESTORED (8); the journal stays for `vfio restore` then */
+  async undo(cause?: unknown): Promise<void> {
+    const text = cause instanceof Error ? cause.message : 'undo';
+    const stuck = cause instanceof VioError && cause.code === 'STUCK' ? (cause.details?.bdf as string) : undefined;
+    // a device whose driver still holds it in the kernel cannot be moved: any write to it would hang as well
+    const movable = this.#journal.devices.filter((device) => device.bdf !== stuck);
+    const left = await rollBack(this.#host, movable, (device, step) => this.#mark(device, step));
+    for (const device of this.#journal.devices.filter((d) => d.bdf === stuck))
+      left.push({ bdf: device.bdf, want: device.before, why: 'the kernel is still busy with it' });
+    if (left.length > 0) throw notRestored(text, left, cause);
+    this.#store.end(this.#journal);
+  }
+
+  /**
+   * Ends the transaction as done. The order matters: records are written before the journal goes, so that a run that is
+   * killed in between is undone as a whole.
+   */
+  commit(): void {
+    for (const device of this.#journal.devices) {
+      const { bdf, vendor, before, after } = device;
+      if (this.#journal.operation === 'unbind') {
+        this.#store.forget(bdf);
+        continue;
+      }
+      // a second bind to another VFIO driver keeps the state of the first
+      const earlier = this.#store.record(bdf);
+      const first = earlier?.vendor === vendor && earlier.device === device.device && earlier.after.driver === before.driver;
+      this.#store.keep({
+        version: 1,
+        boot: this.#journal.boot,
+        bdf,
+        vendor,
+        device: device.device,
+        before: first ? earlier.before : before,
+        after,
+      });
+    }
+    this.#store.end(this.#journal);
+  }
+}

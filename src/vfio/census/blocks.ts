@@ -1,0 +1,94 @@
+import type { Sysroot } from '../../common/sysroot.js';
+
+const BLOCK = '/sys/class/block';
+
+/** A block device that lives on a PCI device, directly or through dm, md, bcache. */
+export interface BlockDevice {
+  /** `nvme0n1p2`, `dm-0` */
+  name: string;
+  /** `259:3` */
+  dev: string;
+  /** The block device below it; undefined for a disk of the PCI device itself. */
+  below: string | undefined;
+  /** `LVM volume vg-root`, `md array`: what a stacked device is. */
+  kind: string | undefined;
+}
+
+/** What a stacked block device is, from its sysfs folder. */
+function kindOf(root: Sysroot, name: string): string {
+  const uuid = root.attr(`${BLOCK}/${name}/dm/uuid`);
+  if (uuid !== undefined) {
+    const label = root.attr(`${BLOCK}/${name}/dm/name`) ?? name;
+    const type = uuid.startsWith('LVM-') ? 'LVM volume' : uuid.startsWith('CRYPT-') ? 'dm-crypt volume' : 'device-mapper device';
+    return `${type} ${label}`;
+  }
+  if (root.exists(`${BLOCK}/${name}/md`)) return `MD array ${name}`;
+  if (root.exists(`${BLOCK}/${name}/bcache`) || name.startsWith('bcache')) return `bcache device ${name}`;
+  return `block device ${name}`;
+}
+
+/** Every block device by name, with the links that tell where it lives. */
+export class Blocks {
+  readonly #root: Sysroot;
+  readonly #links: Map<string, string>;
+
+  constructor(root: Sysroot) {
+    this.#root = root;
+    this.#links = new Map(root.list(BLOCK).map((name) => [name, root.readlink(`${BLOCK}/${name}`) ?? '']));
+  }
+
+  /** `259:3`; empty where the device is gone. */
+  dev(name: string): string {
+    return this.#root.attr(`${BLOCK}/${name}/dev`) ?? '';
+  }
+
+  /**
+   * Disks of a PCI device. An NVMe namespace under native multipath is the subsystem's disk `nvmeSnN`; below the controller
+   * there is only its hidden path `nvmeScCnN` (drivers/nvme/host/multipath.c).
+   */
+  disks(bdf: string): string[] {
+    const names = new Set<string>();
+    for (const [name, link] of this.#links) {
+      if (!link.includes(`/${bdf}/`) || this.#root.exists(`${BLOCK}/${name}/partition`)) continue;
+      const path = /^nvme(\d+)c\d+n(\d+)$/.exec(name);
+      if (!path) names.add(name);
+      else if (this.#links.has(`nvme${path[1]}n${path[2]}`)) names.add(`nvme${path[1]}n${path[2]}`);
+    }
+    return [...names];
+  }
+
+  /** The disks of a PCI device with partitions and everything stacked on them. */
+  tree(bdf: string): BlockDevice[] {
+    const found = new Map<string, BlockDevice>();
+    const visit = (name: string, below: string | undefined, kind: string | undefined) => {
+      if (found.has(name)) return;
+      found.set(name, { name, dev: this.dev(name), below, kind });
+      for (const [other, link] of this.#links) if (link.endsWith(`/${name}/${other}`)) visit(other, name, undefined);
+      for (const holder of this.#root.list(`${BLOCK}/${name}/holders`)) visit(holder, name, kindOf(this.#root, holder));
+    };
+    for (const disk of this.disks(bdf)) visit(disk, undefined, undefined);
+    return [...found.values()];
+  }
+
+  /** Kernel users that leave no holder link: loop devices, NVMe and SCSI targets, members of a btrfs. By device path. */
+  get kernelUsers(): { path: string; what: string; mountOf?: string }[] {
+    const root = this.#root;
+    const users: { path: string; what: string }[] = [];
+    for (const name of this.#links.keys()) {
+      const file = name.startsWith('loop') ? root.attr(`${BLOCK}/${name}/loop/backing_file`) : undefined;
+      if (file?.startsWith('/dev/')) users.push({ path: file, what: `loop device ${name}` });
+    }
+    const nvmet = '/sys/kernel/config/nvmet/subsystems';
+    for (const nqn of root.list(nvmet)) {
+      for (const nsid of root.list(`${nvmet}/${nqn}/namespaces`)) {
+        const dir = `${nvmet}/${nqn}/namespaces/${nsid}`;
+        const file = root.attr(`${dir}/enable`) === '1' ? root.attr(`${dir}/device_path`) : undefined;
+        if (file !== undefined) users.push({ path: file, what: `NVMe target ${nqn} namespace ${nsid}` });
+      }
+    }
+    for (const uuid of root.list('/sys/fs/btrfs')) {
+      for (const name of root.list(`/sys/fs/btrfs/${uuid}/devices`)) users.push({ path: `/dev/${name}`, what: `btrfs ${uuid}` });
+    }
+    return users;
+  }
+}

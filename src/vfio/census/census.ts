@@ -1,0 +1,68 @@
+import type { Sysroot } from '../../common/sysroot.js';
+import { Modules } from '../devices/modules.js';
+import { Blocks } from './blocks.js';
+import { addressesOf, procRoutes, type Route } from './interfaces.js';
+import { type Mounts, parseSwaps, readMounts } from './mounts.js';
+import { Processes, sshPeer } from './processes.js';
+
+/**
+ * What is read once per command and asked of every device: processes, mounts, swap, routes, module files. Each part is read
+ * at its first use.
+ */
+export class Census {
+  readonly root: Sysroot;
+  readonly modules: Modules;
+  /** Address of the peer of the ssh session we run in. */
+  readonly peer: string | undefined;
+  readonly #live: (() => Route[] | undefined) | undefined;
+  #routes: Route[] | undefined;
+  #processes: Processes | undefined;
+  #blocks: Blocks | undefined;
+  #mounts: Mounts | undefined;
+  #swaps: string[] | undefined;
+  #iommus: string[] | undefined;
+  #addresses: Map<string, string[]> | undefined;
+
+  /**
+   * @param options.pid our own process, whose ancestors tell the ssh session
+   * @param options.routes asked once, when routes are needed, for those of all tables; /proc tells (main table of IPv4 only) else
+   */
+  constructor(root: Sysroot, options: { pid?: number; peer?: string | undefined; routes?: (() => Route[] | undefined) | undefined } = {}) {
+    this.root = root;
+    this.modules = new Modules(root);
+    this.peer = options.peer ?? (options.pid === undefined ? undefined : sshPeer(root, options.pid));
+    this.#live = options.routes;
+  }
+
+  /** Processes as they were at the first use. */
+  get processes(): Processes {
+    return (this.#processes ??= new Processes(this.root));
+  }
+
+  get blocks(): Blocks {
+    return (this.#blocks ??= new Blocks(this.root));
+  }
+
+  get mounts(): Mounts {
+    return (this.#mounts ??= readMounts(this.root, this.processes));
+  }
+
+  get swaps(): string[] {
+    return (this.#swaps ??= parseSwaps(this.root.attr('/proc/swaps') ?? ''));
+  }
+
+  /** Where the IOMMUs live in sysfs: `../../devices/pci0000:00/0000:00:00.2/iommu/ivhd0`. */
+  get iommus(): string[] {
+    const folder = '/sys/class/iommu';
+    return (this.#iommus ??= this.root.list(folder).map((name) => this.root.readlink(`${folder}/${name}`) ?? ''));
+  }
+
+  /** Addresses by interface. */
+  get addresses(): Map<string, string[]> {
+    return (this.#addresses ??= addressesOf(this.root));
+  }
+
+  get routes(): Route[] {
+    return (this.#routes ??= this.#live?.() ?? procRoutes(this.root));
+  }
+}

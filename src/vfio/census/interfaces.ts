@@ -1,0 +1,119 @@
+import { BlockList, isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import type { Sysroot } from '../../common/sysroot.js';
+
+const NET = '/sys/class/net';
+
+/** A route that leads out of an interface. */
+export interface Route {
+  family: 4 | 6;
+  /** `default`, or `10.0.0.0/8` */
+  destination: string;
+  prefix: number;
+  device: string;
+  /** Routing table: `main`, or the number of another (VRF). */
+  table: string;
+}
+
+/** The default route of either family. */
+export const isDefault = (route: Route): boolean => route.prefix === 0;
+
+/** /proc/net/route: the main table of IPv4, numbers in the CPU's (little-endian) byte order. */
+export function parseRoute4(text: string): Route[] {
+  return text
+    .split('\n')
+    .slice(1)
+    .flatMap((line): Route[] => {
+      const [device, destination, , flags, , , , mask] = line.split('\t').map((field) => field.trim());
+      if (device === undefined || destination === undefined || mask === undefined || !(Number(`0x${flags}`) & 1)) return [];
+      const bytes = [...Buffer.from(destination, 'hex')].reverse();
+      const prefix = [...Buffer.from(mask, 'hex')].reduce((n, byte) => n + byte.toString(2).replaceAll('0', '').length, 0);
+      return [{ family: 4, destination: `${bytes.join('.')}/${prefix}`, prefix, device, table: 'main' }];
+    });
+}
+
+/** /proc/net/ipv6_route: all tables; rejecting routes and local addresses (interface lo) lead nowhere. */
+export function parseRoute6(text: string): Route[] {
+  return text.split('\n').flatMap((line): Route[] => {
+    const [destination, length, , , , , , , flags, device] = line.trim().split(/\s+/);
+    if (destination?.length !== 32 || device === undefined || device === 'lo') return [];
+    const RTF_REJECT = 0x200;
+    if (!(Number(`0x${flags}`) & 1) || Number(`0x${flags}`) & RTF_REJECT) return [];
+    const prefix = Number.parseInt(length!, 16);
+    return [{ family: 6, destination: `${destination.match(/..../g)!.join(':')}/${prefix}`, prefix, device, table: 'main' }];
+  });
+}
+
+/** Routes that /proc shows: of IPv4 the main table only, and only the first next hop of each. */
+export function procRoutes(root: Sysroot): Route[] {
+  return [...parseRoute4(root.attr('/proc/net/route') ?? ''), ...parseRoute6(root.attr('/proc/net/ipv6_route') ?? '')];
+}
+
+/** The interfaces that packets to `peer` may leave by: the longest match of every table. */
+export function routesTo(routes: Route[], peer: string): Route[] {
+  const family = isIPv6(peer) ? 6 : 4;
+  const best = new Map<string, Route[]>();
+  for (const route of routes) {
+    if (route.family !== family) continue;
+    const net = new BlockList();
+    net.addSubnet(route.destination.split('/')[0]!, route.prefix, family === 6 ? 'ipv6' : 'ipv4');
+    if (!net.check(peer, family === 6 ? 'ipv6' : 'ipv4')) continue;
+    const held = best.get(route.table);
+    if (!held || held[0]!.prefix < route.prefix) best.set(route.table, [route]);
+    else if (held[0]!.prefix === route.prefix) held.push(route);
+  }
+  return [...best.values()].flat();
+}
+
+/** Interfaces of a PCI device that this network namespace sees. */
+export function interfacesOf(root: Sysroot, bdf: string): string[] {
+  return root.list(NET).filter((name) => root.readlink(`${NET}/${name}`)?.includes(`/${bdf}/`));
+}
+
+/** True if an interface is up (IFF_UP, linux/if.h). */
+export const isUp = (root: Sysroot, name: string): boolean => (Number(root.attr(`${NET}/${name}/flags`) ?? 0) & 1) !== 0;
+
+/** Addresses of every interface: as the system tells them, or the IPv6 ones of /proc/net/if_inet6 in a tree of files. */
+export function addressesOf(root: Sysroot): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  const add = (name: string, address: string) => found.set(name, [...(found.get(name) ?? []), address]);
+  if (root.root === '/') {
+    for (const [name, list] of Object.entries(networkInterfaces())) for (const { address } of list ?? []) add(name, address);
+    return found;
+  }
+  for (const line of (root.attr('/proc/net/if_inet6') ?? '').split('\n')) {
+    const [digits, , , , , name] = line.trim().split(/\s+/);
+    if (name !== undefined && digits?.length === 32) add(name, digits.match(/..../g)!.join(':'));
+  }
+  return found;
+}
+
+/** What kind of device an upper one is. */
+export function kindOf(root: Sysroot, name: string): string {
+  if (root.exists(`${NET}/${name}/bonding`)) return 'bond';
+  if (root.exists(`${NET}/${name}/bridge`)) return 'bridge';
+  if (name === 'ovs-system') return 'Open vSwitch';
+  return /^DEVTYPE=(\S+)$/m.exec(root.attr(`${NET}/${name}/uevent`) ?? '')?.[1] ?? 'upper device';
+}
+
+/** Devices stacked on an interface, directly or not: bonds, bridges, VLANs, VRFs, Open vSwitch, macvlans. */
+export function uppersOf(root: Sysroot, name: string): string[] {
+  const found = new Set<string>();
+  const visit = (at: string) => {
+    const uppers = root.list(`${NET}/${at}`).flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice(6)] : []));
+    const master = root.readlink(`${NET}/${at}/master`)?.split('/').pop();
+    for (const upper of master === undefined ? uppers : [...uppers, master]) {
+      if (found.has(upper)) continue;
+      found.add(upper);
+      visit(upper);
+    }
+  };
+  visit(name);
+  return [...found];
+}
+
+/** Interfaces of a PCI device in another namespace's own sysfs, as a process living there sees it. */
+export function foreignInterfaces(root: Sysroot, bdf: string, pid: number): string[] {
+  const base = `/proc/${pid}/root${NET}`;
+  return root.list(base).filter((name) => root.readlink(`${base}/${name}`)?.includes(`/${bdf}/`));
+}

@@ -1,0 +1,66 @@
+import type { Census } from '../census/census.js';
+import { readGroup } from '../devices/group.js';
+import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { chipsetRole } from './chipset.js';
+import { consoleFindings } from './console.js';
+import { blockFindings } from './disks.js';
+import { shareFindings } from './filesystems.js';
+import type { Finding } from './finding.js';
+import { netFindings } from './network.js';
+import { openFindings } from './opens.js';
+
+/** Members of the device's group on host drivers. @param taken addresses that the same run binds too */
+function groupFindings(census: Census, device: PciDevice, taken: ReadonlySet<string>): Finding[] {
+  if (device.group === undefined) return [];
+  return readGroup(census.root, census.modules, device.group)
+    .members.filter((member) => member.blocks && member.bdf !== device.bdf && !taken.has(member.bdf))
+    .map((member) => ({
+      check: 'group-member' as const,
+      subject: member.bdf,
+      brief: `group shared with ${member.bdf} (${member.driver})`,
+      message: `${member.bdf} in the same IOMMU group ${device.group} is on driver ${member.driver}, so VFIO could not use the group`,
+      fix: `vioctl vfio bind ${device.bdf} --group`,
+    }));
+}
+
+/** What uses the device now, as far as the host's own drivers are concerned. @param options.claim also try exclusive opens (bind) */
+export function usesOf(census: Census, device: PciDevice, options: { claim?: boolean } = {}): Finding[] {
+  const found: Finding[] = [];
+  if (device.bridge)
+    return [
+      {
+        check: 'bridge',
+        subject: device.bdf,
+        brief: 'PCI bridge',
+        message: `${device.bdf} is a PCI bridge: VFIO takes endpoints only`,
+        fix: undefined,
+      },
+    ];
+  const role = chipsetRole(census, device);
+  if (role !== undefined)
+    return [
+      {
+        check: 'chipset',
+        subject: device.bdf,
+        brief: role,
+        message: `${device.bdf} is part of the machine (${role})`,
+        fix: undefined,
+      },
+    ];
+  found.push(...blockFindings(census, device, options.claim ?? false), ...openFindings(census, device));
+  found.push(...shareFindings(census, device), ...netFindings(census, device), ...consoleFindings(census, device));
+  if (device.vfs.length > 0)
+    found.push({
+      check: 'pf-with-vfs',
+      subject: device.bdf,
+      brief: `${device.vfs.length} VFs`,
+      message: `${device.bdf} has ${device.vfs.length} virtual functions (${device.vfs.join(', ')}) that would vanish`,
+      fix: `echo 0 > ${PCI_DEVICES}/${device.bdf}/sriov_numvfs`,
+    });
+  return found;
+}
+
+/** All findings that bind has to consider for a device. */
+export function checkDevice(census: Census, device: PciDevice, taken: ReadonlySet<string>): Finding[] {
+  return [...usesOf(census, device, { claim: true }), ...groupFindings(census, device, taken)];
+}

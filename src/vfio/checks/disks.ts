@@ -1,0 +1,74 @@
+import fs from 'node:fs';
+import { codeOf } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import type { BlockDevice } from '../census/blocks.js';
+import type { Census } from '../census/census.js';
+import type { PciDevice } from '../devices/pci.js';
+import { mountFindings } from './filesystems.js';
+import type { Finding } from './finding.js';
+
+/** Mounts, swap, stacked devices and kernel users of a device's disks. @param claim also try an exclusive open of each */
+export function blockFindings(census: Census, device: PciDevice, claim: boolean): Finding[] {
+  const found: Finding[] = [];
+  const tree = census.blocks.tree(device.bdf);
+  if (tree.length === 0) return found;
+  const users = census.blocks.kernelUsers;
+  const path = (block: BlockDevice) => `/dev/${block.name}`;
+  const chain = (block: BlockDevice): string => {
+    const parts: string[] = [path(block)];
+    for (let at = block; at.below !== undefined; ) {
+      const below = tree.find((other) => other.name === at.below);
+      if (!below) break;
+      if (at.kind !== undefined) parts.push(path(below));
+      at = below;
+    }
+    return parts.join(' on ');
+  };
+  for (const block of tree) {
+    const dm = census.root.attr(`/sys/class/block/${block.name}/dm/name`);
+    const names = [path(block), ...(dm === undefined ? [] : [`/dev/mapper/${dm}`])];
+    // btrfs and others mount an anonymous device: their source tells
+    for (const mount of census.mounts.all.filter((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source)))
+      found.push(...mountFindings(census, path(block), chain(block), mount));
+    if (census.swaps.some((swap) => names.includes(swap)))
+      found.push({
+        check: 'swap',
+        subject: path(block),
+        brief: 'swap',
+        message: `${chain(block)} is active swap`,
+        fix: `swapoff ${path(block)}`,
+      });
+    if (block.kind !== undefined) {
+      const kind = printable(block.kind);
+      const below = block.below === undefined ? '' : `/dev/${block.below}`;
+      found.push({ check: 'holder', subject: below, brief: kind, message: `${below} is held by ${kind}`, fix: `deactivate ${kind}` });
+    }
+    for (const user of users.filter((u) => names.includes(u.path))) {
+      const what = printable(user.what);
+      found.push({ check: 'holder', subject: path(block), brief: what, message: `${path(block)} is used by ${what}`, fix: `stop ${what}` });
+    }
+  }
+  const block = claim && found.length === 0 ? tree.find((entry) => claimed(census, path(entry))) : undefined;
+  if (block) {
+    const zfs = census.root.exists('/proc/spl');
+    found.push({
+      check: 'holder',
+      subject: path(block),
+      brief: 'claimed by the kernel',
+      message: `${path(block)} is claimed exclusively (EBUSY): ${zfs ? 'probably by a ZFS pool' : 'by a kernel user that shows no holder'}`,
+      fix: zfs ? 'zpool status; zpool export' : undefined,
+    });
+  }
+  return found;
+}
+
+/** True when an exclusive open fails: somebody in the kernel claims the block device (ZFS leaves no other trace). */
+function claimed(census: Census, path: string): boolean {
+  const { O_RDONLY, O_EXCL, O_NONBLOCK } = fs.constants;
+  try {
+    fs.closeSync(fs.openSync(census.root.path(path), O_RDONLY | O_EXCL | O_NONBLOCK));
+    return false;
+  } catch (err) {
+    return codeOf(err) === 'EBUSY';
+  }
+}

@@ -1,0 +1,275 @@
+import fs from 'node:fs';
+import { VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
+
+/** Where the kernel shows PCI devices and drivers (Documentation/ABI/testing/sysfs-bus-pci). */
+export const PCI_DEVICES = '/sys/bus/pci/devices';
+export const PCI_DRIVERS = '/sys/bus/pci/drivers';
+
+/** A PCI function as sysfs shows it. Ids and class are the numbers of its config space. */
+export interface PciDevice {
+  /** `0000:01:00.0` */
+  bdf: string;
+  vendor: number;
+  device: number;
+  subsystemVendor: number;
+  subsystemDevice: number;
+  revision: number;
+  /** 24 bits: base class, sub-class, programming interface. */
+  class: number;
+  modalias: string;
+  driver: string | undefined;
+  /** driver_override, undefined when it is not set. */
+  override: string | undefined;
+  /** Number of virtual functions that are switched on. */
+  numVfs: number;
+  /** The kernel holds the device locked: a driver is being unbound (or probed) and does not come back. */
+  busy: boolean;
+  /** Number of the IOMMU group; undefined without an IOMMU. */
+  group: number | undefined;
+  numaNode: number | undefined;
+  /** A PCI or CardBus bridge (header type 1 or 2): VFIO does not take it. */
+  bridge: boolean;
+  /** The adapter that firmware used for the console. */
+  bootVga: boolean;
+  /** The physical function of a virtual function. */
+  physfn: string | undefined;
+  /** Virtual functions that exist now. */
+  vfs: string[];
+  /** Virtual functions the device can have; 0 without SR-IOV. */
+  vfsTotal: number;
+  /** `vfio0`: name of its character device below /dev/vfio/devices (kernels with CONFIG_VFIO_DEVICE_CDEV). */
+  vfioDevice: string | undefined;
+}
+
+const ADDRESS = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
+
+/** The canonical form of a PCI address: `0000:01:00.0`; the domain may be left out. @throws VioError (usage) */
+export function parseBdf(text: string): string {
+  const match = ADDRESS.exec(text);
+  if (!match) {
+    throw new VioError(`not a PCI address: "${printable(text)}"`, {
+      code: 'USAGE',
+      exit: 2,
+      hint: 'addresses are [dddd:]bb:dd.f in hexadecimal, such as 0000:01:00.0; vioctl vfio list shows them',
+    });
+  }
+  const [, domain = '0000', bus, slot, fn] = match;
+  return `${domain}:${bus}:${slot}.${fn}`.toLowerCase();
+}
+
+const hexAttr = (root: Sysroot, path: string): number => {
+  const value = Number(root.attr(path) ?? 0);
+  return Number.isNaN(value) ? 0 : value;
+};
+
+/** Last part of a symbolic link's target. */
+export const linkName = (root: Sysroot, path: string): string | undefined => root.readlink(path)?.split('/').pop();
+
+/** Classes of bridges with a header of their own (PCI, CardBus), for devices whose header cannot be read. */
+const BRIDGE_CLASSES = new Set([0x0604, 0x0607, 0x0609]);
+
+/** Bytes of the header of a config space: what an unprivileged process may read. */
+const HEADER_SIZE = 64;
+
+/** The first bytes of the config space, up to its header; empty where it cannot be read. */
+function readHeader(root: Sysroot, bdf: string): Buffer {
+  try {
+    const fd = fs.openSync(root.path(`${PCI_DEVICES}/${bdf}/config`), 'r');
+    try {
+      const bytes = Buffer.alloc(HEADER_SIZE);
+      return bytes.subarray(0, fs.readSync(fd, bytes, 0, HEADER_SIZE, 0));
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch {
+    return Buffer.alloc(0); // small trees have none; a device that vanished has none either
+  }
+}
+
+/** Header type (byte 0x0e without the multi-function bit), undefined if the device does not answer. */
+function headerType(header: Buffer): number | undefined {
+  const type = header[0x0e];
+  return type === undefined || type === 0xff ? undefined : type & 0x7f;
+}
+
+/**
+ * True if the device no longer answers: reads of a device that was removed, or that sleeps in D3cold, return all ones.
+ * The ids alone do not tell: Vendor ID and Device ID of a virtual function always read FFFFh (PCI Express Base, SR-IOV,
+ * configuration space of a VF), so there the whole header counts.
+ */
+export function isGone(root: Sysroot, device: Pick<PciDevice, 'bdf' | 'physfn'>): boolean {
+  const header = readHeader(root, device.bdf);
+  if (device.physfn === undefined) return header.length >= 4 && header.readUInt32LE(0) === 0xffff_ffff;
+  return header.length === HEADER_SIZE && header.every((byte) => byte === 0xff);
+}
+
+/** Milliseconds after which an attribute counts as locked. Reading one takes microseconds. */
+const LOCKED = 2000;
+
+/** Attributes whose reading takes the lock of the device (drivers/pci: driver_override_show, sriov_numvfs_show). */
+const LOCKING = ['driver_override', 'sriov_numvfs'] as const;
+
+type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
+
+/**
+ * The attributes of devices that need the device's lock. While a driver is stuck in unbind such a read would never return, so
+ * on a real sysfs they are read in a process of its own (native/sysfs).
+ */
+function readLocking(root: Sysroot, bdfs: readonly string[]): Locking[] {
+  const paths = bdfs.flatMap((bdf) => LOCKING.map((name) => root.path(`${PCI_DEVICES}/${bdf}/${name}`)));
+  const values = root.root === '/' ? native().sysfs.readAll(paths, LOCKED) : paths.map((path) => new Sysroot().attr(path) ?? null);
+  return bdfs.map((_, i) => {
+    const [override, vfs] = values.slice(i * LOCKING.length, (i + 1) * LOCKING.length).map((v) => (typeof v === 'string' ? v.trim() : v));
+    const count = Number(vfs || 0);
+    return {
+      // the kernel shows an unset one as `(null)`
+      override: typeof override !== 'string' || override === '' || override === '(null)' ? undefined : override,
+      numVfs: Number.isInteger(count) ? count : 0,
+      busy: override === false || vfs === false,
+    };
+  });
+}
+
+/** The value of driver_override. */
+export const readOverride = (root: Sysroot, bdf: string): string | undefined => readLocking(root, [bdf])[0]!.override;
+
+/** Reads one device. @returns undefined when there is no such device */
+export const readDevice = (root: Sysroot, bdf: string): PciDevice | undefined => readDevices(root, [bdf])[0];
+
+/** Reads devices; those that are not there are left out. */
+export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
+  const present = bdfs.filter((bdf) => root.exists(`${PCI_DEVICES}/${bdf}/vendor`));
+  const locking = readLocking(root, present);
+  return present.map((bdf, i) => readUnlocked(root, bdf, locking[i]!));
+}
+
+function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
+  const dir = `${PCI_DEVICES}/${bdf}`;
+  const entries = root.list(dir);
+  const cls = hexAttr(root, `${dir}/class`);
+  const group = linkName(root, `${dir}/iommu_group`);
+  const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
+  const header = headerType(readHeader(root, bdf));
+  const vf = (name: string) => linkName(root, `${dir}/${name}`);
+  return {
+    bdf,
+    vendor: hexAttr(root, `${dir}/vendor`),
+    device: hexAttr(root, `${dir}/device`),
+    subsystemVendor: hexAttr(root, `${dir}/subsystem_vendor`),
+    subsystemDevice: hexAttr(root, `${dir}/subsystem_device`),
+    revision: hexAttr(root, `${dir}/revision`),
+    class: cls,
+    modalias: root.attr(`${dir}/modalias`) ?? '',
+    driver: linkName(root, `${dir}/driver`),
+    ...locking,
+    group: group === undefined ? undefined : Number(group),
+    numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
+    bridge: header === undefined ? BRIDGE_CLASSES.has(cls >> 8) : header !== 0,
+    bootVga: root.attr(`${dir}/boot_vga`) === '1',
+    physfn: vf('physfn'),
+    vfs: entries.filter((name) => /^virtfn\d+$/.test(name)).flatMap((name) => vf(name) ?? []),
+    vfsTotal: Number(root.attr(`${dir}/sriov_totalvfs`) ?? 0),
+    vfioDevice: root.list(`${dir}/vfio-dev`)[0],
+  };
+}
+
+/** All PCI devices, by address. */
+export function listDevices(root: Sysroot): PciDevice[] {
+  return readDevices(root, root.list(PCI_DEVICES));
+}
+
+/** Characters in which two addresses differ. */
+const apart = (a: string, b: string): number => [...a].reduce((n, c, i) => n + (c === b[i] ? 0 : 1), Math.abs(a.length - b.length));
+
+/** The device at an address typed by the user. @throws VioError: USAGE (2) bad address, ENODEV (1) with the nearest addresses */
+export function findDevice(root: Sysroot, text: string): PciDevice {
+  const bdf = parseBdf(text);
+  const device = readDevice(root, bdf);
+  if (device) return device;
+  const near = root
+    .list(PCI_DEVICES)
+    .map((other) => [apart(other, bdf), other] as const)
+    .filter(([distance]) => distance <= 3)
+    .sort((a, b) => a[0] - b[0])
+    .slice(0, 3)
+    .map(([, other]) => other);
+  throw new VioError(`no PCI device ${bdf}: ENODEV (No such device)`, {
+    code: 'ENODEV',
+    hint: `${near.length ? `there is ${near.join(', ')}; ` : ''}a device that was just plugged in: echo 1 > /sys/bus/pci/rescan`,
+  });
+}
+
+const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+
+/** `1b36:0010` */
+export const idOf = (device: Pick<PciDevice, 'vendor' | 'device'>): string => `${hex(device.vendor, 4)}:${hex(device.device, 4)}`;
+
+/** `010802` */
+export const classCode = (device: Pick<PciDevice, 'class'>): string => hex(device.class, 6);
+
+/** Names of PCI classes: prefix of the class code, word for --class. The longest prefix wins (PCI Code and ID Assignment, 1.x). */
+const CLASSES: readonly (readonly [prefix: string, word: string])[] = [
+  ['00', 'unclassified'],
+  ['0100', 'scsi'],
+  ['0101', 'ide'],
+  ['0104', 'raid'],
+  ['0106', 'sata'],
+  ['0107', 'sas'],
+  ['0108', 'nvme'],
+  ['01', 'storage'],
+  ['0200', 'ethernet'],
+  ['0207', 'infiniband'],
+  ['02', 'net'],
+  ['0300', 'vga'],
+  ['0302', '3d'],
+  ['03', 'display'],
+  ['0401', 'audio'],
+  ['0403', 'audio'],
+  ['04', 'multimedia'],
+  ['05', 'memory'],
+  ['0600', 'host-bridge'],
+  ['0601', 'isa-bridge'],
+  ['0604', 'pci-bridge'],
+  ['06', 'bridge'],
+  ['0700', 'serial'],
+  ['07', 'communication'],
+  ['08', 'system'],
+  ['09', 'input'],
+  ['0b', 'processor'],
+  ['0c03', 'usb'],
+  ['0c05', 'smbus'],
+  ['0c', 'serial-bus'],
+  ['0d', 'wireless'],
+  ['10', 'crypto'],
+  ['12', 'accelerator'],
+  ['ff', 'unassigned'],
+];
+
+/** Word for a device's class: `nvme`, `ethernet`, `pci-bridge`; the code where it has none. */
+export function className(device: Pick<PciDevice, 'class'>): string {
+  const code = classCode(device);
+  let best: readonly [string, string] | undefined;
+  for (const entry of CLASSES) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
+  return best?.[1] ?? code;
+}
+
+/** Matcher of a class given as a word (`nvme`, `net`) or as the first digits of its code (`0108`). @throws VioError (usage) */
+export function classMatcher(text: string): (device: Pick<PciDevice, 'class'>) => boolean {
+  const word = text.toLowerCase();
+  const prefixes = CLASSES.filter(([, name]) => name === word).map(([prefix]) => prefix);
+  if (prefixes.length === 0) {
+    const digits = /^(?:0x)?((?:[0-9a-f]{2}){1,3})$/.exec(word)?.[1];
+    if (digits === undefined) {
+      throw new VioError(`no such PCI class: "${printable(text)}"`, {
+        code: 'USAGE',
+        exit: 2,
+        hint: `classes are ${[...new Set(CLASSES.map(([, name]) => name))].join(', ')}, or hexadecimal digits such as 0108`,
+      });
+    }
+    prefixes.push(digits);
+  }
+  return (device) => prefixes.some((prefix) => classCode(device).startsWith(prefix));
+}

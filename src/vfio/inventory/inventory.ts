@@ -1,0 +1,161 @@
+import type { Census } from '../census/census.js';
+import { type Holder, holdersOf } from '../census/holders.js';
+import { interfacesOf } from '../census/interfaces.js';
+import { usesOf } from '../checks/checks.js';
+import { type Finding } from '../checks/finding.js';
+import { type Capability, parseCapabilities, readConfig } from '../devices/capabilities.js';
+import { type IommuGroup, readGroup } from '../devices/group.js';
+import { classCode, classMatcher, className, idOf, listDevices, PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { PciNames } from '../devices/pciids.js';
+
+/** A device as `vfio list` shows it. */
+export interface DeviceRow {
+  bdf: string;
+  /** Six hexadecimal digits. */
+  class: string;
+  className: string;
+  /** `1b36:0010` */
+  id: string;
+  vendorName: string | undefined;
+  deviceName: string | undefined;
+  driver: string | undefined;
+  override: string | undefined;
+  group: number | undefined;
+  /** Bound to a VFIO driver. */
+  vfio: boolean;
+  /** The kernel holds it locked: a driver does not let go. */
+  busy: boolean;
+  uses: Finding[];
+  holders: Holder[];
+}
+
+/** A base address register, from sysfs. */
+export interface Bar {
+  index: number;
+  /** Physical address. */
+  start: bigint;
+  size: number;
+  kind: 'memory' | 'io';
+  prefetchable: boolean;
+  width: 32 | 64;
+}
+
+/** Everything about one device. */
+export interface DeviceReport extends DeviceRow {
+  subsystem: string;
+  revision: number;
+  modalias: string;
+  numaNode: number | undefined;
+  physfn: string | undefined;
+  vfs: string[];
+  vfsTotal: number;
+  powerState: string | undefined;
+  resetMethods: string[];
+  /** The VFIO driver that suits it best. */
+  vfioDriver: string;
+  iommuGroup: IommuGroup | undefined;
+  bars: Bar[];
+  interrupts: { intx: boolean; msi: number; msix: number };
+  /** Empty where the config space may not be read. */
+  capabilities: Capability[];
+  blockDevices: string[];
+  interfaces: string[];
+  /** Processes whose descriptors could not be read: holders may be missing. */
+  hiddenProcesses: number;
+}
+
+export interface ListFilter {
+  driver?: string | undefined;
+  class?: string | undefined;
+  unused?: boolean | undefined;
+  group?: number | undefined;
+}
+
+function row(census: Census, names: PciNames, device: PciDevice): DeviceRow {
+  const { vendor, device: model } = names.lookup(device);
+  const vfio = census.modules.isVfio(device.driver);
+  return {
+    bdf: device.bdf,
+    class: classCode(device),
+    className: className(device),
+    id: idOf(device),
+    vendorName: vendor,
+    deviceName: model,
+    driver: device.driver,
+    override: device.override,
+    group: device.group,
+    vfio,
+    busy: device.busy,
+    uses: usesOf(census, device),
+    holders: vfio ? holdersOf(census.root, census.processes, device) : [],
+  };
+}
+
+/** The devices that pass the filter, by address. `unused`: endpoints that nothing uses and no process holds. @throws usage errors */
+export function inventory(census: Census, filter: ListFilter = {}): DeviceRow[] {
+  const inClass = filter.class === undefined ? () => true : classMatcher(filter.class);
+  const names = new PciNames(census.root);
+  return listDevices(census.root)
+    .filter((device) => inClass(device) && (filter.group === undefined || device.group === filter.group))
+    .filter((device) => filter.driver === undefined || (device.driver ?? 'none') === filter.driver)
+    .map((device) => row(census, names, device))
+    .filter((found) => !filter.unused || (found.uses.length === 0 && found.holders.length === 0 && !found.busy));
+}
+
+/** Regions of sysfs' `resource` file: start, end, flags (include/linux/ioport.h) per line; lines 0-5 are the BARs. */
+export function parseResource(text: string): Bar[] {
+  const IORESOURCE_IO = 0x100n;
+  const IORESOURCE_MEM = 0x200n;
+  const IORESOURCE_PREFETCH = 0x2000n;
+  const IORESOURCE_MEM_64 = 0x100000n;
+  return text
+    .split('\n')
+    .slice(0, 6)
+    .flatMap((line, index): Bar[] => {
+      const fields = line.trim().split(' ');
+      if (fields.length !== 3 || fields.some((field) => !/^0x[0-9a-f]{1,16}$/.test(field))) return [];
+      const [start, end, flags] = fields.map((field) => BigInt(field)) as [bigint, bigint, bigint];
+      if (!(flags & (IORESOURCE_IO | IORESOURCE_MEM)) || end < start) return [];
+      return [
+        {
+          index,
+          start,
+          size: Number(end - start + 1n),
+          kind: flags & IORESOURCE_IO ? 'io' : 'memory',
+          prefetchable: (flags & IORESOURCE_PREFETCH) !== 0n,
+          width: flags & IORESOURCE_MEM_64 ? 64 : 32,
+        },
+      ];
+    });
+}
+
+const vectors = (caps: Capability[], id: number): number =>
+  Number(/^(\d+) vectors/.exec(caps.find((cap) => !cap.extended && cap.id === id)?.detail ?? '0 vectors')?.[1] ?? 0);
+
+/** Everything about a device that can be known without opening it. */
+export function report(census: Census, device: PciDevice): DeviceReport {
+  const { root, modules } = census;
+  const dir = `${PCI_DEVICES}/${device.bdf}`;
+  const config = readConfig(root, device.bdf);
+  const capabilities = parseCapabilities(config);
+  return {
+    ...row(census, new PciNames(root), device),
+    subsystem: idOf({ vendor: device.subsystemVendor, device: device.subsystemDevice }),
+    revision: device.revision,
+    modalias: device.modalias,
+    numaNode: device.numaNode,
+    physfn: device.physfn,
+    vfs: device.vfs,
+    vfsTotal: device.vfsTotal,
+    powerState: root.attr(`${dir}/power_state`),
+    resetMethods: (root.attr(`${dir}/reset_method`) ?? '').split(/\s+/).filter((word) => word !== ''),
+    vfioDriver: modules.bestVfio(device.modalias),
+    iommuGroup: device.group === undefined ? undefined : readGroup(root, modules, device.group),
+    bars: parseResource(root.attr(`${dir}/resource`) ?? ''),
+    interrupts: { intx: (config[0x3d] ?? 0) > 0, msi: vectors(capabilities, 5), msix: vectors(capabilities, 0x11) },
+    capabilities,
+    blockDevices: census.blocks.tree(device.bdf).map((block) => block.name),
+    interfaces: interfacesOf(root, device.bdf),
+    hiddenProcesses: census.processes.hidden,
+  };
+}

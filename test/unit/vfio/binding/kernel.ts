@@ -1,0 +1,75 @@
+import { existsSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import type { Host } from '../../../../src/vfio/binding/move.js';
+import { errnoError, StuckWrite, type Writer } from '../../../../src/vfio/binding/writer.js';
+import { Modules } from '../../../../src/vfio/devices/modules.js';
+import { linkName, readOverride } from '../../../../src/vfio/devices/pci.js';
+import type { PciTree } from '../../../support/pci-tree.js';
+
+/** One write as the double saw it: `unbind nvme 0000:01:00.0`. */
+export type Seen = string;
+
+/**
+ * The kernel's side of driver_override, bind and unbind on a tree, for errors that a real one does not produce on demand.
+ * `faults` holds what to do instead at the n-th write of a kind: an errno, `hang`, `ignore`, or a function.
+ */
+export class Kernel implements Writer {
+  readonly seen: Seen[] = [];
+  readonly faults = new Map<string, number | 'hang' | 'ignore' | (() => void)>();
+  readonly #tree: PciTree;
+
+  constructor(tree: PciTree) {
+    this.#tree = tree;
+  }
+
+  async write(file: string, value: string): Promise<void> {
+    const { root } = this.#tree;
+    const [folder, name] = [path.basename(path.dirname(file)), path.basename(file)];
+    const text = value.trim();
+    const key = `${name} ${folder} ${text}`.trim();
+    const fault = this.faults.get(key);
+    this.faults.delete(key);
+    this.seen.push(key);
+    if (fault === 'hang') throw new StuckWrite(file, 4711);
+    if (fault === 'ignore') return;
+    if (typeof fault === 'number') throw errnoError(fault, file);
+    fault?.();
+    if (name === 'driver_override' || name === 'sriov_numvfs') {
+      this.#tree.file(file, `${text === '' ? '(null)' : text}\n`);
+      return;
+    }
+    const bound = linkName(root, `/sys/bus/pci/devices/${text}/driver`);
+    if (!existsSync(this.#tree.at(path.dirname(file)))) throw errnoError(2, file);
+    if (name === 'unbind') {
+      if (bound !== folder) throw errnoError(19, file);
+      rmSync(this.#tree.at(`/sys/bus/pci/devices/${text}/driver`));
+    } else if (name === 'bind') {
+      const override = readOverride(root, text);
+      if (folder === 'vfio-pci' ? override !== folder : override !== undefined && override !== folder) throw errnoError(19, file);
+      if (bound !== undefined) throw errnoError(16, file);
+      this.#tree.bind(text, folder);
+      const group = linkName(root, `/sys/bus/pci/devices/${text}/iommu_group`);
+      if (folder === 'vfio-pci' && group !== undefined) this.#tree.file(`/dev/vfio/${group}`, '');
+    }
+  }
+}
+
+/** A host on a tree and its kernel. Our own process is 100. */
+export function testHost(tree: PciTree): { host: Host; kernel: Kernel; loaded: string[] } {
+  const kernel = new Kernel(tree);
+  const loaded: string[] = [];
+  tree.file('/proc/100/stat', `100 (vioctl) S ${'1 '.repeat(18)}777 0\n`);
+  tree.file('/proc/sys/kernel/random/boot_id', 'boot-1\n');
+  const host: Host = {
+    root: tree.root,
+    modules: new Modules(tree.root),
+    writer: kernel,
+    modprobe: async (module) => {
+      loaded.push(module);
+      tree.driver(module === 'vfio_pci' ? 'vfio-pci' : module, module);
+    },
+    kernelMessages: () => [],
+    pid: 100,
+  };
+  return { host, kernel, loaded };
+}
