@@ -132,11 +132,12 @@ export function rootHelp(width: number): string {
     'Groups:',
     ...terms(list, width),
     '',
-    'Options:',
+    'Options and other words:',
     ...terms(
       [
         { label: '-h, --help', text: 'print help; behind a group or a verb, of that' },
         { label: '-V, --version', text: 'print the version' },
+        { label: 'completion SHELL', text: 'print the completion for bash, zsh or fish' },
       ],
       width,
     ),

@@ -1,6 +1,10 @@
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
-import { allFlags, type CommandClass } from './command.js';
+import type { CommandClass } from './command.js';
+import { bashCompletion } from './completion/bash.js';
+import { fishCompletion } from './completion/fish.js';
+import { completionModel } from './completion/model.js';
+import { zshCompletion } from './completion/zsh.js';
 import { type CommandDoc, describeCommand, wrapText } from './help.js';
 
 /** Every command of the table with its documentation model. */
@@ -112,73 +116,6 @@ export function rootPage(docs: CommandDoc[]): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Words of bash completion: groups, verbs, flags, out of one static table. */
-function bashCompletion(commands: { doc: CommandDoc; command: CommandClass }[]): string {
-  const cases = commands.map(({ doc, command }) => {
-    const words = Object.entries(allFlags(command))
-      .filter(([, flag]) => !flag.hidden)
-      .map(([name]) => `--${name}`);
-    return `    '${doc.id}') words='${words.join(' ')}' ;;`;
-  });
-  const verbs = Object.entries(groups).map(
-    ([name, group]) => `    '${name}') words='${[...new Set(Object.keys(group.verbs).map((verb) => verb.split(' ')[0]))].join(' ')}' ;;`,
-  );
-  const deeper = new Map<string, string[]>();
-  for (const { doc } of commands) {
-    const [group, first, second] = doc.id.split(' ');
-    if (second !== undefined) deeper.set(`${group} ${first}`, [...(deeper.get(`${group} ${first}`) ?? []), second]);
-  }
-  return `# bash completion of vioctl (generated: npm run gen)
-_vioctl() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} words='' key="\${COMP_WORDS[*]:1:COMP_CWORD-1}"
-  COMPREPLY=()
-  if [[ $cur == -* ]]; then
-    local three="\${COMP_WORDS[*]:1:3}" two="\${COMP_WORDS[*]:1:2}" id
-    for id in "$three" "$two"; do
-      case "$id" in
-${cases.map((line) => `  ${line}`).join('\n')}
-      esac
-      [[ $words ]] && break
-    done
-    COMPREPLY=($(compgen -W "$words --help" -- "$cur"))
-    return
-  fi
-  case "$key" in
-    '') words='${Object.keys(groups).join(' ')}' ;;
-${verbs.join('\n')}
-${[...deeper].map(([id, list]) => `    '${id}') words='${list.join(' ')}' ;;`).join('\n')}
-  esac
-  if [[ $words ]]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); else COMPREPLY=($(compgen -f -- "$cur")); fi
-}
-complete -o filenames -F _vioctl vioctl
-`;
-}
-
-/** Fish completion: one line per verb and flag. */
-function fishCompletion(commands: { doc: CommandDoc; command: CommandClass }[]): string {
-  const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
-  const lines = Object.entries(groups).map(
-    ([name, { summary }]) => `complete -c vioctl -n __fish_use_subcommand -f -a ${name} -d ${quote(summary)}`,
-  );
-  for (const { doc, command } of commands) {
-    const [group, ...verb] = doc.id.split(' ');
-    const seen = `__fish_seen_subcommand_from ${group}`;
-    lines.push(`complete -c vioctl -n ${quote(seen)} -f -a ${quote(verb.join(' '))} -d ${quote(doc.summary)}`);
-    for (const [name, flag] of Object.entries(allFlags(command))) {
-      if (flag.hidden) continue;
-      const short = flag.char ? ` -s ${flag.char}` : '';
-      lines.push(
-        `complete -c vioctl -n ${quote(`${seen}; and __fish_seen_subcommand_from ${verb.at(-1)}`)} -l ${name}${short}${flag.type === 'option' ? ' -r' : ''} -d ${quote(flag.summary ?? '')}`,
-      );
-    }
-  }
-  return `# fish completion of vioctl (generated: npm run gen)\n${lines.join('\n')}\n`;
-}
-
-/** Zsh completion: bash's function through bashcompinit, so that the two cannot drift. */
-const zshCompletion = (bash: string): string =>
-  `#compdef vioctl\n# zsh completion of vioctl (generated: npm run gen)\nautoload -U +X bashcompinit && bashcompinit\n${bash}`;
-
 /** The README with its table of commands renewed between the two markers. */
 function readmeWith(readme: string, docs: CommandDoc[]): string {
   const rows = docs.map((doc) => `| [${doc.id}](man/vioctl-${doc.id.replaceAll(' ', '-')}.1) | ${doc.summary.replaceAll('|', '\\|')} |`);
@@ -192,7 +129,7 @@ function readmeWith(readme: string, docs: CommandDoc[]): string {
 /** All generated files: path below the repository's root and text. @param readme the README as it stands */
 export async function generated(readme: string): Promise<Map<string, string>> {
   const commands = await allCommands();
-  const bash = bashCompletion(commands);
+  const model = completionModel(commands);
   return new Map([
     [
       'README.md',
@@ -203,8 +140,8 @@ export async function generated(readme: string): Promise<Map<string, string>> {
     ],
     ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
     ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
-    ['completions/vioctl.bash', bash],
-    ['completions/_vioctl', zshCompletion(bash)],
-    ['completions/vioctl.fish', fishCompletion(commands)],
+    ['completions/vioctl.bash', bashCompletion(model)],
+    ['completions/_vioctl', zshCompletion(model)],
+    ['completions/vioctl.fish', fishCompletion(model)],
   ]);
 }

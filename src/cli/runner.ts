@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { groups } from '../groups/index.js';
@@ -11,7 +12,14 @@ import { terminalWidth } from './terminal.js';
 import { splitWords } from './words.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
-export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'command'; id: string; verb: Verb; argv: string[] };
+export type Route =
+  | { kind: 'help'; group?: string }
+  | { kind: 'version' }
+  | { kind: 'completion'; shell: string }
+  | { kind: 'command'; id: string; verb: Verb; argv: string[] };
+
+/** The completion of each shell, below the package's root. */
+const completions: Readonly<Record<string, string>> = { bash: 'vioctl.bash', zsh: '_vioctl', fish: 'vioctl.fish' };
 
 const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h';
 
@@ -26,6 +34,13 @@ export function route(argv: string[]): Route {
   if (name === 'help') [name, ...rest] = [...rest, '--help'];
   if (name === undefined || isHelp(name)) return { kind: 'help' };
   if (name === '--version' || name === '-V' || name === 'version') return { kind: 'version' };
+  if (name === 'completion') {
+    const [shell = '', ...more] = rest;
+    if (isHelp(shell)) return { kind: 'help' };
+    if (more.length > 0 || !Object.hasOwn(completions, shell))
+      throw usage('completion takes one shell: bash, zsh or fish', 'vioctl completion bash');
+    return { kind: 'completion', shell };
+  }
   const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
   if (!group) {
     if (name.startsWith('-')) throw usage(`no such option: "${printable(name)}"`, 'vioctl --help');
@@ -69,16 +84,24 @@ function flagHint(err: unknown, command: CommandClass): string | undefined {
   return meant === undefined ? undefined : `did you mean "--${meant}"?`;
 }
 
+/** The version in package.json. */
+const versionOf = (home: string): string => (JSON.parse(readFileSync(`${home}/package.json`, 'utf8')) as { version: string }).version;
+
 /**
  * Runs one command line and returns the exit status. Everything that was written has left when it returns; nothing in
  * here or below ends the process.
+ * @param home the package's root
  */
-export async function run(argv: string[], env: NodeJS.ProcessEnv, version: () => string): Promise<number> {
+export async function run(argv: string[], env: NodeJS.ProcessEnv, home: string): Promise<number> {
   let id = '';
   try {
     const target = route(argv);
     if (target.kind === 'version') {
-      await print(`vioctl ${version()}\n`, env);
+      await print(`vioctl ${versionOf(home)}\n`, env);
+      return 0;
+    }
+    if (target.kind === 'completion') {
+      await print(readFileSync(`${home}/completions/${completions[target.shell]}`, 'utf8'), env);
       return 0;
     }
     if (target.kind === 'help') {

@@ -24,7 +24,7 @@ export async function vio(line: string, env: Record<string, string> = {}): Promi
     return bytes.length;
   };
   try {
-    const status = await run(['vfio', ...line.split(' ')], { ...process.env, ...env }, () => 'test');
+    const status = await run(['vfio', ...line.split(' ')], { ...process.env, ...env }, process.cwd());
     return { status, stdout: out[1]!, stderr: out[2]! };
   } finally {
     (fs as { writeSync: unknown }).writeSync = real;
