@@ -15,7 +15,7 @@ const { status } = spawnSync(process.execPath, [path.join(root, 'node_modules', 
     ...process.env,
     LD_PRELOAD: runtime,
     VIOCTL_ADDON: path.join(root, 'build', 'native', 'asan', 'vioctl.node'),
-    // SIGBUS is the addon's: its guard of mapped files (native/migration/busguard.h) must see it first.
+    // SIGBUS is the addon's: its guard of mapped files (native/os/bus_guard.h) must see it first.
     ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1:handle_segv=1:handle_sigbus=0',
     UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
   },

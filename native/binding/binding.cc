@@ -31,6 +31,7 @@ constexpr Export kCommon[] = {
     {"signalEventfd", Guarded<vioctl::common::Signal>},
     {"watchEventfd", Guarded<vioctl::WatchEventfd>},
     {"sdNotify", Guarded<vioctl::common::Notify>},
+    {"pageSize", Guarded<vioctl::common::PageSize>},
     {"exitNow", Guarded<vioctl::common::ExitNow>},
 };
 

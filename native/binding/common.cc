@@ -1,15 +1,12 @@
 #include "binding/common.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
-
-#include <cstring>
 
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "os/eventfd.h"
-#include "os/fd.h"
+#include "os/mapping.h"
+#include "os/socket.h"
 
 namespace vioctl::common {
 namespace {
@@ -40,17 +37,12 @@ Napi::Value Signal(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Notify(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].As<Napi::String>(), text = info[1].As<Napi::String>();
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) throw SysError(ENAMETOOLONG, "connect", path);
-  memcpy(address.sun_path, path.data(), path.size());
-  if (path[0] == '@') address.sun_path[0] = '\0';  // abstract name, as sd_notify(3) spells it
-  Fd socket(Check(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
-  Check(::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size),
-        "sendto", path.c_str());
+  os::SendDatagram(info[0].As<Napi::String>(), info[1].As<Napi::String>());
   return info.Env().Undefined();
+}
+
+Napi::Value PageSize(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(os::PageSize()));
 }
 
 Napi::Value ExitNow(const Napi::CallbackInfo& info) { ::_exit(info[0].As<Napi::Number>().Int32Value()); }

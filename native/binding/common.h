@@ -10,6 +10,7 @@ Napi::Value Crc32cEngine(const Napi::CallbackInfo& info);  // "sse4.2" | "armv8"
 Napi::Value Eventfd(const Napi::CallbackInfo& info);       // eventfd(): fd, non-blocking and close-on-exec
 Napi::Value Signal(const Napi::CallbackInfo& info);        // signalEventfd(fd, count): adds to the counter
 Napi::Value Notify(const Napi::CallbackInfo& info);        // sdNotify(path, text): one datagram to a UNIX socket
+Napi::Value PageSize(const Napi::CallbackInfo& info);      // pageSize(): bytes of a page of this kernel
 Napi::Value ExitNow(const Napi::CallbackInfo& info);       // exitNow(status): _exit(2), no destructors
 
 }  // namespace vioctl::common

@@ -8,7 +8,6 @@
 
 #include "binding/values.h"
 #include "common/error.h"
-#include "migration/busguard.h"
 #include "migration/ram.h"
 #include "migration/source.h"
 #include "os/fd.h"
@@ -26,7 +25,7 @@ Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, 
 // True if the file shrank under its mapping during a call: what was read were zeros that nobody wrote, and the source
 // gives nothing any more. To be asked after every call that looked at bytes, before anything is made of them.
 bool Shrank(Source& source) {
-  if (!TookBusError()) return false;
+  if (!source.TakeLoss()) return false;
   source.Break(EIO, source.SizeNow());
   return true;
 }

@@ -2,8 +2,8 @@
 
 #include <sys/socket.h>
 
+#include "os/routes.h"
 #include "sysfs/detached.h"
-#include "sysfs/routes.h"
 
 namespace vioctl::sysfs {
 
@@ -35,7 +35,7 @@ Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsRoutes(const Napi::CallbackInfo& info) {
-  const std::vector<Route> routes = Routes();
+  const std::vector<os::Route> routes = os::Routes();
   auto result = Napi::Array::New(info.Env(), routes.size());
   for (uint32_t i = 0; i < routes.size(); i++) {
     auto route = Napi::Object::New(info.Env());

@@ -331,7 +331,7 @@ Napi::Value CheckFds(const Napi::CallbackInfo& info) {
       fault = 4;
       continue;
     }
-    const int flags = ::fcntl(fd, F_GETFL);
+    const int flags = os::TryStatusFlags(fd);
     if (flags < 0) {
       fault = 1;
     } else if (flags & O_PATH) {

@@ -75,6 +75,11 @@ uint8_t* Part(Memory& memory, uint64_t offset, uint64_t size) {
   return memory.get() + offset;
 }
 
+// After an access: a file that was truncated below the mapping gave zeros, or took bytes that nobody will find.
+void CheckWhole(const Memory& memory) {
+  if (memory.broken()) throw SysError(EIO, "memory", "the file was truncated");
+}
+
 }  // namespace
 
 namespace {
@@ -265,6 +270,7 @@ Napi::Value JsMemoryInfo(const Info& info) {
 Napi::Value JsReadMemory(const Info& info) {
   auto bytes = info[2].As<Napi::Uint8Array>();
   memcpy(bytes.Data(), Part(M(info), U64(info[1]), bytes.ByteLength()), bytes.ByteLength());
+  CheckWhole(M(info));
   return bytes;
 }
 
@@ -272,6 +278,7 @@ Napi::Value JsWriteMemory(const Info& info) {
   auto bytes = info[2].As<Napi::Uint8Array>();
   if (!M(info).writable()) throw SysError(EACCES, "memory", "read-only");
   memcpy(Part(M(info), U64(info[1]), bytes.ByteLength()), bytes.Data(), bytes.ByteLength());
+  CheckWhole(M(info));
   return info.Env().Undefined();
 }
 

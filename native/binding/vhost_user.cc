@@ -11,8 +11,12 @@
 #include "binding/vhost_user_queue.h"
 #include "binding/watch.h"
 #include "common/error.h"
+#include "os/eventfd.h"
+#include "os/mapping.h"
+#include "os/memfd.h"
+#include "os/socket.h"
+#include "os/unix_sockets.h"
 #include "vhost_user/memory.h"
-#include "vhost_user/socket.h"
 #include "vhost_user/virtqueue.h"
 
 namespace vioctl::vhost_user {
@@ -29,22 +33,22 @@ const napi_type_tag Tagged<GuestMemory>::tag = {0x76696f63746c4d45, 0x76686f7374
 }  // namespace
 
 Napi::Value JsConnect(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Connect(info[0].As<Napi::String>()).Release());
+  return Napi::Number::New(info.Env(), os::Connect(info[0].As<Napi::String>()).Release());
 }
 
 Napi::Value JsListen(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Listen(info[0].As<Napi::String>(), info[1].As<Napi::Number>(),
-                                              info[2].As<Napi::Number>().Uint32Value())
+  return Napi::Number::New(info.Env(), os::Listen(info[0].As<Napi::String>(), info[1].As<Napi::Number>(),
+                                                  info[2].As<Napi::Number>().Uint32Value())
                                            .Release());
 }
 
 Napi::Value JsAccept(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Accept(info[0].As<Napi::Number>()).Release());
+  return Napi::Number::New(info.Env(), os::Accept(info[0].As<Napi::Number>()).Release());
 }
 
 Napi::Value JsPair(const Napi::CallbackInfo& info) {
   Fd pair[2];
-  Pair(pair);
+  os::Pair(pair);
   auto list = Napi::Array::New(info.Env(), 2);
   for (uint32_t i = 0; i < 2; i++) list.Set(i, Napi::Number::New(info.Env(), pair[i].get()));
   for (Fd& fd : pair) fd.Release();
@@ -52,7 +56,7 @@ Napi::Value JsPair(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsPeer(const Napi::CallbackInfo& info) {
-  const ucred peer = PeerOf(info[0].As<Napi::Number>());
+  const ucred peer = os::PeerOf(info[0].As<Napi::Number>());
   auto object = Napi::Object::New(info.Env());
   object.Set("pid", peer.pid);
   object.Set("uid", peer.uid);
@@ -62,7 +66,7 @@ Napi::Value JsPeer(const Napi::CallbackInfo& info) {
 
 Napi::Value JsSend(const Napi::CallbackInfo& info) {
   auto bytes = info[1].As<Napi::Uint8Array>();
-  const ssize_t sent = Send(info[0].As<Napi::Number>(), bytes.Data(), bytes.ByteLength(), Fds(info[2]));
+  const ssize_t sent = os::Send(info[0].As<Napi::Number>(), bytes.Data(), bytes.ByteLength(), Fds(info[2]));
   return Napi::Number::New(info.Env(), static_cast<double>(sent));
 }
 
@@ -70,7 +74,7 @@ Napi::Value JsReceive(const Napi::CallbackInfo& info) {
   auto bytes = info[1].As<Napi::Uint8Array>();
   auto list = info[2].As<Napi::Array>();
   std::vector<Fd> fds;
-  const ssize_t got = Receive(info[0].As<Napi::Number>(), bytes.Data(), bytes.ByteLength(), fds);
+  const ssize_t got = os::Receive(info[0].As<Napi::Number>(), bytes.Data(), bytes.ByteLength(), fds);
   // Only when JavaScript holds all numbers do the owners let go.
   uint32_t at = list.Length();
   for (const Fd& fd : fds) list.Set(at++, Napi::Number::New(info.Env(), fd.get()));
@@ -97,7 +101,7 @@ Napi::Value JsSockets(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto list = Napi::Array::New(env);
   uint32_t at = 0;
-  for (const UnixSocket& socket : UnixSockets()) {
+  for (const os::UnixSocket& socket : os::UnixSockets()) {
     auto object = Napi::Object::New(env);
     object.Set("inode", socket.inode);
     object.Set("peer", socket.peer);
@@ -114,24 +118,19 @@ Napi::Value JsSockets(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsMemfd(const Napi::CallbackInfo& info) {
-  const std::string name = info[0].As<Napi::String>();
-  Fd fd(Check(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create", name.c_str()));
   const int64_t size = info[1].As<Napi::Number>().Int64Value();
-  Check(::ftruncate(fd.get(), size), "ftruncate", name.c_str());
-  const int seals = info[2].As<Napi::Number>();
-  if (seals != 0) Check(::fcntl(fd.get(), F_ADD_SEALS, seals), "fcntl", "F_ADD_SEALS");
+  if (size < 0) throw SysError(EINVAL, "ftruncate");
+  Fd fd = os::NewMemfd(Text(info[0]), static_cast<uint64_t>(size), MFD_ALLOW_SEALING);
+  if (const int seals = info[2].As<Napi::Number>()) os::AddSeals(fd.get(), seals);
   return Napi::Number::New(info.Env(), fd.Release());
 }
 
 Napi::Value JsSeals(const Napi::CallbackInfo& info) {
-  const int seals = ::fcntl(info[0].As<Napi::Number>().Int32Value(), F_GET_SEALS);
-  if (seals < 0 && errno != EINVAL) throw SysError(errno, "fcntl", "F_GET_SEALS");
-  return Napi::Number::New(info.Env(), seals);
+  return Napi::Number::New(info.Env(), os::Seals(info[0].As<Napi::Number>()));
 }
 
 Napi::Value JsAddSeals(const Napi::CallbackInfo& info) {
-  Check(::fcntl(info[0].As<Napi::Number>().Int32Value(), F_ADD_SEALS, info[1].As<Napi::Number>().Int32Value()), "fcntl",
-        "F_ADD_SEALS");
+  os::AddSeals(info[0].As<Napi::Number>(), info[1].As<Napi::Number>());
   return info.Env().Undefined();
 }
 
@@ -158,11 +157,8 @@ Napi::Value JsLock(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsSignal(const Napi::CallbackInfo& info) {
-  // The eventfd is a peer's and may be blocking and full: then it is signalled already.
-  pollfd poll{info[0].As<Napi::Number>(), POLLOUT, 0};
-  const uint64_t one = 1;
-  if (Check(::poll(&poll, 1, 0), "poll", "eventfd") == 1 && (poll.revents & POLLOUT))
-    Check(::write(poll.fd, &one, sizeof one), "write", "eventfd");
+  // A full one is signalled already.
+  os::SignalPeer(info[0].As<Napi::Number>());
   return info.Env().Undefined();
 }
 

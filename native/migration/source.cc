@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "common/error.h"
-#include "migration/busguard.h"
 #include "migration/zlib.h"
+#include "os/bus_guard.h"
+#include "os/fd.h"
 
 namespace vioctl::migration {
 
@@ -89,7 +91,7 @@ namespace {
 
 class Mapped final : public Source {
  public:
-  Mapped(int fd, uint64_t start) : fd_(fd) {
+  Mapped(int fd, uint64_t start) : fd_(fd), page_(os::PageSizeOf(fd)) {
     pos_ = start;
     length_ = static_cast<uint64_t>(Check(lseek(fd, 0, SEEK_END), "lseek"));
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);  // a hint: a larger read-ahead; not every file has one
@@ -97,11 +99,12 @@ class Mapped final : public Source {
   bool seekable() const override { return true; }
   uint64_t size() const override { return length_; }
   uint64_t SizeNow() const override { return static_cast<uint64_t>(std::max<off_t>(0, lseek(fd_, 0, SEEK_END))); }
+  bool TakeLoss() override { return map_.TakeBroken() | std::exchange(lost_, false); }
 
  protected:
   void Fill(size_t need) override {
     constexpr uint64_t kWindow = 16 << 20;
-    guard_.Reset();
+    lost_ |= map_.broken();
     map_.Reset();
     size_ = 0;
     // The file is asked again: bytes behind its present end may not be touched.
@@ -112,17 +115,16 @@ class Mapped final : public Source {
       end_ = End::kEof;
       return;
     }
-    const uint64_t base = pos_ & ~uint64_t{0xfff};
+    const uint64_t base = os::RoundDown(pos_, page_);
     const size_t size = static_cast<size_t>(std::min(kWindow, length_ - base));
     try {
-      map_ = Mapping::Map(fd_, size, PROT_READ, MAP_SHARED, static_cast<off_t>(base));
+      map_ = os::GuardedMapping(fd_, size, false, static_cast<off_t>(base));
     } catch (const SysError& error) {
       end_ = End::kIo;
       error_ = error.err();
       return;
     }
-    guard_.Watch(map_.get(), map_.size());
-    data_ = static_cast<const uint8_t*>(map_.get());
+    data_ = map_.get();
     at_ = base;
     size_ = size;
     if (need > at_ + size_ - pos_) end_ = End::kEof;
@@ -131,8 +133,9 @@ class Mapped final : public Source {
  private:
   int fd_;
   uint64_t length_;
-  Mapping map_;
-  BusGuard guard_;
+  const uint64_t page_;
+  os::GuardedMapping map_;
+  bool lost_ = false;  // an earlier window lost pages
 };
 
 // Sources that fill a buffer.
@@ -171,7 +174,7 @@ class Pipe final : public Buffered {
   Pipe(int fd, uint64_t start, const uint8_t* prefix, size_t prefix_size) : fd_(fd) {
     pos_ = at_ = start;
     Preset(prefix, std::min<size_t>(prefix_size, 64 << 10));
-    fcntl(fd, F_SETPIPE_SZ, 1 << 20);  // fewer switches between the two processes; a refusal costs nothing
+    os::GrowPipe(fd, 1 << 20);
   }
   bool seekable() const override { return false; }
 
@@ -250,6 +253,7 @@ class Gzip final : public Buffered {
  public:
   explicit Gzip(std::unique_ptr<Source> inner) : inner_(std::move(inner)) {}
   bool seekable() const override { return false; }
+  bool TakeLoss() override { return inner_->TakeLoss(); }
 
  protected:
   size_t More(uint8_t* to, size_t room, uint64_t) override {

@@ -6,8 +6,6 @@
 #include <memory>
 #include <vector>
 
-#include "os/mapping.h"
-
 namespace vioctl::migration {
 
 // Why a read ended short.
@@ -63,6 +61,8 @@ class Source {
   virtual uint64_t size() const { return 0; }
   // The same, asked of the system again.
   virtual uint64_t SizeNow() const { return size(); }
+  // True once after bytes were given out that the file no longer had: they were zeros that nobody wrote.
+  virtual bool TakeLoss() { return false; }
 
  protected:
   // Where the bytes from `from` on end that a seekable source can give, at most `to`; not before `from`.

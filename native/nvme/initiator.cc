@@ -17,6 +17,7 @@
 #include "common/error.h"
 #include "nvme/wire.h"
 #include "os/fd.h"
+#include "os/socket.h"
 
 namespace vioctl::nvme {
 
@@ -355,13 +356,13 @@ class Queue {
     if (getaddrinfo(o_.address.c_str(), port.c_str(), &hints, &list) != 0)
       throw SysError(EADDRNOTAVAIL, "getaddrinfo", o_.address);
     std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, &freeaddrinfo);
-    socket_ = Fd(Check(::socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+    socket_ = os::NewSocket(list->ai_family, SOCK_STREAM);
     const int one = 1;
     Check(setsockopt(fd(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "setsockopt");
     timeval limit{static_cast<time_t>(o_.timeout_ms / 1000), static_cast<suseconds_t>(o_.timeout_ms % 1000 * 1000)};
     Check(setsockopt(fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), "setsockopt");
     Check(setsockopt(fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit), "setsockopt");
-    Check(::connect(fd(), list->ai_addr, list->ai_addrlen), "connect", o_.address.c_str());
+    os::Connect(fd(), list->ai_addr, list->ai_addrlen, o_.address);
 
     IcReq hello{};
     hello.ch = {.type = kIcReq, .flags = 0, .hlen = sizeof hello, .pdo = 0, .plen = sizeof hello};

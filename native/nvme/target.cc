@@ -1,16 +1,18 @@
 #include "nvme/target.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #include <algorithm>
 
 #include "common/error.h"
 #include "nvme/worker.h"
 #include "os/eventfd.h"
+#include "os/socket.h"
 
 namespace vioctl::nvme {
+namespace {
+
+constexpr int kBacklog = 1024;  // connections that wait for the worker
+
+}  // namespace
 
 namespace {
 
@@ -39,30 +41,8 @@ Target::Target(const TargetOptions& options)
 Target::~Target() { Stop(); }
 
 uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
-  sockaddr_storage at{};
-  socklen_t size;
-  if (ipv6) {
-    auto& in = reinterpret_cast<sockaddr_in6&>(at);
-    in.sin6_family = AF_INET6;
-    in.sin6_port = htons(port);
-    if (::inet_pton(AF_INET6, address.c_str(), &in.sin6_addr) != 1) throw SysError(EINVAL, "inet_pton", address);
-    size = sizeof in;
-  } else {
-    auto& in = reinterpret_cast<sockaddr_in&>(at);
-    in.sin_family = AF_INET;
-    in.sin_port = htons(port);
-    if (::inet_pton(AF_INET, address.c_str(), &in.sin_addr) != 1) throw SysError(EINVAL, "inet_pton", address);
-    size = sizeof in;
-  }
-  Fd fd(Check(::socket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket"));
-  const int one = 1;
-  Check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "setsockopt", "SO_REUSEADDR");
-  if (ipv6) Check(::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one), "setsockopt", "IPV6_V6ONLY");
-  Check(::bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size), "bind", address.c_str());
-  Check(::listen(fd.get(), 1024), "listen");
-  Check(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&at), &size), "getsockname");
-  const uint16_t bound =
-      ntohs(ipv6 ? reinterpret_cast<sockaddr_in6&>(at).sin6_port : reinterpret_cast<sockaddr_in&>(at).sin_port);
+  uint16_t bound = 0;
+  Fd fd = os::ListenTcp(address, port, ipv6, kBacklog, &bound);
   workers_[0]->Post(Worker::ListenOn{std::move(fd)});
   return bound;
 }

@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "nvme/connection.h"
 #include "os/eventfd.h"
+#include "os/socket.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -290,14 +291,13 @@ Connection* Worker::Find(uint32_t id) {
 
 void Worker::Accept(uint32_t listener) {
   for (int i = 0; i < 64; i++) {
-    Fd fd(::accept4(listeners_[listener].get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd.valid()) {
-      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+    Fd fd;
+    if (const int error = os::TryAccept(listeners_[listener].get(), fd)) {
+      if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
         if (EvictOldest()) continue;
         full_ = true;
         for (const Fd& one : listeners_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
       }
-      if (errno == EINTR || errno == ECONNABORTED) continue;
       return;
     }
     if (target_.connections_.load() >= target_.options_.maxConnections && !MakeRoom()) continue;

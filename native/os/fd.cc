@@ -7,18 +7,26 @@
 namespace vioctl::os {
 
 Fd Open(const std::string& path, int flags) {
+  Fd fd = TryOpen(path.c_str(), flags);
+  Check(fd.get(), "open", path.c_str());
+  return fd;
+}
+
+Fd TryOpen(const char* path, int flags) noexcept {
   int fd;
-  do fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  do fd = ::open(path, flags | O_CLOEXEC);
   while (fd < 0 && errno == EINTR);
-  return Fd(Check(fd, "open", path.c_str()));
+  return Fd(fd);
 }
 
 Fd Duplicate(int fd, int lowest) { return Fd(Check(::fcntl(fd, F_DUPFD_CLOEXEC, lowest), "fcntl", "F_DUPFD_CLOEXEC")); }
 
 int StatusFlags(int fd) { return Check(::fcntl(fd, F_GETFL), "fcntl", "F_GETFL"); }
 
+int TryStatusFlags(int fd) noexcept { return ::fcntl(fd, F_GETFL); }
+
 bool IsNonblocking(int fd) noexcept {
-  const int flags = ::fcntl(fd, F_GETFL);
+  const int flags = TryStatusFlags(fd);
   return flags >= 0 && (flags & O_NONBLOCK);
 }
 
@@ -31,6 +39,8 @@ Pipe NewPipe() {
   Check(::pipe2(ends, O_CLOEXEC), "pipe2");
   return {Fd(ends[0]), Fd(ends[1])};
 }
+
+void GrowPipe(int fd, int size) noexcept { ::fcntl(fd, F_SETPIPE_SZ, size); }
 
 void SyncFileSystem(int fd) { Check(::syncfs(fd), "syncfs"); }
 

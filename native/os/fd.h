@@ -41,11 +41,16 @@ namespace os {
 // open(2), close-on-exec; retries when a signal interrupts it. Throws SysError with the path.
 Fd Open(const std::string& path, int flags);
 
+// The same without an exception: none, and errno says why.
+Fd TryOpen(const char* path, int flags) noexcept;
+
 // A second descriptor of the same open file, close-on-exec, numbered `lowest` or above. Throws SysError.
 Fd Duplicate(int fd, int lowest = 0);
 
 // The file's status flags (F_GETFL). Throws SysError.
 int StatusFlags(int fd);
+// The same without an exception: -1 if `fd` is not open.
+int TryStatusFlags(int fd) noexcept;
 
 // True if `fd` is open and non-blocking.
 bool IsNonblocking(int fd) noexcept;
@@ -61,6 +66,8 @@ struct Pipe {
   Fd reader, writer;
 };
 Pipe NewPipe();
+// Asks for a larger pipe (F_SETPIPE_SZ), so that its two ends take turns less often. The kernel may refuse.
+void GrowPipe(int fd, int size) noexcept;
 
 // Writes the whole file system of `fd` to its disk (syncfs(2)). Throws SysError.
 void SyncFileSystem(int fd);

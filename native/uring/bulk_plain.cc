@@ -6,7 +6,7 @@
 namespace vioctl::uring {
 
 int32_t SyncFile(const char* path, bool data) {
-  const Fd fd{::open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)};
+  const Fd fd = os::TryOpen(path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
   if (fd.get() < 0) return -errno;
   int result;
   do result = data ? ::fdatasync(fd.get()) : ::fsync(fd.get());
@@ -18,7 +18,7 @@ class PlainThread final : public BulkThread {
  public:
   explicit PlainThread(Bulk& bulk) : bulk_(bulk) {}
   void Start() override {
-    thread_ = WithoutSignals([this] {
+    thread_ = os::StartThread([this] {
       ::pthread_setname_np(::pthread_self(), "plain-bulk");
       std::vector<BulkResult> results;
       for (Bulk::Name name; bulk_.Await(name);) {

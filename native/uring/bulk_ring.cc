@@ -7,6 +7,7 @@
 #include <future>
 
 #include "binding/watch.h"
+#include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/bulk_threads.h"
 #include "uring/ring.h"
@@ -55,12 +56,12 @@ class RingThread final : public BulkThread {
 
   // Throws SysError if the ring cannot be enabled in the thread.
   void Start() override {
-    std::promise<int> enabled;
-    auto answer = enabled.get_future();
-    thread_ = WithoutSignals([this, enabled = std::move(enabled)]() mutable {
+    const auto enabled = std::make_shared<std::promise<int>>();
+    auto answer = enabled->get_future();
+    thread_ = os::StartThread([this, enabled] {
       ::pthread_setname_np(::pthread_self(), "uring-bulk");
       const int result = ring_->Enable();
-      enabled.set_value(result);
+      enabled->set_value(result);
       if (result >= 0) Run();
       if (in_flight_ == 0) ring_.reset();  // in this thread, the ring's only one
     });
@@ -278,7 +279,7 @@ class RingThread final : public BulkThread {
     File& file = files_[index];
     if (bulk_.options_.work != BulkWork::kSum)
       return SyncFile(file.name.path, bulk_.options_.work == BulkWork::kDataSync);
-    const Fd fd{::open(file.name.path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)};
+    const Fd fd = os::TryOpen(file.name.path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
     struct stat stat;
     if (fd.get() < 0 || ::fstat(fd.get(), &stat) < 0) return -errno;
     if (!S_ISREG(stat.st_mode) && !S_ISDIR(stat.st_mode) && !S_ISBLK(stat.st_mode))

@@ -5,14 +5,15 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "os/memfd.h"
 
 namespace vioctl::vfio {
+
 Memory Memory::New(const std::string& name, uint64_t size, uint64_t huge, uint64_t align, uint64_t phase) {
   Memory memory;
-  unsigned flags = MFD_CLOEXEC;
+  unsigned flags = 0;
   if (huge) flags |= MFD_HUGETLB | static_cast<unsigned>(__builtin_ctzll(huge)) << MAP_HUGE_SHIFT;
-  memory.fd_ = Fd(Check(::memfd_create(("vioctl-" + name).c_str(), flags), "memfd_create", name.c_str()));
-  Check(::ftruncate(memory.fd_.get(), static_cast<off_t>(size)), "ftruncate", name.c_str());
+  memory.fd_ = os::NewMemfd("vioctl-" + name, size, flags);
   memory.map_ = Mapping::MapAligned(memory.fd_.get(), size, PROT_READ | PROT_WRITE, std::max(align, huge), phase);
   return memory;
 }
@@ -21,8 +22,9 @@ Memory Memory::Of(Fd file, uint64_t size, bool writable, uint64_t align, uint64_
   Memory memory;
   memory.fd_ = std::move(file);
   memory.writable_ = writable;
-  memory.map_ =
-      Mapping::MapAligned(memory.fd_.get(), size, writable ? PROT_READ | PROT_WRITE : PROT_READ, align, phase);
+  const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  memory.map_ = Mapping::MapAligned(memory.fd_.get(), size, protection, align, phase);
+  memory.guard_ = os::BusGuard(memory.map_.get(), size, protection, os::PageSizeOf(memory.fd_.get()));
   return memory;
 }
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "os/bus_guard.h"
 #include "os/fd.h"
-#include "os/mapping.h"
 
 namespace vioctl::vfio {
 
@@ -24,7 +24,10 @@ class Memory {
   uint64_t size() const { return map_.size(); }
   int fd() const { return fd_.get(); }
   bool writable() const { return writable_; }
+  // True once the file was truncated and an access found zeros in place of its bytes.
+  bool broken() const { return guard_.broken(); }
   void Close() {
+    guard_.Reset();
     map_.Reset();
     fd_.Reset();
   }
@@ -32,6 +35,7 @@ class Memory {
  private:
   Fd fd_;
   Mapping map_;
+  os::BusGuard guard_;  // of a user's file, which others may truncate
   bool writable_ = true;
 };
 

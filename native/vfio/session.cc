@@ -149,7 +149,7 @@ void Session::Describe() {
 void Session::DescribeType1() {
   const auto buffer = Info<vfio_iommu_type1_info>(container_.get(), VFIO_IOMMU_GET_INFO, {}, "VFIO_IOMMU_GET_INFO");
   const auto info = Take<vfio_iommu_type1_info>(buffer);
-  pages_ = info.flags & VFIO_IOMMU_INFO_PGSIZES ? info.iova_pgsizes : 4096;
+  pages_ = info.flags & VFIO_IOMMU_INFO_PGSIZES ? info.iova_pgsizes : os::PageSize();
   if (info.flags & VFIO_IOMMU_INFO_CAPS) {
     const auto size = static_cast<uint32_t>(buffer.size());
     for (const Capability& cap : Chain(buffer.data(), size, sizeof info, info.cap_offset)) {

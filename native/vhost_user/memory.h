@@ -1,33 +1,12 @@
 // Memory of a peer: mapped behind a guard, because a peer can cut its file short while it is mapped.
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "os/mapping.h"
+#include "os/bus_guard.h"
 
 namespace vioctl::vhost_user {
-
-// A shared mapping whose pages may vanish. A SIGBUS inside it replaces the lost pages with zero pages, marks the
-// mapping as broken and lets the access go on; a SIGBUS elsewhere goes to whoever had the signal before.
-class Guarded {
- public:
-  Guarded() = default;
-  Guarded(int fd, size_t size, bool writable, off_t offset);
-  ~Guarded();
-  Guarded(Guarded&& other) noexcept;
-  Guarded& operator=(Guarded&&) = delete;
-
-  uint8_t* get() const { return static_cast<uint8_t*>(map_.get()); }
-  size_t size() const { return map_.size(); }
-  // True once pages were lost.
-  bool broken() const;
-
- private:
-  Mapping map_;
-  int slot_ = -1;
-};
 
 // One region as SET_MEM_TABLE and ADD_MEM_REG announce it.
 struct Region {
@@ -50,7 +29,7 @@ class GuestMemory {
  private:
   struct Part {
     Region region;
-    Guarded map;
+    os::GuardedMapping map;
     uint8_t* base;  // host address of the region's first byte
   };
   std::vector<Part> parts_;

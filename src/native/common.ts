@@ -21,6 +21,8 @@ export interface CommonNative {
   watchEventfd(fd: number, callback: (count: number) => void): EventWatch;
   /** Sends one datagram to systemd's notification socket (sd_notify(3)); `@name` is abstract. */
   sdNotify(path: string, text: string): void;
+  /** Bytes of a page of this kernel: 4096, on arm64 also 16384 or 65536; VIOCTL_TEST_PAGE_SIZE raises it. */
+  pageSize(): number;
   /** Ends the process at once (_exit(2)), also while a thread of libuv's pool sleeps in a read or write. */
   exitNow(status: number): never;
 }
@@ -34,5 +36,6 @@ export const commonExports = [
   'signalEventfd',
   'watchEventfd',
   'sdNotify',
+  'pageSize',
   'exitNow',
 ] as const satisfies (keyof CommonNative)[];

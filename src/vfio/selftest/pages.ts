@@ -73,11 +73,13 @@ class PhysicalPages implements DmaPages {
   }
 
   #physical(va: bigint): bigint {
+    // The table has an entry for each page of the kernel, which may be larger than one of the device.
+    const size = BigInt(native().common.pageSize());
     const entry = Buffer.alloc(8);
     try {
       const fd = fs.openSync('/proc/self/pagemap', 'r');
       try {
-        fs.readSync(fd, entry, 0, 8, Number(va / BigInt(PAGE)) * 8);
+        fs.readSync(fd, entry, 0, 8, Number(va / size) * 8);
       } finally {
         fs.closeSync(fd);
       }
@@ -88,7 +90,7 @@ class PhysicalPages implements DmaPages {
     const frame = word & ((1n << 55n) - 1n);
     if (word >> 63n === 0n || frame === 0n)
       throw new VioError('physical addresses are not shown', { code: 'EPERM', exit: 6, hint: 'no-IOMMU mode takes CAP_SYS_ADMIN (root)' });
-    return frame * BigInt(PAGE);
+    return frame * size + (va % size);
   }
 
   close(): void {

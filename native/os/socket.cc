@@ -1,8 +1,7 @@
-#include "vhost_user/socket.h"
+#include "os/socket.h"
 
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
-#include <linux/unix_diag.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -11,7 +10,7 @@
 
 #include "common/error.h"
 
-namespace vioctl::vhost_user {
+namespace vioctl::os {
 namespace {
 
 constexpr int kScmMax = 253;  // SCM_MAX_FD of the kernel: no message carries more
@@ -24,14 +23,25 @@ sockaddr_un Address(const std::string& path, const char* call) {
   return address;
 }
 
-Fd Stream() { return Fd(Check(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket")); }
+Fd Stream() { return NewSocket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK); }
+
+void Listen(int socket, const sockaddr* address, socklen_t size, int backlog, const std::string& detail) {
+  Check(::bind(socket, address, size), "bind", detail.c_str());
+  Check(::listen(socket, backlog), "listen", detail.c_str());
+}
 
 }  // namespace
+
+Fd NewSocket(int family, int type) { return Fd(Check(::socket(family, type | SOCK_CLOEXEC, 0), "socket")); }
+
+void Connect(int socket, const sockaddr* address, socklen_t size, const std::string& detail) {
+  Check(::connect(socket, address, size), "connect", detail.c_str());
+}
 
 Fd Connect(const std::string& path) {
   sockaddr_un address = Address(path, "connect");
   Fd socket = Stream();
-  Check(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), "connect", path.c_str());
+  Connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address, path);
   return socket;
 }
 
@@ -39,18 +49,49 @@ Fd Listen(const std::string& path, int backlog, mode_t mode) {
   sockaddr_un address = Address(path, "bind");
   Fd socket = Stream();
   Check(::fchmod(socket.get(), mode), "fchmod");  // bind gives the file this mode: there is no moment with another one
-  Check(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), "bind", path.c_str());
-  Check(::listen(socket.get(), backlog), "listen", path.c_str());
+  Listen(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address, backlog, path);
   return socket;
 }
 
-Fd Accept(int listener) {
-  for (;;) {
-    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0) return Fd(fd);
-    if (errno == EAGAIN) return Fd();
-    if (errno != EINTR && errno != ECONNABORTED) throw SysError(errno, "accept4");
+Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, uint16_t* bound) {
+  sockaddr_storage at{};
+  socklen_t size;
+  void* numeric;
+  in_port_t* at_port;
+  if (ipv6) {
+    auto& in = reinterpret_cast<sockaddr_in6&>(at);
+    numeric = &in.sin6_addr, at_port = &in.sin6_port, size = sizeof in;
+  } else {
+    auto& in = reinterpret_cast<sockaddr_in&>(at);
+    numeric = &in.sin_addr, at_port = &in.sin_port, size = sizeof in;
   }
+  at.ss_family = ipv6 ? AF_INET6 : AF_INET;
+  *at_port = htons(port);
+  if (::inet_pton(at.ss_family, address.c_str(), numeric) != 1) throw SysError(EINVAL, "inet_pton", address);
+  Fd fd = NewSocket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK);
+  const int one = 1;
+  Check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "setsockopt", "SO_REUSEADDR");
+  if (ipv6) Check(::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one), "setsockopt", "IPV6_V6ONLY");
+  Listen(fd.get(), reinterpret_cast<sockaddr*>(&at), size, backlog, address);
+  Check(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&at), &size), "getsockname");
+  *bound = ntohs(*at_port);
+  return fd;
+}
+
+int TryAccept(int listener, Fd& accepted) noexcept {
+  int fd;
+  do fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+  if (fd < 0) return errno;
+  accepted = Fd(fd);
+  return 0;
+}
+
+Fd Accept(int listener) {
+  Fd accepted;
+  const int error = TryAccept(listener, accepted);
+  if (error != 0 && error != EAGAIN) throw SysError(error, "accept4");
+  return accepted;
 }
 
 void Pair(Fd out[2]) {
@@ -123,53 +164,13 @@ ssize_t Receive(int socket, void* data, size_t size, std::vector<Fd>& fds) {
   return got;
 }
 
-std::vector<UnixSocket> UnixSockets() {
-  Fd netlink(Check(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG), "socket", "NETLINK_SOCK_DIAG"));
-  struct {
-    nlmsghdr header;
-    unix_diag_req body;
-  } request{};
-  request.header.nlmsg_len = sizeof request;
-  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  request.body.sdiag_family = AF_UNIX;
-  request.body.udiag_states = ~0u;
-  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_VFS;
-  Check(::send(netlink.get(), &request, sizeof request, 0), "send", "NETLINK_SOCK_DIAG");
-  std::vector<UnixSocket> sockets;
-  alignas(nlmsghdr) char buffer[32768];
-  for (;;) {
-    const ssize_t got = Check(::recv(netlink.get(), buffer, sizeof buffer, 0), "recv", "NETLINK_SOCK_DIAG");
-    auto left = static_cast<unsigned>(got);
-    for (auto* msg = reinterpret_cast<nlmsghdr*>(buffer); NLMSG_OK(msg, left); msg = NLMSG_NEXT(msg, left)) {
-      if (msg->nlmsg_type == NLMSG_DONE) return sockets;
-      if (msg->nlmsg_type == NLMSG_ERROR) {
-        const int err = static_cast<const nlmsgerr*>(NLMSG_DATA(msg))->error;
-        throw SysError(err < 0 ? -err : EPROTO, "NETLINK_SOCK_DIAG");
-      }
-      if (msg->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) throw SysError(EPROTO, "NETLINK_SOCK_DIAG");
-      const auto* diag = static_cast<const unix_diag_msg*>(NLMSG_DATA(msg));
-      UnixSocket socket{diag->udiag_ino, 0, diag->udiag_type, diag->udiag_state, 0, {}};
-      const char* at = reinterpret_cast<const char*>(diag + 1);
-      const char* end = reinterpret_cast<const char*>(msg) + msg->nlmsg_len;
-      while (at + sizeof(nlattr) <= end) {
-        nlattr attr;
-        memcpy(&attr, at, sizeof attr);
-        if (attr.nla_len < sizeof attr || at + attr.nla_len > end) break;
-        const char* value = at + sizeof attr;
-        const size_t size = attr.nla_len - sizeof attr;
-        if (attr.nla_type == UNIX_DIAG_PEER && size == 4) memcpy(&socket.peer, value, 4);
-        if (attr.nla_type == UNIX_DIAG_VFS && size >= sizeof(unix_diag_vfs)) {
-          unix_diag_vfs vfs;
-          memcpy(&vfs, value, sizeof vfs);
-          socket.file_inode = vfs.udiag_vfs_ino;
-        }
-        if (attr.nla_type == UNIX_DIAG_NAME) socket.name.assign(value, size);
-        at += NLA_ALIGN(attr.nla_len);
-      }
-      sockets.push_back(std::move(socket));
-    }
-  }
+void SendDatagram(const std::string& path, const std::string& text) {
+  sockaddr_un address = Address(path, "connect");
+  if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract name, as sd_notify(3) spells it
+  const Fd socket = NewSocket(AF_UNIX, SOCK_DGRAM);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  Check(::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size),
+        "sendto", path.c_str());
 }
 
-}  // namespace vioctl::vhost_user
+}  // namespace vioctl::os

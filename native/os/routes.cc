@@ -1,18 +1,17 @@
-#include "sysfs/routes.h"
+#include "os/routes.h"
 
 #include <arpa/inet.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "common/error.h"
-#include "os/fd.h"
+#include "os/netlink.h"
 
-namespace vioctl::sysfs {
+namespace vioctl::os {
 namespace {
 
 uint32_t Word(const rtattr* attribute) {
@@ -37,14 +36,14 @@ void NextHops(const rtattr* attribute, std::vector<uint32_t>& out) {
   }
 }
 
-void Add(const nlmsghdr* message, std::vector<Route>& routes) {
-  const auto* head = static_cast<const rtmsg*>(NLMSG_DATA(message));
+void Add(const nlmsghdr& message, std::vector<Route>& routes) {
+  const auto* head = static_cast<const rtmsg*>(NLMSG_DATA(&message));
   const bool ip = head->rtm_family == AF_INET || head->rtm_family == AF_INET6;
   if (!ip || head->rtm_type != RTN_UNICAST || (head->rtm_flags & RTM_F_CLONED)) return;
   uint32_t table = head->rtm_table;
   unsigned char address[16] = {};
   std::vector<uint32_t> devices;
-  int left = static_cast<int>(RTM_PAYLOAD(message));
+  int left = static_cast<int>(RTM_PAYLOAD(&message));
   for (const rtattr* a = RTM_RTA(head); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
     if (a->rta_type == RTA_TABLE) table = Word(a);
     if (a->rta_type == RTA_OIF) devices.push_back(Word(a));
@@ -59,8 +58,9 @@ void Add(const nlmsghdr* message, std::vector<Route>& routes) {
   }
 }
 
-// One dump; false if the routes changed meanwhile, so that some may be missing.
-bool Dump(int fd, std::vector<Route>& routes) {
+}  // namespace
+
+std::vector<Route> Routes() {
   struct {
     nlmsghdr head;
     rtmsg body;
@@ -69,33 +69,13 @@ bool Dump(int fd, std::vector<Route>& routes) {
   request.head.nlmsg_type = RTM_GETROUTE;
   request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   request.body.rtm_family = AF_UNSPEC;
-  Check(static_cast<int>(::send(fd, &request, sizeof request, 0)), "send", "RTM_GETROUTE");
-  bool whole = true;
-  for (std::vector<char> buffer(128 << 10);;) {  // the kernel sends at most 32 KiB at once
-    const ssize_t size = ::recv(fd, buffer.data(), buffer.size(), 0);
-    if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) throw SysError(size < 0 ? errno : EPROTO, "recv", "RTM_GETROUTE");
-    auto left = static_cast<unsigned>(size);
-    for (auto* m = reinterpret_cast<const nlmsghdr*>(buffer.data()); NLMSG_OK(m, left); m = NLMSG_NEXT(m, left)) {
-      if (m->nlmsg_flags & NLM_F_DUMP_INTR) whole = false;
-      if (m->nlmsg_type == NLMSG_DONE) return whole;
-      if (m->nlmsg_type == NLMSG_ERROR)
-        throw SysError(-static_cast<const nlmsgerr*>(NLMSG_DATA(m))->error, "RTM_GETROUTE");
-      if (m->nlmsg_type == RTM_NEWROUTE && m->nlmsg_len >= NLMSG_LENGTH(sizeof(rtmsg))) Add(m, routes);
-    }
-  }
-}
-
-}  // namespace
-
-std::vector<Route> Routes() {
-  const Fd fd(Check(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket", "NETLINK_ROUTE"));
   std::vector<Route> routes;
-  for (int tries = 0; tries < 8; tries++) {
-    routes.clear();
-    if (Dump(fd.get(), routes)) return routes;
-  }
-  return routes;  // routes that change all the time: what was there at the last look
+  NetlinkDump(
+      NETLINK_ROUTE, request.head, "RTM_GETROUTE", [&] { routes.clear(); },
+      [&](const nlmsghdr& m) {
+        if (m.nlmsg_type == RTM_NEWROUTE && m.nlmsg_len >= NLMSG_LENGTH(sizeof(rtmsg))) Add(m, routes);
+      });
+  return routes;
 }
 
-}  // namespace vioctl::sysfs
+}  // namespace vioctl::os

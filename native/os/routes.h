@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace vioctl::sysfs {
+namespace vioctl::os {
 
 // One way out: a route with several next hops is several of these.
 struct Route {
@@ -18,4 +18,4 @@ struct Route {
 // Unicast routes of all tables and both families. Throws SysError.
 std::vector<Route> Routes();
 
-}  // namespace vioctl::sysfs
+}  // namespace vioctl::os

@@ -1,0 +1,16 @@
+// Dumps of the kernel's tables over netlink(7).
+#pragma once
+#include <linux/netlink.h>
+
+#include <cstddef>
+#include <functional>
+
+namespace vioctl::os {
+
+// Sends one NLM_F_DUMP request of a protocol (NETLINK_ROUTE, NETLINK_SOCK_DIAG) and gives every message of the answer
+// to `each`. Asks again while the table changes during the dump, at most eight times, and calls `begin` before each
+// try: then the last look counts. `name` stands in the errors. Throws SysError.
+void NetlinkDump(int protocol, const nlmsghdr& request, const char* name, const std::function<void()>& begin,
+                 const std::function<void(const nlmsghdr&)>& each);
+
+}  // namespace vioctl::os

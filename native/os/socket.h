@@ -1,0 +1,42 @@
+// Sockets. All are close-on-exec; those of UNIX, which carry descriptors, and listeners are non-blocking as well.
+#pragma once
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "os/fd.h"
+
+namespace vioctl::os {
+
+// socket(2) of a family and type (SOCK_STREAM, SOCK_NONBLOCK). Throws SysError.
+Fd NewSocket(int family, int type);
+// connect(2); a blocking socket waits. Throws SysError with the detail.
+void Connect(int socket, const sockaddr* address, socklen_t size, const std::string& detail);
+
+// Listens at a numeric address; port 0 takes a free one, and `bound` is the port that it got. Throws SysError.
+Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, uint16_t* bound);
+
+// Takes one waiting connection, non-blocking. Returns 0 or the errno: EAGAIN if nobody waits.
+int TryAccept(int listener, Fd& accepted) noexcept;
+
+// Connected and listening UNIX sockets. Throw SysError.
+Fd Connect(const std::string& path);  // EAGAIN: the server's backlog is full
+Fd Listen(const std::string& path, int backlog, mode_t mode);
+Fd Accept(int listener);  // none if nobody waits
+void Pair(Fd out[2]);
+ucred PeerOf(int socket);
+
+// Sends what the socket takes now, the descriptors with its first byte. -1 if it takes nothing (EAGAIN).
+ssize_t Send(int socket, const void* data, size_t size, const std::vector<int>& fds);
+
+// Receives at most `size` bytes; every descriptor that came with them is owned in `fds` before anything else happens.
+// 0 at the end of the stream, -1 if there is nothing (EAGAIN). Descriptors that this process has no room for are an
+// error (EMFILE), and those that did arrive are closed.
+ssize_t Receive(int socket, void* data, size_t size, std::vector<Fd>& fds);
+
+// One datagram to a UNIX socket; a path that begins with @ is an abstract name. Throws SysError.
+void SendDatagram(const std::string& path, const std::string& text);
+
+}  // namespace vioctl::os
