@@ -138,6 +138,11 @@ export class Output {
     return this.raw(`${text}\n`);
   }
 
+  /** Gives stdout up after a failed write: what waits, and all that follows, goes nowhere. For commands that go on without it. */
+  abandon(): void {
+    this.#writer.abandon();
+  }
+
   /** Resolves when everything has left. */
   flush(): Promise<void> {
     return this.#writer.flush();

@@ -29,6 +29,7 @@ export class FdWriter {
   #flushing: Promise<void> | undefined;
   #scheduled = false;
   #failure: Error | undefined;
+  #abandoned = false;
 
   /** @param blocking write(2) on the main thread (one-shot commands); false: in libuv's pool, for servers that must go on */
   constructor(fd: number, blocking: boolean) {
@@ -38,6 +39,7 @@ export class FdWriter {
 
   /** Queues data. Await the result when there is much of it. @throws ClosedPipe, WriteError */
   write(data: string | Uint8Array): Promise<void> | undefined {
+    if (this.#abandoned) return undefined;
     if (this.#failure) throw this.#failure;
     this.#chunks.push(data);
     this.#size += data.length;
@@ -50,6 +52,14 @@ export class FdWriter {
       });
     }
     return undefined;
+  }
+
+  /** Forgets the failure and what waits; from now on everything is dropped. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.#failure = undefined;
+    this.#chunks = [];
+    this.#size = 0;
   }
 
   /** Resolves when all that was written has left. @throws ClosedPipe, WriteError */

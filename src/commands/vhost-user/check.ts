@@ -55,6 +55,7 @@ end of a connection, has ended it.`;
           { title: 'RESULT', priority: 9, value: (r) => r.result },
           { title: 'CASE', priority: 8, min: 12, value: (r) => r.name },
           { title: 'EXPECTED', priority: 4, min: 12, value: (r) => (r.result === 'not ok' ? r.expected : '') },
+          { title: 'SECTION', priority: 3, min: 12, value: (r) => (r.result === 'not ok' ? r.section : '') },
           { title: 'GOT', priority: 5, min: 12, value: (r) => r.got },
         ],
         'cases',

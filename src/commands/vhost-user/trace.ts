@@ -1,7 +1,10 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { toJson } from '../../cli/output.js';
-import { usage } from '../../common/errors.js';
+import { ClosedPipe, WriteError } from '../../cli/stdio.js';
+import { Exit, usage } from '../../common/errors.js';
+import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';
+import { Recorder } from '../../vhost-user/tools/recorder.js';
 import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';
 import { traceConnections } from '../../vhost-user/tools/tracing.js';
 
@@ -39,6 +42,21 @@ is not touched: rings and buffers are memory that the two share.
       throw usage('both sockets are needed', 'vioctl vhost-user trace --listen PATH SOCKET');
     const capture = flags.output === undefined ? undefined : createCapture(flags.output);
     if (capture) this.life.defer(() => capture.close());
+    const stdout = async (record: TraceRecord | TraceEnd): Promise<void> => {
+      try {
+        await this.out.record(record, recordText);
+      } catch (err) {
+        this.out.abandon();
+        throw err instanceof WriteError ? err.cause : err;
+      }
+    };
+    const recorder = new Recorder<TraceRecord | TraceEnd>(
+      [
+        ...(capture ? [{ name: flags.output!, write: (record: unknown) => capture.write(toJson(record)) }] : []),
+        { name: 'stdout', write: stdout },
+      ],
+      (text) => this.warn(text),
+    );
     await traceConnections({
       listen: flags.listen,
       socket: args.socket,
@@ -47,11 +65,8 @@ is not touched: rings and buffers are memory that the two share.
       signal: this.life.signal,
       onListen: () => this.info(`listening at ${flags.listen}`),
       onRefused: (err) => this.warn(err.message),
-      onRecord: (record) => {
-        capture?.write(toJson(record));
-        return this.out.record(record, recordText);
-      },
+      onRecord: (record) => recorder.record(record),
     });
-    return 0;
+    return recorder.lost === 0 && recorder.failures.every((err) => err instanceof ClosedPipe) ? Exit.ok : Exit.failed;
   }
 }

@@ -1,7 +1,7 @@
 import { Channel, type Message, protocolError } from '../wire/channel.js';
 import { closeAll, describeFd, type OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
-import { encodeMessage, Flag, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
+import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
 import { DecodeError } from '../wire/struct.js';
 import { BackRequests } from './back-requests.js';
@@ -239,8 +239,10 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
         const [from, length] = [offset as number, size as number];
         const all = device.config();
         // A reply without payload is the protocol's "error".
-        if (length === 0 || length > all.length || from > all.length - length) return { reply: new Uint8Array(0) };
-        return replyOf('GET_CONFIG', { offset, size, flags, data: all.subarray(from, from + length) });
+        if (length === 0 || all.length === 0 || from + length > MAX_CONFIG) return { reply: new Uint8Array(0) };
+        const data = new Uint8Array(length); // zeroes behind the end: a front-end that does not know the device asks for all
+        data.set(all.subarray(from, from + length));
+        return replyOf('GET_CONFIG', { offset, size, flags, data });
       },
       SET_CONFIG: ({ offset, data }) => (device.setConfig ? device.setConfig(offset as number, data as Uint8Array) : 'EPERM'),
       SET_BACKEND_REQ_FD: (_values, fds) => {

@@ -22,6 +22,8 @@ export interface CheckOptions {
 export interface CheckResult {
   id: number;
   name: string;
+  /** Of the vhost-user specification. */
+  section: string;
   result: 'ok' | 'not ok' | 'skipped';
   expected: string;
   got: string;
@@ -78,19 +80,19 @@ class Subject {
 }
 
 async function runCase(subject: Subject, entry: CheckCase, options: CheckOptions): Promise<Omit<CheckResult, 'id'>> {
-  const { name, expected } = entry;
+  const { name, section, expected } = entry;
   const session = new CheckSession(await subject.connect(), options.timeout);
   try {
     await session.negotiate();
     const outcome = await entry.run(session);
     session.close();
     const crash = options.respawn === undefined ? undefined : await subject.crash();
-    if (crash !== undefined) return { name, expected, result: 'not ok', got: `the back-end ended by ${crash}` };
-    if ('skipped' in outcome) return { name, expected, result: 'skipped', got: outcome.skipped };
-    return { name, expected, result: outcome.ok ? 'ok' : 'not ok', got: outcome.got };
+    if (crash !== undefined) return { name, section, expected, result: 'not ok', got: `the back-end ended by ${crash}` };
+    if ('skipped' in outcome) return { name, section, expected, result: 'skipped', got: outcome.skipped };
+    return { name, section, expected, result: outcome.ok ? 'ok' : 'not ok', got: outcome.got };
   } catch (err) {
     if (err instanceof VioError && err.exit === Exit.usage) throw err;
-    return { name, expected, result: 'not ok', got: (err as Error).message };
+    return { name, section, expected, result: 'not ok', got: (err as Error).message };
   } finally {
     session.close();
   }
@@ -117,5 +119,12 @@ export function tapLines(r: CheckResult): string[] {
   const name = r.name.replaceAll('#', '\\#');
   if (r.result === 'skipped') return [`ok ${r.id} - ${name} # SKIP ${r.got}`];
   if (r.result === 'ok') return [`ok ${r.id} - ${name}`];
-  return [`not ok ${r.id} - ${name}`, '  ---', `  expected: ${JSON.stringify(r.expected)}`, `  got: ${JSON.stringify(r.got)}`, '  ...'];
+  return [
+    `not ok ${r.id} - ${name}`,
+    '  ---',
+    `  expected: ${JSON.stringify(r.expected)}`,
+    `  got: ${JSON.stringify(r.got)}`,
+    `  section: ${JSON.stringify(r.section)}`,
+    '  ...',
+  ];
 }

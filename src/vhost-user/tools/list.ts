@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
 import { CONNECTED, STREAM } from '../wire/sockets.js';
+import { claimsOf } from './claims.js';
 
 /** A process that has something to do with a vhost-user socket. */
 export interface Holder {
@@ -22,6 +23,11 @@ export interface SocketRow {
   connections: number;
 }
 
+interface Row extends Omit<SocketRow, 'servers' | 'users'> {
+  servers: Process[];
+  users: Process[];
+}
+
 /** A back-end program that is installed and describes itself (vhost-user.json, docs/interop/vhost-user.json). */
 export interface Installed {
   file: string;
@@ -32,15 +38,14 @@ export interface Installed {
 
 const CONFIG_DIRS = ['/etc/qemu/vhost-user', '/usr/share/qemu/vhost-user', '/usr/local/share/qemu/vhost-user'];
 
-/** Programs that serve vhost-user and nothing else on their sockets, or say it on their command line. */
-const SERVER = /(^|\/)(virtiofsd|vhost-(user|device)-[\w-]+|rust-vhost-[\w-]+)\b|vhost-user-blk|vhost-user[ -]|--vhost-user|dpdkvhostuser/;
-/** A VMM that uses one. */
-const USER = /vhost-user-|type=vhost-user|vhost_user=on|--(fs|disk|net|generic-vhost-user)\b.*\bsocket=|--vhost-user/;
-const DEVICE = /vhost-user-(?:test-device|device|(\w+))|(virtiofsd)|vhost-device-(\w+)/;
+/** A holder with the words of its command line. */
+interface Process extends Holder {
+  argv: string[];
+}
 
-function holderOf(sys: Sysroot, pid: number): Holder {
-  const command = (sys.attr(`/proc/${pid}/cmdline`) ?? '').replace(/\0+$/, '').replaceAll('\0', ' ');
-  return { pid, command, exe: sys.readlink(`/proc/${pid}/exe`) ?? null };
+function holderOf(sys: Sysroot, pid: number): Process {
+  const argv = (sys.attr(`/proc/${pid}/cmdline`) ?? '').replace(/\0+$/, '').split('\0');
+  return { pid, argv, command: argv.join(' '), exe: sys.readlink(`/proc/${pid}/exe`) ?? null };
 }
 
 /** Who holds which socket: inode to pids. Other users' processes are left out where /proc hides them. */
@@ -66,14 +71,14 @@ function socketHolders(sys: Sysroot): Map<number, number[]> {
 export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = false): SocketRow[] {
   const pids = socketHolders(sys);
   const byInode = new Map(sockets.map((s) => [s.inode, s]));
-  const known = new Map<number, Holder>();
-  const holdersOf = (inode: number): Holder[] =>
+  const known = new Map<number, Process>();
+  const holdersOf = (inode: number): Process[] =>
     (pids.get(inode) ?? []).map((pid) => {
       const holder = known.get(pid) ?? holderOf(sys, pid);
       known.set(pid, holder);
       return holder;
     });
-  const rows = new Map<string, SocketRow>();
+  const rows = new Map<string, Row>();
   for (const socket of sockets) {
     if (socket.type !== STREAM || socket.name === '') continue;
     const row = rows.get(socket.name) ?? {
@@ -85,7 +90,7 @@ export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = 
       connections: 0,
     };
     rows.set(socket.name, row);
-    const add = (list: Holder[], inode: number): void => {
+    const add = (list: Process[], inode: number): void => {
       for (const holder of holdersOf(inode)) if (!list.some((h) => h.pid === holder.pid)) list.push(holder);
     };
     add(row.servers, socket.inode);
@@ -95,18 +100,28 @@ export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = 
     }
   }
   for (const row of rows.values()) judge(row);
-  return [...rows.values()].filter((row) => all || row.evidence !== 'none').sort((a, b) => a.socket.localeCompare(b.socket));
+  const plain = ({ pid, command, exe }: Process): Holder => ({ pid, command, exe });
+  return [...rows.values()]
+    .filter((row) => all || row.evidence !== 'none')
+    .sort((a, b) => a.socket.localeCompare(b.socket))
+    .map((row) => ({ ...row, servers: row.servers.map(plain), users: row.users.map(plain) }));
 }
 
-/** A path counts only where the command line that speaks of vhost-user also names it; a VMM has many sockets. */
-function judge(row: SocketRow): void {
-  const base = row.socket.slice(row.socket.lastIndexOf('/') + 1);
-  const server = row.servers.find((h) => SERVER.test(h.command) && !USER.test(h.command.replace(SERVER, '')) && h.command.includes(base));
-  const user = [...row.users, ...row.servers].find((h) => USER.test(h.command) && h.command.includes(row.socket));
-  const dedicated = row.servers.find((h) => /(^|\/)(virtiofsd|vhost-device-\w+)$/.test(h.exe ?? ''));
-  row.evidence = server || dedicated ? 'server' : user ? 'user' : 'none';
-  const match = DEVICE.exec((server ?? dedicated ?? user)?.command ?? '');
-  if (row.evidence !== 'none' && match) row.device = match[2] !== undefined ? 'fs' : (match[1] ?? match[3] ?? null);
+/** Whether a command line's path is this socket: one of the two may be relative to a directory that is not known. */
+function sameSocket(socket: string, path: string): boolean {
+  const base = (name: string): string => name.slice(name.lastIndexOf('/') + 1);
+  if (socket === path) return true;
+  return (!path.startsWith('/') || !socket.startsWith('/')) && base(path) === base(socket);
+}
+
+/** A socket counts where a command line names it as vhost-user's. Which side listens does not matter. */
+function judge(row: Row): void {
+  const claims = [...row.servers, ...row.users]
+    .flatMap(({ argv, exe }) => claimsOf(argv, exe))
+    .filter((c) => sameSocket(row.socket, c.path));
+  const server = claims.find((c) => c.role === 'server');
+  row.evidence = server ? 'server' : claims.length > 0 ? 'user' : 'none';
+  row.device = claims.find((c) => c.device !== null)?.device ?? null;
 }
 
 /** Back-end programs that packages have described for VMMs and managers. Damaged files are left out. */

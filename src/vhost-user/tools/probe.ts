@@ -50,8 +50,9 @@ export async function probe(front: FrontEnd, socket: string, sys: Sysroot, devic
     shmem = { regions: [...sizes].map(([id, size]) => ({ id, size })) };
     warnings.push(...judgeRegions(sizes).warnings);
   }
-  const config = front.has('CONFIG') ? await readConfig(front, deviceByName(device ?? '')) : undefined;
-  const type = deviceByName(device ?? '') ?? guess(exe ?? '', front.features, config?.length);
+  const read = front.has('CONFIG') ? await readConfig(front, deviceByName(device ?? '')) : undefined;
+  const type = deviceByName(device ?? '') ?? guess(exe ?? '', front.features, read);
+  const config = read && withoutPadding(read, type);
   const features = virtioView(front.features, type?.features);
   const protocol = negotiated ? protocolView(front.protocol) : null;
   if (protocol && protocol.unknown.length > 0)
@@ -84,14 +85,25 @@ async function readConfig(front: FrontEnd, device: DeviceType | undefined): Prom
   return undefined;
 }
 
-/** The type that a program's name, or the size of its configuration and its feature bits, point to. */
-function guess(exe: string, features: bigint, configSize: number | undefined): DeviceType | undefined {
+/** Without the zeroes that a back-end has put behind the end of the device's configuration space. */
+function withoutPadding(config: Uint8Array, type: DeviceType | undefined): Uint8Array {
+  const size = type?.config?.size ?? config.length;
+  return config.subarray(size).some((byte) => byte !== 0) ? config : config.subarray(0, size);
+}
+
+const bit = (n: number): bigint => 1n << BigInt(n);
+/** SEG_MAX, BLK_SIZE, FLUSH: every block back-end of today offers them. Bit 17 is CTRL_VQ of a network device. */
+const BLK = bit(2) | bit(6) | bit(9);
+const NET_CTRL_VQ = bit(17);
+
+/** The type that a program's name, or its configuration and its feature bits, point to. */
+function guess(exe: string, features: bigint, config: Uint8Array | undefined): DeviceType | undefined {
   if (/virtiofsd/.test(exe)) return deviceByName('fs');
   const named = deviceTypes.find((d) => new RegExp(`(vhost|user)[-_](device[-_])?(user[-_])?${d.name}`).test(exe));
   if (named) return named;
   const own = features & 0xff_ffffn;
-  const blk = 1n << 9n; // FLUSH: the bit that every block back-end of today offers
-  if (configSize !== undefined && configSize >= 56 && configSize <= 96 && (own & blk) !== 0n) return deviceByName('blk');
-  if (configSize === 16 && own === 1n) return deviceByName('pmem');
+  if (config !== undefined && config.length >= 56 && (own & BLK) === BLK && (own & NET_CTRL_VQ) === 0n) return deviceByName('blk');
+  if (config !== undefined && config.length >= 16 && own === 1n && config.subarray(16).every((byte) => byte === 0))
+    return deviceByName('pmem');
   return undefined;
 }

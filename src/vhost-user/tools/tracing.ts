@@ -11,8 +11,8 @@ export interface TracingOptions {
   onListen: () => void;
   /** The back-end could not be reached for a VMM that came. */
   onRefused: (error: Error) => void;
-  /** A rejection ends the tracing: whoever reads the records is gone. */
-  onRecord: (record: TraceRecord | TraceEnd) => Promise<void>;
+  /** Must not throw: the messages pass in any case. */
+  onRecord: (record: TraceRecord | TraceEnd) => void;
 }
 
 /** Traces one VMM connection after the other until the signal; several at a time are told apart by their number. */
@@ -20,11 +20,6 @@ export async function traceConnections(options: TracingOptions): Promise<void> {
   const listener = Listener.at(options.listen);
   const open = new Set<TraceProxy>();
   const since = performance.now();
-  let failed: (err: unknown) => void = () => {};
-  const failure = new Promise<never>((_resolve, reject) => {
-    failed = reject;
-  });
-  failure.catch(() => {}); // thrown by the race below; nobody else waits when it comes late
   const serve = async (connection: number): Promise<void> => {
     const vmm = await listener.next(options.signal);
     let backEnd: Awaited<ReturnType<typeof connect>>;
@@ -40,9 +35,7 @@ export async function traceConnections(options: TracingOptions): Promise<void> {
       connection,
       since,
       device: options.device,
-      onRecord: (record) => {
-        options.onRecord(record).catch(failed);
-      },
+      onRecord: options.onRecord,
     });
     open.add(proxy);
     proxy.done.then(() => open.delete(proxy));
@@ -61,7 +54,6 @@ export async function traceConnections(options: TracingOptions): Promise<void> {
       loop().catch((err) => {
         if (!options.signal.aborted) throw err;
       }),
-      failure,
       aborted,
     ]);
   } finally {

@@ -12,6 +12,8 @@ export const HEADER_SIZE = 12;
 export const MAX_FDS = 8;
 /** Regions of shared memory that one device can have. */
 export const SHMEM_REGIONS = 256;
+/** Bytes of configuration space that a message can carry (VHOST_USER_MAX_CONFIG_SIZE). */
+export const MAX_CONFIG = 256;
 
 export const header = struct('header', { request: u32, flags: u32, size: u32 });
 export const none = struct('nothing', {});
