@@ -133,6 +133,7 @@ constexpr Export kSysfs[] = {
     {"startWrite", Guarded<vioctl::sysfs::JsStartWrite>},
     {"readAll", Guarded<vioctl::sysfs::JsReadAll>},
     {"routes", Guarded<vioctl::sysfs::JsRoutes>},
+    {"descriptors", Guarded<vioctl::sysfs::JsDescriptors>},
 };
 
 constexpr Export kIova[] = {

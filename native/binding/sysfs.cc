@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include "os/routes.h"
+#include "sysfs/descriptors.h"
 #include "sysfs/detached.h"
 
 namespace vioctl::sysfs {
@@ -46,6 +47,27 @@ Napi::Value JsRoutes(const Napi::CallbackInfo& info) {
     route.Set("table", Napi::Number::New(info.Env(), routes[i].table));
     result.Set(i, route);
   }
+  return result;
+}
+
+Napi::Value JsDescriptors(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Descriptors scan = ScanDescriptors();
+  auto found = Napi::Array::New(env, scan.found.size());
+  for (uint32_t i = 0; i < scan.found.size(); i++) {
+    const Descriptor& descriptor = scan.found[i];
+    auto entry = Napi::Object::New(env);
+    entry.Set("pid", Napi::Number::New(env, descriptor.pid));
+    entry.Set("fd", Napi::Number::New(env, descriptor.fd));
+    entry.Set("path", Napi::String::New(env, descriptor.path));
+    const std::string rdev =
+        std::string(1, descriptor.kind) + std::to_string(descriptor.major) + ":" + std::to_string(descriptor.minor);
+    entry.Set("rdev", descriptor.kind ? Napi::String::New(env, rdev) : env.Undefined());
+    found.Set(i, entry);
+  }
+  auto result = Napi::Object::New(env);
+  result.Set("found", found);
+  result.Set("hidden", Napi::Number::New(env, scan.hidden));
   return result;
 }
 

@@ -15,7 +15,12 @@ export interface SysfsNative {
    * @throws the system's error, where a filter of system calls forbids netlink
    */
   routes(): { family: 4 | 6; destination: string; prefix: number; device: string; table: number }[];
+  /**
+   * Descriptors of all processes that are device nodes or have "vfio" in their name. `rdev`: `b259:0` or `c10:196`.
+   * `hidden`: processes that may not be read.
+   */
+  descriptors(): { found: { pid: number; fd: number; path: string; rdev: string | undefined }[]; hidden: number };
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
-export const sysfsExports = ['startWrite', 'readAll', 'routes'] as const satisfies (keyof SysfsNative)[];
+export const sysfsExports = ['startWrite', 'readAll', 'routes', 'descriptors'] as const satisfies (keyof SysfsNative)[];

@@ -18,8 +18,8 @@ const names = (row: DeviceRow): string => [row.vendorName, row.deviceName].filte
 
 export default class VfioList extends Command {
   static override readonly description =
-    'Lists the PCI devices with driver, driver override, IOMMU group, and who uses each of them: mounted file systems, swap, ' +
-    'stacked block devices, routes, processes.\n\nWithout an IOMMU the list is printed too, and the command ends with status 7 and the reason.';
+    'Lists the PCI devices with driver, driver override, IOMMU group, and what uses each of them: mounted file systems, swap, ' +
+    'stacked block devices, routes, addresses; processes that have it open if nothing else does (`vfio show` names both).\n\nWithout an IOMMU the list is printed too, and the command ends with status 7 and the reason.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio list', 'all devices'],
     [

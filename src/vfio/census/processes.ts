@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import type { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
 
 /** A descriptor of a running process that may matter to a device. */
 export interface OpenFile {
@@ -76,6 +77,16 @@ export class Processes {
   }
 
   #scan(): OpenFile[] {
+    if (this.#root.root === '/') {
+      const { found, hidden } = native().sysfs.descriptors();
+      this.#hidden = hidden;
+      return found;
+    }
+    return this.#scanTree();
+  }
+
+  /** The same in a tree of files that stands for /proc. */
+  #scanTree(): OpenFile[] {
     const files: OpenFile[] = [];
     for (const pid of this.pids) {
       let fds: string[];

@@ -23,8 +23,12 @@ function groupFindings(census: Census, device: PciDevice, taken: ReadonlySet<str
     }));
 }
 
-/** What uses the device now, as far as the host's own drivers are concerned. @param options.claim also try exclusive opens (bind) */
-export function usesOf(census: Census, device: PciDevice, options: { claim?: boolean } = {}): Finding[] {
+/**
+ * What uses the device now, as far as the host's own drivers are concerned.
+ * @param options.claim also try exclusive opens (bind)
+ * @param options.brief leave out which processes have it open if something else uses it (list)
+ */
+export function usesOf(census: Census, device: PciDevice, options: { claim?: boolean; brief?: boolean } = {}): Finding[] {
   const found: Finding[] = [];
   if (device.bridge)
     return [
@@ -47,8 +51,8 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
         fix: undefined,
       },
     ];
-  found.push(...blockFindings(census, device, options.claim ?? false), ...openFindings(census, device));
-  found.push(...shareFindings(census, device), ...netFindings(census, device), ...consoleFindings(census, device));
+  found.push(...blockFindings(census, device, options.claim ?? false), ...shareFindings(census, device));
+  found.push(...netFindings(census, device), ...consoleFindings(census, device));
   if (device.vfs.length > 0)
     found.push({
       check: 'pf-with-vfs',
@@ -57,6 +61,8 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
       message: `${device.bdf} has ${device.vfs.length} virtual functions (${device.vfs.join(', ')}) that would vanish`,
       fix: `echo 0 > ${PCI_DEVICES}/${device.bdf}/sriov_numvfs`,
     });
+  // last: it takes a look at every descriptor of the host
+  if (!options.brief || found.length === 0) found.push(...openFindings(census, device));
   return found;
 }
 

@@ -71,7 +71,7 @@ export interface ListFilter {
   group?: number | undefined;
 }
 
-function row(census: Census, names: PciNames, device: PciDevice): DeviceRow {
+function row(census: Census, names: PciNames, device: PciDevice, brief: boolean): DeviceRow {
   const { vendor, device: model } = names.lookup(device);
   const vfio = census.modules.isVfio(device.driver);
   return {
@@ -86,7 +86,7 @@ function row(census: Census, names: PciNames, device: PciDevice): DeviceRow {
     group: device.group,
     vfio,
     busy: device.busy,
-    uses: usesOf(census, device),
+    uses: usesOf(census, device, { brief }),
     holders: vfio ? holdersOf(census.root, census.processes, device) : [],
   };
 }
@@ -98,7 +98,7 @@ export function inventory(census: Census, filter: ListFilter = {}): DeviceRow[] 
   return listDevices(census.root)
     .filter((device) => inClass(device) && (filter.group === undefined || device.group === filter.group))
     .filter((device) => filter.driver === undefined || (device.driver ?? 'none') === filter.driver)
-    .map((device) => row(census, names, device))
+    .map((device) => row(census, names, device, true))
     .filter((found) => !filter.unused || (found.uses.length === 0 && found.holders.length === 0 && !found.busy));
 }
 
@@ -139,7 +139,7 @@ export function report(census: Census, device: PciDevice): DeviceReport {
   const config = readConfig(root, device.bdf);
   const capabilities = parseCapabilities(config);
   return {
-    ...row(census, new PciNames(root), device),
+    ...row(census, new PciNames(root), device, false),
     subsystem: idOf({ vendor: device.subsystemVendor, device: device.subsystemDevice }),
     revision: device.revision,
     modalias: device.modalias,
