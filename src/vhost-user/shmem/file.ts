@@ -21,6 +21,8 @@ export interface MapFile {
   len: bigint;
   /** `shared`: writes of the guest reach the file. `sealed-copy`: they stay in a copy of our own. */
   how: 'shared' | 'sealed-copy';
+  /** Holds the lock while the file is mapped; none for a file whose size is sealed, and for a copy. */
+  lock: OwnedFd | undefined;
   warnings: string[];
 }
 
@@ -84,10 +86,31 @@ const keepsSize = (fd: number): boolean => {
 };
 
 /**
+ * Locks a file that is to be shared. The lock belongs to an open file of its own that never leaves this process: the one that is
+ * mapped goes to the front-end, and a lock of it would outlive a server that was killed.
+ * @throws VioError (EBUSY, refused)
+ */
+function lockFile(fd: number, name: string): OwnedFd {
+  let own: OwnedFd;
+  try {
+    own = new OwnedFd(fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR));
+  } catch {
+    own = new OwnedFd(native().vhostUser.dup(fd)); // opened with rights that we do not have: its own lock is better than none
+  }
+  if (native().vhostUser.lock(own.fd, true)) return own;
+  own.close();
+  throw new VioError(`${name}: its lock is held: another program uses it, or it is mapped already`, {
+    code: 'EBUSY',
+    exit: Exit.refused,
+    hint: 'a file can be mapped rw once; :ro maps a copy',
+  });
+}
+
+/**
  * Makes a file ready to be mapped into a guest.
  *
- * `rw` shares the file itself: it is locked (flock) against other users of this kind, and unless it is a sealed memfd a
- * warning says that cutting it short ends the guest. `ro` gives a sealed private copy, because front-ends map read-only
+ * `rw` shares the file itself. Unless it is a sealed memfd it is locked, so that it can be mapped `rw` only once on this machine (by
+ * this server or another), and a warning says that cutting it short ends the guest. `ro` gives a sealed private copy, because front-ends map read-only
  * requests writable: what the guest writes never reaches the file.
  * @param source takes the descriptor of the opened file in any case @throws VioError
  */
@@ -99,7 +122,7 @@ export async function prepareFile(source: OwnedFd, name: string, mode: 'rw' | 'r
     if (mode === 'ro') {
       const fd = await sealedCopy(source.fd, info.size);
       source.close();
-      return { fd, len: ((info.size + PAGE - 1n) / PAGE) * PAGE, how: 'sealed-copy', warnings: [] };
+      return { fd, len: ((info.size + PAGE - 1n) / PAGE) * PAGE, how: 'sealed-copy', lock: undefined, warnings: [] };
     }
     if (info.access !== 'rw') throw new VioError(`${name}: opened for reading only`, { code: 'EACCES', exit: Exit.permission });
     if (info.size % PAGE !== 0n)
@@ -107,16 +130,10 @@ export async function prepareFile(source: OwnedFd, name: string, mode: 'rw' | 'r
         code: 'EINVAL',
         hint: `truncate -s %${PAGE} FILE rounds it up; :ro maps a copy of any size`,
       });
-    const warnings: string[] = [];
-    if (!keepsSize(source.fd)) {
-      if (!native().vhostUser.lock(source.fd, true))
-        throw new VioError(`${name}: its lock is held: another program uses it, or it is mapped already`, {
-          code: 'EBUSY',
-          exit: Exit.refused,
-        });
-      warnings.push(`${name} can be cut short while it is mapped, and that ends the guest: keep others from it`);
-    }
-    return { fd: source, len: info.size, how: 'shared', warnings };
+    if (keepsSize(source.fd)) return { fd: source, len: info.size, how: 'shared', lock: undefined, warnings: [] };
+    const lock = lockFile(source.fd, name);
+    const warnings = [`${name} can be cut short while it is mapped, and that ends the guest: keep others from it`];
+    return { fd: source, len: info.size, how: 'shared', lock, warnings };
   } catch (err) {
     source.close();
     throw wrap(name, err);

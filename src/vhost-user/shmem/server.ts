@@ -25,6 +25,8 @@ export interface Entry {
   readonly file: string;
   readonly how: MapFile['how'];
   readonly fd: OwnedFd;
+  /** Keeps other servers from the file. */
+  readonly lock: OwnedFd | undefined;
   state: EntryState;
   error: string | undefined;
   /** Acknowledged on this connection, before the device last stopped. */
@@ -91,10 +93,11 @@ export class ShmemServer {
       this.#check(shmid, offset, file, mapped.len);
     } catch (err) {
       mapped.fd.close();
+      mapped.lock?.close();
       throw err;
     }
-    const { fd, len, how } = mapped;
-    const entry: Entry = { shmid, offset, len, file, how, fd, state: 'queued', error: undefined, before: false, removing: false };
+    const { fd, len, how, lock } = mapped;
+    const entry: Entry = { shmid, offset, len, file, how, fd, lock, state: 'queued', error: undefined, before: false, removing: false };
     this.#entries.push(entry);
     void this.sync();
     return entry;
@@ -166,7 +169,7 @@ export class ShmemServer {
   }
 
   close(): void {
-    for (const entry of this.#entries) entry.fd.close();
+    for (const entry of this.#entries) closeEntry(entry);
     this.#entries.length = 0;
   }
 
@@ -256,13 +259,18 @@ export class ShmemServer {
 
   #drop(entry: Entry): void {
     this.#entries.splice(this.#entries.indexOf(entry), 1);
-    entry.fd.close();
+    closeEntry(entry);
   }
 
   #request(session: BackEndSession, name: string, at: Place, fd?: OwnedFd): Promise<bigint> {
     const values = { shmid: at.shmid, fdOffset: 0n, shmOffset: at.offset, len: at.len, flags: fd ? MapFlag.readWrite : 0n };
     return session.back!.request(name, values, fd);
   }
+}
+
+function closeEntry(entry: Entry): void {
+  entry.fd.close();
+  entry.lock?.close();
 }
 
 const view = (e: Entry): EntryView => ({

@@ -10,7 +10,8 @@ Serves files into the VIRTIO shared memory regions of a virtual machine: a vhost
 whose mappings can be changed while the guest runs (shmem map, shmem unmap, shmem list, through the control socket).
 
 A mapping is sent when the guest's driver has started the device, and again after a reset. ":rw" shares the file itself; ":ro"
-shares a sealed private copy, because front-ends map read-only requests writable. At most three regions, a power of two
+shares a sealed private copy, because front-ends map read-only requests writable. A file can be shared once at a time, by one
+server; copies of it can be mapped as often as you like. After kill -9 the server can start again while the VMM still holds the file. At most three regions, a power of two
 together. More than six mappings need --slots.
 
 With --pmem the device is a virtio-pmem whose memory is region 0: the guest gets /dev/pmem0 without a driver of its own, and
