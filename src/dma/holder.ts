@@ -1,3 +1,4 @@
+import { VioError } from '../common/errors.js';
 import { type Answer, ControlServer, type Request } from './channel.js';
 import type { Plan } from './layout.js';
 import type { Mapper, Mapping } from './mapper.js';
@@ -78,5 +79,26 @@ export class Holder {
 
   close(): void {
     this.#server.close();
+  }
+}
+
+/**
+ * The answer of a holder as the document it was: addresses are bigints again.
+ * @throws VioError (5) for an answer of another shape
+ */
+export function parseHolderInfo(answer: Record<string, unknown>): HolderInfo {
+  const { bdf, api, ioas, ranges, maps, entries, memlock } = answer as unknown as HolderInfo;
+  try {
+    return {
+      bdf,
+      api,
+      ...(ioas !== undefined && { ioas }),
+      ranges: ranges.map(({ start, end }) => ({ start: BigInt(start), end: BigInt(end) })),
+      maps: maps.map((map) => ({ ...map, iova: BigInt(map.iova) })),
+      entries,
+      memlock,
+    };
+  } catch (err) {
+    throw new VioError('the holder answers in an unknown form', { code: 'EPROTO', exit: 5, cause: err });
   }
 }

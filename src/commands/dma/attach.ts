@@ -3,7 +3,7 @@ import { Args } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { ask } from '../../dma/channel.js';
 import { execReplacing, handOver } from '../../dma/handover.js';
-import { parseHolderInfo } from '../../dma/views.js';
+import { parseHolderInfo } from '../../dma/holder.js';
 
 export default class DmaAttach extends Command {
   static override readonly description =

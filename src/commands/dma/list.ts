@@ -1,7 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
 import { ask } from '../../dma/channel.js';
-import { holderLines, parseHolderInfo } from '../../dma/views.js';
+import { parseHolderInfo } from '../../dma/holder.js';
+import { holderLines } from '../../groups/dma/views.js';
 
 export default class DmaList extends Command {
   static override readonly description = 'Shows what a running `dma map --listen SOCK` holds.';

@@ -9,10 +9,10 @@ import { plan } from '../../dma/layout.js';
 import { lockLimit, requireLockable } from '../../dma/mapper.js';
 import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { parseSpecs } from '../../dma/spec.js';
-import { holderLines } from '../../dma/views.js';
+import { holderLines } from '../../groups/dma/views.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { Hold } from '../../vfio/session/hold.js';
-import { APIS } from '../../vfio/session/open.js';
 import { Irq } from '../../vfio/session/session.js';
 
 export default class DmaMap extends Command {
@@ -26,7 +26,7 @@ export default class DmaMap extends Command {
     ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'for other programs'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
     map: Args.string({
       required: true,
       multiple: true,
@@ -37,7 +37,7 @@ export default class DmaMap extends Command {
     listen: Flags.string({ helpValue: 'SOCK', summary: 'serve the mappings at this socket (mode 0600)' }),
     notify: Flags.boolean({ summary: 'tell systemd when all is mapped (NOTIFY_SOCKET)' }),
     timeout: Flags.duration({ summary: 'hold no longer than this' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
     'dry-run': Flags.boolean({ summary: 'open the device, print the layout, and map nothing' }),
   };
   static override readonly changes = true;

@@ -16,7 +16,7 @@ import {
 import { plan } from '../../dma/layout.js';
 import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { parseSpecs } from '../../dma/spec.js';
-import { planLines } from '../../dma/views.js';
+import { planLines } from '../../groups/dma/views.js';
 import { parseBdf } from '../../vfio/devices/pci.js';
 
 async function readText(file: string): Promise<string> {

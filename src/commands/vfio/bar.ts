@@ -1,10 +1,12 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { barIndex, dumpRange, WRITE_WIDTHS } from '../../vfio/session/bar.js';
-import { access, hexLines, parseAccess } from '../../vfio/session/config.js';
-import { APIS, openSession } from '../../vfio/session/open.js';
+import { access, parseAccess } from '../../vfio/session/config.js';
+import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioBar extends Command {
   static override readonly description =
@@ -17,7 +19,7 @@ export default class VfioBar extends Command {
     ['vioctl vfio bar 01:00.0 0 dump --offset 0 --size 4K --raw > bar0.bin', 'the first page'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
     bar: Args.string({ required: true, description: '0 to 5, or rom' }),
     verb: Args.string({ required: true, options: ['read', 'write', 'dump'], description: 'read, write or dump' }),
     register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write; hexadecimal' }),
@@ -32,7 +34,7 @@ export default class VfioBar extends Command {
       summary: 'access width where a register names none: 1, 2, 4, 8',
     })(),
     raw: Flags.boolean({ summary: 'dump the bytes as they are' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
     'dry-run': Flags.boolean({ summary: 'check the command and open the device, but access nothing' }),
   };
   static override readonly changes = true;

@@ -1,7 +1,8 @@
 import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
-import { Args, Flags } from '../../cli/flags.js';
+import { Flags, nullFlag } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
+import { devicesArg, scriptFlag } from '../../groups/vfio/options.js';
 import { boundLines } from '../../groups/vfio/views.js';
 import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
@@ -27,7 +28,7 @@ export default class VfioBind extends Command {
     ['vioctl vfio bind 03:00.0 --allow route', 'although the default route leads out of it'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, multiple: true, description: 'PCI addresses (0000:01:00.0 or 01:00.0), or - for a list on stdin' }),
+    bdf: devicesArg,
   };
   static override readonly flags = {
     group: Flags.boolean({ summary: 'bind all endpoints of the IOMMU groups, or none' }),
@@ -36,8 +37,8 @@ export default class VfioBind extends Command {
     allow: Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'let this safety check fail', helpValue: 'CHECK' })(),
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
     persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
-    null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
-    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+    null: nullFlag,
+    'dry-run': scriptFlag,
   };
   static override readonly changes = true;
 

@@ -1,9 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { configLines } from '../../groups/vfio/session-views.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { configLines, hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
-import { access, hexLines, parseAccess, readConfigSpace } from '../../vfio/session/config.js';
-import { APIS, openSession } from '../../vfio/session/open.js';
+import { access, parseAccess, readConfigSpace } from '../../vfio/session/config.js';
+import { openSession } from '../../vfio/session/open.js';
 import { CONFIG } from '../../vfio/session/session.js';
 
 export default class VfioConfig extends Command {
@@ -18,12 +19,12 @@ export default class VfioConfig extends Command {
     ['vioctl vfio config 01:00.0 --raw | xxd', 'the bytes'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
     register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
   };
   static override readonly flags = {
     raw: Flags.boolean({ summary: 'print the bytes of the whole space as they are' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
     'dry-run': Flags.boolean({ summary: 'write nothing, only read' }),
   };
   static override readonly changes = true;

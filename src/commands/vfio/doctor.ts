@@ -1,7 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
+import { doctorLines } from '../../groups/vfio/views.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { Census } from '../../vfio/census/census.js';
-import { diagnose, diagnosisStatus, doctorLines } from '../../vfio/inventory/doctor.js';
+import { diagnose, diagnosisStatus } from '../../vfio/inventory/doctor.js';
 
 export default class VfioDoctor extends Command {
   static override readonly description =

@@ -6,10 +6,10 @@ import { parseSize } from '../../common/units.js';
 import { execReplacing } from '../../dma/handover.js';
 import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
+import { apiFlag } from '../../groups/vfio/options.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
 import { execPlan, prepareExec } from '../../vfio/session/exec.js';
-import { APIS } from '../../vfio/session/open.js';
 
 export default class VfioExec extends Command {
   static override readonly description =
@@ -42,7 +42,7 @@ export default class VfioExec extends Command {
     replace: Flags.boolean({ summary: 'become CMD: nothing is undone afterwards (for units of systemd)' }),
     user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
     memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
     'dry-run': Flags.boolean({ summary: 'print what would be bound, mapped and run, and do nothing' }),
   };
   static override readonly formats = [] as const;

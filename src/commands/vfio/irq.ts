@@ -1,9 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { IRQ_TYPES, irqType, waitForIrqs } from '../../vfio/session/irq.js';
-import { APIS, openSession } from '../../vfio/session/open.js';
+import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioIrq extends Command {
   static override readonly description =
@@ -14,7 +15,7 @@ export default class VfioIrq extends Command {
     ['vioctl vfio irq 00:04.0 wait --type msi --count 1 --timeout 10s', 'wait for one MSI'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
     verb: Args.string({ required: true, options: ['list', 'wait'], description: 'list or wait' }),
   };
   static override readonly flags = {
@@ -26,7 +27,7 @@ export default class VfioIrq extends Command {
     vectors: Flags.integer({ default: 1, min: 1, helpValue: 'COUNT', summary: 'vectors to enable' }),
     count: Flags.integer({ min: 1, helpValue: 'COUNT', summary: 'end after this many interrupts' }),
     timeout: Flags.duration({ summary: 'end after this time' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly list = true;

@@ -1,7 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, Flags } from '../../cli/flags.js';
+import { Flags } from '../../cli/flags.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
-import { APIS, openSession } from '../../vfio/session/open.js';
+import { openSession } from '../../vfio/session/open.js';
 import { planReset, resetDevice } from '../../vfio/session/reset.js';
 
 export default class VfioReset extends Command {
@@ -14,11 +15,11 @@ export default class VfioReset extends Command {
     ['vioctl vfio reset 01:00.0 --hot --dry-run', 'which devices a reset of the slot would reach'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
   };
   static override readonly flags = {
     hot: Flags.boolean({ summary: 'reset the slot or bus' }),
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
     'dry-run': Flags.boolean({ summary: 'tell what would be reset, and reset nothing' }),
   };
   static override readonly changes = true;

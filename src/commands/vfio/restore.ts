@@ -1,5 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { scriptFlag } from '../../groups/vfio/options.js';
 import { restoredLines } from '../../groups/vfio/views.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { restore } from '../../vfio/binding/restore.js';
@@ -18,7 +19,7 @@ export default class VfioRestore extends Command {
   static override readonly flags = {
     all: Flags.boolean({ summary: 'also give back the devices of completed binds' }),
     wait: Flags.duration({ default: 10_000, summary: 'with --all: how long to wait for holders' }),
-    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+    'dry-run': scriptFlag,
   };
   static override readonly changes = true;
 

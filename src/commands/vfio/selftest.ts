@@ -1,11 +1,11 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, Flags } from '../../cli/flags.js';
 import { Exit } from '../../common/errors.js';
+import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { selftestLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { findDevice } from '../../vfio/devices/pci.js';
 import { selftest } from '../../vfio/selftest/selftest.js';
-import { APIS, openSession } from '../../vfio/session/open.js';
+import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioSelftest extends Command {
   static override readonly description =
@@ -17,10 +17,10 @@ export default class VfioSelftest extends Command {
     ['vioctl vfio selftest 01:00.0 --api group --json | jq .ok', 'through group and container'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
   };
   static override readonly flags = {
-    api: Flags.option({ options: APIS, default: 'auto', helpValue: 'API', summary: 'auto, group (container) or cdev (iommufd)' })(),
+    api: apiFlag,
   };
 
   async run(): Promise<number> {

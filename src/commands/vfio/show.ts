@@ -1,12 +1,13 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args } from '../../cli/flags.js';
+import { deviceArg } from '../../groups/vfio/options.js';
+import { insideLines } from '../../groups/vfio/session-views.js';
 import { showLines } from '../../groups/vfio/views.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
 import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
 import { findDevice } from '../../vfio/devices/pci.js';
 import { report } from '../../vfio/inventory/inventory.js';
-import { insideLines, inspect } from '../../vfio/session/inspect.js';
+import { inspect } from '../../vfio/session/inspect.js';
 
 export default class VfioShow extends Command {
   static override readonly description =
@@ -19,7 +20,7 @@ export default class VfioShow extends Command {
     ["vioctl vfio show 05:02.0 --json | jq '.iommuGroup.members[] | select(.blocks) | {bdf, driver, fix}'", 'why is its group not viable?'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' }),
+    bdf: deviceArg,
   };
 
   async run(): Promise<undefined> {

@@ -1,6 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, Flags } from '../../cli/flags.js';
+import { Flags, nullFlag } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
+import { devicesArg, scriptFlag, waitFlag } from '../../groups/vfio/options.js';
 import { unboundLines } from '../../groups/vfio/views.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { shellScript, unbindScript } from '../../vfio/binding/script.js';
@@ -20,15 +21,15 @@ export default class VfioUnbind extends Command {
     ['vioctl vfio list --driver vfio-pci --json | jq -r ".devices[].bdf" | vioctl vfio unbind -', 'everything'],
   ];
   static override readonly args = {
-    bdf: Args.string({ required: true, multiple: true, description: 'PCI addresses (0000:01:00.0 or 01:00.0), or - for a list on stdin' }),
+    bdf: devicesArg,
   };
   static override readonly flags = {
     driver: Flags.string({ summary: 'give it to this driver, which must list the id of the device', helpValue: 'DRIVER' }),
-    wait: Flags.duration({ default: 10_000, summary: 'how long to wait for holders' }),
+    wait: waitFlag,
     ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
     persist: Flags.boolean({ summary: 'also end what bind --persist set up' }),
-    null: Flags.boolean({ char: '0' as never, summary: 'the list on stdin is separated by NUL' }),
-    'dry-run': Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' }),
+    null: nullFlag,
+    'dry-run': scriptFlag,
   };
   static override readonly changes = true;
 

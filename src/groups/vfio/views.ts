@@ -4,6 +4,7 @@ import type { BoundDevice } from '../../vfio/binding/bind.js';
 import type { Restored } from '../../vfio/binding/restore.js';
 import type { UnboundDevice } from '../../vfio/binding/unbind.js';
 import { describeHolder } from '../../vfio/census/holders.js';
+import type { Diagnosis } from '../../vfio/inventory/doctor.js';
 import type { DeviceReport } from '../../vfio/inventory/inventory.js';
 
 /** The lines that `vfio show` prints for people; `--json` has the same data. */
@@ -81,3 +82,7 @@ export const restoredLines = (devices: readonly Restored[]): string[] =>
         const what = operation === 'bound' ? 'given back' : `restored (${operation} was cut short at step ${step})`;
         return `${bdf}: ${what}, ${driver ?? 'no driver'}`;
       });
+
+/** The findings of `vfio doctor`, each with what to do. */
+export const doctorLines = (found: readonly Diagnosis[]): string[] =>
+  found.flatMap(({ level, message, fix }) => [`${level.padEnd(5)} ${message}`, ...(fix === undefined ? [] : [`      do: ${fix}`])]);

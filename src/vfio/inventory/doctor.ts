@@ -151,7 +151,3 @@ export function diagnosisStatus(found: readonly Diagnosis[]): number {
   if (found.some(({ id, level }) => id === 'iommu' && level === 'fail')) return 7;
   return found.some(({ level }) => level === 'fail') ? 1 : 0;
 }
-
-/** The lines for people. */
-export const doctorLines = (found: readonly Diagnosis[]): string[] =>
-  found.flatMap(({ level, message, fix }) => [`${level.padEnd(5)} ${message}`, ...(fix === undefined ? [] : [`      do: ${fix}`])]);

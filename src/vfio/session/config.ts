@@ -79,24 +79,3 @@ export function readConfigSpace(session: Session) {
     capabilities: parseCapabilities(bytes),
   };
 }
-
-/** Bytes as lines of sixteen, as `xxd -g1` and lspci print them; runs of equal lines are shortened to `*`. */
-export function hexLines(bytes: Uint8Array, start = 0): string[] {
-  const lines: string[] = [];
-  let last = '';
-  let starred = false;
-  for (let at = 0; at < bytes.length; at += 16) {
-    const row = Buffer.from(bytes.subarray(at, at + 16));
-    const hex = [...row].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
-    const more = at + 16 < bytes.length;
-    if (hex === last && more) {
-      if (!starred) lines.push('*');
-      starred = true;
-      continue;
-    }
-    starred = false;
-    last = hex;
-    lines.push(`${(start + at).toString(16).padStart(8, '0')}: ${hex}`);
-  }
-  return lines;
-}

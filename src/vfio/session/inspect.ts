@@ -45,18 +45,3 @@ function hotResetOf(session: Session): string[] {
     throw err;
   }
 }
-
-/** Lines below those of `vfio show`. */
-export function insideLines(inside: Inside | undefined): string[] {
-  if (!inside) return [];
-  if (!inside.open) return [`not opened   ${inside.why}`];
-  const size = (bytes: number) => `0x${bytes.toString(16)}`;
-  return [
-    `opened by    ${inside.api}; ${inside.reset ? 'can be reset alone' : 'cannot be reset alone'}; hot reset: ${inside.hotReset.join(', ') || 'none'}`,
-    ...inside.regions.map((r) => {
-      const part = r.sparse ? ` (${r.areas.map((a) => `${size(a.offset)}+${size(a.size)}`).join(', ')})` : '';
-      return `  region     ${r.name.padEnd(7)} ${size(r.size).padEnd(10)} ${r.flags.join(' ')}${part}${r.msixMappable ? ', MSI-X table too' : ''}`;
-    }),
-    ...inside.irqs.map((irq) => `  interrupt  ${irq.name.padEnd(7)} ${String(irq.count).padEnd(10)} ${irq.flags.join(' ')}`),
-  ];
-}

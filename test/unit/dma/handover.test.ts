@@ -1,5 +1,5 @@
 import { apiOf, execReplacing, handOver } from '../../../src/dma/handover.js';
-import { parseHolderInfo } from '../../../src/dma/views.js';
+import { parseHolderInfo } from '../../../src/dma/holder.js';
 
 const info = {
   bdf: '0000:01:00.0',

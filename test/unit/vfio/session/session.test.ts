@@ -2,10 +2,11 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Sysroot } from '../../../../src/common/sysroot.js';
+import { hexLines } from '../../../../src/groups/vfio/session-views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { selftestOf } from '../../../../src/vfio/selftest/selftest.js';
 import { barIndex } from '../../../../src/vfio/session/bar.js';
-import { hexLines, parseAccess } from '../../../../src/vfio/session/config.js';
+import { parseAccess } from '../../../../src/vfio/session/config.js';
 import { openSession } from '../../../../src/vfio/session/open.js';
 
 describe('registers, spelled as for setpci', () => {
