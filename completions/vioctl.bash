@@ -122,11 +122,11 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf serve')
-      opts='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
+      opts='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
       vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --model=@free --block-size=@free --threads=@free --engine=sync|uring --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
-      opts='--nqn --host --cntlid --allow-host --block-size --read-only --dry-run --timeout --json --no-headings --help -h --quiet --color'
+      opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'
       vals='--nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
       args='@socket list|add|remove|resize|ana|kick|stats @free ...' ;;
     'nvmf discover')
@@ -198,7 +198,7 @@ _vioctl_command() {
       vals='--timeout=@free --queues=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user serve blk')
-      opts='--file -f --read-only --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
+      opts='--file -f --read-only --force --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
       vals='--file=@file -f=@file --queues=@free --block-size=512|4096 --serial=@free --engine=io_uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user shmem list')

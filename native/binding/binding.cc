@@ -8,6 +8,7 @@
 #include "binding/migration.h"
 #include "binding/nvme.h"
 #include "binding/nvme_host.h"
+#include "binding/storage.h"
 #include "binding/sysfs.h"
 #include "binding/uring.h"
 #include "binding/vfio.h"
@@ -60,13 +61,14 @@ constexpr Export kNvmeHost[] = {
     {"loadRun", Guarded<vioctl::nvme::LoadRun>},
 };
 
+constexpr Export kStorage[] = {
+    {"open", Guarded<vioctl::storage::JsOpen>},           {"ram", Guarded<vioctl::storage::JsRam>},
+    {"size", Guarded<vioctl::storage::JsSize>},           {"refresh", Guarded<vioctl::storage::JsRefresh>},
+    {"peek", Guarded<vioctl::storage::JsPeek>},           {"flush", Guarded<vioctl::storage::JsFlush>},
+    {"syncError", Guarded<vioctl::storage::JsSyncError>}, {"close", Guarded<vioctl::storage::JsClose>},
+};
+
 constexpr Export kNvme[] = {
-    {"storeOpen", Guarded<vioctl::nvme::StoreOpen>},
-    {"storeRam", Guarded<vioctl::nvme::StoreRam>},
-    {"storeSize", Guarded<vioctl::nvme::StoreSize>},
-    {"storeRefresh", Guarded<vioctl::nvme::StoreRefresh>},
-    {"storeFlush", Guarded<vioctl::nvme::StoreFlush>},
-    {"storeRelease", Guarded<vioctl::nvme::StoreRelease>},
     {"namespaceRelease", Guarded<vioctl::nvme::NamespaceRelease>},
     {"namespaceNew", Guarded<vioctl::nvme::NamespaceNew>},
     {"namespaceResize", Guarded<vioctl::nvme::NamespaceResize>},
@@ -95,8 +97,7 @@ constexpr Export kVhostUser[] = {
     {"fdFlags", Guarded<vioctl::vhost_user::JsFdFlags>},     {"dup", Guarded<vioctl::vhost_user::JsDup>},
     {"tryMap", Guarded<vioctl::vhost_user::JsTryMap>},       {"lock", Guarded<vioctl::vhost_user::JsLock>},
     {"signal", Guarded<vioctl::vhost_user::JsSignal>},       {"guestMemory", Guarded<vioctl::vhost_user::JsMemory>},
-    {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},     {"openStore", Guarded<vioctl::vhost_user::JsOpenStore>},
-    {"blkQueue", Guarded<vioctl::vhost_user::JsBlkQueue>},
+    {"virtqueue", Guarded<vioctl::vhost_user::JsQueue>},     {"blkQueue", Guarded<vioctl::vhost_user::JsBlkQueue>},
 };
 
 constexpr Export kMigration[] = {
@@ -187,6 +188,7 @@ Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("common", Table(env, kCommon));
   exports.Set("uring", Table(env, kUring));
+  exports.Set("storage", Table(env, kStorage));
   exports.Set("nvme", Table(env, kNvme));
   exports.Set("nvmeHost", Table(env, kNvmeHost));
   exports.Set("vhostUser", Table(env, kVhostUser));

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "binding/call.h"
+#include "binding/storage.h"
 #include "binding/values.h"
 #include "binding/watch.h"
 #include "nvme/target.h"
@@ -10,8 +11,6 @@
 
 namespace vioctl::nvme {
 namespace {
-
-using storage::Store;
 
 // What a handle points to: the address of Tag<T> tells the type, so that a wrong handle is an error and not a crash.
 template <typename T>
@@ -111,52 +110,6 @@ int Option(const Napi::Object& options, const char* name, int fallback) {
 
 }  // namespace
 
-Napi::Value StoreOpen(const Napi::CallbackInfo& info) {
-  return Wrap<Store>(info.Env(), storage::OpenFile(info[0].As<Napi::String>(), info[1].ToBoolean()));
-}
-
-Napi::Value StoreRam(const Napi::CallbackInfo& info) {
-  return Wrap<Store>(info.Env(), storage::OpenRam(static_cast<uint64_t>(Number(info[0]))));
-}
-
-Napi::Value StoreSize(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(Unwrap<Store>(info[0])->size()));
-}
-
-Napi::Value StoreRefresh(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(Unwrap<Store>(info[0])->Refresh()));
-}
-
-Napi::Value StoreFlush(const Napi::CallbackInfo& info) {
-  class Flush final : public Napi::AsyncWorker {
-   public:
-    Flush(Napi::Env env, std::shared_ptr<Store> store)
-        : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), store_(std::move(store)) {}
-    Napi::Value promise() const { return deferred_.Promise(); }
-    void Execute() override { err_ = store_->Flush(); }
-    void OnOK() override {
-      if (err_ == 0)
-        deferred_.Resolve(Env().Undefined());
-      else
-        deferred_.Reject(ToJs(Env(), SysError(err_, "fdatasync")).Value());
-    }
-
-   private:
-    Napi::Promise::Deferred deferred_;
-    std::shared_ptr<Store> store_;
-    int err_ = 0;
-  };
-  auto* worker = new Flush(info.Env(), Unwrap<Store>(info[0]));
-  const Napi::Value promise = worker->promise();
-  worker->Queue();
-  return promise;
-}
-
-Napi::Value StoreRelease(const Napi::CallbackInfo& info) {
-  if (!Release<Store>(info[0])) throw SysError(EINVAL, "handle");
-  return info.Env().Undefined();
-}
-
 Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
   if (const auto& ns = UnwrapReleased<Namespace>(info[0])) ns->removed.store(true);
   if (!Release<Namespace>(info[0])) throw SysError(EINVAL, "handle");
@@ -165,7 +118,7 @@ Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
 
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
   auto ns = std::make_shared<Namespace>();
-  ns->store = Unwrap<Store>(info[0]);
+  ns->store = storage::StoreOf(info[0]);
   ns->shift = static_cast<uint8_t>(U32(info[1]));
   if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
   ns->readonly = info[2].ToBoolean() || ns->store->readonly();

@@ -1,17 +1,10 @@
-// Exports of native/nvme and native/storage. Handles are externals; src/native/nvme.ts gives them their types.
+// Exports of native/nvme. Handles are externals; src/native/nvme.ts gives them their types.
 #pragma once
 #include <napi.h>
 
 namespace vioctl::nvme {
 
-Napi::Value StoreOpen(const Napi::CallbackInfo& info);     // storeOpen(path, readonly): store
-Napi::Value StoreRam(const Napi::CallbackInfo& info);      // storeRam(size): store
-Napi::Value StoreSize(const Napi::CallbackInfo& info);     // storeSize(store): bytes
-Napi::Value StoreRefresh(const Napi::CallbackInfo& info);  // storeRefresh(store): bytes, after a look at the file
-Napi::Value StoreFlush(const Napi::CallbackInfo& info);    // storeFlush(store)
-
-// storeRelease(store), namespaceRelease(namespace): the handle is void; closed once no command uses it
-Napi::Value StoreRelease(const Napi::CallbackInfo& info);
+// namespaceRelease(namespace): the handle is void; its store is closed once no command uses it
 Napi::Value NamespaceRelease(const Napi::CallbackInfo& info);
 
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info);     // namespaceNew(store, shift, readonly): namespace

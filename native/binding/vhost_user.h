@@ -24,7 +24,6 @@ Napi::Value JsSignal(const Napi::CallbackInfo& info);    // signal(fd): adds one
 Napi::Value JsMemory(const Napi::CallbackInfo& info);    // guestMemory(regions, fds): GuestMemory
 Napi::Value JsQueue(const Napi::CallbackInfo& info);     // virtqueue(memory, layout): Virtqueue
 
-Napi::Value JsOpenStore(const Napi::CallbackInfo& info);  // openStore(path, readonly): NativeStore
-Napi::Value JsBlkQueue(const Napi::CallbackInfo& info);   // blkQueue(store, memory, layout, options): NativeBlkQueue
+Napi::Value JsBlkQueue(const Napi::CallbackInfo& info);  // blkQueue(store, memory, layout, options): NativeBlkQueue
 
 }  // namespace vioctl::vhost_user

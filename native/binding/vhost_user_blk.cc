@@ -1,24 +1,10 @@
-#include <cstring>
-
+#include "binding/storage.h"
 #include "binding/vhost_user.h"
 #include "binding/vhost_user_queue.h"
 #include "vhost_user/blk.h"
 
 namespace vioctl::vhost_user {
 namespace {
-
-using StoreRef = std::shared_ptr<storage::Store>;
-constexpr napi_type_tag kStoreTag = {0x76696f63746c5374, 0x76686f7374757302};
-
-StoreRef StoreOf(const Napi::Value& value) {
-  auto external = value.As<Napi::Object>().Get("handle");
-  bool ours = false;
-  if (external.IsExternal()) napi_check_object_type_tag(external.Env(), external, &kStoreTag, &ours);
-  if (!ours) throw SysError(EINVAL, "blk", "not a store");
-  StoreRef store = *external.As<Napi::External<StoreRef>>().Data();
-  if (!store) throw SysError(EBADF, "blk", "the store is closed");
-  return store;
-}
 
 Napi::Object StatsObject(Napi::Env env, const BlkStats& stats) {
   auto object = Napi::Object::New(env);
@@ -37,37 +23,12 @@ Napi::Object StatsObject(Napi::Env env, const BlkStats& stats) {
 
 }  // namespace
 
-Napi::Value JsOpenStore(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto store = std::make_shared<StoreRef>(storage::OpenFile(info[0].As<Napi::String>(), info[1].ToBoolean()));
-  const auto open = [store]() -> storage::Store& {
-    if (!*store) throw SysError(EBADF, "blk", "the store is closed");
-    return **store;
-  };
-  auto external = Napi::External<StoreRef>::New(env, store.get(), [store](Napi::Env, StoreRef*) {});
-  napi_type_tag_object(env, external, &kStoreTag);
-  auto object = Napi::Object::New(env);
-  object.Set("handle", external);
-  object.Set("size", Method(env, [open](const Napi::CallbackInfo& args) {
-               return Napi::Number::New(args.Env(), static_cast<double>(open().size()));
-             }));
-  object.Set("flush", Method(env, [open](const Napi::CallbackInfo& args) {
-               if (const int failure = open().Flush()) throw SysError(failure, "fdatasync");
-               return args.Env().Undefined();
-             }));
-  object.Set("close", Method(env, [store](const Napi::CallbackInfo& args) {
-               store->reset();
-               return args.Env().Undefined();
-             }));
-  return object;
-}
-
 Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto options = info[3].As<Napi::Object>();
   Fd call(options.Get("call").As<Napi::Number>());
   const auto number = [&](const char* name) { return options.Get(name).As<Napi::Number>().Uint32Value(); };
-  BlkOptions blk{.store = StoreOf(info[0]),
+  BlkOptions blk{.store = storage::StoreOf(info[0]),
                  .serial = options.Get("serial").As<Napi::String>(),
                  .io_uring = options.Get("ioUring").ToBoolean(),
                  .seg_max = number("segMax"),

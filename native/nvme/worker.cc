@@ -190,15 +190,16 @@ bool Worker::RoomInRing(const Request& request) const {
   return threaded_ < kRingThreads && mine < (threaded_ < kRingThreads / 2 ? kRingThreadsPerSource : 1);
 }
 
-// Puts a read, a write or a flush of a file into the ring. False: there is no room, or it is none of these.
+// Puts a read or a write of a file into the ring. False: there is no room, or it is neither. What makes data durable is
+// not: the store orders that (storage/durability.h).
 bool Worker::Ring(Request* request) {
   const Sqe& command = request->sqe;
   const int fd = request->ns->store->fd();
   const bool fused = (command.flags & 3) != 0;
   if (fd < 0 || fused) return false;
-  if (command.opcode != kRead && command.opcode != kWrite && command.opcode != kFlush) return false;
+  if (command.opcode != kRead && command.opcode != kWrite) return false;
   if (!RoomInRing(*request)) return false;
-  if (command.opcode != kRead && request->ns->readonly) return false;
+  if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
   // Not while a fused pair has the namespace; the executor waits for its turn.
   if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
   io_uring_sqe* sqe = ring_->Next();
@@ -210,14 +211,8 @@ bool Worker::Ring(Request* request) {
     }
   }
   const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
-  if (command.opcode == kFlush) {
-    uring::Prepare(sqe, IORING_OP_FSYNC, fd, nullptr, 0, 0, tag);
-    sqe->fsync_flags = IORING_FSYNC_DATASYNC;
-  } else {
-    uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer,
-                   request->length, offset, tag);
-    if (command.opcode == kWrite && (command.cdw12 & kFua)) sqe->rw_flags = RWF_DSYNC;
-  }
+  uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer, request->length,
+                 offset, tag);
   inRing_++;
   request->threaded = command.opcode != kRead || !request->ns->store->CanTry();
   if (request->threaded) {

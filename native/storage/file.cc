@@ -11,6 +11,7 @@
 
 #include "common/error.h"
 #include "os/fd.h"
+#include "storage/lock.h"
 #include "storage/store.h"
 
 namespace vioctl::storage {
@@ -49,13 +50,28 @@ int All(Call call, const iovec* vector, int count, uint64_t offset) {
 
 class File final : public Store {
  public:
-  File(const std::string& path, bool readonly) {
-    fd_ = os::Open(path, readonly ? O_RDONLY : O_RDWR);
+  File(const std::string& path, const FileOptions& options) {
     struct stat st;
+    // Before open(2), which would wait for the other end of a pipe.
+    Check(::stat(path.c_str(), &st), "open", path.c_str());
+    if (S_ISDIR(st.st_mode)) throw SysError(EISDIR, "open", path);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
+    const int mode = options.readonly ? O_RDONLY : O_RDWR;
+    // A block device is claimed as mount(2) claims it, unless it is read alone or shared.
+    const bool claim = S_ISBLK(st.st_mode) && !options.readonly && !options.shared;
+    try {
+      fd_ = os::Open(path, claim ? mode | O_EXCL : mode);
+    } catch (const SysError& error) {
+      if (!claim || !options.force || error.err() != EBUSY) throw;
+      fd_ = os::Open(path, mode);
+    }
     Check(::fstat(fd_.get(), &st), "fstat", path.c_str());
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
     device_ = S_ISBLK(st.st_mode);
-    readonly_ = readonly;
+    readonly_ = options.readonly;
+    if (const int err = LockImage(fd_.get(), {!options.readonly, options.shared, options.force}))
+      throw SysError(err, "lock", path);
+    durability_ = Durability::Of(st);
     struct statfs fs;
     tmpfs_ = ::fstatfs(fd_.get(), &fs) == 0 && fs.f_type == kTmpfsMagic && !device_;
     Refresh();
@@ -81,24 +97,20 @@ class File final : public Store {
                to, count, offset);
   }
 
-  int Write(const iovec* from, int count, uint64_t offset, bool durable) override {
-    if (durable) {
-      const int err =
-          All([this](const iovec* v, int n,
-                     uint64_t at) { return ::pwritev2(fd_.get(), v, n, static_cast<off_t>(at), RWF_DSYNC); },
-              from, count, offset);
-      if (err != EOPNOTSUPP && err != ENOSYS) return err;
-      if (const int plain = Write(from, count, offset, false)) return plain;
-      return Flush();
-    }
+  int DoWrite(const iovec* from, int count, uint64_t offset) override {
     return All(
         [this](const iovec* v, int n, uint64_t at) { return ::pwritev(fd_.get(), v, n, static_cast<off_t>(at)); }, from,
         count, offset);
   }
 
-  int Flush() override { return readonly_ || ::fdatasync(fd_.get()) == 0 ? 0 : errno; }
+  int DoSync() override {
+    // An interrupted wait has lost nothing; every other failure may have.
+    while (::fdatasync(fd_.get()) != 0)
+      if (errno != EINTR) return errno;
+    return 0;
+  }
 
-  int Zero(uint64_t offset, uint64_t length, bool deallocate) override {
+  int DoZero(uint64_t offset, uint64_t length, bool deallocate) override {
     const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
     for (int i = 0; i < 2; i++) {
       // Not asked to deallocate: keep the space, so that a later write cannot fail for want of it.
@@ -110,14 +122,14 @@ class File final : public Store {
     static const std::vector<char> zeroes(1 << 20);
     while (length > 0) {
       const size_t part = std::min<uint64_t>(length, zeroes.size());
-      if (const int err = Store::Write(zeroes.data(), part, offset)) return err;
+      if (const int err = Write(zeroes.data(), part, offset)) return err;
       offset += part;
       length -= part;
     }
     return 0;
   }
 
-  int Discard(uint64_t offset, uint64_t length) override {
+  int DoDiscard(uint64_t offset, uint64_t length) override {
     if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                     static_cast<off_t>(length)) == 0)
       return 0;
@@ -144,8 +156,8 @@ class File final : public Store {
 
 }  // namespace
 
-std::shared_ptr<Store> OpenFile(const std::string& path, bool readonly) {
-  return std::make_shared<File>(path, readonly);
+std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options) {
+  return std::make_shared<File>(path, options);
 }
 
 }  // namespace vioctl::storage

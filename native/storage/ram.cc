@@ -24,15 +24,15 @@ class Ram final : public Store {
     return 0;
   }
 
-  int Write(const iovec* from, int count, uint64_t offset, bool) override {
+  int DoWrite(const iovec* from, int count, uint64_t offset) override {
     std::byte* to = memory() + offset;
     for (int i = 0; i < count; to += from[i++].iov_len) memcpy(to, from[i].iov_base, from[i].iov_len);
     return 0;
   }
 
-  int Flush() override { return 0; }
+  int DoSync() override { return 0; }
 
-  int Zero(uint64_t offset, uint64_t length, bool) override {
+  int DoZero(uint64_t offset, uint64_t length, bool) override {
     // Whole pages go back to the system and come again as zeroes; the ends are written.
     const uint64_t page = os::PageSize();
     const uint64_t end = offset + length, head = std::min(end, os::RoundUp(offset, page));
@@ -43,7 +43,7 @@ class Ram final : public Store {
     return 0;
   }
 
-  int Discard(uint64_t offset, uint64_t length) override { return Zero(offset, length, true); }
+  int DoDiscard(uint64_t offset, uint64_t length) override { return DoZero(offset, length, true); }
 
  private:
   Mapping map_;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "os/fd.h"
+#include "storage/durability.h"
 
 namespace vioctl::storage {
 
@@ -27,22 +28,29 @@ class Store {
   virtual bool CanTry() const { return false; }
   // Whether a plain read may wait for a device.
   virtual bool Waits() const { return true; }
-  // The file behind the store, for engines that do their own I/O on it; -1 where there is none.
+  // The file behind the store, for engines that do their own I/O on it; -1 where there is none. Such an engine only
+  // reads and writes: it makes data durable with Flush(), or leads a sync of durability().
   virtual int fd() const { return -1; }
 
   // Each returns 0 or an errno. A read or write that ends early is EIO: the file was truncated below us.
   // nowait: EAGAIN instead of waiting for a device (only where CanTry()).
   virtual int Read(const iovec* to, int count, uint64_t offset, bool nowait) = 0;
-  // durable: on stable storage before it returns (FUA).
-  virtual int Write(const iovec* from, int count, uint64_t offset, bool durable) = 0;
-  // Everything written before is on stable storage when it returns.
-  virtual int Flush() = 0;
+  // durable: on stable storage before it returns (FUA). Fails without writing once a sync has failed.
+  int Write(const iovec* from, int count, uint64_t offset, bool durable);
+  // Everything written before is on stable storage when it returns. Waits for a sync that it can share.
+  int Flush();
   // Reads give zeroes afterwards. deallocate: give the space back if that is possible.
-  virtual int Zero(uint64_t offset, uint64_t length, bool deallocate) = 0;
+  int Zero(uint64_t offset, uint64_t length, bool deallocate);
   // A hint: the contents are not needed any more. Reads give zeroes or the old data.
-  virtual int Discard(uint64_t offset, uint64_t length) = 0;
+  int Discard(uint64_t offset, uint64_t length);
   // Looks for a changed size (a file that was extended or truncated) and returns it.
   virtual uint64_t Refresh() { return size(); }
+
+  // Errno of the sync that failed; 0 if all that was flushed is durable.
+  int sync_error() const { return durability_->error(); }
+  Durability& durability() const { return *durability_; }
+  // One sync, for whoever leads one of durability().
+  int SyncNow() { return DoSync(); }
 
   int Read(void* to, size_t length, uint64_t offset, bool nowait = false) {
     iovec one{to, length};
@@ -54,12 +62,26 @@ class Store {
   }
 
  protected:
+  // What a source does itself: 0 or an errno.
+  virtual int DoWrite(const iovec* from, int count, uint64_t offset) = 0;
+  virtual int DoSync() = 0;
+  virtual int DoZero(uint64_t offset, uint64_t length, bool deallocate) = 0;
+  virtual int DoDiscard(uint64_t offset, uint64_t length) = 0;
+
   std::atomic<uint64_t> size_{0};
   bool readonly_ = false;
+  std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
 };
 
-// A regular file or a block device, through the page cache. Throws SysError (open, fstat; ENOTSUP for other files).
-std::shared_ptr<Store> OpenFile(const std::string& path, bool readonly);
+struct FileOptions {
+  bool readonly = false;
+  bool shared = false;  // with other writers that say the same
+  bool force = false;   // although somebody else uses it
+};
+
+// A regular file or a block device, through the page cache. Throws SysError: open, fstat; ENOTSUP for other files;
+// EBUSY of "lock" or "open" (O_EXCL of a block device) if somebody else uses it.
+std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options);
 
 // Zeroed memory that is given back at the end. Throws SysError (mmap).
 std::shared_ptr<Store> OpenRam(uint64_t size);

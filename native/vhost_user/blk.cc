@@ -63,7 +63,11 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
       requests_(std::min(layout.num, kMaxQueueRequests)),
       max_bytes_(std::min(kMaxQueueBytes, kMaxDeviceBytes / std::max(options_.queues, 1u))),
       max_segments_(std::min(kMaxQueueSegments, kMaxDeviceSegments / std::max(options_.queues, 1u))) {
-  for (uint32_t i = 0; i < requests_.size(); i++) free_.push_back(i);
+  for (uint32_t i = 0; i < requests_.size(); i++) {
+    free_.push_back(i);
+    requests_[i].sync.queue = this;
+    requests_[i].sync.slot = i;
+  }
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
   thread_ = std::thread([this] { Run(); });
 }
@@ -108,6 +112,7 @@ void BlkQueue::Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue:
 // Applies what other threads asked for.
 void BlkQueue::Commands() {
   if (!asked_.exchange(false)) return;
+  TakeTold(false);
   std::lock_guard guard(lock_);
   draining_ = draining_ || stop_;
   if (!change_ || change_->done) return;
@@ -138,6 +143,7 @@ void BlkQueue::Run() {
     error_ = error.what();
   }
   ring_.reset();
+  AbandonSyncs();
   std::lock_guard guard(lock_);
   ended_flag_ = true;
   applied_.notify_all();
@@ -246,13 +252,11 @@ void BlkQueue::Start(uint32_t slot) {
     stats_.others.fetch_add(1, std::memory_order_relaxed);
     return Finish(slot, RunNow(request, header.type));
   }
+  if (request.flush) return Flush(slot);
   if (ring_) {
     io_uring_sqe* sqe = ring_->Next();
     if (sqe) {
-      if (request.flush) {
-        uring::Prepare(sqe, IORING_OP_FSYNC, 0, nullptr, 0, 0, slot, IOSQE_FIXED_FILE);
-        sqe->fsync_flags = IORING_FSYNC_DATASYNC;
-      } else if (request.data.size() == 1) {
+      if (request.data.size() == 1) {
         uring::Prepare(sqe, request.write ? IORING_OP_WRITE : IORING_OP_READ, 0, request.data[0].iov_base,
                        static_cast<uint32_t>(request.data[0].iov_len), request.offset, slot, IOSQE_FIXED_FILE);
       } else {
@@ -262,16 +266,74 @@ void BlkQueue::Start(uint32_t slot) {
       return;
     }
   }
-  Completed(slot, request.flush ? 0 : -EAGAIN);
+  Completed(slot, -EAGAIN);
+}
+
+// A flush shares the syncs of its store with all other queues, connections and servers (storage/durability.h).
+void BlkQueue::Flush(uint32_t slot) {
+  if (!ring_ || options_.store->readonly()) return Finish(slot, options_.store->Flush());
+  const int joined = options_.store->durability().Join(requests_[slot].sync);
+  if (joined == storage::Durability::kLeads) return LeadSync(slot);
+  if (joined == storage::Durability::kWaiting)
+    waiting_++;
+  else
+    Finish(slot, joined);
+}
+
+void BlkQueue::LeadSync(uint32_t slot) {
+  leading_.push_back(slot);
+  io_uring_sqe* sqe = ring_ ? ring_->Next() : nullptr;
+  if (!sqe) return EndSync(slot, -EAGAIN);
+  uring::Prepare(sqe, IORING_OP_FSYNC, 0, nullptr, 0, 0, slot, IOSQE_FIXED_FILE);
+  sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+}
+
+// The sync that this queue leads has ended. One that has not begun or was interrupted is done here; none that failed
+// is.
+void BlkQueue::EndSync(uint32_t slot, int result) {
+  if (result == -EAGAIN || result == -EINTR) result = -options_.store->SyncNow();
+  std::erase(leading_, slot);
+  Finish(slot, options_.store->durability().Finish(-result));
+}
+
+void BlkQueue::Tell(Told told) {
+  // Under the lock to the end: the queue may be gone as soon as it has seen the entry.
+  std::lock_guard guard(lock_);
+  told_.push_back(told);
+  asked_ = true;
+  Signal(wake_.get(), true);
+  applied_.notify_all();
+}
+
+void BlkQueue::TakeTold(bool ending) {
+  std::vector<Told> told;
+  {
+    std::unique_lock guard(lock_);
+    if (ending) applied_.wait(guard, [this] { return !told_.empty(); });
+    told.swap(told_);
+  }
+  for (const Told& one : told) {
+    waiting_--;
+    if (one.leads)
+      LeadSync(one.slot);
+    else
+      Finish(one.slot, one.err);
+  }
+}
+
+// The thread ends in disorder. What a sync under way has found out is lost with the ring: that counts as a failure.
+// Those who wait for a sync of others are told before they may go.
+void BlkQueue::AbandonSyncs() {
+  for (const uint32_t slot : std::exchange(leading_, {})) EndSync(slot, -EIO);
+  while (waiting_ > 0) TakeTold(true);
 }
 
 // The end of an I/O, or EAGAIN where it has to be done by the store: no ring, a short transfer.
 void BlkQueue::Completed(uint32_t slot, int result) {
   Request& request = requests_[slot];
   int failure = result < 0 ? -result : 0;
-  if (request.flush) {
-    if (!ring_ || failure == EAGAIN) failure = options_.store->Flush();
-  } else if (failure == EAGAIN || (failure == 0 && static_cast<uint64_t>(result) != request.size)) {
+  if (request.flush) return EndSync(slot, result);
+  if (failure == EAGAIN || (failure == 0 && static_cast<uint64_t>(result) != request.size)) {
     const int count = static_cast<int>(request.data.size());
     failure = request.write ? options_.store->Write(request.data.data(), count, request.offset, false)
                             : options_.store->Read(request.data.data(), count, request.offset, false);

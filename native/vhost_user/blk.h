@@ -65,6 +65,19 @@ class BlkQueue {
   const BlkStats& stats() const { return stats_; }
 
  private:
+  // A flush that shares a sync of the store; told from another queue's thread.
+  struct Sync final : storage::SyncWaiter {
+    BlkQueue* queue = nullptr;
+    uint32_t slot = 0;
+    void Lead() override { queue->Tell({slot, true, 0}); }
+    void Synced(int err) override { queue->Tell({slot, false, err}); }
+  };
+  struct Told {
+    uint32_t slot;
+    bool leads;
+    int err;
+  };
+
   // A request between Next() and Put(). Its vectors keep their capacity.
   struct Request {
     Chain chain;
@@ -74,6 +87,7 @@ class BlkQueue {
     uint64_t size = 0, offset = 0;
     uint64_t held_bytes = 0, held_segments = 0;  // counted in the queue's totals
     bool write = false, flush = false;
+    Sync sync;
   };
   enum : uint64_t { kKick = UINT64_MAX, kWake = UINT64_MAX - 1 };
 
@@ -86,6 +100,12 @@ class BlkQueue {
   int Segments(Request& request, bool zero);
   void Finish(uint32_t slot, int failure);
   void Completed(uint32_t slot, int result);
+  void Flush(uint32_t slot);
+  void LeadSync(uint32_t slot);
+  void EndSync(uint32_t slot, int result);
+  void Tell(Told told);
+  void TakeTold(bool ending);
+  void AbandonSyncs();
   void Notify();
   void Wait();
   void Commands();
@@ -110,6 +130,8 @@ class BlkQueue {
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;
   bool draining_ = false;
+  std::vector<uint32_t> leading_;  // slots whose sync runs in the ring: one at most, or none
+  uint32_t waiting_ = 0;           // flushes that wait for a sync of another queue or connection
   std::string error_;
   BlkStats stats_;
 
@@ -124,6 +146,7 @@ class BlkQueue {
     bool done = false;
   };
   Change* change_ = nullptr;
+  std::vector<Told> told_;
   std::thread thread_;
 };
 

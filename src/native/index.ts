@@ -6,6 +6,7 @@ import type { IovaNative } from './iova.js';
 import type { MigrationNative } from './migration.js';
 import type { NvmeNative } from './nvme.js';
 import type { NvmeHostNative } from './nvme-host.js';
+import type { StorageNative } from './storage.js';
 import type { SysfsNative } from './sysfs.js';
 import type { UringNative } from './uring.js';
 import type { VfioNative } from './vfio.js';
@@ -17,6 +18,7 @@ export interface Native {
   migration: MigrationNative;
   sysfs: SysfsNative;
   uring: UringNative;
+  storage: StorageNative;
   nvme: NvmeNative;
   nvmeHost: NvmeHostNative;
   vhostUser: VhostUserNative;

@@ -1,6 +1,7 @@
+import type { Store } from './storage.js';
+
 declare const kind: unique symbol;
 /** Handles of the addon: opaque, freed by the garbage collector. */
-export type Store = { readonly [kind]: 'store' };
 export type NativeNamespace = { readonly [kind]: 'namespace' };
 export type NativeController = { readonly [kind]: 'controller' };
 export type NativeTarget = { readonly [kind]: 'target' };
@@ -49,19 +50,9 @@ export interface QueueCounters {
 /** One answer: connection, tag, status (SCT << 8 | SC, bit 14 DNR), dwords 0 and 1 of the CQE, data. */
 export type Completion = [connection: number, tag: number, status: number, result: number | bigint, data?: Uint8Array];
 
-/** native/nvme and native/storage */
+/** native/nvme */
 export interface NvmeNative {
-  /** A regular file or block device. @throws the system's error; ENOTSUP for other kinds of file */
-  storeOpen(path: string, readonly: boolean): Store;
-  /** Zeroed memory. */
-  storeRam(size: number): Store;
-  storeSize(store: Store): number;
-  /** Looks at the file's size again. */
-  storeRefresh(store: Store): number;
-  /** Everything written before reaches stable storage; waits off the event loop. */
-  storeFlush(store: Store): Promise<void>;
-  /** The handle is void from now on; the file is closed when no command uses it any more. Idempotent. */
-  storeRelease(store: Store): void;
+  /** The handle is void from now on; its store is closed when no command uses it any more. Idempotent. */
   namespaceRelease(ns: NativeNamespace): void;
   /** @param shift log2 of the block size */
   namespaceNew(store: Store, shift: number, readonly: boolean): NativeNamespace;
@@ -97,12 +88,6 @@ export interface NvmeNative {
 
 /** Names of the exports, for the test that compares this interface with the addon. */
 export const nvmeExports = [
-  'storeOpen',
-  'storeRam',
-  'storeSize',
-  'storeRefresh',
-  'storeFlush',
-  'storeRelease',
   'namespaceRelease',
   'namespaceNew',
   'namespaceResize',

@@ -1,3 +1,5 @@
+import type { Store } from './storage.js';
+
 /** A watch on a descriptor in the event loop. */
 export interface ReadWatch {
   close(): void;
@@ -45,16 +47,6 @@ export interface NativeQueue {
   setMemory(memory: NativeMemory, layout: RingLayout): void;
   /** Index for GET_VRING_BASE. */
   base(): number;
-  close(): void;
-}
-
-/** A file or block device that queues do their I/O on. */
-export interface NativeStore {
-  /** Bytes. */
-  size(): number;
-  /** Everything written is on stable storage when it returns. @throws the system's error */
-  flush(): void;
-  /** Queues keep it open. */
   close(): void;
 }
 
@@ -146,9 +138,8 @@ export interface VhostUserNative {
   signal(fd: number): void;
   guestMemory(regions: NativeRegion[], fds: number[]): NativeMemory;
   virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
-  openStore(path: string, readonly: boolean): NativeStore;
   /** @param options kick stays the caller's and open until close(); call becomes the queue's, -1 is none */
-  blkQueue(store: NativeStore, memory: NativeMemory, layout: RingLayout, options: NativeBlkOptions): NativeBlkQueue;
+  blkQueue(store: Store, memory: NativeMemory, layout: RingLayout, options: NativeBlkOptions): NativeBlkQueue;
 }
 
 /** F_SEAL_* (linux/fcntl.h). */
@@ -175,6 +166,5 @@ export const vhostUserExports = [
   'signal',
   'guestMemory',
   'virtqueue',
-  'openStore',
   'blkQueue',
 ] as const satisfies (keyof VhostUserNative)[];

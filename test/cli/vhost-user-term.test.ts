@@ -36,7 +36,7 @@ function write(driver: Driver, slot: number): void {
 async function serve(name: string, engine: string, delay: number, queues = 2) {
   const [socket, file] = [path.join(dir, `${name}.sock`), path.join(dir, `${name}.img`)];
   fs.writeFileSync(file, Buffer.alloc(1 << 20));
-  const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', socket, '--file', file];
+  const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', socket, '--file', `${file},format=raw`]; // raw: the slow disk is not read at the start
   const server = new Background([...argv, '--engine', engine, '--queues', `${queues}`], {
     ...plainEnv(),
     ...(delay > 0 && { LD_PRELOAD: slow, SLOW_DISK_MS: `${delay}` }),

@@ -4,6 +4,7 @@ import { iovaExports } from '../../src/native/iova.js';
 import { migrationExports } from '../../src/native/migration.js';
 import { nvmeExports } from '../../src/native/nvme.js';
 import { nvmeHostExports } from '../../src/native/nvme-host.js';
+import { storageExports } from '../../src/native/storage.js';
 import { sysfsExports } from '../../src/native/sysfs.js';
 import { uringExports } from '../../src/native/uring.js';
 import { vfioExports } from '../../src/native/vfio.js';
@@ -15,6 +16,7 @@ const interfaces: Record<string, readonly string[]> = {
   migration: migrationExports,
   sysfs: sysfsExports,
   uring: uringExports,
+  storage: storageExports,
   nvme: nvmeExports,
   nvmeHost: nvmeHostExports,
   vhostUser: vhostUserExports,

@@ -17,7 +17,7 @@ beforeEach(() => fs.writeFileSync(file, Buffer.alloc(1 << 20, 'old ')));
 
 const WANT = protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'RESET_DEVICE');
 async function disk(options: { ioUring?: boolean; readonly?: boolean; features?: bigint } = {}) {
-  const store = native().vhostUser.openStore(file, options.readonly ?? false);
+  const store = native().storage.open(file, { readonly: options.readonly ?? false });
   const totals = noStats();
   const source = {
     store,
@@ -36,7 +36,7 @@ async function disk(options: { ioUring?: boolean; readonly?: boolean; features?:
   const close = async (): Promise<void> => {
     window.close();
     await session.done;
-    store.close();
+    native().storage.close(store);
   };
   return { window, driver: new Driver(window), totals, log, close, session };
 }

@@ -22,7 +22,7 @@ afterAll(() => fs.rmSync(dir, { recursive: true }));
 const FAR = 0x1000_0000n; // a second region
 const FAR_SIZE = 32 << 20;
 async function disk(ioUring: boolean) {
-  const store = native().vhostUser.openStore(file, false);
+  const store = native().storage.open(file, {});
   const log: string[] = [];
   const [ours, theirs] = pair();
   const source = { store, readonly: false, queues: 1, serial: '', blockSize: 512 as const, ioUring };
@@ -50,7 +50,7 @@ async function disk(ioUring: boolean) {
     window.close();
     far.close();
     await session.done;
-    store.close();
+    native().storage.close(store);
   };
   return { window, driver: new Driver(window), log, segMax, close };
 }

@@ -37,6 +37,7 @@ export default class NvmfCtl extends Command {
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: only these hosts may use the subsystem' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: 512 or 4096' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
+    force: Flags.boolean({ summary: 'add: serve a source that is in use or no raw disk' }),
     'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };

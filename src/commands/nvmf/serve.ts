@@ -3,6 +3,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { sourceHelp } from '../../groups/sources.js';
 import { native } from '../../native/index.js';
 import { defaultNqn, parseDiscoveryPort, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
 import { readyLine, report, serve } from '../../nvme/target/serve.js';
@@ -13,7 +14,7 @@ export default class NvmfServe extends Command {
     'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
     'too, and so does port 8009 of the same addresses, where hosts look that know an address alone: if that port is free, and if ' +
     'no free port was asked for with :0.\n\n' +
-    'A source can have options behind it: FILE,ro (read-only), FILE,bs=4096 (block size), FILE,nsid=7, FILE,group=2 (ANA group).\n\n' +
+    `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group)')}\n\n` +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
@@ -46,6 +47,7 @@ export default class NvmfServe extends Command {
     model: Flags.string({ helpValue: 'TEXT', summary: 'model of the subsystem' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources: 512 (default) or 4096' }),
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
+    force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     engine: Flags.option({
       options: ['sync', 'uring'] as const,
@@ -61,7 +63,11 @@ export default class NvmfServe extends Command {
     const { args, flags } = await this.parse(NvmfServe);
     if (flags.config === undefined && !args.source) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
     if (flags.config !== undefined && args.source) throw usage('sources on the command line and --config exclude each other');
-    const defaults = { ...(flags['block-size'] && { blockSize: flags['block-size'] }), ...(flags['read-only'] && { readonly: true }) };
+    const defaults = {
+      ...(flags['block-size'] && { blockSize: flags['block-size'] }),
+      ...(flags['read-only'] && { readonly: true }),
+      ...(flags.force && { force: true }),
+    };
     const namespaces = (args.source ?? []).map((source) => parseSource(source, defaults));
     const base: TargetConfig = flags.config ? readConfig(flags.config) : { listen: [], referrals: [], subsystems: [] };
     if (!flags.config)

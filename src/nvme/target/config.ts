@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
-import { parseSize } from '../../common/units.js';
+import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../storage/source.js';
 import { uuidOf, uuidText } from './identity.js';
 import type { NamespaceOptions } from './subsystem.js';
 
@@ -56,27 +56,23 @@ export function parseDiscoveryPort(text: string): number | 'none' {
   throw usage(`not a port: "${text}"`, '--discovery-port 8009, 0 for a free one, or none');
 }
 
+/** Options of a source that only namespaces have. */
+const namespaceOptions: Readonly<Record<string, SourceOption<NamespaceOptions>>> = {
+  nsid: (o, value) => {
+    o.nsid = decimal(value, 'nsid');
+  },
+  group: (o, value) => {
+    o.group = decimal(value, 'group');
+  },
+};
+
 /**
  * What to serve, as the command line has it: `FILE`, `ram:SIZE`, each with `,ro`, `,bs=4096`, `,nsid=N`, `,group=N` behind it.
  * @param defaults of the whole command line
  * @throws usage error
  */
-export function parseSource(text: string, defaults: { blockSize?: number; readonly?: boolean } = {}): NamespaceOptions {
-  const options: NamespaceOptions = { source: text, ...defaults };
-  // options are taken from the end, so that a comma in a file's name stays in it
-  for (;;) {
-    const match = /^(.+),(ro|bs=(\d+)|nsid=(\d+)|group=(\d+))$/.exec(options.source);
-    if (!match) break;
-    options.source = match[1]!;
-    if (match[2] === 'ro') options.readonly = true;
-    if (match[3]) options.blockSize = Number(match[3]);
-    if (match[4]) options.nsid = Number(match[4]);
-    if (match[5]) options.group = Number(match[5]);
-  }
-  const ram = /^ram:(.*)$/.exec(options.source);
-  options.source = ram ? `ram:${parseSize(ram[1]!)}` : path.resolve(options.source);
-  return options;
-}
+export const parseSource = (text: string, defaults: Partial<NamespaceOptions> = {}): NamespaceOptions =>
+  parseSourceText(text, defaults, namespaceOptions);
 
 /** The NQN of a target that was given none: the same for the same machine and sources. */
 export function defaultNqn(sysroot: Sysroot, sources: readonly string[]): string {
@@ -143,6 +139,8 @@ const namespaceCheck = object(
     nsid: number(1, 1024),
     blockSize: number(512, 4096),
     readOnly: flag,
+    format: oneOf('raw'),
+    shared: flag,
     group: number(1, 32),
     nguid: hex(16),
     eui64: hex(8),
@@ -183,7 +181,7 @@ export function parseConfig(json: string, name: string, folder: string): TargetC
     ...subsystem,
     namespaces: subsystem.namespaces.map(({ source, readOnly, nguid, eui64, uuid, ...rest }) => ({
       ...rest,
-      source: /^ram:/.test(source as string) ? parseSource(source as string).source : path.resolve(folder, source as string),
+      source: sourcePath(source as string, folder),
       ...(readOnly !== undefined && { readonly: readOnly }),
       ids: { ...(nguid !== undefined && { nguid }), ...(eui64 !== undefined && { eui64 }), ...(uuid !== undefined && { uuid }) },
     })) as NamespaceOptions[],

@@ -15,6 +15,7 @@ export interface ControlFlags {
   'allow-host'?: string[] | undefined;
   'block-size'?: number | undefined;
   'read-only'?: boolean | undefined;
+  force?: boolean | undefined;
   'dry-run'?: boolean | undefined;
   timeout: number;
 }
@@ -41,7 +42,11 @@ function bareRequest(action: ControlAction, operands: readonly string[], flags: 
       return { op: action };
     case 'add': {
       if (first === undefined && !flags['allow-host']) throw usage('add: no source', 'vioctl nvmf ctl SOCK add FILE');
-      const defaults = { ...(flags['block-size'] && { blockSize: flags['block-size'] }), ...(flags['read-only'] && { readonly: true }) };
+      const defaults = {
+        ...(flags['block-size'] && { blockSize: flags['block-size'] }),
+        ...(flags['read-only'] && { readonly: true }),
+        ...(flags.force && { force: true }),
+      };
       return {
         op: 'add',
         ...nqn,
@@ -71,7 +76,8 @@ const subsystemLines = ({ nqn, namespaces }: SubsystemReport): string[] => [
   printable(nqn),
   ...namespaces.map(
     (ns) =>
-      `  ${String(ns.nsid).padStart(4)}  ${formatSize(ns.size).padStart(6)}  ${ns.blockSize}${ns.readOnly ? ' ro' : ''}  ${printable(ns.source)}`,
+      `  ${String(ns.nsid).padStart(4)}  ${formatSize(ns.size).padStart(6)}  ${ns.blockSize}${ns.readOnly ? ' ro' : ''}  ${printable(ns.source)}` +
+      (ns.syncError === undefined ? '' : `  data may be lost (${ns.syncError})`),
   ),
 ];
 

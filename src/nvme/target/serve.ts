@@ -26,14 +26,19 @@ export interface NamespaceReport {
   blockSize: number;
   nguid: string;
   readOnly: boolean;
+  /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
+  syncError?: string;
 }
 
 /** One subsystem with its namespaces. */
 export const reportSubsystem = (subsystem: Subsystem): SubsystemReport => ({
   nqn: subsystem.nqn,
   namespaces: subsystem.nsids().map((nsid) => {
-    const { source, size, blockSize, ids, readonly } = subsystem.namespaces.get(nsid)!;
-    return { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly };
+    const namespace = subsystem.namespaces.get(nsid)!;
+    const { source, size, blockSize, ids, readonly } = namespace;
+    const syncError = subsystem.syncError(namespace);
+    const report = { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly };
+    return syncError === undefined ? report : { ...report, syncError };
   }),
 });
 

@@ -1,5 +1,9 @@
-import { Exit, VioError, wrap } from '../../common/errors.js';
-import type { NativeController, NativeNamespace, NvmeNative, QueueCounters, Store } from '../../native/nvme.js';
+import { Exit, VioError } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import type { Store } from '../../native/storage.js';
+import { openSource } from '../../storage/open.js';
+import type { SourceOptions } from '../../storage/source.js';
 import { AnaState, maxNqn, Status } from '../wire/index.js';
 import type { Controller } from './controller.js';
 import { type NamespaceIds, namespaceIds, serialOf } from './identity.js';
@@ -11,14 +15,9 @@ export const maxNamespaces = 1024;
 export const maxGroups = 32;
 
 /** What to serve as a namespace. */
-export interface NamespaceOptions {
-  /** Full path of a file or block device, or `ram:BYTES`. */
-  source: string;
+export interface NamespaceOptions extends SourceOptions {
   /** 1 to 1024; the first free one unless given. */
   nsid?: number;
-  /** 512 or 4096. */
-  blockSize?: number;
-  readonly?: boolean;
   /** ANA group, 1 unless given. */
   group?: number;
   ids?: Partial<NamespaceIds>;
@@ -137,13 +136,15 @@ export class Subsystem {
     if (!Number.isInteger(group) || group < 1 || group > maxGroups)
       throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
     const ram = /^ram:(\d+)$/.exec(options.source);
-    const store = this.#open(options.source, ram ? Number(ram[1]) : undefined, options.readonly ?? false);
-    const size = Math.floor(this.#native.storeSize(store) / blockSize) * blockSize;
-    if (size === 0)
+    const store = openSource(options);
+    const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
+    if (size === 0) {
+      native().storage.close(store);
       throw new VioError(`${options.source}: smaller than one block of ${blockSize} bytes`, {
         code: 'EMPTY',
         hint: 'make it larger: truncate -s 1G FILE',
       });
+    }
     return {
       nsid,
       source: options.source,
@@ -160,7 +161,7 @@ export class Subsystem {
   /** Lets go of a namespace that is not served (any more): its file is closed after the last command. */
   release(namespace: Namespace): void {
     this.#native.namespaceRelease(namespace.handle);
-    this.#native.storeRelease(namespace.store);
+    native().storage.close(namespace.store);
   }
 
   /** Lets go of all namespaces. */
@@ -181,19 +182,14 @@ export class Subsystem {
     );
   }
 
-  #open(source: string, ram: number | undefined, readonly: boolean): Store {
-    try {
-      return ram === undefined ? this.#native.storeOpen(source, readonly) : this.#native.storeRam(ram);
-    } catch (err) {
-      throw wrap(`open ${source}`, err, {
-        hint: (err as { code?: string }).code === 'ENOENT' ? `make it: truncate -s 1G ${source}` : undefined,
-      });
-    }
+  /** Errno name of the sync of a namespace's source that has failed: its flushes fail until it is opened anew. */
+  syncError(namespace: Namespace): string | undefined {
+    return native().storage.syncError(namespace.store);
   }
 
   /** The size of a namespace's file now, whole blocks. */
   sizeNow(namespace: Namespace): number {
-    return Math.floor(this.#native.storeRefresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
+    return Math.floor(native().storage.refresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
   }
 
   /** Looks at the size of a namespace's file again. @returns whether it has changed */

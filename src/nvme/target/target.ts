@@ -1,5 +1,7 @@
 import { VioError, wrap } from '../../common/errors.js';
+import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
+import { lostText } from '../../storage/open.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { type Answer, Controller, type Surroundings } from './controller.js';
@@ -45,6 +47,8 @@ export class Target {
   readonly #answers: Completion[] = [];
   /** Sources whose size could not be learnt, each told once. */
   readonly #unsized = new Set<string>();
+  /** Namespaces whose source has lost data, each told once. */
+  readonly #lost = new WeakSet<Namespace>();
   #nextDiscovery = 1;
   #generation = 1n;
   #stopped = false;
@@ -57,7 +61,9 @@ export class Target {
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
     this.#timer = setInterval(() => {
       this.#checkKeepAlive();
-      if (++this.#ticks % sizeCheck === 0) this.#checkSizes();
+      if (++this.#ticks % sizeCheck !== 0) return;
+      this.#checkSizes();
+      this.#checkSyncs();
     }, keepAliveCheck);
     this.#timer.unref();
     this.#around = {
@@ -173,7 +179,7 @@ export class Target {
     for (const namespace of subsystem.namespaces.values()) {
       if (namespace.readonly) continue;
       try {
-        await this.#native.storeFlush(namespace.store);
+        await native().storage.flush(namespace.store);
       } catch (err) {
         throw wrap(`flush ${namespace.source}`, err);
       }
@@ -196,6 +202,7 @@ export class Target {
     this.#stopped = true;
     clearInterval(this.#timer);
     this.#native.targetStop(this.#engine);
+    this.#checkSyncs();
     try {
       for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
     } finally {
@@ -372,6 +379,17 @@ export class Target {
           if (!this.#unsized.has(source)) this.#log(`${source}: ${(err as Error).message}`);
           this.#unsized.add(source);
         }
+      }
+  }
+
+  /** A sync that has failed is told once for each namespace. */
+  #checkSyncs(): void {
+    for (const subsystem of this.subsystems.values())
+      for (const namespace of subsystem.namespaces.values()) {
+        const code = subsystem.syncError(namespace);
+        if (code === undefined || this.#lost.has(namespace)) continue;
+        this.#lost.add(namespace);
+        this.#log(lostText(namespace.source, code));
       }
   }
 

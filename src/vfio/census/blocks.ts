@@ -59,6 +59,11 @@ export class Blocks {
 
   /** The disks of a PCI device with partitions and everything stacked on them. */
   tree(bdf: string): BlockDevice[] {
+    return this.stack(this.disks(bdf));
+  }
+
+  /** Block devices by name, with partitions and everything stacked on them. */
+  stack(names: readonly string[]): BlockDevice[] {
     const found = new Map<string, BlockDevice>();
     const visit = (name: string, below: string | undefined, kind: string | undefined) => {
       if (found.has(name)) return;
@@ -66,7 +71,7 @@ export class Blocks {
       for (const [other, link] of this.#links) if (link.endsWith(`/${name}/${other}`)) visit(other, name, undefined);
       for (const holder of this.#root.list(`${BLOCK}/${name}/holders`)) visit(holder, name, kindOf(this.#root, holder));
     };
-    for (const disk of this.disks(bdf)) visit(disk, undefined, undefined);
+    for (const name of names) visit(name, undefined, undefined);
     return [...found.values()];
   }
 
@@ -76,7 +81,7 @@ export class Blocks {
     const users: { path: string; what: string }[] = [];
     for (const name of this.#links.keys()) {
       const file = name.startsWith('loop') ? root.attr(`${BLOCK}/${name}/loop/backing_file`) : undefined;
-      if (file?.startsWith('/dev/')) users.push({ path: file, what: `loop device ${name}` });
+      if (file !== undefined) users.push({ path: file, what: `loop device ${name}` });
     }
     const nvmet = '/sys/kernel/config/nvmet/subsystems';
     for (const nqn of root.list(nvmet)) {

@@ -39,5 +39,5 @@ export interface DeviceModel {
   setConfig?(offset: number, data: Uint8Array): Errno | undefined;
   startRing(start: RingStart): RunningRing;
   /** All rings have ended because the back-end ends: makes durable what they wrote. @throws the system's error */
-  settle?(): void;
+  settle?(): Promise<void>;
 }

@@ -92,7 +92,7 @@ export class BackEndSession {
       this.#tellRunning();
       await drained;
       try {
-        this.device.settle?.();
+        await this.device.settle?.();
       } catch (err) {
         failure = err as Error;
       }

@@ -1,6 +1,8 @@
 import fs from 'node:fs';
+import { wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import type { BlkStats, NativeBlkQueue, NativeMemory, NativeStore, ReadWatch, RingLayout } from '../../native/vhost-user.js';
+import type { Store } from '../../native/storage.js';
+import type { BlkStats, NativeBlkQueue, NativeMemory, ReadWatch, RingLayout } from '../../native/vhost-user.js';
 import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
 import { deviceByName } from '../wire/devices.js';
 import { OwnedFd } from '../wire/fds.js';
@@ -8,7 +10,9 @@ import { protocolMask, VirtioF } from '../wire/features.js';
 
 /** What a block device is served from. */
 export interface BlkSource {
-  store: NativeStore;
+  store: Store;
+  /** For messages. */
+  name?: string;
   readonly: boolean;
   queues: number;
   /** Answer to GET_ID, at most 20 bytes. */
@@ -108,7 +112,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
       );
       return config.encode({
         ...zero,
-        capacity: BigInt(Math.floor(store.size() / 512)),
+        capacity: BigInt(Math.floor(native().storage.size(store) / 512)),
         seg_max: SEG_MAX,
         blk_size: blockSize,
         num_queues: queues,
@@ -121,8 +125,12 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
       } as never);
     },
     startRing: (start) => new BlkRing(start, source, add),
-    settle: () => {
-      if (!readonly) store.flush();
+    settle: async () => {
+      try {
+        await native().storage.flush(store);
+      } catch (err) {
+        throw wrap(`flush ${source.name ?? 'the disk'}`, err);
+      }
     },
   };
 }

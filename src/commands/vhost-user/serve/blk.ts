@@ -1,8 +1,9 @@
-import path from 'node:path';
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
 import { formatSize } from '../../../common/units.js';
+import { sourceHelp } from '../../../groups/sources.js';
+import { parseSourceText } from '../../../storage/source.js';
 import { blkCapabilities, serveBlk } from '../../../vhost-user/blk/serving.js';
 
 export default class ServeBlk extends Command {
@@ -10,6 +11,8 @@ export default class ServeBlk extends Command {
 Serves a disk image or a block device to virtual machines as a vhost-user-blk back-end. Each queue has a thread of its own that
 moves data between the guest's memory and the file with io_uring; where io_uring is not allowed it does so with preadv and
 pwritev. One VMM is served at a time; the next one waits until it has gone.
+
+${sourceHelp()}
 
 The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
   static readonly examples = [
@@ -23,6 +26,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
   static override readonly flags = {
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
+    force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     queues: Flags.integer({ min: 1, max: 64, default: 1, summary: 'virtqueues, each with a thread' }),
     'block-size': Flags.option({
       options: ['512', '4096'] as const,
@@ -57,10 +61,12 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       {
         socket,
         fd: flags.fd,
-        file: path.resolve(flags.file),
-        readonly: flags['read-only'] ?? false,
+        source: parseSourceText(flags.file, {
+          blockSize: Number(flags['block-size']),
+          ...(flags['read-only'] && { readonly: true }),
+          ...(flags.force && { force: true }),
+        }),
         queues: flags.queues,
-        blockSize: flags['block-size'] === '4096' ? 4096 : 512,
         serial: flags.serial,
         ioUring: flags.engine === 'io_uring',
         onReady: (ready) => this.out.document(ready, (r) => `serving ${r.file} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`),

@@ -30,7 +30,9 @@ async function slow(queues = 2) {
         },
       };
     },
-    settle: () => events.push('settle'),
+    settle: async () => {
+      events.push('settle');
+    },
   };
   const [ours, theirs] = pair();
   let running = false;

@@ -1,0 +1,23 @@
+// Exports of native/storage. A store is a handle; src/native/storage.ts gives it its type.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+
+#include "storage/store.h"
+
+namespace vioctl::storage {
+
+// The store of a handle. Throws SysError EINVAL for anything else and for a store that was closed.
+std::shared_ptr<Store> StoreOf(const Napi::Value& handle);
+
+Napi::Value JsOpen(const Napi::CallbackInfo& info);       // open(path, {readonly, shared, force}): store
+Napi::Value JsRam(const Napi::CallbackInfo& info);        // ram(size): store
+Napi::Value JsSize(const Napi::CallbackInfo& info);       // size(store): bytes
+Napi::Value JsRefresh(const Napi::CallbackInfo& info);    // refresh(store): bytes, after a look at the file
+Napi::Value JsPeek(const Napi::CallbackInfo& info);       // peek(store, offset, length): Buffer
+Napi::Value JsFlush(const Napi::CallbackInfo& info);      // flush(store): Promise
+Napi::Value JsSyncError(const Napi::CallbackInfo& info);  // syncError(store): errno name | undefined
+Napi::Value JsClose(const Napi::CallbackInfo& info);      // close(store): void; closed once no command uses it
+
+}  // namespace vioctl::storage

@@ -1,0 +1,130 @@
+#include "storage/durability.h"
+
+#include <cerrno>
+#include <condition_variable>
+#include <map>
+#include <tuple>
+
+namespace vioctl::storage {
+namespace {
+
+// Device, inode, whether it is a block device: symbolic links, hard links and other nodes of a device are one file.
+using Key = std::tuple<dev_t, ino_t, bool>;
+
+// A thread that waits for its turn.
+class Blocked final : public SyncWaiter {
+ public:
+  void Lead() override { Wake(true, 0); }
+  void Synced(int err) override { Wake(false, err); }
+  // True if this thread has to do the sync; else err() is its result.
+  bool Wait() {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return woken_; });
+    return leads_;
+  }
+  int err() const { return err_; }
+
+ private:
+  void Wake(bool leads, int err) {
+    // Under the lock: the waiter is gone as soon as it sees woken_.
+    std::lock_guard lock(mutex_);
+    woken_ = true;
+    leads_ = leads;
+    err_ = err;
+    wake_.notify_one();
+  }
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool woken_ = false, leads_ = false;
+  int err_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<Durability> Durability::Of(const struct stat& file) {
+  static std::mutex mutex;
+  static std::map<Key, std::weak_ptr<Durability>> known;
+  const bool device = S_ISBLK(file.st_mode);
+  const Key key = device ? Key{file.st_rdev, 0, true} : Key{file.st_dev, file.st_ino, false};
+  std::lock_guard lock(mutex);
+  std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
+  auto& entry = known[key];
+  auto found = entry.lock();
+  if (!found) entry = found = std::make_shared<Durability>();
+  return found;
+}
+
+void Durability::Fail(int err) {
+  int none = 0;
+  if (err != 0) error_.compare_exchange_strong(none, err, std::memory_order_acq_rel);
+}
+
+int Durability::Join(SyncWaiter& waiter) {
+  std::lock_guard lock(mutex_);
+  if (const int err = error()) return err;
+  if (!running_) {
+    running_ = true;
+    return kLeads;
+  }
+  arriving_.push_back(&waiter);
+  return kWaiting;
+}
+
+int Durability::Finish(int err) {
+  std::vector<SyncWaiter*> done;
+  SyncWaiter* next = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    Fail(err);
+    err = error();
+    done.swap(round_);
+    if (err != 0) {
+      done.insert(done.end(), arriving_.begin(), arriving_.end());
+      arriving_.clear();
+    } else if (!arriving_.empty()) {
+      next = arriving_.front();
+      round_.assign(arriving_.begin() + 1, arriving_.end());
+      arriving_.clear();
+    }
+    running_ = next != nullptr;
+  }
+  if (next) next->Lead();
+  for (SyncWaiter* waiter : done) waiter->Synced(err);
+  return err;
+}
+
+int Durability::Sync(const std::function<int()>& sync) {
+  Blocked self;
+  int joined = Join(self);
+  if (joined == kWaiting) {
+    if (!self.Wait()) return self.err();
+    joined = kLeads;
+  }
+  return joined == kLeads ? Finish(sync()) : joined;
+}
+
+bool MayLoseData(int err) {
+  switch (err) {
+    case 0:
+    case EOPNOTSUPP:
+    case ENOSYS:
+    case ENOTTY:
+    case EINVAL:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EPERM:
+    case EACCES:
+    case EROFS:
+    case EBADF:
+    case ETXTBSY:
+    case EINTR:
+    case EAGAIN:
+    case ENOMEM:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace vioctl::storage

@@ -1,0 +1,101 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { printable } from '../common/escape.js';
+import type { Sysroot } from '../common/sysroot.js';
+import { Blocks } from '../vfio/census/blocks.js';
+import { parseSwaps, readMounts } from '../vfio/census/mounts.js';
+import { majorMinor, Processes } from '../vfio/census/processes.js';
+
+/** Who uses a file or block device, and the command that helps. */
+export interface User {
+  /** What follows "already in use": ` by qemu-system-x86 (pid 4711)`, `: mounted on /srv`. */
+  text: string;
+  fix: string | undefined;
+}
+
+/** A word for sh. */
+export const quote = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+const byProcess = (root: Sysroot, pid: number): User =>
+  pid === process.pid
+    ? { text: ' by this process', fix: undefined }
+    : { text: ` by ${printable(root.attr(`/proc/${pid}/comm`) ?? '?')} (pid ${pid})`, fix: `ps -fp ${pid}` };
+
+/** Whether a line of /proc/locks or fdinfo is a lock of the bytes that QEMU and vioctl lock (native/storage/lock.cc) on an inode. */
+function isImageLock(line: string, inode: string): boolean {
+  const match = /\b(?:OFDLCK|POSIX) +ADVISORY +\w+ +-?\d+ +[0-9a-f]+:[0-9a-f]+:(\d+) (\d+) (\d+|EOF)$/.exec(line);
+  if (match?.[1] !== inode) return false;
+  const [start, end] = [Number(match[2]), match[3] === 'EOF' ? Number.POSITIVE_INFINITY : Number(match[3])];
+  return [100, 200].some((base) => start < base + 8 && end >= base);
+}
+
+/** The process that has locked an image, where /proc shows it: to root, and to the owner of the process. */
+export function lockHolder(root: Sysroot, stat: fs.BigIntStats): User | undefined {
+  const inode = String(stat.ino);
+  let own: User | undefined;
+  for (const pid of root.list('/proc').filter((name) => /^\d+$/.test(name))) {
+    for (const fd of root.list(`/proc/${pid}/fdinfo`)) {
+      const lines = (root.attr(`/proc/${pid}/fdinfo/${fd}`) ?? '').split('\n').filter((line) => line.startsWith('lock:'));
+      if (!lines.some((line) => isImageLock(line, inode)) || !isSame(root.path(`/proc/${pid}/fd/${fd}`), stat)) continue;
+      const user = byProcess(root, Number(pid));
+      if (Number(pid) !== process.pid) return user;
+      own = user;
+    }
+  }
+  if (own) return own;
+  // locks of the older kind belong to a process, and this file is open to everybody
+  const posix = (root.attr('/proc/locks') ?? '').split('\n').find((line) => /POSIX/.test(line) && isImageLock(line, inode));
+  const pid = Number(/ (\d+) +[0-9a-f]+:[0-9a-f]+:/.exec(posix ?? '')?.[1] ?? 0);
+  return pid > 0 ? byProcess(root, pid) : undefined;
+}
+
+/** Whether a path leads to the same file or block device. */
+function isSame(file: string, stat: fs.BigIntStats): boolean {
+  try {
+    const other = fs.statSync(file, { bigint: true });
+    if (stat.isBlockDevice()) return other.isBlockDevice() && other.rdev === stat.rdev;
+    return other.dev === stat.dev && other.ino === stat.ino;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * What in the kernel, or which process without a lock, uses a file or block device so that nobody else may write to it:
+ * a mount, swap, a holder (LVM, MD, dm-crypt, bcache), a loop device, an NVMe target, a writer of the device.
+ */
+export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats): User | undefined {
+  const blocks = new Blocks(root);
+  const swap = parseSwaps(root.attr('/proc/swaps') ?? '').find((name) => isSame(root.path(name), stat));
+  if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${quote(swap)}` };
+  const kernel = blocks.kernelUsers.find((user) => isSame(root.path(user.path), stat));
+  if (kernel) {
+    const loop = /^loop device (loop\d+)$/.exec(kernel.what)?.[1];
+    return { text: ` by ${printable(kernel.what)}`, fix: loop === undefined ? undefined : `losetup -d /dev/${loop}` };
+  }
+  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat) : undefined;
+}
+
+function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats): User | undefined {
+  const number = majorMinor(Number(stat.rdev));
+  const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? file);
+  const processes = new Processes(root);
+  const mounts = readMounts(root, processes).all;
+  for (const block of blocks.stack([name])) {
+    const names = [`/dev/${block.name}`, `/dev/mapper/${root.attr(`/sys/class/block/${block.name}/dm/name`) ?? ''}`];
+    const mount = mounts.find((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source));
+    const on = block.name === name ? '' : `${block.name} is `;
+    if (mount) return { text: `: ${on}mounted on ${printable(mount.target)}`, fix: `umount ${quote(mount.target)}` };
+    if (parseSwaps(root.attr('/proc/swaps') ?? '').some((swap) => names.includes(swap)))
+      return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
+    if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${quote(file)}` };
+  }
+  const writer = processes.files.find((open) => open.rdev === `b${number}` && open.pid !== process.pid && writes(root, open.pid, open.fd));
+  return writer && byProcess(root, writer.pid);
+}
+
+/** Whether a descriptor is open for writing: the flags of its fdinfo are octal. */
+const writes = (root: Sysroot, pid: number, fd: number): boolean => {
+  const flags = /^flags:\s+([0-7]+)/m.exec(root.attr(`/proc/${pid}/fdinfo/${fd}`) ?? '')?.[1];
+  return flags !== undefined && (Number.parseInt(flags, 8) & 3) !== 0;
+};

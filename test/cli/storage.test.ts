@@ -1,0 +1,309 @@
+/** What both servers do with their sources: who may use one, what is no disk, and what a failed sync means. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
+import { Background } from '../support/background.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
+import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { connectHost, serveTarget } from '../support/nvme-target.js';
+import { skip, which } from '../support/skip.js';
+import { Driver } from '../support/vhost-user.js';
+
+let dir: string;
+const running: Background[] = [];
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-storage-'));
+});
+afterEach(async () => {
+  for (const server of running.splice(0)) await server.stop('SIGKILL');
+  fs.rmSync(dir, { recursive: true });
+});
+const image = (name: string, size = 1 << 20, head = ''): string => {
+  const file = path.join(dir, name);
+  fs.writeFileSync(file, Buffer.from(head, 'latin1'));
+  fs.truncateSync(file, size);
+  return file;
+};
+
+let sockets = 0;
+/** Each server as a command line over a source. */
+const servers = {
+  nvmf: (source: string, ...more: string[]) => ['nvmf', 'serve', source, '--listen', '127.0.0.1:0', ...more],
+  'vhost-user': (source: string, ...more: string[]) => [
+    'vhost-user',
+    'serve',
+    'blk',
+    path.join(dir, `s${sockets++}`),
+    '--file',
+    source,
+    ...more,
+  ],
+} as const;
+type Server = keyof typeof servers;
+const both: Server[] = ['nvmf', 'vhost-user'];
+
+async function serve(server: Server, source: string, ...more: string[]): Promise<Background> {
+  const started = Background.vioctl(servers[server](source, ...more));
+  running.push(started);
+  await started.sees(/^serving /m);
+  return started;
+}
+const refused = (server: Server, source: string, ...more: string[]) => {
+  const { status, stderr, stdout } = vioctl(servers[server](source, ...more));
+  expect(stdout).toBe('');
+  return { status, stderr };
+};
+
+describe.each(both)('%s', (server) => {
+  test('a file that is served is refused by both servers, by any name, and free after kill -9', async () => {
+    const file = image('disk');
+    fs.linkSync(file, path.join(dir, 'hard'));
+    fs.symlinkSync(file, path.join(dir, 'sym'));
+    const first = await serve(server, file);
+    for (const [other, name] of [
+      ['nvmf', 'disk'],
+      ['vhost-user', 'disk'],
+      [server, 'hard'],
+      [server, 'sym'],
+      [server, 'disk,ro'],
+    ] as const)
+      expect(refused(other, path.join(dir, name))).toEqual({
+        status: 3,
+        stderr: expect.stringMatching(
+          new RegExp(`already in use by \\S+ \\(pid ${first.child.pid}\\)\\n.*hint: ps -fp ${first.child.pid}\\n`),
+        ),
+      });
+    await (await serve(server, file, '--force')).stop();
+    await first.stop('SIGKILL');
+    expect(await (await serve(server, file)).stop()).toBe(0);
+  });
+
+  test('readers share, and keep writers out', async () => {
+    const file = image('disk');
+    await serve(server, file, '--read-only');
+    await (await serve(server, `${file},ro`)).stop();
+    expect(refused(server, file).status).toBe(3);
+    await serve('nvmf', `${file},ro`);
+  });
+
+  test('shared=on: servers that say so share', async () => {
+    const file = image('disk');
+    await serve(server, `${file},shared=on`);
+    expect(refused(server, file).status).toBe(3);
+    await serve('nvmf', `${file},shared=on`);
+  });
+
+  test('two that start at once: one serves', async () => {
+    const file = image('disk');
+    const started = [0, 1].map(() => Background.vioctl(servers[server](file)));
+    running.push(...started);
+    const outcomes = await Promise.all(started.map((one) => one.sees(/^serving |already in use/m).then(([text]) => text)));
+    expect(outcomes.filter((text) => text === 'serving ').length).toBeLessThanOrEqual(1);
+    expect(outcomes).toContain('already in use');
+  });
+
+  test('QEMU and vioctl refuse what the other one has', async () => {
+    if (!which('qemu-io')) return skip(`${server}: images in use by QEMU`, 'qemu-io is missing');
+    const file = image('disk');
+    const qemu = spawn('qemu-io', ['-f', 'raw', file], { stdio: ['pipe', 'pipe', 'ignore'] });
+    qemu.stdin.write('write 0 4k\n');
+    await once(qemu.stdout, 'data');
+    expect(refused(server, file)).toEqual({ status: 3, stderr: expect.stringContaining(`already in use by qemu-io (pid ${qemu.pid})`) });
+    qemu.stdin.end('quit\n');
+    await once(qemu, 'exit');
+    const served = await serve(server, file);
+    const { status, stderr } = spawnSync('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', file], { encoding: 'utf8' });
+    expect([status, stderr]).toEqual([1, expect.stringContaining('lock')]);
+    await served.stop();
+  });
+
+  test('an image of another format is refused unless it is served raw', async () => {
+    const file = image('disk', 1 << 20, 'QFI\xfb\0\0\0\x03');
+    expect(refused(server, file)).toEqual({
+      status: 3,
+      stderr: expect.stringMatching(/no raw disk but qcow2.*,format=raw.*\n.*hint: qemu-img convert -O raw /),
+    });
+    expect(await (await serve(server, `${file},format=raw`)).stop()).toBe(0);
+    expect(await (await serve(server, file, '--force')).stop()).toBe(0);
+  });
+
+  test('a comma in a file name is written twice', async () => {
+    const file = image('a,ro');
+    expect(await (await serve(server, file.replace(',', ',,'))).stop()).toBe(0);
+    expect(refused(server, path.join(dir, 'a,formt=raw'))).toEqual({
+      status: 1,
+      stderr: expect.stringContaining('"formt=raw" is no option'),
+    });
+  });
+});
+
+test('a mounted device is not served for writing, whole or in part; the file behind a loop device neither', async () => {
+  if (process.getuid?.() !== 0 || !which('losetup', 'mkfs.ext4')) return skip('mounted sources', 'needs root and losetup');
+  const file = image('fs', 16 << 20);
+  spawnSync('mkfs.ext4', ['-q', '-F', file]);
+  const { stdout, status } = spawnSync('losetup', ['-f', '--show', file], { encoding: 'utf8' });
+  if (status !== 0) return skip('mounted sources', 'no loop device');
+  const device = stdout.trim();
+  const mount = path.join(dir, 'm');
+  fs.mkdirSync(mount);
+  try {
+    expect(spawnSync('mount', [device, mount]).status).toBe(0);
+    for (const server of both) {
+      expect(refused(server, device)).toEqual({ status: 3, stderr: expect.stringContaining(`already in use: mounted on ${mount}\n`) });
+      expect(refused(server, file)).toEqual({
+        status: 3,
+        stderr: expect.stringContaining(`already in use by loop device ${device.slice(5)}\n`),
+      });
+    }
+    await (await serve('nvmf', `${device},ro`)).stop();
+    spawnSync('umount', [mount]);
+    const served = await serve('vhost-user', device);
+    expect(refused('nvmf', device).stderr).toContain(`(pid ${served.child.pid})`);
+    expect(spawnSync('mount', [device, mount]).status).not.toBe(0);
+    expect(spawnSync('mkfs.ext4', ['-q', device]).status).not.toBe(0);
+    await served.stop();
+  } finally {
+    spawnSync('umount', [mount]);
+    spawnSync('losetup', ['-d', device]);
+  }
+}, 60_000);
+
+test('ctl add refuses what is in use and what is no disk, as serve does', async () => {
+  const [file, other, control] = [image('disk'), image('other', 1 << 20, 'KDMV'), path.join(dir, 'ctl')];
+  const target = await serve('nvmf', file, '--control', control);
+  fs.linkSync(file, path.join(dir, 'hard'));
+  const add = (...args: string[]) => {
+    const { status, stderr } = vioctl(['nvmf', 'ctl', control, 'add', ...args]);
+    return [status, stderr];
+  };
+  expect(add(path.join(dir, 'hard'))).toEqual([3, expect.stringContaining('already in use by this process')]);
+  expect(add(other)).toEqual([3, expect.stringContaining('no raw disk but vmdk')]);
+  expect(add(`${other},format=raw`)).toEqual([0, '']);
+  expect(add(path.join(dir, 'hard'), '--force')).toEqual([0, '']);
+  await target.stop();
+});
+
+describe('a sync that fails', () => {
+  const missing = noFaultDisk();
+  const command = (opcode: number, fields: { fua?: number; slba?: bigint; nlb?: number } = {}): Buffer =>
+    rwCmd.encode({ slba: 0n, nlb: 0, fua: 0, ...fields }, sqe.encode({ opcode, nsid: 1 }));
+  const data = Buffer.alloc(512, 'x');
+
+  test.each(['sync', 'uring'])(
+    'nvmf, engine %s: flush and FUA fail for every host from then on, plain writes and reads go on, and ctl list tells',
+    async (engine) => {
+      if (missing) return skip(`nvmf ${engine}: failing syncs`, missing);
+      const disk = await FaultDisk.open(8 << 20);
+      try {
+        const control = path.join(dir, 'ctl');
+        const target = await serveTarget([disk.file, '--engine', engine, '--control', control]);
+        const [a, b] = [await connectHost(target, { ioQueues: 2 }), await connectHost(target, { ioQueues: 1 })];
+        const run = async (host: typeof a, opcode: number, fua = 0, queue = 0) => {
+          const out = opcode === NvmOpcode.write ? { out: data } : opcode === NvmOpcode.read ? { into: Buffer.alloc(512) } : undefined;
+          const { status } = await host.queues[queue]!.send(command(opcode, { fua }), out);
+          return [status.sct, status.sc];
+        };
+        const [ok, fault] = [
+          [0, 0],
+          [2, 0x80],
+        ];
+        expect(await run(a, NvmOpcode.write, 1)).toEqual(ok);
+        expect(await run(b, NvmOpcode.flush)).toEqual(ok);
+        await disk.set({ fail_syncs: 1 });
+        expect(await run(a, NvmOpcode.write, 1)).toEqual(fault);
+        for (const [host, queue] of [
+          [a, 0],
+          [a, 1],
+          [b, 0],
+          [await connectHost(target, { ioQueues: 1 }), 0],
+        ] as const) {
+          expect(await run(host, NvmOpcode.flush, 0, queue)).toEqual(fault);
+          expect(await run(host, NvmOpcode.write, 1, queue)).toEqual(fault);
+          expect(await run(host, NvmOpcode.write, 0, queue)).toEqual(ok);
+          expect(await run(host, NvmOpcode.read, 0, queue)).toEqual(ok);
+        }
+        const listed = JSON.parse(vioctl(['nvmf', 'ctl', control, 'list', '--json']).stdout) as typeof target.document & {
+          subsystems: { namespaces: object[] }[];
+        };
+        expect(listed.subsystems[0]!.namespaces[0]).toMatchObject({ syncError: 'EIO' });
+        expect(vioctl(['nvmf', 'ctl', control, 'list']).stdout).toContain('data may be lost (EIO)');
+        expect(await target.stop()).toBe(1);
+        const lines = target.messages().split('\n');
+        expect(lines.filter((line) => line.includes('data may be lost'))).toEqual([expect.stringContaining(`${disk.file}: `)]);
+      } finally {
+        await disk.close();
+      }
+    },
+    60_000,
+  );
+
+  test.each(['sync', 'uring'])(
+    'nvmf, engine %s: a full disk is no failed sync',
+    async (engine) => {
+      if (missing) return skip(`nvmf ${engine}: a full disk`, missing);
+      const disk = await FaultDisk.open(8 << 20);
+      try {
+        const target = await serveTarget([disk.file, '--engine', engine]);
+        const host = await connectHost(target, { ioQueues: 1 });
+        await disk.set({ full_after: 1 });
+        const full = await host.queues[0]!.send(command(NvmOpcode.write, { fua: 1 }), { out: data });
+        expect([full.status.sct, full.status.sc]).toEqual([0, 0x81]);
+        await disk.set({ full_after: 0 });
+        const flush = await host.queues[0]!.send(command(NvmOpcode.flush), undefined);
+        expect(flush.status.sc).toBe(0);
+        expect(await target.stop()).toBe(0);
+      } finally {
+        await disk.close();
+      }
+    },
+    60_000,
+  );
+
+  test.each(['sync', 'io_uring'])(
+    'vhost-user, engine %s: on all queues, and on the next connection',
+    async (engine) => {
+      if (missing) return skip(`vhost-user ${engine}: failing syncs`, missing);
+      const disk = await FaultDisk.open(8 << 20);
+      try {
+        const socket = path.join(dir, 'sock');
+        const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', socket, '--file', disk.file];
+        const server = new Background([...argv, '--engine', engine, '--queues', '2'], plainEnv());
+        running.push(server);
+        await server.sees(/^serving /m);
+        const open = async () => {
+          const window = await Window.open(await connect(socket), { queues: 2 });
+          await window.start();
+          return { window, drivers: [new Driver(window, 0), new Driver(window, 1)] };
+        };
+        const request = async (driver: Driver, type: number, body = Buffer.alloc(0)) => {
+          const header = Buffer.alloc(16);
+          header.writeUInt32LE(type);
+          return (await driver.request([header, ...(body.length > 0 ? [body] : [])], 1))[0];
+        };
+        const [write, flush] = [1, 4];
+        const first = await open();
+        expect(await request(first.drivers[0]!, write, data)).toBe(0);
+        expect(await request(first.drivers[0]!, flush)).toBe(0);
+        await disk.set({ fail_syncs: 1, sync_delay: 0.3 });
+        // both at once: whoever leads, both are told
+        expect(await Promise.all(first.drivers.map((driver) => request(driver, flush)))).toEqual([1, 1]);
+        for (const driver of first.drivers) expect(await request(driver, flush)).toBe(1);
+        expect(await request(first.drivers[1]!, write, data)).toBe(0);
+        first.window.close();
+        const second = await open();
+        expect(await request(second.drivers[1]!, flush)).toBe(1);
+        await server.sees(/data may be lost \(EIO/);
+        second.window.close();
+        expect(await server.stop()).toBe(1);
+      } finally {
+        await disk.close();
+      }
+    },
+    60_000,
+  );
+});

@@ -1,0 +1,126 @@
+"""A disk that can be made slow or made to fail: one file in a small FUSE file system (raw /dev/fuse; root; no library).
+
+usage: fault-disk.py DIR SIZE NAME. Prints "ready" when DIR/NAME can be used; then answers one JSON object for each line of stdin:
+  {"set": {...}}     write_delay, read_delay, sync_delay: seconds; fail_syncs, fail_writes: the next N requests answer EIO;
+                     full_after: writes beyond this many bytes of data answer ENOSPC
+  {"log": 1}         [[op, offset, length, when it came, when it was answered], ...]
+  {"data": [off, n]} what is on the disk, in base64
+The page cache is write-through: write(2) comes here at once, fsync(2) comes here as FSYNC.
+"""
+import base64, ctypes, errno, json, os, struct, sys, threading, time
+
+
+# ---- the server
+class Server:
+    def __init__(self, dir, size, name):
+        self.size, self.name, self.mem, self.used = size, name, memoryview(bytearray(0)), 0
+        self.fd = os.memfd_create('disk')
+        os.ftruncate(self.fd, size)
+        self.k = dict(write_delay=0.0, read_delay=0.0, sync_delay=0.0, fail_syncs=0, fail_writes=0, full_after=0)
+        self.lg, self.lock = [], threading.Lock()
+        self.dev = os.open('/dev/fuse', os.O_RDWR)
+        libc = ctypes.CDLL(None, use_errno=True)
+        opt = 'fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other' % (self.dev, os.getuid(), os.getgid())
+        if libc.mount(b'faultdisk', dir.encode(), b'fuse', 6, opt.encode()):
+            print('mount: ' + os.strerror(ctypes.get_errno()), flush=True)
+            sys.exit(1)
+
+    def attr(self, node):
+        d = node == 1
+        return struct.pack('<6Q10I', node, 4096 if d else self.size, 8 if d else self.size // 512, 1, 1, 1, 0, 0, 0,
+                           0o40755 if d else 0o100666, 2 if d else 1, os.getuid(), os.getgid(), 0, 4096, 0)
+
+    def answer(self, unique, body=b'', err=0):
+        try: os.write(self.dev, struct.pack('<IiQ', 16 + (0 if err else len(body)), -err, unique) + (b'' if err else body))
+        except OSError: pass                                   # the request was withdrawn
+
+    def later(self, delay, fn):
+        if delay > 0:
+            t = threading.Timer(delay, fn)
+            t.daemon = True
+            t.start()
+        else: fn()
+
+    def data_op(self, op, unique, off, n, data):
+        k, came = self.k, time.monotonic()
+        err = 0
+        with self.lock:
+            if op == 'fsync' and k['fail_syncs'] > 0: k['fail_syncs'] -= 1; err = errno.EIO
+            if op == 'write' and k['fail_writes'] > 0: k['fail_writes'] -= 1; err = errno.EIO
+            if op == 'write' and not err:
+                if k['full_after'] and self.used + n > k['full_after']: err = errno.ENOSPC
+                else: self.used += n
+            entry = [op, off, n, came, None]
+            self.lg.append(entry)
+
+        def do():
+            body = b''
+            if not err:
+                if op == 'write': os.pwrite(self.fd, data, off); body = struct.pack('<II', n, 0)
+                if op == 'read': body = os.pread(self.fd, n, off)
+            entry[4] = time.monotonic()
+            self.answer(unique, body, err)
+        self.later(k[{'write': 'write_delay', 'read': 'read_delay', 'fsync': 'sync_delay'}[op]], do)
+
+    def one(self, m):
+        op, unique, node = struct.unpack_from('<xxxxIQQ', m)
+        p = m[40:]
+        A = lambda b=b'', e=0: self.answer(unique, b, e)
+        if op == 26: A(struct.pack('<IIIIHHIIHHI28x', 7, 31, 1 << 17, 1 | 1 << 5 | 1 << 22, 64, 48, 1 << 20, 1, 256, 0, 0))
+        elif op == 1:
+            if p.rstrip(b'\0').decode() == self.name: A(struct.pack('<QQQQII', 2, 0, 3600, 3600, 0, 0) + self.attr(2))
+            else: A(e=errno.ENOENT)
+        elif op == 3: A(struct.pack('<QII', 3600, 0, 0) + self.attr(node))
+        elif op == 4:
+            valid = struct.unpack_from('<I', p)[0]
+            if valid & 8:
+                self.size = struct.unpack_from('<Q', p, 16)[0]
+                os.ftruncate(self.fd, self.size)
+            A(struct.pack('<QII', 3600, 0, 0) + self.attr(node))
+        elif op in (14, 27): A(struct.pack('<QII', 1, 2 if op == 14 else 0, 0))        # FOPEN_KEEP_CACHE
+        elif op == 15:
+            off, n = struct.unpack_from('<QI', p, 8)
+            self.data_op('read', unique, off, n, None)
+        elif op == 16:
+            off, n = struct.unpack_from('<QI', p, 8)
+            self.data_op('write', unique, off, n, bytes(p[40:40 + n]))
+        elif op == 20: self.data_op('fsync', unique, 0, 0, None)
+        elif op == 17: A(struct.pack('<QQQQQIIII24x', 1 << 20, 1 << 20, 1 << 20, 1, 1, 4096, 255, 4096, 0))
+        elif op in (18, 29, 25): A()
+        elif op == 28: A()
+        elif op in (2, 42, 36): pass
+        elif op == 43: 
+            off, n, mode = struct.unpack_from('<QQI', p, 8)
+            if mode & 2 and off < self.size:                                        # punch a hole
+                n = min(n, self.size - off)
+                libc = ctypes.CDLL(None)
+                libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+                libc.fallocate(self.fd, 3, off, n)
+                A()
+            else: A(e=errno.EOPNOTSUPP)
+        else: A(e=errno.ENOSYS)
+
+    def loop(self):
+        while True:
+            try: m = os.read(self.dev, (1 << 20) + 8192)
+            except OSError as e:
+                if e.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN): continue
+                return
+            if not m: return
+            self.one(m)
+
+
+def main():
+    s = Server(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    threading.Thread(target=s.loop, daemon=True).start()
+    print('ready', flush=True)
+    for line in sys.stdin:
+        d = json.loads(line)
+        if 'set' in d: s.k.update(d['set']); r = 0
+        elif 'log' in d: r = list(s.lg)
+        else: r = base64.b64encode(os.pread(s.fd, d['data'][1], d['data'][0])).decode()
+        print(json.dumps(r), flush=True)
+    os._exit(0)                                               # closes /dev/fuse: the kernel ends every request that still waits
+
+
+if __name__ == '__main__': main()

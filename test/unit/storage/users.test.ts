@@ -1,0 +1,98 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Sysroot } from '../../../src/common/sysroot.js';
+import { lockHolder, userOf } from '../../../src/storage/users.js';
+
+let root: string;
+beforeEach(() => {
+  root = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-users-'));
+});
+afterEach(() => fs.rmSync(root, { recursive: true }));
+
+const put = (file: string, text: string): void => {
+  fs.mkdirSync(path.join(root, path.dirname(file)), { recursive: true });
+  fs.writeFileSync(path.join(root, file), text);
+};
+/** A file of the tree, with what stat says of it. */
+function image(name = 'disk.img') {
+  put(name, '');
+  const file = path.join(root, name);
+  return { file, stat: fs.statSync(file, { bigint: true }) };
+}
+/** A process that has `file` open as descriptor 7 with these lines of fdinfo. */
+function process_(pid: number, comm: string, file: string, fdinfo: string): void {
+  put(`proc/${pid}/comm`, `${comm}\n`);
+  put(`proc/${pid}/fdinfo/7`, `pos:\t0\nflags:\t02100002\n${fdinfo}`);
+  fs.mkdirSync(path.join(root, `proc/${pid}/fd`), { recursive: true });
+  fs.symlinkSync(file, path.join(root, `proc/${pid}/fd/7`));
+}
+
+test.each([
+  ['QEMU', (ino: bigint) => `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${ino} 100 101\n`, / by qemu-system-x86 \(pid 4711\)/],
+  ['a reader', (ino: bigint) => `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${ino} 201 201\n`, / by qemu-system-x86 \(pid 4711\)/],
+  ['the whole file', (ino: bigint) => `lock:\t1: POSIX  ADVISORY  WRITE 4711 fd:01:${ino} 0 EOF\n`, / by qemu-system-x86 \(pid 4711\)/],
+  ['another range', (ino: bigint) => `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${ino} 110 120\n`, undefined],
+  ['another inode', (ino: bigint) => `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${ino + 1n} 100 101\n`, undefined],
+  ['no lock', () => '', undefined],
+])('a lock of %s', (_what, lock, expected) => {
+  const { file, stat } = image();
+  process_(4711, 'qemu-system-x86', file, lock(stat.ino));
+  const user = lockHolder(new Sysroot(root), stat);
+  if (expected) expect(user).toEqual({ text: expect.stringMatching(expected), fix: 'ps -fp 4711' });
+  else expect(user).toBeUndefined();
+});
+
+test('a process whose descriptors are hidden shows in /proc/locks if its locks are POSIX ones', () => {
+  const { stat } = image();
+  put('proc/locks', `1: OFDLCK ADVISORY  READ -1 fd:01:${stat.ino} 100 100\n2: POSIX  ADVISORY  READ 99 fd:01:${stat.ino} 100 100\n`);
+  put('proc/99/comm', 'evil\x1b[2J\n');
+  expect(lockHolder(new Sysroot(root), stat)).toEqual({ text: String.raw` by evil\x1b[2J (pid 99)`, fix: 'ps -fp 99' });
+});
+
+test('this process comes last', () => {
+  const { file, stat } = image();
+  const lock = `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${stat.ino} 100 101\n`;
+  process_(process.pid, 'node', file, lock);
+  expect(lockHolder(new Sysroot(root), stat)?.text).toBe(' by this process');
+  process_(9_999_999, 'other', file, lock);
+  expect(lockHolder(new Sysroot(root), stat)?.text).toBe(' by other (pid 9999999)');
+});
+
+test.each([
+  [
+    'a swap file',
+    (file: string) => put('proc/swaps', `Filename Type Size Used Priority\n${file} file 1 0 -2\n`),
+    ': active swap',
+    /^swapoff /,
+  ],
+  [
+    'the file behind a loop device',
+    (file: string) => {
+      put('sys/devices/virtual/block/loop3/loop/backing_file', `${file}\n`);
+      fs.mkdirSync(path.join(root, 'sys/class/block'), { recursive: true });
+      fs.symlinkSync('../../devices/virtual/block/loop3', path.join(root, 'sys/class/block/loop3'));
+    },
+    ' by loop device loop3',
+    /^losetup -d \/dev\/loop3$/,
+  ],
+  [
+    'a namespace of the kernel',
+    (file: string) => {
+      put('sys/kernel/config/nvmet/subsystems/nqn.x/namespaces/1/device_path', `${file}\n`);
+      put('sys/kernel/config/nvmet/subsystems/nqn.x/namespaces/1/enable', '1\n');
+    },
+    ' by NVMe target nqn.x namespace 1',
+    undefined,
+  ],
+])('%s', (_what, make, text, fix) => {
+  const { stat } = image('real.img');
+  fs.linkSync(path.join(root, 'real.img'), path.join(root, 'linked.img'));
+  make('/linked.img');
+  expect(userOf(new Sysroot(root), '/real.img', stat)).toEqual({ text, fix: fix ? expect.stringMatching(fix) : undefined });
+});
+
+test('a file that nobody uses', () => {
+  const { file, stat } = image();
+  expect(userOf(new Sysroot(root), file, stat)).toBeUndefined();
+});
