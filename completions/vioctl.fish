@@ -721,6 +721,8 @@ complete -c vioctl -n '__vioctl_in \'migration ram\'' -l as -xa 'raw sparse elf 
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l at -x -d 'first address, or offset in the block'
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l len -x -d 'number of bytes'
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l ram-block -x -d 'a block of the RAM, in order of address'
+complete -c vioctl -n '__vioctl_in \'migration ram\'' -l layout -x -d 'place a block at this address'
+complete -c vioctl -n '__vioctl_in \'migration ram\'' -l partial -d 'leave out blocks whose address is not known'
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l below-4g -x -d 'RAM below 4 GiB, if not the machine\'s default'
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l force -d 'read on although the stream version is unknown'
 complete -c vioctl -n '__vioctl_in \'migration ram\'' -l json -d 'print one JSON document'

@@ -398,6 +398,7 @@ Napi::Value RamIssues(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("issues", issues);
   result.Set("lost", Num(env, ram.lost()));
+  result.Set("flushes", Num(env, ram.flushes()));
   return result;
 }
 

@@ -247,6 +247,7 @@ bool Ram::Record(Source& source, Stop* stop) {
   }
   if (flags == kMultifdFlush) {
     source.Consume(8);
+    ++flushes_;
     return true;
   }
   if (kind != kZero && kind != kPage && kind != kXbzrle && kind != kCompress) return bad(word);

@@ -139,6 +139,8 @@ class Ram {
   // Bounded list of issues since the last call; lost() counts those that found no room.
   std::vector<Issue> TakeIssues();
   uint64_t lost() const { return lost_; }
+  // MULTIFD_FLUSH words so far: they are sent only where pages go over other connections.
+  uint64_t flushes() const { return flushes_; }
 
  private:
   bool Record(Source& source, Stop* stop);
@@ -174,7 +176,7 @@ class Ram {
   uint64_t value_ = 0, record_ = 0, page_ = 0;
   bool ended_ = false;
   std::vector<Issue> issues_;
-  uint64_t lost_ = 0;
+  uint64_t lost_ = 0, flushes_ = 0;
 };
 
 // A big-endian word of the stream.

@@ -16,6 +16,9 @@ function ramDiscard(c: Cursor): Detail {
   return { block, ranges };
 }
 
+/** The destination runs from here on, and asks for the pages that it has not. */
+const POSTCOPY_RUN = 5;
+
 const readers: Readonly<Record<number, (c: Cursor) => Detail>> = {
   2: (c) => ({ value: c.be32() }),
   // Without data where only dirty bitmaps are sent later.
@@ -68,5 +71,5 @@ export function* readCommand(reader: StreamReader, at: number): Generator<WalkEv
     size: reader.position - at,
     ...(Object.keys(detail).length > 0 && { data: detail }),
   };
-  return detail;
+  return command === POSTCOPY_RUN ? { ...detail, postcopyRun: true } : detail;
 }

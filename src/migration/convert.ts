@@ -2,7 +2,6 @@
 import fs from 'node:fs';
 import { VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
-import { native } from '../native/index.js';
 import type { ByteOrder } from './bitmap-order.js';
 import { damaged } from './dump.js';
 import { MAGIC, Type, VERSION } from './format.js';
@@ -164,11 +163,8 @@ class Conversion {
   /** In the order of the host that loads it: nothing in the file says which it is. */
   #bitmap(walker: Walker, index: number, pages: number): void {
     const bits = Buffer.alloc(Math.ceil(pages / 64) * 8);
-    for (let from = 0; from < pages; ) {
-      const runs = native().migration.pageRuns(walker.ram!.ram, index, 'content', from, 4096);
-      for (const [first, end] of runs) for (let page = first; page < end; page++) bits[page >> 3]! |= 1 << (page & 7);
-      from = runs.length < 4096 ? pages : runs.at(-1)![1];
-    }
+    for (const [first, end] of walker.ram!.runs(index, 'content'))
+      for (let page = first; page < end; page++) bits[page >> 3]! |= 1 << (page & 7);
     if (this.#order === 'big') bits.swap64();
     this.#write(bits, this.#places[index]!.bitmap);
   }

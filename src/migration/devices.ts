@@ -1,3 +1,4 @@
+import { Evidence } from './evidence.js';
 import { type Allowance, decodeDevice, type Fields } from './fields.js';
 import { limits, Type } from './format.js';
 import { type Framing, pathOf } from './framing.js';
@@ -20,6 +21,8 @@ export class Devices {
   #searched = false;
   #told = false;
   description: Description | undefined;
+  /** facts of the sections that were decoded */
+  readonly evidence = new Evidence();
 
   constructor(reader: StreamReader, framing: Framing, fields: FieldChoice) {
     this.#reader = reader;
@@ -50,7 +53,7 @@ export class Devices {
         const oldMachine = this.#framing.footers === undefined && !fits && this.#framing.plausibleAt(this.#reader.peek(5));
         if (fits || oldMachine) {
           this.#reader.seek(from);
-          const fields = this.#decode(desc, size);
+          const fields = this.#decode(section.name, desc, size);
           yield* this.#left(from, path);
           this.#reader.seek(end);
           return { bounded: 'description', ...(fields && { fields }) };
@@ -74,7 +77,7 @@ export class Devices {
       });
       const footer = this.#reader.position;
       this.#reader.seek(from);
-      const fields = this.#decode(desc, passed);
+      const fields = this.#decode(section.name, desc, passed);
       yield* this.#left(from, path);
       this.#reader.seek(footer);
       return { bounded: 'footer', ...(fields && { fields }) };
@@ -110,9 +113,18 @@ export class Devices {
     return typeof this.#fields === 'function' ? this.#fields(name) : this.#fields;
   }
 
-  #decode(desc: DeviceDesc, size: number): Fields | undefined {
-    if (!this.#wants(desc.name) || size > limits.body) return undefined;
-    return decodeDevice(desc, this.#reader.take(size).bytes, this.#empty);
+  #decode(name: string, desc: DeviceDesc, size: number): Fields | undefined {
+    if (size > limits.body || !(this.#wants(name) || Evidence.wants(name))) return undefined;
+    return this.#fieldsOf(name, desc, this.#reader.take(size).bytes);
+  }
+
+  /** The fields of a body that are asked for; facts are noted in any case. */
+  #fieldsOf(name: string, desc: DeviceDesc, body: Buffer): Fields | undefined {
+    const wanted = this.#wants(name);
+    if (!wanted && !Evidence.wants(name)) return undefined;
+    const fields = decodeDevice(desc, body, this.#empty);
+    this.evidence.note(name, fields);
+    return wanted ? fields : undefined;
   }
 
   /** Says once that values were left out. */
@@ -137,7 +149,8 @@ export class Devices {
           found: `${body.length} bytes`,
         });
       }
-      yield desc && this.#wants(event.name) ? { ...event, fields: decodeDevice(desc, body, this.#empty) } : event;
+      const fields = desc && this.#fieldsOf(event.name, desc, body);
+      yield fields ? { ...event, fields } : event;
       yield* this.#left(Number(event.offset), pathOf(event));
     }
   }

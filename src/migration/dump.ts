@@ -1,8 +1,10 @@
-import { usage, VioError } from '../common/errors.js';
+import { Exit, usage, VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
 import type { Container, Input } from './input.js';
 import { type Issue, Issues, issueText } from './issues.js';
+import type { Unplaced } from './layout.js';
+import { type Missing, missingText } from './missing.js';
 import { type Configuration, pagesOf, type RamBlock, type SectionEvent, type Value, type WalkEvent } from './model.js';
 import type { Walker } from './walk.js';
 
@@ -15,6 +17,8 @@ export interface Dump {
   records: Exclude<WalkEvent, { type: 'issue' | 'progress' | 'header' | 'configuration' }>[];
   ram?: { pageSize: number; total: bigint; blocks: RamBlock[] };
   description?: { offset: bigint; size: number; complete: boolean; devices: number };
+  /** pages that the stream does not give, and why */
+  missing?: Missing[];
   trailing?: number;
   issues: Issue[];
   moreIssues?: number;
@@ -86,10 +90,14 @@ export async function collect(
   }
   dump.records.sort((a, b) => (a.offset < b.offset ? -1 : a.offset > b.offset ? 1 : 0));
   finish(dump, walker);
-  dump.complete = walker.sawEof && issues.errors === 0;
+  dump.complete = walker.sawEof && issues.errors === 0 && !elsewhere(walker.missing);
+  if (walker.missing.length > 0) dump.missing = walker.missing;
   if (issues.dropped > 0) dump.moreIssues = issues.dropped;
   return dump;
 }
+
+/** Whether the stream is as its QEMU wrote it, and yet memory that belongs to it lies elsewhere. */
+export const elsewhere = (missing: readonly Missing[]): boolean => missing.some((m) => m.reason === 'shared');
 
 /** RAM and description of a walk that has ended. */
 function finish(dump: Dump, walker: Walker): void {
@@ -101,6 +109,10 @@ function finish(dump: Dump, walker: Walker): void {
   }
 }
 
+/** Whether a result is incomplete for another reason than memory that lies elsewhere. */
+export const isDamaged = ({ complete, issues, missing = [] }: Pick<Dump, 'complete' | 'issues' | 'missing'>): boolean =>
+  !complete && !(elsewhere(missing) && issues.every((i) => i.severity !== 'error'));
+
 /** The error that a damaged input ends with, after what could be shown was shown. */
 export function damaged(file: string, issues: readonly Issue[]): VioError {
   const errors = issues.filter((i) => i.severity === 'error');
@@ -109,6 +121,29 @@ export function damaged(file: string, issues: readonly Issue[]): VioError {
     code: 'DAMAGED',
     exit: 5,
     details: { issues: errors.slice(0, 20) },
+  });
+}
+
+/** The error that a command ends with whose result needs memory which is not in the stream, though nothing is damaged. */
+export function memoryElsewhere(file: string, missing: readonly Missing[]): VioError {
+  const shared = missing.filter((m) => m.reason === 'shared');
+  const why = shared.map((m) => `${printable(m.block)}: ${missingText(m)}`).join('; ') || 'it has the state of devices only';
+  return new VioError(`${printable(file)}: the memory of the guest is not in the stream: ${why}`, {
+    code: 'MEMORY_ELSEWHERE',
+    exit: Exit.unsupported,
+    details: { missing: shared },
+    ...(shared.length > 0 && { hint: "keep the memory backend's file together with the stream" }),
+  });
+}
+
+/** The error about blocks that an output leaves out. */
+export function notPlaced(file: string, unplaced: readonly Unplaced[]): VioError {
+  const names = unplaced.map((u) => printable(u.block));
+  return new VioError(`${printable(file)}: left out, as the stream does not tell the address: ${names.join(', ')}`, {
+    code: 'LAYOUT',
+    exit: Exit.unsupported,
+    hint: `--layout ADDRESS=${names[0]}, or --partial to go without`,
+    details: { unplaced },
   });
 }
 

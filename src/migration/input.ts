@@ -28,6 +28,8 @@ export type Container =
 
 /** An opened stream; close it. */
 export interface Input {
+  /** as it was given, for errors */
+  name: string;
   reader: StreamReader;
   container?: Container;
   /** what is wrong with the container, for the walk to report first */
@@ -72,6 +74,7 @@ function readExactly(fd: number, size: number): Buffer {
 
 /** One opening: what has been found out so far. */
 class Opening {
+  readonly #name: string;
   readonly #fd: number;
   readonly #options: InputOptions;
   readonly #seekable: boolean;
@@ -81,9 +84,10 @@ class Opening {
   #hostOrder: ByteOrder | undefined;
   #tool: ReturnType<typeof decompress> | undefined;
 
-  constructor(fd: number, options: InputOptions) {
+  constructor(name: string, fd: number, options: InputOptions) {
     const stat = fs.fstatSync(fd);
     if (stat.isDirectory()) throw Object.assign(new Error('a directory'), { code: 'EISDIR' });
+    this.#name = name;
     this.#fd = fd;
     this.#options = options;
     this.#seekable = stat.isFile() || stat.isBlockDevice();
@@ -95,6 +99,7 @@ class Opening {
     const { fd: toolFd, ended } = this.#tool ?? {};
     const own = this.#fd > 0 ? this.#fd : undefined;
     return {
+      name: this.#name,
       reader,
       ...(this.#container && { container: this.#container }),
       issues: this.#issues,
@@ -227,7 +232,7 @@ export function openInput(file: string, options: InputOptions = {}): Input {
     }
   }
   try {
-    return new Opening(fd, options).open();
+    return new Opening(file, fd, options).open();
   } catch (err) {
     if (fd > 0) fs.closeSync(fd);
     throw wrap(`open ${file === '-' ? 'stdin' : file}`, err);

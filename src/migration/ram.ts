@@ -87,6 +87,8 @@ export class RamSection {
   readonly ram: NativeRam;
   /** total of MEM_SIZE */
   total: bigint | undefined;
+  /** true if the stream says that pages went over other connections */
+  multifd = false;
   /** true if the pages lie in mapped-ram regions */
   readonly mapped: boolean;
   readonly #mappedRam: MappedRam;
@@ -113,6 +115,17 @@ export class RamSection {
         this.blocks[i]!.state = state;
       });
     return this.blocks;
+  }
+
+  /** Runs [first, end) of pages of a block, in order. */
+  *runs(block: number, kind: 'seen' | 'missing' | 'content'): Generator<[first: number, end: number]> {
+    const most = 4096;
+    for (let from = 0; ; ) {
+      const runs = native().migration.pageRuns(this.ram, block, kind, from, most);
+      yield* runs;
+      if (runs.length < most) return;
+      from = runs.at(-1)![1];
+    }
   }
 
   /** Hash of each page's last content: 0 zeros, 2 not known (XBZRLE). */
@@ -176,7 +189,8 @@ export class RamSection {
   }
 
   *#issues(): Generator<WalkEvent> {
-    const { issues, lost } = native().migration.ramIssues(this.ram);
+    const { issues, lost, flushes } = native().migration.ramIssues(this.ram);
+    this.multifd ||= flushes > 0;
     for (const issue of issues) {
       const fault = ramFaults[issue.fault]!;
       const path = `ram/${this.blocks[issue.block]?.name ?? '?'}`;

@@ -1,6 +1,7 @@
 /** Where do the bytes of a stream go? */
 import { collect } from './dump.js';
 import type { Input } from './input.js';
+import type { Missing } from './missing.js';
 import { pagesOf, type RamBlock } from './model.js';
 import { Walker } from './walk.js';
 
@@ -35,6 +36,7 @@ export interface Statistics {
   /** description and what is not a section */
   other: number;
   complete: boolean;
+  missing?: Missing[];
   issues: Awaited<ReturnType<typeof collect>>['issues'];
 }
 
@@ -75,6 +77,7 @@ export async function statistics(input: Input, duplicates: boolean, tick: (posit
     }),
     other: size - list.reduce((n, s) => n + s.bytes, 0),
     complete: dump.complete,
+    ...(dump.missing && { missing: dump.missing }),
     issues: dump.issues,
   };
 }

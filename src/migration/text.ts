@@ -3,6 +3,7 @@ import { printable } from '../common/escape.js';
 import { formatSize, hex64 } from '../common/units.js';
 import type { Comparison } from './diff.js';
 import type { Extracted } from './extract.js';
+import { type Missing, missingText } from './missing.js';
 import type { Value } from './model.js';
 import type { Statistics } from './stat.js';
 import type { Verification } from './verify.js';
@@ -11,7 +12,7 @@ export function extractedLines(done: Extracted, output: string): string[] {
   const ranges = done.ranges.map(
     (r) => `${printable(r.block)} ${hex64(r.address)}-${hex64(r.address + r.length - 1n)} at ${hex64(r.offset)}`,
   );
-  const missing = done.blocks.filter((b) => b.present < b.pages || b.undecodable > 0);
+  const missing = done.blocks.filter((b) => (b.present < b.pages && !done.missing) || b.undecodable > 0);
   return [
     `${printable(output)}: ${formatSize(done.size)} ${done.as}${done.cpus > 0 ? `, ${done.cpus} CPUs` : ''}`,
     ...ranges,
@@ -20,12 +21,18 @@ export function extractedLines(done: Extracted, output: string): string[] {
         ? `${printable(b.name)}: at least ${b.present} of ${b.pages} pages are in the stream, ${b.undecodable} undecodable`
         : `${printable(b.name)}: ${b.pages - b.present} of ${b.pages} pages are not in the stream, ${b.undecodable} undecodable`,
     ),
+    ...missingLines(done.missing),
+    ...(done.unplaced ?? []).map((u) => `${printable(u.block)} ${formatSize(u.length)}: left out, its address is not known`),
   ];
 }
+
+/** One line for each block and reason. */
+export const missingLines = (missing: readonly Missing[] = []): string[] => missing.map((m) => `${printable(m.block)}: ${missingText(m)}`);
 
 const verdicts: Record<Verification['verdict'], string> = {
   complete: 'complete',
   'complete-without-description': 'complete, without a description of the devices',
+  'memory-elsewhere': 'whole as a stream, but memory of the guest is elsewhere',
   truncated: 'truncated',
   damaged: 'damaged',
 };
@@ -36,6 +43,7 @@ export function verificationLines(v: Verification): string[] {
     `${verdicts[v.verdict]}${v.end === undefined ? '' : ` at ${hex64(v.end)}`}`,
     ...(v.machine ? [`machine ${printable(v.machine)}`] : []),
     ...ram,
+    ...missingLines(v.missing),
     `${v.sections} sections, ${v.devices} devices`,
     ...(v.trailing ? [`${v.trailing} bytes behind the end`] : []),
   ];
@@ -67,6 +75,7 @@ export function statisticsLines(s: Statistics): string[] {
       const shown = Object.entries(counts).flatMap(([k, n]) => (n > 0 ? [`${n} ${k}`] : []));
       return `block ${printable(b.name)} ${formatSize(b.length)}: ${b.pages} pages: ${shown.join(', ') || 'none sent'}`;
     }),
+    ...missingLines(s.missing),
   ];
 }
 

@@ -1,13 +1,15 @@
 /** Is a stream whole? */
-import { collect, type Dump } from './dump.js';
+import { collect, type Dump, elsewhere } from './dump.js';
 import type { Input } from './input.js';
 import { pagesOf } from './model.js';
 import { Walker } from './walk.js';
 
-export type Verdict = 'complete' | 'complete-without-description' | 'truncated' | 'damaged';
+export type Verdict = 'complete' | 'complete-without-description' | 'memory-elsewhere' | 'truncated' | 'damaged';
 
 export interface Verification {
   verdict: Verdict;
+  /** true if QEMU can load it from these bytes alone */
+  complete: boolean;
   /** where a truncated stream ends */
   end?: bigint;
   machine?: string;
@@ -16,6 +18,7 @@ export interface Verification {
   devices: number;
   /** pages of all blocks whose content the stream gives, and how many there should be */
   ram?: { pages: number; present: number; percent: number; undecodable: number };
+  missing?: Dump['missing'];
   trailing?: number;
   issues: Dump['issues'];
 }
@@ -46,7 +49,6 @@ export async function verify(input: Input, tick: (position: number) => void, for
   const errors = dump.issues.filter((i) => i.severity === 'error');
   const pages = { pages: 0, present: 0, undecodable: 0 };
   for (const block of dump.ram?.blocks ?? []) {
-    if (block.shared) continue;
     const count = pagesOf(block, dump.ram!.pageSize);
     pages.pages += count;
     pages.present += block.state.seen - block.state.undecodable;
@@ -54,15 +56,18 @@ export async function verify(input: Input, tick: (position: number) => void, for
   }
   const cut = errors.find((i) => ends.has(i.code));
   let verdict: Verdict = walker.sawDescription ? 'complete' : 'complete-without-description';
+  if (elsewhere(walker.missing) || !walker.ram) verdict = 'memory-elsewhere';
   if (errors.length > 0 || !walker.sawEof) verdict = cut && errors.every((i) => ends.has(i.code)) ? 'truncated' : 'damaged';
   return {
     verdict,
+    complete: verdict === 'complete' || verdict === 'complete-without-description',
     ...(verdict === 'truncated' && cut && { end: cut.offset }),
     ...(dump.configuration && { machine: dump.configuration.machine }),
     ...(dump.container && { container: dump.container }),
     sections: opened.start + opened.full,
     devices: opened.full,
     ...(dump.ram && { ram: { ...pages, percent: pages.pages === 0 ? 100 : Math.floor((pages.present / pages.pages) * 10000) / 100 } }),
+    ...(dump.missing && { missing: dump.missing }),
     ...(dump.trailing !== undefined && { trailing: dump.trailing }),
     issues: dump.issues,
   };

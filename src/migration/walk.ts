@@ -1,11 +1,13 @@
 import { readCommand } from './commands.js';
 import { readConfiguration, readHeader } from './configuration.js';
 import { Devices, type FieldChoice } from './devices.js';
+import type { Evidence } from './evidence.js';
 import type { Fields } from './fields.js';
 import { limits, type SectionRecord, Type } from './format.js';
 import { Framing, pathOf } from './framing.js';
 import { type Issue, report } from './issues.js';
 import { BadBody, isVfio, iterableBody } from './iterables.js';
+import { type Missing, missingIssues, missingPages } from './missing.js';
 import type { Configuration, Detail, Section, SectionEvent, WalkEvent } from './model.js';
 import { type RamOptions, RamSection } from './ram.js';
 import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
@@ -43,6 +45,9 @@ export class Walker {
   /** what the stream turned out to have */
   sawEof = false;
   sawDescription = false;
+  /** pages that the stream does not give; known at its end */
+  missing: Missing[] = [];
+  #postcopy = false;
 
   constructor(reader: StreamReader, options: WalkOptions = {}) {
     this.#reader = reader;
@@ -54,6 +59,11 @@ export class Walker {
   /** The stream's own description, once it was found. */
   get description(): Description | undefined {
     return this.#devices.description;
+  }
+
+  /** Facts about the machine, once its devices have passed. */
+  get evidence(): Evidence {
+    return this.#devices.evidence;
   }
 
   /** All of the stream, in order. */
@@ -74,7 +84,34 @@ export class Walker {
     } finally {
       yield* this.#devices.flush();
       yield* this.#untracked();
+      yield* this.#memory();
     }
+  }
+
+  /** What is not there of the guest's memory. */
+  *#memory(): Generator<WalkEvent> {
+    const at = this.#reader.position;
+    if (!this.ram) {
+      // Device state alone (xen-save-devices-state, COLO) has no configuration either.
+      const severity = this.configuration ? 'error' : 'warning';
+      if (this.sawEof) yield report(severity, 'no-ram', at, '', 'the stream has no RAM section: it has the state of devices only');
+      return;
+    }
+    const ended = this.sawEof || [...this.#framing.sections.values()].some((s) => s.name === 'ram' && s.ended);
+    this.missing = missingPages(this.ram, {
+      capabilities: this.configuration?.capabilities ?? [],
+      evidence: this.#devices.evidence,
+      postcopy: this.#postcopy,
+      ended,
+    });
+    yield* missingIssues(this.missing, at);
+  }
+
+  /** A RAM section that a START opened and no END closed. */
+  *#open(at: number): Generator<WalkEvent> {
+    for (const section of this.#framing.sections.values())
+      if (section.name === 'ram' && !section.ended)
+        yield report('error', 'section-open', at, pathOf(section), 'the stream ends, and the END of this section is missing');
   }
 
   /** Blocks whose pages could not all be noted: in a stream they are extracted all the same. */
@@ -110,7 +147,10 @@ export class Walker {
       }
       this.#reader.skip(1, 'record type');
       if (type === Type.eof) {
-        if (this.#depth === 0) this.sawEof = true;
+        if (this.#depth === 0) {
+          this.sawEof = true;
+          yield* this.#open(at);
+        }
         yield { type: 'eof', offset: BigInt(at) };
         return true;
       }
@@ -243,7 +283,8 @@ export class Walker {
   }
 
   *#command(at: number): Generator<WalkEvent> {
-    const { pageSizes, packaged } = yield* readCommand(this.#reader, at);
+    const { pageSizes, packaged, postcopyRun } = yield* readCommand(this.#reader, at);
+    if (postcopyRun) this.#postcopy = true;
     if (typeof pageSizes === 'bigint') this.#postcopySizes = pageSizes;
     if (typeof packaged === 'number') yield* this.#package(at, packaged);
   }

@@ -147,8 +147,8 @@ export interface MigrationNative {
   pageRuns(ram: NativeRam, block: number, kind: 'seen' | 'missing' | 'content', from: number, most: number): [number, number][];
   /** Hash of each page's last content: 0 zeros, even not known. */
   pageHashes(ram: NativeRam, block: number): BigUint64Array;
-  /** Issues since the last call, at most 64, and how many found no room so far. */
-  ramIssues(ram: NativeRam): { issues: RamIssue[]; lost: number };
+  /** Issues since the last call, at most 64; so far: how many found no room, and the MULTIFD_FLUSH words. */
+  ramIssues(ram: NativeRam): { issues: RamIssue[]; lost: number; flushes: number };
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */

@@ -307,8 +307,10 @@ describe('ram', () => {
     const last = 5 * G - m.PAGE; // in the block: its last page lies below 6 GiB
     const records = m.cat(
       m.page(0, m.pattern(1), 'pc.ram'),
+      m.zeros(m.PAGE, low - m.PAGE),
       m.page(low - m.PAGE, m.pattern(2)),
       m.page(low, m.pattern(3)),
+      m.zeros(low + m.PAGE, last),
       m.page(last, m.pattern(4)),
     );
     const file = put('edges', m.sample({ ram: m.ramSections(records, m.blockList(['pc.ram', 5 * G])) }));
@@ -362,7 +364,9 @@ describe('ram', () => {
 
   test('the PCI hole of a large machine', () => {
     const length = 5 * 2 ** 30;
-    const ram = m.ramSections(m.cat(m.page(0, m.pattern(1), 'pc.ram'), m.page(3 * 2 ** 30, m.pattern(2))), m.blockList(['pc.ram', length]));
+    const hole = 3 * 2 ** 30;
+    const pages = [m.page(0, m.pattern(1), 'pc.ram'), m.zeros(m.PAGE, hole), m.page(hole, m.pattern(2)), m.zeros(hole + m.PAGE, length)];
+    const ram = m.ramSections(m.cat(...pages), m.blockList(['pc.ram', length]));
     const out = path.join(dir, 'mem');
     const r = vioctl(['migration', 'ram', put('large', m.sample({ ram })), '-o', out, '--json']);
     expect(JSON.parse(r.stdout)).toMatchObject({

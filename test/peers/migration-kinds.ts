@@ -19,6 +19,8 @@ export interface Kind {
   undescribed?: boolean;
   /** codes of notes that the walk makes */
   notes?: string[];
+  /** memory of the guest stays in a file of the host */
+  elsewhere?: boolean;
   /** an iterable section that must be there, with what its parts must add up to at least */
   iterable?: { name: string; least: Record<string, number> };
 }
@@ -81,6 +83,7 @@ export const kindsIn = (dir: string): Kind[] => [
     name: 'ignore-shared',
     args: ['-M', 'pc', '-m', '32', ...shared(dir, 'shm'), '-machine', 'memory-backend=m'],
     migration: { capabilities: ['x-ignore-shared'] },
+    elsewhere: true,
   },
   { name: 'postcopy capability', args: ['-M', 'pc', '-m', '16'], migration: { capabilities: ['postcopy-ram'], mayFail: true } },
   { name: 'return path', args: ['-M', 'pc', '-m', '16'], migration: { capabilities: ['return-path'], mayFail: true } },
@@ -94,6 +97,7 @@ export const kindsIn = (dir: string): Kind[] => [
   },
   {
     name: 'virtio-mem',
+    notes: ['ram-unplugged'],
     args: [
       '-M',
       'pc',
@@ -183,5 +187,6 @@ export const kindsIn = (dir: string): Kind[] => [
     builds: ['11'],
     args: ['-M', 'pc', '-m', '32', ...shared(dir, 'shm2'), '-machine', 'memory-backend=m'],
     migration: { capabilities: ['x-ignore-shared', 'mapped-ram'] },
+    elsewhere: true,
   },
 ];

@@ -51,6 +51,12 @@ export const page = (addr: number | bigint, content: Buffer, name?: string): Buf
   cat(be64(BigInt(addr) | (name === undefined ? 0x28n : 0x08n)), name === undefined ? undefined : str8(name), content);
 export const zero = (addr: number | bigint, name?: string, fill = 0): Buffer =>
   cat(be64(BigInt(addr) | (name === undefined ? 0x22n : 0x02n)), name === undefined ? undefined : str8(name), u8(fill));
+/** Zero records of the pages from address `from` to `to` of the last block: those of a whole stream that nothing else is said of. */
+export function zeros(from: number, to: number): Buffer {
+  const out = Buffer.alloc(((to - from) / PAGE) * 9);
+  for (let i = 0; from + i * PAGE < to; i++) out.writeBigUInt64BE(BigInt(from + i * PAGE) | 0x22n, i * 9);
+  return out;
+}
 export const xbzrle = (addr: number, delta: Buffer, length = delta.length, encoding = 1): Buffer =>
   cat(be64(addr | 0x60), u8(encoding), be16(length), delta);
 export const compressed = (addr: number, data: Buffer, length = data.length): Buffer => cat(be64(addr | 0x120), be32(length), data);

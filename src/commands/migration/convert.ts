@@ -1,9 +1,9 @@
 import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
 import { partFile } from '../../cli/part-file.js';
 import { formatSize } from '../../common/units.js';
+import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
 import { convert } from '../../migration/convert.js';
 import { Target } from '../../migration/extract.js';
 import { openInput } from '../../migration/input.js';

@@ -1,7 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
 import { Exit, usage } from '../../common/errors.js';
+import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
 import { compare } from '../../migration/diff.js';
 import { damaged } from '../../migration/dump.js';
 import { openInput } from '../../migration/input.js';

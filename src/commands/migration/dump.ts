@@ -1,8 +1,8 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
 import { VioError } from '../../common/errors.js';
-import { blockLines, collect, containerLine, damaged, eventLines, events, globs, shows } from '../../migration/dump.js';
+import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { blockLines, collect, containerLine, damaged, eventLines, events, globs, isDamaged, shows } from '../../migration/dump.js';
 
 import { openInput } from '../../migration/input.js';
 import { Issues, issueText } from '../../migration/issues.js';
@@ -46,14 +46,14 @@ export default class MigrationDump extends Command {
     if (flags.desc) {
       const dump = await collect(input, walker, wanted, filtered, tick);
       if (walker.description) await this.out.raw(`${walker.description.text}\n`);
-      if (walker.description ? !walker.description.complete : !dump.complete) throw damaged(args.file, dump.issues);
+      if (walker.description ? !walker.description.complete : isDamaged(dump)) throw damaged(args.file, dump.issues);
       if (!walker.description) throw new VioError(`${args.file}: the stream has no description of its devices`, { code: 'NO_DESCRIPTION' });
       return 0;
     }
     if (this.out.format === 'json') {
       const dump = { file: args.file, ...(await collect(input, walker, wanted, filtered, tick)) };
       await this.out.document(dump, () => '');
-      if (!dump.complete) throw damaged(args.file, dump.issues);
+      if (isDamaged(dump)) throw damaged(args.file, dump.issues);
       return 0;
     }
     const lines = this.out.format === 'ndjson';

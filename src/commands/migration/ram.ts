@@ -1,9 +1,9 @@
 import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
 import { usage, wrap } from '../../common/errors.js';
-import { damaged } from '../../migration/dump.js';
+import { inputFlags, inputOptions, placed, ticker } from '../../groups/migration/options.js';
+import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/dump.js';
 import { extract, Target } from '../../migration/extract.js';
 import { openInput } from '../../migration/input.js';
 import { issueText } from '../../migration/issues.js';
@@ -47,6 +47,8 @@ export default class MigrationRam extends Command {
     at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
     len: Flags.sizeBig({ summary: 'number of bytes' }),
     'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address' }),
+    layout: Flags.string({ multiple: true, helpValue: 'ADDRESS=NAME', summary: 'place a block at this address' }),
+    partial: Flags.boolean({ summary: 'leave out blocks whose address is not known' }),
     'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
   };
@@ -64,6 +66,7 @@ export default class MigrationRam extends Command {
       ...(flags.block !== undefined && { block: flags.block }),
       ...(flags['ram-block'] && { ramBlocks: flags['ram-block'] }),
       ...(flags['below-4g'] !== undefined && { below4g: flags['below-4g'] }),
+      placed: placed(flags.layout ?? []),
       ...(flags.at !== undefined && { at: flags.at }),
       ...(flags.len !== undefined && { length: flags.len }),
       force: flags.force ?? false,
@@ -82,7 +85,10 @@ export default class MigrationRam extends Command {
     } else {
       await this.out.document({ file: args.file, output: flags.output, ...done }, () => '');
     }
-    if (!done.complete) throw damaged(args.file, done.issues);
+    if (done.issues.some((i) => i.severity === 'error')) throw damaged(args.file, done.issues);
+    if (elsewhere(done.missing ?? [])) throw memoryElsewhere(args.file, done.missing ?? []);
+    if (done.unplaced && !flags.partial) throw notPlaced(args.file, done.unplaced);
+    if (!done.complete && !done.unplaced) throw damaged(args.file, done.issues);
     return 0;
   }
 }

@@ -1,7 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
-import { damaged } from '../../migration/dump.js';
+import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { damaged, isDamaged } from '../../migration/dump.js';
 import { openInput } from '../../migration/input.js';
 import { issueText } from '../../migration/issues.js';
 import { statistics } from '../../migration/stat.js';
@@ -29,7 +29,7 @@ export default class MigrationStat extends Command {
     progress.end();
     if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
     await this.out.document({ file: args.file, ...result }, statisticsLines);
-    if (!result.complete) throw damaged(args.file, result.issues);
+    if (isDamaged(result)) throw damaged(args.file, result.issues);
     return 0;
   }
 }

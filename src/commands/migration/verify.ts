@@ -1,8 +1,8 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../cli/migration.js';
 import { Exit, VioError } from '../../common/errors.js';
-import { damaged } from '../../migration/dump.js';
+import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { damaged, memoryElsewhere } from '../../migration/dump.js';
 import { openInput } from '../../migration/input.js';
 import { issueText } from '../../migration/issues.js';
 import { verificationLines } from '../../migration/text.js';
@@ -33,6 +33,7 @@ export default class MigrationVerify extends Command {
     progress.end();
     if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
     await this.out.document({ file: args.file, ...result }, verificationLines);
+    if (result.verdict === 'memory-elsewhere') throw memoryElsewhere(args.file, result.missing ?? []);
     if (result.verdict === 'truncated' || result.verdict === 'damaged') throw damaged(args.file, result.issues);
     if (flags.strict && result.trailing)
       throw new VioError(`${args.file}: damaged: ${result.trailing} bytes behind the end`, { code: 'TRAILING', exit: Exit.damaged });

@@ -240,10 +240,10 @@ const cases: Case[] = [
   },
   {
     name: '23 a page filled with 0xaa',
-    bytes: withPages(m.zero(m.PAGE, undefined, 0xaa)),
+    bytes: withPages(m.zero(m.PAGE, undefined, 0xaa), m.zeros(2 * m.PAGE, 16 * m.PAGE)),
     verdict: 'complete',
     issue: { code: 'ram-fill', severity: 'warning', message: /0xaa/ },
-    present: 2,
+    present: 16,
     devices: 2,
   },
   {

@@ -15,7 +15,7 @@ const floods: [what: string, bytes: Buffer, verdict: string][] = [
     'RAM blocks, and pages that name one each',
     m.sample({
       ram: m.ramSections(
-        many(20_000, (i) => m.zero(0, name((i * 7919) % blocks))),
+        many(blocks, (i) => m.zero(0, name((i * 7919) % blocks))),
         m.cat(
           m.be64((blocks * m.PAGE) | 4),
           many(blocks, (i) => m.cat(m.str8(name(i)), m.be64(m.PAGE))),
@@ -29,7 +29,8 @@ const floods: [what: string, bytes: Buffer, verdict: string][] = [
     m.cat(
       m.header(),
       m.configuration(),
-      many(40_000, (i) => m.full(i, 'd', 1, m.u8(), i)),
+      m.ramSections(),
+      many(40_000, (i) => m.full(i + 3, 'd', 1, m.u8(), i)),
       m.eof,
     ),
     'complete-without-description',

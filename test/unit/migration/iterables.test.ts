@@ -248,7 +248,7 @@ test.each([
 
 test('postcopy: a block with pages of its own has their size in the list, the others do not', async () => {
   const list = m.blockList(['pc.ram', 2 << 20, m.be64(2 << 20)], ['rom', 4096]);
-  const records = m.cat(m.zero(0, 'pc.ram'), m.zero(0, 'rom'));
+  const records = m.cat(m.zero(0, 'pc.ram'), m.zeros(m.PAGE, 2 << 20), m.zero(0, 'rom'));
   const advise = m.command(3, m.cat(m.be64((2 << 20) | 4096), m.be64(4096)));
   const doc = await dump(m.sample({ ram: m.cat(advise, m.ramSections(records, list)) }));
   expect(doc.issues).toEqual([]);

@@ -1,6 +1,9 @@
-import type { ByteOrder } from '../migration/bitmap-order.js';
-import type { InputOptions } from '../migration/input.js';
-import { Flags } from './flags.js';
+import { Flags } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { parseSizeBig } from '../../common/units.js';
+import type { ByteOrder } from '../../migration/bitmap-order.js';
+import type { InputOptions } from '../../migration/input.js';
 
 /** Flags of every command that reads a migration stream. */
 export const inputFlags = {
@@ -36,4 +39,13 @@ export function ticker(progress: { add(amount: number): void }): (position: numb
     progress.add(position - before);
     before = position;
   };
+}
+
+/** `0x100000000=md1` as an address and a block. @throws usage error */
+export function placed(options: readonly string[]): { address: bigint; block: string }[] {
+  return options.map((option) => {
+    const at = option.indexOf('=');
+    if (at < 1 || at === option.length - 1) throw usage(`--layout ${printable(option)}: expected ADDRESS=NAME`, '--layout 0x100000000=md1');
+    return { address: parseSizeBig(option.slice(0, at)), block: option.slice(at + 1) };
+  });
 }
