@@ -135,12 +135,39 @@ struct JsRing {
     return need > ring.sq_entries();
   }
 
+  // Whether io_uring_enter(2) will not take entries later either: seccomp, another thread, a closed descriptor.
+  static bool Refused(int result) {
+    return result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR && result != -ETIME &&
+           result != -ENOMEM && result != -EBADFD;
+  }
+
+  // Ends what the kernel refused with that error, as completions; returns the entries used in all. `taken` moves on.
+  uint32_t Refuse(int error, uint32_t& taken, uint32_t count, uint32_t at) {
+    const auto answer = [&](const io_uring_sqe& sqe) {
+      const io_uring_cqe cqe{sqe.user_data, error, 0};
+      if (!WholeFiles::Owns(cqe))
+        memcpy(&cqes[at++], &cqe, sizeof cqe);
+      else if (whole.Advance(cqe, &cqes[at]))
+        at++;
+    };
+    while (at < cqe_count && ring.Withdraw(
+                                 [&](const io_uring_sqe& sqe) {
+                                   ended++;
+                                   answer(sqe);
+                                 },
+                                 1) > 0) {
+    }
+    for (; at < cqe_count && taken < count; taken++) answer(sqes[taken]);
+    return at;
+  }
+
   // Submits `count` entries of the shared array, waits for `want` completions, and reaps. While this runs the eventfd
   // is silent, so what completes at once never wakes the event loop.
   uint32_t Submit(uint32_t count, uint32_t want, int64_t timeout_ns) {
     if (watch) ring.EventfdEnabled(false);
     status[kTaken] = status[kError] = 0;
     uint32_t taken = 0, completions = 0;
+    bool refused = false;
     for (;;) {
       whole.Continue();
       taken = Copy(taken, count);
@@ -150,6 +177,11 @@ struct JsRing {
       completions = Drain(completions);
       if (result < 0 && (result != -EINTR || wait > 0)) {
         if (result != -EINTR) status[kError] = result;
+        if (!Refused(result) || ring.polls()) break;
+        refused = true;
+        const uint32_t before = completions;
+        completions = Refuse(result, taken, count, completions);
+        if (completions > before) status[kError] = 0;
         break;
       }
       if (completions == cqe_count) break;
@@ -174,7 +206,8 @@ struct JsRing {
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
       if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) os::SignalEventfd(eventfd.get());
     }
-    status[kMore] = completions == cqe_count && (taken < count || ring.Ready() || whole.waiting());
+    status[kMore] = (completions == cqe_count && (taken < count || ring.Ready() || whole.waiting())) ||
+                    (refused && (taken < count || ring.Pending() > 0 || whole.waiting()));
     // Entries that a failed submission left in the ring count as well: they go with the next.
     status[kInFlight] = static_cast<int32_t>(in_flight() + whole.waiting());
     return completions;

@@ -99,6 +99,19 @@ class Ring {
   // ran out.
   int SubmitAndWait(uint32_t want, int64_t timeout_ns = -1);
 
+  // Takes back entries that the kernel has not taken, the last first, at most `limit`; not with SQPOLL. Calls
+  // each(const io_uring_sqe&) for them; returns how many.
+  template <typename F>
+  uint32_t Withdraw(F&& each, uint32_t limit = UINT32_MAX) {
+    uint32_t count = 0;
+    for (; count < limit && Pending() > 0; count++) {
+      const io_uring_sqe sqe = sqes_[--sqe_tail_ & sq_mask_];
+      __atomic_store_n(sq_tail_, sqe_tail_, __ATOMIC_RELEASE);
+      each(sqe);
+    }
+    return count;
+  }
+
   // Completions that can be reaped without entering the kernel.
   uint32_t Ready() const { return __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE) - *cq_head_; }
   // True if the kernel holds completions back until it is entered (overflow, deferred work).

@@ -1,6 +1,7 @@
 import { reason, VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { RingStats } from '../native/uring.js';
+import { INPUT_IS_OUTPUT } from '../uring/bulk/itself.js';
 import { Flags, nullFlag } from './flags.js';
 import type { Output } from './output.js';
 import { stderr } from './stdio.js';
@@ -25,10 +26,16 @@ export const nameText = (name: string | Buffer): string => (typeof name === 'str
 export const nameJson = (name: string | Buffer): { path: string; pathHex?: string } =>
   typeof name === 'string' ? { path: name } : { path: nameText(name), pathHex: name.toString('hex') };
 
+/** Errors that are no errno. */
+const texts: Readonly<Record<string, string>> = {
+  TRUNCATED: 'TRUNCATED (it shrank while it was read)',
+  [INPUT_IS_OUTPUT]: 'input file is output file',
+};
+
 /** `ENOENT` as `{code, message}`. */
 export const errorJson = (code: string): { code: string; message: string } => ({
   code,
-  message: reason(Object.assign(new Error(code === 'TRUNCATED' ? 'TRUNCATED (it shrank while it was read)' : code), { code })),
+  message: reason(Object.assign(new Error(texts[code] ?? code), { code })),
 });
 
 /** Counts the files, names each that failed on stderr unless the output has it, and tells at the end what it took (--stats). */

@@ -26,12 +26,15 @@ export function errnoError(result: number, call: string): NodeJS.ErrnoException 
   return Object.assign(new Error(`${code}: ${call}`), { code, errno: result, syscall: call });
 }
 
-/** The error of a ring that cannot be entered. A seccomp filter may allow to open rings and forbid this. */
-export function enterError(code: string): VioError {
-  const denied = ['EPERM', 'EACCES', 'ENOSYS'].includes(code);
-  return new VioError(code === 'EEXIST' ? 'this ring belongs to another thread (SINGLE_ISSUER)' : `io_uring_enter: ${code}`, {
-    code,
-    exit: denied ? Exit.unsupported : Exit.failed,
-    ...(denied && { hint: 'does a seccomp filter allow io_uring_setup and not io_uring_enter? --engine sync does without' }),
-  });
+/** A ring that the kernel does not let in, or that takes no more. A seccomp filter may allow to open rings and forbid this. */
+export class EnterError extends VioError {
+  /** @param code errno name @param why in words, if it is not the kernel's refusal */
+  constructor(code: string, why = 'io_uring_enter') {
+    const denied = ['EPERM', 'EACCES', 'ENOSYS'].includes(code);
+    super(`${why}: ${code}`, {
+      code,
+      exit: denied ? Exit.unsupported : Exit.failed,
+      ...(denied && { hint: 'does a seccomp filter allow io_uring_setup and not io_uring_enter? --engine sync does without' }),
+    });
+  }
 }

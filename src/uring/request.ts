@@ -45,10 +45,11 @@ export interface Request {
   buffer?: NodeJS.ArrayBufferView;
   /** addr, where it is not a buffer. */
   address?: number | bigint;
-  /** Length; the buffer's unless given. */
+  /** Bytes, vectors, descriptors, … (len). What the buffer holds unless given. */
   length?: number;
   /** rw_flags, open_flags, fsync_flags, … */
   opFlags?: number;
+  /** Index of a registered buffer, or group of a provided one; the personality from bit 16 on. */
   bufIndex?: number;
   /** file_index (slot + 1, ALLOC) or splice_fd_in */
   fileIndex?: number;

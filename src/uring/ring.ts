@@ -1,10 +1,12 @@
+import { AsyncResource } from 'node:async_hooks';
 import { VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../native/uring.js';
-import { CqeFlag, Op, Reg, Setup, SqeFlag } from './abi.js';
+import { CqeFlag, MAX_FIXED_FILES, Op, Reg, Setup, SqeFlag } from './abi.js';
+import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
 import { Completions } from './completions.js';
-import { putEntry, USER_DATA, WORDS } from './entry.js';
-import { enterError, errnoError, errnoName } from './errno.js';
+import { ADDRESS, putEntry, USER_DATA, WORDS } from './entry.js';
+import { EnterError, errnoError, errnoName } from './errno.js';
 import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError } from './request.js';
 
 export interface RingOptions {
@@ -24,6 +26,8 @@ export interface RingOptions {
 
 /** Flushes in a row from microtasks before the event loop gets its turn. */
 const INLINE_TURNS = 64;
+/** Milliseconds that they may take together: reads of large files from the page cache are much work each. */
+const INLINE_TIME = 10;
 const CHAIN = (SqeFlag.link | SqeFlag.hardlink) << 8;
 const AT_FDCWD = -100;
 /** An entry of our own (native/uring/whole.h): the addon makes requests of it. */
@@ -32,6 +36,12 @@ const OP_READ_WHOLE = 0xf0;
 export const READ_WHOLE_OPEN = 1 << 15;
 /** The kernel's bound (IORING_MAX_ENTRIES, io_uring/io_uring.h). */
 const MAX_ENTRIES = 32768;
+
+const ECANCELED = 125;
+const U32 = 0xffff_ffff;
+/** Most bytes that one read or write moves (MAX_RW_COUNT, include/linux/fs.h). */
+const MAX_TRANSFER = 0x7fff_f000;
+const OPTIONS: readonly string[] = ['entries', 'cqEntries', 'require', 'prefer', 'watch', 'registered'] satisfies (keyof RingOptions)[];
 
 /** Open rings: the kernel may write to the memory of their requests, so they are not collected. */
 const open = new Set<Ring>();
@@ -56,25 +66,33 @@ export class Ring {
   readonly #status: Int32Array;
   readonly #batch: number;
   readonly #done: (Done | undefined)[] = [];
+  /** By slot: the memory of a request, the bytes of it that the kernel may use, what else lives as long, and its context. */
+  readonly #buffers: (NodeJS.ArrayBufferView | undefined)[] = [];
+  readonly #sizes: number[] = [];
   readonly #kept: unknown[] = [];
+  readonly #scopes: (AsyncResource | undefined)[] = [];
   readonly #free: number[] = [];
   #queued = 0;
   #scheduled = false;
   #turns = 0;
+  #turned = 0;
   readonly #arrived = new Completions();
   #dispatching = false;
   #closed = false;
   #closing = false;
   #draining = false;
+  #enabled: boolean;
   /** Registered buffers: the kernel writes there. */
   #pinned: readonly NodeJS.ArrayBufferView[] | undefined;
   #onTag: ((tag: number) => void) | undefined;
 
   /**
    * @throws the errno of io_uring_setup(2): EPERM (sysctl, seccomp), ENOSYS, ENOMEM (locked memory), EINVAL (a required
-   *   flag that this kernel has not); see unavailable() for the reasons in words
+   *   flag that this kernel has not); see explain() for the reasons in words. EINVAL for an option that does not exist
    */
   constructor(options: RingOptions = {}) {
+    for (const key of Object.keys(options)) if (!OPTIONS.includes(key)) throw invalid('option', key, `one of ${OPTIONS.join(', ')}`);
+    for (const key of ['require', 'prefer'] as const) if (options[key] !== undefined) integer(key, options[key], 0, U32);
     const entries = integer('entries', options.entries ?? 256, 1, MAX_ENTRIES);
     if (options.cqEntries !== undefined) integer('cqEntries', options.cqEntries, 1, 2 * MAX_ENTRIES);
     this.#handle = this.#native.open({
@@ -90,8 +108,14 @@ export class Ring {
     this.#cqe = new Int32Array(this.#info.cqes);
     this.#status = new Int32Array(this.#info.status);
     this.#batch = this.#sqe.length / WORDS;
+    this.#enabled = !(this.#info.flags & Setup.rDisabled);
     open.add(this);
-    if ((options.watch ?? true) && !(this.#info.flags & (Setup.iopoll | Setup.rDisabled))) this.watch();
+    try {
+      if ((options.watch ?? true) && this.#enabled && !(this.#info.flags & Setup.iopoll)) this.watch();
+    } catch (err) {
+      this.close();
+      throw err;
+    }
   }
 
   /** Descriptor of the ring, owned by it; -1 once it is closed. */
@@ -135,39 +159,68 @@ export class Ring {
   enable(): void {
     const result = this.#native.enable(this.#handle);
     if (result < 0) throw errnoError(result, 'io_uring_register');
+    this.#enabled = true;
+    if (this.#queued > 0 || this.inFlight > 0) this.#schedule();
   }
 
   /** Makes room for a chain of `count` requests, which must leave in one batch. @throws EINVAL above the ring's entries */
   reserve(count: number): void {
     this.#check();
+    integer('count', count, 1, U32);
     if (count > this.#batch) throw new VioError(`a chain of ${count} requests on a ring of ${this.#batch} entries`, { code: 'EINVAL' });
     if (this.#queued + count > this.#batch) this.#enter(0, -1);
-    if (this.#queued + count > this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
+    if (this.#queued + count > this.#batch) throw new EnterError('EBUSY', 'the kernel takes no more requests');
   }
 
-  /** Queues a request as it is. `done` is called for every completion (more than once for multishot requests). */
+  /**
+   * Queues a request as it is. `done` is called for every completion (more than once for multishot requests), in the
+   * AsyncLocalStorage context of this call.
+   * @throws EINVAL for a field that does not fit, and for a length beyond the buffer; EBADF (closed); EOVERFLOW (a chain
+   *   without reserve())
+   */
   push(request: Request, done: Done): void {
-    const { fd = -1, buffer } = request;
+    this.#push(request, done, new AsyncResource('VIOCTL_URING'));
+  }
+
+  #push(request: Request, done: Done, scope: AsyncResource | undefined): void {
+    const {
+      fd = -1,
+      buffer,
+      keep,
+      flags: given = 0,
+      offset = 0,
+      ioprio = 0,
+      opFlags = 0,
+      bufIndex = 0,
+      fileIndex: index = 0,
+      addr3 = 0,
+    } = request;
     const opcode = integer('opcode', request.opcode, 0, 255);
     if (opcode === OP_READ_WHOLE) throw invalid('opcode', opcode, "one of the kernel's");
     const number = fileNumber(fd);
-    let flags = integer('flags', request.flags ?? 0, 0, 255);
+    let flags = integer('flags', given, 0, 255);
     if (flags & SqeFlag.cqeSkip)
       throw new VioError('CQE_SKIP_SUCCESS is not supported: its request would never be let go', { code: 'EINVAL' });
     if (typeof fd !== 'number') flags |= SqeFlag.fixedFile;
-    const address = buffer ? addressOf(buffer) : (request.address ?? 0);
-    const at = this.#entry(done, buffer ?? request.keep);
-    const head = opcode | (flags << 8) | ((request.ioprio ?? 0) << 16);
-    const length = request.length ?? buffer?.byteLength ?? 0;
-    const { offset = 0, opFlags = 0, bufIndex = 0, fileIndex = 0, addr3 = 0 } = request;
-    putEntry(this.#sqe, at, head, number, offset, address, length, opFlags, bufIndex, fileIndex, addr3);
+    wide('offset', offset);
+    const asked = request.length === undefined ? undefined : integer('length', request.length, 0, U32);
+    if (buffer && request.address !== undefined) throw invalid('address', request.address, 'none beside a buffer');
+    const address = buffer ? addressOf(buffer) : wide('address', request.address === undefined ? 0 : request.address);
+    const length = buffer ? lengthOf(opcode, number, buffer, asked, offset) : (asked ?? 0);
+    integer('opFlags', opFlags, -(2 ** 31), U32);
+    integer('bufIndex', bufIndex, 0, U32);
+    integer('fileIndex', index, 0, U32);
+    wide('addr3', addr3);
+    const head = opcode | (flags << 8) | (integer('ioprio', ioprio, 0, 0xffff) << 16);
+    const at = this.#entry(done, scope, buffer, keep);
+    putEntry(this.#sqe, at, head, number, offset, address, length, opFlags, bufIndex, index, addr3);
     this.#schedule();
   }
 
   /** Like push, as a promise. @throws the errno of a negative result */
   request(request: Request, call = 'io_uring'): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.push(request, (result) => (result < 0 ? reject(requestError(result, call, request.fd)) : resolve(result))),
+      this.#push(request, (result) => (result < 0 ? reject(requestError(result, call, request.fd)) : resolve(result)), undefined),
     );
   }
 
@@ -175,29 +228,29 @@ export class Ring {
    * Reads into a buffer at a file offset (-1: the file's own position). `done` gets bytes read (0: end of file; fewer than
    * asked can happen anywhere) or -errno.
    */
-  read(file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
-    this.#transfer(Op.read, file, buffer, offset, done);
+  read(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint, done: Done): void {
+    this.#transfer(Op.read, file, buffer, offset, done, new AsyncResource('VIOCTL_URING'));
   }
 
   /** Writes a buffer at a file offset. `done` gets bytes written or -errno. */
-  write(file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done): void {
-    this.#transfer(Op.write, file, buffer, offset, done);
+  write(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint, done: Done): void {
+    this.#transfer(Op.write, file, buffer, offset, done, new AsyncResource('VIOCTL_URING'));
   }
 
   /** read() into memory inside registered buffer `index` (registerBuffers). */
-  readFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number, done: Done): void {
-    this.#transfer(Op.readFixed, file, buffer, offset, done, index);
+  readFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number | bigint, done: Done): void {
+    this.#transfer(Op.readFixed, file, buffer, offset, done, new AsyncResource('VIOCTL_URING'), index);
   }
 
   /** write() from memory inside registered buffer `index`. */
-  writeFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number, done: Done): void {
-    this.#transfer(Op.writeFixed, file, buffer, offset, done, index);
+  writeFixed(file: File, buffer: NodeJS.ArrayBufferView, index: number, offset: number | bigint, done: Done): void {
+    this.#transfer(Op.writeFixed, file, buffer, offset, done, new AsyncResource('VIOCTL_URING'), index);
   }
 
   /** read() as a promise. */
-  readAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
+  readAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'read', file)) : resolve(n))),
+      this.#transfer(Op.read, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'read', file)) : resolve(n)), undefined),
     );
   }
 
@@ -207,9 +260,12 @@ export class Ring {
    */
   openSlot(path: Uint8Array, openFlags: number, slot: number, sqeFlags: number, done: Done): void {
     const address = addressOf(path);
+    lengthOf(Op.openat, AT_FDCWD, path, 0, 0);
     const index = fileIndex(slot);
-    const at = this.#entry(done, path);
-    putEntry(this.#sqe, at, Op.openat | (sqeFlags << 8), AT_FDCWD, 0, address, 0, openFlags, 0, index, 0);
+    const flags = integer('flags', sqeFlags, 0, 0xff & ~(SqeFlag.cqeSkip | SqeFlag.fixedFile | SqeFlag.bufferSelect));
+    integer('flags of open', openFlags, 0, 0x7fff_ffff);
+    const at = this.#entry(done, new AsyncResource('VIOCTL_URING'), path);
+    putEntry(this.#sqe, at, Op.openat | (flags << 8), AT_FDCWD, 0, address, 0, openFlags, 0, index, 0);
     this.#schedule();
   }
 
@@ -219,24 +275,28 @@ export class Ring {
    * file goes on and its slot is open.
    */
   readWhole(path: Uint8Array, openFlags: number, slot: number, buffer: NodeJS.ArrayBufferView, done: Done): void {
-    const [from, to, index] = [addressOf(path), addressOf(buffer), fileIndex(slot)];
-    const at = this.#entry(done, [path, buffer]);
-    putEntry(this.#sqe, at, OP_READ_WHOLE, 0, to, from, buffer.byteLength, openFlags, 0, index, 0);
+    const [from, to, index] = [addressOf(path), addressOf(buffer), integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1];
+    lengthOf(Op.openat, AT_FDCWD, path, 0, 0);
+    integer('flags of open', openFlags, 0, 0x7fff_ffff);
+    if (this.#queued > 0 && this.#sqe[(this.#queued - 1) * WORDS]! & CHAIN)
+      throw invalid('readWhole', 'behind a link', 'a place outside chains');
+    const at = this.#entry(done, undefined, buffer, path);
+    putEntry(this.#sqe, at, OP_READ_WHOLE, 0, to, from, Math.min(buffer.byteLength, MAX_TRANSFER), openFlags, 0, index, 0);
     this.#schedule();
   }
 
   /** Closes a slot of the table; only its completion makes the slot free. */
   closeSlot(slot: number, done: Done): void {
-    const index = fileIndex(slot);
+    const index = integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1;
     const at = this.#entry(done, undefined);
     putEntry(this.#sqe, at, Op.close, 0, 0, 0, 0, 0, 0, index, 0);
     this.#schedule();
   }
 
   /** write() as a promise. */
-  writeAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number): Promise<number> {
+  writeAsync(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint): Promise<number> {
     return new Promise((resolve, reject) =>
-      this.#transfer(Op.write, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'write', file)) : resolve(n))),
+      this.#transfer(Op.write, file, buffer, offset, (n) => (n < 0 ? reject(requestError(n, 'write', file)) : resolve(n)), undefined),
     );
   }
 
@@ -249,9 +309,12 @@ export class Ring {
    * Submits what is queued, waits for `want` completions (blocking; at most `timeoutMs`), and calls back everything that
    * has completed. From inside a callback it only marks the queue: the batch leaves when the callbacks are through.
    * @returns completions called back
-   * @throws EEXIST when called from another thread than the one that opened the ring; EBADF when closed
+   * @throws what a callback threw; EBADFD (not started), EBADF (closed). Requests that the kernel refuses are called back
+   *   with the errno of io_uring_enter(2): EPERM (seccomp)
    */
   submit(want = 0, timeoutMs = -1): number {
+    integer('want', want, 0, U32);
+    if (typeof timeoutMs !== 'number' || Number.isNaN(timeoutMs)) throw invalid('timeout', timeoutMs, 'milliseconds');
     if (this.#dispatching) return 0;
     let called = 0;
     do {
@@ -261,9 +324,16 @@ export class Ring {
     return called;
   }
 
-  /** io_uring_register(2). @returns result or -errno */
+  /**
+   * io_uring_register(2). Memory that the argument points to is the caller's to keep.
+   * @returns result or -errno
+   * @throws EINVAL for an argument shorter than what the kernel would read or write
+   */
   register(opcode: number, arg: Uint8Array | null, nr: number): number {
-    return this.#native.register(this.#handle, opcode, arg, nr);
+    checkRegister(opcode, arg, nr);
+    const result = this.#native.register(this.#handle, opcode, arg, nr);
+    if (opcode === Reg.registerEnableRings && result >= 0) this.#enabled = true;
+    return result;
   }
 
   /**
@@ -295,35 +365,46 @@ export class Ring {
       this.#closing = true; // behind the callbacks
       return;
     }
+    this.#draining = true;
+    this.#closing = true; // nothing new from callbacks
     const failure = this.#drain();
     this.#closed = true;
     this.#native.close(this.#handle);
     open.delete(this);
-    if (this.inFlight > 0) stuck.push(this.#kept, this.#pinned);
+    if (this.inFlight > 0) stuck.push(this.#buffers, this.#kept, this.#pinned);
     this.#pinned = undefined;
     if (failure) throw failure.err;
   }
 
   #drain(): { err: unknown } | undefined {
     let failure: { err: unknown } | undefined;
-    if (this.#info.flags & Setup.rDisabled) return failure;
-    this.#draining = true;
     const left = (): number => this.#queued + this.inFlight + this.#arrived.left;
-    for (let idle = 0, asked = -1; idle < 50 && left() > 0; ) {
-      const before = left();
-      // flags 1 | 4: all requests, whatever their user_data (5.19)
-      if (idle % 10 === 0 && asked !== idle && this.#queued < this.#batch) {
-        asked = idle;
-        this.push({ opcode: Op.asyncCancel, opFlags: 5 }, () => {});
-      }
-      this.#scheduled = true;
+    const attempt = (run: () => void): void => {
       try {
-        this.submit(1, 100);
+        run();
       } catch (err) {
         failure ??= { err };
       }
+    };
+    for (let idle = 0, asked = -1; this.#enabled && idle < 50 && left() > 0; ) {
+      const before = left();
+      if (idle % 10 === 0 && asked !== idle && this.#queued < this.#batch) {
+        asked = idle;
+        // flags 1 | 4: all requests, whatever their user_data (5.19)
+        const at = this.#take(() => {}, undefined, undefined, undefined);
+        putEntry(this.#sqe, at, Op.asyncCancel, 0, 0, 0, 0, 5, 0, 0, 0);
+      }
+      attempt(() => {
+        this.#enter(1, 100);
+        this.#dispatch(true);
+      });
       if (left() >= before) idle++; // a small queue brings many completions back in many rounds
     }
+    while (this.#arrived.left > 0) attempt(() => this.#dispatch(true));
+    // What the kernel never had: a ring that was not started, or that the kernel does not let in any more.
+    const slots = Array.from({ length: this.#queued }, (_, i) => this.#sqe[i * WORDS + USER_DATA]!);
+    this.#queued = 0;
+    for (const slot of slots) attempt(() => this.#call(slot, -ECANCELED, 0));
     return failure;
   }
 
@@ -331,13 +412,22 @@ export class Ring {
     this.close();
   }
 
-  #transfer(opcode: number, file: File, buffer: NodeJS.ArrayBufferView, offset: number, done: Done, bufIndex = 0): void {
+  #transfer(
+    opcode: number,
+    file: File,
+    buffer: NodeJS.ArrayBufferView,
+    offset: number | bigint,
+    done: Done,
+    scope: AsyncResource | undefined,
+    bufIndex = 0,
+  ): void {
     const address = addressOf(buffer);
     const number = fileNumber(file);
-    if (!Number.isSafeInteger(offset)) throw invalid('offset', offset, 'a whole number (-1: the position of the file itself)');
-    const at = this.#entry(done, buffer);
+    fileOffset(offset);
+    integer('index of the buffer', bufIndex, 0, 0xffff);
+    const at = this.#entry(done, scope, buffer);
     const head = typeof file === 'number' ? opcode : opcode | (SqeFlag.fixedFile << 8);
-    putEntry(this.#sqe, at, head, number, offset, address, buffer.byteLength, 0, bufIndex, 0, 0);
+    putEntry(this.#sqe, at, head, number, offset, address, Math.min(buffer.byteLength, MAX_TRANSFER), 0, bufIndex, 0, 0);
     this.#schedule();
   }
 
@@ -346,7 +436,7 @@ export class Ring {
   }
 
   /** A free entry of the shared array, its user_data set. @returns index of its first word */
-  #entry(done: Done, keep: unknown): number {
+  #entry(done: Done, scope: AsyncResource | undefined, buffer?: NodeJS.ArrayBufferView, keep?: unknown): number {
     this.#check();
     if (typeof done !== 'function') throw invalid('done', done, 'a function');
     if (this.#queued === this.#batch) {
@@ -355,8 +445,15 @@ export class Ring {
         throw new VioError('a chain does not fit: reserve() room for it first', { code: 'EOVERFLOW' });
       this.#enter(0, -1);
     }
+    return this.#take(done, scope, buffer, keep);
+  }
+
+  #take(done: Done, scope: AsyncResource | undefined, buffer: NodeJS.ArrayBufferView | undefined, keep: unknown): number {
     const slot = this.#free.pop() ?? this.#done.length;
     this.#done[slot] = done;
+    this.#scopes[slot] = scope;
+    this.#buffers[slot] = buffer;
+    this.#sizes[slot] = buffer === undefined ? 0 : buffer.byteLength;
     this.#kept[slot] = keep;
     const at = this.#queued++ * WORDS;
     this.#sqe[at + USER_DATA] = slot;
@@ -364,11 +461,25 @@ export class Ring {
     return at;
   }
 
+  /** Memory that was transferred away or shrank since it was queued has no address any more: its request fails with EFAULT. */
+  #review(): void {
+    for (let i = 0; i < this.#queued; i++) {
+      const at = i * WORDS;
+      const slot = this.#sqe[at + USER_DATA]!;
+      const buffer = this.#buffers[slot];
+      if (buffer === undefined || buffer.byteLength >= this.#sizes[slot]!) continue;
+      this.#sqe[at + ADDRESS] = this.#sqe[at + ADDRESS + 1] = 0;
+    }
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    if (this.#turns++ < INLINE_TURNS) queueMicrotask(this.#flush);
-    else setImmediate(this.#turn);
+    const turns = this.#turns++;
+    if (turns === 0) this.#turned = performance.now();
+    const late = turns >= INLINE_TURNS || ((turns & 3) === 3 && performance.now() - this.#turned > INLINE_TIME);
+    if (late) setImmediate(this.#turn);
+    else queueMicrotask(this.#flush);
   }
   readonly #turn = (): void => {
     this.#turns = 0;
@@ -377,13 +488,22 @@ export class Ring {
   readonly #flush = (): void => {
     this.#scheduled = false;
     if (this.#closed) return;
-    if (this.#closing || this.#queued > 0 || this.#arrived.left > 0 || this.inFlight > 0) this.submit();
+    if (!this.#enabled || !(this.#closing || this.#queued > 0 || this.#arrived.left > 0 || this.inFlight > 0)) return;
+    try {
+      this.submit();
+    } catch (err) {
+      // The requests that the kernel refused were told. What a callback threw is the program's, and is thrown.
+      if (!(err instanceof EnterError)) throw err;
+      if (this.#queued > 0 && !this.#scheduled) this.#later();
+    }
   };
 
   /** One crossing: submits, waits, takes over completions; calls nothing back. */
   #enter(want: number, timeoutMs: number): void {
     if (this.#closed) throw new VioError('the ring is closed', { code: 'EBADF' });
+    if (!this.#enabled) throw new EnterError('EBADFD', 'the ring was not started: enable() does');
     const count = this.#queued;
+    this.#review();
     const completions = this.#native.submit(this.#handle, count, want, timeoutMs);
     const taken = this.#status[Status.taken]!;
     if (taken < count) this.#sqe.copyWithin(0, taken * WORDS, count * WORDS);
@@ -391,7 +511,7 @@ export class Ring {
     this.#arrived.take(this.#cqe, completions);
     const error = this.#status[Status.error]!;
     if (error < 0) this.#refused(error, completions);
-    if (this.#queued === this.#batch) throw new VioError('the kernel takes no more requests: EBUSY', { code: 'EBUSY' });
+    if (this.#queued === this.#batch && !this.#draining) throw new EnterError('EBUSY', 'the kernel takes no more requests');
   }
 
   #refused(error: number, completions: number): void {
@@ -399,13 +519,15 @@ export class Ring {
     if (code === 'ETIME') return;
     // No memory for requests, or completions that must be reaped first: again in the next turn of the loop.
     if (code === 'EAGAIN' || code === 'EBUSY') {
-      if (!this.#scheduled && (completions > 0 || this.inFlight > 0 || this.#queued > 0)) {
-        this.#scheduled = true;
-        setImmediate(this.#turn);
-      }
+      if (!this.#scheduled && (completions > 0 || this.inFlight > 0 || this.#queued > 0)) this.#later();
       return;
     }
-    throw enterError(code);
+    throw new EnterError(code);
+  }
+
+  #later(): void {
+    this.#scheduled = true;
+    setImmediate(this.#turn);
   }
 
   /** Calls back what has arrived, and submits what the callbacks queued. */
@@ -420,22 +542,15 @@ export class Ring {
           this.#onTag?.(-1 - slot);
           continue;
         }
-        const done = this.#done[slot];
-        if (!(flags & CqeFlag.more)) {
-          this.#done[slot] = undefined;
-          this.#kept[slot] = undefined;
-          this.#free.push(slot);
-        }
         called++;
-        done?.(result, flags);
+        this.#call(slot, result, flags);
       }
     } finally {
       this.#dispatching = false;
-      if ((this.#arrived.left > 0 || this.#closing) && !this.#closed) this.#schedule(); // a callback threw: the rest comes in the next turn
+      if ((this.#arrived.left > 0 || this.#closing) && !this.#draining) this.#schedule(); // a callback threw: the rest comes in the next turn
     }
     if (this.#closing) {
-      this.#closing = false;
-      this.close();
+      if (!this.#draining) this.close();
       return called;
     }
     if (!inSubmit) {
@@ -443,5 +558,17 @@ export class Ring {
       if (this.#queued > 0 || this.#status[Status.more]) this.submit();
     }
     return called;
+  }
+
+  /** Calls back one completion; the last of a request lets its memory go. */
+  #call(slot: number, result: number, flags: number): void {
+    const done = this.#done[slot];
+    const scope = this.#scopes[slot];
+    if (!(flags & CqeFlag.more)) {
+      this.#done[slot] = this.#scopes[slot] = this.#buffers[slot] = this.#kept[slot] = undefined;
+      this.#free.push(slot);
+    }
+    if (scope === undefined) done?.(result, flags);
+    else if (done !== undefined) scope.runInAsyncScope(done, undefined, result, flags);
   }
 }

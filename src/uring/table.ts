@@ -49,6 +49,9 @@ export function findFaults(fds: readonly number[], holes: boolean, skips: boolea
   return faults;
 }
 
+/** The index of a slot, of this class or not; never ALLOC. @throws EINVAL */
+const slotIndex = (slot: Slot): number => integer('slot', slot?.index, 0, MAX_FIXED_FILES - 1);
+
 /** Memory that a register call in progress points to: named here so that it cannot be collected before the call. */
 let held: unknown;
 const holding = <T>(memory: unknown, run: () => T): T => {
@@ -152,6 +155,8 @@ export class FileTable {
 
   /** Lets the kernel pick slots (ALLOC) only from [offset, offset + length). @throws EINVAL, EOVERFLOW, ENXIO */
   allocRange(offset: number, length: number): void {
+    integer('offset', offset, 0, 0xffff_ffff);
+    integer('length', length, 0, 0xffff_ffff);
     const arg = new DataView(new ArrayBuffer(16)); // struct io_uring_file_index_range
     arg.setUint32(0, offset, true);
     arg.setUint32(4, length, true);
@@ -178,12 +183,12 @@ export class FileTable {
       throw invalid('path', path, 'a string or bytes without NUL');
     const bytes = Buffer.concat([Buffer.from(path as Uint8Array), Buffer.of(0)]);
     const opFlags = integer('flags of open', flags, 0, 0x7fff_ffff) & ~0o2000000;
-    return { opcode: Op.openat, fd: -100, buffer: bytes, length: mode, opFlags, fileIndex: fileIndex(slot) };
+    return { opcode: Op.openat, fd: -100, buffer: bytes, length: integer('mode', mode, 0, 0o7777), opFlags, fileIndex: fileIndex(slot) };
   }
 
   /** The request that closes a slot, for chains: never with the file as `fd`, which the kernel refuses. */
   closeRequest(slot: Slot) {
-    return { opcode: Op.close, fd: 0, fileIndex: fileIndex(slot.index) };
+    return { opcode: Op.close, fd: 0, fileIndex: slotIndex(slot) + 1 };
   }
 
   /** Closes a slot. @throws EBADF (empty), EINVAL (outside the table) */
@@ -205,7 +210,7 @@ export class FileTable {
    * @param inherit without close-on-exec
    */
   install(slot: Slot, inherit = false): Promise<number> {
-    return this.#ring.request({ opcode: Op.fixedFdInstall, fd: slot, opFlags: inherit ? 1 : 0 }, 'fixed_fd_install');
+    return this.#ring.request({ opcode: Op.fixedFdInstall, fd: new Slot(slotIndex(slot)), opFlags: inherit ? 1 : 0 }, 'fixed_fd_install');
   }
 
   /**
@@ -216,7 +221,8 @@ export class FileTable {
    */
   send(slot: Slot, ring: number, to: number = ALLOC): Promise<number> {
     // addr 1: IORING_MSG_SEND_FD; addr3 is the slot here; len and off become the CQE there
-    const from = fileIndex(slot.index) - 1;
+    const from = slotIndex(slot);
+    integer('descriptor of the other ring', ring, 0, 0x7fff_ffff);
     return this.#ring.request({ opcode: Op.msgRing, fd: ring, address: 1, addr3: from, fileIndex: fileIndex(to), opFlags: 1 }, 'msg_ring');
   }
 
@@ -233,7 +239,8 @@ export class FileTable {
     };
     return new Promise((resolve, reject) => {
       const ring = this.#ring;
-      const open = this.openRequest(path, 0, slot.index);
+      const open = this.openRequest(path, 0, slotIndex(slot));
+      const close = this.closeRequest(slot);
       addressOf(buffer); // nothing may throw between the parts of the chain
       ring.reserve(3);
       ring.push({ ...open, flags: SqeFlag.link }, (result) => note(result, 'openat'));
@@ -241,7 +248,7 @@ export class FileTable {
         note(result, 'read');
         size = result;
       });
-      ring.push(this.closeRequest(slot), (result) => {
+      ring.push(close, (result) => {
         note(result, 'close');
         if (failure) reject(failure);
         else resolve(size);
@@ -270,7 +277,11 @@ export class FileTable {
   }
 
   #tagged(opcode: number, offset: number, list: Int32Array, tags: readonly number[]): number {
-    const words = BigUint64Array.from(list, (_, i) => (tags[i] ? (1n << 63n) | BigInt(tags[i]!) : 0n));
+    if (tags.length !== list.length) throw invalid('tags', tags.length, `one for each of ${list.length} entries`);
+    const words = BigUint64Array.from(tags, (tag, i) => {
+      const value = integer(`tag ${i}`, tag, 0, 0x7fff_ffff);
+      return value === 0 ? 0n : (1n << 63n) | BigInt(value);
+    });
     return holding([list, words], () => {
       // struct io_uring_rsrc_register {nr, flags, resv2, data, tags}; io_uring_rsrc_update2 {offset, resv, data, tags, nr, resv2}
       const update = opcode === Reg.registerFilesUpdate2;

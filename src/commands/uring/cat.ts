@@ -3,6 +3,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
 import { catFiles } from '../../uring/bulk/cat.js';
+import { outputGuard } from '../../uring/bulk/itself.js';
 
 /** Pieces below this size are copied and leave together; larger ones are written at once. */
 const COPY = 32 * 1024;
@@ -12,7 +13,8 @@ export default class Cat extends Command {
     'Writes many files to stdout one behind the other, in the order of their names, and reads the next ones ahead through ' +
       'direct descriptors of an io_uring. The gain is large for files that are not in the page cache. Names come from the ' +
       'arguments or, where there are none, from stdin.',
-    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end.',
+    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. So is a file ' +
+      'that is the output itself: it would grow by what is read from it.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
     ['find logs -name "*.log" -print0 | sort -z | vioctl uring cat -0 | grep -c ERROR', 'search many cold files'],
@@ -37,7 +39,9 @@ export default class Cat extends Command {
     };
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
-    for await (const batch of catFiles(names, { engine, depth, ordered, write, sysroot: this.sysroot, signal, note, spent: tally.spent })) {
+    const isOutput = outputGuard(1);
+    const { sysroot } = this;
+    for await (const batch of catFiles(names, { engine, depth, ordered, write, isOutput, sysroot, signal, note, spent: tally.spent })) {
       for (const { name, size, error } of batch) tally.note(name, error, size);
     }
     return tally.end(this.out);

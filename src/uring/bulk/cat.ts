@@ -1,4 +1,5 @@
 import { type BulkOptions, openReader, warnOfTmpfs } from './engine.js';
+import { INPUT_IS_OUTPUT } from './itself.js';
 import type { Name } from './name.js';
 import { overWindow } from './window.js';
 
@@ -16,6 +17,8 @@ export interface CatOptions extends BulkOptions {
   ordered: boolean;
   /** Takes bytes; they may be overwritten when it returns or its promise resolves. */
   write: (bytes: Buffer) => Promise<void> | undefined;
+  /** Whether a file is the output (outputGuard). @param written bytes before it */
+  isOutput?: ((name: Name, written: number) => boolean) | undefined;
 }
 
 /** One file at a time may write: in the order of the numbers, or as they come. */
@@ -61,10 +64,18 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
   const turns = new Turns(options.ordered);
   let count = 0;
   let failure: { err: unknown } | undefined; // of writing: ends everything
-  const write = async (number: number, bytes: Buffer): Promise<void> => {
+  let written = 0;
+  const write = async (number: number, name: Name, first: boolean, bytes: Buffer): Promise<void> => {
     await turns.take(number);
     if (failure) throw failure.err;
-    await options.write(bytes);
+    if (first && options.isOutput?.(name, written)) throw Object.assign(new Error(INPUT_IS_OUTPUT), { code: INPUT_IS_OUTPUT });
+    written += bytes.length;
+    try {
+      await options.write(bytes);
+    } catch (err) {
+      failure ??= { err };
+      throw err;
+    }
   };
   try {
     const window = overWindow<Name, CatResult>({
@@ -76,11 +87,12 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
       submit: () => reader.submit(),
       start: (name, done) => {
         const number = count++;
-        const chunk = (bytes: Buffer) =>
-          write(number, bytes).catch((err) => {
-            failure ??= { err };
-            throw err;
-          });
+        let first = true;
+        const chunk = (bytes: Buffer) => {
+          const begins = first;
+          first = false;
+          return write(number, name, begins, bytes);
+        };
         reader.read(name, { chunk }, (error, size) => {
           turns.leave(number);
           done({ name, size, error });

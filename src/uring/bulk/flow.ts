@@ -10,7 +10,7 @@ export interface FlowOptions<I> {
 }
 
 /** Milliseconds of work after which the event loop gets a turn (signals, timers). */
-const TURN = 20;
+export const TURN = 20;
 
 /**
  * The two ends of work on a long list, in constant memory: items come in batches and get numbers (32 bits, which wrap),

@@ -8,6 +8,7 @@ import { errnoName } from '../errno.js';
 import { addressOf, Slot } from '../request.js';
 import { READ_WHOLE_OPEN, Ring } from '../ring.js';
 import { FileTable } from '../table.js';
+import { TURN } from './flow.js';
 import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 
 /** Takes a file's content in order. The bytes are the engine's again when chunk() returns or its promise resolves. */
@@ -124,8 +125,9 @@ export class UringReader implements Reader {
     putPath(job.path, name);
     const { first } = job;
     this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
+      if (this.#closed) return; // cancelled, and nobody waits for it
       job.opened = (flags & READ_WHOLE_OPEN) !== 0;
-      if (result === -constants.errno.ECANCELED && !this.#closed) {
+      if (result === -constants.errno.ECANCELED) {
         // The kernel's threads count as well (RLIMIT_NPROC, pids.max): where not even one can be made, it cancels.
         this.#idle.push(job);
         new SyncReader().read(name, sink, done);
@@ -167,7 +169,7 @@ export class UringReader implements Reader {
 
   /** Delivers what is there in order; then reads on, or closes. */
   #advance(job: Job): void {
-    if (job.delivering) return;
+    if (job.delivering || this.#closed) return;
     for (let piece = job.pieces[0]; piece?.result !== undefined; piece = job.pieces[0]) {
       const { result, buffer } = piece;
       if (job.ended || job.failure !== undefined || piece.offset !== job.size) {
@@ -269,7 +271,9 @@ export class UringReader implements Reader {
 export class SyncReader implements Reader {
   readonly name = 'sync';
   readonly depth = 1;
-  readonly #buffer = Buffer.allocUnsafeSlow(1 << 20);
+  readonly #buffer = Buffer.allocUnsafeSlow(CHUNK);
+  #closed = false;
+  #turned = performance.now();
 
   read(name: Name, sink: Sink, done: Ended): void {
     const invalid = pathError(name);
@@ -278,7 +282,15 @@ export class SyncReader implements Reader {
   }
 
   submit(): void {}
-  close(): void {}
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** Lets the event loop see signals and timers: reads in line would keep it from that. */
+  async #turn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#turned = performance.now();
+  }
 
   async #read(name: Name, sink: Sink): Promise<{ error: string | undefined; size: number }> {
     let size = 0;
@@ -294,6 +306,8 @@ export class SyncReader implements Reader {
         if (n === 0) break;
         size += n;
         await sink.chunk(this.#buffer.subarray(0, n));
+        if (performance.now() - this.#turned > TURN) await this.#turn();
+        if (this.#closed) throw Object.assign(new Error('ECANCELED'), { code: 'ECANCELED' });
       }
       if (inLine && size >= FIRST && size < stat.size) error = 'TRUNCATED'; // what ends in the first buffer was read at one moment
     } catch (err) {
