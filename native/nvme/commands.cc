@@ -93,7 +93,6 @@ void Connection::Reply(Worker::Reply& reply) {
   if (state_ == kClosed || state_ == kDraining || slot / 32 >= chunks_.size()) return;
   Request& request = chunks_[slot / 32][slot % 32];
   if (request.state != Request::kWithHost || request.ttag() != reply.tag) return;
-  const bool wasStalled = Stalled();
   // Never more than the host has room for, whatever was answered.
   const uint32_t room = DirectionOf(request.sqe) & kToHost ? request.sqe.sgl.length : 0;
   const auto length = static_cast<uint32_t>(std::min<size_t>({reply.data.size(), room, kMaxTransfer}));
@@ -104,7 +103,7 @@ void Connection::Reply(Worker::Reply& reply) {
     Respond(request, reply.status, reply.result);
   }
   Flush();
-  if (wasStalled) Resume();
+  if (paused_) Resume();
   Arm();
 }
 
@@ -407,7 +406,7 @@ void Connection::Done(Request* request) {
   if (Request* first = request->partner) Finished(*first);
   Finished(*request);
   Flush();
-  if (!partial_.empty()) Resume();
+  if (paused_) Resume();
   Arm();
 }
 

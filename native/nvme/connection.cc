@@ -112,6 +112,7 @@ void Connection::Readable() {
     if (state_ == kClosed) return;
     if (state_ != kDraining && used < size) Keep(buffer + used, size - used);
     Flush();
+    if (paused_) Resume();
     if (drained) break;
   }
   Arm();
@@ -119,25 +120,32 @@ void Connection::Readable() {
 
 void Connection::Keep(const uint8_t* data, size_t size) { partial_.assign(data, data + size); }
 
-// Parses what was kept while there was too much to do.
+// Parses what was kept while there was too much to do: until there is again, or no whole PDU is left.
 void Connection::Resume() {
-  if (state_ == kClosed || state_ == kDraining || Stalled() || partial_.empty()) return;
-  std::vector<uint8_t> bytes;
-  bytes.swap(partial_);
-  batching_ = true;
-  const size_t used = Parse(bytes.data(), bytes.size());
-  batching_ = false;
-  if (state_ != kClosed && state_ != kDraining && used < bytes.size()) Keep(bytes.data() + used, bytes.size() - used);
-  Flush();
+  if (partial_.empty()) return;
+  do {
+    if (state_ == kClosed || state_ == kDraining || Stalled()) return;
+    std::vector<uint8_t> bytes;
+    bytes.swap(partial_);
+    batching_ = true;
+    const size_t used = Parse(bytes.data(), bytes.size());
+    batching_ = false;
+    if (state_ != kClosed && state_ != kDraining && used < bytes.size()) Keep(bytes.data() + used, bytes.size() - used);
+    Flush();
+  } while (paused_);
 }
 
 size_t Connection::Parse(const uint8_t* data, size_t size) {
   size_t used = 0;
+  paused_ = false;
   if (controller_) controller_->activity.store(worker_.now(), std::memory_order_relaxed);
   Refresh();
   while (used < size && state_ != kClosed && state_ != kDraining) {
     if (!data_ && data[used] != kH2cData) {
-      if (Stalled()) break;
+      if (Stalled()) {
+        paused_ = true;  // the rest is parsed when there is less to do: no byte need come for that
+        break;
+      }
       if (inflight_ >= qsize_ + kMoreCommands) {
         // The data that we asked for lies behind commands that the host had no right to send yet.
         Fail(kFesSequence, 0, data + used, std::min(size - used, sizeof(CommonHeader)));

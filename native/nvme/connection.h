@@ -164,6 +164,7 @@ class Connection {
   uint64_t deadline_ = 0, progress_ = 0;
   uint32_t armed_ = 0;
   bool batching_ = false;
+  bool paused_ = false;  // whole PDUs may lie in partial_
 
   std::shared_ptr<Controller> controller_;
   std::shared_ptr<const NamespaceTable> table_;

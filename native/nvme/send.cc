@@ -209,7 +209,7 @@ void Connection::Flush() {
 void Connection::Writable() {
   Flush();
   if (state_ == kClosed) return;
-  Resume();
+  if (paused_) Resume();
   Arm();
 }
 

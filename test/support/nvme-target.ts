@@ -33,7 +33,7 @@ if (typeof afterAll === 'function')
 
 /** Starts `vioctl nvmf serve` on a free port of loopback and waits for its ready document. */
 export async function serveTarget(args: string[], env: Record<string, string> = {}): Promise<ServedTarget> {
-  const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
+  const listen = args.includes('--listen') || args.includes('--config') ? [] : ['--listen', '127.0.0.1:0'];
   const child = spawn(process.execPath, [program, 'nvmf', 'serve', ...args, ...listen, '--ndjson'], {
     env: plainEnv(env),
     stdio: ['ignore', 'pipe', 'pipe'],

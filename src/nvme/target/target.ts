@@ -283,9 +283,9 @@ export class Target {
     }
     if (isConnect) throw new Refusal(Status.sequenceError);
     if (qid === 0) return controller.command(command, data, tag);
-    if (fctype !== Fctype.disconnect) throw invalidField(4);
+    if (opcode !== AdminOpcode.fabrics || fctype !== Fctype.disconnect) throw invalidField(4);
     // The queue goes alone, its association stays (NVMe Base 2.0, 6.4).
-    controller.queues.delete(qid!);
+    if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
     this.#answer(id, tag, 0, 0);
     queueMicrotask(() => this.#around.close(id));
     return undefined;
