@@ -199,7 +199,7 @@ _vioctl_command() {
       args='@socket' ;;
     'vhost-user serve blk')
       opts='--file -f --read-only --force --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--file=@file -f=@file --queues=@free --block-size=512|4096 --serial=@free --engine=io_uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
+      vals='--file=@file -f=@file --queues=@free --block-size=@free --serial=@free --engine=io_uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

@@ -63,7 +63,8 @@ constexpr Export kNvmeHost[] = {
 
 constexpr Export kStorage[] = {
     {"open", Guarded<vioctl::storage::JsOpen>},           {"ram", Guarded<vioctl::storage::JsRam>},
-    {"size", Guarded<vioctl::storage::JsSize>},           {"refresh", Guarded<vioctl::storage::JsRefresh>},
+    {"size", Guarded<vioctl::storage::JsSize>},           {"geometry", Guarded<vioctl::storage::JsGeometry>},
+    {"identity", Guarded<vioctl::storage::JsIdentity>},   {"refresh", Guarded<vioctl::storage::JsRefresh>},
     {"peek", Guarded<vioctl::storage::JsPeek>},           {"flush", Guarded<vioctl::storage::JsFlush>},
     {"syncError", Guarded<vioctl::storage::JsSyncError>}, {"close", Guarded<vioctl::storage::JsClose>},
 };

@@ -73,6 +73,37 @@ Napi::Value JsRefresh(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(StoreOf(info[0])->Refresh()));
 }
 
+Napi::Value JsGeometry(const Napi::CallbackInfo& info) {
+  const Geometry geometry = StoreOf(info[0])->geometry();
+  auto object = Napi::Object::New(info.Env());
+  object.Set("logical", geometry.logical);
+  object.Set("physical", geometry.physical);
+  object.Set("minimumIo", geometry.minimum_io);
+  object.Set("optimalIo", geometry.optimal_io);
+  object.Set("alignmentOffset", geometry.alignment_offset);
+  object.Set("atomicWrite", geometry.atomic_write);
+  object.Set("directMemory", geometry.direct_memory);
+  object.Set("directOffset", geometry.direct_offset);
+  object.Set("rotational", geometry.rotational);
+  object.Set("device", geometry.device);
+  object.Set("readonly", geometry.readonly);
+  return object;
+}
+
+Napi::Value JsIdentity(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const auto identity = StoreOf(info[0])->identity();
+  if (!identity) return env.Undefined();
+  auto object = Napi::Object::New(env);
+  object.Set("device", Napi::BigInt::New(env, identity->device));
+  object.Set("inode", Napi::BigInt::New(env, identity->inode));
+  object.Set("fsid", Napi::BigInt::New(env, identity->fsid));
+  if (identity->filesystem)
+    object.Set("filesystem", Napi::Buffer<uint8_t>::Copy(env, identity->filesystem->data(), 16));
+  if (identity->generation) object.Set("generation", *identity->generation);
+  return object;
+}
+
 Napi::Value JsPeek(const Napi::CallbackInfo& info) {
   const auto store = StoreOf(info[0]);
   const auto offset = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue());

@@ -15,6 +15,8 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info);       // open(path, {readonl
 Napi::Value JsRam(const Napi::CallbackInfo& info);        // ram(size): store
 Napi::Value JsSize(const Napi::CallbackInfo& info);       // size(store): bytes
 Napi::Value JsRefresh(const Napi::CallbackInfo& info);    // refresh(store): bytes, after a look at the file
+Napi::Value JsGeometry(const Napi::CallbackInfo& info);   // geometry(store): object
+Napi::Value JsIdentity(const Napi::CallbackInfo& info);   // identity(store): object | undefined
 Napi::Value JsPeek(const Napi::CallbackInfo& info);       // peek(store, offset, length): Buffer
 Napi::Value JsFlush(const Napi::CallbackInfo& info);      // flush(store): Promise
 Napi::Value JsSyncError(const Napi::CallbackInfo& info);  // syncError(store): errno name | undefined

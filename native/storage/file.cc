@@ -72,6 +72,8 @@ class File final : public Store {
     if (const int err = LockImage(fd_.get(), {!options.readonly, options.shared, options.force}))
       throw SysError(err, "lock", path);
     durability_ = Durability::Of(st);
+    geometry_ = GeometryOf(fd_.get(), st);
+    identity_ = IdentityOf(fd_.get(), st);
     struct statfs fs;
     tmpfs_ = ::fstatfs(fd_.get(), &fs) == 0 && fs.f_type == kTmpfsMagic && !device_;
     Refresh();
@@ -84,6 +86,8 @@ class File final : public Store {
   bool CanTry() const override { return try_; }
   bool Waits() const override { return !tmpfs_; }
   int fd() const override { return fd_.get(); }
+  Geometry geometry() const override { return geometry_; }
+  std::optional<FileIdentity> identity() const override { return identity_; }
 
   int Read(const iovec* to, int count, uint64_t offset, bool nowait) override {
     if (nowait) {
@@ -151,6 +155,8 @@ class File final : public Store {
 
  private:
   Fd fd_;
+  Geometry geometry_;
+  FileIdentity identity_;
   bool device_ = false, tmpfs_ = false, try_ = false;
 };
 

@@ -11,6 +11,7 @@
 
 #include "os/fd.h"
 #include "storage/durability.h"
+#include "storage/geometry.h"
 
 namespace vioctl::storage {
 
@@ -43,6 +44,9 @@ class Store {
   int Zero(uint64_t offset, uint64_t length, bool deallocate);
   // A hint: the contents are not needed any more. Reads give zeroes or the old data.
   int Discard(uint64_t offset, uint64_t length);
+  virtual Geometry geometry() const { return {}; }
+  // None for memory.
+  virtual std::optional<FileIdentity> identity() const { return {}; }
   // Looks for a changed size (a file that was extended or truncated) and returns it.
   virtual uint64_t Refresh() { return size(); }
 

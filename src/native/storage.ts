@@ -10,6 +10,40 @@ export interface StoreOptions {
   force?: boolean;
 }
 
+/** What a source is made of (native/storage/geometry.h). Bytes; 0 where the source does not say. */
+export interface Geometry {
+  /** Smallest unit of addressing. */
+  logical: number;
+  /** Smallest unit that is written without reading first. */
+  physical: number;
+  minimumIo: number;
+  optimalIo: number;
+  /** Of the first physical block. */
+  alignmentOffset: number;
+  /** Largest write that a power failure does not tear. */
+  atomicWrite: number;
+  /** Alignments for O_DIRECT; 0: it is not supported. */
+  directMemory: number;
+  directOffset: number;
+  rotational: boolean;
+  /** A block device, not a file. */
+  device: boolean;
+  readonly: boolean;
+}
+
+/** What tells a file or block device apart, whatever its name and contents are. */
+export interface FileIdentity {
+  /** st_rdev of a block device, st_dev of a file. */
+  device: bigint;
+  inode: bigint;
+  /** statfs(2) */
+  fsid: bigint;
+  /** UUID of the file system, from Linux 6.9 on. */
+  filesystem?: Buffer;
+  /** Tells a file from an earlier one with the same inode number. */
+  generation?: number;
+}
+
 /** native/storage: what every served disk is stored in. */
 export interface StorageNative {
   /**
@@ -21,6 +55,9 @@ export interface StorageNative {
   ram(size: number): Store;
   /** Bytes. */
   size(store: Store): number;
+  geometry(store: Store): Geometry;
+  /** Undefined for memory. */
+  identity(store: Store): FileIdentity | undefined;
   /** Looks at the file's size again. */
   refresh(store: Store): number;
   /** Up to 1 MiB; less at the end. For a look at a header: it waits for the device. */
@@ -38,6 +75,8 @@ export const storageExports = [
   'open',
   'ram',
   'size',
+  'geometry',
+  'identity',
   'refresh',
   'peek',
   'flush',

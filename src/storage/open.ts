@@ -3,8 +3,10 @@ import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
-import type { Store } from '../native/storage.js';
+import type { Geometry, Store } from '../native/storage.js';
 import { formatOf, toRaw } from './formats.js';
+import { blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
+import { sourceIdentity } from './identity.js';
 import type { SourceOptions } from './source.js';
 import { lockHolder, quote, type User, userOf } from './users.js';
 
@@ -16,50 +18,81 @@ const inUse = (source: string, user: User | undefined): VioError =>
     hint: user ? user.fix : `fuser -v ${quote(source)}`,
   });
 
+/** A source that is open and locked. Whoever gets it closes its store. */
+export interface Source {
+  /** As messages name it. */
+  readonly name: string;
+  readonly store: Store;
+  readonly readonly: boolean;
+  /** Bytes of a logical block, as hosts see it. */
+  readonly blockSize: number;
+  readonly geometry: Geometry;
+  /** Of a block device. */
+  readonly limits: QueueLimits | undefined;
+  /** Names the source itself, not its path (identity.ts). */
+  readonly identity: string;
+}
+
 /**
  * Opens what is to be served, after all checks: nobody else writes to it, and it is a raw disk.
  * @param root where /proc and /sys are looked at
- * @throws VioError: 3 (IN_USE, FORMAT) for a refusal, else the system's error
+ * @throws VioError: 2 for a block size, 3 (IN_USE, FORMAT) for a refusal, else the system's error
  */
-export function openSource(options: SourceOptions, root = new Sysroot()): Store {
-  const { source, readonly = false, shared = false, force = false } = options;
+export function openSource(options: SourceOptions, root = new Sysroot()): Source {
+  const { source, readonly = false } = options;
+  const { storage } = native();
   const ram = /^ram:(\d+)$/.exec(source);
-  if (ram) {
-    try {
-      return native().storage.ram(Number(ram[1]));
-    } catch (err) {
-      throw wrap(`open ${source}`, err);
-    }
-  }
-  const store = openFile(source, { readonly, shared, force }, root);
-  if (force || options.format === 'raw') return store;
+  const store = ram ? openRam(Number(ram[1])) : openFile(options, root);
   try {
-    const format = formatOf(store, readonly);
-    if (format === undefined) return store;
-    throw new VioError(`${printable(source)}: this is no raw disk but ${format}; append ,format=raw to serve its bytes as they are`, {
-      code: 'FORMAT',
-      exit: Exit.refused,
-      hint: toRaw(format, source),
-    });
+    if (!ram && !options.force && options.format !== 'raw') refuseFormat(source, store, readonly);
+    const geometry = storage.geometry(store);
+    const identity = storage.identity(store);
+    return {
+      name: source,
+      store,
+      readonly,
+      blockSize: blockSizeOf(source, geometry, options.blockSize),
+      geometry,
+      limits: queueLimits(root, geometry, identity?.device),
+      identity: sourceIdentity(root, ram ? undefined : source, identity),
+    };
   } catch (err) {
-    native().storage.close(store);
-    throw wrap(`read ${printable(source)}`, err);
+    storage.close(store);
+    throw wrap(`open ${printable(source)}`, err);
   }
 }
 
-function openFile(source: string, options: { readonly: boolean; shared: boolean; force: boolean }, root: Sysroot): Store {
+function openRam(size: number): Store {
+  try {
+    return native().storage.ram(size);
+  } catch (err) {
+    throw wrap(`open ram:${size}`, err);
+  }
+}
+
+function refuseFormat(source: string, store: Store, readonly: boolean): void {
+  const format = formatOf(store, readonly);
+  if (format === undefined) return;
+  throw new VioError(`${printable(source)}: this is no raw disk but ${format}; append ,format=raw to serve its bytes as they are`, {
+    code: 'FORMAT',
+    exit: Exit.refused,
+    hint: toRaw(format, source),
+  });
+}
+
+function openFile({ source, readonly = false, shared = false, force = false }: SourceOptions, root: Sysroot): Store {
   let stat: fs.BigIntStats;
   try {
     stat = fs.statSync(source, { bigint: true });
   } catch (err) {
     throw notFound(source, err);
   }
-  if (!options.readonly && !options.force) {
+  if (!readonly && !force) {
     const user = userOf(root, source, stat);
     if (user) throw inUse(source, user);
   }
   try {
-    return native().storage.open(source, options);
+    return native().storage.open(source, { readonly, shared, force });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
     throw notFound(source, err);

@@ -173,6 +173,33 @@ test('a mounted device is not served for writing, whole or in part; the file beh
   }
 }, 60_000);
 
+test('a device with blocks of 4096 bytes is served with them', async () => {
+  const { stdout, status } = spawnSync('losetup', ['-f', '--show', '-b', '4096', image('big', 16 << 20)], { encoding: 'utf8' });
+  if (process.getuid?.() !== 0 || status !== 0) return skip('devices with 4096-byte blocks', 'needs root and losetup -b');
+  const device = stdout.trim();
+  try {
+    const target = await serveTarget([device]);
+    expect(target.namespaces[0]).toMatchObject({ blockSize: 4096, size: 16 << 20 });
+    const host = await connectHost(target, { ioQueues: 1 });
+    const at = rwCmd.encode({ slba: 1n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 }));
+    expect((await host.queues[0]!.send(at, { out: Buffer.alloc(4096, 'w') })).status.sc).toBe(0);
+    expect(await target.stop()).toBe(0);
+    for (const server of both)
+      expect(refused(server, `${device},bs=512`)).toEqual({ status: 2, stderr: expect.stringContaining('blocks of 4096 bytes') });
+    await serve('vhost-user', device);
+    const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)));
+    await window.start();
+    const driver = new Driver(window);
+    const read = Buffer.alloc(16);
+    read.writeBigUInt64LE(8n, 8);
+    expect(await driver.request([read], 4097)).toEqual(Buffer.concat([Buffer.alloc(4096, 'w'), Buffer.from([0])]));
+    window.close();
+  } finally {
+    for (const server of running.splice(0)) await server.stop();
+    spawnSync('losetup', ['-d', device]);
+  }
+}, 60_000);
+
 test('ctl add refuses what is in use and what is no disk, as serve does', async () => {
   const [file, other, control] = [image('disk'), image('other', 1 << 20, 'KDMV'), path.join(dir, 'ctl')];
   const target = await serve('nvmf', file, '--control', control);

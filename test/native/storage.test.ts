@@ -147,8 +147,9 @@ describe('formats', () => {
       expect(() => openSource({ source: file })).toThrow(
         expect.objectContaining({ exit: 3, code: 'FORMAT', message: expect.stringContaining(format) }),
       );
-      for (const options of [{ format: 'raw' as const }, { force: true }]) native().storage.close(openSource({ source: file, ...options }));
-      if (format === 'iso9660') native().storage.close(openSource({ source: file, readonly: true }));
+      for (const options of [{ format: 'raw' as const }, { force: true }])
+        native().storage.close(openSource({ source: file, ...options }).store);
+      if (format === 'iso9660') native().storage.close(openSource({ source: file, readonly: true }).store);
       else expect(() => openSource({ source: file, readonly: true })).toThrow(expect.objectContaining({ code: 'FORMAT' }));
     },
   );

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../src/native/index.js';
+import { openSource } from '../../src/storage/open.js';
 import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
@@ -17,14 +18,11 @@ beforeEach(() => fs.writeFileSync(file, Buffer.alloc(1 << 20, 'old ')));
 
 const WANT = protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'RESET_DEVICE');
 async function disk(options: { ioUring?: boolean; readonly?: boolean; features?: bigint } = {}) {
-  const store = native().storage.open(file, { readonly: options.readonly ?? false });
   const totals = noStats();
   const source = {
-    store,
-    readonly: options.readonly ?? false,
+    ...openSource({ source: file, readonly: options.readonly ?? false }),
     queues: 2,
     serial: 'SN-1',
-    blockSize: 512 as const,
     ioUring: options.ioUring ?? true,
   };
   const log: string[] = [];
@@ -36,7 +34,7 @@ async function disk(options: { ioUring?: boolean; readonly?: boolean; features?:
   const close = async (): Promise<void> => {
     window.close();
     await session.done;
-    native().storage.close(store);
+    native().storage.close(source.store);
   };
   return { window, driver: new Driver(window), totals, log, close, session };
 }

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../src/native/index.js';
+import { openSource } from '../../src/storage/open.js';
 import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
@@ -22,10 +23,9 @@ afterAll(() => fs.rmSync(dir, { recursive: true }));
 const FAR = 0x1000_0000n; // a second region
 const FAR_SIZE = 32 << 20;
 async function disk(ioUring: boolean) {
-  const store = native().storage.open(file, {});
   const log: string[] = [];
   const [ours, theirs] = pair();
-  const source = { store, readonly: false, queues: 1, serial: '', blockSize: 512 as const, ioUring };
+  const source = { ...openSource({ source: file }), queues: 1, serial: '', ioUring };
   const session = new BackEndSession(ours, blkDevice(source, noStats()), { onLog: (text) => log.push(text) });
   const window = await Window.open(theirs, {
     want: protocolMask('MQ', 'REPLY_ACK', 'CONFIG'),
@@ -50,7 +50,7 @@ async function disk(ioUring: boolean) {
     window.close();
     far.close();
     await session.done;
-    native().storage.close(store);
+    native().storage.close(source.store);
   };
   return { window, driver: new Driver(window), log, segMax, close };
 }

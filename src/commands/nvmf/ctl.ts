@@ -35,7 +35,7 @@ export default class NvmfCtl extends Command {
     host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: only these hosts may use the subsystem' }),
-    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: 512 or 4096' }),
+    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
     force: Flags.boolean({ summary: 'add: serve a source that is in use or no raw disk' }),
     'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),

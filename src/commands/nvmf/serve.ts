@@ -45,7 +45,7 @@ export default class NvmfServe extends Command {
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
     model: Flags.string({ helpValue: 'TEXT', summary: 'model of the subsystem' }),
-    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources: 512 (default) or 4096' }),
+    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),

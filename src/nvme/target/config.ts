@@ -137,7 +137,7 @@ const namespaceCheck = object(
   {
     source: text,
     nsid: number(1, 1024),
-    blockSize: number(512, 4096),
+    blockSize: number(512, 65536),
     readOnly: flag,
     format: oneOf('raw'),
     shared: flag,

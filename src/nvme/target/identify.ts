@@ -110,6 +110,11 @@ function namespace(ns: Namespace): Buffer {
   const blocks = BigInt(ns.size / ns.blockSize);
   const ds = Math.log2(ns.blockSize);
   const perMdts = (4096 << mdts) / ns.blockSize;
+  const { geometry, limits } = ns;
+  /** A number of blocks, counted from 0: at least one, at most what 16 bits hold. */
+  const units = (bytes: number): number => Math.min(Math.max(Math.floor(bytes / ns.blockSize), 1), 65536) - 1;
+  const write = units(geometry.physical);
+  const discard = units(Math.max(limits?.discardGranularity ?? 0, geometry.physical));
   return identifyNamespace.encode({
     nsze: blocks,
     ncap: blocks,
@@ -119,11 +124,11 @@ function namespace(ns: Namespace): Buffer {
     flbas: 0,
     nmic: 1,
     dlfeat: 0x09, // deallocated blocks read as zeroes; Write Zeroes deallocates when asked to
-    npwg: 4096 / ns.blockSize - 1,
-    npwa: 4096 / ns.blockSize - 1,
-    npdg: 4096 / ns.blockSize - 1,
-    npda: 4096 / ns.blockSize - 1,
-    nows: perMdts - 1,
+    npwg: write,
+    npwa: write,
+    npdg: discard,
+    npda: discard,
+    nows: units(geometry.optimalIo || 4096 << mdts),
     mssrl: Math.min(perMdts, 0xffff),
     mcl: perMdts,
     msrc: 127,

@@ -27,7 +27,7 @@ export const uuidText = (uuid: Uint8Array): string =>
     .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 
 /**
- * Identifiers of a namespace from what it is stored in: the full path, or a name of its own for memory.
+ * Identifiers of a namespace from the names of its subsystem and of its source.
  * EUI-64 and NGUID are marked as locally administered: no manufacturer has given them.
  */
 export function namespaceIds(name: string): NamespaceIds {

@@ -1,8 +1,7 @@
 import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
-import type { Store } from '../../native/storage.js';
-import { openSource } from '../../storage/open.js';
+import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { AnaState, maxNqn, Status } from '../wire/index.js';
 import type { Controller } from './controller.js';
@@ -24,14 +23,11 @@ export interface NamespaceOptions extends SourceOptions {
 }
 
 /** A namespace of a subsystem and what it is stored in. */
-export interface Namespace {
+export interface Namespace extends Source {
   readonly nsid: number;
   readonly source: string;
-  readonly blockSize: number;
-  readonly readonly: boolean;
   readonly group: number;
   readonly ids: NamespaceIds;
-  readonly store: Store;
   readonly handle: NativeNamespace;
   /** Size in bytes, whole blocks. */
   size: number;
@@ -124,9 +120,6 @@ export class Subsystem {
 
   /** Opens what would become a namespace, all checks included, without adding it. @throws VioError */
   prepare(options: NamespaceOptions): Namespace {
-    const blockSize = options.blockSize ?? 512;
-    if (blockSize !== 512 && blockSize !== 4096)
-      throw new VioError(`${options.source}: block size ${blockSize}: must be 512 or 4096`, { code: 'BAD_BLOCK_SIZE', exit: Exit.usage });
     let nsid = options.nsid;
     if (nsid === undefined) for (nsid = 1; this.namespaces.has(nsid); ) nsid++;
     if (!Number.isInteger(nsid) || nsid < 1 || nsid > maxNamespaces)
@@ -135,8 +128,8 @@ export class Subsystem {
     const group = options.group ?? 1;
     if (!Number.isInteger(group) || group < 1 || group > maxGroups)
       throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
-    const ram = /^ram:(\d+)$/.exec(options.source);
-    const store = openSource(options);
+    const source = openSource(options);
+    const { store, blockSize, readonly } = source;
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
     if (size === 0) {
       native().storage.close(store);
@@ -146,14 +139,12 @@ export class Subsystem {
       });
     }
     return {
+      ...source,
       nsid,
       source: options.source,
-      blockSize,
-      readonly: options.readonly ?? false,
       group,
-      ids: { ...namespaceIds(ram ? `${this.nqn} ${nsid}` : options.source), ...options.ids },
-      store,
-      handle: this.#native.namespaceNew(store, Math.log2(blockSize), options.readonly ?? false),
+      ids: { ...namespaceIds([this.nqn, source.identity, ...(/^ram:/.test(options.source) ? [nsid] : [])].join('\0')), ...options.ids },
+      handle: this.#native.namespaceNew(store, Math.log2(blockSize), readonly),
       size,
     };
   }

@@ -1,30 +1,32 @@
-import fs from 'node:fs';
 import { wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import type { Store } from '../../native/storage.js';
 import type { BlkStats, NativeBlkQueue, NativeMemory, ReadWatch, RingLayout } from '../../native/vhost-user.js';
+import type { Source } from '../../storage/open.js';
 import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
 import { deviceByName } from '../wire/devices.js';
 import { OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 
 /** What a block device is served from. */
-export interface BlkSource {
-  store: Store;
-  /** For messages. */
-  name?: string;
-  readonly: boolean;
+export interface BlkSource extends Source {
   queues: number;
   /** Answer to GET_ID, at most 20 bytes. */
   serial: string;
-  /** Bytes of a logical block. */
-  blockSize: 512 | 4096;
   ioUring: boolean;
 }
 
 const bit = (n: number): bigint => 1n << BigInt(n);
 /** Feature bits of virtio-blk (virtio 1.3, 5.2.3). */
-const BlkF = { segMax: bit(2), ro: bit(5), blkSize: bit(6), flush: bit(9), mq: bit(12), discard: bit(13), writeZeroes: bit(14) } as const;
+const BlkF = {
+  segMax: bit(2),
+  ro: bit(5),
+  blkSize: bit(6),
+  flush: bit(9),
+  topology: bit(10),
+  mq: bit(12),
+  discard: bit(13),
+  writeZeroes: bit(14),
+} as const;
 const SEG_MAX = 126;
 const MAX_SECTORS = 1 << 22; // 2 GiB: one discard or write of zeroes
 const MAX_RANGES = 1;
@@ -93,10 +95,14 @@ export const noStats = (): BlkStats => ({ reads: 0, writes: 0, flushes: 0, other
 
 /** A virtio-blk device over a store. */
 export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
-  const { store, readonly, queues, blockSize } = source;
+  const { store, readonly, queues, blockSize, geometry, limits } = source;
+  /** Blocks, as many as a field of the configuration holds. */
+  const blocks = (bytes: number, most: number): number => Math.min(Math.floor(bytes / blockSize), most);
+  // A device that cannot discard is not asked to; zeroes can always be written.
+  const discards = limits === undefined || limits.discardMax > 0;
   const config = deviceByName('blk')!.config!;
-  const writes = BlkF.discard | BlkF.writeZeroes;
-  const own = BlkF.segMax | BlkF.blkSize | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes);
+  const writes = (discards ? BlkF.discard : 0n) | BlkF.writeZeroes;
+  const own = BlkF.segMax | BlkF.blkSize | BlkF.topology | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes);
   const add = (stats: BlkStats): void => {
     for (const key of Object.keys(totals) as (keyof BlkStats)[]) totals[key] += stats[key];
   };
@@ -115,10 +121,14 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
         capacity: BigInt(Math.floor(native().storage.size(store) / 512)),
         seg_max: SEG_MAX,
         blk_size: blockSize,
+        physical_block_exp: Math.max(0, Math.floor(Math.log2(geometry.physical / blockSize))),
+        alignment_offset: blocks(geometry.alignmentOffset, 255),
+        min_io_size: blocks(geometry.minimumIo, 65535),
+        opt_io_size: blocks(geometry.optimalIo, 2 ** 32 - 1),
         num_queues: queues,
         max_discard_sectors: MAX_SECTORS,
         max_discard_seg: MAX_RANGES,
-        discard_sector_alignment: blockSize / 512,
+        discard_sector_alignment: Math.max(blockSize, limits?.discardGranularity ?? geometry.physical) / 512,
         max_write_zeroes_sectors: MAX_SECTORS,
         max_write_zeroes_seg: MAX_RANGES,
         write_zeroes_may_unmap: 1,
@@ -129,14 +139,8 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
       try {
         await native().storage.flush(store);
       } catch (err) {
-        throw wrap(`flush ${source.name ?? 'the disk'}`, err);
+        throw wrap(`flush ${source.name}`, err);
       }
     },
   };
 }
-
-/** Whether a file can hold a disk of this block size. */
-export const wholeBlocks = (file: string, blockSize: number): boolean => {
-  const stat = fs.statSync(file);
-  return !stat.isFile() || (stat.size > 0 && stat.size % blockSize === 0);
-};

@@ -1,11 +1,12 @@
-import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
+import { serialFor } from '../../storage/identity.js';
 import { lostText, openSource } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import { Listener } from '../wire/listener.js';
-import { blkDevice, noStats, wholeBlocks } from './device.js';
+import { blkDevice, noStats } from './device.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
@@ -18,7 +19,8 @@ export interface BlkServing {
   fd: number | undefined;
   source: SourceOptions;
   queues: number;
-  serial: string;
+  /** At most 20 bytes; made from the source unless given. */
+  serial: string | undefined;
   ioUring: boolean;
   onReady: (ready: BlkReady) => Promise<void>;
   onLog: (text: string) => void;
@@ -37,10 +39,9 @@ export interface BlkReady {
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
   const { queues, serial, ioUring } = options;
   const { source: file, readonly = false } = options.source;
-  const blockSize = options.source.blockSize ?? 512;
-  if (blockSize !== 512 && blockSize !== 4096) throw usage(`${file}: block size ${blockSize}: must be 512 or 4096`);
   const { storage } = native();
-  const store = openSource(options.source);
+  const source = openSource(options.source);
+  const { store, blockSize, geometry } = source;
   let told = false;
   const watch = setInterval(() => {
     const code = storage.syncError(store);
@@ -52,17 +53,18 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
   const totals = noStats();
   let listener: Listener | undefined;
   try {
-    if (!wholeBlocks(file, blockSize))
+    const size = storage.size(store);
+    if (!geometry.device && (size === 0 || size % blockSize !== 0))
       throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
         code: 'EINVAL',
         exit: Exit.failed,
         hint: `truncate -s %${blockSize} FILE rounds it up`,
       });
-    const device = blkDevice({ store, name: file, readonly, queues, blockSize, serial, ioUring }, totals);
+    const device = blkDevice({ ...source, queues, serial: serial ?? serialFor(source.identity), ioUring }, totals);
     const serve = { device, onLog: options.onLog };
     if (options.socket !== undefined) listener = Listener.at(options.socket);
     const inherited = listener ? undefined : inheritedSocket(options.fd!);
-    await options.onReady({ socket: options.socket, file, size: storage.size(store), readonly, queues });
+    await options.onReady({ socket: options.socket, file, size, readonly, queues });
     if (listener) await serveBackEnd(listener, serve, signal);
     else await serveConnection(inherited!, serve, signal);
     await storage.flush(store).catch((err: unknown) => {

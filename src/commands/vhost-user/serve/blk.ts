@@ -28,13 +28,8 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     queues: Flags.integer({ min: 1, max: 64, default: 1, summary: 'virtqueues, each with a thread' }),
-    'block-size': Flags.option({
-      options: ['512', '4096'] as const,
-      default: '512',
-      helpValue: 'BYTES',
-      summary: 'logical block: 512 or 4096',
-    })(),
-    serial: Flags.string({ default: 'vioctl', summary: 'serial number of the disk, at most 20 bytes' }),
+    'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
+    serial: Flags.string({ summary: 'serial number, up to 20 bytes [default: made from FILE]' }),
     engine: Flags.option({
       options: ['io_uring', 'sync'] as const,
       default: 'io_uring',
@@ -56,13 +51,13 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     const socket = args.socket ?? flags['socket-path'];
     if ((socket === undefined) === (flags.fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
     if (flags.file === undefined) throw usage('--file is needed');
-    if (Buffer.byteLength(flags.serial) > 20) throw usage('--serial: more than 20 bytes');
+    if (Buffer.byteLength(flags.serial ?? '') > 20) throw usage('--serial: more than 20 bytes');
     const totals = await serveBlk(
       {
         socket,
         fd: flags.fd,
         source: parseSourceText(flags.file, {
-          blockSize: Number(flags['block-size']),
+          ...(flags['block-size'] !== undefined && { blockSize: flags['block-size'] }),
           ...(flags['read-only'] && { readonly: true }),
           ...(flags.force && { force: true }),
         }),
