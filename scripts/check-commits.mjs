@@ -12,7 +12,7 @@ export function faults(message) {
   const [subject = '', second = '', ...body] = message.trimEnd().split('\n');
   const found = [];
   if (subject.length > subjectLimit) found.push(`the subject has ${subject.length} characters, at most ${subjectLimit} are allowed`);
-  if (subject.trim() === '') found.push('the subject is empty');
+  if (!subject.includes(' ')) found.push('the subject does not say what the commit does');
   if (subject.endsWith('.')) found.push('the subject ends with a full stop');
   if (subject.includes(';')) found.push('the subject joins several changes with ";"');
   if (/^(fixup|squash|amend)!|\bWIP\b/.test(subject)) found.push('the commit is unfinished work');

@@ -38,6 +38,7 @@ test.each([
   ['Refuse it\nbecause', /not blank/],
   [`Refuse it\n\n${'long '.repeat(30)}`, /line of the body/],
   ['fixup! Refuse it', /unfinished/],
+  ['x', /does not say/],
 ])('%j is refused', (message, reason) => {
   const { status, stderr } = check(message);
   expect(status).toBe(1);
