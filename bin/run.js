@@ -6,9 +6,16 @@ const fs = require('node:fs');
 
 // No node:path in here: it goes through every character, which is much for a start.
 const root = __dirname.slice(0, __dirname.lastIndexOf('/'));
+const needed = [20, 19];
+const running = process.versions.node.split('.').map(Number);
+// The bundle would not parse there; this file parses from Node 10 on.
+const tooOld = running[0] < needed[0] || (running[0] === needed[0] && running[1] < needed[1]);
 const first = process.argv[2];
 const group = first === 'help' ? process.argv[3] : first;
-if (process.argv.length === 3 && (first === '--version' || first === '-V')) {
+if (tooOld) {
+  fs.writeSync(2, `vioctl: needs Node ${needed.join('.')} or newer, this is ${process.version}\n`);
+  process.exitCode = 7;
+} else if (process.argv.length === 3 && (first === '--version' || first === '-V')) {
   const { version } = JSON.parse(fs.readFileSync(`${root}/package.json`, 'utf8'));
   try {
     fs.writeSync(1, `vioctl ${version}\n`);
@@ -83,7 +90,7 @@ function shape() {
  */
 function cacheDirectory() {
   const base = process.env.XDG_CACHE_HOME || (process.env.HOME && `${process.env.HOME}/.cache`);
-  if (!base?.startsWith('/')) return undefined;
+  if (String(base)[0] !== '/') return undefined;
   const dir = `${base}/vioctl/code`;
   try {
     // Not `recursive`, which in Node 20 never ends below a directory like /proc that makes no entries.

@@ -14,3 +14,9 @@ export const printable = (text: string): string => text.toWellFormed().replaceAl
 
 /** The last guard of a message that was put together of safe parts: the same without doubling backslashes. */
 export const harmless = (text: string): string => text.toWellFormed().replace(unsafe, code);
+
+/** A word as a POSIX shell takes it: as it is if no character of it is special, else in single quotes. */
+export const shellWord = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+/** A file's name as an argument that no program takes for an option. */
+export const shellFile = (name: string): string => shellWord(name.startsWith('-') ? `./${name}` : name);

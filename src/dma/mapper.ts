@@ -1,4 +1,5 @@
 import { codeOf, VioError, wrap } from '../common/errors.js';
+import { shellWord } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { formatSize, hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
@@ -140,7 +141,9 @@ export class Mapper {
   #noMemory(spec: MapSpec, err: unknown): VioError {
     const code = codeOf(err);
     if (spec.file !== undefined && (code === 'EACCES' || code === 'EROFS') && !spec.readOnly)
-      return wrap(`mapping ${spec.name}: ${spec.file}`, err, { hint: `the device may only read it: ${spec.name}=${spec.file},ro` });
+      return wrap(`mapping ${spec.name}: ${spec.file}`, err, {
+        hint: `the device may only read it: ${shellWord(`${spec.name}=${spec.file},ro`)}`,
+      });
     if (spec.huge !== undefined && (code === 'ENOMEM' || code === 'ENOENT' || code === 'EINVAL'))
       return wrap(`mapping ${spec.name}: no huge pages of ${formatSize(spec.huge)}`, err, {
         hint: `reserve them in /sys/kernel/mm/hugepages/hugepages-${Number(spec.huge) / 1024}kB/nr_hugepages`,

@@ -1,7 +1,7 @@
 /** Where a machine's RAM blocks lie in guest-physical memory. */
 
 import { Exit, VioError } from '../common/errors.js';
-import { printable } from '../common/escape.js';
+import { printable, shellWord } from '../common/escape.js';
 import { type Arch, archOf } from './arch.js';
 import type { Evidence } from './evidence.js';
 import { virtioMemOf } from './missing.js';
@@ -140,7 +140,7 @@ export function ramBlocks(blocks: readonly RamBlock[], wanted: readonly string[]
   throw new VioError('it is not clear which blocks are the RAM of the machine', {
     code: 'LAYOUT',
     exit: Exit.unsupported,
-    hint: `name them in the order of their addresses: --ram-block ${rest.map((i) => printable(names[i]!)).join(' --ram-block ') || 'NAME'}`,
+    hint: `name them in the order of their addresses: --ram-block ${rest.map((i) => shellWord(printable(names[i]!))).join(' --ram-block ') || 'NAME'}`,
   });
 }
 

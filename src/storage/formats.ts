@@ -1,6 +1,6 @@
+import { shellFile } from '../common/escape.js';
 import { native } from '../native/index.js';
 import type { Store } from '../native/storage.js';
-import { quote } from './users.js';
 
 interface Signature {
   /** Name that people know the format by. */
@@ -88,7 +88,7 @@ const qemuFormats = ['qcow2', 'qed', 'vmdk', 'vhdx', 'vhd', 'vdi', 'parallels', 
 
 /** The command that makes a raw disk of an image; undefined where there is none. */
 export function toRaw(format: string, file: string): string | undefined {
-  if (qemuFormats.includes(format)) return `qemu-img convert -O raw ${quote(file)} ${quote(`${file}.raw`)}`;
-  if (format === 'LUKS') return `cryptsetup open ${quote(file)} disk`;
-  return converters[format] && `${converters[format]} ${quote(file)}`;
+  if (qemuFormats.includes(format)) return `qemu-img convert -O raw ${shellFile(file)} ${shellFile(`${file}.raw`)}`;
+  if (format === 'LUKS') return `cryptsetup open ${shellFile(file)} disk`;
+  return converters[format] && `${converters[format]} ${shellFile(file)}`;
 }

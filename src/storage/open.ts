@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
-import { printable } from '../common/escape.js';
+import { printable, shellFile } from '../common/escape.js';
 import { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
 import type { Geometry, Store } from '../native/storage.js';
@@ -8,14 +8,14 @@ import { formatOf, toRaw } from './formats.js';
 import { blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
 import { sourceIdentity } from './identity.js';
 import type { SourceOptions } from './source.js';
-import { lockHolder, quote, type User, userOf } from './users.js';
+import { lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
 const inUse = (source: string, user: User | undefined): VioError =>
   new VioError(`${printable(source)}: already in use${user?.text ?? ' by another process'}`, {
     code: 'IN_USE',
     exit: Exit.refused,
-    hint: user ? user.fix : `fuser -v ${quote(source)}`,
+    hint: user ? user.fix : `fuser -v ${shellFile(source)}`,
   });
 
 /** A source that is open and locked. Whoever gets it closes its store. */
@@ -103,7 +103,11 @@ function notFound(source: string, err: unknown): VioError {
   const option = /,([a-z]+=[^,/]*)$/.exec(source)?.[1];
   const missing = codeOf(err) === 'ENOENT';
   return wrap(`open ${printable(source)}`, err, {
-    hint: !missing ? undefined : option === undefined ? `make it: truncate -s 1G ${quote(source)}` : `"${printable(option)}" is no option`,
+    hint: !missing
+      ? undefined
+      : option === undefined
+        ? `make it: truncate -s 1G ${shellFile(source)}`
+        : `"${printable(option)}" is no option`,
   });
 }
 

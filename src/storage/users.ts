@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { printable } from '../common/escape.js';
+import { printable, shellFile } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Blocks } from '../vfio/census/blocks.js';
 import { parseSwaps, readMounts } from '../vfio/census/mounts.js';
@@ -12,9 +12,6 @@ export interface User {
   text: string;
   fix: string | undefined;
 }
-
-/** A word for sh. */
-export const quote = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 const byProcess = (root: Sysroot, pid: number): User =>
   pid === process.pid
@@ -67,7 +64,7 @@ function isSame(file: string, stat: fs.BigIntStats): boolean {
 export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats): User | undefined {
   const blocks = new Blocks(root);
   const swap = parseSwaps(root.attr('/proc/swaps') ?? '').find((name) => isSame(root.path(name), stat));
-  if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${quote(swap)}` };
+  if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${shellFile(swap)}` };
   const kernel = blocks.kernelUsers.find((user) => isSame(root.path(user.path), stat));
   if (kernel) {
     const loop = /^loop device (loop\d+)$/.exec(kernel.what)?.[1];
@@ -85,10 +82,10 @@ function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigInt
     const names = [`/dev/${block.name}`, `/dev/mapper/${root.attr(`/sys/class/block/${block.name}/dm/name`) ?? ''}`];
     const mount = mounts.find((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source));
     const on = block.name === name ? '' : `${block.name} is `;
-    if (mount) return { text: `: ${on}mounted on ${printable(mount.target)}`, fix: `umount ${quote(mount.target)}` };
+    if (mount) return { text: `: ${on}mounted on ${printable(mount.target)}`, fix: `umount ${shellFile(mount.target)}` };
     if (parseSwaps(root.attr('/proc/swaps') ?? '').some((swap) => names.includes(swap)))
       return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
-    if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${quote(file)}` };
+    if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${shellFile(file)}` };
   }
   const writer = processes.files.find((open) => open.rdev === `b${number}` && open.pid !== process.pid && writes(root, open.pid, open.fd));
   return writer && byProcess(root, writer.pid);

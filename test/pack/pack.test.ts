@@ -162,3 +162,23 @@ describe('the npm package', () => {
     }
   });
 });
+
+test('a package without the addon of one architecture is not made, unless that is asked for', () => {
+  const copy = path.join(dir, 'incomplete');
+  const tools = path.join(copy, 'tools');
+  for (const folder of ['scripts', 'native', 'tools']) fs.mkdirSync(path.join(copy, folder), { recursive: true });
+  fs.copyFileSync(path.join(root, 'scripts/native.mjs'), path.join(copy, 'scripts/native.mjs'));
+  fs.writeFileSync(path.join(copy, 'native/one.cc'), 'int one;\n');
+  // the machine's own compiler and its tools, not the other one's
+  const own = process.arch === 'arm64' ? 'aarch64-linux-gnu-g++' : 'x86_64-linux-gnu-g++';
+  for (const name of ['sh', 'as', 'ld', own]) fs.symlinkSync(which(name)!, path.join(tools, name));
+  const run = (extra: Record<string, string>) =>
+    spawnSync(process.execPath, [path.join(copy, 'scripts/native.mjs'), '--variant', 'prebuild'], {
+      encoding: 'utf8',
+      env: { PATH: tools, ...extra },
+    });
+  const refused = run({});
+  expect(refused.status).toBe(1);
+  expect(refused.stderr).toMatch(/not built: \S+ is missing/);
+  expect(run({ VIOCTL_ALLOW_MISSING_PREBUILDS: '1' }).status).toBe(0);
+});

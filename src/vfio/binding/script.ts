@@ -1,4 +1,5 @@
 import { dirname } from 'node:path';
+import { shellWord } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
 import { readDevice } from '../devices/pci.js';
@@ -9,8 +10,6 @@ import { nodeOf } from './owner.js';
 import type { PersistFile } from './persist.js';
 import { pending } from './restore.js';
 import { type PlannedUnbind, planUnbind, unbindWrites } from './unbind.js';
-
-const quote = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** What a dry run prints: the exact writes, in order. */
 export interface Script {
@@ -25,21 +24,21 @@ export interface Script {
 /** The script as POSIX shell; it does what the command would do, without checks, journal and rollback. */
 export function shellScript(script: Script): string {
   const lines = ['#!/bin/sh', 'set -eu'];
-  for (const module of script.modules) lines.push(`modprobe ${quote(module)}`);
+  for (const module of script.modules) lines.push(`modprobe ${shellWord(module)}`);
   for (const { bdf, writes } of script.devices) {
     lines.push(writes.length === 0 ? `# ${bdf}: nothing to do` : `# ${bdf}`);
-    for (const { path, value } of writes) lines.push(`echo ${quote(value)} > ${quote(path)}`.replace("echo '' >", 'echo >'));
+    for (const { path, value } of writes) lines.push(`echo ${shellWord(value)} > ${shellWord(path)}`.replace("echo '' >", 'echo >'));
   }
-  for (const words of script.commands ?? []) lines.push(words.map(quote).join(' '));
+  for (const words of script.commands ?? []) lines.push(words.map(shellWord).join(' '));
   for (const { path, mode, text } of script.files ?? []) {
     lines.push(
-      `mkdir -p ${quote(dirname(path))}`,
-      `cat > ${quote(path)} <<'VIOCTL_END'`,
+      `mkdir -p ${shellWord(dirname(path))}`,
+      `cat > ${shellWord(path)} <<'VIOCTL_END'`,
       `${text}VIOCTL_END`,
-      `chmod ${mode.toString(8)} ${quote(path)}`,
+      `chmod ${mode.toString(8)} ${shellWord(path)}`,
     );
   }
-  for (const path of script.remove ?? []) lines.push(`rm -f ${quote(path)}`);
+  for (const path of script.remove ?? []) lines.push(`rm -f ${shellWord(path)}`);
   return `${lines.join('\n')}\n`;
 }
 
