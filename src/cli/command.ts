@@ -4,6 +4,7 @@ import { Sysroot } from '../common/sysroot.js';
 import { type ColorChoice, wantsColor } from './color.js';
 import { Flags } from './flags.js';
 import { type Format, Output, type TableOptions } from './output.js';
+import { setAside } from './positionals.js';
 import { Progress } from './progress.js';
 import { Lifetime } from './signals.js';
 import { FdWriter, stderr } from './stdio.js';
@@ -126,7 +127,12 @@ export abstract class Command {
       ]),
     );
     const args = Object.fromEntries(Object.entries(spec.args).map(([name, arg]) => [name, { ...arg, name, ignoreStdin: true }]));
-    const parsed = await parse(argv, { flags, args, strict: true, '--': true, context: {} as never });
+    const many = setAside(argv, flags as FlagInput, args as ArgInput);
+    const parsed = await parse(many.argv, { flags, args, strict: true, '--': true, context: {} as never });
+    if (many.name !== undefined) {
+      const taken = (parsed.args as Values)[many.name];
+      for (const word of many.words) (taken as unknown[]).push(await args[many.name]!.parse(word, {} as never, args[many.name]!));
+    }
     const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
     this.#quiet = common.quiet ?? false;
     this.out = new Output({

@@ -64,3 +64,6 @@ export function formatSize(bytes: number | bigint): string {
 
 /** 64-bit values as the JSON contract wants them: `"0x…"`. */
 export const hex64 = (value: bigint | number): string => `0x${value.toString(16)}`;
+
+/** A count or size for JSON: a number where a double holds it exactly, else the bigint. */
+export const exact = (value: bigint): number | bigint => (value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value);

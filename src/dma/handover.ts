@@ -36,7 +36,7 @@ export function apiOf(words: readonly string[]): 'group' | 'cdev' | undefined {
 export function handOver(
   words: readonly string[],
   fds: ReadonlyMap<string, number>,
-  info: Omit<HolderInfo, 'maps'> & { maps: readonly { name: string; iova: bigint | string; size: number }[] },
+  info: Omit<HolderInfo, 'maps'> & { maps: readonly { name: string; iova: bigint | string; size: number | bigint }[] },
 ): HandOver {
   const numbers = new Map([...fds.keys()].map((name, i) => [name, FIRST_FD + i]));
   const maps = new Map(info.maps.map((map) => [map.name, map]));

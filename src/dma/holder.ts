@@ -1,4 +1,5 @@
 import { VioError } from '../common/errors.js';
+import { hex64 } from '../common/units.js';
 import { type Answer, ControlServer, type Request } from './channel.js';
 import type { Plan } from './layout.js';
 import type { Mapper, Mapping } from './mapper.js';
@@ -10,7 +11,7 @@ export type SessionFds = ReadonlyMap<string, number>;
 export interface MappingInfo {
   name: string;
   iova: bigint;
-  size: number;
+  size: bigint;
   pageSize: number;
   readOnly: boolean;
   file: string | undefined;
@@ -48,9 +49,13 @@ export function describeMaps(device: HeldDevice, mapper: Mapper): HolderInfo {
   };
 }
 
-/** bigint as "0x…", as everywhere in JSON. */
+/** bigint as "0x…" and sizes as numbers, as everywhere in JSON. */
 const plain = (value: unknown): Record<string, unknown> =>
-  JSON.parse(JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v))) as Record<string, unknown>;
+  JSON.parse(
+    JSON.stringify(value, (key, v: unknown) =>
+      typeof v !== 'bigint' ? v : key === 'size' && v <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(v) : hex64(v),
+    ),
+  ) as Record<string, unknown>;
 
 /** Shares the mappings of a device through a control socket: lists them, hands out the descriptors, unmaps on request. */
 export class Holder {
@@ -94,7 +99,7 @@ export function parseHolderInfo(answer: Record<string, unknown>): HolderInfo {
       api,
       ...(ioas !== undefined && { ioas }),
       ranges: ranges.map(({ start, end }) => ({ start: BigInt(start), end: BigInt(end) })),
-      maps: maps.map((map) => ({ ...map, iova: BigInt(map.iova) })),
+      maps: maps.map((map) => ({ ...map, iova: BigInt(map.iova), size: BigInt(map.size) })),
       entries,
       memlock,
     };

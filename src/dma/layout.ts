@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import { VioError, wrap } from '../common/errors.js';
-import { formatSize, hex64 } from '../common/units.js';
+import { exact, formatSize, hex64 } from '../common/units.js';
 import { type Aperture, describeAddress } from './aperture.js';
+import { type Hole, pack } from './packing.js';
 import { Errno, type Extent, IovaSpace } from './space.js';
 import { type MapSpec, refused } from './spec.js';
 
@@ -9,7 +10,7 @@ import { type MapSpec, refused } from './spec.js';
 export interface Placement {
   name: string;
   iova: bigint;
-  size: number;
+  size: bigint;
   /** The largest page of the IOMMU that address and size allow. */
   pageSize: number;
 }
@@ -21,7 +22,7 @@ export interface Plan {
   /** DMA mappings that the kernel will count. */
   entries: number;
   /** Bytes that count against RLIMIT_MEMLOCK: each mapping in full, also where two map the same memory. */
-  memlock: number;
+  memlock: number | bigint;
 }
 
 /** Bytes of a mapping, files rounded up to whole pages. @throws VioError */
@@ -58,10 +59,92 @@ export class Layout {
     this.space = new IovaSpace(aperture.ranges, aperture.pages);
   }
 
-  /** Gives a mapping its address. @param size from sizeOf() @throws VioError (3) that names what is in the way */
-  place(spec: MapSpec, size: bigint): Placement {
+  /**
+   * Gives mappings their addresses, all or none. The result does not depend on the order of the list.
+   * @returns the placements in the order of the list
+   * @throws VioError (3) that names what is in the way, and whether no layout exists or none was found
+   */
+  placeAll(specs: readonly MapSpec[]): Placement[] {
+    const page = this.aperture.pages[0]!;
+    const wanted = specs.map((spec) => ({ spec, size: sizeOf(spec, page) }));
+    const placed = new Map<string, Placement>();
+    const undo = () => {
+      for (const { iova } of placed.values()) this.release(iova);
+      placed.clear();
+    };
+    try {
+      for (const { spec, size } of placingOrder(wanted, this.aperture.pages)) {
+        const place = this.#place(spec, size);
+        if (place instanceof VioError) {
+          const failed = place;
+          undo();
+          for (const found of this.#pack(wanted, failed)) placed.set(found.name, found);
+          break;
+        }
+        placed.set(spec.name, place);
+      }
+    } catch (err) {
+      undo();
+      throw err;
+    }
+    return specs.map(({ name }) => placed.get(name)!);
+  }
+
+  /** Free runs of pages between the mappings. */
+  #holes(): Hole[] {
+    const page = this.aperture.pages[0]!;
+    const taken = this.space.mappings.sort((a, b) => (a.iova < b.iova ? -1 : 1));
+    const holes: Hole[] = [];
+    let next = 0;
+    for (const { start, end } of this.space.ranges) {
+      let from = start;
+      for (; next < taken.length && taken[next]!.iova <= end; next++) {
+        const { iova, size } = taken[next]!;
+        if (iova > from) holes.push({ start: Number(from / page), end: Number(iova / page) });
+        from = iova + size;
+      }
+      if (from <= end) holes.push({ start: Number(from / page), end: Number((end + 1n) / page) });
+    }
+    return holes;
+  }
+
+  /**
+   * Searches a layout where placing one after another failed. What may lie anywhere gets fixed places then, also temporary
+   * mappings. @param failed thrown, with what is known, if there is none
+   */
+  #pack(wanted: readonly Wanted[], failed: VioError): Placement[] {
+    const page = this.aperture.pages[0]!;
+    const done: Placement[] = [];
+    try {
+      for (const { spec, size } of wanted.filter(({ spec }) => spec.iova !== undefined)) done.push(this.#fix(spec.name, spec.iova!, size));
+      const free = placingOrder(wanted, this.aperture.pages).filter(({ spec }) => spec.iova === undefined);
+      const items = free.map(({ spec, size }) => ({
+        size: Number(size / page),
+        align: Number((alignOf(spec) ?? page) / page) || 1,
+        limit: spec.below4G ? Number((1n << 32n) / page) : Number.POSITIVE_INFINITY,
+      }));
+      const wishes = free.map(({ size }) => Number(largestPage(this.aperture.pages, size) / page));
+      const packing = pack(this.#holes(), items, wishes);
+      if (packing.places === undefined) throw noLayout(failed, packing.proven, packing.steps);
+      for (const [i, { spec, size }] of free.entries()) done.push(this.#fix(spec.name, BigInt(packing.places[i]!) * page, size));
+      return done;
+    } catch (err) {
+      for (const { iova } of done) this.release(iova);
+      throw err;
+    }
+  }
+
+  /** Takes an address that is free. */
+  #fix(name: string, iova: bigint, size: bigint): Placement {
+    const { error, at } = this.space.map({ size, iova });
+    if (error !== 0) throw new Error(`${name}: ${hex64(iova)} of the layout is not free (${error} at ${hex64(at)})`);
+    this.#names.set(iova, name);
+    return { name, iova, size, pageSize: this.#pageOf(iova, size) };
+  }
+
+  /** Gives one mapping its address. @returns the refusal if there is no room where it may lie @throws VioError (3) for other obstacles */
+  #place(spec: MapSpec, size: bigint): Placement | VioError {
     const { name } = spec;
-    const align = [spec.align, spec.huge].reduce((a, b) => (a === undefined || (b !== undefined && b > a) ? b : a), undefined);
     if (this.#names.size >= this.aperture.limit)
       throw refused(
         name,
@@ -70,12 +153,15 @@ export class Layout {
         { limit: this.aperture.limit },
         limitHint,
       );
-    const outcome = this.space.map({ size, align, iova: spec.iova, below4G: spec.below4G, temporary: spec.temporary });
+    const wish = { size, align: alignOf(spec), iova: spec.iova, below4G: spec.below4G, temporary: spec.temporary };
+    const outcome = this.space.map(wish);
     if (outcome.error === 0) {
       this.#names.set(outcome.at, name);
-      return { name, iova: outcome.at, size: Number(size), pageSize: this.#pageOf(outcome.at, size) };
+      return { name, iova: outcome.at, size, pageSize: this.#pageOf(outcome.at, size) };
     }
-    throw this.#failure(spec, size, outcome.error, outcome.at);
+    const failure = this.#failure(spec, size, outcome.error, outcome.at);
+    if (outcome.error !== Errno.ENOSPC) throw failure;
+    return failure;
   }
 
   /** Takes back what place() gave. */
@@ -121,31 +207,77 @@ export class Layout {
           },
         );
       default: {
-        const { free, largest } = this.space.measure();
+        const { free, largest } = this.#room(below4G);
         const where = below4G ? 'below 4 GiB' : "in the IOMMU's addresses";
         const why = `${formatSize(size)} do not fit ${where}: ${formatSize(free)} are free, ${formatSize(largest)} in one piece`;
-        return refused(name, why, 'ENOSPC', { size: Number(size), free: Number(free), largest: Number(largest) });
+        return refused(name, why, 'ENOSPC', { size: exact(size), free: exact(free), largest: exact(largest) });
       }
     }
+  }
+
+  /** Free bytes, and the longest run of them, where a mapping may lie. */
+  #room(below4G: boolean): { free: bigint; largest: bigint } {
+    if (!below4G) return this.space.measure();
+    const page = this.aperture.pages[0]!;
+    const end = Number((1n << 32n) / page);
+    const runs = this.#holes().map((hole) => Math.max(0, Math.min(hole.end, end) - hole.start));
+    return { free: BigInt(runs.reduce((sum, run) => sum + run, 0)) * page, largest: BigInt(Math.max(0, ...runs)) * page };
   }
 }
 
 const limitHint = 'fewer and larger mappings, or the parameter dma_entry_limit of vfio_iommu_type1';
 
-/** Fixed addresses first, then the rest in the given order: an automatic address never takes a fixed one's place. */
-export function placingOrder(specs: readonly MapSpec[]): MapSpec[] {
-  return [...specs.filter((s) => s.iova !== undefined), ...specs.filter((s) => s.iova === undefined)];
+/** A mapping and its size in bytes. */
+interface Wanted {
+  spec: MapSpec;
+  size: bigint;
+}
+
+/** The alignment that a mapping must have; undefined for none but the page's. */
+const alignOf = ({ align, huge }: MapSpec): bigint | undefined => (align === undefined || (huge ?? 0n) > align ? huge : align);
+
+/** The largest page that a mapping fills. */
+const largestPage = (pages: readonly bigint[], size: bigint): bigint => pages.findLast((page) => page <= size) ?? pages[0]!;
+
+/**
+ * The most constrained first, in an order that the list does not decide: fixed addresses, below 4 GiB, anywhere, temporary
+ * ones; in each class by alignment, size and name.
+ */
+function placingOrder(wanted: readonly Wanted[], pages: readonly bigint[]): Wanted[] {
+  const classOf = ({ iova, below4G, temporary }: MapSpec) => (iova !== undefined ? 0 : below4G ? 1 : temporary ? 3 : 2);
+  const keyed = wanted.map((one) => ({ one, cls: classOf(one.spec), align: alignOf(one.spec) ?? largestPage(pages, one.size) }));
+  const down = (a: bigint, b: bigint) => (a > b ? -1 : a < b ? 1 : 0);
+  keyed.sort(
+    (a, b) =>
+      a.cls - b.cls ||
+      (a.cls === 0 ? down(b.one.spec.iova!, a.one.spec.iova!) : 0) ||
+      down(a.align, b.align) ||
+      down(a.one.size, b.one.size) ||
+      (a.one.spec.name < b.one.spec.name ? -1 : 1),
+  );
+  return keyed.map(({ one }) => one);
+}
+
+/** What is known about a set of mappings that found no places. */
+function noLayout(failed: VioError, proven: boolean, steps: number): VioError {
+  const known = proven ? 'no layout exists' : `no layout was found in ${steps} steps`;
+  return new VioError(`${failed.message}; ${known}`, {
+    code: failed.code,
+    exit: failed.exit,
+    hint: failed.hint,
+    details: { ...failed.details, proven },
+    cause: failed,
+  });
 }
 
 /** The layout that `dma map` would choose. @throws VioError: 3 where it does not fit */
 export function plan(aperture: Aperture, specs: readonly MapSpec[]): Plan {
   const layout = new Layout(aperture);
-  const placed = new Map(placingOrder(specs).map((spec) => [spec.name, layout.place(spec, sizeOf(spec, aperture.pages[0]!))]));
-  const maps = specs.map((spec) => placed.get(spec.name)!);
+  const maps = layout.placeAll(specs);
   return {
     ranges: layout.space.ranges,
     maps,
     entries: maps.length,
-    memlock: maps.reduce((sum, map) => sum + map.size, 0),
+    memlock: exact(maps.reduce((sum, map) => sum + map.size, 0n)),
   };
 }

@@ -1,11 +1,11 @@
 import { codeOf, VioError, wrap } from '../common/errors.js';
 import { shellWord } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
-import { formatSize, hex64 } from '../common/units.js';
+import { exact, formatSize, hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
 import type { NativeMemory, NativeSession } from '../native/vfio.js';
 import type { Aperture } from './aperture.js';
-import { Layout, type Placement, placingOrder, sizeOf } from './layout.js';
+import { Layout, type Placement } from './layout.js';
 import { memoryNeed, requireMemory } from './memory.js';
 import type { MapSpec } from './spec.js';
 
@@ -56,9 +56,13 @@ export class Mapper {
     this.layout = new Layout(aperture);
   }
 
+  get #lockedBytes(): bigint {
+    return [...this.#maps.values()].reduce((sum, map) => sum + map.size, 0n);
+  }
+
   /** Bytes that count against RLIMIT_MEMLOCK now. */
-  get locked(): number {
-    return [...this.#maps.values()].reduce((sum, map) => sum + map.size, 0);
+  get locked(): number | bigint {
+    return exact(this.#lockedBytes);
   }
 
   /** The mappings, in the order in which they were made. */
@@ -77,17 +81,18 @@ export class Mapper {
    */
   map(specs: readonly MapSpec[], limit?: LockLimit): Mapping[] {
     const done: Mapping[] = [];
-    const placed: Placement[] = [];
+    let placed: Placement[] = [];
     try {
-      const sizes = new Map(specs.map((spec) => [spec.name, sizeOf(spec, this.layout.aperture.pages[0]!)]));
       for (const spec of specs)
         if (this.#maps.has(spec.name)) throw new VioError(`mapping ${spec.name} is there already`, { code: 'EEXIST', exit: 3 });
-      for (const spec of placingOrder(specs)) placed.push(this.layout.place(spec, sizes.get(spec.name)!));
-      const at = new Map(placed.map((placement) => [placement.name, placement]));
-      const wanted = placed.reduce((sum, { size }) => sum + size, this.locked);
-      if (limit) requireLockable(wanted, limit);
+      placed = this.layout.placeAll(specs);
+      if (limit)
+        requireLockable(
+          placed.reduce((sum, { size }) => sum + size, this.#lockedBytes),
+          limit,
+        );
       if (this.#root) requireMemory(this.#root, memoryNeed(specs, this.layout.aperture.pages[0]!));
-      for (const spec of specs) done.push(this.#memory(spec, at.get(spec.name)!));
+      for (const [i, spec] of specs.entries()) done.push(this.#memory(spec, placed[i]!));
       for (const [i, spec] of specs.entries()) this.#populate(spec, done[i]!);
       this.#commit(done);
     } catch (err) {
@@ -101,7 +106,7 @@ export class Mapper {
 
   #memory(spec: MapSpec, place: Placement): Mapping {
     const { vfio } = native();
-    const size = BigInt(place.size);
+    const { size } = place;
     // The processor's address shares the huge-page phase, so that both sides can use huge pages.
     const align = BigInt(Math.min(place.pageSize, 1 << 30));
     const phase = place.iova % align;
@@ -122,7 +127,7 @@ export class Mapper {
    * error here and not a reason to kill a process.
    */
   #populate(spec: MapSpec, mapping: Mapping): void {
-    const size = BigInt(mapping.size);
+    const { size } = mapping;
     for (let at = 0n; at < size; at += POPULATE_STEP) {
       const left = size - at;
       if (at > 0n && this.#root && spec.file === undefined && spec.huge === undefined)
@@ -153,13 +158,13 @@ export class Mapper {
 
   #commit(mappings: readonly Mapping[]): void {
     const { vfio } = native();
-    const words = BigUint64Array.from(mappings.flatMap((m) => [m.va, m.iova, BigInt(m.size), m.readOnly ? 1n : 3n]));
+    const words = BigUint64Array.from(mappings.flatMap((m) => [m.va, m.iova, m.size, m.readOnly ? 1n : 3n]));
     const { done, error } = vfio.mapDma(this.#session, words);
     if (!error) return;
     const left: string[] = [];
     for (const mapping of mappings.slice(0, done)) {
       try {
-        vfio.unmapDma(this.#session, mapping.iova, BigInt(mapping.size));
+        vfio.unmapDma(this.#session, mapping.iova, mapping.size);
       } catch {
         left.push(mapping.name);
       }
@@ -170,7 +175,7 @@ export class Mapper {
   }
 
   #explain(mapping: Mapping, err: Error): VioError {
-    const range = `${hex64(mapping.iova)}-${hex64(mapping.iova + BigInt(mapping.size) - 1n)}`;
+    const range = `${hex64(mapping.iova)}-${hex64(mapping.iova + mapping.size - 1n)}`;
     const what = `mapping ${mapping.name} at ${range}`;
     switch (codeOf(err)) {
       case 'EEXIST':
@@ -190,7 +195,7 @@ export class Mapper {
         });
       case 'ENOMEM': {
         const { soft } = native().vfio.memlock();
-        return wrap(`${what}: ${formatSize(this.locked + mapping.size)} would be locked, the limit is ${lockText(soft)}`, err, {
+        return wrap(`${what}: ${formatSize(this.#lockedBytes + mapping.size)} would be locked, the limit is ${lockText(soft)}`, err, {
           exit: 6,
           hint: lockHint,
         });
@@ -222,7 +227,7 @@ export class Mapper {
   unmap(name: string): Mapping {
     const mapping = this.find(name);
     try {
-      native().vfio.unmapDma(this.#session, mapping.iova, BigInt(mapping.size));
+      native().vfio.unmapDma(this.#session, mapping.iova, mapping.size);
     } catch (err) {
       throw wrap(`unmap ${name} at ${hex64(mapping.iova)}: it stays mapped`, err, { exit: 8 });
     }
@@ -235,14 +240,14 @@ export class Mapper {
     this.layout.release(mapping.iova);
     native().vfio.closeMemory(mapping.memory);
     const { name, iova, size, readOnly } = mapping;
-    this.#gone.push({ name, start: iova, end: iova + BigInt(size) - 1n, readOnly });
+    this.#gone.push({ name, start: iova, end: iova + size - 1n, readOnly });
     if (this.#gone.length > REMEMBERED) this.#gone.shift();
   }
 
   /** The mapping that an address of the device belongs to, or did until it was unmapped. */
   nameOf(address: bigint): Named | undefined {
     for (const { name, iova, size, readOnly } of this.#maps.values())
-      if (iova <= address && address < iova + BigInt(size)) return { name, offset: address - iova, live: true, readOnly };
+      if (iova <= address && address < iova + size) return { name, offset: address - iova, live: true, readOnly };
     const past = this.#gone.findLast(({ start, end }) => start <= address && address <= end);
     return past && { name: past.name, offset: address - past.start, live: false, readOnly: past.readOnly };
   }
@@ -265,13 +270,13 @@ const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping count
 const lockText = (bytes: number): string => (Number.isFinite(bytes) ? formatSize(bytes) : 'unlimited');
 
 /** @param wanted bytes that will be locked in all @throws VioError MEMLOCK (6) */
-export function requireLockable(wanted: number, limit: LockLimit): void {
+export function requireLockable(wanted: bigint, limit: LockLimit): void {
   if (limit.exempt || wanted <= limit.bytes) return;
   throw new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit.bytes)}`, {
     code: 'MEMLOCK',
     exit: 6,
     hint: lockHint,
-    details: { wanted, limit: limit.bytes },
+    details: { wanted: exact(wanted), limit: limit.bytes },
   });
 }
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { VioError } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
-import { formatSize } from '../common/units.js';
+import { exact, formatSize } from '../common/units.js';
 import { sizeOf } from './layout.js';
 import type { MapSpec } from './spec.js';
 
@@ -155,7 +155,7 @@ const shortage = (wanted: bigint, bound: MemoryBound, what: string, hint: string
     code: 'ENOMEM',
     exit: 3,
     hint,
-    details: { wanted, available: bound.bytes, by: bound.by },
+    details: { wanted: exact(wanted), available: exact(bound.bytes), by: bound.by },
   });
 
 /** Refuses what would make the kernel kill processes for memory. @throws VioError ENOMEM (3); nothing has been taken then */

@@ -54,7 +54,7 @@ export default class DmaMap extends Command {
     const mapper = hold.mapper!;
     if (flags['dry-run']) {
       const planned = plan(session.aperture(), specs);
-      requireLockable(planned.memlock, limit);
+      requireLockable(BigInt(planned.memlock), limit);
       requireMemory(this.sysroot, memoryNeed(specs, session.aperture().pages[0]!));
       await this.out.document({ bdf: session.bdf, api: session.api, ...planned }, holderLines);
       return Exit.ok;

@@ -28,7 +28,11 @@ describe('ordinary memory', () => {
       ask('a=4G');
       throw new Error('not refused');
     } catch (err) {
-      expect(err).toMatchObject({ code: 'ENOMEM', exit: 3, details: { wanted: 4n << 30n, available: 800n * MiB, by: 'MemAvailable' } });
+      expect(err).toMatchObject({
+        code: 'ENOMEM',
+        exit: 3,
+        details: { wanted: 4 * 2 ** 30, available: 800 * 2 ** 20, by: 'MemAvailable' },
+      });
     }
   });
 

@@ -94,10 +94,10 @@ describe('plan', () => {
         { start: 0xfef00000n, end: 0xffffffffffffn },
       ],
       maps: [
-        { name: 'small', iova: 0x10000n, size: 4096, pageSize: 4096 },
-        { name: 'big', iova: 0x200000n, size: 67108864, pageSize: 2097152 },
-        { name: 'huge', iova: 0x100000000n, size: 3221225472, pageSize: 1073741824 },
-        { name: 'more', iova: 0x11000n, size: 8192, pageSize: 4096 },
+        { name: 'small', iova: 0x12000n, size: 4096n, pageSize: 4096 },
+        { name: 'big', iova: 0x200000n, size: 67108864n, pageSize: 2097152 },
+        { name: 'huge', iova: 0x100000000n, size: 3221225472n, pageSize: 1073741824 },
+        { name: 'more', iova: 0x10000n, size: 8192n, pageSize: 4096 },
       ],
       entries: 4,
       memlock: 3221225472 + 67108864 + 12288,
@@ -106,7 +106,7 @@ describe('plan', () => {
 
   test('what does not fit at a large page goes by smaller ones', () => {
     // Above the window lie 508 GiB from 4 GiB on, and 17 MiB before them.
-    expect(layout(39, 'guest=508G').maps).toEqual([{ name: 'guest', iova: 0x100000000n, size: 508 * 2 ** 30, pageSize: 2 ** 30 }]);
+    expect(layout(39, 'guest=508G').maps).toEqual([{ name: 'guest', iova: 0x100000000n, size: 508n * G, pageSize: 2 ** 30 }]);
     expect(layout(39, `guest=${508n * G + 2n * M}`, 'x=4K').maps[0]).toMatchObject({
       pageSize: 2097152,
       iova: 0xff000000n,
@@ -156,7 +156,7 @@ describe('plan', () => {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-plan-'));
     fs.writeFileSync(path.join(dir, 'fw.bin'), Buffer.alloc(5000));
     fs.writeFileSync(path.join(dir, 'empty'), '');
-    expect(layout(48, `fw=${dir}/fw.bin,ro`).maps[0]).toMatchObject({ size: 8192 });
+    expect(layout(48, `fw=${dir}/fw.bin,ro`).maps[0]).toMatchObject({ size: 8192n });
     expect(() => layout(48, `fw=${dir}/empty`)).toThrow('empty');
     expect(() => layout(48, `fw=${dir}`)).toThrow('no regular file');
     expect(() => layout(48, `fw=${dir}/none`)).toThrow(expect.objectContaining({ code: 'ENOENT' }));
