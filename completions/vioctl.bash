@@ -30,11 +30,11 @@ _vioctl_command() {
       vals='--color=auto|always|never'
       args='@pci' ;;
     'vfio bind')
-      opts='--group --driver --owner --allow --expect --persist --null -0 --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|upper|console|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --color=auto|always|never'
+      opts='--group --driver --owner --allow --expect --persist --all --wait --null -0 --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|upper|console|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio unbind')
-      opts='--driver --wait --ask --persist --null -0 --dry-run --json --no-headings --help -h --quiet --color'
+      opts='--driver --wait --ask --persist --all --null -0 --dry-run --json --no-headings --help -h --quiet --color'
       vals='--driver=@free --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio restore')

@@ -7,6 +7,7 @@ import type { NativeMemory, NativeSession } from '../native/vfio.js';
 import type { Aperture } from './aperture.js';
 import { Layout, type Placement } from './layout.js';
 import { memoryNeed, requireMemory } from './memory.js';
+import { pinHint, requirePinnable, writeBackOf } from './pinning.js';
 import type { MapSpec } from './spec.js';
 
 /** A mapping that is there. */
@@ -91,7 +92,10 @@ export class Mapper {
           placed.reduce((sum, { size }) => sum + size, this.#lockedBytes),
           limit,
         );
-      if (this.#root) requireMemory(this.#root, memoryNeed(specs, this.layout.aperture.pages[0]!));
+      if (this.#root) {
+        requirePinnable(this.#root, specs);
+        requireMemory(this.#root, memoryNeed(specs, this.layout.aperture.pages[0]!));
+      }
       for (const [i, spec] of specs.entries()) done.push(this.#memory(spec, placed[i]!));
       for (const [i, spec] of specs.entries()) this.#populate(spec, done[i]!);
       this.#commit(done);
@@ -187,11 +191,10 @@ export class Mapper {
       case 'EADDRINUSE':
         return wrap(`${what}: the IOMMU does not map these addresses`, err, { hint: 'vioctl dma plan shows its ranges' });
       case 'EFAULT':
+        if (writeBackOf(mapping) !== undefined)
+          return wrap(`${what}: the kernel pins no writable mapping of this file`, err, { exit: 3, hint: pinHint(mapping) });
         return wrap(`${what}: its memory has a hole`, err, {
-          hint:
-            mapping.file === undefined
-              ? undefined
-              : `is ${mapping.file} shorter than it was, or read-only? A mapping with ,ro is only read`,
+          hint: mapping.file === undefined ? undefined : `is ${mapping.file} shorter than it was? A mapping with ,ro is only read`,
         });
       case 'ENOMEM': {
         const { soft } = native().vfio.memlock();

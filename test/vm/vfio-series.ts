@@ -9,7 +9,7 @@ import { plan } from '../../src/dma/layout.js';
 import { lockLimit, Mapper } from '../../src/dma/mapper.js';
 import { parseSpecs } from '../../src/dma/spec.js';
 import { Census } from '../../src/vfio/census/census.js';
-import { findDevice } from '../../src/vfio/devices/pci.js';
+import { findDevice } from '../../src/vfio/devices/select.js';
 import { eduRead, eduWrite } from '../../src/vfio/selftest/edu.js';
 import { AdminQueue } from '../../src/vfio/selftest/nvme.js';
 import { pagesFor } from '../../src/vfio/selftest/pages.js';

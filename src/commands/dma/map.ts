@@ -8,6 +8,7 @@ import { describeMaps, Holder } from '../../dma/holder.js';
 import { plan } from '../../dma/layout.js';
 import { lockLimit, requireLockable } from '../../dma/mapper.js';
 import { memoryNeed, requireMemory } from '../../dma/memory.js';
+import { requirePinnable } from '../../dma/pinning.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { holderLines } from '../../groups/dma/views.js';
 import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
@@ -55,6 +56,7 @@ export default class DmaMap extends Command {
     if (flags['dry-run']) {
       const planned = plan(session.aperture(), specs);
       requireLockable(BigInt(planned.memlock), limit);
+      requirePinnable(this.sysroot, specs);
       requireMemory(this.sysroot, memoryNeed(specs, session.aperture().pages[0]!));
       await this.out.document({ bdf: session.bdf, api: session.api, ...planned }, holderLines);
       return Exit.ok;

@@ -15,9 +15,10 @@ import {
 } from '../../dma/aperture.js';
 import { plan } from '../../dma/layout.js';
 import { memoryNeed, requireMemory } from '../../dma/memory.js';
+import { pinHint, pinProblem, requirePinnable } from '../../dma/pinning.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { planLines } from '../../groups/dma/views.js';
-import { parseBdf } from '../../vfio/devices/pci.js';
+import { expand } from '../../vfio/devices/select.js';
 
 async function readText(file: string): Promise<string> {
   if (file === '-') {
@@ -62,7 +63,7 @@ export default class DmaPlan extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(DmaPlan);
     const words = args['bdf|map'] as unknown as string[];
-    const bdf = words[0]?.includes('=') ? undefined : parseBdf(words[0] ?? '');
+    const bdf = words[0]?.includes('=') ? undefined : expand(this.sysroot, [words[0] ?? ''])[0]!;
     if ((bdf === undefined) === (flags.reserved === undefined))
       throw usage(bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE');
     const specs = parseSpecs(words.slice(bdf === undefined ? 0 : 1));
@@ -78,7 +79,15 @@ export default class DmaPlan extends Command {
     }
     if (avoid.length > 0) aperture = { ...aperture, ranges: allowed(aperture.ranges, avoid), reserved: [...aperture.reserved, ...avoid] };
     const planned = plan(aperture, specs);
-    if (bdf !== undefined) requireMemory(this.sysroot, memoryNeed(specs, aperture.pages[0]!));
+    if (bdf !== undefined) {
+      requirePinnable(this.sysroot, specs);
+      requireMemory(this.sysroot, memoryNeed(specs, aperture.pages[0]!));
+    } else {
+      for (const spec of specs) {
+        const problem = pinProblem(spec);
+        if (problem !== undefined) this.warn(`${problem} (Linux 6.5 and later): ${pinHint(spec)}`);
+      }
+    }
     await this.out.document(planned, planLines);
     return undefined;
   }

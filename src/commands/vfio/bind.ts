@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
 import { Flags, nullFlag } from '../../cli/flags.js';
-import { collectList } from '../../cli/input.js';
-import { devicesArg, scriptFlag } from '../../groups/vfio/options.js';
-import { boundLines } from '../../groups/vfio/views.js';
+import { allFlag, deviceList, devicesArg, scriptFlag } from '../../groups/vfio/options.js';
+import { boundLines, failureLines } from '../../groups/vfio/views.js';
+import { batchError, oneByOne, RACE_WAIT } from '../../vfio/binding/batch.js';
 import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
@@ -37,6 +37,8 @@ export default class VfioBind extends Command {
     allow: Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'let this safety check fail', helpValue: 'CHECK' })(),
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
     persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
+    all: allFlag,
+    wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for another run that changes a device' }),
     null: nullFlag,
     'dry-run': scriptFlag,
   };
@@ -45,7 +47,7 @@ export default class VfioBind extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioBind);
     const options: BindOptions = {
-      bdfs: await collectList(args.bdf, { null: flags.null, orStdin: false }),
+      bdfs: await deviceList(this.sysroot, args.bdf, flags),
       group: flags.group,
       driver: flags.driver,
       allow: flags.allow,
@@ -60,9 +62,20 @@ export default class VfioBind extends Command {
       return undefined;
     }
     const host = systemHost(this.sysroot, process.pid, census.modules);
-    const { devices, files } = await bind(host, census, { ...options, signal: this.life.signal });
+    const run = (bdfs: readonly string[]) => bind(host, census, { ...options, bdfs, wait: flags.wait, signal: this.life.signal });
+    if (!flags.all) {
+      const { devices, files } = await run(options.bdfs);
+      for (const failure of await reload(this.sysroot, files)) this.warn(failure);
+      await this.out.document({ devices, files }, () => [...boundLines(devices), ...files.map((file) => `wrote ${file}`)]);
+      return undefined;
+    }
+    const { done, failed } = await oneByOne(options.bdfs, this.life.signal, (bdf) => run([bdf]));
+    const files = [...new Set(done.flatMap((binding) => binding.files))];
+    const devices = done.flatMap((binding) => binding.devices);
     for (const failure of await reload(this.sysroot, files)) this.warn(failure);
-    await this.out.document({ devices, files }, () => [...boundLines(devices), ...files.map((file) => `wrote ${file}`)]);
+    const lines = () => [...boundLines(devices), ...failureLines(failed), ...files.map((file) => `wrote ${file}`)];
+    await this.out.document({ devices, failed, files }, lines);
+    if (failed.length > 0) throw batchError(failed, options.bdfs.length);
     return undefined;
   }
 }

@@ -9,6 +9,7 @@ import { parseSpecs } from '../../dma/spec.js';
 import { apiFlag } from '../../groups/vfio/options.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
+import { expand } from '../../vfio/devices/select.js';
 import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 
 export default class VfioExec extends Command {
@@ -56,13 +57,13 @@ export default class VfioExec extends Command {
     const user = flags.user === undefined ? undefined : parseOwner(this.sysroot, flags.user);
     const memlock =
       flags.memlock === undefined ? undefined : flags.memlock === 'unlimited' ? Number.POSITIVE_INFINITY : parseSize(flags.memlock);
+    const bdfs = expand(this.sysroot, args.bdf as unknown as string[]);
     if (flags['dry-run']) {
-      const { bdf: bdfs } = args as unknown as { bdf: string[] };
       for (const line of execPlan(this.sysroot, { bdfs, words: this.rest ?? [], specs, bind: flags.bind })) await this.out.line(line);
       return undefined;
     }
     const prepared = await prepareExec(systemHost(this.sysroot, process.pid), {
-      bdfs: args.bdf as unknown as string[],
+      bdfs,
       words: this.rest ?? [],
       specs,
       api: flags.api,

@@ -3,7 +3,7 @@ import { Flags } from '../../cli/flags.js';
 import { scriptFlag } from '../../groups/vfio/options.js';
 import { restoredLines } from '../../groups/vfio/views.js';
 import { systemHost } from '../../vfio/binding/host.js';
-import { restore } from '../../vfio/binding/restore.js';
+import { restorationError, restore } from '../../vfio/binding/restore.js';
 import { restoreScript, shellScript } from '../../vfio/binding/script.js';
 import { Census } from '../../vfio/census/census.js';
 
@@ -31,8 +31,11 @@ export default class VfioRestore extends Command {
       await this.out.document(restoreScript(host, census, flags.all), shellScript);
       return undefined;
     }
-    const devices = await restore(host, census, { all: flags.all, wait: flags.wait, signal: this.life.signal });
-    await this.out.document({ devices }, () => restoredLines(devices));
+    const result = await restore(host, census, { all: flags.all, wait: flags.wait, signal: this.life.signal });
+    const { devices, left, failed } = result;
+    await this.out.document({ devices, left, failed }, () => restoredLines(devices));
+    const error = restorationError(result);
+    if (error) throw error;
     return undefined;
   }
 }

@@ -3,7 +3,7 @@ import { Exit } from '../../common/errors.js';
 import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { selftestLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
-import { findDevice } from '../../vfio/devices/pci.js';
+import { findDevice } from '../../vfio/devices/select.js';
 import { selftest } from '../../vfio/selftest/selftest.js';
 import { openSession } from '../../vfio/session/open.js';
 

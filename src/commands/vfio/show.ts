@@ -5,7 +5,7 @@ import { showLines } from '../../groups/vfio/views.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
 import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
-import { findDevice } from '../../vfio/devices/pci.js';
+import { findDevice } from '../../vfio/devices/select.js';
 import { report } from '../../vfio/inventory/inventory.js';
 import { inspect } from '../../vfio/session/inspect.js';
 

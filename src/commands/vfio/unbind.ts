@@ -1,13 +1,15 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags, nullFlag } from '../../cli/flags.js';
-import { collectList } from '../../cli/input.js';
-import { devicesArg, scriptFlag, waitFlag } from '../../groups/vfio/options.js';
-import { unboundLines } from '../../groups/vfio/views.js';
+import { allFlag, deviceList, devicesArg, scriptFlag, waitFlag } from '../../groups/vfio/options.js';
+import { failureLines, unboundLines } from '../../groups/vfio/views.js';
+import { batchError, oneByOne } from '../../vfio/binding/batch.js';
+import { boundElsewhere } from '../../vfio/binding/elsewhere.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { shellScript, unbindScript } from '../../vfio/binding/script.js';
 import { planUnbind, unbind, unbindFiles } from '../../vfio/binding/unbind.js';
 import { Census } from '../../vfio/census/census.js';
 import { describeHolder } from '../../vfio/census/holders.js';
+import { readDevices } from '../../vfio/devices/pci.js';
 
 export default class VfioUnbind extends Command {
   static override readonly description =
@@ -28,6 +30,7 @@ export default class VfioUnbind extends Command {
     wait: waitFlag,
     ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
     persist: Flags.boolean({ summary: 'also end what bind --persist set up' }),
+    all: allFlag,
     null: nullFlag,
     'dry-run': scriptFlag,
   };
@@ -35,20 +38,42 @@ export default class VfioUnbind extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioUnbind);
-    const bdfs = await collectList(args.bdf, { null: flags.null, orStdin: false });
+    const bdfs = await deviceList(this.sysroot, args.bdf, flags);
     const census = new Census(this.sysroot);
     const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask, persist: flags.persist };
+    if (flags.persist) this.#elsewhere(bdfs);
     if (flags['dry-run']) {
       await this.out.document(unbindScript(planUnbind(census, options, { privileged: false }), unbindFiles(census, options)), shellScript);
       return undefined;
     }
-    const { devices, files } = await unbind(systemHost(this.sysroot, process.pid, census.modules), census, {
-      ...options,
-      signal: this.life.signal,
-      note: (bdf, holders) => this.info(`${bdf}: held by ${holders.map(describeHolder).join(', ')}; waiting ${flags.wait / 1000} s`),
-    });
+    const host = systemHost(this.sysroot, process.pid, census.modules);
+    const run = (bdfs: readonly string[]) =>
+      unbind(host, census, {
+        ...options,
+        bdfs,
+        signal: this.life.signal,
+        note: (bdf, holders) => this.info(`${bdf}: held by ${holders.map(describeHolder).join(', ')}; waiting ${flags.wait / 1000} s`),
+      });
+    if (!flags.all) {
+      const { devices, files } = await run(bdfs);
+      for (const failure of await reload(this.sysroot, files)) this.warn(failure);
+      await this.out.document({ devices, files }, () => [...unboundLines(devices), ...files.map((file) => `removed ${file}`)]);
+      return undefined;
+    }
+    const { done, failed } = await oneByOne(bdfs, this.life.signal, (bdf) => run([bdf]));
+    const devices = done.flatMap((result) => result.devices);
+    const files = done.flatMap((result) => result.files);
     for (const failure of await reload(this.sysroot, files)) this.warn(failure);
-    await this.out.document({ devices, files }, () => [...unboundLines(devices), ...files.map((file) => `removed ${file}`)]);
+    const lines = () => [...unboundLines(devices), ...failureLines(failed), ...files.map((file) => `removed ${file}`)];
+    await this.out.document({ devices, failed, files }, lines);
+    if (failed.length > 0) throw batchError(failed, bdfs.length);
     return undefined;
+  }
+
+  /** Says what else binds the devices at the next boot. */
+  #elsewhere(bdfs: readonly string[]): void {
+    for (const device of readDevices(this.sysroot, bdfs))
+      for (const { by, where, fix } of boundElsewhere(this.sysroot, device))
+        this.warn(`${device.bdf}: ${by} (${where}) binds it to VFIO at the next boot: ${fix}`);
   }
 }

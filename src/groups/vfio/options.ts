@@ -1,14 +1,17 @@
 import { Args, Flags } from '../../cli/flags.js';
+import { collectList } from '../../cli/input.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { expand } from '../../vfio/devices/select.js';
 import { APIS } from '../../vfio/session/open.js';
 
 /** The device of a command that takes one. */
-export const deviceArg = Args.string({ required: true, description: 'PCI address: 0000:01:00.0 or 01:00.0' });
+export const deviceArg = Args.string({ required: true, description: 'PCI address or selector, such as 01:00.0 or net:eth0' });
 
 /** The devices of a command that takes several. */
 export const devicesArg = Args.string({
   required: true,
   multiple: true,
-  description: 'PCI addresses (0000:01:00.0 or 01:00.0), or - for a list on stdin',
+  description: 'PCI addresses or selectors (01:00.0, net:eth0, class:nvme), or - for a list on stdin',
 });
 
 /** Which of the kernel's two ways to open a device. */
@@ -24,3 +27,16 @@ export const scriptFlag = Flags.boolean({ summary: 'print the exact writes as a 
 
 /** `--wait` of commands that need holders to let go. */
 export const waitFlag = Flags.duration({ default: 10_000, summary: 'how long to wait for holders' });
+
+/** `--all` of commands that take selectors. */
+export const allFlag = Flags.boolean({ summary: 'take every device that a selector matches, one by one' });
+
+/**
+ * The addresses that arguments name, `-` among them read from stdin: blanks around a line and empty lines mean nothing.
+ * @throws VioError of expand()
+ */
+export async function deviceList(root: Sysroot, words: string[], options: { null: boolean; all?: boolean | undefined }): Promise<string[]> {
+  const listed = await collectList(words, { null: options.null, orStdin: false });
+  const names = options.null ? listed : listed.map((line) => line.trim()).filter((line) => line !== '');
+  return expand(root, names, options.all);
+}

@@ -1,5 +1,6 @@
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
+import type { Failure } from '../../vfio/binding/batch.js';
 import type { BoundDevice } from '../../vfio/binding/bind.js';
 import type { Restored } from '../../vfio/binding/restore.js';
 import type { UnboundDevice } from '../../vfio/binding/unbind.js';
@@ -78,10 +79,15 @@ export const restoredLines = (devices: readonly Restored[]): string[] =>
     ? ['nothing to restore']
     : devices.map(({ bdf, operation, step, driver, outcome }) => {
         if (outcome === 'running') return `${bdf}: ${operation} is still running, left alone`;
+        if (outcome === 'gone') return `${bdf}: gone (unplugged, renumbered or replaced): what was kept about it is dropped`;
         if (outcome === 'other boot') return `${bdf}: the journal was of an earlier boot, removed`;
         const what = operation === 'bound' ? 'given back' : `restored (${operation} was cut short at step ${step})`;
         return `${bdf}: ${what}, ${driver ?? 'no driver'}`;
       });
+
+/** One line for each item of a batch that failed. */
+export const failureLines = (failed: readonly Failure[]): string[] =>
+  failed.map(({ bdf, message }) => `${bdf}: FAILED: ${message.replace(`${bdf}: `, '')}`);
 
 /** The findings of `vfio doctor`, each with what to do. */
 export const doctorLines = (found: readonly Diagnosis[]): string[] =>

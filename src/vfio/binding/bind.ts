@@ -8,7 +8,9 @@ import { CHECK_NAMES, type CheckName, type Finding } from '../checks/finding.js'
 import { readGroup } from '../devices/group.js';
 import { noIommu, readIommu } from '../devices/iommu.js';
 import type { DriverChoice } from '../devices/modules.js';
-import { findDevice, idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from '../devices/pci.js';
+import { idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from '../devices/pci.js';
+import { findDevice } from '../devices/select.js';
+import { RACE_WAIT, whileBusy } from './batch.js';
 import { type DeviceState, Store } from './journal.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
@@ -224,9 +226,17 @@ async function awaitNode(host: Host, bdf: string): Promise<void> {
  * everything back.
  * @param options.hold leave the journal in place until `undo`, so that `vfio restore` undoes it should we die (vfio exec)
  * @param options.signal stops before the next write and rolls back
+ * @param options.wait milliseconds to wait for another run that changes one of the devices; then what it did is looked at
  * @throws VioError of planBind, of a step, or NOT_RESTORED (8)
  */
-export async function bind(
+export const bind = (
+  host: Host,
+  census: Census,
+  options: BindOptions & { signal?: AbortSignal | undefined; hold?: boolean; wait?: number | undefined },
+): Promise<Binding> =>
+  whileBusy(options.wait ?? RACE_WAIT, options.signal, (again) => bindOnce(host, again ? census.fresh() : census, options));
+
+async function bindOnce(
   host: Host,
   census: Census,
   options: BindOptions & { signal?: AbortSignal | undefined; hold?: boolean },

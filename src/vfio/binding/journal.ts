@@ -50,6 +50,9 @@ const JOURNALS = `${BASE}/journal`;
 const CLAIMS = `${BASE}/claims`;
 const BOUND = `${BASE}/bound`;
 
+/** Claims of runs that died which one run takes away for a device. */
+const CLAIM_TRIES = 8;
+
 /** Start time of a process; undefined when there is none (or it is a zombie). */
 export function startTime(root: Sysroot, pid: number): string | undefined {
   const stat = root.attr(`/proc/${pid}/stat`);
@@ -163,26 +166,56 @@ export class Store {
    * @throws VioError BUSY (1) while another run works on it, INTERRUPTED (1) when one was cut short and left a journal
    */
   claim(bdf: string, journal: Journal): void {
-    const file = this.#root.path(`${CLAIMS}/${bdf}`);
-    for (let attempt = 0; ; attempt++) {
-      try {
-        makeFolder(path.dirname(file));
-        const fd = fs.openSync(file, 'wx', 0o644);
-        fs.writeSync(fd, `${journal.pid} ${journal.started} ${journal.id}\n`);
-        fs.closeSync(fd);
-        return;
-      } catch (err) {
-        if (codeOf(err) !== 'EEXIST' || attempt > 0) throw wrap(`claim ${bdf} in ${CLAIMS}`, err);
+    const claim = `${CLAIMS}/${bdf}`;
+    const file = this.#root.path(claim);
+    const own = `${file}.${journal.pid}`;
+    try {
+      makeFolder(path.dirname(file));
+      // a claim appears with its text: who finds it empty would take it for one that nobody holds
+      fs.writeFileSync(own, `${journal.pid} ${journal.started} ${journal.id}\n`);
+      for (let attempt = 0; ; attempt++) {
+        try {
+          fs.linkSync(own, file);
+          return;
+        } catch (err) {
+          if (codeOf(err) !== 'EEXIST' || attempt >= CLAIM_TRIES) throw err;
+        }
+        this.#clear(bdf, claim, own);
       }
-      const [pid = '0', started = '', id = ''] = (this.#root.attr(`${CLAIMS}/${bdf}`) ?? '').split(' ');
-      if (this.alive({ pid: Number(pid), started }))
-        throw new VioError(`${bdf}: another run of vioctl (pid ${pid}) is changing this device: EBUSY`, { code: 'BUSY' });
-      if (this.#root.exists(`${JOURNALS}/${id}.json`))
-        throw new VioError(`${bdf}: an interrupted run (pid ${pid}) left this device half changed`, {
-          code: 'INTERRUPTED',
-          hint: 'vioctl vfio restore',
-        });
-      this.#remove(`${CLAIMS}/${bdf}`); // died between claim and journal: nothing was changed
+    } catch (err) {
+      if (err instanceof VioError) throw err;
+      throw wrap(`claim ${bdf} in ${CLAIMS}`, err);
+    } finally {
+      fs.rmSync(own, { force: true });
+    }
+  }
+
+  /** Takes away a claim whose run died before it wrote a journal. @throws VioError BUSY, INTERRUPTED */
+  #clear(bdf: string, claim: string, own: string): void {
+    const text = this.#root.attr(claim);
+    if (text === undefined) return; // it has just gone
+    const [pid = '0', started = '', id = ''] = text.split(' ');
+    if (this.alive({ pid: Number(pid), started }))
+      throw new VioError(`${bdf}: another run of vioctl (pid ${pid}) is changing this device: EBUSY`, { code: 'BUSY' });
+    if (this.#root.exists(`${JOURNALS}/${id}.json`))
+      throw new VioError(`${bdf}: an interrupted run (pid ${pid}) left this device half changed`, {
+        code: 'INTERRUPTED',
+        hint: 'vioctl vfio restore',
+      });
+    // Between the look and the removal another run may have done the same and claimed: its claim is put back.
+    const aside = `${own}.old`;
+    try {
+      fs.renameSync(this.#root.path(claim), aside);
+    } catch (err) {
+      if (codeOf(err) === 'ENOENT') return;
+      throw err;
+    }
+    try {
+      if (fs.readFileSync(aside, 'utf8').trim() !== text) fs.linkSync(aside, this.#root.path(claim));
+    } catch (err) {
+      if (codeOf(err) !== 'EEXIST') throw err;
+    } finally {
+      fs.rmSync(aside, { force: true });
     }
   }
 

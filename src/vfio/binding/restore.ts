@@ -1,4 +1,7 @@
+import type { VioError } from '../../common/errors.js';
 import type { Census } from '../census/census.js';
+import { readDevice } from '../devices/pci.js';
+import { batchError, type Failure, oneByOne } from './batch.js';
 import { type Journal, Store } from './journal.js';
 import type { Host } from './move.js';
 import { type Leftover, notRestored, rollBack } from './transaction.js';
@@ -12,7 +15,8 @@ export interface Restored {
   /** The step that the interrupted run had begun. */
   step: string;
   driver: string | undefined;
-  outcome: 'restored' | 'running' | 'other boot';
+  /** `gone`: no such device is at the address any more (removed, renumbered or replaced); what was kept about it went. */
+  outcome: 'restored' | 'running' | 'other boot' | 'gone';
 }
 
 /** The journals that a restore would replay, and those it leaves alone. */
@@ -24,24 +28,50 @@ export function pending(host: Host): { replay: Journal[]; running: Journal[]; st
   return { replay: current.filter((journal) => !store.alive(journal)), running: current.filter((journal) => store.alive(journal)), stale };
 }
 
+/** What a restore came to: items are independent, so that one that fails keeps no other from going back. */
+export interface Restoration {
+  devices: Restored[];
+  /** What could not be put back, and stays in its journal. */
+  left: Leftover[];
+  /** Devices of completed binds that could not be given back, with the state they are in unchanged. */
+  failed: Failure[];
+}
+
+/** True if the device of a journal or record is not at its address any more. */
+function isLost(host: Host, kept: { bdf: string; vendor: number; device: number }): boolean {
+  const now = readDevice(host.root, kept.bdf);
+  return now === undefined || now.vendor !== kept.vendor || now.device !== kept.device;
+}
+
+/** Replays a journal. @returns what could not be put back */
+async function replayOne(host: Host, store: Store, journal: Journal): Promise<Leftover[]> {
+  const present = journal.devices.filter((device) => !isLost(host, device));
+  const left = await rollBack(host, present, () => {});
+  if (left.length > 0) return left;
+  // a bind that was killed while it committed may have left records of what is now undone
+  if (journal.operation === 'bind')
+    for (const { bdf, before } of journal.devices) if (!host.modules.isVfio(before.driver)) store.forget(bdf);
+  store.end(journal);
+  return [];
+}
+
 /**
  * Undoes what interrupted runs left, newest journal first. A journal of a run that is still alive is left alone; one of an
  * earlier boot only goes away, since the kernel probed all devices anew.
- * @param options.all also give back every device that a completed bind holds
- * @throws VioError NOT_RESTORED (8), naming what is left; its journals stay
+ * @param options.all also give back every device that a completed bind holds, one by one
  */
 export async function restore(
   host: Host,
   census: Census,
   options: { all: boolean; wait: number; signal?: AbortSignal | undefined },
-): Promise<Restored[]> {
+): Promise<Restoration> {
   const store = new Store(host.root);
   const { replay, running, stale } = pending(host);
-  const done: Restored[] = [];
+  const devices: Restored[] = [];
   const left: Leftover[] = [];
-  const result = (journal: Journal, outcome: Restored['outcome']) => {
+  const result = (journal: Journal, outcome: Restored['outcome'], lost: ReadonlySet<string> = new Set()) => {
     for (const { bdf, step, before } of journal.devices)
-      done.push({ bdf, operation: journal.operation, step, driver: before.driver, outcome });
+      devices.push({ bdf, operation: journal.operation, step, driver: before.driver, outcome: lost.has(bdf) ? 'gone' : outcome });
   };
   for (const journal of running) result(journal, 'running');
   for (const journal of stale) {
@@ -49,29 +79,32 @@ export async function restore(
     result(journal, 'other boot');
   }
   for (const journal of replay) {
-    const failed = await rollBack(host, journal.devices, () => {});
-    if (failed.length > 0) {
-      left.push(...failed);
-      continue;
-    }
-    // a bind that was killed while it committed may have left records of what is now undone
-    if (journal.operation === 'bind')
-      for (const { bdf, before } of journal.devices) if (!host.modules.isVfio(before.driver)) store.forget(bdf);
-    store.end(journal);
-    result(journal, 'restored');
+    const lost = new Set(journal.devices.filter((device) => isLost(host, device)).map(({ bdf }) => bdf));
+    const failed = await replayOne(host, store, journal);
+    if (failed.length > 0) left.push(...failed);
+    else result(journal, 'restored', lost);
   }
-  if (left.length > 0) throw notRestored('restore failed', left, undefined);
-  if (options.all) {
-    const records = store.records();
-    const { devices: steps } = await unbind(host, census, {
-      bdfs: records.map((record) => record.bdf),
-      wait: options.wait,
-      signal: options.signal,
-    });
-    for (const { bdf, driver, already } of steps) {
-      if (already) store.forget(bdf);
-      done.push({ bdf, operation: 'bound', step: 'done', driver, outcome: 'restored' });
-    }
+  if (!options.all) return { devices, left, failed: [] };
+  const records = store.records();
+  for (const record of records.filter((one) => isLost(host, one))) {
+    store.forget(record.bdf);
+    devices.push({ bdf: record.bdf, operation: 'bound', step: 'done', driver: record.before.driver, outcome: 'gone' });
   }
-  return done;
+  const { done, failed } = await oneByOne(
+    records.filter((record) => !isLost(host, record)).map(({ bdf }) => bdf),
+    options.signal,
+    async (bdf) => {
+      const { devices } = await unbind(host, census, { bdfs: [bdf], wait: options.wait, signal: options.signal });
+      if (devices[0]!.already) store.forget(bdf);
+      return devices[0]!;
+    },
+  );
+  for (const { bdf, driver } of done) devices.push({ bdf, operation: 'bound', step: 'done', driver, outcome: 'restored' });
+  return { devices, left, failed };
+}
+
+/** The error of a restore that left something; undefined for none. */
+export function restorationError({ devices, left, failed }: Restoration): VioError | undefined {
+  if (left.length > 0) return notRestored('restore failed', left, undefined);
+  return failed.length > 0 ? batchError(failed, devices.length + failed.length) : undefined;
 }

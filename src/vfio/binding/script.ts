@@ -66,7 +66,7 @@ export function restoreScript(host: Host, census: Census, all: boolean): Script 
     }),
   );
   if (!all) return { modules: [], devices };
-  const bdfs = new Store(host.root).records().map((record) => record.bdf);
+  const bdfs = new Store(host.root).records().flatMap(({ bdf }) => (readDevice(host.root, bdf) ? [bdf] : []));
   const given = unbindScript(planUnbind(census, { bdfs }, { privileged: false }));
   return { modules: given.modules, devices: [...devices, ...given.devices] };
 }

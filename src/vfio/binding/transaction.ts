@@ -91,6 +91,9 @@ export class Transaction {
       for (const device of devices) {
         store.claim(device.bdf, journal);
         claimed.push(device);
+        const now = readDevice(host.root, device.bdf);
+        if (now && (now.driver !== device.before.driver || now.override !== device.before.override))
+          throw new VioError(`${device.bdf}: another program has just changed this device: EBUSY`, { code: 'BUSY' });
       }
       store.save(journal);
     } catch (err) {

@@ -3,7 +3,9 @@ import { VioError } from '../../common/errors.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from '../census/holders.js';
 import { Processes } from '../census/processes.js';
-import { findDevice, idOf, linkName, PCI_DEVICES, type PciDevice, parseBdf, readDevice } from '../devices/pci.js';
+import { idOf, linkName, PCI_DEVICES, type PciDevice, parseBdf, readDevice } from '../devices/pci.js';
+import { findDevice } from '../devices/select.js';
+import { whileBusy } from './batch.js';
 import { requirePrivilege } from './bind.js';
 import { type DeviceState, Store } from './journal.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
@@ -133,7 +135,14 @@ export interface UnboundDevice {
  * not come back in time.
  * @param note told once who holds a device, before the wait
  */
-export async function unbind(
+export const unbind = (
+  host: Host,
+  census: Census,
+  options: UnbindOptions & { signal?: AbortSignal | undefined; note?: (bdf: string, holders: Holder[]) => void },
+): Promise<{ devices: UnboundDevice[]; files: string[] }> =>
+  whileBusy(options.wait, options.signal, (again) => unbindOnce(host, again ? census.fresh() : census, options));
+
+async function unbindOnce(
   host: Host,
   census: Census,
   options: UnbindOptions & { signal?: AbortSignal | undefined; note?: (bdf: string, holders: Holder[]) => void },

@@ -91,6 +91,11 @@ export class Blocks {
         if (file !== undefined) users.push({ path: file, what: `NVMe target ${nqn} namespace ${nsid}` });
       }
     }
+    for (const nqn of root.list(nvmet)) {
+      const dir = `${nvmet}/${nqn}/passthru`;
+      const controller = root.attr(`${dir}/enable`) === '1' ? root.attr(`${dir}/device_path`) : undefined;
+      if (controller !== undefined) users.push({ path: controller, what: `NVMe target ${nqn} (passthru)` });
+    }
     for (const uuid of root.list('/sys/fs/btrfs')) {
       for (const name of root.list(`/sys/fs/btrfs/${uuid}/devices`)) users.push({ path: `/dev/${name}`, what: `btrfs ${uuid}` });
     }

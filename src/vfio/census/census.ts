@@ -15,6 +15,7 @@ export class Census {
   /** Address of the peer of the ssh session we run in. */
   readonly peer: string | undefined;
   readonly #live: (() => Route[] | undefined) | undefined;
+  readonly #pid: number | undefined;
   #routes: Route[] | undefined;
   #processes: Processes | undefined;
   #blocks: Blocks | undefined;
@@ -32,6 +33,12 @@ export class Census {
     this.modules = new Modules(root);
     this.peer = options.peer ?? (options.pid === undefined ? undefined : sshPeer(root, options.pid));
     this.#live = options.routes;
+    this.#pid = options.pid;
+  }
+
+  /** A census of the same system that has read nothing yet. */
+  fresh(): Census {
+    return new Census(this.root, { ...(this.#pid !== undefined && { pid: this.#pid }), peer: this.peer, routes: this.#live });
   }
 
   /** Processes as they were at the first use. */

@@ -1,3 +1,4 @@
+import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
 import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
 import type { Finding } from './finding.js';
@@ -5,8 +6,45 @@ import type { Finding } from './finding.js';
 /** Names under which /proc/iomem shows a frame buffer that firmware set up. */
 const FIRMWARE_FB = /BOOTFB|efifb|vesafb|simplefb|simple-framebuffer/;
 
-/** The console graphics adapter. */
-export function consoleFindings(census: Census, device: PciDevice): Finding[] {
+/** Terminals that the kernel prints on: /proc/consoles (`ttyS4 -W- (EC p) 4:68`) and the active ones of /dev/console. */
+function consoles(root: Sysroot): string[] {
+  const lines = (root.attr('/proc/consoles') ?? '').split('\n').flatMap((line) => line.split(/\s/, 1)[0] || []);
+  const active = (root.attr('/sys/class/tty/console/active') ?? '').split(/\s+/).filter((name) => name !== '');
+  return [...new Set([...lines, ...active])];
+}
+
+/** Consoles of the kernel on a device: serial ports, virtio consoles (hvc: the driver's ports, whichever port it is). */
+function terminalFindings(census: Census, device: PciDevice): Finding[] {
+  const { root } = census;
+  const printing = consoles(root);
+  if (printing.length === 0) return [];
+  return printing
+    .filter(
+      (name) =>
+        root.readlink(`/sys/class/tty/${name}`)?.includes(`/${device.bdf}/`) || (/^hvc\d/.test(name) && hasVirtioConsole(root, device)),
+    )
+    .map((name) => ({
+      check: 'console' as const,
+      subject: name,
+      brief: `console ${name}`,
+      message: `the kernel's console is on ${name}, a port of it`,
+      fix: `remove console=${name} from the kernel command line and reboot`,
+    }));
+}
+
+/** VIRTIO_ID_CONSOLE (virtio_ids.h): its terminals hvcN are virtual devices that do not show which console they belong to. */
+function hasVirtioConsole(root: Sysroot, device: PciDevice): boolean {
+  const dir = `${PCI_DEVICES}/${device.bdf}`;
+  return root.list(dir).some((name) => /^virtio\d+$/.test(name) && Number(root.attr(`${dir}/${name}/device`) ?? 0) === 3);
+}
+
+/** What the kernel's messages are shown on: serial ports and virtio consoles, and the console graphics adapter. */
+export const consoleFindings = (census: Census, device: PciDevice): Finding[] => [
+  ...terminalFindings(census, device),
+  ...adapterFindings(census, device),
+];
+
+function adapterFindings(census: Census, device: PciDevice): Finding[] {
   if (device.class >> 16 !== 0x03 || census.modules.isVfio(device.driver)) return [];
   const { root } = census;
   const fb = root

@@ -3,16 +3,26 @@ import { codeOf } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { BlockDevice } from '../census/blocks.js';
 import type { Census } from '../census/census.js';
-import type { PciDevice } from '../devices/pci.js';
+import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
 import { mountFindings } from './filesystems.js';
 import type { Finding } from './finding.js';
 
 /** Mounts, swap, stacked devices and kernel users of a device's disks. @param claim also try an exclusive open of each */
 export function blockFindings(census: Census, device: PciDevice, claim: boolean): Finding[] {
   const found: Finding[] = [];
+  const users = census.blocks.kernelUsers;
+  const used = (path: string, what: string): Finding => ({
+    check: 'holder',
+    subject: path,
+    brief: what,
+    message: `${path} is used by ${what}`,
+    fix: `stop ${what}`,
+  });
+  // a controller that a target exports as a whole opens no namespace
+  for (const name of census.root.list(`${PCI_DEVICES}/${device.bdf}/nvme`))
+    for (const user of users.filter(({ path }) => path === `/dev/${name}`)) found.push(used(user.path, printable(user.what)));
   const tree = census.blocks.tree(device.bdf);
   if (tree.length === 0) return found;
-  const users = census.blocks.kernelUsers;
   const path = (block: BlockDevice) => `/dev/${block.name}`;
   const chain = (block: BlockDevice): string => {
     const parts: string[] = [path(block)];
@@ -43,10 +53,7 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
       const below = block.below === undefined ? '' : `/dev/${block.below}`;
       found.push({ check: 'holder', subject: below, brief: kind, message: `${below} is held by ${kind}`, fix: `deactivate ${kind}` });
     }
-    for (const user of users.filter((u) => names.includes(u.path))) {
-      const what = printable(user.what);
-      found.push({ check: 'holder', subject: path(block), brief: what, message: `${path(block)} is used by ${what}`, fix: `stop ${what}` });
-    }
+    for (const user of users.filter((u) => names.includes(u.path))) found.push(used(path(block), printable(user.what)));
   }
   const block = claim && found.length === 0 ? tree.find((entry) => claimed(census, path(entry))) : undefined;
   if (block) {

@@ -7,7 +7,7 @@ export const CHECKS = {
   route: 'a default route, or the route to the peer of this ssh session, leads out of it',
   address: 'an interface of it is up and has an address or a route',
   upper: 'a bond, bridge, VLAN, VRF or Open vSwitch is stacked on its interface',
-  console: 'it is the console graphics adapter',
+  console: "the kernel's console is on it: graphics adapter, serial port, virtio console",
   'pf-with-vfs': 'it is a physical function with virtual functions, which would vanish',
   bridge: 'it is a PCI bridge',
   chipset: 'the machine runs on it: host or ISA bridge, SMBus, IOMMU, timer, event collector, performance counters, …',

@@ -45,10 +45,16 @@ export interface PciDevice {
 }
 
 const ADDRESS = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
+/** The name of a device in libvirt: `pci_0000_01_00_0`. */
+const NODE_NAME = /^pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([01][0-9a-f])_([0-7])$/i;
 
-/** The canonical form of a PCI address: `0000:01:00.0`; the domain may be left out. @throws VioError (usage) */
+/**
+ * The canonical form of a PCI address. The domain may be left out, or be padded to eight digits as some tools do; Linux prints
+ * four, and more only where it needs them (domains of VMD).
+ * @throws VioError (usage)
+ */
 export function parseBdf(text: string): string {
-  const match = ADDRESS.exec(text);
+  const match = ADDRESS.exec(text) ?? NODE_NAME.exec(text);
   if (!match) {
     throw new VioError(`not a PCI address: "${printable(text)}"`, {
       code: 'USAGE',
@@ -56,8 +62,8 @@ export function parseBdf(text: string): string {
       hint: 'addresses are [dddd:]bb:dd.f in hexadecimal, such as 0000:01:00.0; vioctl vfio list shows them',
     });
   }
-  const [, domain = '0000', bus, slot, fn] = match;
-  return `${domain}:${bus}:${slot}.${fn}`.toLowerCase();
+  const [, domain = '0', bus, slot, fn] = match;
+  return `${domain.replace(/^0+/, '').padStart(4, '0')}:${bus}:${slot}.${fn}`.toLowerCase();
 }
 
 const hexAttr = (root: Sysroot, path: string): number => {
@@ -184,11 +190,8 @@ export function listDevices(root: Sysroot): PciDevice[] {
 /** Characters in which two addresses differ. */
 const apart = (a: string, b: string): number => [...a].reduce((n, c, i) => n + (c === b[i] ? 0 : 1), Math.abs(a.length - b.length));
 
-/** The device at an address typed by the user. @throws VioError: USAGE (2) bad address, ENODEV (1) with the nearest addresses */
-export function findDevice(root: Sysroot, text: string): PciDevice {
-  const bdf = parseBdf(text);
-  const device = readDevice(root, bdf);
-  if (device) return device;
+/** The error for an address without a device, with the nearest addresses. */
+export function noDevice(root: Sysroot, bdf: string): VioError {
   const near = root
     .list(PCI_DEVICES)
     .map((other) => [apart(other, bdf), other] as const)
@@ -196,7 +199,7 @@ export function findDevice(root: Sysroot, text: string): PciDevice {
     .sort((a, b) => a[0] - b[0])
     .slice(0, 3)
     .map(([, other]) => other);
-  throw new VioError(`no PCI device ${bdf}: ENODEV (No such device)`, {
+  return new VioError(`no PCI device ${bdf}: ENODEV (No such device)`, {
     code: 'ENODEV',
     hint: `${near.length ? `there is ${near.join(', ')}; ` : ''}a device that was just plugged in: echo 1 > /sys/bus/pci/rescan`,
   });

@@ -10,7 +10,7 @@ import { native } from '../../native/index.js';
 import { bind } from '../binding/bind.js';
 import type { Host } from '../binding/move.js';
 import { Census } from '../census/census.js';
-import { findDevice } from '../devices/pci.js';
+import { findDevice } from '../devices/select.js';
 import { Hold } from './hold.js';
 import { type Api, requireBound } from './open.js';
 

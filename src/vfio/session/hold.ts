@@ -5,7 +5,7 @@ import { describeMaps, type HolderInfo } from '../../dma/holder.js';
 import { type LockLimit, Mapper } from '../../dma/mapper.js';
 import type { MapSpec } from '../../dma/spec.js';
 import type { Census } from '../census/census.js';
-import { findDevice } from '../devices/pci.js';
+import { findDevice } from '../devices/select.js';
 import { type Api, cdevOf, openSession } from './open.js';
 import type { Session } from './session.js';
 

@@ -6,7 +6,8 @@ import { describeHolder, holdersOf } from '../census/holders.js';
 import { Processes } from '../census/processes.js';
 import { groupNode, readGroup } from '../devices/group.js';
 import { noIommu, readIommu } from '../devices/iommu.js';
-import { findDevice, type PciDevice } from '../devices/pci.js';
+import { type PciDevice } from '../devices/pci.js';
+import { findDevice } from '../devices/select.js';
 import { Session } from './session.js';
 
 /** Which of the kernel's two ways to a device: group and container, or iommufd and the device's own node. */

@@ -1,9 +1,11 @@
 import fs from 'node:fs';
+import { batchError, oneByOne } from '../../../../src/vfio/binding/batch.js';
 import { type BindOptions, bind, planBind } from '../../../../src/vfio/binding/bind.js';
 import { Store } from '../../../../src/vfio/binding/journal.js';
 import type { Host } from '../../../../src/vfio/binding/move.js';
-import { restore } from '../../../../src/vfio/binding/restore.js';
+import { restorationError, restore } from '../../../../src/vfio/binding/restore.js';
 import { bindScript, shellScript } from '../../../../src/vfio/binding/script.js';
+import { Transaction } from '../../../../src/vfio/binding/transaction.js';
 import { planUnbind, unbind } from '../../../../src/vfio/binding/unbind.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { linkName, readOverride } from '../../../../src/vfio/devices/pci.js';
@@ -28,7 +30,7 @@ beforeEach(() => {
 afterEach(() => tree.remove());
 
 const census = () => new Census(tree.root);
-const run = (options: Partial<BindOptions> & { hold?: boolean; signal?: AbortSignal } = {}) =>
+const run = (options: Partial<BindOptions> & { hold?: boolean; signal?: AbortSignal; wait?: number } = {}) =>
   bind(host, census(), { bdfs: [A], ...options });
 const state = (bdf: string) => [linkName(tree.root, `/sys/bus/pci/devices/${bdf}/driver`), readOverride(tree.root, bdf)];
 const journals = () => tree.root.list('/run/vioctl/vfio/journal').filter((name) => name.endsWith('.json'));
@@ -149,7 +151,9 @@ describe('what fails is undone', () => {
     expect(err.message).toMatch(/EINVAL.*NOT restored: 0000:01:00\.0 should have driver nvme: driver nvme did not take the device: ENOMEM/);
     expect(journals()).toHaveLength(1);
     tree.file('/proc/100/stat', '100 (vioctl) Z\n'); // our process has ended
-    expect(await restore(host, census(), { all: false, wait: 0 })).toMatchObject([{ bdf: A, operation: 'bind', outcome: 'restored' }]);
+    expect((await restore(host, census(), { all: false, wait: 0 })).devices).toMatchObject([
+      { bdf: A, operation: 'bind', outcome: 'restored' },
+    ]);
     expect(state(A)).toEqual(['nvme', undefined]);
     expect(journals()).toEqual([]);
   });
@@ -287,9 +291,40 @@ describe('two runs', () => {
   test('another run that is alive', async () => {
     tree.file('/proc/55/stat', `55 (a) b) S ${'1 '.repeat(18)}42 0\n`);
     claim('55 42 bind-x\n');
-    expect(await failure(run())).toMatchObject({ code: 'BUSY' });
+    expect(await failure(run({ wait: 0 }))).toMatchObject({ code: 'BUSY' });
     expect(kernel.seen).toEqual([]);
     expect(tree.root.exists(`/run/vioctl/vfio/claims/${A}`)).toBe(true);
+  });
+  test('another run to the same goal is waited for; then there is nothing left to do', async () => {
+    tree.file('/proc/55/stat', `55 (a) S ${'1 '.repeat(18)}42 0\n`);
+    claim('55 42 bind-x\n');
+    const ours = run({ wait: 5000 });
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    expect(kernel.seen).toEqual([]);
+    tree.bind(A, 'vfio-pci'); // what the other run does
+    tree.file(`/sys/bus/pci/devices/${A}/driver_override`, 'vfio-pci\n');
+    tree.file('/dev/vfio/1', '');
+    fs.rmSync(tree.at(`/run/vioctl/vfio/claims/${A}`));
+    expect((await ours).devices).toMatchObject([{ already: true, driver: 'vfio-pci' }]);
+    expect(kernel.seen).toEqual([]);
+  });
+  test('a device that another program changed between plan and claim is planned anew', async () => {
+    const plan = planBind(census(), { bdfs: [A] }, { privileged: true });
+    tree.bind(A, undefined);
+    const [entry] = plan.devices;
+    expect(() => Transaction.begin(host, 'bind', [{ device: entry!.device, to: entry!.to }])).toThrow(
+      expect.objectContaining({ code: 'BUSY' }),
+    );
+    expect(tree.root.list('/run/vioctl/vfio/claims')).toEqual([]);
+  });
+  test('a signal ends the wait', async () => {
+    tree.file('/proc/55/stat', `55 (a) S ${'1 '.repeat(18)}42 0\n`);
+    claim('55 42 bind-x\n');
+    const abort = new AbortController();
+    const ours = run({ wait: 60_000, signal: abort.signal });
+    setTimeout(() => abort.abort(), 60);
+    await expect(ours).rejects.toThrow();
+    expect(kernel.seen).toEqual([]);
   });
   test('one that died before its journal', async () => {
     claim('55 42 bind-x\n');
@@ -306,10 +341,71 @@ describe('two runs', () => {
     await run({ hold: true });
     tree.file('/proc/sys/kernel/random/boot_id', 'boot-2\n');
     tree.file('/proc/100/stat', '');
-    expect(await restore(host, census(), { all: false, wait: 0 })).toMatchObject([{ outcome: 'other boot' }]);
+    expect((await restore(host, census(), { all: false, wait: 0 })).devices).toMatchObject([{ outcome: 'other boot' }]);
     expect(state(A)).toEqual(['vfio-pci', 'vfio-pci']);
     expect(journals()).toEqual([]);
   });
+});
+
+describe('restore goes on', () => {
+  const gone = (bdf: string) => fs.rmSync(tree.at(`/sys/bus/pci/devices/${bdf}`));
+  const records = () => new Store(tree.root).records().map(({ bdf }) => bdf);
+
+  test('--all: a device that was unplugged or replaced is named, its record goes, the others go back', async () => {
+    await run({ bdfs: [A, B] });
+    tree.device('0000:03:00.0', { driver: 'nvme', group: 3 });
+    await run({ bdfs: ['0000:03:00.0'] });
+    gone(A);
+    tree.file('/sys/devices/pci0000:00/0000:03:00.0/device', '0x0011\n');
+    const { devices, left, failed } = await restore(host, census(), { all: true, wait: 0 });
+    expect(devices.map(({ bdf, outcome }) => [bdf, outcome])).toEqual([
+      [A, 'gone'],
+      ['0000:03:00.0', 'gone'],
+      [B, 'restored'],
+    ]);
+    expect([left, failed, records()]).toEqual([[], [], []]);
+    expect(state(B)).toEqual(['nvme', undefined]);
+    expect(state('0000:03:00.0')[0]).toBe('vfio-pci'); // another device than the one we bound
+  });
+
+  test('--all: one that is held stays, with its record and the reason, the others go back', async () => {
+    await run({ bdfs: [A, B] });
+    tree.file(`/sys/devices/pci0000:00/${A}/enable`, '1\n');
+    tree.process(77, 'qemu', { 9: 'anon_inode:[vfio-device]' }, { 'fdinfo/9': `vfio-device-syspath: /sys/devices/pci0000:00/${A}\n` });
+    const result = await restore(host, census(), { all: true, wait: 0 });
+    expect(result.failed).toMatchObject([{ bdf: A, code: 'HELD', exit: 3 }]);
+    expect(result.devices).toMatchObject([{ bdf: B, outcome: 'restored' }]);
+    expect(restorationError(result)).toMatchObject({
+      exit: 3,
+      message: expect.stringMatching(/^1 of 2 devices failed: .*still held by qemu/),
+    });
+    expect([state(A)[0], state(B)[0], records()]).toEqual(['vfio-pci', 'nvme', [A]]);
+  });
+
+  test('a journal of a device that is gone is ended for the others', async () => {
+    await run({ bdfs: [A, B], hold: true });
+    tree.file('/proc/100/stat', '');
+    gone(B);
+    const { devices, left } = await restore(host, census(), { all: false, wait: 0 });
+    expect(devices.map(({ bdf, outcome }) => [bdf, outcome])).toEqual([
+      [A, 'restored'],
+      [B, 'gone'],
+    ]);
+    expect([left, journals(), state(A)]).toEqual([[], [], ['nvme', undefined]]);
+  });
+});
+
+test('a batch goes on: what fails is told with its status, the rest is done', async () => {
+  tree.block(`/sys/devices/pci0000:00/${A}/nvme/nvme0`, 'nvme0n1', '259:0');
+  tree.file('/proc/self/mountinfo', '40 1 259:0 / /srv rw - xfs /dev/nvme0n1 rw\n');
+  const { done, failed } = await oneByOne([A, B, '0000:09:00.0'], undefined, (bdf) => run({ bdfs: [bdf] }));
+  expect(done.flatMap(({ devices }) => devices.map(({ bdf }) => bdf))).toEqual([B]);
+  expect(failed).toMatchObject([
+    { bdf: A, code: 'MOUNTED', exit: 3 },
+    { bdf: '0000:09:00.0', code: 'ENODEV', exit: 1 },
+  ]);
+  expect(batchError(failed, 3)).toMatchObject({ exit: 1, code: 'SOME_FAILED' });
+  expect(batchError(failed.slice(0, 1), 3)).toMatchObject({ exit: 3, code: 'MOUNTED' });
 });
 
 test('the script of a dry run has the writes that bind makes', async () => {

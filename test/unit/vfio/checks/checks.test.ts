@@ -352,6 +352,37 @@ describe('what the machine runs on', () => {
   });
 });
 
+describe('consoles on ports', () => {
+  const PORT = '0000:00:17.0';
+  test('a serial port that the kernel prints on; another port, and no console, are free', () => {
+    const port = tree.device(PORT, { driver: 'serial', class: 0x070002 });
+    tree.link('/sys/class/tty/ttyS4', `${port}/tty/ttyS4`);
+    expect(findings(PORT)).toEqual([]);
+    tree.file('/proc/consoles', 'tty0 -WU (EC p) 4:7\nttyS5 -W- (EC p) 4:69\n');
+    expect(findings(PORT)).toEqual([]);
+    tree.file('/sys/class/tty/console/active', 'tty0 ttyS4\n');
+    expect(findings(PORT)).toEqual([['console', "the kernel's console is on ttyS4, a port of it"]]);
+  });
+
+  test('a virtio console', () => {
+    const port = tree.device(PORT, { driver: 'virtio-pci', vendor: 0x1af4, device: 0x1003, class: 0x078000 });
+    tree.file(`${port}/virtio1/device`, '0x0003\n');
+    expect(findings(PORT)).toEqual([]);
+    tree.file('/proc/consoles', 'hvc0 -W- (EC p) 229:0\n');
+    expect(findings(PORT)).toMatchObject([['console', expect.stringContaining('hvc0')]]);
+  });
+});
+
+test('an NVMe controller that a target exports as a whole', () => {
+  tree.folder(`${disk}/nvme/nvme0`);
+  const dir = '/sys/kernel/config/nvmet/subsystems/nqn.x/passthru';
+  tree.file(`${dir}/device_path`, '/dev/nvme0\n');
+  tree.file(`${dir}/enable`, '0\n');
+  expect(findings(DISK)).toEqual([]);
+  tree.file(`${dir}/enable`, '1\n');
+  expect(findings(DISK)).toEqual([['holder', '/dev/nvme0 is used by NVMe target nqn.x (passthru)']]);
+});
+
 describe('presence', () => {
   const header = (ids: number, type = 0) => {
     const config = Buffer.alloc(256);

@@ -1,6 +1,7 @@
 import { showLines } from '../../../../src/groups/vfio/views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
-import { findDevice, parseBdf } from '../../../../src/vfio/devices/pci.js';
+import { parseBdf } from '../../../../src/vfio/devices/pci.js';
+import { findDevice } from '../../../../src/vfio/devices/select.js';
 import { inventory, parseResource, report } from '../../../../src/vfio/inventory/inventory.js';
 import { PciTree } from '../../../support/pci-tree.js';
 

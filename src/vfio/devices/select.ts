@@ -1,0 +1,151 @@
+import { usage, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { readConfig } from './capabilities.js';
+import { classMatcher, idOf, listDevices, noDevice, PCI_DEVICES, type PciDevice, parseBdf, readDevice, readDevices } from './pci.js';
+
+/** How a device can be named besides its address. */
+const SELECTORS = ['net', 'block', 'id', 'class', 'serial', 'slot'] as const;
+type Selector = (typeof SELECTORS)[number];
+
+export const SELECTOR_HELP =
+  'addresses are 0000:01:00.0 or 01:00.0; selectors net:eth0, block:nvme0n1, id:8086:10fb, class:nvme, serial:…, slot:…, or a glob';
+
+/** The last PCI function in a path of sysfs: the one that a device hangs on. */
+const functionIn = (link: string | undefined): string | undefined =>
+  link?.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g)?.at(-1);
+
+/** Addresses behind a block device: itself, or the paths of an NVMe namespace under multipath (`nvmeScCnN`). */
+function ofBlock(root: Sysroot, name: string): string[] {
+  const folder = '/sys/class/block';
+  const link = root.readlink(`${folder}/${name}`);
+  const direct = functionIn(link);
+  if (direct !== undefined || link === undefined) return direct === undefined ? [] : [direct];
+  const namespace = /^nvme(\d+)n(\d+)/.exec(name);
+  if (!namespace) return [];
+  const path = new RegExp(`^nvme${namespace[1]}c\\d+n${namespace[2]}$`);
+  return root.list(folder).flatMap((other) => (path.test(other) ? (functionIn(root.readlink(`${folder}/${other}`)) ?? []) : []));
+}
+
+/** Serial numbers of a device: that of an NVMe controller, that of its disks, and the one in PCI Express config space. */
+export function serialsOf(root: Sysroot, bdf: string): string[] {
+  const dir = `${PCI_DEVICES}/${bdf}`;
+  const found = root.list(`${dir}/nvme`).map((name) => root.attr(`${dir}/nvme/${name}/serial`));
+  // Device Serial Number (PCI Express Base, extended capability 3): as lspci prints it
+  const config = readConfig(root, bdf);
+  for (let at = 0x100, n = 0; at >= 0x100 && at + 12 <= config.length && n < 1024; n++) {
+    const header = config.readUInt32LE(at);
+    if (header === 0 || header === 0xffff_ffff) break;
+    if ((header & 0xffff) === 3) {
+      found.push(
+        Buffer.from(config.subarray(at + 4, at + 12))
+          .reverse()
+          .toString('hex')
+          .replace(/..(?=.)/g, '$&-'),
+      );
+      break;
+    }
+    at = (header >>> 20) & 0xffc;
+  }
+  return found.flatMap((serial) => (serial === undefined || serial.trim() === '' ? [] : [serial.trim()]));
+}
+
+/** Names of the slots that a device is in (/sys/bus/pci/slots, its `address` lacks the function). */
+export function slotsOf(root: Sysroot, bdf: string): string[] {
+  const folder = '/sys/bus/pci/slots';
+  return root.list(folder).filter((name) => root.attr(`${folder}/${name}/address`) === bdf.replace(/\.[0-7]$/, ''));
+}
+
+/** A shell pattern over addresses as a regular expression. */
+function globPattern(text: string): RegExp {
+  const body = text
+    .replace(/[.+^${}()|\\]/g, '\\$&')
+    .replaceAll('[!', '[^')
+    .replaceAll('*', '.*')
+    .replaceAll('?', '.');
+  try {
+    return new RegExp(`^${body}$`, 'i');
+  } catch {
+    throw usage(`not a pattern: "${printable(text)}"`, SELECTOR_HELP);
+  }
+}
+
+function matches(root: Sysroot, kind: Selector, value: string): PciDevice[] {
+  switch (kind) {
+    case 'net': {
+      const bdf = functionIn(root.readlink(`/sys/class/net/${value}`));
+      return bdf === undefined ? [] : readDevices(root, [bdf]);
+    }
+    case 'block':
+      return readDevices(root, ofBlock(root, value.replace(/^\/dev\//, '')));
+    case 'id': {
+      if (!/^(?:0x)?[0-9a-f]{4}:(?:0x)?[0-9a-f]{4}$/i.test(value))
+        throw usage(`not a vendor:device pair: "${printable(value)}"`, 'such as id:1b36:0010');
+      const id = value.toLowerCase().replaceAll('0x', '');
+      return listDevices(root).filter((device) => idOf(device) === id);
+    }
+    case 'class':
+      return listDevices(root).filter(classMatcher(value));
+    case 'serial':
+      return listDevices(root).filter(({ bdf }) => serialsOf(root, bdf).some((serial) => serial.toLowerCase() === value.toLowerCase()));
+    case 'slot':
+      return listDevices(root).filter(({ bdf }) => slotsOf(root, bdf).includes(value));
+  }
+}
+
+/** True for a word that names devices by something else than one address. */
+export const isSelector = (text: string): boolean => /^(?:net|block|id|class|serial|slot):./s.test(text) || /[*?[]/.test(text);
+
+/**
+ * The devices that a word names: an address, a selector or a glob over addresses.
+ * @throws VioError: usage (2); ENODEV (1) if nothing matches
+ */
+export function select(root: Sysroot, text: string): PciDevice[] {
+  const selector = /^(net|block|id|class|serial|slot):(.+)$/s.exec(text);
+  let found: PciDevice[];
+  if (selector) found = matches(root, selector[1] as Selector, selector[2]!);
+  else if (/[*?[]/.test(text)) {
+    const pattern = globPattern(text);
+    const fits = (bdf: string) => pattern.test(bdf) || (bdf.startsWith('0000:') && pattern.test(bdf.slice(5)));
+    found = readDevices(root, root.list(PCI_DEVICES).filter(fits));
+  } else {
+    const bdf = parseBdf(text);
+    const device = readDevice(root, bdf);
+    if (!device) throw noDevice(root, bdf);
+    found = [device];
+  }
+  if (found.length === 0)
+    throw new VioError(`no PCI device matches ${printable(text)}: ENODEV (No such device)`, { code: 'ENODEV', hint: 'vioctl vfio list' });
+  return found;
+}
+
+/** The one device that a word names. @throws VioError: as select(); usage (2) if there are several */
+export function findDevice(root: Sysroot, text: string): PciDevice {
+  const found = select(root, text);
+  if (found.length > 1) throw ambiguous(text, found);
+  return found[0]!;
+}
+
+function ambiguous(text: string, found: readonly PciDevice[], hint?: string): VioError {
+  const shown = found.slice(0, 8).map(({ bdf }) => bdf);
+  return usage(
+    `${printable(text)} matches ${found.length} devices: ${shown.join(', ')}${found.length > shown.length ? ', …' : ''}`,
+    hint ?? 'name one of them',
+  );
+}
+
+/**
+ * The addresses that words name, each once, in the order of the words. An address need not be there: what needs the device
+ * says so.
+ * @param all a selector may match several
+ * @throws VioError as select(); usage (2) where a selector matches several without `all`
+ */
+export function expand(root: Sysroot, texts: readonly string[], all = false): string[] {
+  const bdfs = texts.flatMap((text) => {
+    if (!isSelector(text)) return [parseBdf(text)];
+    const found = select(root, text);
+    if (found.length > 1 && !all) throw ambiguous(text, found, '--all takes them all');
+    return found.map(({ bdf }) => bdf);
+  });
+  return [...new Set(bdfs)];
+}
