@@ -93,7 +93,7 @@ describe('a target that breaks one rule is found', () => {
       ['co16', 'co17', 'ad21', 'io01', 'h212'],
     ],
     ['keeps SQHD at 0', noSqhd, ['io29', 'io30'], ['io30']],
-    ['does not say which Connect parameter is wrong', noIpo, ['co0?', 'co20'], ['co04', 'co05', 'co07', 'co08', 'co09']],
+    ['does not say which Connect parameter is wrong', noIpo, ['co0?', 'co20'], ['co04', 'co05', 'co07', 'co09']],
     ['ignores HPDA', misaligned, ['ic07', 'io29'], ['ic07']],
     ['uses the SUCCESS flag with SQ flow control on', successFlag, ['io29', 'ad15'], ['io29']],
   ];

@@ -30,12 +30,15 @@ export function capsule(command: Buffer, data?: Buffer): Buffer {
 /** Connect to a queue; for I/O queues give the controller. */
 export function connectCapsule(
   subnqn: string,
-  options: { qid?: number; cntlid?: number; size?: number; kato?: number; cid?: number } = {},
+  options: { qid?: number; cntlid?: number; size?: number; kato?: number; cid?: number; host?: string } = {},
 ): Buffer {
   const command = Buffer.alloc(64);
   sqe.encode({ opcode: 0x7f, fctype: Fctype.connect, psdt: psdtSgl, cid: options.cid ?? 0, sglLength: 1024, sglId: 1 }, command);
   connectCmd.encode({ qid: options.qid ?? 0, sqsize: (options.size ?? 32) - 1, kato: options.kato ?? 0 }, command);
-  return capsule(command, connectData.encode({ hostid, cntlid: options.cntlid ?? dynamicCntlid, subnqn, hostnqn }));
+  return capsule(
+    command,
+    connectData.encode({ hostid, cntlid: options.cntlid ?? dynamicCntlid, subnqn, hostnqn: options.host ?? hostnqn }),
+  );
 }
 
 /** Property Set CC = enable. */
