@@ -383,7 +383,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l color -xa 'auto always nev
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l nqn -x -d 'which subsystem, where there are several'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l host -x -d 'kick: associations of this host'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l cntlid -x -d 'kick: this controller'
-complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l allow-host -x -d 'add: only these hosts may use the subsystem'
+complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l allow-host -x -d 'add: let this host use the subsystem too'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l block-size -x -d 'add: block size [default: of the device, 512 for a file]'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l read-only -d 'add: read-only'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l force -d 'add: serve a source that is in use or no raw disk'

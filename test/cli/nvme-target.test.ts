@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
-import { hostnqn } from '../support/nvme-raw.js';
+import { connectCapsule, enableCapsule, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 
 let dir: string;
@@ -169,7 +169,8 @@ describe('nvmf ctl', () => {
     const would = (...args: string[]) => answer<{ would: string[]; changed: boolean; dryRun: boolean }>(...args, '--dry-run');
     expect(would('add', 'ram:1M').would).toEqual([`add ram:1048576 as namespace 2 of ${target.nqn}`]);
     expect(would('add', 'ram:1M', '--nqn', 'nqn.new').would).toEqual(['add subsystem nqn.new with ram:1048576']);
-    expect(would('add', '--allow-host', 'nqn.h').would).toEqual([`let only nqn.h use ${target.nqn}`]);
+    // an open subsystem has no list: one more host would lock out all others
+    expect(ctl('add', '--allow-host', 'nqn.2014-08.org.example:h')).toMatchObject({ status: 3, stdout: '' });
     expect(would('remove', '1')).toMatchObject({ changed: false, dryRun: true, would: [expect.stringContaining('remove namespace 1')] });
     expect(would('remove', '--nqn', target.nqn).would).toEqual([`remove subsystem ${target.nqn}`]);
     expect(would('ana', '1', 'change').would).toHaveLength(1);
@@ -191,6 +192,43 @@ describe('nvmf ctl', () => {
     expect(JSON.parse(gone.stderr).error.hint).toContain('--control');
   });
 
+  test('add --allow-host adds: who was allowed stays, and stays connected', async () => {
+    const socket = path.join(dir, 'ctl');
+    const host = (name: string) => `nqn.2014-08.org.example:${name}`;
+    const target = await serveTarget(['ram:1M', '--control', socket, '--allow-host', host('a'), '--allow-host', hostnqn]);
+    const add = (...args: string[]) => vioctl(['nvmf', 'ctl', socket, 'add', '--json', ...args]);
+    const allowed = () =>
+      (JSON.parse(vioctl(['nvmf', 'ctl', socket, 'list', '--json']).stdout) as { subsystems: { allowHosts: string[] }[] }).subsystems.map(
+        (s) => s.allowHosts,
+      );
+    const connected = await connectHost(target, { ioQueues: 1 });
+    expect(JSON.parse(add('--allow-host', host('b'), '--dry-run').stdout).would).toEqual([`let ${host('b')} use ${target.nqn}`]);
+    expect(allowed()).toEqual([[host('a'), hostnqn]]);
+    expect(JSON.parse(add('--allow-host', host('b'), '--allow-host', host('a'), '--allow-host', host('b')).stdout).changed).toBe(true);
+    expect(JSON.parse(add('--allow-host', host('a')).stdout).changed).toBe(false);
+    expect(JSON.parse(add('ram:1M', '--allow-host', host('c')).stdout).namespaces).toHaveLength(2);
+    expect(allowed()).toEqual([[host('a'), hostnqn, host('b'), host('c')]]);
+    await connected.keepAlive();
+    connected.close();
+    for (const [name, may] of [
+      ['a', true],
+      ['b', true],
+      ['c', true],
+      ['d', false],
+    ] as const) {
+      const tried = await connectHost(target, { hostnqn: host(name) }).then(
+        (c) => c.close(),
+        (err: Error) => err.message,
+      );
+      expect([name, tried === undefined]).toEqual([name, may]);
+    }
+    // a new subsystem begins with the list that it is given
+    const fresh = 'nqn.2014-08.org.example:fresh';
+    expect(add('ram:1M', '--nqn', fresh, '--allow-host', host('z')).status).toBe(0);
+    expect(allowed()[1]).toEqual([host('z')]);
+    expect(await target.stop()).toBe(0);
+  });
+
   test('a stale control socket is replaced, a live one is not', async () => {
     const socket = path.join(dir, 'ctl');
     const first = await serveTarget(['ram:1M', '--control', socket]);
@@ -203,6 +241,38 @@ describe('nvmf ctl', () => {
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).status).toBe(0);
     expect(await third.stop()).toBe(0);
   });
+});
+
+test('hosts as SPDK has them: a keep-alive time in every CONNECT, no name unless the target has a list', async () => {
+  const open = await serveTarget(['ram:1M']);
+  const closed = await serveTarget(['ram:1M', '--allow-host', hostnqn]);
+  /** Connects a queue; gives the connection and its status and result. */
+  const connect = async (target: typeof open, options: Parameters<typeof connectCapsule>[1]) => {
+    const peer = await Peer.open(target.port);
+    peer.socket.write(Buffer.concat([icRequest(), connectCapsule(target.nqn, { kato: 10_000, ...options })]));
+    await peer.pdu();
+    const cqe = (await peer.pdu())!;
+    return { peer, status: cqe.readUInt16LE(22) >> 1, cntlid: cqe.readUInt16LE(8) };
+  };
+  for (const [target, host, status] of [
+    [open, '', 0],
+    [open, hostnqn, 0],
+    [closed, hostnqn, 0],
+    [closed, '', 0x4184],
+  ] as const) {
+    const admin = await connect(target, { host });
+    expect([host, admin.status]).toEqual([host, status]);
+    if (status === 0) {
+      admin.peer.socket.write(enableCapsule());
+      await admin.peer.pdu();
+      const io = await connect(target, { host, qid: 1, cntlid: admin.cntlid });
+      expect([host, io.status]).toEqual([host, 0]);
+      io.peer.close();
+    }
+    admin.peer.close();
+  }
+  expect(await open.stop()).toBe(0);
+  expect(await closed.stop()).toBe(0);
 });
 
 describe('discovery on a port of its own', () => {

@@ -7,7 +7,8 @@ export default class NvmfCtl extends Command {
     'Changes a target that runs with --control SOCK. Hosts that are connected are told: new, removed and resized namespaces and ' +
     'changed ANA states appear there without a rescan.\n\n' +
     'list: subsystems, namespaces, controllers.\n\n' +
-    'add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a subsystem.\n\n' +
+    'add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a subsystem. --allow-host adds hosts to the list of those that may ' +
+    'use the subsystem, and becomes the list of a new one.\n\n' +
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
     'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
     'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
@@ -34,7 +35,7 @@ export default class NvmfCtl extends Command {
     nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
     host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
-    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: only these hosts may use the subsystem' }),
+    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: let this host use the subsystem too' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
     force: Flags.boolean({ summary: 'add: serve a source that is in use or no raw disk' }),

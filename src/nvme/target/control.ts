@@ -231,17 +231,22 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
   }
   const subsystem = subsystemOf(target, nqn);
   const todo: string[] = [];
-  const allowed = allowHosts && [...new Set(allowHosts)];
-  const already =
-    allowed && subsystem.allowed && subsystem.allowed.size === allowed.length && allowed.every((h) => subsystem.allowed!.has(h));
-  if (allowed && !already) todo.push(`let only ${allowed.join(', ')} use ${subsystem.nqn}`);
+  const { allowed } = subsystem;
+  if (allowHosts && !allowed)
+    throw new VioError(`every host may use ${subsystem.nqn}: there is no list to add a host to`, {
+      code: 'ANY_HOST',
+      exit: Exit.refused,
+      hint: 'vioctl nvmf serve --allow-host NQN starts with a list',
+    });
+  const guests = [...new Set(allowHosts)].filter((host) => !allowed!.has(host));
+  if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
   const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
   if (fresh) subsystem.release(fresh); // it was opened to see whether it can be
   if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
   return {
     todo,
     apply: () => {
-      if (allowed && !already) target.setAllowed(subsystem, allowed);
+      if (guests.length > 0) target.allow(subsystem, guests);
       if (fresh) target.add(subsystem, { ...namespace!, nsid: fresh.nsid });
     },
     report: () => reportSubsystem(subsystem),

@@ -141,10 +141,9 @@ export class Target {
     }
   }
 
-  /** Replaces the list of hosts that may use a subsystem; those that may not any more are disconnected. */
-  setAllowed(subsystem: Subsystem, hosts: Iterable<string> | undefined): void {
-    subsystem.allowed = hosts && new Set(hosts);
-    for (const controller of subsystem.controllers.values()) if (!subsystem.admits(controller.hostnqn)) controller.end();
+  /** Adds hosts to the list of those that may use a subsystem; associations go on. */
+  allow(subsystem: Subsystem, hosts: Iterable<string>): void {
+    for (const host of hosts) subsystem.allowed?.add(host);
     this.#discoveryChanged();
   }
 
