@@ -27,7 +27,7 @@ export async function byteSink(file: string, life: Lifetime): Promise<ByteSink> 
       if (fd > 1) fs.closeSync(fd);
     });
   }
-  const writer = new FdWriter(fd, false);
+  const writer = new FdWriter(fd, { bulk: true });
   return {
     async write(data) {
       writer.write(data);

@@ -7,7 +7,7 @@ import { type Format, Output, type TableOptions } from './output.js';
 import { setAside } from './positionals.js';
 import { Progress } from './progress.js';
 import { Lifetime } from './signals.js';
-import { FdWriter, stderr } from './stdio.js';
+import { ClosedPipe, FdWriter, stderr } from './stdio.js';
 import { splitWords } from './words.js';
 
 /** An example of a command's help and man page: the command line and what it does. */
@@ -29,6 +29,8 @@ export interface CommandClass {
   readonly changes: boolean;
   /** Runs until it is told to stop: SIGTERM and SIGINT end it cleanly with status 0. */
   readonly server: boolean;
+  /** The first signal waits for run(), which ends soon by itself and undoes what it has begun: a transaction. */
+  readonly finishes: boolean;
   /** Takes `-- CMD…`: the words behind the first `--` are in `this.rest`. */
   readonly passthrough: boolean | 'required';
 }
@@ -88,6 +90,7 @@ export abstract class Command {
   static readonly list: boolean = false;
   static readonly changes: boolean = false;
   static readonly server: boolean = false;
+  static readonly finishes: boolean = false;
   static readonly passthrough: boolean | 'required' = false;
 
   /** Output of the command; set by parse(). */
@@ -136,9 +139,10 @@ export abstract class Command {
     const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
     this.#quiet = common.quiet ?? false;
     this.out = new Output({
-      writer: new FdWriter(1, !command.server),
+      writer: new FdWriter(1),
       format: common.ndjson ? 'ndjson' : common.json ? 'json' : 'text',
       tables: common,
+      server: command.server,
       colored: wantsColor(1, common.color, this.env),
       env: this.env,
     });
@@ -164,6 +168,11 @@ export abstract class Command {
 
   /** Lets everything out; the runner calls it after run(). */
   async finish(): Promise<void> {
-    await this.out?.flush();
+    try {
+      await this.out?.flush();
+    } catch (err) {
+      const { server } = this.constructor as unknown as CommandClass;
+      if (!server || !(err instanceof ClosedPipe)) throw err;
+    }
   }
 }

@@ -4,7 +4,7 @@ import { printable } from '../common/escape.js';
 import { hex64 } from '../common/units.js';
 import { chalkFor } from './color.js';
 import { speaksUtf8, toAscii } from './locale.js';
-import type { FdWriter } from './stdio.js';
+import { ClosedPipe, type FdWriter } from './stdio.js';
 import { isTerminal, terminalWidth } from './terminal.js';
 
 export type Format = 'text' | 'json' | 'ndjson';
@@ -111,8 +111,18 @@ export class Output {
   readonly #env: NodeJS.ProcessEnv;
   readonly #utf8: boolean;
 
-  constructor(options: { writer: FdWriter; format: Format; tables: TableOptions; colored: boolean; env: NodeJS.ProcessEnv }) {
+  readonly #server: boolean;
+
+  constructor(options: {
+    writer: FdWriter;
+    format: Format;
+    tables: TableOptions;
+    colored: boolean;
+    env: NodeJS.ProcessEnv;
+    server?: boolean;
+  }) {
     this.#writer = options.writer;
+    this.#server = options.server ?? false;
     this.format = options.format;
     this.#tables = options.tables;
     this.#headings = !options.tables['no-headings'];
@@ -150,9 +160,18 @@ export class Output {
 
   /**
    * One document: `--json` pretty, `--ndjson` on one line, else what `view` returns (text or lines).
-   * Written at once, so that a reader of a server's ready line need not wait for the next one.
+   * Written at once, so that a reader of a server's ready line need not wait for the next one; a server serves on even if
+   * its reader is gone.
    */
   async document<T>(doc: T, view: (doc: T, chalk: ChalkInstance) => string | string[]): Promise<void> {
+    try {
+      await this.#document(doc, view);
+    } catch (err) {
+      if (!this.#server || !(err instanceof ClosedPipe)) throw err;
+    }
+  }
+
+  async #document<T>(doc: T, view: (doc: T, chalk: ChalkInstance) => string | string[]): Promise<void> {
     if (this.format === 'text') {
       const shown = view(doc, this.chalk);
       const text = this.#spell(Array.isArray(shown) ? shown.join('\n') : shown);

@@ -1,9 +1,6 @@
 import { formatSize } from '../common/units.js';
-import { stderr } from './stdio.js';
+import { now, stderr } from './stdio.js';
 import { isTerminal } from './terminal.js';
-
-/** Milliseconds of a clock that never goes back; `performance` would load perf_hooks into every command that has a progress line. */
-const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 /** A progress line on stderr: only on a terminal, only after a second, redrawn at most ten times a second. */
 export class Progress {

@@ -3,10 +3,10 @@ import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
-import { allFlags, type CommandClass } from './command.js';
+import { allFlags, type Command, type CommandClass } from './command.js';
 import { describe, format } from './errors.js';
 import { speaksUtf8, toAscii } from './locale.js';
-import { ClosedPipe, FdWriter, stderr, WriteError } from './stdio.js';
+import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } from './stdio.js';
 import { suggest } from './suggest.js';
 import { terminalWidth } from './terminal.js';
 import { splitWords } from './words.js';
@@ -72,7 +72,7 @@ const asksForJson = (argv: string[]): boolean => splitWords(argv).own.some((word
 const helpWidth = (env: NodeJS.ProcessEnv): number => Math.min(100, terminalWidth(env));
 
 async function print(text: string, env: NodeJS.ProcessEnv): Promise<void> {
-  const writer = new FdWriter(1, true);
+  const writer = new FdWriter(1);
   writer.write(speaksUtf8(env) ? text : toAscii(text));
   await writer.flush();
 }
@@ -93,6 +93,12 @@ const versionOf = (home: string): string => (JSON.parse(readFileSync(`${home}/pa
  * @param home the package's root
  */
 export async function run(argv: string[], env: NodeJS.ProcessEnv, home: string): Promise<number> {
+  const status = await runLine(argv, env, home);
+  await messagesLeft();
+  return status;
+}
+
+async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Promise<number> {
   let id = '';
   try {
     const target = route(argv);
@@ -124,36 +130,34 @@ async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }
     return 0;
   }
   const command = new CommandType({ id, argv, env });
+  const { life } = command;
   let status: number | undefined;
   let failure: unknown;
-  try {
-    status = (await command.run()) ?? 0;
-  } catch (err) {
-    failure = err;
-  }
-  try {
-    await command.finish(); // what was printed before a failure leaves as well
-  } catch (err) {
-    failure ??= err;
-  }
-  try {
-    await command.life.end();
-  } catch (err) {
-    failure ??= err;
-  }
-  if (failure === undefined) return command.life.status ?? status ?? 0;
-  if (command.life.interrupted && isAbort(failure)) return command.life.status ?? 0;
+  const attempt = async (step: () => Promise<void>): Promise<void> => {
+    try {
+      await step();
+    } catch (err) {
+      if (!life.cutShort(err)) failure ??= err;
+    }
+  };
+  await attempt(async () => {
+    status = await untilDone(command, CommandType);
+  });
+  // Whoever is left behind by a signal breaks off in whatever way: the signal is the reason, and the status tells it.
+  if (life.status !== undefined && !CommandType.finishes) failure = undefined;
+  if (CommandType.server) hurryOutput(); // a reader that rests must not keep a device, a socket, a disk
+  await attempt(() => command.finish()); // what was printed before a failure leaves as well
+  await attempt(() => life.end());
+  if (failure === undefined) return life.status ?? status ?? 0;
   const hint = flagHint(failure, CommandType);
   return failed(hint === undefined ? failure : usage((failure as Error).message.split('\n')[0]!, hint), id, argv, env);
 }
 
-/** An operation that was cut short by the signal itself is no failure of its own. */
-const isAbort = (err: unknown): boolean =>
-  err instanceof Error &&
-  (err.name === 'AbortError' ||
-    (err as NodeJS.ErrnoException).code === 'ECANCELED' ||
-    /^SIG[A-Z]+$/.test(err.message) ||
-    err.message === 'stopped');
+/** Runs a command. One that neither serves nor has to bring what it began to an end is left behind soon after a signal. */
+async function untilDone(command: Command, { server, finishes }: CommandClass): Promise<number | undefined> {
+  const running = Promise.resolve(command.run()) as Promise<number | undefined>;
+  return server || finishes ? running : Promise.race([running, command.life.overdue()]);
+}
 
 function failed(err: unknown, id: string, argv: string[], env: NodeJS.ProcessEnv): number {
   if (err instanceof ClosedPipe) return 141;

@@ -1,12 +1,18 @@
 import os from 'node:os';
+import { codeOf, Interrupted } from '../common/errors.js';
 import { end } from './exit.js';
+import { hurryOutput, writeInBackground } from './stdio.js';
 
 type Undo = () => void | Promise<void>;
+
+/** Milliseconds that a command has to end by itself after the first signal. */
+const GRACE = 300;
 
 /**
  * The life of one command: whoever needs an orderly end asks for `signal` or `defer`s a clean-up; only then are SIGINT,
  * SIGTERM and SIGHUP caught. The first signal aborts, clean-ups run in reverse order, and the program ends as by
- * that signal; a second one ends it at once.
+ * that signal; a second one ends it at once. SIGHUP never ends a server: it comes when a terminal goes, and from
+ * `systemctl reload`.
  */
 export class Lifetime {
   readonly #server: boolean;
@@ -14,9 +20,13 @@ export class Lifetime {
   #aborter: AbortController | undefined;
   #caught: NodeJS.Signals | undefined;
   #listening = false;
+  #overdue: (() => void) | undefined;
 
   constructor(server: boolean) {
     this.#server = server;
+    if (!server) return;
+    process.on('SIGHUP', () => {});
+    writeInBackground();
   }
 
   get #abort(): AbortController {
@@ -43,7 +53,17 @@ export class Lifetime {
 
   /** Ends the command as a signal would, from inside (a server told to stop by its control socket). */
   stop(): void {
-    this.#abort.abort(new Error('stopped'));
+    this.#tell(new Interrupted('stopped'));
+  }
+
+  /**
+   * Resolves when a command that was told to end has had its time to do so: what it waits for, a peer or the kernel, may
+   * never come. Does not make signals be caught.
+   */
+  overdue(): Promise<undefined> {
+    return new Promise((resolve) => {
+      this.#overdue = () => setTimeout(() => resolve(undefined), GRACE);
+    });
   }
 
   /** Resolves when the command is told to end. */
@@ -81,19 +101,30 @@ export class Lifetime {
     return this.#caught === undefined || this.#server ? undefined : 128 + os.constants.signals[this.#caught];
   }
 
-  get interrupted(): boolean {
-    return this.#caught !== undefined;
+  /** Whether `err` is but the consequence of the signal, or of stop(): an operation that was cut short by it. */
+  cutShort(err: unknown): boolean {
+    if (this.#aborter === undefined || !this.#aborter.signal.aborted || !(err instanceof Error)) return false;
+    // Node's own functions throw an AbortError with the reason as its cause; the addon's requests end with ECANCELED.
+    return err instanceof Interrupted || err.name === 'AbortError' || codeOf(err) === 'ECANCELED';
   }
 
   #listen(): void {
     if (this.#listening) return;
     this.#listening = true;
+    writeInBackground();
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      if (name === 'SIGHUP' && this.#server) continue;
       process.on(name, () => {
         if (this.#caught !== undefined) end(128 + os.constants.signals[name], true);
         this.#caught = name;
-        this.#abort.abort(new Error(name));
+        this.#tell(new Interrupted(name));
       });
     }
+  }
+
+  #tell(reason: Interrupted): void {
+    hurryOutput();
+    this.#abort.abort(reason);
+    this.#overdue?.();
   }
 }

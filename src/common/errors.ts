@@ -41,6 +41,14 @@ export class VioError extends Error {
   }
 }
 
+/** The reason of every abort of a command's life: the signal's name, or `stopped`. */
+export class Interrupted extends Error {
+  constructor(by: string) {
+    super(by);
+    this.name = 'Interrupted';
+  }
+}
+
 /** Wrong usage: exit 2. */
 export const usage = (message: string, hint?: string): VioError => new VioError(message, { code: 'USAGE', exit: Exit.usage, hint });
 

@@ -43,6 +43,7 @@ export default class VfioBind extends Command {
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;
+  static override readonly finishes = true;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioBind);

@@ -22,6 +22,7 @@ export default class VfioRestore extends Command {
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;
+  static override readonly finishes = true;
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(VfioRestore);

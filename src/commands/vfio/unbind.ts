@@ -35,6 +35,7 @@ export default class VfioUnbind extends Command {
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;
+  static override readonly finishes = true;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioUnbind);

@@ -24,6 +24,8 @@ end of a connection, has ended it.`;
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly list = true;
+  /** The back-end that --respawn has started ends with the run. */
+  static override readonly finishes = true;
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(Check);

@@ -81,7 +81,10 @@ class Subject {
 
 async function runCase(subject: Subject, entry: CheckCase, options: CheckOptions): Promise<Omit<CheckResult, 'id'>> {
   const { name, section, expected } = entry;
+  const { signal } = options;
   const session = new CheckSession(await subject.connect(), options.timeout);
+  const stop = (): void => session.close();
+  signal?.addEventListener('abort', stop, { once: true });
   try {
     await session.negotiate();
     const outcome = await entry.run(session);
@@ -94,20 +97,23 @@ async function runCase(subject: Subject, entry: CheckCase, options: CheckOptions
     if (err instanceof VioError && err.exit === Exit.usage) throw err;
     return { name, section, expected, result: 'not ok', got: (err as Error).message };
   } finally {
+    signal?.removeEventListener('abort', stop);
     session.close();
   }
 }
 
 /**
  * Runs the conformance cases over a back-end, each on a connection of its own.
- * @throws VioError where the back-end cannot be reached at all
+ * @throws VioError where the back-end cannot be reached at all; the signal's reason
  */
 export async function* runChecks(options: CheckOptions): AsyncGenerator<CheckResult> {
   const subject = new Subject(options);
   try {
     for (const [index, entry] of checkCases.entries()) {
       if (options.only !== undefined && !entry.name.includes(options.only)) continue;
-      yield { id: index + 1, ...(await runCase(subject, entry, options)) };
+      const result = await runCase(subject, entry, options);
+      options.signal?.throwIfAborted();
+      yield { id: index + 1, ...result };
     }
   } finally {
     await subject.stop();

@@ -18,8 +18,12 @@ export interface Reply {
 
 export interface FrontEndOptions {
   timeout?: number;
+  /** Ends a wait for an answer. Requests that begin afterwards, to bring things to an end, have LAST_TIMEOUT each. */
   signal?: AbortSignal;
 }
+
+/** Milliseconds that a request after the end was asked for may wait for its answer. */
+const LAST_TIMEOUT = 1000;
 
 /** A front-end: speaks to one back-end, one request at a time. */
 export class FrontEnd {
@@ -29,10 +33,12 @@ export class FrontEnd {
   protocol = 0n;
   ackedProtocol = 0n;
   readonly #timeout: number;
+  readonly #signal: AbortSignal | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(fd: OwnedFd, options: FrontEndOptions = {}) {
     this.#timeout = options.timeout ?? 5000;
+    this.#signal = options.signal;
     this.exchange = new Exchange(new Channel(fd, { peer: 'back-end', maxPayload: 65536, stall: this.#timeout }));
   }
 
@@ -103,7 +109,9 @@ export class FrontEnd {
     this.exchange.channel.send(encodeMessage(def.id, Flag.version | (ack ? Flag.needReply : 0), payload), fds);
     const sent = performance.now();
     if (!own && !ack) return undefined;
-    const message = await this.exchange.expect(def.name, this.#timeout);
+    const message = this.#signal?.aborted
+      ? await this.exchange.expect(def.name, Math.min(this.#timeout, LAST_TIMEOUT))
+      : await this.exchange.expect(def.name, this.#timeout, this.#signal);
     const { flags, id } = message;
     if (id !== def.id || (flags & (Flag.versionMask | Flag.reply)) !== (Flag.version | Flag.reply)) {
       closeAll(message.fds);

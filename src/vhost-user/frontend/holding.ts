@@ -61,6 +61,7 @@ export async function holdWindow(options: WindowHolding): Promise<number> {
   };
   const window = await Window.open(await connect(options.socket, Math.min(5000, timeout ?? 5000), signal), {
     queues: options.queues,
+    signal,
     onEvent,
     onLog: options.onLog,
   });
@@ -84,7 +85,11 @@ export async function holdWindow(options: WindowHolding): Promise<number> {
     } else await Promise.race([over, late, gone, failure]);
     record({ event: 'ended', ...(status !== undefined && { status }) });
     await told;
-    if (!window.front.exchange.channel.closed) await window.stop(true);
+    if (!window.front.exchange.channel.closed)
+      await window.stop(true).catch((err: Error) => {
+        if (!signal.aborted) throw err;
+        options.onLog(`the back-end was left running: ${err.message}`);
+      });
     return status ?? Exit.ok;
   } finally {
     clearTimeout(timer);

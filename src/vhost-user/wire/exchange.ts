@@ -48,9 +48,15 @@ export class Exchange {
     });
   }
 
-  /** As next(), for those who can do nothing without an answer. @throws VioError (EPROTO, ECONNRESET, ETIMEDOUT) */
-  async expect(what: string, timeout: number): Promise<Message> {
-    const answer = await this.next(timeout);
+  /**
+   * As next(), for those who can do nothing without an answer.
+   * @param signal ends the wait: the channel is of no use then, since the answer may still come
+   * @throws VioError (EPROTO, ECONNRESET, ETIMEDOUT); the signal's reason
+   */
+  async expect(what: string, timeout: number, signal?: AbortSignal): Promise<Message> {
+    const stop = (): void => this.channel.close(signal!.reason as Error);
+    signal?.addEventListener('abort', stop, { once: true });
+    const answer = await this.next(timeout).finally(() => signal?.removeEventListener('abort', stop));
     if (answer.kind === 'message') return answer.message;
     if (answer.kind === 'silence')
       throw new VioError(`${what}: the ${this.channel.peer} has not answered within ${timeout} ms`, {
