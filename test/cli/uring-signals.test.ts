@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { constants } from 'node:os';
 import { plainEnv, program, vioctl } from '../support/cli.js';
@@ -6,7 +6,11 @@ import { Workspace } from '../support/uring.js';
 
 // Input that never ends, or is its own output: a signal ends every command, and nothing is read that was just written.
 const work = new Workspace();
-afterAll(() => work.end());
+const children: ChildProcess[] = [];
+afterAll(() => {
+  for (const child of children) child.kill('SIGKILL');
+  work.end();
+});
 const hole = work.path('hole');
 fs.closeSync(fs.openSync(hole, 'w'));
 fs.truncateSync(hole, 2 ** 40);
@@ -33,6 +37,7 @@ test.each(all)('%s, engine %s: SIGTERM and SIGINT', async (_, engine, [verb, ...
         env: plainEnv(),
         stdio: ['pipe', 'ignore', 'pipe'],
       });
+      children.push(child);
       const ended = new Promise((resolve) => child.on('exit', (code, by) => resolve(by ?? code)));
       child.stderr.resume();
       await new Promise((resolve) => setTimeout(resolve, 700));
