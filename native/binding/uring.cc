@@ -13,8 +13,8 @@
 #include "binding/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
+#include "uring/read_file.h"
 #include "uring/ring.h"
-#include "uring/whole.h"
 
 namespace vioctl::uring::js {
 namespace {
@@ -51,7 +51,7 @@ struct OpenRings {
 // The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
 // call, and the completions that are there come back in another shared array.
 struct JsRing {
-  JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options), whole(ring) {
+  JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options), reads(ring) {
     sqe_count = std::min(batch, ring.sq_entries());
     cqe_count = std::min(2 * batch, ring.cq_entries());
     const auto make = [&](size_t size, Napi::Reference<Napi::ArrayBuffer>& ref) {
@@ -95,9 +95,9 @@ struct JsRing {
                                  [&](const io_uring_cqe& cqe) {
                                    // Notifications (tags) have the top bit set and answer no request.
                                    if (!(cqe.flags & IORING_CQE_F_MORE) && !(cqe.user_data >> 63)) ended++;
-                                   if (!WholeFiles::Owns(cqe))
+                                   if (!FileReads::Owns(cqe))
                                      memcpy(&cqes[at++], &cqe, sizeof cqe);
-                                   else if (whole.Advance(cqe, &cqes[at]))
+                                   else if (reads.Advance(cqe, &cqes[at]))
                                      at++;
                                  },
                                  1) > 0) {
@@ -114,12 +114,12 @@ struct JsRing {
     while (from < count) {
       uint32_t end = from, need = 0;
       do {
-        need += sqes[end].opcode == kOpReadWhole ? whole.start_entries() : 1;
+        need += sqes[end].opcode == kOpReadWhole ? reads.start_entries() : 1;
       } while (sqes[end++].flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) && end < count);
       if (need > ring.Space()) break;
       for (; from < end; from++) {
         if (sqes[from].opcode == kOpReadWhole)
-          whole.Start(sqes[from]);
+          reads.Start(sqes[from]);
         else
           memcpy(ring.Next(), &sqes[from], sizeof *sqes);
       }
@@ -130,7 +130,7 @@ struct JsRing {
   // Whether the chain at `from` does not even fit an empty queue.
   bool Oversized(uint32_t from, uint32_t count) const {
     uint32_t need = 0;
-    do need += sqes[from].opcode == kOpReadWhole ? whole.start_entries() : 1;
+    do need += sqes[from].opcode == kOpReadWhole ? reads.start_entries() : 1;
     while (sqes[from++].flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK) && from < count);
     return need > ring.sq_entries();
   }
@@ -145,9 +145,9 @@ struct JsRing {
   uint32_t Refuse(int error, uint32_t& taken, uint32_t count, uint32_t at) {
     const auto answer = [&](const io_uring_sqe& sqe) {
       const io_uring_cqe cqe{sqe.user_data, error, 0};
-      if (!WholeFiles::Owns(cqe))
+      if (!FileReads::Owns(cqe))
         memcpy(&cqes[at++], &cqe, sizeof cqe);
-      else if (whole.Advance(cqe, &cqes[at]))
+      else if (reads.Advance(cqe, &cqes[at]))
         at++;
     };
     while (at < cqe_count && ring.Withdraw(
@@ -169,7 +169,7 @@ struct JsRing {
     uint32_t taken = 0, completions = 0;
     bool refused = false;
     for (;;) {
-      whole.Continue();
+      reads.Continue();
       taken = Copy(taken, count);
       const uint32_t ready = ring.Ready() + completions;
       const uint32_t wait = taken == count && want > ready ? want - completions : 0;
@@ -186,7 +186,7 @@ struct JsRing {
       }
       if (completions == cqe_count) break;
       // The kernel's own thread takes entries when it likes (SQPOLL): only what does not fit waits for it.
-      if (taken == count && !whole.waiting() && (ring.polls() || ring.Pending() == 0)) break;
+      if (taken == count && !reads.waiting() && (ring.polls() || ring.Pending() == 0)) break;
       if (ring.Pending() == 0 && ring.Space() == ring.sq_entries() && taken < count && Oversized(taken, count)) {
         status[kError] = -EOVERFLOW;
         break;
@@ -202,21 +202,21 @@ struct JsRing {
     status[kOverflows] = static_cast<int32_t>(ring.overflows());
     if (watch) {
       ring.EventfdEnabled(true);
-      watch->Ref(in_flight() > 0 || whole.waiting());
+      watch->Ref(in_flight() > 0 || reads.waiting());
       // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
       if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) os::SignalEventfd(eventfd.get());
     }
-    status[kMore] = (completions == cqe_count && (taken < count || ring.Ready() || whole.waiting())) ||
-                    (refused && (taken < count || ring.Pending() > 0 || whole.waiting()));
+    status[kMore] = (completions == cqe_count && (taken < count || ring.Ready() || reads.waiting())) ||
+                    (refused && (taken < count || ring.Pending() > 0 || reads.waiting()));
     // Entries that a failed submission left in the ring count as well: they go with the next.
-    status[kInFlight] = static_cast<int32_t>(in_flight() + whole.waiting());
+    status[kInFlight] = static_cast<int32_t>(in_flight() + reads.waiting());
     return completions;
   }
 
   Napi::Env env;
   Fd eventfd;  // closed after the ring
   Ring ring;
-  WholeFiles whole;
+  FileReads reads;
   std::unique_ptr<vioctl::Watch> watch;
   Napi::FunctionReference callback;
   std::unique_ptr<Napi::AsyncContext> context;
@@ -316,7 +316,7 @@ Napi::Value Watch(const Napi::CallbackInfo& info) {
     } scope(js);
     js.callback.MakeCallback(js.env.Global(), {Napi::Number::New(js.env, count)}, *js.context);
   });
-  js.watch->Ref(js.in_flight() > 0 || js.whole.waiting());
+  js.watch->Ref(js.in_flight() > 0 || js.reads.waiting());
   return info.Env().Undefined();
 }
 

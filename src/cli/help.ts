@@ -2,6 +2,7 @@ import type { Arg } from '@oclif/core/interfaces';
 import { formatDuration, formatSize } from '../common/units.js';
 import { groups } from '../groups/index.js';
 import { allFlags, type CommandClass } from './command.js';
+import { wrapText } from './wrap.js';
 
 /** One flag or argument as help and man page show it. */
 export interface Term {
@@ -79,19 +80,6 @@ export function describeCommand(id: string, summary: string, command: CommandCla
     flags: flags.map(([name, flag]) => flagTerm(name, flag)),
     examples: command.examples,
   };
-}
-
-/** Breaks text at blanks to lines of at most `width` columns. Words longer than that stand alone, unbroken. */
-export function wrapText(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
-  }
-  return [...lines, line];
 }
 
 function terms(list: Term[], width: number): string[] {

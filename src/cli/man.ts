@@ -5,7 +5,8 @@ import { bashCompletion } from './completion/bash.js';
 import { fishCompletion } from './completion/fish.js';
 import { completionModel } from './completion/model.js';
 import { zshCompletion } from './completion/zsh.js';
-import { type CommandDoc, describeCommand, wrapText } from './help.js';
+import { type CommandDoc, describeCommand } from './help.js';
+import { wrapText } from './wrap.js';
 
 /** Every command of the table with its documentation model. */
 export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {

@@ -3,11 +3,11 @@ import { setImmediate } from 'node:timers/promises';
 import { codeOf, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Setup } from './abi.js';
-import { errnoName } from './errno.js';
-import type { Done, File } from './request.js';
-import { Ring, type RingOptions } from './ring.js';
-import { FileTable } from './table.js';
-import { unavailable } from './unavailable.js';
+import { unavailable } from './host/unavailable.js';
+import { errnoName } from './ring/errno.js';
+import type { Done, File } from './ring/request.js';
+import { Ring, type RingOptions } from './ring/ring.js';
+import { FileTable } from './ring/table.js';
 
 export interface BenchOptions {
   path: string;

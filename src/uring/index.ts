@@ -16,8 +16,8 @@
 export { VioError } from '../common/errors.js';
 export { Sysroot } from '../common/sysroot.js';
 export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
-export { errnoError } from './errno.js';
-export { addressOf, type Done, type File, type Request, Slot } from './request.js';
-export { READ_WHOLE_OPEN, Ring, type RingOptions } from './ring.js';
-export { type Fault, FileTable, findFaults } from './table.js';
-export { type Cause, explain } from './unavailable.js';
+export { type Cause, explain } from './host/unavailable.js';
+export { errnoError } from './ring/errno.js';
+export { addressOf, type Done, type File, type Request, Slot } from './ring/request.js';
+export { READ_WHOLE_OPEN, Ring, type RingOptions } from './ring/ring.js';
+export { type Fault, FileTable, findFaults } from './ring/table.js';

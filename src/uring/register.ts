@@ -2,11 +2,11 @@ import fs from 'node:fs';
 import { codeOf, Exit, reason, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Op, Setup } from './abi.js';
-import { errnoName } from './errno.js';
-import type { Slot } from './request.js';
-import { Ring } from './ring.js';
-import { FileTable, findFaults } from './table.js';
-import { limitOf, unavailable } from './unavailable.js';
+import { limitOf, unavailable } from './host/unavailable.js';
+import { errnoName } from './ring/errno.js';
+import type { Slot } from './ring/request.js';
+import { Ring } from './ring/ring.js';
+import { FileTable, findFaults } from './ring/table.js';
 
 /** What one slot shall hold: a path, a descriptor, or nothing. */
 export type Wanted = { path: string } | { fd: number } | { hole: true };

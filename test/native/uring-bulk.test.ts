@@ -3,9 +3,9 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { native } from '../../src/native/index.js';
 import { BulkWork } from '../../src/native/uring.js';
+import { hashers } from '../../src/uring/bulk/hashers.js';
 import { overPool, type PoolResult } from '../../src/uring/bulk/pool.js';
 import { algorithms } from '../../src/uring/bulk/sum.js';
-import { summers } from '../../src/uring/bulk/summers.js';
 import { ringCount, Workspace } from '../support/uring.js';
 
 const work = new Workspace();
@@ -32,7 +32,7 @@ const files = sizes.map((size) => {
 });
 
 test.each(Object.keys(algorithms).filter((name) => digestSize(name) > 0))('%s of every size is that of JavaScript', async (algorithm) => {
-  const { once } = summers[algorithms[algorithm]!.by](algorithm);
+  const { once } = hashers[algorithms[algorithm]!.by](algorithm);
   const results = await all(list(files, files), { algorithm, ordered: true });
   expect(results.map(({ digest, size, error }) => [digest, size, error])).toEqual(
     [...files, ...files].map((name) => [once(fs.readFileSync(name)), fs.statSync(name).size, undefined]),
@@ -46,7 +46,7 @@ test('the addon has every algorithm but BLAKE3; one that nobody has is refused',
 });
 
 test('published vectors: CRC-32C of RFC 3720, BLAKE3 of nothing and of "abc", SHA-256 of "abc"', () => {
-  const text = (algorithm: string, bytes: string): string => summers[algorithms[algorithm]!.by](algorithm).once(Buffer.from(bytes));
+  const text = (algorithm: string, bytes: string): string => hashers[algorithms[algorithm]!.by](algorithm).once(Buffer.from(bytes));
   expect(text('crc32c', '123456789')).toBe('e3069283');
   expect(text('blake3', '')).toBe('af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262');
   expect(text('blake3', 'abc')).toBe('6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85');

@@ -2,8 +2,8 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { native } from '../../src/native/index.js';
+import { kernelVersion } from '../../src/uring/host/unavailable.js';
 import { ALLOC, FileTable, Op, READ_WHOLE_OPEN, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
-import { kernelVersion } from '../../src/uring/unavailable.js';
 import { skip } from '../support/skip.js';
 import { go, offers, ringCount, Workspace } from '../support/uring.js';
 

@@ -1,7 +1,7 @@
-import { bulkFlags, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
+import { bulkFlags, FileReport } from '../../groups/uring/files.js';
 import { catFiles } from '../../uring/bulk/cat.js';
 import { outputGuard } from '../../uring/bulk/itself.js';
 
@@ -30,7 +30,7 @@ export default class Cat extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(Cat);
     const { engine, depth, ordered } = flags;
-    const tally = new Tally('uring cat', true, flags.stats ?? false);
+    const report = new FileReport('uring cat', true, flags.stats ?? false);
     const { signal } = this.life;
     const write = async (bytes: Buffer): Promise<void> => {
       if (bytes.length < COPY) return this.out.raw(Buffer.from(bytes));
@@ -41,9 +41,9 @@ export default class Cat extends Command {
     const note = (message: string) => this.warn(message);
     const isOutput = outputGuard(1);
     const { sysroot } = this;
-    for await (const batch of catFiles(names, { engine, depth, ordered, write, isOutput, sysroot, signal, note, spent: tally.spent })) {
-      for (const { name, size, error } of batch) tally.note(name, error, size);
+    for await (const batch of catFiles(names, { engine, depth, ordered, write, isOutput, sysroot, signal, note, spent: report.spent })) {
+      for (const { name, size, error } of batch) report.note(name, error, size);
     }
-    return tally.end(this.out);
+    return report.end(this.out);
   }
 }

@@ -4,7 +4,7 @@ import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import { requestOps } from '../../uring/abi.js';
-import { ringsOf } from '../../uring/processes.js';
+import { ringsOf } from '../../uring/host/processes.js';
 
 export default class Inspect extends Command {
   static override readonly description =

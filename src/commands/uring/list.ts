@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { allRings, ringsOf } from '../../uring/processes.js';
+import { allRings, ringsOf } from '../../uring/host/processes.js';
 
 export default class List extends Command {
   static override readonly description =

@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { wrapText } from '../../cli/help.js';
-import { type Ability, notAvailable, probe, requireAll } from '../../uring/probe.js';
+import { wrapText } from '../../cli/wrap.js';
+import { type Ability, notAvailable, probe, requireAll } from '../../uring/host/probe.js';
 
 /** Names of a list in lines of 100 columns, those that are missing with the kernel that has them. */
 function named(list: Ability[], supported: boolean): string[] {

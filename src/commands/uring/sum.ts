@@ -1,7 +1,7 @@
-import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
+import { bulkFlags, errorJson, FileReport, nameJson } from '../../groups/uring/files.js';
 import { algorithms, sumFiles, sumLine } from '../../uring/bulk/sum.js';
 
 export default class Sum extends Command {
@@ -41,16 +41,16 @@ export default class Sum extends Command {
     const { engine, depth, algorithm, ordered, zero } = flags;
     const tag = flags.tag ? algorithms[algorithm]!.tag : undefined;
     const text = this.out.format === 'text';
-    const tally = new Tally('uring sum', text, flags.stats ?? false);
+    const report = new FileReport('uring sum', text, flags.stats ?? false);
     const { signal } = this.life;
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
-    const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
+    const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
     if (text) {
       for await (const batch of batches) {
         let lines = '';
         for (const { name, size, digest, error } of batch) {
-          tally.note(name, error, size);
+          report.note(name, error, size);
           if (digest === undefined) continue;
           const line = sumLine(name, digest, { zero, tag });
           if (typeof line === 'string') lines += line;
@@ -63,7 +63,7 @@ export default class Sum extends Command {
         if (lines !== '') await this.out.raw(lines);
       }
     } else {
-      await this.out.list(tally.rows(batches), [], 'files', ({ name, size, digest, error }) => ({
+      await this.out.list(report.rows(batches), [], 'files', ({ name, size, digest, error }) => ({
         ...nameJson(name),
         algorithm,
         digest,
@@ -71,6 +71,6 @@ export default class Sum extends Command {
         ...(error !== undefined && { error: errorJson(error) }),
       }));
     }
-    return tally.end(this.out);
+    return report.end(this.out);
   }
 }

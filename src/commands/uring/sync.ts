@@ -1,7 +1,7 @@
-import { bulkFlags, errorJson, nameJson, Tally } from '../../cli/bulk.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/input.js';
+import { bulkFlags, errorJson, FileReport, nameJson } from '../../groups/uring/files.js';
 import { syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
 
 export default class Sync extends Command {
@@ -30,22 +30,22 @@ export default class Sync extends Command {
     const { args, flags } = await this.parse(Sync);
     const { engine, depth, data, ordered, filesystem } = flags;
     const text = this.out.format === 'text';
-    const tally = new Tally('uring sync', text, flags.stats ?? false);
+    const report = new FileReport('uring sync', text, flags.stats ?? false);
     const { signal } = this.life;
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const batches = filesystem
       ? syncFileSystems(names)
-      : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note, spent: tally.spent });
+      : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
     // Text has no rows: a step of a generator for each file would cost as much as the file.
     if (text) {
-      for await (const batch of batches) for (const { name, error } of batch) tally.note(name, error);
+      for await (const batch of batches) for (const { name, error } of batch) report.note(name, error);
     } else {
-      await this.out.list(tally.rows(batches), [], 'files', ({ name, error }) => ({
+      await this.out.list(report.rows(batches), [], 'files', ({ name, error }) => ({
         ...nameJson(name),
         ...(error !== undefined && { error: errorJson(error) }),
       }));
     }
-    return tally.end(this.out);
+    return report.end(this.out);
   }
 }

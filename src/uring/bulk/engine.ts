@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { RingStats } from '../../native/uring.js';
-import { explain, limitOf, unavailable } from '../unavailable.js';
+import { explain, limitOf, unavailable } from '../host/unavailable.js';
 import type { Name } from './name.js';
 import { type Reader, SyncReader, UringReader } from './reader.js';
 

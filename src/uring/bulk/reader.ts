@@ -4,10 +4,10 @@ import { promisify } from 'node:util';
 import { codeOf } from '../../common/errors.js';
 import type { RingStats } from '../../native/uring.js';
 import { Op } from '../abi.js';
-import { errnoName } from '../errno.js';
-import { addressOf, Slot } from '../request.js';
-import { READ_WHOLE_OPEN, Ring } from '../ring.js';
-import { FileTable } from '../table.js';
+import { errnoName } from '../ring/errno.js';
+import { addressOf, Slot } from '../ring/request.js';
+import { READ_WHOLE_OPEN, Ring } from '../ring/ring.js';
+import { FileTable } from '../ring/table.js';
 import { TURN } from './flow.js';
 import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 

@@ -62,7 +62,7 @@ export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): Asy
 
 async function* sumHere(reader: Reader, names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
   try {
-    const { create, once } = (await import('./summers.js')).summers[algorithms[options.algorithm]!.by](options.algorithm);
+    const { create, once } = (await import('./hashers.js')).hashers[algorithms[options.algorithm]!.by](options.algorithm);
     yield* overWindow<Name, SumResult>({
       source: reader.name === 'uring' ? warnOfTmpfs(names, options.note) : names,
       limit: reader.depth,

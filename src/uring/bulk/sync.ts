@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { codeOf, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { explain } from '../unavailable.js';
+import { explain } from '../host/unavailable.js';
 import { type BulkOptions, depthOf, descriptorsLeft, orFallBack } from './engine.js';
 import type { Name } from './name.js';
 import { overPool } from './pool.js';

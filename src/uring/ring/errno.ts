@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { Exit, VioError } from '../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 
 /** Linux errnos that Node has no name for (asm-generic/errno.h). */
 const more: Record<number, string> = {

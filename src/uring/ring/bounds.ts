@@ -1,4 +1,4 @@
-import { registerOps, requestOps } from './abi.js';
+import { registerOps, requestOps } from '../abi.js';
 import { integer, invalid } from './request.js';
 
 /** What a request does with the memory at its `addr`. */

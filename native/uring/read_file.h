@@ -15,9 +15,9 @@ namespace vioctl::uring {
 inline constexpr uint8_t kOpReadWhole = 0xf0;
 inline constexpr uint32_t kStillOpen = 1U << 15;
 
-class WholeFiles {
+class FileReads {
  public:
-  explicit WholeFiles(Ring& ring) : ring_(ring) {}
+  explicit FileReads(Ring& ring) : ring_(ring) {}
 
   // Entries that starting a file takes: its open and, linked to it, its first read. A ring of one entry reads later.
   uint32_t start_entries() const { return ring_.sq_entries() > 1 ? 2 : 1; }

@@ -1,10 +1,10 @@
-import { reason, VioError } from '../common/errors.js';
-import { printable } from '../common/escape.js';
-import type { RingStats } from '../native/uring.js';
-import { INPUT_IS_OUTPUT } from '../uring/bulk/itself.js';
-import { Flags, nullFlag } from './flags.js';
-import type { Output } from './output.js';
-import { stderr } from './stdio.js';
+import { Flags, nullFlag } from '../../cli/flags.js';
+import type { Output } from '../../cli/output.js';
+import { stderr } from '../../cli/stdio.js';
+import { reason, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import type { RingStats } from '../../native/uring.js';
+import { INPUT_IS_OUTPUT } from '../../uring/bulk/itself.js';
 
 /** Flags of commands that work on many files. */
 export const bulkFlags = {
@@ -39,7 +39,7 @@ export const errorJson = (code: string): { code: string; message: string } => ({
 });
 
 /** Counts the files, names each that failed on stderr unless the output has it, and tells at the end what it took (--stats). */
-export class Tally {
+export class FileReport {
   readonly #id: string;
   readonly #text: boolean;
   readonly #stats: boolean;

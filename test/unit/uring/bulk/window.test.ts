@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { overWindow } from '../../../src/uring/bulk/window.js';
+import { overWindow } from '../../../../src/uring/bulk/window.js';
 
 async function* batches(sizes: number[]): AsyncGenerator<number[]> {
   let next = 0;

@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Sysroot } from '../../../src/common/sysroot.js';
-import { explain, kernelVersion, limitOf, unavailable } from '../../../src/uring/unavailable.js';
+import { Sysroot } from '../../../../src/common/sysroot.js';
+import { explain, kernelVersion, limitOf, unavailable } from '../../../../src/uring/host/unavailable.js';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-why-'));
 afterAll(() => fs.rmSync(dir, { recursive: true }));

@@ -3,7 +3,7 @@ import { blake3 } from '@noble/hashes/blake3.js';
 import { native } from '../../native/index.js';
 
 /** How checksums are computed in JavaScript, where the addon's threads do not do it. Loaded when it is needed only. */
-export interface Summer {
+export interface Hasher {
   create: () => { update(bytes: Buffer): unknown; digest(): string };
   /** The checksum of bytes that are there at once. */
   once: (bytes: Buffer) => string;
@@ -13,7 +13,7 @@ const crcText = (crc: number): string => crc.toString(16).padStart(8, '0');
 const hex = (digest: Uint8Array): string => Buffer.from(digest).toString('hex');
 
 /** By who computes it; the argument is the algorithm's name. */
-export const summers: Readonly<Record<'addon' | 'openssl' | 'noble', (name: string) => Summer>> = {
+export const hashers: Readonly<Record<'addon' | 'openssl' | 'noble', (name: string) => Hasher>> = {
   addon: () => {
     const { crc32c } = native().common;
     return {

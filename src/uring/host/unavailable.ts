@@ -1,6 +1,6 @@
 import os from 'node:os';
-import { codeOf, Exit, VioError } from '../common/errors.js';
-import type { Sysroot } from '../common/sysroot.js';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
 
 /** Why io_uring cannot be used here, in one sentence, and what would help. */
 export interface Cause {

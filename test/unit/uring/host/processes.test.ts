@@ -1,4 +1,4 @@
-import { parseRing } from '../../../src/uring/processes.js';
+import { parseRing } from '../../../../src/uring/host/processes.js';
 
 const head = `pos:\t0
 flags:\t02000002

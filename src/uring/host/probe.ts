@@ -1,11 +1,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
-import { codeOf, Exit, VioError } from '../common/errors.js';
-import type { Sysroot } from '../common/sysroot.js';
-import { native } from '../native/index.js';
-import { features, type Named, Reg, registerOps, requestOps, Setup, setupFlags } from './abi.js';
-import { Ring, type RingOptions } from './ring.js';
-import { FileTable } from './table.js';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
+import { features, type Named, Reg, registerOps, requestOps, Setup, setupFlags } from '../abi.js';
+import { Ring, type RingOptions } from '../ring/ring.js';
+import { FileTable } from '../ring/table.js';
 import { type Cause, explain, limitOf } from './unavailable.js';
 
 /** One thing that io_uring can or cannot do here. */

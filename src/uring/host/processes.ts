@@ -1,6 +1,6 @@
 import fs from 'node:fs';
-import { codeOf, wrap } from '../common/errors.js';
-import type { Sysroot } from '../common/sysroot.js';
+import { codeOf, wrap } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
 
 /** A registered file of a ring, as fdinfo shows it: a path, or the bare name before kernel 6.4. */
 export interface RegisteredFile {

@@ -1,7 +1,7 @@
-import { VioError } from '../common/errors.js';
-import { native } from '../native/index.js';
-import { FdFault } from '../native/uring.js';
-import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from './abi.js';
+import { VioError } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import { FdFault } from '../../native/uring.js';
+import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
 import { errnoError, errnoName } from './errno.js';
 import { addressOf, fileIndex, integer, invalid, Slot } from './request.js';
 import type { Ring } from './ring.js';

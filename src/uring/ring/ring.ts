@@ -1,8 +1,8 @@
 import { AsyncResource } from 'node:async_hooks';
-import { VioError } from '../common/errors.js';
-import { native } from '../native/index.js';
-import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../native/uring.js';
-import { CqeFlag, MAX_FIXED_FILES, Op, Reg, Setup, SqeFlag } from './abi.js';
+import { VioError } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../../native/uring.js';
+import { CqeFlag, MAX_FIXED_FILES, Op, Reg, Setup, SqeFlag } from '../abi.js';
 import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
 import { Completions } from './completions.js';
 import { ADDRESS, putEntry, USER_DATA, WORDS } from './entry.js';
@@ -30,7 +30,7 @@ const INLINE_TURNS = 64;
 const INLINE_TIME = 10;
 const CHAIN = (SqeFlag.link | SqeFlag.hardlink) << 8;
 const AT_FDCWD = -100;
-/** An entry of our own (native/uring/whole.h): the addon makes requests of it. */
+/** An entry of our own (native/uring/read_file.h): the addon makes requests of it. */
 const OP_READ_WHOLE = 0xf0;
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
 export const READ_WHOLE_OPEN = 1 << 15;

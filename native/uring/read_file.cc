@@ -1,17 +1,17 @@
-#include "uring/whole.h"
+#include "uring/read_file.h"
 
 #include <fcntl.h>
 
 namespace vioctl::uring {
 
 // user_data of our requests: bit 62, the file's index, and the step in the lowest two bits.
-io_uring_sqe* WholeFiles::Entry(uint32_t index, Step step) {
+io_uring_sqe* FileReads::Entry(uint32_t index, Step step) {
   io_uring_sqe* sqe = ring_.Next();
   if (sqe) sqe->user_data = (uint64_t{1} << 62) | (uint64_t{index} << 2) | step;
   return sqe;
 }
 
-void WholeFiles::QueueRead(uint32_t index, io_uring_sqe* sqe) {
+void FileReads::QueueRead(uint32_t index, io_uring_sqe* sqe) {
   const File& file = files_[index];
   sqe->opcode = IORING_OP_READ;
   sqe->flags = IOSQE_FIXED_FILE;
@@ -21,7 +21,7 @@ void WholeFiles::QueueRead(uint32_t index, io_uring_sqe* sqe) {
   sqe->off = file.done;
 }
 
-void WholeFiles::Start(const io_uring_sqe& entry) {
+void FileReads::Start(const io_uring_sqe& entry) {
   uint32_t index;
   if (free_.empty()) {
     index = static_cast<uint32_t>(files_.size());
@@ -42,12 +42,12 @@ void WholeFiles::Start(const io_uring_sqe& entry) {
   if (start_entries() > 1) QueueRead(index, Entry(index, kRead));
 }
 
-void WholeFiles::Next(uint32_t index, Step step) {
+void FileReads::Next(uint32_t index, Step step) {
   files_[index].next = step;
   todo_.push_back(index);
 }
 
-bool WholeFiles::Continue() {
+bool FileReads::Continue() {
   while (!todo_.empty()) {
     const uint32_t index = todo_.back();
     io_uring_sqe* sqe = Entry(index, files_[index].next);
@@ -63,7 +63,7 @@ bool WholeFiles::Continue() {
   return true;
 }
 
-bool WholeFiles::Advance(const io_uring_cqe& cqe, io_uring_cqe* answer) {
+bool FileReads::Advance(const io_uring_cqe& cqe, io_uring_cqe* answer) {
   const auto index = static_cast<uint32_t>(cqe.user_data >> 2) & 0x0fffffff;
   File& file = files_[index];
   uint32_t flags = 0;
