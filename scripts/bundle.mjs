@@ -123,6 +123,14 @@ const results = await Promise.all(
 
 for (const group of [undefined, ...groups]) inheritImports(bundleOf(group));
 
+// The thread that decompresses zstd.
+await build({
+  ...common,
+  entryPoints: [path.join(root, 'src', 'migration', 'containers', 'zstd-worker.ts')],
+  outfile: path.join(root, 'dist', 'vioctl-zstd-worker.cjs'),
+  define: { 'import.meta.dirname': '__dirname' },
+});
+
 // The programming interface `vioctl/uring`: a bundle of its own, and its types.
 await build({
   ...common,

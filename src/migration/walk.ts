@@ -1,17 +1,18 @@
-import { readCommand } from './commands.js';
-import { readConfiguration, readHeader } from './configuration.js';
-import { Devices, type FieldChoice } from './devices.js';
-import type { Evidence } from './evidence.js';
-import type { Fields } from './fields.js';
-import { limits, type SectionRecord, Type } from './format.js';
-import { Framing, pathOf } from './framing.js';
-import { type Issue, report } from './issues.js';
-import { BadBody, isVfio, iterableBody } from './iterables.js';
-import { type Missing, missingIssues, missingPages } from './missing.js';
-import type { Configuration, Detail, Section, SectionEvent, WalkEvent } from './model.js';
-import { type RamOptions, RamSection } from './ram.js';
-import { endCode, endText, StreamEnd, type StreamReader } from './reader.js';
-import { type Description, parseDescription } from './vmdesc.js';
+import { Devices, type FieldChoice } from './devices/devices.js';
+import type { Evidence } from './devices/evidence.js';
+import type { Fields } from './devices/fields.js';
+import { type Description, parseDescription } from './devices/vmdesc.js';
+import { type Missing, missingIssues, missingPages } from './memory/missing.js';
+import type { RamOptions } from './memory/options.js';
+import { RamSection } from './memory/ram.js';
+import { readCommand } from './stream/commands.js';
+import { readConfiguration, readHeader } from './stream/configuration.js';
+import { limits, type SectionRecord, Type } from './stream/format.js';
+import { Framing, pathOf } from './stream/framing.js';
+import { type Issue, report } from './stream/issues.js';
+import { BadBody, isVfio, iterableBody } from './stream/iterables.js';
+import type { Configuration, Detail, Section, SectionEvent, WalkEvent } from './stream/model.js';
+import { endCode, endText, StreamEnd, type StreamReader } from './stream/reader.js';
 
 export interface WalkOptions {
   /** decode device fields */

@@ -42,7 +42,7 @@ function* candidates(root: string): Generator<string> {
 }
 
 /** The root of the package: dist/ and src/native/ lie at different depths below it. */
-function packageRoot(): string {
+export function packageRoot(): string {
   const here = import.meta.dirname;
   return path.basename(here) === 'dist' ? path.dirname(here) : path.resolve(here, '..', '..');
 }

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { openInput } from '../../src/migration/input.js';
+import { openInput } from '../../src/migration/containers/input.js';
 import { Walker } from '../../src/migration/walk.js';
 import { saveIdleGuest } from '../peers/linux-guest.js';
 import { TestGuest } from '../peers/migration-guest.js';

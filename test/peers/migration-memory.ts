@@ -1,8 +1,8 @@
 // What the tests on files of real guests share: guests, extraction, hashes.
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import { type ExtractOptions, extract } from '../../src/migration/extract.js';
-import { openInput } from '../../src/migration/input.js';
+import { openInput } from '../../src/migration/containers/input.js';
+import { type ExtractOptions, extract } from '../../src/migration/export/extract.js';
 import type { QemuBuild, QemuName } from '../vm/qemu.js';
 import { TestGuest } from './migration-guest.js';
 

@@ -4,9 +4,9 @@ import { Args, Flags } from '../../cli/flags.js';
 import { partFile } from '../../cli/part-file.js';
 import { formatSize } from '../../common/units.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { convert } from '../../migration/convert.js';
-import { Target } from '../../migration/extract.js';
-import { openInput } from '../../migration/input.js';
+import { openInput } from '../../migration/containers/input.js';
+import { convert } from '../../migration/export/convert.js';
+import { Target } from '../../migration/export/extract.js';
 
 export default class MigrationConvert extends Command {
   static override readonly description =

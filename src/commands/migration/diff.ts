@@ -2,11 +2,11 @@ import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { compare } from '../../migration/diff.js';
-import { damaged } from '../../migration/dump.js';
-import { openInput } from '../../migration/input.js';
-import { issueText } from '../../migration/issues.js';
-import { comparisonLines } from '../../migration/text.js';
+import { comparisonLines } from '../../groups/migration/views.js';
+import { openInput } from '../../migration/containers/input.js';
+import { compare } from '../../migration/inspect/diff.js';
+import { damaged } from '../../migration/inspect/dump.js';
+import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationDiff extends Command {
   static override readonly description =

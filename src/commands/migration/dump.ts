@@ -2,10 +2,9 @@ import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { VioError } from '../../common/errors.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { blockLines, collect, containerLine, damaged, eventLines, events, globs, isDamaged, shows } from '../../migration/dump.js';
-
-import { openInput } from '../../migration/input.js';
-import { Issues, issueText } from '../../migration/issues.js';
+import { openInput } from '../../migration/containers/input.js';
+import { blockLines, collect, containerLine, damaged, eventLines, events, globs, isDamaged, shows } from '../../migration/inspect/dump.js';
+import { Issues, issueText } from '../../migration/stream/issues.js';
 import { Walker } from '../../migration/walk.js';
 
 export default class MigrationDump extends Command {

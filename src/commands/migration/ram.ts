@@ -3,11 +3,11 @@ import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage, wrap } from '../../common/errors.js';
 import { inputFlags, inputOptions, placed, ticker } from '../../groups/migration/options.js';
-import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/dump.js';
-import { extract, Target } from '../../migration/extract.js';
-import { openInput } from '../../migration/input.js';
-import { issueText } from '../../migration/issues.js';
-import { extractedLines } from '../../migration/text.js';
+import { extractedLines } from '../../groups/migration/views.js';
+import { openInput } from '../../migration/containers/input.js';
+import { extract, Target } from '../../migration/export/extract.js';
+import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/inspect/dump.js';
+import { issueText } from '../../migration/stream/issues.js';
 
 /** @throws VioError naming the file */
 function writeAll(fd: number, bytes: Buffer, name: string): void {

@@ -1,11 +1,11 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { damaged, isDamaged } from '../../migration/dump.js';
-import { openInput } from '../../migration/input.js';
-import { issueText } from '../../migration/issues.js';
-import { statistics } from '../../migration/stat.js';
-import { statisticsLines } from '../../migration/text.js';
+import { statisticsLines } from '../../groups/migration/views.js';
+import { openInput } from '../../migration/containers/input.js';
+import { damaged, isDamaged } from '../../migration/inspect/dump.js';
+import { statistics } from '../../migration/inspect/stat.js';
+import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationStat extends Command {
   static override readonly description =

@@ -2,11 +2,11 @@ import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, VioError } from '../../common/errors.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { damaged, memoryElsewhere } from '../../migration/dump.js';
-import { openInput } from '../../migration/input.js';
-import { issueText } from '../../migration/issues.js';
-import { verificationLines } from '../../migration/text.js';
-import { verify } from '../../migration/verify.js';
+import { verificationLines } from '../../groups/migration/views.js';
+import { openInput } from '../../migration/containers/input.js';
+import { damaged, memoryElsewhere } from '../../migration/inspect/dump.js';
+import { verify } from '../../migration/inspect/verify.js';
+import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationVerify extends Command {
   static override readonly description =

@@ -2,8 +2,8 @@ import { Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { parseSizeBig } from '../../common/units.js';
-import type { ByteOrder } from '../../migration/bitmap-order.js';
-import type { InputOptions } from '../../migration/input.js';
+import type { InputOptions } from '../../migration/containers/input.js';
+import type { ByteOrder } from '../../migration/memory/bitmap-order.js';
 
 /** Flags of every command that reads a migration stream. */
 export const inputFlags = {

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { hasZstd, zstd } from './zstd.js';
+import { type Decompressor, hasZstd, zstd } from './zstd.js';
 
 export type Tool = 'bzip2' | 'xz' | 'lzop' | 'zstd';
 
@@ -25,13 +25,6 @@ const magics: [format: Tool | 'gzip', bytes: number[]][] = [
 /** The format of compressed data, by its first bytes. */
 export function compressionOf(bytes: Buffer): Tool | 'gzip' | undefined {
   return magics.find(([, magic]) => magic.every((b, i) => bytes[i] === b))?.[0];
-}
-
-/** A running decompressor. The caller owns `fd`, its output. */
-export interface Decompressor {
-  fd: number;
-  /** Resolves when the tool has ended: undefined if it was content, else what it said. Close `fd` before. */
-  ended: Promise<string | undefined>;
 }
 
 /** Starts to decompress a descriptor from its present position on. @throws VioError (7) when the tool for it is missing */

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import { limits } from '../format.js';
+import { limits } from '../stream/format.js';
 
 export interface Snapshot {
   id: string;

@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { collect } from '../../../src/migration/dump.js';
-import { openInput } from '../../../src/migration/input.js';
-import { StreamReader } from '../../../src/migration/reader.js';
+import { openInput } from '../../../src/migration/containers/input.js';
+import { collect } from '../../../src/migration/inspect/dump.js';
+import { StreamReader } from '../../../src/migration/stream/reader.js';
 import { Walker } from '../../../src/migration/walk.js';
 import { native } from '../../../src/native/index.js';
 import * as m from '../../support/migration.js';

@@ -1,0 +1,218 @@
+/** ELF core files of a guest: program headers for its memory, notes for its CPUs (System V ABI; Linux elfcore.h; QEMU's own note). */
+import type { Value } from '../stream/model.js';
+
+export interface Segment {
+  /** guest-physical, also used as the virtual address, so that a debugger finds memory by it */
+  address: bigint;
+  length: bigint;
+  /** offset in the file */
+  offset: bigint;
+}
+
+const EHDR = 64;
+const PHDR = 56;
+const PT_LOAD = 1;
+const PT_NOTE = 4;
+const NT_PRSTATUS = 1;
+
+const ROOM = 1 << 20;
+
+const headerSize = (segments: number): number => EHDR + PHDR * (segments + 1);
+
+/**
+ * Where the memory begins. The room in front of it is for the notes of some 1,200 CPUs: crash (netdump.c) reads notes only
+ * up to the first segment, and in a stream the CPUs come after the memory.
+ */
+export const memoryStart = (segments: number): bigint => BigInt(Math.ceil(headerSize(segments) / ROOM) * ROOM);
+
+/** Where notes of this size go: behind the headers, or at `end`, behind the memory, if there is no room for them. */
+export function notesAt(segments: number, size: number, end: bigint): bigint {
+  const at = BigInt(headerSize(segments));
+  return at + BigInt(size) <= memoryStart(segments) ? at : end;
+}
+
+/** s390x is the one big-endian machine here; pseries guests are little-endian in practice. */
+const bigEndian = (machine: number): boolean => machine === 22;
+
+/** ELF header and program headers: the note, then the segments. */
+export function elfHeaders(machine: number, segments: readonly Segment[], notes: { offset: bigint; size: number }): Buffer {
+  const out = Buffer.alloc(headerSize(segments.length));
+  const big = bigEndian(machine);
+  const u16 = (v: number, at: number) => (big ? out.writeUInt16BE(v, at) : out.writeUInt16LE(v, at));
+  const u32 = (v: number, at: number) => (big ? out.writeUInt32BE(v, at) : out.writeUInt32LE(v, at));
+  const u64 = (v: bigint, at: number) => (big ? out.writeBigUInt64BE(v, at) : out.writeBigUInt64LE(v, at));
+  out.set([0x7f, 0x45, 0x4c, 0x46, 2, big ? 2 : 1, 1], 0);
+  u16(4, 16); // ET_CORE
+  u16(machine, 18);
+  u32(1, 20);
+  u64(BigInt(EHDR), 32);
+  u16(EHDR, 52);
+  u16(PHDR, 54);
+  u16(segments.length + 1, 56);
+  const header = (i: number, type: number, offset: bigint, address: bigint, size: bigint) => {
+    const at = EHDR + PHDR * i;
+    u32(type, at);
+    u32(type === PT_LOAD ? 7 : 0, at + 4);
+    u64(offset, at + 8);
+    u64(address, at + 16);
+    u64(address, at + 24);
+    u64(size, at + 32);
+    u64(type === PT_LOAD ? size : 0n, at + 40);
+  };
+  header(0, PT_NOTE, notes.offset, 0n, BigInt(notes.size));
+  for (const [i, s] of segments.entries()) header(i + 1, PT_LOAD, s.offset, s.address, s.length);
+  return out;
+}
+
+/** Up to a multiple of four; not by bits, which end at 2 GiB. */
+const pad = (n: number): number => Math.ceil(n / 4) * 4;
+
+function note(name: string, type: number, desc: Buffer): Buffer {
+  const out = Buffer.alloc(12 + pad(name.length + 1) + pad(desc.length));
+  out.writeUInt32LE(name.length + 1, 0);
+  out.writeUInt32LE(desc.length, 4);
+  out.writeUInt32LE(type, 8);
+  out.write(name, 12, 'latin1');
+  desc.copy(out, 12 + pad(name.length + 1));
+  return out;
+}
+
+/** Registers of an x86 CPU section. */
+interface X86 {
+  regs: bigint[];
+  rip: bigint;
+  rflags: bigint;
+  segs: { selector: number; base: bigint; limit: number; flags: number }[];
+  ldt: X86['segs'][0];
+  tr: X86['segs'][0];
+  gdt: X86['segs'][0];
+  idt: X86['segs'][0];
+  cr: bigint[];
+  kernelGsBase: bigint;
+}
+
+const big = (v: Value | undefined): bigint => (typeof v === 'bigint' ? v : typeof v === 'number' ? BigInt.asUintN(64, BigInt(v)) : 0n);
+const segment = (v: Value | undefined): X86['segs'][0] => {
+  const s = (v ?? {}) as { [name: string]: Value };
+  return { selector: Number(big(s.selector)), base: big(s.base), limit: Number(big(s.limit)), flags: Number(big(s.flags)) };
+};
+
+/** The registers in the fields of a `cpu` section of an x86 machine; undefined if they are not there. */
+export function x86Registers(fields: { [name: string]: Value }): X86 | undefined {
+  const regs = fields['env.regs'];
+  const segs = fields['env.segs'];
+  if (!Array.isArray(regs) || regs.length < 8 || !Array.isArray(segs) || segs.length < 6) return undefined;
+  return {
+    regs: Array.from({ length: 16 }, (_, i) => big(regs[i])),
+    rip: big(fields['env.eip']),
+    rflags: big(fields['env.eflags']),
+    segs: segs.map(segment),
+    ldt: segment(fields['env.ldt']),
+    tr: segment(fields['env.tr']),
+    gdt: segment(fields['env.gdt']),
+    idt: segment(fields['env.idt']),
+    cr: Array.from({ length: 5 }, (_, i) => big(fields[`env.cr[${i}]`])),
+    kernelGsBase: big(fields['env.kernelgsbase']),
+  };
+}
+
+/** NT_PRSTATUS of x86-64: struct elf_prstatus with user_regs_struct at 112. */
+function prstatus(cpu: X86, index: number): Buffer {
+  const out = Buffer.alloc(336);
+  out.writeUInt32LE(index + 1, 32); // pr_pid
+  const [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.regs as [
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+  ];
+  const [es, cs, ss, ds, fs, gs] = cpu.segs as [X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt']];
+  const order = [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, 0n, cpu.rip, BigInt(cs.selector)];
+  order.push(
+    cpu.rflags,
+    rsp,
+    BigInt(ss.selector),
+    fs.base,
+    gs.base,
+    BigInt(ds.selector),
+    BigInt(es.selector),
+    BigInt(fs.selector),
+    BigInt(gs.selector),
+  );
+  order.forEach((v, i) => {
+    out.writeBigUInt64LE(v, 112 + 8 * i);
+  });
+  return out;
+}
+
+/** The "QEMU" note that dump-guest-memory writes for crash: all registers with the system ones. */
+function qemuNote(cpu: X86): Buffer {
+  const out = Buffer.alloc(440);
+  let at = 0;
+  const u32 = (v: number) => {
+    out.writeUInt32LE(v >>> 0, at);
+    at += 4;
+  };
+  const u64 = (v: bigint) => {
+    out.writeBigUInt64LE(v, at);
+    at += 8;
+  };
+  u32(1);
+  u32(out.length);
+  const r = cpu.regs;
+  for (const v of [r[0]!, r[3]!, r[1]!, r[2]!, r[6]!, r[7]!, r[4]!, r[5]!, ...r.slice(8), cpu.rip, cpu.rflags]) u64(v);
+  const [es, cs, ss, ds, fs, gs] = cpu.segs;
+  for (const s of [cs!, ds!, es!, fs!, gs!, ss!, cpu.ldt, cpu.tr, cpu.gdt, cpu.idt]) {
+    u32(s.selector);
+    u32(s.limit);
+    u32(s.flags);
+    u32(0);
+    u64(s.base);
+  }
+  for (const v of cpu.cr) u64(v);
+  u64(cpu.kernelGsBase);
+  return out;
+}
+
+/** Notes of all CPUs: every NT_PRSTATUS, then every QEMU note. */
+export function cpuNotes(cpus: readonly X86[]): Buffer {
+  return Buffer.concat([
+    ...cpus.map((c, i) => note('CORE', NT_PRSTATUS, prstatus(c, i))),
+    ...cpus.map((c) => note('QEMU', 0, qemuNote(c))),
+  ]);
+}
+
+/** A guest's own note in its memory. */
+export interface NotePlace {
+  address: bigint;
+  size: number;
+}
+
+/** Where the guest says its note is, in the fields of the device `vmcoreinfo` (QEMU docs/specs/vmcoreinfo.rst). */
+export function guestNotePlace(fields: { [name: string]: Value }): NotePlace | undefined {
+  const size = Number(big(fields['vmcoreinfo.size']));
+  const elf = fields.has_vmcoreinfo === true && big(fields['vmcoreinfo.guest_format']) === 1n;
+  return elf && size >= 12 && size < 1 << 20 ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
+}
+
+/** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
+export function vmcoreinfo(bytes: Buffer, machine: number): Buffer | undefined {
+  const u32 = (at: number) => (bigEndian(machine) ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
+  const name = 'VMCOREINFO\0';
+  if (u32(0) !== name.length || bytes.toString('latin1', 12, 12 + name.length) !== name) return undefined;
+  const size = 12 + pad(name.length) + pad(u32(4));
+  return size <= bytes.length ? bytes.subarray(0, size) : undefined;
+}
+export type { X86 };

@@ -1,0 +1,470 @@
+/** Guest memory out of a stream: raw, sparse, ELF core, LiME. */
+import fs from 'node:fs';
+import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+import { native } from '../../native/index.js';
+import type { Input } from '../containers/input.js';
+import { temporaryFile } from '../containers/tempfile.js';
+import { trimZeros } from '../devices/cursor.js';
+import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
+import { type Arch, archOf, elfMachine } from '../memory/arch.js';
+import {
+  blockIndex,
+  clip,
+  type Facts,
+  type Layout,
+  type LayoutOptions,
+  type PhysicalRange,
+  physicalLayout,
+  type Unplaced,
+} from '../memory/layout.js';
+import type { Missing } from '../memory/missing.js';
+import type { Placement } from '../memory/options.js';
+import { type Issue, Issues, issueText } from '../stream/issues.js';
+import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
+import { Walker } from '../walk.js';
+import {
+  cpuNotes,
+  elfHeaders,
+  guestNotePlace,
+  memoryStart,
+  type NotePlace,
+  notesAt,
+  type Segment,
+  vmcoreinfo,
+  type X86,
+  x86Registers,
+} from './elf.js';
+
+export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
+
+export interface ExtractOptions extends LayoutOptions {
+  as: Format;
+  /** one block, by name; otherwise guest-physical memory */
+  block?: string;
+  /** first byte (address or offset in the block) and number of bytes */
+  at?: bigint;
+  length?: bigint;
+  force?: boolean;
+}
+
+/** What was written. */
+export interface Extracted {
+  as: Format;
+  machine?: string;
+  /** bytes of the output, holes included */
+  size: number;
+  ranges: { address: bigint; length: bigint; block: string; offset: bigint }[];
+  /** `tracked: false`: more pages may be present than could be noted */
+  blocks: { name: string; pages: number; present: number; undecodable: number; tracked?: boolean }[];
+  /** pages of these blocks that the stream does not give, and why */
+  missing?: Missing[];
+  /** blocks of the guest's memory that are not in the output, as nothing tells their address */
+  unplaced?: Unplaced[];
+  cpus: number;
+  /** the stream was whole, every page could be made, and every block has its place */
+  complete: boolean;
+  issues: Issue[];
+}
+
+/** Where each range goes in the output, and how large that is. */
+interface Plan {
+  ranges: PhysicalRange[];
+  offsets: bigint[];
+  size: bigint;
+}
+
+const { O_CREAT, O_RDWR } = fs.constants;
+const LIME = 32;
+
+function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
+  if (as === 'elf') {
+    let next = memoryStart(ranges.length);
+    const offsets = ranges.map((r) => {
+      const offset = next;
+      next += (r.length + 4095n) & ~4095n;
+      return offset;
+    });
+    return { ranges, offsets, size: next };
+  }
+  if (as === 'lime') {
+    let next = 0n;
+    const offsets = ranges.map((r) => {
+      const offset = next + BigInt(LIME);
+      next = offset + r.length;
+      return offset;
+    });
+    return { ranges, offsets, size: next };
+  }
+  const offsets = ranges.map((r) => r.gpa - at);
+  return { ranges, offsets, size: ranges.reduce((n, r) => (r.gpa + r.length - at > n ? r.gpa + r.length - at : n), 0n) };
+}
+
+const placementsOf = ({ ranges, offsets }: Plan): Placement[] =>
+  ranges.map((r, i) => ({ block: r.block, from: r.from, to: r.from + r.length, out: offsets[i]! }));
+
+/** Copies a part of a file; what is zero becomes a hole of a file that has nothing there yet. */
+function copySparse(from: number, at: bigint, to: number, out: bigint, length: bigint): void {
+  const bytes = Buffer.alloc(1 << 20);
+  for (let done = 0n; done < length; ) {
+    const size = Number(length - done < BigInt(bytes.length) ? length - done : BigInt(bytes.length));
+    const got = fs.readSync(from, bytes, 0, size, Number(at + done));
+    if (got === 0) return;
+    const pages = Array.from({ length: Math.ceil(got / PAGE) }, (_, i) =>
+      trimZeros(bytes.subarray(i * PAGE, Math.min(got, (i + 1) * PAGE))),
+    );
+    for (let first = 0; first < pages.length; first++) {
+      if (pages[first]!.length === 0) continue;
+      let end = first + 1;
+      while (end < pages.length && pages[end]!.length > 0) end++;
+      const stop = Math.min(got, end * PAGE);
+      for (let put = first * PAGE; put < stop; ) put += fs.writeSync(to, bytes, put, stop - put, Number(out + done) + put);
+      first = end;
+    }
+    done += BigInt(got);
+  }
+}
+
+/** What is compared with zeros at once; the block of most file systems. */
+const PAGE = 4096;
+
+/** Header of a LiME range (version 1): magic, version, first and last address. */
+function limeHeader(range: PhysicalRange): Buffer {
+  const out = Buffer.alloc(LIME);
+  out.writeUInt32LE(0x4c694d45, 0);
+  out.writeUInt32LE(1, 4);
+  out.writeBigUInt64LE(range.gpa, 8);
+  out.writeBigUInt64LE(range.gpa + range.length - 1n, 16);
+  return out;
+}
+
+/** Ranges that the options ask for, and blocks of the guest's memory that are in none. @throws VioError */
+function wanted(facts: Facts, blocks: readonly RamBlock[], options: ExtractOptions): Layout {
+  const { block, at = 0n, length } = options;
+  const layout =
+    block === undefined
+      ? physicalLayout(facts, blocks, options)
+      : {
+          ranges: [{ gpa: 0n, length: blocks[blockIndex(blocks, block)]!.length, block: blockIndex(blocks, block), from: 0n }],
+          unplaced: [],
+        };
+  const ranges = clip(layout.ranges, at, length);
+  if (ranges.length === 0) throw usage('no memory in the range that was asked for');
+  // Nothing is left out of a window that is full.
+  const full = length !== undefined && ranges.reduce((n, r) => n + r.length, 0n) === length;
+  return { ranges, unplaced: full ? [] : layout.unplaced };
+}
+
+/** Where blocks of a pipe were put while their layout was a guess. */
+interface Stage {
+  plan: Plan;
+  placements: Placement[];
+}
+
+const MIB = 1n << 20n;
+
+/** One extraction into a file that can be written anywhere. */
+class Extraction {
+  readonly #fd: number;
+  readonly #options: ExtractOptions;
+  #cleared = false;
+  plan: Plan | undefined;
+  unplaced: Unplaced[] = [];
+  #stage: Stage | undefined;
+  readonly cpus: X86[] = [];
+  guestNote: NotePlace | undefined;
+
+  constructor(fd: number, options: ExtractOptions) {
+    this.#fd = fd;
+    this.#options = options;
+  }
+
+  /** The placements of the blocks by a layout that is certain; the file gets its size. */
+  begin(facts: Facts, blocks: readonly RamBlock[]): { fd: number; placements: Placement[] } {
+    const { ranges, unplaced } = wanted(facts, blocks, this.#options);
+    this.unplaced = unplaced;
+    this.plan = plan(this.#options.as, ranges, this.#options.at ?? 0n);
+    this.#size(this.plan.size);
+    return { fd: this.#fd, placements: placementsOf(this.plan) };
+  }
+
+  /**
+   * The placements of the blocks of a pipe, whose devices say only later where memory lies: main memory by the rules of the
+   * machine, the other blocks behind it. Blocks that are not all known yet are put one behind the other.
+   */
+  guess(facts: Facts, blocks: readonly RamBlock[], all: boolean): { fd: number; placements: Placement[] } {
+    let made: Plan = { ranges: [], offsets: [], size: 0n };
+    if (all) {
+      const { ranges } = wanted(facts, blocks, this.#options);
+      made = plan(this.#options.as, ranges, this.#options.at ?? 0n);
+    }
+    let end = (made.size + MIB - 1n) & ~(MIB - 1n);
+    const placements = placementsOf(made);
+    const used = new Set(made.ranges.map((r) => r.block));
+    const windowed = this.#options.at !== undefined || this.#options.length !== undefined;
+    for (const [block, { length }] of blocks.entries()) {
+      if (used.has(block) || (all && windowed)) continue;
+      placements.push({ block, from: 0n, to: length, out: end });
+      end += (length + MIB - 1n) & ~(MIB - 1n);
+    }
+    this.#size(end);
+    this.#stage = { plan: made, placements };
+    return { fd: this.#fd, placements };
+  }
+
+  /** What a guess put somewhere comes to where it belongs. @throws VioError for a window that the guess did not get */
+  settle(facts: Facts, blocks: readonly RamBlock[]): void {
+    const stage = this.#stage;
+    if (!stage) return;
+    const { ranges, unplaced } = wanted(facts, blocks, this.#options);
+    this.unplaced = unplaced;
+    const made = plan(this.#options.as, ranges, this.#options.at ?? 0n);
+    this.plan = made;
+    const same = (a: PhysicalRange, b?: PhysicalRange) =>
+      b !== undefined && a.gpa === b.gpa && a.length === b.length && a.block === b.block && a.from === b.from;
+    if (made.ranges.length !== stage.plan.ranges.length || !made.ranges.every((r, i) => same(r, stage.plan.ranges[i]))) {
+      const has = (r: PhysicalRange) => stage.placements.some((p) => p.block === r.block && p.from <= r.from && p.to >= r.from + r.length);
+      if (!made.ranges.every(has)) {
+        throw new VioError("the devices say that this window of memory is not where the machine's default has it", {
+          code: 'LAYOUT',
+          exit: Exit.unsupported,
+          hint: 'give the file by name, not through a pipe',
+        });
+      }
+      this.#move(stage, made);
+    }
+    this.#size(made.size);
+  }
+
+  /** Copies the staged bytes to their places by way of a temporary file. */
+  #move(stage: Stage, made: Plan): void {
+    const temporary = temporaryFile();
+    try {
+      for (const p of stage.placements) copySparse(this.#fd, p.out, temporary, p.out, p.to - p.from);
+      fs.ftruncateSync(this.#fd, 0);
+      for (const [i, r] of made.ranges.entries()) {
+        for (const p of stage.placements) {
+          if (p.block !== r.block) continue;
+          const from = p.from > r.from ? p.from : r.from;
+          const to = p.to < r.from + r.length ? p.to : r.from + r.length;
+          if (from < to) copySparse(temporary, p.out + from - p.from, this.#fd, made.offsets[i]! + from - r.from, to - from);
+        }
+      }
+    } finally {
+      fs.closeSync(temporary);
+    }
+  }
+
+  #size(size: bigint): void {
+    // What was in the file before goes now, when there is something to write. An empty file is left alone: ext4 would
+    // write out all of it at its end, as it does for files that are replaced in this way.
+    if (!this.#cleared && fs.fstatSync(this.#fd).size > 0) fs.ftruncateSync(this.#fd, 0);
+    this.#cleared = true;
+    fs.ftruncateSync(this.#fd, Number(size));
+    if (this.#options.as === 'raw') native().migration.allocate(this.#fd, Number(size));
+  }
+
+  /** Nothing of value was found: the file is as good as never made. */
+  discard(): void {
+    fs.ftruncateSync(this.#fd, 0);
+  }
+
+  /** Headers and notes. */
+  finish(arch: Arch | undefined): void {
+    if (!this.plan) return;
+    const { ranges, offsets, size } = this.plan;
+    if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) this.#write(limeHeader(r), offsets[i]! - BigInt(LIME));
+    if (this.#options.as !== 'elf') return;
+    const machineNumber = elfMachine(arch);
+    const notes = Buffer.concat([cpuNotes(this.cpus), this.#vmcoreinfo(this.plan, machineNumber)]);
+    const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
+    const offset = notesAt(segments.length, notes.length, size);
+    this.#write(elfHeaders(machineNumber, segments, { offset, size: notes.length }), 0n);
+    this.#write(notes, offset);
+    if (offset === size) this.plan.size += BigInt(notes.length);
+  }
+
+  /** The note that the guest keeps in its memory, which is written by now; empty if there is none. */
+  #vmcoreinfo({ ranges, offsets }: Plan, machine: number): Buffer {
+    const none = Buffer.alloc(0);
+    if (!this.guestNote) return none;
+    const { address, size } = this.guestNote;
+    const i = ranges.findIndex((r) => address >= r.gpa && address + BigInt(size) <= r.gpa + r.length);
+    if (i < 0) return none;
+    const bytes = Buffer.alloc(size);
+    fs.readSync(this.#fd, bytes, 0, size, Number(offsets[i]! + address - ranges[i]!.gpa));
+    return vmcoreinfo(bytes, machine) ?? none;
+  }
+
+  #write(bytes: Buffer, at: bigint): void {
+    for (let done = 0; done < bytes.length; ) done += fs.writeSync(this.#fd, bytes, done, bytes.length - done, Number(at) + done);
+  }
+}
+
+/** Facts of a stream in a file, before its memory is written; undefined where the walk to them would be the only one. */
+function survey(input: Input, options: ExtractOptions): Walker | undefined {
+  if (!input.reader.seekable || options.block !== undefined) return undefined;
+  const start = input.reader.position;
+  const walker = new Walker(input.reader, { force: options.force ?? false, ram: { bitmapOrder: input.bitmapOrder } });
+  for (const _ of walker.walk());
+  input.reader.seek(start);
+  return walker;
+}
+
+const factsOf = (walker: Walker): Facts => ({
+  machine: walker.configuration?.machine ?? '',
+  evidence: walker.evidence,
+  description: walker.description,
+});
+
+/** Blocks of the plan of which the stream has not one page, though it should: nothing is written for them alone. */
+function nothingOf(ranges: readonly PhysicalRange[], blocks: readonly RamBlock[], missing: readonly Missing[], pageSize: number): boolean {
+  const gone = (i: number) => missing.some((m) => m.lost && m.block === blocks[i]!.name && m.pages === pagesOf(blocks[i]!, pageSize));
+  return ranges.length > 0 && ranges.every((r) => gone(r.block));
+}
+
+/** The end of an extraction that has nothing to write. */
+function nothing(file: string, walker: Walker, issues: readonly Issue[]): VioError {
+  return issues.some((i) => i.severity === 'error') ? damaged(file, issues) : memoryElsewhere(file, walker.missing);
+}
+
+/**
+ * Writes guest memory into `fd`, a regular file. Damage ends nothing that can go on: what there is is written.
+ * @throws VioError when the stream has no RAM, the layout is not known, or writing fails
+ */
+export async function extract(input: Input, fd: number, options: ExtractOptions, tick: (position: number) => void): Promise<Extracted> {
+  const extraction = new Extraction(fd, options);
+  const issues = new Issues();
+  const before = survey(input, options);
+  const certain = before !== undefined || options.block !== undefined;
+  const walker: Walker = new Walker(input.reader, {
+    issues: input.issues,
+    fields: (name) => options.as === 'elf' && (name === 'cpu' || name === 'vmcoreinfo'),
+    force: options.force ?? false,
+    ram: {
+      bitmapOrder: input.bitmapOrder,
+      onBlocks: (blocks) => {
+        if (!certain) return extraction.guess(factsOf(walker), blocks, !walker.ram!.mapped);
+        if (before?.ram && nothingOf(wanted(factsOf(before), blocks, options).ranges, blocks, before.missing, before.ram.options.pageSize))
+          return undefined;
+        return extraction.begin(factsOf(before ?? walker), blocks);
+      },
+    },
+  });
+  const take = (event: WalkEvent) => {
+    if (event.type === 'progress') tick(event.position);
+    if (event.type === 'issue') issues.add(event.issue);
+    if (event.type === 'section' && event.fields && options.as === 'elf') {
+      const cpu = x86Registers(event.fields);
+      if (cpu) extraction.cpus.push(cpu);
+      extraction.guestNote ??= guestNotePlace(event.fields);
+    }
+  };
+  try {
+    for (const event of walker.walk()) take(event);
+    if (walker.ram?.blocks.length) extraction.settle(factsOf(walker), walker.ram.update());
+  } catch (err) {
+    throw wrap('write guest memory', err);
+  }
+  for (const issue of await input.close()) issues.add(issue);
+  const { ram } = walker;
+  if (!ram || (!extraction.plan && ram.blocks.length === 0)) {
+    const first = issues.list.find((i) => i.severity === 'error');
+    throw new VioError(`the stream has no guest memory${first ? `: ${issueText(first)}` : ''}`, {
+      code: 'NO_RAM',
+      exit: first ? 5 : 1,
+      details: { issues: issues.list.slice(0, 20) },
+    });
+  }
+  const blocks = ram.update();
+  if (!extraction.plan || nothingOf(extraction.plan.ranges, blocks, walker.missing, ram.options.pageSize)) {
+    if (extraction.plan) extraction.discard();
+    throw nothing(input.name, walker, issues.list);
+  }
+  extraction.finish(archOf(blocks, walker.description) ?? undefined);
+  return result(walker, extraction, extraction.plan, options, issues);
+}
+
+/** The document of a finished extraction. */
+function result(
+  walker: Walker,
+  extraction: Extraction,
+  { ranges, offsets, size }: Plan,
+  options: ExtractOptions,
+  issues: Issues,
+): Extracted {
+  const machine = walker.configuration?.machine;
+  const { blocks, options: ramOptions } = walker.ram!;
+  const used = [...new Set(ranges.map((r) => r.block))];
+  const names = new Set(used.map((i) => blocks[i]!.name));
+  const missing = walker.missing.filter((m) => names.has(m.block));
+  return {
+    as: options.as,
+    ...(machine && { machine }),
+    size: Number(size),
+    ranges: ranges.map((r, i) => ({ address: r.gpa, length: r.length, block: blocks[r.block]!.name, offset: offsets[i]! })),
+    blocks: used.map((i) => {
+      const b = blocks[i]!;
+      const pages = pagesOf(b, ramOptions.pageSize);
+      const { seen: present, undecodable, tracked } = b.state;
+      return { name: b.name, pages, present, undecodable, ...(!tracked && { tracked }) };
+    }),
+    ...(missing.length > 0 && { missing }),
+    ...(extraction.unplaced.length > 0 && { unplaced: extraction.unplaced }),
+    cpus: extraction.cpus.length,
+    complete: walker.sawEof && issues.errors === 0 && !elsewhere(missing) && extraction.unplaced.length === 0,
+    issues: issues.list,
+  };
+}
+
+/** The output of an extraction: a regular file in place, or a temporary file that is copied out after. */
+export class Target {
+  readonly fd: number;
+  /** true if the bytes must be copied to where they belong when all is written */
+  readonly spooled: boolean;
+  readonly #out: number;
+  /** Name of a file that was made here. */
+  readonly #made: string | undefined;
+
+  /** @param out path, or - for stdout */
+  constructor(out: string, input: string) {
+    let fd = 1;
+    if (out !== '-') {
+      const same = fs.statSync(out, { throwIfNoEntry: false });
+      const source = input === '-' ? fs.fstatSync(0) : fs.statSync(input, { throwIfNoEntry: false });
+      if (same && source && same.isFile() && same.ino === source.ino && same.dev === source.dev)
+        throw usage('output and input are the same file');
+      try {
+        fd = fs.openSync(out, same && !same.isFile() ? 'w' : O_RDWR | O_CREAT, 0o600);
+      } catch (err) {
+        throw wrap(`open ${out}`, err);
+      }
+      if (!same) this.#made = out;
+    }
+    this.#out = fd;
+    this.spooled = out === '-' || !fs.fstatSync(fd).isFile();
+    this.fd = this.spooled ? temporaryFile() : fd;
+  }
+
+  /** What was spooled, in pieces, for stdout. */
+  *pieces(size: number): Generator<Buffer> {
+    for (let at = 0; at < size; ) {
+      const bytes = Buffer.alloc(Math.min(1 << 20, size - at));
+      const got = fs.readSync(this.fd, bytes, 0, bytes.length, at);
+      if (got === 0) return;
+      at += got;
+      yield bytes.subarray(0, got);
+    }
+  }
+
+  /** The descriptor that spooled bytes belong to. */
+  get out(): number {
+    return this.#out;
+  }
+
+  /** Ends it; a file that was made for nothing goes. */
+  close(): void {
+    if (this.#made !== undefined && fs.fstatSync(this.fd).size === 0) fs.rmSync(this.#made, { force: true });
+    fs.closeSync(this.fd);
+    if (this.spooled && this.#out > 2) fs.closeSync(this.#out);
+  }
+}

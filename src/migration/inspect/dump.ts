@@ -1,0 +1,233 @@
+import { Exit, usage, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { formatSize, hex64 } from '../../common/units.js';
+import type { Container, Input } from '../containers/input.js';
+import type { Unplaced } from '../memory/layout.js';
+import { type Missing, missingText } from '../memory/missing.js';
+import { type Issue, Issues, issueText } from '../stream/issues.js';
+import { type Configuration, pagesOf, type RamBlock, type SectionEvent, type Value, type WalkEvent } from '../stream/model.js';
+import type { Walker } from '../walk.js';
+
+/** What a walk over a whole stream found, as one document. */
+export interface Dump {
+  complete: boolean;
+  container?: Container;
+  version?: number;
+  configuration?: Configuration;
+  records: Exclude<WalkEvent, { type: 'issue' | 'progress' | 'header' | 'configuration' }>[];
+  ram?: { pageSize: number; total: bigint; blocks: RamBlock[] };
+  description?: { offset: bigint; size: number; complete: boolean; devices: number };
+  /** pages that the stream does not give, and why */
+  missing?: Missing[];
+  trailing?: number;
+  issues: Issue[];
+  moreIssues?: number;
+}
+
+/** The regular expression of a shell-like pattern. A `[` that no `]` closes is that character. */
+function globExpression(pattern: string): string {
+  let out = '';
+  for (let i = 0; i < pattern.length; i++) {
+    const c = pattern[i]!;
+    const not = pattern[i + 1] === '!' || pattern[i + 1] === '^';
+    const from = i + (not ? 2 : 1);
+    const end = c === '[' ? pattern.indexOf(']', from + 1) : -1; // a `]` that comes first is one of the set
+    if (end >= 0) {
+      out += `[${not ? '^' : ''}${pattern.slice(from, end).replace(/[\\[\]^]/g, '\\$&')}]`;
+      i = end;
+    } else if (c === '*') out += '.*';
+    else out += c === '?' ? '.' : c.replace(/[.+^${}()|[\]\\]/, '\\$&');
+  }
+  return `^${out}$`;
+}
+
+/** Shell-like patterns of section names: `*`, `?`, `[abc]`, `[a-c]`, `[!abc]`. @throws usage error */
+export function globs(patterns: readonly string[]): (name: string) => boolean {
+  const all = patterns.map((p) => {
+    try {
+      return new RegExp(globExpression(p), 's');
+    } catch {
+      throw usage(`not a pattern: "${printable(p)}"`, 'patterns have *, ?, [abc], [a-c] and [!abc]');
+    }
+  });
+  return (name) => all.length === 0 || all.some((r) => r.test(name));
+}
+
+/** Whether an event belongs into the output for the wanted sections. */
+export function shows(event: WalkEvent, wanted: (name: string) => boolean, filtered: boolean): boolean {
+  if (event.type === 'progress') return false;
+  if (event.type === 'section') return wanted(event.name);
+  return event.type === 'issue' || !filtered;
+}
+
+/** The events of a walk, then what the decompressor had to say; the input is closed after. */
+export async function* events(input: Input, walker: Walker): AsyncGenerator<WalkEvent> {
+  yield* walker.walk();
+  for (const issue of await input.close()) yield { type: 'issue', issue };
+}
+
+/** Runs a walk to its end and keeps what `wanted` names. `tick` gets the position from time to time, `each` all records. */
+export async function collect(
+  input: Input,
+  walker: Walker,
+  wanted: (name: string) => boolean = () => true,
+  filtered = false,
+  tick: (position: number) => void = () => {},
+  each: (event: WalkEvent) => void = () => {},
+): Promise<Dump> {
+  const issues = new Issues();
+  const dump: Dump = { complete: false, ...(input.container && { container: input.container }), records: [], issues: issues.list };
+  for await (const event of events(input, walker)) {
+    each(event);
+    if (event.type === 'progress') tick(event.position);
+    else if (event.type === 'issue') issues.add(event.issue);
+    else if (event.type === 'header') dump.version = event.version;
+    else if (event.type === 'configuration') {
+      const { type: _t, offset: _o, size: _s, ...configuration } = event;
+      dump.configuration = configuration;
+    } else if (event.type === 'trailing') dump.trailing = event.size;
+    else if (shows(event, wanted, filtered)) dump.records.push(event);
+  }
+  dump.records.sort((a, b) => (a.offset < b.offset ? -1 : a.offset > b.offset ? 1 : 0));
+  finish(dump, walker);
+  dump.complete = walker.sawEof && issues.errors === 0 && !elsewhere(walker.missing);
+  if (walker.missing.length > 0) dump.missing = walker.missing;
+  if (issues.dropped > 0) dump.moreIssues = issues.dropped;
+  return dump;
+}
+
+/** Whether the stream is as its QEMU wrote it, and yet memory that belongs to it lies elsewhere. */
+export const elsewhere = (missing: readonly Missing[]): boolean => missing.some((m) => m.reason === 'shared');
+
+/** RAM and description of a walk that has ended. */
+function finish(dump: Dump, walker: Walker): void {
+  const { ram, description } = walker;
+  if (ram?.total !== undefined) dump.ram = { pageSize: ram.options.pageSize, total: ram.total, blocks: ram.update() };
+  if (description) {
+    const { offset, length, complete, devices } = description;
+    dump.description = { offset: BigInt(offset), size: length, complete, devices: devices.length };
+  }
+}
+
+/** Whether a result is incomplete for another reason than memory that lies elsewhere. */
+export const isDamaged = ({ complete, issues, missing = [] }: Pick<Dump, 'complete' | 'issues' | 'missing'>): boolean =>
+  !complete && !(elsewhere(missing) && issues.every((i) => i.severity !== 'error'));
+
+/** The error that a damaged input ends with, after what could be shown was shown. */
+export function damaged(file: string, issues: readonly Issue[]): VioError {
+  const errors = issues.filter((i) => i.severity === 'error');
+  const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
+  return new VioError(`${printable(file)}: damaged: ${errors[0] ? issueText(errors[0]) : 'incomplete'}${more}`, {
+    code: 'DAMAGED',
+    exit: 5,
+    details: { issues: errors.slice(0, 20) },
+  });
+}
+
+/** The error that a command ends with whose result needs memory which is not in the stream, though nothing is damaged. */
+export function memoryElsewhere(file: string, missing: readonly Missing[]): VioError {
+  const shared = missing.filter((m) => m.reason === 'shared');
+  const why = shared.map((m) => `${printable(m.block)}: ${missingText(m)}`).join('; ') || 'it has the state of devices only';
+  return new VioError(`${printable(file)}: the memory of the guest is not in the stream: ${why}`, {
+    code: 'MEMORY_ELSEWHERE',
+    exit: Exit.unsupported,
+    details: { missing: shared },
+    ...(shared.length > 0 && { hint: "keep the memory backend's file together with the stream" }),
+  });
+}
+
+/** The error about blocks that an output leaves out. */
+export function notPlaced(file: string, unplaced: readonly Unplaced[]): VioError {
+  const names = unplaced.map((u) => printable(u.block));
+  return new VioError(`${printable(file)}: left out, as the stream does not tell the address: ${names.join(', ')}`, {
+    code: 'LAYOUT',
+    exit: Exit.unsupported,
+    hint: `--layout ADDRESS=${names[0]}, or --partial to go without`,
+    details: { unplaced },
+  });
+}
+
+const sectionText = (s: SectionEvent): string => {
+  const detail = Object.entries(s.detail ?? {})
+    .filter(([, v]) => v !== 0)
+    .map(([k, v]) => `${k} ${short(v)}`)
+    .join(', ');
+  const instance = s.instance === 0 ? '' : ` #${s.instance}`;
+  return `${s.record.padEnd(5)} ${printable(s.name)}${instance} (id ${s.id}, version ${s.version}) ${formatSize(s.size)}${detail ? `: ${detail}` : ''}`;
+};
+
+/** A value on one line. */
+function short(value: Value): string {
+  if (value instanceof Uint8Array) {
+    const hex = Buffer.from(value.subarray(0, 32)).toString('hex');
+    return `${hex}${value.length > 32 ? `… (${value.length} bytes)` : ''}`;
+  }
+  if (typeof value === 'bigint') return hex64(value);
+  if (typeof value === 'string') return printable(value);
+  if (Array.isArray(value)) return `[${value.map(short).join(' ')}]`;
+  if (value !== null && typeof value === 'object')
+    return `{${Object.entries(value)
+      .map(([k, v]) => `${printable(k)}: ${short(v)}`)
+      .join(', ')}}`;
+  return value === null ? 'none' : String(value);
+}
+
+/** Fields as a tree of lines. */
+export function fieldLines(fields: { [name: string]: Value }, indent: string): string[] {
+  return Object.entries(fields).flatMap(([name, value]) => {
+    const nested = value !== null && typeof value === 'object' && !(value instanceof Uint8Array);
+    const line = nested ? short(value) : '';
+    if (!nested) return [`${indent}${printable(name)} = ${short(value)}`];
+    if (line.length + indent.length + name.length < 100) return [`${indent}${printable(name)} = ${line}`];
+    const inner = Array.isArray(value) ? Object.fromEntries(value.map((v, i) => [`[${i}]`, v])) : (value as { [name: string]: Value });
+    return [`${indent}${printable(name)}:`, ...fieldLines(inner, `${indent}  `)];
+  });
+}
+
+/** What the stream was wrapped in, on one line. */
+export function containerLine(container: Container): string {
+  const { type, ...rest } = container;
+  return `container ${type}: ${Object.entries(rest)
+    .map(([k, v]) => `${k} ${printable(String(v))}`)
+    .join(', ')}`;
+}
+
+/** One event as text lines. */
+export function eventLines(event: WalkEvent): string[] {
+  if (event.type === 'issue' || event.type === 'progress') return [];
+  const at = `0x${event.offset.toString(16).padStart(8, '0')}  `;
+  switch (event.type) {
+    case 'header':
+      return [`${at}header version ${event.version}`];
+    case 'configuration': {
+      const more = [
+        event.pageBits !== undefined ? `page bits ${event.pageBits}` : '',
+        event.capabilities ? `capabilities ${event.capabilities.join(' ')}` : '',
+        event.uuid ? `uuid ${event.uuid}` : '',
+      ].filter(Boolean);
+      return [`${at}configuration ${[event.machine, ...more].map(printable).join(', ')}`];
+    }
+    case 'section':
+      return [`${at}${sectionText(event)}`, ...(event.fields ? fieldLines(event.fields, '              ') : [])];
+    case 'command':
+      return [`${at}command ${event.name}${event.data ? ` ${short(event.data)}` : ''}`];
+    case 'eof':
+      return [`${at}eof`];
+    case 'vmdescription':
+      return [`${at}vmdescription ${formatSize(event.size)}${event.complete ? '' : ' (cut off)'}`];
+    case 'trailing':
+      return [`${at}${event.size} bytes behind the end`];
+  }
+}
+
+/** RAM blocks with their counters. */
+export function blockLines(blocks: readonly RamBlock[], pageSize: number): string[] {
+  return blocks.map((b) => {
+    const { zero, normal, xbzrle, compressed, resent } = b.state;
+    const counts = Object.entries({ zero, normal, xbzrle, compressed, resent })
+      .filter(([, n]) => n > 0)
+      .map(([k, n]) => `${k} ${n}`);
+    const pages = pagesOf(b, pageSize);
+    return `  block ${printable(b.name)} ${formatSize(b.length)}, ${pages} pages: ${b.shared ? 'shared, not in the file' : counts.join(', ')}`;
+  });
+}

@@ -1,0 +1,224 @@
+/** Where a machine's RAM blocks lie in guest-physical memory. */
+
+import { Exit, VioError } from '../../common/errors.js';
+import { printable, shellWord } from '../../common/escape.js';
+import type { Evidence } from '../devices/evidence.js';
+import type { Description } from '../devices/vmdesc.js';
+import type { RamBlock } from '../stream/model.js';
+import { type Arch, archOf } from './arch.js';
+import { virtioMemOf } from './missing.js';
+
+/** A run of guest-physical memory and the block bytes that are there. */
+export interface PhysicalRange {
+  gpa: bigint;
+  length: bigint;
+  /** index of the block */
+  block: number;
+  /** first byte in the block */
+  from: bigint;
+}
+
+/** A block of the guest's memory whose address nothing tells. */
+export interface Unplaced {
+  block: string;
+  length: bigint;
+}
+
+export interface Layout {
+  ranges: PhysicalRange[];
+  unplaced: Unplaced[];
+}
+
+/** What is known about a machine. */
+export interface Facts {
+  machine: string;
+  evidence?: Evidence | undefined;
+  description?: Description | undefined;
+}
+
+export interface LayoutOptions {
+  /** blocks that make up the machine's RAM, in the order of their addresses */
+  ramBlocks?: readonly string[] | undefined;
+  /** RAM below 4 GiB */
+  below4g?: bigint | undefined;
+  /** blocks at given addresses */
+  placed?: readonly { address: bigint; block: string }[] | undefined;
+}
+
+const M = 1n << 20n;
+const G = 1n << 30n;
+const FOUR_G = 4n * G;
+
+/** RAM from `base` on; with a size of the first part, the rest lies at `high`. */
+interface Family {
+  base: bigint;
+  low?: (size: bigint) => bigint;
+  high?: bigint;
+}
+
+/** Layouts by machine type, as QEMU's `info mtree` has them. */
+const machines: { name: RegExp; family: Family }[] = [
+  { name: /^(pc-)?q35(-|$)/, family: { base: 0n, low: (size) => (size >= 0xb0000000n ? 0x80000000n : size), high: FOUR_G } },
+  { name: /^microvm/, family: { base: 0n, low: (size) => (size > 0xc0000000n ? 0xc0000000n : size), high: FOUR_G } },
+  {
+    name: /^(pc(-i440fx)?(-|$)|isapc|xenfv)/,
+    family: { base: 0n, low: (size) => (size >= 0xe0000000n ? 0xc0000000n : size), high: FOUR_G },
+  },
+  { name: /^pseries/, family: { base: 0n } },
+  { name: /^s390-ccw-virtio/, family: { base: 0n } },
+];
+
+/** The machine type `virt`, which exists for many architectures. */
+const virt: Partial<Record<Arch, Family>> = {
+  aarch64: { base: G },
+  riscv: { base: 2n * G },
+  m68k: { base: 0n },
+  openrisc: { base: 0n },
+  loongarch: { base: 0n, low: (size) => (size > 256n * M ? 256n * M : size), high: 2n * G },
+};
+
+/** Whether a stream without a name of its machine is one of a PC: machine types before 2.4. */
+const unnamedPc = (machine: string, blocks: readonly RamBlock[]): boolean => machine === '' && blocks.some((b) => b.name === 'pc.ram');
+
+function familyOf({ machine, description }: Facts, blocks: readonly RamBlock[]): Family | undefined {
+  if (/^virt(-|$)/.test(machine)) {
+    const arch = archOf(blocks, description);
+    return arch && virt[arch];
+  }
+  const name = unnamedPc(machine, blocks) ? 'pc' : machine;
+  return machines.find((m) => m.name.test(name))?.family;
+}
+
+/**
+ * RAM below 4 GiB by a PC's CMOS, which has it in units of 64 KiB, as it has the RAM above.
+ * @throws VioError where it contradicts the blocks: a guest may write there
+ */
+function cmosSplit(cmos: Uint8Array, total: bigint): bigint {
+  const word = (at: number) => BigInt(cmos[at]! | (cmos[at + 1]! << 8));
+  const unit = 64n << 10n;
+  const above = (word(0x5b) | (BigInt(cmos[0x5d]!) << 16n)) * unit;
+  const below = word(0x34) > 0n ? 16n * M + word(0x34) * unit : M + (word(0x17) << 10n);
+  // The three bytes for the RAM above count up to 1 TiB.
+  if (above === 0n && total < FOUR_G && (total <= M || total - below < unit)) return total;
+  if (total > below && (total - below) % (1n << 40n) === above) return below;
+  throw new VioError('the CMOS of the guest does not fit its RAM: it is not clear how much of it lies below 4 GiB', {
+    code: 'LAYOUT',
+    exit: Exit.unsupported,
+    hint: '--below-4g SIZE',
+  });
+}
+
+/** Blocks that belong to devices or firmware, by their names in QEMU. */
+const notRam =
+  /^\/rom@|^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\/|(^|[./])(m?rom|bios|vram|flash\d*|vgamem|isa-bios)$|^system\.flash|^(virt|pflash)\.flash|vga/;
+const mainRam = /^(pc|microvm|mach-virt|ppc_spapr|s390|riscv_virt_board|loongarch|m68k_virt|openrisc)\.ram$/;
+
+/** The block of this name, also as it is printed: a name may have bytes that nobody can type. @throws VioError */
+export function blockIndex(blocks: readonly Pick<RamBlock, 'name'>[], name: string): number {
+  const index = [(n: string) => n, printable].map((as) => blocks.findIndex((b) => as(b.name) === name)).find((i) => i >= 0);
+  if (index !== undefined) return index;
+  const hint = `there are: ${blocks.map((b) => printable(b.name)).join(', ')}`;
+  throw new VioError(`no block "${printable(name)}"`, { code: 'BLOCK', hint });
+}
+
+/**
+ * The blocks that make up the machine's RAM, in the order of their addresses: the machine's own block, or one per NUMA
+ * node (by number), or the one memory backend.
+ * @param taken blocks whose place is known otherwise
+ * @throws VioError (7) when they cannot be told
+ */
+export function ramBlocks(blocks: readonly RamBlock[], wanted: readonly string[] = [], taken: ReadonlySet<number> = new Set()): number[] {
+  const names = blocks.map((b) => b.name);
+  if (wanted.length > 0) return wanted.map((name) => blockIndex(blocks, name));
+  const main = names.findIndex((n) => mainRam.test(n));
+  if (main >= 0) return [main];
+  const nodes = names.flatMap((n, i) => (/(^|\/)ram-node\d+$/.test(n) ? [i] : []));
+  const number = (i: number) => Number(/\d+$/.exec(names[i]!)![0]);
+  if (nodes.length > 0) return nodes.sort((a, b) => number(a) - number(b));
+  const rest = names.flatMap((n, i) => (notRam.test(n) || taken.has(i) ? [] : [i]));
+  if (rest.length === 1) return rest;
+  throw new VioError('it is not clear which blocks are the RAM of the machine', {
+    code: 'LAYOUT',
+    exit: Exit.unsupported,
+    hint: `name them in the order of their addresses: --ram-block ${rest.map((i) => shellWord(printable(names[i]!))).join(' --ram-block ') || 'NAME'}`,
+  });
+}
+
+/** Blocks whose place a device or the user gives. */
+function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: LayoutOptions): PhysicalRange[] {
+  const given = (options.placed ?? []).map(({ address, block }) => ({ gpa: address, block: blockIndex(blocks, block) }));
+  const known = new Set(given.map((p) => p.block));
+  const devices = facts.evidence?.virtioMem ?? [];
+  const plugged = blocks.flatMap((b, block) => {
+    const device = known.has(block) ? undefined : virtioMemOf(b, devices);
+    return device ? [{ gpa: device.address, block }] : [];
+  });
+  return [...given, ...plugged].map(({ gpa, block }) => ({ gpa, block, length: blocks[block]!.length, from: 0n }));
+}
+
+/** The machine's own RAM: from its base on, with a hole where it has one. */
+function ownRam(family: Family, facts: Facts, blocks: readonly RamBlock[], parts: readonly number[], given?: bigint): PhysicalRange[] {
+  const size = parts.reduce((n, i) => n + blocks[i]!.length, 0n);
+  const cmos = family.high === FOUR_G && given === undefined ? facts.evidence?.cmos : undefined;
+  const low = given !== undefined && family.low ? given : cmos ? cmosSplit(cmos, size) : (family.low?.(size) ?? size);
+  const below = low < size ? low : size;
+  const ranges: PhysicalRange[] = [];
+  let at = 0n;
+  for (const block of parts) {
+    const { length } = blocks[block]!;
+    const first = at < below ? (below - at < length ? below - at : length) : 0n;
+    if (first > 0n) ranges.push({ gpa: family.base + at, length: first, block, from: 0n });
+    if (first < length) ranges.push({ gpa: family.high! + (at + first - below), length: length - first, block, from: first });
+    at += length;
+  }
+  return ranges;
+}
+
+/** Two ranges that share an address: an address that was given, or a device, contradicts the machine. */
+function noOverlap(ranges: readonly PhysicalRange[], blocks: readonly RamBlock[]): void {
+  for (const [i, r] of ranges.entries()) {
+    const before = ranges[i - 1];
+    if (!before || before.gpa + before.length <= r.gpa) continue;
+    const names = [before, r].map((x) => printable(blocks[x.block]!.name));
+    throw new VioError(`blocks ${names.join(' and ')} would lie at the same addresses`, {
+      code: 'LAYOUT',
+      exit: Exit.unsupported,
+      hint: '--layout ADDRESS=BLOCK',
+    });
+  }
+}
+
+/**
+ * Guest-physical layout, sorted by address: the machine's RAM from its base on, with its holes, and the memory of devices
+ * that say where it is. Blocks of memory that are none of these are named, and never placed by a guess.
+ * @throws VioError (7) for a machine whose layout is not known
+ */
+export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], options: LayoutOptions = {}): Layout {
+  const devices = placedBlocks(facts, blocks, options);
+  const taken = new Set(devices.map((d) => d.block));
+  const family = familyOf(facts, blocks);
+  if (!family && !options.placed?.length) {
+    throw new VioError(`the physical memory layout of machine "${printable(facts.machine)}" is not known`, {
+      code: 'LAYOUT',
+      exit: Exit.unsupported,
+      hint: `--block NAME or --layout ADDRESS=NAME; there are: ${blocks.map((b) => printable(b.name)).join(', ')}`,
+    });
+  }
+  const parts = family ? ramBlocks(blocks, options.ramBlocks, taken).filter((i) => !taken.has(i)) : [];
+  const own = family ? ownRam(family, facts, blocks, parts, options.below4g) : [];
+  for (const i of parts) taken.add(i);
+  const ranges = [...own, ...devices].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+  noOverlap(ranges, blocks);
+  const unplaced = options.ramBlocks?.length ? [] : blocks.filter((b, i) => !taken.has(i) && !notRam.test(b.name));
+  return { ranges, unplaced: unplaced.map((b) => ({ block: b.name, length: b.length })) };
+}
+
+/** The part of the ranges within [at, at + length). */
+export function clip(ranges: readonly PhysicalRange[], at: bigint, length: bigint | undefined): PhysicalRange[] {
+  const end = length === undefined ? 1n << 64n : at + length;
+  return ranges.flatMap((r) => {
+    const from = r.gpa > at ? r.gpa : at;
+    const to = r.gpa + r.length < end ? r.gpa + r.length : end;
+    return from < to ? [{ gpa: from, length: to - from, block: r.block, from: r.from + (from - r.gpa) }] : [];
+  });
+}
