@@ -75,6 +75,7 @@ constexpr Export kNvme[] = {
     {"namespaceResize", Guarded<vioctl::nvme::NamespaceResize>},
     {"controllerNew", Guarded<vioctl::nvme::ControllerNew>},
     {"controllerReady", Guarded<vioctl::nvme::ControllerReady>},
+    {"controllerWriteCache", Guarded<vioctl::nvme::ControllerWriteCache>},
     {"controllerNamespaces", Guarded<vioctl::nvme::ControllerNamespaces>},
     {"controllerIdle", Guarded<vioctl::nvme::ControllerIdle>},
     {"controllerStats", Guarded<vioctl::nvme::ControllerStats>},

@@ -145,6 +145,11 @@ Napi::Value ControllerReady(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info) {
+  Unwrap<Controller>(info[0])->writeCache = info[1].ToBoolean();
+  return info.Env().Undefined();
+}
+
 Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
   const auto& controller = Unwrap<Controller>(info[0]);
   const auto list = info[1].As<Napi::Array>();

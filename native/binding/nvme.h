@@ -10,8 +10,9 @@ Napi::Value NamespaceRelease(const Napi::CallbackInfo& info);
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info);     // namespaceNew(store, shift, readonly): namespace
 Napi::Value NamespaceResize(const Napi::CallbackInfo& info);  // namespaceResize(namespace, blocks)
 
-Napi::Value ControllerNew(const Napi::CallbackInfo& info);    // controllerNew(): controller
-Napi::Value ControllerReady(const Napi::CallbackInfo& info);  // controllerReady(controller, ready)
+Napi::Value ControllerNew(const Napi::CallbackInfo& info);         // controllerNew(): controller
+Napi::Value ControllerReady(const Napi::CallbackInfo& info);       // controllerReady(controller, ready)
+Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info);  // controllerWriteCache(controller, on)
 Napi::Value ControllerNamespaces(
     const Napi::CallbackInfo& info);                          // controllerNamespaces(controller, [nsid, ns, gate][])
 Napi::Value ControllerIdle(const Napi::CallbackInfo& info);   // controllerIdle(controller): ms since a command

@@ -232,6 +232,9 @@ void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t lengt
     return Respond(request, status);
   }
   request.length = bytes;
+  if ((sqe.opcode == kWrite || sqe.opcode == kWriteZeroes || sqe.opcode == kCopy) &&
+      !controller_->writeCache.load(std::memory_order_relaxed))
+    request.sqe.cdw12 |= kFua;
   if ((sqe.flags & 3) == 1) fusedFirst_ = &request;
   if (sqe.opcode == kRead) return Read(request);
   if (bytes > 0 && length == 0) return Collect(request, bytes);

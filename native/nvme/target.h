@@ -70,7 +70,8 @@ struct NamespaceTable {
 // What the I/O queues of one association share.
 struct Controller {
   std::atomic<bool> ready{false};
-  std::atomic<uint64_t> activity{0};  // ms of the monotonic clock at the last command
+  std::atomic<bool> writeCache{true};  // off: every write is durable before it is answered (feature 06h)
+  std::atomic<uint64_t> activity{0};   // ms of the monotonic clock at the last command
   std::atomic<uint32_t> generation{0};
   std::mutex mutex;
   std::shared_ptr<const NamespaceTable> table = std::make_shared<NamespaceTable>();

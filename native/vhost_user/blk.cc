@@ -17,6 +17,7 @@ namespace {
 // virtio 1.3, 5.2.6
 enum Type : uint32_t { kIn = 0, kOut = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13 };
 enum Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
+constexpr uint64_t kFeatureFlush = 1ull << 9;
 constexpr uint64_t kSector = 512;
 constexpr size_t kHeader = 16;  // bytes of a request before its data
 constexpr size_t kIdSize = 20;
@@ -69,6 +70,7 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
     requests_[i].sync.slot = i;
   }
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
+  write_through_ = !(layout.features & kFeatureFlush);
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -250,7 +252,9 @@ void BlkQueue::Start(uint32_t slot) {
     stats_.flushes.fetch_add(1, std::memory_order_relaxed);
   } else {
     stats_.others.fetch_add(1, std::memory_order_relaxed);
-    return Finish(slot, RunNow(request, header.type));
+    const int failure = RunNow(request, header.type);
+    if (failure == 0 && header.type != kGetId) return Changed(slot);
+    return Finish(slot, failure);
   }
   if (request.flush) return Flush(slot);
   if (ring_) {
@@ -338,7 +342,15 @@ void BlkQueue::Completed(uint32_t slot, int result) {
     failure = request.write ? options_.store->Write(request.data.data(), count, request.offset, false)
                             : options_.store->Read(request.data.data(), count, request.offset, false);
   }
+  if (failure == 0 && request.write) return Changed(slot);
   Finish(slot, failure);
+}
+
+// The end of a request that has changed the disk.
+void BlkQueue::Changed(uint32_t slot) {
+  if (!write_through_) return Finish(slot, 0);
+  requests_[slot].flush = true;
+  Flush(slot);
 }
 
 // Requests that are rare enough to wait for.

@@ -86,7 +86,7 @@ class BlkQueue {
     std::vector<iovec> data;
     uint64_t size = 0, offset = 0;
     uint64_t held_bytes = 0, held_segments = 0;  // counted in the queue's totals
-    bool write = false, flush = false;
+    bool write = false, flush = false;           // flush: the sync of a flush, or behind a write
     Sync sync;
   };
   enum : uint64_t { kKick = UINT64_MAX, kWake = UINT64_MAX - 1 };
@@ -100,6 +100,7 @@ class BlkQueue {
   int Segments(Request& request, bool zero);
   void Finish(uint32_t slot, int failure);
   void Completed(uint32_t slot, int result);
+  void Changed(uint32_t slot);
   void Flush(uint32_t slot);
   void LeadSync(uint32_t slot);
   void EndSync(uint32_t slot, int result);
@@ -126,6 +127,8 @@ class BlkQueue {
   uint32_t in_flight_ = 0;
   const uint64_t max_bytes_, max_segments_;
   uint64_t held_bytes_ = 0, held_segments_ = 0;
+  // The driver has no flush to ask for: what it writes is durable when it is answered (virtio 1.3, 5.2.6.2).
+  bool write_through_ = false;
   bool dirty_ = false;  // something was put since the last notification
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;

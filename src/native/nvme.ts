@@ -60,6 +60,8 @@ export interface NvmeNative {
   controllerNew(): NativeController;
   /** I/O commands are refused until it is ready. */
   controllerReady(controller: NativeController, ready: boolean): void;
+  /** Off: every write that comes from now on is durable before it is answered. */
+  controllerWriteCache(controller: NativeController, on: boolean): void;
   /** Replaces the table of namespaces; gate is the status of all commands while a namespace is not accessible. */
   controllerNamespaces(controller: NativeController, table: [nsid: number, ns: NativeNamespace, gate: number][]): void;
   /** Milliseconds since the last command on any queue. */
@@ -93,6 +95,7 @@ export const nvmeExports = [
   'namespaceResize',
   'controllerNew',
   'controllerReady',
+  'controllerWriteCache',
   'controllerNamespaces',
   'controllerIdle',
   'controllerStats',

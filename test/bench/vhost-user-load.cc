@@ -37,6 +37,7 @@ enum Request : uint32_t {
   kSetVringEnable = 18
 };
 constexpr uint64_t kVersion1 = 1ull << 32, kProtocol = 1ull << 30, kEventIdx = 1ull << 29, kIndirect = 1ull << 28;
+constexpr uint64_t kFlush = 1ull << 9;  // without it every write has to be durable
 constexpr uint32_t kNum = 128, kBlock = 4096;
 constexpr size_t kMemory = 4 << 20, kAvail = 0x1000, kUsed = 0x2000, kTables = 0x4000, kData = 0x100000;
 
@@ -127,7 +128,7 @@ int main(int argc, char** argv) {
   const int kick = Check(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
   const int call = Check(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
 
-  const uint64_t wanted = kVersion1 | kProtocol | kEventIdx | kIndirect;
+  const uint64_t wanted = kVersion1 | kProtocol | kEventIdx | kIndirect | kFlush;
   if ((Ask(kGetFeatures) & wanted) != wanted) return fprintf(stderr, "a feature is missing\n"), 1;
   Send(kSetOwner, nullptr, 0);
   const uint64_t no_protocol = 0;

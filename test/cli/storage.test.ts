@@ -4,9 +4,12 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { native } from '../../src/native/index.js';
+import { AdminOpcode, featureCmd, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
-import { connect } from '../../src/vhost-user/wire/channel.js';
+import { Channel, connect } from '../../src/vhost-user/wire/channel.js';
+import { OwnedFd } from '../../src/vhost-user/wire/fds.js';
+import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Background } from '../support/background.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
@@ -213,6 +216,139 @@ test('ctl add refuses what is in use and what is no disk, as serve does', async 
   expect(add(`${other},format=raw`)).toEqual([0, '']);
   expect(add(path.join(dir, 'hard'), '--force')).toEqual([0, '']);
   await target.stop();
+});
+
+test('vhost-user: a file that grows or shrinks is announced, and the new size counts at once', async () => {
+  const file = image('grow', 1 << 20);
+  const server = await serve('vhost-user', file);
+  const changes: string[] = [];
+  const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)), {
+    want: protocolMask('REPLY_ACK', 'CONFIG', 'BACKEND_REQ'),
+  });
+  await window.start();
+  const [ours, theirs] = native().vhostUser.socketPair();
+  const channel = new Channel(new OwnedFd(ours), { peer: 'back-end' });
+  channel.start(
+    (message) => changes.push(`${message.id}`),
+    () => {},
+  );
+  await window.front.request('SET_BACKEND_REQ_FD', {}, [new OwnedFd(theirs)]);
+  const driver = new Driver(window);
+  const write = async (sector: bigint): Promise<number> => {
+    const header = Buffer.alloc(16);
+    header.writeUInt32LE(1);
+    header.writeBigUInt64LE(sector, 8);
+    return (await driver.request([header, Buffer.alloc(512, 'n')], 1))[0]!;
+  };
+  expect(await write(3000n)).toBe(1);
+  fs.truncateSync(file, 2 << 20);
+  await server.sees(/grow has 2097152 bytes now/);
+  expect(await write(3000n)).toBe(0);
+  fs.truncateSync(file, 1 << 20);
+  await server.sees(/grow has 1048576 bytes now/);
+  expect(await write(3000n)).toBe(1);
+  for (let i = 0; i < 100 && changes.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(changes[0]).toBe('2'); // BACKEND_CONFIG_CHANGE_MSG
+  channel.close();
+  window.close();
+  expect(await server.stop()).toBe(0);
+});
+
+describe('write-through', () => {
+  const missing = noFaultDisk();
+  /** What reaches the disk while `use` runs: true if a sync ends it. */
+  async function synced(disk: FaultDisk, use: () => Promise<unknown>): Promise<boolean> {
+    const before = (await disk.ops()).length;
+    await use();
+    const ops = (await disk.ops()).slice(before);
+    expect(ops).toContain('write');
+    return ops.lastIndexOf('fsync') > ops.lastIndexOf('write');
+  }
+
+  test.each(['sync', 'uring'])(
+    'nvmf, engine %s: a host that switches the write cache off has durable writes, other hosts their cache',
+    async (engine) => {
+      if (missing) return skip(`nvmf ${engine}: write-through`, missing);
+      const disk = await FaultDisk.open(8 << 20);
+      try {
+        const target = await serveTarget([disk.file, '--engine', engine]);
+        const [host, other] = [await connectHost(target, { ioQueues: 1 }), await connectHost(target, { ioQueues: 1 })];
+        const write = (who: typeof host, opcode: number = NvmOpcode.write) =>
+          who.queues[0]!.send(
+            rwCmd.encode({ slba: 0n, nlb: 7 }, sqe.encode({ opcode, nsid: 1 })),
+            opcode === NvmOpcode.write ? { out: Buffer.alloc(4096, 'w') } : undefined,
+          );
+        const cache = async (value?: number): Promise<number> => {
+          const opcode = value === undefined ? AdminOpcode.getFeatures : AdminOpcode.setFeatures;
+          const { status, dw0 } = await host.admin.send(
+            featureCmd.encode({ fid: 6, value: value ?? 0 }, sqe.encode({ opcode })),
+            undefined,
+          );
+          expect(status.sc).toBe(0);
+          return dw0 & 1;
+        };
+        expect(await cache()).toBe(1);
+        expect(await synced(disk, () => write(host))).toBe(false);
+        // what the cache holds is durable before the answer comes
+        expect(await synced(disk, async () => [await write(host), await cache(0)])).toBe(true);
+        expect(await cache()).toBe(0);
+        for (let i = 0; i < 3; i++) expect(await synced(disk, () => write(host))).toBe(true);
+        expect(await synced(disk, async () => [await write(host), await write(host, NvmOpcode.writeZeroes)])).toBe(true);
+        expect(await synced(disk, () => write(other))).toBe(false);
+        await cache(1);
+        expect(await synced(disk, () => write(host))).toBe(false);
+        await cache(0);
+        await disk.set({ fail_syncs: 1 });
+        expect((await write(host)).status.sct).toBe(2);
+        await disk.set({ fail_syncs: 0 });
+        expect((await write(host)).status.sct).toBe(2);
+        expect((await write(other)).status.sct).toBe(0);
+        await target.stop();
+      } finally {
+        await disk.close();
+      }
+    },
+    60_000,
+  );
+
+  test.each(['sync', 'io_uring'])(
+    'vhost-user, engine %s: a driver without VIRTIO_BLK_F_FLUSH has durable writes',
+    async (engine) => {
+      if (missing) return skip(`vhost-user ${engine}: write-through`, missing);
+      const disk = await FaultDisk.open(8 << 20);
+      try {
+        await serve('vhost-user', disk.file, '--engine', engine);
+        const header = (type: number): Buffer => {
+          const bytes = Buffer.alloc(16);
+          bytes.writeUInt32LE(type);
+          return bytes;
+        };
+        const range = Buffer.alloc(16);
+        range.writeUInt32LE(8, 8);
+        for (const features of [VirtioF.version1 | VirtioF.protocolFeatures, VirtioF.version1 | VirtioF.protocolFeatures | (1n << 9n)]) {
+          const flushes = (features >> 9n) & 1n;
+          const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)), { features });
+          await window.start();
+          const driver = new Driver(window);
+          const write = () => driver.request([header(1), Buffer.alloc(4096, 'w')], 1);
+          for (let i = 0; i < 3; i++) expect(await synced(disk, write)).toBe(flushes === 0n);
+          expect(await synced(disk, async () => [await write(), await driver.request([header(13), range], 1)])).toBe(flushes === 0n);
+          if (flushes === 0n) {
+            const { length } = await disk.ops();
+            expect((await driver.request([header(13), range], 1))[0]).toBe(0);
+            expect((await disk.ops()).slice(length)).toContain('fsync');
+          } else {
+            await disk.set({ fail_syncs: 1 });
+            expect((await write())[0]).toBe(0);
+          }
+          window.close();
+        }
+      } finally {
+        await disk.close();
+      }
+    },
+    60_000,
+  );
 });
 
 describe('a sync that fails', () => {

@@ -69,6 +69,8 @@ export class Controller {
   mediaErrors = 0n;
   /** Keep-alive time-out in milliseconds; 0 is none. */
   keepAlive: number;
+  /** Feature 06h. */
+  writeCache = true;
   readonly #around: Surroundings;
   #cc = 0;
   #csts = { rdy: 0, shst: 0 };
@@ -122,6 +124,15 @@ export class Controller {
     this.keepAlive = roundKeepAlive(ms);
   }
 
+  /**
+   * Switches the volatile write cache, which is the page cache of this machine: off, writes are durable before they are
+   * answered, as FUA writes are.
+   */
+  setWriteCache(on: boolean): void {
+    this.writeCache = on;
+    this.#around.native.controllerWriteCache(this.handle, on);
+  }
+
   discoveryLog(): Buffer {
     return this.#around.discoveryLog(this.hostnqn, this.admin);
   }
@@ -159,8 +170,13 @@ export class Controller {
         return { data: identify(this, command) };
       case AdminOpcode.getLogPage:
         return { data: getLog(this, command) };
-      case AdminOpcode.setFeatures:
-        return { result: this.features.set(this, command, data) >>> 0 };
+      case AdminOpcode.setFeatures: {
+        const cached = this.writeCache;
+        const result = this.features.set(this, command, data) >>> 0;
+        if (!cached || this.writeCache) return { result };
+        this.#emptyCache(tag);
+        return undefined;
+      }
       case AdminOpcode.getFeatures:
         return this.features.get(this, command);
       case AdminOpcode.abort:
@@ -173,6 +189,14 @@ export class Controller {
       default:
         return {}; // Keep Alive: that it came is all
     }
+  }
+
+  /** Answers the command that has switched the write cache off once what lies in it is durable. */
+  async #emptyCache(tag: number): Promise<void> {
+    const subsystem = this.subsystem!;
+    await this.#around.flush(subsystem);
+    const lost = [...subsystem.namespaces.values()].some((namespace) => subsystem.syncError(namespace) !== undefined);
+    this.#around.complete(this.admin, tag, lost ? statusCode(Status.internal) : 0, 0);
   }
 
   /** Abort (5.1): only event requests wait long enough here to be aborted. Dword 0 bit 0 says that nothing was. */
@@ -250,6 +274,7 @@ export class Controller {
     this.#masked.clear();
     this.changed.clear();
     this.features.events = 0;
+    this.setWriteCache(true);
   }
 
   #dropQueues(): void {

@@ -38,8 +38,8 @@ export class Features {
     }
     switch (fid) {
       case Fid.volatileWriteCache:
-        // The cache is the page cache of this machine: it cannot be switched off.
-        if ((value & 1) === 0) throw new Refusal(Status.featureNotChangeable, { location: 44 });
+        if (!c.subsystem) throw invalidField(40);
+        c.setWriteCache((value & 1) === 1);
         return 0;
       case Fid.numberOfQueues: {
         const submission = value & 0xffff;
@@ -83,7 +83,7 @@ export class Features {
     }
     switch (fid) {
       case Fid.volatileWriteCache:
-        return sel === 3 ? capabilities(false) : { result: 1 };
+        return sel === 3 ? capabilities(true) : { result: first || c.writeCache ? 1 : 0 };
       case Fid.numberOfQueues: {
         const queues = (first ? maxQueues : this.queues) - 1;
         return sel === 3 ? capabilities(true) : { result: ((queues << 16) | queues) >>> 0 };

@@ -118,7 +118,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
       );
       return config.encode({
         ...zero,
-        capacity: BigInt(Math.floor(native().storage.size(store) / 512)),
+        capacity: BigInt(Math.floor(native().storage.size(store) / blockSize) * (blockSize / 512)),
         seg_max: SEG_MAX,
         blk_size: blockSize,
         physical_block_exp: Math.max(0, Math.floor(Math.log2(geometry.physical / blockSize))),

@@ -2,17 +2,16 @@ import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { serialFor } from '../../storage/identity.js';
-import { lostText, openSource } from '../../storage/open.js';
+import { openSource } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
+import type { BackEndSession } from '../backend/session.js';
 import { Listener } from '../wire/listener.js';
 import { blkDevice, noStats } from './device.js';
+import { SourceWatch } from './watch.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
-
-/** How often it is looked whether a sync has failed, in milliseconds. */
-const syncCheck = 1000;
 
 export interface BlkServing {
   socket: string | undefined;
@@ -42,14 +41,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
   const { storage } = native();
   const source = openSource(options.source);
   const { store, blockSize, geometry } = source;
-  let told = false;
-  const watch = setInterval(() => {
-    const code = storage.syncError(store);
-    if (code === undefined || told) return;
-    told = true;
-    options.onLog(lostText(file, code));
-  }, syncCheck);
-  watch.unref();
+  const watch = new SourceWatch(source, options.onLog);
   const totals = noStats();
   let listener: Listener | undefined;
   try {
@@ -61,7 +53,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
         hint: `truncate -s %${blockSize} FILE rounds it up`,
       });
     const device = blkDevice({ ...source, queues, serial: serial ?? serialFor(source.identity), ioUring }, totals);
-    const serve = { device, onLog: options.onLog };
+    const serve = { device, onLog: options.onLog, onSession: (session: BackEndSession) => watch.join(session) };
     if (options.socket !== undefined) listener = Listener.at(options.socket);
     const inherited = listener ? undefined : inheritedSocket(options.fd!);
     await options.onReady({ socket: options.socket, file, size, readonly, queues });
@@ -72,7 +64,8 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
     });
     return totals;
   } finally {
-    clearInterval(watch);
+    watch.look(); // what has happened since the last look is told too
+    watch.close();
     listener?.close();
     storage.close(store);
   }
