@@ -1,11 +1,12 @@
-// Man pages, shell completions and the README's table of commands from the command table. `--check` only compares; the conventions test uses it.
+// Man pages, shell completions and the README's table of commands from the command table; C++ enumerations from TypeScript tables. `--check` only compares; the conventions test uses it.
 import fs from 'node:fs';
 import path from 'node:path';
 import { generated } from '../src/cli/man.js';
+import { enums } from './enums.js';
 
 const check = process.argv.includes('--check');
 let stale = 0;
-const files = await generated(fs.readFileSync('README.md', 'utf8'));
+const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...enums]);
 for (const [file, text] of files) {
   if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) continue;
   stale++;

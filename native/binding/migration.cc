@@ -241,7 +241,7 @@ Napi::Value NewRam(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   Ram::Options options;
   options.page_size = U32(given.Get("pageSize"));
-  if (options.page_size < 1024 || options.page_size > (64 << 10) || (options.page_size & (options.page_size - 1)))
+  if (options.page_size < 256 || options.page_size > (64 << 10) || (options.page_size & (options.page_size - 1)))
     throw SysError(EINVAL, "page size");
   options.check = given.Get("check").ToBoolean();
   options.hash = given.Get("hash").ToBoolean();

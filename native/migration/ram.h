@@ -10,7 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "migration/pagemap.h"
+#include "migration/faults.h"
+#include "migration/page_map.h"
 #include "migration/sink.h"
 #include "migration/source.h"
 #include "migration/zlib.h"
@@ -29,23 +30,6 @@ enum : uint64_t {
   kHook = 0x80,
   kCompress = 0x100,
   kMultifdFlush = 0x200,
-};
-
-// What was wrong with a record. The order is that of `ramFaults` in src/native/migration.ts.
-enum class Fault : uint8_t {
-  kFlags,         // a combination that no QEMU writes; value: the word
-  kNoBlock,       // CONTINUE before any name
-  kUnknownBlock,  // a name that MEM_SIZE did not list
-  kOutside,       // page address at or behind the block's end; value: the address
-  kFill,          // ZERO record with a fill byte other than 0; value: the byte
-  kXbzrleHeader,  // encoding byte is not 1 or the length is above the page size; value: encoding << 16 | length
-  kXbzrle,        // runs do not fit the page; value: length
-  kXbzrleBase,    // no earlier content to apply the delta to
-  kZlibLength,    // length above what a page can need; value: length
-  kZlib,          // does not inflate to one page; value: bytes made
-  kSpareBits,     // a mapped-ram bitmap has bits behind the last page; value: how many
-  kUntracked,     // a mapped-ram bitmap has more scattered pages than the maps have room for
-  kOrder,         // a mapped-ram bitmap is big-endian, which came out behind pages that Readings had no room for
 };
 
 struct Issue {

@@ -64,23 +64,25 @@ export interface RamIssue {
   value: bigint;
 }
 
-/** Names of the faults, in the order of `Fault` in native/migration/ram.h. */
-export const ramFaults = [
-  'flags',
-  'no-block',
-  'unknown-block',
-  'outside',
-  'fill',
-  'xbzrle-header',
-  'xbzrle',
-  'xbzrle-base',
-  'zlib-length',
-  'zlib',
-  'spare-bits',
-  'untracked',
-  'order',
+/** What can be wrong with a page record, and the value that comes with it. `npm run gen` makes `Fault` in native/migration/faults.h of it. */
+export const ramFaultTable = [
+  ['flags', 'a combination that no QEMU writes; value: the word'],
+  ['no-block', 'CONTINUE before any name'],
+  ['unknown-block', 'a name that MEM_SIZE did not list'],
+  ['outside', "page address at or behind the block's end; value: the address"],
+  ['fill', 'ZERO record with a fill byte other than 0; value: the byte'],
+  ['xbzrle-header', 'encoding byte is not 1 or the length is above the page size; value: encoding << 16 | length'],
+  ['xbzrle', 'runs do not fit the page; value: length'],
+  ['xbzrle-base', 'no earlier content to apply the delta to'],
+  ['zlib-length', 'length above what a page can need; value: length'],
+  ['zlib', 'does not inflate to one page; value: bytes made'],
+  ['spare-bits', 'a mapped-ram bitmap has bits behind the last page; value: how many'],
+  ['untracked', 'a mapped-ram bitmap has more scattered pages than the maps have room for'],
+  ['order', 'a mapped-ram bitmap is big-endian, which came out behind pages that Readings had no room for'],
 ] as const;
-export type RamFault = (typeof ramFaults)[number];
+export type RamFault = (typeof ramFaultTable)[number][0];
+/** Their names by the number that the addon gives. */
+export const ramFaults: readonly RamFault[] = ramFaultTable.map(([name]) => name);
 
 /** native/migration: byte sources and the loop over RAM records. */
 export interface MigrationNative {

@@ -57,8 +57,8 @@ export const limits = {
   machineName: 4096,
   /** capabilities in the configuration */
   capabilities: 256,
-  /** log2 of the target page: what the loop over RAM records can tell from flags, and the largest of any target */
-  pageBits: [10, 16],
+  /** log2 of the target page: the smallest (AVR, whose records have flags of eight bits) and the largest of any target */
+  pageBits: [8, 16],
   /** nesting of PACKAGED */
   packaged: 2,
   /** RAM blocks */
