@@ -1,5 +1,7 @@
 #include "binding/nvme.h"
 
+#include <sys/stat.h>
+
 #include <cstring>
 
 #include "binding/call.h"
@@ -123,6 +125,8 @@ Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
   if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
   ns->readonly = info[2].ToBoolean() || ns->store->readonly();
   ns->blocks = ns->store->size() >> ns->shift;
+  struct stat st;
+  ns->regular = ns->store->fd() >= 0 && ::fstat(ns->store->fd(), &st) == 0 && S_ISREG(st.st_mode);
   return Wrap(info.Env(), std::move(ns));
 }
 

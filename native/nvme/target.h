@@ -41,6 +41,7 @@ struct Namespace {
   std::atomic<uint32_t> inRings{0};  // of its requests, those that are in a ring and may take a thread of the kernel
   uint8_t shift = 9;                 // log2 of the block size
   bool readonly = false;
+  bool regular = false;  // stored in a regular file
   std::atomic<uint64_t> blocks{0};
   // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone, and the pairs
   // that wait to be alone: new writers let them go first.

@@ -197,7 +197,9 @@ bool Worker::Ring(Request* request) {
   const int fd = request->ns->store->fd();
   const bool fused = (command.flags & 3) != 0;
   if (fd < 0 || fused) return false;
-  if (command.opcode != kRead && command.opcode != kWrite) return false;
+  // The kernel has one thread at a time for the buffered writes of all regular files whose inodes hash alike: a file
+  // that hangs would keep others waiting, and no two writes of one file run at once.
+  if (command.opcode != kRead && (command.opcode != kWrite || request->ns->regular)) return false;
   if (!RoomInRing(*request)) return false;
   if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
   // Not while a fused pair has the namespace; the executor waits for its turn.

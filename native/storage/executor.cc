@@ -14,6 +14,7 @@ namespace {
 constexpr auto kLinger = std::chrono::seconds(10);  // an idle thread ends after this time
 constexpr uint64_t kSlow = 50'000;                  // ns: jobs that take longer than this wait for something
 constexpr uint64_t kStuck = 1'000'000;              // ns without a job taken from a lane: it waits for something
+constexpr size_t kLook = 8;                         // lanes that are looked at for one that could use more threads
 constexpr uint32_t kBriefPerThread = 16;            // brief jobs that are left to one thread, for want of waiting
 
 uint64_t NowNs() {
@@ -35,15 +36,29 @@ uint32_t Executor::Useful(const Lane& lane, const Job& job, uint64_t now) const 
   uint32_t threads = lane.running_ + lane.queued_;
   const bool waits = lane.average_ > kSlow || (lane.running_ > 0 && now - lane.taken_ > kStuck);
   if (job.brief && !waits) threads = (lane.queued_ + kBriefPerThread - 1) / kBriefPerThread;
-  threads = std::min(threads, busy_ < limits_.crowded ? limits_.perLane : 1);
+  threads = std::min(threads, Share());
   return threads > lane.running_ ? threads - lane.running_ : 0;
 }
 
 void Executor::List(Lane& lane) {
-  if (lane.listed_ || lane.queued_ == 0) return;
-  if (lane.running_ >= (busy_ < limits_.crowded ? limits_.perLane : 1)) return;
+  if (lane.queued_ == 0 || lane.running_ >= Share()) return;
+  if (lane.listed_) {
+    if (lane.running_ > 0) return;
+    // Nobody works for it any more: it must not stand behind lanes that have a thread.
+    const auto at = std::find(more_.begin(), more_.end(), &lane);
+    if (at == more_.end()) return;
+    more_.erase(at);
+  }
   lane.listed_ = true;
-  lanes_.push_back(&lane);
+  (lane.running_ == 0 ? fresh_ : more_).push_back(&lane);
+}
+
+// What a thread that goes to work leaves behind: it may not come back for long.
+void Executor::WakeForRest(uint64_t now) {
+  if (!fresh_.empty()) return Wake(1);
+  const size_t count = std::min(more_.size(), kLook);
+  for (size_t i = 0; i < count; i++)
+    if (const uint32_t useful = Useful(*more_[i], *more_[i]->head_, now)) return Wake(useful);
 }
 
 void Executor::Append(Job* job, uint64_t now) {
@@ -89,15 +104,16 @@ void Executor::Submit(const std::vector<Job*>& jobs) {
   for (Job* job : jobs) Append(job, now);
 }
 
-// The lane whose turn it is. It goes to the end of the list if another thread may work for it too.
+// The lane whose turn it is: first those that no thread works for.
 std::shared_ptr<Lane> Executor::NextLane() {
-  while (!lanes_.empty()) {
-    Lane* lane = lanes_.front();
-    lanes_.pop_front();
-    lane->listed_ = false;
-    assert(lane->queued_ > 0);
-    if (lane->running_ < (busy_ < limits_.crowded ? limits_.perLane : 1)) return lane->shared_from_this();
-  }
+  for (std::deque<Lane*>* lanes : {&fresh_, &more_})
+    while (!lanes->empty()) {
+      Lane* lane = lanes->front();
+      lanes->pop_front();
+      lane->listed_ = false;
+      assert(lane->queued_ > 0);
+      if (lane->running_ < Share()) return lane->shared_from_this();
+    }
   return nullptr;
 }
 
@@ -132,7 +148,7 @@ void Executor::Run() {
     List(*lane);
     const uint64_t began = NowNs();
     lane->taken_ = began;
-    if (!lanes_.empty()) Wake(Useful(*lanes_.front(), *lanes_.front()->head_, began));  // this one may take long
+    WakeForRest(began);
     lock.unlock();
     job->run(job);
     const uint64_t took = NowNs() - began;

@@ -59,7 +59,9 @@ class Executor {
   void Run();
   void Append(Job* job, uint64_t now);
   uint32_t Useful(const Lane& lane, const Job& job, uint64_t now) const;
+  uint32_t Share() const { return busy_ < limits_.crowded ? limits_.perLane : 1; }
   void List(Lane& lane);
+  void WakeForRest(uint64_t now);
   void Wake(uint32_t count);
   bool Spawn();
   std::shared_ptr<Lane> NextLane();
@@ -68,7 +70,8 @@ class Executor {
   const ExecutorLimits limits_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Lane*> lanes_;  // with jobs and room for a thread, in turn
+  // Lanes with jobs, in turn: those that no thread works for, and those that could use one thread more.
+  std::deque<Lane*> fresh_, more_;
   std::list<std::thread> threads_, ended_;
   uint32_t idle_ = 0;      // threads that wait and have not been woken
   uint32_t wakes_ = 0;     // wake-ups that no thread has taken yet
