@@ -58,6 +58,10 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
   options.readonly = given.Get("readonly").ToBoolean();
   options.shared = given.Get("shared").ToBoolean();
   options.force = given.Get("force").ToBoolean();
+  if (given.Get("zero").IsString()) {
+    const std::string zero = given.Get("zero").As<Napi::String>();
+    options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;
+  }
   return Wrap(info.Env(), OpenFile(info[0].As<Napi::String>(), options));
 }
 

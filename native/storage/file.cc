@@ -69,6 +69,8 @@ class File final : public Store {
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
     device_ = S_ISBLK(st.st_mode);
     readonly_ = options.readonly;
+    // A device has no holes to keep.
+    zero_ = device_ && options.zero == ZeroMode::kHoles ? ZeroMode::kWrite : options.zero;
     if (const int err = LockImage(fd_.get(), {!options.readonly, options.shared, options.force}))
       throw SysError(err, "lock", path);
     durability_ = Durability::Of(st);
@@ -101,7 +103,15 @@ class File final : public Store {
                to, count, offset);
   }
 
+  bool WantsZeroes(const iovec* from, int count) const override {
+    if (zero_ == ZeroMode::kWrite) return false;
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += from[i].iov_len;
+    return total >= kZeroMinimum && AllZero(from, count);
+  }
+
   int DoWrite(const iovec* from, int count, uint64_t offset) override {
+    if (WantsZeroes(from, count) && StayZero(from, count, offset)) return 0;
     return All(
         [this](const iovec* v, int n, uint64_t at) { return ::pwritev(fd_.get(), v, n, static_cast<off_t>(at)); }, from,
         count, offset);
@@ -154,9 +164,20 @@ class File final : public Store {
   }
 
  private:
+  // Whether the range is a hole, or has become one.
+  bool StayZero(const iovec* from, int count, uint64_t offset) {
+    uint64_t length = 0;
+    for (int i = 0; i < count; i++) length += from[i].iov_len;
+    if (!device_ && IsHole(fd_.get(), offset, length)) return true;
+    // Whatever fails here, the write that follows finds out.
+    return zero_ == ZeroMode::kUnmap && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                                    static_cast<off_t>(offset), static_cast<off_t>(length)) == 0;
+  }
+
   Fd fd_;
   Geometry geometry_;
   FileIdentity identity_;
+  ZeroMode zero_ = ZeroMode::kWrite;
   bool device_ = false, tmpfs_ = false, try_ = false;
 };
 

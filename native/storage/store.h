@@ -12,6 +12,7 @@
 #include "os/fd.h"
 #include "storage/durability.h"
 #include "storage/geometry.h"
+#include "storage/zeroes.h"
 
 namespace vioctl::storage {
 
@@ -50,6 +51,10 @@ class Store {
   // Looks for a changed size (a file that was extended or truncated) and returns it.
   virtual uint64_t Refresh() { return size(); }
 
+  // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
+  // do without writing them.
+  virtual bool WantsZeroes(const iovec*, int) const { return false; }
+
   // Errno of the sync that failed; 0 if all that was flushed is durable.
   int sync_error() const { return durability_->error(); }
   Durability& durability() const { return *durability_; }
@@ -81,6 +86,7 @@ struct FileOptions {
   bool readonly = false;
   bool shared = false;  // with other writers that say the same
   bool force = false;   // although somebody else uses it
+  ZeroMode zero = ZeroMode::kHoles;
 };
 
 // A regular file or a block device, through the page cache. Throws SysError: open, fstat; ENOTSUP for other files;

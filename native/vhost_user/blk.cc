@@ -257,7 +257,9 @@ void BlkQueue::Start(uint32_t slot) {
     return Finish(slot, failure);
   }
   if (request.flush) return Flush(slot);
-  if (ring_) {
+  const bool zeroes =
+      request.write && options_.store->WantsZeroes(request.data.data(), static_cast<int>(request.data.size()));
+  if (ring_ && !zeroes) {
     io_uring_sqe* sqe = ring_->Next();
     if (sqe) {
       if (request.data.size() == 1) {

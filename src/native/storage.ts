@@ -8,6 +8,8 @@ export interface StoreOptions {
   shared?: boolean;
   /** Although somebody else uses it. */
   force?: boolean;
+  /** Writes of zeroes: holes stay holes unless given; `unmap` makes holes, `off` writes. */
+  zero?: 'unmap' | 'off' | undefined;
 }
 
 /** What a source is made of (native/storage/geometry.h). Bytes; 0 where the source does not say. */

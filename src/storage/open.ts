@@ -80,7 +80,7 @@ function refuseFormat(source: string, store: Store, readonly: boolean): void {
   });
 }
 
-function openFile({ source, readonly = false, shared = false, force = false }: SourceOptions, root: Sysroot): Store {
+function openFile({ source, readonly = false, shared = false, force = false, zero }: SourceOptions, root: Sysroot): Store {
   let stat: fs.BigIntStats;
   try {
     stat = fs.statSync(source, { bigint: true });
@@ -92,7 +92,7 @@ function openFile({ source, readonly = false, shared = false, force = false }: S
     if (user) throw inUse(source, user);
   }
   try {
-    return native().storage.open(source, { readonly, shared, force });
+    return native().storage.open(source, { readonly, shared, force, zero });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
     throw notFound(source, err);

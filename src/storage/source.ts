@@ -13,6 +13,8 @@ export interface SourceOptions {
   format?: 'raw';
   /** Share it with other servers that share it too. */
   shared?: boolean;
+  /** Writes of zeroes: a hole stays a hole unless given; `unmap` makes one, `off` writes them. */
+  zero?: 'unmap' | 'off';
   /** Although it is in use, or of another format. */
   force?: boolean;
 }
@@ -45,6 +47,9 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
   },
   format: (o, value) => {
     o.format = oneOf('raw')(value, 'format');
+  },
+  zero: (o, value) => {
+    o.zero = oneOf('unmap', 'off')(value, 'zero');
   },
   shared: (o, value) => {
     o.shared = onOff(value, 'shared');

@@ -254,6 +254,80 @@ test('vhost-user: a file that grows or shrinks is announced, and the new size co
   expect(await server.stop()).toBe(0);
 });
 
+describe('writes of zeroes', () => {
+  const MiB = 1 << 20;
+  const allocated = (file: string): number => {
+    const fd = fs.openSync(file, 'r');
+    fs.fsyncSync(fd); // delayed allocation counts as none
+    fs.closeSync(fd);
+    return fs.statSync(file).blocks * 512;
+  };
+  /** Writes 64 KiB at a MiB of the disk: through NVMe, or through a virtqueue. */
+  type Write = (mebibyte: number, fill: number | string) => Promise<void>;
+  async function writer(server: Server, engine: string, source: string): Promise<{ write: Write; end: () => Promise<void> }> {
+    const body = (fill: number | string): Buffer => Buffer.alloc(65536, fill);
+    if (server === 'nvmf') {
+      const target = await serveTarget([source, '--engine', engine]);
+      const host = await connectHost(target, { ioQueues: 1 });
+      return {
+        write: async (at, fill) => {
+          const write = rwCmd.encode({ slba: BigInt(at * 2048), nlb: 127 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 }));
+          expect((await host.queues[0]!.send(write, { out: body(fill) })).status.sc).toBe(0);
+        },
+        end: async () => expect(await target.stop()).toBe(0),
+      };
+    }
+    const started = await serve(server, source, '--engine', engine);
+    const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)));
+    await window.start();
+    const driver = new Driver(window);
+    return {
+      write: async (at, fill) => {
+        const header = Buffer.alloc(16);
+        header.writeUInt32LE(1);
+        header.writeBigUInt64LE(BigInt(at * 2048), 8);
+        expect((await driver.request([header, body(fill)], 1))[0]).toBe(0);
+      },
+      end: async () => {
+        window.close();
+        expect(await started.stop()).toBe(0);
+      },
+    };
+  }
+
+  test.each([
+    ['nvmf', 'sync'],
+    ['nvmf', 'uring'],
+    ['vhost-user', 'sync'],
+    ['vhost-user', 'io_uring'],
+  ] as const)('%s, engine %s: a hole stays one; zero=unmap makes holes, zero=off none', async (server, engine) => {
+    const file = image('sparse', 8 * MiB);
+    fs.writeSync(fs.openSync(`${file}2`, 'w'), Buffer.alloc(65536));
+    if (allocated(file) !== 0 || allocated(`${file}2`) < 65536) return skip('sparse files', 'the file system of the tests has none');
+    let disk = await writer(server, engine, file);
+    await disk.write(1, 0);
+    expect(allocated(file)).toBe(0);
+    await disk.write(2, 'data');
+    await disk.write(2, 0); // over data: the space stays, the data goes
+    await disk.write(3, 'data');
+    expect(allocated(file)).toBeGreaterThanOrEqual(2 * 65536);
+    await disk.end();
+    const contents = fs.readFileSync(file);
+    expect(contents.subarray(MiB, 3 * MiB).equals(Buffer.alloc(2 * MiB))).toBe(true);
+    expect(contents.subarray(3 * MiB, 3 * MiB + 65536).equals(Buffer.alloc(65536, 'data'))).toBe(true);
+    disk = await writer(server, engine, `${file},zero=unmap`);
+    await disk.write(2, 0);
+    await disk.write(3, 0);
+    await disk.end();
+    expect(allocated(file)).toBe(0);
+    expect(fs.readFileSync(file).equals(Buffer.alloc(8 * MiB))).toBe(true);
+    disk = await writer(server, engine, `${file},zero=off`);
+    await disk.write(1, 0);
+    await disk.end();
+    expect(allocated(file)).toBeGreaterThanOrEqual(65536);
+  });
+});
+
 describe('write-through', () => {
   const missing = noFaultDisk();
   /** What reaches the disk while `use` runs: true if a sync ends it. */

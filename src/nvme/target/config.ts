@@ -141,6 +141,7 @@ const namespaceCheck = object(
     readOnly: flag,
     format: oneOf('raw'),
     shared: flag,
+    zero: oneOf('unmap', 'off'),
     group: number(1, 32),
     nguid: hex(16),
     eui64: hex(8),

@@ -10,6 +10,7 @@ test.each([
   ['/a,ro,b', { source: '/a,ro,b' }],
   ['/a,ro=off,format=raw', { source: '/a', readonly: false, format: 'raw' }],
   ['/a,shared=on,bs=4096', { source: '/a', shared: true, blockSize: 4096 }],
+  ['/a,zero=unmap', { source: '/a', zero: 'unmap' }],
   ['/a,bs=512,bs=4096', { source: '/a', blockSize: 4096 }],
   ['/a\nb,ro', { source: '/a\nb', readonly: true }],
   [',ro', { source: expect.stringMatching(/\/,ro$/) }],
@@ -19,9 +20,12 @@ test.each([
   expect(parseSourceText(text)).toEqual(options);
 });
 
-test.each(['/a,bs=x', '/a,bs', '/a,format=qcow2', '/a,format', '/a,ro=maybe', '/a,shared=1', 'ram:x'])('%s: wrong usage', (text) => {
-  expect(() => parseSourceText(text)).toThrow(expect.objectContaining({ exit: 2 }));
-});
+test.each(['/a,bs=x', '/a,bs', '/a,format=qcow2', '/a,format', '/a,ro=maybe', '/a,shared=1', '/a,zero', '/a,zero=on', 'ram:x'])(
+  '%s: wrong usage',
+  (text) => {
+    expect(() => parseSourceText(text)).toThrow(expect.objectContaining({ exit: 2 }));
+  },
+);
 
 test('an option overrides the default of the command line, and only one that is known is an option', () => {
   expect(parseSourceText('/a,ro=off', { readonly: true, force: true })).toEqual({ source: '/a', readonly: false, force: true });

@@ -1,0 +1,32 @@
+#include "storage/zeroes.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace vioctl::storage {
+
+bool AllZero(const iovec* parts, int count) {
+  for (int i = 0; i < count; i++) {
+    const auto* at = static_cast<const char*>(parts[i].iov_base);
+    const size_t size = parts[i].iov_len;
+    if (size == 0) continue;
+    // The first byte is zero and each equals the next one.
+    if (at[0] != 0 || memcmp(at, at + 1, size - 1) != 0) return false;
+  }
+  return true;
+}
+
+bool IsHole(int fd, uint64_t offset, uint64_t length) {
+  // The position that this moves is used by nobody: all I/O names its own.
+  const off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+  if (data >= 0) return static_cast<uint64_t>(data) >= offset + length;
+  if (errno != ENXIO) return false;
+  // No data up to the end: is the end behind the range, or was the file cut?
+  struct stat st;
+  return ::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) >= offset + length;
+}
+
+}  // namespace vioctl::storage
