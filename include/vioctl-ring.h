@@ -43,7 +43,8 @@ struct vioctl_ring {
   unsigned char *rings, *cq_ring; /* mappings; the same with IORING_FEAT_SINGLE_MMAP */
   size_t rings_size, cq_size, sqes_size;
   struct io_uring_sqe* sqes;
-  uint32_t tail; /* next free submission entry, not yet published */
+  uint32_t tail;   /* next free submission entry, not yet published */
+  uint32_t flying; /* requests that the kernel has taken and whose last completion was not taken from it */
 };
 
 static inline uint32_t* vioctl_ring_word_(unsigned char* base, uint32_t offset) {
@@ -134,8 +135,14 @@ static inline struct io_uring_sqe* vioctl_ring_sqe(struct vioctl_ring* ring) {
 static inline int vioctl_ring_enter(struct vioctl_ring* ring, uint32_t want) {
   const uint32_t head = __atomic_load_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.head), __ATOMIC_ACQUIRE);
   __atomic_store_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.tail), ring->tail, __ATOMIC_RELEASE);
-  return (int)syscall(__NR_io_uring_enter, ring->fd, ring->tail - head, want, want ? IORING_ENTER_GETEVENTS : 0, NULL,
-                      0);
+  const int taken = (int)syscall(__NR_io_uring_enter, ring->fd, ring->tail - head, want,
+                                 want ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
+  if (taken > 0) ring->flying += (uint32_t)taken;
+  return taken;
+}
+
+static inline void vioctl_ring_ended_(struct vioctl_ring* ring, const struct io_uring_cqe* cqe) {
+  if (!(cqe->flags & IORING_CQE_F_MORE)) ring->flying--;
 }
 
 /* Takes one completion. 1, or 0 when there is none. */
@@ -145,13 +152,46 @@ static inline int vioctl_ring_cqe(struct vioctl_ring* ring, struct io_uring_cqe*
   const struct io_uring_cqe* cqes = (const struct io_uring_cqe*)(const void*)(ring->cq_ring + ring->params.cq_off.cqes);
   *cqe = cqes[*head & (ring->params.cq_entries - 1)];
   __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+  vioctl_ring_ended_(ring, cqe);
   return 1;
 }
 
-/* One request on a registered file, waited for. Its result, or -1 and errno. */
+/* The user_data of the requests of vioctl_ring_pread() and vioctl_ring_pwrite(): use any other for your own. */
+#define VIOCTL_RING_OWN UINT64_C(0xffffffffffffff52)
+
+/* Takes the completion of our own request from among others, which stay in their order. 1, or 0 if it is not there. */
+static inline int vioctl_ring_own_cqe_(struct vioctl_ring* ring, int32_t* result) {
+  uint32_t* head = vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.head);
+  const uint32_t tail = __atomic_load_n(vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.tail), __ATOMIC_ACQUIRE);
+  const uint32_t mask = ring->params.cq_entries - 1;
+  struct io_uring_cqe* cqes = (struct io_uring_cqe*)(void*)(ring->cq_ring + ring->params.cq_off.cqes);
+  for (uint32_t at = *head; at != tail; at++) {
+    if (cqes[at & mask].user_data != VIOCTL_RING_OWN) continue;
+    *result = cqes[at & mask].res;
+    vioctl_ring_ended_(ring, &cqes[at & mask]);
+    for (; at != *head; at--) cqes[at & mask] = cqes[(at - 1) & mask]; /* the kernel reads none of them */
+    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+    return 1;
+  }
+  return 0;
+}
+
+/* Completions that are there. */
+static inline uint32_t vioctl_ring_ready_(struct vioctl_ring* ring) {
+  return __atomic_load_n(vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.tail), __ATOMIC_ACQUIRE) -
+         *vioctl_ring_word_(ring->cq_ring, ring->params.cq_off.head);
+}
+
+/* One request on a registered file, waited for; completions of other requests stay for vioctl_ring_cqe(). Its result, or
+ * -1 and errno: EBUSY if the submission queue is full, or other requests could fill the queue of completions: reap
+ * them first. Multishot requests may fill it at any time: keep them on a ring of their own. */
 static inline ssize_t vioctl_ring_rw_(struct vioctl_ring* ring, uint8_t opcode, uint32_t slot, void* buffer,
                                       uint32_t size, uint64_t offset) {
-  struct io_uring_sqe* sqe = vioctl_ring_sqe(ring);
+  int32_t result = 0;
+  const uint32_t taken = __atomic_load_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.head), __ATOMIC_ACQUIRE);
+  /* Ours and all that may complete meanwhile must fit, or ours would wait behind completions that nobody takes. */
+  const int fits = ring->flying + (ring->tail - taken) < ring->params.cq_entries;
+  struct io_uring_sqe* sqe = fits ? vioctl_ring_sqe(ring) : NULL;
   if (!sqe) {
     errno = EBUSY;
     return -1;
@@ -162,15 +202,20 @@ static inline ssize_t vioctl_ring_rw_(struct vioctl_ring* ring, uint8_t opcode, 
   sqe->addr = (uint64_t)(uintptr_t)buffer;
   sqe->len = size;
   sqe->off = offset;
-  struct io_uring_cqe cqe;
-  do {
-    if (vioctl_ring_enter(ring, 1) < 0 && errno != EINTR) return -1;
-  } while (!vioctl_ring_cqe(ring, &cqe));
-  if (cqe.res < 0) {
-    errno = -cqe.res;
+  sqe->user_data = VIOCTL_RING_OWN;
+  while (!vioctl_ring_own_cqe_(ring, &result)) {
+    if (vioctl_ring_enter(ring, vioctl_ring_ready_(ring) + 1) >= 0 || errno == EINTR || errno == EAGAIN) continue;
+    const uint32_t head = __atomic_load_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.head), __ATOMIC_ACQUIRE);
+    if (head == ring->tail) continue; /* the kernel has it, so its memory must wait for it */
+    ring->tail--;                     /* it was not taken: ours is the last */
+    __atomic_store_n(vioctl_ring_word_(ring->rings, ring->params.sq_off.tail), ring->tail, __ATOMIC_RELEASE);
     return -1;
   }
-  return cqe.res;
+  if (result < 0) {
+    errno = -result;
+    return -1;
+  }
+  return result;
 }
 
 /* pread(2) and pwrite(2) on a registered file. */

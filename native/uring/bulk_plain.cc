@@ -6,8 +6,12 @@
 namespace vioctl::uring {
 
 int32_t SyncFile(const char* path, bool data) {
-  const Fd fd = os::TryOpen(path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
-  if (fd.get() < 0) return -errno;
+  Fd fd = os::TryOpen(path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
+  if (!fd.valid() && errno == EACCES) {  // fsync(2) needs no right to read
+    fd = os::TryOpen(path, O_WRONLY | O_NOCTTY | O_NONBLOCK);
+    if (!fd.valid() && errno == EISDIR) errno = EACCES;
+  }
+  if (!fd.valid()) return -errno;
   int result;
   do result = data ? ::fdatasync(fd.get()) : ::fsync(fd.get());
   while (result < 0 && errno == EINTR);

@@ -54,20 +54,21 @@ class RingThread final : public BulkThread {
     results_.reserve(kDeliver);
   }
 
-  // Throws SysError if the ring cannot be enabled in the thread.
+  // Throws SysError if the ring cannot be enabled in the thread, or not be entered.
   void Start() override {
     const auto enabled = std::make_shared<std::promise<int>>();
     auto answer = enabled->get_future();
     thread_ = os::StartThread([this, enabled] {
       ::pthread_setname_np(::pthread_self(), "uring-bulk");
-      const int result = ring_->Enable();
+      const int started = ring_->Enable();
+      const int result = started < 0 ? started : ring_->Probe();
       enabled->set_value(result);
       if (result >= 0) Run();
       if (in_flight_ == 0) ring_.reset();  // in this thread, the ring's only one
     });
     if (const int result = answer.get(); result < 0) {
       thread_.join();
-      throw SysError(-result, "io_uring_register", "enable");
+      throw SysError(-result, "io_uring_enter");
     }
   }
 
@@ -92,6 +93,7 @@ class RingThread final : public BulkThread {
     uint32_t have = 0;   // of them, in the first buffer and not summed
     int32_t error = 0;
     bool opened = false, summing = false;
+    bool write_only = false;  // its user may not read it; fsync(2) does not mind
     Pair* pair = nullptr;
     uint8_t* target = nullptr;  // where the read under way writes
     std::unique_ptr<Digest> digest;
@@ -179,12 +181,18 @@ class RingThread final : public BulkThread {
     file.name = std::move(name);
     file.total = file.least = file.have = 0;
     file.error = 0;
-    file.opened = file.summing = false;
+    file.opened = file.summing = file.write_only = false;
+    Issue(index);
+  }
+
+  // Opens a file whose name is there.
+  void Issue(uint32_t index) {
+    File& file = files_[index];
     const bool sync = bulk_.options_.work != BulkWork::kSum;
     io_uring_sqe* sqe = Entry(index, kOpen, IORING_OP_OPENAT, IOSQE_IO_LINK);
     sqe->fd = AT_FDCWD;
     sqe->addr = reinterpret_cast<uintptr_t>(file.name.path);
-    sqe->open_flags = O_RDONLY | O_NOCTTY | (sync ? O_NONBLOCK : 0);
+    sqe->open_flags = (file.write_only ? O_WRONLY : O_RDONLY) | O_NOCTTY | (sync ? O_NONBLOCK : 0);
     sqe->file_index = index + 1;
     if (!sync) {
       Read(index, FirstOf(index), kFirst);
@@ -314,6 +322,12 @@ class RingThread final : public BulkThread {
   // Only now is the slot free again.
   void Ended(uint32_t index) {
     File& file = files_[index];
+    if (file.error == -EACCES && bulk_.options_.work != BulkWork::kSum && !file.opened && !file.write_only) {
+      file.write_only = true;
+      file.error = 0;
+      return Issue(index);
+    }
+    if (file.write_only && file.error == -EISDIR) file.error = -EACCES;  // what reading it said
     if (file.error == -ECANCELED) file.error = Here(index);
     BulkResult& result = results_.emplace_back();
     result.number = file.name.number;

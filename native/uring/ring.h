@@ -90,6 +90,10 @@ class Ring {
   // Free entries of the submission queue.
   uint32_t Space() const { return sq_entries_ - (sqe_tail_ - __atomic_load_n(sq_head_, __ATOMIC_ACQUIRE)); }
 
+  // Whether the kernel lets this ring be entered: a seccomp filter may refuse it and let io_uring_setup(2) pass. 0 or
+  // -errno.
+  int Probe() const { return Enter(fd_.get(), 0, 0, 0, nullptr, 0); }
+
   // Hands pending entries to the kernel and runs deferred completion work. Returns the number taken or -errno
   // (-EAGAIN, -EBUSY: reap completions and call again; -EINTR: call again; -EEXIST: not the submitting thread).
   int Submit() { return SubmitAndWait(0); }

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
 import { codeOf } from '../common/errors.js';
 import { native } from '../native/index.js';
+import { argumentBytes } from './argv.js';
 import { mayBlock } from './exit.js';
 
 /**
@@ -138,10 +139,16 @@ export function nameBatches(args: string[], nul: boolean, signal?: AbortSignal):
 }
 
 async function* batchesOf(sources: string[], nul: boolean, signal: AbortSignal | undefined): AsyncGenerator<(string | Buffer)[]> {
-  for (const arg of sources) {
-    if (arg === '-') yield* namesOf(0, nul ? 0 : 10, signal);
-    else yield [arg];
+  let names: (string | Buffer)[] = [];
+  for (const arg of argumentBytes(sources)) {
+    if (arg !== '-') names.push(arg);
+    else {
+      if (names.length > 0) yield names;
+      names = [];
+      yield* namesOf(0, nul ? 0 : 10, signal);
+    }
   }
+  if (names.length > 0) yield names;
 }
 
 async function* namesOf(fd: number, separator: 0 | 10, signal?: AbortSignal): AsyncGenerator<(string | Buffer)[]> {

@@ -34,7 +34,10 @@ describe('probe', () => {
     expect(supported(report.setupFlags)).toEqual(
       expect.arrayContaining(['defer_taskrun', 'cqsize', 'sq_aff', 'attach_wq', 'taskrun_flag']),
     );
-    expect(run(['probe', '--require', 'openat_direct,read', '--require', 'defer_taskrun']).status).toBe(0);
+    expect(run(['probe', '--require', 'openat_direct,read', '--require', 'defer_taskrun'])).toMatchObject({
+      status: 0,
+      stdout: 'openat_direct: supported\nread: supported\ndefer_taskrun: supported\n',
+    });
     const missing = report.requestOps.find((a: { supported: boolean }) => !a.supported);
     if (missing) {
       const refused = run(['probe', '--require', `read,${missing.name}`]);

@@ -15,7 +15,7 @@ export default class Probe extends Command {
     'Asks the running kernel what its io_uring can do: request and register opcodes, set-up flags, features, limits, and what ' +
     'users do with registered files, each tried for real. Where io_uring is missing it says why: the sysctl, a seccomp filter, ' +
     'the kernel, or the limit of locked memory; the exit status is 7 then. In brackets: the kernel version that has it.\n\n' +
-    '--require checks that named things are there and ends with 7 and the reason where one is not.';
+    '--require checks that named things are there and prints only those. It exits with 7 and the reason if one is missing.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring probe', 'what this kernel can do'],
     ['vioctl uring probe --require openat_direct,msg_ring_fd && ./deploy.sh', 'go on only where both are there'],
@@ -30,7 +30,13 @@ export default class Probe extends Command {
     const { flags } = await this.parse(Probe);
     const report = await probe(this.sysroot);
     const names = (flags.require ?? []).flatMap((list) => list.split(',')).filter((name) => name !== '');
-    if (names.length > 0) requireAll(report, names);
+    if (names.length > 0) {
+      requireAll(report, names);
+      if (this.out.format === 'text') {
+        await this.out.raw(names.map((name) => `${name}: supported\n`).join(''));
+        return;
+      }
+    }
     await this.out.document(report, ({ available, cause, kernel, limits, ...lists }, chalk) => [
       `io_uring: ${available ? chalk.green('available') : chalk.red(`not available: ${cause!.why}`)} (kernel ${kernel})`,
       `limits: ${limits.entries} entries, ${limits.files} registered files, locked memory ${limits.lockedMemory === Number.POSITIVE_INFINITY ? 'unlimited' : `${limits.lockedMemory ?? '?'} bytes`}`,

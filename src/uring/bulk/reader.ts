@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { codeOf } from '../../common/errors.js';
 import type { RingStats } from '../../native/uring.js';
 import { Op } from '../abi.js';
-import { errnoName } from '../ring/errno.js';
+import { errnoError, errnoName } from '../ring/errno.js';
 import { addressOf, Slot } from '../ring/request.js';
 import { READ_WHOLE_OPEN, Ring } from '../ring/ring.js';
 import { FileTable } from '../ring/table.js';
@@ -101,12 +101,23 @@ export class UringReader implements Reader {
     this.#table = new FileTable(this.#ring);
     try {
       this.#table.registerSparse(depth);
+      this.#enter();
     } catch (err) {
       this.#ring.close();
       throw err;
     }
     const memory = Buffer.alloc(depth * FIRST);
     for (let i = 0; i < depth; i++) this.#idle.push(new Job(i, memory.subarray(i * FIRST, (i + 1) * FIRST)));
+  }
+
+  /** A seccomp filter may allow to open rings and forbid to enter them. @throws errno of io_uring_enter(2) */
+  #enter(): void {
+    let result = 0;
+    this.#ring.push({ opcode: Op.nop }, (n) => {
+      result = n;
+    });
+    this.#ring.submit(1);
+    if (result < 0) throw errnoError(result, 'io_uring_enter');
   }
 
   read(name: Name, sink: Sink, done: Ended): void {

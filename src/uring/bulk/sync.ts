@@ -19,7 +19,17 @@ export interface SyncOptions extends BulkOptions {
   ordered: boolean;
 }
 
-const { O_RDONLY, O_NONBLOCK, O_NOCTTY } = fs.constants;
+const { O_RDONLY, O_WRONLY, O_NONBLOCK, O_NOCTTY } = fs.constants;
+
+/** A descriptor for reading or, if that is not allowed, for writing: as good for syncfs(2). */
+function openAny(name: Name): number {
+  try {
+    return fs.openSync(name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  } catch (err) {
+    if (codeOf(err) !== 'EACCES') throw err;
+    return fs.openSync(name, O_WRONLY | O_NONBLOCK | O_NOCTTY);
+  }
+}
 
 /** fsyncs in the kernel at once: those that come while the journal commits share the next commit and its flush of the disk. */
 const AT_ONCE = 64;
@@ -59,7 +69,7 @@ export async function* syncFileSystems(names: AsyncIterable<Name[]>): AsyncGener
       try {
         const { dev } = fs.statSync(name);
         if (!done.has(dev)) {
-          fd = fs.openSync(name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+          fd = openAny(name);
           native().uring.syncfs(fd);
           done.set(dev, undefined);
         }

@@ -3,7 +3,7 @@ import os from 'node:os';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
-import { features, type Named, Reg, registerOps, requestOps, Setup, setupFlags } from '../abi.js';
+import { features, type Named, Op, Reg, registerOps, requestOps, Setup, setupFlags } from '../abi.js';
 import { Ring, type RingOptions } from '../ring/ring.js';
 import { FileTable } from '../ring/table.js';
 import { type Cause, explain, limitOf } from './unavailable.js';
@@ -184,10 +184,12 @@ export async function probe(sysroot: Sysroot, release = os.release()): Promise<P
     features: none(features),
     limits: { entries: 0, files: 0, openFiles, lockedMemory },
   };
-  let ring: Ring;
+  let ring: Ring | undefined;
   try {
     ring = new Ring({ entries: 4 });
+    await ring.request({ opcode: Op.nop }); // a seccomp filter may allow to open rings and forbid to enter them
   } catch (err) {
+    ring?.close();
     return { ...report, cause: explain(codeOf(err), sysroot, release) };
   }
   const asked = query();

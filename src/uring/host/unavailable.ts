@@ -1,6 +1,6 @@
 import os from 'node:os';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
-import type { Sysroot } from '../../common/sysroot.js';
+import { Sysroot } from '../../common/sysroot.js';
 
 /** Why io_uring cannot be used here, in one sentence, and what would help. */
 export interface Cause {
@@ -29,11 +29,12 @@ export function limitOf(sysroot: Sysroot, name: string): { soft: number; hard: n
 }
 
 /**
- * Explains an errno of io_uring_setup(2): sysctl, seccomp, a kernel without io_uring, or the limit of locked memory.
- * @param code errno name
+ * Explains an errno of io_uring_setup(2) or io_uring_enter(2): sysctl, seccomp, a kernel without io_uring, or a limit.
+ * @param code errno name, as `code` of the error; undefined if there is none
+ * @param sysroot where /proc is read; this machine's unless given
  * @param release kernel release, as uname prints it
  */
-export function explain(code: string | undefined, sysroot: Sysroot, release = os.release()): Cause {
+export function explain(code?: string, sysroot: Sysroot = new Sysroot(), release: string = os.release()): Cause {
   const disabled = sysroot.attr('/proc/sys/kernel/io_uring_disabled');
   const filtered = /^Seccomp:\s*2/m.test(sysroot.attr('/proc/self/status') ?? '');
   switch (code) {

@@ -1,4 +1,5 @@
-/* without-uring ERRNO CMD [ARG]...: runs CMD under a seccomp filter that fails io_uring_setup(2), as containers do. */
+/* without-uring ERRNO[:NR] CMD [ARG]...: runs CMD under a seccomp filter that fails io_uring_setup(2), as containers do,
+ * or the system call NR. */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -6,15 +7,17 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
+  const char *which = strchr(argv[1], ':');
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, which ? (unsigned)atoi(which + 1) : __NR_io_uring_setup, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)atoi(argv[1])),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };

@@ -41,6 +41,10 @@ test.each([
   expect(cause.why).toMatch(why);
 });
 
+test.each(['EPERM', 'ENOSYS', 'ENOMEM', undefined])('%s on this machine, without more arguments', (code) => {
+  expect(explain(code)).toEqual({ kind: expect.stringMatching(/./), why: expect.stringMatching(/./), hint: explain(code).hint });
+});
+
 test('the error is 7, limits are 1', () => {
   const err = (code: string) => Object.assign(new Error(code), { code });
   expect(unavailable(err('ENOSYS'), root({}))).toMatchObject({ exit: 7, code: 'ENOSYS' });
