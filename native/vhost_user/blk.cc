@@ -10,6 +10,7 @@
 
 #include "common/error.h"
 #include "os/eventfd.h"
+#include "os/mapping.h"
 
 namespace vioctl::vhost_user {
 namespace {
@@ -48,6 +49,17 @@ bool TakeFront(std::vector<iovec>& parts, void* to, size_t size) {
   }
   parts.erase(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(used));
   return size == 0;
+}
+
+// Maps the pages of a buffer that is to be written. The kernel copies with page faults off and ends a write at the
+// first page that is not mapped: the rest would reach the file system as a request of its own.
+void MapPages(const std::vector<iovec>& parts) {
+  const size_t page = os::PageSize();
+  for (const iovec& part : parts) {
+    const auto* at = static_cast<const volatile uint8_t*>(part.iov_base);
+    for (size_t i = 0; i < part.iov_len; i += page) (void)at[i];
+    if (part.iov_len > 0) (void)at[part.iov_len - 1];
+  }
 }
 
 }  // namespace
@@ -248,6 +260,7 @@ void BlkQueue::Start(uint32_t slot) {
     (request.write ? stats_.writes : stats_.reads).fetch_add(1, std::memory_order_relaxed);
     (request.write ? stats_.bytes_written : stats_.bytes_read).fetch_add(request.size, std::memory_order_relaxed);
     if (request.size == 0) return Finish(slot, 0);
+    if (request.write) MapPages(request.data);
   } else if (request.flush) {
     stats_.flushes.fetch_add(1, std::memory_order_relaxed);
   } else {
