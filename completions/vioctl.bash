@@ -122,8 +122,8 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf serve')
-      opts='--listen --discovery-port --nqn --allow-host --config --control --serial --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --model=@free --block-size=@free --threads=@free --engine=sync|uring --spin=@free --color=auto|always|never'
+      opts='--listen --discovery-port --nqn --allow-host --config --control --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=sync|uring --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
       opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'

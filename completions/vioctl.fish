@@ -367,6 +367,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l allow-host -x -d 'only thi
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l config -rF -d 'take everything from a JSON file'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l control -xa '(__vioctl_sockets)' -d 'control socket for nvmf ctl'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l serial -x -d 'serial number of the subsystem'
+complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l cntlid-range -x -d 'controller IDs to give out [default: 1-65519]'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l model -x -d 'model of the subsystem'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l block-size -x -d 'block size of all sources [default: of the device, 512 for a file]'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l read-only -d 'all sources are read-only'

@@ -1,6 +1,7 @@
 #include "os/socket.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -54,20 +55,21 @@ Fd Listen(const std::string& path, int backlog, mode_t mode) {
 }
 
 Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, uint16_t* bound) {
-  sockaddr_storage at{};
-  socklen_t size;
-  void* numeric;
-  in_port_t* at_port;
-  if (ipv6) {
-    auto& in = reinterpret_cast<sockaddr_in6&>(at);
-    numeric = &in.sin6_addr, at_port = &in.sin6_port, size = sizeof in;
-  } else {
-    auto& in = reinterpret_cast<sockaddr_in&>(at);
-    numeric = &in.sin_addr, at_port = &in.sin_port, size = sizeof in;
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_family = ipv6 ? AF_INET6 : AF_INET;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST;  // also the scope of a link-local address, fe80::1%eth0; no name is looked up here
+  if (::getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0) {
+    const bool scoped = address.find('%') != std::string::npos;  // the interface of the scope is not there
+    throw SysError(scoped ? ENODEV : EINVAL, "getaddrinfo", address);
   }
-  at.ss_family = ipv6 ? AF_INET6 : AF_INET;
+  sockaddr_storage at{};
+  socklen_t size = found->ai_addrlen;
+  std::memcpy(&at, found->ai_addr, size);
+  ::freeaddrinfo(found);
+  in_port_t* at_port =
+      ipv6 ? &reinterpret_cast<sockaddr_in6&>(at).sin6_port : &reinterpret_cast<sockaddr_in&>(at).sin_port;
   *at_port = htons(port);
-  if (::inet_pton(at.ss_family, address.c_str(), numeric) != 1) throw SysError(EINVAL, "inet_pton", address);
   Fd fd = NewSocket(at.ss_family, SOCK_STREAM | SOCK_NONBLOCK);
   const int one = 1;
   Check(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "setsockopt", "SO_REUSEADDR");

@@ -49,6 +49,9 @@ export interface ByteSource {
   bytes: AsyncIterable<Buffer>;
 }
 
+/** Where a descriptor stands in its file: proc_pid_fdinfo(5). */
+const position = (fd: number): number => Number(/^pos:\s*(\d+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? 0);
+
 const readSize = 256 * 1024;
 
 /** @param file a path, or `-` for stdin. @throws VioError when it cannot be opened */
@@ -65,7 +68,7 @@ export function byteSource(file: string, life: Lifetime): ByteSource {
   let size: number | undefined;
   try {
     const stat = fs.fstatSync(fd);
-    if (stat.isFile() && fd !== 0) size = stat.size; // stdin may have been read from already
+    if (stat.isFile()) size = Math.max(0, stat.size - position(fd)); // stdin may have been read from already
   } catch (err) {
     throw wrap(file === '-' ? 'stdin' : printable(file), err);
   }

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { errorEntry, Fctype, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { connectCapsule, enableCapsule, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
@@ -43,7 +43,15 @@ describe('nvmf serve', () => {
     ['a missing file', ['/no/such.img'], 1, /open \/no\/such\.img: ENOENT .*\nhint: make it: truncate/],
     ['a folder', ['/tmp'], 1, /EISDIR/],
     ['a block size', ['ram:1M,bs=1024'], 2, /block size 1024/],
-    ['an address', ['ram:1M', '--listen', 'localhost'], 2, /not an address/],
+    ['a list of hosts that the file does not have', ['--config', '/x', '--allow-host', 'nqn.2014-08.a:x'], 2, /--allow-host and --config/],
+    ['an address', ['ram:1M', '--listen', '1.2.3'], 2, /not an address/],
+    ['a host name', ['ram:1M', '--listen', 'no-such-host.invalid'], 1, /look up no-such-host\.invalid/],
+    ['a scope', ['ram:1M', '--listen', '[fe80::1%none]:0'], 1, /ENODEV/],
+    ['the discovery service', ['ram:1M', '--nqn', 'nqn.2014-08.org.nvmexpress.discovery'], 2, /discovery service/],
+    ['a host', ['ram:1M', '--allow-host', '*'], 2, /not an NQN: "\*"/],
+    ['a serial number', ['ram:1M', '--serial', 'S'.repeat(21)], 2, /serial number: 21 characters/],
+    ['a model', ['ram:1M', '--model', 'a\tb'], 2, /model: only printable ASCII/],
+    ['controller IDs', ['ram:1M', '--cntlid-range', '5-1'], 2, /not a range of controller IDs/],
     ['an NQN', ['ram:1M', '--nqn', 'x'.repeat(224)], 2, /not an NQN/],
     ['an NSID used twice', ['ram:1M,nsid=2', 'ram:1M,nsid=2'], 1, /has a namespace 2 already/],
     ['a size', ['ram:1X'], 2, /not a size/],
@@ -85,7 +93,7 @@ describe('nvmf serve', () => {
 
     for (const [change, message] of [
       [
-        { subsystems: [{ nqn: 'x', namespaces: [{ source: 'ram:1M', blocksize: 512 }] }] },
+        { subsystems: [{ nqn: 'nqn.2014-08.a:x', namespaces: [{ source: 'ram:1M', blocksize: 512 }] }] },
         /subsystems\[0\]\.namespaces\[0\]\.blocksize: is not known/,
       ],
       [{ subsystems: 7 }, /subsystems: must be a list/],
@@ -159,7 +167,7 @@ describe('nvmf ctl', () => {
 
     // what is so already is said, and no error
     expect(answer('remove', '9')).toMatchObject({ changed: false });
-    expect(answer('remove', '--nqn', 'nqn.none')).toMatchObject({ changed: false });
+    expect(answer('remove', '--nqn', 'nqn.2014-08.org.example:none')).toMatchObject({ changed: false });
     expect(answer('add', path.join(dir, 'a.img'))).toMatchObject({ changed: false });
     expect(answer('ana', '1', 'optimized')).toMatchObject({ changed: false });
     expect(answer('kick', '--cntlid', '99')).toMatchObject({ changed: false, ended: 0 });
@@ -168,7 +176,13 @@ describe('nvmf ctl', () => {
     const before = ctl('list').stdout;
     const would = (...args: string[]) => answer<{ would: string[]; changed: boolean; dryRun: boolean }>(...args, '--dry-run');
     expect(would('add', 'ram:1M').would).toEqual([`add ram:1048576 as namespace 2 of ${target.nqn}`]);
-    expect(would('add', 'ram:1M', '--nqn', 'nqn.new').would).toEqual(['add subsystem nqn.new with ram:1048576']);
+    const fresh = 'nqn.2014-08.org.example:new';
+    expect(would('add', 'ram:1M', '--nqn', fresh).would).toEqual([`add subsystem ${fresh} with ram:1048576`]);
+    for (const wrong of [
+      ['ram:1M', '--nqn', 'x'],
+      ['--allow-host', 'iqn.2014-08.a:x', '--nqn', fresh],
+    ])
+      expect(ctl('add', ...wrong).status).toBe(2);
     // an open subsystem has no list: one more host would lock out all others
     expect(ctl('add', '--allow-host', 'nqn.2014-08.org.example:h')).toMatchObject({ status: 3, stdout: '' });
     expect(would('remove', '1')).toMatchObject({ changed: false, dryRun: true, would: [expect.stringContaining('remove namespace 1')] });
@@ -241,6 +255,60 @@ describe('nvmf ctl', () => {
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).status).toBe(0);
     expect(await third.stop()).toBe(0);
   });
+});
+
+test('controller IDs of a range only; one that has become free is used again', async () => {
+  const target = await serveTarget(['ram:1M', '--cntlid-range', '100-101']);
+  const [a, b] = [await connectHost(target), await connectHost(target)];
+  expect([a.cntlid, b.cntlid]).toEqual([100, 101]);
+  await expect(connectHost(target)).rejects.toThrow(/Connect Controller Busy/);
+  await a.disconnect();
+  const again = await connectHost(target);
+  expect(again.cntlid).toBe(100);
+  for (const host of [again, b]) await host.disconnect();
+  expect(await target.stop()).toBe(0);
+});
+
+test('thousands of namespaces', async () => {
+  const target = await serveTarget([...new Array<string>(2999).fill('ram:4K'), 'ram:4K,nsid=16384']);
+  const host = await connectHost(target, { ioQueues: 1 });
+  const nsids = await host.namespaces();
+  expect([nsids.length, nsids[2998], nsids[2999]]).toEqual([3000, 2999, 16384]);
+  expect((await host.namespace(16384)).blocks).toBe(8n);
+  host.close();
+  expect(await target.stop()).toBe(0);
+});
+
+test('events that are known are kept, others refused; permanent errors say so; the error log names no transport', async () => {
+  const target = await serveTarget(['ram:1M']);
+  const host = await connectHost(target, { ioQueues: 1 });
+  const status = async (done: Promise<unknown>) => done.then(() => 'kept').catch((err: Error) => err.message);
+  for (const events of [0, 0x1f, 0x3f, 0x900, 0x93f])
+    expect([events, await status(host.setFeature(0x0b, events))]).toEqual([events, 'kept']);
+  for (const events of [0x40, 0x80, 1 << 9, 1 << 16, 1 << 22, 0x8000_0000 | 0])
+    expect(await status(host.setFeature(0x0b, events >>> 0))).toMatch(/Invalid Field in Command \(02h, DNR\)/);
+  const property = (ofst: number) => {
+    const command = sqe.encode({ opcode: 0x7f, fctype: Fctype.propertyGet, cdw11: ofst });
+    return host.admin.send(command);
+  };
+  for (const ofst of [0x0c, 0x20, 0x24, 0x30, 0x38, 0x3c, 0x40, 0x1234])
+    expect((await property(ofst)).status).toMatchObject({ sct: 0, sc: 2, dnr: true });
+  const command = rwCmd.encode({ slba: 1n << 40n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.read, nsid: 1 }));
+  expect((await host.queues[0]!.send(command, { into: Buffer.alloc(512) })).status).toMatchObject({ sc: 0x80, dnr: true });
+  const entry = errorEntry.decode(await host.getLog(1, 64));
+  expect(entry).toMatchObject({ lba: 1n << 40n, nsid: 1, trtype: 0 });
+  host.close();
+  expect(await target.stop()).toBe(0);
+});
+
+test('a name is listened on with all its addresses and one port', async () => {
+  const target = await serveTarget(['ram:1M', '--listen', 'localhost:0']);
+  const { listen } = target.document as { listen: { address: string; port: number }[] };
+  expect(listen[0]!.address).toBe('127.0.0.1');
+  expect(new Set(listen.map((at) => at.port)).size).toBe(1);
+  for (const { address, port } of listen)
+    expect(vioctl(['nvmf', 'ping', '-a', address, '-s', String(port), '-n', target.nqn, '--count', '1']).status).toBe(0);
+  expect(await target.stop()).toBe(0);
 });
 
 test('hosts as SPDK has them: a keep-alive time in every CONNECT, no name unless the target has a list', async () => {

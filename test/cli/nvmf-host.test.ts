@@ -2,6 +2,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { plainEnv, program } from '../support/cli.js';
 import { nvmf, type ServedTarget, serveTarget, withFolder } from '../support/nvme-target.js';
@@ -52,8 +53,19 @@ test('input that is too long or too short is written as far as it goes, and said
   expect(short).toMatchObject({ status: 1, stderr: expect.stringContaining('ended after 2048 of 4096 bytes') });
   expect(await nvmf(host('write', '--dry-run'), { input: data })).toMatchObject({
     status: 0,
-    stderr: expect.stringContaining('would write'),
+    stderr: 'would write the input, whose size is not known\n',
   });
+  const part = path.join(os.tmpdir(), `vioctl-part-${process.pid}`);
+  fs.writeFileSync(part, data);
+  const args = [process.execPath, program, ...['nvmf', ...host('write', '--dry-run', '--json')]].join(' ');
+  // what was read of stdin before does not count
+  const rest = spawnSync('sh', ['-c', `{ dd bs=512 count=1 of=/dev/null 2>&-; ${args}; } < ${part}`], {
+    encoding: 'utf8',
+    env: plainEnv(),
+  });
+  expect(JSON.parse(rest.stdout)).toMatchObject({ bytes: 1536, flushed: false });
+  expect(JSON.parse((await nvmf(host('write', '--dry-run', '--json', '-d', part))).stdout.toString())).toMatchObject({ bytes: 2048 });
+  fs.rmSync(part);
   const json = await nvmf(host('write', '--offset', '1T', '--json'), { input: data });
   expect({ status: json.status, out: json.stdout.length }).toEqual({ status: 1, out: 0 });
   expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: 'ERANGE' } });

@@ -1,11 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
-import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { sourceHelp } from '../../groups/sources.js';
 import { native } from '../../native/index.js';
-import { defaultNqn, parseDiscoveryPort, parseSource, readConfig, type TargetConfig } from '../../nvme/target/config.js';
+import { commandLineConfig } from '../../nvme/target/command-line.js';
 import { readyLine, report, serve } from '../../nvme/target/serve.js';
 
 export default class NvmfServe extends Command {
@@ -44,6 +43,10 @@ export default class NvmfServe extends Command {
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
+    'cntlid-range': Flags.string({
+      helpValue: 'MIN-MAX',
+      summary: 'controller IDs to give out [default: 1-65519]',
+    }),
     model: Flags.string({ helpValue: 'TEXT', summary: 'model of the subsystem' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
@@ -61,37 +64,7 @@ export default class NvmfServe extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
-    if (flags.config === undefined && !args.source) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
-    if (flags.config !== undefined && args.source) throw usage('sources on the command line and --config exclude each other');
-    const defaults = {
-      ...(flags['block-size'] && { blockSize: flags['block-size'] }),
-      ...(flags['read-only'] && { readonly: true }),
-      ...(flags.force && { force: true }),
-    };
-    const namespaces = (args.source ?? []).map((source) => parseSource(source, defaults));
-    const base: TargetConfig = flags.config ? readConfig(flags.config) : { listen: [], referrals: [], subsystems: [] };
-    if (!flags.config)
-      base.subsystems.push({
-        nqn:
-          flags.nqn ??
-          defaultNqn(
-            this.sysroot,
-            namespaces.map((ns) => ns.source),
-          ),
-        ...(flags.serial !== undefined && { serial: flags.serial }),
-        ...(flags.model !== undefined && { model: flags.model }),
-        ...(flags['allow-host'] && { allowHosts: flags['allow-host'] }),
-        namespaces,
-      });
-    const config: TargetConfig = {
-      ...base,
-      ...(flags.listen && { listen: flags.listen }),
-      ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
-      ...(flags.control !== undefined && { control: flags.control }),
-      ...(flags.threads !== undefined && { threads: flags.threads }),
-      ...(flags.engine !== undefined && { engine: flags.engine }),
-      ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
-    };
+    const config = commandLineConfig(flags, args.source, this.sysroot);
     const running = await serve(native().nvme, config, (message) => this.info(printable(message)));
     this.life.defer(() => running.stop());
     await this.out.document(report(running.target), readyLine);

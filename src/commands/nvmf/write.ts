@@ -45,9 +45,12 @@ export default class NvmfWrite extends Command {
       report: (bytes) => progress.add(bytes),
     });
     progress.end();
-    const verb = flags['dry-run'] ? 'would write' : 'wrote';
     if (this.out.format === 'json') await this.out.document(result, () => '');
-    else this.info(`${verb} ${formatSize(result.bytes)} (${result.bytes} bytes) in ${result.seconds.toFixed(2)} s`);
+    else if (result.bytes === null) this.info('would write the input, whose size is not known');
+    else {
+      const size = `${formatSize(result.bytes)} (${result.bytes} bytes)`;
+      this.info(flags['dry-run'] ? `would write ${size}` : `wrote ${size} in ${result.seconds.toFixed(2)} s`);
+    }
     return 0;
   }
 }

@@ -263,7 +263,8 @@ export function wantedRange(ns: Namespace, wanted: WantedRange): ByteRange {
 export interface WriteSummary {
   nsid: number;
   offset: bigint;
-  bytes: number;
+  /** null: a dry run with a pipe, whose size is not known */
+  bytes: number | null;
   /** blocks whose old contents were kept in part */
   mergedBlocks: number;
   flushed: boolean;
@@ -290,7 +291,7 @@ export async function writeRange(
   const { nsid, readOnly } = ns.info;
   if (readOnly) throw new VioError(`namespace ${nsid} is write protected`, { code: 'EROFS', exit: Exit.refused });
   const started = performance.now();
-  const done = (bytes: number, mergedBlocks: number, flushed: boolean): WriteSummary => ({
+  const done = (bytes: number | null, mergedBlocks: number, flushed: boolean): WriteSummary => ({
     nsid,
     offset: range.offset,
     bytes,
@@ -301,7 +302,7 @@ export async function writeRange(
   if (options.dryRun) {
     if (options.size !== undefined && BigInt(options.size) > range.length)
       throw new VioError(`the input has ${options.size} bytes, there is room for ${range.length}`, { code: 'ENOSPC', exit: Exit.refused });
-    return done(options.size ?? 0, 0, false);
+    return done(options.size ?? null, 0, false);
   }
   let result: WriteResult;
   try {

@@ -4,7 +4,8 @@ import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../storage/source.js';
 import { uuidOf, uuidText } from './identity.js';
-import type { NamespaceOptions } from './subsystem.js';
+import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from './names.js';
+import { maxNamespaces, type NamespaceOptions } from './subsystem.js';
 
 /** Everything that `nvmf serve` is told: by its command line or by a file. */
 export interface TargetConfig {
@@ -28,25 +29,11 @@ export interface SubsystemConfig {
   nqn: string;
   serial?: string;
   model?: string;
+  /** Identifiers for its controllers. */
+  cntlids?: CntlidRange;
   /** Host NQNs; every host when left out. */
   allowHosts?: string[];
   namespaces: NamespaceOptions[];
-}
-
-/** Well-known port of NVMe over TCP. */
-export const defaultPort = 4420;
-
-/**
- * One address to listen on or to connect to.
- * @throws usage error
- */
-export function parseAddress(text: string, port = defaultPort): { address: string; port: number } {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:]*))(?::(\d{1,5}))?$/.exec(text);
-  const address = match && (match[1] ?? (match[2] || '127.0.0.1'));
-  const number = Number(match?.[3] ?? port);
-  if (!address || number > 65535 || (match[2] && !/^\d{1,3}(\.\d{1,3}){3}$/.test(match[2])))
-    throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420 or :4420; port 0 takes a free one');
-  return { address, port: number };
 }
 
 /** Port for discovery alone, or `none`. @throws usage error */
@@ -86,6 +73,17 @@ const text: Check = (v, at) => {
   if (typeof v !== 'string' || v === '') throw bad(at, 'must be a text');
   return v;
 };
+/** A text that another function checks, and perhaps turns into something else. */
+const checked =
+  (check: (value: string) => unknown): Check =>
+  (v, at) => {
+    try {
+      return check(text(v, at) as string);
+    } catch (err) {
+      if (err instanceof VioError && err.code === 'USAGE') throw bad(at, err.message);
+      throw err;
+    }
+  };
 const flag: Check = (v, at) => {
   if (typeof v !== 'boolean') throw bad(at, 'must be true or false');
   return v;
@@ -136,7 +134,7 @@ const object =
 const namespaceCheck = object(
   {
     source: text,
-    nsid: number(1, 1024),
+    nsid: number(1, maxNamespaces),
     blockSize: number(512, 65536),
     readOnly: flag,
     format: oneOf('raw'),
@@ -160,9 +158,19 @@ const configCheck = object(
     engine: oneOf('sync', 'uring'),
     headerDigest: flag,
     dataDigest: flag,
-    referrals: list(object({ address: text, port: number(1, 65535), nqn: text }, ['address', 'port'])),
+    referrals: list(object({ address: text, port: number(1, 65535), nqn: checked(checkHostNqn) }, ['address', 'port'])),
     subsystems: list(
-      object({ nqn: text, serial: text, model: text, allowHosts: list(text), namespaces: list(namespaceCheck) }, ['nqn', 'namespaces']),
+      object(
+        {
+          nqn: checked(checkSubsystemNqn),
+          serial: checked((v) => checkAscii(v, 'serial number', serialSize)),
+          model: checked((v) => checkAscii(v, 'model', modelSize)),
+          cntlids: checked(parseCntlidRange),
+          allowHosts: list(checked(checkHostNqn)),
+          namespaces: list(namespaceCheck),
+        },
+        ['nqn', 'namespaces'],
+      ),
     ),
   },
   ['subsystems'],

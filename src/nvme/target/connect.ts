@@ -1,10 +1,10 @@
 import { Cattr, connectCmd, connectData, discoveryNqn, dynamicCntlid, maxCntlid, psdtSgl, Status, sqe, terminated } from '../wire/index.js';
 import { maxQueueSize } from './identify.js';
+import { possibleName } from './names.js';
 import { badParameter, invalidField, Refusal } from './refusal.js';
-import { validNqn } from './subsystem.js';
 
 /** HOSTNQN may be empty: hosts that were given no name send none, and only a list of allowed hosts needs one. */
-const validHostNqn = (nqn: string): boolean => nqn === '' || validNqn(nqn);
+const validHostNqn = (nqn: string): boolean => nqn === '' || possibleName(nqn);
 
 /** A Connect command whose fields are each in order; whether they fit the target is for the target to say. */
 export interface Connect {
@@ -35,7 +35,7 @@ export function parseConnect(command: Buffer, data: Buffer): Connect {
   const { hostid, cntlid, subnqn, hostnqn } = connectData.decode(data);
   if (!hostid.some((byte) => byte !== 0)) throw badParameter('data', 0);
   if (qid === 0 ? cntlid !== dynamicCntlid : cntlid > maxCntlid) throw badParameter('data', 16);
-  if (!terminated(connectData.fields.subnqn, data) || !validNqn(subnqn)) throw badParameter('data', 256);
+  if (!terminated(connectData.fields.subnqn, data) || !possibleName(subnqn)) throw badParameter('data', 256);
   if (!terminated(connectData.fields.hostnqn, data) || !validHostNqn(hostnqn)) throw badParameter('data', 512);
   const discovery = subnqn === discoveryNqn;
   if (discovery && qid !== 0) throw badParameter('sqe', 42);

@@ -4,6 +4,7 @@ import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
 import type { NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { AnaState, anaStateNames } from '../wire/index.js';
 import type { Controller } from './controller.js';
+import { checkHostNqn } from './names.js';
 import { reportListeners, reportSubsystem, type SubsystemReport } from './serve.js';
 import { maxGroups, type NamespaceOptions, Subsystem } from './subsystem.js';
 import type { Target } from './target.js';
@@ -238,7 +239,7 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
       exit: Exit.refused,
       hint: 'vioctl nvmf serve --allow-host NQN starts with a list',
     });
-  const guests = [...new Set(allowHosts)].filter((host) => !allowed!.has(host));
+  const guests = [...new Set(allowHosts)].map(checkHostNqn).filter((host) => !allowed!.has(host));
   if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
   const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
   if (fresh) subsystem.release(fresh); // it was opened to see whether it can be

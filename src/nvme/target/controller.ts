@@ -43,9 +43,6 @@ export type Answer = { result?: number | bigint; data?: Buffer } | undefined;
 const readyTimeout = 30;
 const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
 
-/** CMBSZ: up to here most properties are of memory-mapped controllers only (INTMS, INTMC, NSSR, AQA, ASQ, ACQ, CMBLOC). */
-const lastMemoryMapped = 0x3c;
-
 /** A keep-alive time-out in whole seconds, the unit of KAS, that still fits the 32 bits of the feature. */
 export const roundKeepAlive = (ms: number): number => Math.min(Math.ceil(ms / 1000), 4_294_967) * 1000;
 
@@ -219,8 +216,6 @@ export class Controller {
       [0x68, [4, BigInt(readyTimeout)]],
     ]);
     const found = values.get(ofst);
-    // nvme show-regs goes through all properties and knows only this answer for those that fabrics do not have
-    if (!found && ofst > 0x08 && ofst <= lastMemoryMapped) throw new Refusal({ ...Status.invalidField, dnr: false }, { location: 44 });
     if (!found) throw invalidField(44);
     if ((attrib & 7) > 1 || found[0] !== ((attrib & 7) === 1 ? 8 : 4)) throw invalidField(40);
     return found[1];

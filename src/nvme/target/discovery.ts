@@ -44,7 +44,7 @@ export function discoveryLog(options: {
       eflags,
       trsvcid: String(at.port),
       subnqn,
-      traddr: at.address,
+      traddr: at.address.replace(/%.*/, ''), // a scope is of this machine only
     });
   };
   for (const [i, listener] of options.listeners.entries()) {

@@ -13,6 +13,11 @@ const plain = new Map<number, { first: number; mask: number }>([
   [Fid.errorRecovery, { first: 0, mask: 0x1_ffff }],
   [Fid.writeAtomicity, { first: 0, mask: 1 }],
 ]);
+/**
+ * Events that a host may ask for. The critical warnings of SMART (bits 0 to 5) never come here, since nothing that they
+ * are about exists; every controller has to take them. What would be promised without being known is refused.
+ */
+const subsystemEvents = 0x3f | Oaes.namespaceAttribute | Oaes.ana;
 /** Length of the data of Host Behaviour Support. */
 const behaviourSize = 512;
 
@@ -51,8 +56,8 @@ export class Features {
         return ((this.queues - 1) << 16) | (this.queues - 1);
       }
       case Fid.asyncEventConfiguration:
-        this.events = value & (c.subsystem ? Oaes.namespaceAttribute | Oaes.ana : Oaes.discovery);
-        this.events >>>= 0;
+        if ((value & ~(c.subsystem ? subsystemEvents : Oaes.discovery)) !== 0) throw invalidField(44);
+        this.events = value;
         return 0;
       case Fid.keepAliveTimer:
         c.setKeepAlive(value);

@@ -16,7 +16,7 @@ import {
 } from '../wire/index.js';
 import type { Controller } from './controller.js';
 import { errorEntries, firmware } from './identify.js';
-import { invalidField, Refusal } from './refusal.js';
+import { invalidField, Refusal, statusCode } from './refusal.js';
 
 /** One failed command, newest first in the log. */
 export interface ErrorRecord {
@@ -45,7 +45,8 @@ function errorLog(c: Controller): Buffer {
         parm_error_location: e.location ?? 0xffff,
         lba: e.lba,
         nsid: e.nsid,
-        trtype: Trtype.tcp,
+        // 0: the transport has nothing to do with the error (NVMe Base 2.0, figure 206)
+        trtype: (e.status & 0x7ff) === statusCode(Status.transientTransport, false) ? Trtype.tcp : 0,
       },
       out,
       i * errorEntry.size,

@@ -3,8 +3,9 @@ import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import type { NvmeNative } from '../../native/nvme.js';
 import { discoveryPort } from '../wire/index.js';
-import { parseAddress, type TargetConfig } from './config.js';
+import type { TargetConfig } from './config.js';
 import { ControlServer } from './control.js';
+import { addressesOf, notHere, type Place, parseAddress } from './listen.js';
 import { Subsystem } from './subsystem.js';
 import { Target, type TargetLog } from './target.js';
 
@@ -93,19 +94,21 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     await target.stop();
   };
   try {
-    for (const { nqn, serial, model, allowHosts, namespaces } of config.subsystems) {
+    for (const { nqn, serial, model, cntlids, allowHosts, namespaces } of config.subsystems) {
       const subsystem = new Subsystem(native, {
         nqn,
         ...(serial !== undefined && { serial }),
         ...(model !== undefined && { model }),
+        ...(cntlids !== undefined && { cntlids }),
         ...(allowHosts !== undefined && { allowed: allowHosts }),
       });
       for (const namespace of namespaces) subsystem.add(namespace);
       target.addSubsystem(subsystem);
     }
     target.referrals.push(...config.referrals);
-    const at = (config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']).map((text) => parseAddress(text));
-    for (const { address, port } of at) target.listen(address, port);
+    const places = (config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']).map((text) => parseAddress(text));
+    const at: Place[] = [];
+    for (const place of places) at.push(...(await listenAt(target, place)));
     listenForDiscovery(target, at, config.discoveryPort, log);
     if (config.control !== undefined) control = await ControlServer.listen(config.control, native, target);
     return { target, stop };
@@ -113,6 +116,25 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     await stop();
     throw err;
   }
+}
+
+/** Listens at all addresses of a place, with one port. @returns where, with the port that was asked for @throws VioError */
+async function listenAt(target: Target, place: Place): Promise<Place[]> {
+  const addresses = await addressesOf(place);
+  const at: Place[] = [];
+  let { port } = place;
+  let missing: unknown;
+  for (const address of addresses) {
+    try {
+      ({ port } = target.listen(address, port));
+      at.push({ address, port: place.port });
+    } catch (err) {
+      if (addresses.length === 1 || !notHere(err)) throw err;
+      missing = err;
+    }
+  }
+  if (at.length === 0) throw missing;
+  return at;
 }
 
 /**

@@ -3,19 +3,23 @@ import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
-import { AnaState, maxNqn, Status } from '../wire/index.js';
+import { AnaState, Status } from '../wire/index.js';
 import type { Controller } from './controller.js';
 import { type NamespaceIds, namespaceIds, serialOf } from './identity.js';
+import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, serialSize } from './names.js';
 import { statusCode } from './refusal.js';
 
-/** Largest number of namespaces of a subsystem, and so the largest NSID. */
-export const maxNamespaces = 1024;
+/**
+ * Largest number of namespaces of a subsystem, and so the largest NSID. Hosts read ANA logs with room for all of them (4
+ * bytes each): they must fit MDTS.
+ */
+export const maxNamespaces = 16384;
 /** ANA groups of a subsystem. */
 export const maxGroups = 32;
 
 /** What to serve as a namespace. */
 export interface NamespaceOptions extends SourceOptions {
-  /** 1 to 1024; the first free one unless given. */
+  /** 1 to maxNamespaces; the first free one unless given. */
   nsid?: number;
   /** ANA group, 1 unless given. */
   group?: number;
@@ -40,9 +44,18 @@ const gates = new Map<number, number>([
   [AnaState.change, statusCode(Status.anaTransition)],
 ]);
 
-/** True for a name that can be an NQN: 1 to 223 bytes, no control characters (NVMe Base 2.0, 4.5). */
-export const validNqn = (nqn: string): boolean =>
-  Buffer.byteLength(nqn) > 0 && Buffer.byteLength(nqn) <= maxNqn && !/[\x00-\x1f\x7f]/.test(nqn);
+/** How a subsystem presents itself. */
+export interface SubsystemOptions {
+  nqn: string;
+  /** 1 to 20 printable ASCII characters. */
+  serial?: string;
+  /** 1 to 40 printable ASCII characters. */
+  model?: string;
+  /** Host NQNs; every host when left out. */
+  allowed?: Iterable<string>;
+  /** Identifiers for its controllers: processes that serve one subsystem need ranges that do not meet. */
+  cntlids?: CntlidRange;
+}
 
 /** One subsystem: its namespaces, who may use it, and the controllers of those who do. */
 export class Subsystem {
@@ -64,26 +77,32 @@ export class Subsystem {
   /** Controllers whose association has ended: their counters count on, their last queues may not be closed yet. */
   #ended: NativeController[] = [];
   readonly #totals: QueueCounters = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
-  #nextCntlid = 1;
+  readonly #cntlids: CntlidRange;
+  #nextCntlid: number;
+  /** No namespace below has a free NSID. */
+  #firstFree = 1;
 
-  constructor(native: NvmeNative, options: { nqn: string; serial?: string; model?: string; allowed?: Iterable<string> }) {
-    if (!validNqn(options.nqn)) throw new VioError(`not an NQN: "${options.nqn}"`, { code: 'BAD_NQN', exit: Exit.usage });
+  /** @throws usage error for names and texts that hosts would not take as they are */
+  constructor(native: NvmeNative, options: SubsystemOptions) {
     this.#native = native;
-    this.nqn = options.nqn;
-    this.serial = options.serial ?? serialOf(options.nqn);
-    this.model = options.model ?? 'vioctl NVMe/TCP target';
-    this.allowed = options.allowed && new Set(options.allowed);
+    this.nqn = checkSubsystemNqn(options.nqn);
+    this.serial = checkAscii(options.serial ?? serialOf(options.nqn), 'serial number', serialSize);
+    this.model = checkAscii(options.model ?? 'vioctl NVMe/TCP target', 'model', modelSize);
+    this.allowed = options.allowed && new Set([...options.allowed].map(checkHostNqn));
+    this.#cntlids = options.cntlids ?? [1, lastCntlid];
+    this.#nextCntlid = this.#cntlids[0];
   }
 
   admits(hostnqn: string): boolean {
     return this.allowed === undefined || this.allowed.has(hostnqn);
   }
 
-  /** A controller identifier that is not in use. @throws when all are */
+  /** A controller identifier that is not in use; undefined when all are. */
   takeCntlid(): number | undefined {
-    for (let tries = 0; tries < 0xffef; tries++) {
+    const [first, last] = this.#cntlids;
+    for (let tries = first; tries <= last; tries++) {
       const id = this.#nextCntlid;
-      this.#nextCntlid = id >= 0xffef ? 1 : id + 1;
+      this.#nextCntlid = id >= last ? first : id + 1;
       if (!this.controllers.has(id)) return id;
     }
     return undefined;
@@ -121,7 +140,10 @@ export class Subsystem {
   /** Opens what would become a namespace, all checks included, without adding it. @throws VioError */
   prepare(options: NamespaceOptions): Namespace {
     let nsid = options.nsid;
-    if (nsid === undefined) for (nsid = 1; this.namespaces.has(nsid); ) nsid++;
+    if (nsid === undefined) {
+      while (this.namespaces.has(this.#firstFree)) this.#firstFree++;
+      nsid = this.#firstFree;
+    }
     if (!Number.isInteger(nsid) || nsid < 1 || nsid > maxNamespaces)
       throw new VioError(`namespace ${nsid}: must be 1 to ${maxNamespaces}`, { code: 'BAD_NSID', exit: Exit.usage });
     if (this.namespaces.has(nsid)) throw new VioError(`${this.nqn} has a namespace ${nsid} already`, { code: 'EEXIST' });
@@ -151,6 +173,7 @@ export class Subsystem {
 
   /** Lets go of a namespace that is not served (any more): its file is closed after the last command. */
   release(namespace: Namespace): void {
+    this.#firstFree = Math.min(this.#firstFree, namespace.nsid);
     this.#native.namespaceRelease(namespace.handle);
     native().storage.close(namespace.store);
   }

@@ -1,10 +1,12 @@
 import { Sysroot } from '../../../../src/common/sysroot.js';
-import { defaultNqn, parseAddress, parseConfig, parseSource } from '../../../../src/nvme/target/config.js';
+import { defaultNqn, parseConfig, parseSource } from '../../../../src/nvme/target/config.js';
 import { parseConnect } from '../../../../src/nvme/target/connect.js';
 import { roundKeepAlive } from '../../../../src/nvme/target/controller.js';
 import { controlRequest } from '../../../../src/nvme/target/ctl.js';
 import { discoveryLog } from '../../../../src/nvme/target/discovery.js';
 import { namespaceIds, serialOf, uuidText } from '../../../../src/nvme/target/identity.js';
+import { addressesOf, parseAddress } from '../../../../src/nvme/target/listen.js';
+import { parseCntlidRange, validNqn } from '../../../../src/nvme/target/names.js';
 import { Refusal } from '../../../../src/nvme/target/refusal.js';
 import { connectCmd, connectData, discoveryHeader, discoveryRecord, sqe } from '../../../../src/nvme/wire/index.js';
 
@@ -15,13 +17,63 @@ describe('what the command line says', () => {
     [':0', '127.0.0.1', 0],
     ['[::1]:8009', '::1', 8009],
     ['[::]', '::', 4420],
+    ['localhost:0', 'localhost', 0],
+    ['storage-1.example.org', 'storage-1.example.org', 4420],
+    ['[fe80::7%lo]:0', 'fe80::7%lo', 0],
   ])('address %s', (text, address, port) => {
     expect(parseAddress(text)).toEqual({ address, port });
   });
-  test.each(['localhost', '::1', '1.2.3.4:70000', '1.2.3', '', '[zz]:1', '1.2.3.4:x'])('no address: "%s"', (text) => {
-    if (text === '') expect(parseAddress(text).address).toBe('127.0.0.1');
-    else expect(() => parseAddress(text)).toThrow(/not an address/);
+  test.each([
+    '::1',
+    '1.2.3.4:70000',
+    '1.2.3',
+    '1.2.3.4.5',
+    '[zz]:1',
+    '[localhost]:1',
+    '1.2.3.4:x',
+    'a b',
+    '-x',
+    'a..b',
+    '[::1',
+    '[fe80::1%]:1',
+  ])('no address: "%s"', (text) => {
+    expect(() => parseAddress(text)).toThrow(/not an address/);
   });
+  test('a name has its addresses, IPv4 first; one that nobody has is named', async () => {
+    expect((await addressesOf({ address: 'localhost', port: 1 }))[0]).toBe('127.0.0.1');
+    await expect(addressesOf({ address: 'no-such-host.invalid', port: 1 })).rejects.toThrow(/no-such-host\.invalid/);
+  });
+  test.each([
+    ['1-99', [1, 99]],
+    ['65519-65519', [65519, 65519]],
+  ])('controller IDs %s', (text, range) => expect(parseCntlidRange(text)).toEqual(range));
+  test.each(['0-5', '5-1', '1-65520', '1-70000', 'x', '7', '1-', '-1', '1-2-3', ' 1-2', '1.5-2'])('no controller IDs: "%s"', (text) =>
+    expect(() => parseCntlidRange(text)).toThrow(expect.objectContaining({ exit: 2 })),
+  );
+  test.each([
+    'nqn.2014-08.org.nvmexpress:uuid:a1111111-2222-3333-4444-555555555555',
+    'nqn.2014-08.org.nvmexpress.discovery',
+    'nqn.2014-08.com.example.a:b:c*',
+    'nqn.2019-12.local:Platte 1 ü',
+    `nqn.2014-08.org.example:${'x'.repeat(199)}`,
+  ])('an NQN: %s', (name) => expect([Buffer.byteLength(name) <= 223, validNqn(name)]).toEqual([true, true]));
+  test.each([
+    '',
+    '*',
+    'nqn.',
+    'not an nqn',
+    'nqn.2014-13.org.example',
+    'nqn.2014-08.org..example',
+    'nqn.2014-08.org.example:',
+    'nqn.2014-08.',
+    'nqn.2014-8.org.example',
+    'NQN.2014-08.org.example',
+    'iqn.2014-08.org.example:x',
+    ' nqn.2014-08.org.example:x',
+    'nqn.2014-08.org.example:a\nb',
+    `nqn.2014-08.org.example:${'x'.repeat(200)}`,
+    `nqn.2014-08.org.example:${'ü'.repeat(100)}`,
+  ])('no NQN: "%s"', (name) => expect(validNqn(name)).toBe(false));
   test.each([
     ['/a/b.img', { source: '/a/b.img' }],
     ['/a/b,ro', { source: '/a/b', readonly: true }],
@@ -50,7 +102,7 @@ describe('what the command line says', () => {
 
 describe('a configuration file', () => {
   const parse = (value: unknown) => parseConfig(JSON.stringify(value), 'c.json', '/base');
-  const subsystem = { nqn: 'nqn.x', namespaces: [{ source: 'disk.img' }] };
+  const subsystem = { nqn: 'nqn.2014-08.org.example:x', namespaces: [{ source: 'disk.img' }] };
   test('paths are relative to its folder, ram is not a path', () => {
     const { subsystems } = parse({ subsystems: [{ ...subsystem, namespaces: [{ source: 'disk.img' }, { source: 'ram:1K' }] }] });
     expect(subsystems[0]!.namespaces.map((ns) => ns.source)).toEqual(['/base/disk.img', 'ram:1024']);
@@ -63,9 +115,18 @@ describe('a configuration file', () => {
     ['a wrong type', '{"subsystems":[],"threads":"2"}', /threads: must be a number/],
     ['a wrong discovery port', '{"subsystems":[],"discoveryPort":70000}', /discoveryPort: must be a port, or "none"/],
     ['a wrong engine', '{"subsystems":[],"engine":"aio"}', /engine: must be sync or uring/],
-    ['a short NGUID', '{"subsystems":[{"nqn":"n","namespaces":[{"source":"s","nguid":"00"}]}]}', /nguid: must be 32 hexadecimal digits/],
-    ['an NSID', '{"subsystems":[{"nqn":"n","namespaces":[{"source":"s","nsid":0}]}]}', /nsid: must be a number from 1/],
-    ['no source', '{"subsystems":[{"nqn":"n","namespaces":[{}]}]}', /namespaces\[0\]: "source" is missing/],
+    [
+      'a short NGUID',
+      '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{"source":"s","nguid":"00"}]}]}',
+      /nguid: must be 32 hexadecimal digits/,
+    ],
+    ['an NSID', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{"source":"s","nsid":0}]}]}', /nsid: must be a number from 1/],
+    ['no source', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{}]}]}', /namespaces\[0\]: "source" is missing/],
+    ['a name', '{"subsystems":[{"nqn":"n","namespaces":[]}]}', /subsystems\[0\]\.nqn: not an NQN/],
+    ['a host', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","allowHosts":["*"],"namespaces":[]}]}', /allowHosts\[0\]: not an NQN/],
+    ['a serial number', `{"subsystems":[{"nqn":"nqn.2014-08.a:n","serial":"${'S'.repeat(21)}","namespaces":[]}]}`, /serial: .*at most 20/],
+    ['a model', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","model":"é","namespaces":[]}]}', /model: .*ASCII/],
+    ['controller IDs', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","cntlids":"0-1","namespaces":[]}]}', /cntlids: not a range/],
   ])('refuses %s', (_what, json, message) => {
     expect(() => parseConfig(json, 'c.json', '/')).toThrow(message);
   });
