@@ -14,5 +14,7 @@ if (!name || !fs.existsSync(file)) {
   process.exit(2);
 }
 const env = rest.includes('--asan') ? buildAsan(root) : process.env;
-const args = [path.join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), file, ...rest.filter((arg) => arg !== '--asan')];
+// As jest does, so that test/support is the same code for both: TypeScript as CommonJS.
+const load = `require('tsx/cjs'); require(${JSON.stringify(file)})`;
+const args = ['-e', load, '--', ...rest.filter((arg) => arg !== '--asan')];
 process.exitCode = spawnSync(process.execPath, args, { stdio: 'inherit', cwd: root, env }).status ?? 1;

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { fuzz, serveAttacked } from '../support/nvme-fuzz.js';
 
 const { values } = parseArgs({
+  args: process.argv.slice(1),
   options: {
     pdus: { type: 'string', default: '2000000' },
     seeds: { type: 'string', default: '1,20260,8675309,424242,14601055' },
