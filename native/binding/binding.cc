@@ -85,6 +85,7 @@ constexpr Export kNvme[] = {
     {"targetComplete", Guarded<vioctl::nvme::TargetComplete>},
     {"targetClose", Guarded<vioctl::nvme::TargetClose>},
     {"targetConnections", Guarded<vioctl::nvme::TargetConnections>},
+    {"targetAskSource", Guarded<vioctl::nvme::TargetAskSource>},
     {"targetEngine", Guarded<vioctl::nvme::TargetEngine>},
     {"targetStop", Guarded<vioctl::nvme::TargetStop>},
 };

@@ -2,7 +2,9 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
+#include <unordered_map>
 
 #include "binding/call.h"
 #include "binding/storage.h"
@@ -64,6 +66,26 @@ struct Host {
   std::unique_ptr<Target> target;
   Napi::FunctionReference callback;
   std::unique_ptr<Napi::AsyncContext> context;
+  std::unordered_map<uint32_t, Napi::Promise::Deferred> asked;  // what sources were asked, by tag
+  uint32_t tag = 0;
+
+  // Takes the answers of sources out of the events and settles their promises.
+  void Settle(Napi::Env env, std::vector<Event>& events) {
+    const auto rest =
+        std::stable_partition(events.begin(), events.end(), [](const Event& e) { return e.kind != Event::kSource; });
+    if (rest == events.end()) return;
+    Napi::CallbackScope scope(env, *context);
+    for (auto at = rest; at != events.end(); ++at) {
+      const auto found = asked.find(at->tag);
+      if (found == asked.end()) continue;
+      if (at->err != 0)
+        found->second.Reject(ToJs(env, SysError(at->err, "source")).Value());
+      else
+        found->second.Resolve(Napi::Number::New(env, static_cast<double>(at->value)));
+      asked.erase(found);
+    }
+    events.erase(rest, events.end());
+  }
 
   void Stop() {
     watch.reset();
@@ -73,7 +95,7 @@ struct Host {
 };
 
 Napi::Object EventObject(Napi::Env env, const Event& event) {
-  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error"};
+  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error", ""};
   Napi::Object object = Napi::Object::New(env);
   object.Set("kind", kKinds[event.kind]);
   object.Set("connection", event.connection);
@@ -87,6 +109,8 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
       object.Set("sqe",
                  Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(&event.sqe), sizeof event.sqe));
       object.Set("data", Napi::Buffer<uint8_t>::Copy(env, event.data.data(), event.data.size()));
+      break;
+    case Event::kSource:  // settled before (Settle)
       break;
     case Event::kClosed:
       object.Set("reason", event.reason);
@@ -217,7 +241,8 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   Host* raw = host.get();
   host->watch = std::make_unique<Watch>(env, host->target->events(), [env, raw] {
     os::TakeEventfd(raw->target->events());
-    const std::vector<Event> events = raw->target->Take();
+    std::vector<Event> events = raw->target->Take();
+    raw->Settle(env, events);
     if (events.empty()) return;
     Napi::Array batch = Napi::Array::New(env, events.size());
     for (uint32_t i = 0; i < events.size(); i++) {
@@ -274,12 +299,25 @@ Napi::Value TargetConnections(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Unwrap<Host>(info[0])->target->connections());
 }
 
+Napi::Value TargetAskSource(const Napi::CallbackInfo& info) {
+  const auto& host = Unwrap<Host>(info[0]);
+  const auto& ns = Unwrap<Namespace>(info[1]);
+  auto deferred = Napi::Promise::Deferred::New(info.Env());
+  const uint32_t tag = ++host->tag;
+  if (!host->target->AskSource(ns, tag, Text(info[2]) == "flush")) throw SysError(ECANCELED, "source");
+  host->asked.emplace(tag, deferred);
+  return deferred.Promise();
+}
+
 Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), Unwrap<Host>(info[0])->target->engine());
 }
 
 Napi::Value TargetStop(const Napi::CallbackInfo& info) {
-  Unwrap<Host>(info[0])->Stop();
+  const auto& host = Unwrap<Host>(info[0]);
+  host->Stop();
+  std::vector<Event> events = host->target->Take();
+  host->Settle(info.Env(), events);
   return info.Env().Undefined();
 }
 

@@ -60,6 +60,37 @@ std::vector<Event> Target::Take() {
   return std::exchange(events_, {});
 }
 
+bool Target::AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush) {
+  struct Ask : storage::Job {
+    Target* target;
+    std::shared_ptr<Namespace> ns;
+    Event event{};
+    bool flush;
+  };
+  if (stopped_) return false;
+  auto ask = std::make_unique<Ask>();
+  ask->target = this;
+  ask->flush = flush;
+  ask->event.kind = Event::kSource;
+  ask->event.tag = tag;
+  ask->lane = ns->lane.get();
+  ask->ns = std::move(ns);
+  ask->run = [](storage::Job* job) {
+    const std::unique_ptr<Ask> done(static_cast<Ask*>(job));
+    try {
+      if (done->flush)
+        done->event.err = done->ns->store->Flush();
+      else
+        done->event.value = done->ns->store->Refresh();
+    } catch (const SysError& error) {
+      done->event.err = error.err();
+    }
+    done->target->Push(std::move(done->event));
+  };
+  executor_->Submit({ask.release()});
+  return true;
+}
+
 Worker& Target::WorkerOf(uint32_t connection) { return *workers_[(connection & 0xff) % workers_.size()]; }
 
 void Target::Setup(uint32_t connection, const QueueSetup& setup) {

@@ -81,7 +81,7 @@ struct Controller {
 };
 
 struct Event {
-  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError };
+  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError, kSource };
   Kind kind;
   uint32_t connection = 0;
   uint32_t tag = 0;  // of a command, for Complete(); of an opened connection: its listener, in the order of Listen()
@@ -91,6 +91,8 @@ struct Event {
   const char* reason = "";    // of a closed connection
   uint16_t fes = 0;
   uint32_t fei = 0;
+  uint64_t value = 0;  // of a source: its size in bytes
+  int err = 0;         // of a source: errno, or 0
 };
 
 // What becomes of a connection after its CONNECT.
@@ -124,6 +126,9 @@ class Target {
 
   void Setup(uint32_t connection, const QueueSetup& setup);
   void Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data);
+  // Asks the source of a namespace for its size, or flushes it, where that may wait. An event with the tag follows.
+  // False after Stop().
+  bool AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush);
   // Ends a connection once what was queued for it has left.
   void Close(uint32_t connection);
   // Ends all threads and closes all sockets. Idempotent.

@@ -85,6 +85,11 @@ export interface NvmeNative {
   targetConnections(target: NativeTarget): number;
   /** The engine in use: sync where io_uring was asked for and is missing. */
   targetEngine(target: NativeTarget): 'sync' | 'uring';
+  /**
+   * The size of a namespace's source in bytes, or everything written to it made durable: waits off the event loop, and
+   * behind that source's own requests only. @throws the system's error; ECANCELED after targetStop
+   */
+  targetAskSource(target: NativeTarget, ns: NativeNamespace, what: 'size' | 'flush'): Promise<number>;
   targetStop(target: NativeTarget): void;
 }
 
@@ -106,5 +111,6 @@ export const nvmeExports = [
   'targetClose',
   'targetConnections',
   'targetEngine',
+  'targetAskSource',
   'targetStop',
 ] as const satisfies (keyof NvmeNative)[];

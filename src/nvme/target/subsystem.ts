@@ -202,13 +202,13 @@ export class Subsystem {
   }
 
   /** The size of a namespace's file now, whole blocks. */
-  sizeNow(namespace: Namespace): number {
-    return Math.floor(native().storage.refresh(namespace.store) / namespace.blockSize) * namespace.blockSize;
+  sizeNow(namespace: Namespace, bytes: number = native().storage.refresh(namespace.store)): number {
+    return Math.floor(bytes / namespace.blockSize) * namespace.blockSize;
   }
 
-  /** Looks at the size of a namespace's file again. @returns whether it has changed */
-  resize(namespace: Namespace): boolean {
-    const size = this.sizeNow(namespace);
+  /** Takes the size of a namespace's file over: `bytes`, or what it is now. @returns whether it has changed */
+  resize(namespace: Namespace, bytes?: number): boolean {
+    const size = this.sizeNow(namespace, bytes);
     if (size === namespace.size) return false;
     namespace.size = size;
     this.#native.namespaceResize(namespace.handle, size / namespace.blockSize);

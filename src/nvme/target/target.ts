@@ -47,6 +47,8 @@ export class Target {
   readonly #answers: Completion[] = [];
   /** Sources whose size could not be learnt, each told once. */
   readonly #unsized = new Set<string>();
+  /** Namespaces whose source has been asked for its size and has not answered. */
+  readonly #asked = new Set<Namespace>();
   /** Namespaces whose source has lost data, each told once. */
   readonly #lost = new WeakSet<Namespace>();
   #nextDiscovery = 1;
@@ -178,7 +180,8 @@ export class Target {
     for (const namespace of subsystem.namespaces.values()) {
       if (namespace.readonly) continue;
       try {
-        await native().storage.flush(namespace.store);
+        if (this.#stopped) await native().storage.flush(namespace.store);
+        else await this.#native.targetAskSource(this.#engine, namespace.handle, 'flush');
       } catch (err) {
         throw wrap(`flush ${namespace.source}`, err);
       }
@@ -370,15 +373,26 @@ export class Target {
   /** A file that was extended or truncated, a device that was resized: hosts are told within a second. */
   #checkSizes(): void {
     for (const subsystem of this.subsystems.values())
-      for (const { nsid, source } of subsystem.namespaces.values()) {
-        try {
-          if (this.resize(subsystem, nsid)) this.#log(`${source} has ${subsystem.namespaces.get(nsid)!.size} bytes now`);
-        } catch (err) {
-          // a device that is gone keeps its last size: commands fail, and say so
-          if (!this.#unsized.has(source)) this.#log(`${source}: ${(err as Error).message}`);
-          this.#unsized.add(source);
-        }
+      for (const namespace of subsystem.namespaces.values()) {
+        // one that has not answered yet hangs: it is not asked again, and nobody waits for it
+        if (this.#asked.has(namespace)) continue;
+        this.#asked.add(namespace);
+        this.#checkSize(subsystem, namespace).finally(() => this.#asked.delete(namespace));
       }
+  }
+
+  async #checkSize(subsystem: Subsystem, namespace: Namespace): Promise<void> {
+    const { nsid, source } = namespace;
+    try {
+      const bytes = await this.#native.targetAskSource(this.#engine, namespace.handle, 'size');
+      if (this.#stopped || subsystem.namespaces.get(nsid) !== namespace || !subsystem.resize(namespace, bytes)) return;
+      this.#namespaceChanged(subsystem, nsid);
+      this.#log(`${source} has ${namespace.size} bytes now`);
+    } catch (err) {
+      // a device that is gone keeps its last size: commands fail, and say so
+      if (!this.#stopped && !this.#unsized.has(source)) this.#log(`${source}: ${(err as Error).message}`);
+      this.#unsized.add(source);
+    }
   }
 
   /** A sync that has failed is told once for each namespace. */
