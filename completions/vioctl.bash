@@ -128,7 +128,7 @@ _vioctl_command() {
     'nvmf ctl')
       opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'
       vals='--nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
-      args='@socket list|add|remove|resize|ana|kick|stats @free ...' ;;
+      args='@socket list|add|remove|resize|reopen|ana|kick|stats @free ...' ;;
     'nvmf discover')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --columns=@free --sort=@free --color=auto|always|never'

@@ -396,7 +396,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l help -s h -d 'print this hel
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l quiet -d 'no prose and no progress on stderr, errors only'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l color -xa 'auto always never' -d 'colours: auto, always or never'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa '(__vioctl_sockets)'
-complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa 'list add remove resize ana kick stats'
+complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa 'list add remove resize reopen ana kick stats'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -f
 complete -c vioctl -n '__vioctl_in \'nvmf discover\'' -l transport -s t -xa 'tcp' -d 'transport; tcp is the only one'
 complete -c vioctl -n '__vioctl_in \'nvmf discover\'' -l traddr -s a -x -d 'address of the target'

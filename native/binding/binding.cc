@@ -66,7 +66,8 @@ constexpr Export kStorage[] = {
     {"size", Guarded<vioctl::storage::JsSize>},           {"geometry", Guarded<vioctl::storage::JsGeometry>},
     {"identity", Guarded<vioctl::storage::JsIdentity>},   {"refresh", Guarded<vioctl::storage::JsRefresh>},
     {"peek", Guarded<vioctl::storage::JsPeek>},           {"flush", Guarded<vioctl::storage::JsFlush>},
-    {"syncError", Guarded<vioctl::storage::JsSyncError>}, {"close", Guarded<vioctl::storage::JsClose>},
+    {"syncError", Guarded<vioctl::storage::JsSyncError>}, {"reopen", Guarded<vioctl::storage::JsReopen>},
+    {"close", Guarded<vioctl::storage::JsClose>},
 };
 
 constexpr Export kNvme[] = {

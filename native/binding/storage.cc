@@ -133,6 +133,11 @@ Napi::Value JsSyncError(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), ErrnoName(err));
 }
 
+Napi::Value JsReopen(const Napi::CallbackInfo& info) {
+  StoreOf(info[0])->Reopen();
+  return info.Env().Undefined();
+}
+
 Napi::Value JsClose(const Napi::CallbackInfo& info) {
   RefOf(info[0]).reset();
   return info.Env().Undefined();

@@ -20,6 +20,7 @@ Napi::Value JsIdentity(const Napi::CallbackInfo& info);   // identity(store): ob
 Napi::Value JsPeek(const Napi::CallbackInfo& info);       // peek(store, offset, length): Buffer
 Napi::Value JsFlush(const Napi::CallbackInfo& info);      // flush(store): Promise
 Napi::Value JsSyncError(const Napi::CallbackInfo& info);  // syncError(store): errno name | undefined
+Napi::Value JsReopen(const Napi::CallbackInfo& info);     // reopen(store)
 Napi::Value JsClose(const Napi::CallbackInfo& info);      // close(store): void; closed once no command uses it
 
 }  // namespace vioctl::storage

@@ -59,6 +59,11 @@ void Durability::Fail(int err) {
   if (err != 0) error_.compare_exchange_strong(none, err, std::memory_order_acq_rel);
 }
 
+void Durability::Clear() {
+  std::lock_guard lock(mutex_);
+  error_.store(0, std::memory_order_release);
+}
+
 int Durability::Join(SyncWaiter& waiter) {
   std::lock_guard lock(mutex_);
   if (const int err = error()) return err;

@@ -4,7 +4,7 @@
 // Linux reports a failed write-back once to each open file description, marks the pages clean and forgets it: the next
 // fsync succeeds although data is lost (fsync(2); Documentation/filesystems/vfs.rst, "Handling errors during
 // writeback"). So the first failure is latched here, no failed sync is repeated, and every later one fails until the
-// file is closed by all its stores and opened again.
+// file is closed by all its stores and opened again, or reopened by one of them.
 //
 // Syncs are done one at a time. Of two that run at once, the kernel tells the loss to one alone, and the other would be
 // answered with success before the latch is set. What waits meanwhile shares the next sync.
@@ -43,6 +43,8 @@ class Durability {
 
   // Latches a failure that may have lost data.
   void Fail(int err);
+  // The file was opened anew: what was lost is lost, and what is written from now on can be durable again.
+  void Clear();
 
   // Asks for a sync that begins after this call. kLeads: the caller does it and calls Finish(). kWaiting: the waiter is
   // told. Otherwise the latched errno: the waiter is not called.

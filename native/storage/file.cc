@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +19,8 @@ namespace vioctl::storage {
 namespace {
 
 constexpr long kTmpfsMagic = 0x01021994;  // linux/magic.h
+constexpr int kClaimTries = 20;
+constexpr unsigned kClaimPauseUs = 10'000;
 
 // preadv2/pwritev2 until everything has moved; the vectors are only copied when the kernel stops half-way.
 template <typename Call>
@@ -50,25 +53,18 @@ int All(Call call, const iovec* vector, int count, uint64_t offset) {
 
 class File final : public Store {
  public:
-  File(const std::string& path, const FileOptions& options) {
-    struct stat st;
-    // Before open(2), which would wait for the other end of a pipe.
-    Check(::stat(path.c_str(), &st), "open", path.c_str());
-    if (S_ISDIR(st.st_mode)) throw SysError(EISDIR, "open", path);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
-    const int mode = options.readonly ? O_RDONLY : O_RDWR;
-    // A block device is claimed as mount(2) claims it, unless it is read alone or shared.
-    const bool claim = S_ISBLK(st.st_mode) && !options.readonly && !options.shared;
+  File(const std::string& path, const FileOptions& options) : path_(path), options_(options) {
+    struct stat st = Stat();
+    readonly_ = options.readonly;
     try {
-      fd_ = os::Open(path, claim ? mode | O_EXCL : mode);
+      fd_ = os::Open(path, Flags(st));
     } catch (const SysError& error) {
-      if (!claim || !options.force || error.err() != EBUSY) throw;
-      fd_ = os::Open(path, mode);
+      if (!options.force || error.err() != EBUSY || Flags(st) == Mode()) throw;
+      fd_ = os::Open(path, Mode());
     }
     Check(::fstat(fd_.get(), &st), "fstat", path.c_str());
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
     device_ = S_ISBLK(st.st_mode);
-    readonly_ = options.readonly;
     // A device has no holes to keep.
     zero_ = device_ && options.zero == ZeroMode::kHoles ? ZeroMode::kWrite : options.zero;
     if (const int err = LockImage(fd_.get(), {!options.readonly, options.shared, options.force}))
@@ -150,6 +146,20 @@ class File final : public Store {
     return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
   }
 
+  void Reopen() override {
+    const struct stat st = Stat();
+    Replace(os::Open(path_, Mode()));
+    // The old description's claim ends with its last request.
+    for (int tries = 1; Flags(st) != Mode(); tries++) try {
+        Replace(os::Open(path_, Flags(st)));
+        break;
+      } catch (const SysError& error) {
+        if (error.err() != EBUSY || tries == kClaimTries) throw;
+        ::usleep(kClaimPauseUs);
+      }
+    durability_->Clear();
+  }
+
   uint64_t Refresh() override {
     uint64_t bytes = 0;
     if (device_) {
@@ -174,6 +184,34 @@ class File final : public Store {
                                                     static_cast<off_t>(offset), static_cast<off_t>(length)) == 0;
   }
 
+  // Of the path, before open(2), which would wait for the other end of a pipe.
+  struct stat Stat() const {
+    struct stat st;
+    Check(::stat(path_.c_str(), &st), "open", path_.c_str());
+    if (S_ISDIR(st.st_mode)) throw SysError(EISDIR, "open", path_);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path_);
+    return st;
+  }
+  int Mode() const { return options_.readonly ? O_RDONLY : O_RDWR; }
+  // A block device is claimed as mount(2) claims it, unless it is read alone or shared.
+  int Flags(const struct stat& st) const {
+    return S_ISBLK(st.st_mode) && !options_.readonly && !options_.shared ? Mode() | O_EXCL : Mode();
+  }
+
+  // Puts another description of the same file in place of the one in use, under its number and with its locks.
+  void Replace(Fd fresh) {
+    struct stat now, before;
+    Check(::fstat(fresh.get(), &now), "fstat", path_.c_str());
+    Check(::fstat(fd_.get(), &before), "fstat", path_.c_str());
+    if (now.st_mode != before.st_mode || now.st_rdev != before.st_rdev ||
+        (!device_ && (now.st_dev != before.st_dev || now.st_ino != before.st_ino)))
+      throw SysError(ESTALE, "open", path_);
+    LockImage(fresh.get(), {!options_.readonly, options_.shared, true});
+    Check(::dup3(fresh.get(), fd_.get(), O_CLOEXEC), "dup3");
+  }
+
+  const std::string path_;
+  const FileOptions options_;
   Fd fd_;
   Geometry geometry_;
   FileIdentity identity_;

@@ -51,6 +51,10 @@ class Store {
   // Looks for a changed size (a file that was extended or truncated) and returns it.
   virtual uint64_t Refresh() { return size(); }
 
+  // Opens the source anew under the same descriptor and forgets the sync that failed. Requests under way end on the old
+  // one. Throws SysError: ESTALE if the name leads to another file by now, EBUSY if the device cannot be claimed again.
+  virtual void Reopen() {}
+
   // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
   // do without writing them.
   virtual bool WantsZeroes(const iovec*, int) const { return false; }

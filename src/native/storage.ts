@@ -68,6 +68,11 @@ export interface StorageNative {
   flush(store: Store): Promise<void>;
   /** Errno name of the sync that failed: all later ones fail too, until the source is opened anew. */
   syncError(store: Store): string | undefined;
+  /**
+   * Opens the source anew and forgets the sync that failed; requests under way end on the old file.
+   * @throws ESTALE if the name leads to another file by now; EBUSY if the device cannot be claimed again
+   */
+  reopen(store: Store): void;
   /** The handle is void from now on; the file is closed, and its lock given up, when no command uses it any more. */
   close(store: Store): void;
 }
@@ -83,5 +88,6 @@ export const storageExports = [
   'peek',
   'flush',
   'syncError',
+  'reopen',
   'close',
 ] as const satisfies (keyof StorageNative)[];

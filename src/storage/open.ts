@@ -111,6 +111,18 @@ function notFound(source: string, err: unknown): VioError {
   });
 }
 
+/** Opens a source anew, so that its flushes can succeed again. @throws VioError */
+export function reopenSource({ name, store }: Source): void {
+  try {
+    native().storage.reopen(store);
+  } catch (err) {
+    if (codeOf(err) === 'EBUSY') throw inUse(name, undefined);
+    throw wrap(`open ${printable(name)}`, err, {
+      hint: codeOf(err) === 'ESTALE' ? 'another file has this name now: remove the namespace and add it' : undefined,
+    });
+  }
+}
+
 /** What is said once when a sync of a source has failed. */
 export const lostText = (source: string, code: string): string =>
   `${printable(source)}: data may be lost (${code} of a sync): every flush fails from now on, until the source is opened anew`;

@@ -96,6 +96,48 @@ describe('one writer at a time', () => {
   });
 });
 
+describe('opening anew', () => {
+  test('another file of the name is refused, and the first one stays', () => {
+    const file = image('first');
+    const store = open(file);
+    fs.renameSync(file, `${file}.moved`);
+    expect(() => native().storage.reopen(store)).toThrow(expect.objectContaining({ code: 'ENOENT' }));
+    image('first', 1 << 12);
+    expect(() => native().storage.reopen(store)).toThrow(expect.objectContaining({ code: 'ESTALE' }));
+    expect(native().storage.refresh(store)).toBe(1 << 20);
+    expect(() => open(`${file}.moved`)).toThrow(busy);
+    native().storage.close(store);
+    open(`${file}.moved`);
+  });
+
+  test('locks and descriptors stay the same, however often', () => {
+    const file = image('again');
+    const store = open(file);
+    const before = fs.readdirSync('/proc/self/fd').length;
+    for (let i = 0; i < 3; i++) native().storage.reopen(store);
+    expect(fs.readdirSync('/proc/self/fd').length).toBe(before);
+    expect(() => open(file)).toThrow(busy);
+    native().storage.close(store);
+    open(file);
+  });
+
+  test('a block device is claimed again', () => {
+    const { stdout, status } = spawnSync('losetup', ['-f', '--show', image('loop')], { encoding: 'utf8' });
+    if (process.getuid?.() !== 0 || status !== 0) return skip('storage: opening a device anew', 'needs root and a loop device');
+    try {
+      const store = open(stdout.trim());
+      native().storage.reopen(store);
+      expect(() => open(stdout.trim())).toThrow(busy);
+      expect(spawnSync('mkfs.ext4', ['-q', stdout.trim()]).status).not.toBe(0);
+      native().storage.close(store);
+      open(stdout.trim());
+    } finally {
+      for (const store of opened.splice(0)) native().storage.close(store);
+      spawnSync('losetup', ['-d', stdout.trim()]);
+    }
+  });
+});
+
 test('what is no store is an error, and so is a closed one', () => {
   const { storage, nvme } = native();
   const store = open(image('handle'));
@@ -216,6 +258,20 @@ describe('a sync that fails', () => {
       const d = open(disk.file);
       await storage.flush(d);
       expect(storage.syncError(d)).toBeUndefined();
+    }));
+
+  test('is forgotten when the source is opened anew, which keeps its lock', () =>
+    withDisk(async (disk) => {
+      const store = open(disk.file);
+      await disk.set({ fail_syncs: 1 });
+      await expect(storage.flush(store)).rejects.toEqual(io);
+      storage.reopen(store);
+      expect(storage.syncError(store)).toBeUndefined();
+      await storage.flush(store);
+      expect(() => open(disk.file)).toThrow(busy);
+      await disk.set({ fail_syncs: 1 });
+      await expect(storage.flush(store)).rejects.toEqual(io);
+      expect(storage.syncError(store)).toBe('EIO');
     }));
 
   test('fails all flushes that wait for it or come while it runs', () =>

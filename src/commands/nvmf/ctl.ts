@@ -11,6 +11,7 @@ export default class NvmfCtl extends Command {
     'use the subsystem, and becomes the list of a new one.\n\n' +
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
     'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
+    'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
     'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
     'kick: end the associations of --host NQN or of --cntlid N.\n\n' +
     'stats: counters of every controller.\n\n' +
@@ -25,8 +26,8 @@ export default class NvmfCtl extends Command {
     socket: Args.string({ required: true, description: 'control socket of nvmf serve --control' }),
     action: Args.string({
       required: true,
-      options: ['list', 'add', 'remove', 'resize', 'ana', 'kick', 'stats'],
-      description: 'list, add, remove, resize, ana, kick or stats',
+      options: ['list', 'add', 'remove', 'resize', 'reopen', 'ana', 'kick', 'stats'],
+      description: 'list, add, remove, resize, reopen, ana, kick or stats',
     }),
     operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, or GROUP STATE' }),
   };

@@ -17,6 +17,7 @@ export type ControlRequest =
       | { op: 'add'; nqn?: string; namespace?: NamespaceOptions; allowHosts?: string[] }
       | { op: 'remove'; nqn?: string; nsid?: number }
       | { op: 'resize'; nqn?: string; nsid: number }
+      | { op: 'reopen'; nqn?: string; nsid: number }
       | { op: 'ana'; nqn?: string; group: number; state: string }
       | { op: 'kick'; host?: string; cntlid?: number }
     ) & { /** All checks, and nothing done. */ dryRun?: boolean });
@@ -182,6 +183,16 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
       return {
         todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
         apply: () => target.resize(subsystem, request.nsid),
+        report: () => reportSubsystem(subsystem),
+      };
+    }
+    case 'reopen': {
+      const subsystem = subsystemOf(target, request.nqn);
+      const namespace = subsystem.namespaces.get(request.nsid);
+      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      return {
+        todo: [`open ${namespace.source} of namespace ${request.nsid} anew`],
+        apply: () => target.reopen(subsystem, request.nsid),
         report: () => reportSubsystem(subsystem),
       };
     }

@@ -32,7 +32,7 @@ export function controlRequest(action: ControlAction, operands: readonly string[
 }
 
 function bareRequest(action: ControlAction, operands: readonly string[], flags: ControlFlags): ControlRequest {
-  const most = { list: 0, add: 1, remove: 1, resize: 1, ana: 2, kick: 0, stats: 0 }[action];
+  const most = { list: 0, add: 1, remove: 1, resize: 1, reopen: 1, ana: 2, kick: 0, stats: 0 }[action];
   if (operands.length > most) throw usage(`${action}: too many operands: "${operands[most]}"`);
   const nqn = flags.nqn === undefined ? {} : { nqn: flags.nqn };
   const [first, second] = operands;
@@ -58,7 +58,8 @@ function bareRequest(action: ControlAction, operands: readonly string[], flags: 
       if (first === undefined && flags.nqn === undefined) throw usage('remove: which namespace, or --nqn which subsystem?');
       return { op: 'remove', ...nqn, ...(first !== undefined && { nsid: numberOf(first, 'NSID') }) };
     case 'resize':
-      return { op: 'resize', ...nqn, nsid: numberOf(first, 'NSID') };
+    case 'reopen':
+      return { op: action, ...nqn, nsid: numberOf(first, 'NSID') };
     case 'ana':
       if (second === undefined) throw usage('ana: GROUP and STATE are needed', 'vioctl nvmf ctl SOCK ana 1 inaccessible');
       return { op: 'ana', ...nqn, group: numberOf(first, 'GROUP'), state: second };

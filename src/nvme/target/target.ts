@@ -1,7 +1,7 @@
 import { VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
-import { lostText } from '../../storage/open.js';
+import { lostText, reopenSource } from '../../storage/open.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { type Answer, Controller, type Surroundings } from './controller.js';
@@ -129,6 +129,19 @@ export class Target {
     const changed = subsystem.resize(namespace);
     if (changed) this.#namespaceChanged(subsystem, nsid);
     return changed;
+  }
+
+  /**
+   * Opens a namespace's source anew: its flushes can succeed again, although what was lost is lost. @throws VioError
+   */
+  reopen(subsystem: Subsystem, nsid: number): void {
+    const namespace = subsystem.namespaces.get(nsid);
+    if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
+    this.#checkSyncs(); // what has failed is told before it is forgotten
+    reopenSource(namespace);
+    this.#lost.delete(namespace);
+    this.#log(`${namespace.source} was opened anew`);
+    this.resize(subsystem, nsid);
   }
 
   /** Sets the ANA state of a group and tells the hosts. */
