@@ -22,6 +22,11 @@ Napi::Value JsTryMap(const Napi::CallbackInfo& info);    // tryMap(fd, offset, s
 Napi::Value JsLock(const Napi::CallbackInfo& info);      // lock(fd, exclusive): whether it was free
 Napi::Value JsSignal(const Napi::CallbackInfo& info);    // signal(fd): adds one to a peer's eventfd
 Napi::Value JsMemory(const Napi::CallbackInfo& info);    // guestMemory(regions, fds): GuestMemory
+Napi::Value JsInflightBytes(
+    const Napi::CallbackInfo& info);  // inflightBytes(size): bytes of a queue's in-flight region
+Napi::Value JsInflight(
+    const Napi::CallbackInfo& info);  // inflightRegion(fd, bytes, offset, queues, size): InflightRegion
+Napi::Value JsDirtyLog(const Napi::CallbackInfo& info);  // dirtyLog(fd, size, offset): DirtyLog
 Napi::Value JsQueue(const Napi::CallbackInfo& info);     // virtqueue(memory, layout): Virtqueue
 
 Napi::Value JsBlkQueue(const Napi::CallbackInfo& info);  // blkQueue(store, memory, layout, options): NativeBlkQueue

@@ -67,7 +67,7 @@ Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
                return args.Env().Undefined();
              }));
   object.Set("close", Method(env, [queue, open](const Napi::CallbackInfo& args) -> Napi::Value {
-               const uint16_t base = open().Join();
+               const uint32_t base = open().Join();
                queue->reset();
                return Napi::Number::New(args.Env(), base);
              }));

@@ -53,6 +53,7 @@ struct BusGuard::Slot {
 
 namespace {
 
+constexpr size_t kHugePage = 2 << 20;  // the smallest that any kernel maps a file with
 constexpr size_t kChunk = 64;
 
 // Slots are never freed: the handler walks this list at any time.
@@ -155,7 +156,10 @@ bool BusGuard::TakeBroken() noexcept { return slot_ && slot_->broken.exchange(fa
 GuardedMapping::GuardedMapping(int fd, size_t size, bool writable, off_t offset) {
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   const size_t page = PageSizeOf(fd);
-  map_ = Mapping::Map(fd, RoundUp(size, page), protection, MAP_SHARED, offset);
+  // Address and offset in step: the kernel then maps huge pages whole, and small ones by the dozen at a fault.
+  map_ = size < kHugePage ? Mapping::Map(fd, RoundUp(size, page), protection, MAP_SHARED, offset)
+                          : Mapping::MapAligned(fd, RoundUp(size, page), protection, std::max(kHugePage, page),
+                                                static_cast<uint64_t>(offset), offset);
   guard_ = BusGuard(map_.get(), map_.size(), protection, page);
 }
 

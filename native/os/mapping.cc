@@ -18,14 +18,14 @@ Mapping Mapping::Map(int fd, size_t size, int protection, int flags, off_t offse
 }
 
 // Takes a larger hole, maps in it, and gives the ends back.
-Mapping Mapping::MapAligned(int fd, size_t size, int protection, uint64_t align, uint64_t phase) {
+Mapping Mapping::MapAligned(int fd, size_t size, int protection, uint64_t align, uint64_t phase, off_t offset) {
   align = std::max<uint64_t>(align, os::PageSize());
   size_t hole_size;
   if (__builtin_add_overflow(size, align, &hole_size)) throw SysError(ENOMEM, "mmap");
   Mapping hole = Map(-1, hole_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
   const auto start = reinterpret_cast<uint64_t>(hole.get()), end = start + hole_size;
   const uint64_t at = start + ((phase - start) & (align - 1));
-  void* mapped = ::mmap(reinterpret_cast<void*>(at), size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+  void* mapped = ::mmap(reinterpret_cast<void*>(at), size, protection, MAP_SHARED | MAP_FIXED, fd, offset);
   if (mapped == MAP_FAILED) throw SysError(errno, "mmap");
   // The pages behind the last byte are the mapping's as well.
   const uint64_t stop = std::min(end, os::RoundUp(at + size, os::PageSize()));

@@ -30,9 +30,9 @@ class Mapping {
   // mmap(2). Throws SysError.
   static Mapping Map(int fd, size_t size, int protection, int flags, off_t offset = 0);
 
-  // Maps the first `size` bytes of a file, shared, at an address that is `phase` modulo `align`, a power of two, so
-  // that it can share huge pages with a device address that is. Throws SysError.
-  static Mapping MapAligned(int fd, size_t size, int protection, uint64_t align, uint64_t phase);
+  // Maps `size` bytes of a file from `offset` on, shared, at an address that is `phase` modulo `align`, a power of two:
+  // where a device address or the offset is the same, it can share huge pages with it. Throws SysError.
+  static Mapping MapAligned(int fd, size_t size, int protection, uint64_t align, uint64_t phase, off_t offset = 0);
 
   void* get() const { return at_; }
   size_t size() const { return size_; }

@@ -67,7 +67,7 @@ void MapPages(const std::vector<iovec>& parts) {
 BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout,
                    int kick, Fd call)
     : options_(std::move(options)),
-      queue_(std::move(memory), layout, options_.seg_max + 2),  // header and status
+      queue_(Virtqueue::Make(std::move(memory), layout, options_.seg_max + 2)),  // header and status
       kick_(kick),
       call_(std::move(call)),
       call_non_blocking_(os::IsNonblocking(call_.get())),
@@ -100,9 +100,9 @@ void BlkQueue::Stop() {
   Signal(wake_.get(), true);
 }
 
-uint16_t BlkQueue::Join() {
+uint32_t BlkQueue::Join() {
   if (thread_.joinable()) thread_.join();
-  return queue_.base();
+  return queue_->base();
 }
 
 void BlkQueue::SetCall(Fd call) {
@@ -131,7 +131,7 @@ void BlkQueue::Commands() {
   draining_ = draining_ || stop_;
   if (!change_ || change_->done) return;
   try {
-    queue_.SetMemory(change_->memory, change_->layout);
+    queue_->SetMemory(change_->memory, change_->layout);
   } catch (const SysError& error) {
     change_->failure = error;
   }
@@ -168,10 +168,8 @@ void BlkQueue::Loop() {
   for (;;) {
     Commands();
     bool more = false;
-    if (!draining_) {
-      queue_.WantKicks(false);
-      more = TakeAll();
-    }
+    if (!draining_) queue_->WantKicks(false);
+    if (Takes()) more = TakeAll();
     if (ring_ && (ring_->Pending() > 0 || ring_->NeedsEnter())) ring_->Submit();
     if (ring_)
       ring_->Reap([this](const io_uring_cqe& cqe) {
@@ -183,12 +181,14 @@ void BlkQueue::Loop() {
       });
     Notify();
     if (draining_) {
-      if (in_flight_ == 0) return;
-      Wait();
+      if (in_flight_ > 0)
+        Wait();
+      else if (!Takes())
+        return;
       continue;
     }
     if (more) continue;
-    queue_.WantKicks(true);
+    queue_->WantKicks(true);
     if (TakeAll() || draining_) continue;  // what came before the driver saw that we want kicks
     Notify();
     Wait();
@@ -205,20 +205,23 @@ bool BlkQueue::Admit(Request& request) {
   return true;
 }
 
+// Whether chains may be taken: at the end only those that an earlier back-end has left, which nobody else knows of.
+bool BlkQueue::Takes() const { return error_.empty() && (!draining_ || queue_->resuming()); }
+
 // Takes and starts the chains that are there, until it is told something. False if it started none.
 bool BlkQueue::TakeAll() {
   bool any = false;
-  while (!free_.empty() && !asked_.load(std::memory_order_relaxed)) {
+  while (Takes() && !free_.empty() && !asked_.load(std::memory_order_relaxed)) {
     const uint32_t slot = free_.back();
-    const Pop pop = queue_.Next(requests_[slot].chain);
+    const Pop pop = queue_->Next(requests_[slot].chain);
     if (pop == Pop::kEmpty) break;
     if (pop == Pop::kBroken) {
-      error_ = queue_.error();
+      error_ = queue_->error();
       draining_ = true;
       break;
     }
     if (!Admit(requests_[slot])) {
-      queue_.Undo();
+      queue_->Undo(requests_[slot].chain);
       break;
     }
     free_.pop_back();
@@ -231,7 +234,7 @@ bool BlkQueue::TakeAll() {
 void BlkQueue::Start(uint32_t slot) {
   Request& request = requests_[slot];
   Chain& chain = request.chain;
-  request.memory = queue_.memory();
+  request.memory = queue_->memory();
   request.status = nullptr;
   in_flight_++;
   struct {
@@ -410,12 +413,21 @@ int BlkQueue::Segments(Request& request, bool zero) {
   return 0;
 }
 
+// Notes in the dirty log what a request may have written, failed or not.
+void BlkQueue::LogWrites(const Request& request) {
+  const bool read = !request.write && !request.data.empty();
+  for (const iovec& part : read ? request.data : request.chain.in)
+    queue_->LogWrite(*request.memory, part.iov_base, part.iov_len);
+  if (request.status) queue_->LogWrite(*request.memory, request.status, 1);
+}
+
 void BlkQueue::Finish(uint32_t slot, int failure) {
   Request& request = requests_[slot];
   if (failure) stats_.errors.fetch_add(1, std::memory_order_relaxed);
   if (request.status) *request.status = failure == 0 ? kOk : failure == EOPNOTSUPP ? kUnsupported : kIoError;
+  if (queue_->logs()) LogWrites(request);
   // The status is the last writable byte, so all before it counts as written, after an error too.
-  queue_.Put(request.chain.head, request.status ? static_cast<uint32_t>(request.chain.in_size) : 0);
+  queue_->Put(request.chain, request.status ? static_cast<uint32_t>(request.chain.in_size) : 0);
   request.memory.reset();
   request.data.clear();
   for (std::vector<iovec>* parts : {&request.data, &request.chain.out, &request.chain.in}) {
@@ -431,7 +443,7 @@ void BlkQueue::Finish(uint32_t slot, int failure) {
 void BlkQueue::Notify() {
   if (!dirty_) return;
   dirty_ = false;
-  if (!queue_.ShouldNotify()) return;
+  if (!queue_->ShouldNotify()) return;
   std::lock_guard guard(call_lock_);
   Signal(call_.get(), call_non_blocking_);
 }

@@ -56,7 +56,7 @@ class BlkQueue {
   // Asks the thread to end when all that it has taken is answered.
   void Stop();
   // Waits for the thread. Returns the index for GET_VRING_BASE.
-  uint16_t Join();
+  uint32_t Join();
   // Another memory table; returns when the thread uses it. Throws as the constructor.
   void Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout);
   void SetCall(Fd call);
@@ -93,8 +93,10 @@ class BlkQueue {
 
   void Run();
   void Loop();
+  bool Takes() const;
   bool TakeAll();
   bool Admit(Request& request);
+  void LogWrites(const Request& request);
   void Start(uint32_t slot);
   int RunNow(Request& request, uint32_t type);
   int Segments(Request& request, bool zero);
@@ -114,7 +116,7 @@ class BlkQueue {
   void Polled(const io_uring_cqe& cqe);
 
   BlkOptions options_;
-  Virtqueue queue_;
+  std::unique_ptr<Virtqueue> queue_;
   const int kick_;
   std::mutex call_lock_;
   Fd call_;

@@ -5,6 +5,7 @@
 #include "common/error.h"
 
 namespace vioctl::vhost_user {
+
 GuestMemory::GuestMemory(const std::vector<Region>& regions, const std::vector<int>& fds) {
   if (regions.size() != fds.size()) throw SysError(EINVAL, "mmap", "one descriptor per region");
   parts_.reserve(regions.size());
@@ -49,6 +50,16 @@ uint8_t* GuestMemory::Run(uint64_t address, uint64_t* size) const {
   }
   *size = 0;
   return nullptr;
+}
+
+bool GuestMemory::GuestAddress(const void* host, uint64_t* address) const {
+  const auto* at = static_cast<const uint8_t*>(host);
+  for (const Part& part : parts_) {
+    if (at < part.base || at >= part.base + part.region.size) continue;
+    *address = part.region.gpa + static_cast<uint64_t>(at - part.base);
+    return true;
+  }
+  return false;
 }
 
 bool GuestMemory::broken() const {

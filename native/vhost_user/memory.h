@@ -24,6 +24,8 @@ class GuestMemory {
   uint8_t* Physical(uint64_t address, uint64_t size) const;
   uint8_t* Virtual(uint64_t address, uint64_t size) const;
   uint8_t* Run(uint64_t address, uint64_t* size) const;
+  // Guest-physical address of a host address that one of the above has returned. False for any other.
+  bool GuestAddress(const void* host, uint64_t* address) const;
   bool broken() const;
 
  private:

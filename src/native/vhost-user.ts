@@ -23,15 +23,33 @@ export interface NativeMemory {
   contains(address: bigint, size: bigint, physical: boolean): boolean;
 }
 
-/** Where a split ring lies. Addresses are front-end virtual, guest-physical with `physical`. */
+/** In-flight regions of a device's queues (GET_INFLIGHT_FD), mapped. Rings keep them mapped after close(). */
+export interface NativeInflight {
+  close(): void;
+}
+
+/** The dirty log of a migration, mapped. Rings keep it mapped after close(). */
+export interface NativeDirtyLog {
+  close(): void;
+}
+
+/** Where a ring lies. Addresses are front-end virtual, guest-physical with `physical`. */
 export interface RingLayout {
   num: number;
   desc: bigint;
   avail: bigint;
   used: bigint;
+  /** As SET_VRING_BASE gives it. */
   base: number;
   features: bigint;
   physical: boolean;
+  /** Of the queue in its device. */
+  index?: number;
+  inflight?: NativeInflight | undefined;
+  log?: NativeDirtyLog | undefined;
+  /** VHOST_VRING_F_LOG: writes of the used ring are logged, at this guest-physical address. */
+  logUsed?: boolean;
+  logAddress?: bigint;
 }
 
 /** A virtqueue that JavaScript serves: for few requests. */
@@ -137,6 +155,11 @@ export interface VhostUserNative {
   /** Adds one to a peer's eventfd; never blocks. */
   signal(fd: number): void;
   guestMemory(regions: NativeRegion[], fds: number[]): NativeMemory;
+  /** Bytes of a queue's part of an in-flight region. */
+  inflightBytes(queueSize: number): number;
+  /** @throws EINVAL for a region that its file does not hold */
+  inflightRegion(fd: number, bytes: bigint, offset: bigint, queues: number, queueSize: number): NativeInflight;
+  dirtyLog(fd: number, bytes: bigint, offset: bigint): NativeDirtyLog;
   virtqueue(memory: NativeMemory, layout: RingLayout): NativeQueue;
   /** @param options kick stays the caller's and open until close(); call becomes the queue's, -1 is none */
   blkQueue(store: Store, memory: NativeMemory, layout: RingLayout, options: NativeBlkOptions): NativeBlkQueue;
@@ -165,6 +188,9 @@ export const vhostUserExports = [
   'lock',
   'signal',
   'guestMemory',
+  'inflightBytes',
+  'inflightRegion',
+  'dirtyLog',
   'virtqueue',
   'blkQueue',
 ] as const satisfies (keyof VhostUserNative)[];

@@ -1,6 +1,7 @@
 import { native } from '../../native/index.js';
-import type { RingLayout } from '../../native/vhost-user.js';
+import type { NativeDirtyLog, NativeInflight, RingLayout } from '../../native/vhost-user.js';
 import { describeFd, type OwnedFd } from '../wire/fds.js';
+import { VirtioF } from '../wire/features.js';
 import type { vringAddr } from '../wire/messages.js';
 import { VringFd } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
@@ -8,6 +9,11 @@ import { errnoOf } from '../wire/status.js';
 import type { Values } from '../wire/struct.js';
 import type { MemoryTable } from './memory-table.js';
 import type { DeviceModel, RunningRing } from './model.js';
+
+/** Entries of a queue at most (virtio 1.3, 2.7). */
+export const MAX_RING = 32768;
+/** Flag of SET_VRING_ADDR: writes of the used ring are logged. */
+const VRING_F_LOG = 1;
 
 type Addresses = Values<typeof vringAddr>;
 type FdKind = 'kick' | 'call' | 'err';
@@ -35,8 +41,9 @@ export interface RingsOptions {
 export class Rings {
   readonly #options: RingsOptions;
   readonly #rings: Ring[];
-  /** Negotiated virtio features. */
-  features = 0n;
+  #features = 0n;
+  #inflight: NativeInflight | undefined;
+  #log: NativeDirtyLog | undefined;
   /** Ring addresses are guest-physical (GPA_ADDRESSES). */
   physical = false;
   /** Without VHOST_USER_F_PROTOCOL_FEATURES rings are enabled from the start. */
@@ -66,29 +73,71 @@ export class Rings {
     return this.#rings.some((r) => r.running) && this.#rings.every((r) => !r.started || r.running);
   }
 
+  get #packed(): boolean {
+    return (this.#features & VirtioF.packed) !== 0n;
+  }
+
+  /** Negotiated virtio features. Running rings take over the bit that switches the dirty log. */
+  setFeatures(features: bigint): Errno | undefined {
+    const changed = this.#features ^ features;
+    this.#features = features;
+    return (changed & VirtioF.logAll) === 0n ? undefined : this.remap();
+  }
+
+  /** Where rings keep what is in flight, from their next start on. The descriptor stays the caller's. */
+  setInflight(fd: OwnedFd, at: { size: bigint; offset: bigint; queues: number; queueSize: number }): Errno | undefined {
+    if (at.queues > this.#rings.length || at.queueSize > MAX_RING) return 'EINVAL';
+    if (describeFd(fd.fd).size === undefined) return 'EINVAL';
+    try {
+      const region = native().vhostUser.inflightRegion(fd.fd, at.size, at.offset, at.queues, at.queueSize);
+      this.#inflight?.close();
+      this.#inflight = region;
+    } catch (err) {
+      return errnoOf(err);
+    }
+    return undefined;
+  }
+
+  /** The dirty log of a migration, for running rings too. The descriptor stays the caller's. */
+  setLog(fd: OwnedFd, size: bigint, offset: bigint): Errno | undefined {
+    if (describeFd(fd.fd).size === undefined) return 'EINVAL';
+    try {
+      const log = native().vhostUser.dirtyLog(fd.fd, size, offset);
+      this.#log?.close();
+      this.#log = log;
+    } catch (err) {
+      return errnoOf(err);
+    }
+    return this.remap();
+  }
+
   num(index: number, num: number): Errno | undefined {
     const ring = this.#rings[index];
-    if (!ring || ring.running || num < 1 || num > 32768 || (num & (num - 1)) !== 0) return 'EINVAL';
+    if (!ring || ring.running || num < 1 || num > MAX_RING) return 'EINVAL';
+    if (!this.#packed && (num & (num - 1)) !== 0) return 'EINVAL'; // virtio 1.3, 2.7
     ring.num = num;
     return undefined;
   }
 
+  /** A packed ring's base also has its wrap counters, and the used entry. */
   base(index: number, base: number): Errno | undefined {
     const ring = this.#rings[index];
-    if (!ring || ring.running || base > 0xffff) return 'EINVAL';
+    if (!ring || ring.running || (!this.#packed && base > 0xffff)) return 'EINVAL';
     ring.base = base;
     return undefined;
   }
 
   addresses(addresses: Addresses): Errno | undefined {
     const ring = this.#rings[addresses.index];
-    if (!ring || ring.num === 0 || addresses.flags !== 0) return 'EINVAL';
+    if (!ring || ring.num === 0 || (addresses.flags & ~VRING_F_LOG) !== 0) return 'EINVAL';
     const memory = this.#options.memory.mapped;
     const size = BigInt(ring.num);
+    // A packed ring has two words for suppressed events in place of the available and used rings (virtio 1.3, 2.8).
+    const [avail, used] = this.#packed ? [4n, 4n] : [6n + 2n * size, 6n + 8n * size];
     const parts: [bigint, bigint, bigint][] = [
       [addresses.desc, 16n * size, 16n],
-      [addresses.avail, 6n + 2n * size, 2n],
-      [addresses.used, 6n + 8n * size, 4n],
+      [addresses.avail, avail, this.#packed ? 4n : 2n],
+      [addresses.used, used, 4n],
     ];
     for (const [at, bytes, align] of parts) {
       if (at % align !== 0n) return 'EINVAL';
@@ -174,18 +223,40 @@ export class Rings {
     await this.#haltAll();
   }
 
-  /** All rings stop, their descriptors are closed: RESET_DEVICE, and the end of the session. */
-  async close(): Promise<void> {
+  /** RESET_DEVICE: all rings stop, and nothing of them is known any more. */
+  async reset(): Promise<void> {
     await this.#haltAll();
     for (const ring of this.#rings) {
       for (const fd of Object.values(ring.fds)) fd.close();
       Object.assign(ring, { num: 0, base: 0, addresses: undefined, fds: {}, started: false, enabled: false });
     }
+    this.#inflight?.close();
+    this.#inflight = undefined;
+  }
+
+  /** The end of the session. */
+  async close(): Promise<void> {
+    await this.reset();
+    this.#log?.close();
+    this.#log = undefined;
   }
 
   #layout(ring: Ring): RingLayout {
-    const { desc, avail, used } = ring.addresses!;
-    return { num: ring.num, desc, avail, used, base: ring.base, features: this.features, physical: this.physical };
+    const { desc, avail, used, log, flags } = ring.addresses!;
+    return {
+      num: ring.num,
+      desc,
+      avail,
+      used,
+      base: ring.base,
+      features: this.#features,
+      physical: this.physical,
+      index: this.#rings.indexOf(ring),
+      inflight: this.#inflight,
+      log: this.#log,
+      logUsed: (flags & VRING_F_LOG) !== 0,
+      logAddress: log,
+    };
   }
 
   /** Ends a ring, or waits for the end that somebody else has asked for. */

@@ -1,5 +1,7 @@
+import { native } from '../../native/index.js';
+import { Seal } from '../../native/vhost-user.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
-import { closeAll, describeFd, type OwnedFd } from '../wire/fds.js';
+import { closeAll, describeFd, OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
@@ -7,10 +9,10 @@ import { DecodeError } from '../wire/struct.js';
 import { BackRequests } from './back-requests.js';
 import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
 import type { DeviceModel } from './model.js';
-import { Rings } from './rings.js';
+import { MAX_RING, Rings } from './rings.js';
 
 /** What a handler says: nothing is success, an errno is told where an acknowledgement was asked for, or a reply of its own. */
-type Outcome = Errno | undefined | { reply: Uint8Array };
+type Outcome = Errno | undefined | { reply: Uint8Array; fds?: OwnedFd[] };
 type Request = Record<string, unknown>;
 /** Handlers take descriptors out of `fds`; what they leave is closed after them. */
 type Handler = (values: Request, fds: OwnedFd[]) => Outcome | Promise<Outcome>;
@@ -146,13 +148,16 @@ export class BackEndSession {
     if ((flags & Flag.reply) !== 0) this.violation(`${name}: a request with the reply bit`);
     if ((flags & Flag.reserved) !== 0) this.violation(`${name}: reserved flag bits`);
     const outcome = def ? await this.#run(def, message) : 'ENOTSUP';
-    const own = typeof outcome === 'object' ? outcome.reply : undefined;
+    let own = typeof outcome === 'object' ? outcome.reply : undefined;
+    const replyFds = typeof outcome === 'object' ? (outcome.fds ?? []) : [];
+    const missing = (def?.request?.size ?? 0) - message.payload.length;
+    if (own && def?.request === def?.reply && missing === def?.request?.optional) own = own.subarray(0, own.length - missing);
     if (own === undefined && def?.reply !== undefined && def.replyIf === undefined) this.violation(`${name}: ${String(outcome)}`);
     const errno = typeof outcome === 'string' ? outcome : undefined;
     if (errno) this.#log(`${name}: refused: ${errno}`);
     const ack = (flags & Flag.needReply) !== 0 && this.has('REPLY_ACK');
     if (own !== undefined || ack)
-      this.#channel.send(encodeMessage(id, Flag.version | Flag.reply, own ?? number.encode({ value: statusOf(errno) })));
+      this.#channel.send(encodeMessage(id, Flag.version | Flag.reply, own ?? number.encode({ value: statusOf(errno) })), replyFds);
   }
 
   async #run(def: MessageDef, { payload, fds }: Message): Promise<Outcome> {
@@ -185,6 +190,15 @@ export class BackEndSession {
   }
 }
 
+/** Memory for the in-flight regions of so many queues, all zero. @returns undefined for what the device cannot have */
+function makeInflight(queues: number, queueSize: number, most: number): { fd: OwnedFd; size: bigint } | undefined {
+  if (queues < 1 || queues > most || queueSize < 1 || queueSize > MAX_RING) return undefined;
+  const { vhostUser } = native();
+  const bytes = vhostUser.inflightBytes(queueSize) * queues;
+  const { shrink, grow, seal } = Seal;
+  return { fd: new OwnedFd(vhostUser.memfd('vioctl-inflight', bytes, shrink | grow | seal)), size: BigInt(bytes) };
+}
+
 const word = (value: bigint): Outcome => ({ reply: number.encode({ value }) });
 
 /** The handlers of a session, by message name. A message of the table without one is answered ENOTSUP. */
@@ -197,7 +211,7 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
     (kind: 'kick' | 'call' | 'err'): Handler =>
     (values, fds) =>
       rings.fd(kind, values.value as bigint, fds.shift());
-  const replyOf = (name: string, values: Request): Outcome => {
+  const replyOf = (name: string, values: Request): { reply: Uint8Array } => {
     return { reply: messageByName('main', name).reply!.encode(values as never) };
   };
   return new Map<string, Handler>(
@@ -205,9 +219,8 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
       GET_FEATURES: () => word(offered),
       SET_FEATURES: ({ value }) => {
         if (((value as bigint) & ~offered) !== 0n) return 'EINVAL';
-        rings.features = value as bigint;
         rings.alwaysEnabled = ((value as bigint) & VirtioF.protocolFeatures) === 0n;
-        return undefined;
+        return rings.setFeatures(value as bigint);
       },
       SET_OWNER: () => undefined,
       RESET_OWNER: () => undefined, // deprecated: "should be ignored"
@@ -252,8 +265,25 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
         return undefined;
       },
       RESET_DEVICE: async () => {
-        await rings.close();
+        await rings.reset();
         return undefined;
+      },
+      GET_INFLIGHT_FD: ({ queues, queueSize }) => {
+        const made = makeInflight(queues as number, queueSize as number, device.queues);
+        if (!made) session.violation(`GET_INFLIGHT_FD: ${queues} queues of ${queueSize} entries`);
+        return { reply: replyOf('GET_INFLIGHT_FD', { size: made.size, offset: 0n, queues, queueSize }).reply, fds: [made.fd] };
+      },
+      SET_INFLIGHT_FD: ({ size, offset, queues, queueSize }, fds) =>
+        rings.setInflight(fds[0]!, {
+          size: size as bigint,
+          offset: offset as bigint,
+          queues: queues as number,
+          queueSize: queueSize as number,
+        }),
+      SET_LOG_BASE: ({ size, offset }, fds) => {
+        const errno = rings.setLog(fds[0]!, size as bigint, offset as bigint);
+        if (errno) session.violation(`SET_LOG_BASE: ${errno}`); // its reply has no place for an error
+        return session.has('LOG_SHMFD') ? word(0n) : undefined;
       },
       GET_SHMEM_CONFIG: () => {
         const sizes = Array.from({ length: SHMEM_REGIONS }, (_, id) => device.regions.get(id) ?? 0n);

@@ -108,8 +108,11 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
   };
   return {
     name: 'blk',
-    features: VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx | own,
-    protocol: protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'RESET_DEVICE', 'CONFIGURE_MEM_SLOTS'),
+    features: VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx | VirtioF.packed | VirtioF.logAll | own,
+    protocol: protocolMask(
+      ...['MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'RESET_DEVICE', 'CONFIGURE_MEM_SLOTS'],
+      ...['LOG_SHMFD', 'INFLIGHT_SHMFD', 'GET_VRING_BASE_INFLIGHT'],
+    ),
     queues,
     regions: new Map(),
     config: () => {

@@ -62,6 +62,7 @@ export const VirtioF = {
   eventIdx: 1n << 29n,
   protocolFeatures: 1n << 30n,
   version1: 1n << 32n,
+  packed: 1n << 34n,
 } as const;
 
 /** `[{bit, name}]` of a word; name is undefined where the table has none. */

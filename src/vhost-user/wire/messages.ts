@@ -27,7 +27,8 @@ export const singleRegion = struct('single_region', { _: pad(8), region: nested(
 export const log = struct('log', { size: u64, offset: u64 });
 export const iotlb = struct('iotlb', { iova: u64, size: u64, uva: u64, perm: u8, type: u8, _: pad(6) });
 export const config = struct('config', { offset: u32, size: u32, flags: u32, data: bytesOf('size') });
-export const inflight = struct('inflight', { size: u64, offset: u64, queues: u16, queueSize: u16, _: pad(4) });
+/** 20 bytes in the text, 24 where it is a C struct (QEMU). */
+export const inflight = struct('inflight', { size: u64, offset: u64, queues: u16, queueSize: u16, _: pad(4) }, 4);
 export const uuid = struct('uuid', { uuid: bytes(16) });
 export const deviceState = struct('device_state', { direction: u32, phase: u32 });
 export const vringArea = struct('vring_area', { value: u64, size: u64, offset: u64 });

@@ -159,8 +159,11 @@ export class Struct<F extends Fields = Fields> {
   readonly size: number;
   /** Whether it has counted parts behind the fixed one. */
   readonly variable: boolean;
+  /** Padding at the end that some peers leave out: a decoder takes both sizes. */
+  readonly optional: number;
 
-  constructor(name: string, fields: F) {
+  constructor(name: string, fields: F, optional = 0) {
+    this.optional = optional;
     this.name = name;
     this.fields = fields;
     const all = Object.values(fields);
@@ -188,6 +191,7 @@ export class Struct<F extends Fields = Fields> {
 
   /** Reads a struct that fills the bytes exactly. @throws DecodeError when they are too few or too many */
   decode(data: Uint8Array): Kept<F> {
+    if (this.optional > 0 && data.byteLength === this.size - this.optional) data = Buffer.concat([data], this.size);
     const { value, size } = this.readAt(new DataView(data.buffer, data.byteOffset, data.byteLength), 0);
     if (size !== data.byteLength) throw new DecodeError(`${this.name} ends, ${data.byteLength - size} bytes are left over`, size);
     return value;
@@ -203,5 +207,5 @@ export class Struct<F extends Fields = Fields> {
   }
 }
 
-/** Defines a layout. */
-export const struct = <F extends Fields>(name: string, fields: F): Struct<F> => new Struct(name, fields);
+/** Defines a layout. @param optional padding at its end that may be missing */
+export const struct = <F extends Fields>(name: string, fields: F, optional = 0): Struct<F> => new Struct(name, fields, optional);
