@@ -156,7 +156,6 @@ Ram::Stop Ram::Step(Source& source, uint64_t budget) {
   const uint64_t from = source.position();
   const uint64_t mask = options_.page_size - 1;
   const size_t page = options_.page_size;
-  const bool reads = Reads();
   Stop stop = Stop::kBudget;
   while (source.position() - from < budget) {
     const uint8_t* at = source.Need(8);
@@ -170,6 +169,7 @@ Ram::Stop Ram::Step(Source& source, uint64_t budget) {
     const uint8_t* const end = at + source.Ready();
     if (current_ >= 0) {
       Block& block = blocks_[static_cast<size_t>(current_)];
+      const bool reads = Reads(current_);
       while (end - at >= 9) {
         const uint64_t word = Be64(at), flags = word & mask, addr = word & ~mask;
         if (addr >= block.length) break;
@@ -278,12 +278,12 @@ bool Ram::Record(Source& source, Stop* stop) {
     if (block && fill == 0) ZeroPage(*block, addr);
     if (block && fill != 0) {
       memset(buffer_.get(), fill, options_.page_size);
-      NormalPage(*block, addr, Reads() ? buffer_.get() : nullptr);
+      NormalPage(*block, addr, Reads(current_) ? buffer_.get() : nullptr);
       if (sink_) sink_->Flush();
     }
   } else if (kind == kPage) {
     const size_t page = options_.page_size;
-    if (Reads() && block) {
+    if (block && Reads(current_)) {
       at = source.Need(page);
       value_ = source.have();
       if (!at) return ended();
@@ -374,7 +374,7 @@ bool Ram::CompressedPage(Source& source, Stop* stop) {
   }
   if (current_ >= 0) {
     Block& block = blocks_[static_cast<size_t>(current_)];
-    if (Reads() || options_.check) {
+    if (Reads(current_) || options_.check) {
       inflater_.Start(Inflater::kZlib);
       uint8_t over;
       const auto result = inflater_.Run(at, length, buffer_.get(), options_.page_size);

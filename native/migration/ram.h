@@ -140,7 +140,10 @@ class Ram {
   uint64_t NormalRun(Block& block, const uint8_t* at, const uint8_t* end);
   bool XbzrlePage(Source& source, Stop* stop);
   bool CompressedPage(Source& source, Stop* stop);
-  bool Reads() const { return sink_ != nullptr || options_.hash; }
+  // Whether somebody wants the content of a block's pages.
+  bool Reads(int block) const {
+    return options_.hash || (sink_ && block >= 0 && sink_->Has(static_cast<size_t>(block)));
+  }
   void SetHash(Block& block, uint64_t addr, uint64_t hash);
 
   // A shift: a division per record would cost more than all the rest.

@@ -17,6 +17,9 @@ class Sink {
   explicit Sink(int fd);
   void Place(size_t block, Placement placement);
 
+  // True if any byte of the block is wanted.
+  bool Has(size_t block) const { return block < blocks_.size() && !blocks_[block].empty(); }
+
   // Queues size bytes of a block's offset; they must stay valid until Flush. Throws SysError.
   void Write(size_t block, uint64_t offset, const uint8_t* bytes, size_t size);
   // Queues zeros over what an earlier record put there.

@@ -46,6 +46,9 @@ export class Walker {
   /** what the stream turned out to have */
   sawEof = false;
   sawDescription = false;
+  /** where the stream begins, and where it ends: behind its description, or how far a damaged one was read */
+  start = 0;
+  end = 0;
   /** pages that the stream does not give; known at its end */
   missing: Missing[] = [];
   #postcopy = false;
@@ -70,6 +73,7 @@ export class Walker {
   /** All of the stream, in order. */
   *walk(): Generator<WalkEvent> {
     try {
+      this.start = this.end = this.#reader.position;
       for (const issue of this.#options.issues ?? []) yield { type: 'issue', issue };
       if (!(yield* readHeader(this.#reader, this.#options.force ?? false))) return;
       if (this.#reader.next(1) === Type.configuration) {
@@ -83,6 +87,7 @@ export class Walker {
       if (!(err instanceof StreamEnd)) throw err;
       yield* this.#ended(err);
     } finally {
+      if (this.end === this.start) this.end = this.#reader.position;
       yield* this.#devices.flush();
       yield* this.#untracked();
       yield* this.#memory();
@@ -187,7 +192,11 @@ export class Walker {
     const twin = this.#framing.sections.get(id) ?? this.#names.get(`${instance} ${name}`);
     // A VFIO device sends its configuration as FULL, behind the END of its state, under the same id.
     const again = record === 'full' && twin?.iterable && twin.ended && twin.id === id && twin.name === name && twin.instance === instance;
-    if (twin && !again) {
+    const doubled = twin && twin.id !== id && record === 'full' && !twin.iterable && this.#doubled(section);
+    if (doubled) {
+      const text = `its name and instance are those of section ${twin.id}: QEMU registered both, and loads them in order`;
+      yield report('note', 'section-name-twice', at, path, text);
+    } else if (twin && !again) {
       yield report('error', 'section-twice', at, path, `section id or name is used twice: first at 0x${twin.offset.toString(16)}`, {
         found: `${name} (${id}), instance ${instance}; ${twin.name} (${twin.id}), instance ${twin.instance}`,
       });
@@ -197,6 +206,12 @@ export class Walker {
     if (record === 'full') this.devices += 1;
     this.#options.onSection?.(section);
     yield* this.#body(at, record, section);
+  }
+
+  /** Whether QEMU itself gave two devices one name and instance: both are described, or they are the channels of an ISA IDE. */
+  #doubled({ name, instance }: Section): boolean {
+    const described = this.description?.devices.filter((d) => d.name === name && d.instance_id === instance).length;
+    return described === undefined ? name === 'isa-ide' : described > 1;
   }
 
   /** PART or END of a section that a START opened. */
@@ -338,6 +353,7 @@ export class Walker {
       if (!whole) return;
     }
     const end = this.#reader.position;
+    this.end = end;
     if (this.#reader.seekable) {
       if (this.#reader.size > end) yield { type: 'trailing', offset: BigInt(end), size: this.#reader.size - end };
     } else {

@@ -272,7 +272,10 @@ describe('ram', () => {
     const obsolete = Buffer.from('QEVM\0\0\0\x02....', 'latin1');
     for (const [bytes, reason] of [
       [obsolete, /no guest memory: 0x4: .*obsolete.* \(expected 3, found 2\)/],
-      [Buffer.from('\x7fELF and more'), /no guest memory: 0x0: not a QEMU migration stream \(expected QEVM, found .*ELF\)/],
+      [
+        Buffer.from('\x7fELF and more'),
+        /no guest memory: 0x0: not a QEMU migration stream, but an ELF file: .* \(expected QEVM, found .*ELF\)/,
+      ],
     ] as const)
       expect(vioctl(['migration', 'ram', put('other', bytes), '-o', out])).toMatchObject({
         status: 5,

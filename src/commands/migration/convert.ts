@@ -43,7 +43,7 @@ export default class MigrationConvert extends Command {
       finish();
       await this.out.document(
         { file: args.file, output: flags.output, ...done },
-        (d) => `${d.output}: ${formatSize(d.size)} ${d.to}, ${d.devices} devices`,
+        (d) => `${d.output}: ${formatSize(d.size)} ${d.to}, ${d.devices} devices${d.already ? ' (the input was mapped-ram already)' : ''}`,
       );
     } catch (err) {
       fs.rmSync(part, { force: true });

@@ -45,6 +45,7 @@ export function verificationLines(v: Verification): string[] {
     ...ram,
     ...missingLines(v.missing),
     `${v.sections} sections, ${v.devices} devices`,
+    `stream from ${hex64(v.stream.start)} to ${hex64(v.stream.end)}: ${v.stream.length} bytes`,
     ...(v.trailing ? [`${v.trailing} bytes behind the end`] : []),
   ];
 }

@@ -82,8 +82,10 @@ export class Devices {
       this.#reader.seek(footer);
       return { bounded: 'footer', ...(fields && { fields }) };
     }
+    // Facts that lie at the start of a body need no description.
+    if (Evidence.wantsRaw(section.name)) this.evidence.noteRaw(section.name, this.#reader.peek(Evidence.rawBytes));
     if (this.#framing.footers === false) {
-      yield* this.#framing.resync(from, path);
+      yield* this.#framing.resync(from, path, undefined, true);
       return { bounded: 'footer' };
     }
     const early = hold && !this.#searched;
@@ -92,7 +94,7 @@ export class Devices {
     if (passed === undefined && this.#framing.footers === undefined && this.#reader.seekable) {
       // No section so far had a footer: a machine type before 2.4. The next header is where this one ends.
       this.#reader.seek(from);
-      yield* this.#framing.resync(from, path);
+      yield* this.#framing.resync(from, path, undefined, true);
       return { bounded: 'footer' };
     }
     if (passed === undefined) throw new StreamEnd({ ...this.#reader.ended(), need: 5 }, `footer of ${path}`);

@@ -16,7 +16,7 @@ export interface VirtioMem {
 }
 
 /** Sections that are decoded for their facts even if nobody asked for fields. */
-const wanted = /(^|\/)(virtio-mem(-device-early)?|virtio-balloon|mc146818rtc)$/;
+const wanted = /(^|\/)(virtio-mem(-device-early)?|virtio-balloon|mc146818rtc|spapr)$/;
 
 const big = (v: Value | undefined): bigint | undefined => (typeof v === 'bigint' ? v : typeof v === 'number' ? BigInt(v) : undefined);
 
@@ -65,6 +65,9 @@ function lateVirtioMem(section: string, bytes: Buffer): VirtioMem | undefined {
   return { section, address, size: region, blockSize, plugged: runsOfWords(c) };
 }
 
+/** Bytes of a PC's CMOS. */
+const CMOS = 128;
+
 const HINTS = 'virtio-balloon-device/free-page-report';
 
 /** Whether a balloon's guest took the feature of free-page hints, and QEMU asked for them at least once. */
@@ -80,15 +83,34 @@ export class Evidence {
   freePageHints = false;
   /** battery-backed memory of a PC */
   cmos: Uint8Array | undefined;
+  /** the device tree of a pseries guest */
+  deviceTree: Buffer | undefined;
 
   /** Whether the fields of a section are facts. */
   static wants(name: string): boolean {
     return wanted.test(name);
   }
 
+  /** Bytes from the start of a body that noteRaw looks at. */
+  static readonly rawBytes = CMOS;
+
+  /** Whether the start of a section's body is a fact, described or not. */
+  static wantsRaw(name: string): boolean {
+    return name === 'mc146818rtc';
+  }
+
+  /** Takes the facts of a body that nothing describes: the CMOS comes first in it (QEMU hw/rtc/mc146818rtc.c). */
+  noteRaw(section: string, body: Buffer): void {
+    if (section === 'mc146818rtc' && body.length >= CMOS) this.cmos ??= Buffer.from(body.subarray(0, CMOS));
+  }
+
   /** Takes the facts of a section. */
   note(section: string, fields: Fields): void {
     if (section.endsWith('mc146818rtc') && fields.cmos_data instanceof Uint8Array) this.cmos ??= fields.cmos_data;
+    if (section === 'spapr') {
+      const blob = (fields as { spapr_dtb?: Fields }).spapr_dtb?.fdt_blob;
+      if (blob instanceof Uint8Array) this.deviceTree ??= Buffer.from(blob);
+    }
     if (section.endsWith('virtio-balloon')) {
       const state = classState(fields);
       if (state && hinted(state)) this.freePageHints = true;

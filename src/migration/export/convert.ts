@@ -29,10 +29,13 @@ const string8 = (s: string): Buffer => Buffer.concat([Buffer.from([s.length]), B
 const subsection = (name: string, body: Buffer): Buffer => Buffer.concat([Buffer.from([Type.subsection]), string8(name), be32(1), body]);
 const footer = (id: number): Buffer => Buffer.concat([Buffer.from([Type.footer]), be32(id)]);
 
+/** The capabilities of the new file. */
+const withMapped = ({ capabilities = [] }: Configuration): string[] => [...new Set([...capabilities, 'mapped-ram'])];
+
 /** The configuration record with the capability added. */
 function configurationRecord(c: Configuration): Buffer {
   const machine = Buffer.from(c.machine, 'utf8');
-  const capabilities = [...(c.capabilities ?? []), 'mapped-ram'];
+  const capabilities = withMapped(c);
   return Buffer.concat([
     Buffer.from([Type.configuration]),
     be32(machine.length),
@@ -53,6 +56,8 @@ type Copied = Extract<WalkEvent, { offset: bigint; type: 'section' | 'command' |
 
 export interface Converted {
   to: 'mapped-ram';
+  /** the input was mapped-ram already */
+  already: boolean;
   size: number;
   blocks: { name: string; length: bigint; pages: number; content: number }[];
   devices: number;
@@ -91,7 +96,8 @@ class Conversion {
         code: 'CONVERT',
         exit: 7,
       });
-    if (configuration.capabilities?.includes('mapped-ram')) throw new VioError('the stream is mapped-ram already', { code: 'CONVERT' });
+    if (configuration.capabilities?.includes('mapped-ram') && !this.#reader.seekable)
+      throw new VioError('the stream in the pipe is mapped-ram already', { code: 'CONVERT', hint: 'cat > OUT keeps it as it is' });
     if (configuration.capabilities?.includes('x-ignore-shared'))
       throw new VioError('the memory is not in this stream (x-ignore-shared)', { code: 'CONVERT', exit: 7 });
     let at = this.#write(Buffer.concat([be32(MAGIC), be32(VERSION), configurationRecord(configuration)]), 0n);
@@ -174,7 +180,7 @@ class Conversion {
 export function describeCapability(text: string, configuration: Configuration): string {
   const parsed = JSON.parse(text) as { configuration?: { subsections?: { vmsd_name: string }[] } };
   if (!parsed.configuration) return text;
-  const capabilities = [...(configuration.capabilities ?? []), 'mapped-ram'];
+  const capabilities = withMapped(configuration);
   const fields = [
     { name: 'caps_count', type: 'uint32', size: 4 },
     ...capabilities.map((c) => ({ name: 'capabilities', type: 'capability', size: c.length + 1 })),
@@ -233,6 +239,7 @@ export async function convert(input: Input, file: string, fd: number, tick: (pos
   const blocks = walker.ram!.update();
   return {
     to: 'mapped-ram',
+    already: walker.ram!.mapped,
     size,
     blocks: blocks.map((b) => ({
       name: b.name,

@@ -6,6 +6,7 @@ import type { Input } from '../containers/input.js';
 import { temporaryFile } from '../containers/tempfile.js';
 import { trimZeros } from '../devices/cursor.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
+import { ACPI_BLOCK, ACPI_MOST } from '../memory/acpi.js';
 import { type Arch, archOf, elfMachine } from '../memory/arch.js';
 import {
   blockIndex,
@@ -212,9 +213,10 @@ class Extraction {
   }
 
   /** What a guess put somewhere comes to where it belongs. @throws VioError for a window that the guess did not get */
-  settle(facts: Facts, blocks: readonly RamBlock[]): void {
+  settle(walker: Walker, blocks: readonly RamBlock[]): void {
     const stage = this.#stage;
     if (!stage) return;
+    const facts = factsOf(walker, staged(this.#fd, blocks, stage.placements));
     const { ranges, unplaced } = wanted(facts, blocks, this.#options);
     this.unplaced = unplaced;
     const made = plan(this.#options.as, ranges, this.#options.at ?? 0n);
@@ -300,21 +302,60 @@ class Extraction {
   }
 }
 
-/** Facts of a stream in a file, before its memory is written; undefined where the walk to them would be the only one. */
-function survey(input: Input, options: ExtractOptions): Walker | undefined {
-  if (!input.reader.seekable || options.block !== undefined) return undefined;
-  const start = input.reader.position;
-  const walker = new Walker(input.reader, { force: options.force ?? false, ram: { bitmapOrder: input.bitmapOrder } });
-  for (const _ of walker.walk());
-  input.reader.seek(start);
-  return walker;
+/** What is looked at of blocks before the layout is known: the ACPI tables, and the start of a RAM that may hold a device tree. */
+const RAM_START = 4 << 20;
+const evidenceOf = (b: RamBlock): bigint | undefined => {
+  if (b.name === ACPI_BLOCK) return b.length < BigInt(ACPI_MOST) ? b.length : BigInt(ACPI_MOST);
+  return b.name === 'loongarch.ram' ? BigInt(RAM_START) : undefined;
+};
+/** A device tree lies on a page boundary. */
+const TREE = Buffer.from('d00dfeed', 'hex');
+function deviceTreeIn(bytes: Buffer | undefined): Buffer | undefined {
+  for (let at = 0; bytes && at < bytes.length; at += PAGE) if (bytes.subarray(at, at + 4).equals(TREE)) return bytes.subarray(at);
+  return undefined;
 }
 
-const factsOf = (walker: Walker): Facts => ({
+const factsOf = (walker: Walker, bytesOf: (name: string) => Buffer | undefined = () => undefined): Facts => ({
   machine: walker.configuration?.machine ?? '',
   evidence: walker.evidence,
   description: walker.description,
+  acpi: bytesOf(ACPI_BLOCK),
+  ramStart: deviceTreeIn(bytesOf('loongarch.ram')),
 });
+
+/** The bytes of a block that lie at these placements of a file. */
+const staged =
+  (fd: number, blocks: readonly RamBlock[], placements: readonly Placement[]) =>
+  (name: string): Buffer | undefined => {
+    const block = blocks.findIndex((b) => b.name === name);
+    const place = placements.find((p) => p.block === block && p.from === 0n);
+    const size = block < 0 || !place ? 0n : (evidenceOf(blocks[block]!) ?? 0n);
+    const bytes = Buffer.alloc(Number(size < (place?.to ?? 0n) ? size : (place?.to ?? 0n)));
+    return bytes.length > 0 ? bytes.subarray(0, fs.readSync(fd, bytes, 0, bytes.length, Number(place!.out))) : undefined;
+  };
+
+/** Facts of a stream in a file, before its memory is written; undefined where the walk to them would be the only one. */
+function survey(input: Input, options: ExtractOptions): { walker: Walker; facts: Facts } | undefined {
+  if (!input.reader.seekable || options.block !== undefined) return undefined;
+  const start = input.reader.position;
+  const fd = temporaryFile();
+  let placements: Placement[] = [];
+  const onBlocks = (blocks: readonly RamBlock[]) => {
+    placements = blocks.flatMap((b, block) => {
+      const to = evidenceOf(b);
+      return to === undefined ? [] : [{ block, from: 0n, to, out: BigInt(block) * BigInt(ACPI_MOST) }];
+    });
+    return { fd, placements };
+  };
+  try {
+    const walker: Walker = new Walker(input.reader, { force: options.force ?? false, ram: { bitmapOrder: input.bitmapOrder, onBlocks } });
+    for (const _ of walker.walk());
+    input.reader.seek(start);
+    return { walker, facts: factsOf(walker, staged(fd, walker.ram?.blocks ?? [], placements)) };
+  } finally {
+    fs.closeSync(fd);
+  }
+}
 
 /** Blocks of the plan of which the stream has not one page, though it should: nothing is written for them alone. */
 function nothingOf(ranges: readonly PhysicalRange[], blocks: readonly RamBlock[], missing: readonly Missing[], pageSize: number): boolean {
@@ -344,9 +385,10 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
       bitmapOrder: input.bitmapOrder,
       onBlocks: (blocks) => {
         if (!certain) return extraction.guess(factsOf(walker), blocks, !walker.ram!.mapped);
-        if (before?.ram && nothingOf(wanted(factsOf(before), blocks, options).ranges, blocks, before.missing, before.ram.options.pageSize))
+        const { ram, missing } = before?.walker ?? {};
+        if (before && ram && missing && nothingOf(wanted(before.facts, blocks, options).ranges, blocks, missing, ram.options.pageSize))
           return undefined;
-        return extraction.begin(factsOf(before ?? walker), blocks);
+        return extraction.begin(before?.facts ?? factsOf(walker), blocks);
       },
     },
   });
@@ -361,7 +403,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
   };
   try {
     for (const event of walker.walk()) take(event);
-    if (walker.ram?.blocks.length) extraction.settle(factsOf(walker), walker.ram.update());
+    if (walker.ram?.blocks.length) extraction.settle(walker, walker.ram.update());
   } catch (err) {
     throw wrap('write guest memory', err);
   }

@@ -8,6 +8,13 @@ import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { type Configuration, pagesOf, type RamBlock, type SectionEvent, type Value, type WalkEvent } from '../stream/model.js';
 import type { Walker } from '../walk.js';
 
+/** A part of the input. */
+export interface Extent {
+  start: bigint;
+  end: bigint;
+  length: number;
+}
+
 /** What a walk over a whole stream found, as one document. */
 export interface Dump {
   complete: boolean;
@@ -19,6 +26,8 @@ export interface Dump {
   description?: { offset: bigint; size: number; complete: boolean; devices: number };
   /** pages that the stream does not give, and why */
   missing?: Missing[];
+  /** where the stream lies in its input (decompressed, if that is compressed), and its bytes */
+  stream: Extent;
   trailing?: number;
   issues: Issue[];
   moreIssues?: number;
@@ -76,7 +85,13 @@ export async function collect(
   each: (event: WalkEvent) => void = () => {},
 ): Promise<Dump> {
   const issues = new Issues();
-  const dump: Dump = { complete: false, ...(input.container && { container: input.container }), records: [], issues: issues.list };
+  const dump: Dump = {
+    complete: false,
+    ...(input.container && { container: input.container }),
+    records: [],
+    stream: { start: 0n, end: 0n, length: 0 },
+    issues: issues.list,
+  };
   for await (const event of events(input, walker)) {
     each(event);
     if (event.type === 'progress') tick(event.position);
@@ -101,7 +116,8 @@ export const elsewhere = (missing: readonly Missing[]): boolean => missing.some(
 
 /** RAM and description of a walk that has ended. */
 function finish(dump: Dump, walker: Walker): void {
-  const { ram, description } = walker;
+  const { ram, description, start, end } = walker;
+  dump.stream = { start: BigInt(start), end: BigInt(end), length: end - start };
   if (ram?.total !== undefined) dump.ram = { pageSize: ram.options.pageSize, total: ram.total, blocks: ram.update() };
   if (description) {
     const { offset, length, complete, devices } = description;

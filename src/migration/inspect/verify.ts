@@ -20,6 +20,7 @@ export interface Verification {
   /** pages of all blocks whose content the stream gives, and how many there should be */
   ram?: { pages: number; present: number; percent: number; undecodable: number };
   missing?: Dump['missing'];
+  stream: Dump['stream'];
   trailing?: number;
   issues: Dump['issues'];
 }
@@ -69,6 +70,7 @@ export async function verify(input: Input, tick: (position: number) => void, for
     devices: opened.full,
     ...(dump.ram && { ram: { ...pages, percent: pages.pages === 0 ? 100 : Math.floor((pages.present / pages.pages) * 10000) / 100 } }),
     ...(dump.missing && { missing: dump.missing }),
+    stream: dump.stream,
     ...(dump.trailing !== undefined && { trailing: dump.trailing }),
     issues: dump.issues,
   };

@@ -5,7 +5,9 @@ import { printable, shellWord } from '../../common/escape.js';
 import type { Evidence } from '../devices/evidence.js';
 import type { Description } from '../devices/vmdesc.js';
 import type { RamBlock } from '../stream/model.js';
+import { type MemoryRange, nfitRanges, sratMemory, windowStarts } from './acpi.js';
 import { type Arch, archOf } from './arch.js';
+import { dynamicMemory, memoryNodes } from './fdt.js';
 import { virtioMemOf } from './missing.js';
 
 /** A run of guest-physical memory and the block bytes that are there. */
@@ -34,6 +36,10 @@ export interface Facts {
   machine: string;
   evidence?: Evidence | undefined;
   description?: Description | undefined;
+  /** the ACPI tables that QEMU made for the guest */
+  acpi?: Buffer | undefined;
+  /** the start of the RAM, where machines for other architectures than x86 put a device tree for the firmware */
+  ramStart?: Buffer | undefined;
 }
 
 export interface LayoutOptions {
@@ -67,6 +73,12 @@ const machines: { name: RegExp; family: Family }[] = [
   { name: /^pseries/, family: { base: 0n } },
   { name: /^s390-ccw-virtio/, family: { base: 0n } },
 ];
+
+/** Where AMD's address space has a hole, below 1 TiB: QEMU 7.1 and newer moves RAM above 4 GiB behind it (hw/i386/pc.c). */
+const AMD_HOLE = 0xfd00000000n;
+const AMD_ABOVE = 1n << 40n;
+/** The most that the 64-bit PCI window takes behind the RAM unless it is configured (q35). */
+const PCI_WINDOW = 32n * G;
 
 /** The machine type `virt`, which exists for many architectures. */
 const virt: Partial<Record<Arch, Family>> = {
@@ -144,6 +156,40 @@ export function ramBlocks(blocks: readonly RamBlock[], wanted: readonly string[]
   });
 }
 
+/**
+ * Where the RAM above 4 GiB begins on a PC: by the SRAT, else by the 64-bit PCI window behind it, else 4 GiB unless AMD's
+ * hole may have moved it.
+ * @throws VioError where nothing tells
+ */
+function aboveStart({ machine, acpi }: Facts, above: bigint): bigint {
+  const srat = acpi ? sratMemory(acpi).filter((m) => !m.hotpluggable && !m.nonVolatile && m.address >= FOUR_G && m.length > 0n) : [];
+  if (srat.length > 0) return srat.reduce((n, m) => (m.address < n ? m.address : n), srat[0]!.address);
+  const up = (n: bigint) => (n + G - 1n) & ~(G - 1n);
+  const windows = acpi ? windowStarts(acpi) : [];
+  if (windows.some((w) => w === up(AMD_ABOVE + above))) return AMD_ABOVE;
+  const version = /(\d+)\.(\d+)$/.exec(machine);
+  const before = version !== null && (Number(version[1]) < 7 || (version[1] === '7' && version[2] === '0'));
+  if (before || FOUR_G + above + PCI_WINDOW <= AMD_HOLE || windows.some((w) => w === up(FOUR_G + above))) return FOUR_G;
+  throw new VioError('it is not clear whether the RAM above 4 GiB lies there or, as for an AMD CPU, above 1 TiB', {
+    code: 'LAYOUT',
+    exit: Exit.unsupported,
+    hint: '--block NAME gives it whole',
+  });
+}
+
+/** Ranges that each are one block, by a length that no other block or range has; `spare` is how much longer the block may be. */
+function byLength(ranges: readonly MemoryRange[], blocks: readonly RamBlock[], open: readonly number[], spare = 0n): PhysicalRange[] {
+  const fits = (r: MemoryRange, i: number) => blocks[i]!.length >= r.length && blocks[i]!.length - r.length <= spare;
+  return ranges.flatMap((r) => {
+    const mine = open.filter((i) => fits(r, i));
+    if (mine.length !== 1 || ranges.filter((other) => fits(other, mine[0]!)).length !== 1) return [];
+    return [{ gpa: r.address, length: r.length, block: mine[0]!, from: 0n }];
+  });
+}
+
+/** The label area at the end of an NVDIMM is no memory of the guest; QEMU's least is 128 KiB. */
+const LABEL_MOST = 2n * M;
+
 /** Blocks whose place a device or the user gives. */
 function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: LayoutOptions): PhysicalRange[] {
   const given = (options.placed ?? []).map(({ address, block }) => ({ gpa: address, block: blockIndex(blocks, block) }));
@@ -153,7 +199,24 @@ function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: Layout
     const device = known.has(block) ? undefined : virtioMemOf(b, devices);
     return device ? [{ gpa: device.address, block }] : [];
   });
-  return [...given, ...plugged].map(({ gpa, block }) => ({ gpa, block, length: blocks[block]!.length, from: 0n }));
+  for (const { block } of plugged) known.add(block);
+  const open = blocks.flatMap((b, i) => (known.has(i) || notRam.test(b.name) || mainRam.test(b.name) ? [] : [i]));
+  const tree = facts.evidence?.deviceTree;
+  return [
+    ...[...given, ...plugged].map(({ gpa, block }) => ({ gpa, block, length: blocks[block]!.length, from: 0n })),
+    ...(facts.acpi ? byLength(nfitRanges(facts.acpi), blocks, open, LABEL_MOST) : []),
+    ...(tree ? byLength(dynamicMemory(tree), blocks, open) : []),
+  ];
+}
+
+/** Where the part above the hole begins. */
+function highStart(family: Family, facts: Facts, size: bigint, below: bigint): bigint {
+  if (family.high === FOUR_G) return aboveStart(facts, size - below);
+  // A device tree for the firmware has all memory; older versions of the machine have another address.
+  const nodes = facts.ramStart ? memoryNodes(facts.ramStart) : [];
+  const second = nodes.find((n) => n.address > 0n);
+  if (nodes.length === 2 && second && nodes.reduce((n, m) => n + m.length, 0n) === size) return second.address;
+  return family.high!;
 }
 
 /** The machine's own RAM: from its base on, with a hole where it has one. */
@@ -162,13 +225,14 @@ function ownRam(family: Family, facts: Facts, blocks: readonly RamBlock[], parts
   const cmos = family.high === FOUR_G && given === undefined ? facts.evidence?.cmos : undefined;
   const low = given !== undefined && family.low ? given : cmos ? cmosSplit(cmos, size) : (family.low?.(size) ?? size);
   const below = low < size ? low : size;
+  const high = family.high === undefined || below === size ? 0n : highStart(family, facts, size, below);
   const ranges: PhysicalRange[] = [];
   let at = 0n;
   for (const block of parts) {
     const { length } = blocks[block]!;
     const first = at < below ? (below - at < length ? below - at : length) : 0n;
     if (first > 0n) ranges.push({ gpa: family.base + at, length: first, block, from: 0n });
-    if (first < length) ranges.push({ gpa: family.high! + (at + first - below), length: length - first, block, from: first });
+    if (first < length) ranges.push({ gpa: high + (at + first - below), length: length - first, block, from: first });
     at += length;
   }
   return ranges;

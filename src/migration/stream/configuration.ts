@@ -1,4 +1,6 @@
 /** What a stream begins with: the header and the configuration record. */
+
+import { foreign } from './foreign.js';
 import { limits, MAGIC, Type, VERSION, VERSION_OBSOLETE } from './format.js';
 import type { Framing } from './framing.js';
 import { report } from './issues.js';
@@ -8,7 +10,9 @@ import { endText, type StreamReader } from './reader.js';
 /** Magic and version. Yields what is wrong; false when the walk cannot go on. */
 export function* readHeader(reader: StreamReader, force: boolean): Generator<WalkEvent, boolean> {
   const at = reader.position;
-  const head = reader.take(8);
+  const start = reader.peek(8);
+  const other = start.length === 8 && start.readUInt32BE(0) !== MAGIC ? foreign(reader) : undefined;
+  const head = other ? { ok: true as const, bytes: start } : reader.take(8);
   if (!head.ok) {
     if (head.end.kind === 'io') {
       yield report('error', 'read-error', head.end.at, '', `header: ${endText(head.end)}`);
@@ -25,10 +29,8 @@ export function* readHeader(reader: StreamReader, force: boolean): Generator<Wal
   const magic = head.bytes.readUInt32BE(0);
   const version = head.bytes.readUInt32BE(4);
   if (magic !== MAGIC) {
-    yield report('error', 'magic', at, '', 'not a QEMU migration stream', {
-      expected: 'QEVM',
-      found: head.bytes.subarray(0, 4).toString('latin1'),
-    });
+    const what = other ? `not a QEMU migration stream, but ${other.what}: ${other.advice}` : 'not a QEMU migration stream';
+    yield report('error', 'magic', at, '', what, { expected: 'QEVM', found: start.subarray(0, 4).toString('latin1') });
     return false;
   }
   yield { type: 'header', offset: BigInt(at), version };

@@ -88,8 +88,8 @@ export class Framing {
     if (passed > 0) yield report('note', 'skipped', from, path, `${passed} bytes skipped to the section's footer`);
   }
 
-  /** Goes to the next place where a record may begin, from `from` on. @param id of a footer that counts though its section was never opened */
-  *resync(from: number, path: string, id?: number): Generator<WalkEvent, boolean> {
+  /** Goes to the next place where a record may begin, from `from` on. @param id of a footer that counts though its section was never opened @param last the end of the stream will do, behind a device without a footer */
+  *resync(from: number, path: string, id?: number, last = false): Generator<WalkEvent, boolean> {
     const start = this.#reader.position;
     let at = Math.max(from, start);
     if (at > start) this.#reader.skip(at - start, 'damage');
@@ -101,7 +101,12 @@ export class Framing {
         this.#reader.skip(found, 'damage');
         at += found;
         if (bytes[found] === Type.footer) this.#reader.skip(5, 'footer');
-        yield report('note', 'skipped', from, path, `${at - from} bytes skipped to the next record at 0x${at.toString(16)}`);
+        if (!last) yield report('note', 'skipped', from, path, `${at - from} bytes skipped to the next record at 0x${at.toString(16)}`);
+        return true;
+      }
+      if (bytes.length < most && last && this.#reader.seekable && bytes.at(-1) === Type.eof) {
+        // Nothing but the EOF record follows.
+        this.#reader.skip(bytes.length - 1, 'device');
         return true;
       }
       if (bytes.length < most) {

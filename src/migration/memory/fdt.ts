@@ -1,0 +1,96 @@
+/** Flattened device trees (Devicetree Specification 0.4, chapter 5): the memory that firmware is told of. */
+import type { MemoryRange } from './acpi.js';
+
+const MAGIC = 0xd00dfeed;
+const BEGIN = 1;
+const END = 2;
+const PROP = 3;
+const NOP = 4;
+const DONE = 9;
+/** Nodes within nodes: far above any tree. */
+const DEPTH = 32;
+
+/** A property with the path of its node. */
+interface Property {
+  path: string;
+  name: string;
+  value: Buffer;
+}
+
+/** All properties of a tree, as far as it is well formed. */
+function* properties(tree: Buffer): Generator<Property> {
+  if (tree.length < 40 || tree.readUInt32BE(0) !== MAGIC) return;
+  const strings = tree.readUInt32BE(12);
+  const path: string[] = [];
+  const text = (at: number) => {
+    const end = tree.indexOf(0, at);
+    return end < 0 ? '' : tree.toString('latin1', at, end);
+  };
+  for (let at = tree.readUInt32BE(8); at + 4 <= tree.length; ) {
+    const token = tree.readUInt32BE(at);
+    at += 4;
+    if (token === BEGIN) {
+      const name = text(at);
+      path.push(name);
+      if (path.length > DEPTH) return;
+      at += (name.length + 4) & ~3;
+    } else if (token === END) {
+      path.pop();
+    } else if (token === PROP) {
+      if (at + 8 > tree.length) return;
+      const length = tree.readUInt32BE(at);
+      if (at + 8 + length > tree.length) return;
+      yield { path: path.join('/'), name: text(strings + tree.readUInt32BE(at + 4)), value: tree.subarray(at + 8, at + 8 + length) };
+      at = (at + 8 + length + 3) & ~3;
+    } else if (token !== NOP) {
+      if (token !== DONE) return;
+      return;
+    }
+  }
+}
+
+/** Memory that the tree's `memory` nodes list, with addresses and sizes of 64 bits. */
+export function memoryNodes(tree: Buffer): MemoryRange[] {
+  const ranges: MemoryRange[] = [];
+  let cells = 2;
+  for (const { path, name, value } of properties(tree)) {
+    if (path === '' && (name === '#address-cells' || name === '#size-cells') && value.length === 4)
+      cells = Math.min(cells, value.readUInt32BE(0));
+    if (!/^\/memory(@[0-9a-f]+)?$/.test(path) || name !== 'reg') continue;
+    const size = cells * 8;
+    for (let at = 0; at + size <= value.length; at += size) {
+      const word = (i: number) => (cells === 2 ? value.readBigUInt64BE(i) : BigInt(value.readUInt32BE(i)));
+      ranges.push({ address: word(at), length: word(at + cells * 4) });
+    }
+  }
+  return ranges;
+}
+
+/** A block of memory is assigned to the partition (PAPR, ibm,dynamic-memory). */
+const ASSIGNED = 8;
+
+/** Plugged memory of a pseries machine, neighbours joined: ibm,dynamic-memory-v2 has runs of blocks, ibm,dynamic-memory single ones. */
+export function dynamicMemory(tree: Buffer): MemoryRange[] {
+  let block = 0n;
+  const found: MemoryRange[] = [];
+  const add = (address: bigint, length: bigint) => {
+    const last = found.at(-1);
+    if (last && last.address + last.length === address) last.length += length;
+    else found.push({ address, length });
+  };
+  const all = [...properties(tree)].filter((p) => p.path === '/ibm,dynamic-reconfiguration-memory');
+  for (const { name, value } of all) if (name === 'ibm,lmb-size' && value.length === 8) block = value.readBigUInt64BE(0);
+  for (const { name, value } of all) {
+    if (value.length < 4 || block === 0n) continue;
+    const count = value.readUInt32BE(0);
+    const v2 = name === 'ibm,dynamic-memory-v2';
+    if (!v2 && name !== 'ibm,dynamic-memory') continue;
+    for (let i = 0, at = 4; i < count && at + 24 <= value.length; i++, at += 24) {
+      const [blocks, address, flags] = v2
+        ? [BigInt(value.readUInt32BE(at)), value.readBigUInt64BE(at + 4), value.readUInt32BE(at + 20)]
+        : [1n, value.readBigUInt64BE(at), value.readUInt32BE(at + 20)];
+      if (flags & ASSIGNED) add(address, blocks * block);
+    }
+  }
+  return found;
+}
