@@ -49,8 +49,8 @@ void ScanProcess(int proc, pid_t pid, Descriptors& out) {
   }
   const int at = fd.get();
   Dir dir(::fdopendir(at));
-  if (!dir) throw SysError(errno, "fdopendir", path.c_str());
-  fd.Release();  // the stream closes it
+  if (!dir) return;  // the process has ended meanwhile
+  fd.Release();      // the stream closes it
   char target[PATH_MAX];
   while (const dirent* entry = ::readdir(dir.get())) {
     const int number = NumberOf(entry->d_name);

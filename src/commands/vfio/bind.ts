@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
 import { Flags, nullFlag } from '../../cli/flags.js';
-import { allFlag, deviceList, devicesArg, scriptFlag } from '../../groups/vfio/options.js';
+import { allFlag, allowFlag, deviceList, devicesArg, scriptFlag } from '../../groups/vfio/options.js';
 import { boundLines, failureLines } from '../../groups/vfio/views.js';
 import { batchError, oneByOne, RACE_WAIT } from '../../vfio/binding/batch.js';
 import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
@@ -10,7 +10,7 @@ import { parseOwner } from '../../vfio/binding/owner.js';
 import { bindScript, shellScript } from '../../vfio/binding/script.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
-import { CHECK_NAMES, CHECKS } from '../../vfio/checks/finding.js';
+import { CHECKS } from '../../vfio/checks/finding.js';
 
 export default class VfioBind extends Command {
   static override readonly description =
@@ -34,7 +34,7 @@ export default class VfioBind extends Command {
     group: Flags.boolean({ summary: 'bind all endpoints of the IOMMU groups, or none' }),
     driver: Flags.string({ summary: 'this driver: a VFIO driver, or one that lists the id of the device', helpValue: 'DRIVER' }),
     owner: Flags.string({ summary: 'give the nodes in /dev/vfio to this user', helpValue: 'USER[:GROUP]' }),
-    allow: Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'let this safety check fail', helpValue: 'CHECK' })(),
+    allow: allowFlag,
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
     persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
     all: allFlag,

@@ -1,6 +1,7 @@
 import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { CHECK_NAMES } from '../../vfio/checks/finding.js';
 import { expand } from '../../vfio/devices/select.js';
 import { APIS } from '../../vfio/session/open.js';
 
@@ -40,3 +41,6 @@ export async function deviceList(root: Sysroot, words: string[], options: { null
   const names = options.null ? listed : listed.map((line) => line.trim()).filter((line) => line !== '');
   return expand(root, names, options.all);
 }
+
+/** `--allow` of commands with safety checks. */
+export const allowFlag = Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'ignore this safety check', helpValue: 'CHECK' })();

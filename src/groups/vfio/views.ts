@@ -7,6 +7,7 @@ import type { UnboundDevice } from '../../vfio/binding/unbind.js';
 import { describeHolder } from '../../vfio/census/holders.js';
 import type { Diagnosis } from '../../vfio/inventory/doctor.js';
 import type { DeviceReport } from '../../vfio/inventory/inventory.js';
+import type { SriovResult } from '../../vfio/sriov/sriov.js';
 
 /** The lines that `vfio show` prints for people; `--json` has the same data. */
 export function showLines(doc: DeviceReport): string[] {
@@ -92,3 +93,15 @@ export const failureLines = (failed: readonly Failure[]): string[] =>
 /** The findings of `vfio doctor`, each with what to do. */
 export const doctorLines = (found: readonly Diagnosis[]): string[] =>
   found.flatMap(({ level, message, fix }) => [`${level.padEnd(5)} ${message}`, ...(fix === undefined ? [] : [`      do: ${fix}`])]);
+
+/** The virtual functions of a physical one. */
+export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs }: SriovResult): string[] {
+  const was = already ? '' : ` (${previousVfs} before)`;
+  return [
+    `${bdf}: ${numVfs} virtual function${numVfs === 1 ? '' : 's'}${was}`,
+    ...vfs.map(({ bdf, index, driver, mac, group }) => {
+      const parts = [driver ?? 'no driver', ...(group === undefined ? [] : [`group ${group}`]), ...(mac === undefined ? [] : [mac])];
+      return `  ${String(index).padStart(3)}  ${bdf}  ${parts.join(', ')}`;
+    }),
+  ];
+}

@@ -26,6 +26,25 @@ function modprobe(module: string): Promise<void> {
   });
 }
 
+/** Runs ip(8). @throws VioError IP (1), or 7 without the program */
+function ip(args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    execFile('ip', args, { timeout: 10_000, maxBuffer: 16 << 20 }, (err, stdout, stderr) => {
+      if (!err) return resolve(stdout);
+      const missing = codeOf(err) === 'ENOENT';
+      const why = missing ? 'there is no ip program' : printable(stderr.trim().split('\n').at(-1) || err.message);
+      reject(
+        new VioError(`ip ${args.join(' ')}: ${why}`, {
+          code: 'IP',
+          ...(missing && { exit: 7 as const }),
+          hint: missing ? 'install iproute2' : undefined,
+          cause: err,
+        }),
+      );
+    });
+  });
+}
+
 /**
  * Records of /dev/kmsg (Documentation/ABI/testing/dev-kmsg) about a device, no older than a time. Each read(2) gives one
  * record: `priority,sequence,microseconds,flags;text`.
@@ -67,6 +86,7 @@ export function systemHost(root: Sysroot, pid: number, modules: Modules = new Mo
     modules,
     writer: real ? new ChildWriter(root) : new FileWriter(root),
     modprobe: real ? modprobe : async () => {}, // a tree of files has no kernel to load modules into
+    ip: real ? ip : async () => '',
     kernelMessages: (bdf, since) => {
       if (!real) return [];
       const uptime = Number((root.attr('/proc/uptime') ?? '0').split(' ')[0]);

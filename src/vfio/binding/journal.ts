@@ -9,6 +9,8 @@ export interface DeviceState {
   override: string | undefined;
   /** Number of virtual functions switched on. */
   numVfs: number;
+  /** Virtual functions of it are offered to drivers; undefined without SR-IOV. */
+  autoprobe?: boolean | undefined;
 }
 
 /** One device of a transaction. */
@@ -26,7 +28,7 @@ export interface JournalDevice {
 export interface Journal {
   version: 1;
   id: string;
-  operation: 'bind' | 'unbind';
+  operation: 'bind' | 'unbind' | 'sriov';
   pid: number;
   /** Start time of the process, field 22 of /proc/PID/stat: a pid that was given out again is told apart. */
   started: string;

@@ -24,6 +24,8 @@ export interface Host {
   writer: Writer;
   /** Loads a kernel module. @throws VioError */
   modprobe(module: string): Promise<void>;
+  /** Runs ip(8). @returns its output @throws VioError */
+  ip(args: readonly string[]): Promise<string>;
   /** Kernel messages about a device since a time (performance clock, ms). */
   kernelMessages(bdf: string, since: number): string[];
   /** Our own process. */
@@ -31,7 +33,12 @@ export interface Host {
 }
 
 /** The state of a device as it was read. */
-export const stateOf = ({ driver, override, numVfs }: PciDevice): DeviceState => ({ driver, override, numVfs });
+export const stateOf = ({ driver, override, numVfs, autoprobe }: PciDevice): DeviceState => ({
+  driver,
+  override,
+  numVfs,
+  ...(autoprobe !== undefined && { autoprobe }),
+});
 
 /** The error for a device that the kernel holds locked. */
 export const lockedError = (bdf: string): VioError =>
@@ -61,8 +68,13 @@ export function planMove(bdf: string, from: DeviceState, to: DeviceState): Sysfs
   }
   setOverride(to.override, 'settle');
   const vfs = from.driver === to.driver ? from.numVfs : 0; // a driver that lets go takes its virtual functions along
-  if (to.numVfs !== vfs && to.driver !== undefined)
-    writes.push({ step: 'vfs', path: `${PCI_DEVICES}/${bdf}/sriov_numvfs`, value: String(to.numVfs) });
+  const setVfs = (file: string, value: string) => writes.push({ step: 'vfs', path: `${PCI_DEVICES}/${bdf}/${file}`, value });
+  if (to.autoprobe !== undefined && from.autoprobe !== undefined && to.autoprobe !== from.autoprobe)
+    setVfs('sriov_drivers_autoprobe', to.autoprobe ? '1' : '0');
+  if (to.numVfs !== vfs && to.driver !== undefined) {
+    if (vfs > 0 && to.numVfs > 0) setVfs('sriov_numvfs', '0'); // the kernel changes the number from and to 0 only
+    setVfs('sriov_numvfs', String(to.numVfs));
+  }
   return writes;
 }
 

@@ -11,7 +11,7 @@ import { unbind } from './unbind.js';
 export interface Restored {
   bdf: string;
   /** The journal's operation, or `bound` for a completed bind that --all gave back. */
-  operation: 'bind' | 'unbind' | 'bound';
+  operation: 'bind' | 'unbind' | 'sriov' | 'bound';
   /** The step that the interrupted run had begun. */
   step: string;
   driver: string | undefined;
@@ -37,7 +37,10 @@ export interface Restoration {
   failed: Failure[];
 }
 
-/** True if the device of a journal or record is not at its address any more. */
+/** True if no device is at the address of a journal or record any more. */
+const isGone = (host: Host, kept: { bdf: string }): boolean => readDevice(host.root, kept.bdf) === undefined;
+
+/** True if the device that a record is about is not at its address any more: unplugged, renumbered or replaced. */
 function isLost(host: Host, kept: { bdf: string; vendor: number; device: number }): boolean {
   const now = readDevice(host.root, kept.bdf);
   return now === undefined || now.vendor !== kept.vendor || now.device !== kept.device;
@@ -45,7 +48,7 @@ function isLost(host: Host, kept: { bdf: string; vendor: number; device: number 
 
 /** Replays a journal. @returns what could not be put back */
 async function replayOne(host: Host, store: Store, journal: Journal): Promise<Leftover[]> {
-  const present = journal.devices.filter((device) => !isLost(host, device));
+  const present = journal.devices.filter((device) => !isGone(host, device));
   const left = await rollBack(host, present, () => {});
   if (left.length > 0) return left;
   // a bind that was killed while it committed may have left records of what is now undone
@@ -79,7 +82,7 @@ export async function restore(
     result(journal, 'other boot');
   }
   for (const journal of replay) {
-    const lost = new Set(journal.devices.filter((device) => isLost(host, device)).map(({ bdf }) => bdf));
+    const lost = new Set(journal.devices.filter((device) => isGone(host, device)).map(({ bdf }) => bdf));
     const failed = await replayOne(host, store, journal);
     if (failed.length > 0) left.push(...failed);
     else result(journal, 'restored', lost);

@@ -103,6 +103,9 @@ export class Transaction {
     return new Transaction(host, store, journal, moves);
   }
 
+  /** The journal is gone: the transaction is complete or undone. */
+  ended = false;
+
   get devices(): readonly JournalDevice[] {
     return this.#journal.devices;
   }
@@ -143,6 +146,7 @@ export class Transaction {
     const left = await rollBack(this.#host, movable, (device, step) => this.#mark(device, step));
     for (const device of this.#journal.devices.filter((d) => d.bdf === stuck))
       left.push({ bdf: device.bdf, want: device.before, why: 'the kernel is still busy with it' });
+    this.ended = true; // a journal that stays is for `vfio restore`
     if (left.length > 0) throw notRestored(text, left, cause);
     this.#store.end(this.#journal);
   }
@@ -154,6 +158,7 @@ export class Transaction {
   commit(): void {
     for (const device of this.#journal.devices) {
       const { bdf, vendor, before, after } = device;
+      if (this.#journal.operation === 'sriov') continue; // virtual functions are there or not: nothing to give back later
       if (this.#journal.operation === 'unbind') {
         this.#store.forget(bdf);
         continue;

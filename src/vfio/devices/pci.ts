@@ -40,6 +40,8 @@ export interface PciDevice {
   vfs: string[];
   /** Virtual functions the device can have; 0 without SR-IOV. */
   vfsTotal: number;
+  /** Virtual functions of it are offered to drivers (sriov_drivers_autoprobe); undefined without SR-IOV. */
+  autoprobe: boolean | undefined;
   /** `vfio0`: name of its character device below /dev/vfio/devices (kernels with CONFIG_VFIO_DEVICE_CDEV). */
   vfioDevice: string | undefined;
 }
@@ -159,6 +161,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
   const group = linkName(root, `${dir}/iommu_group`);
   const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
   const header = headerType(readHeader(root, bdf));
+  const autoprobe = root.attr(`${dir}/sriov_drivers_autoprobe`);
   const vf = (name: string) => linkName(root, `${dir}/${name}`);
   return {
     bdf,
@@ -176,8 +179,12 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
     bridge: header === undefined ? BRIDGE_CLASSES.has(cls >> 8) : header !== 0,
     bootVga: root.attr(`${dir}/boot_vga`) === '1',
     physfn: vf('physfn'),
-    vfs: entries.filter((name) => /^virtfn\d+$/.test(name)).flatMap((name) => vf(name) ?? []),
+    vfs: entries
+      .filter((name) => /^virtfn\d+$/.test(name))
+      .sort((a, b) => Number(a.slice(6)) - Number(b.slice(6)))
+      .flatMap((name) => vf(name) ?? []),
     vfsTotal: Number(root.attr(`${dir}/sriov_totalvfs`) ?? 0),
+    autoprobe: autoprobe === undefined ? undefined : autoprobe === '1',
     vfioDevice: root.list(`${dir}/vfio-dev`)[0],
   };
 }

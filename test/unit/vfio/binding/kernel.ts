@@ -22,6 +22,34 @@ export class Kernel implements Writer {
     this.#tree = tree;
   }
 
+  /** Virtual functions at the addresses behind their physical one: they appear and vanish, by pci_iov.c's rules. */
+  #setVfs(pf: string, file: string, count: number): void {
+    const { root } = this.#tree;
+    const dir = path.dirname(file);
+    const at = (i: number) => pf.replace(/..\..$/, `1${i >> 3}.${i & 7}`);
+    const now = root.list(dir).filter((name) => name.startsWith('virtfn')).length;
+    if (now === 0 && root.attr(`${dir}/sriov_totalvfs`) === undefined) return;
+    if (now > 0 && count > 0 && now !== count) throw errnoError(16, file);
+    for (let i = 0; i < now; i++) {
+      if (count > 0) break;
+      rmSync(this.#tree.at(`${dir}/virtfn${i}`));
+      rmSync(this.#tree.at(`/sys/bus/pci/devices/${at(i)}`));
+      rmSync(this.#tree.at(`/sys/devices/pci0000:00/${at(i)}`), { recursive: true });
+    }
+    const probes = root.attr(`${dir}/sriov_drivers_autoprobe`) === '1';
+    for (let i = now; i < count; i++) {
+      const vf = this.#tree.device(at(i), {
+        class: 0x020000,
+        vendor: 0x8086,
+        device: 0x10ca,
+        group: 100 + i,
+        ...(probes && { driver: 'igbvf' }),
+      });
+      this.#tree.link(`${vf}/physfn`, `/sys/devices/pci0000:00/${pf}`);
+      this.#tree.link(`/sys/devices/pci0000:00/${pf}/virtfn${i}`, vf);
+    }
+  }
+
   async write(file: string, value: string): Promise<void> {
     const { root } = this.#tree;
     const [folder, name] = [path.basename(path.dirname(file)), path.basename(file)];
@@ -34,7 +62,8 @@ export class Kernel implements Writer {
     if (fault === 'ignore') return;
     if (typeof fault === 'number') throw errnoError(fault, file);
     fault?.();
-    if (name === 'driver_override' || name === 'sriov_numvfs') {
+    if (name === 'driver_override' || name === 'sriov_numvfs' || name === 'sriov_drivers_autoprobe') {
+      if (name === 'sriov_numvfs') this.#setVfs(folder, file, Number(text));
       this.#tree.file(file, `${text === '' ? '(null)' : text}\n`);
       return;
     }
@@ -68,6 +97,7 @@ export function testHost(tree: PciTree): { host: Host; kernel: Kernel; loaded: s
       loaded.push(module);
       tree.driver(module === 'vfio_pci' ? 'vfio-pci' : module, module);
     },
+    ip: async () => '',
     kernelMessages: () => [],
     pid: 100,
   };

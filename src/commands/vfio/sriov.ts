@@ -1,0 +1,63 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Flags } from '../../cli/flags.js';
+import { allowFlag, deviceArg, scriptFlag } from '../../groups/vfio/options.js';
+import { sriovResultLines } from '../../groups/vfio/views.js';
+import { RACE_WAIT } from '../../vfio/binding/batch.js';
+import { systemHost } from '../../vfio/binding/host.js';
+import { Census } from '../../vfio/census/census.js';
+import { allRoutes } from '../../vfio/census/routes.js';
+import { findDevice } from '../../vfio/devices/select.js';
+import { planSriov, showSriov, sriov, sriovLines } from '../../vfio/sriov/sriov.js';
+
+export default class VfioSriov extends Command {
+  static override readonly description =
+    'Shows the virtual functions of a physical function, or sets their number, driver and MAC addresses (SR-IOV).\n\n' +
+    'The kernel changes the number from and to 0 only, so another number replaces all virtual functions: the command refuses that while ' +
+    'one of them is in use. With --driver they are not offered to other drivers first. If a step fails, the earlier number comes ' +
+    'back; `vioctl vfio restore` undoes an interrupted run.';
+  static readonly examples: readonly Example[] = [
+    ['vioctl vfio sriov 0000:04:00.0', 'show the virtual functions'],
+    ['vioctl vfio sriov net:eth0 --vfs 4 --driver vfio-pci', 'switch four on and bind them to VFIO'],
+    ['vioctl vfio sriov 04:00.0 --vfs 2 --mac 52:54:00:00:00:01 --mac 52:54:00:00:00:02', 'with MAC addresses'],
+    ['vioctl vfio sriov 04:00.0 --vfs 0', 'switch them off'],
+  ];
+  static override readonly args = { bdf: deviceArg };
+  static override readonly flags = {
+    vfs: Flags.integer({ helpValue: 'NUMBER', min: 0, summary: 'number of virtual functions' }),
+    driver: Flags.string({ helpValue: 'DRIVER', summary: 'bind the virtual functions to this driver' }),
+    mac: Flags.string({ helpValue: 'ADDRESS', multiple: true, summary: 'MAC address of the next virtual function' }),
+    'no-autoprobe': Flags.boolean({ summary: 'do not offer the virtual functions to drivers' }),
+    allow: allowFlag,
+    wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for another run that changes the device' }),
+    'dry-run': scriptFlag,
+  };
+  static override readonly changes = true;
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VfioSriov);
+    const { bdf, numVfs } = findDevice(this.sysroot, args.bdf);
+    const census = new Census(this.sysroot, { pid: process.pid, routes: this.sysroot.root === '/' ? allRoutes : undefined });
+    const show = flags.vfs === undefined && flags.driver === undefined && flags.mac === undefined && !flags['no-autoprobe'];
+    const options = {
+      vfs: flags.vfs ?? numVfs,
+      driver: flags.driver,
+      macs: flags.mac,
+      autoprobe: flags['no-autoprobe'] ? false : undefined,
+      allow: flags.allow,
+      wait: flags.wait,
+      signal: this.life.signal,
+    };
+    if (flags['dry-run']) {
+      const plan = planSriov(census, bdf, options, { privileged: false });
+      await this.out.document(
+        { bdf, numVfs: plan.to.numVfs, previousVfs: plan.from.numVfs, script: sriovLines(plan) },
+        (doc) => doc.script,
+      );
+      return undefined;
+    }
+    const host = systemHost(this.sysroot, process.pid, census.modules);
+    const result = show ? await showSriov(host, census, bdf) : await sriov(host, census, bdf, options);
+    await this.out.document(result, sriovResultLines);
+    return undefined;
+  }
+}

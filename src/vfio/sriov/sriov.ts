@@ -1,0 +1,226 @@
+import { usage, VioError } from '../../common/errors.js';
+import { whileBusy } from '../binding/batch.js';
+import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
+import { type DeviceState, Store } from '../binding/journal.js';
+import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../binding/move.js';
+import { Transaction } from '../binding/transaction.js';
+import type { Census } from '../census/census.js';
+import { blocking, describeHolder, holdersOf } from '../census/holders.js';
+import { interfacesOf } from '../census/interfaces.js';
+import { usesOf } from '../checks/checks.js';
+import type { CheckName, Finding } from '../checks/finding.js';
+import { noDevice, PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
+import { macCommand, parseMac, readMacs } from './macs.js';
+
+export interface SriovOptions {
+  /** Number of virtual functions that there are to be. */
+  vfs: number;
+  /** Driver of the virtual functions; what the kernel probes unless given. */
+  driver?: string | undefined;
+  /** MAC addresses of the first virtual functions. */
+  macs?: readonly string[] | undefined;
+  /** False: the virtual functions are not offered to drivers, now and later. */
+  autoprobe?: boolean | undefined;
+  allow?: readonly CheckName[] | undefined;
+  /** Milliseconds to wait for another run that changes the device. */
+  wait: number;
+  signal?: AbortSignal | undefined;
+}
+
+/** What a change of virtual functions would do. */
+export interface SriovPlan {
+  pf: PciDevice;
+  from: DeviceState;
+  /** While virtual functions appear: with a driver of our own they are not offered to others. */
+  to: DeviceState;
+  /** Network interface of the physical function, where MAC addresses are to be set. */
+  link: string | undefined;
+  macs: string[];
+  driver: string | undefined;
+  /** The kernel offers them to drivers afterwards. */
+  autoprobe: boolean;
+}
+
+/** Milliseconds that the kernel gets to make virtual functions: some drivers take a tenth of a second for each. */
+const VFS_TIMEOUT = 120_000;
+/** Milliseconds until all links to new virtual functions are there. */
+const LINKS_TIMEOUT = 5000;
+
+/** Findings of virtual functions that a change would take away. */
+function usesOfVfs(census: Census, pf: PciDevice): (Finding & { bdf: string })[] {
+  return readDevices(census.root, pf.vfs).flatMap((vf) => {
+    const held = census.modules.isVfio(vf.driver) ? blocking(holdersOf(census.root, census.processes, vf)) : [];
+    const holders = held.map((holder): Finding => {
+      const message = `virtual function ${vf.bdf} is held by ${describeHolder(holder)}`;
+      return { check: 'open', subject: vf.bdf, brief: 'held', message, fix: `end process ${holder.pid}` };
+    });
+    return [...usesOf(census, vf), ...holders].map((finding) => ({ ...finding, bdf: vf.bdf }));
+  });
+}
+
+/** The physical function at an address. @throws VioError: ENODEV, usage (2) for a virtual one, NO_SRIOV (7) */
+function physical(census: Census, bdf: string): PciDevice {
+  const pf = readDevice(census.root, bdf);
+  if (!pf) throw noDevice(census.root, bdf);
+  if (pf.physfn !== undefined) throw usage(`${bdf} is itself a virtual function`, `its physical function is ${pf.physfn}`);
+  if (pf.vfsTotal === 0)
+    throw new VioError(`${bdf}: the device has no virtual functions (SR-IOV)`, {
+      code: 'NO_SRIOV',
+      exit: 7,
+      hint: `enable SR-IOV in the firmware set-up; vioctl vfio show ${bdf}`,
+    });
+  return pf;
+}
+
+/** Decides what to do, with every check, and changes nothing. @throws VioError: usage (2), refused (3), permission (6), no SR-IOV (7) */
+export function planSriov(census: Census, bdf: string, options: SriovOptions, { privileged }: { privileged: boolean }): SriovPlan {
+  const pf = physical(census, bdf);
+  if (options.vfs > pf.vfsTotal)
+    throw new VioError(`${bdf}: at most ${pf.vfsTotal} virtual functions, not ${options.vfs}`, { code: 'ERANGE', exit: 2 });
+  if (pf.driver === undefined)
+    throw new VioError(`${bdf}: it has no driver, which virtual functions need`, { code: 'NO_DRIVER', hint: `vioctl vfio show ${bdf}` });
+  if (pf.busy) throw lockedError(bdf);
+  const macs = (options.macs ?? []).map(parseMac);
+  if (macs.length > options.vfs) throw usage(`${macs.length} MAC addresses for ${options.vfs} virtual functions`);
+  if (new Set(macs).size !== macs.length) throw usage('a MAC address is given twice');
+  const [link] = macs.length > 0 ? interfacesOf(census.root, bdf) : [];
+  if (macs.length > 0 && link === undefined)
+    throw new VioError(`${bdf}: it has no network interface that sets MAC addresses`, { code: 'NO_INTERFACE', exit: 7 });
+  const from = stateOf(pf);
+  const autoprobe = options.autoprobe ?? true;
+  const creating = options.driver === undefined && autoprobe;
+  const to = { ...from, numVfs: options.vfs, ...(from.autoprobe !== undefined && options.vfs > 0 && { autoprobe: creating }) };
+  if (pf.numVfs !== options.vfs) {
+    const denied = usesOfVfs(census, pf).filter(({ check }) => !options.allow?.includes(check));
+    if (denied.length > 0) throw refused(denied);
+    if (privileged) requirePrivilege(census, bdf);
+  }
+  return { pf, from, to, link, macs, driver: options.driver, autoprobe };
+}
+
+/** The writes to the physical function. */
+export const sriovWrites = ({ pf, from, to }: SriovPlan): SysfsWrite[] => planMove(pf.bdf, from, to);
+
+/** The plan as lines of a shell script. Addresses of virtual functions are known only when they are there. */
+export function sriovLines(plan: SriovPlan): string[] {
+  const { pf, from, to, link, macs, driver, autoprobe } = plan;
+  const lines = ['#!/bin/sh', 'set -eu', `# ${pf.bdf}`, ...sriovWrites(plan).map(({ path, value }) => `echo ${value} > ${path}`)];
+  macs.forEach((mac, i) => {
+    lines.push(`ip ${macCommand(link!, i, mac).join(' ')}`);
+  });
+  if (driver !== undefined && to.numVfs > 0)
+    lines.push(
+      `for vf in ${PCI_DEVICES}/${pf.bdf}/virtfn*; do`,
+      '  vf=$(basename "$(readlink "$vf")")',
+      `  echo ${driver} > ${PCI_DEVICES}/$vf/driver_override`,
+      `  echo "$vf" > /sys/bus/pci/drivers/${driver}/bind`,
+      'done',
+    );
+  if (from.autoprobe !== undefined && to.numVfs > 0 && to.autoprobe !== autoprobe)
+    lines.push(`echo ${autoprobe ? 1 : 0} > ${PCI_DEVICES}/${pf.bdf}/sriov_drivers_autoprobe`);
+  return lines;
+}
+
+/** What a change of virtual functions came to. */
+export interface SriovResult {
+  bdf: string;
+  numVfs: number;
+  previousVfs: number;
+  vfs: { bdf: string; index: number; driver: string | undefined; mac: string | undefined; group: number | undefined }[];
+  already: boolean;
+}
+
+/** Waits until every virtual function has its link. @throws VioError NO_VFS */
+async function awaitVfs(host: Host, bdf: string, count: number): Promise<string[]> {
+  const deadline = performance.now() + LINKS_TIMEOUT;
+  for (;;) {
+    const vfs = readDevice(host.root, bdf)?.vfs ?? [];
+    if (vfs.length === count) return vfs;
+    if (performance.now() > deadline)
+      throw new VioError(`${bdf}: ${count} virtual functions are on, ${vfs.length} appeared`, { code: 'NO_VFS', details: { bdf } });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Sets the MAC addresses that differ. @returns whether one did */
+async function setMacs(host: Host, { link, macs }: SriovPlan): Promise<boolean> {
+  if (link === undefined || macs.length === 0) return false;
+  const now = await readMacs(host, link);
+  const wrong = [...macs.entries()].filter(([i, mac]) => now.get(i) !== mac);
+  for (const [i, mac] of wrong) await host.ip(macCommand(link, i, mac));
+  return wrong.length > 0;
+}
+
+/**
+ * Switches virtual functions on or off, gives them MAC addresses and a driver. Any failure puts the number back; a run that is
+ * killed is undone by `vfio restore`.
+ * @throws VioError of planSriov, of a step, or NOT_RESTORED (8)
+ */
+export const sriov = (host: Host, census: Census, bdf: string, options: SriovOptions): Promise<SriovResult> =>
+  whileBusy(options.wait, options.signal, (again) => sriovOnce(host, again ? census.fresh() : census, bdf, options));
+
+async function sriovOnce(host: Host, census: Census, bdf: string, options: SriovOptions): Promise<SriovResult> {
+  const plan = planSriov(census, bdf, options, { privileged: true });
+  const { pf, from, to } = plan;
+  const changes = sriovWrites(plan).length > 0;
+  const transaction = changes ? Transaction.begin(host, 'sriov', [{ device: pf, to }]) : undefined;
+  let binding: Binding | undefined;
+  let macsChanged = false;
+  try {
+    await transaction?.run({ signal: options.signal, timeout: VFS_TIMEOUT });
+    const store = new Store(host.root);
+    if (pf.numVfs !== to.numVfs) for (const vf of pf.vfs) store.forget(vf); // those that come at these addresses are others
+    const vfs = await awaitVfs(host, bdf, to.numVfs);
+    macsChanged = await setMacs(host, plan);
+    if (plan.driver !== undefined && vfs.length > 0)
+      binding = await bind(host, census.fresh(), {
+        bdfs: vfs,
+        driver: plan.driver,
+        allow: options.allow,
+        wait: options.wait,
+        signal: options.signal,
+      });
+    await settleAutoprobe(host, plan);
+  } catch (err) {
+    // run() has put the number back if it failed itself
+    if (transaction && !transaction.ended) await transaction.undo(err);
+    throw err;
+  }
+  transaction?.commit();
+  return resultOf(host, plan, {
+    previousVfs: from.numVfs,
+    already: !changes && !macsChanged && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
+  });
+}
+
+/** Whether drivers are offered the virtual functions from now on. */
+async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Promise<void> {
+  if (to.autoprobe === undefined || to.numVfs === 0 || readDevice(host.root, pf.bdf)?.autoprobe === autoprobe) return;
+  await host.writer.write(`${PCI_DEVICES}/${pf.bdf}/sriov_drivers_autoprobe`, `${autoprobe ? 1 : 0}\n`, { timeout: VFS_TIMEOUT });
+}
+
+async function resultOf(
+  host: Host,
+  { pf, link }: Pick<SriovPlan, 'pf' | 'link'>,
+  told: Pick<SriovResult, 'previousVfs' | 'already'>,
+): Promise<SriovResult> {
+  const now = readDevice(host.root, pf.bdf);
+  const macs = link === undefined ? new Map<number, string>() : await readMacs(host, link);
+  const byBdf = new Map(readDevices(host.root, now?.vfs ?? []).map((vf) => [vf.bdf, vf]));
+  return {
+    bdf: pf.bdf,
+    numVfs: now?.numVfs ?? 0,
+    ...told,
+    vfs: (now?.vfs ?? []).map((vf, index) => {
+      const device = byBdf.get(vf);
+      return { bdf: vf, index, driver: device?.driver, mac: macs.get(index), group: device?.group };
+    }),
+  };
+}
+
+/** The virtual functions as they are. @throws VioError (7) without SR-IOV */
+export function showSriov(host: Host, census: Census, bdf: string): Promise<SriovResult> {
+  const pf = physical(census, bdf);
+  const [link] = interfacesOf(census.root, bdf);
+  return resultOf(host, { pf, link }, { previousVfs: pf.numVfs, already: true });
+}
