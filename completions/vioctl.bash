@@ -115,7 +115,7 @@ _vioctl_command() {
       args='@file ...' ;;
     'uring sum')
       opts='--null -0 --engine --depth -q --stats --algorithm -a --ordered --tag --zero -z --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--engine=auto|uring|sync --depth=@free -q=@free --algorithm=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3 -a=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3 --color=auto|always|never'
+      vals='--engine=auto|uring|sync --depth=@free -q=@free --algorithm=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3|xxh32|xxh64|xxh128|xxh3 -a=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3|xxh32|xxh64|xxh128|xxh3 --color=auto|always|never'
       args='@file ...' ;;
     'uring bench')
       opts='--size --depth -q --reads --rounds --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'

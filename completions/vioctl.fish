@@ -338,7 +338,7 @@ complete -c vioctl -n '__vioctl_in \'uring sum\'' -l null -s 0 -d 'items of the 
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l engine -xa 'auto uring sync' -d 'uring, sync (plain system calls), or auto: uring where it works'
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l depth -s q -x -d 'files under way at once'
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l stats -d 'say at the end what it took: files, bytes, time, calls and overflowed completions of the rings'
-complete -c vioctl -n '__vioctl_in \'uring sum\'' -l algorithm -s a -xa 'crc32c md5 sha1 sha224 sha256 sha384 sha512 blake2b512 blake3' -d 'checksum: crc32c, md5, sha1, sha224, sha256, sha384, sha512, blake2b512, blake3'
+complete -c vioctl -n '__vioctl_in \'uring sum\'' -l algorithm -s a -xa 'crc32c md5 sha1 sha224 sha256 sha384 sha512 blake2b512 blake3 xxh32 xxh64 xxh128 xxh3' -d 'checksum: crc32c, md5, sha1, sha224, sha256, sha384, sha512, blake2b512, blake3, xxh32, xxh64, xxh128, xxh3'
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l ordered -d 'print in the order of the names'
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l tag -d 'lines of the form "SHA256 (name) = digest"'
 complete -c vioctl -n '__vioctl_in \'uring sum\'' -l zero -s z -d 'lines end with NUL, names are not escaped'

@@ -146,6 +146,7 @@ for (const { metafile } of results)
     const name = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1];
     if (name !== undefined) packages.add(name);
   }
+packages.add('xxhash-addon'); // its xxHash/xxhash.h is compiled into the addon
 const notices = [...packages].sort().map((name) => {
   const at = path.join(root, 'node_modules', name);
   const { version, license } = JSON.parse(fs.readFileSync(path.join(at, 'package.json'), 'utf8'));
@@ -153,4 +154,5 @@ const notices = [...packages].sort().map((name) => {
   if (file === undefined) throw new Error(`${name}: no licence text to ship`);
   return `${name} ${version} (${license})\n\n${fs.readFileSync(path.join(at, file), 'utf8').trim()}\n`;
 });
+notices.push('BLAKE3 reference implementation in C (CC0-1.0 OR Apache-2.0, used under CC0-1.0), by the BLAKE3 team\n');
 fs.writeFileSync(path.join(root, 'dist', 'NOTICES.txt'), `vioctl contains:\n\n${notices.join(`\n${'-'.repeat(80)}\n\n`)}`);

@@ -35,10 +35,26 @@ const common = [
   `${root}/node_modules/node-api-headers/include`,
   '-isystem',
   `${root}/node_modules/node-addon-api`,
+  '-isystem',
+  `${root}/node_modules/@c4312/blake3-native/c`,
+  '-isystem',
+  `${root}/node_modules/xxhash-addon/xxHash`,
 ];
 const optimised = ['-O2', '-g1', '-fno-plt', '-D_FORTIFY_SOURCE=2', '-fstack-protector-strong'];
 const sanitised = ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined'];
 const cxx = process.env.CXX || 'g++';
+
+// Code of others that is compiled in: the reference implementations that npm packages carry. Their own warnings are theirs.
+const blake3 = 'node_modules/@c4312/blake3-native/c';
+const carried = {
+  flags: ['-fPIC', '-fvisibility=hidden', '-O3', `-I${root}/${blake3}`],
+  sources: (arch) => [
+    ...['blake3.c', 'blake3_dispatch.c', 'blake3_portable.c'].map((f) => `${blake3}/${f}`),
+    ...(arch === 'arm64' ? ['blake3_neon.c'] : ['sse2', 'sse41', 'avx2', 'avx512'].map((f) => `blake3_${f}_x86-64_unix.S`)).map(
+      (f) => `${blake3}/${f}`,
+    ),
+  ],
+};
 
 // nodelete: a worker that ends unloads the addon, but libuv and the addon's own threads may still call into it.
 const linked = ['-Wl,-z,nodelete'];
@@ -108,18 +124,27 @@ for (const build of builds) {
   fs.mkdirSync(dir, { recursive: true });
   const flags = [...common, ...build.flags];
   const stampFile = path.join(dir, 'flags.txt');
-  const stampText = JSON.stringify([build.cxx, flags, build.link]);
+  const stampText = JSON.stringify([build.cxx, flags, carried.flags, build.link]);
   if (!fs.existsSync(stampFile) || fs.readFileSync(stampFile, 'utf8') !== stampText) fs.writeFileSync(stampFile, stampText);
   const stamp = mtime(stampFile);
-  const objects = sources.map((source) => path.join(dir, `${source.replaceAll('/', '-').replace(/\.cc$/, '')}.o`));
-  const todo = sources
-    .map((source, i) => [path.join(root, 'native', source), objects[i]])
-    .filter(([source, object]) => stale(object, source, stamp));
+  const all = [...sources.map((source) => `native/${source}`), ...carried.sources(build.arch ?? process.arch)];
+  const objects = all.map((source) =>
+    path.join(
+      dir,
+      `${source
+        .replace(/^native\/|^node_modules\/@?/, '')
+        .replaceAll('/', '-')
+        .replace(/\.\w+$/, '')}.o`,
+    ),
+  );
+  const todo = all.map((source, i) => [path.join(root, source), objects[i]]).filter(([source, object]) => stale(object, source, stamp));
   const failures = [];
   const worker = async () => {
     for (let next = todo.shift(); next && !failures.length; next = todo.shift()) {
       const [source, object] = next;
-      const failure = await run(build.cxx, [...flags, '-MMD', '-MF', object.replace(/\.o$/, '.d'), '-c', source, '-o', `${object}.tmp`]);
+      const own = source.endsWith('.cc');
+      const language = own ? flags : [...carried.flags, '-x', source.endsWith('.c') ? 'c' : 'assembler-with-cpp'];
+      const failure = await run(build.cxx, [...language, '-MMD', '-MF', object.replace(/\.o$/, '.d'), '-c', source, '-o', `${object}.tmp`]);
       if (failure) failures.push(`${path.relative(root, source)}: ${failure}`);
       else fs.renameSync(`${object}.tmp`, object);
     }

@@ -203,11 +203,14 @@ struct JsRing {
     if (watch) {
       ring.EventfdEnabled(true);
       watch->Ref(in_flight() > 0 || reads.waiting());
-      // What came between the reaping and the arming made no signal: see to it in the next turn of the loop.
-      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter())) os::SignalEventfd(eventfd.get());
+      // What came between the reaping and the arming made no signal, and what the kernel did not take now makes none
+      // either: see to it in the next turn of the loop.
+      const bool left = reads.waiting() || (!ring.polls() && ring.Pending() > 0);
+      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter() || left)) os::SignalEventfd(eventfd.get());
     }
-    status[kMore] = (completions == cqe_count && (taken < count || ring.Ready() || reads.waiting())) ||
-                    (refused && (taken < count || ring.Pending() > 0 || reads.waiting()));
+    status[kMore] =
+        (completions == cqe_count && (taken < count || ring.Ready() || ring.NeedsEnter() || reads.waiting())) ||
+        (refused && (taken < count || ring.Pending() > 0 || reads.waiting()));
     // Entries that a failed submission left in the ring count as well: they go with the next.
     status[kInFlight] = static_cast<int32_t>(in_flight() + reads.waiting());
     return completions;

@@ -32,6 +32,12 @@ Napi::Value SyncFs(const Napi::CallbackInfo& info);
 
 // digestSize(algorithm): bytes of its digest, 0 where the addon does not compute it
 Napi::Value DigestSize(const Napi::CallbackInfo& info);
+// digestNew(algorithm): handle
+Napi::Value DigestNew(const Napi::CallbackInfo& info);
+// digestUpdate(handle, bytes)
+Napi::Value DigestUpdate(const Napi::CallbackInfo& info);
+// digestFinish(handle): bytes; the next one begins
+Napi::Value DigestFinish(const Napi::CallbackInfo& info);
 // bulkOpen({work, algorithm, threads, depth}, callback()): handle
 Napi::Value BulkOpen(const Napi::CallbackInfo& info);
 // bulkPush(handle, bytes, first)

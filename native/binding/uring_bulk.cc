@@ -41,11 +41,44 @@ JsBulk& Open(Handle& handle) {
   return *handle;
 }
 
+// A checksum that JavaScript computes.
+struct Running {
+  explicit Running(const Algorithm& algorithm) : digest(algorithm), size(algorithm.size) { digest.Start(); }
+  Digest digest;
+  uint32_t size;
+};
+
 }  // namespace
 
 Napi::Value DigestSize(const Napi::CallbackInfo& info) {
   const Algorithm* algorithm = FindAlgorithm(Text(info[0]));
   return Napi::Number::New(info.Env(), algorithm ? algorithm->size : 0);
+}
+
+Napi::Value DigestNew(const Napi::CallbackInfo& info) {
+  const std::string name = Text(info[0]);
+  const Algorithm* algorithm = FindAlgorithm(name);
+  if (algorithm == nullptr) throw SysError(EOPNOTSUPP, "digest", name);
+  auto running = std::make_unique<Running>(*algorithm);
+  auto external =
+      Napi::External<Running>::New(info.Env(), running.get(), [](Napi::Env, Running* data) { delete data; });
+  running.release();
+  return external;
+}
+
+Napi::Value DigestUpdate(const Napi::CallbackInfo& info) {
+  const auto bytes = info[1].As<Napi::Uint8Array>();
+  info[0].As<Napi::External<Running>>().Data()->digest.Update(bytes.Data(), bytes.ByteLength());
+  return info.Env().Undefined();
+}
+
+Napi::Value DigestFinish(const Napi::CallbackInfo& info) {
+  Running& running = *info[0].As<Napi::External<Running>>().Data();
+  auto out = Napi::Buffer<uint8_t>::New(info.Env(), running.size);
+  const bool computed = running.digest.Finish(out.Data());
+  running.digest.Start();
+  if (!computed) throw SysError(ENOMEM, "digest");
+  return out;
 }
 
 Napi::Value BulkOpen(const Napi::CallbackInfo& info) {

@@ -20,7 +20,7 @@ enum class BulkWork : uint32_t { kSum, kSync, kDataSync };
 struct BulkOptions {
   BulkWork work = BulkWork::kSum;
   const Algorithm* algorithm = nullptr;  // of kSum
-  bool plain = false;  // kSync, kDataSync: each thread makes one file after the other durable with system calls
+  bool plain = false;                    // each thread works with system calls, without a ring
   uint32_t threads = 1;
   uint32_t depth = 256;  // files under way at once, over all threads
 };
@@ -28,10 +28,14 @@ struct BulkOptions {
 // Error of a file that was longer when its reading began than what could be read. Not an errno.
 inline constexpr int32_t kTruncated = -4096;
 
+// Error of a FIFO, a terminal or another device that a thread without a ring would wait for without an end: JavaScript
+// reads it, where the wait can be ended. Not an errno.
+inline constexpr int32_t kElsewhere = -4097;
+
 // How one file ended; src/uring/bulk/pool.ts reads it.
 struct BulkResult {
   uint32_t number;
-  int32_t error;  // 0, -errno of what failed first, or kTruncated
+  int32_t error;  // 0, -errno of what failed first, kTruncated or kElsewhere
   uint64_t size;  // bytes read
   uint8_t digest[kMaxDigest];
 };
@@ -86,8 +90,8 @@ class Bulk {
   friend class PlainThread;
   struct Name {
     std::shared_ptr<const BulkBlock> block;
-    const char* path;
-    uint32_t number;
+    const char* path = nullptr;
+    uint32_t number = 0;
   };
   // Up to `limit` names from the queue.
   uint32_t Names(Name* out, uint32_t limit);

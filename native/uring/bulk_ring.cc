@@ -287,11 +287,10 @@ class RingThread final : public BulkThread {
     File& file = files_[index];
     if (bulk_.options_.work != BulkWork::kSum)
       return SyncFile(file.name.path, bulk_.options_.work == BulkWork::kDataSync);
+    if (MayWait(file.name.path)) return kElsewhere;
     const Fd fd = os::TryOpen(file.name.path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
     struct stat stat;
-    if (fd.get() < 0 || ::fstat(fd.get(), &stat) < 0) return -errno;
-    if (!S_ISREG(stat.st_mode) && !S_ISDIR(stat.st_mode) && !S_ISBLK(stat.st_mode))
-      return -ECANCELED;  // may wait for ever
+    if (!fd.valid() || ::fstat(fd.get(), &stat) < 0) return -errno;
     StartSum(file);
     file.total = file.have = 0;
     while (!bulk_.stopping_) {

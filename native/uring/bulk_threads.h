@@ -15,6 +15,10 @@ std::unique_ptr<BulkThread> MakeRingThread(Bulk& bulk, uint32_t depth);
 // commits of the journal as well.
 std::unique_ptr<BulkThread> MakePlainThread(Bulk& bulk);
 
+// Whether reading a file may wait for ever: a FIFO, a socket, a character device. Nothing is opened to find out,
+// because the open of a FIFO is seen at its other end.
+bool MayWait(const char* path);
+
 // fsync(2) of a file by its name, or fdatasync(2) with `data`. Returns 0, or -errno of what failed first.
 int32_t SyncFile(const char* path, bool data);
 

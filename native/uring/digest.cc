@@ -6,14 +6,17 @@
 #include <new>
 #include <type_traits>
 
-#include "common/crc32c.h"
-
 namespace vioctl::uring {
 namespace {
 
 constexpr Algorithm kAlgorithms[] = {
-    {"crc32c", nullptr, 4},   {"md5", "MD5", 16},       {"sha1", "SHA1", 20},     {"sha224", "SHA224", 28},
-    {"sha256", "SHA256", 32}, {"sha384", "SHA384", 48}, {"sha512", "SHA512", 64}, {"blake2b512", "BLAKE2B-512", 64},
+    {"crc32c", Family::kCrc32c, 4, nullptr},    {"md5", Family::kOpenSsl, 16, "MD5"},
+    {"sha1", Family::kOpenSsl, 20, "SHA1"},     {"sha224", Family::kOpenSsl, 28, "SHA224"},
+    {"sha256", Family::kOpenSsl, 32, "SHA256"}, {"sha384", Family::kOpenSsl, 48, "SHA384"},
+    {"sha512", Family::kOpenSsl, 64, "SHA512"}, {"blake2b512", Family::kOpenSsl, 64, "BLAKE2B-512"},
+    {"blake3", Family::kBlake3, 32, nullptr},   {"xxh32", Family::kXxh32, 4, nullptr},
+    {"xxh64", Family::kXxh64, 8, nullptr},      {"xxh3", Family::kXxh3, 8, nullptr},
+    {"xxh128", Family::kXxh128, 16, nullptr},
 };
 
 // The few functions of libcrypto that are needed. Node exports them for addons; they are looked up at run time, because
@@ -54,45 +57,41 @@ const void* Method(const Algorithm& algorithm) {
   return method;
 }
 
+class OpenSslState final : public DigestState {
+ public:
+  explicit OpenSslState(const Algorithm& algorithm)
+      : size_(algorithm.size), method_(Method(algorithm)), context_(OpenSsl::Get()->create()) {
+    if (context_ == nullptr) throw std::bad_alloc();
+  }
+  ~OpenSslState() override { OpenSsl::Get()->destroy(context_); }
+  OpenSslState(const OpenSslState&) = delete;
+  OpenSslState& operator=(const OpenSslState&) = delete;
+
+  void Start() override { failed_ = OpenSsl::Get()->init(context_, method_, nullptr) != 1; }
+  void Update(const void* data, size_t size) override { failed_ |= OpenSsl::Get()->update(context_, data, size) != 1; }
+  bool Finish(uint8_t* out) override {
+    unsigned size = 0;
+    failed_ |= OpenSsl::Get()->finish(context_, out, &size) != 1 || size != size_;
+    return !failed_;
+  }
+
+ private:
+  const uint32_t size_;
+  const void* const method_;
+  void* const context_;
+  bool failed_ = false;
+};
+
 }  // namespace
 
 const Algorithm* FindAlgorithm(std::string_view name) {
   for (const Algorithm& algorithm : kAlgorithms)
-    if (algorithm.name == name) return algorithm.openssl == nullptr || Method(algorithm) ? &algorithm : nullptr;
+    if (algorithm.name == name) return algorithm.family != Family::kOpenSsl || Method(algorithm) ? &algorithm : nullptr;
   return nullptr;
 }
 
-Digest::Digest(const Algorithm& algorithm) : algorithm_(algorithm) {
-  if (algorithm.openssl == nullptr) return;
-  method_ = Method(algorithm);
-  context_ = OpenSsl::Get()->create();
-  if (context_ == nullptr) throw std::bad_alloc();
-}
-
-Digest::~Digest() {
-  if (context_) OpenSsl::Get()->destroy(context_);
-}
-
-void Digest::Start() {
-  crc_ = 0;
-  failed_ = context_ && OpenSsl::Get()->init(context_, method_, nullptr) != 1;
-}
-
-void Digest::Update(const void* data, size_t size) {
-  if (context_ == nullptr)
-    crc_ = Crc32c(data, size, crc_);
-  else
-    failed_ |= OpenSsl::Get()->update(context_, data, size) != 1;
-}
-
-bool Digest::Finish(uint8_t* out) {
-  if (context_ == nullptr) {
-    for (int i = 0; i < 4; i++) out[i] = static_cast<uint8_t>(crc_ >> (24 - 8 * i));
-    return true;
-  }
-  unsigned size = 0;
-  failed_ |= OpenSsl::Get()->finish(context_, out, &size) != 1 || size != algorithm_.size;
-  return !failed_;
-}
+Digest::Digest(const Algorithm& algorithm)
+    : state_(algorithm.family == Family::kOpenSsl ? std::make_unique<OpenSslState>(algorithm)
+                                                  : MakeFastState(algorithm.family)) {}
 
 }  // namespace vioctl::uring

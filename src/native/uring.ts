@@ -9,12 +9,18 @@ export interface BulkOpenOptions {
   work: number;
   /** Of sums. */
   algorithm?: string;
-  /** Of sync and dataSync: no ring, one file after the other in each thread. */
+  /** No rings: each thread works with system calls. */
   plain?: boolean;
   threads: number;
   /** Files under way at once, over all threads. */
   depth: number;
 }
+
+/** A checksum under way, of one stream. */
+export type DigestHandle = { readonly __digest: unique symbol };
+
+/** Error of a result: a thread without a ring might wait for this file for ever. */
+export const ELSEWHERE = -4097;
 
 /** Error of a result: the file was longer when its reading began than what could be read. */
 export const TRUNCATED = -4096;
@@ -101,6 +107,11 @@ export interface UringNative {
   syncfs(fd: number): void;
   /** Bytes of an algorithm's digest; 0 where the addon does not compute it (no OpenSSL 3 in this Node, FIPS). */
   digestSize(algorithm: string): number;
+  /** Begins a checksum. @throws EOPNOTSUPP if the addon does not compute it */
+  digestNew(algorithm: string): DigestHandle;
+  digestUpdate(digest: DigestHandle, bytes: Uint8Array): void;
+  /** The digest of what was given; the next one begins. */
+  digestFinish(digest: DigestHandle): Buffer;
   /**
    * Starts threads, each with a ring of its own, that work on files. `ready` is called in the event loop when there are
    * results.
@@ -133,6 +144,9 @@ export const uringExports = [
   'checkFds',
   'syncfs',
   'digestSize',
+  'digestNew',
+  'digestUpdate',
+  'digestFinish',
   'bulkOpen',
   'bulkPush',
   'bulkTake',

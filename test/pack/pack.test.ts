@@ -15,7 +15,10 @@ describe('the npm package', () => {
   const packed: { files: { path: string }[]; filename: string; size: number }[] = [];
 
   beforeAll(() => {
-    const out = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', dir], { cwd: root, encoding: 'utf8' });
+    const out = execFileSync('npm', ['pack', '--ignore-scripts=false', '--json', '--silent', '--pack-destination', dir], {
+      cwd: root,
+      encoding: 'utf8',
+    });
     const parsed = JSON.parse(out.slice(out.search(/^[[{]/m)));
     packed.push(...((Array.isArray(parsed) ? parsed : Object.values(parsed)) as typeof packed));
     // A PATH with nothing but what npm itself needs: no compiler, no make.

@@ -31,15 +31,14 @@ export default class Sum extends Command {
       summary: `checksum: ${Object.keys(algorithms).join(', ')}`,
     })(),
     ordered: Flags.boolean({ summary: 'print in the order of the names' }),
-    tag: Flags.boolean({ summary: 'lines of the form "SHA256 (name) = digest"' }),
-    zero: Flags.boolean({ char: 'z', summary: 'lines end with NUL, names are not escaped' }),
+    tag: Flags.boolean({ default: false, summary: 'lines of the form "SHA256 (name) = digest"' }),
+    zero: Flags.boolean({ default: false, char: 'z', summary: 'lines end with NUL, names are not escaped' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(Sum);
-    const { engine, depth, algorithm, ordered, zero } = flags;
-    const tag = flags.tag ? algorithms[algorithm]!.tag : undefined;
+    const { engine, depth, algorithm, ordered, zero, tag } = flags;
     const text = this.out.format === 'text';
     const report = new FileReport('uring sum', text, flags.stats ?? false);
     const { signal } = this.life;
@@ -52,7 +51,7 @@ export default class Sum extends Command {
         for (const { name, size, digest, error } of batch) {
           report.note(name, error, size);
           if (digest === undefined) continue;
-          const line = sumLine(name, digest, { zero, tag });
+          const line = sumLine(name, digest, { zero, tag, algorithm });
           if (typeof line === 'string') lines += line;
           else {
             await this.out.raw(lines);

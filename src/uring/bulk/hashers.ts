@@ -1,44 +1,23 @@
-import { createHash, hash } from 'node:crypto';
-import { blake3 } from '@noble/hashes/blake3.js';
+import { createHash } from 'node:crypto';
 import { native } from '../../native/index.js';
 
-/** How checksums are computed in JavaScript, where the addon's threads do not do it. Loaded when it is needed only. */
+/** A checksum of one stream. */
 export interface Hasher {
-  create: () => { update(bytes: Buffer): unknown; digest(): string };
-  /** The checksum of bytes that are there at once. */
-  once: (bytes: Buffer) => string;
+  update(bytes: Uint8Array): unknown;
+  /** In hexadecimal. */
+  digest(): string;
 }
 
-const crcText = (crc: number): string => crc.toString(16).padStart(8, '0');
-const hex = (digest: Uint8Array): string => Buffer.from(digest).toString('hex');
-
-/** By who computes it; the argument is the algorithm's name. */
-export const hashers: Readonly<Record<'addon' | 'openssl' | 'noble', (name: string) => Hasher>> = {
-  addon: () => {
-    const { crc32c } = native().common;
-    return {
-      create: () => {
-        let crc = 0;
-        const update = (bytes: Buffer): void => {
-          crc = crc32c(bytes, crc);
-        };
-        return { update, digest: () => crcText(crc) };
-      },
-      once: (bytes) => crcText(crc32c(bytes)),
-    };
-  },
-  openssl: (name) => ({
-    create: () => {
-      const state = createHash(name);
-      return { update: (bytes) => state.update(bytes), digest: () => state.digest('hex') };
-    },
-    once: (bytes) => hash(name, bytes, 'hex'),
-  }),
-  noble: () => ({
-    create: () => {
-      const state = blake3.create();
-      return { update: (bytes) => state.update(bytes), digest: () => hex(state.digest()) };
-    },
-    once: (bytes) => hex(blake3(bytes)),
-  }),
-};
+/**
+ * Begins a checksum where the addon's threads do not compute it.
+ * @param algorithm a name of `algorithms`; one that the addon does not have is OpenSSL's
+ */
+export function newHasher(algorithm: string): Hasher {
+  const { digestSize, digestNew, digestUpdate, digestFinish } = native().uring;
+  if (digestSize(algorithm) === 0) {
+    const hash = createHash(algorithm);
+    return { update: (bytes) => hash.update(bytes), digest: () => hash.digest('hex') };
+  }
+  const handle = digestNew(algorithm);
+  return { update: (bytes) => digestUpdate(handle, bytes), digest: () => digestFinish(handle).toString('hex') };
+}

@@ -1,6 +1,6 @@
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { type BulkHandle, BulkWork, type RingStats, TRUNCATED } from '../../native/uring.js';
+import { type BulkHandle, BulkWork, ELSEWHERE, type RingStats, TRUNCATED } from '../../native/uring.js';
 import { EnterError, errnoName } from '../ring/errno.js';
 import { Flow, type FlowOptions } from './flow.js';
 import { type Name, pathError } from './name.js';
@@ -20,7 +20,7 @@ export interface PoolOptions {
   work: keyof typeof BulkWork;
   /** Of sums: an algorithm that the addon computes (digestSize). */
   algorithm?: string;
-  /** Of sync and dataSync: without rings, each thread makes one file after the other durable. */
+  /** Without rings: each thread works with system calls. */
   plain?: boolean;
   /** Threads, each with a ring unless `plain`. */
   threads: number;
@@ -88,7 +88,7 @@ class Pool {
         name: this.#names.get(number)!,
         size: records.readUInt32LE(at + 8) + records.readUInt32LE(at + 12) * 0x1_0000_0000,
         digest: result < 0 || this.#digestEnd === DIGEST_AT ? undefined : records.toString('hex', at + DIGEST_AT, at + this.#digestEnd),
-        error: result === TRUNCATED ? 'TRUNCATED' : result < 0 ? errnoName(result) : undefined,
+        error: result === TRUNCATED ? 'TRUNCATED' : result === ELSEWHERE ? 'ELSEWHERE' : result < 0 ? errnoName(result) : undefined,
       });
       this.#names.delete(number);
     }
@@ -117,6 +117,8 @@ export type OverPoolOptions = PoolOptions &
   Omit<FlowOptions<Name>, 'source'> & {
     /** Called at the end. */
     spent?: ((stats: RingStats) => void) | undefined;
+    /** Reads what a thread must not wait for. */
+    elsewhere?: { read(name: Name, done: (result: PoolResult) => void): void; close(): void };
   };
 
 /**
@@ -125,10 +127,13 @@ export type OverPoolOptions = PoolOptions &
  * @throws at once (not from the generator) the errno of io_uring_setup(2), EMFILE
  */
 export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions): AsyncGenerator<PoolResult[]> {
-  const { backlog, ordered, signal, spent, ...rest } = options;
+  const { backlog, ordered, signal, spent, elsewhere, ...rest } = options;
   const flow = new Flow<Name, PoolResult>({ source, backlog, ordered, signal });
   const pool = new Pool(rest, () => flow.wake());
-  const put = (number: number, result: PoolResult): void => flow.put(number, result);
+  const put = (number: number, result: PoolResult): void => {
+    if (elsewhere && result.error === 'ELSEWHERE') elsewhere.read(result.name, (read) => flow.put(number, read));
+    else flow.put(number, result);
+  };
   const step = (): void => {
     for (let part = flow.take(Infinity); part.items.length > 0; part = flow.take(Infinity)) pool.push(part.items, part.first, put);
     while (pool.take(put) === BATCH);
@@ -137,7 +142,8 @@ export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions
     try {
       yield* flow.results(step);
     } finally {
-      spent?.(pool.stats);
+      elsewhere?.close();
+      if (!rest.plain) spent?.(pool.stats);
       pool.close();
     }
   })();

@@ -14,8 +14,6 @@ import { type Name, PATH_MAX, pathError, putPath } from './name.js';
 /** Takes a file's content in order. The bytes are the engine's again when chunk() returns or its promise resolves. */
 export interface Sink {
   chunk(bytes: Buffer): Promise<void> | undefined;
-  /** Takes a whole file at once, where it came in one piece and no chunk() was called; may be left out. */
-  whole?(bytes: Buffer): void;
 }
 
 /** How a file ended: its errno name (or TRUNCATED: it shrank while it was read), where it failed, and the bytes delivered. */
@@ -142,12 +140,6 @@ export class UringReader implements Reader {
         // The kernel's threads count as well (RLIMIT_NPROC, pids.max): where not even one can be made, it cancels.
         this.#idle.push(job);
         new SyncReader().read(name, sink, done);
-        return;
-      }
-      if (!job.opened && result >= 0 && sink.whole) {
-        sink.whole(first.subarray(0, result));
-        this.#idle.push(job);
-        done(undefined, result);
         return;
       }
       job.nextOffset = Math.max(0, result);
