@@ -5,7 +5,8 @@ import { printable } from '../../common/escape.js';
 import { sourceHelp } from '../../groups/sources.js';
 import { native } from '../../native/index.js';
 import { commandLineConfig } from '../../nvme/target/command-line.js';
-import { readyLine, report, serve } from '../../nvme/target/serve.js';
+import { readyLine, report } from '../../nvme/target/report.js';
+import { serve } from '../../nvme/target/serve.js';
 
 export default class NvmfServe extends Command {
   static override readonly description =

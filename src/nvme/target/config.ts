@@ -4,8 +4,8 @@ import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../storage/source.js';
 import { uuidOf, uuidText } from './identity.js';
+import { maxNamespaces, type NamespaceOptions } from './model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from './names.js';
-import { maxNamespaces, type NamespaceOptions } from './subsystem.js';
 
 /** Everything that `nvmf serve` is told: by its command line or by a file. */
 export interface TargetConfig {

@@ -3,10 +3,10 @@ import net from 'node:net';
 import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
 import type { NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { AnaState, anaStateNames } from '../wire/index.js';
-import type { Controller } from './controller.js';
+import { type ControllerState, maxGroups, type NamespaceOptions } from './model.js';
 import { checkHostNqn } from './names.js';
-import { reportListeners, reportSubsystem, type SubsystemReport } from './serve.js';
-import { maxGroups, type NamespaceOptions, Subsystem } from './subsystem.js';
+import { reportListeners, reportSubsystem, type SubsystemReport } from './report.js';
+import { Subsystem } from './subsystem.js';
 import type { Target } from './target.js';
 
 /** A request of `nvmf ctl`: one JSON object on a line. */
@@ -216,7 +216,7 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
     }
     case 'kick': {
       const { host, cntlid } = request;
-      const match = (c: Controller) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host);
+      const match = (c: ControllerState) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host);
       const found = target.controllers().filter(match);
       return {
         todo: found.map((c) => `end controller ${c.cntlid} of host ${c.hostnqn}`),

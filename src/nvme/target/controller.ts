@@ -19,9 +19,9 @@ import {
 } from '../wire/index.js';
 import { Features } from './features.js';
 import { errorEntries, identify, maxEventRequests, maxQueueSize, version } from './identify.js';
-import { type ErrorRecord, getLog } from './logs.js';
+import { getLog } from './logs.js';
+import type { Answer, ControllerState, ErrorRecord, SubsystemState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
-import type { Subsystem } from './subsystem.js';
 
 /** What a controller needs of the target around it. */
 export interface Surroundings {
@@ -31,13 +31,10 @@ export interface Surroundings {
   /** Ends a connection. */
   close(connection: number): void;
   /** Everything written to the subsystem's namespaces reaches stable storage; what fails is reported, not thrown. */
-  flush(subsystem: Subsystem): Promise<void>;
+  flush(subsystem: SubsystemState): Promise<void>;
   /** The discovery log for a host that is connected through `connection`. */
   discoveryLog(hostnqn: string, connection: number): Buffer;
 }
-
-/** An answer to a command; undefined where it comes later. */
-export type Answer = { result?: number | bigint; data?: Buffer } | undefined;
 
 /** Seconds until a controller is ready at most, in units of 500 ms. */
 const readyTimeout = 30;
@@ -47,10 +44,10 @@ const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeou
 export const roundKeepAlive = (ms: number): number => Math.min(Math.ceil(ms / 1000), 4_294_967) * 1000;
 
 /** One association of a host with a subsystem, or with the discovery service: registers, admin commands, events. */
-export class Controller {
+export class Controller implements ControllerState {
   readonly cntlid: number;
   /** Undefined for a discovery controller. */
-  readonly subsystem: Subsystem | undefined;
+  readonly subsystem: SubsystemState | undefined;
   readonly hostnqn: string;
   readonly hostid: Buffer;
   /** Connection of the admin queue. */
@@ -80,7 +77,7 @@ export class Controller {
 
   constructor(
     around: Surroundings,
-    options: { cntlid: number; subsystem?: Subsystem; hostnqn: string; hostid: Buffer; admin: number; keepAlive: number },
+    options: { cntlid: number; subsystem?: SubsystemState; hostnqn: string; hostid: Buffer; admin: number; keepAlive: number },
   ) {
     this.#around = around;
     this.cntlid = options.cntlid;

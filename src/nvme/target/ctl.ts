@@ -3,7 +3,7 @@ import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import { parseSource } from './config.js';
 import { type ControlList, type ControllerStats, type ControlRequest, control } from './control.js';
-import type { SubsystemReport } from './serve.js';
+import type { SubsystemReport } from './report.js';
 
 export type ControlAction = ControlRequest['op'];
 

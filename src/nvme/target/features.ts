@@ -1,5 +1,5 @@
 import { Fid, featureCmd, Oaes, Status } from '../wire/index.js';
-import type { Controller } from './controller.js';
+import type { ControllerState } from './model.js';
 import { invalidField, Refusal } from './refusal.js';
 
 /** I/O queues of a controller. */
@@ -31,7 +31,7 @@ export class Features {
   queues = maxQueues;
 
   /** Set Features (NVMe Base 2.0, 5.27). @returns dword 0 @throws Refusal */
-  set(c: Controller, command: Buffer, data: Buffer): number {
+  set(c: ControllerState, command: Buffer, data: Buffer): number {
     const { fid, save, value } = featureCmd.decode(command);
     if (save) throw new Refusal(Status.featureNotSaveable, { location: 43 });
     if (!c.subsystem && fid !== Fid.asyncEventConfiguration && fid !== Fid.keepAliveTimer) throw invalidField(40);
@@ -74,7 +74,7 @@ export class Features {
   }
 
   /** Get Features (5.15). @returns dword 0, and data for the features that have some @throws Refusal */
-  get(c: Controller, command: Buffer): { result: number; data?: Buffer } {
+  get(c: ControllerState, command: Buffer): { result: number; data?: Buffer } {
     const { fid, sel, value } = featureCmd.decode(command);
     if (sel > 3) throw invalidField(41);
     if (!c.subsystem && fid !== Fid.asyncEventConfiguration && fid !== Fid.keepAliveTimer) throw invalidField(40);

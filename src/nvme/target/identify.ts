@@ -22,9 +22,8 @@ import {
   Status,
   sqe,
 } from '../wire/index.js';
-import type { Controller } from './controller.js';
+import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from './model.js';
 import { invalidField, Refusal } from './refusal.js';
-import { maxGroups, maxNamespaces, type Namespace } from './subsystem.js';
 
 /** Version of the base specification that we follow: 2.0. */
 export const version = 0x0002_0000;
@@ -41,7 +40,7 @@ export const errorEntries = 64;
 export const firmware = '1.0';
 
 /** Fields that both kinds of controllers have. */
-const common = (c: Controller) => ({
+const common = (c: ControllerState) => ({
   fr: firmware,
   mdts,
   cntlid: c.cntlid,
@@ -60,7 +59,7 @@ const common = (c: Controller) => ({
 });
 
 /** CNS 01h of an I/O controller. */
-function ioController(c: Controller): Buffer {
+function ioController(c: ControllerState): Buffer {
   return identifyController.encode({
     ...common(c),
     sn: c.subsystem!.serial,
@@ -93,7 +92,7 @@ function ioController(c: Controller): Buffer {
 }
 
 /** CNS 01h of a discovery controller. */
-function discoveryController(c: Controller): Buffer {
+function discoveryController(c: ControllerState): Buffer {
   return identifyController.encode({
     ...common(c),
     cmic: 0,
@@ -144,7 +143,7 @@ function namespace(ns: Namespace): Buffer {
  * Answers Identify (NVMe Base 2.0, 5.17). The data buffer must be 4096 bytes.
  * @throws Refusal
  */
-export function identify(c: Controller, command: Buffer): Buffer {
+export function identify(c: ControllerState, command: Buffer): Buffer {
   const { cns, cntid, csi } = identifyCmd.decode(command);
   const nsid = sqe.get(command, 'nsid');
   c.checkBuffer(command, identifySize, true);

@@ -14,26 +14,14 @@ import {
   sqe,
   Trtype,
 } from '../wire/index.js';
-import type { Controller } from './controller.js';
 import { errorEntries, firmware } from './identify.js';
+import type { ControllerState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
-
-/** One failed command, newest first in the log. */
-export interface ErrorRecord {
-  count: bigint;
-  sqid: number;
-  cid: number;
-  /** SCT << 8 | SC, DNR in bit 14 */
-  status: number;
-  location: number | undefined;
-  lba: bigint;
-  nsid: number;
-}
 
 /** Most bytes of one Get Log Page: MDTS. */
 const maxTransfer = 1 << 20;
 
-function errorLog(c: Controller): Buffer {
+function errorLog(c: ControllerState): Buffer {
   const out = Buffer.alloc(errorEntries * errorEntry.size);
   for (const [i, e] of c.errors.entries()) {
     errorEntry.encode(
@@ -55,7 +43,7 @@ function errorLog(c: Controller): Buffer {
   return out;
 }
 
-function smart(c: Controller, nsid: number): Buffer {
+function smart(c: ControllerState, nsid: number): Buffer {
   // per controller only: LPA bit 0 is clear
   if (nsid !== 0 && nsid !== 0xffff_ffff) throw invalidField(4);
   const units = (bytes: number): bigint => BigInt(Math.ceil(bytes / 512_000));
@@ -86,7 +74,7 @@ function effects(): Buffer {
   return effectsLog.encode({ acs, iocs });
 }
 
-function ana(c: Controller, groupsOnly: boolean): Buffer {
+function ana(c: ControllerState, groupsOnly: boolean): Buffer {
   const { subsystem } = c;
   const groups = new Map<number, number[]>();
   for (const nsid of subsystem!.nsids()) {
@@ -121,7 +109,7 @@ const discoveryLogs = [Lid.supported, Lid.error, Lid.discovery];
  * Answers Get Log Page (NVMe Base 2.0, 5.16): NUMD + 1 dwords from LPO on, zeroes behind the end of the log.
  * @throws Refusal
  */
-export function getLog(c: Controller, command: Buffer): Buffer {
+export function getLog(c: ControllerState, command: Buffer): Buffer {
   const { lid, lsp, rae, numdl, numdu, lpo, ot } = getLogCmd.decode(command);
   const lids: number[] = c.subsystem ? ioLogs : discoveryLogs;
   if (!lids.includes(lid)) throw new Refusal(Status.invalidLogPage, { location: 40 });

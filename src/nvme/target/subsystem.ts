@@ -1,41 +1,12 @@
 import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
-import { openSource, type Source } from '../../storage/open.js';
-import type { SourceOptions } from '../../storage/source.js';
+import { openSource } from '../../storage/open.js';
 import { AnaState, Status } from '../wire/index.js';
-import type { Controller } from './controller.js';
-import { type NamespaceIds, namespaceIds, serialOf } from './identity.js';
+import { namespaceIds, serialOf } from './identity.js';
+import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type NamespaceOptions, type SubsystemState } from './model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, serialSize } from './names.js';
 import { statusCode } from './refusal.js';
-
-/**
- * Largest number of namespaces of a subsystem, and so the largest NSID. Hosts read ANA logs with room for all of them (4
- * bytes each): they must fit MDTS.
- */
-export const maxNamespaces = 16384;
-/** ANA groups of a subsystem. */
-export const maxGroups = 32;
-
-/** What to serve as a namespace. */
-export interface NamespaceOptions extends SourceOptions {
-  /** 1 to maxNamespaces; the first free one unless given. */
-  nsid?: number;
-  /** ANA group, 1 unless given. */
-  group?: number;
-  ids?: Partial<NamespaceIds>;
-}
-
-/** A namespace of a subsystem and what it is stored in. */
-export interface Namespace extends Source {
-  readonly nsid: number;
-  readonly source: string;
-  readonly group: number;
-  readonly ids: NamespaceIds;
-  readonly handle: NativeNamespace;
-  /** Size in bytes, whole blocks. */
-  size: number;
-}
 
 /** Gates of ANA states: the status of all I/O commands in that state. */
 const gates = new Map<number, number>([
@@ -58,14 +29,14 @@ export interface SubsystemOptions {
 }
 
 /** One subsystem: its namespaces, who may use it, and the controllers of those who do. */
-export class Subsystem {
+export class Subsystem implements SubsystemState {
   readonly nqn: string;
   readonly serial: string;
   readonly model: string;
   /** When it began to be served, by performance.now(): SMART's power-on hours count from here. */
   readonly started = performance.now();
   readonly namespaces = new Map<number, Namespace>();
-  readonly controllers = new Map<number, Controller>();
+  readonly controllers = new Map<number, ControllerState>();
   /** Host NQNs; undefined lets every host in. */
   allowed: Set<string> | undefined;
   /** ANA group to state; groups not listed are optimized. */
@@ -109,7 +80,7 @@ export class Subsystem {
   }
 
   /** Takes a controller whose association has ended out of the table; what it did stays counted. */
-  retire(controller: Controller): void {
+  retire(controller: ControllerState): void {
     if (this.controllers.delete(controller.cntlid)) this.#ended.push(controller.handle);
   }
 

@@ -4,10 +4,11 @@ import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions }
 import { lostText, reopenSource } from '../../storage/open.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
-import { type Answer, Controller, type Surroundings } from './controller.js';
+import { Controller, type Surroundings } from './controller.js';
 import { discoveryLog, type Listener, type Referral } from './discovery.js';
+import type { Answer, ControllerState, Namespace, NamespaceOptions, SubsystemState } from './model.js';
 import { badParameter, invalidField, Refusal, statusCode } from './refusal.js';
-import type { Namespace, NamespaceOptions, Subsystem } from './subsystem.js';
+import type { Subsystem } from './subsystem.js';
 
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
 export type TargetLog = (message: string) => void;
@@ -18,7 +19,7 @@ interface Connection {
   via: string;
   /** Index of the listener that it came through. */
   listener: number;
-  controller?: Controller;
+  controller?: ControllerState;
   qid?: number;
 }
 
@@ -41,7 +42,7 @@ export class Target {
   readonly #engine: NativeTarget;
   readonly #log: TargetLog;
   readonly #connections = new Map<number, Connection>();
-  readonly #discovery = new Map<number, Controller>();
+  readonly #discovery = new Map<number, ControllerState>();
   readonly #timer: NodeJS.Timeout;
   readonly #around: Surroundings;
   readonly #answers: Completion[] = [];
@@ -163,14 +164,14 @@ export class Target {
   }
 
   /** Ends the associations of a host, or of one controller. @returns how many */
-  kick(match: (controller: Controller) => boolean): number {
+  kick(match: (controller: ControllerState) => boolean): number {
     const found = this.controllers().filter(match);
     for (const controller of found) controller.end();
     return found.length;
   }
 
   /** All controllers, those of the discovery service last. */
-  controllers(): Controller[] {
+  controllers(): ControllerState[] {
     return [...[...this.subsystems.values()].flatMap((s) => [...s.controllers.values()]), ...this.#discovery.values()];
   }
 
@@ -189,7 +190,7 @@ export class Target {
   }
 
   /** Everything written to a subsystem's namespaces reaches stable storage. @throws VioError */
-  async flush(subsystem: Subsystem): Promise<void> {
+  async flush(subsystem: SubsystemState): Promise<void> {
     for (const namespace of subsystem.namespaces.values()) {
       if (namespace.readonly) continue;
       try {
@@ -314,7 +315,7 @@ export class Target {
     return { result: connectOk.encode({ cntlid: controller.cntlid }).readUInt32LE(0) };
   }
 
-  #newController(id: number, connection: Connection, connect: Connect): Controller {
+  #newController(id: number, connection: Connection, connect: Connect): ControllerState {
     const { hostnqn, hostid, keepAlive, subnqn } = connect;
     if (this.controllers().length >= maxControllers) throw new Refusal(Status.connectBusy);
     if (connect.discovery) {
@@ -339,7 +340,7 @@ export class Target {
     return controller;
   }
 
-  #newQueue(id: number, connection: Connection, connect: Connect): Controller {
+  #newQueue(id: number, connection: Connection, connect: Connect): ControllerState {
     const subsystem = this.subsystems.get(connect.subnqn);
     if (!subsystem) throw badParameter('data', 256);
     const controller = subsystem.controllers.get(connect.cntlid);
