@@ -139,6 +139,19 @@ await build({
   define: { 'import.meta.dirname': '__dirname' },
 });
 
+// The commands for stock oclif and its tools.
+await build({
+  ...common,
+  banner: {
+    js: "import{createRequire}from'node:module';const require=createRequire(import.meta.url),__dirname=import.meta.dirname;",
+  },
+  format: 'esm',
+  entryPoints: [path.join(root, 'src', 'stock.ts')],
+  outfile: path.join(root, 'dist', 'oclif.mjs'),
+  define: { 'import.meta.dirname': '__dirname', 'process.env.VIOCTL_BUNDLED': '"1"' },
+  plugins: [oclifParserOnly],
+});
+
 // Licences of what the bundles and the addon contain: dist/NOTICES.txt.
 const packages = new Set(['node-addon-api']);
 for (const { metafile } of results)

@@ -1,8 +1,7 @@
-import type { ArgInput, FlagInput } from '@oclif/core/interfaces';
-import { parse } from '@oclif/core/parser';
 import { Sysroot } from '../common/sysroot.js';
 import { type ColorChoice, wantsColor } from './color.js';
 import { Flags } from './flags.js';
+import { type ArgInput, type FlagInput, parse } from './oclif.js';
 import { type Format, Output, type TableOptions } from './output.js';
 import { setAside } from './positionals.js';
 import { Progress } from './progress.js';
@@ -123,20 +122,10 @@ export abstract class Command {
     const command = this.constructor as unknown as CommandClass;
     let { argv } = this.#context;
     if (command.passthrough) ({ own: argv, rest: this.rest } = splitWords(argv));
-    const flags = Object.fromEntries(
-      Object.entries(allFlags(command)).map(([name, flag]) => [
-        name,
-        flag.type === 'option' ? { ...flag, name, multipleNonGreedy: true } : { ...flag, name },
-      ]),
-    );
-    const args = Object.fromEntries(Object.entries(spec.args).map(([name, arg]) => [name, { ...arg, name, ignoreStdin: true }]));
-    const many = setAside(argv, flags as FlagInput, args as ArgInput);
-    const parsed = await parse(many.argv, { flags, args, strict: true, '--': true, context: {} as never });
-    if (many.name !== undefined) {
-      const taken = (parsed.args as Values)[many.name];
-      for (const word of many.words) (taken as unknown[]).push(await args[many.name]!.parse(word, {} as never, args[many.name]!));
-    }
-    const common = parsed.flags as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
+    const flags = allFlags(command);
+    const many = setAside(argv, flags, spec.args as ArgInput);
+    const parsed = await parse(many.argv, { flags, args: spec.args as ArgInput }, many);
+    const common = parsed.flags as unknown as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
     this.#quiet = common.quiet ?? false;
     this.out = new Output({
       writer: new FdWriter(1),

@@ -1,5 +1,6 @@
 import { codeOf, Exit, type ExitStatus, exitOfErrno, reason, VioError } from '../common/errors.js';
-import { harmless, printable } from '../common/escape.js';
+import { harmless } from '../common/escape.js';
+import { WrongUsage } from './oclif.js';
 import { toJson } from './output.js';
 
 /** What the user is told of an error and the status the program ends with. */
@@ -11,45 +12,11 @@ export interface Report {
   details: Record<string, unknown> | undefined;
 }
 
-/** oclif's parser throws its own classes; all of them mean wrong usage. */
-function isParserError(err: unknown): err is Error {
-  return err instanceof Error && ('oclif' in err || 'parse' in err);
-}
-
-/** oclif's parser prefixes what a flag's own parser says, also in errors of ours, and appends a trailer of its own. */
-const trailer = /\n?See more help with --help/;
-const parsing = /^Parsing (--\S+) \n\t/;
-const ownMessage = (message: string): string => message.replace(parsing, '$1: ').replace(trailer, '');
-
-/** One line of what oclif's parser tells in several. */
-function parserMessage(text: string): string {
-  const own = text.replace(trailer, '');
-  if (parsing.test(own)) return own.replace(parsing, (_all, flag: string) => `${flag}: `).replace(/: Expected/, ': expected');
-  const [first = 'wrong usage', ...rest] = own.split('\n');
-  if (/^The following errors? occurred:$/.test(first)) {
-    const said = rest.map((line) => line.trim().replace(/=true /, ' '));
-    const missing = said.flatMap((line) => /^Missing required flag (\S+)$/.exec(line)?.[1] ?? []);
-    const others = said.filter((line) => line !== '' && !line.startsWith('Missing required flag '));
-    const needed = missing.length > 0 ? [`Missing required flag${missing.length > 1 ? 's' : ''}: --${missing.join(', --')}`] : [];
-    return [...others, ...needed].join('; ');
-  }
-  if (!first.endsWith(':')) return first;
-  const names = rest.flatMap((line) => /^\s*([A-Za-z][\w.|-]*)\s/.exec(`${line} `)?.[1] ?? []);
-  return names.length > 0 ? `${first} ${names.join(', ')}` : first;
-}
-
 /** Any thrown value to a report. */
 export function describe(err: unknown, id: string): Report {
-  if (err instanceof VioError)
-    return { exit: err.exit, code: err.code, message: ownMessage(err.message), hint: err.hint, details: err.details };
-  if (isParserError(err)) {
-    return {
-      exit: Exit.usage,
-      code: 'USAGE',
-      message: printable(parserMessage(err.message)),
-      hint: `vioctl ${id} --help`.replace('  ', ' '),
-      details: undefined,
-    };
+  if (err instanceof VioError) {
+    const hint = err.hint ?? (err instanceof WrongUsage ? `vioctl ${id} --help`.replace('  ', ' ') : undefined);
+    return { exit: err.exit, code: err.code, message: err.message, hint, details: err.details };
   }
   const code = codeOf(err);
   if (code !== undefined) return { exit: exitOfErrno(code), code, message: reason(err), hint: undefined, details: undefined };

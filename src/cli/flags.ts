@@ -1,10 +1,9 @@
 /**
- * The flag and argument builders of all commands: oclif's, plus the contract's own types. The runner makes every
- * repeatable flag take one value per use and keeps oclif's parser from reading stdin (see command.ts).
+ * The flag and argument builders of all commands: oclif's, plus the contract's own types. Every repeatable
+ * option takes one value per use, and the parser does not read stdin (see oclif.ts).
  */
-import { custom as customArg, string as stringArg } from '@oclif/core/args';
-import { boolean, custom, integer, option, string } from '@oclif/core/flags';
 import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
+import { boolean, custom, customArg, integer, option, string, stringArg } from './oclif.js';
 
 export const Flags = {
   boolean,

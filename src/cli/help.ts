@@ -1,7 +1,7 @@
-import type { Arg } from '@oclif/core/interfaces';
 import { formatDuration, formatSize } from '../common/units.js';
 import { groups } from '../groups/index.js';
 import { allFlags, type CommandClass } from './command.js';
+import { type Arg, labelOf } from './oclif.js';
 import { wrapText } from './wrap.js';
 
 /** One flag or argument as help and man page show it. */
@@ -50,7 +50,7 @@ function flagTerm(name: string, flag: AnyFlag): Term {
 
 /** `BDF…`, `[FILE]` */
 function argLabel(name: string, arg: Arg<unknown>): string {
-  const label = name.toUpperCase() + (arg.multiple ? '…' : '');
+  const label = labelOf(name) + (arg.multiple ? '…' : '');
   return arg.required ? label : `[${label}]`;
 }
 

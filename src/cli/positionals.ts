@@ -1,4 +1,4 @@
-import type { ArgInput, FlagInput } from '@oclif/core/interfaces';
+import type { ArgInput, FlagInput } from './oclif.js';
 
 /** Words that stay with oclif's parser, which looks through all of them for each. */
 const FEW = 64;

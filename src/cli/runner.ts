@@ -6,17 +6,21 @@ import type { Verb } from '../groups/types.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
 import { describe, format } from './errors.js';
 import { speaksUtf8, toAscii } from './locale.js';
+import { UnknownOptions } from './oclif.js';
 import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } from './stdio.js';
 import { suggest } from './suggest.js';
 import { terminalWidth } from './terminal.js';
 import { splitWords } from './words.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
-export type Route =
-  | { kind: 'help'; group?: string }
-  | { kind: 'version' }
-  | { kind: 'completion'; shell: string }
-  | { kind: 'command'; id: string; verb: Verb; argv: string[] };
+export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'completion'; shell: string } | CommandRoute;
+/** A command and the words that are left for it. */
+export interface CommandRoute {
+  kind: 'command';
+  id: string;
+  verb: Verb;
+  argv: string[];
+}
 
 /** The completion of each shell, below the package's root. */
 const completions: Readonly<Record<string, string>> = { bash: 'vioctl.bash', zsh: '_vioctl', fish: 'vioctl.fish' };
@@ -77,11 +81,11 @@ async function print(text: string, env: NodeJS.ProcessEnv): Promise<void> {
   await writer.flush();
 }
 
-/** `--xyz` that the parser does not know: the flag that was probably meant. */
-function flagHint(err: unknown, command: CommandClass): string | undefined {
-  const typed = /^Nonexistent flags?: --([\w-]+)/.exec(err instanceof Error ? err.message : '')?.[1];
+/** An unknown option with the one that was probably meant; any other error as it is. */
+function withMeant(err: unknown, command: CommandClass): unknown {
+  const typed = err instanceof UnknownOptions ? /^--([\w-]+)/.exec(err.options[0] ?? '')?.[1] : undefined;
   const meant = typed === undefined ? undefined : suggest(typed, Object.keys(allFlags(command)));
-  return meant === undefined ? undefined : `did you mean "--${meant}"?`;
+  return meant === undefined ? err : usage((err as Error).message, `did you mean "--${meant}"?`);
 }
 
 /** The version in package.json. */
@@ -122,7 +126,8 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
   }
 }
 
-async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }>, env: NodeJS.ProcessEnv): Promise<number> {
+/** Runs a command as the runner has found it. @returns its exit status @throws what it throws */
+export async function runCommand({ id, verb, argv }: CommandRoute, env: NodeJS.ProcessEnv): Promise<number> {
   const { default: CommandType } = await verb.load();
   if (splitWords(argv).own.some(isHelp)) {
     const help = await import('./help.js');
@@ -149,8 +154,7 @@ async function runCommand({ id, verb, argv }: Extract<Route, { kind: 'command' }
   await attempt(() => command.finish()); // what was printed before a failure leaves as well
   await attempt(() => life.end());
   if (failure === undefined) return life.status ?? status ?? 0;
-  const hint = flagHint(failure, CommandType);
-  return failed(hint === undefined ? failure : usage((failure as Error).message.split('\n')[0]!, hint), id, argv, env);
+  return failed(withMeant(failure, CommandType), id, argv, env);
 }
 
 /** Runs a command. One that neither serves nor has to bring what it began to an end is left behind soon after a signal. */

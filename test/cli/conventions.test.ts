@@ -74,14 +74,14 @@ describe('the program', () => {
       expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
       return stderr.split('\n')[0];
     };
-    expect(refused('vfio', 'list', '--group', 'x')).toBe('vioctl: vfio list: --group: expected an integer but received: x');
+    expect(refused('vfio', 'list', '--group', 'x')).toBe('vioctl: vfio list: --group: not a whole number: "x"');
     expect(refused('vfio', 'restore', '--wait', '5x')).toBe('vioctl: vfio restore: --wait: not a duration: "5x"');
-    expect(refused('nvmf', 'ping')).toBe('vioctl: nvmf ping: Missing required flag: --nqn');
-    expect(refused('nvmf', 'proxy')).toBe('vioctl: nvmf proxy: Missing required flags: --listen, --to');
-    expect(refused('uring', 'sync', '-f', '-d')).toBe('vioctl: uring sync: --data cannot also be provided when using --filesystem');
-    expect(refused('dma', 'unmap')).toBe('vioctl: dma unmap: Missing 2 required args: socket, name');
+    expect(refused('nvmf', 'ping')).toBe('vioctl: nvmf ping: missing option: --nqn');
+    expect(refused('nvmf', 'proxy')).toBe('vioctl: nvmf proxy: missing options: --listen, --to');
+    expect(refused('uring', 'sync', '-f', '-d')).toBe('vioctl: uring sync: --data and --filesystem exclude each other');
+    expect(refused('dma', 'unmap')).toBe('vioctl: dma unmap: missing arguments: SOCKET, NAME');
     expect(refused('vfio', '--jsno')).toBe('vioctl: no such option: "--jsno"');
-    expect(refused('vfio', 'list', '--json', '--ndjson')).toContain('--json cannot also be provided when using --ndjson');
+    expect(refused('vfio', 'list', '--json', '--ndjson')).toContain('--json and --ndjson exclude each other');
   });
 
   test('an unknown flag of each command is status 2, one line and a hint; under --json one JSON object', async () => {

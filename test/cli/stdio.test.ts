@@ -100,7 +100,7 @@ test('errors: text with hint, JSON, errno, bug', () => {
   expect(sh('VIOCTL_DEBUG=1 $V fail bug').stderr).toContain('    at ');
   expect(sh('$V fail late')).toMatchObject({ status: 3, stdout: 'partial\n' });
   expect(sh('$V fail undo')).toMatchObject({ status: 3, stderr: expect.stringMatching(/^undone\n/) });
-  expect(sh('$V fail')).toMatchObject({ status: 2, stderr: 'vioctl: t fail: Missing 1 required arg: how\nhint: vioctl t fail --help\n' });
+  expect(sh('$V fail')).toMatchObject({ status: 2, stderr: 'vioctl: t fail: missing argument: HOW\nhint: vioctl t fail --help\n' });
   expect(sh('$V lines 1 --jsno')).toMatchObject({ status: 2, stderr: expect.stringContaining('hint: did you mean "--json"?') });
 });
 
