@@ -114,7 +114,7 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'uring sum')
-      opts='--null -0 --engine --depth -q --stats --algorithm -a --ordered --tag --zero -z --json --ndjson --no-headings --help -h --quiet --color'
+      opts='--null -0 --engine --depth -q --stats --algorithm -a --recursive -r --check -c --status --ignore-missing --strict --warn -w --ordered --tag --zero -z --json --ndjson --no-headings --help -h --quiet --color'
       vals='--engine=auto|uring|sync --depth=@free -q=@free --algorithm=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3|xxh32|xxh64|xxh128|xxh3 -a=crc32c|md5|sha1|sha224|sha256|sha384|sha512|blake2b512|blake3|xxh32|xxh64|xxh128|xxh3 --color=auto|always|never'
       args='@file ...' ;;
     'uring bench')

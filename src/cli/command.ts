@@ -138,6 +138,11 @@ export abstract class Command {
     return { flags: parsed.flags, args: parsed.args } as never;
   }
 
+  /** --quiet was given. */
+  protected get quiet(): boolean {
+    return this.#quiet;
+  }
+
   /** Prose on stderr; --quiet silences it. */
   protected info(message: string): void {
     if (!this.#quiet) stderr(`${message}\n`);

@@ -8,30 +8,6 @@ import { overPool } from './pool.js';
 import { type Reader, SyncReader } from './reader.js';
 import { overWindow } from './window.js';
 
-interface Algorithm {
-  /** The name in BSD lines (--tag). */
-  tag: string;
-  /** What stands before the digest in plain lines. */
-  prefix?: string;
-}
-
-/** Algorithms by name. */
-export const algorithms: Readonly<Record<string, Algorithm>> = {
-  crc32c: { tag: 'CRC32C' },
-  md5: { tag: 'MD5' },
-  sha1: { tag: 'SHA1' },
-  sha224: { tag: 'SHA224' },
-  sha256: { tag: 'SHA256' },
-  sha384: { tag: 'SHA384' },
-  sha512: { tag: 'SHA512' },
-  blake2b512: { tag: 'BLAKE2b' },
-  blake3: { tag: 'BLAKE3' },
-  xxh32: { tag: 'XXH32' },
-  xxh64: { tag: 'XXH64' },
-  xxh128: { tag: 'XXH128' },
-  xxh3: { tag: 'XXH3', prefix: 'XXH3_' },
-};
-
 /** The checksum of one file, or why there is none. */
 export interface SumResult {
   name: Name;
@@ -126,24 +102,4 @@ async function* sumHere(reader: Reader, names: AsyncIterable<Name[]>, options: S
   } finally {
     reader.close();
   }
-}
-
-const SPECIAL = /[\\\n\r]/;
-
-/**
- * A line as coreutils' checksum programs print and read it: `digest  name`. A name with a newline, carriage return or
- * backslash is escaped and the line begins with a backslash.
- * @param zero NUL-terminated, nothing escaped
- * @param tag the BSD form: `SHA256 (name) = digest`
- */
-export function sumLine(name: Name, digest: string, form: { zero: boolean; tag: boolean; algorithm: string }): Name {
-  const { tag, prefix = '' } = algorithms[form.algorithm]!;
-  const [before, behind] = form.tag ? [`${tag} (`, `) = ${digest}`] : [`${prefix}${digest}  `, ''];
-  const end = `${behind}${form.zero ? '\0' : '\n'}`;
-  // Only ASCII is looked for and put in, so bytes that are not UTF-8 may pass as Latin-1.
-  const text = typeof name === 'string' ? name : name.toString('latin1');
-  const special = !form.zero && SPECIAL.test(text);
-  const shown = special ? text.replace(/[\\\n\r]/g, (c) => (c === '\\' ? '\\\\' : c === '\n' ? '\\n' : '\\r')) : text;
-  const line = `${special ? '\\' : ''}${before}${shown}${end}`;
-  return typeof name === 'string' ? line : Buffer.from(line, 'latin1');
 }
