@@ -226,7 +226,7 @@ _vioctl_command() {
       vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --color=auto|always|never'
       args='@file' ;;
     'migration diff')
-      opts='--snapshot --max-size --offset --bitmap-endian --ram --ignore --json --no-headings --help -h --quiet --color'
+      opts='--snapshot --max-size --offset --bitmap-endian --ram --fields --structure --ignore --json --no-headings --help -h --quiet --color'
       vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --ignore=@free --color=auto|always|never'
       args='@file @file' ;;
     'migration convert')

@@ -25,6 +25,8 @@ export default class MigrationDiff extends Command {
   static override readonly flags = {
     ...inputFlags,
     ram: Flags.boolean({ summary: 'compare every page too' }),
+    fields: Flags.boolean({ summary: 'list each field of a device that only one stream has' }),
+    structure: Flags.boolean({ summary: 'compare versions, types and sizes instead of values' }),
     ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'paths that do not count' }),
   };
 
@@ -33,7 +35,13 @@ export default class MigrationDiff extends Command {
     if (args.a === '-' && args.b === '-') throw usage('only one of the two can be stdin');
     const progress = this.progress('compare', 0);
     const files = [args.a, args.b].map((file) => openInput(file, inputOptions(flags)));
-    const result = await compare(files[0]!, files[1]!, { ram: flags.ram ?? false, ignore: flags.ignore ?? [] }, ticker(progress));
+    const choice = {
+      ram: flags.ram ?? false,
+      ignore: flags.ignore ?? [],
+      fields: flags.fields ?? false,
+      structure: flags.structure ?? false,
+    };
+    const result = await compare(files[0]!, files[1]!, choice, ticker(progress));
     progress.end();
     for (const issue of this.out.format === 'text' ? [...result.issues.a, ...result.issues.b] : []) this.warn(issueText(issue));
     await this.out.document({ a: args.a, b: args.b, ...result }, comparisonLines);

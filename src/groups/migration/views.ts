@@ -50,8 +50,12 @@ export function verificationLines(v: Verification): string[] {
   ];
 }
 
-const value = (v: Value | undefined): string => {
-  if (v instanceof Uint8Array) return `${Buffer.from(v.subarray(0, 16)).toString('hex')}${v.length > 16 ? '…' : ''}`;
+/** @param from of bytes: the first that is shown */
+const value = (v: Value | undefined, from = 0): string => {
+  if (v instanceof Uint8Array) {
+    const shown = Buffer.from(v.subarray(from, from + 16)).toString('hex');
+    return `${from > 0 ? '…' : ''}${shown}${v.length > from + 16 ? '…' : ''}`;
+  }
   return typeof v === 'bigint' ? hex64(v) : printable(String(v));
 };
 
@@ -83,8 +87,11 @@ export function statisticsLines(s: Statistics): string[] {
 export function comparisonLines(c: Comparison): string[] {
   const lines = c.differences.map((d) => {
     const path = printable(d.path);
-    if (d.kind === 'only-a') return `- ${path} ${value(d.a)}`;
-    return d.kind === 'only-b' ? `+ ${path} ${value(d.b)}` : `! ${path} ${value(d.a)} -> ${value(d.b)}`;
+    const what = d.values === undefined ? value(d.a ?? d.b) : `(${d.values} values)`;
+    if (d.kind !== 'changed') return `${d.kind === 'only-a' ? '-' : '+'} ${path} ${what}`;
+    const from = d.first ?? 0;
+    const where = from > 0 ? ` from byte ${from} on, ${d.bytes} bytes differ:` : '';
+    return `! ${path}${where} ${value(d.a, from)} -> ${value(d.b, from)}`;
   });
   const ram = (c.ram ?? []).map(
     (r) =>

@@ -1,5 +1,8 @@
 /** ELF core files of a guest: program headers for its memory, notes for its CPUs (System V ABI; Linux elfcore.h; QEMU's own note). */
+import type { Fields } from '../devices/fields.js';
+import type { Arch } from '../memory/arch.js';
 import type { Value } from '../stream/model.js';
+import { big, type CoreFormat, prstatusOf } from './cpus.js';
 
 export interface Segment {
   /** guest-physical, also used as the virtual address, so that a debugger finds memory by it */
@@ -31,33 +34,36 @@ export function notesAt(segments: number, size: number, end: bigint): bigint {
   return at + BigInt(size) <= memoryStart(segments) ? at : end;
 }
 
-/** s390x is the one big-endian machine here; pseries guests are little-endian in practice. */
-const bigEndian = (machine: number): boolean => machine === 22;
-
-/** ELF header and program headers: the note, then the segments. */
-export function elfHeaders(machine: number, segments: readonly Segment[], notes: { offset: bigint; size: number }): Buffer {
+/** ELF header and program headers: the note, then the segments (System V ABI, for both classes). */
+export function elfHeaders(format: CoreFormat, segments: readonly Segment[], notes: { offset: bigint; size: number }): Buffer {
+  const { bits, big, machine } = format;
+  const wide = bits === 64;
+  const [ehdr, phdr] = wide ? [EHDR, PHDR] : [52, 32];
   const out = Buffer.alloc(headerSize(segments.length));
-  const big = bigEndian(machine);
   const u16 = (v: number, at: number) => (big ? out.writeUInt16BE(v, at) : out.writeUInt16LE(v, at));
   const u32 = (v: number, at: number) => (big ? out.writeUInt32BE(v, at) : out.writeUInt32LE(v, at));
   const u64 = (v: bigint, at: number) => (big ? out.writeBigUInt64BE(v, at) : out.writeBigUInt64LE(v, at));
-  out.set([0x7f, 0x45, 0x4c, 0x46, 2, big ? 2 : 1, 1], 0);
+  const word = (v: bigint, at: number) => (wide ? u64(v, at) : u32(Number(v), at));
+  out.set([0x7f, 0x45, 0x4c, 0x46, wide ? 2 : 1, big ? 2 : 1, 1], 0);
   u16(4, 16); // ET_CORE
   u16(machine, 18);
   u32(1, 20);
-  u64(BigInt(EHDR), 32);
-  u16(EHDR, 52);
-  u16(PHDR, 54);
-  u16(segments.length + 1, 56);
+  word(BigInt(ehdr), wide ? 32 : 28);
+  u16(ehdr, ehdr - 12);
+  u16(phdr, ehdr - 10);
+  u16(segments.length + 1, ehdr - 8);
   const header = (i: number, type: number, offset: bigint, address: bigint, size: bigint) => {
-    const at = EHDR + PHDR * i;
+    const at = ehdr + phdr * i;
+    const flags = type === PT_LOAD ? 7 : 0;
+    const memory = type === PT_LOAD ? size : 0n;
     u32(type, at);
-    u32(type === PT_LOAD ? 7 : 0, at + 4);
-    u64(offset, at + 8);
-    u64(address, at + 16);
-    u64(address, at + 24);
-    u64(size, at + 32);
-    u64(type === PT_LOAD ? size : 0n, at + 40);
+    if (wide) {
+      u32(flags, at + 4);
+      for (const [n, v] of [offset, address, address, size, memory].entries()) u64(v, at + 8 + 8 * n);
+    } else {
+      for (const [n, v] of [offset, address, address, size, memory].entries()) u32(Number(v), at + 4 + 4 * n);
+      u32(flags, at + 24);
+    }
   };
   header(0, PT_NOTE, notes.offset, 0n, BigInt(notes.size));
   for (const [i, s] of segments.entries()) header(i + 1, PT_LOAD, s.offset, s.address, s.length);
@@ -67,11 +73,12 @@ export function elfHeaders(machine: number, segments: readonly Segment[], notes:
 /** Up to a multiple of four; not by bits, which end at 2 GiB. */
 const pad = (n: number): number => Math.ceil(n / 4) * 4;
 
-function note(name: string, type: number, desc: Buffer): Buffer {
+function note(name: string, type: number, desc: Buffer, big = false): Buffer {
   const out = Buffer.alloc(12 + pad(name.length + 1) + pad(desc.length));
-  out.writeUInt32LE(name.length + 1, 0);
-  out.writeUInt32LE(desc.length, 4);
-  out.writeUInt32LE(type, 8);
+  for (const [i, word] of [name.length + 1, desc.length, type].entries()) {
+    if (big) out.writeUInt32BE(word, 4 * i);
+    else out.writeUInt32LE(word, 4 * i);
+  }
   out.write(name, 12, 'latin1');
   desc.copy(out, 12 + pad(name.length + 1));
   return out;
@@ -91,7 +98,6 @@ interface X86 {
   kernelGsBase: bigint;
 }
 
-const big = (v: Value | undefined): bigint => (typeof v === 'bigint' ? v : typeof v === 'number' ? BigInt.asUintN(64, BigInt(v)) : 0n);
 const segment = (v: Value | undefined): X86['segs'][0] => {
   const s = (v ?? {}) as { [name: string]: Value };
   return { selector: Number(big(s.selector)), base: big(s.base), limit: Number(big(s.limit)), flags: Number(big(s.flags)) };
@@ -186,12 +192,39 @@ function qemuNote(cpu: X86): Buffer {
   return out;
 }
 
-/** Notes of all CPUs: every NT_PRSTATUS, then every QEMU note. */
-export function cpuNotes(cpus: readonly X86[]): Buffer {
-  return Buffer.concat([
-    ...cpus.map((c, i) => note('CORE', NT_PRSTATUS, prstatus(c, i))),
-    ...cpus.map((c) => note('QEMU', 0, qemuNote(c))),
+/** NT_PRSTATUS of i386: struct elf_prstatus with user_regs_struct at 72. */
+function prstatus32(cpu: X86, index: number): Buffer {
+  const out = Buffer.alloc(144);
+  out.writeUInt32LE(index + 1, 24); // pr_pid
+  const [ax, cx, dx, bx, sp, bp, si, di] = cpu.regs as [bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint];
+  const [es, cs, ss, ds, fs, gs] = cpu.segs.map((s) => BigInt(s.selector)) as [bigint, bigint, bigint, bigint, bigint, bigint];
+  const order = [bx, cx, dx, si, di, bp, ax, ds, es, fs, gs, 0n, cpu.rip, cs, cpu.rflags, sp, ss];
+  for (const [i, v] of order.entries()) out.writeUInt32LE(Number(v & 0xffffffffn), 72 + 4 * i);
+  return out;
+}
+
+/** EFER.LMA: the CPU runs in long mode. */
+const LMA = 0x400n;
+
+/** What a core of an x86 guest is: 64 bits if its first CPU runs in long mode, or if memory lies above 4 GiB, as QEMU decides it. */
+export function x86Format(cpu: Fields | undefined, top: bigint): CoreFormat {
+  const long = cpu === undefined || (big(cpu['env.efer']) & LMA) !== 0n;
+  return { machine: long ? 62 : 3, bits: long || top > 1n << 32n ? 64 : 32, big: false };
+}
+
+/** Notes of all CPUs and how many have one: every NT_PRSTATUS, then every QEMU note. */
+export function cpuNotes(arch: Arch, format: CoreFormat, cpus: readonly Fields[]): { notes: Buffer; count: number } {
+  if (arch !== 'x86') {
+    const all = cpus.flatMap((c, i) => prstatusOf(arch, format, c, i) ?? []);
+    return { notes: Buffer.concat(all.map((desc) => note('CORE', NT_PRSTATUS, desc, format.big))), count: all.length };
+  }
+  const known = cpus.flatMap((c) => x86Registers(c) ?? []);
+  const status = format.machine === 62 ? prstatus : prstatus32;
+  const notes = Buffer.concat([
+    ...known.map((c, i) => note('CORE', NT_PRSTATUS, status(c, i))),
+    ...known.map((c) => note('QEMU', 0, qemuNote(c))),
   ]);
+  return { notes, count: known.length };
 }
 
 /** A guest's own note in its memory. */
@@ -208,8 +241,8 @@ export function guestNotePlace(fields: { [name: string]: Value }): NotePlace | u
 }
 
 /** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
-export function vmcoreinfo(bytes: Buffer, machine: number): Buffer | undefined {
-  const u32 = (at: number) => (bigEndian(machine) ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
+export function vmcoreinfo(bytes: Buffer, bigEndian: boolean): Buffer | undefined {
+  const u32 = (at: number) => (bigEndian ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
   const name = 'VMCOREINFO\0';
   if (u32(0) !== name.length || bytes.toString('latin1', 12, 12 + name.length) !== name) return undefined;
   const size = 12 + pad(name.length) + pad(u32(4));

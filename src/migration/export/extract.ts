@@ -5,6 +5,7 @@ import { native } from '../../native/index.js';
 import type { Input } from '../containers/input.js';
 import { temporaryFile } from '../containers/tempfile.js';
 import { trimZeros } from '../devices/cursor.js';
+import type { Fields } from '../devices/fields.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
 import { ACPI_BLOCK, ACPI_MOST } from '../memory/acpi.js';
 import { type Arch, archOf, elfMachine } from '../memory/arch.js';
@@ -23,18 +24,8 @@ import type { Placement } from '../memory/options.js';
 import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import { Walker } from '../walk.js';
-import {
-  cpuNotes,
-  elfHeaders,
-  guestNotePlace,
-  memoryStart,
-  type NotePlace,
-  notesAt,
-  type Segment,
-  vmcoreinfo,
-  type X86,
-  x86Registers,
-} from './elf.js';
+import { coreFormat } from './cpus.js';
+import { cpuNotes, elfHeaders, guestNotePlace, memoryStart, type NotePlace, notesAt, type Segment, vmcoreinfo, x86Format } from './elf.js';
 
 export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
 
@@ -171,7 +162,9 @@ class Extraction {
   plan: Plan | undefined;
   unplaced: Unplaced[] = [];
   #stage: Stage | undefined;
-  readonly cpus: X86[] = [];
+  readonly cpus: Fields[] = [];
+  /** CPUs whose registers were written */
+  registers = 0;
   guestNote: NotePlace | undefined;
 
   constructor(fd: number, options: ExtractOptions) {
@@ -276,17 +269,22 @@ class Extraction {
     const { ranges, offsets, size } = this.plan;
     if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) this.#write(limeHeader(r), offsets[i]! - BigInt(LIME));
     if (this.#options.as !== 'elf') return;
-    const machineNumber = elfMachine(arch);
-    const notes = Buffer.concat([cpuNotes(this.cpus), this.#vmcoreinfo(this.plan, machineNumber)]);
+    const [cpu] = this.cpus;
+    const top = ranges.reduce((n, r) => (r.gpa + r.length > n ? r.gpa + r.length : n), 0n);
+    const kind = arch ?? 'x86';
+    const format = kind === 'x86' ? x86Format(cpu, top) : coreFormat(kind, elfMachine(kind), cpu);
+    const registers = cpuNotes(kind, format, this.cpus);
+    this.registers = registers.count;
+    const notes = Buffer.concat([registers.notes, this.#vmcoreinfo(this.plan, format.big)]);
     const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
     const offset = notesAt(segments.length, notes.length, size);
-    this.#write(elfHeaders(machineNumber, segments, { offset, size: notes.length }), 0n);
+    this.#write(elfHeaders(format, segments, { offset, size: notes.length }), 0n);
     this.#write(notes, offset);
     if (offset === size) this.plan.size += BigInt(notes.length);
   }
 
   /** The note that the guest keeps in its memory, which is written by now; empty if there is none. */
-  #vmcoreinfo({ ranges, offsets }: Plan, machine: number): Buffer {
+  #vmcoreinfo({ ranges, offsets }: Plan, bigEndian: boolean): Buffer {
     const none = Buffer.alloc(0);
     if (!this.guestNote) return none;
     const { address, size } = this.guestNote;
@@ -294,7 +292,7 @@ class Extraction {
     if (i < 0) return none;
     const bytes = Buffer.alloc(size);
     fs.readSync(this.#fd, bytes, 0, size, Number(offsets[i]! + address - ranges[i]!.gpa));
-    return vmcoreinfo(bytes, machine) ?? none;
+    return vmcoreinfo(bytes, bigEndian) ?? none;
   }
 
   #write(bytes: Buffer, at: bigint): void {
@@ -396,8 +394,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     if (event.type === 'progress') tick(event.position);
     if (event.type === 'issue') issues.add(event.issue);
     if (event.type === 'section' && event.fields && options.as === 'elf') {
-      const cpu = x86Registers(event.fields);
-      if (cpu) extraction.cpus.push(cpu);
+      if (event.name === 'cpu') extraction.cpus.push(event.fields);
       extraction.guestNote ??= guestNotePlace(event.fields);
     }
   };
@@ -422,9 +419,18 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     if (extraction.plan) extraction.discard();
     throw nothing(input.name, walker, issues.list);
   }
-  extraction.finish(archOf(blocks, walker.description) ?? undefined);
+  extraction.finish(archOf(blocks, walker.description));
+  if (options.as === 'elf' && extraction.registers === 0) issues.add(withoutRegisters);
   return result(walker, extraction, extraction.plan, options, issues);
 }
+
+const withoutRegisters: Issue = {
+  severity: 'note',
+  code: 'no-registers',
+  offset: 0n,
+  path: 'cpu',
+  message: 'the core has no registers: the stream does not describe its CPUs, or they are of an architecture without a layout for notes',
+};
 
 /** The document of a finished extraction. */
 function result(
@@ -452,7 +458,7 @@ function result(
     }),
     ...(missing.length > 0 && { missing }),
     ...(extraction.unplaced.length > 0 && { unplaced: extraction.unplaced }),
-    cpus: extraction.cpus.length,
+    cpus: extraction.registers,
     complete: walker.sawEof && issues.errors === 0 && !elsewhere(missing) && extraction.unplaced.length === 0,
     issues: issues.list,
   };

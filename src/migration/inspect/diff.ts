@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { VioError } from '../../common/errors.js';
 import type { Input } from '../containers/input.js';
+import type { StateDesc } from '../devices/vmdesc.js';
 import { type Issue, report } from '../stream/issues.js';
 import { pagesOf, type SectionEvent, type Value } from '../stream/model.js';
 import { StreamEnd, type StreamReader } from '../stream/reader.js';
@@ -14,6 +15,22 @@ export interface Difference {
   kind: 'only-a' | 'only-b' | 'changed';
   a?: Value;
   b?: Value;
+  /** values below this path that only one stream has: a device, a subsection */
+  values?: number;
+  /** of two byte strings: where they first differ, and in how many bytes */
+  first?: number;
+  bytes?: number;
+}
+
+export interface CompareOptions {
+  /** compare every page too */
+  ram: boolean;
+  /** patterns of paths that do not count */
+  ignore: readonly string[];
+  /** list the fields of what only one stream has */
+  fields?: boolean;
+  /** compare the shape (sections, versions, subsections, types and sizes of fields), not the values */
+  structure?: boolean;
 }
 
 export interface Comparison {
@@ -27,6 +44,8 @@ export interface Comparison {
 /** What is compared of one stream. */
 interface Content {
   values: Map<string, Value>;
+  /** paths that begin a device */
+  roots: Set<string>;
   walker: Walker;
   issues: Issue[];
 }
@@ -64,9 +83,32 @@ function bodyHash(reader: StreamReader, event: SectionEvent): Buffer | undefined
   }
 }
 
-async function content(input: Input, ram: boolean, seed: bigint, tick: (position: number) => void): Promise<Content> {
-  const walker = new Walker(input.reader, { issues: input.issues, fields: true, ram: { hash: ram, seed, bitmapOrder: input.bitmapOrder } });
+/** The parts of a state's description. */
+interface Shape {
+  fields?: StateDesc['fields'] | undefined;
+  subsections?: StateDesc['subsections'] | undefined;
+}
+
+/** The shape of a device: the type and size of each field, by its path. */
+function shape(state: Shape, path: string, into: Map<string, Value>): void {
+  for (const field of state.fields ?? []) {
+    const at = `${path}/${field.name}`;
+    const inner = field.struct ?? field;
+    if (inner.fields) shape(inner, at, into);
+    else into.set(at, `${field.type}, ${field.size} bytes${field.array_len === undefined ? '' : ` x ${field.array_len}`}`);
+  }
+  for (const sub of state.subsections ?? []) {
+    into.set(`${path}/${sub.vmsd_name}/version`, sub.version);
+    shape(sub, `${path}/${sub.vmsd_name}`, into);
+  }
+}
+
+async function content(input: Input, options: CompareOptions, seed: bigint, tick: (position: number) => void): Promise<Content> {
+  const { ram, structure = false } = options;
+  const fields = !structure;
+  const walker = new Walker(input.reader, { issues: input.issues, fields, ram: { hash: ram, seed, bitmapOrder: input.bitmapOrder } });
   const values = new Map<string, Value>();
+  const roots = new Set<string>();
   const issues: Issue[] = [];
   for await (const event of events(input, walker)) {
     if (event.type === 'progress') tick(event.position);
@@ -77,9 +119,12 @@ async function content(input: Input, ram: boolean, seed: bigint, tick: (position
     }
     if (event.type !== 'section' || event.record === 'part' || event.record === 'end') continue;
     const name = event.instance === 0 ? event.name : `${event.name}#${event.instance}`;
+    roots.add(name);
     values.set(`${name}/version`, event.version);
-    if (event.fields) flatten(event.fields, name, values);
-    else if (event.record === 'full') {
+    const description = structure ? walker.description?.device(event.name, event.instance) : undefined;
+    if (description) shape(description, name, values);
+    else if (event.fields) flatten(event.fields, name, values);
+    else if (event.record === 'full' && !structure) {
       // Nothing says what is in it, but whether it is the same can be told.
       const hash = bodyHash(input.reader, event);
       if (hash) values.set(`${name}/sha256`, hash);
@@ -90,7 +135,7 @@ async function content(input: Input, ram: boolean, seed: bigint, tick: (position
     }
   }
   for (const block of walker.ram?.update() ?? []) values.set(`ram/${block.name}/length`, block.length);
-  return { values, walker, issues };
+  return { values, roots, walker, issues };
 }
 
 const same = (a: Value, b: Value): boolean =>
@@ -115,30 +160,83 @@ function pages(a: Walker, b: Walker): Comparison['ram'] {
   });
 }
 
-/**
- * Compares sections, versions and fields of two streams, and with `ram` every page.
- * @param ignore patterns of paths that do not count
- */
-export async function compare(
-  a: Input,
-  b: Input,
-  options: { ram: boolean; ignore: readonly string[] },
-  tick: (position: number) => void,
-): Promise<Comparison> {
-  const seed = randomBytes(8).readBigUInt64LE();
-  const left = await content(a, options.ram, seed, tick);
-  const right = await content(b, options.ram, seed, () => {});
+/** Where two byte strings first differ, and in how many bytes. */
+function difference(a: Uint8Array, b: Uint8Array): { first: number; bytes: number } {
+  let first = -1;
+  let bytes = Math.abs(a.length - b.length);
+  for (let i = 0; i < Math.min(a.length, b.length); i++) {
+    if (a[i] === b[i]) continue;
+    if (first < 0) first = i;
+    bytes += 1;
+  }
+  return { first: first < 0 ? Math.min(a.length, b.length) : first, bytes };
+}
+
+/** Every path of values and of what holds them. */
+function prefixes(values: ReadonlyMap<string, Value>): Set<string> {
+  const all = new Set<string>();
+  for (const path of values.keys()) for (let at = path.length; at > 0; at = path.lastIndexOf('/', at - 1)) all.add(path.slice(0, at));
+  return all;
+}
+
+/** The longest part of the tree around `path` that the other stream has nothing of: a device, a subsection, or the field alone. */
+function lonely(path: string, roots: ReadonlySet<string>, others: ReadonlySet<string>): string {
+  let root = path;
+  while (!roots.has(root)) {
+    const slash = root.lastIndexOf('/');
+    if (slash < 0) return path;
+    root = root.slice(0, slash);
+  }
+  for (let end = root.length; end < path.length; ) {
+    if (!others.has(path.slice(0, end))) return path.slice(0, end);
+    const next = path.indexOf('/', end + 1);
+    end = next < 0 ? path.length : next;
+  }
+  return path;
+}
+
+/** All that differs between the values of two streams, in the order of the first. */
+function differencesOf(left: Content, right: Content, options: CompareOptions): Difference[] {
   const ignored = options.ignore.length > 0 ? globs(options.ignore) : () => false;
-  const differences: Difference[] = [];
-  // Where one of the two is no stream at all, its issues say so; a list of all that the other one has would bury that.
-  const comparable = left.values.size > 0 && right.values.size > 0;
-  for (const path of comparable ? new Set([...left.values.keys(), ...right.values.keys()]) : []) {
+  const trees = { a: prefixes(left.values), b: prefixes(right.values) };
+  const found: Difference[] = [];
+  const whole = new Map<string, Difference>();
+  const only = (path: string, kind: 'only-a' | 'only-b', value: Value) => {
+    const [own, other] = kind === 'only-a' ? [left, trees.b] : [right, trees.a];
+    const root = options.fields ? path : lonely(path, own.roots, other);
+    if (ignored(root)) return;
+    const before = whole.get(root);
+    if (before) before.values = (before.values ?? 1) + 1;
+    const difference: Difference = {
+      path: root,
+      kind,
+      ...(root !== path ? { values: 1 } : kind === 'only-a' ? { a: value } : { b: value }),
+    };
+    if (before) return;
+    whole.set(root, difference);
+    found.push(difference);
+  };
+  for (const path of new Set([...left.values.keys(), ...right.values.keys()])) {
     if (ignored(path)) continue;
     const [x, y] = [left.values.get(path), right.values.get(path)];
-    if (x === undefined) differences.push({ path, kind: 'only-b', b: y! });
-    else if (y === undefined) differences.push({ path, kind: 'only-a', a: x });
-    else if (!same(x, y)) differences.push({ path, kind: 'changed', a: x, b: y });
+    if (x === undefined) only(path, 'only-b', y!);
+    else if (y === undefined) only(path, 'only-a', x);
+    else if (!same(x, y)) {
+      const where = x instanceof Uint8Array && y instanceof Uint8Array && !path.endsWith('/sha256') ? difference(x, y) : {};
+      found.push({ path, kind: 'changed', a: x, b: y, ...where });
+    }
   }
+  return found;
+}
+
+/** Compares sections, versions and fields of two streams, or their shape alone, and if wanted every page. */
+export async function compare(a: Input, b: Input, options: CompareOptions, tick: (position: number) => void): Promise<Comparison> {
+  const seed = randomBytes(8).readBigUInt64LE();
+  const left = await content(a, options, seed, tick);
+  const right = await content(b, options, seed, () => {});
+  // Where one of the two is no stream at all, its issues say so; a list of all that the other one has would bury that.
+  const comparable = left.values.size > 0 && right.values.size > 0;
+  const differences = comparable ? differencesOf(left, right, options) : [];
   const ram = options.ram ? pages(left.walker, right.walker) : undefined;
   return {
     equal: comparable && differences.length === 0 && !ram?.some((r) => r.changed > 0 || r.unknown > 0),

@@ -30,8 +30,8 @@ test.each([
   ['pc-i440fx-7.2', 64n * M, 32n * M],
   ['pc-i440fx-7.2', 3n * G, 3n * G],
   ['', 8n * M, 8n * M],
-  ['pc-i440fx-10.0', 2048n * G, 3n * G],
-  ['pc-i440fx-10.0', 1027n * G, 3n * G],
+  ['pc-i440fx-7.0', 2048n * G, 3n * G],
+  ['pc-i440fx-6.2', 1027n * G, 3n * G],
 ])('%s with %i bytes, of which the CMOS has %i below 4 GiB', (machine, size, below) => {
   const layout = physicalLayout({ machine, evidence: cmos(below, size - below) }, blocks(['pc.ram', size], ['pc.bios', M]));
   expect(shape(layout)).toEqual([[0n, below, 0n], ...(below < size ? [[4n * G, size - below, below]] : [])]);
