@@ -3,6 +3,9 @@
 #pragma once
 #include <napi.h>
 
+#include <type_traits>
+
+#include "binding/values.h"
 #include "common/error.h"
 
 namespace vioctl {
@@ -31,10 +34,14 @@ void Report(Napi::Env env, F&& code) noexcept {
 
 using Method = Napi::Value (*)(const Napi::CallbackInfo&);
 
-// Wraps an exported function: SysError and std::exception become JavaScript errors.
-template <Method F>
+// Wraps an exported function: its arguments are of the kinds named, and SysError and std::exception become JavaScript
+// errors. Arguments behind those named are ignored.
+template <Method F, Kind... Kinds>
 Napi::Value Guarded(const Napi::CallbackInfo& info) {
   try {
+    uint32_t i = 0;
+    ((CheckKind(info[i], Kinds, {"argument", i + 1}), i++), ...);
+    (void)i;
     return F(info);
   } catch (const SysError& error) {
     throw ToJs(info.Env(), error);
@@ -43,6 +50,31 @@ Napi::Value Guarded(const Napi::CallbackInfo& info) {
   } catch (const std::exception& error) {
     throw Napi::Error::New(info.Env(), error.what());
   }
+}
+
+// A method of an object that an export returns, with the same checks and errors.
+template <Kind... Kinds, typename F>
+void SetMethod(Napi::Object object, const char* name, F function) {
+  const auto method = [function](const Napi::CallbackInfo& info) -> Napi::Value {
+    try {
+      uint32_t i = 0;
+      ((CheckKind(info[i], Kinds, {"argument", i + 1}), i++), ...);
+      (void)i;
+      if constexpr (std::is_void_v<decltype(function(info))>) {
+        function(info);
+        return info.Env().Undefined();
+      } else {
+        return function(info);
+      }
+    } catch (const SysError& error) {
+      throw ToJs(info.Env(), error);
+    } catch (const Napi::Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw Napi::Error::New(info.Env(), error.what());
+    }
+  };
+  object.Set(name, Napi::Function::New(object.Env(), method, name));
 }
 
 }  // namespace vioctl

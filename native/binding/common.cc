@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "binding/values.h"
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "os/eventfd.h"
@@ -14,9 +15,9 @@ namespace {
 using Function = uint32_t (*)(const void*, size_t, uint32_t);
 
 Napi::Value Run(const Napi::CallbackInfo& info, Function function) {
-  auto bytes = info[0].As<Napi::Uint8Array>();
+  const auto bytes = Bytes(info[0]);
   const uint32_t start = info[1].IsNumber() ? info[1].As<Napi::Number>().Uint32Value() : 0;
-  return Napi::Number::New(info.Env(), function(bytes.Data(), bytes.ByteLength(), start));
+  return Napi::Number::New(info.Env(), function(bytes.data(), bytes.size(), start));
 }
 
 }  // namespace
@@ -32,7 +33,7 @@ Napi::Value Eventfd(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Signal(const Napi::CallbackInfo& info) {
-  os::SignalEventfd(info[0].As<Napi::Number>(), static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value()));
+  os::SignalEventfd(info[0].As<Napi::Number>(), U64(info[1]));
   return info.Env().Undefined();
 }
 

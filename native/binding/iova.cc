@@ -1,8 +1,16 @@
 #include "binding/iova.h"
 
+#include "binding/handle.h"
 #include "binding/values.h"
 #include "common/error.h"
 #include "iova/space.h"
+
+namespace vioctl {
+
+template <>
+inline constexpr const char* kHandleName<iova::Space> = "space";
+
+}  // namespace vioctl
 
 namespace vioctl::iova {
 namespace {
@@ -11,32 +19,18 @@ namespace {
 constexpr size_t kRequest = 6, kOutcome = 3;
 enum Operation : uint64_t { kMap, kUnmap, kFindVa, kFindIova, kReset };
 
-constexpr napi_type_tag kTag = {0x76696f63746c0001, 0x696f7661};
-
-Space* SpaceOf(const Napi::Value& value) {
-  if (!value.IsExternal() || !value.As<Napi::External<Space>>().CheckTypeTag(&kTag))
-    throw SysError(EINVAL, "iova", "not a space");
-  return value.As<Napi::External<Space>>().Data();
-}
-
-Napi::BigUint64Array Words(const Napi::Value& value) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_biguint64_array)
-    throw SysError(EINVAL, "iova", "not a BigUint64Array");
-  return value.As<Napi::BigUint64Array>();
-}
-
-Outcome Do(Space* space, const uint64_t* r) {
+Outcome Do(Space& space, const uint64_t* r) {
   switch (r[0]) {
     case kMap:
-      return space->Map({r[1], r[2], r[3], r[4], static_cast<uint32_t>(r[5])});
+      return space.Map({r[1], r[2], r[3], r[4], static_cast<uint32_t>(r[5])});
     case kUnmap:
-      return space->Unmap(r[3]);
+      return space.Unmap(r[3]);
     case kFindVa:
-      return r[2] ? space->FindVa(r[1], r[2]) : Outcome{EINVAL, 0, 0};
+      return r[2] ? space.FindVa(r[1], r[2]) : Outcome{EINVAL, 0, 0};
     case kFindIova:
-      return r[2] ? space->FindIova(r[3], r[2]) : Outcome{EINVAL, 0, 0};
+      return r[2] ? space.FindIova(r[3], r[2]) : Outcome{EINVAL, 0, 0};
     case kReset:
-      space->Reset();
+      space.Reset();
       return {0, 0, 0};
   }
   return {ENOSYS, 0, 0};
@@ -65,7 +59,7 @@ Napi::Value Array(Napi::Env env, const std::vector<uint64_t>& words) {
 }  // namespace
 
 Napi::Value Create(const Napi::CallbackInfo& info) {
-  auto ranges = Words(info[0]), sizes = Words(info[1]);
+  auto ranges = info[0].As<Napi::BigUint64Array>(), sizes = info[1].As<Napi::BigUint64Array>();
   if (ranges.ElementLength() % 2) throw SysError(EINVAL, "iova", "ranges");
   if (sizes.ElementLength() == 0 || sizes.ElementLength() > kClasses) throw SysError(EINVAL, "iova", "page sizes");
   std::array<uint64_t, kClasses> pages{};
@@ -76,22 +70,19 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   }
   std::vector<Extent> extents;
   for (size_t i = 0; i < ranges.ElementLength(); i += 2) extents.push_back({ranges[i], ranges[i + 1]});
-  auto* space = new Space(std::move(extents), pages, U64(info[2]), U64(info[3]));
-  auto external = Napi::External<Space>::New(info.Env(), space, [](Napi::Env, Space* s) { delete s; });
-  external.TypeTag(&kTag);
-  return external;
+  return NewHandle(info.Env(), std::make_shared<Space>(std::move(extents), pages, U64(info[2]), U64(info[3])));
 }
 
 Napi::Value Run(const Napi::CallbackInfo& info) {
-  Space* space = SpaceOf(info[0]);
-  auto requests = Words(info[1]), outcomes = Words(info[2]);
+  Space& space = Get<Space>(info[0]);
+  auto requests = info[1].As<Napi::BigUint64Array>(), outcomes = info[2].As<Napi::BigUint64Array>();
   const size_t count = requests.ElementLength() / kRequest;
   if (requests.ElementLength() % kRequest || outcomes.ElementLength() < count * kOutcome)
     throw SysError(EINVAL, "iova", "requests");
   const uint64_t* in = requests.Data();
   uint64_t* out = outcomes.Data();
   for (size_t i = 0; i < count; i++, in += kRequest, out += kOutcome) {
-    if (i % Space::kAhead == 0 && count > 1) Warm(*space, in, count - i);
+    if (i % Space::kAhead == 0 && count > 1) Warm(space, in, count - i);
     const Outcome outcome = Do(space, in);
     out[0] = static_cast<uint64_t>(outcome.error);
     out[1] = outcome.at;
@@ -102,18 +93,18 @@ Napi::Value Run(const Napi::CallbackInfo& info) {
 
 Napi::Value Ranges(const Napi::CallbackInfo& info) {
   std::vector<uint64_t> words;
-  for (const Extent& extent : SpaceOf(info[0])->ranges()) words.insert(words.end(), {extent.start, extent.end});
+  for (const Extent& extent : Get<Space>(info[0]).ranges()) words.insert(words.end(), {extent.start, extent.end});
   return Array(info.Env(), words);
 }
 
 Napi::Value Mappings(const Napi::CallbackInfo& info) {
   std::vector<uint64_t> words;
-  for (const Mapped& m : SpaceOf(info[0])->List()) words.insert(words.end(), {m.iova, m.size, m.va, m.flags});
+  for (const Mapped& m : Get<Space>(info[0]).List()) words.insert(words.end(), {m.iova, m.size, m.va, m.flags});
   return Array(info.Env(), words);
 }
 
 Napi::Value Measure(const Napi::CallbackInfo& info) {
-  const Stats s = SpaceOf(info[0])->Measure();
+  const Stats s = Get<Space>(info[0]).Measure();
   return Array(info.Env(), {s.mappings, s.bytes, s.temporary, s.free, s.largest});
 }
 

@@ -6,19 +6,24 @@
 #include <algorithm>
 #include <cstring>
 
+#include "binding/handle.h"
 #include "binding/values.h"
 #include "common/error.h"
 #include "migration/ram.h"
 #include "migration/source.h"
 #include "os/fd.h"
 
+namespace vioctl {
+
+template <>
+inline constexpr const char* kHandleName<migration::Source> = "source";
+template <>
+inline constexpr const char* kHandleName<migration::Ram> = "ram";
+
+}  // namespace vioctl
+
 namespace vioctl::migration {
 namespace {
-
-template <typename T>
-T& Handle(const Napi::Value& value) {
-  return *value.As<Napi::External<T>>().Data();
-}
 
 Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
@@ -28,6 +33,13 @@ bool Shrank(Source& source) {
   if (!source.TakeLoss()) return false;
   source.Break(EIO, source.SizeNow());
   return true;
+}
+
+// The index of a block of the walk. Throws SysError EINVAL for another one.
+size_t BlockOf(Ram& ram, const Napi::Value& value) {
+  const uint32_t index = U32(value);
+  if (index >= ram.blocks().size()) throw SysError(EINVAL, "block", std::to_string(index));
+  return index;
 }
 
 // The end of a source as it stands.
@@ -42,27 +54,30 @@ void PutEnd(Napi::Object to, const Source& source) {
 
 Napi::Value OpenSource(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
-  const int fd = options.Get("fd").As<Napi::Number>();
-  const std::string kind = options.Get("kind").As<Napi::String>();
-  const uint64_t start = U64(options.Get("start"));
+  const int fd = Field(options, "fd", Kind::kInt32).As<Napi::Number>();
+  const std::string kind = Text(Field(options, "kind", Kind::kText));
+  const uint64_t start = U64(Field(options, "start", Kind::kUint64));
+  const bool gzip = options.Get("gzip").ToBoolean();
   std::unique_ptr<Source> source;
   if (kind == "file") {
     source = OpenMapped(fd, start);
   } else if (kind == "extents") {
-    const auto flat = options.Get("extents").As<Napi::BigInt64Array>();
+    const auto flat = Field(options, "extents", Kind::kInt64s).As<Napi::BigInt64Array>();
     std::vector<Extent> extents;
     for (size_t i = 0; i + 3 <= flat.ElementLength(); i += 3) {
       const int64_t* at = flat.Data() + i;
       extents.push_back(Extent{static_cast<uint64_t>(at[0]), static_cast<uint64_t>(at[1]), at[2]});
     }
     source = OpenExtents(fd, std::move(extents));
+  } else if (kind == "pipe") {
+    const Napi::Value prefix = Field(options, "prefix", Maybe(Kind::kBytes));
+    const auto bytes = prefix.IsTypedArray() ? Bytes(prefix) : std::span<uint8_t>();
+    source = OpenPipe(fd, start, bytes.data(), bytes.size());
   } else {
-    const Napi::Value prefix = options.Get("prefix");
-    const auto bytes = prefix.IsTypedArray() ? prefix.As<Napi::Uint8Array>() : Napi::Uint8Array::New(info.Env(), 0);
-    source = OpenPipe(fd, start, bytes.Data(), bytes.ByteLength());
+    throw SysError(EINVAL, "source", kind);
   }
-  if (options.Get("gzip").ToBoolean()) source = OpenGzip(std::move(source));
-  return Napi::External<Source>::New(info.Env(), source.release(), [](Napi::Env, Source* held) { delete held; });
+  if (gzip) source = OpenGzip(std::move(source));
+  return NewHandle(info.Env(), std::shared_ptr<Source>(std::move(source)));
 }
 
 Napi::Value NewPipe(const Napi::CallbackInfo& info) {
@@ -90,7 +105,7 @@ Napi::Value SetNonblocking(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SourceState(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   Napi::Object state = Napi::Object::New(info.Env());
   PutEnd(state, source);
   state.Set("seekable", source.seekable());
@@ -98,7 +113,7 @@ Napi::Value SourceState(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Read(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   // Read into a buffer that grows with what is there: the size may come from the file.
   uint64_t want = U64(info[1]);
   constexpr uint64_t kStep = 4 << 20;
@@ -125,7 +140,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Peek(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   size_t size = static_cast<size_t>(std::min<uint64_t>(U64(info[1]), kMaxNeed));
   const uint8_t* at = source.Need(size);
   if (!at) {
@@ -137,7 +152,7 @@ Napi::Value Peek(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value NextNumber(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   const size_t size = std::min<size_t>(U32(info[1]), 6);
   const uint8_t* at = source.Need(size);
   uint64_t value = 0;
@@ -147,14 +162,14 @@ Napi::Value NextNumber(const Napi::CallbackInfo& info) {
   return Num(info.Env(), value);
 }
 
-Napi::Value Position(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).position()); }
+Napi::Value Position(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).position()); }
 
-Napi::Value SourceSize(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).size()); }
+Napi::Value SourceSize(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).size()); }
 
-Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Handle<Source>(info[0]).Skip(U64(info[1]))); }
+Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).Skip(U64(info[1]))); }
 
 Napi::Value Seek(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   if (!source.seekable()) throw SysError(ESPIPE, "lseek");
   source.Seek(U64(info[1]));
   return info.Env().Undefined();
@@ -162,7 +177,7 @@ Napi::Value Seek(const Napi::CallbackInfo& info) {
 
 Napi::Value SetLimit(const Napi::CallbackInfo& info) {
   const int64_t end = info[1].As<Napi::Number>().Int64Value();
-  Handle<Source>(info[0]).Limit(end < 0 ? UINT64_MAX : static_cast<uint64_t>(end));
+  Get<Source>(info[0]).Limit(end < 0 ? UINT64_MAX : static_cast<uint64_t>(end));
   return info.Env().Undefined();
 }
 
@@ -201,7 +216,7 @@ bool MayBeRecord(const uint8_t* at, size_t left) {
 }  // namespace
 
 Napi::Value FindFooter(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[0]);
+  Source& source = Get<Source>(info[0]);
   const uint32_t id = U32(info[1]);
   const uint64_t most = U64(info[2]), from = source.position();
   const uint8_t footer[5] = {0x7e, static_cast<uint8_t>(id >> 24), static_cast<uint8_t>(id >> 16),
@@ -240,26 +255,28 @@ Napi::Value FindFooter(const Napi::CallbackInfo& info) {
 Napi::Value NewRam(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   Ram::Options options;
-  options.page_size = U32(given.Get("pageSize"));
+  options.page_size = U32(Field(given, "pageSize", Kind::kUint32));
   if (options.page_size < 256 || options.page_size > (64 << 10) || (options.page_size & (options.page_size - 1)))
     throw SysError(EINVAL, "page size");
   options.check = given.Get("check").ToBoolean();
   options.hash = given.Get("hash").ToBoolean();
-  if (const Napi::Value bytes = given.Get("pageMaps"); bytes.IsNumber()) options.page_maps.left = U64(bytes);
-  if (const Napi::Value seed = given.Get("seed"); seed.IsBigInt()) options.seed = U64(seed);
-  return Napi::External<Ram>::New(info.Env(), new Ram(options), [](Napi::Env, Ram* held) { delete held; });
+  if (const Napi::Value bytes = Field(given, "pageMaps", Maybe(Kind::kUint64)); !bytes.IsUndefined())
+    options.page_maps.left = U64(bytes);
+  if (const Napi::Value seed = Field(given, "seed", Maybe(Kind::kUint64)); !seed.IsUndefined())
+    options.seed = U64(seed);
+  return NewHandle(info.Env(), std::make_shared<Ram>(options));
 }
 
 Napi::Value AddBlock(const Napi::CallbackInfo& info) {
   // Names come from the file as Latin-1 text, so that every byte survives the way.
   const std::u16string wide = info[1].As<Napi::String>();
   std::string name(wide.begin(), wide.end());
-  return Num(info.Env(), Handle<Ram>(info[0]).Add(std::move(name), U64(info[2])));
+  return Num(info.Env(), Get<Ram>(info[0]).Add(std::move(name), U64(info[2])));
 }
 
 Napi::Value StepRam(const Napi::CallbackInfo& info) {
-  Ram& ram = Handle<Ram>(info[0]);
-  Source& source = Handle<Source>(info[1]);
+  Ram& ram = Get<Ram>(info[0]);
+  Source& source = Get<Source>(info[1]);
   Ram::Stop stop = ram.Step(source, U64(info[2]));
   if (Shrank(source)) {
     ram.Broken(source.position());
@@ -277,23 +294,25 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
-  Source& source = Handle<Source>(info[1]);
+  Source& source = Get<Source>(info[1]);
+  Ram& ram = Get<Ram>(info[0]);
   const std::string name = info[3].As<Napi::String>();
   const Order order = name == "big" ? Order::kBig : name == "either" ? Order::kEither : Order::kLittle;
-  const bool whole = Handle<Ram>(info[0]).ReadBitmap(source, U64(info[2]), order);
+  const bool whole = ram.ReadBitmap(source, BlockOf(ram, info[2]), order);
   return Napi::Boolean::New(info.Env(), !Shrank(source) && whole);
 }
 
 Napi::Value SettleBitmap(const Napi::CallbackInfo& info) {
-  const Order order = Handle<Ram>(info[0]).Settle(U64(info[1]));
+  Ram& ram = Get<Ram>(info[0]);
+  const Order order = ram.Settle(BlockOf(ram, info[1]));
   return Napi::String::New(info.Env(), order == Order::kBig ? "big" : order == Order::kLittle ? "little" : "either");
 }
 
 Napi::Value MappedPages(const Napi::CallbackInfo& info) {
-  Ram& ram = Handle<Ram>(info[0]);
-  const uint64_t next = ram.MappedPages(Handle<Source>(info[1]), U64(info[2]), U64(info[3]), U64(info[4]), U64(info[5]),
-                                        info[6].As<Napi::Number>());
-  Source& source = Handle<Source>(info[1]);
+  Ram& ram = Get<Ram>(info[0]);
+  const uint64_t next = ram.MappedPages(Get<Source>(info[1]), BlockOf(ram, info[2]), U64(info[3]), U64(info[4]),
+                                        U64(info[5]), info[6].As<Napi::Number>());
+  Source& source = Get<Source>(info[1]);
   const bool shrank = Shrank(source);
   if (shrank) ram.Broken(source.position());
   Napi::Object result = Napi::Object::New(info.Env());
@@ -304,24 +323,28 @@ Napi::Value MappedPages(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value CutMapped(const Napi::CallbackInfo& info) {
-  Handle<Ram>(info[0]).CutMapped(U64(info[1]), U64(info[2]));
+  Ram& ram = Get<Ram>(info[0]);
+  ram.CutMapped(BlockOf(ram, info[1]), U64(info[2]));
   return info.Env().Undefined();
 }
 
 Napi::Value ExtractTo(const Napi::CallbackInfo& info) {
+  Ram& ram = Get<Ram>(info[0]);
   auto sink = std::make_unique<Sink>(info[1].As<Napi::Number>());
   const auto flat = info[2].As<Napi::BigInt64Array>();
   for (size_t i = 0; i + 4 <= flat.ElementLength(); i += 4) {
     const int64_t* at = flat.Data() + i;
+    if (at[0] < 0 || static_cast<uint64_t>(at[0]) >= ram.blocks().size() || at[1] < 0 || at[2] < at[1] || at[3] < 0)
+      throw SysError(EINVAL, "extract", "placement");
     sink->Place(static_cast<size_t>(at[0]),
                 Placement{static_cast<uint64_t>(at[1]), static_cast<uint64_t>(at[2]), static_cast<uint64_t>(at[3])});
   }
-  Handle<Ram>(info[0]).Extract(std::move(sink));
+  ram.Extract(std::move(sink));
   return info.Env().Undefined();
 }
 
 Napi::Value BlockStates(const Napi::CallbackInfo& info) {
-  Ram& ram = Handle<Ram>(info[0]);
+  Ram& ram = Get<Ram>(info[0]);
   Napi::Env env = info.Env();
   Napi::Array states = Napi::Array::New(env);
   uint32_t i = 0;
@@ -344,8 +367,8 @@ Napi::Value BlockStates(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value PageRuns(const Napi::CallbackInfo& info) {
-  Ram& ram = Handle<Ram>(info[0]);
-  const Block& block = ram.blocks().at(U64(info[1]));
+  Ram& ram = Get<Ram>(info[0]);
+  const Block& block = ram.blocks()[BlockOf(ram, info[1])];
   const std::string kind = info[2].As<Napi::String>();
   uint64_t page = U64(info[3]);
   const uint64_t most = U64(info[4]);
@@ -375,14 +398,15 @@ Napi::Value PageRuns(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value PageHashes(const Napi::CallbackInfo& info) {
-  const Block& block = Handle<Ram>(info[0]).blocks().at(U64(info[1]));
+  Ram& ram = Get<Ram>(info[0]);
+  const Block& block = ram.blocks()[BlockOf(ram, info[1])];
   auto hashes = Napi::BigUint64Array::New(info.Env(), block.hashes.size());
   std::copy(block.hashes.begin(), block.hashes.end(), hashes.Data());
   return hashes;
 }
 
 Napi::Value RamIssues(const Napi::CallbackInfo& info) {
-  Ram& ram = Handle<Ram>(info[0]);
+  Ram& ram = Get<Ram>(info[0]);
   Napi::Env env = info.Env();
   Napi::Array issues = Napi::Array::New(env);
   uint32_t i = 0;

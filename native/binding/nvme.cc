@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "binding/call.h"
+#include "binding/handle.h"
 #include "binding/storage.h"
 #include "binding/values.h"
 #include "binding/watch.h"
@@ -14,52 +15,23 @@
 #include "os/eventfd.h"
 
 namespace vioctl::nvme {
-namespace {
 
-// What a handle points to: the address of Tag<T> tells the type, so that a wrong handle is an error and not a crash.
-template <typename T>
-struct Box {
-  const void* tag;
-  std::shared_ptr<T> value;
-};
-template <typename T>
-constexpr char Tag = 0;
+struct Host;
 
-template <typename T>
-Napi::Value Wrap(Napi::Env env, std::shared_ptr<T> value) {
-  return Napi::External<Box<T>>::New(env, new Box<T>{&Tag<T>, std::move(value)},
-                                     [](Napi::Env, Box<T>* box) { delete box; });
-}
+}  // namespace vioctl::nvme
 
-template <typename T>
-const std::shared_ptr<T>& Unwrap(const Napi::Value& value) {
-  if (value.IsExternal()) {
-    Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
-    if (box->tag == &Tag<T> && box->value) return box->value;
-  }
-  throw SysError(EINVAL, "handle");
-}
+namespace vioctl {
 
-// The same for a handle that may have let go of it already.
-template <typename T>
-std::shared_ptr<T> UnwrapReleased(const Napi::Value& value) {
-  if (!value.IsExternal()) return nullptr;
-  Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
-  return box->tag == &Tag<T> ? box->value : nullptr;
-}
+template <>
+inline constexpr const char* kHandleName<nvme::Namespace> = "namespace";
+template <>
+inline constexpr const char* kHandleName<nvme::Controller> = "controller";
+template <>
+inline constexpr const char* kHandleName<nvme::Host> = "target";
 
-// Lets go of what a handle points to; others may still use it. Idempotent.
-template <typename T>
-bool Release(const Napi::Value& value) {
-  if (!value.IsExternal()) return false;
-  Box<T>* box = value.As<Napi::External<Box<T>>>().Data();
-  if (box->tag != &Tag<T>) return false;
-  box->value.reset();
-  return true;
-}
+}  // namespace vioctl
 
-double Number(const Napi::Value& value) { return value.As<Napi::Number>().DoubleValue(); }
-
+namespace vioctl::nvme {
 // A target and what ties it to the event loop.
 struct Host {
   std::unique_ptr<Watch> watch;
@@ -93,6 +65,8 @@ struct Host {
   }
   ~Host() { Stop(); }
 };
+
+namespace {
 
 Napi::Object EventObject(Napi::Env env, const Event& event) {
   static constexpr const char* kKinds[] = {"opened", "command", "closed", "error", ""};
@@ -130,34 +104,33 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
 }
 
 int Option(const Napi::Object& options, const char* name, int fallback) {
-  const Napi::Value value = options.Get(name);
+  const Napi::Value value = Field(options, name, Maybe(Kind::kInt32));
   return value.IsNumber() ? value.As<Napi::Number>().Int32Value() : fallback;
 }
 
 }  // namespace
 
 Napi::Value NamespaceRelease(const Napi::CallbackInfo& info) {
-  if (const auto& ns = UnwrapReleased<Namespace>(info[0])) ns->removed.store(true);
-  if (!Release<Namespace>(info[0])) throw SysError(EINVAL, "handle");
+  if (const auto ns = TakeFrom<Namespace>(info[0])) ns->removed.store(true);
   return info.Env().Undefined();
 }
 
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
   auto ns = std::make_shared<Namespace>();
-  ns->store = storage::StoreOf(info[0]);
+  ns->store = Share<storage::Store>(info[0]);
   ns->shift = static_cast<uint8_t>(U32(info[1]));
   if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
   ns->readonly = info[2].ToBoolean() || ns->store->readonly();
   ns->blocks = ns->store->size() >> ns->shift;
   struct stat st;
   ns->regular = ns->store->fd() >= 0 && ::fstat(ns->store->fd(), &st) == 0 && S_ISREG(st.st_mode);
-  return Wrap(info.Env(), std::move(ns));
+  return NewHandle(info.Env(), std::move(ns));
 }
 
 Napi::Value NamespaceResize(const Napi::CallbackInfo& info) {
-  const auto& ns = Unwrap<Namespace>(info[0]);
-  const auto blocks = static_cast<uint64_t>(Number(info[1]));
-  if (blocks << ns->shift > ns->store->size()) throw SysError(EINVAL, "namespace", "larger than its store");
+  const auto ns = Share<Namespace>(info[0]);
+  const auto blocks = U64(info[1]);
+  if (blocks > ns->store->size() >> ns->shift) throw SysError(EINVAL, "namespace", "larger than its store");
   ns->blocks.store(blocks);
   return info.Env().Undefined();
 }
@@ -165,29 +138,29 @@ Napi::Value NamespaceResize(const Napi::CallbackInfo& info) {
 Napi::Value ControllerNew(const Napi::CallbackInfo& info) {
   auto controller = std::make_shared<Controller>();
   controller->activity = NowMs();
-  return Wrap(info.Env(), std::move(controller));
+  return NewHandle(info.Env(), std::move(controller));
 }
 
 Napi::Value ControllerReady(const Napi::CallbackInfo& info) {
-  Unwrap<Controller>(info[0])->ready = info[1].ToBoolean();
+  Share<Controller>(info[0])->ready = info[1].ToBoolean();
   return info.Env().Undefined();
 }
 
 Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info) {
-  Unwrap<Controller>(info[0])->writeCache = info[1].ToBoolean();
+  Share<Controller>(info[0])->writeCache = info[1].ToBoolean();
   return info.Env().Undefined();
 }
 
 Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
-  const auto& controller = Unwrap<Controller>(info[0]);
+  const auto controller = Share<Controller>(info[0]);
   const auto list = info[1].As<Napi::Array>();
   auto table = std::make_shared<NamespaceTable>();
   for (uint32_t i = 0; i < list.Length(); i++) {
-    const auto row = list.Get(i).As<Napi::Array>();
-    const uint32_t nsid = U32(row.Get(0u));
+    const auto row = Item(list, i, Kind::kArray).As<Napi::Array>();
+    const uint32_t nsid = U32(Item(row, 0, Kind::kUint32));
     if (nsid == 0 || nsid > 65536) throw SysError(EINVAL, "namespace", "number");
     if (table->entries.size() < nsid) table->entries.resize(nsid);
-    table->entries[nsid - 1] = {Unwrap<Namespace>(row.Get(1u)), static_cast<Status>(U32(row.Get(2u)))};
+    table->entries[nsid - 1] = {Share<Namespace>(row.Get(1u)), static_cast<Status>(U32(Item(row, 2, Kind::kUint32)))};
   }
   std::lock_guard lock(controller->mutex);
   controller->table = std::move(table);
@@ -196,12 +169,12 @@ Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ControllerIdle(const Napi::CallbackInfo& info) {
-  const uint64_t now = NowMs(), last = Unwrap<Controller>(info[0])->activity;
+  const uint64_t now = NowMs(), last = Share<Controller>(info[0])->activity;
   return Napi::Number::New(info.Env(), static_cast<double>(now > last ? now - last : 0));
 }
 
 Napi::Value ControllerStats(const Napi::CallbackInfo& info) {
-  const auto& controller = Unwrap<Controller>(info[0]);
+  const auto controller = Share<Controller>(info[0]);
   Counters sum;
   size_t queues;
   {
@@ -251,13 +224,14 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
     }
     raw->callback.MakeCallback(env.Global(), {batch}, *raw->context);
   });
-  return Wrap(env, std::move(host));
+  return NewHandle(env, std::move(host));
 }
 
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
+  if (U32(info[2]) > UINT16_MAX) throw SysError(EINVAL, "port");
   const auto port = static_cast<uint16_t>(U32(info[2]));
-  return Napi::Number::New(
-      info.Env(), Unwrap<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
+  return Napi::Number::New(info.Env(),
+                           Share<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
 }
 
 Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
@@ -267,41 +241,41 @@ Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
   if (size < 2 || size > kMaxQueueSize) throw SysError(EINVAL, "queue", "size");
   setup.size = static_cast<uint16_t>(size);
   setup.flowControl = info[4].ToBoolean();
-  setup.controller = Unwrap<Controller>(info[5]);
-  Unwrap<Host>(info[0])->target->Setup(U32(info[1]), setup);
+  setup.controller = Share<Controller>(info[5]);
+  Share<Host>(info[0])->target->Setup(U32(info[1]), setup);
   return info.Env().Undefined();
 }
 
 Napi::Value TargetComplete(const Napi::CallbackInfo& info) {
-  Target& target = *Unwrap<Host>(info[0])->target;
+  const auto host = Share<Host>(info[0]);
   const auto batch = info[1].As<Napi::Array>();
   for (uint32_t i = 0; i < batch.Length(); i++) {
     Napi::HandleScope scope(info.Env());
-    const auto row = batch.Get(i).As<Napi::Array>();
-    const Napi::Value result = row.Get(3u), data = row.Get(4u);
+    const auto row = Item(batch, i, Kind::kArray).As<Napi::Array>();
+    const Napi::Value result = Item(row, 3, Kind::kUint64), data = Item(row, 4, Maybe(Kind::kBytes));
     std::vector<uint8_t> bytes;
     if (data.IsTypedArray()) {
-      const auto view = data.As<Napi::Uint8Array>();
-      bytes.assign(view.Data(), view.Data() + view.ByteLength());
+      const auto view = Bytes(data);
+      bytes.assign(view.begin(), view.end());
     }
-    target.Complete(U32(row.Get(0u)), U32(row.Get(1u)), static_cast<Status>(U32(row.Get(2u))), U64(result),
-                    std::move(bytes));
+    const auto word = [&](uint32_t at) { return U32(Item(row, at, Kind::kUint32)); };
+    host->target->Complete(word(0), word(1), static_cast<Status>(word(2)), U64(result), std::move(bytes));
   }
   return info.Env().Undefined();
 }
 
 Napi::Value TargetClose(const Napi::CallbackInfo& info) {
-  Unwrap<Host>(info[0])->target->Close(U32(info[1]));
+  Share<Host>(info[0])->target->Close(U32(info[1]));
   return info.Env().Undefined();
 }
 
 Napi::Value TargetConnections(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Unwrap<Host>(info[0])->target->connections());
+  return Napi::Number::New(info.Env(), Share<Host>(info[0])->target->connections());
 }
 
 Napi::Value TargetAskSource(const Napi::CallbackInfo& info) {
-  const auto& host = Unwrap<Host>(info[0]);
-  const auto& ns = Unwrap<Namespace>(info[1]);
+  const auto host = Share<Host>(info[0]);
+  const auto ns = Share<Namespace>(info[1]);
   auto deferred = Napi::Promise::Deferred::New(info.Env());
   const uint32_t tag = ++host->tag;
   if (!host->target->AskSource(ns, tag, Text(info[2]) == "flush")) throw SysError(ECANCELED, "source");
@@ -310,14 +284,15 @@ Napi::Value TargetAskSource(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), Unwrap<Host>(info[0])->target->engine());
+  return Napi::String::New(info.Env(), Share<Host>(info[0])->target->engine());
 }
 
 Napi::Value TargetStop(const Napi::CallbackInfo& info) {
-  const auto& host = Unwrap<Host>(info[0]);
-  host->Stop();
-  std::vector<Event> events = host->target->Take();
-  host->Settle(info.Env(), events);
+  if (const auto host = TakeFrom<Host>(info[0])) {
+    host->Stop();
+    std::vector<Event> events = host->target->Take();
+    host->Settle(info.Env(), events);
+  }
   return info.Env().Undefined();
 }
 

@@ -2,55 +2,15 @@
 
 #include <algorithm>
 
-#include "binding/call.h"
+#include "binding/async.h"
+#include "binding/values.h"
 
 namespace vioctl::storage {
 namespace {
 
-using StoreRef = std::shared_ptr<Store>;
-constexpr napi_type_tag kStoreTag = {0x76696f63746c5374, 0x73746f7261676501};
 constexpr uint32_t kMaxPeek = 1 << 20;
 
-StoreRef& RefOf(const Napi::Value& value) {
-  bool ours = false;
-  if (value.IsExternal()) napi_check_object_type_tag(value.Env(), value, &kStoreTag, &ours);
-  if (!ours) throw SysError(EINVAL, "store", "not a store");
-  return *value.As<Napi::External<StoreRef>>().Data();
-}
-
-Napi::Value Wrap(Napi::Env env, StoreRef store) {
-  auto external =
-      Napi::External<StoreRef>::New(env, new StoreRef(std::move(store)), [](Napi::Env, StoreRef* ref) { delete ref; });
-  napi_type_tag_object(env, external, &kStoreTag);
-  return external;
-}
-
-class FlushWorker final : public Napi::AsyncWorker {
- public:
-  FlushWorker(Napi::Env env, StoreRef store)
-      : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), store_(std::move(store)) {}
-  Napi::Value promise() const { return deferred_.Promise(); }
-  void Execute() override { err_ = store_->Flush(); }
-  void OnOK() override {
-    if (err_ == 0)
-      deferred_.Resolve(Env().Undefined());
-    else
-      deferred_.Reject(ToJs(Env(), SysError(err_, "fdatasync")).Value());
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  StoreRef store_;
-  int err_ = 0;
-};
-
 }  // namespace
-
-StoreRef StoreOf(const Napi::Value& handle) {
-  StoreRef store = RefOf(handle);
-  if (!store) throw SysError(EINVAL, "store", "it is closed");
-  return store;
-}
 
 Napi::Value JsOpen(const Napi::CallbackInfo& info) {
   const auto given = info[1].As<Napi::Object>();
@@ -58,27 +18,25 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
   options.readonly = given.Get("readonly").ToBoolean();
   options.shared = given.Get("shared").ToBoolean();
   options.force = given.Get("force").ToBoolean();
-  if (given.Get("zero").IsString()) {
-    const std::string zero = given.Get("zero").As<Napi::String>();
+  if (const Napi::Value mode = Field(given, "zero", Maybe(Kind::kText)); mode.IsString()) {
+    const std::string zero = Text(mode);
     options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;
   }
-  return Wrap(info.Env(), OpenFile(info[0].As<Napi::String>(), options));
+  return NewHandle(info.Env(), OpenFile(info[0].As<Napi::String>(), options));
 }
 
-Napi::Value JsRam(const Napi::CallbackInfo& info) {
-  return Wrap(info.Env(), OpenRam(static_cast<uint64_t>(info[0].As<Napi::Number>().DoubleValue())));
-}
+Napi::Value JsRam(const Napi::CallbackInfo& info) { return NewHandle(info.Env(), OpenRam(U64(info[0]))); }
 
 Napi::Value JsSize(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(StoreOf(info[0])->size()));
+  return Napi::Number::New(info.Env(), static_cast<double>(Get<Store>(info[0]).size()));
 }
 
 Napi::Value JsRefresh(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(StoreOf(info[0])->Refresh()));
+  return Napi::Number::New(info.Env(), static_cast<double>(Get<Store>(info[0]).Refresh()));
 }
 
 Napi::Value JsGeometry(const Napi::CallbackInfo& info) {
-  const Geometry geometry = StoreOf(info[0])->geometry();
+  const Geometry geometry = Get<Store>(info[0]).geometry();
   auto object = Napi::Object::New(info.Env());
   object.Set("logical", geometry.logical);
   object.Set("physical", geometry.physical);
@@ -96,7 +54,7 @@ Napi::Value JsGeometry(const Napi::CallbackInfo& info) {
 
 Napi::Value JsIdentity(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const auto identity = StoreOf(info[0])->identity();
+  const auto identity = Get<Store>(info[0]).identity();
   if (!identity) return env.Undefined();
   auto object = Napi::Object::New(env);
   object.Set("device", Napi::BigInt::New(env, identity->device));
@@ -109,8 +67,8 @@ Napi::Value JsIdentity(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsPeek(const Napi::CallbackInfo& info) {
-  const auto store = StoreOf(info[0]);
-  const auto offset = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue());
+  const auto store = Share<Store>(info[0]);
+  const auto offset = U64(info[1]);
   const uint32_t wanted = info[2].As<Napi::Number>();
   const uint64_t left = offset < store->size() ? store->size() - offset : 0;
   const auto length = static_cast<size_t>(std::min<uint64_t>({wanted, left, kMaxPeek}));
@@ -121,25 +79,28 @@ Napi::Value JsPeek(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsFlush(const Napi::CallbackInfo& info) {
-  auto* worker = new FlushWorker(info.Env(), StoreOf(info[0]));
-  const Napi::Value promise = worker->promise();
-  worker->Queue();
-  return promise;
+  const auto store = Share<Store>(info[0]);
+  return RunAsync(
+      info.Env(),
+      [store] {
+        if (const int err = store->Flush()) throw SysError(err, "fdatasync");
+      },
+      [](Napi::Env env) { return env.Undefined(); });
 }
 
 Napi::Value JsSyncError(const Napi::CallbackInfo& info) {
-  const int err = StoreOf(info[0])->sync_error();
+  const int err = Get<Store>(info[0]).sync_error();
   if (err == 0) return info.Env().Undefined();
   return Napi::String::New(info.Env(), ErrnoName(err));
 }
 
 Napi::Value JsReopen(const Napi::CallbackInfo& info) {
-  StoreOf(info[0])->Reopen();
+  Get<Store>(info[0]).Reopen();
   return info.Env().Undefined();
 }
 
 Napi::Value JsClose(const Napi::CallbackInfo& info) {
-  RefOf(info[0]).reset();
+  TakeFrom<Store>(info[0]);
   return info.Env().Undefined();
 }
 

@@ -2,14 +2,17 @@
 #pragma once
 #include <napi.h>
 
-#include <memory>
-
+#include "binding/handle.h"
 #include "storage/store.h"
 
-namespace vioctl::storage {
+namespace vioctl {
 
-// The store of a handle. Throws SysError EINVAL for anything else and for a store that was closed.
-std::shared_ptr<Store> StoreOf(const Napi::Value& handle);
+template <>
+inline constexpr const char* kHandleName<storage::Store> = "store";
+
+}  // namespace vioctl
+
+namespace vioctl::storage {
 
 Napi::Value JsOpen(const Napi::CallbackInfo& info);       // open(path, {readonly, shared, force}): store
 Napi::Value JsRam(const Napi::CallbackInfo& info);        // ram(size): store

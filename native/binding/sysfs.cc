@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include "binding/values.h"
 #include "os/routes.h"
 #include "sysfs/descriptors.h"
 #include "sysfs/detached.h"
@@ -14,10 +15,7 @@ Napi::Value JsStartWrite(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
-  const auto list = info[0].As<Napi::Array>();
-  std::vector<std::string> paths;
-  for (uint32_t i = 0; i < list.Length(); i++) paths.push_back(list.Get(i).As<Napi::String>());
-  const std::vector<Attribute> found = ReadAll(paths, info[1].As<Napi::Number>());
+  const std::vector<Attribute> found = ReadAll(Texts(info[0]), info[1].As<Napi::Number>());
   auto result = Napi::Array::New(info.Env(), found.size());
   for (uint32_t i = 0; i < found.size(); i++) {
     switch (found[i].state) {

@@ -9,12 +9,26 @@
 #include <mutex>
 #include <set>
 
+#include "binding/handle.h"
 #include "binding/values.h"
 #include "binding/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/read_file.h"
 #include "uring/ring.h"
+
+namespace vioctl::uring::js {
+
+struct JsRing;
+
+}  // namespace vioctl::uring::js
+
+namespace vioctl {
+
+template <>
+inline constexpr const char* kHandleName<uring::js::JsRing> = "ring";
+
+}  // namespace vioctl
 
 namespace vioctl::uring::js {
 namespace {
@@ -48,9 +62,11 @@ struct OpenRings {
   std::set<Ring*> rings;
 };
 
+}  // namespace
+
 // The ring of one JavaScript environment: SQEs are composed by JavaScript in a shared array, a batch crosses in one
 // call, and the completions that are there come back in another shared array.
-struct JsRing {
+struct JsRing : std::enable_shared_from_this<JsRing> {
   JsRing(Napi::Env env, const RingOptions& options, uint32_t batch) : env(env), ring(options), reads(ring) {
     sqe_count = std::min(batch, ring.sq_entries());
     cqe_count = std::min(2 * batch, ring.cq_entries());
@@ -228,30 +244,19 @@ struct JsRing {
   io_uring_cqe* cqes;
   int32_t* status;
   uint32_t sqe_count, cqe_count;
-  uint64_t ended = 0;                        // of the requests that the ring was given
-  bool in_callback = false, closed = false;  // closed from inside its own callback: deleted behind it
+  uint64_t ended = 0;  // of the requests that the ring was given
 };
 
-// What JavaScript holds; empty once closed.
-using Handle = std::unique_ptr<JsRing>;
+namespace {
 
-Handle& HandleOf(const Napi::CallbackInfo& info) { return *info[0].As<Napi::External<Handle>>().Data(); }
-
-JsRing& Open(Handle& handle) {
-  if (!handle) throw SysError(EBADF, "io_uring", "the ring is closed");
-  return *handle;
-}
-
-JsRing& RingOf(const Napi::CallbackInfo& info) { return Open(HandleOf(info)); }
+JsRing& RingOf(const Napi::CallbackInfo& info) { return Get<JsRing>(info[0]); }
 
 uint32_t Option(const Napi::Object& options, const char* name, uint32_t otherwise) {
-  const Napi::Value value = options.Get(name);
+  const Napi::Value value = Field(options, name, Maybe(Kind::kUint32));
   return value.IsNumber() ? U32(value) : otherwise;
 }
 
-const void* Bytes(const Napi::Value& value) {
-  return value.IsTypedArray() ? static_cast<const void*>(value.As<Napi::Uint8Array>().Data()) : nullptr;
-}
+const void* DataOf(const Napi::Value& value) { return value.IsTypedArray() ? Bytes(value).data() : nullptr; }
 
 }  // namespace
 
@@ -264,11 +269,8 @@ Napi::Value Open(const Napi::CallbackInfo& info) {
   options.require = Option(given, "require", 0);
   options.sq_thread_idle = Option(given, "idle", 0);
   options.registered_ring_fd = Option(given, "registered", 1) != 0;
-  auto handle = std::make_unique<Handle>(
-      std::make_unique<JsRing>(info.Env(), options, std::max(1U, Option(given, "batch", options.entries))));
-  auto external = Napi::External<Handle>::New(info.Env(), handle.get(), [](Napi::Env, Handle* data) { delete data; });
-  handle.release();
-  return external;
+  const uint32_t batch = std::max(1U, Option(given, "batch", options.entries));
+  return NewHandle(info.Env(), std::make_shared<JsRing>(info.Env(), options, batch));
 }
 
 Napi::Value Info(const Napi::CallbackInfo& info) {
@@ -298,43 +300,32 @@ Napi::Value Submit(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Watch(const Napi::CallbackInfo& info) {
-  Handle& handle = HandleOf(info);
-  JsRing& js = Open(handle);
+  JsRing& js = RingOf(info);
   if (js.watch) throw SysError(EBUSY, "io_uring", "the ring is watched already");
   js.eventfd = os::NewEventfd();
   if (int result = js.ring.RegisterEventfd(js.eventfd.get()); result < 0)
     throw SysError(-result, "io_uring_register", "eventfd");
   js.callback = Napi::Persistent(info[1].As<Napi::Function>());
   js.context = std::make_unique<Napi::AsyncContext>(info.Env(), "vioctl:uring");
-  js.watch = std::make_unique<vioctl::Watch>(info.Env(), js.eventfd.get(), [&js] {
-    os::TakeEventfd(js.eventfd.get());
-    const uint32_t count = js.Submit(0, 0, -1);
-    struct Scope {
-      explicit Scope(JsRing& ring) : ring(ring) { ring.in_callback = true; }
-      ~Scope() {
-        ring.in_callback = false;
-        if (ring.closed) delete &ring;
-      }
-      JsRing& ring;
-    } scope(js);
-    js.callback.MakeCallback(js.env.Global(), {Napi::Number::New(js.env, count)}, *js.context);
+  js.watch = std::make_unique<vioctl::Watch>(info.Env(), js.eventfd.get(), [weak = js.weak_from_this()] {
+    const auto self = weak.lock();  // its callback may close it
+    if (!self) return;
+    os::TakeEventfd(self->eventfd.get());
+    const uint32_t count = self->Submit(0, 0, -1);
+    self->callback.MakeCallback(self->env.Global(), {Napi::Number::New(self->env, count)}, *self->context);
   });
   js.watch->Ref(js.in_flight() > 0 || js.reads.waiting());
   return info.Env().Undefined();
 }
 
 Napi::Value Register(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), RingOf(info).ring.Register(U32(info[1]), Bytes(info[2]), U32(info[3])));
+  return Napi::Number::New(info.Env(), RingOf(info).ring.Register(U32(info[1]), DataOf(info[2]), U32(info[3])));
 }
 
 Napi::Value Enable(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), RingOf(info).ring.Enable()); }
 
 Napi::Value Close(const Napi::CallbackInfo& info) {
-  Handle& handle = HandleOf(info);
-  if (handle && handle->in_callback)
-    handle.release()->closed = true;
-  else
-    handle.reset();
+  if (const auto ring = TakeFrom<JsRing>(info[0])) ring->watch.reset();
   return info.Env().Undefined();
 }
 
@@ -347,8 +338,8 @@ Napi::Value TrySetup(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RegisterRaw(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(
-      info.Env(), uring::Register(info[0].As<Napi::Number>().Int32Value(), U32(info[1]), Bytes(info[2]), U32(info[3])));
+  return Napi::Number::New(info.Env(), uring::Register(info[0].As<Napi::Number>().Int32Value(), U32(info[1]),
+                                                       DataOf(info[2]), U32(info[3])));
 }
 
 Napi::Value AddressOf(const Napi::CallbackInfo& info) {

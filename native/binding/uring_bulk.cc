@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "binding/handle.h"
 #include "binding/uring.h"
 #include "binding/values.h"
 #include "binding/watch.h"
@@ -8,7 +9,22 @@
 #include "uring/bulk.h"
 
 namespace vioctl::uring::js {
-namespace {
+
+struct JsBulk;
+struct Running;
+
+}  // namespace vioctl::uring::js
+
+namespace vioctl {
+
+template <>
+inline constexpr const char* kHandleName<uring::js::JsBulk> = "bulk";
+template <>
+inline constexpr const char* kHandleName<uring::js::Running> = "digest";
+
+}  // namespace vioctl
+
+namespace vioctl::uring::js {
 
 // The threads, and the watch that tells JavaScript of their results.
 struct JsBulk {
@@ -31,24 +47,12 @@ struct JsBulk {
   std::unique_ptr<vioctl::Watch> watch;  // goes first: its descriptor is the bulk's
 };
 
-// What JavaScript holds; empty once closed.
-using Handle = std::shared_ptr<JsBulk>;
-
-Handle& HandleOf(const Napi::CallbackInfo& info) { return *info[0].As<Napi::External<Handle>>().Data(); }
-
-JsBulk& Open(Handle& handle) {
-  if (!handle) throw SysError(EBADF, "bulk", "closed");
-  return *handle;
-}
-
 // A checksum that JavaScript computes.
 struct Running {
   explicit Running(const Algorithm& algorithm) : digest(algorithm), size(algorithm.size) { digest.Start(); }
   Digest digest;
   uint32_t size;
 };
-
-}  // namespace
 
 Napi::Value DigestSize(const Napi::CallbackInfo& info) {
   const Algorithm* algorithm = FindAlgorithm(Text(info[0]));
@@ -59,21 +63,17 @@ Napi::Value DigestNew(const Napi::CallbackInfo& info) {
   const std::string name = Text(info[0]);
   const Algorithm* algorithm = FindAlgorithm(name);
   if (algorithm == nullptr) throw SysError(EOPNOTSUPP, "digest", name);
-  auto running = std::make_unique<Running>(*algorithm);
-  auto external =
-      Napi::External<Running>::New(info.Env(), running.get(), [](Napi::Env, Running* data) { delete data; });
-  running.release();
-  return external;
+  return NewHandle(info.Env(), std::make_shared<Running>(*algorithm));
 }
 
 Napi::Value DigestUpdate(const Napi::CallbackInfo& info) {
-  const auto bytes = info[1].As<Napi::Uint8Array>();
-  info[0].As<Napi::External<Running>>().Data()->digest.Update(bytes.Data(), bytes.ByteLength());
+  const auto bytes = Bytes(info[1]);
+  Get<Running>(info[0]).digest.Update(bytes.data(), bytes.size());
   return info.Env().Undefined();
 }
 
 Napi::Value DigestFinish(const Napi::CallbackInfo& info) {
-  Running& running = *info[0].As<Napi::External<Running>>().Data();
+  Running& running = Get<Running>(info[0]);
   auto out = Napi::Buffer<uint8_t>::New(info.Env(), running.size);
   const bool computed = running.digest.Finish(out.Data());
   running.digest.Start();
@@ -84,24 +84,23 @@ Napi::Value DigestFinish(const Napi::CallbackInfo& info) {
 Napi::Value BulkOpen(const Napi::CallbackInfo& info) {
   const auto given = info[0].As<Napi::Object>();
   BulkOptions options;
-  options.work = static_cast<BulkWork>(U32(given.Get("work")));
+  const uint32_t work = U32(Field(given, "work", Kind::kUint32));
+  if (work > static_cast<uint32_t>(BulkWork::kDataSync)) throw SysError(EINVAL, "bulk", "work");
+  options.work = static_cast<BulkWork>(work);
   options.plain = given.Get("plain").ToBoolean();
-  options.threads = U32(given.Get("threads"));
-  options.depth = U32(given.Get("depth"));
+  options.threads = U32(Field(given, "threads", Kind::kUint32));
+  options.depth = U32(Field(given, "depth", Kind::kUint32));
   if (options.work == BulkWork::kSum) {
-    const std::string name = Text(given.Get("algorithm"));
+    const std::string name = Text(Field(given, "algorithm", Kind::kText));
     options.algorithm = FindAlgorithm(name);
     if (options.algorithm == nullptr) throw SysError(EOPNOTSUPP, "bulk", name);
   }
-  auto handle = std::make_unique<Handle>(JsBulk::Make(info.Env(), options, info[1].As<Napi::Function>()));
-  auto external = Napi::External<Handle>::New(info.Env(), handle.get(), [](Napi::Env, Handle* data) { delete data; });
-  handle.release();
-  return external;
+  return NewHandle(info.Env(), JsBulk::Make(info.Env(), options, info[1].As<Napi::Function>()));
 }
 
 Napi::Value BulkPush(const Napi::CallbackInfo& info) {
   const auto names = info[1].As<Napi::Uint8Array>();
-  Open(HandleOf(info)).bulk->Push(reinterpret_cast<const char*>(names.Data()), names.ByteLength(), U32(info[2]));
+  Get<JsBulk>(info[0]).bulk->Push(reinterpret_cast<const char*>(names.Data()), names.ByteLength(), U32(info[2]));
   return info.Env().Undefined();
 }
 
@@ -109,11 +108,11 @@ Napi::Value BulkTake(const Napi::CallbackInfo& info) {
   auto to = info[1].As<Napi::Uint8Array>();
   const auto limit = static_cast<uint32_t>(to.ByteLength() / sizeof(BulkResult));
   return Napi::Number::New(info.Env(),
-                           Open(HandleOf(info)).bulk->Take(reinterpret_cast<BulkResult*>(to.Data()), limit));
+                           Get<JsBulk>(info[0]).bulk->Take(reinterpret_cast<BulkResult*>(to.Data()), limit));
 }
 
 Napi::Value BulkStats(const Napi::CallbackInfo& info) {
-  const uring::BulkStats stats = Open(HandleOf(info)).bulk->Stats();
+  const uring::BulkStats stats = Get<JsBulk>(info[0]).bulk->Stats();
   auto result = Napi::Object::New(info.Env());
   result.Set("enters", Napi::Number::New(info.Env(), static_cast<double>(stats.enters)));
   result.Set("overflows", Napi::Number::New(info.Env(), static_cast<double>(stats.overflows)));
@@ -121,12 +120,10 @@ Napi::Value BulkStats(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value BulkClose(const Napi::CallbackInfo& info) {
-  Handle& handle = HandleOf(info);
-  if (handle) {
+  if (const auto bulk = TakeFrom<JsBulk>(info[0])) {
     // At once, also from inside the callback, which holds the rest.
-    handle->watch.reset();
-    handle->bulk.reset();
-    handle.reset();
+    bulk->watch.reset();
+    bulk->bulk.reset();
   }
   return info.Env().Undefined();
 }

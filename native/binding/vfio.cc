@@ -7,35 +7,29 @@
 #include <cstring>
 
 #include "binding/call.h"
+#include "binding/handle.h"
 #include "binding/values.h"
 #include "vfio/chain.h"
 #include "vfio/exec.h"
 #include "vfio/memory.h"
 #include "vfio/session.h"
 
+namespace vioctl {
+
+template <>
+inline constexpr const char* kHandleName<vfio::Session> = "session";
+template <>
+inline constexpr const char* kHandleName<vfio::Memory> = "memory";
+
+}  // namespace vioctl
+
 namespace vioctl::vfio {
 namespace {
 
 using Info = Napi::CallbackInfo;
 
-constexpr napi_type_tag kSessionTag = {0x76696f63746c0002, 0x73657373};
-constexpr napi_type_tag kMemoryTag = {0x76696f63746c0002, 0x6d656d6f};
-
-template <class T>
-Napi::Value Wrap(Napi::Env env, T* object, const napi_type_tag& tag) {
-  auto external = Napi::External<T>::New(env, object, [](Napi::Env, T* o) { delete o; });
-  external.TypeTag(&tag);
-  return external;
-}
-
-template <class T>
-T& Unwrap(const Napi::Value& value, const napi_type_tag& tag, const char* what) {
-  if (!value.IsExternal() || !value.As<Napi::External<T>>().CheckTypeTag(&tag)) throw SysError(EINVAL, what);
-  return *value.As<Napi::External<T>>().Data();
-}
-
-Session& S(const Info& info) { return Unwrap<Session>(info[0], kSessionTag, "session"); }
-Memory& M(const Info& info) { return Unwrap<Memory>(info[0], kMemoryTag, "memory"); }
+Session& S(const Info& info) { return Get<Session>(info[0]); }
+Memory& M(const Info& info) { return Get<Memory>(info[0]); }
 
 Napi::Value Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 Napi::Value Big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
@@ -55,13 +49,6 @@ Napi::Array List(Napi::Env env, const std::vector<T>& items, const Each& each) {
   return array;
 }
 
-std::vector<std::string> Texts(const Napi::Value& value) {
-  auto array = value.As<Napi::Array>();
-  std::vector<std::string> texts;
-  for (uint32_t i = 0; i < array.Length(); i++) texts.push_back(Text(array.Get(i)));
-  return texts;
-}
-
 Napi::Value Areas(Napi::Env env, const std::vector<Area>& areas) {
   auto array = Napi::BigUint64Array::New(env, 2 * areas.size());
   for (size_t i = 0; i < areas.size(); i++) array[2 * i] = areas[i].offset, array[2 * i + 1] = areas[i].size;
@@ -70,7 +57,6 @@ Napi::Value Areas(Napi::Env env, const std::vector<Area>& areas) {
 
 // [offset, offset + size) of a memory.
 uint8_t* Part(Memory& memory, uint64_t offset, uint64_t size) {
-  if (!memory.get()) throw SysError(EBADF, "memory", "closed");
   if (offset > memory.size() || size > memory.size() - offset) throw SysError(ERANGE, "memory");
   return memory.get() + offset;
 }
@@ -84,28 +70,26 @@ void CheckWhole(const Memory& memory) {
 
 namespace {
 // The session that another device joins, if one is given.
-const Session* With(const Napi::Value& value) {
-  return value.IsExternal() ? &Unwrap<Session>(value, kSessionTag, "session") : nullptr;
-}
+const Session* With(const Napi::Value& value) { return value.IsExternal() ? &Get<Session>(value) : nullptr; }
 }  // namespace
 
 Napi::Value JsOpenGroup(const Info& info) {
   auto session = Session::OpenGroup(Text(info[0]), Text(info[1]), Text(info[2]), info[3].ToBoolean(), With(info[4]));
-  return Wrap(info.Env(), session.release(), kSessionTag);
+  return NewHandle(info.Env(), std::shared_ptr<Session>(std::move(session)));
 }
 
 Napi::Value JsOpenDevice(const Info& info) {
   auto session = Session::OpenDevice(Text(info[0]), Text(info[1]), With(info[2]));
-  return Wrap(info.Env(), session.release(), kSessionTag);
+  return NewHandle(info.Env(), std::shared_ptr<Session>(std::move(session)));
 }
 
 Napi::Value JsAdopt(const Info& info) {
   const auto fd = [&](size_t i) { return info[i].As<Napi::Number>().Int32Value(); };
-  return Wrap(info.Env(), Session::Adopt(fd(0), fd(1), fd(2), U32(info[3])).release(), kSessionTag);
+  return NewHandle(info.Env(), std::shared_ptr<Session>(Session::Adopt(fd(0), fd(1), fd(2), U32(info[3]))));
 }
 
 Napi::Value JsClose(const Info& info) {
-  S(info).Close();
+  if (const auto session = TakeFrom<Session>(info[0])) session->Close();
   return info.Env().Undefined();
 }
 
@@ -240,7 +224,7 @@ Napi::Value JsHotReset(const Info& info) {
 
 Napi::Value JsNewMemory(const Info& info) {
   auto memory = Memory::New(Text(info[0]), U64(info[1]), U64(info[2]), U64(info[3]), U64(info[4]));
-  return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
+  return NewHandle(info.Env(), std::make_shared<Memory>(std::move(memory)));
 }
 
 Napi::Value JsFileMemory(const Info& info) {
@@ -248,7 +232,7 @@ Napi::Value JsFileMemory(const Info& info) {
   const std::string path = Text(info[0]);
   Fd fd = os::Open(path, writable ? O_RDWR : O_RDONLY);
   auto memory = Memory::Of(std::move(fd), U64(info[1]), writable, U64(info[3]), U64(info[4]));
-  return Wrap(info.Env(), new Memory(std::move(memory)), kMemoryTag);
+  return NewHandle(info.Env(), std::make_shared<Memory>(std::move(memory)));
 }
 
 Napi::Value JsPopulate(const Info& info) {
@@ -283,7 +267,7 @@ Napi::Value JsWriteMemory(const Info& info) {
 }
 
 Napi::Value JsCloseMemory(const Info& info) {
-  M(info).Close();
+  if (const auto memory = TakeFrom<Memory>(info[0])) memory->Close();
   return info.Env().Undefined();
 }
 
@@ -310,6 +294,7 @@ Napi::Value JsMemlock(const Info& info) {
 
 Napi::Value JsSetMemlock(const Info& info) {
   const double value = info[0].As<Napi::Number>().DoubleValue();
+  if (value < 0) throw SysError(EINVAL, "setrlimit", "RLIMIT_MEMLOCK");
   const rlim_t bytes = value < 9007199254740992.0 ? static_cast<rlim_t>(value) : RLIM_INFINITY;
   const rlimit limit{bytes, bytes};
   Check(::setrlimit(RLIMIT_MEMLOCK, &limit), "setrlimit", "RLIMIT_MEMLOCK");
@@ -320,8 +305,8 @@ Napi::Value JsExec(const Info& info) {
   ExecRequest request{Text(info[0]), Texts(info[1]), Texts(info[2]), Fds(info[3])};
   if (info[4].IsObject()) {
     request.drop = true;
-    request.uid = U32(info[4].As<Napi::Object>().Get("uid"));
-    request.gid = U32(info[4].As<Napi::Object>().Get("gid"));
+    request.uid = U32(Field(info[4].As<Napi::Object>(), "uid", Kind::kUint32));
+    request.gid = U32(Field(info[4].As<Napi::Object>(), "gid", Kind::kUint32));
   }
   Exec(request);
 }

@@ -72,12 +72,7 @@ Napi::Value JsWatch(const Napi::CallbackInfo& info) {
   auto watch = std::make_shared<std::unique_ptr<Watch>>();
   *watch = std::make_unique<Watch>(env, info[0].As<Napi::Number>(),
                                    [env, callback, context] { callback->MakeCallback(env.Global(), {}, *context); });
-  auto handle = Napi::Object::New(env);
-  handle.Set("close", Napi::Function::New(env, [watch](const Napi::CallbackInfo&) { watch->reset(); }));
-  handle.Set("ref", Napi::Function::New(env, [watch](const Napi::CallbackInfo& args) {
-               if (*watch) (*watch)->Ref(args[0].ToBoolean());
-             }));
-  return handle;
+  return WatchObject(env, watch);
 }
 
 Napi::Value JsSockets(const Napi::CallbackInfo& info) {
@@ -101,9 +96,7 @@ Napi::Value JsSockets(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsMemfd(const Napi::CallbackInfo& info) {
-  const int64_t size = info[1].As<Napi::Number>().Int64Value();
-  if (size < 0) throw SysError(EINVAL, "ftruncate");
-  Fd fd = os::NewMemfd(Text(info[0]), static_cast<uint64_t>(size), MFD_ALLOW_SEALING);
+  Fd fd = os::NewMemfd(Text(info[0]), U64(info[1]), MFD_ALLOW_SEALING);
   if (const int seals = info[2].As<Napi::Number>()) os::AddSeals(fd.get(), seals);
   return Napi::Number::New(info.Env(), fd.Release());
 }

@@ -1,4 +1,5 @@
 #include "binding/storage.h"
+#include "binding/values.h"
 #include "binding/vhost_user.h"
 #include "binding/vhost_user_queue.h"
 #include "vhost_user/blk.h"
@@ -25,52 +26,44 @@ Napi::Object StatsObject(Napi::Env env, const BlkStats& stats) {
 
 Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  auto options = info[3].As<Napi::Object>();
-  Fd call(options.Get("call").As<Napi::Number>());
-  const auto number = [&](const char* name) { return options.Get(name).As<Napi::Number>().Uint32Value(); };
-  BlkOptions blk{.store = storage::StoreOf(info[0]),
-                 .serial = options.Get("serial").As<Napi::String>(),
+  const auto options = info[3].As<Napi::Object>();
+  const auto number = [&](const char* name) { return U32(Field(options, name, Kind::kUint32)); };
+  const auto memory = MemoryOf(info[1]);
+  const auto layout = LayoutOf(info[2]);
+  BlkOptions blk{.store = Share<storage::Store>(info[0]),
+                 .serial = Text(Field(options, "serial", Kind::kText)),
                  .io_uring = options.Get("ioUring").ToBoolean(),
                  .seg_max = number("segMax"),
                  .max_sectors = number("maxSectors"),
                  .max_ranges = number("maxRanges"),
                  .queues = number("queues")};
-  auto queue = std::make_shared<std::unique_ptr<BlkQueue>>(std::make_unique<BlkQueue>(
-      std::move(blk), MemoryOf(info[1]), LayoutOf(info[2]), options.Get("kick").As<Napi::Number>(), std::move(call)));
+  const int kick = Field(options, "kick", Kind::kInt32).As<Napi::Number>();
+  Fd call(Field(options, "call", Kind::kInt32).As<Napi::Number>());  // ours from here on
+  auto queue = std::make_shared<std::unique_ptr<BlkQueue>>(
+      std::make_unique<BlkQueue>(std::move(blk), memory, layout, kick, std::move(call)));
   const auto open = [queue]() -> BlkQueue& {
-    if (!*queue) throw SysError(EBADF, "blk", "the queue is closed");
+    if (!*queue) throw SysError(EINVAL, "blk", "the queue is closed");
     return **queue;
   };
+  using Info = const Napi::CallbackInfo&;
   auto object = Napi::Object::New(env);
-  object.Set("endedFd", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
-               return Napi::Number::New(args.Env(), open().ended_fd());
-             }));
-  object.Set("error", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
-               return Napi::String::New(args.Env(), open().error());
-             }));
-  object.Set("stats", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
-               return StatsObject(args.Env(), open().stats());
-             }));
-  object.Set("usesIoUring", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
-               return Napi::Boolean::New(args.Env(), open().uses_io_uring());
-             }));
-  object.Set("remap", Method(env, [open](const Napi::CallbackInfo& args) {
-               open().Remap(MemoryOf(args[0]), LayoutOf(args[1]));
-               return args.Env().Undefined();
-             }));
-  object.Set("setCall", Method(env, [open](const Napi::CallbackInfo& args) {
-               open().SetCall(Fd(args[0].As<Napi::Number>()));
-               return args.Env().Undefined();
-             }));
-  object.Set("stop", Method(env, [open](const Napi::CallbackInfo& args) {
-               open().Stop();
-               return args.Env().Undefined();
-             }));
-  object.Set("close", Method(env, [queue, open](const Napi::CallbackInfo& args) -> Napi::Value {
-               const uint32_t base = open().Join();
-               queue->reset();
-               return Napi::Number::New(args.Env(), base);
-             }));
+  SetMethod(object, "endedFd", [open](Info args) { return Napi::Number::New(args.Env(), open().ended_fd()); });
+  SetMethod(object, "error", [open](Info args) { return Napi::String::New(args.Env(), open().error()); });
+  SetMethod(object, "stats", [open](Info args) { return StatsObject(args.Env(), open().stats()); });
+  SetMethod(object, "usesIoUring",
+            [open](Info args) { return Napi::Boolean::New(args.Env(), open().uses_io_uring()); });
+  SetMethod<Kind::kObject, Kind::kObject>(object, "remap", [open](Info args) {
+    const auto next = MemoryOf(args[0]);
+    const auto at = LayoutOf(args[1]);
+    open().Remap(next, at);
+  });
+  SetMethod<Kind::kInt32>(object, "setCall", [open](Info args) { open().SetCall(Fd(args[0].As<Napi::Number>())); });
+  SetMethod(object, "stop", [open](Info) { open().Stop(); });
+  SetMethod(object, "close", [queue, open](Info args) {
+    const uint32_t base = open().Join();
+    queue->reset();
+    return Napi::Number::New(args.Env(), base);
+  });
   return object;
 }
 

@@ -2,51 +2,54 @@
 #include <memory>
 #include <utility>
 
+#include "binding/call.h"
+#include "binding/handle.h"
 #include "binding/values.h"
 #include "binding/vhost_user.h"
 #include "binding/vhost_user_queue.h"
 #include "common/error.h"
 
+namespace vioctl {
+
+template <typename T>
+struct Cell;
+template <>
+inline constexpr const char* kHandleName<Cell<vhost_user::GuestMemory>> = "guest memory";
+template <>
+inline constexpr const char* kHandleName<Cell<vhost_user::InflightRegion>> = "in-flight region";
+template <>
+inline constexpr const char* kHandleName<Cell<vhost_user::DirtyLog>> = "dirty log";
+
+// What an object with a handle and close() holds; empty once closed.
+template <typename T>
+struct Cell {
+  std::shared_ptr<const T> value;
+  std::shared_ptr<const T> Open() const {
+    if (!value) throw SysError(EINVAL, kHandleName<Cell>, "the handle is closed");
+    return value;
+  }
+};
+
+}  // namespace vioctl
+
 namespace vioctl::vhost_user {
 namespace {
 
-// A native object behind a JavaScript one: an External that only our own functions unwrap, guarded by a type tag.
-template <typename T>
-struct Tagged {
-  static const napi_type_tag tag;
-};
-template <>
-const napi_type_tag Tagged<GuestMemory>::tag = {0x76696f63746c4d45, 0x76686f7374757301};
-template <>
-const napi_type_tag Tagged<InflightRegion>::tag = {0x76696f63746c4d45, 0x76686f7374757303};
-template <>
-const napi_type_tag Tagged<DirtyLog>::tag = {0x76696f63746c4d45, 0x76686f7374757304};
-
-template <typename T>
-using Shared = std::shared_ptr<const T>;
-
 // An object with the handle and close(), and what the handle refers to until then.
 template <typename T>
-std::pair<Napi::Object, std::shared_ptr<Shared<T>>> Handle(Napi::Env env, Shared<T> value) {
-  auto held = std::make_shared<Shared<T>>(std::move(value));
+std::pair<Napi::Object, std::shared_ptr<Cell<T>>> Handle(Napi::Env env, std::shared_ptr<const T> value) {
+  auto cell = std::make_shared<Cell<T>>(Cell<T>{std::move(value)});
   auto object = Napi::Object::New(env);
-  auto external = Napi::External<Shared<T>>::New(env, held.get(), [held](Napi::Env, Shared<T>*) {});
-  napi_type_tag_object(env, external, &Tagged<T>::tag);
-  object.Set("handle", external);
-  object.Set("close", Napi::Function::New(env, [held](const Napi::CallbackInfo&) { held->reset(); }));
-  return {object, held};
+  object.Set("handle", NewHandle(env, cell));
+  SetMethod(object, "close", [cell](const Napi::CallbackInfo&) { cell->value.reset(); });
+  return {object, cell};
 }
 
-// What is behind such an object. Throws SysError: EINVAL for another object, EBADF once it is closed.
+// What is behind such an object. Throws SysError EINVAL for another object, and once it is closed.
 template <typename T>
-Shared<T> HandleOf(const Napi::Value& value) {
-  const Napi::Value external = value.IsObject() ? value.As<Napi::Object>().Get("handle") : value.Env().Undefined();
-  bool ours = false;
-  if (external.IsExternal()) napi_check_object_type_tag(external.Env(), external, &Tagged<T>::tag, &ours);
-  if (!ours) throw SysError(EINVAL, "vring", "a handle of another kind");
-  Shared<T> held = *external.As<Napi::External<Shared<T>>>().Data();
-  if (!held) throw SysError(EBADF, "vring", "the handle is closed");
-  return held;
+std::shared_ptr<const T> HandleOf(const Napi::Value& value) {
+  CheckKind(value, Kind::kObject, kHandleName<Cell<T>>);
+  return Share<Cell<T>>(value.As<Napi::Object>().Get("handle"))->Open();
 }
 
 }  // namespace
@@ -56,21 +59,22 @@ Napi::Value JsMemory(const Napi::CallbackInfo& info) {
   std::vector<Region> regions;
   auto list = info[0].As<Napi::Array>();
   for (uint32_t i = 0; i < list.Length(); i++) {
-    auto region = list.Get(i).As<Napi::Object>();
-    regions.push_back(
-        {U64(region.Get("gpa")), U64(region.Get("size")), U64(region.Get("uva")), U64(region.Get("offset"))});
+    const auto region = Item(list, i, Kind::kObject).As<Napi::Object>();
+    const auto word = [&](const char* name) { return U64(Field(region, name, Kind::kUint64)); };
+    regions.push_back({word("gpa"), word("size"), word("uva"), word("offset")});
   }
   auto [object, memory] = Handle(env, std::make_shared<const GuestMemory>(regions, Fds(info[1])));
-  object.Set("broken", Napi::Function::New(env, [memory = memory](const Napi::CallbackInfo& args) {
-               return Napi::Boolean::New(args.Env(), *memory && (*memory)->broken());
-             }));
-  object.Set("contains", Napi::Function::New(env, [memory = memory](const Napi::CallbackInfo& args) {
-               const uint64_t address = U64(args[0]), size = U64(args[1]);
-               const bool physical = args[2].ToBoolean();
-               const bool found = *memory && (physical ? (*memory)->Physical(address, size)
-                                                       : (*memory)->Virtual(address, size)) != nullptr;
-               return Napi::Boolean::New(args.Env(), found);
-             }));
+  SetMethod(object, "broken", [memory = memory](const Napi::CallbackInfo& args) {
+    return Napi::Boolean::New(args.Env(), memory->Open()->broken());
+  });
+  SetMethod<Kind::kUint64, Kind::kUint64, Kind::kBoolean>(
+      object, "contains", [memory = memory](const Napi::CallbackInfo& args) {
+        const uint64_t address = U64(args[0]), size = U64(args[1]);
+        const auto open = memory->Open();
+        const bool found =
+            (args[2].ToBoolean() ? open->Physical(address, size) : open->Virtual(address, size)) != nullptr;
+        return Napi::Boolean::New(args.Env(), found);
+      });
   return object;
 }
 
@@ -92,20 +96,27 @@ Napi::Value JsDirtyLog(const Napi::CallbackInfo& info) {
 }
 
 Virtqueue::Layout LayoutOf(const Napi::Value& value) {
-  auto object = value.As<Napi::Object>();
+  CheckKind(value, Kind::kObject, "layout");
+  const auto object = value.As<Napi::Object>();
+  const auto word = [&](const char* name) { return U64(Field(object, name, Kind::kUint64)); };
+  const auto small = [&](const char* name) { return U32(Field(object, name, Kind::kUint32)); };
+  const auto given = [&](const char* name, Kind kind) {
+    const Napi::Value field = Field(object, name, Maybe(kind));
+    return !field.IsUndefined() && !field.IsNull();
+  };
   Virtqueue::Layout layout;
-  layout.num = object.Get("num").As<Napi::Number>();
-  layout.desc = U64(object.Get("desc"));
-  layout.avail = U64(object.Get("avail"));
-  layout.used = U64(object.Get("used"));
-  layout.base = U32(object.Get("base"));
-  layout.features = U64(object.Get("features"));
+  layout.num = small("num");
+  layout.desc = word("desc");
+  layout.avail = word("avail");
+  layout.used = word("used");
+  layout.base = small("base");
+  layout.features = word("features");
   layout.physical = object.Get("physical").ToBoolean();
-  if (object.Get("index").IsNumber()) layout.index = U32(object.Get("index"));
-  if (object.Get("inflight").IsObject()) layout.inflight = HandleOf<InflightRegion>(object.Get("inflight"));
-  if (object.Get("log").IsObject()) layout.log = HandleOf<DirtyLog>(object.Get("log"));
+  if (given("index", Kind::kUint32)) layout.index = small("index");
+  if (given("inflight", Kind::kObject)) layout.inflight = HandleOf<InflightRegion>(object.Get("inflight"));
+  if (given("log", Kind::kObject)) layout.log = HandleOf<DirtyLog>(object.Get("log"));
   layout.log_used = object.Get("logUsed").ToBoolean();
-  if (object.Get("logAddress").IsBigInt()) layout.log_address = U64(object.Get("logAddress"));
+  if (given("logAddress", Kind::kUint64)) layout.log_address = word("logAddress");
   return layout;
 }
 

@@ -83,25 +83,22 @@ Napi::Value JsQueue(const Napi::CallbackInfo& info) {
   auto served = std::make_shared<std::unique_ptr<Served>>(
       new Served{Virtqueue::Make(MemoryOf(info[0]), layout), {}, std::vector<Served::Held>(layout.num), 0});
   const auto open = [served]() -> Served& {
-    if (!*served) throw SysError(EBADF, "virtqueue", "closed");
+    if (!*served) throw SysError(EINVAL, "virtqueue", "the handle is closed");
     return **served;
   };
+  using Info = const Napi::CallbackInfo&;
   auto object = Napi::Object::New(env);
-  object.Set("take", Method(env, [open](const Napi::CallbackInfo& args) { return Take(args.Env(), open()); }));
-  object.Set("answer", Method(env, [open](const Napi::CallbackInfo& args) {
-               return Answer(args.Env(), open(), args[0].As<Napi::Number>(), args[1].As<Napi::Uint8Array>());
-             }));
-  object.Set("setMemory", Method(env, [open](const Napi::CallbackInfo& args) {
-               open().queue->SetMemory(MemoryOf(args[0]), LayoutOf(args[1]));
-               return args.Env().Undefined();
-             }));
-  object.Set("base", Method(env, [open](const Napi::CallbackInfo& args) -> Napi::Value {
-               return Napi::Number::New(args.Env(), open().queue->base());
-             }));
-  object.Set("close", Method(env, [served](const Napi::CallbackInfo& args) {
-               served->reset();
-               return args.Env().Undefined();
-             }));
+  SetMethod(object, "take", [open](Info args) { return Take(args.Env(), open()); });
+  SetMethod<Kind::kUint32, Kind::kBytes>(object, "answer", [open](Info args) {
+    return Answer(args.Env(), open(), U32(args[0]), args[1].As<Napi::Uint8Array>());
+  });
+  SetMethod<Kind::kObject, Kind::kObject>(object, "setMemory", [open](Info args) {
+    const auto memory = MemoryOf(args[0]);
+    const auto next = LayoutOf(args[1]);
+    open().queue->SetMemory(memory, next);
+  });
+  SetMethod(object, "base", [open](Info args) { return Napi::Number::New(args.Env(), open().queue->base()); });
+  SetMethod(object, "close", [served](Info) { served->reset(); });
   return object;
 }
 

@@ -112,12 +112,16 @@ Napi::Value WatchEventfd(const Napi::CallbackInfo& info) {
     if (const uint64_t count = os::TakeEventfd(fd); count > 0)
       callback->MakeCallback(env.Global(), {Napi::Number::New(env, static_cast<double>(count))}, *context);
   });
-  Napi::Object handle = Napi::Object::New(env);
-  handle.Set("close", Napi::Function::New(env, [watch](const Napi::CallbackInfo&) { watch->reset(); }));
-  handle.Set("ref", Napi::Function::New(env, [watch](const Napi::CallbackInfo& args) {
-               if (*watch) (*watch)->Ref(args[0].ToBoolean());
-             }));
-  return handle;
+  return WatchObject(env, watch);
+}
+
+Napi::Object WatchObject(Napi::Env env, const std::shared_ptr<std::unique_ptr<Watch>>& watch) {
+  Napi::Object object = Napi::Object::New(env);
+  SetMethod(object, "close", [watch](const Napi::CallbackInfo&) { watch->reset(); });
+  SetMethod<Kind::kBoolean>(object, "ref", [watch](const Napi::CallbackInfo& args) {
+    if (*watch) (*watch)->Ref(args[0].ToBoolean());
+  });
+  return object;
 }
 
 }  // namespace vioctl

@@ -27,6 +27,9 @@ class Watch {
   Handle* handle_;
 };
 
+// The JavaScript face of a watch: { close(), ref(keep) }. Both do nothing once it is closed.
+Napi::Object WatchObject(Napi::Env env, const std::shared_ptr<std::unique_ptr<Watch>>& watch);
+
 // JS: watchEventfd(fd, callback(count)) -> { close(), ref(keep) }
 Napi::Value WatchEventfd(const Napi::CallbackInfo& info);
 

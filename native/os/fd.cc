@@ -12,9 +12,11 @@ Fd Open(const std::string& path, int flags) {
   return fd;
 }
 
-Fd TryOpen(const char* path, int flags) noexcept {
+Fd TryOpen(const char* path, int flags) noexcept { return TryOpenAt(AT_FDCWD, path, flags); }
+
+Fd TryOpenAt(int folder, const char* path, int flags) noexcept {
   int fd;
-  do fd = ::open(path, flags | O_CLOEXEC);
+  do fd = ::openat(folder, path, flags | O_CLOEXEC);
   while (fd < 0 && errno == EINTR);
   return Fd(fd);
 }

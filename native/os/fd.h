@@ -43,6 +43,7 @@ Fd Open(const std::string& path, int flags);
 
 // The same without an exception: none, and errno says why.
 Fd TryOpen(const char* path, int flags) noexcept;
+Fd TryOpenAt(int folder, const char* path, int flags) noexcept;
 
 // A second descriptor of the same open file, close-on-exec, numbered `lowest` or above. Throws SysError.
 Fd Duplicate(int fd, int lowest = 0);

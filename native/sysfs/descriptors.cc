@@ -42,7 +42,7 @@ void ReadNode(int dir, const char* name, Descriptor& descriptor) {
 
 void ScanProcess(int proc, pid_t pid, Descriptors& out) {
   const std::string path = std::to_string(pid) + "/fd";
-  Fd fd(::openat(proc, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Fd fd = os::TryOpenAt(proc, path.c_str(), O_RDONLY | O_DIRECTORY);
   if (fd.get() < 0) {
     if (errno == EACCES) out.hidden++;
     return;
@@ -68,7 +68,7 @@ void ScanProcess(int proc, pid_t pid, Descriptors& out) {
 }  // namespace
 
 Descriptors ScanDescriptors() {
-  const Fd proc(Check(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", "/proc"));
+  const Fd proc = os::Open("/proc", O_RDONLY | O_DIRECTORY);
   Dir dir(::opendir("/proc"));
   if (!dir) throw SysError(errno, "opendir", "/proc");
   Descriptors out{};

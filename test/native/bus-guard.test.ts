@@ -69,18 +69,19 @@ describe('mapped files that are truncated', () => {
   test('workers at once, each with mappings of its own', () => {
     const run = runScript(`
       const { Worker, isMainThread, parentPort } = require('node:worker_threads');
-      const code = ${JSON.stringify(preamble)} + ${JSON.stringify(setup(file))} + \`
+      const file = (i) => ${JSON.stringify(file)} + i;
+      const code = (i) => ${JSON.stringify(preamble)} + ${JSON.stringify(setup(file))}.replace('"' + ${JSON.stringify(file)} + '"', JSON.stringify(file(i))) + \`
         const held = Array.from({ length: 20 }, source).concat([]);
         require('node:worker_threads').parentPort.once('message', () => {
           require('node:worker_threads').parentPort.postMessage([...new Set(held.map(outcome))].join());
         }).postMessage('ready');
       \`;
-      const workers = Array.from({ length: 4 }, () => new Worker(code, { eval: true }));
+      const workers = Array.from({ length: 4 }, (_, i) => new Worker(code(i), { eval: true }));
       let ready = 0;
       for (const worker of workers) worker.on('message', (m) => {
         if (m !== 'ready') return console.log(m);
         if (++ready < workers.length) return;
-        fs.truncateSync(${JSON.stringify(file)}, 0);
+        for (let i = 0; i < workers.length; i++) fs.truncateSync(file(i), 0);
         for (const each of workers) each.postMessage(1);
       });
     `);

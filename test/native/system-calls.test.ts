@@ -26,6 +26,7 @@ const exceptions: Record<string, { calls: string[]; why: string }> = {
     calls: ['dup2', 'fcntl', 'sigaction', 'sigprocmask'],
     why: 'the last steps before execve, which must not fail half-way',
   },
+  'storage/lock.cc': { calls: ['fcntl'], why: 'record locks, which nothing else takes' },
   'nvme/send.cc': { calls: ['sendmsg'], why: 'the hot loop of the target: scattered answers, no descriptors' },
 };
 
@@ -61,10 +62,11 @@ test('the size of a page is written nowhere: os::PageSize() knows it', () => {
     'nvme/initiator.cc': /align_ = 4, maxh2cdata_/, // NVMe/TCP: the least MAXH2CDATA
     'os/mapping.cc': /_SC_PAGESIZE/,
     'migration/mapped.cc': /UINT64_MAX >> 12/, // "no page", below every page number
-    'migration/pagemap.h': /kPages = 4096/, // pages of the guest noted in one chunk
+    'migration/page_map.h': /kPages = 4096/, // pages of the guest noted in one chunk
     'migration/ram.cc': /page_size >> 12/, // deflateBound of zlib
     'migration/ram.h': /page_size = 4096/, // the guest's page
     'nvme/worker.cc': /aligned_alloc\(4096/, // the largest logical block of a disk
+    'vhost_user/dirty_log.h': /kPage = 4096/, // VHOST_LOG_PAGE of the protocol
     'vfio/session.cc': /query\.alignment == 4096/, // the IOMMU's pages
   };
   const found = files.flatMap((file) =>

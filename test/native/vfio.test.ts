@@ -101,7 +101,7 @@ describe('memory', () => {
     expect(() => vfio.writeMemory(memory, -1n as never, Buffer.alloc(1))).toThrow();
     vfio.closeMemory(memory);
     vfio.closeMemory(memory);
-    expect(() => vfio.readMemory(memory, 0, Buffer.alloc(1))).toThrow(expect.objectContaining({ code: 'EBADF' }));
+    expect(() => vfio.readMemory(memory, 0, Buffer.alloc(1))).toThrow(expect.objectContaining({ code: 'EINVAL' }));
     expect(fs.existsSync(`/proc/self/fd/${fd}`)).toBe(false);
   });
 
@@ -115,7 +115,7 @@ describe('memory', () => {
     expect(blocks()).toBe(2048);
     expect(() => vfio.populate(memory, 4096, 1n << 20n, true)).toThrow(expect.objectContaining({ code: 'ERANGE' }));
     vfio.closeMemory(memory);
-    expect(() => vfio.populate(memory, 0, 4096, true)).toThrow(expect.objectContaining({ code: 'EBADF' }));
+    expect(() => vfio.populate(memory, 0, 4096, true)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
     const file = path.join(os.tmpdir(), `vioctl-populate-${process.pid}`);
     fs.writeFileSync(file, Buffer.alloc(8192));
     const short = vfio.fileMemory(file, 8192n, false, 4096n, 0n);

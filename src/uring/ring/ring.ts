@@ -149,6 +149,7 @@ export class Ring {
 
   /** Watches completions in the event loop; the constructor does it unless told otherwise. */
   watch(): void {
+    this.#checkOpen();
     this.#native.watch(this.#handle, (count) => {
       this.#arrived.take(this.#cqe, count);
       this.#dispatch();
@@ -157,10 +158,15 @@ export class Ring {
 
   /** Starts a ring opened with Setup.rDisabled. @throws errno */
   enable(): void {
+    this.#checkOpen();
     const result = this.#native.enable(this.#handle);
     if (result < 0) throw errnoError(result, 'io_uring_register');
     this.#enabled = true;
     if (this.#queued > 0 || this.inFlight > 0) this.#schedule();
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new VioError('the ring is closed', { code: 'EBADF' });
   }
 
   /** Makes room for a chain of `count` requests, which must leave in one batch. @throws EINVAL above the ring's entries */
@@ -330,6 +336,7 @@ export class Ring {
    * @throws EINVAL for an argument shorter than what the kernel would read or write
    */
   register(opcode: number, arg: Uint8Array | null, nr: number): number {
+    this.#checkOpen();
     checkRegister(opcode, arg, nr);
     const result = this.#native.register(this.#handle, opcode, arg, nr);
     if (opcode === Reg.registerEnableRings && result >= 0) this.#enabled = true;
@@ -500,7 +507,7 @@ export class Ring {
 
   /** One crossing: submits, waits, takes over completions; calls nothing back. */
   #enter(want: number, timeoutMs: number): void {
-    if (this.#closed) throw new VioError('the ring is closed', { code: 'EBADF' });
+    this.#checkOpen();
     if (!this.#enabled) throw new EnterError('EBADFD', 'the ring was not started: enable() does');
     const count = this.#queued;
     this.#review();
