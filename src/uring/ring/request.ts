@@ -30,8 +30,8 @@ export class Slot {
 /** sqe->file_index of a slot: one more, and ALLOC stays. 0 would be a descriptor of the process. @throws EINVAL */
 export const fileIndex = (slot: number): number => (slot === ALLOC ? ALLOC : integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1);
 
-/** What a request works on: a descriptor of the process, or a slot of the ring's file table. */
-export type File = number | Slot;
+/** What a request works on: a descriptor of the process, a FileHandle of node:fs/promises, or a slot of the ring's file table. */
+export type File = number | Slot | { readonly fd: number };
 
 /** A request in full; the named methods of Ring are shorter. Field names are those of struct io_uring_sqe. */
 export interface Request {
@@ -62,6 +62,7 @@ export interface Request {
 export function fileNumber(file: File): number {
   if (typeof file === 'number' && (file | 0) === file) return file;
   if (file instanceof Slot) return file.index;
+  if (typeof file === 'object' && file !== null && (file.fd | 0) === file.fd) return file.fd;
   throw invalid('file', file, 'a descriptor or a Slot');
 }
 

@@ -7,7 +7,7 @@ import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
 import { Completions } from './completions.js';
 import { ADDRESS, putEntry, USER_DATA, WORDS } from './entry.js';
 import { EnterError, errnoError, errnoName } from './errno.js';
-import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError } from './request.js';
+import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError, Slot } from './request.js';
 
 export interface RingOptions {
   /** Entries of the submission queue, and the most that one batch carries. Default 256. */
@@ -183,12 +183,22 @@ export class Ring {
    * AsyncLocalStorage context of this call.
    * @throws EINVAL for a field that does not fit, and for a length beyond the buffer; EBADF (closed); EOVERFLOW (a chain
    *   without reserve())
+   * @returns what cancel() takes, until `done` was called for the last time
    */
-  push(request: Request, done: Done): void {
-    this.#push(request, done, new AsyncResource('VIOCTL_URING'));
+  push(request: Request, done: Done): number {
+    return this.#push(request, done, new AsyncResource('VIOCTL_URING'));
   }
 
-  #push(request: Request, done: Done, scope: AsyncResource | undefined): void {
+  /**
+   * Asks the kernel to cancel a request that push() queued. It is called back in any case: with -ECANCELED, -EINTR, or its
+   * result if it was faster.
+   */
+  cancel(token: number): void {
+    if (this.closed || this.#done[token] === undefined) return;
+    this.#push({ opcode: Op.asyncCancel, address: token }, () => {}, undefined);
+  }
+
+  #push(request: Request, done: Done, scope: AsyncResource | undefined): number {
     const {
       fd = -1,
       buffer,
@@ -207,7 +217,7 @@ export class Ring {
     let flags = integer('flags', given, 0, 255);
     if (flags & SqeFlag.cqeSkip)
       throw new VioError('CQE_SKIP_SUCCESS is not supported: its request would never be let go', { code: 'EINVAL' });
-    if (typeof fd !== 'number') flags |= SqeFlag.fixedFile;
+    if (fd instanceof Slot) flags |= SqeFlag.fixedFile;
     wide('offset', offset);
     const asked = request.length === undefined ? undefined : integer('length', request.length, 0, U32);
     if (buffer && request.address !== undefined) throw invalid('address', request.address, 'none beside a buffer');
@@ -221,6 +231,7 @@ export class Ring {
     const at = this.#entry(done, scope, buffer, keep);
     putEntry(this.#sqe, at, head, number, offset, address, length, opFlags, bufIndex, index, addr3);
     this.#schedule();
+    return this.#sqe[at + USER_DATA]!;
   }
 
   /** Like push, as a promise. @throws the errno of a negative result */
@@ -419,6 +430,10 @@ export class Ring {
     this.close();
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+
   #transfer(
     opcode: number,
     file: File,
@@ -433,7 +448,7 @@ export class Ring {
     fileOffset(offset);
     integer('index of the buffer', bufIndex, 0, 0xffff);
     const at = this.#entry(done, scope, buffer);
-    const head = typeof file === 'number' ? opcode : opcode | (SqeFlag.fixedFile << 8);
+    const head = file instanceof Slot ? opcode | (SqeFlag.fixedFile << 8) : opcode;
     putEntry(this.#sqe, at, head, number, offset, address, Math.min(buffer.byteLength, MAX_TRANSFER), 0, bufIndex, 0, 0);
     this.#schedule();
   }
