@@ -11,6 +11,8 @@ export class SourceWatch {
   readonly #source: Source;
   readonly #log: (text: string) => void;
   readonly #sessions = new Set<BackEndSession>();
+  /** Sessions that have not heard of the last change: a back-end says nothing while its device is stopped. */
+  readonly #untold = new Set<BackEndSession>();
   readonly #timer: NodeJS.Timeout;
   #size: number;
   #lost = false;
@@ -27,7 +29,15 @@ export class SourceWatch {
   /** For ServeOptions.onSession. */
   join(session: BackEndSession): SessionHooks {
     this.#sessions.add(session);
-    return { onClose: () => this.#sessions.delete(session) };
+    return {
+      onRunning: (running) => {
+        if (running && this.#untold.has(session)) this.#tell(session);
+      },
+      onClose: () => {
+        this.#sessions.delete(session);
+        this.#untold.delete(session);
+      },
+    };
   }
 
   look(): void {
@@ -49,13 +59,20 @@ export class SourceWatch {
   #resized(size: number): void {
     this.#size = size;
     this.#log(`${printable(this.#source.name)} has ${size} bytes now`);
-    for (const session of this.#sessions) {
-      if (!session.back || session.back.closed || !session.has('CONFIG')) continue;
-      session.back.request('BACKEND_CONFIG_CHANGE_MSG', {}).then(
-        (status) => status !== 0n && this.#log(`the front-end refuses the new size: status ${status}`),
-        (err: Error) => this.#log(`the front-end is not told of the new size: ${err.message}`),
-      );
+    for (const session of this.#sessions) this.#tell(session);
+  }
+
+  #tell(session: BackEndSession): void {
+    if (!session.running) {
+      this.#untold.add(session);
+      return;
     }
+    this.#untold.delete(session);
+    if (!session.back || session.back.closed || !session.has('CONFIG')) return;
+    session.back.request('BACKEND_CONFIG_CHANGE_MSG', {}).then(
+      (status) => status !== 0n && this.#log(`the front-end refuses the new size: status ${status}`),
+      (err: Error) => this.#log(`the front-end is not told of the new size: ${err.message}`),
+    );
   }
 
   close(): void {
