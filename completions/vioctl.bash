@@ -204,7 +204,7 @@ _vioctl_command() {
     'vhost-user serve blk')
       opts='--file -f --read-only --force --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
       vals='--file=@file -f=@file --queues=@free --block-size=@free --serial=@free --engine=io_uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
-      args='@socket' ;;
+      args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'
       vals='--color=auto|always|never'

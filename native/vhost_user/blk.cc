@@ -469,6 +469,7 @@ void BlkQueue::Polled(const io_uring_cqe& cqe) {
 
 // Sleeps until there is a kick, a command, or a completion.
 void BlkQueue::Wait() {
+  if (asked_.load()) return;  // its signal may be among the completions that were just reaped
   if (ring_) {
     if (!kick_polled_ && !draining_) Poll(kick_, kKick);
     if (!wake_polled_) Poll(wake_.get(), kWake);

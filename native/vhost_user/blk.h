@@ -20,7 +20,7 @@ namespace vioctl::vhost_user {
 
 // What a device holds at most, whatever its guest asks for; each of its queues may use an equal share. A queue takes no
 // more chains until some are finished, and always one.
-inline constexpr uint64_t kMaxDeviceBytes = 1ull << 30;     // of data in flight
+inline constexpr uint64_t kMaxDeviceBytes = 2ull << 30;     // of data in flight
 inline constexpr uint64_t kMaxQueueBytes = 256ull << 20;    // of them in one queue
 inline constexpr uint64_t kMaxDeviceSegments = 1ull << 20;  // pieces of memory (iovec) that chains in flight refer to
 inline constexpr uint64_t kMaxQueueSegments = 1ull << 17;   // of them in one queue

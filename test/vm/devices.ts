@@ -134,13 +134,14 @@ export function sharedMemory(): Device {
 }
 
 /** A virtio disk served by the vhost-user-blk back-end that listens at `socket` on the host. */
-export function vhostUserBlk(socket: string, options: { queues?: number } = {}): Device {
+/** @param options.reconnect keeps the guest going over an end of the back-end */
+export function vhostUserBlk(socket: string, options: { queues?: number; packed?: boolean; reconnect?: boolean } = {}): Device {
   return (context) => {
     const n = context.next();
     return {
       args: [
-        ...['-chardev', `socket,id=vub${n},path=${socket}`],
-        ...['-device', `vhost-user-blk-pci,chardev=vub${n},num-queues=${options.queues ?? 1}`],
+        ...['-chardev', `socket,id=vub${n},path=${socket}${options.reconnect ? ',reconnect-ms=100' : ''}`],
+        ...['-device', `vhost-user-blk-pci,chardev=vub${n},num-queues=${options.queues ?? 1}${options.packed ? ',packed=on' : ''}`],
       ],
       sharedMemory: true,
     };

@@ -2,10 +2,12 @@ import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { serialFor } from '../../storage/identity.js';
-import { openSource } from '../../storage/open.js';
+import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
+import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession } from '../backend/session.js';
+import type { OwnedFd } from '../wire/fds.js';
 import { Listener } from '../wire/listener.js';
 import { blkDevice, noStats } from './device.js';
 import { SourceWatch } from './watch.js';
@@ -13,15 +15,20 @@ import { SourceWatch } from './watch.js';
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
 
-export interface BlkServing {
+/** One disk: where it is served, and what from. */
+export interface DiskOptions {
   socket: string | undefined;
   fd: number | undefined;
   source: SourceOptions;
+}
+
+export interface BlkServing {
+  disks: DiskOptions[];
   queues: number;
   /** At most 20 bytes; made from the source unless given. */
   serial: string | undefined;
   ioUring: boolean;
-  onReady: (ready: BlkReady) => Promise<void>;
+  onReady: (ready: BlkReady[]) => Promise<void>;
   onLog: (text: string) => void;
 }
 
@@ -34,39 +41,95 @@ export interface BlkReady {
   queues: number;
 }
 
-/** The whole of `serve blk`, until the signal. @returns totals of all connections @throws VioError */
-export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
-  const { queues, serial, ioUring } = options;
-  const { source: file, readonly = false } = options.source;
-  const { storage } = native();
-  const source = openSource(options.source);
-  const { store, blockSize, geometry } = source;
-  const watch = new SourceWatch(source, options.onLog);
-  const totals = noStats();
-  let listener: Listener | undefined;
-  try {
-    const size = storage.size(store);
-    if (!geometry.device && (size === 0 || size % blockSize !== 0))
-      throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
-        code: 'EINVAL',
-        exit: Exit.failed,
-        hint: `truncate -s %${blockSize} FILE rounds it up`,
+/** A disk that is open and listens. */
+class Disk {
+  readonly ready: BlkReady;
+  readonly totals = noStats();
+  readonly #source: Source;
+  readonly #watch: SourceWatch;
+  readonly #device: DeviceModel;
+  readonly #onLog: (text: string) => void;
+  readonly #listener: Listener | undefined;
+  readonly #inherited: OwnedFd | undefined;
+
+  /** @throws VioError; then nothing is open */
+  constructor({ socket, fd, source: options }: DiskOptions, serving: BlkServing, onLog: (text: string) => void) {
+    const { queues, serial, ioUring } = serving;
+    const { source: file, readonly = false } = options;
+    const { storage } = native();
+    this.#onLog = onLog;
+    this.#source = openSource(options);
+    this.#watch = new SourceWatch(this.#source, onLog);
+    try {
+      const { store, blockSize, geometry, identity } = this.#source;
+      const size = storage.size(store);
+      if (!geometry.device && (size === 0 || size % blockSize !== 0))
+        throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
+          code: 'EINVAL',
+          exit: Exit.failed,
+          hint: `truncate -s %${blockSize} FILE rounds it up`,
+        });
+      this.#device = blkDevice({ ...this.#source, queues, serial: serial ?? serialFor(identity), ioUring }, this.totals);
+      if (socket !== undefined) this.#listener = Listener.at(socket);
+      else this.#inherited = inheritedSocket(fd!);
+      this.ready = { socket, file, size, readonly, queues };
+    } catch (err) {
+      this.close();
+      throw err;
+    }
+  }
+
+  /** Until the signal, or the end of an inherited connection. @throws VioError */
+  async serve(signal: AbortSignal): Promise<void> {
+    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#watch.join(session) };
+    if (this.#listener) await serveBackEnd(this.#listener, options, signal);
+    else await serveConnection(this.#inherited!, options, signal);
+    await native()
+      .storage.flush(this.#source.store)
+      .catch((err: unknown) => {
+        throw wrap(`flush ${this.ready.file}`, err);
       });
-    const device = blkDevice({ ...source, queues, serial: serial ?? serialFor(source.identity), ioUring }, totals);
-    const serve = { device, onLog: options.onLog, onSession: (session: BackEndSession) => watch.join(session) };
-    if (options.socket !== undefined) listener = Listener.at(options.socket);
-    const inherited = listener ? undefined : inheritedSocket(options.fd!);
-    await options.onReady({ socket: options.socket, file, size, readonly, queues });
-    if (listener) await serveBackEnd(listener, serve, signal);
-    else await serveConnection(inherited!, serve, signal);
-    await storage.flush(store).catch((err: unknown) => {
-      throw wrap(`flush ${file}`, err);
-    });
+  }
+
+  close(): void {
+    this.#watch.look(); // what has happened since the last look is told too
+    this.#watch.close();
+    this.#listener?.close();
+    native().storage.close(this.#source.store);
+  }
+}
+
+/**
+ * The whole of `serve blk`, until the signal. All disks are opened before the first is served; one that fails for good ends the others
+ * in order. @returns totals of all connections @throws VioError
+ */
+export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
+  const disks: Disk[] = [];
+  const end = new AbortController();
+  const stop = (): void => end.abort(signal.reason);
+  if (signal.aborted) stop();
+  else signal.addEventListener('abort', stop, { once: true });
+  try {
+    for (const disk of options.disks) {
+      const name = options.disks.length > 1 ? `${disk.socket}: ` : '';
+      disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`)));
+    }
+    await options.onReady(disks.map((d) => d.ready));
+    const results = await Promise.allSettled(
+      disks.map((d) =>
+        d.serve(end.signal).catch((err) => {
+          end.abort(err);
+          throw err;
+        }),
+      ),
+    );
+    const failed = results.find((r) => r.status === 'rejected');
+    if (failed) throw failed.reason;
+    const totals = noStats();
+    for (const disk of disks) for (const key of Object.keys(totals) as (keyof BlkStats)[]) totals[key] += disk.totals[key];
     return totals;
   } finally {
-    watch.look(); // what has happened since the last look is told too
-    watch.close();
-    listener?.close();
-    storage.close(store);
+    signal.removeEventListener('abort', stop);
+    for (const disk of disks) disk.close();
   }
 }

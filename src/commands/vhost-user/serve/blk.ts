@@ -1,10 +1,29 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
 import { sourceHelp } from '../../../groups/sources.js';
-import { parseSourceText } from '../../../storage/source.js';
-import { blkCapabilities, serveBlk } from '../../../vhost-user/blk/serving.js';
+import { parseSourceText, type SourceOptions } from '../../../storage/source.js';
+import { type BlkReady, blkCapabilities, type DiskOptions, serveBlk } from '../../../vhost-user/blk/serving.js';
+
+/** The disks of a command line: one of --file, or several SOCKET=SOURCE. @throws usage */
+function disksOf(
+  words: readonly string[],
+  flags: { file: string | undefined; 'socket-path': string | undefined; fd: number | undefined },
+  sourceOf: (text: string) => SourceOptions,
+): DiskOptions[] {
+  if (flags.file === undefined && flags.fd === undefined && words.length > 0 && words.every((word) => /^[^=]+=./s.test(word))) {
+    const sockets = words.map((word) => word.slice(0, word.indexOf('=')));
+    if (new Set(sockets).size < sockets.length) throw usage('a socket is given twice');
+    return words.map((word, i) => ({ socket: sockets[i]!, fd: undefined, source: sourceOf(word.slice(word.indexOf('=') + 1)) }));
+  }
+  const socket = words[0] ?? flags['socket-path'];
+  if (words.length > 1) throw usage('several disks are written SOCKET=SOURCE each');
+  if ((socket === undefined) === (flags.fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
+  if (flags.file === undefined) throw usage('--file is needed, or SOCKET=SOURCE');
+  return [{ socket, fd: flags.fd, source: sourceOf(flags.file) }];
+}
 
 export default class ServeBlk extends Command {
   static override readonly description = `
@@ -20,14 +39,17 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       'vioctl vhost-user serve blk /run/b.sock --file disk.img',
       'with QEMU: -chardev socket,id=c,path=/run/b.sock -device vhost-user-blk-pci,chardev=c',
     ],
-    ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --queues 4 --read-only', 'a volume with four queues, for reading'],
+    ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'a volume, for reading'],
+    ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'several disks in one process'],
   ] as const;
-  static override readonly args = { socket: Args.string({ description: 'socket for the VMM' }) };
+  static override readonly args = {
+    disk: Args.string({ multiple: true, description: 'socket for the VMM, or SOCKET=SOURCE for each of several disks' }),
+  };
   static override readonly flags = {
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
-    queues: Flags.integer({ min: 1, max: 64, default: 1, summary: 'virtqueues, each with a thread' }),
+    queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     serial: Flags.string({ summary: 'serial number, up to 20 bytes [default: made from FILE]' }),
     engine: Flags.option({
@@ -48,23 +70,22 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       await this.out.raw(`${JSON.stringify(blkCapabilities)}\n`);
       return 0;
     }
-    const socket = args.socket ?? flags['socket-path'];
-    if ((socket === undefined) === (flags.fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
-    if (flags.file === undefined) throw usage('--file is needed');
+    const defaults = {
+      ...(flags['block-size'] !== undefined && { blockSize: flags['block-size'] }),
+      ...(flags['read-only'] && { readonly: true }),
+      ...(flags.force && { force: true }),
+    };
+    const disks = disksOf(args.disk ?? [], flags, (text) => parseSourceText(text, defaults));
     if (Buffer.byteLength(flags.serial ?? '') > 20) throw usage('--serial: more than 20 bytes');
+    if (flags.serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks');
+    const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
     const totals = await serveBlk(
       {
-        socket,
-        fd: flags.fd,
-        source: parseSourceText(flags.file, {
-          ...(flags['block-size'] !== undefined && { blockSize: flags['block-size'] }),
-          ...(flags['read-only'] && { readonly: true }),
-          ...(flags.force && { force: true }),
-        }),
+        disks,
         queues: flags.queues,
         serial: flags.serial,
         ioUring: flags.engine === 'io_uring',
-        onReady: (ready) => this.out.document(ready, (r) => `serving ${r.file} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`),
+        onReady: (ready) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line)),
         onLog: (text) => this.info(text),
       },
       this.life.signal,
