@@ -6,7 +6,7 @@ _vioctl_next() {
   case $1 in
     '') next='vfio dma uring nvmf vhost-user migration help completion' ;;
     completion) next='bash zsh fish' ;;
-    'vfio') next='list show bind unbind sriov restore doctor exec reset config bar irq selftest' ;;
+    'vfio') next='list show bind unbind sriov apply restore doctor exec reset config bar irq selftest' ;;
     'dma') next='plan map attach list unmap' ;;
     'uring') next='probe register list inspect cat sum bench sync' ;;
     'nvmf') next='serve ctl discover identify bench conform proxy read write logs ping' ;;
@@ -41,6 +41,10 @@ _vioctl_command() {
       opts='--vfs --driver --mac --no-autoprobe --allow --wait --dry-run --json --no-headings --help -h --quiet --color'
       vals='--vfs=@free --driver=@free --mac=@free --allow=mounted|swap|holder|open|route|address|upper|console|pf-with-vfs|bridge|chipset|boot-disk|group-member --wait=@free --color=auto|always|never'
       args='@pci' ;;
+    'vfio apply')
+      opts='--check --dry-run --wait --json --no-headings --help -h --quiet --color'
+      vals='--wait=@free --color=auto|always|never'
+      args='@file' ;;
     'vfio restore')
       opts='--all --wait --dry-run --json --no-headings --help -h --quiet --color'
       vals='--wait=@free --color=auto|always|never'

@@ -8,6 +8,7 @@ const group: Group = {
     bind: { summary: 'bind devices to VFIO, with checks, journal and rollback', load: () => import('../commands/vfio/bind.js') },
     unbind: { summary: 'give devices back to their earlier drivers', load: () => import('../commands/vfio/unbind.js') },
     sriov: { summary: 'show and set the virtual functions of a device', load: () => import('../commands/vfio/sriov.js') },
+    apply: { summary: 'bring devices to the state that a file declares', load: () => import('../commands/vfio/apply.js') },
     restore: { summary: 'undo what an interrupted run left', load: () => import('../commands/vfio/restore.js') },
     doctor: { summary: 'is this host ready: IOMMU, modules, groups, limits', load: () => import('../commands/vfio/doctor.js') },
     exec: { summary: 'run a program with devices and mapped memory', load: () => import('../commands/vfio/exec.js') },

@@ -1,5 +1,6 @@
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
+import type { Applied } from '../../vfio/apply/apply.js';
 import type { Failure } from '../../vfio/binding/batch.js';
 import type { BoundDevice } from '../../vfio/binding/bind.js';
 import type { Restored } from '../../vfio/binding/restore.js';
@@ -96,7 +97,7 @@ export const doctorLines = (found: readonly Diagnosis[]): string[] =>
 
 /** The virtual functions of a physical one. */
 export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs }: SriovResult): string[] {
-  const was = already ? '' : ` (${previousVfs} before)`;
+  const was = already || previousVfs === numVfs ? '' : ` (${previousVfs} before)`;
   return [
     `${bdf}: ${numVfs} virtual function${numVfs === 1 ? '' : 's'}${was}`,
     ...vfs.map(({ bdf, index, driver, mac, group }) => {
@@ -105,3 +106,10 @@ export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs }: Sri
     }),
   ];
 }
+
+/** One line for each device that apply looked at, and one for each difference. */
+export const appliedLines = (devices: readonly Applied[]): string[] =>
+  devices.flatMap(({ device, bdf, outcome, differences, error }) => [
+    `${bdf ?? device}: ${error ? `FAILED: ${error.message.replace(`${bdf}: `, '')}` : outcome}${bdf !== undefined && bdf !== device ? ` (${device})` : ''}`,
+    ...differences.map(({ what, is, wanted }) => `  ${what.padEnd(10)} ${is} -> ${wanted}`),
+  ]);

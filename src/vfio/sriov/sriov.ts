@@ -89,7 +89,8 @@ export function planSriov(census: Census, bdf: string, options: SriovOptions, { 
   const from = stateOf(pf);
   const autoprobe = options.autoprobe ?? true;
   const creating = options.driver === undefined && autoprobe;
-  const to = { ...from, numVfs: options.vfs, ...(from.autoprobe !== undefined && options.vfs > 0 && { autoprobe: creating }) };
+  const appear = pf.numVfs !== options.vfs && options.vfs > 0;
+  const to = { ...from, numVfs: options.vfs, ...(from.autoprobe !== undefined && appear && { autoprobe: creating }) };
   if (pf.numVfs !== options.vfs) {
     const denied = usesOfVfs(census, pf).filter(({ check }) => !options.allow?.includes(check));
     if (denied.length > 0) throw refused(denied);
@@ -166,6 +167,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   const transaction = changes ? Transaction.begin(host, 'sriov', [{ device: pf, to }]) : undefined;
   let binding: Binding | undefined;
   let macsChanged = false;
+  let settled = false;
   try {
     await transaction?.run({ signal: options.signal, timeout: VFS_TIMEOUT });
     const store = new Store(host.root);
@@ -180,7 +182,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
         wait: options.wait,
         signal: options.signal,
       });
-    await settleAutoprobe(host, plan);
+    settled = await settleAutoprobe(host, plan);
   } catch (err) {
     // run() has put the number back if it failed itself
     if (transaction && !transaction.ended) await transaction.undo(err);
@@ -189,14 +191,15 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   transaction?.commit();
   return resultOf(host, plan, {
     previousVfs: from.numVfs,
-    already: !changes && !macsChanged && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
+    already: !changes && !macsChanged && !settled && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
   });
 }
 
-/** Whether drivers are offered the virtual functions from now on. */
-async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Promise<void> {
-  if (to.autoprobe === undefined || to.numVfs === 0 || readDevice(host.root, pf.bdf)?.autoprobe === autoprobe) return;
+/** Sets whether drivers are offered the virtual functions from now on. @returns whether that changed */
+async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Promise<boolean> {
+  if (to.autoprobe === undefined || to.numVfs === 0 || readDevice(host.root, pf.bdf)?.autoprobe === autoprobe) return false;
   await host.writer.write(`${PCI_DEVICES}/${pf.bdf}/sriov_drivers_autoprobe`, `${autoprobe ? 1 : 0}\n`, { timeout: VFS_TIMEOUT });
+  return true;
 }
 
 async function resultOf(

@@ -66,6 +66,9 @@ test('with a driver no other one is offered them; they are recorded as bound, an
   expect(numbers()).toEqual(['sriov_drivers_autoprobe 0', 'sriov_numvfs 3', 'sriov_drivers_autoprobe 1']);
   expect(kernel.seen.some((line) => line.startsWith('unbind'))).toBe(false);
   expect(new Store(tree.root).records().map(({ bdf }) => bdf)).toEqual(VFS);
+  kernel.seen.length = 0;
+  expect(await run({ vfs: 3, driver: 'vfio-pci' })).toMatchObject({ already: true });
+  expect(kernel.seen).toEqual([]);
   await run({ vfs: 0 });
   expect(new Store(tree.root).records()).toEqual([]);
 });

@@ -1,0 +1,215 @@
+import fs from 'node:fs';
+import { type ExitStatus, reason, VioError } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
+import type { Failure } from '../binding/batch.js';
+import { bind, planBind } from '../binding/bind.js';
+import type { Host } from '../binding/move.js';
+import { nodesOf, type Owner, parseOwner } from '../binding/owner.js';
+import type { ProgramWords } from '../binding/persist.js';
+import { unbind } from '../binding/unbind.js';
+import type { Census } from '../census/census.js';
+import { interfacesOf } from '../census/interfaces.js';
+import { PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
+import { select } from '../devices/select.js';
+import { readMacs } from '../sriov/macs.js';
+import { planSriov, sriov } from '../sriov/sriov.js';
+import type { Declared } from './document.js';
+
+/** One difference between what is and what is declared. */
+export interface Difference {
+  what: 'driver' | 'owner' | 'persist' | 'vfs' | 'vfDriver' | 'macs' | 'autoprobe' | 'power';
+  is: string;
+  wanted: string;
+}
+
+/** What apply found and did about one device. */
+export interface Applied {
+  /** As the file names it. */
+  device: string;
+  /** undefined where nothing matches. */
+  bdf: string | undefined;
+  /** same: as declared; changed: now as declared; differs: --check found differences; absent: optional and not there */
+  outcome: 'same' | 'changed' | 'differs' | 'absent' | 'failed';
+  differences: Difference[];
+  error: Failure | undefined;
+}
+
+export interface ApplyOptions {
+  /** Only tell the differences. */
+  check: boolean;
+  wait: number;
+  signal?: AbortSignal | undefined;
+  program: ProgramWords;
+}
+
+const failureOf = (bdf: string, err: VioError): Failure => ({
+  bdf,
+  code: err.code,
+  message: err.message,
+  hint: err.hint,
+  exit: err.exit as ExitStatus,
+});
+
+const bindOptions = (declared: Declared, bdf: string, owner: Owner | undefined, program: ProgramWords) => ({
+  bdfs: [bdf],
+  driver: declared.driver === 'vfio' ? undefined : declared.driver,
+  allow: declared.allow,
+  owner,
+  persist: declared.persist ? program : undefined,
+});
+
+/** The differences of the driver, its nodes and files. @throws VioError: the refusals of bind */
+function bindingDifferences(census: Census, declared: Declared, device: PciDevice, program: ProgramWords): Difference[] {
+  const { root, modules } = census;
+  const found: Difference[] = [];
+  const { driver } = declared;
+  if (driver === undefined) return found;
+  const is = device.driver ?? 'none';
+  if (driver === 'host') {
+    if (modules.isVfio(device.driver)) found.push({ what: 'driver', is, wanted: 'host' });
+    return found;
+  }
+  const right = driver === 'vfio' ? modules.isVfio(device.driver) : device.driver === driver;
+  const owner = declared.owner === undefined ? undefined : parseOwner(root, declared.owner);
+  const { files } = planBind(census, bindOptions(declared, device.bdf, owner, program), { privileged: false });
+  if (!right) found.push({ what: 'driver', is, wanted: driver });
+  if (owner !== undefined) {
+    const { uid, gid } = owner;
+    const owners = right ? nodesOf(root, device.bdf).map((path) => fs.statSync(root.path(path))) : [];
+    const other = owners.find((stat) => stat.uid !== uid || stat.gid !== gid);
+    if (other || !right) found.push({ what: 'owner', is: other ? `${other.uid}:${other.gid}` : 'none', wanted: owner.text });
+  }
+  if (declared.persist) {
+    const missing = files.filter((file) => !root.exists(file.path) || root.read(file.path) !== file.text);
+    if (missing.length > 0) found.push({ what: 'persist', is: 'no', wanted: 'yes' });
+  }
+  return found;
+}
+
+/** The differences of virtual functions. @throws VioError (7) without SR-IOV */
+async function vfDifferences(host: Host, census: Census, declared: Declared, device: PciDevice): Promise<Difference[]> {
+  const { vfs, vfDriver, macs, autoprobe } = declared;
+  if (vfs === undefined) return [];
+  const found: Difference[] = [];
+  planSriov(census, device.bdf, { vfs: device.numVfs, wait: 0 }, { privileged: false });
+  if (device.numVfs !== vfs) found.push({ what: 'vfs', is: String(device.numVfs), wanted: String(vfs) });
+  if (vfDriver !== undefined && vfs > 0) {
+    const wrong = readDevices(census.root, device.vfs).find((vf) => vf.driver !== vfDriver);
+    if (wrong || device.vfs.length < vfs) found.push({ what: 'vfDriver', is: wrong?.driver ?? 'none', wanted: vfDriver });
+  }
+  if (autoprobe !== undefined && vfs > 0 && device.autoprobe !== autoprobe)
+    found.push({ what: 'autoprobe', is: String(device.autoprobe), wanted: String(autoprobe) });
+  const [link] = macs.length > 0 ? interfacesOf(census.root, device.bdf) : [];
+  if (macs.length > 0) {
+    const now = link === undefined || device.vfs.length === 0 ? new Map<number, string>() : await readMacs(host, link);
+    const i = macs.findIndex((mac, index) => now.get(index) !== mac);
+    if (i >= 0) found.push({ what: 'macs', is: now.get(i) ?? 'none', wanted: macs[i]! });
+  }
+  return found;
+}
+
+const powerFile = (bdf: string): string => `${PCI_DEVICES}/${bdf}/power/control`;
+
+function powerDifference(root: Sysroot, declared: Declared, bdf: string): Difference[] {
+  const is = root.attr(powerFile(bdf)) ?? 'none';
+  return declared.power === undefined || declared.power === is ? [] : [{ what: 'power', is, wanted: declared.power }];
+}
+
+/** All differences of one device. */
+async function differencesOf(host: Host, census: Census, declared: Declared, bdf: string, program: ProgramWords): Promise<Difference[]> {
+  const device = readDevice(census.root, bdf);
+  if (!device) throw new VioError(`${bdf}: the device is gone: ENODEV (No such device)`, { code: 'ENODEV' });
+  return [
+    ...bindingDifferences(census, declared, device, program),
+    ...(await vfDifferences(host, census, declared, device)),
+    ...powerDifference(census.root, declared, bdf),
+  ];
+}
+
+/** Brings one device to its declared state. */
+async function bring(
+  host: Host,
+  census: Census,
+  declared: Declared,
+  bdf: string,
+  differences: Difference[],
+  options: ApplyOptions,
+): Promise<void> {
+  const has = (...whats: Difference['what'][]) => differences.some(({ what }) => whats.includes(what));
+  const { wait, signal } = options;
+  if (has('driver', 'owner', 'persist')) {
+    if (declared.driver === 'host') await unbind(host, census, { bdfs: [bdf], wait, signal });
+    else {
+      const owner = declared.owner === undefined ? undefined : parseOwner(host.root, declared.owner);
+      await bind(host, census, { ...bindOptions(declared, bdf, owner, options.program), wait, signal });
+    }
+  }
+  if (has('vfs', 'vfDriver', 'macs', 'autoprobe'))
+    await sriov(host, census.fresh(), bdf, {
+      vfs: declared.vfs!,
+      driver: declared.vfDriver,
+      macs: declared.macs,
+      autoprobe: declared.autoprobe,
+      allow: declared.allow,
+      wait,
+      signal,
+    });
+  if (has('power')) {
+    try {
+      await host.writer.write(powerFile(bdf), `${declared.power}\n`, { timeout: wait, signal });
+    } catch (err) {
+      throw new VioError(`${bdf}: write ${powerFile(bdf)}: ${reason(err)}`, { code: 'POWER', cause: err });
+    }
+  }
+}
+
+async function applyOne(host: Host, census: Census, declared: Declared, bdf: string, options: ApplyOptions): Promise<Applied> {
+  const { device } = declared;
+  let differences: Difference[] = [];
+  try {
+    differences = await differencesOf(host, census, declared, bdf, options.program);
+    if (differences.length === 0) return { device, bdf, outcome: 'same', differences, error: undefined };
+    if (options.check) return { device, bdf, outcome: 'differs', differences, error: undefined };
+    await bring(host, census, declared, bdf, differences, options);
+    return { device, bdf, outcome: 'changed', differences, error: undefined };
+  } catch (err) {
+    if (!(err instanceof VioError) || options.signal?.aborted) throw err;
+    return { device, bdf, outcome: 'failed', differences, error: failureOf(bdf, err) };
+  }
+}
+
+/**
+ * Brings devices to their declared state, entry by entry, or tells the differences. What fails keeps no other from being done,
+ * and a second run changes nothing.
+ * @throws the signal's reason
+ */
+export async function apply(host: Host, census: Census, entries: readonly Declared[], options: ApplyOptions): Promise<Applied[]> {
+  const results: Applied[] = [];
+  for (const declared of entries) {
+    options.signal?.throwIfAborted();
+    const { device } = declared;
+    let bdfs: string[];
+    try {
+      bdfs = select(census.root, device).map(({ bdf }) => bdf);
+      if (bdfs.length > 1 && !declared.all)
+        throw new VioError(`${device} matches ${bdfs.length} devices: ${bdfs.slice(0, 8).join(', ')}`, {
+          code: 'USAGE',
+          exit: 2,
+          hint: 'all: true takes them all',
+        });
+    } catch (err) {
+      if (!(err instanceof VioError)) throw err;
+      const absent = err.code === 'ENODEV' && declared.optional;
+      results.push({
+        device,
+        bdf: undefined,
+        outcome: absent ? 'absent' : 'failed',
+        differences: [],
+        error: absent ? undefined : failureOf(device, err),
+      });
+      continue;
+    }
+    for (const bdf of bdfs) results.push(await applyOne(host, census.fresh(), declared, bdf, options));
+  }
+  return results;
+}

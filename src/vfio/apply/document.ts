@@ -1,0 +1,122 @@
+import { usage, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { CHECK_NAMES, type CheckName } from '../checks/finding.js';
+import { parseMac } from '../sriov/macs.js';
+
+/** What one entry of a file declares about the devices that it names. Members that are undefined are left as they are. */
+export interface Declared {
+  /** Address or selector. */
+  device: string;
+  /** The selector may match several. */
+  all: boolean;
+  /** It is no failure if nothing matches. */
+  optional: boolean;
+  /** `vfio`: the VFIO driver that suits best; `host`: back to the driver from before; else a driver's name. */
+  driver: string | undefined;
+  /** Owner of the VFIO nodes. */
+  owner: string | undefined;
+  /** Bind at every boot too. */
+  persist: boolean | undefined;
+  allow: CheckName[];
+  /** Number of virtual functions. */
+  vfs: number | undefined;
+  vfDriver: string | undefined;
+  macs: string[];
+  autoprobe: boolean | undefined;
+  /** Runtime power management: `on` keeps the device awake, `auto` lets it sleep (power/control). */
+  power: 'on' | 'auto' | undefined;
+}
+
+const KEYS = ['device', 'all', 'optional', 'driver', 'owner', 'persist', 'allow', 'vfs', 'vfDriver', 'macs', 'autoprobe', 'power'];
+
+/** Entries that one file may have. */
+const MOST_ENTRIES = 10_000;
+
+const wrong = (where: string, what: string): VioError => usage(`${where}: ${what}`, 'man vioctl-vfio-apply describes the file');
+
+/** Readers of values. YAML gives every scalar as text, JSON as its own type. */
+const read = {
+  text(where: string, value: unknown): string {
+    if (typeof value !== 'string' || value === '') throw wrong(where, 'not a text');
+    return value;
+  },
+  flag(where: string, value: unknown): boolean {
+    const word = String(value).toLowerCase();
+    if (typeof value === 'object' || !['true', 'false', 'yes', 'no'].includes(word)) throw wrong(where, 'not true or false');
+    return word === 'true' || word === 'yes';
+  },
+  count(where: string, value: unknown): number {
+    const text = typeof value === 'number' ? String(value) : typeof value === 'string' ? value : '';
+    if (!/^\d{1,5}$/.test(text)) throw wrong(where, 'not a number');
+    return Number(text);
+  },
+  list(where: string, value: unknown): string[] {
+    const items = Array.isArray(value) ? value : [value];
+    return items.map((item, i) => read.text(`${where}[${i}]`, item));
+  },
+};
+
+function entryOf(where: string, value: unknown): Declared {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong(where, 'not an entry with keys');
+  const fields = value as Record<string, unknown>;
+  for (const key of Object.keys(fields))
+    if (!KEYS.includes(key)) throw wrong(`${where}.${printable(key)}`, `no such key; there are ${KEYS.join(', ')}`);
+  const get = <T>(key: string, reader: (where: string, value: unknown) => T): T | undefined =>
+    fields[key] === undefined || fields[key] === null ? undefined : reader(`${where}.${key}`, fields[key]);
+  const allow = get('allow', read.list) ?? [];
+  for (const check of allow)
+    if (!CHECK_NAMES.includes(check as CheckName))
+      throw wrong(`${where}.allow`, `no such check "${printable(check)}"; there are ${CHECK_NAMES.join(', ')}`);
+  const power = get('power', read.text);
+  if (power !== undefined && power !== 'on' && power !== 'auto') throw wrong(`${where}.power`, 'not on or auto');
+  const entry: Declared = {
+    device: read.text(`${where}.device`, fields.device),
+    all: get('all', read.flag) ?? false,
+    optional: get('optional', read.flag) ?? false,
+    driver: get('driver', read.text),
+    owner: get('owner', read.text),
+    persist: get('persist', read.flag),
+    allow: allow as CheckName[],
+    vfs: get('vfs', read.count),
+    vfDriver: get('vfDriver', read.text),
+    macs: (get('macs', read.list) ?? []).map(parseMac),
+    autoprobe: get('autoprobe', read.flag),
+    power,
+  };
+  if (entry.vfs === undefined && (entry.vfDriver !== undefined || entry.macs.length > 0 || entry.autoprobe !== undefined))
+    throw wrong(where, 'vfDriver, macs and autoprobe need vfs');
+  if ((entry.owner !== undefined || entry.persist) && (entry.driver === undefined || entry.driver === 'host'))
+    throw wrong(where, 'owner and persist need a VFIO driver');
+  return entry;
+}
+
+/** Checks a document: `{devices: [entry, …]}`. @throws VioError (usage) with the path of what is wrong */
+export function checkDocument(value: unknown): Declared[] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong('the file', 'no document with the key devices');
+  const { devices, version, ...rest } = value as Record<string, unknown>;
+  const [extra] = Object.keys(rest);
+  if (extra !== undefined) throw wrong(printable(extra), 'no such key; there are version and devices');
+  if (version !== undefined && String(version) !== '1') throw wrong('version', 'not 1');
+  if (!Array.isArray(devices)) throw wrong('devices', 'not a list');
+  if (devices.length > MOST_ENTRIES) throw wrong('devices', `more than ${MOST_ENTRIES} entries`);
+  return devices.map((entry, i) => entryOf(`devices[${i}]`, entry));
+}
+
+/**
+ * Reads a declaration, JSON or YAML.
+ * @throws VioError (usage) with the place of what is wrong
+ */
+export async function parseDeclaration(text: string, name: string): Promise<Declared[]> {
+  let value: unknown;
+  if (/^\s*\{/.test(text)) {
+    try {
+      value = JSON.parse(text);
+    } catch (err) {
+      throw new VioError(`${printable(name)}: ${(err as Error).message}`, { code: 'BAD_FILE', exit: 5, cause: err });
+    }
+  } else {
+    const { load } = await import('./yaml.js');
+    value = load(text, name);
+  }
+  return checkDocument(value);
+}
