@@ -1,5 +1,5 @@
 /** Submission and completion queue entries (NVMe Base 2.0, 3.3.3), SGL descriptors and the fabrics commands (section 6). */
-import { bits, bytes, Struct, text, u8, u16, u32, u64 } from './layout.js';
+import { bits, bytes, Struct, text, u8, u16, u32, u64 } from '../../common/struct.js';
 
 /** Submission queue entry: the fields that all commands have. */
 export const sqe = new Struct('SQE', 64, {
@@ -61,10 +61,10 @@ export const connectCmd = new Struct('Connect', 64, {
 export const Cattr = { priority: 0x03, sqFlowControlOff: 0x04 } as const;
 /** Data of Connect. */
 export const connectData = new Struct('Connect data', 1024, {
-  hostid: bytes(0, 16),
+  hostid: bytes(16, 0),
   cntlid: u16(16),
   subnqn: text(256, 256),
-  hostnqn: text(512, 256),
+  hostnqn: text(256, 512),
 });
 /** CNTLID of a Connect to a target with dynamic controllers. */
 export const dynamicCntlid = 0xffff;

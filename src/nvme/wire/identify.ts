@@ -2,7 +2,7 @@
  * Identify data (NVMe Base 2.0, 5.17; NVM Command Set 1.0, 4.1.5). Field names are those of `nvme id-ctrl -o json` and
  * `nvme id-ns -o json`, which are the specification's abbreviations in lower case.
  */
-import { ascii, bits, bytes, Struct, structs, text, u8, u16, u24, u32, u64, u128, WireError } from './layout.js';
+import { ascii, bits, bytes, Struct, structs, text, u8, u16, u24, u32, u64, u128, WireError } from '../../common/struct.js';
 
 /** All Identify data is this long, except where the specification says otherwise. */
 export const identifySize = 4096;
@@ -11,9 +11,9 @@ export const identifySize = 4096;
 export const identifyController = new Struct('Identify Controller', identifySize, {
   vid: u16(0),
   ssvid: u16(2),
-  sn: ascii(4, 20),
-  mn: ascii(24, 40),
-  fr: ascii(64, 8),
+  sn: ascii(20, 4),
+  mn: ascii(40, 24),
+  fr: ascii(8, 64),
   rab: u8(72),
   ieee: u24(73),
   cmic: u8(76),
@@ -29,7 +29,7 @@ export const identifyController = new Struct('Identify Controller', identifySize
   nssl: u32(104),
   plsi: u8(110),
   cntrltype: u8(111),
-  fguid: bytes(112, 16),
+  fguid: bytes(16, 112),
   crdt1: u16(128),
   crdt2: u16(130),
   crdt3: u16(132),
@@ -92,7 +92,7 @@ export const identifyController = new Struct('Identify Controller', identifySize
   maxdna: u128(544),
   maxcna: u32(560),
   oaqd: u32(564),
-  subnqn: text(768, 256),
+  subnqn: text(256, 768),
   /** largest command capsule in 16 bytes, 4 at least */
   ioccsz: u32(1792),
   iorcsz: u32(1796),
@@ -173,9 +173,9 @@ export const identifyNamespace = new Struct('Identify Namespace', identifySize, 
   nsattr: u8(99),
   nvmsetid: u16(100),
   endgid: u16(102),
-  nguid: bytes(104, 16),
-  eui64: bytes(120, 8),
-  lbafs: structs(128, 64, lbaFormat),
+  nguid: bytes(16, 104),
+  eui64: bytes(8, 120),
+  lbafs: structs(lbaFormat, 64, 128),
 });
 /** The format in use of a namespace. @throws WireError when FLBAS names none */
 export function formatInUse(ns: { flbas: number; nlbaf: number; lbafs: { ms: number; ds: number }[] }): { ms: number; ds: number } {

@@ -1,7 +1,8 @@
 /** The wire formats of NVMe over TCP: tables, and what is encoded and decoded by them. */
+
+export * from '../../common/struct.js';
 export * from './command.js';
 export * from './identify.js';
-export * from './layout.js';
 export * from './logs.js';
 export * from './opcodes.js';
 export * from './pdu.js';

@@ -1,7 +1,7 @@
 /**
  * Log pages (NVMe Base 2.0, 5.16.1). Field names are those of nvme-cli's JSON.
  */
-import { bits, Struct, text, u8, u16, u32, u32s, u64, u128, WireError } from './layout.js';
+import { bits, Struct, text, u8, u16, u32, u32s, u64, u128, WireError } from '../../common/struct.js';
 
 /** LID 01h: one entry of the Error Information log. */
 export const errorEntry = new Struct('Error log entry', 64, {
@@ -51,10 +51,10 @@ export const smartLog = new Struct('SMART log', 512, {
 });
 
 /** LID 03h: Firmware Slot Information. */
-export const firmwareLog = new Struct('Firmware log', 512, { afi: u8(0), frs1: text(8, 8), frs2: text(16, 8), frs3: text(24, 8) });
+export const firmwareLog = new Struct('Firmware log', 512, { afi: u8(0), frs1: text(8, 8), frs2: text(8, 16), frs3: text(8, 24) });
 
 /** LID 05h: Commands Supported and Effects. */
-export const effectsLog = new Struct('Effects log', 4096, { acs: u32s(0, 256), iocs: u32s(1024, 256) });
+export const effectsLog = new Struct('Effects log', 4096, { acs: u32s(256, 0), iocs: u32s(256, 1024) });
 /** Bits of one command's effects. */
 export const Effect = {
   supported: 1 << 0,
@@ -127,7 +127,7 @@ export const discoveryRecord = new Struct('Discovery record', 1024, {
   eflags: u16(10),
   trsvcid: text(32, 32),
   subnqn: text(256, 256),
-  traddr: text(512, 256),
+  traddr: text(256, 512),
   /** SECTYPE of TCP */
   sectype: u8(768),
 });

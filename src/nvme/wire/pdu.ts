@@ -2,7 +2,7 @@
  * PDUs of NVMe/TCP (NVMe TCP Transport Specification 1.0, section 3.6): one table of types with their direction, header
  * length, flags and digest rules; the layouts of their headers; fatal error statuses of the TermReq PDUs.
  */
-import { type Fields, Struct, u8, u16, u32, type Values } from './layout.js';
+import { type Fields, Struct, u8, u16, u32, type Values } from '../../common/struct.js';
 
 /** Who sends a PDU type: `h2c` host to controller, `c2h` controller to host. */
 export type Direction = 'h2c' | 'c2h';

@@ -1,5 +1,5 @@
 /** Controller properties (NVMe Base 2.0, 3.1.3): offsets, sizes and fields. */
-import { bits, Struct } from './layout.js';
+import { bits, Struct } from '../../common/struct.js';
 
 /** Property offsets and sizes in bytes. */
 export const properties = {

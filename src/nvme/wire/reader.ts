@@ -3,7 +3,7 @@
  * beyond the common header is awaited or allocated; what is wrong is an error with the FES and FEI of the TermReq that
  * answers it.
  */
-import { WireError } from './layout.js';
+import { WireError } from '../../common/struct.js';
 import {
   commonHeader,
   type Direction,

@@ -1,13 +1,13 @@
 import fs from 'node:fs';
+import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import type { NativeMemory } from '../../native/vhost-user.js';
 import { closeAll, OwnedFd } from '../wire/fds.js';
 import type { region } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';
-import type { Values } from '../wire/struct.js';
 
-export type Region = Values<typeof region>;
+export type Region = ValuesOf<typeof region>;
 /** Slots of ADD_MEM_REG. */
 export const MEM_SLOTS = 256;
 const U64 = 1n << 64n;

@@ -1,3 +1,4 @@
+import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import type { NativeDirtyLog, NativeInflight, RingLayout } from '../../native/vhost-user.js';
 import { describeFd, type OwnedFd } from '../wire/fds.js';
@@ -6,7 +7,6 @@ import type { vringAddr } from '../wire/messages.js';
 import { VringFd } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';
-import type { Values } from '../wire/struct.js';
 import type { MemoryTable } from './memory-table.js';
 import type { DeviceModel, RunningRing } from './model.js';
 
@@ -15,7 +15,7 @@ export const MAX_RING = 32768;
 /** Flag of SET_VRING_ADDR: writes of the used ring are logged. */
 const VRING_F_LOG = 1;
 
-type Addresses = Values<typeof vringAddr>;
+type Addresses = ValuesOf<typeof vringAddr>;
 type FdKind = 'kick' | 'call' | 'err';
 
 interface Ring {

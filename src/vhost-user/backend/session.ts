@@ -1,3 +1,4 @@
+import { WireError } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { Seal } from '../../native/vhost-user.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
@@ -5,7 +6,6 @@ import { closeAll, describeFd, OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
-import { DecodeError } from '../wire/struct.js';
 import { BackRequests } from './back-requests.js';
 import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
 import type { DeviceModel } from './model.js';
@@ -165,7 +165,7 @@ export class BackEndSession {
     try {
       values = def.request ? (def.request.decode(payload) as Request) : {};
     } catch (err) {
-      if (err instanceof DecodeError) this.violation(`${def.name}: ${err.message}`);
+      if (err instanceof WireError) this.violation(`${def.name}: ${err.message}`);
       throw err;
     }
     const handler = this.#handlers.get(def.name);

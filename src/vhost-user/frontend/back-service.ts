@@ -1,10 +1,10 @@
+import { WireError } from '../../common/struct.js';
 import { type MapRequest, type ShmemMapping, ShmemRegions } from '../shmem/regions.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
 import { closeAll, type OwnedFd } from '../wire/fds.js';
 import { protocolMask } from '../wire/features.js';
 import { encodeMessage, Flag, fsMap, type MessageDef, messageById, number } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
-import { DecodeError } from '../wire/struct.js';
 
 /** What happened on the back-end's channel. */
 export interface BackEvent {
@@ -83,7 +83,7 @@ export class BackService {
     try {
       request = def.request!.decode(payload) as Record<string, unknown>;
     } catch (err) {
-      if (err instanceof DecodeError) throw protocolError(`${def.name}: ${err.message}`);
+      if (err instanceof WireError) throw protocolError(`${def.name}: ${err.message}`);
       throw err;
     }
     const known = fds[0];

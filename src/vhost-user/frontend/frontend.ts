@@ -1,4 +1,5 @@
 import { Exit, VioError } from '../../common/errors.js';
+import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { Channel, connect, protocolError } from '../wire/channel.js';
 import { Exchange } from '../wire/exchange.js';
@@ -6,7 +7,6 @@ import { closeAll, OwnedFd } from '../wire/fds.js';
 import { protocolBit, VirtioF } from '../wire/features.js';
 import { config, encodeMessage, Flag, type MessageDef, messageByName, none, number, shmemConfig } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';
-import type { Values } from '../wire/struct.js';
 
 /** What a request brought. The caller owns the descriptors. */
 export interface Reply {
@@ -92,7 +92,7 @@ export class FrontEnd {
     return reply!.payload.length === 0 ? undefined : config.decode(reply!.payload).data;
   }
 
-  /** Shared memory regions by id. @throws DecodeError, VioError (EPROTO) for a configuration that contradicts itself */
+  /** Shared memory regions by id. @throws WireError, VioError (EPROTO) for a configuration that contradicts itself */
   async shmemConfig(): Promise<Map<number, bigint>> {
     const reply = await this.request('GET_SHMEM_CONFIG');
     closeAll(reply!.fds);
@@ -134,7 +134,7 @@ export class FrontEnd {
 }
 
 /** Region sizes of a GET_SHMEM_CONFIG reply. @throws VioError (EPROTO) where the count is not that of the sizes */
-export function regionsOf(reply: Values<typeof shmemConfig>): Map<number, bigint> {
+export function regionsOf(reply: ValuesOf<typeof shmemConfig>): Map<number, bigint> {
   const sizes = new Map(reply.sizes.flatMap((size, id) => (size === 0n ? [] : [[id, size] as const])));
   if (sizes.size !== reply.count) throw protocolError(`GET_SHMEM_CONFIG counts ${reply.count} regions and gives ${sizes.size} sizes`);
   for (const [id, size] of sizes)

@@ -1,18 +1,18 @@
 import fs from 'node:fs';
+import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { Seal } from '../../native/vhost-user.js';
 import { describeFd, type OwnedFd } from '../wire/fds.js';
 import { MapFlag, type mmap } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';
-import type { Values } from '../wire/struct.js';
 
 export const PAGE = 4096n;
 /** QEMU 11.1 takes no more regions on a PCI device, and their sum must be a power of two. */
 export const QEMU_REGIONS = 3;
 const U64 = 1n << 64n;
 
-export type MapRequest = Values<typeof mmap>;
+export type MapRequest = ValuesOf<typeof mmap>;
 
 /** A mapping that stands in a region; it owns its file. */
 export interface ShmemMapping {

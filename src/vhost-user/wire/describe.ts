@@ -1,8 +1,8 @@
+import { WireError } from '../../common/struct.js';
 import { deviceByName } from './devices.js';
 import { dialectRequest, dialectWarnings, protocolView, virtioView } from './features.js';
 import { type ChannelName, Flag, fsMap, type MessageDef, messageById, mmap, number, VringFd } from './messages.js';
 import { statusText } from './status.js';
-import { DecodeError } from './struct.js';
 
 /** A message as trace shows it. */
 export interface Described {
@@ -77,7 +77,7 @@ export function describe(
       } else if (def.reply) fields = def.reply.decode(payload) as Record<string, unknown>;
       if (def.name === 'GET_SHMEM_CONFIG' && kind === 'reply') fields = regions(fields);
     } catch (err) {
-      if (!(err instanceof DecodeError)) throw err;
+      if (!(err instanceof WireError)) throw err;
       warnings.push(err.message);
     }
     const [least, most] = kind === 'request' ? def.fds : (def.replyFds ?? [0, 0]);

@@ -1,4 +1,4 @@
-import { bytes, pad, type Struct, struct, text, u8, u16, u32, u64 } from './struct.js';
+import { asBuffer, bytes, type Fields, pad, type Struct, struct, text, u8, u16, u32, u64 } from '../../common/struct.js';
 
 /** Device types of virtio (1.3, section 5): number, feature bits and configuration space. All little-endian. */
 export interface DeviceType {
@@ -9,7 +9,7 @@ export interface DeviceType {
   readonly config: Struct | undefined;
 }
 
-const config = (name: string, fields: ConstructorParameters<typeof Struct>[1]): Struct => struct(`${name} configuration`, fields);
+const config = (name: string, fields: Fields): Struct => struct(`${name} configuration`, fields);
 const bits = (names: string, from = 0): Record<number, string> =>
   Object.fromEntries(
     names
@@ -31,14 +31,14 @@ export const deviceTypes: readonly DeviceType[] = [
     },
     config: config('net', {
       mac: bytes(6),
-      status: u16,
-      max_virtqueue_pairs: u16,
-      mtu: u16,
-      speed: u32,
-      duplex: u8,
-      rss_max_key_size: u8,
-      rss_max_indirection_table_length: u16,
-      supported_hash_types: u32,
+      status: u16(),
+      max_virtqueue_pairs: u16(),
+      mtu: u16(),
+      speed: u32(),
+      duplex: u8(),
+      rss_max_key_size: u8(),
+      rss_max_indirection_table_length: u16(),
+      supported_hash_types: u32(),
     }),
   },
   {
@@ -48,36 +48,36 @@ export const deviceTypes: readonly DeviceType[] = [
       'BARRIER SIZE_MAX SEG_MAX - GEOMETRY RO BLK_SIZE SCSI - FLUSH TOPOLOGY CONFIG_WCE MQ DISCARD WRITE_ZEROES LIFETIME SECURE_ERASE ZONED',
     ),
     config: config('blk', {
-      capacity: u64,
-      size_max: u32,
-      seg_max: u32,
-      cylinders: u16,
-      heads: u8,
-      sectors: u8,
-      blk_size: u32,
-      physical_block_exp: u8,
-      alignment_offset: u8,
-      min_io_size: u16,
-      opt_io_size: u32,
-      wce: u8,
+      capacity: u64(),
+      size_max: u32(),
+      seg_max: u32(),
+      cylinders: u16(),
+      heads: u8(),
+      sectors: u8(),
+      blk_size: u32(),
+      physical_block_exp: u8(),
+      alignment_offset: u8(),
+      min_io_size: u16(),
+      opt_io_size: u32(),
+      wce: u8(),
       _: pad(1),
-      num_queues: u16,
-      max_discard_sectors: u32,
-      max_discard_seg: u32,
-      discard_sector_alignment: u32,
-      max_write_zeroes_sectors: u32,
-      max_write_zeroes_seg: u32,
-      write_zeroes_may_unmap: u8,
+      num_queues: u16(),
+      max_discard_sectors: u32(),
+      max_discard_seg: u32(),
+      discard_sector_alignment: u32(),
+      max_write_zeroes_sectors: u32(),
+      max_write_zeroes_seg: u32(),
+      write_zeroes_may_unmap: u8(),
       __: pad(3),
-      max_secure_erase_sectors: u32,
-      max_secure_erase_seg: u32,
-      secure_erase_sector_alignment: u32,
-      zone_sectors: u32,
-      max_open_zones: u32,
-      max_active_zones: u32,
-      max_append_sectors: u32,
-      write_granularity: u32,
-      model: u8,
+      max_secure_erase_sectors: u32(),
+      max_secure_erase_seg: u32(),
+      secure_erase_sector_alignment: u32(),
+      zone_sectors: u32(),
+      max_open_zones: u32(),
+      max_active_zones: u32(),
+      max_append_sectors: u32(),
+      write_granularity: u32(),
+      model: u8(),
       ___: pad(3),
     }),
   },
@@ -85,92 +85,92 @@ export const deviceTypes: readonly DeviceType[] = [
     id: 3,
     name: 'console',
     features: bits('SIZE MULTIPORT EMERG_WRITE'),
-    config: config('console', { cols: u16, rows: u16, max_nr_ports: u32, emerg_wr: u32 }),
+    config: config('console', { cols: u16(), rows: u16(), max_nr_ports: u32(), emerg_wr: u32() }),
   },
   { id: 4, name: 'rng', features: {}, config: undefined },
   {
     id: 5,
     name: 'balloon',
     features: bits('MUST_TELL_HOST STATS_VQ DEFLATE_ON_OOM FREE_PAGE_HINT PAGE_POISON REPORTING'),
-    config: config('balloon', { num_pages: u32, actual: u32, free_page_hint_cmd_id: u32, poison_val: u32 }),
+    config: config('balloon', { num_pages: u32(), actual: u32(), free_page_hint_cmd_id: u32(), poison_val: u32() }),
   },
   {
     id: 8,
     name: 'scsi',
     features: bits('INOUT HOTPLUG CHANGE T10_PI'),
     config: config('scsi', {
-      num_queues: u32,
-      seg_max: u32,
-      max_sectors: u32,
-      cmd_per_lun: u32,
-      event_info_size: u32,
-      sense_size: u32,
-      cdb_size: u32,
-      max_channel: u16,
-      max_target: u16,
-      max_lun: u32,
+      num_queues: u32(),
+      seg_max: u32(),
+      max_sectors: u32(),
+      cmd_per_lun: u32(),
+      event_info_size: u32(),
+      sense_size: u32(),
+      cdb_size: u32(),
+      max_channel: u16(),
+      max_target: u16(),
+      max_lun: u32(),
     }),
   },
   {
     id: 16,
     name: 'gpu',
     features: bits('VIRGL EDID RESOURCE_UUID RESOURCE_BLOB CONTEXT_INIT'),
-    config: config('gpu', { events_read: u32, events_clear: u32, num_scanouts: u32, num_capsets: u32 }),
+    config: config('gpu', { events_read: u32(), events_clear: u32(), num_scanouts: u32(), num_capsets: u32() }),
   },
   {
     id: 18,
     name: 'input',
     features: {},
-    config: config('input', { select: u8, subsel: u8, size: u8, _: pad(5), data: bytes(128) }),
+    config: config('input', { select: u8(), subsel: u8(), size: u8(), _: pad(5), data: bytes(128) }),
   },
   {
     id: 19,
     name: 'vsock',
     features: bits('STREAM SEQPACKET NO_IMPLIED_STREAM'),
-    config: config('vsock', { guest_cid: u64 }),
+    config: config('vsock', { guest_cid: u64() }),
   },
   {
     id: 20,
     name: 'crypto',
     features: bits('REVISION_1 CIPHER_STATELESS_MODE HASH_STATELESS_MODE MAC_STATELESS_MODE AEAD_STATELESS_MODE AKCIPHER_STATELESS_MODE'),
     config: config('crypto', {
-      status: u32,
-      max_dataqueues: u32,
-      crypto_services: u32,
-      cipher_algo_l: u32,
-      cipher_algo_h: u32,
-      hash_algo: u32,
-      mac_algo_l: u32,
-      mac_algo_h: u32,
-      aead_algo: u32,
-      max_cipher_key_len: u32,
-      max_auth_key_len: u32,
-      akcipher_algo: u32,
-      max_size: u64,
+      status: u32(),
+      max_dataqueues: u32(),
+      crypto_services: u32(),
+      cipher_algo_l: u32(),
+      cipher_algo_h: u32(),
+      hash_algo: u32(),
+      mac_algo_l: u32(),
+      mac_algo_h: u32(),
+      aead_algo: u32(),
+      max_cipher_key_len: u32(),
+      max_auth_key_len: u32(),
+      akcipher_algo: u32(),
+      max_size: u64(),
     }),
   },
   {
     id: 25,
     name: 'snd',
     features: bits('CTLS'),
-    config: config('snd', { jacks: u32, streams: u32, chmaps: u32, controls: u32 }),
+    config: config('snd', { jacks: u32(), streams: u32(), chmaps: u32(), controls: u32() }),
   },
   {
     id: 26,
     name: 'fs',
     features: bits('NOTIFICATION'),
-    config: config('fs', { tag: text(36), num_request_queues: u32, notify_buf_size: u32 }),
+    config: config('fs', { tag: text(36), num_request_queues: u32(), notify_buf_size: u32() }),
   },
-  { id: 27, name: 'pmem', features: bits('SHMEM_REGION'), config: config('pmem', { start: u64, size: u64 }) },
+  { id: 27, name: 'pmem', features: bits('SHMEM_REGION'), config: config('pmem', { start: u64(), size: u64() }) },
   { id: 34, name: 'i2c', features: bits('ZERO_LENGTH_REQUEST'), config: undefined },
-  { id: 36, name: 'can', features: {}, config: config('can', { status: u16 }) },
+  { id: 36, name: 'can', features: {}, config: config('can', { status: u16() }) },
   {
     id: 41,
     name: 'gpio',
     features: bits('IRQ'),
-    config: config('gpio', { ngpio: u16, _: pad(2), gpio_names_size: u32 }),
+    config: config('gpio', { ngpio: u16(), _: pad(2), gpio_names_size: u32() }),
   },
-  { id: 48, name: 'media', features: {}, config: config('media', { device_caps: u32, device_type: u32, card: text(32) }) },
+  { id: 48, name: 'media', features: {}, config: config('media', { device_caps: u32(), device_type: u32(), card: text(32) }) },
 ];
 
 export const deviceByName = (name: string): DeviceType | undefined => deviceTypes.find((d) => d.name === name);
@@ -182,13 +182,10 @@ export const deviceByName = (name: string): DeviceType | undefined => deviceType
 export function decodeConfig(device: DeviceType, data: Uint8Array): Record<string, unknown> {
   if (!device.config) return {};
   const out: Record<string, unknown> = {};
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  let at = 0;
-  for (const [key, field] of Object.entries(device.config.fields)) {
-    const size = 'pad' in field ? field.pad : field.size!;
-    if (at + size > data.length) break;
-    if (!('pad' in field)) out[key] = field.read(view, at, out).value;
-    at += size;
+  const b = asBuffer(data);
+  for (const [key, field, offset] of device.config.layout()) {
+    if (offset + field.size! > b.length) break;
+    out[key] = field.get(b, offset, out);
   }
   return out;
 }

@@ -1,4 +1,4 @@
-import { bytes, bytesOf, listOf, nested, pad, type Struct, struct, u8, u16, u32, u64, u64s } from './struct.js';
+import { bytes, bytesOf, listOf, nested, pad, type Struct, struct, u8, u16, u32, u64, u64s } from '../../common/struct.js';
 
 /**
  * All messages of the vhost-user protocol (QEMU 11.1, docs/interop/vhost-user): the one table that encode, decode, size and
@@ -15,25 +15,25 @@ export const SHMEM_REGIONS = 256;
 /** Bytes of configuration space that a message can carry (VHOST_USER_MAX_CONFIG_SIZE). */
 export const MAX_CONFIG = 256;
 
-export const header = struct('header', { request: u32, flags: u32, size: u32 });
+export const header = struct('header', { request: u32(), flags: u32(), size: u32() });
 export const none = struct('nothing', {});
-export const number = struct('u64', { value: u64 });
-export const vringState = struct('vring_state', { index: u32, num: u32 });
-export const vringAddr = struct('vring_addr', { index: u32, flags: u32, desc: u64, used: u64, avail: u64, log: u64 });
-export const vringFd = struct('vring_fd', { value: u64 });
-export const region = struct('region', { gpa: u64, size: u64, uva: u64, offset: u64 });
-export const memTable = struct('mem_table', { count: u32, _: pad(4), regions: listOf('count', region) });
+export const number = struct('u64', { value: u64() });
+export const vringState = struct('vring_state', { index: u32(), num: u32() });
+export const vringAddr = struct('vring_addr', { index: u32(), flags: u32(), desc: u64(), used: u64(), avail: u64(), log: u64() });
+export const vringFd = struct('vring_fd', { value: u64() });
+export const region = struct('region', { gpa: u64(), size: u64(), uva: u64(), offset: u64() });
+export const memTable = struct('mem_table', { count: u32(), _: pad(4), regions: listOf('count', region) });
 export const singleRegion = struct('single_region', { _: pad(8), region: nested(region) });
-export const log = struct('log', { size: u64, offset: u64 });
-export const iotlb = struct('iotlb', { iova: u64, size: u64, uva: u64, perm: u8, type: u8, _: pad(6) });
-export const config = struct('config', { offset: u32, size: u32, flags: u32, data: bytesOf('size') });
+export const log = struct('log', { size: u64(), offset: u64() });
+export const iotlb = struct('iotlb', { iova: u64(), size: u64(), uva: u64(), perm: u8(), type: u8(), _: pad(6) });
+export const config = struct('config', { offset: u32(), size: u32(), flags: u32(), data: bytesOf('size') });
 /** 20 bytes in the text, 24 where it is a C struct (QEMU). */
-export const inflight = struct('inflight', { size: u64, offset: u64, queues: u16, queueSize: u16, _: pad(4) }, 4);
+export const inflight = struct('inflight', { size: u64(), offset: u64(), queues: u16(), queueSize: u16(), _: pad(4) }, 4);
 export const uuid = struct('uuid', { uuid: bytes(16) });
-export const deviceState = struct('device_state', { direction: u32, phase: u32 });
-export const vringArea = struct('vring_area', { value: u64, size: u64, offset: u64 });
-export const shmemConfig = struct('shmem_config', { count: u32, _: pad(4), sizes: u64s(SHMEM_REGIONS) });
-export const mmap = struct('mmap', { shmid: u8, _: pad(7), fdOffset: u64, shmOffset: u64, len: u64, flags: u64 });
+export const deviceState = struct('device_state', { direction: u32(), phase: u32() });
+export const vringArea = struct('vring_area', { value: u64(), size: u64(), offset: u64() });
+export const shmemConfig = struct('shmem_config', { count: u32(), _: pad(4), sizes: u64s(SHMEM_REGIONS) });
+export const mmap = struct('mmap', { shmid: u8(), _: pad(7), fdOffset: u64(), shmOffset: u64(), len: u64(), flags: u64() });
 /** FS_MAP and its kin of the virtio-fs draft: eight of each, told from SHMEM_MAP by the size. */
 export const fsMap = struct('fs_map', { fdOffset: u64s(8), cacheOffset: u64s(8), len: u64s(8), flags: u64s(8) });
 /** Layout belongs to cryptodev; carried as it is. */

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { type Struct, WireError } from '../../../../src/common/struct.js';
 import { describe as describe_ } from '../../../../src/vhost-user/wire/describe.js';
 import { decodeConfig, deviceByName, deviceTypes } from '../../../../src/vhost-user/wire/devices.js';
 import {
@@ -24,7 +25,6 @@ import {
   singleRegion,
   vringAddr,
 } from '../../../../src/vhost-user/wire/messages.js';
-import { DecodeError, type Struct } from '../../../../src/vhost-user/wire/struct.js';
 
 const hex = (data: Uint8Array): string => Buffer.from(data).toString('hex');
 const un = (text: string): Buffer => Buffer.from(text.replaceAll(/\s/g, ''), 'hex');
@@ -125,20 +125,20 @@ describe('decoding never trusts a length', () => {
   const layouts = [...new Set([...mainMessages, ...backMessages].flatMap((m) => [m.request, m.reply]).filter((s) => s !== undefined))];
   test.each(layouts.map((l) => [l.name, l] as const))('%s: too short and too long are typed errors', (_name, layout) => {
     for (const size of new Set([0, 1, layout.size - 1, layout.size + 1]))
-      if (size >= 0 && size !== layout.size) expect(() => layout.decode(new Uint8Array(size))).toThrow(DecodeError);
+      if (size >= 0 && size !== layout.size) expect(() => layout.decode(new Uint8Array(size))).toThrow(WireError);
   });
   test('counts beyond the bytes name the offset', () => {
     expect(() => memTable.decode(un('ffffffff 00000000'))).toThrow(expect.objectContaining({ offset: 8, exit: 5 }));
     expect(() => config.decode(un('00000000 ffffffff 00000000 00'))).toThrow(expect.objectContaining({ offset: 12 }));
   });
-  test('random bytes either decode to something that encodes to the same, or are a DecodeError', () => {
+  test('random bytes either decode to something that encodes to the same, or are a WireError', () => {
     fc.assert(
       fc.property(fc.constantFrom(...layouts), fc.uint8Array({ maxLength: 300 }), (layout, data) => {
         let values: unknown;
         try {
           values = layout.decode(data);
         } catch (err) {
-          expect(err).toBeInstanceOf(DecodeError);
+          expect(err).toBeInstanceOf(WireError);
           return;
         }
         expect(layout.encode(values as never).length).toBe(data.length);
