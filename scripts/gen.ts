@@ -3,10 +3,11 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { generated } from '../src/cli/man.js';
 import { enums } from './enums.js';
+import { nvmeWire } from './nvme-wire.js';
 
 const check = process.argv.includes('--check');
 let stale = 0;
-const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...enums]);
+const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...enums, ['native/nvme/wire.h', nvmeWire]]);
 for (const [file, text] of files) {
   if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) continue;
   stale++;

@@ -1,5 +1,6 @@
 // Receiving: PDUs out of the byte stream. Every field of a header is checked before anything is done with it, in the
-// order of its offset, and the first wrong one is named to the peer (NVMe/TCP 1.1, 3.6.2.3 and 3.4).
+// order of its offset, and the first wrong one is named to the peer (NVMe/TCP transport specification 1.0, 3.6.2.3
+// and 3.4).
 #include "nvme/connection.h"
 
 #include <sys/epoll.h>
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "common/crc32c.h"
+#include "nvme/pdu.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -17,7 +19,6 @@ constexpr uint64_t kPendingLimit = 4 << 20;  // bytes queued to a host that does
 constexpr uint32_t kMoreCommands = 16;  // commands above the queue size that may be open: those that wait for events
 constexpr uint64_t kStuckMs = 60000;    // no byte accepted by the host for so long ends the connection
 constexpr uint64_t kDrainMs = 2000;     // after a TermReq: time for the host to read it and close
-constexpr uint32_t kMaxPdo = 255;
 
 uint32_t Load32(const uint8_t* at) {
   uint32_t value;
@@ -160,72 +161,32 @@ size_t Connection::Parse(const uint8_t* data, size_t size) {
 }
 
 // Checks the eight bytes that all PDUs begin with. Sets what the whole PDU, or for H2CData its header, measures.
-bool Connection::Check(const uint8_t* data, size_t size, size_t* need) {
+bool Connection::Check(const uint8_t* data, size_t size, uint32_t* need) {
   CommonHeader ch;
   memcpy(&ch, data, sizeof ch);
   const size_t shown = std::min<size_t>(size, sizeof ch);
-  const uint32_t hdgst = hdgst_ ? 4 : 0, ddgst = ddgst_ ? 4 : 0;
-  if (state_ == kHandshake) {
-    if (ch.type == kH2cTermReq) {
-      Close("terminated by the host");
-      return false;
-    }
-    if (ch.type == kCapsuleCmd || ch.type == kH2cData) return Fail(kFesSequence, 0, data, shown);
-    if (ch.type != kIcReq) return Fail(kFesHeader, 0, data, shown);
-    if (ch.flags != 0) return Fail(kFesHeader, 1, data, shown);
-    if (ch.hlen != sizeof(IcReq)) return Fail(kFesHeader, 2, data, shown);
-    if (ch.pdo != 0) return Fail(kFesHeader, 3, data, shown);
-    if (ch.plen != sizeof(IcReq)) return Fail(kFesHeader, 4, data, shown);
-    *need = sizeof(IcReq);
-    return true;
+  if (ch.type == kH2cTermReq) {
+    // Well formed or not: no answer, only the end (NVMe/TCP transport specification, 3.4).
+    Close("terminated by the host");
+    return false;
   }
-  switch (ch.type) {
-    case kIcReq:
-      return Fail(kFesSequence, 0, data, shown);
-    case kH2cTermReq:
-      // Well formed or not: no answer, only the end (NVMe/TCP 1.1, 3.4).
-      Close("terminated by the host");
-      return false;
-    case kCapsuleCmd: {
-      if (ch.flags & ~(kHdgstFlag | kDdgstFlag)) return Fail(kFesHeader, 1, data, shown);
-      if (((ch.flags & kHdgstFlag) != 0) != hdgst_) return Fail(kFesHeader, 1, data, shown);
-      if ((ch.flags & kDdgstFlag) && !ddgst_) return Fail(kFesHeader, 1, data, shown);
-      const uint32_t bare = sizeof(CapsuleCmd) + hdgst;
-      if (ddgst_ && ch.plen > bare && !(ch.flags & kDdgstFlag)) return Fail(kFesHeader, 1, data, shown);
-      if (ch.hlen != sizeof(CapsuleCmd)) return Fail(kFesHeader, 2, data, shown);
-      if (ch.plen < bare || ch.plen > kMaxPdo + maxInCapsule_ + ddgst) return Fail(kFesHeader, 4, data, shown);
-      if (ch.plen > bare) {
-        if (ch.pdo < bare || ch.pdo % 4 != 0 || ch.pdo > ch.plen) return Fail(kFesHeader, 3, data, shown);
-        if (ch.plen - ch.pdo <= ddgst || ch.plen - ch.pdo - ddgst > maxInCapsule_)
-          return Fail(kFesHeader, 4, data, shown);
-      } else if (ch.pdo > ch.plen) {
-        return Fail(kFesHeader, 3, data, shown);
-      }
-      *need = ch.plen;
-      return true;
-    }
-    case kH2cData: {
-      if (ch.flags & ~(kHdgstFlag | kDdgstFlag | kLastPdu)) return Fail(kFesHeader, 1, data, shown);
-      if (((ch.flags & kHdgstFlag) != 0) != hdgst_) return Fail(kFesHeader, 1, data, shown);
-      if (((ch.flags & kDdgstFlag) != 0) != ddgst_) return Fail(kFesHeader, 1, data, shown);
-      if (ch.hlen != sizeof(Data)) return Fail(kFesHeader, 2, data, shown);
-      const uint32_t bare = sizeof(Data) + hdgst;
-      if (ch.plen < bare) return Fail(kFesHeader, 4, data, shown);
-      if (ch.plen > kMaxPdo + kMaxH2cData + ddgst) return Fail(kFesLimit, 0, data, shown);
-      if (ch.pdo < bare || ch.pdo % 4 != 0 || ch.pdo > ch.plen) return Fail(kFesHeader, 3, data, shown);
-      *need = ch.pdo;
-      return true;
-    }
-    default:
-      return Fail(kFesHeader, 0, data, shown);
-  }
+  const bool first = state_ == kHandshake, known = ch.type == kIcReq || ch.type == kCapsuleCmd || ch.type == kH2cData;
+  if (known && (ch.type == kIcReq) != first) return Fail(kFesSequence, 0, data, shown);
+  const PduTerms terms{.to_controller = true,
+                       .header_digest = hdgst_,
+                       .data_digest = ddgst_,
+                       .max_capsule_data = maxInCapsule_,
+                       .max_data = kMaxH2cData};
+  if (const PduFault fault = CheckHeader(ch, terms, need))
+    return Fail(static_cast<Fes>(fault.fes), fault.fei, data, shown);
+  return true;
 }
 
 // One PDU, or the header of an H2CData. Returns the bytes used, 0 if there are not enough or the connection is at its
 // end.
 size_t Connection::Pdu(const uint8_t* data, size_t size) {
   if (size < sizeof(CommonHeader)) return 0;
-  size_t need = 0;
+  uint32_t need = 0;
   if (!Check(data, size, &need) || size < need) return 0;
   const uint8_t hlen = data[2];
   if (hdgst_) {
@@ -243,7 +204,7 @@ size_t Connection::Pdu(const uint8_t* data, size_t size) {
       break;
     }
     case kCapsuleCmd:
-      Capsule(data, static_cast<uint32_t>(need));
+      Capsule(data, need);
       break;
     default:
       if (!DataHeader(data)) return 0;

@@ -90,7 +90,7 @@ class Connection {
   void Done(Request* request);
   // Ends it once everything queued has left.
   void Finish(const char* reason);
-  // work.cc, on a thread of the executor: fills status and result.
+  // pool_ops.cc, on a thread of the executor: fills status and result.
   static void Work(Request& request);
 
  private:
@@ -99,7 +99,7 @@ class Connection {
   // connection.cc: receiving
   size_t Parse(const uint8_t* data, size_t size);
   size_t Pdu(const uint8_t* data, size_t size);
-  bool Check(const uint8_t* data, size_t size, size_t* need);
+  bool Check(const uint8_t* data, size_t size, uint32_t* need);
   bool Fail(Fes fes, uint32_t fei, const uint8_t* pdu, size_t size);
   void Negotiate(const IcReq& request);
   void Capsule(const uint8_t* pdu, uint32_t plen);

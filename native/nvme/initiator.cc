@@ -15,7 +15,8 @@
 
 #include "common/crc32c.h"
 #include "common/error.h"
-#include "nvme/wire.h"
+#include "nvme/command.h"
+#include "nvme/pdu.h"
 #include "os/fd.h"
 #include "os/socket.h"
 
@@ -57,6 +58,9 @@ uint64_t Histogram::Percentile(double part) const {
 }
 
 namespace {
+
+// Fields of the common header by their offsets, as CheckHeader names them.
+constexpr const char* kFieldNames[] = {"PDU type", "FLAGS", "HLEN", "PDO", "PLEN"};
 
 constexpr size_t kReceiveBuffer = 512 * 1024;
 constexpr uint16_t kConnectCid = 0xFFF0;
@@ -254,22 +258,17 @@ class Queue {
   size_t Header(const uint8_t* bytes, size_t left, LoadResult& result, bool counts) {
     CommonHeader ch;
     memcpy(&ch, bytes, sizeof ch);
-    const size_t end = 24 + (header_digest_ ? 4 : 0);
     if (ch.type == kC2hTermReq) throw SysError(EPROTO, "nvme/tcp", "the target ended the connection (C2HTermReq)");
-    if (ch.type != kC2hData && ch.type != kCapsuleResp && ch.type != kR2t) Broken("unexpected PDU type");
-    if (ch.hlen != 24) Broken("HLEN");
-    if (((ch.flags & kHdgstFlag) != 0) != header_digest_) Broken("header digest flag");
+    if (ch.type == kIcResp) Broken("a second ICResp");
+    const PduTerms terms{.to_controller = false, .header_digest = header_digest_, .data_digest = data_digest_};
+    uint32_t want = 0;
+    if (const PduFault fault = CheckHeader(ch, terms, &want)) Broken(kFieldNames[fault.fei]);
     const bool data = ch.type == kC2hData;
-    if (!data && ch.plen != end) Broken("PLEN");
-    if (data &&
-        (ch.pdo < end || ch.pdo % 4 != 0 || ch.plen <= ch.pdo || ((ch.flags & kDdgstFlag) != 0) != data_digest_))
-      Broken("PDO, PLEN or data digest flag");
-    const size_t want = data ? ch.pdo : end;
     if (left < want) return 0;
     if (header_digest_) {
       uint32_t got;
-      memcpy(&got, bytes + 24, 4);
-      if (got != Crc32c(bytes, 24)) throw SysError(EBADMSG, "nvme/tcp", "header digest");
+      memcpy(&got, bytes + ch.hlen, 4);
+      if (got != Crc32c(bytes, ch.hlen)) throw SysError(EBADMSG, "nvme/tcp", "header digest");
     }
     if (data) {
       Data header;
@@ -370,7 +369,9 @@ class Queue {
     WriteAll(&hello, sizeof hello);
     IcResp answer;
     ReadAll(&answer, sizeof answer);
-    if (answer.ch.type != kIcResp || answer.ch.plen != sizeof answer || answer.pfv != 0) Broken("ICResp");
+    uint32_t need = 0;
+    if (answer.ch.type != kIcResp || CheckHeader(answer.ch, {.to_controller = false}, &need) || answer.pfv != 0)
+      Broken("ICResp");
     if (answer.dgst & ~hello.dgst) Broken("a digest that was not asked for");
     if (answer.dgst != hello.dgst) throw SysError(ENOTSUP, "nvme/tcp", "digests");
     if (answer.maxh2cdata < 4096 || answer.maxh2cdata % 4 != 0 || answer.cpda > 31) Broken("ICResp");

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "nvme/wire.h"
+#include "nvme/command.h"
 #include "os/fd.h"
 #include "storage/executor.h"
 #include "storage/store.h"
@@ -16,14 +16,6 @@
 namespace vioctl::nvme {
 
 class Worker;
-
-// Limits of all connections (what Identify and ICResp promise).
-constexpr uint32_t kAdminInCapsule = 8192;
-constexpr uint32_t kIoInCapsule = 16384;
-constexpr uint32_t kMaxTransfer = 1 << 20;
-constexpr uint32_t kMaxH2cData = 1 << 20;
-constexpr uint32_t kMaxQueueSize = 1024;
-constexpr uint32_t kCopyRanges = 128;
 
 // What a queue has done. Written by one thread, read by any.
 struct Counters {

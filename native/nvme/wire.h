@@ -1,8 +1,7 @@
-// NVMe over TCP as it lies on the wire: PDUs (NVMe/TCP transport specification 1.1, section 3.6), submission and
-// completion queue entries (base specification 2.0, 3.3.3) and the numbers that the engines need.
+// Made by npm run gen from src/nvme/wire. Change its tables, or scripts/nvme-wire.ts.
+// clang-format off
 #pragma once
 #include <bit>
-#include <cstddef>
 #include <cstdint>
 
 namespace vioctl::nvme {
@@ -10,6 +9,7 @@ namespace vioctl::nvme {
 static_assert(std::endian::native == std::endian::little,
               "NVMe is little-endian, and so are the machines we build for");
 
+// PDU types (NVMe/TCP transport specification, section 3.6).
 enum PduType : uint8_t {
   kIcReq = 0x00,
   kIcResp = 0x01,
@@ -22,7 +22,35 @@ enum PduType : uint8_t {
   kR2t = 0x09,
 };
 
-enum PduFlag : uint8_t { kHdgstFlag = 0x01, kDdgstFlag = 0x02, kLastPdu = 0x04, kSuccess = 0x08 };
+// FLAGS of the common header.
+enum PduFlag : uint8_t {
+  kHdgstFlag = 0x01,
+  kDdgstFlag = 0x02,
+  kLastPdu = 0x04,
+  kSuccess = 0x08,
+};
+
+// What the header of a type of PDU may say.
+enum Payload : uint8_t { kNoPayload, kMayPayload, kPayload };
+struct PduRule {
+  uint8_t type;
+  bool to_controller;  // else to the host
+  uint8_t hlen;
+  uint8_t flags;  // that may be set
+  Payload payload;
+  bool digests;  // apply once they are agreed
+};
+inline constexpr PduRule kPduRules[] = {
+    {0x00, true, 128, 0x00, kNoPayload, false},  // ICReq
+    {0x01, false, 128, 0x00, kNoPayload, false},  // ICResp
+    {0x02, true, 24, 0x00, kMayPayload, false},  // H2CTermReq
+    {0x03, false, 24, 0x00, kMayPayload, false},  // C2HTermReq
+    {0x04, true, 72, 0x03, kMayPayload, true},  // CapsuleCmd
+    {0x05, false, 24, 0x01, kNoPayload, true},  // CapsuleResp
+    {0x06, true, 24, 0x07, kPayload, true},  // H2CData
+    {0x07, false, 24, 0x0F, kPayload, true},  // C2HData
+    {0x09, false, 24, 0x01, kNoPayload, true},  // R2T
+};
 
 // Fatal error status of a TermReq.
 enum Fes : uint16_t {
@@ -48,10 +76,10 @@ static_assert(sizeof(CommonHeader) == 8);
 struct IcReq {
   CommonHeader ch;
   uint16_t pfv;
-  uint8_t hpda;  // 0's based dwords: data of C2HData starts at a multiple of (hpda + 1) * 4
-  uint8_t dgst;  // bit 0 header, bit 1 data digest
+  uint8_t hpda;
+  uint8_t dgst;
   uint32_t maxr2t;
-  uint8_t reserved[112];
+  uint8_t reserved0[112];
 };
 static_assert(sizeof(IcReq) == 128);
 
@@ -61,7 +89,7 @@ struct IcResp {
   uint8_t cpda;
   uint8_t dgst;
   uint32_t maxh2cdata;
-  uint8_t reserved[112];
+  uint8_t reserved0[112];
 };
 static_assert(sizeof(IcResp) == 128);
 
@@ -69,27 +97,30 @@ struct TermReq {
   CommonHeader ch;
   uint16_t fes;
   uint32_t fei;
-  uint8_t reserved[10];
+  uint8_t reserved0[10];
 };
 static_assert(sizeof(TermReq) == 24);
-constexpr uint32_t kTermReqMax = 152;
 
-// SGL descriptor (base specification 4.1.2.1): id is type in bits 7:4 and sub type in bits 3:0.
+constexpr uint32_t kTermReqMin = 24, kTermReqMax = 152;
+
+// SGL descriptor: id is type in bits 7:4 and sub type in bits 3:0.
 struct Sgl {
   uint64_t address;
   uint32_t length;
-  uint8_t reserved[3];
+  uint8_t reserved0[3];
   uint8_t id;
 };
 static_assert(sizeof(Sgl) == 16);
-constexpr uint8_t kSglInCapsule = 0x01;      // data block, offset: the address is an offset into the capsule's data
-constexpr uint8_t kSglCommandBuffer = 0x5A;  // transport data block, transport specific
 
+constexpr uint8_t kSglInCapsule = 0x01;      // the address is an offset into the capsule's data
+constexpr uint8_t kSglCommandBuffer = 0x5A;  // data moves in data PDUs
+
+// Submission queue entry. flags: bits 1:0 FUSE, 7:6 PSDT. nsid of a fabrics command: FCTYPE in the lowest byte.
 struct Sqe {
   uint8_t opcode;
-  uint8_t flags;  // bits 1:0 FUSE, 7:6 PSDT
+  uint8_t flags;
   uint16_t cid;
-  uint32_t nsid;  // fabrics commands: FCTYPE in the lowest byte
+  uint32_t nsid;
   uint32_t cdw2;
   uint32_t cdw3;
   uint64_t mptr;
@@ -105,12 +136,13 @@ struct Sqe {
 };
 static_assert(sizeof(Sqe) == 64);
 
+// Completion queue entry. status: bit 0 phase, 8:1 SC, 11:9 SCT, 14 more, 15 DNR.
 struct Cqe {
   uint64_t result;
   uint16_t sqhd;
   uint16_t sqid;
   uint16_t cid;
-  uint16_t status;  // bit 0 phase, 8:1 SC, 11:9 SCT, 14 more, 15 DNR
+  uint16_t status;
 };
 static_assert(sizeof(Cqe) == 16);
 
@@ -133,8 +165,10 @@ struct Data {
   uint16_t ttag;
   uint32_t datao;
   uint32_t datal;
-  uint32_t reserved;
+  uint8_t reserved0[4];
 };
+static_assert(sizeof(Data) == 24);
+
 static_assert(sizeof(Data) == 24);
 
 struct R2t {
@@ -143,11 +177,11 @@ struct R2t {
   uint16_t ttag;
   uint32_t r2to;
   uint32_t r2tl;
-  uint32_t reserved;
+  uint8_t reserved0[4];
 };
 static_assert(sizeof(R2t) == 24);
 
-// Dataset Management range (NVM command set 1.0, 3.2.3).
+// Range of Dataset Management (NVM command set, 3.2.3).
 struct DsmRange {
   uint32_t attributes;
   uint32_t nlb;
@@ -155,18 +189,18 @@ struct DsmRange {
 };
 static_assert(sizeof(DsmRange) == 16);
 
-// Copy source range entry, descriptor format 0 (NVM command set 1.0, 3.2.2).
+// Source range of Copy, descriptor format 0 (NVM command set, 3.2.2). nlb is 0's based.
 struct CopyRange {
-  uint64_t reserved0;
+  uint8_t reserved0[8];
   uint64_t slba;
-  uint16_t nlb;  // 0's based
+  uint16_t nlb;
   uint8_t reserved1[14];
 };
 static_assert(sizeof(CopyRange) == 32);
 
 #pragma pack(pop)
 
-// Opcodes of the NVM command set, and the one of all fabrics commands.
+// Opcodes of the NVM command set that the engine knows, and the one of all fabrics commands.
 enum Opcode : uint8_t {
   kFlush = 0x00,
   kWrite = 0x01,
@@ -179,11 +213,13 @@ enum Opcode : uint8_t {
   kFabrics = 0x7F,
 };
 
-// Types of fabrics commands that the engine looks at.
-enum Fctype : uint8_t { kConnect = 0x01, kDisconnect = 0x08 };
-inline uint8_t FctypeOf(const Sqe& sqe) { return static_cast<uint8_t>(sqe.nsid); }
+// Types of fabrics commands that the engine knows.
+enum Fctype : uint8_t {
+  kConnect = 0x01,
+  kDisconnect = 0x08,
+};
 
-// Bits of cdw12: Write, Copy and Write Zeroes; Write Zeroes.
+// Bits of cdw12: of Write, Copy and Write Zeroes; of Write Zeroes.
 inline constexpr uint32_t kFua = 1u << 30;
 inline constexpr uint32_t kDeallocate = 1u << 25;
 
@@ -211,13 +247,10 @@ constexpr Status kWriteFault = 0x280;
 constexpr Status kReadError = 0x281;
 constexpr Status kCompareFailed = 0x285 | kDnr;
 
-// The 16 bits of a CQE for a status: bit 0 is the phase, which fabrics queues do not have.
-constexpr uint16_t StatusField(Status status) { return static_cast<uint16_t>(status << 1); }
-
-// Whether a command moves data, and which way: bits 1:0 of its opcode, or of a fabrics command's type.
-enum Direction : uint8_t { kNoData = 0, kToController = 1, kToHost = 2, kBoth = 3 };
-inline Direction DirectionOf(const Sqe& sqe) {
-  return static_cast<Direction>((sqe.opcode == kFabrics ? sqe.nsid : sqe.opcode) & 3);
-}
+// Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.
+constexpr uint32_t kAdminInCapsule = 8192, kIoInCapsule = 16384;
+constexpr uint32_t kMaxTransfer = 1048576, kMaxH2cData = 1048576;
+constexpr uint32_t kMaxQueueSize = 1024;
+constexpr uint32_t kCopyRanges = 128, kDsmRanges = 256;
 
 }  // namespace vioctl::nvme

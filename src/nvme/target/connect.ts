@@ -1,5 +1,16 @@
-import { Cattr, connectCmd, connectData, discoveryNqn, dynamicCntlid, maxCntlid, psdtSgl, Status, sqe, terminated } from '../wire/index.js';
-import { maxQueueSize } from './identify.js';
+import {
+  Cattr,
+  connectCmd,
+  connectData,
+  discoveryNqn,
+  dynamicCntlid,
+  maxCntlid,
+  maxQueueSize,
+  psdtSgl,
+  Status,
+  sqe,
+  terminated,
+} from '../wire/index.js';
 import { possibleName } from './names.js';
 import { badParameter, invalidField, Refusal } from './refusal.js';
 

@@ -10,6 +10,7 @@ import {
   discoveryNqn,
   Fctype,
   Lid,
+  maxQueueSize,
   Oaes,
   propertyCmd,
   psdtSgl,
@@ -18,7 +19,7 @@ import {
   sqe,
 } from '../wire/index.js';
 import { Features } from './features.js';
-import { errorEntries, identify, maxEventRequests, maxQueueSize, version } from './identify.js';
+import { errorEntries, identify, maxEventRequests, version } from './identify.js';
 import { getLog } from './logs.js';
 import type { Answer, ControllerState, ErrorRecord, SubsystemState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';

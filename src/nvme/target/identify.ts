@@ -3,6 +3,8 @@ import {
   Cns,
   ControllerType,
   Ctratt,
+  copyRanges,
+  dsmRanges,
   encodeControllerList,
   encodeIdDescriptors,
   encodeNamespaceList,
@@ -10,8 +12,12 @@ import {
   identifyController,
   identifyNamespace,
   identifySize,
+  inCapsule,
   independentNamespace,
   Lpa,
+  maxQueueSize,
+  maxTransfer,
+  mdts,
   NsIdType,
   nsattrWriteProtected,
   nvmController,
@@ -27,12 +33,6 @@ import { invalidField, Refusal } from './refusal.js';
 
 /** Version of the base specification that we follow: 2.0. */
 export const version = 0x0002_0000;
-/** Data of a transfer, as a power of two of 4 KiB pages: 1 MiB. */
-const mdts = 8;
-/** Bytes in a capsule of an I/O queue, behind the 64 of the command. */
-const inCapsule = 16384;
-/** Entries of a queue. */
-export const maxQueueSize = 1024;
 /** Asynchronous Event Requests that wait at a time. */
 export const maxEventRequests = 4;
 /** Entries of the error log. */
@@ -51,7 +51,7 @@ const common = (c: ControllerState) => ({
   maxcmd: maxQueueSize,
   sgls: Sgls.supported | Sgls.offset,
   subnqn: c.subnqn,
-  ioccsz: (64 + inCapsule) / 16,
+  ioccsz: (64 + inCapsule.io) / 16,
   iorcsz: 1,
   icdoff: 0,
   msdbd: 1,
@@ -108,7 +108,7 @@ function discoveryController(c: ControllerState): Buffer {
 function namespace(ns: Namespace): Buffer {
   const blocks = BigInt(ns.size / ns.blockSize);
   const ds = Math.log2(ns.blockSize);
-  const perMdts = (4096 << mdts) / ns.blockSize;
+  const perMdts = maxTransfer / ns.blockSize;
   const { geometry, limits } = ns;
   /** A number of blocks, counted from 0: at least one, at most what 16 bits hold. */
   const units = (bytes: number): number => Math.min(Math.max(Math.floor(bytes / ns.blockSize), 1), 65536) - 1;
@@ -127,10 +127,10 @@ function namespace(ns: Namespace): Buffer {
     npwa: write,
     npdg: discard,
     npda: discard,
-    nows: units(geometry.optimalIo || 4096 << mdts),
+    nows: units(geometry.optimalIo || maxTransfer),
     mssrl: Math.min(perMdts, 0xffff),
     mcl: perMdts,
-    msrc: 127,
+    msrc: copyRanges - 1,
     anagrpid: ns.group,
     nsattr: ns.readonly ? nsattrWriteProtected : 0,
     nguid: ns.ids.nguid,
@@ -188,7 +188,7 @@ export function identify(c: ControllerState, command: Buffer): Buffer {
       return active() ? nvmNamespace.encode({}) : Buffer.alloc(identifySize);
     case Cns.csController:
       nvm();
-      return nvmController.encode({ vsl: mdts, dmrl: 255 });
+      return nvmController.encode({ vsl: mdts, dmrl: dsmRanges - 1 });
     case Cns.csActiveNamespaces:
       nvm();
       return list();

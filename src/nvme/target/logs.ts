@@ -8,6 +8,7 @@ import {
   firmwareLog,
   getLogCmd,
   Lid,
+  maxTransfer,
   NvmOpcode,
   Status,
   smartLog,
@@ -17,9 +18,6 @@ import {
 import { errorEntries, firmware } from './identify.js';
 import type { ControllerState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
-
-/** Most bytes of one Get Log Page: MDTS. */
-const maxTransfer = 1 << 20;
 
 function errorLog(c: ControllerState): Buffer {
   const out = Buffer.alloc(errorEntries * errorEntry.size);

@@ -3,6 +3,7 @@
 export * from '../../common/struct.js';
 export * from './command.js';
 export * from './identify.js';
+export * from './limits.js';
 export * from './logs.js';
 export * from './opcodes.js';
 export * from './pdu.js';

@@ -75,7 +75,7 @@ export const Status = {
   authenticationRequired: row(1, 0x91, 'Authentication Required'),
 
   writeFault: transient(2, 0x80, 'Write Fault'),
-  unrecoveredRead: row(2, 0x81, 'Unrecovered Read Error'),
+  unrecoveredRead: transient(2, 0x81, 'Unrecovered Read Error'),
   compareFailure: row(2, 0x85, 'Compare Failure'),
   accessDenied: row(2, 0x86, 'Access Denied'),
   deallocatedBlock: row(2, 0x87, 'Deallocated or Unwritten Logical Block'),
