@@ -222,8 +222,8 @@ _vioctl_command() {
       vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --output=@file -o=@file --block=@free --as=raw|sparse|elf|lime --at=@free --len=@free --ram-block=@free --layout=@free --below-4g=@free --color=auto|always|never'
       args='@file' ;;
     'migration verify')
-      opts='--snapshot --max-size --offset --bitmap-endian --strict --force --json --no-headings --help -h --quiet --color'
-      vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --color=auto|always|never'
+      opts='--snapshot --max-size --offset --bitmap-endian --strict --against --force --json --no-headings --help -h --quiet --color'
+      vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --against=@free --color=auto|always|never'
       args='@file' ;;
     'migration stat')
       opts='--snapshot --max-size --offset --bitmap-endian --duplicates --json --no-headings --help -h --quiet --color'

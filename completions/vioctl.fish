@@ -768,6 +768,7 @@ complete -c vioctl -n '__vioctl_in \'migration verify\'' -l max-size -x -d 'most
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l offset -x -d 'the stream begins so many bytes into the file'
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l bitmap-endian -xa 'little big' -d 'byte order of the host that wrote mapped-ram bitmaps: little or big, told from the pages unless given'
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l strict -d 'bytes behind the end are damage'
+complete -c vioctl -n '__vioctl_in \'migration verify\'' -l against -x -d 'say whether a destination loads it: its stream or vmstate'
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l force -d 'read on although the stream version is unknown'
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l json -d 'print one JSON document'
 complete -c vioctl -n '__vioctl_in \'migration verify\'' -l no-headings -d 'leave out the line of headings'

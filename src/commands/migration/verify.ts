@@ -1,9 +1,10 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { Exit, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { verificationLines } from '../../groups/migration/views.js';
+import { againstLines, verificationLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
+import { against } from '../../migration/inspect/against.js';
 import { damaged, memoryElsewhere } from '../../migration/inspect/dump.js';
 import { verify } from '../../migration/inspect/verify.js';
 import { issueText } from '../../migration/stream/issues.js';
@@ -12,9 +13,10 @@ export default class MigrationVerify extends Command {
   static override readonly description =
     'Is a stream or save file whole? Walks every record, checks lengths, footers, page records, XBZRLE deltas and compressed pages, ' +
     "compares the devices with the stream's own description, and counts the pages that are there. The verdict is complete, complete " +
-    'without description, truncated, or damaged; the last two are exit status 5. The format has no checksums: a changed byte inside a ' +
+    'without description, truncated, or damaged; the last two are exit status 5. With --against, DEST is a stream of the destination, started with -S and never run, or the JSON of its -dump-vmstate: every device and block that keeps it from loading is named with what QEMU prints and what to change, and the exit status is 4. The format has no checksums: a changed byte inside a ' +
     'page cannot be seen.';
   static readonly examples = [
+    ['vioctl migration verify vm.mig --against dest.mig', 'will the destination load it, and if not, why'],
     ['vioctl migration verify vm.mig', 'verdict, pages present, sections'],
     ['vioctl migration verify db1.save --json | jq .verdict', 'for scripts'],
   ] as const;
@@ -22,21 +24,31 @@ export default class MigrationVerify extends Command {
   static override readonly flags = {
     ...inputFlags,
     strict: Flags.boolean({ summary: 'bytes behind the end are damage' }),
+    against: Flags.string({ helpValue: 'DEST', summary: 'say whether a destination loads it: its stream or vmstate' }),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
   };
 
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationVerify);
+    if (flags.against !== undefined && (args.file === '-' || flags.against === '-')) throw usage('--against reads both files by name');
     const input = openInput(args.file, inputOptions(flags));
     const progress = this.progress('verify', input.size);
     const result = await verify(input, ticker(progress), flags.force);
+    const whole = result.complete || result.verdict === 'memory-elsewhere';
+    const judged =
+      flags.against !== undefined && whole
+        ? await against(openInput(args.file, inputOptions(flags)), flags.against, {}, () => {})
+        : undefined;
     progress.end();
     if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
-    await this.out.document({ file: args.file, ...result }, verificationLines);
-    if (result.verdict === 'memory-elsewhere') throw memoryElsewhere(args.file, result.missing ?? []);
+    await this.out.document({ file: args.file, ...result, ...(judged && { against: { file: flags.against, ...judged } }) }, (v) => [
+      ...verificationLines(v),
+      ...(judged ? againstLines(judged) : []),
+    ]);
+    if (result.verdict === 'memory-elsewhere' && !judged) throw memoryElsewhere(args.file, result.missing ?? []);
     if (result.verdict === 'truncated' || result.verdict === 'damaged') throw damaged(args.file, result.issues);
     if (flags.strict && result.trailing)
       throw new VioError(`${args.file}: damaged: ${result.trailing} bytes behind the end`, { code: 'TRAILING', exit: Exit.damaged });
-    return 0;
+    return judged && !judged.loads ? Exit.differs : 0;
   }
 }

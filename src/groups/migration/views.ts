@@ -2,6 +2,7 @@
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import type { Extracted } from '../../migration/export/extract.js';
+import type { Against } from '../../migration/inspect/against.js';
 import type { Comparison } from '../../migration/inspect/diff.js';
 import type { Statistics } from '../../migration/inspect/stat.js';
 import type { Verification } from '../../migration/inspect/verify.js';
@@ -98,4 +99,10 @@ export function comparisonLines(c: Comparison): string[] {
       `${r.changed > 0 || r.unknown > 0 ? '!' : ' '} ram/${printable(r.block)}: ${r.changed} of ${r.pages} pages differ${r.unknown ? `, ${r.unknown} not known (XBZRLE)` : ''}`,
   );
   return c.equal ? ['no differences', ...ram] : [...lines, ...ram];
+}
+
+/** Whether a destination loads a stream, and every obstacle. */
+export function againstLines(judged: Against): string[] {
+  const why = judged.obstacles.flatMap((o) => [`${printable(o.path)}: ${printable(o.message)}`, `  ${printable(o.cure)}`]);
+  return [judged.loads ? 'the destination loads it' : 'the destination does not load it', ...why, ...judged.notes];
 }
