@@ -73,7 +73,9 @@ test('names: mkdir, rename, link, symlink, unlink', async () => {
   await io.unlink(folder, { folder: true });
   for (const name of [a, b, c]) await io.unlink(name);
   expect([a, b, c, folder].filter((name) => fs.existsSync(name))).toEqual([]);
-  for (const bad of ['a\0b', Buffer.from([97, 0]), 5, undefined, ''])
+  await io.mkdir(work.path('with 0'));
+  await io.unlink(Buffer.from(work.path('with 0')), { folder: true });
+  for (const bad of ['a\0b', Buffer.from([97, 0]), new Uint8Array([97, 0]), 5, undefined, ''])
     await expect((async () => io.unlink(bad as never))()).rejects.toThrow(code(bad === '' ? 'ENOENT' : 'EINVAL'));
 });
 

@@ -76,16 +76,26 @@ const registers: Readonly<Record<string, readonly [size: number, each: number]>>
   unregister_personality: [0, 0], register_enable_rings: [0, 0], unregister_iowq_aff: [0, 0],
 }; // biome-ignore format: a table
 
+/** What a ring keeps for itself: its wake-up, its registered descriptor, the size of its mappings. */
+const own: readonly string[] = [
+  'register_eventfd',
+  'unregister_eventfd',
+  'register_eventfd_async',
+  'unregister_ring_fds',
+  'register_resize_rings',
+];
+
 /**
  * Checks the arguments of io_uring_register(2). Addresses inside the argument are the caller's.
  * @throws EINVAL if the kernel would go beyond `arg`
  */
 export function checkRegister(opcode: number, arg: Uint8Array | null, nr: number): void {
-  integer('opcode', opcode, 0, 0xffff_ffff);
+  integer('opcode', opcode, 0, 0x7fff_ffff);
+  if (own.includes(registerOps[opcode]?.name ?? '')) throw invalid('opcode', opcode, 'one that the ring does not keep for itself');
   integer('nr', nr, 0, 0xffff_ffff);
   if (arg === null) return;
   if (!(arg instanceof Uint8Array)) throw invalid('argument', arg, 'a Uint8Array or null');
-  const [size, each] = registers[registerOps[opcode & 0x7fff_ffff]?.name ?? ''] ?? [0, 1];
+  const [size, each] = registers[registerOps[opcode]?.name ?? ''] ?? [0, 1];
   const needed = size + each * nr;
   if (needed > arg.byteLength) throw invalid('argument', `${arg.byteLength} bytes`, `at least ${needed} bytes`);
 }

@@ -4,7 +4,7 @@ import { ADDRESS_SIZE, type Address, decodeAddress, encodeAddress } from './addr
 import { fileOffset } from './bounds.js';
 import { errnoError } from './errno.js';
 import { openFlags } from './flags.js';
-import { addressOf, type File, fileNumber, integer, invalid, type Request, requestError, Slot } from './request.js';
+import { addressOf, type File, fileNumber, integer, invalid, pathBytes, type Request, requestError, Slot } from './request.js';
 import type { Ring } from './ring.js';
 
 /** What every operation takes last. */
@@ -368,17 +368,6 @@ export class Operations {
     });
     signal.addEventListener('abort', abort, { once: true });
   }
-}
-
-/** A path with its NUL. @throws EINVAL */
-function pathBytes(path: string | Uint8Array): Buffer {
-  if (
-    !(typeof path === 'string' || path instanceof Uint8Array) ||
-    path.includes('\0' as never) ||
-    (path as Uint8Array).includes(0 as never)
-  )
-    throw invalid('path', path, 'a string or bytes without NUL');
-  return Buffer.concat([Buffer.from(path as Uint8Array), Buffer.of(0)]);
 }
 
 /** struct __kernel_timespec. @throws EINVAL */

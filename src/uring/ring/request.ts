@@ -89,3 +89,10 @@ export function addressOf(view: NodeJS.ArrayBufferView): number {
   }
   return view.byteLength === 0 ? 0 : base + view.byteOffset;
 }
+
+/** A path with its NUL. @throws EINVAL for anything but text or bytes, and for a NUL inside */
+export function pathBytes(path: string | Uint8Array): Buffer {
+  const valid = typeof path === 'string' ? !path.includes('\0') : path instanceof Uint8Array && !path.includes(0);
+  if (!valid) throw invalid('path', path, 'a string or bytes without NUL');
+  return Buffer.concat([Buffer.from(path as Uint8Array), Buffer.of(0)]);
+}

@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks';
-import { VioError } from '../../common/errors.js';
+import { codeOf, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../../native/uring.js';
 import { CqeFlag, MAX_FIXED_FILES, Op, Reg, Setup, SqeFlag } from '../abi.js';
@@ -194,8 +194,32 @@ export class Ring {
    * result if it was faster.
    */
   cancel(token: number): void {
-    if (this.closed || this.#done[token] === undefined) return;
-    this.#push({ opcode: Op.asyncCancel, address: token }, () => {}, undefined);
+    const done = this.#done[token];
+    if (this.closed || done === undefined) return;
+    if (!this.#enabled) {
+      this.#withdraw(token);
+      return;
+    }
+    try {
+      this.#push({ opcode: Op.asyncCancel, address: token }, () => {}, undefined);
+    } catch (err) {
+      // No room now, because of a chain that must not be cut or a kernel that takes no more: in the next turn of the loop.
+      if (!['EOVERFLOW', 'EBUSY'].includes(codeOf(err) ?? '')) throw err;
+      setImmediate(() => {
+        if (this.#done[token] === done) this.cancel(token);
+      });
+    }
+  }
+
+  /** Takes a request back that the kernel has not seen, because the ring was not started. */
+  #withdraw(token: number): void {
+    for (let at = 0; at < this.#queued * WORDS; at += WORDS) {
+      if (this.#sqe[at + USER_DATA] !== token) continue;
+      this.#sqe.copyWithin(at, at + WORDS, this.#queued * WORDS);
+      this.#queued--;
+      queueMicrotask(() => this.#call(token, -ECANCELED, 0));
+      return;
+    }
   }
 
   #push(request: Request, done: Done, scope: AsyncResource | undefined): number {

@@ -3,7 +3,7 @@ import { native } from '../../native/index.js';
 import { FdFault } from '../../native/uring.js';
 import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
 import { errnoError, errnoName } from './errno.js';
-import { addressOf, fileIndex, integer, invalid, Slot } from './request.js';
+import { addressOf, fileIndex, integer, invalid, pathBytes, Slot } from './request.js';
 import type { Ring } from './ring.js';
 
 /** Why one descriptor cannot be registered. */
@@ -179,11 +179,15 @@ export class FileTable {
 
   /** The request of open(), for chains. */
   openRequest(path: string | Uint8Array, flags: number, slot: number, mode = 0) {
-    if (!(typeof path === 'string' || path instanceof Uint8Array) || path.includes('\0' as never))
-      throw invalid('path', path, 'a string or bytes without NUL');
-    const bytes = Buffer.concat([Buffer.from(path as Uint8Array), Buffer.of(0)]);
     const opFlags = integer('flags of open', flags, 0, 0x7fff_ffff) & ~0o2000000;
-    return { opcode: Op.openat, fd: -100, buffer: bytes, length: integer('mode', mode, 0, 0o7777), opFlags, fileIndex: fileIndex(slot) };
+    return {
+      opcode: Op.openat,
+      fd: -100,
+      buffer: pathBytes(path),
+      length: integer('mode', mode, 0, 0o7777),
+      opFlags,
+      fileIndex: fileIndex(slot),
+    };
   }
 
   /** The request that closes a slot, for chains: never with the file as `fd`, which the kernel refuses. */
