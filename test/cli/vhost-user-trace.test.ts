@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { FrontEnd } from '../../src/vhost-user/frontend/frontend.js';
@@ -52,4 +53,16 @@ test.each([
   expect(await exited).toBe(status);
   expect(stderr.split('\n').filter((line) => /the record ends here/.test(line))).toHaveLength(lines);
   expect(stderr).not.toMatch(/^\s+at /m);
+});
+
+test('probe of something else says what it seems to be', async () => {
+  const socket = path.join(dir, 'nbd');
+  const other = net.createServer((client) => client.on('error', () => {}).end('NBDMAGICIHAVEOPT\0\u0003'));
+  await new Promise<void>((resolve) => other.listen(socket, resolve));
+  const probe = new Background([process.execPath, program, 'vhost-user', 'probe', socket, '--json']);
+  expect(await probe.exited).toBe(5);
+  const { error } = JSON.parse(probe.stderr);
+  expect(error.message).toMatch(/this is an NBD server/);
+  expect(error.hint).toMatch(new RegExp(`pid ${process.pid}`));
+  other.close();
 });

@@ -6,6 +6,7 @@ import { printable } from '../../common/escape.js';
 import { hex64 } from '../../common/units.js';
 import { FrontEnd } from '../../vhost-user/frontend/frontend.js';
 import { handOver } from '../../vhost-user/tools/handover.js';
+import { explained } from '../../vhost-user/tools/identify.js';
 import { listSockets } from '../../vhost-user/tools/list.js';
 import { endsOnDisconnect, type ProbeResult, probe } from '../../vhost-user/tools/probe.js';
 import { deviceByName, deviceTypes } from '../../vhost-user/wire/devices.js';
@@ -55,12 +56,14 @@ then served to the VMM at another path, so that the back-end never sees an end.`
     if (flags.device !== undefined && !deviceByName(flags.device))
       throw usage(`no such device type: "${flags.device}"`, deviceTypes.map((d) => d.name).join(', '));
     const rows = listSockets(this.sysroot, kernelSockets(this.sysroot), true);
-    const server = rows.find((r) => r.socket === args.socket)?.servers[0]?.exe;
-    if (server && endsOnDisconnect(server) && flags['hand-over'] === undefined)
-      this.warn(`${server} ends when this probe disconnects; --hand-over PATH keeps the connection for a VMM`);
+    const server = rows.find((r) => r.socket === args.socket)?.servers[0];
+    if (server?.exe && endsOnDisconnect(server.exe) && flags['hand-over'] === undefined)
+      this.warn(`${server.exe} ends when this probe disconnects; --hand-over PATH keeps the connection for a VMM`);
     const front = await FrontEnd.connect(args.socket, { timeout: flags.timeout ?? 5000, signal: this.life.signal });
     this.life.defer(() => front.close());
-    const result = await probe(front, args.socket, this.sysroot, flags.device);
+    const result = await probe(front, args.socket, this.sysroot, flags.device).catch((err) => {
+      throw explained(err, server);
+    });
     await this.out.document(result, view);
     if (flags['hand-over'] !== undefined) {
       this.info(`serving the connection at ${flags['hand-over']}`);

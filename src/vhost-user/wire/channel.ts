@@ -197,7 +197,8 @@ export class Channel {
   #header(): void {
     const size = this.#head.readUInt32LE(8);
     if (size > this.#options.maxPayload) {
-      this.close(protocolError(`the ${this.peer} announces ${size} bytes of payload, more than ${this.#options.maxPayload}`));
+      const text = `the ${this.peer} announces ${size} bytes of payload, more than ${this.#options.maxPayload}`;
+      this.close(protocolError(text, { head: Buffer.from(this.#head) }));
       return;
     }
     if (this.#fds.length > MAX_FDS) {
