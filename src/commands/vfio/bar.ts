@@ -43,6 +43,8 @@ export default class VfioBar extends Command {
     const { args, flags } = await this.parse(VfioBar);
     const index = barIndex(args.bar);
     const list = (args.register ?? []).map((text) => ({ text, ...parseAccess(text, Number(flags.width)) }));
+    const based = list.find(({ base }) => base !== undefined);
+    if (based) throw usage(`${based.text}: a BAR has no capabilities`, 'vioctl vfio config');
     if (args.verb === 'dump' ? list.length > 0 : list.length === 0)
       throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
     for (const { text, value } of list)

@@ -3,7 +3,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { configLines, hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
-import { access, parseAccess, readConfigSpace } from '../../vfio/session/config.js';
+import { access, parseAccess, readConfigSpace, resolveAccess } from '../../vfio/session/config.js';
 import { openSession } from '../../vfio/session/open.js';
 import { CONFIG } from '../../vfio/session/session.js';
 
@@ -20,7 +20,7 @@ export default class VfioConfig extends Command {
   ];
   static override readonly args = {
     bdf: deviceArg,
-    register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
+    register: Args.string({ multiple: true, description: '[CAP_PM+]OFFSET[.b|.w|.l][=VALUE] or NAME[=VALUE], in order' }),
   };
   static override readonly flags = {
     raw: Flags.boolean({ summary: 'print the bytes of the whole space as they are' }),
@@ -35,12 +35,14 @@ export default class VfioConfig extends Command {
     const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
     this.life.defer(() => session.close());
     if (list.length > 0) {
-      const registers = list.map(({ text, offset, width, value }) => ({
-        register: text.split('=')[0],
-        offset,
-        width,
-        value: access(session, CONFIG, { offset, width, value: flags['dry-run'] ? undefined : value }),
-      }));
+      const registers = list
+        .map((one) => ({ ...resolveAccess(session, one), text: one.text }))
+        .map(({ text, offset, width, value }) => ({
+          register: text.split('=')[0],
+          offset,
+          width,
+          value: access(session, CONFIG, { offset, width, value: flags['dry-run'] ? undefined : value }),
+        }));
       await this.out.document({ bdf: session.bdf, registers }, (doc) =>
         doc.registers.map((r) => r.value.toString(16).padStart(2 * r.width, '0')),
       );

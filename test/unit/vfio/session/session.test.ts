@@ -19,13 +19,37 @@ describe('registers, spelled as for setpci', () => {
     ['COMMAND', { offset: 4, width: 2, value: undefined }],
     ['command=0x106', { offset: 4, width: 2, value: 0x106n }],
     ['BASE_ADDRESS_2', { offset: 0x18, width: 4, value: undefined }],
-    ['bad', { offset: 0xbad, width: 4, value: undefined }],
+    ['bac', { offset: 0xbac, width: 4, value: undefined }],
   ])('%s', (text, access) => {
-    expect(parseAccess(text, 4)).toEqual(access);
+    expect(parseAccess(text, 4)).toEqual({ base: undefined, ...access });
   });
-  test.each(['', 'zz', '04.x', '04.b=100', '4=', 'COMMAND.w=10000', '123456789', 'NOSUCH_REGISTER'])('"%s" is none', (text) => {
+  test.each([
+    '',
+    'zz',
+    '04.x',
+    '04.b=100',
+    '4=',
+    'COMMAND.w=10000',
+    '123456789',
+    'NOSUCH_REGISTER',
+    'bad',
+    '6',
+    '1.w',
+    'CAP_PM',
+    'CAP_PM+',
+    'CAP_NONE+0',
+    'CAP_PM+COMMAND',
+    'CAP_PM+CAP_EXP+4',
+    'ECAP_PM+4',
+  ])('"%s" is none', (text) => {
     expect(() => parseAccess(text, 4)).toThrow(expect.objectContaining({ exit: 2 }));
   });
+  test.each([
+    ['CAP_PM+4.w', { base: { name: 'CAP_PM', id: 1, extended: false }, offset: 4, width: 2, value: undefined }],
+    ['ecap_aer+8.l=1', { base: { name: 'ECAP_AER', id: 1, extended: true }, offset: 8, width: 4, value: 1n }],
+    ['CAP11+2.w', { base: { name: 'CAP11', id: 0x11, extended: false }, offset: 2, width: 2, value: undefined }],
+    ['ECAP0010+0', { base: { name: 'ECAP0010', id: 0x10, extended: true }, offset: 0, width: 4, value: undefined }],
+  ])('%s counts from a capability', (text, access) => expect(parseAccess(text, 4)).toEqual(access));
   test('BARs', () => {
     expect(['0', '5', 'rom', 'ROM'].map(barIndex)).toEqual([0, 5, 6, 6]);
     for (const text of ['6', '-1', '']) expect(() => barIndex(text)).toThrow(expect.objectContaining({ exit: 2 }));
