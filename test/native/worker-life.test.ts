@@ -12,6 +12,8 @@ afterAll(() => work.end());
 const packageRoot = path.dirname(path.dirname(program));
 const fifo = work.path('fifo');
 spawnSync('mkfifo', [fifo]);
+const disk = work.path('disk');
+fs.writeFileSync(disk, Buffer.alloc(1 << 20));
 
 /** What a worker holds when it ends. `addon` and `uring` are there; each may leave work under way in `busy`. */
 const kinds: Record<string, string> = {
@@ -31,6 +33,27 @@ const kinds: Record<string, string> = {
   'threads without rings': `addon.uring.bulkOpen({ work: 1, plain: true, threads: 2, depth: 8 }, () => {});`,
   'an eventfd that is signalled': `const fd = addon.common.eventfd(); addon.common.watchEventfd(fd, () => addon.common.signalEventfd(fd, 1));
     addon.common.signalEventfd(fd, 1);`,
+  'a target with a namespace that listens, and a flush under way': `const { nvme, storage } = addon;
+    const store = storage.open(${JSON.stringify(disk)}, {}), namespace = nvme.namespaceNew(store, 9, false), controller = nvme.controllerNew();
+    nvme.controllerNamespaces(controller, [[1, namespace, 0]]);
+    globalThis.target = nvme.targetStart({ threads: 2 }, () => {});
+    nvme.targetListen(globalThis.target, '127.0.0.1', 0, false);
+    fs.writeSync(fs.openSync(${JSON.stringify(disk)}, 'r+'), Buffer.alloc(1 << 20));
+    storage.flush(store).catch(() => {});`,
+  'a load that waits for its target': `globalThis.target = addon.nvme.targetStart({ threads: 1, handshakeMs: 60000 }, () => {});
+    const port = addon.nvme.targetListen(globalThis.target, '127.0.0.1', 0, false);
+    addon.nvmeHost.loadRun({ address: '127.0.0.1', port, hostnqn: 'nqn.2014-08.org.nvmexpress:uuid:1', subnqn: 'nqn.x', hostid: Buffer.alloc(16),
+      cntlid: 1, queues: 1, threads: 1, depth: 1, entries: 4, headerDigest: false, dataDigest: false, flowControl: true, nsid: 1, blockSize: 512,
+      ioBlocks: 1, inCapsule: 0, first: 0n, blocks: 8n, readPercent: 100, sequential: false, seconds: 1, durationMs: 1000, warmupMs: 0,
+      timeoutMs: 1000, spinUs: 0, seed: 1, random: false }).done.catch(() => {});`,
+  'memories, sources, walks, spaces, digests and queues': `const { migration, iova, uring: ring, vfio, vhostUser, common } = addon;
+    const fd = fs.openSync(${JSON.stringify(disk)}, 'r+'), source = migration.openSource({ fd, kind: 'file', start: 0 });
+    migration.read(source, 4);
+    const memory = vhostUser.guestMemory([{ gpa: 0n, size: 65536n, uva: 0n, offset: 0n }], [fd]);
+    globalThis.held = [source, migration.newRam({ pageSize: 4096 }), ring.digestNew('crc32c'), vfio.newMemory('m', 65536n, 0n, 0n, 0n),
+      vfio.fileMemory(${JSON.stringify(disk)}, 65536n, true, 0n, 0n), memory,
+      iova.create(BigUint64Array.of(0n, 0xffffn), BigUint64Array.of(4096n), 0n, 0x1000n),
+      vhostUser.virtqueue(memory, { num: 4, desc: 0n, avail: 1024n, used: 2048n, base: 0, features: 0n, physical: true })];`,
 };
 
 const script = work.path('worker.cjs');
@@ -69,6 +92,8 @@ const endless = [
   'threads with rings',
   'threads without rings',
   'an eventfd that is signalled',
+  'a target with a namespace that listens, and a flush under way',
+  'a load that waits for its target',
 ];
 const cases = Object.keys(kinds).flatMap((kind) =>
   ['exit', 'terminate', ...(endless.includes(kind) ? [] : ['end'])].map((how) => [kind, how] as const),
