@@ -2,6 +2,8 @@
 
 #include <cerrno>
 
+#include "common/assert.h"
+
 namespace vioctl::iova {
 namespace {
 
@@ -79,6 +81,9 @@ Outcome Space::Map(const Request& request) {
   const Outcome outcome = fixed ? PlaceFixed(request) : Place(request);
   if (outcome.error) return outcome;
   const uint64_t end = outcome.at + request.size - 1;
+  VIOCTL_ASSERT((outcome.at & mask) == 0 && end >= outcome.at);
+  VIOCTL_ASSERT(!(request.flags & kBelow4G) || end < k4G);
+  VIOCTL_ASSERT(request.align == 0 || (outcome.at & (request.align - 1)) == 0);
   (temporary ? temporary_ : fixed_).Insert(outcome.at, end, request.va, va ? kVaMapping : kMapping);
   if (va)
     (temporary ? temporary_by_va_ : by_va_).Insert(request.va, request.va + request.size - 1, outcome.at, kMapping);
@@ -106,6 +111,7 @@ Outcome Space::PlaceFixed(const Request& request) {
 bool Space::Carve(Gaps::Cursor arena, uint64_t start, uint64_t end) {
   if (temporary_.Touching(start, end)) return false;
   const uint64_t from = arena.start(), to = arena.range().end;
+  VIOCTL_ASSERT(from <= start && end <= to);
   temporary_.Insert(start, end, 0, kBlocked);
   fixed_.Erase(from);
   lent_.erase(std::find_if(lent_.begin(), lent_.end(), [from](const Extent& e) { return e.start == from; }));
@@ -220,7 +226,11 @@ Outcome Space::Unmap(uint64_t iova) {
   const bool temporary = !fixed_.Erase(iova, &range, kinds);
   if (temporary && !temporary_.Erase(iova, &range, kinds)) return {ENOENT, 0, 0};
   const uint64_t size = range.end - iova + 1;
-  if (range.kind() == kVaMapping) (temporary ? temporary_by_va_ : by_va_).Erase(range.other());
+  if (range.kind() == kVaMapping) {
+    const bool known = (temporary ? temporary_by_va_ : by_va_).Erase(range.other());
+    VIOCTL_ASSERT(known);  // both ways of a mapping exist, or neither
+  }
+  VIOCTL_ASSERT((temporary ? temporary_bytes_ : bytes_) >= size && (temporary ? temporary_count_ : count_) > 0);
   (temporary ? temporary_bytes_ : bytes_) -= size;
   (temporary ? temporary_count_ : count_)--;
   return {0, iova, size};
@@ -256,6 +266,7 @@ void Space::Reset() {
 Stats Space::Measure() const {
   Stats stats{count_ + temporary_count_, bytes_ + temporary_bytes_, temporary_count_, 0, 0};
   for (const Extent& range : ranges_) stats.free += range.end - range.start + 1;
+  VIOCTL_ASSERT(stats.bytes <= stats.free);
   stats.free -= stats.bytes;
   for (const Gaps* tree : {&fixed_, &temporary_}) {
     for (auto c = tree->From(0); c; c = Gaps::Next(c)) stats.largest = std::max(stats.largest, c.start() - c.gap());

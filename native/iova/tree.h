@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/assert.h"
 #include "iova/node.h"
 
 namespace vioctl::iova {
@@ -104,6 +105,7 @@ class Tree {
 
   // Adds a range that touches no other.
   void Insert(uint64_t start, uint64_t end, uint64_t other, uint32_t kind) {
+    VIOCTL_ASSERT(start <= end);
     lost_ = won_ = {};
     Node extra = Insert(root_, height_, start, {end, other, kind});
     if (extra) {
@@ -307,6 +309,8 @@ class Tree {
 
   Node InsertLeaf(Leaf* leaf, uint64_t key, const Range& range) {
     uint32_t at = CountBelow<true>(leaf->key, leaf->count, key);
+    VIOCTL_ASSERT(at == 0 || leaf->value[at - 1].end < key);
+    VIOCTL_ASSERT(at == leaf->count || range.end < leaf->key[at]);
     uint64_t gap = key;
     if constexpr (Gaps) {
       // The free run before the next range is cut in two.
