@@ -18,6 +18,7 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
   options.readonly = given.Get("readonly").ToBoolean();
   options.shared = given.Get("shared").ToBoolean();
   options.force = given.Get("force").ToBoolean();
+  options.direct = given.Get("direct").ToBoolean();
   if (const Napi::Value mode = Field(given, "zero", Maybe(Kind::kText)); mode.IsString()) {
     const std::string zero = Text(mode);
     options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;

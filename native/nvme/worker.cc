@@ -202,10 +202,9 @@ bool Worker::Ring(Request* request) {
   if (command.opcode != kRead && (command.opcode != kWrite || request->ns->regular)) return false;
   if (!RoomInRing(*request)) return false;
   if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
-  if (command.opcode == kWrite) {
-    const iovec data{request->buffer, request->length};
-    if (request->ns->store->WantsZeroes(&data, 1)) return false;
-  }
+  const iovec data{request->buffer, request->length};
+  if (command.opcode == kWrite && request->ns->store->WantsZeroes(&data, 1)) return false;
+  if (!request->ns->store->Takes(&data, 1, command.slba() << request->ns->shift)) return false;
   // Not while a fused pair has the namespace; the executor waits for its turn.
   if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
   io_uring_sqe* sqe = ring_->Next();

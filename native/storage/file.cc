@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "os/fd.h"
+#include "storage/direct.h"
 #include "storage/lock.h"
 #include "storage/store.h"
 
@@ -72,13 +73,18 @@ class File final : public Store {
     durability_ = Durability::Of(st);
     geometry_ = GeometryOf(fd_.get(), st);
     identity_ = IdentityOf(fd_.get(), st);
+    if (options.direct) {
+      alignment_ = AlignmentOf(fd_.get(), geometry_);
+      geometry_.direct_memory = alignment_.memory;
+      geometry_.direct_offset = alignment_.offset;
+    }
     struct statfs fs;
     tmpfs_ = ::fstatfs(fd_.get(), &fs) == 0 && fs.f_type == kTmpfsMagic && !device_;
     Refresh();
     char byte;
     iovec one{&byte, 1};
     // A kernel that cannot do it for this file says so, even at the end of the file.
-    try_ = !tmpfs_ && (::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
+    try_ = !tmpfs_ && !options.direct && (::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
   }
 
   bool CanTry() const override { return try_; }
@@ -95,8 +101,13 @@ class File final : public Store {
       // Half of it in the page cache, or the end of a truncated file: the waiting read finds out which.
       return done == static_cast<ssize_t>(total) ? 0 : EAGAIN;
     }
+    if (!Takes(to, count, offset)) return BouncedRead(fd_.get(), alignment_, to, count, offset);
     return All([this](const iovec* v, int n, uint64_t at) { return ::preadv(fd_.get(), v, n, static_cast<off_t>(at)); },
                to, count, offset);
+  }
+
+  bool Takes(const iovec* parts, int count, uint64_t offset) const override {
+    return !options_.direct || Aligned(alignment_, parts, count, offset);
   }
 
   bool WantsZeroes(const iovec* from, int count) const override {
@@ -108,6 +119,7 @@ class File final : public Store {
 
   int DoWrite(const iovec* from, int count, uint64_t offset) override {
     if (WantsZeroes(from, count) && StayZero(from, count, offset)) return 0;
+    if (!Takes(from, count, offset)) return BouncedWrite(fd_.get(), alignment_, from, count, offset);
     return All(
         [this](const iovec* v, int n, uint64_t at) { return ::pwritev(fd_.get(), v, n, static_cast<off_t>(at)); }, from,
         count, offset);
@@ -192,7 +204,7 @@ class File final : public Store {
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path_);
     return st;
   }
-  int Mode() const { return options_.readonly ? O_RDONLY : O_RDWR; }
+  int Mode() const { return (options_.readonly ? O_RDONLY : O_RDWR) | (options_.direct ? O_DIRECT : 0); }
   // A block device is claimed as mount(2) claims it, unless it is read alone or shared.
   int Flags(const struct stat& st) const {
     return S_ISBLK(st.st_mode) && !options_.readonly && !options_.shared ? Mode() | O_EXCL : Mode();
@@ -213,6 +225,7 @@ class File final : public Store {
   const std::string path_;
   const FileOptions options_;
   Fd fd_;
+  Alignment alignment_;
   Geometry geometry_;
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;

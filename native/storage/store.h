@@ -55,6 +55,8 @@ class Store {
   // one. Throws SysError: ESTALE if the name leads to another file by now, EBUSY if the device cannot be claimed again.
   virtual void Reopen() {}
 
+  // Whether an engine of its own can do I/O on fd() with these buffers as they are; Read() and Write() always can.
+  virtual bool Takes(const iovec*, int, uint64_t) const { return true; }
   // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
   // do without writing them.
   virtual bool WantsZeroes(const iovec*, int) const { return false; }
@@ -90,10 +92,11 @@ struct FileOptions {
   bool readonly = false;
   bool shared = false;  // with other writers that say the same
   bool force = false;   // although somebody else uses it
+  bool direct = false;  // past the page cache (O_DIRECT)
   ZeroMode zero = ZeroMode::kHoles;
 };
 
-// A regular file or a block device, through the page cache. Throws SysError: open, fstat; ENOTSUP for other files;
+// A regular file or a block device. Throws SysError: open, fstat; ENOTSUP for other files;
 // EBUSY of "lock" or "open" (O_EXCL of a block device) if somebody else uses it.
 std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options);
 

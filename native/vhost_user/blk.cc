@@ -273,9 +273,9 @@ void BlkQueue::Start(uint32_t slot) {
     return Finish(slot, failure);
   }
   if (request.flush) return Flush(slot);
-  const bool zeroes =
-      request.write && options_.store->WantsZeroes(request.data.data(), static_cast<int>(request.data.size()));
-  if (ring_ && !zeroes) {
+  const auto parts = static_cast<int>(request.data.size());
+  const bool zeroes = request.write && options_.store->WantsZeroes(request.data.data(), parts);
+  if (ring_ && !zeroes && options_.store->Takes(request.data.data(), parts, request.offset)) {
     io_uring_sqe* sqe = ring_->Next();
     if (sqe) {
       if (request.data.size() == 1) {

@@ -8,6 +8,8 @@ export interface StoreOptions {
   shared?: boolean;
   /** Although somebody else uses it. */
   force?: boolean;
+  /** Past the page cache (O_DIRECT). */
+  direct?: boolean;
   /** Writes of zeroes: holes stay holes unless given; `unmap` makes holes, `off` writes. */
   zero?: 'unmap' | 'off' | undefined;
 }

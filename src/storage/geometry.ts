@@ -32,13 +32,16 @@ export function queueLimits(root: Sysroot, geometry: Geometry, device: bigint | 
 /**
  * The block size that hosts see: the one asked for, else the source's own. A smaller one than the device's would make every
  * write of a host a read, a change and a write, which no crash may tear.
+ * @param direct I/O past the page cache: no smaller than what the kernel takes
  * @throws VioError (2)
  */
-export function blockSizeOf(source: string, geometry: Geometry, wanted: number | undefined): number {
+export function blockSizeOf(source: string, geometry: Geometry, wanted: number | undefined, direct = false): number {
   const bad = (why: string): VioError =>
     new VioError(`${printable(source)}: block size ${wanted}: ${why}`, { code: 'BAD_BLOCK_SIZE', exit: Exit.usage });
-  if (wanted === undefined) return geometry.logical;
+  const least = direct ? Math.max(geometry.logical, geometry.directOffset) : geometry.logical;
+  if (wanted === undefined) return least;
   if (wanted !== geometry.logical && !sizes.includes(wanted)) throw bad(`must be ${sizes.join(' or ')}`);
   if (wanted < geometry.logical) throw bad(`the device has blocks of ${geometry.logical} bytes`);
+  if (wanted < least) throw bad(`direct=on needs at least ${least} bytes here`);
   return wanted;
 }

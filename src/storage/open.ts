@@ -47,11 +47,12 @@ export function openSource(options: SourceOptions, root = new Sysroot()): Source
     if (!ram && !options.force && options.format !== 'raw') refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
+    const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
       name: source,
       store,
       readonly,
-      blockSize: blockSizeOf(source, geometry, options.blockSize),
+      blockSize,
       geometry,
       limits: queueLimits(root, geometry, identity?.device),
       identity: sourceIdentity(root, ram ? undefined : source, identity),
@@ -80,7 +81,7 @@ function refuseFormat(source: string, store: Store, readonly: boolean): void {
   });
 }
 
-function openFile({ source, readonly = false, shared = false, force = false, zero }: SourceOptions, root: Sysroot): Store {
+function openFile({ source, readonly = false, shared = false, force = false, direct = false, zero }: SourceOptions, root: Sysroot): Store {
   let stat: fs.BigIntStats;
   try {
     stat = fs.statSync(source, { bigint: true });
@@ -92,9 +93,14 @@ function openFile({ source, readonly = false, shared = false, force = false, zer
     if (user) throw inUse(source, user);
   }
   try {
-    return native().storage.open(source, { readonly, shared, force, zero });
+    return native().storage.open(source, { readonly, shared, force, direct, zero });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
+    if (direct && codeOf(err) === 'EINVAL')
+      throw new VioError(`${printable(source)}: its file system does not support direct=on (EINVAL of O_DIRECT)`, {
+        code: 'EINVAL',
+        exit: Exit.unsupported,
+      });
     throw notFound(source, err);
   }
 }

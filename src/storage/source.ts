@@ -13,6 +13,8 @@ export interface SourceOptions {
   format?: 'raw';
   /** Share it with other servers that share it too. */
   shared?: boolean;
+  /** Past the page cache (O_DIRECT). */
+  direct?: boolean;
   /** Writes of zeroes: a hole stays a hole unless given; `unmap` makes one, `off` writes them. */
   zero?: 'unmap' | 'off';
   /** Although it is in use, or of another format. */
@@ -47,6 +49,9 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
   },
   format: (o, value) => {
     o.format = oneOf('raw')(value, 'format');
+  },
+  direct: (o, value) => {
+    o.direct = onOff(value, 'direct');
   },
   zero: (o, value) => {
     o.zero = oneOf('unmap', 'off')(value, 'zero');

@@ -254,7 +254,7 @@ test('vhost-user: a file that grows or shrinks is announced, and the new size co
   expect(await server.stop()).toBe(0);
 });
 
-describe('writes of zeroes', () => {
+describe('data', () => {
   const MiB = 1 << 20;
   const allocated = (file: string): number => {
     const fd = fs.openSync(file, 'r');
@@ -263,17 +263,32 @@ describe('writes of zeroes', () => {
     return fs.statSync(file).blocks * 512;
   };
   /** Writes 64 KiB at a MiB of the disk: through NVMe, or through a virtqueue. */
-  type Write = (mebibyte: number, fill: number | string) => Promise<void>;
-  async function writer(server: Server, engine: string, source: string): Promise<{ write: Write; end: () => Promise<void> }> {
+  interface Disk {
+    pid: number;
+    write: (mebibyte: number, fill: number | string) => Promise<void>;
+    read: (mebibyte: number) => Promise<Buffer>;
+    flush: () => Promise<void>;
+    end: () => Promise<void>;
+  }
+  async function writer(server: Server, engine: string, source: string): Promise<Disk> {
     const body = (fill: number | string): Buffer => Buffer.alloc(65536, fill);
     if (server === 'nvmf') {
       const target = await serveTarget([source, '--engine', engine]);
       const host = await connectHost(target, { ioQueues: 1 });
+      const run = async (opcode: number, at: number, transfer?: { out: Buffer } | { into: Buffer }) => {
+        const command = rwCmd.encode({ slba: BigInt((at * MiB) / blockSize), nlb: 65536 / blockSize - 1 }, sqe.encode({ opcode, nsid: 1 }));
+        expect((await host.queues[0]!.send(command, transfer)).status.sc).toBe(0);
+      };
+      const { blockSize } = target.namespaces[0]!;
       return {
-        write: async (at, fill) => {
-          const write = rwCmd.encode({ slba: BigInt(at * 2048), nlb: 127 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 }));
-          expect((await host.queues[0]!.send(write, { out: body(fill) })).status.sc).toBe(0);
+        pid: target.child.pid!,
+        read: async (at) => {
+          const into = Buffer.alloc(65536);
+          await run(NvmOpcode.read, at, { into });
+          return into;
         },
+        flush: () => run(NvmOpcode.flush, 0),
+        write: (at, fill) => run(NvmOpcode.write, at, { out: body(fill) }),
         end: async () => expect(await target.stop()).toBe(0),
       };
     }
@@ -281,13 +296,19 @@ describe('writes of zeroes', () => {
     const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)));
     await window.start();
     const driver = new Driver(window);
+    const run = async (type: number, at: number, out: Buffer[], inSize: number): Promise<Buffer> => {
+      const header = Buffer.alloc(16);
+      header.writeUInt32LE(type);
+      header.writeBigUInt64LE(BigInt(at * 2048), 8);
+      const answer = await driver.request([header, ...out], inSize + 1);
+      expect(answer[inSize]).toBe(0);
+      return answer.subarray(0, inSize);
+    };
     return {
-      write: async (at, fill) => {
-        const header = Buffer.alloc(16);
-        header.writeUInt32LE(1);
-        header.writeBigUInt64LE(BigInt(at * 2048), 8);
-        expect((await driver.request([header, body(fill)], 1))[0]).toBe(0);
-      },
+      pid: started.child.pid!,
+      read: (at) => run(0, at, [], 65536),
+      flush: async () => void (await run(4, 0, [], 0)),
+      write: async (at, fill) => void (await run(1, at, [body(fill)], 0)),
       end: async () => {
         window.close();
         expect(await started.stop()).toBe(0);
@@ -326,6 +347,40 @@ describe('writes of zeroes', () => {
     await disk.end();
     expect(allocated(file)).toBeGreaterThanOrEqual(65536);
   });
+
+  test.each([
+    ['nvmf', 'sync', 512],
+    ['nvmf', 'uring', 4096],
+    ['vhost-user', 'sync', 4096],
+    ['vhost-user', 'io_uring', 512],
+  ] as const)(
+    '%s, engine %s, blocks of %d: direct=on does not use the page cache, whatever buffers a guest has',
+    async (server, engine, bs) => {
+      const file = image('direct', 8 * MiB);
+      try {
+        fs.closeSync(fs.openSync(file, fs.constants.O_RDWR | fs.constants.O_DIRECT));
+      } catch {
+        return skip('direct=on', 'the file system of the tests has no O_DIRECT');
+      }
+      const disk = await writer(server, engine, `${file},direct=on,bs=${bs}`);
+      const flags = fs
+        .readdirSync(`/proc/${disk.pid}/fd`)
+        .filter((fd) => fs.readlinkSync(`/proc/${disk.pid}/fd/${fd}`) === file)
+        .map((fd) => Number.parseInt(/^flags:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${disk.pid}/fdinfo/${fd}`, 'utf8'))![1]!, 8));
+      expect(flags.map((bits) => bits & fs.constants.O_DIRECT)).toEqual([fs.constants.O_DIRECT]);
+      for (const [at, fill] of [
+        [1, 'one'],
+        [2, 'two'],
+        [2, 0],
+      ] as const)
+        await disk.write(at, fill);
+      await disk.flush();
+      expect(await disk.read(1)).toEqual(Buffer.alloc(65536, 'one'));
+      expect(await disk.read(2)).toEqual(Buffer.alloc(65536));
+      await disk.end();
+      expect(fs.readFileSync(file).subarray(MiB, MiB + 65536)).toEqual(Buffer.alloc(65536, 'one'));
+    },
+  );
 });
 
 describe('write-through', () => {

@@ -139,6 +139,7 @@ const namespaceCheck = object(
     readOnly: flag,
     format: oneOf('raw'),
     shared: flag,
+    direct: flag,
     zero: oneOf('unmap', 'off'),
     group: number(1, 32),
     nguid: hex(16),

@@ -107,3 +107,10 @@ test.each([
 ])('block size %j of a device with %j is wrong usage', (wanted, logical) => {
   expect(() => blockSizeOf('x', { ...rom, logical }, wanted)).toThrow(expect.objectContaining({ exit: 2 }));
 });
+
+test('direct=on raises the block size to what O_DIRECT takes', () => {
+  const geometry = { ...rom, logical: 512, directOffset: 4096 };
+  expect(blockSizeOf('x', geometry, undefined, true)).toBe(4096);
+  expect(blockSizeOf('x', geometry, undefined)).toBe(512);
+  expect(() => blockSizeOf('x', geometry, 512, true)).toThrow(expect.objectContaining({ exit: 2 }));
+});
