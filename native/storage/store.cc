@@ -1,9 +1,12 @@
 // What all sources have in common: which failures are latched, and that durable writes share syncs.
 #include "storage/store.h"
 
+#include <cerrno>
+
 namespace vioctl::storage {
 
 int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
+  if (readonly_) return EROFS;
   if (!durable) return DoWrite(from, count, offset);
   if (const int err = sync_error()) return err;
   if (const int err = DoWrite(from, count, offset)) return err;
@@ -18,12 +21,14 @@ int Store::Flush() {
 }
 
 int Store::Zero(uint64_t offset, uint64_t length, bool deallocate) {
+  if (readonly_) return EROFS;
   const int err = DoZero(offset, length, deallocate);
   if (MayLoseData(err)) durability_->Fail(err);
   return err;
 }
 
 int Store::Discard(uint64_t offset, uint64_t length) {
+  if (readonly_) return EROFS;
   const int err = DoDiscard(offset, length);
   if (MayLoseData(err)) durability_->Fail(err);
   return err;

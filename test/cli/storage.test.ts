@@ -524,11 +524,14 @@ describe('a sync that fails', () => {
         };
         expect(listed.subsystems[0]!.namespaces[0]).toMatchObject({ syncError: 'EIO' });
         expect(vioctl(['nvmf', 'ctl', control, 'list']).stdout).toContain('data may be lost (EIO)');
+        const warning = async (): Promise<number> => (await a.getLog(2, 512))[0]!;
+        expect(await warning()).toBe(4); // the reliability is degraded
         const reopen = (...more: string[]) => vioctl(['nvmf', 'ctl', control, 'reopen', '1', ...more]);
         expect(reopen('--dry-run').stdout).toContain(`would open ${disk.file} of namespace 1 anew`);
         expect(await run(b, NvmOpcode.flush)).toEqual(fault);
         expect(reopen().status).toBe(0);
         for (const host of [a, b]) expect(await run(host, NvmOpcode.flush)).toEqual(ok);
+        expect(await warning()).toBe(0);
         expect(vioctl(['nvmf', 'ctl', control, 'list', '--json']).stdout).not.toContain('syncError');
         await disk.set({ fail_syncs: 1 });
         expect(await run(b, NvmOpcode.write, 1)).toEqual(fault);

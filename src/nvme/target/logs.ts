@@ -41,12 +41,17 @@ function errorLog(c: ControllerState): Buffer {
   return out;
 }
 
+/** Critical Warning bit 2: the reliability is degraded by media errors. */
+const reliabilityDegraded = 1 << 2;
+
 function smart(c: ControllerState, nsid: number): Buffer {
   // per controller only: LPA bit 0 is clear
   if (nsid !== 0 && nsid !== 0xffff_ffff) throw invalidField(4);
   const units = (bytes: number): bigint => BigInt(Math.ceil(bytes / 512_000));
   const { reads, writes, readBytes, writtenBytes } = c.subsystem!.counters();
+  const lost = [...c.subsystem!.namespaces.values()].some((namespace) => c.subsystem!.syncError(namespace) !== undefined);
   return smartLog.encode({
+    critical_warning: lost ? reliabilityDegraded : 0,
     temperature: 298,
     avail_spare: 100,
     spare_thresh: 10,
