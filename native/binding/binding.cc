@@ -73,9 +73,11 @@ constexpr Export kStorage[] = {
     {"geometry", Guarded<vioctl::storage::JsGeometry, K::kHandle>},
     {"identity", Guarded<vioctl::storage::JsIdentity, K::kHandle>},
     {"refresh", Guarded<vioctl::storage::JsRefresh, K::kHandle>},
+    {"measure", Guarded<vioctl::storage::JsMeasure, K::kHandle>},
     {"peek", Guarded<vioctl::storage::JsPeek, K::kHandle, K::kUint64, K::kUint32>},
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},
     {"syncError", Guarded<vioctl::storage::JsSyncError, K::kHandle>},
+    {"failures", Guarded<vioctl::storage::JsFailures, K::kHandle>},
     {"reopen", Guarded<vioctl::storage::JsReopen, K::kHandle>},
     {"close", Guarded<vioctl::storage::JsClose, K::kHandle>},
 };

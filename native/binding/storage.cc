@@ -89,10 +89,25 @@ Napi::Value JsFlush(const Napi::CallbackInfo& info) {
       [](Napi::Env env) { return env.Undefined(); });
 }
 
+Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
+  const auto store = Share<Store>(info[0]);
+  return RunAsync(
+      info.Env(), [store] { store->Refresh(); },
+      [store](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(store->size())); });
+}
+
 Napi::Value JsSyncError(const Napi::CallbackInfo& info) {
   const int err = Get<Store>(info[0]).sync_error();
   if (err == 0) return info.Env().Undefined();
   return Napi::String::New(info.Env(), ErrnoName(err));
+}
+
+Napi::Value JsFailures(const Napi::CallbackInfo& info) {
+  const Store& store = Get<Store>(info[0]);
+  auto object = Napi::Object::New(info.Env());
+  object.Set("count", static_cast<double>(store.failures()));
+  object.Set("error", store.failure() == 0 ? "" : ErrnoName(store.failure()));
+  return object;
 }
 
 Napi::Value JsReopen(const Napi::CallbackInfo& info) {

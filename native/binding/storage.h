@@ -20,9 +20,11 @@ Napi::Value JsSize(const Napi::CallbackInfo& info);       // size(store): bytes
 Napi::Value JsRefresh(const Napi::CallbackInfo& info);    // refresh(store): bytes, after a look at the file
 Napi::Value JsGeometry(const Napi::CallbackInfo& info);   // geometry(store): object
 Napi::Value JsIdentity(const Napi::CallbackInfo& info);   // identity(store): object | undefined
+Napi::Value JsMeasure(const Napi::CallbackInfo& info);    // measure(store): Promise of refresh(store)
 Napi::Value JsPeek(const Napi::CallbackInfo& info);       // peek(store, offset, length): Buffer
 Napi::Value JsFlush(const Napi::CallbackInfo& info);      // flush(store): Promise
 Napi::Value JsSyncError(const Napi::CallbackInfo& info);  // syncError(store): errno name | undefined
+Napi::Value JsFailures(const Napi::CallbackInfo& info);   // failures(store): {count, error}
 Napi::Value JsReopen(const Napi::CallbackInfo& info);     // reopen(store)
 Napi::Value JsClose(const Napi::CallbackInfo& info);      // close(store): void; closed once no command uses it
 

@@ -93,7 +93,7 @@ class File final : public Store {
   Geometry geometry() const override { return geometry_; }
   std::optional<FileIdentity> identity() const override { return identity_; }
 
-  int Read(const iovec* to, int count, uint64_t offset, bool nowait) override {
+  int DoRead(const iovec* to, int count, uint64_t offset, bool nowait) override {
     if (nowait) {
       size_t total = 0;
       for (int i = 0; i < count; i++) total += to[i].iov_len;

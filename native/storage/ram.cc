@@ -18,7 +18,7 @@ class Ram final : public Store {
   std::byte* memory() const override { return static_cast<std::byte*>(map_.get()); }
   bool Waits() const override { return false; }
 
-  int Read(const iovec* to, int count, uint64_t offset, bool) override {
+  int DoRead(const iovec* to, int count, uint64_t offset, bool) override {
     const std::byte* from = memory() + offset;
     for (int i = 0; i < count; from += to[i++].iov_len) memcpy(to[i].iov_base, from, to[i].iov_len);
     return 0;

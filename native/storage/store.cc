@@ -7,9 +7,11 @@ namespace vioctl::storage {
 
 int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
   if (readonly_) return EROFS;
-  if (!durable) return DoWrite(from, count, offset);
-  if (const int err = sync_error()) return err;
-  if (const int err = DoWrite(from, count, offset)) return err;
+  if (durable)
+    if (const int err = sync_error()) return err;
+  const int err = DoWrite(from, count, offset);
+  Failed(err);
+  if (err != 0 || !durable) return err;
   // Not RWF_DSYNC: of several that fail together the kernel tells one alone (durability.h), and a failure of the write
   // itself (a full disk) would look like a lost write-back.
   return Flush();
@@ -17,12 +19,19 @@ int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
 
 int Store::Flush() {
   if (readonly_ || !Waits()) return sync_error();
-  return durability_->Sync([this] { return DoSync(); });
+  return durability_->Sync([this] { return SyncNow(); });
+}
+
+int Store::SyncNow() {
+  const int err = DoSync();
+  Failed(err);
+  return err;
 }
 
 int Store::Zero(uint64_t offset, uint64_t length, bool deallocate) {
   if (readonly_) return EROFS;
   const int err = DoZero(offset, length, deallocate);
+  Failed(err);
   if (MayLoseData(err)) durability_->Fail(err);
   return err;
 }
@@ -30,6 +39,7 @@ int Store::Zero(uint64_t offset, uint64_t length, bool deallocate) {
 int Store::Discard(uint64_t offset, uint64_t length) {
   if (readonly_) return EROFS;
   const int err = DoDiscard(offset, length);
+  Failed(err);
   if (MayLoseData(err)) durability_->Fail(err);
   return err;
 }

@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -36,7 +37,11 @@ class Store {
 
   // Each returns 0 or an errno. A read or write that ends early is EIO: the file was truncated below us.
   // nowait: EAGAIN instead of waiting for a device (only where CanTry()).
-  virtual int Read(const iovec* to, int count, uint64_t offset, bool nowait) = 0;
+  int Read(const iovec* to, int count, uint64_t offset, bool nowait) {
+    const int err = DoRead(to, count, offset, nowait);
+    if (err != 0 && !(nowait && err == EAGAIN)) Failed(err);
+    return err;
+  }
   // durable: on stable storage before it returns (FUA). Fails without writing once a sync has failed.
   int Write(const iovec* from, int count, uint64_t offset, bool durable);
   // Everything written before is on stable storage when it returns. Waits for a sync that it can share.
@@ -61,11 +66,21 @@ class Store {
   // do without writing them.
   virtual bool WantsZeroes(const iovec*, int) const { return false; }
 
+  // Counts a request that has failed, for engines that do their own I/O.
+  void Failed(int err) {
+    if (err == 0) return;
+    failure_.store(err, std::memory_order_relaxed);
+    failures_.fetch_add(1, std::memory_order_relaxed);
+  }
+  // Reads and writes, discards and syncs that have failed, and the errno of the last one.
+  uint64_t failures() const { return failures_.load(std::memory_order_relaxed); }
+  int failure() const { return failure_.load(std::memory_order_relaxed); }
+
   // Errno of the sync that failed; 0 if all that was flushed is durable.
   int sync_error() const { return durability_->error(); }
   Durability& durability() const { return *durability_; }
   // One sync, for whoever leads one of durability().
-  int SyncNow() { return DoSync(); }
+  int SyncNow();
 
   int Read(void* to, size_t length, uint64_t offset, bool nowait = false) {
     iovec one{to, length};
@@ -78,12 +93,15 @@ class Store {
 
  protected:
   // What a source does itself: 0 or an errno.
+  virtual int DoRead(const iovec* to, int count, uint64_t offset, bool nowait) = 0;
   virtual int DoWrite(const iovec* from, int count, uint64_t offset) = 0;
   virtual int DoSync() = 0;
   virtual int DoZero(uint64_t offset, uint64_t length, bool deallocate) = 0;
   virtual int DoDiscard(uint64_t offset, uint64_t length) = 0;
 
   std::atomic<uint64_t> size_{0};
+  std::atomic<uint64_t> failures_{0};
+  std::atomic<int> failure_{0};
   bool readonly_ = false;
   std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
 };

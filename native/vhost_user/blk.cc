@@ -313,7 +313,10 @@ void BlkQueue::LeadSync(uint32_t slot) {
 // The sync that this queue leads has ended. One that has not begun or was interrupted is done here; none that failed
 // is.
 void BlkQueue::EndSync(uint32_t slot, int result) {
-  if (result == -EAGAIN || result == -EINTR) result = -options_.store->SyncNow();
+  if (result == -EAGAIN || result == -EINTR)
+    result = -options_.store->SyncNow();
+  else
+    options_.store->Failed(-result);
   std::erase(leading_, slot);
   Finish(slot, options_.store->durability().Finish(-result));
 }
@@ -359,6 +362,8 @@ void BlkQueue::Completed(uint32_t slot, int result) {
     const int count = static_cast<int>(request.data.size());
     failure = request.write ? options_.store->Write(request.data.data(), count, request.offset, false)
                             : options_.store->Read(request.data.data(), count, request.offset, false);
+  } else {
+    options_.store->Failed(failure);
   }
   if (failure == 0 && request.write) return Changed(slot);
   Finish(slot, failure);

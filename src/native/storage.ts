@@ -64,12 +64,16 @@ export interface StorageNative {
   identity(store: Store): FileIdentity | undefined;
   /** Looks at the file's size again. */
   refresh(store: Store): number;
+  /** The same off the event loop: a device can hang. @throws the system's error */
+  measure(store: Store): Promise<number>;
   /** Up to 1 MiB; less at the end. For a look at a header: it waits for the device. */
   peek(store: Store, offset: number, length: number): Buffer;
   /** Everything written before reaches stable storage; waits off the event loop. @throws the first error of any sync */
   flush(store: Store): Promise<void>;
   /** Errno name of the sync that failed: all later ones fail too, until the source is opened anew. */
   syncError(store: Store): string | undefined;
+  /** Requests and syncs that have failed so far, and the errno name of the last one. */
+  failures(store: Store): { count: number; error: string };
   /**
    * Opens the source anew and forgets the sync that failed; requests under way end on the old file.
    * @throws ESTALE if the name leads to another file by now; EBUSY if the device cannot be claimed again
@@ -87,9 +91,11 @@ export const storageExports = [
   'geometry',
   'identity',
   'refresh',
+  'measure',
   'peek',
   'flush',
   'syncError',
+  'failures',
   'reopen',
   'close',
 ] as const satisfies (keyof StorageNative)[];

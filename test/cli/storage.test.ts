@@ -563,6 +563,7 @@ describe('a sync that fails', () => {
         const flush = await host.queues[0]!.send(command(NvmOpcode.flush), undefined);
         expect(flush.status.sc).toBe(0);
         expect(await target.stop()).toBe(0);
+        expect(target.messages()).toContain(`${disk.file}: a request has failed: ENOSPC\n`);
       } finally {
         await disk.close();
       }
@@ -604,6 +605,7 @@ describe('a sync that fails', () => {
         const second = await open();
         expect(await request(second.drivers[1]!, flush)).toBe(1);
         await server.sees(/data may be lost \(EIO/);
+        await server.sees(/disk: a request has failed: EIO/);
         second.window.close();
         expect(await server.stop()).toBe(1);
       } finally {

@@ -144,7 +144,15 @@ test('what is no store is an error, and so is a closed one', () => {
   storage.close(store);
   storage.close(store);
   for (const wrong of [store, {}, null, undefined, 7, nvme.controllerNew()] as Store[])
-    for (const use of [storage.size, storage.refresh, storage.syncError, storage.flush] as ((store: Store) => unknown)[])
+    for (const use of [
+      storage.size,
+      storage.refresh,
+      storage.syncError,
+      storage.flush,
+      storage.measure,
+      storage.failures,
+      storage.reopen,
+    ] as ((store: Store) => unknown)[])
       expect(() => use(wrong)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
 });
 

@@ -1,7 +1,8 @@
 import { VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
-import { lostText, reopenSource } from '../../storage/open.js';
+import { Health } from '../../storage/health.js';
+import { reopenSource } from '../../storage/open.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { Controller, type Surroundings } from './controller.js';
@@ -50,8 +51,7 @@ export class Target {
   readonly #unsized = new Set<string>();
   /** Namespaces whose source has been asked for its size and has not answered. */
   readonly #asked = new Set<Namespace>();
-  /** Namespaces whose source has lost data, each told once. */
-  readonly #lost = new WeakSet<Namespace>();
+  readonly #health = new WeakMap<Namespace, Health>();
   #nextDiscovery = 1;
   #generation = 1n;
   #stopped = false;
@@ -66,7 +66,7 @@ export class Target {
       this.#checkKeepAlive();
       if (++this.#ticks % sizeCheck !== 0) return;
       this.#checkSizes();
-      this.#checkSyncs();
+      this.#checkHealth();
     }, keepAliveCheck);
     this.#timer.unref();
     this.#around = {
@@ -138,9 +138,9 @@ export class Target {
   reopen(subsystem: Subsystem, nsid: number): void {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-    this.#checkSyncs(); // what has failed is told before it is forgotten
+    this.#checkHealth(); // what has failed is told before it is forgotten
     reopenSource(namespace);
-    this.#lost.delete(namespace);
+    this.#checkHealth();
     this.#log(`${namespace.source} was opened anew`);
     this.resize(subsystem, nsid);
   }
@@ -218,7 +218,7 @@ export class Target {
     this.#stopped = true;
     clearInterval(this.#timer);
     this.#native.targetStop(this.#engine);
-    this.#checkSyncs();
+    this.#checkHealth(true);
     try {
       for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
     } finally {
@@ -409,14 +409,13 @@ export class Target {
     }
   }
 
-  /** A sync that has failed is told once for each namespace. */
-  #checkSyncs(): void {
+  /** Tells the log what has failed since the last look. */
+  #checkHealth(last = false): void {
     for (const subsystem of this.subsystems.values())
       for (const namespace of subsystem.namespaces.values()) {
-        const code = subsystem.syncError(namespace);
-        if (code === undefined || this.#lost.has(namespace)) continue;
-        this.#lost.add(namespace);
-        this.#log(lostText(namespace.source, code));
+        const health = this.#health.get(namespace) ?? new Health(namespace, this.#log);
+        this.#health.set(namespace, health);
+        health.look(last);
       }
   }
 

@@ -92,7 +92,7 @@ class Disk {
   }
 
   close(): void {
-    this.#watch.look(); // what has happened since the last look is told too
+    this.#watch.look(true); // what has happened since the last look is told too
     this.#watch.close();
     this.#listener?.close();
     native().storage.close(this.#source.store);

@@ -1,6 +1,8 @@
+import { reason } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
-import { lostText, type Source } from '../../storage/open.js';
+import { Health } from '../../storage/health.js';
+import type { Source } from '../../storage/open.js';
 import type { BackEndSession, SessionHooks } from '../backend/session.js';
 
 /** How often a source is looked at, in milliseconds. */
@@ -13,16 +15,22 @@ export class SourceWatch {
   readonly #sessions = new Set<BackEndSession>();
   /** Sessions that have not heard of the last change: a back-end says nothing while its device is stopped. */
   readonly #untold = new Set<BackEndSession>();
+  readonly #health: Health;
   readonly #timer: NodeJS.Timeout;
   #size: number;
-  #lost = false;
   #unsized = false;
+  #asked = false;
+  #closed = false;
 
   constructor(source: Source, log: (text: string) => void) {
     this.#source = source;
     this.#log = log;
+    this.#health = new Health(source, log);
     this.#size = native().storage.size(source.store);
-    this.#timer = setInterval(() => this.look(), PERIOD);
+    this.#timer = setInterval(() => {
+      this.look();
+      void this.#measure();
+    }, PERIOD);
     this.#timer.unref();
   }
 
@@ -40,19 +48,26 @@ export class SourceWatch {
     };
   }
 
-  look(): void {
-    const { store, name } = this.#source;
-    const code = native().storage.syncError(store);
-    if (code !== undefined && !this.#lost) this.#log(lostText(name, code));
-    this.#lost = code !== undefined;
+  /** @param last the end: what was held back is told */
+  look(last = false): void {
+    this.#health.look(last);
+  }
+
+  /** One that has not answered yet hangs: it is not asked again meanwhile. */
+  async #measure(): Promise<void> {
+    if (this.#asked) return;
+    this.#asked = true;
     try {
-      const size = native().storage.refresh(store);
+      const size = await native().storage.measure(this.#source.store);
+      if (this.#closed) return;
       if (size !== this.#size) this.#resized(size);
       this.#unsized = false;
     } catch (err) {
       // a device that is gone keeps its last size: requests fail, and say so
-      if (!this.#unsized) this.#log(`${printable(name)}: its size cannot be read: ${(err as Error).message}`);
+      if (!this.#unsized && !this.#closed) this.#log(`${printable(this.#source.name)}: its size cannot be read: ${reason(err)}`);
       this.#unsized = true;
+    } finally {
+      this.#asked = false;
     }
   }
 
@@ -76,6 +91,7 @@ export class SourceWatch {
   }
 
   close(): void {
+    this.#closed = true;
     clearInterval(this.#timer);
   }
 }
