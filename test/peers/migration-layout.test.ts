@@ -1,0 +1,213 @@
+/**
+ * Where memory lies: marks that qtest writes at guest-physical addresses, read back at these addresses from what `ram`
+ * makes of the stream. `info mtree -f` says which addresses are RAM, and of which block.
+ */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { openInput } from '../../src/migration/containers/input.js';
+import { type Extracted, extract } from '../../src/migration/export/extract.js';
+import { Qtest } from '../support/qtest.js';
+import { foreignQemuForTest, type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
+import { uri, withGuest } from './migration-memory.js';
+
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-layout-'));
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+// Firmware, without which a Virt machine has no ACPI, and so no memory hotplug.
+fs.writeFileSync(path.join(dir, 'zero.bin'), Buffer.alloc(1 << 20));
+
+interface Machine {
+  name: string;
+  args: string[];
+  program?: string;
+  /** builds that have it */
+  builds?: QemuName[];
+  /** blocks whose address the stream does not tell */
+  unplaced?: string[];
+  /** blocks of which nothing is plugged, so that nothing is sent */
+  unplugged?: string[];
+}
+
+const G = 1024;
+const ram = (id: string, size: string) => ['-object', `memory-backend-ram,id=${id},size=${size}`];
+const split = (machine: string, size: number, ...more: string[]): Machine => ({
+  name: `${machine}, ${size} MiB ${more.join(' ')}`.trim(),
+  args: ['-M', machine, '-m', `${size}`, ...more],
+});
+const arm = (size: string, ...more: string[]): Machine => ({
+  name: `Arm virt, ${size} ${more.join(' ')}`.trim(),
+  program: 'qemu-system-aarch64',
+  args: ['-M', 'virt', '-cpu', 'cortex-a57', '-m', size, ...more],
+});
+const pseries = ['-M', 'pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'];
+
+const machines: Machine[] = [
+  split('pc', 32),
+  split('pc', 3 * G),
+  split('pc', 3583),
+  split('pc', 3584),
+  split('pc,max-ram-below-4g=1G', 1100),
+  split('pc,max-ram-below-4g=64M', 100),
+  split('pc,max-ram-below-4g=3G', 3200),
+  split('pc,max-ram-below-4g=2G', 2 * G + 1),
+  split('q35', 32),
+  split('q35', 2 * G),
+  split('q35', 2815),
+  split('q35', 2816),
+  split('q35,max-ram-below-4g=1G', 1500),
+  split('q35,max-ram-below-4g=100M', 132),
+  split('microvm', 64),
+  split('microvm', 3 * G + 64),
+  {
+    name: 'NUMA',
+    args: [
+      '-M',
+      'q35',
+      '-m',
+      '64',
+      ...ram('ram-node0', '32M'),
+      ...ram('ram-node1', '32M'),
+      '-numa',
+      'node,memdev=ram-node0',
+      '-numa',
+      'node,memdev=ram-node1',
+    ],
+  },
+  { name: 'a memory backend', args: ['-M', 'q35,memory-backend=m', '-m', '64', ...ram('m', '64M')] },
+  {
+    name: 'a DIMM',
+    args: ['-M', 'pc', '-m', '64,slots=2,maxmem=2G', ...ram('md1', '64M'), '-device', 'pc-dimm,memdev=md1'],
+    unplaced: ['md1'],
+  },
+  {
+    name: 'a DIMM at an address of its own',
+    args: ['-M', 'q35', '-m', '64,slots=2,maxmem=2G', ...ram('md1', '64M'), '-device', 'pc-dimm,memdev=md1,addr=0x120000000'],
+    unplaced: ['md1'],
+  },
+  { name: 'an NVDIMM', args: ['-M', 'q35,nvdimm=on', '-m', '64,slots=2,maxmem=2G', ...ram('nv', '64M'), '-device', 'nvdimm,memdev=nv'] },
+  {
+    name: 'an NVDIMM at an address of its own',
+    args: ['-M', 'q35,nvdimm=on', '-m', '64,slots=2,maxmem=2G', ...ram('nv', '64M'), '-device', 'nvdimm,memdev=nv,addr=0x120000000'],
+  },
+  {
+    name: 'NVDIMM and DIMM of one size',
+    args: [
+      '-M',
+      'q35,nvdimm=on',
+      '-m',
+      '64,slots=2,maxmem=2G',
+      ...ram('md', '64M'),
+      ...ram('nv', '64M'),
+      '-device',
+      'pc-dimm,memdev=md',
+      '-device',
+      'nvdimm,memdev=nv',
+    ],
+    unplaced: ['md', 'nv'],
+  },
+  {
+    name: 'virtio-mem',
+    args: ['-M', 'q35', '-m', '64,maxmem=1G', ...ram('vm', '128M'), '-device', 'virtio-mem-pci,memdev=vm,requested-size=128M'],
+    unplugged: ['vm'],
+  },
+  {
+    name: 'AMD above 1 TiB',
+    args: ['-M', 'q35,max-ram-below-4g=64M', '-m', '96,slots=2,maxmem=1100G', '-cpu', 'EPYC,phys-bits=48'],
+    builds: ['7.2', '10', '11'],
+  },
+  arm('64'),
+  arm('512'),
+  arm('64,slots=2,maxmem=1G', '-bios', path.join(dir, 'zero.bin'), ...ram('md1', '128M'), '-device', 'pc-dimm,memdev=md1'),
+  { name: 'pseries', program: 'qemu-system-ppc64', args: [...pseries, '-m', '256'] },
+  {
+    name: 'pseries with a DIMM',
+    program: 'qemu-system-ppc64',
+    args: [...pseries, '-m', '256,slots=2,maxmem=2G', ...ram('md1', '256M'), '-device', 'pc-dimm,memdev=md1'],
+    unplaced: ['md1'],
+  },
+  { name: 's390x', program: 'qemu-system-s390x', args: ['-M', 's390-ccw-virtio', '-m', '128'], builds: ['10', '11'] },
+];
+machines.find((m) => m.name.includes('128M'))!.unplaced = ['md1'];
+
+/** A run of RAM that guests see: its first address, its end, and the block. */
+interface Seen {
+  from: bigint;
+  to: bigint;
+  block: string;
+}
+
+/** RAM of the address space `memory`, without ROM. */
+function flatRam(text: string): Seen[] {
+  const view = text.split(/^FlatView/m).find((v) => /AS "memory", root: system/.test(v)) ?? '';
+  return [...view.matchAll(/^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ram\): (\S+)/gm)].map((m) => ({
+    from: BigInt(`0x${m[1]}`),
+    to: BigInt(`0x${m[2]}`) + 1n,
+    block: m[3]!.replace(/^\/objects\//, ''),
+  }));
+}
+
+/** Marks of 16 bytes near both ends of each run and in its middle, each another one. */
+function* marksOf(seen: readonly Seen[]): Generator<{ at: bigint; bytes: Buffer; block: string }> {
+  let n = 1;
+  for (const { from, to, block } of seen) {
+    for (const at of [from + 0x40n, from + (((to - from) >> 1n) & ~15n), to - 0x90n]) {
+      const bytes = Buffer.alloc(16);
+      bytes.writeBigUInt64LE(at ^ 0x5a5a5a5a5a5a5a5an, 0);
+      bytes.writeBigUInt64BE((BigInt(n++) * 0x9e3779b97f4a7c15n) % (1n << 64n), 8);
+      yield { at, bytes, block };
+    }
+  }
+}
+
+const ofDevice = /rom|bios|vga|flash|acpi/;
+
+async function check(build: QemuBuild, name: QemuName, { args, unplaced = [], unplugged = [] }: Machine): Promise<void> {
+  const [stream, socket, out] = ['m', 'qtest', 'mem'].map((f) => path.join(dir, f)) as [string, string, string];
+  fs.rmSync(socket, { force: true });
+  const marks: { at: bigint; bytes: Buffer; block: string }[] = [];
+  await withGuest(build, dir, [...args, '-qtest', `unix:${socket},server=on,wait=off`], async (guest) => {
+    const text = (await guest.qmp.run('human-monitor-command', { 'command-line': 'info mtree -f' })) as string;
+    const qtest = await Qtest.open(socket, () => true);
+    for (const mark of marksOf(flatRam(text).filter((s) => !ofDevice.test(s.block) && s.to - s.from >= 0x1000n))) {
+      await qtest.write(mark.at, mark.bytes);
+      marks.push(mark);
+    }
+    qtest.close();
+    await guest.migrate({ uri: uri(name, stream) });
+  });
+  expect(marks.length).toBeGreaterThan(2);
+  const fd = fs.openSync(out, 'w+');
+  let done: Extracted;
+  try {
+    done = await extract(openInput(stream), fd, { as: 'sparse' }, () => {});
+    for (const { at, bytes, block } of marks) {
+      const got = Buffer.alloc(16);
+      fs.readSync(fd, got, 0, 16, Number(at));
+      const there = { at: `0x${at.toString(16)}`, block, right: got.equals(bytes) };
+      // What is named as left out has nothing at its address: neither its own bytes nor another block's.
+      if ([...unplaced, ...unplugged].includes(block))
+        expect({ ...there, right: got.equals(Buffer.alloc(16)) }).toMatchObject({ right: true });
+      else expect(there).toMatchObject({ right: true });
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+  expect((done.unplaced ?? []).map((u) => u.block).sort()).toEqual([...unplaced].sort());
+  expect(done.complete).toBe(unplaced.length === 0);
+}
+
+describe.each<QemuName>(['7.2', '10', '11'])('QEMU %s', (name) => {
+  test.each(machines.filter((m) => m.builds?.includes(name) ?? true).map((m) => [m.name, m] as const))(
+    '%s',
+    async (_name, machine) => {
+      const build = machine.program
+        ? await foreignQemuForTest(name, machine.program, `memory layout of ${machine.program}`)
+        : await qemuForTest(name, 'memory layout of real machines');
+      if (!build) return;
+      const { program } = machine;
+      await check(program ? { ...build, argv: (_program, args) => build.argv(program, args) } : build, name, machine);
+    },
+    120_000,
+  );
+});
