@@ -65,6 +65,8 @@ class Executor {
   void Wake(uint32_t count);
   bool Spawn();
   std::shared_ptr<Lane> NextLane();
+  uint32_t Take(Lane& lane, Job** jobs);
+  static void GiveBack(Lane& lane, Job* job);
   bool Idle(std::unique_lock<std::mutex>& lock);
 
   const ExecutorLimits limits_;
