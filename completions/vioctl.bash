@@ -131,7 +131,7 @@ _vioctl_command() {
       args='@file ...' ;;
     'nvmf serve')
       opts='--listen --discovery-port --nqn --allow-host --config --control --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=sync|uring --spin=@free --color=auto|always|never'
+      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
       opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'
@@ -207,7 +207,7 @@ _vioctl_command() {
       args='@socket' ;;
     'vhost-user serve blk')
       opts='--file -f --read-only --force --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--file=@file -f=@file --queues=@free --block-size=@free --serial=@free --engine=io_uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
+      vals='--file=@file -f=@file --queues=@free --block-size=@free --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
       args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

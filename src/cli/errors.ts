@@ -1,7 +1,7 @@
 import { codeOf, Exit, type ExitStatus, exitOfErrno, reason, VioError } from '../common/errors.js';
 import { harmless } from '../common/escape.js';
+import { toJson } from '../common/json.js';
 import { WrongUsage } from './oclif.js';
-import { toJson } from './output.js';
 
 /** What the user is told of an error and the status the program ends with. */
 export interface Report {

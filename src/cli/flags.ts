@@ -3,7 +3,7 @@
  * option takes one value per use, and the parser does not read stdin (see oclif.ts).
  */
 import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
-import { boolean, custom, customArg, integer, option, string, stringArg } from './oclif.js';
+import { boolean, custom, customArg, integer, option, string, stringArg, withValueAliases } from './oclif.js';
 
 export const Flags = {
   boolean,
@@ -20,6 +20,12 @@ export const Flags = {
   /** Duration in milliseconds: 500ms, 10s, 2m */
   duration: custom<number>({ parse: async (text) => parseDuration(text), helpValue: 'TIME' }),
 };
+
+/** `--engine` of everything that does I/O by io_uring or by plain system calls: the same values everywhere. */
+export const engines = ['auto', 'uring', 'sync'] as const;
+export type Engine = (typeof engines)[number];
+export const engineFlag = (summary: string) =>
+  withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), { io_uring: 'uring' });
 
 /** `-0, --null` of every command that reads a list from stdin. (oclif's types allow letters only; its parser takes any.) */
 export const nullFlag = boolean({ char: '0' as 'a', summary: 'items of the list on stdin end with NUL instead of newline' });

@@ -1,3 +1,4 @@
+import { exitStatuses } from '../common/errors.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import type { CommandClass } from './command.js';
@@ -69,22 +70,6 @@ export function commandPage(doc: CommandDoc): string {
   return `${lines.join('\n')}\n`;
 }
 
-const exitStatuses: [number, string][] = [
-  [0, 'done, or already so'],
-  [1, 'the operation failed'],
-  [2, 'wrong usage'],
-  [3, 'refused by a safety check or a policy; nothing was changed'],
-  [4, 'a comparison or verification found differences'],
-  [5, 'the input is damaged or the peer broke the protocol; partial output was given where possible'],
-  [6, 'permission or privilege is missing'],
-  [7, 'this kernel, device or peer does not support it'],
-  [8, 'failed, and the earlier state could not be fully restored; stderr names what is left'],
-  [124, 'a --timeout ran out'],
-  [130, 'interrupted (SIGINT)'],
-  [141, 'the reader of stdout closed the pipe'],
-  [143, 'terminated (SIGTERM); servers shut down cleanly and exit 0 instead'],
-];
-
 /** vioctl(1): groups, verbs, streams, exit statuses. */
 export function rootPage(docs: CommandDoc[]): string {
   const lines = [
@@ -117,14 +102,17 @@ export function rootPage(docs: CommandDoc[]): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** The README with its table of commands renewed between the two markers. */
+/** The README with its tables of commands and exit statuses renewed between their markers. */
 function readmeWith(readme: string, docs: CommandDoc[]): string {
   const rows = docs.map((doc) => `| [${doc.id}](man/vioctl-${doc.id.replaceAll(' ', '-')}.1) | ${doc.summary.replaceAll('|', '\\|')} |`);
   const table = ['| command | what it does |', '|---|---|', ...rows].join('\n');
-  return readme.replace(
-    /(<!-- commands:.*-->\n)[\s\S]*?(<!-- \/commands -->)/,
-    (_all, begin: string, end: string) => `${begin}${table}\n${end}`,
-  );
+  const statuses = ['| status | meaning |', '|---|---|', ...exitStatuses.map(([status, text]) => `| ${status} | ${text} |`)].join('\n');
+  const between = (text: string, name: string, content: string): string =>
+    text.replace(
+      new RegExp(`(<!-- ${name}:.*-->\\n)[\\s\\S]*?(<!-- /${name} -->)`),
+      (_all, begin: string, end: string) => `${begin}${content}\n${end}`,
+    );
+  return between(between(readme, 'commands', table), 'exit statuses', statuses);
 }
 
 /** All generated files: path below the repository's root and text. @param readme the README as it stands */

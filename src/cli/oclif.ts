@@ -45,11 +45,22 @@ export const integer = custom<number, { min?: number; max?: number }>({
 const oneOf = (values: readonly string[]): string =>
   values.length < 2 ? values.join('') : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
 
+/** Other spellings of an option's values, which no help names. */
+const aliases = new WeakMap<object, Readonly<Record<string, string>>>();
+const valueAliases = (flag: object): Readonly<Record<string, string>> => aliases.get(flag) ?? {};
+
+/** Lets an option take other spellings of its values: spelling to value. */
+export function withValueAliases<T extends object>(flag: T, spellings: Readonly<Record<string, string>>): T {
+  aliases.set(flag, spellings);
+  return flag;
+}
+
 /** An option as the parser gets it: one value for each use, choices and values checked by us. */
 function prepared(name: string, flag: Flag): Flag {
   if (flag.type !== 'option') return { ...flag, name };
   const { options, parse: ownParse } = flag;
-  const parse: typeof ownParse = async (text, context, opts) => {
+  const parse: typeof ownParse = async (typed, context, opts) => {
+    const text = valueAliases(flag)[typed] ?? typed;
     try {
       if (options && !options.includes(text)) throw usage(`takes ${oneOf(options)}, not "${printable(text)}"`);
       return await ownParse(text, context, opts);

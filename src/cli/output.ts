@@ -1,7 +1,7 @@
 import type { ChalkInstance } from 'chalk';
 import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
-import { hex64 } from '../common/units.js';
+import { toJson } from '../common/json.js';
 import { chalkFor } from './color.js';
 import { speaksUtf8, toAscii } from './locale.js';
 import { ClosedPipe, type FdWriter } from './stdio.js';
@@ -51,46 +51,6 @@ function compareValues(a: Value, b: Value): number {
 
 /** Rows taken for the column widths before a streaming table starts to print. */
 const WIDTH_ROWS = 1000;
-
-/** Keys whose values are sizes: the contract has them as numbers, and addresses, offsets and words of bits as strings. */
-const sizeKeys: ReadonlySet<string> = new Set(['size', 'len', 'length', 'bytes']);
-
-/** How values that JSON has no form for are written: `toJSON`, which JSON.stringify asks bigint and objects for. */
-const jsonForms: [prototype: object, form: (this: never, key: string) => string | number][] = [
-  [
-    BigInt.prototype,
-    function (this: bigint, key) {
-      const value = BigInt(this);
-      return sizeKeys.has(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
-    },
-  ],
-  ...[Uint8Array.prototype, Buffer.prototype].map((prototype): (typeof jsonForms)[number] => [
-    prototype,
-    function (this: Uint8Array) {
-      return Buffer.from(this.buffer, this.byteOffset, this.byteLength).toString('hex');
-    },
-  ]),
-];
-
-/**
- * JSON of the contract: 64-bit values (bigint) as "0x…", but sizes as numbers (up to 2^53), undefined left out, bytes as hex. The forms stand in the
- * prototypes during the call: a replacer would be called for every value, and too late for a Buffer, whose own toJSON
- * makes an array of numbers.
- */
-export function toJson(value: unknown, indent?: number): string {
-  const before = jsonForms.map(([prototype]) => Object.getOwnPropertyDescriptor(prototype, 'toJSON'));
-  for (const [prototype, form] of jsonForms) Object.defineProperty(prototype, 'toJSON', { value: form, configurable: true });
-  try {
-    // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.
-    const text = JSON.stringify(value, undefined, indent) ?? 'null';
-    return text.replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
-  } finally {
-    jsonForms.forEach(([prototype], i) => {
-      if (before[i]) Object.defineProperty(prototype, 'toJSON', before[i]);
-      else delete (prototype as { toJSON?: unknown }).toJSON;
-    });
-  }
-}
 
 /** A cell as text: `-` for nothing, untrusted characters escaped. */
 export function cell(value: string | number | bigint | boolean | null | undefined): string {

@@ -1,17 +1,33 @@
-/** Exit statuses of every command (the contract's table, in vioctl(1) as EXIT STATUS). */
-export const Exit = {
-  ok: 0,
-  failed: 1,
-  usage: 2,
-  refused: 3,
-  differs: 4,
-  damaged: 5,
-  permission: 6,
-  unsupported: 7,
-  notRestored: 8,
-  timeout: 124,
+import { errnoText } from './errno.js';
+
+/** Exit statuses of every command, with their meaning: EXIT STATUS of vioctl(1) and the table of the README are made from it. */
+const statuses = {
+  ok: [0, 'success, including a change that was already made'],
+  failed: [1, 'the operation failed'],
+  usage: [2, 'wrong usage'],
+  refused: [3, 'refused by a safety check or a policy; nothing was changed'],
+  differs: [4, 'a comparison or verification found differences'],
+  damaged: [5, 'the input is damaged or the peer broke the protocol; partial output was given where possible'],
+  permission: [6, 'permission or privilege is missing'],
+  unsupported: [7, 'this kernel, device or peer does not support it'],
+  notRestored: [8, 'failed, and the earlier state could not be fully restored; stderr names what is left'],
+  timeout: [124, 'a --timeout ran out'],
 } as const;
+/** The exit statuses by name. */
+export const Exit = Object.fromEntries(Object.entries(statuses).map(([name, [status]]) => [name, status])) as {
+  readonly [Name in keyof typeof statuses]: (typeof statuses)[Name][0];
+};
 export type ExitStatus = (typeof Exit)[keyof typeof Exit];
+
+/** All statuses that a user can meet, those of programs that are run and of signals too. */
+export const exitStatuses: readonly (readonly [status: number, text: string])[] = [
+  ...Object.values(statuses),
+  [126, 'the given program cannot be run'],
+  [127, 'the given program was not found'],
+  [130, 'interrupted (SIGINT)'],
+  [141, 'the reader of stdout closed the pipe'],
+  [143, 'terminated (SIGTERM); servers shut down cleanly and exit 0 instead'],
+];
 
 export interface VioErrorOptions {
   /** Upper-case identifier for scripts: an errno name (`EBUSY`) or one of ours (`MOUNTED`). */
@@ -77,63 +93,11 @@ export function exitOfErrno(code: string | undefined): ExitStatus {
   }
 }
 
-const errnoTexts: Record<string, string> = {
-  EPERM: 'Operation not permitted',
-  ENOENT: 'No such file or directory',
-  EIO: 'Input/output error',
-  EBADF: 'Bad file descriptor',
-  EAGAIN: 'Resource temporarily unavailable',
-  ENOMEM: 'Cannot allocate memory',
-  EACCES: 'Permission denied',
-  EFAULT: 'Bad address',
-  EBUSY: 'Device or resource busy',
-  EEXIST: 'File exists',
-  ENODEV: 'No such device',
-  ENOTDIR: 'Not a directory',
-  EISDIR: 'Is a directory',
-  EINVAL: 'Invalid argument',
-  EMFILE: 'Too many open files',
-  ENFILE: 'Too many open files in system',
-  ENOTTY: 'Inappropriate ioctl for device',
-  ENOSPC: 'No space left on device',
-  EROFS: 'Read-only file system',
-  EPIPE: 'Broken pipe',
-  ENOSYS: 'Function not implemented',
-  EOPNOTSUPP: 'Operation not supported',
-  EADDRINUSE: 'Address already in use',
-  EADDRNOTAVAIL: 'Cannot assign requested address',
-  ECONNREFUSED: 'Connection refused',
-  ECONNRESET: 'Connection reset by peer',
-  ETIMEDOUT: 'Connection timed out',
-  ENXIO: 'No such device or address',
-  ELOOP: 'Too many levels of symbolic links',
-  ENAMETOOLONG: 'File name too long',
-  EFBIG: 'File too large',
-  EDQUOT: 'Disk quota exceeded',
-  ESTALE: 'Stale file handle',
-  ECANCELED: 'Operation canceled',
-  EINTR: 'Interrupted system call',
-  EBADMSG: 'Bad message',
-  EILSEQ: 'Invalid or incomplete multibyte or wide character',
-  ETXTBSY: 'Text file busy',
-  EOVERFLOW: 'Value too large for defined data type',
-  ERANGE: 'Numerical result out of range',
-  ESRCH: 'No such process',
-  ENOTSOCK: 'Socket operation on non-socket',
-  ENOTCONN: 'Transport endpoint is not connected',
-  EHOSTUNREACH: 'No route to host',
-  ENETUNREACH: 'Network is unreachable',
-  EPROTO: 'Protocol error',
-  EXDEV: 'Invalid cross-device link',
-  E2BIG: 'Argument list too long',
-  ENOEXEC: 'Exec format error',
-  ENOTEMPTY: 'Directory not empty',
-};
-
 /** `EBUSY (Device or resource busy)`: errno name and text of a Node or addon error, else its message. */
 export function reason(err: unknown): string {
   const code = codeOf(err);
-  if (code !== undefined && errnoTexts[code] !== undefined) return `${code} (${errnoTexts[code]})`;
+  const text = code === undefined ? undefined : errnoText(code);
+  if (text !== undefined) return `${code} (${text})`;
   return err instanceof Error ? err.message : String(err);
 }
 

@@ -1,4 +1,4 @@
-import { usage, VioError } from '../common/errors.js';
+import { Exit, usage, VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { hex64, parseSizeBig } from '../common/units.js';
@@ -36,7 +36,7 @@ export function parseReservedRegions(text: string): Reserved[] {
     if (!match || end < start)
       throw new VioError(`reserved regions, line ${i + 1}: not "0xSTART 0xEND TYPE": "${printable(line.slice(0, 80))}"`, {
         code: 'BAD_RESERVED',
-        exit: 5,
+        exit: Exit.damaged,
         hint: 'the lines of /sys/kernel/iommu_groups/N/reserved_regions are meant',
       });
     return [{ start, end, type: match[3]! }];
@@ -127,12 +127,16 @@ export function readAperture(root: Sysroot, bdf: string, pages: bigint[], width?
   const dir = `/sys/bus/pci/devices/${bdf}`;
   if (!root.exists(dir)) throw new VioError(`${bdf}: no such PCI device`, { code: 'ENODEV', hint: 'vioctl vfio list' });
   if (!root.exists(`${dir}/iommu_group`))
-    throw new VioError(`${bdf}: no IOMMU is in front of this device`, { code: 'NO_IOMMU', exit: 7, hint: 'vioctl vfio doctor' });
+    throw new VioError(`${bdf}: no IOMMU is in front of this device`, {
+      code: 'NO_IOMMU',
+      exit: Exit.unsupported,
+      hint: 'vioctl vfio doctor',
+    });
   const bits = width ?? addressWidth(root, bdf);
   if (bits === undefined)
     throw new VioError(`${bdf}: this IOMMU does not show its address width in sysfs`, {
       code: 'NO_WIDTH',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: 'give it with --aw 48 (39 and 57 are common too)',
     });
   const reserved = readReserved(root, bdf);

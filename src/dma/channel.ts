@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { type ExitStatus, VioError, wrap } from '../common/errors.js';
+import { Exit, type ExitStatus, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { acceptAll, listenAt } from '../native/listen.js';
 
@@ -34,7 +34,7 @@ async function sendAll(fd: number, text: string, fds: readonly number[]): Promis
     const end = rest.length > FDS_AT_ONCE ? at + 1 : bytes.length;
     const sent = native().vhostUser.send(fd, bytes.subarray(at, end), some);
     if (sent < 0) {
-      if (++waits > 1000) throw new VioError('the other end reads nothing', { code: 'ETIMEDOUT', exit: 124 });
+      if (++waits > 1000) throw new VioError('the other end reads nothing', { code: 'ETIMEDOUT', exit: Exit.timeout });
       await pause(5);
       continue;
     }
@@ -110,11 +110,13 @@ function reply(
   try {
     const request = JSON.parse(line) as Request | null;
     if (request === null || typeof request !== 'object' || !['list', 'attach', 'unmap'].includes(request.op))
-      throw new VioError('not a request', { code: 'EPROTO', exit: 5 });
+      throw new VioError('not a request', { code: 'EPROTO', exit: Exit.damaged });
     return handle(request);
   } catch (err) {
     const known =
-      err instanceof VioError ? err : new VioError(err instanceof Error ? err.message : String(err), { code: 'EPROTO', exit: 5 });
+      err instanceof VioError
+        ? err
+        : new VioError(err instanceof Error ? err.message : String(err), { code: 'EPROTO', exit: Exit.damaged });
     return { answer: { ok: false, error: { code: known.code, message: known.message, exit: known.exit, hint: known.hint } } };
   }
 }
@@ -147,13 +149,14 @@ export async function ask(
     if (names.length !== fds.length)
       throw new VioError(`${path}: ${fds.length} descriptors came for ${names.length} names`, {
         code: 'EPROTO',
-        exit: 5,
+        exit: Exit.damaged,
         hint: 'ulimit -n may be too low',
       });
     return { answer, fds: new Map(names.map((name, i) => [name, fds[i]!])) };
   } catch (err) {
     for (const each of fds) fs.closeSync(each);
-    if (err instanceof SyntaxError) throw new VioError(`${path}: the answer is no JSON`, { code: 'EPROTO', exit: 5, cause: err });
+    if (err instanceof SyntaxError)
+      throw new VioError(`${path}: the answer is no JSON`, { code: 'EPROTO', exit: Exit.damaged, cause: err });
     throw err;
   } finally {
     fs.closeSync(fd);
@@ -166,12 +169,13 @@ async function receiveLine(fd: number, fds: number[], deadline: number, path: st
   for (let total = 0; ; ) {
     const size = native().vhostUser.receive(fd, chunk, fds);
     if (size < 0) {
-      if (performance.now() > deadline) throw new VioError(`${path}: no answer`, { code: 'ETIMEDOUT', exit: 124 });
+      if (performance.now() > deadline) throw new VioError(`${path}: no answer`, { code: 'ETIMEDOUT', exit: Exit.timeout });
       await pause(2);
       continue;
     }
     total += size;
-    if (size === 0 || total > MOST_ANSWER) throw new VioError(`${path}: the holder ended the connection`, { code: 'EPROTO', exit: 5 });
+    if (size === 0 || total > MOST_ANSWER)
+      throw new VioError(`${path}: the holder ended the connection`, { code: 'EPROTO', exit: Exit.damaged });
     parts.push(Buffer.from(chunk.subarray(0, size)));
     if (chunk[size - 1] === 10) return Buffer.concat(parts).toString('utf8', 0, total - 1);
   }

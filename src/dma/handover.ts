@@ -1,4 +1,4 @@
-import { usage, VioError, wrap } from '../common/errors.js';
+import { Exit, usage, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
 import type { HolderInfo } from './holder.js';
 
@@ -45,7 +45,7 @@ export function handOver(
     if (fd === undefined)
       throw new VioError(`${text}: there is no such descriptor`, {
         code: 'USAGE',
-        exit: 2,
+        exit: Exit.usage,
         hint: `there are ${[...numbers.keys()].join(', ')}${info.api === 'cdev' ? '; --api group has a group and a container' : '; --api cdev has an iommufd'}`,
       });
     return String(fd);

@@ -1,4 +1,4 @@
-import { VioError } from '../common/errors.js';
+import { Exit, VioError } from '../common/errors.js';
 import { hex64 } from '../common/units.js';
 import { type Answer, ControlServer, type Request } from './channel.js';
 import type { Plan } from './layout.js';
@@ -104,6 +104,6 @@ export function parseHolderInfo(answer: Record<string, unknown>): HolderInfo {
       memlock,
     };
   } catch (err) {
-    throw new VioError('the holder answers in an unknown form', { code: 'EPROTO', exit: 5, cause: err });
+    throw new VioError('the holder answers in an unknown form', { code: 'EPROTO', exit: Exit.damaged, cause: err });
   }
 }

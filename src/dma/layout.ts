@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { VioError, wrap } from '../common/errors.js';
+import { Exit, VioError, wrap } from '../common/errors.js';
 import { exact, formatSize, hex64 } from '../common/units.js';
 import { type Aperture, describeAddress } from './aperture.js';
 import { type Hole, pack } from './packing.js';
@@ -32,7 +32,7 @@ export function sizeOf(spec: MapSpec, page: bigint): bigint {
     if (spec.size % unit !== 0n)
       throw new VioError(`mapping ${spec.name}: ${spec.size} is not a multiple of ${formatSize(unit)}`, {
         code: 'USAGE',
-        exit: 2,
+        exit: Exit.usage,
         hint: `the IOMMU maps whole pages: ${spec.name}=${((spec.size + unit - 1n) / unit) * unit}`,
       });
     return spec.size;
@@ -203,7 +203,7 @@ export class Layout {
           `mapping ${name}: ${hex64(iova ?? 0n)} is not aligned to a page of ${formatSize(this.aperture.pages[0]!)} or to align=`,
           {
             code: 'USAGE',
-            exit: 2,
+            exit: Exit.usage,
           },
         );
       default: {

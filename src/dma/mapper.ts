@@ -1,4 +1,4 @@
-import { codeOf, VioError, wrap } from '../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { shellWord } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { exact, formatSize, hex64 } from '../common/units.js';
@@ -85,7 +85,7 @@ export class Mapper {
     let placed: Placement[] = [];
     try {
       for (const spec of specs)
-        if (this.#maps.has(spec.name)) throw new VioError(`mapping ${spec.name} is there already`, { code: 'EEXIST', exit: 3 });
+        if (this.#maps.has(spec.name)) throw new VioError(`mapping ${spec.name} is there already`, { code: 'EEXIST', exit: Exit.refused });
       placed = this.layout.placeAll(specs);
       if (limit)
         requireLockable(
@@ -175,7 +175,11 @@ export class Mapper {
     }
     const failure = this.#explain(mappings[done]!, error);
     if (left.length === 0) throw failure;
-    throw new VioError(`${failure.message}; and ${left.join(', ')} could not be unmapped`, { code: failure.code, exit: 8, cause: error });
+    throw new VioError(`${failure.message}; and ${left.join(', ')} could not be unmapped`, {
+      code: failure.code,
+      exit: Exit.notRestored,
+      cause: error,
+    });
   }
 
   #explain(mapping: Mapping, err: Error): VioError {
@@ -184,7 +188,7 @@ export class Mapper {
     switch (codeOf(err)) {
       case 'EEXIST':
         return wrap(`${what}: something is mapped there already`, err, {
-          exit: 3,
+          exit: Exit.refused,
           hint: 'who else shares this container? vioctl vfio show',
         });
       case 'EINVAL':
@@ -192,20 +196,20 @@ export class Mapper {
         return wrap(`${what}: the IOMMU does not map these addresses`, err, { hint: 'vioctl dma plan shows its ranges' });
       case 'EFAULT':
         if (writeBackOf(mapping) !== undefined)
-          return wrap(`${what}: the kernel pins no writable mapping of this file`, err, { exit: 3, hint: pinHint(mapping) });
+          return wrap(`${what}: the kernel pins no writable mapping of this file`, err, { exit: Exit.refused, hint: pinHint(mapping) });
         return wrap(`${what}: its memory has a hole`, err, {
           hint: mapping.file === undefined ? undefined : `is ${mapping.file} shorter than it was? A mapping with ,ro is only read`,
         });
       case 'ENOMEM': {
         const { soft } = native().vfio.memlock();
         return wrap(`${what}: ${formatSize(this.#lockedBytes + mapping.size)} would be locked, the limit is ${lockText(soft)}`, err, {
-          exit: 6,
+          exit: Exit.permission,
           hint: lockHint,
         });
       }
       case 'ENOSPC':
         return wrap(`${what}: the container's entries are used up`, err, {
-          exit: 3,
+          exit: Exit.refused,
           hint: 'fewer and larger mappings, or the parameter dma_entry_limit of vfio_iommu_type1',
         });
       default:
@@ -232,7 +236,7 @@ export class Mapper {
     try {
       native().vfio.unmapDma(this.#session, mapping.iova, mapping.size);
     } catch (err) {
-      throw wrap(`unmap ${name} at ${hex64(mapping.iova)}: it stays mapped`, err, { exit: 8 });
+      throw wrap(`unmap ${name} at ${hex64(mapping.iova)}: it stays mapped`, err, { exit: Exit.notRestored });
     }
     this.#forget(mapping);
     return mapping;
@@ -277,7 +281,7 @@ export function requireLockable(wanted: bigint, limit: LockLimit): void {
   if (limit.exempt || wanted <= limit.bytes) return;
   throw new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit.bytes)}`, {
     code: 'MEMLOCK',
-    exit: 6,
+    exit: Exit.permission,
     hint: lockHint,
     details: { wanted: exact(wanted), limit: limit.bytes },
   });

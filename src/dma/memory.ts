@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { VioError } from '../common/errors.js';
+import { Exit, VioError } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { exact, formatSize } from '../common/units.js';
 import { sizeOf } from './layout.js';
@@ -153,7 +153,7 @@ function hugeBounds(root: Sysroot, size: bigint): MemoryBound[] {
 const shortage = (wanted: bigint, bound: MemoryBound, what: string, hint: string): VioError =>
   new VioError(`${formatSize(wanted)} of ${what} are needed, ${formatSize(bound.bytes)} are left (${bound.by}): ENOMEM`, {
     code: 'ENOMEM',
-    exit: 3,
+    exit: Exit.refused,
     hint,
     details: { wanted: exact(wanted), available: exact(bound.bytes), by: bound.by },
   });

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { VioError } from '../common/errors.js';
+import { Exit, VioError } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import type { MapSpec } from './spec.js';
 
@@ -58,6 +58,11 @@ export function requirePinnable(root: Sysroot, specs: readonly MapSpec[]): void 
   for (const spec of specs) {
     const problem = pinProblem(spec);
     if (problem !== undefined)
-      throw new VioError(`${problem}: EFAULT`, { code: 'NOT_PINNABLE', exit: 3, hint: pinHint(spec), details: { name: spec.name } });
+      throw new VioError(`${problem}: EFAULT`, {
+        code: 'NOT_PINNABLE',
+        exit: Exit.refused,
+        hint: pinHint(spec),
+        details: { name: spec.name },
+      });
   }
 }

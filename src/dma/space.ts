@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { native } from '../native/index.js';
 import { MapFlag, type NativeSpace, Operation, OUTCOME_WORDS, REQUEST_WORDS } from '../native/iova.js';
 
@@ -31,7 +32,7 @@ export interface Outcome {
 }
 
 /** errno values of outcomes (asm-generic/errno-base.h, errno.h). */
-export const Errno = { ENOENT: 2, EEXIST: 17, EINVAL: 22, ENOSPC: 28, EOVERFLOW: 75, EADDRNOTAVAIL: 99 } as const;
+export const Errno = constants.errno;
 
 /** Automatic addresses stay above the first 64 KiB: a device address of 0 reads as "none" in many drivers. */
 export const FLOOR = 0x10000n;

@@ -1,4 +1,4 @@
-import { usage, VioError } from '../common/errors.js';
+import { Exit, usage, VioError } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { parseSizeBig, parseU64 } from '../common/units.js';
 
@@ -104,5 +104,5 @@ export function parseSpecs(texts: readonly string[]): MapSpec[] {
 
 /** Error of a mapping that cannot have what it asks for (exit 3). */
 export function refused(name: string, why: string, code: string, details: Record<string, unknown> = {}, hint?: string): VioError {
-  return new VioError(`mapping ${name}: ${why}`, { code, exit: 3, hint, details: { name, ...details } });
+  return new VioError(`mapping ${name}: ${why}`, { code, exit: Exit.refused, hint, details: { name, ...details } });
 }

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { codeOf, VioError, wrap } from '../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { native } from './index.js';
 
 /** How to listen. */
@@ -37,7 +37,7 @@ export function listenAt(path: string, options: ListenOptions = {}): number {
 function abandoned(path: string, { served }: ListenOptions): boolean {
   const stat = fs.statSync(path, { throwIfNoEntry: false });
   if (!stat) return true;
-  if (!stat.isSocket()) throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: 3 });
+  if (!stat.isSocket()) throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: Exit.refused });
   if (served?.(path, stat)) return false;
   try {
     fs.closeSync(native().vhostUser.connect(path));

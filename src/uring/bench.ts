@@ -1,10 +1,10 @@
 import fs from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
+import { errnoName } from '../common/errno.js';
 import { codeOf, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Setup } from './abi.js';
 import { unavailable } from './host/unavailable.js';
-import { errnoName } from './ring/errno.js';
 import type { Done, File } from './ring/request.js';
 import { Ring, type RingOptions } from './ring/ring.js';
 import { FileTable } from './ring/table.js';

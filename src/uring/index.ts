@@ -13,12 +13,13 @@
  * Errors carry the errno's name as `code`: those of requests as Node's own do (`errno`, `syscall`), those of tables and rings
  * are VioError, with `hint` and `details`. Callbacks get the result itself: a number, -errno if negative.
  */
+
+export { errnoError } from '../common/errno.js';
 export { VioError } from '../common/errors.js';
 export { Sysroot } from '../common/sysroot.js';
 export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
 export { type Cause, explain } from './host/unavailable.js';
 export type { Address } from './ring/address.js';
-export { errnoError } from './ring/errno.js';
 export { type OperationOptions, Operations, type Status } from './ring/operations.js';
 export { addressOf, type Done, type File, type Request, Slot } from './ring/request.js';
 export { READ_WHOLE_OPEN, Ring, type RingOptions } from './ring/ring.js';

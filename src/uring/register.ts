@@ -1,9 +1,9 @@
 import fs from 'node:fs';
+import { errnoName } from '../common/errno.js';
 import { codeOf, Exit, reason, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Op, Setup } from './abi.js';
 import { limitOf, unavailable } from './host/unavailable.js';
-import { errnoName } from './ring/errno.js';
 import type { Slot } from './ring/request.js';
 import { Ring } from './ring/ring.js';
 import { FileTable, findFaults } from './ring/table.js';

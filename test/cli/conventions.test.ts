@@ -45,6 +45,8 @@ describe('every command keeps the contract', () => {
       for (const { label, text } of doc.flags)
         if (/repeat.*\(may be repeated\)/.test(text) || (/ (TIME|SIZE)$/.test(label) && /\[default: \d{4,}\]/.test(text)))
           fault(`${label}: says it twice or without its unit: ${text}`);
+      const { engine } = flags as Record<string, { options?: readonly string[] }>;
+      if (engine && engine.options?.join() !== 'auto,uring,sync') fault('--engine does not take auto, uring and sync');
       if (command.changes && !('dry-run' in flags)) fault('changes the system but has no --dry-run');
       if (!command.changes && 'dry-run' in flags) fault('has --dry-run but is not marked as changing the system');
     }

@@ -62,3 +62,8 @@ test('no import circle', () => {
   for (const file of files) visit(file, []);
   expect(circles).toEqual([]);
 });
+
+test('exit statuses are named, not numbered', () => {
+  const numbered = files.filter((file) => /\bexit: \d/.test(fs.readFileSync(path.join(src, file), 'utf8')));
+  expect(numbered).toEqual([]);
+});

@@ -1,9 +1,10 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { VioError } from '../../common/errors.js';
+import { globs } from '../../common/glob.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
 import { openInput } from '../../migration/containers/input.js';
-import { blockLines, collect, containerLine, damaged, eventLines, events, globs, isDamaged, shows } from '../../migration/inspect/dump.js';
+import { blockLines, collect, containerLine, damaged, eventLines, events, isDamaged, shows } from '../../migration/inspect/dump.js';
 import { Issues, issueText } from '../../migration/stream/issues.js';
 import { Walker } from '../../migration/walk.js';
 

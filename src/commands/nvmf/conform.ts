@@ -3,6 +3,7 @@ import { Flags } from '../../cli/flags.js';
 import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
 import { shell } from '../../cli/shell.js';
 import { Exit } from '../../common/errors.js';
+import { tapHead } from '../../common/tap.js';
 import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '../../nvme/conform/index.js';
 
 export default class NvmfConform extends Command {
@@ -57,7 +58,7 @@ export default class NvmfConform extends Command {
       ...(await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id'])),
       ...(change !== undefined && { change: () => shell(change, this.life.signal) }),
     };
-    if (text) await this.out.line(`TAP version 14\n1..${cases.length}`);
+    if (text) await this.out.line(tapHead(cases.length));
     const results: CaseResult[] = [];
     for await (const result of runCases(cases, facts, this.life.signal)) {
       results.push(result);

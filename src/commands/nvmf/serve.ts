@@ -1,5 +1,5 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, Flags } from '../../cli/flags.js';
+import { Args, engineFlag, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
 import { printable } from '../../common/escape.js';
 import { sourceHelp } from '../../groups/sources.js';
@@ -53,11 +53,7 @@ export default class NvmfServe extends Command {
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
-    engine: Flags.option({
-      options: ['sync', 'uring'] as const,
-      helpValue: 'ENGINE',
-      summary: 'who does I/O that waits for a device: sync (threads, default) or uring',
-    })(),
+    engine: engineFlag('I/O that waits for a device: sync (threads), uring, or auto: threads'),
     spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'microseconds to look for more work before sleeping (30)' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;

@@ -1,6 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
+import { tapHead } from '../../common/tap.js';
 import { checkCases } from '../../vhost-user/check/cases.js';
 import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/run.js';
 
@@ -46,9 +47,9 @@ end of a connection, has ended it.`;
       }
     }
     if (flags.tap) {
-      const all: CheckResult[] = [];
-      for await (const result of counted()) all.push({ ...result, id: all.length + 1 });
-      await this.out.raw(`TAP version 13\n1..${all.length}\n${all.flatMap(tapLines).join('\n')}\n`);
+      await this.out.line(tapHead(chosen));
+      let id = 0;
+      for await (const result of counted()) await this.out.line(tapLines({ ...result, id: ++id }));
     } else {
       await this.out.list(
         counted(),

@@ -1,8 +1,8 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { toJson } from '../../cli/output.js';
 import { ClosedPipe, WriteError } from '../../cli/stdio.js';
 import { Exit, usage } from '../../common/errors.js';
+import { toJson } from '../../common/json.js';
 import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';
 import { Recorder } from '../../vhost-user/tools/recorder.js';
 import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';

@@ -1,4 +1,4 @@
-import { Flags, nullFlag } from '../../cli/flags.js';
+import { engineFlag, Flags, nullFlag } from '../../cli/flags.js';
 import type { Output } from '../../cli/output.js';
 import { stderr } from '../../cli/stdio.js';
 import { reason, VioError } from '../../common/errors.js';
@@ -9,12 +9,7 @@ import { INPUT_IS_OUTPUT } from '../../uring/bulk/itself.js';
 /** Flags of commands that work on many files. */
 export const bulkFlags = {
   null: nullFlag,
-  engine: Flags.option({
-    options: ['auto', 'uring', 'sync'] as const,
-    default: 'auto' as const,
-    helpValue: 'NAME',
-    summary: 'uring, sync (plain system calls), or auto: uring where it works',
-  })(),
+  engine: engineFlag('uring, sync (plain system calls), or auto: uring if it works'),
   depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 256, helpValue: 'N', summary: 'files under way at once' }),
   stats: Flags.boolean({ summary: 'say at the end what it took: files, bytes, time, calls and overflowed completions of the rings' }),
 };

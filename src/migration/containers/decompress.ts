@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type Decompressor, hasZstd, zstd } from './zstd.js';
 
@@ -38,7 +38,7 @@ export function decompress(tool: Tool, fd: number): Decompressor {
     fs.closeSync(readEnd);
     throw new VioError(`the stream is compressed with ${tool}, and ${tool} is not installed`, {
       code: 'TOOL_MISSING',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: `apt install ${packages[tool]}`,
     });
   }

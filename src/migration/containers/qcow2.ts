@@ -1,6 +1,6 @@
 /** Internal snapshots of a qcow2 image (QEMU docs/interop/qcow2): the VM state lies behind the end of the virtual disk. */
 import fs from 'node:fs';
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { limits } from '../stream/format.js';
 
@@ -27,7 +27,7 @@ const UNREADABLE = -2;
 /** Pieces that are kept: 128 GiB in clusters of 64 KiB of which no two follow each other. */
 const MAX_PIECES = 1 << 21;
 
-const damaged = (message: string): VioError => new VioError(message, { code: 'QCOW2', exit: 5 });
+const damaged = (message: string): VioError => new VioError(message, { code: 'QCOW2', exit: Exit.damaged });
 
 /** Reads exactly so many bytes. @throws VioError (5) */
 function at(fd: number, offset: bigint, size: number, what: string): Buffer {
@@ -51,15 +51,16 @@ export class Qcow2 {
     if (version !== 2 && version !== 3) throw damaged(`qcow2: version ${version}`);
     this.#clusterBits = head.readUInt32BE(20);
     if (this.#clusterBits < 9 || this.#clusterBits > 21) throw damaged(`qcow2: cluster size of 2^${this.#clusterBits}`);
-    if (head.readUInt32BE(32) !== 0) throw new VioError('qcow2: encrypted images are not read', { code: 'QCOW2_ENCRYPTED', exit: 7 });
+    if (head.readUInt32BE(32) !== 0)
+      throw new VioError('qcow2: encrypted images are not read', { code: 'QCOW2_ENCRYPTED', exit: Exit.unsupported });
     const features = version === 3 ? at(fd, 72n, 8, 'features').readBigUInt64BE() : 0n;
     if ((features & 0x4n) !== 0n)
-      throw new VioError('qcow2: the clusters are in an external data file', { code: 'QCOW2_EXTERNAL', exit: 7 });
+      throw new VioError('qcow2: the clusters are in an external data file', { code: 'QCOW2_EXTERNAL', exit: Exit.unsupported });
     // Dirty, corrupt and the compression type do not change where clusters lie; extended L2 entries and what may come do.
     const others = features & ~0xbn;
     if (others !== 0n) {
       const what = others === 0x10n ? 'extended L2 entries are' : `incompatible features 0x${others.toString(16)} are`;
-      throw new VioError(`qcow2: ${what} not read`, { code: 'QCOW2_FEATURES', exit: 7 });
+      throw new VioError(`qcow2: ${what} not read`, { code: 'QCOW2_FEATURES', exit: Exit.unsupported });
     }
     this.snapshots = this.#table(head.readUInt32BE(60), head.readBigUInt64BE(64));
   }
@@ -96,7 +97,7 @@ export class Qcow2 {
       if (live.length === 1) return live[0]!;
       throw new VioError(`the image has ${live.length} snapshots with a VM state`, {
         code: 'SNAPSHOT',
-        exit: 2,
+        exit: Exit.usage,
         hint: `--snapshot ID; there are: ${names}`,
       });
     }
@@ -106,11 +107,12 @@ export class Qcow2 {
       const ids = named.map((s) => printable(s.id)).join(', ');
       throw new VioError(`${named.length} snapshots are named "${printable(wanted)}"`, {
         code: 'SNAPSHOT',
-        exit: 2,
+        exit: Exit.usage,
         hint: `--snapshot ID; they have the ids ${ids}`,
       });
     }
-    if (!found) throw new VioError(`no snapshot "${printable(wanted)}"`, { code: 'SNAPSHOT', exit: 2, hint: `there are: ${names}` });
+    if (!found)
+      throw new VioError(`no snapshot "${printable(wanted)}"`, { code: 'SNAPSHOT', exit: Exit.usage, hint: `there are: ${names}` });
     if (found.vmStateSize === 0n)
       throw new VioError(`snapshot ${printable(wanted)} has no VM state`, { code: 'SNAPSHOT', hint: `with one: ${names}` });
     return found;
@@ -139,7 +141,7 @@ export class Qcow2 {
       const follows = n > 0 && (file < 0 ? pieces[n - 1] === file : pieces[n - 1]! >= 0 && pieces[n - 1]! + pieces[n - 2]! === file);
       if (follows) pieces[n - 2]! += size;
       else if (pieces.push(from, size, file) > 3 * MAX_PIECES) {
-        throw new VioError(`qcow2: the VM state lies in more than ${MAX_PIECES} pieces`, { code: 'QCOW2', exit: 7 });
+        throw new VioError(`qcow2: the VM state lies in more than ${MAX_PIECES} pieces`, { code: 'QCOW2', exit: Exit.unsupported });
       }
     };
     const tables = new Set<bigint>();

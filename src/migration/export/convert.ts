@@ -1,6 +1,6 @@
 /** Rewrites a stream as mapped-ram: pages at fixed places, which QEMU 9.0 and newer loads several times faster. */
 import fs from 'node:fs';
-import { VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Input } from '../containers/input.js';
 import { damaged } from '../inspect/dump.js';
@@ -94,12 +94,12 @@ class Conversion {
     if (!configuration)
       throw new VioError('the stream has no configuration record: machine types before 2.4 cannot be mapped-ram', {
         code: 'CONVERT',
-        exit: 7,
+        exit: Exit.unsupported,
       });
     if (configuration.capabilities?.includes('mapped-ram') && !this.#reader.seekable)
       throw new VioError('the stream in the pipe is mapped-ram already', { code: 'CONVERT', hint: 'cat > OUT keeps it as it is' });
     if (configuration.capabilities?.includes('x-ignore-shared'))
-      throw new VioError('the memory is not in this stream (x-ignore-shared)', { code: 'CONVERT', exit: 7 });
+      throw new VioError('the memory is not in this stream (x-ignore-shared)', { code: 'CONVERT', exit: Exit.unsupported });
     let at = this.#write(Buffer.concat([be32(MAGIC), be32(VERSION), configurationRecord(configuration)]), 0n);
     for (const record of this.#records) at = this.#copy(record, at);
     this.#records.length = 0;
@@ -148,7 +148,7 @@ class Conversion {
     if (lost)
       throw new VioError(`${printable(lost.name)}: more of its pages are scattered than this program can follow`, {
         code: 'RAM_UNTRACKED',
-        exit: 7,
+        exit: Exit.unsupported,
       });
     for (const [i, block] of blocks.entries()) this.#bitmap(walker, i, Number(block.length / BigInt(ram.options.pageSize)));
     let at = this.#at;

@@ -1,13 +1,14 @@
 /** What changed between two streams? */
 import { createHash, randomBytes } from 'node:crypto';
 import { VioError } from '../../common/errors.js';
+import { globs } from '../../common/glob.js';
 import type { Input } from '../containers/input.js';
 import type { StateDesc } from '../devices/vmdesc.js';
 import { type Issue, report } from '../stream/issues.js';
 import { pagesOf, type SectionEvent, type Value } from '../stream/model.js';
 import { StreamEnd, type StreamReader } from '../stream/reader.js';
 import { Walker } from '../walk.js';
-import { events, globs } from './dump.js';
+import { events } from './dump.js';
 
 export interface Difference {
   /** `machine`, a section, a field (`cpu/env.eip`), or a block (`ram/pc.ram`) */

@@ -1,4 +1,4 @@
-import { Exit, usage, VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import type { Container, Input } from '../containers/input.js';
@@ -31,35 +31,6 @@ export interface Dump {
   trailing?: number;
   issues: Issue[];
   moreIssues?: number;
-}
-
-/** The regular expression of a shell-like pattern. A `[` that no `]` closes is that character. */
-function globExpression(pattern: string): string {
-  let out = '';
-  for (let i = 0; i < pattern.length; i++) {
-    const c = pattern[i]!;
-    const not = pattern[i + 1] === '!' || pattern[i + 1] === '^';
-    const from = i + (not ? 2 : 1);
-    const end = c === '[' ? pattern.indexOf(']', from + 1) : -1; // a `]` that comes first is one of the set
-    if (end >= 0) {
-      out += `[${not ? '^' : ''}${pattern.slice(from, end).replace(/[\\[\]^]/g, '\\$&')}]`;
-      i = end;
-    } else if (c === '*') out += '.*';
-    else out += c === '?' ? '.' : c.replace(/[.+^${}()|[\]\\]/, '\\$&');
-  }
-  return `^${out}$`;
-}
-
-/** Shell-like patterns of section names: `*`, `?`, `[abc]`, `[a-c]`, `[!abc]`. @throws usage error */
-export function globs(patterns: readonly string[]): (name: string) => boolean {
-  const all = patterns.map((p) => {
-    try {
-      return new RegExp(globExpression(p), 's');
-    } catch {
-      throw usage(`not a pattern: "${printable(p)}"`, 'patterns have *, ?, [abc], [a-c] and [!abc]');
-    }
-  });
-  return (name) => all.length === 0 || all.some((r) => r.test(name));
 }
 
 /** Whether an event belongs into the output for the wanted sections. */
@@ -135,7 +106,7 @@ export function damaged(file: string, issues: readonly Issue[]): VioError {
   const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
   return new VioError(`${printable(file)}: damaged: ${errors[0] ? issueText(errors[0]) : 'incomplete'}${more}`, {
     code: 'DAMAGED',
-    exit: 5,
+    exit: Exit.damaged,
     details: { issues: errors.slice(0, 20) },
   });
 }

@@ -1,18 +1,13 @@
 /** Results as TAP version 14 and JUnit XML. */
 import { printable } from '../../common/escape.js';
+import { tapPoint } from '../../common/tap.js';
 import type { CaseResult } from './run.js';
-
-const clean = (text: string) => printable(text).replaceAll('#', '\\#');
 
 /** The lines of one result in TAP; a difference carries a YAML block. */
 export function tapLines(result: CaseResult, number: number): string {
   const { verdict, id, title, expected, got, spec, milliseconds } = result;
-  const head = `${verdict === 'differs' ? 'not ok' : 'ok'} ${number} - ${id} ${clean(title)}`;
-  if (verdict === 'skipped') return `${head} # SKIP ${clean(got)}`;
-  if (verdict === 'ok') return head;
-  const yaml = { expected: expected.join(' | '), got, spec, milliseconds };
-  const block = Object.entries(yaml).map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`);
-  return [head, '  ---', ...block, '  ...'].join('\n');
+  const details = { expected: expected.join(' | '), got, spec, milliseconds };
+  return tapPoint({ ok: verdict !== 'differs', name: `${id} ${title}`, skip: verdict === 'skipped' ? got : undefined, details }, number);
 }
 
 const xml = (text: string) =>

@@ -1,5 +1,7 @@
 /** Runs the table against a target. */
+
 import { reason, usage, VioError } from '../../common/errors.js';
+import { glob } from '../../common/glob.js';
 import { Controller, type ControllerOptions, discover, Namespace } from '../host/index.js';
 import { discoveryNqn, identifyController } from '../wire/index.js';
 import { Bench, type Facts } from './bench.js';
@@ -42,18 +44,13 @@ export interface CaseResult {
 const caseLimit = 20000;
 
 /** Cases whose id matches one of the globs (`io*`, `h20?`), or all. @throws usage error when a glob matches none */
-export function selectCases(globs: readonly string[]): Case[] {
-  if (globs.length === 0) return [...allCases];
+export function selectCases(patterns: readonly string[]): Case[] {
+  if (patterns.length === 0) return [...allCases];
   const chosen = new Set<Case>();
-  for (const glob of globs) {
-    const pattern = new RegExp(
-      `^${glob
-        .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-        .replaceAll('*', '.*')
-        .replaceAll('?', '.')}$`,
-    );
-    const found = allCases.filter(({ id }) => pattern.test(id));
-    if (found.length === 0) throw usage(`no case matches "${glob}"`, 'vioctl nvmf conform --dry-run lists the cases');
+  for (const pattern of patterns) {
+    const matches = glob(pattern);
+    const found = allCases.filter(({ id }) => matches(id));
+    if (found.length === 0) throw usage(`no case matches "${pattern}"`, 'vioctl nvmf conform --dry-run lists the cases');
     for (const one of found) chosen.add(one);
   }
   return allCases.filter((one) => chosen.has(one));

@@ -3,7 +3,7 @@
  * trusted: every PDU is checked against the command it names before a byte of it is stored.
  */
 import net from 'node:net';
-import { VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import {
   buildPdu,
@@ -287,7 +287,7 @@ export class Queue {
         ] as const) {
           if (asked[name] && !agreed[name])
             throw new VioError(`${this.#where}: the target does not do the digest asked for`, {
-              exit: 7,
+              exit: Exit.unsupported,
               code: 'ENOTSUP',
               hint: `without ${flag}`,
             });
@@ -304,7 +304,10 @@ export class Queue {
       case pdus.c2hTermReq: {
         const { fes, fei } = termReq.decode(pdu.header);
         this.#lose(
-          new VioError(`${this.#where}: the target ended the connection: ${fatalErrorText(fes, fei)}`, { code: 'EPROTO', exit: 5 }),
+          new VioError(`${this.#where}: the target ended the connection: ${fatalErrorText(fes, fei)}`, {
+            code: 'EPROTO',
+            exit: Exit.damaged,
+          }),
         );
         break;
       }
@@ -402,7 +405,7 @@ export class Queue {
       this.#socket.end(encodePdu(pdus.h2cTermReq, { fes, fei }, { data: header.subarray(0, 128) }));
     }
     this.#lose(
-      new VioError(`${this.#where}: the target broke the protocol: ${error.message}`, { code: 'EPROTO', exit: 5, cause: error }),
+      new VioError(`${this.#where}: the target broke the protocol: ${error.message}`, { code: 'EPROTO', exit: Exit.damaged, cause: error }),
       true,
     );
   }

@@ -59,7 +59,7 @@ export function commandLineConfig(flags: ServeFlags, sources: readonly string[] 
     ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
     ...(flags.control !== undefined && { control: flags.control }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
-    ...(flags.engine !== undefined && { engine: flags.engine }),
+    ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
     ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
   };
 }

@@ -20,7 +20,8 @@ export interface TargetConfig {
   threads?: number;
   spinMicroseconds?: number;
   maxConnections?: number;
-  engine?: 'sync' | 'uring';
+  /** Who does the I/O that waits for a device; auto: threads. */
+  engine?: 'auto' | 'uring' | 'sync';
   headerDigest?: boolean;
   dataDigest?: boolean;
 }
@@ -94,6 +95,8 @@ const oneOf =
     if (!values.includes(v as string)) throw bad(at, `must be ${values.join(' or ')}`);
     return v;
   };
+/** As --engine: `io_uring` is another spelling of uring. */
+const engineCheck: Check = (v, at) => (v === 'io_uring' ? 'uring' : oneOf('auto', 'uring', 'sync')(v, at));
 const portOrNone: Check = (v, at) => {
   if (v !== 'none' && !(Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 65535)) throw bad(at, 'must be a port, or "none"');
   return v;
@@ -156,7 +159,7 @@ const configCheck = object(
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),
     maxConnections: number(1, 65535),
-    engine: oneOf('sync', 'uring'),
+    engine: engineCheck,
     headerDigest: flag,
     dataDigest: flag,
     referrals: list(object({ address: text, port: number(1, 65535), nqn: checked(checkHostNqn) }, ['address', 'port'])),

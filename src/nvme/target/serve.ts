@@ -24,7 +24,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(maxConnections !== undefined && { maxConnections }),
-    ...(engine !== undefined && { engine }),
+    ...(engine !== undefined && engine !== 'auto' && { engine }),
     ...(headerDigest !== undefined && { headerDigest }),
     ...(dataDigest !== undefined && { dataDigest }),
   });

@@ -1,7 +1,8 @@
+import { errnoName } from '../../common/errno.js';
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type BulkHandle, BulkWork, ELSEWHERE, type RingStats, TRUNCATED } from '../../native/uring.js';
-import { EnterError, errnoName } from '../ring/errno.js';
+import { EnterError } from '../ring/errno.js';
 import { Flow, type FlowOptions } from './flow.js';
 import { type Name, pathError } from './name.js';
 

@@ -1,10 +1,10 @@
 import fs from 'node:fs';
 import { constants } from 'node:os';
 import { promisify } from 'node:util';
+import { errnoError, errnoName } from '../../common/errno.js';
 import { codeOf } from '../../common/errors.js';
 import type { RingStats } from '../../native/uring.js';
 import { Op } from '../abi.js';
-import { errnoError, errnoName } from '../ring/errno.js';
 import { addressOf, Slot } from '../ring/request.js';
 import { READ_WHOLE_OPEN, Ring } from '../ring/ring.js';
 import { FileTable } from '../ring/table.js';

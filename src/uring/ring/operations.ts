@@ -1,8 +1,8 @@
 import fs from 'node:fs';
+import { errnoError } from '../../common/errno.js';
 import { Op, requestOps, SqeFlag } from '../abi.js';
 import { ADDRESS_SIZE, type Address, decodeAddress, encodeAddress } from './address.js';
 import { fileOffset } from './bounds.js';
-import { errnoError } from './errno.js';
 import { openFlags } from './flags.js';
 import { addressOf, type File, fileNumber, integer, invalid, pathBytes, type Request, requestError, Slot } from './request.js';
 import type { Ring } from './ring.js';

@@ -1,7 +1,7 @@
+import { errnoError } from '../../common/errno.js';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { ALLOC, MAX_FIXED_FILES } from '../abi.js';
-import { errnoError } from './errno.js';
 
 /** Called with the result of a request: bytes, a descriptor, 0, or a negative errno; and the CQE's flags. */
 export type Done = (result: number, flags: number) => void;

@@ -1,4 +1,5 @@
 import { AsyncResource } from 'node:async_hooks';
+import { errnoError, errnoName } from '../../common/errno.js';
 import { codeOf, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type RingHandle, type RingInfo, type RingStats, Status, type UringNative } from '../../native/uring.js';
@@ -6,7 +7,7 @@ import { CqeFlag, MAX_FIXED_FILES, Op, Reg, Setup, SqeFlag } from '../abi.js';
 import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
 import { Completions } from './completions.js';
 import { ADDRESS, putEntry, USER_DATA, WORDS } from './entry.js';
-import { EnterError, errnoError, errnoName } from './errno.js';
+import { EnterError } from './errno.js';
 import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError, Slot } from './request.js';
 
 export interface RingOptions {

@@ -1,8 +1,8 @@
+import { errnoError, errnoName } from '../../common/errno.js';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { FdFault } from '../../native/uring.js';
 import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
-import { errnoError, errnoName } from './errno.js';
 import { addressOf, fileIndex, integer, invalid, pathBytes, Slot } from './request.js';
 import type { Ring } from './ring.js';
 

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { type ExitStatus, reason, VioError } from '../../common/errors.js';
+import { Exit, type ExitStatus, reason, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
@@ -194,7 +194,7 @@ export async function apply(host: Host, census: Census, entries: readonly Declar
       if (bdfs.length > 1 && !declared.all)
         throw new VioError(`${device} matches ${bdfs.length} devices: ${bdfs.slice(0, 8).join(', ')}`, {
           code: 'USAGE',
-          exit: 2,
+          exit: Exit.usage,
           hint: 'all: true takes them all',
         });
     } catch (err) {

@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { CHECK_NAMES, type CheckName } from '../checks/finding.js';
 import { parseMac } from '../sriov/macs.js';
@@ -112,7 +112,7 @@ export async function parseDeclaration(text: string, name: string): Promise<Decl
     try {
       value = JSON.parse(text);
     } catch (err) {
-      throw new VioError(`${printable(name)}: ${(err as Error).message}`, { code: 'BAD_FILE', exit: 5, cause: err });
+      throw new VioError(`${printable(name)}: ${(err as Error).message}`, { code: 'BAD_FILE', exit: Exit.damaged, cause: err });
     }
   } else {
     const { load } = await import('./yaml.js');

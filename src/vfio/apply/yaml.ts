@@ -1,6 +1,6 @@
 import loader from 'js-yaml/lib/js-yaml/loader.js';
 import failsafe from 'js-yaml/lib/js-yaml/schema/failsafe.js';
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 
 /**
@@ -15,6 +15,6 @@ export function load(text: string, name: string): unknown {
     const { reason, mark } = err as { reason?: string; mark?: { line: number; column: number } };
     if (reason === undefined) throw err;
     const where = mark === undefined ? '' : `:${mark.line + 1}:${mark.column + 1}`;
-    throw new VioError(`${printable(name)}${where}: ${printable(reason)}`, { code: 'BAD_FILE', exit: 5, cause: err });
+    throw new VioError(`${printable(name)}${where}: ${printable(reason)}`, { code: 'BAD_FILE', exit: Exit.damaged, cause: err });
   }
 }

@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, holdersOf } from '../census/holders.js';
@@ -75,10 +75,13 @@ export function requirePrivilege(census: Census, bdf: string): void {
   const state = writable(census.root, file);
   if (state === true) return;
   if (state === 'ENOENT')
-    throw new VioError(`${bdf}: this kernel has no driver_override (Linux 3.16 or newer is needed)`, { code: 'ENOENT', exit: 7 });
+    throw new VioError(`${bdf}: this kernel has no driver_override (Linux 3.16 or newer is needed)`, {
+      code: 'ENOENT',
+      exit: Exit.unsupported,
+    });
   throw new VioError(`${bdf}: not permitted: ${file} cannot be written: ${state}`, {
     code: state,
-    exit: 6,
+    exit: Exit.permission,
     hint:
       state === 'EROFS'
         ? '/sys is read-only here (a container?): run on the host'
@@ -93,7 +96,7 @@ export function refused(findings: readonly (Finding & { bdf: string })[]): VioEr
   const allow = [...new Set(findings.map((finding) => finding.check))].map((check) => `--allow ${check}`).join(' ');
   return new VioError(`${first.bdf}: refused: ${[`${first.message} (check "${first.check}")`, ...others].join('; ')}`, {
     code: first.check.toUpperCase().replaceAll('-', '_'),
-    exit: 3,
+    exit: Exit.refused,
     hint: `${first.fix === undefined ? '' : `${first.fix}, or `}${allow}`,
     details: { findings: findings.map(({ bdf, check, subject, message, fix }) => ({ bdf, check, subject, message, fix })) },
   });
@@ -102,13 +105,13 @@ export function refused(findings: readonly (Finding & { bdf: string })[]): VioEr
 /** Exact vendor and device that must be at an address (a renumbered device is never taken). @throws VioError RENUMBERED (3) */
 export function requireId(device: PciDevice, expect: string): void {
   if (!/^(?:0x)?[0-9a-f]{4}:(?:0x)?[0-9a-f]{4}$/i.test(expect))
-    throw new VioError(`not a vendor:device pair: "${printable(expect)}"`, { code: 'USAGE', exit: 2, hint: 'such as 1b36:0010' });
+    throw new VioError(`not a vendor:device pair: "${printable(expect)}"`, { code: 'USAGE', exit: Exit.usage, hint: 'such as 1b36:0010' });
   if (idOf(device) !== expect.toLowerCase().replaceAll('0x', ''))
     throw new VioError(
       `${device.bdf}: refused: the device at this address is ${idOf(device)}, not ${expect}: it was renumbered or replaced`,
       {
         code: 'RENUMBERED',
-        exit: 3,
+        exit: Exit.refused,
         hint: 'find the device with vioctl vfio list, then unbind --persist the old address and bind --persist the new one',
       },
     );
@@ -123,7 +126,11 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
   const { root, modules } = census;
   const unknown = (options.allow ?? []).find((check) => !CHECK_NAMES.includes(check));
   if (unknown !== undefined)
-    throw new VioError(`no such check: "${printable(unknown)}"`, { code: 'USAGE', exit: 2, hint: `checks are ${CHECK_NAMES.join(', ')}` });
+    throw new VioError(`no such check: "${printable(unknown)}"`, {
+      code: 'USAGE',
+      exit: Exit.usage,
+      hint: `checks are ${CHECK_NAMES.join(', ')}`,
+    });
   const named = [...new Map(options.bdfs.map((bdf) => findDevice(root, bdf)).map((device) => [device.bdf, device])).values()];
   if (options.expect !== undefined) for (const device of named) requireId(device, options.expect);
   const iommu = readIommu(root);
@@ -171,7 +178,7 @@ function refuseHeld(census: Census, device: PciDevice): void {
   if (holders.length === 0) return;
   throw new VioError(`${device.bdf}: refused: held by ${holders.map(describeHolder).join(', ')}`, {
     code: 'HELD',
-    exit: 3,
+    exit: Exit.refused,
     hint: 'end these processes, then bind again',
     details: { holders },
   });

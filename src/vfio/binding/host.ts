@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
-import { codeOf, VioError } from '../../common/errors.js';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { Modules } from '../devices/modules.js';
@@ -17,7 +17,7 @@ function modprobe(module: string): Promise<void> {
       reject(
         new VioError(`cannot load module ${module}: ${why}`, {
           code: 'MODPROBE',
-          exit: 7,
+          exit: Exit.unsupported,
           hint: 'install the modules package of the running kernel; a kernel built without the module needs CONFIG_VFIO_PCI',
           cause: err,
         }),
@@ -36,7 +36,7 @@ function ip(args: readonly string[]): Promise<string> {
       reject(
         new VioError(`ip ${args.join(' ')}: ${why}`, {
           code: 'IP',
-          ...(missing && { exit: 7 as const }),
+          ...(missing && { exit: Exit.unsupported }),
           hint: missing ? 'install iproute2' : undefined,
           cause: err,
         }),

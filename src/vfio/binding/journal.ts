@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { codeOf, VioError, wrap } from '../../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 
 /** What vioctl changes about a device and puts back. */
@@ -127,7 +127,7 @@ export class Store {
     } catch (err) {
       throw new VioError(`${file} is damaged: ${(err as Error).message}`, {
         code: 'JOURNAL_DAMAGED',
-        exit: 5,
+        exit: Exit.damaged,
         hint: `look at it, put the device back by hand (vioctl vfio show), and remove ${file}`,
       });
     }

@@ -1,4 +1,4 @@
-import { codeOf, reason, VioError } from '../../common/errors.js';
+import { codeOf, Exit, reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Modules } from '../devices/modules.js';
@@ -133,7 +133,7 @@ async function runWrite(host: Host, bdf: string, write: SysfsWrite, options: Mov
         `${bdf}: driver ${driver} does not let go: the kernel still works on ${write.step} (${waitingIn(root, err.pid)})`,
         {
           code: 'STUCK',
-          exit: 8,
+          exit: Exit.notRestored,
           hint: 'end what uses the device (vioctl vfio show), then: vioctl vfio restore',
           details: { bdf, step: write.step, pid: err.pid },
           cause: err,
@@ -150,7 +150,7 @@ async function runWrite(host: Host, bdf: string, write: SysfsWrite, options: Mov
       code: code ?? 'FAILED',
       hint: code === 'EROFS' ? '/sys is read-only here (a container?): run on the host, or with a writable /sys' : undefined,
       details: { bdf, step: write.step, path: write.path },
-      ...(code === 'EROFS' && { exit: 6 as const }),
+      ...(code === 'EROFS' && { exit: Exit.permission }),
       cause: err,
     });
   }

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { CheckName } from '../checks/finding.js';
 import type { DriverChoice } from '../devices/modules.js';
@@ -113,7 +113,10 @@ export function persistFiles(root: Sysroot, planned: readonly Persisted[], optio
   if (hasInitramfsTools(root)) files.push({ path: HOOK, mode: 0o755, text: HOOK_TEXT });
   for (const entry of planned) {
     if (!entry.choice.vfio)
-      throw new VioError(`${entry.device.bdf}: --persist is for VFIO drivers, not for ${entry.choice.driver}`, { code: 'USAGE', exit: 2 });
+      throw new VioError(`${entry.device.bdf}: --persist is for VFIO drivers, not for ${entry.choice.driver}`, {
+        code: 'USAGE',
+        exit: Exit.usage,
+      });
     files.push({ path: configFile(entry.device.bdf), mode: 0o644, text: configText(entry, options) });
     files.push({ path: ruleFile(entry.device.bdf), mode: 0o644, text: udevRule(entry) });
   }

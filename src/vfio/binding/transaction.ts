@@ -1,4 +1,4 @@
-import { reason, VioError } from '../../common/errors.js';
+import { Exit, reason, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
 import { type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
 import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';
@@ -48,7 +48,7 @@ export function notRestored(what: string, left: Leftover[], cause: unknown): Vio
   const list = left.map(({ bdf, want, why }) => `${bdf} should have ${stateText(want)}: ${why.replace(`${bdf}: `, '')}`).join('; ');
   return new VioError(`${what}; NOT restored: ${list}`, {
     code: 'NOT_RESTORED',
-    exit: 8,
+    exit: Exit.notRestored,
     hint: 'when the cause is gone: vioctl vfio restore',
     details: { left: left.map(({ bdf, want, why }) => ({ bdf, want, why })) },
     cause,

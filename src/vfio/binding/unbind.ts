@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from '../census/holders.js';
 import { Processes } from '../census/processes.js';
@@ -60,7 +60,7 @@ export function planUnbind(
       if (choice.vfio)
         throw new VioError(`${choice.driver} is a VFIO driver`, {
           code: 'USAGE',
-          exit: 2,
+          exit: Exit.usage,
           hint: `vioctl vfio bind --driver ${choice.driver}`,
         });
       source = 'asked';
@@ -86,7 +86,7 @@ export function planUnbind(
     if (!already && options.driver !== undefined && device.driver !== undefined && !modules.isVfio(device.driver))
       throw new VioError(`${device.bdf}: refused: it is on host driver ${device.driver}, not on VFIO`, {
         code: 'NOT_VFIO',
-        exit: 3,
+        exit: Exit.refused,
         hint: `vioctl vfio bind ${device.bdf} --driver ${options.driver} moves it between host drivers, with all checks`,
       });
     return { device, from, to, source, module, already };
@@ -156,7 +156,7 @@ async function unbindOnce(
       if (holders.length === 0) continue;
       throw new VioError(`${device.bdf}: still held by ${holders.map(describeHolder).join(', ')}: nothing was changed`, {
         code: 'HELD',
-        exit: 3,
+        exit: Exit.refused,
         hint: `end ${holders.some((h) => h.pid > 0) ? `process ${[...new Set(holders.filter((h) => h.pid > 0).map((h) => h.pid))].join(', ')}` : 'the holder'}; --ask lets the kernel ask for the device`,
         details: { bdf: device.bdf, holders },
       });

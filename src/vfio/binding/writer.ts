@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import net from 'node:net';
-import { getSystemErrorMap } from 'node:util';
+import { errnoName, errnoText } from '../../common/errno.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
 
@@ -32,8 +32,13 @@ export class StuckWrite extends Error {
 
 /** An errno as Node's own errors carry it. */
 export function errnoError(errno: number, path: string): NodeJS.ErrnoException {
-  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
-  return Object.assign(new Error(`${code}: ${text}, write '${path}'`), { code, errno: -errno, syscall: 'write', path });
+  const code = errnoName(errno);
+  return Object.assign(new Error(`${code}: ${errnoText(code) ?? `error ${errno}`}, write '${path}'`), {
+    code,
+    errno: -errno,
+    syscall: 'write',
+    path,
+  });
 }
 
 /** Time that a write gets after its command was told to end: a driver that flushes a disk is not stuck. A second signal ends us at once. */

@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 
 /** Whether DMA of devices goes through an IOMMU, and if not, why and what to do. */
@@ -68,7 +68,7 @@ export function readIommu(root: Sysroot): IommuState {
 export function noIommu(state: IommuState): VioError {
   return new VioError(`no IOMMU: ${state.why ?? 'unknown reason'}`, {
     code: 'NO_IOMMU',
-    exit: 7,
+    exit: Exit.unsupported,
     hint: state.fix ?? 'vioctl vfio doctor',
   });
 }

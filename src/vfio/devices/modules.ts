@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { PCI_DRIVERS, type PciDevice } from './pci.js';
@@ -154,7 +154,8 @@ export class Modules {
    */
   choose(device: PciDevice, wanted: string | undefined): DriverChoice {
     if (wanted === undefined) return this.#choice(this.bestVfio(device.modalias), true);
-    if (!/^[\w.-]{1,64}$/.test(wanted)) throw new VioError(`not a driver name: "${printable(wanted)}"`, { code: 'USAGE', exit: 2 });
+    if (!/^[\w.-]{1,64}$/.test(wanted))
+      throw new VioError(`not a driver name: "${printable(wanted)}"`, { code: 'USAGE', exit: Exit.usage });
     const module = moduleName(this.registered(wanted) ? (this.moduleOf(wanted) ?? wanted) : wanted);
     if (this.isVfio(wanted) || this.vfioModules().includes(module)) {
       if (!this.vfioSuits(module, device.modalias)) throw this.#foreign(device, wanted, `the VFIO driver ${wanted} is for other devices`);
@@ -165,7 +166,7 @@ export class Modules {
     if (!this.registered(wanted) && !this.#known(module)) {
       throw new VioError(`no driver "${wanted}": ENOENT (not registered, and no such module for kernel ${this.release || '?'})`, {
         code: 'ENOENT',
-        exit: 7,
+        exit: Exit.unsupported,
         hint: `VFIO drivers of this kernel: ${this.vfioModules().join(', ')}${claimants.length ? `; drivers for this device: ${claimants.join(', ')}` : ''}`,
       });
     }
@@ -191,7 +192,7 @@ export class Modules {
   #foreign(device: PciDevice, wanted: string, why: string): VioError {
     return new VioError(`${device.bdf}: refused: ${why}; binding it by force can crash the kernel`, {
       code: 'FOREIGN_DRIVER',
-      exit: 3,
+      exit: Exit.refused,
       hint: `VFIO driver for this device: ${this.bestVfio(device.modalias)}; drivers that list its id: ${this.claimants(device.modalias).join(', ') || 'none'}`,
       details: { bdf: device.bdf, driver: wanted },
     });

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
@@ -60,7 +60,7 @@ export function parseBdf(text: string): string {
   if (!match) {
     throw new VioError(`not a PCI address: "${printable(text)}"`, {
       code: 'USAGE',
-      exit: 2,
+      exit: Exit.usage,
       hint: 'addresses are [dddd:]bb:dd.f in hexadecimal, such as 0000:01:00.0; vioctl vfio list shows them',
     });
   }
@@ -275,7 +275,7 @@ export function classMatcher(text: string): (device: Pick<PciDevice, 'class'>) =
     if (digits === undefined) {
       throw new VioError(`no such PCI class: "${printable(text)}"`, {
         code: 'USAGE',
-        exit: 2,
+        exit: Exit.usage,
         hint: `classes are ${[...new Set(CLASSES.map(([, name]) => name))].join(', ')}, or hexadecimal digits such as 0108`,
       });
     }

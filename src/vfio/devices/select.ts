@@ -1,5 +1,6 @@
 import { usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { glob } from '../../common/glob.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { readConfig } from './capabilities.js';
 import { classMatcher, idOf, listDevices, noDevice, PCI_DEVICES, type PciDevice, parseBdf, readDevice, readDevices } from './pci.js';
@@ -56,20 +57,6 @@ export function slotsOf(root: Sysroot, bdf: string): string[] {
   return root.list(folder).filter((name) => root.attr(`${folder}/${name}/address`) === bdf.replace(/\.[0-7]$/, ''));
 }
 
-/** A shell pattern over addresses as a regular expression. */
-function globPattern(text: string): RegExp {
-  const body = text
-    .replace(/[.+^${}()|\\]/g, '\\$&')
-    .replaceAll('[!', '[^')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.');
-  try {
-    return new RegExp(`^${body}$`, 'i');
-  } catch {
-    throw usage(`not a pattern: "${printable(text)}"`, SELECTOR_HELP);
-  }
-}
-
 function matches(root: Sysroot, kind: Selector, value: string): PciDevice[] {
   switch (kind) {
     case 'net': {
@@ -105,8 +92,9 @@ export function select(root: Sysroot, text: string): PciDevice[] {
   let found: PciDevice[];
   if (selector) found = matches(root, selector[1] as Selector, selector[2]!);
   else if (/[*?[]/.test(text)) {
-    const pattern = globPattern(text);
-    const fits = (bdf: string) => pattern.test(bdf) || (bdf.startsWith('0000:') && pattern.test(bdf.slice(5)));
+    if (/\[[^\]]*$/.test(text)) throw usage(`not a pattern: "${printable(text)}"`, SELECTOR_HELP); // no address has a [
+    const matching = glob(text, { ignoreCase: true });
+    const fits = (bdf: string) => matching(bdf) || (bdf.startsWith('0000:') && matching(bdf.slice(5)));
     found = readDevices(root, root.list(PCI_DEVICES).filter(fits));
   } else {
     const bdf = parseBdf(text);

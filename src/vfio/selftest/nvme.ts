@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { Irq, type Session } from '../session/session.js';
 import type { DmaPage, DmaPages } from './pages.js';
@@ -86,7 +86,10 @@ export class AdminQueue {
     this.#session.store(0, DOORBELLS + this.#stride, 4, this.#head);
     const status = cqe.readUInt16LE(14) >> 1;
     if (cqe.readUInt16LE(12) !== cid)
-      throw new VioError(`${this.#session.bdf}: completion of command ${cqe.readUInt16LE(12)}, not ${cid}`, { code: 'EPROTO', exit: 5 });
+      throw new VioError(`${this.#session.bdf}: completion of command ${cqe.readUInt16LE(12)}, not ${cid}`, {
+        code: 'EPROTO',
+        exit: Exit.damaged,
+      });
     if (status !== 0) throw new VioError(`${this.#session.bdf}: the command failed with status 0x${status.toString(16)}`, { code: 'EIO' });
   }
 

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import { Mapper } from '../../dma/mapper.js';
 import { parseSpec } from '../../dma/spec.js';
 import { native } from '../../native/index.js';
@@ -89,7 +89,11 @@ class PhysicalPages implements DmaPages {
     const word = entry.readBigUInt64LE(0);
     const frame = word & ((1n << 55n) - 1n);
     if (word >> 63n === 0n || frame === 0n)
-      throw new VioError('physical addresses are not shown', { code: 'EPERM', exit: 6, hint: 'no-IOMMU mode takes CAP_SYS_ADMIN (root)' });
+      throw new VioError('physical addresses are not shown', {
+        code: 'EPERM',
+        exit: Exit.permission,
+        hint: 'no-IOMMU mode takes CAP_SYS_ADMIN (root)',
+      });
     return frame * size + (va % size);
   }
 

@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import type { Session } from '../session/session.js';
 
 /** One thing that a self-test proved. */
@@ -13,7 +13,7 @@ export async function until(what: string, milliseconds: number, done: () => bool
   const deadline = performance.now() + milliseconds;
   while (!done()) {
     if (performance.now() > deadline)
-      throw new VioError(`${what}: no answer in ${milliseconds / 1000} s`, { code: 'ETIMEDOUT', exit: 124 });
+      throw new VioError(`${what}: no answer in ${milliseconds / 1000} s`, { code: 'ETIMEDOUT', exit: Exit.timeout });
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }

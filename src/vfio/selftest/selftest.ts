@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice } from '../devices/pci.js';
 import type { Session } from '../session/session.js';
 import { selftestEdu } from './edu.js';
@@ -32,7 +32,7 @@ export async function selftest(session: Session, device: PciDevice): Promise<Sel
   if (kind === undefined)
     throw new VioError(`${device.bdf}: no self-test for ${idOf(device)}`, {
       code: 'NO_SELFTEST',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: 'NVMe controllers and QEMU edu devices have one',
     });
   const start = performance.now();

@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Session } from './session.js';
 
@@ -22,7 +22,7 @@ export function barIndex(text: string): number {
 export function dumpRange(session: Session, index: number, offset: number, size: number | undefined): Buffer {
   const region = session.region(index);
   if (!region || region.size === 0n)
-    throw new VioError(`${session.bdf}: no BAR ${index}`, { code: 'ENXIO', exit: 2, hint: `vioctl vfio show ${session.bdf}` });
+    throw new VioError(`${session.bdf}: no BAR ${index}`, { code: 'ENXIO', exit: Exit.usage, hint: `vioctl vfio show ${session.bdf}` });
   const count = size ?? Number(region.size) - offset;
   if (offset % WORD || count % WORD || count <= 0) throw usage('offset and size of a dump are multiples of 4');
   if (index === ROM) return session.read(index, offset, count);

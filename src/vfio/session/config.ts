@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { parseCapabilities } from '../devices/capabilities.js';
 import { CONFIG, type Session } from './session.js';
@@ -154,7 +154,7 @@ export function resolveAccess(session: Session, asked: Access): Access {
   if (!found)
     throw new VioError(`${session.bdf}: the device has no capability ${base.name}`, {
       code: 'NO_CAPABILITY',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: `vioctl vfio show ${session.bdf}`,
     });
   return { ...asked, base: undefined, offset: found.offset + asked.offset };

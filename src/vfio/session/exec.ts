@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { formatSize } from '../../common/units.js';
@@ -94,7 +94,7 @@ function setMemlock(bytes: number): void {
   } catch (err) {
     throw new VioError('the limit of locked memory cannot be raised', {
       code: 'EPERM',
-      exit: 6,
+      exit: Exit.permission,
       hint: 'it takes root (CAP_SYS_RESOURCE)',
       cause: err,
     });

@@ -1,4 +1,4 @@
-import { VioError } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { IRQS, type Session } from './session.js';
 
 /** Interrupt types, as flags spell them; their order is that of VFIO's indexes. */
@@ -20,7 +20,7 @@ export function irqType(session: Session, wanted: (typeof IRQ_TYPES)[number] | u
   if (index === undefined || !has.has(index))
     throw new VioError(`${session.bdf}: the device has no ${wanted === undefined ? 'interrupt' : wanted.toUpperCase()}`, {
       code: 'NO_IRQ',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: `vioctl vfio irq ${session.bdf} list`,
     });
   return index;

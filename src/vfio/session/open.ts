@@ -1,4 +1,4 @@
-import { codeOf, VioError, wrap } from '../../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { NativeSession } from '../../native/vfio.js';
 import type { Census } from '../census/census.js';
@@ -30,7 +30,7 @@ export function cdevOf(census: Census, device: PciDevice): string {
   if (node !== undefined) return node;
   throw new VioError(`${device.bdf}: this kernel offers no VFIO device node and iommufd`, {
     code: 'NO_CDEV',
-    exit: 7,
+    exit: Exit.unsupported,
     hint: 'it needs Linux 6.6 with CONFIG_VFIO_DEVICE_CDEV and CONFIG_IOMMUFD (modprobe iommufd); --api group works without',
   });
 }
@@ -94,7 +94,12 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   const call = callOf(err);
   const message = err instanceof Error ? err.message : String(err);
   if (call === 'open' && message.includes('/dev/vfio/vfio') && (code === 'ENOENT' || code === 'ENODEV'))
-    return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, { code: code, exit: 7, hint: 'modprobe vfio_iommu_type1', cause: err });
+    return new VioError(`${bdf}: no /dev/vfio/vfio: ${code}`, {
+      code: code,
+      exit: Exit.unsupported,
+      hint: 'modprobe vfio_iommu_type1',
+      cause: err,
+    });
   // The kernel claims the whole group for an iommufd: a member on a host driver makes that fail.
   const claimed = call === BIND_IOMMUFD && (code === 'EPERM' || code === 'EBUSY');
   if (claimed && blockersOf(census, device).length > 0) return notViable(census, device, err);
@@ -118,7 +123,7 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
   if (call === 'VFIO_CHECK_EXTENSION')
     return new VioError(`${bdf}: the module vfio_iommu_type1 is missing`, {
       code: 'ENODEV',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: 'modprobe vfio_iommu_type1',
       cause: err,
     });
@@ -139,7 +144,7 @@ function held(census: Census, device: PciDevice, way: Way, err: unknown): VioErr
   const who = seen.length === 0 ? 'a process that is not visible here' : seen.map(describeHolder).join(', ');
   return new VioError(`${device.bdf}: ${way.node} is held by ${who}: EBUSY`, {
     code: 'EBUSY',
-    exit: 3,
+    exit: Exit.refused,
     hint: 'end that program first; a group is opened by one program at a time, and through one of the two APIs',
     details: { holders: seen },
     cause: err,
@@ -155,7 +160,7 @@ function notViable(census: Census, device: PciDevice, err: unknown): VioError {
   const names = blocking.map((member) => `${member.bdf} (driver ${member.driver})`).join(', ') || 'a member on a host driver';
   return new VioError(`${device.bdf}: IOMMU group ${device.group} is not viable: ${names} shares it`, {
     code: 'NOT_VIABLE',
-    exit: 3,
+    exit: Exit.refused,
     hint: blocking.length > 0 ? `vioctl vfio bind ${blocking.map((member) => member.bdf).join(' ')}` : `vioctl vfio show ${device.bdf}`,
     details: { group: device.group, blocking: blocking.map(({ bdf, driver }) => ({ bdf, driver })) },
     cause: err,

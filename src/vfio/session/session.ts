@@ -1,4 +1,4 @@
-import { codeOf, VioError, wrap } from '../../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { type Aperture, ENTRY_LIMIT, pagesOf, type Reserved } from '../../dma/aperture.js';
 import { native } from '../../native/index.js';
 import type { NativeInfo, NativeRegion, NativeSession } from '../../native/vfio.js';
@@ -86,7 +86,7 @@ export class Session {
     if (this.api === 'noiommu')
       throw new VioError(`${this.bdf}: noiommu: without an IOMMU nothing maps device addresses`, {
         code: 'NO_IOMMU',
-        exit: 7,
+        exit: Exit.unsupported,
         hint: 'a device in this mode takes physical addresses',
       });
     const { ranges, pages } = this.info;
@@ -196,11 +196,16 @@ export class Session {
     if (code === 'ERANGE')
       return new VioError(`${where}: beyond its end 0x${(this.region(region)?.size ?? 0n).toString(16)}`, {
         code: 'ERANGE',
-        exit: 2,
+        exit: Exit.usage,
         cause: err,
       });
     if (code === 'ENXIO')
-      return new VioError(`${where}: the device has no such region`, { code, exit: 2, hint: `vioctl vfio show ${this.bdf}`, cause: err });
+      return new VioError(`${where}: the device has no such region`, {
+        code,
+        exit: Exit.usage,
+        hint: `vioctl vfio show ${this.bdf}`,
+        cause: err,
+      });
     return wrap(where, err, { hint: code === 'EIO' ? 'was the device removed, or is its memory space disabled?' : undefined });
   }
 
@@ -225,7 +230,7 @@ export class Session {
     if (!this.canReset)
       throw new VioError(`${this.bdf}: the device cannot be reset alone`, {
         code: 'NO_RESET',
-        exit: 7,
+        exit: Exit.unsupported,
         hint: `--hot resets its slot or bus with all devices on it`,
       });
     try {
@@ -247,7 +252,11 @@ export class Session {
         .map(({ segment, bus, devfn, group }) => ({ bdf: address(segment, bus, devfn), id: group }));
     } catch (err) {
       if (codeOf(err) === 'ENODEV')
-        throw new VioError(`${this.bdf}: neither its slot nor its bus can be reset`, { code: 'NO_RESET', exit: 7, cause: err });
+        throw new VioError(`${this.bdf}: neither its slot nor its bus can be reset`, {
+          code: 'NO_RESET',
+          exit: Exit.unsupported,
+          cause: err,
+        });
       throw wrap(`${this.bdf}: devices of the hot reset`, err);
     }
   }
@@ -273,7 +282,7 @@ export class Session {
       if ((code === 'EINVAL' || code === 'EPERM') && names.length > 0)
         throw new VioError(`${this.bdf}: hot reset refused: it would reset ${names.join(', ')} too, not open here`, {
           code: 'NOT_ALL_OWNED',
-          exit: 3,
+          exit: Exit.refused,
           hint: 'all of them must be bound to VFIO and held by the same program',
           details: { others: foreign.map(({ bdf }) => bdf) },
           cause: err,

@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Host } from '../binding/move.js';
 
@@ -23,7 +23,7 @@ export async function readMacs(host: Host, link: string): Promise<Map<number, st
   try {
     list = JSON.parse(text) as LinkInfo[];
   } catch (err) {
-    throw new VioError(`ip -json link show dev ${link}: no JSON`, { code: 'IP', exit: 5, cause: err });
+    throw new VioError(`ip -json link show dev ${link}: no JSON`, { code: 'IP', exit: Exit.damaged, cause: err });
   }
   const found = (list[0]?.vfinfo_list ?? []).flatMap(({ vf, mac, address }): [number, string][] => {
     const text = mac ?? address;

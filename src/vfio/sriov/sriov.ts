@@ -1,4 +1,4 @@
-import { usage, VioError } from '../../common/errors.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { whileBusy } from '../binding/batch.js';
 import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
 import { type DeviceState, Store } from '../binding/journal.js';
@@ -66,7 +66,7 @@ function physical(census: Census, bdf: string): PciDevice {
   if (pf.vfsTotal === 0)
     throw new VioError(`${bdf}: the device has no virtual functions (SR-IOV)`, {
       code: 'NO_SRIOV',
-      exit: 7,
+      exit: Exit.unsupported,
       hint: `enable SR-IOV in the firmware set-up; vioctl vfio show ${bdf}`,
     });
   return pf;
@@ -76,7 +76,7 @@ function physical(census: Census, bdf: string): PciDevice {
 export function planSriov(census: Census, bdf: string, options: SriovOptions, { privileged }: { privileged: boolean }): SriovPlan {
   const pf = physical(census, bdf);
   if (options.vfs > pf.vfsTotal)
-    throw new VioError(`${bdf}: at most ${pf.vfsTotal} virtual functions, not ${options.vfs}`, { code: 'ERANGE', exit: 2 });
+    throw new VioError(`${bdf}: at most ${pf.vfsTotal} virtual functions, not ${options.vfs}`, { code: 'ERANGE', exit: Exit.usage });
   if (pf.driver === undefined)
     throw new VioError(`${bdf}: it has no driver, which virtual functions need`, { code: 'NO_DRIVER', hint: `vioctl vfio show ${bdf}` });
   if (pf.busy) throw lockedError(bdf);
@@ -85,7 +85,7 @@ export function planSriov(census: Census, bdf: string, options: SriovOptions, { 
   if (new Set(macs).size !== macs.length) throw usage('a MAC address is given twice');
   const [link] = macs.length > 0 ? interfacesOf(census.root, bdf) : [];
   if (macs.length > 0 && link === undefined)
-    throw new VioError(`${bdf}: it has no network interface that sets MAC addresses`, { code: 'NO_INTERFACE', exit: 7 });
+    throw new VioError(`${bdf}: it has no network interface that sets MAC addresses`, { code: 'NO_INTERFACE', exit: Exit.unsupported });
   const from = stateOf(pf);
   const autoprobe = options.autoprobe ?? true;
   const creating = options.driver === undefined && autoprobe;

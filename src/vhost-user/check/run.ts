@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
+import { tapPoint } from '../../common/tap.js';
 import { connect } from '../wire/channel.js';
 import type { OwnedFd } from '../wire/fds.js';
 import { type CheckCase, checkCases } from './cases.js';
@@ -120,17 +121,6 @@ export async function* runChecks(options: CheckOptions): AsyncGenerator<CheckRes
   }
 }
 
-/** One result in the Test Anything Protocol, version 13. */
-export function tapLines(r: CheckResult): string[] {
-  const name = r.name.replaceAll('#', '\\#');
-  if (r.result === 'skipped') return [`ok ${r.id} - ${name} # SKIP ${r.got}`];
-  if (r.result === 'ok') return [`ok ${r.id} - ${name}`];
-  return [
-    `not ok ${r.id} - ${name}`,
-    '  ---',
-    `  expected: ${JSON.stringify(r.expected)}`,
-    `  got: ${JSON.stringify(r.got)}`,
-    `  section: ${JSON.stringify(r.section)}`,
-    '  ...',
-  ];
-}
+/** One result in the Test Anything Protocol. */
+export const tapLines = ({ id, name, result, expected, got, section }: CheckResult): string =>
+  tapPoint({ ok: result !== 'not ok', name, skip: result === 'skipped' ? got : undefined, details: { expected, got, section } }, id);

@@ -1,5 +1,5 @@
 import { Command } from '../../../cli/command.js';
-import { Args, Flags } from '../../../cli/flags.js';
+import { Args, engineFlag, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
@@ -52,12 +52,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     serial: Flags.string({ summary: 'serial number, up to 20 bytes [default: made from FILE]' }),
-    engine: Flags.option({
-      options: ['io_uring', 'sync'] as const,
-      default: 'io_uring',
-      helpValue: 'ENGINE',
-      summary: 'io_uring or sync (preadv, pwritev)',
-    })(),
+    engine: engineFlag('uring, sync (preadv, pwritev), or auto: uring if it works'),
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
     fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
     'print-capabilities': Flags.boolean({ summary: 'print what the back-end can, as JSON, and end' }),
@@ -84,7 +79,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
         disks,
         queues: flags.queues,
         serial: flags.serial,
-        ioUring: flags.engine === 'io_uring',
+        ioUring: flags.engine !== 'sync',
         onReady: (ready) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line)),
         onLog: (text) => this.info(text),
       },

@@ -1,7 +1,7 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
-import { toJson } from '../../../cli/output.js';
 import { supervise } from '../../../cli/supervise.js';
+import { toJson } from '../../../common/json.js';
 import { hex64 } from '../../../common/units.js';
 import { holdWindow, type WindowRecord } from '../../../vhost-user/frontend/holding.js';
 

@@ -1,7 +1,7 @@
 // Fields of devices from bytes and description: each vmstate type by a known answer, descriptions that do not fit, and the
 // block-wise searches against the plain ones.
 import fc from 'fast-check';
-import { toJson } from '../../../../src/cli/output.js';
+import { toJson } from '../../../../src/common/json.js';
 import { nonzero, trimZeros } from '../../../../src/migration/devices/cursor.js';
 import { decodeDevice } from '../../../../src/migration/devices/fields.js';
 import type { FieldDesc, StateDesc } from '../../../../src/migration/devices/vmdesc.js';

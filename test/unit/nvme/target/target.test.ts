@@ -114,7 +114,7 @@ describe('a configuration file', () => {
     ['an unknown key', '{"subsystems":[],"port":1}', /c\.json\.port: is not known/],
     ['a wrong type', '{"subsystems":[],"threads":"2"}', /threads: must be a number/],
     ['a wrong discovery port', '{"subsystems":[],"discoveryPort":70000}', /discoveryPort: must be a port, or "none"/],
-    ['a wrong engine', '{"subsystems":[],"engine":"aio"}', /engine: must be sync or uring/],
+    ['a wrong engine', '{"subsystems":[],"engine":"aio"}', /engine: must be auto or uring or sync/],
     [
       'a short NGUID',
       '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{"source":"s","nguid":"00"}]}]}',

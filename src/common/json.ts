@@ -1,0 +1,72 @@
+import { hex64 } from './units.js';
+
+/** Keys whose values are sizes: the contract has them as numbers, and addresses, offsets and words of bits as strings. */
+const sizeKeys: ReadonlySet<string> = new Set(['size', 'len', 'length', 'bytes']);
+
+/** Whether something in a value needs a form of ours. Decides which objects are copied: most records have nothing to convert. */
+const foreign = (value: unknown): boolean =>
+  typeof value === 'bigint' || value instanceof Uint8Array || (typeof value === 'object' && value !== null);
+
+/** A size above 2^53: JSON.stringify has no way to write it. */
+const isLarge = (value: bigint, key: string): boolean => sizeKeys.has(key) && value > BigInt(Number.MAX_SAFE_INTEGER);
+
+/** What a walk over a value has met. */
+interface Met {
+  large: boolean;
+}
+
+/** A value with everything that JSON.stringify does not know turned into what it does; unchanged parts are shared. */
+function converted(value: unknown, key: string, met: Met, above: object[]): unknown {
+  if (typeof value === 'bigint') {
+    if (isLarge(value, key)) met.large = true;
+    return sizeKeys.has(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex');
+  if (typeof (value as { toJSON?: unknown }).toJSON === 'function')
+    return converted((value as { toJSON(key: string): unknown }).toJSON(key), key, met, above);
+  if (above.includes(value)) throw new TypeError('Converting circular structure to JSON');
+  above.push(value);
+  let copy: Record<string, unknown> | unknown[] | undefined;
+  for (const [name, item] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
+    if (!foreign(item)) continue;
+    const now = converted(item, String(name), met, above);
+    if (now === item) continue;
+    copy ??= Array.isArray(value) ? [...value] : { ...value };
+    // defined, not assigned: a key may be __proto__
+    Object.defineProperty(copy, name, { value: now, enumerable: true, writable: true, configurable: true });
+  }
+  above.pop();
+  return copy ?? value;
+}
+
+/** Writes a value piece by piece, with sizes in full. */
+function written(value: unknown, key: string, indent: number, margin: string): string | undefined {
+  if (typeof value === 'bigint' && isLarge(value, key)) return value.toString();
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array)
+    return JSON.stringify(converted(value, key, { large: false }, []));
+  if (typeof (value as { toJSON?: unknown }).toJSON === 'function')
+    return written((value as { toJSON(key: string): unknown }).toJSON(key), key, indent, margin);
+  const inner = margin + ' '.repeat(indent);
+  const parts = Array.isArray(value)
+    ? value.map((item, i) => written(item, String(i), indent, inner) ?? 'null')
+    : Object.entries(value).flatMap(([name, item]) => {
+        const text = written(item, name, indent, inner);
+        return text === undefined ? [] : [`${JSON.stringify(name)}:${indent > 0 ? ' ' : ''}${text}`];
+      });
+  const [open, close] = Array.isArray(value) ? '[]' : '{}';
+  if (parts.length === 0) return `${open}${close}`;
+  return indent > 0 ? `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}` : `${open}${parts.join(',')}${close}`;
+}
+
+/**
+ * JSON of the contract: 64-bit values (bigint) as "0x…", but sizes as numbers, in full above 2^53 too; undefined left out, bytes
+ * as hex, C1 control characters escaped. @throws TypeError for a value that contains itself
+ */
+export function toJson(value: unknown, indent = 0): string {
+  const met: Met = { large: false };
+  const plain = converted(value, '', met, []);
+  const text = (met.large ? written(value, '', indent, '') : JSON.stringify(plain, undefined, indent)) ?? 'null';
+  // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.
+  return text.replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
+}

@@ -1,0 +1,65 @@
+import fc from 'fast-check';
+import { toJson } from '../../../src/common/json.js';
+
+test('what JSON has comes out as JSON.stringify writes it, pretty or on one line', () => {
+  fc.assert(
+    fc.property(fc.jsonValue(), (value) => {
+      expect(toJson(value)).toBe(JSON.stringify(value));
+      expect(toJson(value, 2)).toBe(JSON.stringify(value, undefined, 2));
+    }),
+  );
+});
+
+test('bytes of any kind are hex, 64-bit values strings, undefined left out', () => {
+  const bytes = Buffer.from([0, 0xab, 0xff, 1]);
+  const value = { a: bytes, b: bytes.subarray(1, 3), c: new Uint8Array([7]), d: 255n, e: undefined, f: [undefined, Number.NaN, []], g: {} };
+  expect(toJson(value)).toBe('{"a":"00abff01","b":"abff","c":"07","d":"0xff","f":[null,null,[]],"g":{}}');
+  expect(toJson({ size: 255n, len: 1n << 60n, length: 0n, offset: 0n, sizes: [1n] })).toBe(
+    '{"size":255,"len":1152921504606846976,"length":0,"offset":"0x0","sizes":["0x1"]}',
+  );
+  expect(toJson({ at: new Date(0) })).toBe('{"at":"1970-01-01T00:00:00.000Z"}');
+  expect(toJson(undefined)).toBe('null');
+});
+
+test('sizes above 2^53 in full, at any depth and with any indent; other 64-bit values beside them as ever', () => {
+  const big = (1n << 63n) + 1n;
+  const value = {
+    a: [{ size: big, at: big, note: `"${big}"` }, { bytes: 0n }],
+    b: Buffer.from([1]),
+    c: undefined,
+    d: [undefined],
+    e: {},
+    f: [],
+  };
+  const text = `{"a":[{"size":${big},"at":"0x8000000000000001","note":"\\"${big}\\""},{"bytes":0}],"b":"01","d":[null],"e":{},"f":[]}`;
+  expect(toJson(value)).toBe(text);
+  // the same document, only laid out
+  expect(toJson(value, 2).replace(/\n */g, '').replaceAll('": ', '":')).toBe(text);
+  expect(toJson(value, 2).split('\n').slice(0, 4)).toEqual(['{', '  "a": [', '    {', `      "size": ${big},`]);
+  fc.assert(
+    fc.property(fc.jsonValue(), (other) => {
+      for (const indent of [0, 2]) {
+        const both = toJson({ size: big, other }, indent);
+        expect(both).toBe(
+          JSON.stringify({ size: 0, other }, undefined, indent).replace(/"size":( ?)0/, (_all, blank) => `"size":${blank}${big}`),
+        );
+      }
+    }),
+  );
+});
+
+test('keys of any name, values shared and not, control characters of both sets', () => {
+  expect(toJson(JSON.parse('{"__proto__":{"a":1}}'))).toBe('{"__proto__":{"a":1}}');
+  const shared = { at: 1n };
+  expect(toJson([shared, shared])).toBe('[{"at":"0x1"},{"at":"0x1"}]');
+  expect(shared).toEqual({ at: 1n });
+  expect(toJson('\x00\x1b\x7f\x9b')).toBe('"\\u0000\\u001b\\u007f\\u009b"');
+});
+
+test('nothing is left in the prototypes, and a value that contains itself is refused', () => {
+  const loop: { self?: unknown; size?: bigint } = {};
+  loop.self = loop;
+  expect(() => toJson(loop)).toThrow(/circular/);
+  expect(() => JSON.stringify(1n)).toThrow(TypeError);
+  expect(JSON.stringify(Buffer.from([1]))).toBe('{"type":"Buffer","data":[1]}');
+});
