@@ -1,5 +1,5 @@
 import { Chalk, type ChalkInstance } from 'chalk';
-import { isTerminal } from './terminal.js';
+import { isTerminal } from '../common/terminal.js';
 
 export type ColorChoice = 'auto' | 'always' | 'never';
 

@@ -2,10 +2,11 @@ import type { ChalkInstance } from 'chalk';
 import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { toJson } from '../common/json.js';
+import { isTerminal } from '../common/terminal.js';
 import { chalkFor } from './color.js';
 import { speaksUtf8, toAscii } from './locale.js';
 import { ClosedPipe, type FdWriter } from './stdio.js';
-import { isTerminal, terminalWidth } from './terminal.js';
+import { terminalWidth } from './terminal.js';
 
 export type Format = 'text' | 'json' | 'ndjson';
 

@@ -1,6 +1,6 @@
+import { isTerminal } from '../common/terminal.js';
 import { formatSize } from '../common/units.js';
 import { now, stderr } from './stdio.js';
-import { isTerminal } from './terminal.js';
 
 /** A progress line on stderr: only on a terminal, only after a second, redrawn at most ten times a second. */
 export class Progress {

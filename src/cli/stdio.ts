@@ -1,7 +1,7 @@
 import fs from 'node:fs';
+import { isTerminal } from '../common/terminal.js';
 import { mayBlock } from './exit.js';
 import { speaksUtf8, toAscii } from './locale.js';
-import { isTerminal } from './terminal.js';
 
 /** stdout was closed by its reader: the command ends silently as SIGPIPE would end it. */
 export class ClosedPipe extends Error {}

@@ -12,6 +12,8 @@ const statuses = {
   unsupported: [7, 'this kernel, device or peer does not support it'],
   notRestored: [8, 'failed, and the earlier state could not be fully restored; stderr names what is left'],
   timeout: [124, 'a --timeout ran out'],
+  notExecutable: [126, 'the given program cannot be run'],
+  notFound: [127, 'the given program was not found'],
 } as const;
 /** The exit statuses by name. */
 export const Exit = Object.fromEntries(Object.entries(statuses).map(([name, [status]]) => [name, status])) as {
@@ -22,8 +24,6 @@ export type ExitStatus = (typeof Exit)[keyof typeof Exit];
 /** All statuses that a user can meet, those of programs that are run and of signals too. */
 export const exitStatuses: readonly (readonly [status: number, text: string])[] = [
   ...Object.values(statuses),
-  [126, 'the given program cannot be run'],
-  [127, 'the given program was not found'],
   [130, 'interrupted (SIGINT)'],
   [141, 'the reader of stdout closed the pipe'],
   [143, 'terminated (SIGTERM); servers shut down cleanly and exit 0 instead'],

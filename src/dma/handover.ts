@@ -1,16 +1,6 @@
-import { Exit, usage, VioError, wrap } from '../common/errors.js';
-import { native } from '../native/index.js';
+import { Exit, usage, VioError } from '../common/errors.js';
+import { FIRST_FD, type HandOver, listenEnvironment } from '../launch/handover.js';
 import type { HolderInfo } from './holder.js';
-
-/** First descriptor that a program gets (SD_LISTEN_FDS_START). */
-export const FIRST_FD = 3;
-
-/** What a program that takes over descriptors gets: its words, its environment, its descriptors in order. */
-export interface HandOver {
-  argv: string[];
-  env: Record<string, string>;
-  fds: number[];
-}
 
 const json = (value: unknown): string => JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v));
 
@@ -68,22 +58,7 @@ export function handOver(
   };
   return {
     argv: words.map(substitute),
-    env: { LISTEN_FDS: String(fds.size), LISTEN_FDNAMES: [...fds.keys()].join(':'), VIOCTL_VFIO: json(document) },
+    env: { ...listenEnvironment([...fds.keys()]), VIOCTL_VFIO: json(document) },
     fds: [...fds.values()],
   };
-}
-
-/**
- * Becomes the program: same process, no clean-up afterwards.
- * @throws VioError with what execve says
- */
-export function execReplacing({ argv, env, fds }: HandOver, base: NodeJS.ProcessEnv, user?: { uid: number; gid: number }): never {
-  const all = Object.entries({ ...base, ...env }).flatMap(([name, value]) =>
-    value === undefined || name === 'LISTEN_PID' ? [] : [`${name}=${value}`],
-  );
-  try {
-    return native().vfio.exec(argv[0]!, argv, all, fds, user);
-  } catch (err) {
-    throw wrap(`run ${argv[0]}`, err);
-  }
 }

@@ -48,7 +48,7 @@ test('TAP', () => {
   const { stdout, status } = vioctl(['vhost-user', 'check', socket(), '--tap', '--only', 'MEM_REG', '--respawn', serve]);
   expect(status).toBe(0);
   expect(stdout.split('\n').slice(0, 3)).toEqual([
-    'TAP version 13',
+    'TAP version 14',
     '1..4',
     'ok 1 - ADD_MEM_REG with two descriptors # SKIP CONFIGURE_MEM_SLOTS is not offered',
   ]);

@@ -2,8 +2,9 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { ask } from '../../dma/channel.js';
-import { execReplacing, handOver } from '../../dma/handover.js';
+import { handOver } from '../../dma/handover.js';
 import { parseHolderInfo } from '../../dma/holder.js';
+import { execReplacing } from '../../launch/handover.js';
 
 export default class DmaAttach extends Command {
   static override readonly description =

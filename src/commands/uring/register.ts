@@ -1,8 +1,9 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags, nullFlag } from '../../cli/flags.js';
 import { collectList } from '../../cli/input.js';
-import { supervise } from '../../cli/supervise.js';
 import { usage, VioError } from '../../common/errors.js';
+import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
+import { supervise } from '../../launch/supervise.js';
 import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
 
 export default class Register extends Command {
@@ -71,7 +72,7 @@ export default class Register extends Command {
       });
     if (this.rest === undefined) return flags.hold ? this.life.ended().then(() => undefined) : undefined;
     const words = this.rest.map((word) => word.replaceAll('%r', '3'));
-    const env = { ...this.env, ...childEnvironment(files, 3), LISTEN_FDS: '1', LISTEN_FDNAMES: 'io_uring' };
+    const env = { ...this.env, ...childEnvironment(files, FIRST_FD), ...listenEnvironment(['io_uring']) };
     return supervise({ argv: words, fds: [files.ring.fd], env });
   }
 }

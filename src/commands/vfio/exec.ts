@@ -1,12 +1,12 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { supervise } from '../../cli/supervise.js';
 import { usage } from '../../common/errors.js';
 import { parseSize } from '../../common/units.js';
-import { execReplacing } from '../../dma/handover.js';
 import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { apiFlag } from '../../groups/vfio/options.js';
+import { execReplacing } from '../../launch/handover.js';
+import { supervise } from '../../launch/supervise.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
 import { expand } from '../../vfio/devices/select.js';

@@ -1,4 +1,5 @@
 import { Exit, VioError } from '../../common/errors.js';
+import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
 import type { MapRequest } from '../shmem/regions.js';
 import { connect } from '../wire/channel.js';
 import { describeFd, type FdInfo } from '../wire/fds.js';
@@ -101,14 +102,14 @@ function runCommand(command: string[], window: Window, options: WindowHolding): 
   const mappings = window.regions.list();
   const fds = mappings.map((m) => m.fd.fd);
   const told = mappings.map(({ shmid, shmOffset, fdOffset, len, writable }, i) => ({
-    fd: 3 + i,
+    fd: FIRST_FD + i,
     shmid,
     offset: shmOffset,
     fdOffset,
     len,
     writable,
   }));
-  const names = told.map(({ shmid }) => `shmem-${shmid}`).join(':');
-  const env = { ...options.env, VIOCTL_SHMEM: options.toJson(told), LISTEN_FDS: String(fds.length), LISTEN_FDNAMES: names };
+  const names = told.map(({ shmid }) => `shmem-${shmid}`);
+  const env = { ...options.env, VIOCTL_SHMEM: options.toJson(told), ...listenEnvironment(names) };
   return options.run({ argv: command, fds, env });
 }

@@ -1,5 +1,6 @@
-import { apiOf, execReplacing, handOver } from '../../../src/dma/handover.js';
+import { apiOf, handOver } from '../../../src/dma/handover.js';
 import { parseHolderInfo } from '../../../src/dma/holder.js';
+import { execReplacing } from '../../../src/launch/handover.js';
 
 const info = {
   bdf: '0000:01:00.0',
@@ -61,7 +62,10 @@ test('both APIs at once are wrong usage', () => {
 
 test('a program that is not there leaves this process as it was', () => {
   expect(() => execReplacing({ argv: ['/nonexistent/program'], env: {}, fds: [0] }, {})).toThrow(
-    expect.objectContaining({ code: 'ENOENT' }),
+    expect.objectContaining({ code: 'ENOENT', exit: 127 }),
+  );
+  expect(() => execReplacing({ argv: ['/etc/passwd'], env: {}, fds: [0] }, {})).toThrow(
+    expect.objectContaining({ code: 'EACCES', exit: 126 }),
   );
 });
 

@@ -1,8 +1,8 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
-import { supervise } from '../../../cli/supervise.js';
 import { toJson } from '../../../common/json.js';
 import { hex64 } from '../../../common/units.js';
+import { supervise } from '../../../launch/supervise.js';
 import { holdWindow, type WindowRecord } from '../../../vhost-user/frontend/holding.js';
 
 const text = (r: WindowRecord): string => {

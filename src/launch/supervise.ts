@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import os from 'node:os';
-import { isTerminal } from './terminal.js';
+import { isTerminal } from '../common/terminal.js';
 
 /** A program to run under supervision. */
 export interface Child {
