@@ -23,6 +23,8 @@ Fd TryOpenAt(int folder, const char* path, int flags) noexcept {
 
 Fd Duplicate(int fd, int lowest) { return Fd(Check(::fcntl(fd, F_DUPFD_CLOEXEC, lowest), "fcntl", "F_DUPFD_CLOEXEC")); }
 
+void Replace(int fd, int target) { Check(::dup3(fd, target, O_CLOEXEC), "dup3"); }
+
 int StatusFlags(int fd) { return Check(::fcntl(fd, F_GETFL), "fcntl", "F_GETFL"); }
 
 int TryStatusFlags(int fd) noexcept { return ::fcntl(fd, F_GETFL); }

@@ -48,6 +48,9 @@ Fd TryOpenAt(int folder, const char* path, int flags) noexcept;
 // A second descriptor of the same open file, close-on-exec, numbered `lowest` or above. Throws SysError.
 Fd Duplicate(int fd, int lowest = 0);
 
+// Makes the number `target` refer to the open file of `fd` (dup3(2)), close-on-exec. Throws SysError.
+void Replace(int fd, int target);
+
 // The file's status flags (F_GETFL). Throws SysError.
 int StatusFlags(int fd);
 // The same without an exception: -1 if `fd` is not open.

@@ -219,7 +219,7 @@ class File final : public Store {
         (!device_ && (now.st_dev != before.st_dev || now.st_ino != before.st_ino)))
       throw SysError(ESTALE, "open", path_);
     LockImage(fresh.get(), {!options_.readonly, options_.shared, true});
-    Check(::dup3(fresh.get(), fd_.get(), O_CLOEXEC), "dup3");
+    os::Replace(fresh.get(), fd_.get());
   }
 
   const std::string path_;
