@@ -22,7 +22,7 @@ const run = (before: string[], args: (string | Buffer)[], more: { input?: Buffer
   );
   const words = script.map((word, i) => `w${i}=${word}; w${i}=\${w${i}%.}`).join('; ');
   const shell = `LC_ALL=C; ${words}; exec ${before.map((w) => `'${w}'`).join(' ')} '${process.execPath}' '${program}' uring ${args.map((_, i) => `"$w${i}"`).join(' ')}`;
-  const { status, stdout, stderr } = spawnSync('bash', ['-c', shell], {
+  const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', shell], {
     env: plainEnv(env),
     timeout: 20_000,
     ...(more.input && { input: more.input }),
