@@ -49,6 +49,8 @@ const signatures: Record<string, Record<string, string>> = {
     geometry: 'handle:store',
     identity: 'handle:store',
     refresh: 'handle:store',
+    measure: 'handle:store',
+    failures: 'handle:store',
     peek: 'handle:store uint64 uint32',
     flush: 'handle:store',
     syncError: 'handle:store',

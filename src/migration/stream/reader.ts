@@ -186,7 +186,8 @@ export class StreamReader {
   /** Goes to an absolute position. @throws VioError where the source cannot */
   seek(position: number): void {
     if (!this.seekable || position < this.#floor) throw new VioError('seek: the input is a pipe', { code: 'ESPIPE' });
-    this.#native.seek(this.#source, position);
+    // A damaged size may be of exabytes: nothing lies behind the last offset that a number holds exactly.
+    this.#native.seek(this.#source, Math.min(position, Number.MAX_SAFE_INTEGER));
   }
 
   /** Bytes to the next footer of section `id` that a record can follow; the position is at the footer. undefined if there is none. */

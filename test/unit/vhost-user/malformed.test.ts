@@ -31,7 +31,7 @@ async function flat(once: () => Promise<void>, repeats = REPEATS): Promise<void>
   for (let i = 0; i < 50; i++) await once();
   const [fds, memory] = [openFds(), resident()];
   for (let i = 0; i < repeats; i++) await once();
-  expect(openFds()).toBe(fds);
+  expect(openFds()).toBeLessThanOrEqual(fds); // what an earlier test had open may have closed meanwhile
   expect(resident() - memory).toBeLessThan(24 << 20);
 }
 
