@@ -22,7 +22,7 @@ async function serve(...args: string[]): Promise<Background> {
 }
 
 test.each([
-  [['probe'], 2, /socket/],
+  [['probe'], 2, /SOCKET/],
   [['probe', '/nonexistent/socket'], 1, /ENOENT .*hint/s],
   [['probe', '--device', 'toaster', 'x'], 2, /no such device type/],
   [['trace', 'x'], 2, /both sockets/],

@@ -172,6 +172,7 @@ test('a package without the addon of one architecture is not made, unless that i
   for (const folder of ['scripts', 'native', 'tools']) fs.mkdirSync(path.join(copy, folder), { recursive: true });
   fs.copyFileSync(path.join(root, 'scripts/native.mjs'), path.join(copy, 'scripts/native.mjs'));
   fs.writeFileSync(path.join(copy, 'native/one.cc'), 'int one;\n');
+  fs.symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'));
   // the machine's own compiler and its tools, not the other one's
   const own = process.arch === 'arm64' ? 'aarch64-linux-gnu-g++' : 'x86_64-linux-gnu-g++';
   for (const name of ['sh', 'as', 'ld', own]) fs.symlinkSync(which(name)!, path.join(tools, name));

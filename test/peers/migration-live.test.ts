@@ -220,7 +220,10 @@ describe('gdb', () => {
       return text;
     });
     expect(await memory(out, file('core'), { as: 'elf' })).toMatchObject({ complete: true, cpus: 2 });
-    const ask = ['p/x $rip', 'p/x $rsp', 'p/x $rax', 'info threads', 'x/s 0x300000', 'x/2gx 0x100001000'].flatMap((c) => ['-ex', c]);
+    // The guest may be in any mode: the core is of the first CPU's, and $eax is in both.
+    const ask = ['p/x (long long)$pc', 'p/x (long long)$sp', 'p/x $eax', 'info threads', 'x/s 0x300000', 'x/2gx 0x100001000'].flatMap(
+      (c) => ['-ex', c],
+    );
     const said = spawnSync('gdb', ['-nx', '-batch', ...ask, '-c', file('core')], { encoding: 'utf8' });
     const value = (name: string) => BigInt(`0x${new RegExp(`\\bE?R?${name} ?=([0-9a-f]+)`, 'i').exec(registers)![1]}`).toString(16);
     expect(said.stdout).toContain(`$1 = 0x${value('IP')}`);

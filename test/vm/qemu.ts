@@ -98,15 +98,20 @@ const EMULATOR = 'qemu-s390x-static';
 const BIG_ENDIAN = 'qemu-big-endian';
 
 /**
- * A QEMU 10 that is itself a big-endian program, with qemu-system-x86_64, qemu-system-s390x and qemu-img: Debian's for s390x with
+ * A QEMU 10 (or newer) that is itself a big-endian program, with qemu-system-x86_64, qemu-system-s390x and qemu-img: Debian's for s390x with
  * its libraries (38 MB fetched, 160 MB in the cache), run by the user emulation of `.ci/packages`.
  */
 export async function bigEndianQemu(): Promise<QemuBuild> {
   const emulator = which(EMULATOR);
   if (!emulator) throw new Error(`${EMULATOR} is not installed; the lab needs the packages that .ci/packages names`);
   const dir = await cached(BIG_ENDIAN, async (part) => {
-    const suite = await Suite.open('trixie', 's390x');
-    await suite.unpack(['qemu-system-x86', 'qemu-system-s390x', 'qemu-utils'], part, { closure: true });
+    const packages = ['qemu-system-x86', 'qemu-system-s390x', 'qemu-utils'];
+    // A mirror may lack packages that its index names, for an architecture that few ask for; sid has others.
+    const unpack = async (suite: string) => (await Suite.open(suite, 's390x')).unpack(packages, part, { closure: true });
+    await unpack('trixie').catch((err: unknown) => {
+      console.error(`big-endian QEMU from sid: ${String(err).slice(-200)}`);
+      return unpack('sid');
+    });
     for (const d of ['doc', 'man', 'locale']) rmSync(path.join(part, 'usr/share', d), { recursive: true, force: true });
     // The loader's path; base-files, which has such links, is no dependency.
     symlinkSync('usr/lib', path.join(part, 'lib'));

@@ -208,7 +208,8 @@ const LMA = 0x400n;
 
 /** What a core of an x86 guest is: 64 bits if its first CPU runs in long mode, or if memory lies above 4 GiB, as QEMU decides it. */
 export function x86Format(cpu: Fields | undefined, top: bigint): CoreFormat {
-  const long = cpu === undefined || (big(cpu['env.efer']) & LMA) !== 0n;
+  // Without registers nothing is known of the mode. qemu-system-i386 saves registers and no EFER.
+  const long = cpu?.['env.regs'] === undefined || (big(cpu['env.efer']) & LMA) !== 0n;
   return { machine: long ? 62 : 3, bits: long || top > 1n << 32n ? 64 : 32, big: false };
 }
 

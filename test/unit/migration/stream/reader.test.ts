@@ -192,7 +192,9 @@ test('later records of a page win: content over zeros, zeros over content, delta
       const fd = fs.openSync(path.join(dir, as), 'w+');
       const done = await extract(openInput(file), fd, { as }, () => {});
       fs.closeSync(fd);
-      expect(done).toMatchObject({ complete: true, issues: [], ranges: [{ address: 0n, length: BigInt(4 * P) }] });
+      // this stream describes no CPU, which a core says
+      expect(done.issues.map((issue) => issue.code)).toEqual(as === 'elf' ? ['no-registers'] : []);
+      expect(done).toMatchObject({ complete: true, ranges: [{ address: 0n, length: BigInt(4 * P) }] });
       const out = fs.readFileSync(path.join(dir, as));
       expect(out.length).toBe(done.size);
       const at = Number(done.ranges[0]!.offset);
