@@ -29,7 +29,7 @@ export class SourceWatch {
     this.#size = native().storage.size(source.store);
     this.#timer = setInterval(() => {
       this.look();
-      void this.#measure();
+      void this.measure();
     }, PERIOD);
     this.#timer.unref();
   }
@@ -53,8 +53,8 @@ export class SourceWatch {
     this.#health.look(last);
   }
 
-  /** One that has not answered yet hangs: it is not asked again meanwhile. */
-  async #measure(): Promise<void> {
+  /** Asks the source for its size. One that has not answered yet hangs: it is not asked again meanwhile. */
+  async measure(): Promise<void> {
     if (this.#asked) return;
     this.#asked = true;
     try {

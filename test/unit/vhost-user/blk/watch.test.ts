@@ -25,22 +25,22 @@ test('a front-end is told of a new size while its device runs, else when it runs
     },
   };
   const hooks = watch.join(session as unknown as BackEndSession);
-  const resize = (size: number): void => {
+  const resize = async (size: number): Promise<void> => {
     fs.truncateSync(file, size);
-    watch.look();
+    await watch.measure();
   };
-  resize(8192);
+  await resize(8192);
   expect(told).toEqual(['BACKEND_CONFIG_CHANGE_MSG']);
   session.running = false;
-  resize(16384);
-  resize(20480);
+  await resize(16384);
+  await resize(20480);
   expect(told).toHaveLength(1);
   session.running = true;
   hooks.onRunning!(true);
   hooks.onRunning!(true);
   expect(told).toHaveLength(2);
   hooks.onClose!(undefined);
-  resize(4096);
+  await resize(4096);
   expect(told).toHaveLength(2);
   expect(log).toHaveLength(4);
   watch.close();
