@@ -58,6 +58,7 @@ constexpr uint64_t kListenKey = 1ULL << 41;
 constexpr uint32_t kRingEntries = 256;
 constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
 constexpr uint32_t kRingThreadsPerSource = 8;
+constexpr uint64_t kGather = 20'000;  // ns that an answer waits for others that are about to come
 constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace
@@ -128,9 +129,27 @@ void Worker::Stop() {
 
 void Worker::PostDone(storage::Job* job) {
   storage::Job* head = done_.load(std::memory_order_relaxed);
+  finished_.fetch_add(1, std::memory_order_relaxed);
   do job->link = head;
   while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
   if (sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
+}
+
+// Whether what the executor has done is to be answered now: all of it is there, or the first has waited for a while.
+// Answers that leave together cost one system call here and one wake-up of the host.
+bool Worker::Ripe(uint64_t now) {
+  if (!done_.load(std::memory_order_relaxed)) return false;
+  if (finished_.load(std::memory_order_relaxed) >= submitted_ || now - seen_ >= kGather) {
+    if (seen_ != 0) {
+      seen_ = 0;
+      return true;
+    }
+  }
+  if (seen_ == 0) {
+    if (finished_.load(std::memory_order_relaxed) >= submitted_) return true;
+    seen_ = now;
+  }
+  return false;
 }
 
 // Takes what the executor has done, in the order in which that was done.
@@ -155,6 +174,7 @@ void Worker::Elsewhere(Request* request) {
 
 void Worker::Dispatch() {
   if (gathered_.empty()) return;
+  submitted_ += static_cast<uint32_t>(gathered_.size());
   target_.executor_->Submit(gathered_);
   gathered_.clear();
 }
@@ -474,7 +494,7 @@ void Worker::Run() {
       }
       Dispatch();
     }
-    const bool done = done_.load(std::memory_order_relaxed) != nullptr;
+    const bool done = Ripe(NowNs());
     if (done) TakeDone();
     if (ring_) TurnRing();
     Dispatch();

@@ -90,6 +90,7 @@ class Worker {
   void Elsewhere(Request* request);
   int Wait(epoll_event* events, int count, int timeout);
   void Finish(Request* request);
+  bool Ripe(uint64_t now);
   void TakeDone();
   void Accept(uint32_t listener);
   void Open(Fd fd, uint32_t listener);
@@ -109,7 +110,10 @@ class Worker {
   std::atomic<bool> stop_{false};
   std::atomic<storage::Job*> done_{nullptr};  // what the executor has done, the latest first
   std::atomic<bool> sleeping_{false};         // only a thread that sleeps is signalled
+  std::atomic<uint32_t> finished_{0};         // jobs that the executor has done since the start, modulo 2^32
   std::vector<storage::Job*> gathered_;       // for the executor
+  uint32_t submitted_ = 0;                    // jobs that it was given, likewise
+  uint64_t seen_ = 0;                         // when the first of done_ was seen, ns; 0: none is
   std::atomic<int> load_{0};
   std::atomic<int> strangers_{0};  // connections without a CONNECT so far
 
