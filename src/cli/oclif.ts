@@ -108,6 +108,7 @@ export async function parse(
     const parsed = (await parseWords(argv, { flags, args, strict: true, '--': true, context: {} as never })) as Parsed;
     if (setAside.name !== undefined) {
       const arg = args[setAside.name]!;
+      parsed.args[setAside.name] ??= [];
       const taken = parsed.args[setAside.name] as unknown[];
       for (const word of setAside.words) taken.push(await arg.parse(word, {} as never, arg));
     }
@@ -179,6 +180,9 @@ function violations({ input, output }: NonNullable<ParserError['parse']>): strin
   for (const [name, flag] of Object.entries(input.flags))
     for (const other of flag.exclusive ?? [])
       if (typeof other === 'string' && given(name) && given(other)) said.push(`--${other} and --${name} exclude each other`);
+  for (const [name, flag] of Object.entries(input.flags))
+    for (const other of flag.dependsOn ?? [])
+      if (typeof other === 'string' && given(name) && !given(other)) said.push(`--${name} needs --${other}`);
   if (missing.length > 0)
     said.push(
       several(

@@ -18,9 +18,13 @@ function optionKind(word: string, flags: FlagInput): 'takes next' | 'alone' | un
     const flag = flags[long[1]!] ?? flags[word.slice(2)];
     return flag?.type === 'option' && long[2] === undefined ? 'takes next' : 'alone';
   }
-  const flag = Object.values(flags).find((one) => one.char === word[1]);
-  if (!flag) return /^-\d/.test(word) ? undefined : 'alone'; // a negative number, or an unknown option for the parser to refuse
-  return flag.type === 'option' && word.length === 2 ? 'takes next' : 'alone';
+  // Letters may stand together: the first that takes a value has the rest of the word, or the next word, for it.
+  for (let i = 1; i < word.length; i++) {
+    const flag = Object.values(flags).find((one) => one.char === word[i]);
+    if (!flag) return i === 1 && /^-\d/.test(word) ? undefined : 'alone'; // a negative number, or for the parser to refuse
+    if (flag.type === 'option') return i === word.length - 1 ? 'takes next' : 'alone';
+  }
+  return 'alone';
 }
 
 /**

@@ -2,17 +2,25 @@ import { usage } from './errors.js';
 
 const factors: Record<string, bigint> = { '': 1n, K: 1n << 10n, M: 1n << 20n, G: 1n << 30n, T: 1n << 40n, P: 1n << 50n };
 
+/** `whole.fraction` times a factor; undefined where that is no whole number. */
+function scaled(whole: string, fraction: string, factor: bigint): bigint | undefined {
+  const digits = BigInt(10 ** fraction.length);
+  const product = BigInt(whole + fraction) * factor;
+  return product % digits === 0n ? product / digits : undefined;
+}
+
 /**
- * Parses a size: `512`, `4K`, `64M`, `1G`, `2T` (powers of 1024; `KiB`, `k` and `KB` are read as `K`) or `0x1000`.
+ * Parses a size: `512`, `4K`, `1.5G`, `2T` (powers of 1024; `KiB`, `k` and `KB` are read as `K`) or `0x1000`. A fraction must
+ * come to whole bytes.
  * @returns bytes
  * @throws VioError (usage) when the text is not a size or is above 2^63-1
  */
 export function parseSizeBig(text: string): bigint {
   const hex = /^0x([0-9a-f]{1,16})$/i.exec(text);
-  const dec = /^([0-9]{1,19})([KMGTP]?)(i?B)?$/i.exec(text);
-  const value = hex ? BigInt(text) : dec ? BigInt(dec[1]!) * factors[dec[2]!.toUpperCase()]! : undefined;
+  const dec = /^([0-9]{1,19})(?:\.([0-9]{1,6}))?([KMGTP]?)(i?B)?$/i.exec(text);
+  const value = hex ? BigInt(text) : dec ? scaled(dec[1]!, dec[2] ?? '', factors[dec[3]!.toUpperCase()]!) : undefined;
   if (value === undefined || value > 0x7fff_ffff_ffff_ffffn)
-    throw usage(`not a size: "${text}"`, 'sizes are 512, 4K, 64M, 1G, 2T or 0x1000');
+    throw usage(`not a size: "${text}"`, 'sizes are 512, 4K, 64M, 1.5G, 2T or 0x1000');
   return value;
 }
 

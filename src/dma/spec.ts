@@ -34,9 +34,14 @@ export function parseSpec(text: string): MapSpec {
   if (at < 0 || !NAME.test(name))
     throw usage(`not a mapping: "${printable(text)}"`, 'mappings are NAME=SIZE or NAME=FILE, such as buf=64M or fw=./fw.bin,ro');
   if (TAKEN.has(name)) throw usage(`"${name}" cannot name a mapping: it names a descriptor of vfio exec`);
-  const [source = '', ...options] = text.slice(at + 1).split(',');
+  // A doubled comma is a comma of the file's name; no argument has a NUL.
+  const [source = '', ...options] = text
+    .slice(at + 1)
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((part) => part.replaceAll('\0', ','));
   if (source === '') throw usage(`mapping ${name}: no size and no file`, `${name}=64M or ${name}=FILE`);
-  const isSize = /^(0x[0-9a-f]+|[0-9]+([kmgtp](i?b)?)?)$/i.test(source);
+  const isSize = /^(0x[0-9a-f]+|[0-9]+(\.[0-9]+)?([kmgtp](i?b)?)?)$/i.test(source);
   const spec: MapSpec = {
     name,
     size: isSize ? parseSizeBig(source) : undefined,

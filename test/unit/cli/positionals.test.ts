@@ -49,3 +49,9 @@ test('what only looks like an option: negative numbers, and everything behind --
 test('unknown options are left to the parser, which refuses them', () => {
   expect(setAside(['dev', ...many, '--jsno', '-x'], flags, args).argv).toEqual(['dev', 'm0', '--jsno', '-x']);
 });
+
+test('letters that stand together: the last one takes the next word', () => {
+  expect(setAside([...many, '-0n', '7'], flags, args)).toMatchObject({ argv: ['m0', 'm1', '-0n', '7'], words: many.slice(2) });
+  expect(setAside(['-0n', '7', ...many], flags, args)).toMatchObject({ argv: ['-0n', '7', 'm0', 'm1'], words: many.slice(2) });
+  expect(setAside([...many, '-n07'], flags, args).argv).toEqual(['m0', 'm1', '-n07']);
+});

@@ -12,9 +12,12 @@ test.each([
   ['2T', 2199023255552],
   ['0x1000', 4096],
   ['0', 0],
+  ['1.5G', 1610612736],
+  ['0.25K', 256],
+  ['2.000000M', 2097152],
 ])('size %s', (text, bytes) => expect(parseSize(text)).toBe(bytes));
 
-test.each(['', '-1', '1.5G', '4 K', 'K', '0x', '4Q', '1e9', '9007199254740993', '99999999999P'])('size "%s" is refused', (text) => {
+test.each(['', '-1', '1.3', '1.1K', '1.', '4 K', 'K', '0x', '4Q', '1e9', '9007199254740993', '99999999999P'])('size "%s" is refused', (text) => {
   expect(() => parseSize(text)).toThrow(expect.objectContaining({ exit: 2 }));
 });
 
