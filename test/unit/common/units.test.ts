@@ -17,9 +17,12 @@ test.each([
   ['2.000000M', 2097152],
 ])('size %s', (text, bytes) => expect(parseSize(text)).toBe(bytes));
 
-test.each(['', '-1', '1.3', '1.1K', '1.', '4 K', 'K', '0x', '4Q', '1e9', '9007199254740993', '99999999999P'])('size "%s" is refused', (text) => {
-  expect(() => parseSize(text)).toThrow(expect.objectContaining({ exit: 2 }));
-});
+test.each(['', '-1', '1.3', '1.1K', '1.', '4 K', 'K', '0x', '4Q', '1e9', '9007199254740993', '99999999999P'])(
+  'size "%s" is refused',
+  (text) => {
+    expect(() => parseSize(text)).toThrow(expect.objectContaining({ exit: 2 }));
+  },
+);
 
 test('sizes up to 2^63-1, numbers up to 2^64-1', () => {
   expect(parseSizeBig('0x7fffffffffffffff')).toBe(0x7fffffffffffffffn);
