@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import os from 'node:os';
+import { Interrupted } from '../common/errors.js';
 import { isTerminal } from '../common/terminal.js';
 
 /** A program to run under supervision. */
@@ -12,6 +13,36 @@ export interface Child {
 }
 
 const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'] as const;
+
+const ENDING = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+
+/**
+ * Does work that the first SIGHUP, SIGINT or SIGTERM aborts; a second one ends the process. Afterwards signals are free again
+ * for the program that is supervised next.
+ * @returns what the work returns, or 128 + signal if the work ended because of one
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T | number> {
+  const control = new AbortController();
+  let caught: NodeJS.Signals | undefined;
+  const stop = () => {
+    for (const name of ENDING) process.off(name, abort);
+  };
+  const abort = (name: NodeJS.Signals) => {
+    stop();
+    caught = name;
+    control.abort(new Interrupted(name));
+  };
+  for (const name of ENDING) process.on(name, abort);
+  try {
+    return await work(control.signal);
+  } catch (err) {
+    // waits that the signal cut short end with Node's AbortError
+    if (caught === undefined || !(err instanceof Interrupted || (err instanceof Error && err.name === 'AbortError'))) throw err;
+    return 128 + os.constants.signals[caught];
+  } finally {
+    stop();
+  }
+}
 
 /**
  * Runs a program and waits for its end. Signals that come meanwhile go to it; a terminal's own go to both anyway. A shell

@@ -33,6 +33,7 @@ export default class VfioApply extends Command {
     wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for holders and other runs' }),
   };
   static override readonly changes = true;
+  static override readonly finishes = true;
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioApply);

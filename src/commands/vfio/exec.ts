@@ -6,7 +6,7 @@ import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { apiFlag } from '../../groups/vfio/options.js';
 import { execReplacing } from '../../launch/handover.js';
-import { supervise } from '../../launch/supervise.js';
+import { interruptible, supervise } from '../../launch/supervise.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
 import { expand } from '../../vfio/devices/select.js';
@@ -62,15 +62,20 @@ export default class VfioExec extends Command {
       for (const line of execPlan(this.sysroot, { bdfs, words: this.rest ?? [], specs, bind: flags.bind })) await this.out.line(line);
       return undefined;
     }
-    const prepared = await prepareExec(systemHost(this.sysroot, process.pid), {
-      bdfs,
-      words: this.rest ?? [],
-      specs,
-      api: flags.api,
-      bind: flags.bind,
-      limit: lockLimit(this.sysroot.attr('/proc/self/status') ?? ''),
-      memlock,
-    });
+    const prepare = (signal?: AbortSignal) =>
+      prepareExec(systemHost(this.sysroot, process.pid), {
+        signal,
+        bdfs,
+        words: this.rest ?? [],
+        specs,
+        api: flags.api,
+        bind: flags.bind,
+        limit: lockLimit(this.sysroot.attr('/proc/self/status') ?? ''),
+        memlock,
+      });
+    // without a bind there is nothing to undo that the kernel does not undo itself
+    const prepared = flags.bind ? await interruptible(prepare) : await prepare();
+    if (typeof prepared === 'number') return prepared;
     if (flags.replace) return execReplacing(prepared.program, this.env, user);
     const { argv, env, fds } = prepared.program;
     const faults = prepared.watchFaults((text) => this.warn(text));

@@ -32,6 +32,7 @@ export default class VfioSriov extends Command {
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;
+  static override readonly finishes = true;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioSriov);

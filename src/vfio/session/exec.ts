@@ -9,7 +9,7 @@ import type { MapSpec } from '../../dma/spec.js';
 import type { HandOver } from '../../launch/handover.js';
 import { native } from '../../native/index.js';
 import { bind } from '../binding/bind.js';
-import type { Host } from '../binding/move.js';
+import { checkSignal, type Host } from '../binding/move.js';
 import { Census } from '../census/census.js';
 import { findDevice } from '../devices/select.js';
 import { Hold } from './hold.js';
@@ -25,6 +25,7 @@ export interface ExecOptions {
   limit: LockLimit;
   /** RLIMIT_MEMLOCK of the program. */
   memlock: number | undefined;
+  /** Stops the bind, and what follows it before the program is ready; everything is undone. */
   signal?: AbortSignal | undefined;
 }
 
@@ -53,6 +54,7 @@ export async function prepareExec(host: Host, options: ExecOptions): Promise<Pre
     hold = new Hold(new Census(host.root), bdfs, api, specs, options.limit, asked === 'cdev' && specs.length === 0);
     if (options.memlock !== undefined) setMemlock(options.memlock);
     const program = handOver(words, hold.allFds(), hold.describe(bdfs));
+    await checkSignal(options.signal); // one that came while devices were opened is seen here
     const held = hold;
     const { mapper } = held;
     return {

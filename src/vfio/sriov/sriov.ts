@@ -2,7 +2,7 @@ import { Exit, usage, VioError } from '../../common/errors.js';
 import { whileBusy } from '../binding/batch.js';
 import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
 import { type DeviceState, Store } from '../binding/journal.js';
-import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../binding/move.js';
+import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../binding/move.js';
 import { Transaction } from '../binding/transaction.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, holdersOf } from '../census/holders.js';
@@ -174,6 +174,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
     if (pf.numVfs !== to.numVfs) for (const vf of pf.vfs) store.forget(vf); // those that come at these addresses are others
     const vfs = await awaitVfs(host, bdf, to.numVfs);
     macsChanged = await setMacs(host, plan);
+    if (transaction) await checkSignal(options.signal);
     if (plan.driver !== undefined && vfs.length > 0)
       binding = await bind(host, census.fresh(), {
         bdfs: vfs,
@@ -188,7 +189,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
     if (transaction && !transaction.ended) await transaction.undo(err);
     throw err;
   }
-  transaction?.commit();
+  await transaction?.commit();
   return resultOf(host, plan, {
     previousVfs: from.numVfs,
     already: !changes && !macsChanged && !settled && (binding?.devices ?? []).every((device: BoundDevice) => device.already),

@@ -2,12 +2,16 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Sysroot } from '../../../../src/common/sysroot.js';
+import { lockLimit } from '../../../../src/dma/mapper.js';
 import { hexLines } from '../../../../src/groups/vfio/session-views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { selftestOf } from '../../../../src/vfio/selftest/selftest.js';
 import { barIndex } from '../../../../src/vfio/session/bar.js';
 import { parseAccess } from '../../../../src/vfio/session/config.js';
+import { prepareExec } from '../../../../src/vfio/session/exec.js';
 import { openSession } from '../../../../src/vfio/session/open.js';
+import { PciTree } from '../../../support/pci-tree.js';
+import { testHost } from '../binding/kernel.js';
 
 describe('registers, spelled as for setpci', () => {
   test.each([
@@ -93,4 +97,22 @@ describe('opening, on a tree of files', () => {
     expect(() => openSession(census(), '02:00.0')).toThrow(/its driver is nvme/);
     expect(() => openSession(census(), '03:00.0')).toThrow();
   });
+});
+
+test.each(['unbind nvme', 'bind vfio-pci'])('exec --bind: a signal during "%s" gives the device back', async (step) => {
+  const bdf = '0000:01:00.0';
+  const tree = new PciTree();
+  try {
+    const { host, kernel } = testHost(tree);
+    tree.driver('nvme');
+    tree.device(bdf, { driver: 'nvme', group: 1 });
+    const control = new AbortController();
+    kernel.faults.set(`${step} ${bdf}`, () => control.abort(new Error('SIGTERM')));
+    const options = { bdfs: [bdf], words: ['true'], specs: [], api: 'auto', bind: true, limit: lockLimit(''), memlock: undefined } as const;
+    await expect(prepareExec(host, { ...options, signal: control.signal })).rejects.toThrow('SIGTERM');
+    expect(tree.root.readlink(`/sys/bus/pci/devices/${bdf}/driver`)).toMatch(/nvme$/);
+    expect(tree.root.list('/run/vioctl/vfio/journal')).toEqual([]);
+  } finally {
+    tree.remove();
+  }
 });

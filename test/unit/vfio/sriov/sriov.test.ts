@@ -176,3 +176,17 @@ test.each(['52:54:00:00:00', '52:54:00:00:00:zz', '01:00:5e:00:00:01', '00:00:00
     expect(() => parseMac(text)).toThrow(expect.objectContaining({ exit: 2 }));
   },
 );
+
+test.each(['sriov_numvfs', 'ip'])('a signal during %s brings the earlier number back', async (step) => {
+  const control = new AbortController();
+  const abort = () => control.abort(new Error('SIGTERM'));
+  const { ip } = host;
+  if (step === 'ip')
+    host.ip = async (args) => {
+      abort();
+      return ip(args);
+    };
+  else kernel.faults.set(`sriov_numvfs ${PF} 2`, abort);
+  await expect(run({ vfs: 2, macs: ['52:54:00:00:00:01'], signal: control.signal })).rejects.toThrow('SIGTERM');
+  expect([pf().numVfs, pf().vfs, tree.root.list('/run/vioctl/vfio/journal')]).toEqual([0, [], []]);
+});
