@@ -54,6 +54,18 @@ export class Sysroot {
     }
   }
 
+  /** An absolute path with its symbolic links resolved; as given where it does not exist or leads out of the root. */
+  realpath(absolute: string): string {
+    try {
+      const real = fs.realpathSync(this.path(absolute));
+      if (this.root === '/') return real;
+      const base = fs.realpathSync(this.root);
+      return real.startsWith(`${base}/`) ? real.slice(base.length) : absolute;
+    } catch {
+      return absolute;
+    }
+  }
+
   /** Target of a symbolic link as written, or undefined. */
   readlink(absolute: string): string | undefined {
     try {

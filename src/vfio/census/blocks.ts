@@ -75,7 +75,7 @@ export class Blocks {
     return [...found.values()];
   }
 
-  /** Kernel users that leave no holder link: loop devices, NVMe and SCSI targets, members of a btrfs. By device path. */
+  /** Kernel users that leave no holder link: loop devices, NVMe and SCSI targets, members of a btrfs. By device path, links resolved. */
   get kernelUsers(): { path: string; what: string; mountOf?: string }[] {
     const root = this.#root;
     const users: { path: string; what: string }[] = [];
@@ -88,13 +88,13 @@ export class Blocks {
       for (const nsid of root.list(`${nvmet}/${nqn}/namespaces`)) {
         const dir = `${nvmet}/${nqn}/namespaces/${nsid}`;
         const file = root.attr(`${dir}/enable`) === '1' ? root.attr(`${dir}/device_path`) : undefined;
-        if (file !== undefined) users.push({ path: file, what: `NVMe target ${nqn} namespace ${nsid}` });
+        if (file !== undefined) users.push({ path: root.realpath(file), what: `NVMe target ${nqn} namespace ${nsid}` });
       }
     }
     for (const nqn of root.list(nvmet)) {
       const dir = `${nvmet}/${nqn}/passthru`;
       const controller = root.attr(`${dir}/enable`) === '1' ? root.attr(`${dir}/device_path`) : undefined;
-      if (controller !== undefined) users.push({ path: controller, what: `NVMe target ${nqn} (passthru)` });
+      if (controller !== undefined) users.push({ path: root.realpath(controller), what: `NVMe target ${nqn} (passthru)` });
     }
     for (const uuid of root.list('/sys/fs/btrfs')) {
       for (const name of root.list(`/sys/fs/btrfs/${uuid}/devices`)) users.push({ path: `/dev/${name}`, what: `btrfs ${uuid}` });

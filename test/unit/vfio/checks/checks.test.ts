@@ -373,6 +373,20 @@ describe('consoles on ports', () => {
   });
 });
 
+test.each([
+  ['/dev/disk/by-id/nvme-QEMU_1', '../../nvme0n1', '/dev/nvme0n1'],
+  ['/dev/disk/by-id/nvme-QEMU_1-part2', '../../nvme0n1p2', '/dev/nvme0n1p2'],
+  ['/dev/nvme0n1', undefined, '/dev/nvme0n1'],
+])('a disk that a target exports as %s', (name, link, used) => {
+  tree.block(namespace(), 'nvme0n1p2', '259:2', { partition: 2 });
+  for (const node of ['/dev/nvme0n1', '/dev/nvme0n1p2']) tree.file(node, '');
+  if (link !== undefined) tree.link(name, link);
+  const dir = '/sys/kernel/config/nvmet/subsystems/nqn.x/namespaces/1';
+  tree.file(`${dir}/device_path`, `${name}\n`);
+  tree.file(`${dir}/enable`, '1\n');
+  expect(findings(DISK)).toEqual([['holder', `${used} is used by NVMe target nqn.x namespace 1`]]);
+});
+
 test('an NVMe controller that a target exports as a whole', () => {
   tree.folder(`${disk}/nvme/nvme0`);
   const dir = '/sys/kernel/config/nvmet/subsystems/nqn.x/passthru';
