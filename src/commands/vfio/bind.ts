@@ -63,14 +63,16 @@ export default class VfioBind extends Command {
       return undefined;
     }
     const host = systemHost(this.sysroot, process.pid, census.modules);
-    const run = (bdfs: readonly string[]) => bind(host, census, { ...options, bdfs, wait: flags.wait, signal: this.life.signal });
+    const run = (bdfs: readonly string[], seen: Census) =>
+      bind(host, seen, { ...options, bdfs, wait: flags.wait, signal: this.life.signal });
     if (!flags.all) {
-      const { devices, files } = await run(options.bdfs);
+      const { devices, files } = await run(options.bdfs, census);
       for (const failure of await reload(this.sysroot, files)) this.warn(failure);
       await this.out.document({ devices, files }, () => [...boundLines(devices), ...files.map((file) => `wrote ${file}`)]);
       return undefined;
     }
-    const { done, failed } = await oneByOne(options.bdfs, this.life.signal, (bdf) => run([bdf]));
+    // a batch takes time: each device is judged by what uses it when its turn comes
+    const { done, failed } = await oneByOne(options.bdfs, this.life.signal, (bdf) => run([bdf], census.fresh()));
     const files = [...new Set(done.flatMap((binding) => binding.files))];
     const devices = done.flatMap((binding) => binding.devices);
     for (const failure of await reload(this.sysroot, files)) this.warn(failure);

@@ -55,6 +55,8 @@ export default class VfioList extends Command {
       ],
       'devices',
     );
+    const { hidden } = census.processes;
+    if (flags.unused && hidden > 0) this.warn(`${hidden} processes may not be read: a listed device may be in use (run as root)`);
     const iommu = readIommu(this.sysroot);
     if (!iommu.present && !iommu.noiommu) throw noIommu(iommu);
     return undefined;
