@@ -12,9 +12,9 @@ import { idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from '../device
 import { findDevice } from '../devices/select.js';
 import { RACE_WAIT, whileBusy } from './batch.js';
 import { type DeviceState, Store } from './journal.js';
-import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
+import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
-import { type PersistFile, type ProgramWords, persistFiles, removePersistent, writePersistent } from './persist.js';
+import { type PersistFile, type ProgramWords, persistFiles, takeBack, type WrittenFile, writePersistent } from './persist.js';
 import { type Move, Transaction } from './transaction.js';
 import { writable } from './writer.js';
 
@@ -228,6 +228,16 @@ async function awaitNode(host: Host, bdf: string): Promise<void> {
   }
 }
 
+/** Loads the modules of a transaction. @throws VioError; the transaction is undone */
+async function loadModules(host: Host, modules: readonly string[], transaction: Transaction): Promise<void> {
+  try {
+    for (const module of modules) await host.modprobe(module);
+  } catch (err) {
+    await transaction.undo(err);
+    throw err;
+  }
+}
+
 /**
  * Binds devices as one transaction: checks, journal, modules, override, unbind, bind, verification, owner. Any failure puts
  * everything back.
@@ -257,42 +267,38 @@ async function bindOnce(
     const { owner } = plan;
     if (owner) for (const { device } of plan.devices) owners.push(...changeOwner(root, device.bdf, owner));
   };
-  let files: string[] = [];
+  let written: WrittenFile[] = [];
+  const persist = async () => {
+    if (plan.files.length > 0) await checkSignal(signal);
+    written = writePersistent(root, plan.files);
+  };
   let transaction: Transaction | undefined;
-  if (moving.length === 0) {
-    own();
-    files = writePersistent(root, plan.files);
-  } else {
-    const moves: Move[] = moving.map(({ device, to }) => ({ device, to }));
-    transaction = Transaction.begin(host, 'bind', moves);
-    try {
-      for (const module of plan.modules) await host.modprobe(module);
-    } catch (err) {
-      await transaction.undo(err);
-      throw err;
-    }
-    try {
+  try {
+    if (moving.length === 0) {
+      own();
+      await persist();
+    } else {
+      const moves: Move[] = moving.map(({ device, to }) => ({ device, to }));
+      transaction = Transaction.begin(host, 'bind', moves);
+      await loadModules(host, plan.modules, transaction);
       await transaction.run({
         signal,
         afterwards: async () => {
           for (const { device, choice } of moving) if (choice.vfio) await awaitNode(host, device.bdf);
-          if (plan.owner) {
-            transaction?.mark('owner');
-            own();
-          }
-          files = writePersistent(root, plan.files);
+          if (plan.owner) transaction?.mark('owner');
+          own();
+          await persist();
         },
       });
-    } catch (err) {
-      restoreOwners(root, owners);
-      if (files.length > 0)
-        removePersistent(
-          root,
-          plan.devices.map(({ device }) => device.bdf),
-        );
-      throw err;
+      if (!options.hold) await transaction.commit();
     }
-    if (!options.hold) transaction.commit();
+  } catch (err) {
+    try {
+      restoreOwners(root, owners);
+    } finally {
+      takeBack(root, written);
+    }
+    throw err;
   }
   const devices = plan.devices.map(({ device, choice, from, already, allowed }): BoundDevice => {
     const nodes = choice.vfio ? nodesOf(root, device.bdf) : [];
@@ -310,7 +316,7 @@ async function bindOnce(
   });
   return {
     devices,
-    files,
+    files: written.map(({ path }) => path),
     undo: async () => {
       restoreOwners(root, owners);
       owners = [];

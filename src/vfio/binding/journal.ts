@@ -105,8 +105,11 @@ export class Store {
       const fd = fs.openSync(temporary, 'w', 0o644);
       try {
         // undefined members are written as null, so that a record says that there was no driver
-        fs.writeSync(fd, `${JSON.stringify(value, (_key, v) => (v === undefined ? null : v), 2)}\n`);
+        fs.writeFileSync(fd, `${JSON.stringify(value, (_key, v) => (v === undefined ? null : v), 2)}\n`);
         fs.fsyncSync(fd);
+      } catch (err) {
+        fs.rmSync(temporary, { force: true });
+        throw err;
       } finally {
         fs.closeSync(fd);
       }
@@ -134,9 +137,13 @@ export class Store {
   }
 
   #remove(file: string): void {
-    fs.rmSync(this.#root.path(file), { force: true });
-    const dir = this.#root.path(path.dirname(file));
-    if (fs.existsSync(dir)) sync(dir);
+    try {
+      fs.rmSync(this.#root.path(file), { force: true });
+      const dir = this.#root.path(path.dirname(file));
+      if (fs.existsSync(dir)) sync(dir);
+    } catch (err) {
+      throw wrap(`remove ${file}`, err);
+    }
   }
 
   /** Writes a journal; called before each step. */
@@ -160,7 +167,12 @@ export class Store {
   /** Ends a journal: the transaction is complete or undone. */
   end(journal: Journal): void {
     this.#remove(`${JOURNALS}/${journal.id}.json`);
-    for (const { bdf } of journal.devices) this.#remove(`${CLAIMS}/${bdf}`);
+    this.release(journal.devices);
+  }
+
+  /** Gives up claims of a run that wrote no journal. */
+  release(devices: readonly Pick<JournalDevice, 'bdf'>[]): void {
+    for (const { bdf } of devices) this.#remove(`${CLAIMS}/${bdf}`);
   }
 
   /**
@@ -170,7 +182,7 @@ export class Store {
   claim(bdf: string, journal: Journal): void {
     const claim = `${CLAIMS}/${bdf}`;
     const file = this.#root.path(claim);
-    const own = `${file}.${journal.pid}`;
+    const own = `${file}.${journal.id}`; // a pid is not unique: containers may share the folder
     try {
       makeFolder(path.dirname(file));
       // a claim appears with its text: who finds it empty would take it for one that nobody holds

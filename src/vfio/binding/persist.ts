@@ -123,24 +123,44 @@ export function persistFiles(root: Sysroot, planned: readonly Persisted[], optio
   return files;
 }
 
+/** A file that was written, and what was there before; undefined for nothing. */
+export interface WrittenFile {
+  path: string;
+  before: PersistFile | undefined;
+}
+
 /** Writes files, each at once (temporary file, rename). @returns those that differed @throws VioError; what was written is taken back */
-export function writePersistent(root: Sysroot, files: readonly PersistFile[]): string[] {
-  const written: { file: PersistFile; before: string | undefined }[] = [];
+export function writePersistent(root: Sysroot, files: readonly PersistFile[]): WrittenFile[] {
+  const written: WrittenFile[] = [];
   try {
     for (const file of files) {
-      const before = root.attr(file.path) === undefined ? undefined : root.read(file.path);
-      if (before === file.text) continue;
+      const { path } = file;
+      const before = root.exists(path) ? { path, mode: fs.statSync(root.path(path)).mode & 0o7777, text: root.read(path) } : undefined;
+      if (before?.text === file.text) continue;
       replace(root, file);
-      written.push({ file, before });
+      written.push({ path, before });
     }
   } catch (err) {
-    for (const { file, before } of written) {
-      if (before === undefined) fs.rmSync(root.path(file.path), { force: true });
-      else replace(root, { ...file, text: before });
-    }
+    takeBack(root, written);
     throw wrap('make the binding persistent', err, { hint: '/etc must be writable' });
   }
-  return written.map(({ file }) => file.path);
+  return written;
+}
+
+/** Undoes writePersistent. Every file is tried. @throws VioError that names the files that could not be put back */
+export function takeBack(root: Sysroot, written: readonly WrittenFile[]): void {
+  const stuck: string[] = [];
+  let cause: unknown;
+  for (const { path, before } of written) {
+    try {
+      if (before === undefined) fs.rmSync(root.path(path), { force: true });
+      else replace(root, before);
+    } catch (err) {
+      stuck.push(path);
+      cause ??= err;
+    }
+  }
+  if (stuck.length > 0) throw wrap(`put back ${stuck.join(', ')}`, cause);
 }
 
 function replace(root: Sysroot, file: PersistFile): void {

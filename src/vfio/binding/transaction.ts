@@ -1,6 +1,7 @@
+import { randomBytes } from 'node:crypto';
 import { Exit, reason, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
-import { type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
+import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
 import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';
 
 /** A device and the state it is to have. */
@@ -21,6 +22,9 @@ export interface Leftover {
 
 const stateText = ({ driver, override, numVfs }: DeviceState): string =>
   `${driver === undefined ? 'no driver' : `driver ${driver}`}${override === undefined ? '' : `, driver_override ${override}`}${numVfs > 0 ? `, ${numVfs} VFs` : ''}`;
+
+const differs = (a: DeviceState, b: DeviceState): boolean =>
+  a.driver !== b.driver || a.override !== b.override || a.numVfs !== b.numVfs || a.autoprobe !== b.autoprobe;
 
 /** Takes devices to their earlier states, last first; every one is tried. @returns what could not be put back */
 export async function rollBack(
@@ -84,20 +88,24 @@ export class Transaction {
       step: 'none',
     }));
     const started = startTime(host.root, host.pid) ?? '';
-    const id = `${operation}-${moves[0]!.device.bdf}-${host.pid}`;
+    // random: in a container every run may have the same pid
+    const id = `${operation}-${moves[0]!.device.bdf}-${host.pid}-${randomBytes(4).toString('hex')}`;
     const journal: Journal = { version: 1, id, operation, pid: host.pid, started, boot: store.boot, devices };
     const claimed: JournalDevice[] = [];
+    let saving = false;
     try {
       for (const device of devices) {
         store.claim(device.bdf, journal);
         claimed.push(device);
         const now = readDevice(host.root, device.bdf);
-        if (now && (now.driver !== device.before.driver || now.override !== device.before.override))
+        if (now && differs(stateOf(now), device.before))
           throw new VioError(`${device.bdf}: another program has just changed this device: EBUSY`, { code: 'BUSY' });
       }
+      saving = true;
       store.save(journal);
     } catch (err) {
-      store.end({ ...journal, devices: claimed });
+      if (saving) store.end(journal);
+      else store.release(claimed);
       throw err;
     }
     return new Transaction(host, store, journal, moves);
@@ -143,7 +151,13 @@ export class Transaction {
     const stuck = cause instanceof VioError && cause.code === 'STUCK' ? (cause.details?.bdf as string) : undefined;
     // a device whose driver still holds it in the kernel cannot be moved: any write to it would hang as well
     const movable = this.#journal.devices.filter((device) => device.bdf !== stuck);
-    const left = await rollBack(this.#host, movable, (device, step) => this.#mark(device, step));
+    const left = await rollBack(this.#host, movable, (device, step) => {
+      try {
+        this.#mark(device, step);
+      } catch {
+        // A full disk must not keep devices from going back. The journal that is there tells their earlier states.
+      }
+    });
     for (const device of this.#journal.devices.filter((d) => d.bdf === stuck))
       left.push({ bdf: device.bdf, want: device.before, why: 'the kernel is still busy with it' });
     this.ended = true; // a journal that stays is for `vfio restore`
@@ -153,29 +167,34 @@ export class Transaction {
 
   /**
    * Ends the transaction as done. The order matters: records are written before the journal goes, so that a run that is
-   * killed in between is undone as a whole.
+   * killed in between is undone as a whole. If a write fails, devices and records go back.
+   * @throws VioError of the write, or NOT_RESTORED (8)
    */
-  commit(): void {
-    for (const device of this.#journal.devices) {
-      const { bdf, vendor, before, after } = device;
-      if (this.#journal.operation === 'sriov') continue; // virtual functions are there or not: nothing to give back later
-      if (this.#journal.operation === 'unbind') {
-        this.#store.forget(bdf);
-        continue;
+  async commit(): Promise<void> {
+    const store = this.#store;
+    const earlier: { bdf: string; record: BoundRecord | undefined }[] = [];
+    try {
+      for (const device of this.#journal.devices) {
+        if (this.#journal.operation === 'sriov') break; // virtual functions are there or not: nothing to give back later
+        const record = store.record(device.bdf);
+        earlier.push({ bdf: device.bdf, record });
+        if (this.#journal.operation === 'unbind') store.forget(device.bdf);
+        else store.keep(this.#recordOf(device, record));
       }
-      // a second bind to another VFIO driver keeps the state of the first
-      const earlier = this.#store.record(bdf);
-      const first = earlier?.vendor === vendor && earlier.device === device.device && earlier.after.driver === before.driver;
-      this.#store.keep({
-        version: 1,
-        boot: this.#journal.boot,
-        bdf,
-        vendor,
-        device: device.device,
-        before: first ? earlier.before : before,
-        after,
-      });
+      store.end(this.#journal);
+    } catch (err) {
+      await this.undo(err);
+      for (const { bdf, record } of earlier) {
+        if (record) store.keep(record);
+        else store.forget(bdf);
+      }
+      throw err;
     }
-    this.#store.end(this.#journal);
+  }
+
+  /** What is kept about a bound device. A second bind to another VFIO driver keeps the state of the first. */
+  #recordOf({ bdf, vendor, device, before, after }: JournalDevice, earlier: BoundRecord | undefined): BoundRecord {
+    const first = earlier?.vendor === vendor && earlier.device === device && earlier.after.driver === before.driver;
+    return { version: 1, boot: this.#journal.boot, bdf, vendor, device, before: first ? earlier.before : before, after };
   }
 }

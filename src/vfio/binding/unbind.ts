@@ -171,7 +171,7 @@ async function unbindOnce(
       throw err;
     }
     await transaction.run({ signal: options.signal, timeout: options.ask ? Math.max(options.wait, 1000) : WRITE_TIMEOUT });
-    transaction.commit();
+    await transaction.commit();
   }
   // last: a device that could not be given back stays as it is at the next boot too
   const files = options.persist ? removePersistent(host.root, options.bdfs.map(parseBdf)) : [];

@@ -205,6 +205,36 @@ describe('what fails is undone', () => {
     expect(state(A)).toEqual(['nvme', undefined]);
   });
 
+  /** Writes of a file fail from now on: a folder is where its temporary file goes. */
+  const block = (file: string) => tree.folder(`/run/vioctl/vfio/${file}.new`);
+  const claims = () => tree.root.list('/run/vioctl/vfio/claims');
+
+  test.each([`driver_override ${A} vfio-pci`, `unbind nvme ${A}`])('the journal cannot be written after %s', async (write) => {
+    kernel.faults.set(write, () => block(`journal/${journals()[0]}`));
+    expect(await failure(run())).toMatchObject({ message: expect.stringContaining('write the journal') });
+    expect(state(A)).toEqual(['nvme', undefined]);
+    expect([journals(), claims()]).toEqual([[], []]);
+  });
+
+  test('a record cannot be written at the end: devices, and records that were written, go back', async () => {
+    await run({ bdfs: [A] });
+    tree.driver('other-vfio');
+    tree.folder('/sys/module/vfio_pci_core/holders/other_vfio');
+    tree.aliases('vfio_pci:v*d*sv*sd*bc*sc*i* other_vfio');
+    const before = new Store(tree.root).record(A);
+    block(`bound/${B}.json`);
+    tree.file('/dev/vfio/2', '');
+    const owner = { uid: process.getuid!(), gid: process.getgid!(), text: 'me' };
+    expect(await failure(run({ bdfs: [A, B], driver: 'other-vfio', owner }))).toMatchObject({
+      message: expect.stringContaining(`bound/${B}.json`),
+    });
+    expect([state(A), state(B)]).toEqual([
+      ['vfio-pci', 'vfio-pci'],
+      ['nvme', undefined],
+    ]);
+    expect([new Store(tree.root).record(A), journals(), claims()]).toEqual([before, [], []]);
+  });
+
   test('the failing unbind of a VFIO device leaves it on VFIO', async () => {
     await run();
     kernel.faults.set(`bind nvme ${A}`, 12);
@@ -317,6 +347,19 @@ describe('two runs', () => {
     );
     expect(tree.root.list('/run/vioctl/vfio/claims')).toEqual([]);
   });
+  test.each([
+    ['sriov_numvfs', '0', '2'],
+    ['sriov_drivers_autoprobe', '1', '0'],
+  ])('%s counts as such a change', (file, before, after) => {
+    const path = `/sys/devices/pci0000:00/${A}/${file}`;
+    tree.file(path, `${before}\n`);
+    const [entry] = planBind(census(), { bdfs: [A] }, { privileged: true }).devices;
+    const begin = () => Transaction.begin(host, 'bind', [{ device: entry!.device, to: entry!.to }]);
+    tree.file(path, `${after}\n`);
+    expect(begin).toThrow(expect.objectContaining({ code: 'BUSY' }));
+    tree.file(path, `${before}\n`);
+    expect(begin).not.toThrow();
+  });
   test('a signal ends the wait', async () => {
     tree.file('/proc/55/stat', `55 (a) S ${'1 '.repeat(18)}42 0\n`);
     claim('55 42 bind-x\n');
@@ -336,6 +379,17 @@ describe('two runs', () => {
     tree.file('/run/vioctl/vfio/journal/bind-x.json', '{"version":1,"devices":[]}');
     expect(await failure(run())).toMatchObject({ code: 'INTERRUPTED', hint: 'vioctl vfio restore' });
     expect(kernel.seen).toEqual([]);
+  });
+  test('one with the same pid that died with a journal keeps it', async () => {
+    await run({ hold: true });
+    tree.bind(A, 'nvme'); // the bind was cut short here
+    tree.file('/proc/100/stat', `100 (vioctl) S ${'1 '.repeat(18)}888 0\n`); // the next container: pid 100 again
+    const before = [journals(), tree.root.read(`/run/vioctl/vfio/claims/${A}`)];
+    expect(before[0]).toHaveLength(1);
+    expect(await failure(run())).toMatchObject({ code: 'INTERRUPTED' });
+    expect([journals(), tree.root.read(`/run/vioctl/vfio/claims/${A}`)]).toEqual(before);
+    expect((await restore(host, census(), { all: false, wait: 0 })).devices).toMatchObject([{ bdf: A, outcome: 'restored' }]);
+    expect(state(A)).toEqual(['nvme', undefined]);
   });
   test('a journal of an earlier boot only goes away', async () => {
     await run({ hold: true });

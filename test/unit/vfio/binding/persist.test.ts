@@ -79,6 +79,42 @@ test('a failed bind leaves no file; a file that cannot be written undoes the bin
   expect(tree.root.readlink(`/sys/bus/pci/devices/${A}/driver`)).toMatch(/nvme$/);
 });
 
+describe('an earlier persistent binding stays', () => {
+  const files = () => [UNIT, CONFIG, RULE].map((file) => tree.root.attr(file));
+
+  test('when a signal ends a bind of it and of another device', async () => {
+    const B = '0000:02:00.0';
+    tree.device(B, { driver: 'nvme', group: 2 });
+    await persist();
+    await unbind(host, census(), { bdfs: [A], wait: 0 });
+    const before = files();
+    const control = new AbortController();
+    kernel.faults.set(`bind vfio-pci ${B}`, () => control.abort(new Error('SIGINT')));
+    await expect(persist({ bdfs: [A, B], signal: control.signal })).rejects.toThrow('SIGINT');
+    expect(files()).toEqual(before);
+    expect(persistent(tree.root)).toEqual([A]);
+  });
+
+  test('as it was, when the bind fails after the files were written', async () => {
+    await persist();
+    await unbind(host, census(), { bdfs: [A], wait: 0 });
+    const before = files();
+    fs.chmodSync(tree.at(CONFIG), 0o600);
+    tree.folder(`/run/vioctl/vfio/bound/${A}.json.new`);
+    await expect(persist({ allow: ['open'] })).rejects.toThrow('write the journal');
+    expect(files()).toEqual(before);
+    expect(fs.statSync(tree.at(CONFIG)).mode & 0o777).toBe(0o600);
+  });
+
+  test('a signal that comes when nothing is left to do but the files writes none', async () => {
+    await bind(host, census(), { bdfs: [A] });
+    const control = new AbortController();
+    control.abort(new Error('SIGINT'));
+    await expect(persist({ signal: control.signal })).rejects.toThrow('SIGINT');
+    expect(files()).toEqual([undefined, undefined, undefined]);
+  });
+});
+
 test('only VFIO drivers', () => {
   tree.aliases('pci:v*d*sv*sd*bc01sc08i02* nvme');
   expect(() => planBind(census(), { bdfs: [A], driver: 'nvme', persist: program }, { privileged: false })).toThrow(
