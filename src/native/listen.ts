@@ -47,8 +47,15 @@ function abandoned(path: string, { served }: ListenOptions): boolean {
   }
 }
 
-/** Takes all connections that wait at a listening descriptor; the callee owns each. */
+/** Connections taken in a row: who connects without end does not keep the loop for itself. */
+const acceptsPerTurn = 64;
+
+/** Takes the connections that wait at a listening descriptor, a fair share of them; the callee owns each. */
 export function acceptAll(listener: number, connected: (fd: number) => void): void {
   const { vhostUser } = native();
-  for (let fd = vhostUser.accept(listener); fd >= 0; fd = vhostUser.accept(listener)) connected(fd);
+  for (let count = 0; count < acceptsPerTurn; count++) {
+    const fd = vhostUser.accept(listener);
+    if (fd < 0) return;
+    connected(fd);
+  }
 }

@@ -46,6 +46,10 @@ test('common is a leaf; native knows only common', () => {
   expect(having((file, one) => under(file, 'native') && /\.ts$/.test(one) && !under(one, 'native', 'common'))).toEqual([]);
 });
 
+test('control knows only common and native', () => {
+  expect(having((file, one) => under(file, 'control') && /\.ts$/.test(one) && !under(one, 'control', 'common', 'native'))).toEqual([]);
+});
+
 test('no import circle', () => {
   const circles: string[] = [];
   const state = new Map<string, 'open' | 'done'>();
