@@ -1,11 +1,15 @@
-import { Exit, VioError } from '../common/errors.js';
+import { Exit, VioError, wrap } from '../common/errors.js';
 import { hex64 } from '../common/units.js';
-import { type Answer, ControlServer, type Request } from './channel.js';
+import { ask, type Reply } from '../control/client.js';
+import { type Answer, type Asked, ControlServer } from '../control/server.js';
+import { closeAll } from '../native/owned-fd.js';
 import type { Plan } from './layout.js';
 import type { Mapper, Mapping } from './mapper.js';
 
 /** Descriptors of the device's session, by the names that LISTEN_FDNAMES carries; they stay the session's. */
 export type SessionFds = ReadonlyMap<string, number>;
+
+const service = 'dma map';
 
 /** A mapping as documents show it. */
 export interface MappingInfo {
@@ -63,23 +67,29 @@ export class Holder {
 
   /** @param unmapped told after a mapping went on request */
   constructor(path: string, device: HeldDevice, mapper: Mapper, fds: SessionFds, unmapped: (name: string) => void) {
-    const handle = (request: Request): { answer: Answer; fds?: readonly number[] } => {
-      if (request.op === 'unmap') {
-        const name = String(request.name);
-        if (mapper.wasUnmapped(name)) return { answer: { ok: true, changed: false } };
-        mapper.find(name);
-        if (!request.dryRun) {
-          mapper.unmap(name);
-          unmapped(name);
+    const handle = ({ op, args }: Asked): Answer => {
+      switch (op) {
+        case 'unmap': {
+          const name = String(args.name);
+          if (mapper.wasUnmapped(name)) return { result: { changed: false } };
+          mapper.find(name);
+          if (args.dryRun !== true) {
+            mapper.unmap(name);
+            unmapped(name);
+          }
+          return { result: { changed: true } };
         }
-        return { answer: { ok: true, changed: true } };
+        case 'list':
+          return { result: plain(describeMaps(device, mapper)) };
+        case 'attach': {
+          const all = new Map([...fds, ...mapper.list().map((map): [string, number] => [`dma-${map.name}`, map.fd])]);
+          return { result: { ...plain(describeMaps(device, mapper)), fds: [...all.keys()] }, fds: [...all.values()] };
+        }
+        default:
+          throw new VioError(`unknown operation "${op}"`, { code: 'EPROTO', exit: Exit.damaged });
       }
-      const info = plain(describeMaps(device, mapper));
-      if (request.op === 'list') return { answer: { ok: true, ...info } };
-      const all = new Map([...fds, ...mapper.list().map((map): [string, number] => [`dma-${map.name}`, map.fd])]);
-      return { answer: { ok: true, ...info, fds: [...all.keys()] }, fds: [...all.values()] };
     };
-    this.#server = new ControlServer(path, handle);
+    this.#server = new ControlServer(path, { name: service, handle });
   }
 
   close(): void {
@@ -105,5 +115,38 @@ export function parseHolderInfo(answer: Record<string, unknown>): HolderInfo {
     };
   } catch (err) {
     throw new VioError('the holder answers in an unknown form', { code: 'EPROTO', exit: Exit.damaged, cause: err });
+  }
+}
+
+const request = <T>(path: string, op: 'list' | 'attach' | 'unmap', args: object = {}): Promise<Reply<T>> => {
+  const hint = 'vioctl dma map --listen SOCK serves this socket';
+  return ask<T>(path, { service, unreachable: (err) => wrap(`connect ${path}`, err, { hint }) }, op, args);
+};
+
+/** What a holder has mapped. @throws VioError: the holder's own error, or that nobody answers */
+export async function listHolder(path: string): Promise<HolderInfo> {
+  return parseHolderInfo((await request<Record<string, unknown>>(path, 'list')).result);
+}
+
+/**
+ * Lets a holder unmap.
+ * @param dryRun only tell what would change
+ * @returns whether the mapping was still there @throws VioError
+ */
+export async function unmapInHolder(path: string, name: string, dryRun: boolean): Promise<boolean> {
+  return (await request<{ changed?: unknown }>(path, 'unmap', { name, dryRun })).result.changed === true;
+}
+
+/** What a holder has mapped, and the descriptors of its session by name, which the caller owns. @throws VioError */
+export async function attachToHolder(path: string): Promise<{ info: HolderInfo; fds: Map<string, number> }> {
+  const { result, fds } = await request<Record<string, unknown> & { fds?: string[] }>(path, 'attach');
+  try {
+    const names = result.fds ?? [];
+    if (names.length !== fds.length)
+      throw new VioError(`${path}: ${fds.length} descriptors came for ${names.length} names`, { code: 'EPROTO', exit: Exit.damaged });
+    const info = parseHolderInfo(result);
+    return { info, fds: new Map(names.map((name, i) => [name, fds[i]!.take()])) };
+  } finally {
+    closeAll(fds);
   }
 }

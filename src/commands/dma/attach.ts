@@ -1,9 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
-import { ask } from '../../dma/channel.js';
 import { handOver } from '../../dma/handover.js';
-import { parseHolderInfo } from '../../dma/holder.js';
+import { attachToHolder } from '../../dma/holder.js';
 import { execReplacing } from '../../launch/handover.js';
 
 export default class DmaAttach extends Command {
@@ -22,7 +21,7 @@ export default class DmaAttach extends Command {
   async run(): Promise<never> {
     const { args } = await this.parse(DmaAttach);
     if (!this.rest?.length) throw usage('no program to run', 'vioctl dma attach SOCK -- CMD…');
-    const { answer, fds } = await ask(args.socket, { op: 'attach' });
-    return execReplacing(handOver(this.rest, fds, parseHolderInfo(answer)), this.env);
+    const { info, fds } = await attachToHolder(args.socket);
+    return execReplacing(handOver(this.rest, fds, info), this.env);
   }
 }

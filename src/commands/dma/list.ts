@@ -1,7 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
-import { ask } from '../../dma/channel.js';
-import { parseHolderInfo } from '../../dma/holder.js';
+import { listHolder } from '../../dma/holder.js';
 import { holderLines } from '../../groups/dma/views.js';
 
 export default class DmaList extends Command {
@@ -14,8 +13,7 @@ export default class DmaList extends Command {
 
   async run(): Promise<undefined> {
     const { args } = await this.parse(DmaList);
-    const { answer } = await ask(args.socket, { op: 'list' });
-    await this.out.document(parseHolderInfo(answer), holderLines);
+    await this.out.document(await listHolder(args.socket), holderLines);
     return undefined;
   }
 }

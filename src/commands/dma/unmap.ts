@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { ask } from '../../dma/channel.js';
+import { unmapInHolder } from '../../dma/holder.js';
 
 export default class DmaUnmap extends Command {
   static override readonly description =
@@ -17,8 +17,8 @@ export default class DmaUnmap extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(DmaUnmap);
     const dryRun = flags['dry-run'] ?? false;
-    const { changed } = (await ask(args.socket, { op: 'unmap', name: args.name, dryRun })).answer;
-    await this.out.document({ unmapped: args.name, changed: changed === true, done: !dryRun }, (doc) =>
+    const changed = await unmapInHolder(args.socket, args.name, dryRun);
+    await this.out.document({ unmapped: args.name, changed, done: !dryRun }, (doc) =>
       doc.changed ? `${doc.done ? 'unmapped' : 'would unmap'} ${doc.unmapped}` : `${doc.unmapped} is unmapped already`,
     );
     return undefined;
