@@ -1,6 +1,6 @@
-import fs from 'node:fs';
-import net from 'node:net';
-import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
+import { ask } from '../../control/client.js';
+import { ControlServer } from '../../control/server.js';
 import type { NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { AnaState, anaStateNames } from '../wire/index.js';
 import { type ControllerState, maxGroups, type NamespaceOptions } from './model.js';
@@ -9,7 +9,7 @@ import { reportListeners, reportSubsystem, type SubsystemReport } from './report
 import { Subsystem } from './subsystem.js';
 import type { Target } from './target.js';
 
-/** A request of `nvmf ctl`: one JSON object on a line. */
+/** A request of `nvmf ctl`. */
 export type ControlRequest =
   | { op: 'list' }
   | { op: 'stats' }
@@ -39,81 +39,21 @@ export interface ControlList {
   controllers: ControllerReport[];
 }
 
-/** Longest request; a longer one ends the connection. */
-const maxRequest = 65536;
+const service = 'nvmf serve';
 
 const states = new Map<string, number>([...anaStateNames].map(([state, name]) => [name, state]));
 
-/** Answers requests on a UNIX socket that only its owner can use. */
-export class ControlServer {
-  readonly #server: net.Server;
-  readonly #clients = new Set<net.Socket>();
-
-  private constructor(server: net.Server) {
-    this.#server = server;
-  }
-
-  /** Listens at `path`; a socket that nobody answers any more is replaced. @throws VioError */
-  static async listen(path: string, native: NvmeNative, target: Target): Promise<ControlServer> {
-    await removeStale(path);
-    const server = net.createServer({ pauseOnConnect: false });
-    const control = new ControlServer(server);
-    server.on('connection', (socket) => control.#serve(socket, native, target));
-    const mask = process.umask(0o177);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(path, () => resolve());
-      });
-    } catch (err) {
-      throw wrap(`listen on ${path}`, err);
-    } finally {
-      process.umask(mask);
-    }
-    return control;
-  }
-
-  async close(): Promise<void> {
-    for (const client of this.#clients) client.destroy();
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
-  }
-
-  #serve(socket: net.Socket, native: NvmeNative, target: Target): void {
-    this.#clients.add(socket);
-    socket.on('close', () => this.#clients.delete(socket));
-    socket.on('error', () => socket.destroy());
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
-        const line = text.slice(0, end);
-        text = text.slice(end + 1);
-        socket.write(`${JSON.stringify(answer(line, native, target))}\n`);
-      }
-      if (text.length > maxRequest) socket.destroy();
-    });
-  }
-}
-
-async function removeStale(path: string): Promise<void> {
-  if (!fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
-  const alive = await new Promise<boolean>((resolve) => {
-    const socket = net.connect(path, () => resolve(true));
-    socket.once('error', () => resolve(false));
-    socket.once('close', () => socket.destroy());
-    socket.once('connect', () => socket.destroy());
-  });
-  if (alive) throw new VioError(`listen on ${path}: EADDRINUSE (a target uses this control socket)`, { code: 'EADDRINUSE' });
-  fs.unlinkSync(path);
-}
-
-function answer(line: string, native: NvmeNative, target: Target): unknown {
+/** Answers requests at `path`, until it is closed. @throws VioError */
+export function serveControl(path: string, native: NvmeNative, target: Target): ControlServer {
   try {
-    return { ok: true, result: perform(JSON.parse(line) as ControlRequest, native, target) };
+    return new ControlServer(path, {
+      name: service,
+      handle: ({ op, args }) => ({ result: perform({ ...args, op } as ControlRequest, native, target) }),
+    });
   } catch (err) {
-    if (err instanceof VioError) return { ok: false, message: err.message, code: err.code, exit: err.exit, hint: err.hint };
-    return { ok: false, message: `not a request: ${(err as Error).message}`, code: 'BAD_REQUEST', exit: Exit.damaged };
+    if (codeOf(err) !== 'EADDRINUSE') throw err;
+    const message = `listen on ${path}: EADDRINUSE (a target uses this control socket)`;
+    throw new VioError(message, { code: 'EADDRINUSE', hint: (err as VioError).hint });
   }
 }
 
@@ -298,28 +238,7 @@ export type ControllerStats = ControllerReport & QueueCounters;
  * @param timeout milliseconds
  * @throws VioError: what the target answered, or why it did not
  */
-export async function control<T>(path: string, request: ControlRequest, timeout = 10_000): Promise<T> {
-  const line = await new Promise<string>((resolve, reject) => {
-    const socket = net.connect(path);
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.setTimeout(timeout, () => socket.destroy(new VioError(`${path}: no answer in time`, { exit: Exit.timeout, code: 'TIMEOUT' })));
-    socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      if (!text.includes('\n')) return;
-      socket.end();
-      resolve(text.slice(0, text.indexOf('\n')));
-    });
-    socket.once('error', (err) => reject(wrap(`connect to ${path}`, err, { hint: 'nvmf serve --control SOCK opens it' })));
-    socket.once('close', () => reject(new VioError(`${path}: closed without an answer`, { exit: Exit.damaged, code: 'EPROTO' })));
-  });
-  let reply: { ok: boolean; result: T; message: string; code: string; exit: ExitStatus; hint?: string };
-  try {
-    reply = JSON.parse(line);
-  } catch (err) {
-    throw new VioError(`${path}: the answer is no JSON`, { exit: Exit.damaged, code: 'EPROTO', cause: err });
-  }
-  if (reply.ok) return reply.result;
-  throw new VioError(reply.message, { code: reply.code, exit: reply.exit, hint: reply.hint });
+export async function control<T>(path: string, { op, ...args }: ControlRequest, timeout?: number): Promise<T> {
+  const unreachable = (err: unknown) => wrap(`connect to ${path}`, err, { hint: 'nvmf serve --control SOCK opens it' });
+  return (await ask<T>(path, { service, unreachable, ...(timeout !== undefined && { timeout }) }, op, args)).result;
 }

@@ -1,8 +1,9 @@
 import { VioError } from '../../common/errors.js';
+import type { ControlServer } from '../../control/server.js';
 import type { NvmeNative } from '../../native/nvme.js';
 import { discoveryPort } from '../wire/index.js';
 import type { TargetConfig } from './config.js';
-import { ControlServer } from './control.js';
+import { serveControl } from './control.js';
 import { addressesOf, notHere, type Place, parseAddress } from './listen.js';
 import { Subsystem } from './subsystem.js';
 import { Target, type TargetLog } from './target.js';
@@ -30,7 +31,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
   });
   let control: ControlServer | undefined;
   const stop = async () => {
-    await control?.close();
+    control?.close();
     await target.stop();
   };
   try {
@@ -50,7 +51,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     const at: Place[] = [];
     for (const place of places) at.push(...(await listenAt(target, place)));
     listenForDiscovery(target, at, config.discoveryPort, log);
-    if (config.control !== undefined) control = await ControlServer.listen(config.control, native, target);
+    if (config.control !== undefined) control = serveControl(config.control, native, target);
     return { target, stop };
   } catch (err) {
     await stop();
