@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "common/error.h"
 
@@ -110,43 +111,43 @@ PackedInflight::PackedInflight(std::shared_ptr<const InflightRegion> region, uin
   entries_ = reinterpret_cast<Entry*>(at + sizeof(Header));
 }
 
-RingPlace PackedInflight::Old() const {
-  return {Load(header_->old_used_idx), Load(header_->old_used_wrap_counter) != 0};
-}
-RingPlace PackedInflight::Now() const { return {Load(header_->used_idx), Load(header_->used_wrap_counter) != 0}; }
-
-// Makes a new region. False if it was new: nothing is in flight.
-bool PackedInflight::Begin(RingPlace used) {
-  const bool whole = Load(header_->version) == kVersion && Load(header_->desc_num) == num_ && Old().index < num_ &&
-                     Now().index < num_ && Load(header_->old_free_head) <= num_ && Load(header_->free_head) <= num_;
-  if (whole) return true;
+// Returns the state of the last commit and the newest one. A new region is made; nothing is in flight then.
+std::optional<std::pair<PackedInflight::State, PackedInflight::State>> PackedInflight::Begin(RingPlace used) {
+  const State old{{Load(header_->old_used_idx), Load(header_->old_used_wrap_counter) != 0},
+                  Load(header_->old_free_head)};
+  const State now{{Load(header_->used_idx), Load(header_->used_wrap_counter) != 0}, Load(header_->free_head)};
+  const auto fits = [this](const State& state) { return state.used.index < num_ && state.free <= num_; };
+  if (Load(header_->version) == kVersion && Load(header_->desc_num) == num_ && fits(old) && fits(now))
+    return std::pair{old, now};
   for (uint32_t i = 0; i < num_; i++) {
     Store(entries_[i].inflight, uint8_t{0});
     Store(entries_[i].next, static_cast<uint16_t>(i + 1));
   }
-  Store(header_->free_head, uint16_t{0});
-  Store(header_->used_idx, used.index);
-  Store(header_->used_wrap_counter, uint8_t{used.wrap});
+  state_ = {used, 0};
+  Write();
   Commit();
   Store(header_->desc_num, num_);
   Store(header_->version, kVersion);
-  return false;
+  return std::nullopt;
+}
+
+void PackedInflight::Write() {
+  Store(header_->free_head, state_.free);
+  Store(header_->used_idx, state_.used.index);
+  Store(header_->used_wrap_counter, uint8_t{state_.used.wrap});
 }
 
 // What was begun is done: the new values are the old ones of the next time.
 void PackedInflight::Commit() {
-  Store(header_->old_free_head, Load(header_->free_head));
-  Store(header_->old_used_idx, Load(header_->used_idx));
-  Store(header_->old_used_wrap_counter, Load(header_->used_wrap_counter));
+  Store(header_->old_free_head, state_.free);
+  Store(header_->old_used_idx, state_.used.index);
+  Store(header_->old_used_wrap_counter, uint8_t{state_.used.wrap});
 }
 
-std::vector<PackedInflight::Chain> PackedInflight::Resume(RingPlace* used) {
-  // What was begun and not committed is rolled back.
-  Store(header_->free_head, Load(header_->old_free_head));
-  Store(header_->used_idx, Load(header_->old_used_idx));
-  Store(header_->used_wrap_counter, Load(header_->old_used_wrap_counter));
-  *used = Old();
-  uint16_t free = Load(header_->free_head);
+std::vector<PackedInflight::Chain> PackedInflight::Resume() {
+  Write();
+  Commit();
+  uint16_t free = state_.free;
   for (uint32_t i = 0; i < num_ && free < num_; i++) {
     Store(entries_[free].inflight, uint8_t{0});
     free = Load(entries_[free].next);
@@ -172,46 +173,49 @@ std::vector<PackedInflight::Chain> PackedInflight::Resume(RingPlace* used) {
 }
 
 int PackedInflight::Take(const std::vector<Desc>& descs) {
-  const uint16_t first = Load(header_->free_head);
-  // Looked at before anything is written: the list must hold the whole chain.
-  uint16_t at = first;
+  assert(!descs.empty());
+  // The whole path is looked at before anything is written, and followed as it was then.
+  path_.clear();
+  uint16_t at = state_.free;
   for (size_t i = 0; i < descs.size(); i++) {
     if (at >= num_) return -1;
+    path_.push_back(at);
     at = Load(entries_[at].next);
   }
+  const uint16_t first = path_.front();
   Entry& head = entries_[first];
   Store(head.num, static_cast<uint16_t>(descs.size()));
   Store(head.counter, counter_++);
   Store(head.inflight, uint8_t{1});
-  at = first;
-  for (const Desc& desc : descs) {
-    Entry& entry = entries_[at];
-    Store(entry.addr, desc.address);
-    Store(entry.len, desc.size);
-    Store(entry.flags, desc.flags);
-    Store(entry.id, desc.next);
-    Store(head.last, at);
-    at = Load(entry.next);
+  for (size_t i = 0; i < descs.size(); i++) {
+    Entry& entry = entries_[path_[i]];
+    Store(entry.addr, descs[i].address);
+    Store(entry.len, descs[i].size);
+    Store(entry.flags, descs[i].flags);
+    Store(entry.id, descs[i].next);
+    Store(head.last, path_[i]);
   }
-  Store(header_->free_head, at);
-  Store(header_->old_free_head, at);
+  SetFree(at);
   return first;
 }
 
 void PackedInflight::Undo(uint16_t entry) {
   Store(entries_[entry].inflight, uint8_t{0});
+  SetFree(entry);
+}
+
+void PackedInflight::SetFree(uint16_t entry) {
+  state_.free = entry;
   Store(header_->free_head, entry);
   Store(header_->old_free_head, entry);
 }
 
 void PackedInflight::BeforePut(uint16_t entry, uint16_t count) {
   const uint16_t last = Load(entries_[entry].last);
-  if (last < num_) Store(entries_[last].next, Load(header_->free_head));
-  Store(header_->free_head, entry);
-  RingPlace place = Now();
-  place.Advance(count, num_);
-  Store(header_->used_idx, place.index);
-  Store(header_->used_wrap_counter, uint8_t{place.wrap});
+  if (last < num_) Store(entries_[last].next, state_.free);
+  state_.free = entry;
+  state_.used.Advance(count, num_);
+  Write();
 }
 
 void PackedInflight::AfterPut(uint16_t entry) {

@@ -1,10 +1,11 @@
 // What a queue's requests in flight are, kept in memory that outlives this process (vhost-user specification, "Inflight
 // I/O tracking"): the front-end keeps the region, and the next back-end finishes what this one has taken and not
-// answered. The region is shared with the front-end, so every value that is read from it is checked.
+// answered. The front-end can write to the region at any time: every value is read once, checked and then passed on.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "os/bus_guard.h"
@@ -101,12 +102,16 @@ class PackedInflight {
   // they were taken.
   template <typename F>
   std::vector<Chain> Recover(RingPlace* used, F&& submitted) {
-    if (!Begin(*used)) return {};
-    const RingPlace old = Old();
-    if (Now() != old && submitted(old)) Commit();
-    return Resume(used);
+    const auto begun = Begin(*used);
+    if (!begun) return {};
+    const auto& [old, now] = *begun;
+    // What was begun and not submitted is rolled back.
+    state_ = now.used != old.used && submitted(old.used) ? now : old;
+    *used = state_.used;
+    return Resume();
   }
-  // A chain was taken. Returns its entry, or -1 if the region has no room: the driver has more in flight than fits.
+  // A chain was taken: one descriptor or more. Returns its entry, or -1 if the region has no room: the driver has more
+  // in flight than fits.
   int Take(const std::vector<Desc>& descs);
   // The chain that was taken last is given back unserved.
   void Undo(uint16_t entry);
@@ -130,17 +135,25 @@ class PackedInflight {
   };
   static_assert(sizeof(Entry) == 32 && sizeof(Header) == 32);
 
-  bool Begin(RingPlace used);
-  RingPlace Old() const;
-  RingPlace Now() const;
+  // Where the ring goes on, and the first free entry; num_ if there is none.
+  struct State {
+    RingPlace used{};
+    uint16_t free = 0;
+  };
+
+  std::optional<std::pair<State, State>> Begin(RingPlace used);
+  void Write();
   void Commit();
-  std::vector<Chain> Resume(RingPlace* used);
+  void SetFree(uint16_t entry);
+  std::vector<Chain> Resume();
 
   std::shared_ptr<const InflightRegion> region_;
   Header* header_;
   Entry* entries_;
   uint16_t num_;
   uint64_t counter_ = 0;
+  State state_;                 // ours; the header only receives it
+  std::vector<uint16_t> path_;  // entries of the chain that is being taken
 };
 
 }  // namespace vioctl::vhost_user
