@@ -18,8 +18,9 @@ Alignment AlignmentOf(int fd, const Geometry& geometry);
 
 bool Aligned(const Alignment& alignment, const iovec* parts, int count, uint64_t offset);
 
-// Read or write through an aligned buffer: 0 or an errno. A read may begin and end anywhere; a write has to be aligned
-// in the file (EINVAL), since what stands around it could change while it is read and written back.
+// Read or write through an aligned buffer of at most 1 MiB, whatever the request's size: 0 or an errno. A read may
+// begin and end anywhere; a write has to be aligned in the file (EINVAL), since what stands around it could change
+// while it is read and written back.
 int BouncedRead(int fd, const Alignment& alignment, const iovec* to, int count, uint64_t offset);
 int BouncedWrite(int fd, const Alignment& alignment, const iovec* from, int count, uint64_t offset);
 

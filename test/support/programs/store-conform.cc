@@ -107,6 +107,22 @@ void Model(Store& store, uint64_t seed, uint64_t base, uint64_t size, int rounds
   }
 }
 
+// Requests of more than what is moved at a time, at odd addresses; a read may begin and end anywhere.
+void Large(Store& store, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  constexpr uint64_t kFrom = kBlock, kLength = (3 << 20) + 5 * kBlock;
+  Pieces out(kLength, random);
+  for (uint64_t i = 0; i < kLength; i++) out.data()[i] = static_cast<uint8_t>(random());
+  Expect(store.Write(out.parts.data(), out.count(), kFrom, false) == 0, "a large write");
+  for (const uint64_t skip : {uint64_t{0}, uint64_t{777}, kBlock, uint64_t{(1 << 20) - 1}}) {
+    for (const uint64_t length : {kLength - skip, kLength - skip - 333, uint64_t{1 << 20}, uint64_t{1}}) {
+      Pieces in(length, random);
+      Expect(store.Read(in.parts.data(), in.count(), kFrom + skip, false) == 0, "a large read");
+      Expect(memcmp(in.data(), out.data() + skip, length) == 0, "the contents of a large read");
+    }
+  }
+}
+
 void ReadOnly(Store& store) {
   char block[kBlock] = {};
   Expect(store.readonly(), "readonly() of a source that was opened so");
@@ -155,6 +171,7 @@ int main(int argc, char** argv) {
             [&, i] { Model(*store, seed * kAreas + i, i * kSize / kAreas, kSize / kAreas, 400, failed); });
       for (auto& thread : threads) thread.join();
       wrong += failed ? 1 : 0;
+      if (!failed) Large(*store, seed);
       struct stat st;
       if (!failed && kind == "file" && ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode)) Truncated(*store, path);
     }
