@@ -1,9 +1,8 @@
 import fs from 'node:fs';
 import { Exit, VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
-import { acceptAll, type ListenOptions, listenAt } from '../native/listen.js';
+import { type ListenOptions, listenAt, watchConnections } from '../native/listen.js';
 import { closeAll, OwnedFd } from '../native/owned-fd.js';
-import type { ReadWatch } from '../native/vhost-user.js';
 import {
   checkHello,
   errorLine,
@@ -58,9 +57,6 @@ export interface ServerOptions {
   uid?: number;
 }
 
-/** Milliseconds after which a server that is out of descriptors accepts again. */
-const acceptAgain = 100;
-
 /** Whether a process may give orders: it could do the same to the server with signals and ptrace. */
 export const mayUse = (peer: Peer, uid: number): boolean => peer.uid === uid || peer.uid === 0;
 
@@ -74,8 +70,7 @@ export class ControlServer {
   readonly #options: Required<Omit<ServerOptions, 'listen'>>;
   readonly #listener: OwnedFd;
   readonly #file: fs.Stats;
-  #watch: ReadWatch | undefined;
-  #again: NodeJS.Timeout | undefined;
+  readonly #watch: { close(): void };
   /** In the order in which they came. */
   readonly #clients = new Set<Connection>();
 
@@ -86,33 +81,18 @@ export class ControlServer {
     this.#options = { clients: maxClients, idle: idleTime, uid: process.geteuid!(), ...options };
     this.#listener = new OwnedFd(listenAt(path, { ...listen, mode: 0o600 }));
     this.#file = fs.lstatSync(path);
-    this.#start();
+    this.#watch = watchConnections(this.#listener.fd, (fd) => this.#connected(new OwnedFd(fd)));
   }
 
   /** Ends all connections and removes the socket. */
   close(): void {
-    clearTimeout(this.#again);
-    this.#watch?.close();
-    this.#watch = undefined;
+    this.#watch.close();
     for (const client of [...this.#clients]) client.close();
     if (!this.#listener.open) return;
     this.#listener.close();
     const there = fs.lstatSync(this.path, { throwIfNoEntry: false });
     // What is there by now may be another server's.
     if (there?.ino === this.#file.ino && there.dev === this.#file.dev) fs.rmSync(this.path, { force: true });
-  }
-
-  #start(): void {
-    this.#watch = native().vhostUser.watchReadable(this.#listener.fd, () => {
-      try {
-        acceptAll(this.#listener.fd, (fd) => this.#connected(new OwnedFd(fd)));
-      } catch {
-        // EMFILE, ENFILE, ENOMEM: who waits is served when there are descriptors again.
-        this.#watch?.close();
-        this.#watch = undefined;
-        this.#again = setTimeout(() => this.#start(), acceptAgain);
-      }
-    });
   }
 
   #connected(fd: OwnedFd): void {

@@ -49,13 +49,52 @@ function abandoned(path: string, { served }: ListenOptions): boolean {
 
 /** Connections taken in a row: who connects without end does not keep the loop for itself. */
 const acceptsPerTurn = 64;
+/** What an accept can fail with while the listening socket is as good as before: want of descriptors or memory. */
+const passing = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
+/** Callers then stay in the socket's queue for so long (ms). */
+const acceptAgain = 100;
 
-/** Takes the connections that wait at a listening descriptor, a fair share of them; the callee owns each. */
-export function acceptAll(listener: number, connected: (fd: number) => void): void {
+/**
+ * Takes the connections of a listening descriptor, a fair share at a time, until the watch is closed. Where descriptors or memory
+ * run out, callers wait in the socket's queue.
+ * @param connected takes each connection and owns it
+ * @param failed is told of another error, which ends the watch; without it, every error is waited out
+ */
+export function watchConnections(listener: number, connected: (fd: number) => void, failed?: (err: unknown) => void): { close(): void } {
   const { vhostUser } = native();
-  for (let count = 0; count < acceptsPerTurn; count++) {
-    const fd = vhostUser.accept(listener);
-    if (fd < 0) return;
-    connected(fd);
-  }
+  let watch: { close(): void } | undefined;
+  let rest: NodeJS.Timeout | undefined;
+  let closed = false;
+  const stop = (): void => {
+    watch?.close();
+    watch = undefined;
+  };
+  const close = (): void => {
+    closed = true;
+    clearTimeout(rest);
+    stop();
+  };
+  const take = (): void => {
+    try {
+      for (let count = 0; count < acceptsPerTurn && !closed; count++) {
+        const fd = vhostUser.accept(listener);
+        if (fd < 0) return;
+        connected(fd);
+      }
+    } catch (err) {
+      if (closed) throw err;
+      if (!failed || passing.has(codeOf(err) ?? '')) {
+        stop(); // it is level-triggered, and would call without end
+        rest = setTimeout(start, acceptAgain);
+        return;
+      }
+      close();
+      failed(err);
+    }
+  };
+  const start = (): void => {
+    watch = vhostUser.watchReadable(listener, take);
+  };
+  start();
+  return { close };
 }

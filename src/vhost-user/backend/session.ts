@@ -17,6 +17,9 @@ type Request = Record<string, unknown>;
 /** Handlers take descriptors out of `fds`; what they leave is closed after them. */
 type Handler = (values: Request, fds: OwnedFd[]) => Outcome | Promise<Outcome>;
 
+/** Messages, and descriptors that came with them, that may wait for a request under way: the front-end sends ahead without end. */
+const MAX_WAITING = 1024;
+
 export interface SessionHooks {
   /** Rings have started to run, or stopped. Called after the reply to the message that did it has been sent. */
   onRunning?(running: boolean): void;
@@ -44,6 +47,7 @@ export class BackEndSession {
   readonly #hooks: SessionHooks;
   readonly #handlers: Map<string, Handler>;
   #inbox: Message[] = [];
+  #inboxFds = 0;
   #busy = false;
   /** The request under way. */
   #current: Promise<void> = Promise.resolve();
@@ -64,7 +68,10 @@ export class BackEndSession {
     this.#channel.start(
       (message) => {
         this.#inbox.push(message);
-        void this.#serve();
+        this.#inboxFds += message.fds.length;
+        if (this.#inbox.length >= MAX_WAITING || this.#inboxFds >= MAX_WAITING)
+          this.close(protocolError(`${this.#inbox.length} messages with ${this.#inboxFds} descriptors wait for the request under way`));
+        else void this.#serve();
       },
       (error) => void this.#end(error),
     );
@@ -118,6 +125,7 @@ export class BackEndSession {
     if (this.#busy) return;
     this.#busy = true;
     for (let message = this.#inbox.shift(); message; message = this.#inbox.shift()) {
+      this.#inboxFds -= message.fds.length;
       try {
         if (!this.#channel.closed) {
           this.#current = this.#dispatch(message);

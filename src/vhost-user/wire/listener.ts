@@ -1,8 +1,7 @@
 import fs from 'node:fs';
 import { Sysroot } from '../../common/sysroot.js';
-import { native } from '../../native/index.js';
-import { acceptAll, listenAt } from '../../native/listen.js';
-import type { ReadWatch, UnixSocket } from '../../native/vhost-user.js';
+import { listenAt, watchConnections } from '../../native/listen.js';
+import type { UnixSocket } from '../../native/vhost-user.js';
 import { OwnedFd } from './fds.js';
 import { kernelSockets, LISTENING } from './sockets.js';
 
@@ -10,7 +9,7 @@ import { kernelSockets, LISTENING } from './sockets.js';
 export class Listener {
   readonly path: string | undefined;
   readonly #fd: OwnedFd;
-  #watch: ReadWatch | undefined;
+  #watch: { close(): void } | undefined;
 
   private constructor(fd: OwnedFd, path: string | undefined) {
     this.#fd = fd;
@@ -32,17 +31,16 @@ export class Listener {
 
   /** Calls back with every connection; the callee owns it. */
   start(onConnect: (fd: OwnedFd) => void): void {
-    this.#watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
-      acceptAll(this.#fd.fd, (fd) => onConnect(new OwnedFd(fd)));
-    });
+    this.#watch = watchConnections(this.#fd.fd, (fd) => onConnect(new OwnedFd(fd)));
   }
 
-  /** The next connection, once; the listener goes on queueing others. */
+  /** The next connection, once; the listener goes on queueing others. @throws what accept fails with; the signal's reason */
   next(signal?: AbortSignal): Promise<OwnedFd> {
     return new Promise((resolve, reject) => {
       const stop = (): void => {
         this.#watch?.close();
         this.#watch = undefined;
+        signal?.removeEventListener('abort', abort);
       };
       const abort = (): void => {
         stop();
@@ -52,13 +50,15 @@ export class Listener {
         reject(signal.reason);
         return;
       }
-      this.#watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
-        const fd = native().vhostUser.accept(this.#fd.fd);
-        if (fd < 0) return;
+      const connected = (fd: number): void => {
         stop();
-        signal?.removeEventListener('abort', abort);
         resolve(new OwnedFd(fd));
-      });
+      };
+      const failed = (err: unknown): void => {
+        stop();
+        reject(err);
+      };
+      this.#watch = watchConnections(this.#fd.fd, connected, failed);
       signal?.addEventListener('abort', abort, { once: true });
     });
   }

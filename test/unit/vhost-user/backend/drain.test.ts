@@ -2,7 +2,8 @@ import type { DeviceModel, RingStart } from '../../../../src/vhost-user/backend/
 import { BackEndSession } from '../../../../src/vhost-user/backend/session.js';
 import { Window } from '../../../../src/vhost-user/frontend/window.js';
 import { VirtioF } from '../../../../src/vhost-user/wire/features.js';
-import { pair } from '../../../support/vhost-user.js';
+import { encodeMessage, messageByName } from '../../../../src/vhost-user/wire/messages.js';
+import { duplicate, memfd, openFds, pair } from '../../../support/vhost-user.js';
 
 /** What a session does while its rings finish what they have taken: the ends of the rings are in the test's hand. */
 async function slow(queues = 2) {
@@ -150,5 +151,40 @@ test('a device that cannot settle: the connection ends, and the drain says why',
   await soon();
   ends[0]!();
   await expect(drained).rejects.toThrow('the disk is gone');
+  window.close();
+});
+
+test.each([
+  ['messages', 0],
+  ['descriptors', 2],
+])('%s that are sent ahead while a request hangs: the connection ends, and nothing stays open', async (_name, fds) => {
+  const { events, ends, session, window, front } = await slow(1);
+  const asked = front.request('GET_VRING_BASE', { index: 0, num: 0 }).catch(() => {});
+  await soon();
+  const { channel } = front.exchange;
+  const file = memfd(0x1000);
+  const before = openFds();
+  const { id, request } = messageByName('main', 'SET_VRING_CALL');
+  const payload = request!.encode({ value: 0n } as never);
+  const count = fds > 0 ? 600 : 1023;
+  const ahead = (): void =>
+    channel.send(
+      encodeMessage(id, 1, payload),
+      Array.from({ length: fds }, () => duplicate(file)),
+    );
+  for (let i = 0; i < count; i++) ahead();
+  await soon();
+  if (fds === 0) {
+    expect(channel.closed).toBe(false); // as many as may wait
+    ahead();
+  }
+  for (let i = 0; i < 200 && !channel.closed; i++) await soon();
+  expect(channel.closed).toBe(true);
+  expect(openFds()).toBeLessThan(before);
+  expect(events).not.toContain('closed');
+  ends[0]!(); // the disk answers after all
+  await asked;
+  await session.done;
+  file.close();
   window.close();
 });
