@@ -8,7 +8,7 @@ import { BackEndSession, type SessionHooks } from './session.js';
 /** After this time (ms) a drain says what it waits for. It has no limit: the disk decides, or a second signal. */
 const SLOW_DRAIN = 5000;
 
-/** Log lines about one front-end in one period (ms): a guest can break a ring again and again. */
+/** Log lines about the front-ends of one server in one period (ms): a guest can break a ring, or connect, again and again. */
 const LOG_LINES = 50;
 const LOG_PERIOD = 10000;
 
@@ -38,6 +38,7 @@ export interface ServeOptions {
  */
 export async function serveBackEnd(listener: Listener, options: ServeOptions, signal: AbortSignal): Promise<void> {
   const close = (): void => listener.close();
+  const tell = bounded(options.onLog); // of all connections: who comes again has no new allowance
   signal.addEventListener('abort', close, { once: true }); // at once: who comes now must not wait for a drain
   try {
     while (!signal.aborted) {
@@ -45,7 +46,7 @@ export async function serveBackEnd(listener: Listener, options: ServeOptions, si
         if (signal.aborted) return undefined;
         throw err;
       });
-      if (fd) await serveConnection(fd, options, signal);
+      if (fd) await serveOne(fd, options, tell, signal);
     }
   } finally {
     signal.removeEventListener('abort', close);
@@ -64,16 +65,20 @@ export function inheritedSocket(fd: number): OwnedFd {
 }
 
 /** One connection from its first message to its end. */
-export async function serveConnection(fd: OwnedFd, options: ServeOptions, signal: AbortSignal): Promise<void> {
+export function serveConnection(fd: OwnedFd, options: ServeOptions, signal: AbortSignal): Promise<void> {
+  return serveOne(fd, options, bounded(options.onLog), signal);
+}
+
+/** @param tell takes the lines that the front-end causes */
+async function serveOne(fd: OwnedFd, options: ServeOptions, tell: (text: string) => void, signal: AbortSignal): Promise<void> {
   let hooks: SessionHooks = {};
-  const onLog = bounded(options.onLog);
   const session = new BackEndSession(fd, options.device, {
     onRunning: (running) => hooks.onRunning?.(running),
     onClose: (error) => {
-      options.onLog(error ? `connection ended: ${error.message}` : 'connection ended');
+      tell(error ? `connection ended: ${error.message}` : 'connection ended');
       hooks.onClose?.(error);
     },
-    onLog,
+    onLog: tell,
   });
   hooks = options.onSession?.(session) ?? {};
   let slow: NodeJS.Timeout | undefined;
