@@ -125,6 +125,7 @@ bool MayLoseData(int err) {
     case ETXTBSY:
     case EINTR:
     case EAGAIN:
+    case EBUSY:  // a range of a device that another program has claimed
     case ENOMEM:
       return false;
     default:

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "storage/durability.h"
 #include "storage/store.h"
 
 using vioctl::storage::Store;
@@ -159,6 +160,9 @@ int main(int argc, char** argv) {
     const auto store = kind == "ram" ? vioctl::storage::OpenRam(kSize) : vioctl::storage::OpenFile(path, options);
     Expect(store->size() == kSize, "size()");
     Expect(store->sync_error() == 0, "no sync has failed yet");
+    for (const int err : {EBUSY, ENOSPC, EOPNOTSUPP})  // a claimed device, a full one, one that cannot
+      Expect(!vioctl::storage::MayLoseData(err), vioctl::ErrnoName(err) + " of a refused operation loses nothing");
+    Expect(vioctl::storage::MayLoseData(EIO), "EIO may lose data");
     const auto geometry = store->geometry();
     Expect(geometry.logical >= 512 && geometry.physical >= geometry.logical, "geometry()");
     if (kind == "readonly") {
