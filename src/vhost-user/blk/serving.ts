@@ -99,11 +99,15 @@ class Disk {
   }
 }
 
+/** Threads for calls that a disk can hang in: Node has 4, and as many hanging disks would stop all others. */
+const threadsFor = (disks: number): number => 4 + 2 * disks;
+
 /**
  * The whole of `serve blk`, until the signal. All disks are opened before the first is served; one that fails for good ends the others
  * in order. @returns totals of all connections @throws VioError
  */
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
+  if (options.disks.length > 1) process.env.UV_THREADPOOL_SIZE ??= String(threadsFor(options.disks.length));
   const disks: Disk[] = [];
   const end = new AbortController();
   const stop = (): void => end.abort(signal.reason);
