@@ -1,8 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../cli/nvmf-host.js';
 import { Exit } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
+import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type BenchReport, bench, patterns } from '../../nvme/host/index.js';
 
 const lines = (r: BenchReport): string[] => [

@@ -1,9 +1,9 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
 import { shell } from '../../cli/shell.js';
 import { Exit } from '../../common/errors.js';
 import { tapHead } from '../../common/tap.js';
+import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '../../nvme/conform/index.js';
 
 export default class NvmfConform extends Command {

@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { controllerOptions, endpointFlags } from '../../cli/nvmf-host.js';
+import { controllerOptions, endpointFlags } from '../../groups/nvmf/host.js';
 import { discover } from '../../nvme/host/index.js';
 import { discoveryNqn, discoveryPort } from '../../nvme/wire/index.js';
 

@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { connect, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { connect, endpointFlags, namespaceFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { describeIdentify, identifyTarget } from '../../nvme/host/index.js';
 
 export default class NvmfIdentify extends Command {

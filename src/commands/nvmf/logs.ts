@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { connect, endpointFlags, namespaceFlags, subsystemFlags } from '../../cli/nvmf-host.js';
 import { usage } from '../../common/errors.js';
+import { connect, endpointFlags, namespaceFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { describeLog, type LogName, logNames, readLog } from '../../nvme/host/index.js';
 
 export default class NvmfLogs extends Command {

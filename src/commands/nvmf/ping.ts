@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { connect, endpointFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { connect, endpointFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { pingSummary, pings } from '../../nvme/host/index.js';
 
 export default class NvmfPing extends Command {

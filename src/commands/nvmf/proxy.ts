@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { parseEndpoint } from '../../cli/nvmf-host.js';
+import { parseEndpoint } from '../../groups/nvmf/host.js';
 import { NvmeProxy, parseFault } from '../../nvme/proxy/proxy.js';
 import { describeRecord } from '../../nvme/proxy/text.js';
 

@@ -1,7 +1,7 @@
 import { byteSink } from '../../cli/bytes.js';
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../cli/nvmf-host.js';
+import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { readRange, wantedRange } from '../../nvme/host/index.js';
 
 export default class NvmfRead extends Command {

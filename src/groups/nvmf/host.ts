@@ -1,8 +1,9 @@
 /** Flags of the commands that are a host of NVMe over TCP, spelled as nvme-cli spells them, and what they mean. */
-import { usage } from '../common/errors.js';
-import { Controller, type ControllerOptions, hostIdentity, Namespace, onlyNamespace } from '../nvme/host/index.js';
-import { Flags } from './flags.js';
-import type { Lifetime } from './signals.js';
+
+import { Flags } from '../../cli/flags.js';
+import type { Lifetime } from '../../cli/signals.js';
+import { usage } from '../../common/errors.js';
+import { Controller, type ControllerOptions, hostIdentity, Namespace, onlyNamespace } from '../../nvme/host/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
 export const endpointFlags = {
