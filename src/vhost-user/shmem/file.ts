@@ -4,7 +4,7 @@ import { parseSizeBig } from '../../common/units.js';
 import { native } from '../../native/index.js';
 import { Seal } from '../../native/vhost-user.js';
 import { describeFd, OwnedFd } from '../wire/fds.js';
-import { KEEP_SIZE, PAGE } from './regions.js';
+import { KEEP_SIZE, pageSize } from './regions.js';
 
 /** `ID:OFF=FILE[:rw|:ro]` as the user wrote it. */
 export interface MapSpec {
@@ -49,14 +49,14 @@ export function parseRegion(text: string): { shmid: number; size: bigint } {
   const shmid = Number(match?.[1]);
   if (!match || shmid > 255) throw usage(`not a region: "${text}"`, 'write ID=SIZE, such as 0=64M');
   const size = parseSizeBig(match[2]!);
-  if (size === 0n || size % PAGE !== 0n) throw usage(`region ${shmid}: its size must be a multiple of ${PAGE}`);
+  if (size === 0n || size % pageSize() !== 0n) throw usage(`region ${shmid}: its size must be a multiple of ${pageSize()}`);
   return { shmid, size };
 }
 
 /** Copies a file into a memfd whose size and seals are fixed. The copy's last page is filled up with zeroes. */
 async function sealedCopy(source: number, size: bigint): Promise<OwnedFd> {
   const { vhostUser } = native();
-  const whole = ((size + PAGE - 1n) / PAGE) * PAGE;
+  const whole = ((size + pageSize() - 1n) / pageSize()) * pageSize();
   const copy = new OwnedFd(vhostUser.memfd('vioctl-shmem', Number(whole), 0));
   const chunk = Buffer.allocUnsafe(1 << 20);
   const read = (at: number): Promise<number> =>
@@ -122,13 +122,13 @@ export async function prepareFile(source: OwnedFd, name: string, mode: 'rw' | 'r
     if (mode === 'ro') {
       const fd = await sealedCopy(source.fd, info.size);
       source.close();
-      return { fd, len: ((info.size + PAGE - 1n) / PAGE) * PAGE, how: 'sealed-copy', lock: undefined, warnings: [] };
+      return { fd, len: ((info.size + pageSize() - 1n) / pageSize()) * pageSize(), how: 'sealed-copy', lock: undefined, warnings: [] };
     }
     if (info.access !== 'rw') throw new VioError(`${name}: opened for reading only`, { code: 'EACCES', exit: Exit.permission });
-    if (info.size % PAGE !== 0n)
+    if (info.size % pageSize() !== 0n)
       throw new VioError(`${name}: its size ${info.size} is no multiple of the page size`, {
         code: 'EINVAL',
-        hint: `truncate -s %${PAGE} FILE rounds it up; :ro maps a copy of any size`,
+        hint: `truncate -s %${pageSize()} FILE rounds it up; :ro maps a copy of any size`,
       });
     if (keepsSize(source.fd)) return { fd: source, len: info.size, how: 'shared', lock: undefined, warnings: [] };
     const lock = lockFile(source.fd, name);

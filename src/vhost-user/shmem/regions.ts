@@ -7,7 +7,8 @@ import { MapFlag, type mmap } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';
 
-export const PAGE = 4096n;
+/** Size of a page of this kernel: mappings consist of whole ones. */
+export const pageSize = (): bigint => BigInt(native().common.pageSize());
 /** QEMU 11.1 takes no more regions on a PCI device, and their sum must be a power of two. */
 export const QEMU_REGIONS = 3;
 const U64 = 1n << 64n;
@@ -33,7 +34,7 @@ export const isPowerOfTwo = (n: bigint): boolean => n > 0n && (n & (n - 1n)) ===
 export function judgeRegions(sizes: ReadonlyMap<number, bigint>): { errors: string[]; warnings: string[] } {
   const errors: string[] = [];
   const warnings: string[] = [];
-  for (const [id, size] of sizes) if (size % PAGE !== 0n) errors.push(`region ${id}: size ${size} is no multiple of the page size`);
+  for (const [id, size] of sizes) if (size % pageSize() !== 0n) errors.push(`region ${id}: size ${size} is no multiple of the page size`);
   const total = [...sizes.values()].reduce((sum, size) => sum + size, 0n);
   if (sizes.size > QEMU_REGIONS) warnings.push(`${sizes.size} regions: QEMU 11.1 takes at most ${QEMU_REGIONS} on a PCI device`);
   if (sizes.size > 0 && !isPowerOfTwo(total)) warnings.push(`the regions add up to ${total} bytes: QEMU 11.1 takes powers of two only`);
@@ -49,8 +50,8 @@ export function checkRange(request: MapRequest, kind: 'map' | 'unmap'): Errno | 
   if (request.len === 0n) return 'EINVAL';
   if (request.shmOffset + request.len > U64) return 'EOVERFLOW';
   if (kind === 'map' && request.fdOffset + request.len > U64) return 'EOVERFLOW';
-  if (request.shmOffset % PAGE !== 0n || request.len % PAGE !== 0n) return 'EINVAL';
-  if (kind === 'map' && request.fdOffset % PAGE !== 0n) return 'EINVAL';
+  if (request.shmOffset % pageSize() !== 0n || request.len % pageSize() !== 0n) return 'EINVAL';
+  if (kind === 'map' && request.fdOffset % pageSize() !== 0n) return 'EINVAL';
   return undefined;
 }
 
@@ -59,7 +60,7 @@ export function checkFile(fd: number, offset: bigint, len: bigint, writable: boo
   const info = describeFd(fd);
   if (info.size === undefined) return 'ENODEV';
   if (info.access === 'w' || (writable && info.access !== 'rw')) return 'EACCES';
-  const page = info.size % PAGE === 0n ? info.size : info.size - (info.size % PAGE) + PAGE;
+  const page = info.size % pageSize() === 0n ? info.size : info.size - (info.size % pageSize()) + pageSize();
   if (!inside(offset, len, page)) return 'ENXIO';
   try {
     native().vhostUser.tryMap(fd, offset, len, writable);

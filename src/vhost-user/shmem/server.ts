@@ -5,7 +5,7 @@ import { OwnedFd } from '../wire/fds.js';
 import { MapFlag } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';
 import type { MapFile } from './file.js';
-import { checkRange, isPowerOfTwo, PAGE, QEMU_REGIONS } from './regions.js';
+import { checkRange, isPowerOfTwo, pageSize, QEMU_REGIONS } from './regions.js';
 
 /** Mappings that QEMU 11.1 takes without CONFIGURE_MEM_SLOTS: each is an entry of its eight-entry memory table. */
 export const MAX_WITHOUT_SLOTS = 6;
@@ -56,7 +56,8 @@ export function checkRegions(regions: ReadonlyMap<number, bigint>, force: boolea
   const total = [...regions.values()].reduce((sum, size) => sum + size, 0n);
   if (regions.size === 0) throw new VioError('no region', { code: 'USAGE', exit: Exit.usage, hint: '--region 0=64M' });
   for (const [id, size] of regions)
-    if (size % PAGE !== 0n) throw new VioError(`region ${id}: its size is no multiple of ${PAGE}`, { code: 'USAGE', exit: Exit.usage });
+    if (size % pageSize() !== 0n)
+      throw new VioError(`region ${id}: its size is no multiple of ${pageSize()}`, { code: 'USAGE', exit: Exit.usage });
   if (force) return;
   const hint = 'QEMU 11.1 ends when it meets others; --any-regions announces them nevertheless';
   if (regions.size > QEMU_REGIONS)
@@ -186,7 +187,7 @@ export class ShmemServer {
     if (size === undefined)
       throw new VioError(`no region ${shmid}`, { code: 'ENOENT', hint: `regions: ${[...this.regions.keys()].join(', ')}` });
     const bad = checkRange({ shmid, fdOffset: 0n, shmOffset: offset, len, flags: MapFlag.readWrite }, 'map');
-    if (bad) throw new VioError(`map ${file}: offset and size must be multiples of ${PAGE}`, { code: bad });
+    if (bad) throw new VioError(`map ${file}: offset and size must be multiples of ${pageSize()}`, { code: bad });
     if (len > size || offset > size - len)
       throw new VioError(`map ${file}: ${len} bytes do not fit into region ${shmid} there`, { code: 'ERANGE' });
     const other = this.#entries.find((e) => e.shmid === shmid && offset < e.offset + e.len && e.offset < offset + len);
