@@ -1,4 +1,5 @@
 import { usage } from '../../common/errors.js';
+import type { ControlServer } from '../../control/server.js';
 import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, type ServeOptions, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession } from '../backend/session.js';
@@ -46,7 +47,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
   if (slots) options.onWarn('memory slots are offered: QEMU 11.1 ends at the next start of a device that is reset while a mapping stands');
   const server = new ShmemServer(regions, options.onLog, slots);
   let listener: Listener | undefined;
-  let endControl = (): void => {};
+  let control: ControlServer | undefined;
   try {
     for (const spec of options.maps) {
       const prepared = await prepareFile(openForMap(spec), spec.file, spec.mode);
@@ -74,7 +75,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
     };
     if (options.socket !== undefined) listener = Listener.at(options.socket);
     if (options.control !== undefined)
-      endControl = serveControl(Listener.at(options.control), {
+      control = serveControl(options.control, {
         server,
         socket: options.socket ?? `fd ${options.fd}`,
         state: () => ({ connected: session !== undefined, running: session?.running ?? false }),
@@ -90,7 +91,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
     if (listener) await serveBackEnd(listener, serve, signal);
     else await serveConnection(inherited!, serve, signal);
   } finally {
-    endControl();
+    control?.close();
     listener?.close();
     server.close();
   }

@@ -1,4 +1,4 @@
-import { codeOf, Exit, reason, VioError } from '../../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { ReadWatch } from '../../native/vhost-user.js';
 import { closeAll, OwnedFd } from './fds.js';
@@ -235,6 +235,15 @@ export class Channel {
   }
 }
 
+const connectHints: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nobody listens there: is the back-end running?',
+  ENOENT: '"vioctl vhost-user list" shows the sockets that are served here',
+};
+
+/** Why a socket cannot be connected to. */
+export const connectError = (path: string, err: unknown): VioError =>
+  wrap(`connect ${path}`, err, { hint: connectHints[codeOf(err) ?? ''] });
+
 /** Connects to a socket, with retries while the server's queue of callers is full. @throws VioError */
 export async function connect(path: string, timeout = 5000, signal?: AbortSignal): Promise<OwnedFd> {
   const end = performance.now() + timeout;
@@ -242,16 +251,7 @@ export async function connect(path: string, timeout = 5000, signal?: AbortSignal
     try {
       return new OwnedFd(native().vhostUser.connect(path));
     } catch (err) {
-      if (codeOf(err) !== 'EAGAIN')
-        throw new VioError(`connect ${path}: ${reason(err)}`, {
-          cause: err,
-          hint:
-            codeOf(err) === 'ECONNREFUSED'
-              ? 'nobody listens there: is the back-end running?'
-              : codeOf(err) === 'ENOENT'
-                ? '"vioctl vhost-user list" shows the sockets that are served here'
-                : undefined,
-        });
+      if (codeOf(err) !== 'EAGAIN') throw connectError(path, err);
       if (performance.now() > end || signal?.aborted)
         throw new VioError(`connect ${path}: its queue of callers stays full`, { code: 'EBUSY', exit: Exit.timeout });
     }

@@ -73,7 +73,7 @@ export class Listener {
 }
 
 /** Whether the kernel lists a listener for a socket file: connecting could end a back-end. Other namespaces do not show. */
-function served(path: string, { ino }: fs.Stats): boolean {
+export function served(path: string, { ino }: fs.Stats): boolean {
   const serves = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
   return kernelSockets(new Sysroot()).some(serves);
 }

@@ -1,7 +1,7 @@
 import { Command } from '../../../cli/command.js';
 import { Args } from '../../../cli/flags.js';
 import { formatSize, hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import { ShmemControl } from '../../../vhost-user/shmem/control.js';
 import type { EntryView } from '../../../vhost-user/shmem/server.js';
 
 export default class ShmemList extends Command {
@@ -15,7 +15,7 @@ regions, and whether a front-end is connected and its device runs.`;
 
   async run(): Promise<number> {
     const { args } = await this.parse(ShmemList);
-    const client = await ControlClient.connect(args.control);
+    const client = await ShmemControl.connect(args.control);
     this.life.defer(() => client.close());
     const state = await client.list();
     if (this.out.format === 'json') {

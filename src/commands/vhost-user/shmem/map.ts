@@ -4,7 +4,7 @@ import { Args, Flags } from '../../../cli/flags.js';
 import { Exit } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import { ShmemControl } from '../../../vhost-user/shmem/control.js';
 import { openForMap, parseMap } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemMap extends Command {
@@ -29,7 +29,7 @@ Exit status 0: mapped or queued; 1: the front-end refused it.`;
   async run(): Promise<number> {
     const { args, flags } = await this.parse(ShmemMap);
     const spec = parseMap(args.mapping);
-    const client = await ControlClient.connect(args.control);
+    const client = await ShmemControl.connect(args.control);
     this.life.defer(() => client.close());
     const there = (await client.list()).mappings.find(
       (m) => m.shmid === spec.shmid && m.offset === spec.offset && m.file === path.resolve(spec.file),

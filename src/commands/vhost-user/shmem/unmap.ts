@@ -2,7 +2,7 @@ import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { printable } from '../../../common/escape.js';
 import { hex64 } from '../../../common/units.js';
-import { ControlClient } from '../../../vhost-user/shmem/control.js';
+import { ShmemControl } from '../../../vhost-user/shmem/control.js';
 import { parsePlace } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemUnmap extends Command {
@@ -20,7 +20,7 @@ start of a whole mapping. A place where nothing is mapped is no error.`;
   async run(): Promise<number> {
     const { args, flags } = await this.parse(ShmemUnmap);
     const { shmid, offset } = parsePlace(args.place);
-    const client = await ControlClient.connect(args.control);
+    const client = await ShmemControl.connect(args.control);
     this.life.defer(() => client.close());
     const there = (await client.list()).mappings.find((m) => m.shmid === shmid && m.offset === offset);
     const what = { shmid, offset, file: there?.file ?? null, state: there ? 'unmapped' : 'absent' };
