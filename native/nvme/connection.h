@@ -51,6 +51,7 @@ struct Request : storage::Job {
   Kind kind = Kind::kEarly;
   bool badDigest = false;
   bool threaded = false;  // may keep a thread of the ring
+  bool written = false;   // by the ring: what is left to do is a flush
   uint16_t slot = 0, generation = 0;
   Status status = kOk;
   uint64_t result = 0;
@@ -92,6 +93,7 @@ class Connection {
   void Finish(const char* reason);
   // pool_ops.cc, on a thread of the executor: fills status and result.
   static void Work(Request& request);
+  static bool OwesFlush(const Request& request);
 
  private:
   enum State : uint8_t { kHandshake, kOpen, kDraining, kClosed };

@@ -150,6 +150,15 @@ Status Zeroes(Namespace& ns, const Sqe& sqe) {
 
 }  // namespace
 
+// Whether a successful command must be made durable before its answer, although it has not been: the host has switched
+// the write cache off. It may have done so after the command came, so the cache is looked at after the write: what was
+// written before it was off is part of the flush that the host's Set Features waits for.
+bool Connection::OwesFlush(const Request& request) {
+  const uint8_t opcode = request.sqe.opcode;
+  return request.status == kOk && (opcode == kWrite || opcode == kWriteZeroes || opcode == kCopy) &&
+         (request.sqe.cdw12 & kFua) == 0 && !request.connection->controller_->writeCache.load();
+}
+
 void Connection::Work(Request& request) {
   Namespace& ns = *request.ns;
   const Sqe& sqe = request.sqe;
@@ -161,6 +170,7 @@ void Connection::Work(Request& request) {
         request.status = ReadStatus(ns.store->Read(request.buffer, request.length, offset));
         break;
       case kWrite: {
+        if (request.written) break;  // by the ring; writing again could undo what others wrote since
         WriteLock lock(ns, request.partner != nullptr);
         if (request.partner) {
           request.partner->status = Compare(ns, *request.partner);
@@ -190,6 +200,7 @@ void Connection::Work(Request& request) {
       default:
         request.status = Zeroes(ns, sqe);
     }
+    if (OwesFlush(request)) request.status = WriteStatus(ns.store->Flush());
   } catch (const std::bad_alloc&) {
     request.status = kInternal;
   }

@@ -39,7 +39,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   request->generation = (request->generation + 1) & 0x1f;
   request->sqe = sqe;
   request->state = Request::kRunning;
-  request->badDigest = false;
+  request->badDigest = request->written = false;
   request->status = kOk;
   request->result = 0;
   request->length = request->received = request->readLength = 0;

@@ -168,7 +168,8 @@ void Worker::Elsewhere(Request* request) {
     done->connection->worker().PostDone(done);
   };
   // A plain write only copies into the page cache, unless that is full.
-  request->brief = request->sqe.opcode == kWrite && !request->partner && (request->sqe.cdw12 & kFua) == 0;
+  request->brief =
+      request->sqe.opcode == kWrite && !request->partner && !request->written && (request->sqe.cdw12 & kFua) == 0;
   gathered_.push_back(request);
 }
 
@@ -259,7 +260,9 @@ void Worker::TurnRing() {
     }
     if (request->sqe.opcode == kWrite) request->ns->WriteDone();
     // Half done, or an error: the executor does it again, to the end, and finds the right status.
-    if (cqe.res < 0 || static_cast<uint32_t>(cqe.res) != request->length)
+    const bool whole = cqe.res >= 0 && static_cast<uint32_t>(cqe.res) == request->length;
+    request->written = whole && Connection::OwesFlush(*request);
+    if (!whole || request->written)
       Elsewhere(request);
     else
       Finish(request);
