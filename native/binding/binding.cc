@@ -100,6 +100,7 @@ constexpr Export kNvme[] = {
     {"targetClose", Guarded<vioctl::nvme::TargetClose, K::kHandle, K::kUint32>},
     {"targetConnections", Guarded<vioctl::nvme::TargetConnections, K::kHandle>},
     {"targetAskSource", Guarded<vioctl::nvme::TargetAskSource, K::kHandle, K::kHandle, K::kText>},
+    {"targetRenew", Guarded<vioctl::nvme::TargetRenew, K::kHandle>},
     {"targetEngine", Guarded<vioctl::nvme::TargetEngine, K::kHandle>},
     {"targetStop", Guarded<vioctl::nvme::TargetStop, K::kHandle>},
 };

@@ -59,6 +59,13 @@ struct Host {
     events.erase(rest, events.end());
   }
 
+  // After Stop(): settles what is left. Sources have answered; no connection is left to keep a namespace.
+  void Ended(Napi::Env env) {
+    std::vector<Event> events = target->Take();
+    Settle(env, events);
+    for (const auto& [tag, deferred] : std::exchange(asked, {})) deferred.Resolve(Napi::Number::New(env, 0));
+  }
+
   void Stop() {
     watch.reset();
     if (target) target->Stop();
@@ -283,6 +290,15 @@ Napi::Value TargetAskSource(const Napi::CallbackInfo& info) {
   return deferred.Promise();
 }
 
+Napi::Value TargetRenew(const Napi::CallbackInfo& info) {
+  const auto host = Share<Host>(info[0]);
+  auto deferred = Napi::Promise::Deferred::New(info.Env());
+  const uint32_t tag = ++host->tag;
+  if (!host->target->Renew(tag)) throw SysError(ECANCELED, "target");
+  host->asked.emplace(tag, deferred);
+  return deferred.Promise();
+}
+
 Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), Share<Host>(info[0])->target->engine());
 }
@@ -290,8 +306,7 @@ Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
 Napi::Value TargetStop(const Napi::CallbackInfo& info) {
   if (const auto host = TakeFrom<Host>(info[0])) {
     host->Stop();
-    std::vector<Event> events = host->target->Take();
-    host->Settle(info.Env(), events);
+    host->Ended(info.Env());
   }
   return info.Env().Undefined();
 }

@@ -338,13 +338,17 @@ bool Connection::Fail(Fes fes, uint32_t fei, const uint8_t* pdu, size_t size) {
 void Connection::Tick() {
   const uint64_t now = worker_.now();
   errors_ = 0;
-  Refresh();  // a queue without work must not keep a namespace that is gone
-  LetGo();
+  Renew();
   if (state_ == kDraining && now >= deadline_) return Close("");
   // A host that waits for the answer to its CONNECT is not late: we are.
   if (!assigned_ && state_ != kDraining && connect_ != kHandedOut && now >= deadline_)
     return Close("no CONNECT in time");
   if (head_ && now - progress_ > kStuckMs) return Close("the host does not read");
+}
+
+void Connection::Renew() {
+  Refresh();
+  LetGo();
 }
 
 void Connection::Hangup(const char* reason) { Close(reason); }

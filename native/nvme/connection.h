@@ -86,6 +86,8 @@ class Connection {
   void Writable();
   void Hangup(const char* reason = "connection lost");
   void Tick();
+  // Lets go of namespaces that are gone: a queue without work must not keep them.
+  void Renew();
   void Assign(const QueueSetup& setup);
   void Reply(Worker::Reply& reply);
   void Done(Request* request);

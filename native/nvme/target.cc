@@ -91,6 +91,18 @@ bool Target::AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush) 
   return true;
 }
 
+bool Target::Renew(uint32_t tag) {
+  if (stopped_) return false;
+  const std::shared_ptr<void> done(nullptr, [this, tag](void*) {
+    Event event{};
+    event.kind = Event::kSource;
+    event.tag = tag;
+    Push(std::move(event));
+  });
+  for (auto& worker : workers_) worker->Post(Worker::Renew{done});
+  return true;
+}
+
 Worker& Target::WorkerOf(uint32_t connection) { return *workers_[(connection & 0xff) % workers_.size()]; }
 
 void Target::Setup(uint32_t connection, const QueueSetup& setup) {

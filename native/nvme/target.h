@@ -121,6 +121,9 @@ class Target {
   // Asks the source of a namespace for its size, or flushes it, where that may wait. An event with the tag follows.
   // False after Stop().
   bool AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush);
+  // Tells all connections that tables of namespaces have changed. An event of kind kSource with the tag follows when
+  // none keeps a namespace that is gone, other than for a command that is being done. False after Stop().
+  bool Renew(uint32_t tag);
   // Ends a connection once what was queued for it has left.
   void Close(uint32_t connection);
   // Ends all threads and closes all sockets. Idempotent.

@@ -411,6 +411,9 @@ void Worker::Handle(Message& message) {
     listeners_.push_back(std::move(listen->fd));
     epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
+  } else if (std::holds_alternative<Renew>(message)) {
+    for (const auto& [id, connection] : connections_) connection->Renew();
+    for (const auto& connection : zombies_) connection->Renew();
   } else {
     EvictOldest();
   }

@@ -58,7 +58,11 @@ class Worker {
     Fd fd;
   };
   struct Evict {};
-  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict>;
+  // Tables of namespaces have changed. Given back once no connection keeps what is not in them any more.
+  struct Renew {
+    std::shared_ptr<void> done;
+  };
+  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict, Renew>;
 
   // From any thread.
   void Post(Message message);

@@ -90,6 +90,11 @@ export interface NvmeNative {
    * behind that source's own requests only. @throws the system's error; ECANCELED after targetStop
    */
   targetAskSource(target: NativeTarget, ns: NativeNamespace, what: 'size' | 'flush'): Promise<number>;
+  /**
+   * Tells all queues that tables of namespaces have changed. Then none keeps the source of a namespace that was released,
+   * other than for a command that is being done. @throws ECANCELED after targetStop
+   */
+  targetRenew(target: NativeTarget): Promise<number>;
   targetStop(target: NativeTarget): void;
 }
 
@@ -112,5 +117,6 @@ export const nvmeExports = [
   'targetConnections',
   'targetEngine',
   'targetAskSource',
+  'targetRenew',
   'targetStop',
 ] as const satisfies (keyof NvmeNative)[];

@@ -77,6 +77,7 @@ const signatures: Record<string, Record<string, string>> = {
     targetClose: 'handle:target uint32',
     targetConnections: 'handle:target',
     targetAskSource: 'handle:target handle:namespace text',
+    targetRenew: 'handle:target',
     targetEngine: 'handle:target',
     targetStop: 'handle:target',
   },

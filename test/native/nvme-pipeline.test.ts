@@ -290,6 +290,22 @@ describe.each(['sync', 'uring'] as const)('pipelined, engine %s', (engine) => {
     await serves();
   });
 
+  test('a file can be served again as soon as its namespace or subsystem is removed, although idle queues knew it', async () => {
+    const idle = [await bench.session(), await bench.session()];
+    for (const { io } of idle) expect(await bench.read(io, 0n, 1)).toMatchObject(ok);
+    for (let i = 0; i < 10; i++) {
+      await target.remove(subsystem, 1);
+      target.add(subsystem, { source: file(), nsid: 1 });
+    }
+    for (const { io } of idle) expect(await bench.read(io, 0n, 1)).toMatchObject(ok);
+    await target.removeSubsystem(subsystem);
+    subsystem = new Subsystem(native().nvme, { nqn });
+    subsystem.add({ source: file() });
+    subsystem.add({ source: `ram:${16 << 20}`, blockSize: 4096 });
+    target.addSubsystem(subsystem);
+    await serves();
+  });
+
   test.each(['disconnect', 'reset', 'kick', 'term', 'remove'] as const)('%s in the middle of the data of a write', async (how) => {
     for (const nsid of [1, 2]) {
       const { admin, io, cntlid } = await bench.session();

@@ -48,7 +48,7 @@ export function serveControl(path: string, native: NvmeNative, target: Target): 
   try {
     return new ControlServer(path, {
       name: service,
-      handle: ({ op, args }) => ({ result: perform({ ...args, op } as ControlRequest, native, target) }),
+      handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as ControlRequest, native, target) }),
     });
   } catch (err) {
     if (codeOf(err) !== 'EADDRINUSE') throw err;
@@ -71,7 +71,7 @@ function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
 interface Plan {
   /** What is to be done, for people; empty where it is so already. */
   todo: string[];
-  apply: () => void;
+  apply: () => unknown;
   /** What is there afterwards. */
   report: () => object;
   /** Gives back what was opened for the plan, when it is not carried out. */
@@ -79,7 +79,7 @@ interface Plan {
 }
 
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
-export function perform(request: ControlRequest, native: NvmeNative, target: Target): unknown {
+export async function perform(request: ControlRequest, native: NvmeNative, target: Target): Promise<unknown> {
   if (request.op === 'list') return list(target);
   if (request.op === 'stats')
     return {
@@ -92,7 +92,7 @@ export function perform(request: ControlRequest, native: NvmeNative, target: Tar
     abandon?.();
     return told;
   }
-  if (todo.length > 0) apply();
+  if (todo.length > 0) await apply();
   return { changed: todo.length > 0, ...report() };
 }
 

@@ -86,12 +86,13 @@ export class Target {
     this.#discoveryChanged();
   }
 
-  /** Removes a subsystem and ends its associations. */
-  removeSubsystem(subsystem: Subsystem): void {
+  /** Removes a subsystem and ends its associations. Its files are closed then, but for commands that are under way. */
+  async removeSubsystem(subsystem: Subsystem): Promise<void> {
     this.subsystems.delete(subsystem.nqn);
     for (const controller of subsystem.controllers.values()) controller.end();
     subsystem.close();
     this.#discoveryChanged();
+    await this.#renew();
   }
 
   /** Listens. @param port 0 lets the system choose @param discoveryOnly no subsystem can be connected to here @throws VioError */
@@ -115,12 +116,13 @@ export class Target {
   }
 
   /** Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one. */
-  remove(subsystem: Subsystem, nsid: number): void {
+  async remove(subsystem: Subsystem, nsid: number): Promise<void> {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) return;
     subsystem.namespaces.delete(nsid);
     this.#namespaceChanged(subsystem, nsid);
     subsystem.release(namespace);
+    await this.#renew();
   }
 
   /** Looks at the size of a namespace's file and tells the hosts if it has changed. @returns whether it has */
@@ -231,6 +233,11 @@ export class Target {
       controller.refreshTable();
       controller.namespaceChanged(nsid);
     }
+  }
+
+  /** Queues without work let go of namespaces that were released, so that their files can be used again at once. */
+  async #renew(): Promise<void> {
+    if (!this.#stopped) await this.#native.targetRenew(this.#engine);
   }
 
   #discoveryChanged(): void {
