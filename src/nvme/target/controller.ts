@@ -69,6 +69,8 @@ export class Controller implements ControllerState {
   readonly #around: Surroundings;
   #cc = 0;
   #csts = { rdy: 0, shst: 0 };
+  /** Shutdowns so far: the flush of an earlier one says nothing about the newest. */
+  #shutdowns = 0;
   /** Tags of the Asynchronous Event Requests that wait, and their command identifiers. */
   #requests: { tag: number; cid: number }[] = [];
   /** Events to be told: by log page, so that one that is not told yet is told once. */
@@ -259,6 +261,7 @@ export class Controller implements ControllerState {
   #reset(): void {
     this.#around.native.controllerReady(this.handle, false);
     this.#csts = { rdy: 0, shst: 0 };
+    this.#shutdowns++;
     this.#dropQueues();
     for (const { tag } of this.#requests.splice(0)) {
       this.#around.complete(this.admin, tag, statusCode(Status.abortSqDeletion), 0);
@@ -278,9 +281,10 @@ export class Controller implements ControllerState {
   /** CC.SHN: what was written reaches stable storage before CSTS.SHST says that it is done. */
   #shutDown(): void {
     this.#csts.shst = 1;
+    const shutdown = ++this.#shutdowns;
     const { subsystem } = this;
     const done = () => {
-      if (this.#csts.shst === 1) this.#csts.shst = 2;
+      if (this.#shutdowns === shutdown && this.#csts.shst === 1) this.#csts.shst = 2;
     };
     if (subsystem) this.#around.flush(subsystem).then(done);
     else done();
