@@ -218,18 +218,20 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   host->callback = Napi::Persistent(info[1].As<Napi::Function>());
   host->context = std::make_unique<Napi::AsyncContext>(env, "vioctl:nvme-target");
   host->target = std::make_unique<Target>(options);
-  Host* raw = host.get();
-  host->watch = std::make_unique<Watch>(env, host->target->events(), [env, raw] {
-    os::TakeEventfd(raw->target->events());
-    std::vector<Event> events = raw->target->Take();
-    raw->Settle(env, events);
-    if (events.empty()) return;
+  // Whoever is told may stop the target, and so drop the last reference to the host.
+  host->watch = std::make_unique<Watch>(env, host->target->events(), [env, weak = std::weak_ptr<Host>(host)] {
+    const auto self = weak.lock();
+    if (!self) return;
+    os::TakeEventfd(self->target->events());
+    std::vector<Event> events = self->target->Take();
+    self->Settle(env, events);
+    if (events.empty() || !self->watch) return;
     Napi::Array batch = Napi::Array::New(env, events.size());
     for (uint32_t i = 0; i < events.size(); i++) {
       Napi::HandleScope scope(env);
       batch.Set(i, EventObject(env, events[i]));
     }
-    raw->callback.MakeCallback(env.Global(), {batch}, *raw->context);
+    self->callback.MakeCallback(env.Global(), {batch}, *self->context);
   });
   return NewHandle(env, std::move(host));
 }
