@@ -14,6 +14,12 @@ import type { Subsystem } from './subsystem.js';
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
 export type TargetLog = (message: string) => void;
 
+/** Waits for all, so that one that fails or hangs does not keep the others from being done. @throws the first failure */
+async function all(work: Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(work)).find((one) => one.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
 interface Connection {
   peer: string;
   /** Our address of this connection. */
@@ -193,15 +199,15 @@ export class Target {
 
   /** Everything written to a subsystem's namespaces reaches stable storage. @throws VioError */
   async flush(subsystem: SubsystemState): Promise<void> {
-    for (const namespace of subsystem.namespaces.values()) {
-      if (namespace.readonly) continue;
+    const flushOne = async ({ store, handle, source }: Namespace) => {
       try {
-        if (this.#stopped) await native().storage.flush(namespace.store);
-        else await this.#native.targetAskSource(this.#engine, namespace.handle, 'flush');
+        if (this.#stopped) await native().storage.flush(store);
+        else await this.#native.targetAskSource(this.#engine, handle, 'flush');
       } catch (err) {
-        throw wrap(`flush ${namespace.source}`, err);
+        throw wrap(`flush ${source}`, err);
       }
-    }
+    };
+    await all([...subsystem.namespaces.values()].filter(({ readonly }) => !readonly).map(flushOne));
   }
 
   discoveryLog(hostnqn: string, via: string): Buffer {
@@ -222,7 +228,7 @@ export class Target {
     this.#native.targetStop(this.#engine);
     this.#checkHealth(true);
     try {
-      for (const subsystem of this.subsystems.values()) await this.flush(subsystem);
+      await all([...this.subsystems.values()].map((subsystem) => this.flush(subsystem)));
     } finally {
       for (const subsystem of this.subsystems.values()) subsystem.close();
     }
