@@ -157,7 +157,8 @@ async function groupCases(): Promise<void> {
       fs.truncateSync('/dev/shm/part', 64 << 20);
       const maps = mapper.map(parseSpecs(Array.from({ length: 64 }, (_, i) => `part${i}=/dev/shm/part`)));
       const clear = maps.every(({ iova, size }) => iova + BigInt(size) <= 0xfee00000n || iova > 0xfeefffffn);
-      const [first, last] = [maps[0]!, maps.at(-1)!];
+      const placed = [...maps].sort((a, b) => (a.iova < b.iova ? -1 : 1)); // addresses do not follow the order of names
+      const [first, last] = [placed[0]!, placed.at(-1)!];
       const data = pattern(4000, 7);
       vfio.writeMemory(first.memory, 0, data);
       await eduRead(session, first.iova, 4000);

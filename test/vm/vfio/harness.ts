@@ -16,18 +16,27 @@ export interface Outcome {
 /** Runs a command line in this process: a process of its own takes seconds to start under emulation. */
 export async function vio(line: string, env: Record<string, string> = {}): Promise<Outcome> {
   const out: Record<number, string> = { 1: '', 2: '' };
-  const real = fs.writeSync;
-  (fs as { writeSync: unknown }).writeSync = (fd: number, data: string | Uint8Array, ...rest: number[]) => {
-    if (fd !== 1 && fd !== 2) return (real as (...args: unknown[]) => number)(fd, data, ...rest);
-    const bytes = Buffer.from(data as string).subarray(rest[0] ?? 0);
+  const { writeSync, write } = fs;
+  const patched = fs as { writeSync: unknown; write: unknown };
+  const take = (fd: number, data: string | Uint8Array, at = 0, length?: number): number => {
+    const bytes = Buffer.from(data as string).subarray(at, length === undefined ? undefined : at + length);
     out[fd] += bytes.toString();
     return bytes.length;
+  };
+  const ours = (fd: number) => fd === 1 || fd === 2;
+  patched.writeSync = (fd: number, data: string | Uint8Array, ...rest: number[]) =>
+    ours(fd) ? take(fd, data, rest[0]) : (writeSync as (...args: unknown[]) => number)(fd, data, ...rest);
+  // A command that catches signals writes in the background.
+  patched.write = (fd: number, data: Uint8Array, at: number, length: number, position: null, done: (err: null, n: number) => void) => {
+    if (!ours(fd)) return (write as (...args: unknown[]) => void)(fd, data, at, length, position, done);
+    const n = take(fd, data, at, length);
+    setImmediate(() => done(null, n));
   };
   try {
     const status = await run(['vfio', ...line.split(' ')], { ...process.env, ...env }, process.cwd());
     return { status, stdout: out[1]!, stderr: out[2]! };
   } finally {
-    (fs as { writeSync: unknown }).writeSync = real;
+    Object.assign(patched, { writeSync, write });
   }
 }
 
