@@ -139,17 +139,10 @@ void Worker::PostDone(storage::Job* job) {
 // Answers that leave together cost one system call here and one wake-up of the host.
 bool Worker::Ripe(uint64_t now) {
   if (!done_.load(std::memory_order_relaxed)) return false;
-  if (finished_.load(std::memory_order_relaxed) >= submitted_ || now - seen_ >= kGather) {
-    if (seen_ != 0) {
-      seen_ = 0;
-      return true;
-    }
-  }
-  if (seen_ == 0) {
-    if (finished_.load(std::memory_order_relaxed) >= submitted_) return true;
-    seen_ = now;
-  }
-  return false;
+  if (seen_ == 0) seen_ = now;
+  if (finished_.load(std::memory_order_relaxed) != submitted_ && now - seen_ < kGather) return false;
+  seen_ = 0;
+  return true;
 }
 
 // Takes what the executor has done, in the order in which that was done.
@@ -500,7 +493,7 @@ void Worker::Run() {
       }
       Dispatch();
     }
-    const bool done = Ripe(NowNs());
+    const bool done = Ripe(ns);
     if (done) TakeDone();
     if (ring_) TurnRing();
     Dispatch();
