@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "binding/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/bulk_threads.h"

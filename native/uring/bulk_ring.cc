@@ -6,7 +6,6 @@
 #include <cstring>
 #include <future>
 
-#include "binding/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/bulk_threads.h"
