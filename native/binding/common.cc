@@ -42,9 +42,7 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value PageSize(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(os::PageSize()));
-}
+Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(), os::PageSize()); }
 
 Napi::Value ExitNow(const Napi::CallbackInfo& info) { ::_exit(info[0].As<Napi::Number>().Int32Value()); }
 

@@ -88,7 +88,7 @@ Napi::Value Run(const Napi::CallbackInfo& info) {
     out[1] = outcome.at;
     out[2] = outcome.align;
   }
-  return Napi::Number::New(info.Env(), static_cast<double>(count));
+  return Number(info.Env(), count);
 }
 
 Napi::Value Ranges(const Napi::CallbackInfo& info) {

@@ -25,8 +25,6 @@ inline constexpr const char* kHandleName<migration::Ram> = "ram";
 namespace vioctl::migration {
 namespace {
 
-Napi::Number Num(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
-
 // True if the file shrank under its mapping during a call: what was read were zeros that nobody wrote, and the source
 // gives nothing any more. To be asked after every call that looked at bytes, before anything is made of them.
 bool Shrank(Source& source) {
@@ -47,7 +45,7 @@ void PutEnd(Napi::Object to, const Source& source) {
   static constexpr const char* kNames[] = {"none", "eof", "io", "limit"};
   to.Set("end", kNames[static_cast<int>(source.end())]);
   to.Set("errno", ErrnoName(source.error()));
-  to.Set("position", Num(to.Env(), source.position()));
+  to.Set("position", Number(to.Env(), source.position()));
 }
 
 }  // namespace
@@ -159,14 +157,14 @@ Napi::Value NextNumber(const Napi::CallbackInfo& info) {
   for (size_t i = 0; at && i < size; ++i) value = value << 8 | at[i];
   if (!at || Shrank(source)) return Napi::Number::New(info.Env(), -1);
   if (info[2].As<Napi::Boolean>()) source.Consume(size);
-  return Num(info.Env(), value);
+  return Number(info.Env(), value);
 }
 
-Napi::Value Position(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).position()); }
+Napi::Value Position(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Source>(info[0]).position()); }
 
-Napi::Value SourceSize(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).size()); }
+Napi::Value SourceSize(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Source>(info[0]).size()); }
 
-Napi::Value Skip(const Napi::CallbackInfo& info) { return Num(info.Env(), Get<Source>(info[0]).Skip(U64(info[1]))); }
+Napi::Value Skip(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Source>(info[0]).Skip(U64(info[1]))); }
 
 Napi::Value Seek(const Napi::CallbackInfo& info) {
   Source& source = Get<Source>(info[0]);
@@ -242,7 +240,7 @@ Napi::Value FindFooter(const Napi::CallbackInfo& info) {
       if (memcmp(at + i, footer, 5) == 0 && MayBeRecord(at + i + 5, ready - i - 5)) {
         source.Consume(i);
         if (Shrank(source)) return Napi::Number::New(info.Env(), -1);
-        return Num(info.Env(), source.position() - from);
+        return Number(info.Env(), source.position() - from);
       }
       ++i;
     }
@@ -271,7 +269,7 @@ Napi::Value AddBlock(const Napi::CallbackInfo& info) {
   // Names come from the file as Latin-1 text, so that every byte survives the way.
   const std::u16string wide = info[1].As<Napi::String>();
   std::string name(wide.begin(), wide.end());
-  return Num(info.Env(), Get<Ram>(info[0]).Add(std::move(name), U64(info[2])));
+  return Number(info.Env(), Get<Ram>(info[0]).Add(std::move(name), U64(info[2])));
 }
 
 Napi::Value StepRam(const Napi::CallbackInfo& info) {
@@ -287,7 +285,7 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
   PutEnd(result, source);
   result.Set("stop", kNames[static_cast<int>(stop)]);
   result.Set("value", Napi::BigInt::New(info.Env(), ram.value()));
-  result.Set("record", Num(info.Env(), ram.record()));
+  result.Set("record", Number(info.Env(), ram.record()));
   result.Set("page", Napi::BigInt::New(info.Env(), ram.page()));
   result.Set("block", ram.current());
   return result;
@@ -316,9 +314,9 @@ Napi::Value MappedPages(const Napi::CallbackInfo& info) {
   const bool shrank = Shrank(source);
   if (shrank) ram.Broken(source.position());
   Napi::Object result = Napi::Object::New(info.Env());
-  result.Set("next", Num(info.Env(), next));
+  result.Set("next", Number(info.Env(), next));
   result.Set("ended", shrank || ram.ended());
-  result.Set("record", Num(info.Env(), ram.record()));
+  result.Set("record", Number(info.Env(), ram.record()));
   return result;
 }
 
@@ -350,16 +348,16 @@ Napi::Value BlockStates(const Napi::CallbackInfo& info) {
   uint32_t i = 0;
   for (const Block& block : ram.blocks()) {
     Napi::Object state = Napi::Object::New(env);
-    state.Set("zero", Num(env, block.zero));
-    state.Set("normal", Num(env, block.normal));
-    state.Set("xbzrle", Num(env, block.xbzrle));
-    state.Set("compressed", Num(env, block.compressed));
-    state.Set("resent", Num(env, block.resent));
-    state.Set("bytes", Num(env, block.bytes));
-    state.Set("undecodable", Num(env, block.undecodable));
-    state.Set("unhashed", Num(env, block.unhashed));
-    state.Set("seen", Num(env, block.seen.count()));
-    state.Set("content", Num(env, block.content.count()));
+    state.Set("zero", Number(env, block.zero));
+    state.Set("normal", Number(env, block.normal));
+    state.Set("xbzrle", Number(env, block.xbzrle));
+    state.Set("compressed", Number(env, block.compressed));
+    state.Set("resent", Number(env, block.resent));
+    state.Set("bytes", Number(env, block.bytes));
+    state.Set("undecodable", Number(env, block.undecodable));
+    state.Set("unhashed", Number(env, block.unhashed));
+    state.Set("seen", Number(env, block.seen.count()));
+    state.Set("content", Number(env, block.content.count()));
     state.Set("tracked", block.seen.full() && block.content.full());
     states.Set(i++, state);
   }
@@ -390,8 +388,8 @@ Napi::Value PageRuns(const Napi::CallbackInfo& info) {
     const uint64_t first = page;
     while (page < pages && has(page)) page = page >= noted ? pages : page + 1;
     Napi::Array run = Napi::Array::New(info.Env(), 2);
-    run.Set(0u, Num(info.Env(), first));
-    run.Set(1u, Num(info.Env(), page));
+    run.Set(0u, Number(info.Env(), first));
+    run.Set(1u, Number(info.Env(), page));
     runs.Set(count++, run);
   }
   return runs;
@@ -413,7 +411,7 @@ Napi::Value RamIssues(const Napi::CallbackInfo& info) {
   for (const Issue& issue : ram.TakeIssues()) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("fault", Napi::Number::New(env, static_cast<int>(issue.fault)));
-    object.Set("offset", Num(env, issue.offset));
+    object.Set("offset", Number(env, issue.offset));
     object.Set("block", issue.block);
     object.Set("page", Napi::BigInt::New(env, issue.page));
     object.Set("value", Napi::BigInt::New(env, issue.value));
@@ -421,8 +419,8 @@ Napi::Value RamIssues(const Napi::CallbackInfo& info) {
   }
   Napi::Object result = Napi::Object::New(env);
   result.Set("issues", issues);
-  result.Set("lost", Num(env, ram.lost()));
-  result.Set("flushes", Num(env, ram.flushes()));
+  result.Set("lost", Number(env, ram.lost()));
+  result.Set("flushes", Number(env, ram.flushes()));
   return result;
 }
 

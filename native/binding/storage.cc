@@ -28,13 +28,9 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
 
 Napi::Value JsRam(const Napi::CallbackInfo& info) { return NewHandle(info.Env(), OpenRam(U64(info[0]))); }
 
-Napi::Value JsSize(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(Get<Store>(info[0]).size()));
-}
+Napi::Value JsSize(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Store>(info[0]).size()); }
 
-Napi::Value JsRefresh(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(Get<Store>(info[0]).Refresh()));
-}
+Napi::Value JsRefresh(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Store>(info[0]).Refresh()); }
 
 Napi::Value JsGeometry(const Napi::CallbackInfo& info) {
   const Geometry geometry = Get<Store>(info[0]).geometry();
@@ -92,8 +88,7 @@ Napi::Value JsFlush(const Napi::CallbackInfo& info) {
 Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
   const auto store = Share<Store>(info[0]);
   return RunAsync(
-      info.Env(), [store] { store->Refresh(); },
-      [store](Napi::Env env) { return Napi::Number::New(env, static_cast<double>(store->size())); });
+      info.Env(), [store] { store->Refresh(); }, [store](Napi::Env env) { return Number(env, store->size()); });
 }
 
 Napi::Value JsSyncError(const Napi::CallbackInfo& info) {

@@ -344,7 +344,7 @@ Napi::Value RegisterRaw(const Napi::CallbackInfo& info) {
 
 Napi::Value AddressOf(const Napi::CallbackInfo& info) {
   const auto address = reinterpret_cast<uintptr_t>(info[0].As<Napi::ArrayBuffer>().Data());
-  return Napi::Number::New(info.Env(), static_cast<double>(address));  // user addresses are below 2^53
+  return Number(info.Env(), address);  // user addresses are below 2^53
 }
 
 Napi::Value CheckFds(const Napi::CallbackInfo& info) {

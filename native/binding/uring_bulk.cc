@@ -114,8 +114,8 @@ Napi::Value BulkTake(const Napi::CallbackInfo& info) {
 Napi::Value BulkStats(const Napi::CallbackInfo& info) {
   const uring::BulkStats stats = Get<JsBulk>(info[0]).bulk->Stats();
   auto result = Napi::Object::New(info.Env());
-  result.Set("enters", Napi::Number::New(info.Env(), static_cast<double>(stats.enters)));
-  result.Set("overflows", Napi::Number::New(info.Env(), static_cast<double>(stats.overflows)));
+  result.Set("enters", Number(info.Env(), stats.enters));
+  result.Set("overflows", Number(info.Env(), stats.overflows));
   return result;
 }
 

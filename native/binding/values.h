@@ -53,6 +53,9 @@ void CheckKind(const Napi::Value& value, Kind kind, const Place& place);
 Napi::Value Field(const Napi::Object& object, const char* name, Kind kind);
 Napi::Value Item(const Napi::Array& array, uint32_t index, Kind kind);
 
+// A count or size as a number; exact up to 2^53.
+inline Napi::Number Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+
 inline uint32_t U32(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
 
 // A number or a bigint that was checked as kUint64.

@@ -31,7 +31,6 @@ using Info = Napi::CallbackInfo;
 Session& S(const Info& info) { return Get<Session>(info[0]); }
 Memory& M(const Info& info) { return Get<Memory>(info[0]); }
 
-Napi::Value Number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 Napi::Value Big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
 
 // An object of names and values.
@@ -111,7 +110,7 @@ Napi::Value JsInfo(const Info& info) {
 }
 
 Napi::Value JsAvailable(const Info& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(S(info).Available()));
+  return Napi::Number::New(info.Env(), static_cast<double>(S(info).Available()));  // -1: not known
 }
 
 Napi::Value JsRegion(const Info& info) {

@@ -81,7 +81,7 @@ Napi::Value JsMemory(const Napi::CallbackInfo& info) {
 std::shared_ptr<const GuestMemory> MemoryOf(const Napi::Value& value) { return HandleOf<GuestMemory>(value); }
 
 Napi::Value JsInflightBytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(InflightRegion::QueueBytes(U32(info[0]))));
+  return Number(info.Env(), InflightRegion::QueueBytes(U32(info[0])));
 }
 
 Napi::Value JsInflight(const Napi::CallbackInfo& info) {
