@@ -23,7 +23,6 @@ export const Flags = {
 
 /** `--engine` of everything that does I/O by io_uring or by plain system calls: the same values everywhere. */
 export const engines = ['auto', 'uring', 'sync'] as const;
-export type Engine = (typeof engines)[number];
 export const engineFlag = (summary: string) =>
   withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), { io_uring: 'uring' });
 

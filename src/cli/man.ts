@@ -3,6 +3,7 @@ import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import type { CommandClass } from './command.js';
 import { bashCompletion } from './completion/bash.js';
+import { completionFiles } from './completion/files.js';
 import { fishCompletion } from './completion/fish.js';
 import { completionModel } from './completion/model.js';
 import { zshCompletion } from './completion/zsh.js';
@@ -129,8 +130,8 @@ export async function generated(readme: string): Promise<Map<string, string>> {
     ],
     ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
     ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
-    ['completions/vioctl.bash', bashCompletion(model)],
-    ['completions/_vioctl', zshCompletion(model)],
-    ['completions/vioctl.fish', fishCompletion(model)],
+    [`completions/${completionFiles.bash}`, bashCompletion(model)],
+    [`completions/${completionFiles.zsh}`, zshCompletion(model)],
+    [`completions/${completionFiles.fish}`, fishCompletion(model)],
   ]);
 }

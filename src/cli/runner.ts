@@ -4,6 +4,7 @@ import { printable } from '../common/escape.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
+import { completionFiles } from './completion/files.js';
 import { describe, format } from './errors.js';
 import { speaksUtf8, toAscii } from './locale.js';
 import { UnknownOptions } from './oclif.js';
@@ -13,7 +14,7 @@ import { terminalWidth } from './terminal.js';
 import { splitWords } from './words.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
-export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'completion'; shell: string } | CommandRoute;
+export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'completion'; file: string } | CommandRoute;
 /** A command and the words that are left for it. */
 export interface CommandRoute {
   kind: 'command';
@@ -21,9 +22,6 @@ export interface CommandRoute {
   verb: Verb;
   argv: string[];
 }
-
-/** The completion of each shell, below the package's root. */
-const completions: Readonly<Record<string, string>> = { bash: 'vioctl.bash', zsh: '_vioctl', fish: 'vioctl.fish' };
 
 const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h';
 
@@ -41,9 +39,9 @@ export function route(argv: string[]): Route {
   if (name === 'completion') {
     const [shell = '', ...more] = rest;
     if (isHelp(shell)) return { kind: 'help' };
-    if (more.length > 0 || !Object.hasOwn(completions, shell))
-      throw usage('completion takes one shell: bash, zsh or fish', 'vioctl completion bash');
-    return { kind: 'completion', shell };
+    const file = new Map<string, string>(Object.entries(completionFiles)).get(shell);
+    if (more.length > 0 || file === undefined) throw usage('completion takes one shell: bash, zsh or fish', 'vioctl completion bash');
+    return { kind: 'completion', file };
   }
   const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
   if (!group) {
@@ -111,7 +109,7 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
       return 0;
     }
     if (target.kind === 'completion') {
-      await print(readFileSync(`${home}/completions/${completions[target.shell]}`, 'utf8'), env);
+      await print(readFileSync(`${home}/completions/${target.file}`, 'utf8'), env);
       return 0;
     }
     if (target.kind === 'help') {

@@ -1,6 +1,7 @@
 import { groups } from '../../groups/index.js';
 import { allFlags, type CommandClass } from '../command.js';
 import type { CommandDoc } from '../help.js';
+import { completionFiles } from './files.js';
 
 /** What can stand behind an option or as an argument: fixed words, names of a kind, or something that only the user knows. */
 export type Values = readonly string[] | 'file' | 'socket' | 'pci' | 'free';
@@ -36,8 +37,6 @@ export interface CompletionModel {
   shells: readonly string[];
 }
 
-export const shells = ['bash', 'zsh', 'fish'] as const;
-
 const fileLabels = /\b(?:FILE|OUT|PATH|DIR|MAP)\b/;
 const fileArgs = new Set(['file', 'a', 'b', 'map', 'mapping', 'source']);
 const socketArgs = new Set(['socket', 'control']);
@@ -63,7 +62,7 @@ function argValues(name: string, options: readonly string[] | undefined): Values
 export function completionModel(commands: readonly { doc: CommandDoc; command: CommandClass }[]): CompletionModel {
   return {
     groups: Object.entries(groups).map(([name, { summary }]) => ({ name, summary })),
-    shells,
+    shells: Object.keys(completionFiles),
     commands: commands.map(({ doc, command }) => ({
       id: doc.id,
       summary: doc.summary,
