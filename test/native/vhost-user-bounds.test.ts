@@ -2,11 +2,11 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../src/native/index.js';
+import { OwnedFd } from '../../src/native/owned-fd.js';
 import { openSource } from '../../src/storage/open.js';
 import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
-import { OwnedFd } from '../../src/vhost-user/wire/fds.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Driver, duplicate, pair } from '../support/vhost-user.js';
 

@@ -2,9 +2,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../src/native/index.js';
+import { OwnedFd } from '../../src/native/owned-fd.js';
 import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
-import { OwnedFd } from '../../src/vhost-user/wire/fds.js';
 import { pair } from '../support/vhost-user.js';
 import { GPA, Guest } from '../support/vhost-user-guest.js';
 

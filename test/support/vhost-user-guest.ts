@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { native } from '../../src/native/index.js';
+import { OwnedFd } from '../../src/native/owned-fd.js';
 import { FrontEnd } from '../../src/vhost-user/frontend/frontend.js';
-import { OwnedFd } from '../../src/vhost-user/wire/fds.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { duplicate } from './vhost-user.js';
 

@@ -2,11 +2,11 @@ import fs from 'node:fs';
 import v8 from 'node:v8';
 import vm from 'node:vm';
 import { native } from '../../src/native/index.js';
+import { OwnedFd } from '../../src/native/owned-fd.js';
 import { Seal } from '../../src/native/vhost-user.js';
 import type { Window, WindowRing } from '../../src/vhost-user/frontend/window.js';
 import { Channel } from '../../src/vhost-user/wire/channel.js';
 import { Exchange } from '../../src/vhost-user/wire/exchange.js';
-import { OwnedFd } from '../../src/vhost-user/wire/fds.js';
 import { type ChannelName, encodeMessage, messageByName } from '../../src/vhost-user/wire/messages.js';
 
 /** Two ends of a stream socket. */

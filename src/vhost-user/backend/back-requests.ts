@@ -1,6 +1,6 @@
 import { Exit, VioError } from '../../common/errors.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
-import { closeAll, OwnedFd } from '../wire/fds.js';
 import { encodeMessage, Flag, messageByName, none, number } from '../wire/messages.js';
 
 interface Pending {

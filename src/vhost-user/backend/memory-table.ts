@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import type { NativeMemory } from '../../native/vhost-user.js';
-import { closeAll, OwnedFd } from '../wire/fds.js';
 import type { region } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';

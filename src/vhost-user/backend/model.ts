@@ -1,5 +1,5 @@
+import type { OwnedFd } from '../../native/owned-fd.js';
 import type { NativeMemory, RingLayout } from '../../native/vhost-user.js';
-import type { OwnedFd } from '../wire/fds.js';
 import type { Errno } from '../wire/status.js';
 
 /** A ring at the moment it starts to run. */

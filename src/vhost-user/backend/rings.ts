@@ -1,7 +1,8 @@
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
+import { type OwnedFd } from '../../native/owned-fd.js';
 import type { NativeDirtyLog, NativeInflight, RingLayout } from '../../native/vhost-user.js';
-import { describeFd, type OwnedFd } from '../wire/fds.js';
+import { describeFd } from '../wire/fds.js';
 import { VirtioF } from '../wire/features.js';
 import type { vringAddr } from '../wire/messages.js';
 import { VringFd } from '../wire/messages.js';

@@ -1,6 +1,6 @@
 import { reason, usage } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { OwnedFd } from '../wire/fds.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import type { Listener } from '../wire/listener.js';
 import type { DeviceModel } from './model.js';
 import { BackEndSession, type SessionHooks } from './session.js';

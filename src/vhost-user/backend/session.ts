@@ -1,8 +1,9 @@
 import { WireError } from '../../common/struct.js';
 import { native } from '../../native/index.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { Seal } from '../../native/vhost-user.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
-import { closeAll, describeFd, OwnedFd } from '../wire/fds.js';
+import { describeFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';

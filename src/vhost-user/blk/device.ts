@@ -1,10 +1,10 @@
 import { wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats, NativeBlkQueue, NativeMemory, ReadWatch, RingLayout } from '../../native/vhost-user.js';
 import type { Source } from '../../storage/open.js';
 import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
 import { deviceByName } from '../wire/devices.js';
-import { OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 
 /** What a block device is served from. */

@@ -1,5 +1,6 @@
 import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { serialFor } from '../../storage/identity.js';
 import { openSource, type Source } from '../../storage/open.js';
@@ -7,7 +8,6 @@ import type { SourceOptions } from '../../storage/source.js';
 import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession } from '../backend/session.js';
-import type { OwnedFd } from '../wire/fds.js';
 import { Listener } from '../wire/listener.js';
 import { blkDevice, noStats } from './device.js';
 import { SourceWatch } from './watch.js';

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { tapPoint } from '../../common/tap.js';
+import type { OwnedFd } from '../../native/owned-fd.js';
 import { connect } from '../wire/channel.js';
-import type { OwnedFd } from '../wire/fds.js';
 import { type CheckCase, checkCases } from './cases.js';
 import { CheckSession } from './session.js';
 

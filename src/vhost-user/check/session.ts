@@ -1,8 +1,8 @@
 import { native } from '../../native/index.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { KEEP_SIZE } from '../shmem/regions.js';
 import { Channel } from '../wire/channel.js';
 import { Exchange } from '../wire/exchange.js';
-import { closeAll, OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, messageByName, none, number } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';

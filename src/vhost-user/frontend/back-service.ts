@@ -1,7 +1,7 @@
 import { WireError } from '../../common/struct.js';
+import { closeAll, type OwnedFd } from '../../native/owned-fd.js';
 import { type MapRequest, type ShmemMapping, ShmemRegions } from '../shmem/regions.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
-import { closeAll, type OwnedFd } from '../wire/fds.js';
 import { protocolMask } from '../wire/features.js';
 import { encodeMessage, Flag, fsMap, type MessageDef, messageById, number } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';

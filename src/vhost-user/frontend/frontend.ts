@@ -1,9 +1,9 @@
 import { Exit, VioError } from '../../common/errors.js';
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { Channel, connect, protocolError } from '../wire/channel.js';
 import { Exchange } from '../wire/exchange.js';
-import { closeAll, OwnedFd } from '../wire/fds.js';
 import { protocolBit, VirtioF } from '../wire/features.js';
 import { config, encodeMessage, Flag, type MessageDef, messageByName, none, number, shmemConfig } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';

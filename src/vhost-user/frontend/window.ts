@@ -1,6 +1,6 @@
 import { native } from '../../native/index.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import { KEEP_SIZE, ShmemRegions } from '../shmem/regions.js';
-import { OwnedFd } from '../wire/fds.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { type BackEvent, BackService } from './back-service.js';
 import { FrontEnd, type FrontEndOptions } from './frontend.js';

@@ -1,7 +1,7 @@
 import { ControlClient } from '../../control/client.js';
 import { type Asked, ControlServer } from '../../control/server.js';
+import type { OwnedFd } from '../../native/owned-fd.js';
 import { connectError, protocolError } from '../wire/channel.js';
-import type { OwnedFd } from '../wire/fds.js';
 import { served } from '../wire/listener.js';
 import { prepareFile } from './file.js';
 import type { EntryView, ShmemServer } from './server.js';

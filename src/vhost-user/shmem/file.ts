@@ -2,8 +2,9 @@ import fs from 'node:fs';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { parseSizeBig } from '../../common/units.js';
 import { native } from '../../native/index.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import { Seal } from '../../native/vhost-user.js';
-import { describeFd, OwnedFd } from '../wire/fds.js';
+import { describeFd } from '../wire/fds.js';
 import { KEEP_SIZE, pageSize } from './regions.js';
 
 /** `ID:OFF=FILE[:rw|:ro]` as the user wrote it. */

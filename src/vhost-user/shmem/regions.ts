@@ -1,8 +1,9 @@
 import fs from 'node:fs';
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
+import { type OwnedFd } from '../../native/owned-fd.js';
 import { Seal } from '../../native/vhost-user.js';
-import { describeFd, type OwnedFd } from '../wire/fds.js';
+import { describeFd } from '../wire/fds.js';
 import { MapFlag, type mmap } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
 import { errnoOf } from '../wire/status.js';

@@ -1,7 +1,7 @@
 import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import type { BackEndSession } from '../backend/session.js';
-import { OwnedFd } from '../wire/fds.js';
 import { MapFlag } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';
 import type { MapFile } from './file.js';

@@ -1,7 +1,8 @@
 import { native } from '../../native/index.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import { Channel, type Message } from '../wire/channel.js';
 import { describe } from '../wire/describe.js';
-import { describeFd, type FdInfo, OwnedFd } from '../wire/fds.js';
+import { describeFd, type FdInfo } from '../wire/fds.js';
 import { type ChannelName, encodeMessage, Flag, messageById, messageByName } from '../wire/messages.js';
 
 /** One message that passed the proxy, in the order of passing. */

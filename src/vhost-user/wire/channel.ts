@@ -1,7 +1,7 @@
 import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import type { ReadWatch } from '../../native/vhost-user.js';
-import { closeAll, OwnedFd } from './fds.js';
 import { HEADER_SIZE, MAX_FDS } from './messages.js';
 
 /** A message as it came: the receiver owns its descriptors. */

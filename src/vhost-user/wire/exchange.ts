@@ -1,6 +1,6 @@
 import { Exit, VioError } from '../../common/errors.js';
+import { closeAll } from '../../native/owned-fd.js';
 import type { Channel, Message } from './channel.js';
-import { closeAll } from './fds.js';
 
 /** What one wait for the peer ended with. */
 export type Answer = { kind: 'message'; message: Message } | { kind: 'closed'; error: Error | undefined } | { kind: 'silence' };

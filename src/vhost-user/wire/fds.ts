@@ -2,8 +2,6 @@ import fs from 'node:fs';
 import { native } from '../../native/index.js';
 import { Seal } from '../../native/vhost-user.js';
 
-export { closeAll, OwnedFd } from '../../native/owned-fd.js';
-
 /** What a descriptor is: for trace, and for the checks of a mapping. */
 export interface FdInfo {
   kind: 'memfd' | 'file' | 'directory' | 'eventfd' | 'socket' | 'pipe' | 'device' | 'dmabuf' | 'other';

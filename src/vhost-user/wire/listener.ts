@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { Sysroot } from '../../common/sysroot.js';
 import { listenAt, watchConnections } from '../../native/listen.js';
+import { OwnedFd } from '../../native/owned-fd.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
-import { OwnedFd } from './fds.js';
 import { kernelSockets, LISTENING } from './sockets.js';
 
 /** A listening UNIX socket; close() removes its file. */

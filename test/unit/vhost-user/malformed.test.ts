@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { native } from '../../../src/native/index.js';
+import { OwnedFd } from '../../../src/native/owned-fd.js';
 import { FrontEnd } from '../../../src/vhost-user/frontend/frontend.js';
 import { judgeRegions } from '../../../src/vhost-user/shmem/regions.js';
-import { OwnedFd } from '../../../src/vhost-user/wire/fds.js';
 import { encodeMessage, header, shmemConfig } from '../../../src/vhost-user/wire/messages.js';
 import { type Errno, statusOf } from '../../../src/vhost-user/wire/status.js';
 import { duplicate, memfd, openFds, pair, Raw, resident } from '../../support/vhost-user.js';

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../../../src/native/index.js';
-import type { OwnedFd } from '../../../../src/vhost-user/wire/fds.js';
+import type { OwnedFd } from '../../../../src/native/owned-fd.js';
 import { Listener } from '../../../../src/vhost-user/wire/listener.js';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-listener-'));
