@@ -115,6 +115,19 @@ export class PciTree {
     return real;
   }
 
+  /** An igb port, eth0, that can have seven virtual functions. */
+  igb(bdf: string): void {
+    const port = this.device(bdf, {
+      driver: 'igb',
+      class: 0x020000,
+      vendor: 0x8086,
+      device: 0x10c9,
+      group: 9,
+      attrs: { sriov_totalvfs: '7', sriov_numvfs: '0', sriov_drivers_autoprobe: '1' },
+    });
+    this.net(port, 'eth0');
+  }
+
   /** A block device in a folder of a device, with its number. */
   block(parent: string, name: string, dev: string, options: { partition?: number; holders?: string[] } = {}): string {
     const dir = `${parent}/${name}`;

@@ -20,15 +20,7 @@ beforeEach(() => {
   tree.aliases('pci:v*d*sv*sd*bc01sc08i02* nvme', 'vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci', 'pci:v00008086d000010CAsv*sd*bc*sc*i* igbvf');
   const disk = tree.device(DISK, { driver: 'nvme', group: 1, attrs: { 'power/control': 'on' } });
   tree.file(`${disk}/nvme/nvme0/serial`, 'S1\n');
-  const pf = tree.device(PF, {
-    driver: 'igb',
-    class: 0x020000,
-    vendor: 0x8086,
-    device: 0x10c9,
-    group: 9,
-    attrs: { sriov_totalvfs: '7', sriov_numvfs: '0', sriov_drivers_autoprobe: '1' },
-  });
-  tree.net(pf, 'eth0');
+  tree.igb(PF);
   const { writer } = host;
   host.writer = {
     write: async (file, value, options) => (file.endsWith('/power/control') ? tree.file(file, value) : writer.write(file, value, options)),

@@ -21,15 +21,7 @@ beforeEach(() => {
   ({ host, kernel } = testHost(tree));
   for (const name of ['igb', 'igbvf']) tree.driver(name);
   tree.aliases('vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci', 'pci:v00008086d000010CAsv*sd*bc*sc*i* igbvf');
-  const pf = tree.device(PF, {
-    driver: 'igb',
-    class: 0x020000,
-    vendor: 0x8086,
-    device: 0x10c9,
-    group: 9,
-    attrs: { sriov_totalvfs: '7', sriov_numvfs: '0', sriov_drivers_autoprobe: '1' },
-  });
-  tree.net(pf, 'eth0');
+  tree.igb(PF);
   macs = [];
   host.ip = async (args) => {
     const at = args.indexOf('vf');
