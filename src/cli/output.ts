@@ -33,12 +33,12 @@ export interface TableOptions {
 }
 
 /** The name of a column behind `--columns` and `--sort`: `USED BY` is `used-by`. */
-const columnName = (column: Column<never>): string => column.title.toLowerCase().replaceAll(' ', '-');
+const columnName = ({ title }: { title: string }): string => title.toLowerCase().replaceAll(' ', '-');
 
 function findColumn<T>(columns: readonly Column<T>[], name: string): Column<T> {
-  const found = columns.find((column) => columnName(column as Column<never>) === name.trim().toLowerCase());
+  const found = columns.find((column) => columnName(column) === name.trim().toLowerCase());
   if (found) return found;
-  throw usage(`no such column: "${printable(name)}"`, `columns: ${columns.map((c) => columnName(c as Column<never>)).join(', ')}`);
+  throw usage(`no such column: "${printable(name)}"`, `columns: ${columns.map(columnName).join(', ')}`);
 }
 
 let collator: Intl.Collator | undefined; // six milliseconds to make, for --sort alone
@@ -232,7 +232,7 @@ export class Output {
     });
     table.push(...held.map(wrapped));
     await this.line(table.toString());
-    const hidden = columns.filter((_, i) => widths[i] === undefined).map((column) => columnName(column as Column<never>));
+    const hidden = columns.filter((_, i) => widths[i] === undefined).map(columnName);
     if (hidden.length > 0) await this.line(wrapCell(`No room for: ${hidden.join(', ')} (try --columns or --no-truncate)`, terminal));
   }
 }
