@@ -51,7 +51,7 @@ const lateModules = {
   },
 };
 
-/** chalk is told its level (src/cli/color.ts); its own detection would load node:tty and node:os. */
+/** chalk is told its level (src/cli/output/color.ts); its own detection would load node:tty and node:os. */
 const chalkLevel = {
   name: 'chalk-level',
   setup({ onLoad }) {

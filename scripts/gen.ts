@@ -1,7 +1,7 @@
 // Man pages, shell completions and the README's table of commands from the command table; C++ enumerations from TypeScript tables. `--check` only compares; the conventions test uses it.
 import fs from 'node:fs';
 import path from 'node:path';
-import { generated } from '../src/cli/man.js';
+import { generated } from '../src/cli/help/man.js';
 import { enums } from './enums.js';
 import { nvmeWire } from './nvme-wire.js';
 

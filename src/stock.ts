@@ -4,8 +4,8 @@
  */
 import { allFlags, type CommandClass } from './cli/command.js';
 import type { ArgInput, FlagInput } from './cli/oclif.js';
+import { messagesLeft } from './cli/output/stdio.js';
 import { runCommand } from './cli/runner.js';
-import { messagesLeft } from './cli/stdio.js';
 import { groups } from './groups/index.js';
 import type { Verb } from './groups/types.js';
 

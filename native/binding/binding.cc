@@ -2,18 +2,18 @@
 // holds its typed interface, and a test compares the two.
 #include <napi.h>
 
-#include "binding/call.h"
 #include "binding/common.h"
+#include "binding/core/call.h"
+#include "binding/core/watch.h"
 #include "binding/iova.h"
 #include "binding/migration.h"
 #include "binding/nvme.h"
-#include "binding/nvme_host.h"
+#include "binding/nvme/host.h"
 #include "binding/storage.h"
 #include "binding/sysfs.h"
 #include "binding/uring.h"
 #include "binding/vfio.h"
 #include "binding/vhost_user.h"
-#include "binding/watch.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include "binding/values.h"
+#include "binding/core/values.h"
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "os/eventfd.h"

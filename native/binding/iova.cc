@@ -1,7 +1,7 @@
 #include "binding/iova.h"
 
-#include "binding/handle.h"
-#include "binding/values.h"
+#include "binding/core/handle.h"
+#include "binding/core/values.h"
 #include "common/error.h"
 #include "iova/space.h"
 

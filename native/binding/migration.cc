@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "binding/handle.h"
-#include "binding/values.h"
+#include "binding/core/handle.h"
+#include "binding/core/values.h"
 #include "common/error.h"
 #include "migration/ram.h"
 #include "migration/source.h"

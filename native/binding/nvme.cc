@@ -6,11 +6,11 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "binding/call.h"
-#include "binding/handle.h"
+#include "binding/core/call.h"
+#include "binding/core/handle.h"
+#include "binding/core/values.h"
+#include "binding/core/watch.h"
 #include "binding/storage.h"
-#include "binding/values.h"
-#include "binding/watch.h"
 #include "nvme/target.h"
 #include "os/eventfd.h"
 

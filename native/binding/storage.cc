@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "binding/async.h"
-#include "binding/values.h"
+#include "binding/core/async.h"
+#include "binding/core/values.h"
 
 namespace vioctl::storage {
 namespace {

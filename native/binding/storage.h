@@ -2,7 +2,7 @@
 #pragma once
 #include <napi.h>
 
-#include "binding/handle.h"
+#include "binding/core/handle.h"
 #include "storage/store.h"
 
 namespace vioctl {

@@ -2,7 +2,7 @@
 
 #include <sys/socket.h>
 
-#include "binding/values.h"
+#include "binding/core/values.h"
 #include "os/routes.h"
 #include "sysfs/descriptors.h"
 #include "sysfs/detached.h"

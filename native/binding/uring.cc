@@ -9,9 +9,9 @@
 #include <mutex>
 #include <set>
 
-#include "binding/handle.h"
-#include "binding/values.h"
-#include "binding/watch.h"
+#include "binding/core/handle.h"
+#include "binding/core/values.h"
+#include "binding/core/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/read_file.h"

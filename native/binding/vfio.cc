@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "binding/call.h"
-#include "binding/handle.h"
-#include "binding/values.h"
+#include "binding/core/call.h"
+#include "binding/core/handle.h"
+#include "binding/core/values.h"
 #include "vfio/chain.h"
 #include "vfio/exec.h"
 #include "vfio/memory.h"

@@ -5,8 +5,8 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 
-#include "binding/values.h"
-#include "binding/watch.h"
+#include "binding/core/values.h"
+#include "binding/core/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "os/mapping.h"

@@ -32,7 +32,7 @@ inline constexpr int32_t kTruncated = -4096;
 // reads it, where the wait can be ended. Not an errno.
 inline constexpr int32_t kElsewhere = -4097;
 
-// How one file ended; src/uring/bulk/pool.ts reads it.
+// How one file ended; src/uring/bulk/engine/pool.ts reads it.
 struct BulkResult {
   uint32_t number;
   int32_t error;  // 0, -errno of what failed first, kTruncated or kElsewhere

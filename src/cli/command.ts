@@ -1,13 +1,13 @@
 import { Sysroot } from '../common/sysroot.js';
-import { type ColorChoice, wantsColor } from './color.js';
+import { setAside } from './arguments/positionals.js';
+import { splitWords } from './arguments/words.js';
 import { Flags } from './flags.js';
 import { type ArgInput, type FlagInput, parse } from './oclif.js';
-import { type Format, Output, type TableOptions } from './output.js';
-import { setAside } from './positionals.js';
-import { Progress } from './progress.js';
+import { type ColorChoice, wantsColor } from './output/color.js';
+import { type Format, Output, type TableOptions } from './output/output.js';
+import { Progress } from './output/progress.js';
+import { ClosedPipe, FdWriter, stderr } from './output/stdio.js';
 import { Lifetime } from './signals.js';
-import { ClosedPipe, FdWriter, stderr } from './stdio.js';
-import { splitWords } from './words.js';
 
 /** An example of a command's help and man page: the command line and what it does. */
 export type Example = readonly [line: string, what: string];

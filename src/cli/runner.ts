@@ -3,15 +3,15 @@ import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
+import { suggest } from './arguments/suggest.js';
+import { splitWords } from './arguments/words.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
 import { completionFiles } from './completion/files.js';
 import { describe, format } from './errors.js';
-import { speaksUtf8, toAscii } from './locale.js';
 import { UnknownOptions } from './oclif.js';
-import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } from './stdio.js';
-import { suggest } from './suggest.js';
-import { terminalWidth } from './terminal.js';
-import { splitWords } from './words.js';
+import { speaksUtf8, toAscii } from './output/locale.js';
+import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } from './output/stdio.js';
+import { terminalWidth } from './output/terminal.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
 export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'completion'; file: string } | CommandRoute;
@@ -113,7 +113,7 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
       return 0;
     }
     if (target.kind === 'help') {
-      const help = await import('./help.js');
+      const help = await import('./help/help.js');
       await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)), env);
       return 0;
     }
@@ -128,7 +128,7 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
 export async function runCommand({ id, verb, argv }: CommandRoute, env: NodeJS.ProcessEnv): Promise<number> {
   const { default: CommandType } = await verb.load();
   if (splitWords(argv).own.some(isHelp)) {
-    const help = await import('./help.js');
+    const help = await import('./help/help.js');
     await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)), env);
     return 0;
   }

@@ -1,7 +1,7 @@
 import os from 'node:os';
 import { codeOf, Interrupted } from '../common/errors.js';
 import { end } from './exit.js';
-import { hurryOutput, writeInBackground } from './stdio.js';
+import { hurryOutput, writeInBackground } from './output/stdio.js';
 
 type Undo = () => void | Promise<void>;
 

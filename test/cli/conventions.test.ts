@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { enums } from '../../scripts/enums.js';
 import { allFlags } from '../../src/cli/command.js';
-import { allCommands, generated } from '../../src/cli/man.js';
+import { allCommands, generated } from '../../src/cli/help/man.js';
 import { groups } from '../../src/groups/index.js';
 import { program, vioctl } from '../support/cli.js';
 

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { Sysroot } from '../../src/common/sysroot.js';
 import { native } from '../../src/native/index.js';
-import { ChildWriter, StuckWrite } from '../../src/vfio/binding/writer.js';
+import { ChildWriter, StuckWrite } from '../../src/vfio/transaction/writer.js';
 import { skip, which } from '../support/skip.js';
 
 let dir: string;

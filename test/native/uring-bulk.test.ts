@@ -4,9 +4,9 @@ import fs from 'node:fs';
 import { blake3 } from '@noble/hashes/blake3.js';
 import { native } from '../../src/native/index.js';
 import { BulkWork } from '../../src/native/uring.js';
+import { overPool, type PoolResult } from '../../src/uring/bulk/engine/pool.js';
 import { newHasher } from '../../src/uring/bulk/hashers.js';
 import { algorithms } from '../../src/uring/bulk/lines.js';
-import { overPool, type PoolResult } from '../../src/uring/bulk/pool.js';
 import { ringCount, Workspace } from '../support/uring.js';
 
 const work = new Workspace();

@@ -1,6 +1,6 @@
 import { groups } from '../../groups/index.js';
 import { allFlags, type CommandClass } from '../command.js';
-import type { CommandDoc } from '../help.js';
+import type { CommandDoc } from '../help/help.js';
 import { completionFiles } from './files.js';
 
 /** What can stand behind an option or as an argument: fixed words, names of a kind, or something that only the user knows. */

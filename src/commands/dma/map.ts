@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { watchEnd } from '../../cli/input.js';
+import { watchEnd } from '../../cli/streams/input.js';
 import { notify } from '../../cli/systemd.js';
 import { Exit, usage } from '../../common/errors.js';
 import { describeFault, watchFaults } from '../../dma/faults.js';

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { readList } from '../../cli/input.js';
+import { readList } from '../../cli/streams/input.js';
 import { usage, wrap } from '../../common/errors.js';
 import {
   type Aperture,

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { partFile } from '../../cli/part-file.js';
+import { partFile } from '../../cli/streams/part-file.js';
 import { formatSize } from '../../common/units.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
 import { openInput } from '../../migration/containers/input.js';

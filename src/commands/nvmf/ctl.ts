@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { type ControlAction, runControl } from '../../nvme/target/ctl.js';
+import { type ControlAction, runControl } from '../../nvme/target/serve/ctl.js';
 
 export default class NvmfCtl extends Command {
   static override readonly description =

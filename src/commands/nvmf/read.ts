@@ -1,6 +1,6 @@
-import { byteSink } from '../../cli/bytes.js';
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { byteSink } from '../../cli/streams/bytes.js';
 import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { readRange, wantedRange } from '../../nvme/host/index.js';
 

@@ -4,9 +4,9 @@ import { notify } from '../../cli/systemd.js';
 import { printable } from '../../common/escape.js';
 import { sourceHelp } from '../../groups/sources.js';
 import { native } from '../../native/index.js';
-import { commandLineConfig } from '../../nvme/target/command-line.js';
-import { readyLine, report } from '../../nvme/target/report.js';
-import { serve } from '../../nvme/target/serve.js';
+import { commandLineConfig } from '../../nvme/target/serve/command-line.js';
+import { readyLine, report } from '../../nvme/target/serve/report.js';
+import { serve } from '../../nvme/target/serve/serve.js';
 
 export default class NvmfServe extends Command {
   static override readonly description =

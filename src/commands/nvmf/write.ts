@@ -1,6 +1,6 @@
-import { byteSource } from '../../cli/bytes.js';
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { byteSource } from '../../cli/streams/bytes.js';
 import { formatSize } from '../../common/units.js';
 import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { wantedRange, writeRange } from '../../nvme/host/index.js';

@@ -2,7 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { bench } from '../../uring/bench.js';
-import { onTmpfs } from '../../uring/bulk/engine.js';
+import { onTmpfs } from '../../uring/bulk/engine/engine.js';
 
 /** CPU time of this process so far, microseconds. */
 const cpuTime = (): number => {

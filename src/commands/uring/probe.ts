@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { wrapText } from '../../cli/wrap.js';
+import { wrapText } from '../../cli/help/wrap.js';
 import { type Ability, notAvailable, probe, requireAll } from '../../uring/host/probe.js';
 
 /** Names of a list in lines of 100 columns, those that are missing with the kernel that has them. */

@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags, nullFlag } from '../../cli/flags.js';
-import { collectList } from '../../cli/input.js';
+import { collectList } from '../../cli/streams/input.js';
 import { usage, VioError } from '../../common/errors.js';
 import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
 import { supervise } from '../../launch/supervise.js';

@@ -1,7 +1,7 @@
-import { argumentBytes } from '../../cli/argv.js';
+import { argumentBytes } from '../../cli/arguments/argv.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { nameBatches } from '../../cli/input.js';
+import { nameBatches } from '../../cli/streams/input.js';
 import { ListCheck } from '../../groups/uring/check.js';
 import { bulkFlags, errorJson, FileReport, nameJson } from '../../groups/uring/files.js';
 import { algorithms, sumLine } from '../../uring/bulk/lines.js';

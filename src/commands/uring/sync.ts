@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { nameBatches } from '../../cli/input.js';
+import { nameBatches } from '../../cli/streams/input.js';
 import { bulkFlags, errorJson, FileReport, nameJson } from '../../groups/uring/files.js';
 import { syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
 

@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { ClosedPipe, WriteError } from '../../cli/stdio.js';
+import { ClosedPipe, WriteError } from '../../cli/output/stdio.js';
 import { Exit, usage } from '../../common/errors.js';
 import { toJson } from '../../common/json.js';
 import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';

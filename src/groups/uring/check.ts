@@ -1,7 +1,7 @@
 import fs from 'node:fs';
-import { readSome } from '../../cli/input.js';
-import type { Output } from '../../cli/output.js';
-import { stderr } from '../../cli/stdio.js';
+import type { Output } from '../../cli/output/output.js';
+import { stderr } from '../../cli/output/stdio.js';
+import { readSome } from '../../cli/streams/input.js';
 import { codeOf, Exit, type ExitStatus, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { type Checked, type CheckOptions, checkList, type ListCount } from '../../uring/bulk/check.js';

@@ -1,6 +1,6 @@
 import { engineFlag, Flags, nullFlag } from '../../cli/flags.js';
-import type { Output } from '../../cli/output.js';
-import { stderr } from '../../cli/stdio.js';
+import type { Output } from '../../cli/output/output.js';
+import { stderr } from '../../cli/output/stdio.js';
 import { reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { RingStats } from '../../native/uring.js';

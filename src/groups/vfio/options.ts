@@ -1,5 +1,5 @@
 import { Args, Flags } from '../../cli/flags.js';
-import { collectList } from '../../cli/input.js';
+import { collectList } from '../../cli/streams/input.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { CHECK_NAMES } from '../../vfio/checks/finding.js';
 import { expand } from '../../vfio/devices/select.js';

@@ -6,13 +6,13 @@ import { Controller, type ControllerOptions, discover, Namespace } from '../host
 import { discoveryNqn, identifyController } from '../wire/index.js';
 import { Bench, type Facts } from './bench.js';
 import type { Case } from './case.js';
-import { adminCases } from './cases-admin.js';
-import { authCases } from './cases-auth.js';
-import { connectCases } from './cases-connect.js';
-import { connectionCases } from './cases-connection.js';
-import { dataCases } from './cases-data.js';
-import { discoveryCases } from './cases-discovery.js';
-import { ioCases } from './cases-io.js';
+import { adminCases } from './cases/admin.js';
+import { authCases } from './cases/auth.js';
+import { connectCases } from './cases/connect.js';
+import { connectionCases } from './cases/connection.js';
+import { dataCases } from './cases/data.js';
+import { discoveryCases } from './cases/discovery.js';
+import { ioCases } from './cases/io.js';
 import { describeOutcome } from './expect.js';
 import { RawConnection } from './raw.js';
 

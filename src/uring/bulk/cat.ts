@@ -1,7 +1,7 @@
-import { type BulkOptions, openReader, warnOfTmpfs } from './engine.js';
+import { type BulkOptions, openReader, warnOfTmpfs } from './engine/engine.js';
+import { overWindow } from './engine/window.js';
 import { INPUT_IS_OUTPUT } from './itself.js';
 import type { Name } from './name.js';
-import { overWindow } from './window.js';
 
 /** How one file went out. */
 export interface CatResult {

@@ -1,12 +1,12 @@
 import { availableParallelism } from 'node:os';
 import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { type BulkOptions, depthOf, openReader, orFallBack, warnOfTmpfs } from './engine.js';
+import { type BulkOptions, depthOf, openReader, orFallBack, warnOfTmpfs } from './engine/engine.js';
+import { overPool } from './engine/pool.js';
+import { type Reader, SyncReader } from './engine/reader.js';
+import { overWindow } from './engine/window.js';
 import { newHasher } from './hashers.js';
 import type { Name } from './name.js';
-import { overPool } from './pool.js';
-import { type Reader, SyncReader } from './reader.js';
-import { overWindow } from './window.js';
 
 /** The checksum of one file, or why there is none. */
 export interface SumResult {

@@ -2,9 +2,9 @@ import fs from 'node:fs';
 import { codeOf, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { explain } from '../host/unavailable.js';
-import { type BulkOptions, depthOf, descriptorsLeft, orFallBack } from './engine.js';
+import { type BulkOptions, depthOf, descriptorsLeft, orFallBack } from './engine/engine.js';
+import { overPool } from './engine/pool.js';
 import type { Name } from './name.js';
-import { overPool } from './pool.js';
 
 /** How one file was made durable. */
 export interface SyncResult {

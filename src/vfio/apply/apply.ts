@@ -3,7 +3,6 @@ import { Exit, type ExitStatus, reason, VioError } from '../../common/errors.js'
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
-import type { Host } from '../binding/move.js';
 import { nodesOf, type Owner, parseOwner } from '../binding/owner.js';
 import type { ProgramWords } from '../binding/persist.js';
 import { unbind } from '../binding/unbind.js';
@@ -13,6 +12,7 @@ import { PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices
 import { select } from '../devices/select.js';
 import { readMacs } from '../sriov/macs.js';
 import { planSriov, sriov } from '../sriov/sriov.js';
+import type { Host } from '../transaction/move.js';
 import type { Declared } from './document.js';
 
 /** One difference between what is and what is declared. */

@@ -10,13 +10,13 @@ import { noIommu, readIommu } from '../devices/iommu.js';
 import type { DriverChoice } from '../devices/modules.js';
 import { idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
+import { type DeviceState, Store } from '../transaction/journal.js';
+import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
+import { type Move, Transaction } from '../transaction/transaction.js';
+import { writable } from '../transaction/writer.js';
 import { RACE_WAIT, whileBusy } from './batch.js';
-import { type DeviceState, Store } from './journal.js';
-import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
 import { type PersistFile, type ProgramWords, persistFiles, takeBack, type WrittenFile, writePersistent } from './persist.js';
-import { type Move, Transaction } from './transaction.js';
-import { writable } from './writer.js';
 
 export interface BindOptions {
   /** PCI addresses as the user wrote them. */

@@ -4,9 +4,9 @@ import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { Modules } from '../devices/modules.js';
-import type { Host } from './move.js';
+import type { Host } from '../transaction/move.js';
+import { ChildWriter, FileWriter } from '../transaction/writer.js';
 import { reloadCommands } from './persist.js';
-import { ChildWriter, FileWriter } from './writer.js';
 
 /** Runs modprobe. @throws VioError MODPROBE (7) with its message */
 function modprobe(module: string): Promise<void> {

@@ -1,10 +1,10 @@
 import type { VioError } from '../../common/errors.js';
 import type { Census } from '../census/census.js';
 import { readDevice } from '../devices/pci.js';
+import { type Journal, Store } from '../transaction/journal.js';
+import type { Host } from '../transaction/move.js';
+import { type Leftover, notRestored, rollBack } from '../transaction/transaction.js';
 import { batchError, type Failure, oneByOne } from './batch.js';
-import { type Journal, Store } from './journal.js';
-import type { Host } from './move.js';
-import { type Leftover, notRestored, rollBack } from './transaction.js';
 import { unbind } from './unbind.js';
 
 /** What restore did with one device. */

@@ -5,12 +5,12 @@ import { blocking, describeHolder, type Holder, holdersOf } from '../census/hold
 import { Processes } from '../census/processes.js';
 import { idOf, linkName, PCI_DEVICES, type PciDevice, parseBdf, readDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
+import { type DeviceState, Store } from '../transaction/journal.js';
+import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
+import { Transaction, WRITE_TIMEOUT } from '../transaction/transaction.js';
 import { whileBusy } from './batch.js';
 import { requirePrivilege } from './bind.js';
-import { type DeviceState, Store } from './journal.js';
-import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from './move.js';
 import { filesToRemove, persistent, removePersistent } from './persist.js';
-import { Transaction, WRITE_TIMEOUT } from './transaction.js';
 
 export interface UnbindOptions {
   bdfs: readonly string[];

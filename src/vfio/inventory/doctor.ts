@@ -1,9 +1,9 @@
 import { formatSize } from '../../common/units.js';
-import type { Host } from '../binding/move.js';
 import { pending } from '../binding/restore.js';
 import type { Census } from '../census/census.js';
 import { readGroup } from '../devices/group.js';
 import { kernelParameter, readIommu } from '../devices/iommu.js';
+import type { Host } from '../transaction/move.js';
 
 /** One thing that doctor looked at. */
 export interface Diagnosis {

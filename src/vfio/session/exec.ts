@@ -9,9 +9,9 @@ import type { MapSpec } from '../../dma/spec.js';
 import type { HandOver } from '../../launch/handover.js';
 import { native } from '../../native/index.js';
 import { bind } from '../binding/bind.js';
-import { checkSignal, type Host } from '../binding/move.js';
 import { Census } from '../census/census.js';
 import { findDevice } from '../devices/select.js';
+import { checkSignal, type Host } from '../transaction/move.js';
 import { Hold } from './hold.js';
 import { type Api, requireBound } from './open.js';
 

@@ -1,6 +1,6 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import type { Host } from '../binding/move.js';
+import type { Host } from '../transaction/move.js';
 
 /** The canonical form of a unicast MAC address. @throws VioError (usage) */
 export function parseMac(text: string): string {

@@ -1,15 +1,15 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { whileBusy } from '../binding/batch.js';
 import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
-import { type DeviceState, Store } from '../binding/journal.js';
-import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../binding/move.js';
-import { Transaction } from '../binding/transaction.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, holdersOf } from '../census/holders.js';
 import { interfacesOf } from '../census/interfaces.js';
 import { usesOf } from '../checks/checks.js';
 import type { CheckName, Finding } from '../checks/finding.js';
 import { noDevice, PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
+import { type DeviceState, Store } from '../transaction/journal.js';
+import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
+import { Transaction } from '../transaction/transaction.js';
 import { macCommand, parseMac, readMacs } from './macs.js';
 
 export interface SriovOptions {

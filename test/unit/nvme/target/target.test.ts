@@ -1,13 +1,13 @@
 import { Sysroot } from '../../../../src/common/sysroot.js';
-import { defaultNqn, parseConfig, parseSource } from '../../../../src/nvme/target/config.js';
 import { parseConnect } from '../../../../src/nvme/target/connect.js';
 import { roundKeepAlive } from '../../../../src/nvme/target/controller.js';
-import { controlRequest } from '../../../../src/nvme/target/ctl.js';
 import { discoveryLog } from '../../../../src/nvme/target/discovery.js';
 import { namespaceIds, serialOf, uuidText } from '../../../../src/nvme/target/identity.js';
-import { addressesOf, parseAddress } from '../../../../src/nvme/target/listen.js';
 import { parseCntlidRange, validNqn } from '../../../../src/nvme/target/names.js';
 import { Refusal } from '../../../../src/nvme/target/refusal.js';
+import { defaultNqn, parseConfig, parseSource } from '../../../../src/nvme/target/serve/config.js';
+import { controlRequest } from '../../../../src/nvme/target/serve/ctl.js';
+import { addressesOf, parseAddress } from '../../../../src/nvme/target/serve/listen.js';
 import { connectCmd, connectData, discoveryHeader, discoveryRecord, sqe } from '../../../../src/nvme/wire/index.js';
 
 describe('what the command line says', () => {

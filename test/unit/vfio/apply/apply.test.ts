@@ -1,9 +1,9 @@
 import fs from 'node:fs';
 import { apply } from '../../../../src/vfio/apply/apply.js';
 import { checkDocument, parseDeclaration } from '../../../../src/vfio/apply/document.js';
-import type { Host } from '../../../../src/vfio/binding/move.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { linkName, readDevice } from '../../../../src/vfio/devices/pci.js';
+import type { Host } from '../../../../src/vfio/transaction/move.js';
 import { PciTree } from '../../../support/pci-tree.js';
 import { type Kernel, testHost } from '../binding/kernel.js';
 

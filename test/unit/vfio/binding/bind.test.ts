@@ -1,14 +1,14 @@
 import fs from 'node:fs';
 import { batchError, oneByOne } from '../../../../src/vfio/binding/batch.js';
 import { type BindOptions, bind, planBind } from '../../../../src/vfio/binding/bind.js';
-import { Store } from '../../../../src/vfio/binding/journal.js';
-import type { Host } from '../../../../src/vfio/binding/move.js';
 import { restorationError, restore } from '../../../../src/vfio/binding/restore.js';
 import { bindScript, shellScript } from '../../../../src/vfio/binding/script.js';
-import { Transaction } from '../../../../src/vfio/binding/transaction.js';
 import { planUnbind, unbind } from '../../../../src/vfio/binding/unbind.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { linkName, readOverride } from '../../../../src/vfio/devices/pci.js';
+import { Store } from '../../../../src/vfio/transaction/journal.js';
+import type { Host } from '../../../../src/vfio/transaction/move.js';
+import { Transaction } from '../../../../src/vfio/transaction/transaction.js';
 import { PciTree } from '../../../support/pci-tree.js';
 import { type Kernel, testHost } from './kernel.js';
 

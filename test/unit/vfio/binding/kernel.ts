@@ -1,9 +1,9 @@
 import { existsSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import type { Host } from '../../../../src/vfio/binding/move.js';
-import { errnoError, StuckWrite, type Writer } from '../../../../src/vfio/binding/writer.js';
 import { Modules } from '../../../../src/vfio/devices/modules.js';
 import { linkName, readOverride } from '../../../../src/vfio/devices/pci.js';
+import type { Host } from '../../../../src/vfio/transaction/move.js';
+import { errnoError, StuckWrite, type Writer } from '../../../../src/vfio/transaction/writer.js';
 import type { PciTree } from '../../../support/pci-tree.js';
 
 /** One write as the double saw it: `unbind nvme 0000:01:00.0`. */

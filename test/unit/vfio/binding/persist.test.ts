@@ -2,11 +2,11 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { bind, planBind } from '../../../../src/vfio/binding/bind.js';
-import type { Host } from '../../../../src/vfio/binding/move.js';
 import { HOOK_TEXT, persistent, unitText } from '../../../../src/vfio/binding/persist.js';
 import { bindScript, shellScript } from '../../../../src/vfio/binding/script.js';
 import { unbind } from '../../../../src/vfio/binding/unbind.js';
 import { Census } from '../../../../src/vfio/census/census.js';
+import type { Host } from '../../../../src/vfio/transaction/move.js';
 import { PciTree } from '../../../support/pci-tree.js';
 import { type Kernel, testHost } from './kernel.js';
 

@@ -1,10 +1,10 @@
-import { Store } from '../../../../src/vfio/binding/journal.js';
-import type { Host } from '../../../../src/vfio/binding/move.js';
 import { restore } from '../../../../src/vfio/binding/restore.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { linkName, readDevice } from '../../../../src/vfio/devices/pci.js';
 import { parseMac } from '../../../../src/vfio/sriov/macs.js';
 import { planSriov, type SriovOptions, showSriov, sriov, sriovLines } from '../../../../src/vfio/sriov/sriov.js';
+import { Store } from '../../../../src/vfio/transaction/journal.js';
+import type { Host } from '../../../../src/vfio/transaction/move.js';
 import { PciTree } from '../../../support/pci-tree.js';
 import { type Kernel, testHost } from '../binding/kernel.js';
 

@@ -1,0 +1,137 @@
+import { exitStatuses } from '../../common/errors.js';
+import { groups } from '../../groups/index.js';
+import type { Verb } from '../../groups/types.js';
+import type { CommandClass } from '../command.js';
+import { bashCompletion } from '../completion/bash.js';
+import { completionFiles } from '../completion/files.js';
+import { fishCompletion } from '../completion/fish.js';
+import { completionModel } from '../completion/model.js';
+import { zshCompletion } from '../completion/zsh.js';
+import { type CommandDoc, describeCommand } from './help.js';
+import { wrapText } from './wrap.js';
+
+/** Every command of the table with its documentation model. */
+export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {
+  const all = [];
+  for (const [name, group] of Object.entries(groups)) {
+    for (const [verbName, verb] of Object.entries(group.verbs)) {
+      const command = (await verb.load()).default;
+      all.push({ doc: describeCommand(`${name} ${verbName}`, verb.summary, command), verb, command });
+    }
+  }
+  return all;
+}
+
+/** One line of roff: backslashes, leading dots and quotes, hyphens that must stay hyphens, quotes inside macro arguments. */
+const line = (text: string): string =>
+  text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replace(/^([.'])/, '\\&$1')
+    .replaceAll('…', '...');
+
+/** A paragraph as lines that a reader of the source can take in; roff fills them anyway. */
+const roff = (text: string): string =>
+  wrapText(text, 76)
+    .map((part) => line(part))
+    .join('\n');
+
+/** Bold, as a macro's only argument: blanks and quotes stay. */
+const bold = (text: string): string => `.B "${line(text).replaceAll('"', '\\(dq')}"`;
+
+const section = (title: string, lines: string[]): string[] => (lines.length ? [`.SH ${title}`, ...lines] : []);
+
+/** Date on the pages: that of the release they describe. */
+const released = '2026-11-20';
+
+/** Title lines: man(7) macros, which every man program renders alike. */
+const title = (name: string): string[] => [`.TH ${line(name.toUpperCase())} 1 ${released} vioctl "User Commands"`];
+
+/** The manual page of one command. */
+export function commandPage(doc: CommandDoc): string {
+  const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
+  const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
+  const lines = [
+    ...title(name),
+    ...section('NAME', [`${line(name)} \\- ${line(doc.summary)}`]),
+    ...section('SYNOPSIS', [bold(doc.usage)]),
+    ...section(
+      'DESCRIPTION',
+      doc.paragraphs.flatMap((paragraph, i) => (i === 0 ? [roff(paragraph)] : ['.PP', roff(paragraph)])),
+    ),
+    ...section('ARGUMENTS', terms(doc.args)),
+    ...section('OPTIONS', terms(doc.flags)),
+    ...section(
+      'EXAMPLES',
+      doc.examples.flatMap(([example, what]) => ['.TP', bold(example), roff(what)]),
+    ),
+    ...section('EXIT STATUS', ['See', '.BR vioctl (1).']),
+    ...section('SEE ALSO', ['.BR vioctl (1)']),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** vioctl(1): groups, verbs, streams, exit statuses. */
+export function rootPage(docs: CommandDoc[]): string {
+  const lines = [
+    ...title('vioctl'),
+    ...section('NAME', ['vioctl \\- user\\-space I/O for Linux virtualization and storage hosts']),
+    ...section('SYNOPSIS', ['.B vioctl', 'GROUP VERB [OPTION]... [ARGUMENT]...']),
+    ...section('DESCRIPTION', [
+      roff(
+        'Binds PCI devices to VFIO and maps memory for their DMA, registers files on io_uring, serves and uses NVMe over TCP ' +
+          'without kernel modules, looks into and serves vhost-user back-ends, and reads QEMU migration files. Data goes to ' +
+          'stdout, prose and progress to stderr; --json prints one JSON document, --ndjson one object per line.',
+      ),
+    ]),
+    ...section(
+      'COMMANDS',
+      docs.flatMap((doc) => ['.TP', `.BR ${line(`vioctl-${doc.id.replaceAll(' ', '-')}`)} (1)`, roff(doc.summary)]),
+    ),
+    ...section(
+      'EXIT STATUS',
+      exitStatuses.flatMap(([status, text]) => ['.TP', `.B ${status}`, roff(text)]),
+    ),
+    ...section('ENVIRONMENT', [
+      ...['.TP', '.B NO_COLOR, FORCE_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb', 'Colours, as usual; \\-\\-color comes first.'],
+      ...['.TP', '.B COLUMNS', 'Width of help texts.'],
+      ...['.TP', '.B XDG_CACHE_HOME', 'Where compiled code is kept between runs (vioctl/code), else ~/.cache.'],
+      ...['.TP', '.B TMPDIR', 'Where what must be spooled goes, under no name.'],
+      ...['.TP', '.B VIOCTL_DEBUG', 'With 1, an error prints where it happened.'],
+    ]),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** The README with its tables of commands and exit statuses renewed between their markers. */
+function readmeWith(readme: string, docs: CommandDoc[]): string {
+  const rows = docs.map((doc) => `| [${doc.id}](man/vioctl-${doc.id.replaceAll(' ', '-')}.1) | ${doc.summary.replaceAll('|', '\\|')} |`);
+  const table = ['| command | what it does |', '|---|---|', ...rows].join('\n');
+  const statuses = ['| status | meaning |', '|---|---|', ...exitStatuses.map(([status, text]) => `| ${status} | ${text} |`)].join('\n');
+  const between = (text: string, name: string, content: string): string =>
+    text.replace(
+      new RegExp(`(<!-- ${name}:.*-->\\n)[\\s\\S]*?(<!-- /${name} -->)`),
+      (_all, begin: string, end: string) => `${begin}${content}\n${end}`,
+    );
+  return between(between(readme, 'commands', table), 'exit statuses', statuses);
+}
+
+/** All generated files: path below the repository's root and text. @param readme the README as it stands */
+export async function generated(readme: string): Promise<Map<string, string>> {
+  const commands = await allCommands();
+  const model = completionModel(commands);
+  return new Map([
+    [
+      'README.md',
+      readmeWith(
+        readme,
+        commands.map(({ doc }) => doc),
+      ),
+    ],
+    ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
+    ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
+    [`completions/${completionFiles.bash}`, bashCompletion(model)],
+    [`completions/${completionFiles.zsh}`, zshCompletion(model)],
+    [`completions/${completionFiles.fish}`, fishCompletion(model)],
+  ]);
+}

@@ -1,0 +1,65 @@
+import { usage } from '../../../common/errors.js';
+import type { Sysroot } from '../../../common/sysroot.js';
+import { parseCntlidRange } from '../names.js';
+import { defaultNqn, parseDiscoveryPort, parseSource, readConfig, type SubsystemConfig, type TargetConfig } from './config.js';
+
+/** Options of `nvmf serve` by their names. */
+export interface ServeFlags {
+  listen?: string[] | undefined;
+  'discovery-port'?: string | undefined;
+  nqn?: string | undefined;
+  'allow-host'?: string[] | undefined;
+  'cntlid-range'?: string | undefined;
+  config?: string | undefined;
+  control?: string | undefined;
+  serial?: string | undefined;
+  model?: string | undefined;
+  'block-size'?: number | undefined;
+  'read-only'?: boolean | undefined;
+  force?: boolean | undefined;
+  threads?: number | undefined;
+  engine?: TargetConfig['engine'];
+  spin?: number | undefined;
+}
+
+/** Options that describe the one subsystem of a command line: with --config they would be lost, --allow-host too. */
+const ofSubsystem = ['nqn', 'allow-host', 'cntlid-range', 'serial', 'model', 'block-size', 'read-only', 'force'] as const;
+
+/** The only subsystem of a command line without --config. */
+function subsystemOf(flags: ServeFlags, sources: readonly string[], sysroot: Sysroot): SubsystemConfig {
+  const defaults = {
+    ...(flags['block-size'] && { blockSize: flags['block-size'] }),
+    ...(flags['read-only'] && { readonly: true }),
+    ...(flags.force && { force: true }),
+  };
+  const namespaces = sources.map((source) => parseSource(source, defaults));
+  const names = namespaces.map((ns) => ns.source);
+  return {
+    nqn: flags.nqn ?? defaultNqn(sysroot, names),
+    ...(flags.serial !== undefined && { serial: flags.serial }),
+    ...(flags.model !== undefined && { model: flags.model }),
+    ...(flags['cntlid-range'] !== undefined && { cntlids: parseCntlidRange(flags['cntlid-range']) }),
+    ...(flags['allow-host'] && { allowHosts: flags['allow-host'] }),
+    namespaces,
+  };
+}
+
+/** What a command line asks to serve, by itself or by its --config. @throws usage error */
+export function commandLineConfig(flags: ServeFlags, sources: readonly string[] | undefined, sysroot: Sysroot): TargetConfig {
+  if (flags.config === undefined && !sources) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
+  if (flags.config !== undefined && sources) throw usage('sources on the command line and --config exclude each other');
+  const lost = flags.config === undefined ? undefined : ofSubsystem.find((name) => flags[name] !== undefined);
+  if (lost) throw usage(`--${lost} and --config exclude each other`, 'give it to a subsystem in the file');
+  const base = flags.config
+    ? readConfig(flags.config)
+    : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
+  return {
+    ...base,
+    ...(flags.listen && { listen: flags.listen }),
+    ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
+    ...(flags.control !== undefined && { control: flags.control }),
+    ...(flags.threads !== undefined && { threads: flags.threads }),
+    ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
+    ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
+  };
+}

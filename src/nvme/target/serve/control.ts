@@ -1,0 +1,244 @@
+import { codeOf, Exit, VioError, wrap } from '../../../common/errors.js';
+import { ask } from '../../../control/client.js';
+import { ControlServer } from '../../../control/server.js';
+import type { NvmeNative, QueueCounters } from '../../../native/nvme.js';
+import { AnaState, anaStateNames } from '../../wire/index.js';
+import { type ControllerState, maxGroups, type NamespaceOptions } from '../model.js';
+import { checkHostNqn } from '../names.js';
+import { Subsystem } from '../subsystem.js';
+import type { Target } from '../target.js';
+import { reportListeners, reportSubsystem, type SubsystemReport } from './report.js';
+
+/** A request of `nvmf ctl`. */
+export type ControlRequest =
+  | { op: 'list' }
+  | { op: 'stats' }
+  | ((
+      | { op: 'add'; nqn?: string; namespace?: NamespaceOptions; allowHosts?: string[] }
+      | { op: 'remove'; nqn?: string; nsid?: number }
+      | { op: 'resize'; nqn?: string; nsid: number }
+      | { op: 'reopen'; nqn?: string; nsid: number }
+      | { op: 'ana'; nqn?: string; group: number; state: string }
+      | { op: 'kick'; host?: string; cntlid?: number }
+    ) & { /** All checks, and nothing done. */ dryRun?: boolean });
+
+export interface ControllerReport {
+  nqn: string;
+  cntlid: number;
+  hostnqn: string;
+  peer: string;
+  keepAlive: number;
+  ready: boolean;
+  queues: number;
+}
+
+export interface ControlList {
+  listen: { address: string; port: number }[];
+  discovery?: { address: string; port: number }[];
+  subsystems: (SubsystemReport & { allowHosts?: string[]; ana: { group: number; state: string }[] })[];
+  controllers: ControllerReport[];
+}
+
+const service = 'nvmf serve';
+
+const states = new Map<string, number>([...anaStateNames].map(([state, name]) => [name, state]));
+
+/** Answers requests at `path`, until it is closed. @throws VioError */
+export function serveControl(path: string, native: NvmeNative, target: Target): ControlServer {
+  try {
+    return new ControlServer(path, {
+      name: service,
+      handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as ControlRequest, native, target) }),
+    });
+  } catch (err) {
+    if (codeOf(err) !== 'EADDRINUSE') throw err;
+    const message = `listen on ${path}: EADDRINUSE (a target uses this control socket)`;
+    throw new VioError(message, { code: 'EADDRINUSE', hint: (err as VioError).hint });
+  }
+}
+
+/** The subsystem that a request names; without a name, the only one. */
+function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
+  const found = nqn === undefined && target.subsystems.size === 1 ? [...target.subsystems.values()][0] : target.subsystems.get(nqn ?? '');
+  if (found) return found;
+  throw new VioError(nqn === undefined ? 'there are several subsystems' : `no subsystem ${nqn}`, {
+    code: 'NO_SUBSYSTEM',
+    hint: `--nqn ${[...target.subsystems.keys()].join(' | ')}`,
+  });
+}
+
+/** What a request would change: found out first, so that it can be told without doing it. */
+interface Plan {
+  /** What is to be done, for people; empty where it is so already. */
+  todo: string[];
+  apply: () => unknown;
+  /** What is there afterwards. */
+  report: () => object;
+  /** Gives back what was opened for the plan, when it is not carried out. */
+  abandon?: () => void;
+}
+
+/** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
+export async function perform(request: ControlRequest, native: NvmeNative, target: Target): Promise<unknown> {
+  if (request.op === 'list') return list(target);
+  if (request.op === 'stats')
+    return {
+      connections: target.connections,
+      controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
+    };
+  const { todo, apply, report, abandon } = plan(request, native, target);
+  if (request.dryRun) {
+    const told = { changed: false, dryRun: true, would: todo, ...report() };
+    abandon?.();
+    return told;
+  }
+  if (todo.length > 0) await apply();
+  return { changed: todo.length > 0, ...report() };
+}
+
+function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target): Plan {
+  switch (request.op) {
+    case 'add':
+      return planAdd(request, native, target);
+    case 'remove': {
+      const { nqn, nsid } = request;
+      if (nsid === undefined && nqn !== undefined && !target.subsystems.has(nqn))
+        return { todo: [], apply: () => {}, report: () => ({ nqn, namespaces: [] }) };
+      const subsystem = subsystemOf(target, nqn);
+      const report = () => reportSubsystem(subsystem);
+      if (nsid === undefined)
+        return { todo: [`remove subsystem ${subsystem.nqn}`], apply: () => target.removeSubsystem(subsystem), report };
+      const found = subsystem.namespaces.get(nsid);
+      return {
+        todo: found ? [`remove namespace ${nsid} (${found.source}) of ${subsystem.nqn}`] : [],
+        apply: () => target.remove(subsystem, nsid),
+        report,
+      };
+    }
+    case 'resize': {
+      const subsystem = subsystemOf(target, request.nqn);
+      const namespace = subsystem.namespaces.get(request.nsid);
+      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      const size = subsystem.sizeNow(namespace);
+      return {
+        todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
+        apply: () => target.resize(subsystem, request.nsid),
+        report: () => reportSubsystem(subsystem),
+      };
+    }
+    case 'reopen': {
+      const subsystem = subsystemOf(target, request.nqn);
+      const namespace = subsystem.namespaces.get(request.nsid);
+      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      return {
+        todo: [`open ${namespace.source} of namespace ${request.nsid} anew`],
+        apply: () => target.reopen(subsystem, request.nsid),
+        report: () => reportSubsystem(subsystem),
+      };
+    }
+    case 'ana': {
+      const subsystem = subsystemOf(target, request.nqn);
+      const { group } = request;
+      const state = states.get(request.state);
+      if (state === undefined)
+        throw new VioError(`not an ANA state: ${request.state}`, {
+          code: 'BAD_STATE',
+          exit: Exit.usage,
+          hint: [...states.keys()].join(', '),
+        });
+      if (!Number.isInteger(group) || group < 1 || group > maxGroups)
+        throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
+      return {
+        todo: subsystem.stateOf(group) === state ? [] : [`make ANA group ${group} of ${subsystem.nqn} ${request.state}`],
+        apply: () => target.setAna(subsystem, group, state),
+        report: () => ({ nqn: subsystem.nqn, group, state: request.state }),
+      };
+    }
+    case 'kick': {
+      const { host, cntlid } = request;
+      const match = (c: ControllerState) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host);
+      const found = target.controllers().filter(match);
+      return {
+        todo: found.map((c) => `end controller ${c.cntlid} of host ${c.hostnqn}`),
+        apply: () => target.kick(match),
+        report: () => ({ ended: request.dryRun ? 0 : found.length }),
+      };
+    }
+    default:
+      throw new VioError(`unknown request "${(request as { op: string }).op}"`, { code: 'BAD_REQUEST', exit: Exit.usage });
+  }
+}
+
+function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNative, target: Target): Plan {
+  const { nqn, namespace, allowHosts } = request;
+  if (nqn !== undefined && !target.subsystems.has(nqn)) {
+    const subsystem = new Subsystem(native, { nqn, ...(allowHosts && { allowed: allowHosts }) });
+    if (namespace) subsystem.add(namespace);
+    return {
+      todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
+      apply: () => target.addSubsystem(subsystem),
+      report: () => reportSubsystem(subsystem),
+      abandon: () => subsystem.close(),
+    };
+  }
+  const subsystem = subsystemOf(target, nqn);
+  const todo: string[] = [];
+  const { allowed } = subsystem;
+  if (allowHosts && !allowed)
+    throw new VioError(`every host may use ${subsystem.nqn}: there is no list to add a host to`, {
+      code: 'ANY_HOST',
+      exit: Exit.refused,
+      hint: 'vioctl nvmf serve --allow-host NQN starts with a list',
+    });
+  const guests = [...new Set(allowHosts)].map(checkHostNqn).filter((host) => !allowed!.has(host));
+  if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
+  const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
+  if (fresh) subsystem.release(fresh); // it was opened to see whether it can be
+  if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
+  return {
+    todo,
+    apply: () => {
+      if (guests.length > 0) target.allow(subsystem, guests);
+      if (fresh) target.add(subsystem, { ...namespace!, nsid: fresh.nsid });
+    },
+    report: () => reportSubsystem(subsystem),
+  };
+}
+
+const describe = (target: Target, c: ReturnType<Target['controllers']>[number]): ControllerReport => ({
+  nqn: c.subnqn,
+  cntlid: c.cntlid,
+  hostnqn: c.hostnqn,
+  peer: target.peerOf(c.admin) ?? '',
+  keepAlive: c.keepAlive,
+  ready: c.ready,
+  queues: c.queues.size,
+});
+
+function list(target: Target): ControlList {
+  return {
+    ...reportListeners(target),
+    subsystems: [...target.subsystems.values()].map((subsystem) => ({
+      ...reportSubsystem(subsystem),
+      ...(subsystem.allowed && { allowHosts: [...subsystem.allowed] }),
+      ana: [...new Set([...subsystem.namespaces.values()].map((ns) => ns.group))].map((group) => ({
+        group,
+        state: anaStateNames.get(subsystem.stateOf(group) || AnaState.optimized)!,
+      })),
+    })),
+    controllers: target.controllers().map((c) => describe(target, c)),
+  };
+}
+
+/** Counters of one controller, as `nvmf ctl SOCK stats` shows them. */
+export type ControllerStats = ControllerReport & QueueCounters;
+
+/**
+ * Sends one request to a running target.
+ * @param timeout milliseconds
+ * @throws VioError: what the target answered, or why it did not
+ */
+export async function control<T>(path: string, { op, ...args }: ControlRequest, timeout?: number): Promise<T> {
+  const unreachable = (err: unknown) => wrap(`connect to ${path}`, err, { hint: 'nvmf serve --control SOCK opens it' });
+  return (await ask<T>(path, { service, unreachable, ...(timeout !== undefined && { timeout }) }, op, args)).result;
+}

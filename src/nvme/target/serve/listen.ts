@@ -1,0 +1,48 @@
+/** Where a target listens: addresses and names of hosts, with a port. */
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import { codeOf, usage, VioError } from '../../../common/errors.js';
+
+/** Well-known port of NVMe over TCP. */
+export const defaultPort = 4420;
+
+/** One place: `address` is an IPv4 or IPv6 address (with a scope, as `fe80::1%eth0`), or a name to be looked up. */
+export interface Place {
+  address: string;
+  port: number;
+}
+
+/** Labels of a host name (RFC 1123); one of digits alone is a mistyped address. */
+const hostName = /^(?!\d+(\.\d+)*$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$/;
+
+/** `ADDRESS`, `ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT`, `:PORT` (loopback). @throws usage error */
+export function parseAddress(text: string, port = defaultPort): Place {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(text);
+  const number = Number(match?.[3] ?? port);
+  const [inBrackets, plain] = [match?.[1], match?.[2]];
+  const address = inBrackets ?? (plain || '127.0.0.1');
+  const family = isIP(address);
+  const right = inBrackets !== undefined ? family === 6 : family === 4 || hostName.test(address);
+  if (!match || !right || number > 65535)
+    throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420, NAME:4420 or :4420; port 0 takes a free one');
+  return { address, port: number };
+}
+
+/**
+ * The addresses of a place: itself, or all that its name has, IPv4 first.
+ * @throws VioError naming a name that cannot be looked up
+ */
+export async function addressesOf({ address }: Place): Promise<string[]> {
+  if (isIP(address) !== 0) return [address];
+  try {
+    const found = await lookup(address, { all: true });
+    return [...new Set(found.sort((a, b) => a.family - b.family).map((one) => one.address))];
+  } catch (err) {
+    throw new VioError(`look up ${address}: ${codeOf(err) === 'ENOTFOUND' ? 'no such host' : (err as Error).message}`, {
+      code: codeOf(err) ?? 'ENOTFOUND',
+    });
+  }
+}
+
+/** Addresses of a name that this machine does not have, as ::1 of localhost where IPv6 is off: the others are listened on. */
+export const notHere = (err: unknown): boolean => ['EADDRNOTAVAIL', 'EAFNOSUPPORT'].includes(codeOf(err) ?? '');

@@ -1,0 +1,63 @@
+/** What is served, for documents and people. */
+import { printable } from '../../../common/escape.js';
+import { formatSize } from '../../../common/units.js';
+import type { Subsystem } from '../subsystem.js';
+import type { Target } from '../target.js';
+
+/** What is served, as `nvmf serve --json` prints it. */
+export interface ServeReport {
+  listen: { address: string; port: number }[];
+  /** Where only discovery is answered; left out where there is no such listener. */
+  discovery?: { address: string; port: number }[];
+  subsystems: SubsystemReport[];
+}
+export interface SubsystemReport {
+  nqn: string;
+  namespaces: NamespaceReport[];
+}
+export interface NamespaceReport {
+  nsid: number;
+  source: string;
+  size: number;
+  blockSize: number;
+  nguid: string;
+  readOnly: boolean;
+  /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
+  syncError?: string;
+}
+
+/** One subsystem with its namespaces. */
+export const reportSubsystem = (subsystem: Subsystem): SubsystemReport => ({
+  nqn: subsystem.nqn,
+  namespaces: subsystem.nsids().map((nsid) => {
+    const namespace = subsystem.namespaces.get(nsid)!;
+    const { source, size, blockSize, ids, readonly } = namespace;
+    const syncError = subsystem.syncError(namespace);
+    const report = { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly };
+    return syncError === undefined ? report : { ...report, syncError };
+  }),
+});
+
+/** Addresses of the listeners of both kinds. */
+export function reportListeners({ listeners }: Target): Pick<ServeReport, 'listen' | 'discovery'> {
+  const of = (only: boolean) =>
+    listeners.filter((l) => (l.discoveryOnly ?? false) === only).map(({ address, port }) => ({ address, port }));
+  const discovery = of(true);
+  return { listen: of(false), ...(discovery.length > 0 && { discovery }) };
+}
+
+export const report = (target: Target): ServeReport => ({
+  ...reportListeners(target),
+  subsystems: [...target.subsystems.values()].map(reportSubsystem),
+});
+
+/** The ready line: where, what. */
+export const readyLine = ({ listen, discovery, subsystems }: ServeReport): string => {
+  const places = (list: ServeReport['listen']) =>
+    list.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)).join(', ');
+  const what = subsystems.map(({ nqn, namespaces }) => {
+    const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
+    return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
+  });
+  return `serving ${what.join('; ')} on ${places(listen)}${discovery ? `, discovery on ${places(discovery)}` : ''}`;
+};
