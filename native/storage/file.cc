@@ -19,7 +19,7 @@
 namespace vioctl::storage {
 namespace {
 
-constexpr long kTmpfsMagic = 0x01021994;  // linux/magic.h
+constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magic.h
 constexpr int kClaimTries = 20;
 constexpr unsigned kClaimPauseUs = 10'000;
 
@@ -79,7 +79,9 @@ class File final : public Store {
       geometry_.direct_offset = alignment_.offset;
     }
     struct statfs fs;
-    tmpfs_ = ::fstatfs(fd_.get(), &fs) == 0 && fs.f_type == kTmpfsMagic && !device_;
+    const bool known = ::fstatfs(fd_.get(), &fs) == 0 && !device_;
+    tmpfs_ = known && fs.f_type == kTmpfsMagic;
+    fuse_ = known && fs.f_type == kFuseMagic;
     Refresh();
     char byte;
     iovec one{&byte, 1};
@@ -89,7 +91,10 @@ class File final : public Store {
 
   bool CanTry() const override { return try_; }
   bool Waits() const override { return !tmpfs_; }
-  int fd() const override { return fd_.get(); }
+  // io_uring goes on behind a short transfer by itself. On files of FUSE without a page cache it does so from the
+  // offset of the whole request, and the wrong data counts as moved (seen on Linux 6.18 with short reads and short
+  // writes).
+  int fd() const override { return fuse_ ? -1 : fd_.get(); }
   Geometry geometry() const override { return geometry_; }
   std::optional<FileIdentity> identity() const override { return identity_; }
 
@@ -229,7 +234,7 @@ class File final : public Store {
   Geometry geometry_;
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;
-  bool device_ = false, tmpfs_ = false, try_ = false;
+  bool device_ = false, tmpfs_ = false, fuse_ = false, try_ = false;
 };
 
 }  // namespace

@@ -16,7 +16,21 @@ export interface Faults {
   fail_writes?: number;
   /** Bytes of writes, after which they answer ENOSPC. */
   full_after?: number;
+  /** Probabilities of faults by operation. */
+  random?: Partial<Record<RandomFault, number>>;
+  /** Longest time of a random delay, in seconds. */
+  slow?: number;
+  /** A short transfer is a multiple of so many bytes; 512 unless told. */
+  unit?: number;
+  seed?: number;
 }
+
+/** Faults that can happen at random. A short transfer moves a part only. */
+export type RandomFault =
+  | `${'read' | 'write' | 'sync' | 'punch'}_eio`
+  | `write_${'enospc' | 'edquot'}`
+  | `${'read' | 'write'}_short`
+  | `${'read' | 'write' | 'sync'}_slow`;
 
 /** Why there can be no fault disk here; undefined where there can. */
 export function noFaultDisk(): string | undefined {
@@ -41,9 +55,12 @@ export class FaultDisk {
     this.#lines = this.#reader[Symbol.asyncIterator]();
   }
 
-  static async open(size: number): Promise<FaultDisk> {
+  /** @param volatile_ with a write cache that a failed sync or a power cut loses in part, and no page cache above it */
+  static async open(size: number, volatile_ = false): Promise<FaultDisk> {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-fault-'));
-    const child = spawn('python3', [program, dir, `${size}`, 'disk'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn('python3', [program, dir, `${size}`, 'disk', ...(volatile_ ? ['volatile'] : [])], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     const disk = new FaultDisk(dir, child);
     const first = (await disk.#lines.next()).value;
     if (first === 'ready') return disk;
@@ -63,6 +80,16 @@ export class FaultDisk {
   /** Requests that came, in order. */
   async ops(): Promise<string[]> {
     return ((await this.#ask({ log: 1 })) as [string][]).map(([op]) => op);
+  }
+
+  /** How often each random fault has happened. */
+  async injected(): Promise<Partial<Record<RandomFault, number>>> {
+    return (await this.#ask({ stats: 1 })) as Partial<Record<RandomFault, number>>;
+  }
+
+  /** Loses, sector by sector or not, what no sync has made durable. Nobody may have requests under way. */
+  async powerCut(): Promise<void> {
+    await this.#ask({ cut: 1 });
   }
 
   async close(): Promise<void> {

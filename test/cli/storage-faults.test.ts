@@ -1,0 +1,49 @@
+/** A few seconds of `npm run soak -- storage-faults`: random faults, restarts and power cuts under both servers. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { compileC } from '../support/compile.js';
+import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { skip } from '../support/skip.js';
+import { STORM_SIZE, type StormOptions, type StormReport, storm } from '../support/storage-storm.js';
+
+/** Runs one in a folder of its own. */
+async function run(options: Omit<StormOptions, 'dir' | 'disk' | 'env'>, preload?: string): Promise<StormReport> {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-storm-'));
+  const disk = await FaultDisk.open(STORM_SIZE, true);
+  try {
+    const env = preload && { LD_PRELOAD: compileC(preload, path.join(dir, 'preload.so'), ['-shared', '-fPIC']) };
+    return await storm({ ...options, ...(env && { env }), dir, disk });
+  } finally {
+    await disk.close();
+    fs.rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Whether the tests can run; the reason is listed if not. */
+function possible(): boolean {
+  const missing = noFaultDisk();
+  if (missing) skip('random faults of a disk', missing);
+  return missing === undefined;
+}
+
+describe.each(['nvmf', 'vhost-user'] as const)('%s serve', (kind) => {
+  test.each([
+    ['uring', 'a file', {}, 4711],
+    ['sync', 'a file', { suffix: kind === 'nvmf' ? ',direct=on' : '' }, 4712],
+    ['uring', 'a device', { loop: true, suffix: kind === 'nvmf' ? '' : ',direct=on' }, 4713],
+  ] as const)(
+    'engine %s on %s: no acknowledged data is lost, and no flush lies',
+    async (engine, _what, options, seed) => {
+      if (!possible()) return;
+      expect((await run({ kind, engine, ...options, seed, seconds: 3 })).requests).toBeGreaterThan(100);
+    },
+    120_000,
+  );
+});
+
+test('a server that never syncs is found out', async () => {
+  if (!possible()) return;
+  const lying = run({ kind: 'nvmf', engine: 'sync', seed: 4714, seconds: 5 }, 'test/support/programs/without-sync.c');
+  await expect(lying).rejects.toThrow(/sector \d+ holds -?\d+, allowed/);
+}, 120_000);
