@@ -408,6 +408,11 @@ void Connection::Done(Request* request) {
   if (state_ == kClosed || state_ == kDraining) return;
   if (Request* first = request->partner) Finished(*first);
   Finished(*request);
+}
+
+void Connection::Settle() {
+  unsettled_ = false;
+  if (state_ == kClosed || state_ == kDraining) return;
   Flush();
   if (paused_) Resume();
   Arm();

@@ -90,7 +90,11 @@ class Connection {
   void Renew();
   void Assign(const QueueSetup& setup);
   void Reply(Worker::Reply& reply);
+  // Answers a request that was done elsewhere; Settle() sends that, and what was answered before it.
   void Done(Request* request);
+  void Settle();
+  // True once between two calls of Settle().
+  bool Unsettle() { return !std::exchange(unsettled_, true); }
   // Ends it once everything queued has left.
   void Finish(const char* reason);
   // pool_ops.cc, on a thread of the executor: fills status and result.
@@ -168,7 +172,8 @@ class Connection {
   uint64_t deadline_ = 0, progress_ = 0;
   uint32_t armed_ = 0;
   bool batching_ = false;
-  bool paused_ = false;  // whole PDUs may lie in partial_
+  bool unsettled_ = false;  // has answers that nobody has sent
+  bool paused_ = false;     // whole PDUs may lie in partial_
 
   std::shared_ptr<Controller> controller_;
   std::shared_ptr<const NamespaceTable> table_;

@@ -59,6 +59,9 @@ constexpr uint32_t kRingEntries = 256;
 constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
 constexpr uint32_t kRingThreadsPerSource = 8;
 constexpr uint64_t kGather = 20'000;  // ns that an answer waits for others that are about to come
+constexpr uint32_t kDeep = 4;         // jobs that the executor has of us, from which on sleeping costs less than waiting
+constexpr int kNapMs = 1;             // the first sleep then: the executor signals once for many jobs
+constexpr int kTickMs = 500;
 constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace
@@ -130,9 +133,10 @@ void Worker::Stop() {
 void Worker::PostDone(storage::Job* job) {
   storage::Job* head = done_.load(std::memory_order_relaxed);
   finished_.fetch_add(1, std::memory_order_relaxed);
+  const bool more = job->more;
   do job->link = head;
   while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
-  if (sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
+  if (!more && sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
 }
 
 // Whether what the executor has done is to be answered now: all of it is there, or the first has waited for a while.
@@ -151,6 +155,7 @@ void Worker::TakeDone() {
   storage::Job* first = nullptr;
   while (job) job = std::exchange(job->link, std::exchange(first, job));
   while (first) Finish(static_cast<Request*>(std::exchange(first, first->link)));
+  Settle();
 }
 
 void Worker::Elsewhere(Request* request) {
@@ -161,8 +166,8 @@ void Worker::Elsewhere(Request* request) {
     done->connection->worker().PostDone(done);
   };
   // A plain write only copies into the page cache, unless that is full.
-  request->brief =
-      request->sqe.opcode == kWrite && !request->partner && !request->written && (request->sqe.cdw12 & kFua) == 0;
+  request->brief = request->sqe.opcode == kWrite && !request->partner && !request->written &&
+                   (request->sqe.cdw12 & kFua) == 0 && request->ns->store->Cached();
   gathered_.push_back(request);
 }
 
@@ -260,16 +265,32 @@ void Worker::TurnRing() {
     else
       Finish(request);
   });
+  Settle();
 }
 
 // Answers a request that was done elsewhere.
 void Worker::Finish(Request* request) {
   Connection* connection = request->connection;
   try {
+    if (connection->Unsettle()) unsettled_.push_back(connection);
     connection->Done(request);
   } catch (const std::bad_alloc&) {
     connection->Hangup(kNoMemory);
   }
+}
+
+// Sends what Finish() has answered: one system call for all answers of a connection.
+void Worker::Settle() {
+  // By index: what a connection resumes may come back here at once.
+  for (size_t i = 0; i < unsettled_.size(); i++) {
+    Connection* connection = unsettled_[i];
+    try {
+      connection->Settle();
+    } catch (const std::bad_alloc&) {
+      connection->Hangup(kNoMemory);
+    }
+  }
+  unsettled_.clear();
 }
 
 // What an event of epoll means for a connection. Each step may end it.
@@ -461,18 +482,21 @@ int Worker::Wait(epoll_event* events, int count, int timeout) {
 }
 
 void Worker::Run() {
-  constexpr uint64_t kTickMs = 500;
   const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
   epoll_event events[256];
   if (target_.options_.uring) OpenRing();
+  int nap = kNapMs;
   uint64_t worked = 0, ticked = NowNs() / 1'000'000;
   while (true) {
     uint64_t ns = NowNs();
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
-    int timeout = ns - worked < spin ? 0 : -1;
+    const bool deep = submitted_ - finished_.load(std::memory_order_relaxed) >= kDeep;
+    int timeout = ns - worked < spin && !deep ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && full_) timeout = kTickMs;
+    // One of many jobs may hang behind others whose ends were not signalled: those are looked for.
+    if (deep) timeout = std::min(nap, kTickMs);
     const int count = Wait(events, 256, timeout);
     if (count > 0) {
       ns = NowNs();
@@ -497,7 +521,12 @@ void Worker::Run() {
     if (done) TakeDone();
     if (ring_) TurnRing();
     Dispatch();
-    if ((count > 0 || done) && spin > 0) worked = NowNs();
+    if (count > 0 || done) {
+      nap = kNapMs;
+      if (spin > 0) worked = NowNs();
+    } else if (timeout != 0) {
+      nap = std::min(nap * 2, kTickMs);
+    }
     if (!zombies_.empty()) std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
     if (now_ - ticked >= kTickMs) {
       ticked = now_;

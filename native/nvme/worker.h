@@ -94,6 +94,7 @@ class Worker {
   void Elsewhere(Request* request);
   int Wait(epoll_event* events, int count, int timeout);
   void Finish(Request* request);
+  void Settle();
   bool Ripe(uint64_t now);
   void TakeDone();
   void Accept(uint32_t listener);
@@ -116,6 +117,7 @@ class Worker {
   std::atomic<bool> sleeping_{false};         // only a thread that sleeps is signalled
   std::atomic<uint32_t> finished_{0};         // jobs that the executor has done since the start, modulo 2^32
   std::vector<storage::Job*> gathered_;       // for the executor
+  std::vector<Connection*> unsettled_;        // have answers to send
   uint32_t submitted_ = 0;                    // jobs that it was given, likewise
   uint64_t seen_ = 0;                         // when the first of done_ was seen, ns; 0: none is
   std::atomic<int> load_{0};

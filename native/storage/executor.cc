@@ -12,10 +12,12 @@ namespace vioctl::storage {
 namespace {
 
 constexpr auto kLinger = std::chrono::seconds(10);  // an idle thread ends after this time
-constexpr uint64_t kSlow = 50'000;                  // ns: jobs that take longer than this wait for something
+// ns: brief jobs that take longer than this wait for something. Far above a copy into the page cache, also where several
+// threads write to one file: the kernel lets one in at a time, and more threads would only wait longer.
+constexpr uint64_t kSlow = 500'000;
 constexpr uint64_t kStuck = 1'000'000;              // ns without a job taken from a lane: it waits for something
 constexpr size_t kLook = 8;                         // lanes that are looked at for one that could use more threads
-constexpr uint32_t kBatch = 8;                      // brief jobs that a thread takes at a time
+constexpr uint32_t kBatch = 32;                     // brief jobs that a thread takes at a time
 constexpr uint32_t kBriefPerThread = 64;            // brief jobs that are left to one thread, for want of waiting
 
 uint64_t NowNs() {
@@ -167,6 +169,7 @@ void Executor::Run() {
     lane->running_++;
     busy_++;
     List(*lane);
+    const bool brief = jobs[0]->brief;
     const uint64_t began = NowNs();
     lane->taken_ = began;
     WakeForRest(began);
@@ -175,6 +178,7 @@ void Executor::Run() {
     uint64_t took = 0;
     // The rest of a batch goes back if one has waited: others may do it meanwhile, or at once.
     while (done < count && took < kStuck) {
+      jobs[done]->more = done + 1 < count;
       jobs[done]->run(jobs[done]);
       done++;
       took = NowNs() - began;
@@ -183,8 +187,7 @@ void Executor::Run() {
     busy_--;
     lane->running_--;
     for (uint32_t i = count; i > done; i--) GiveBack(*lane, jobs[i - 1]);
-    const uint64_t each = took / done;
-    lane->average_ += (each >> 3) - (lane->average_ >> 3);
+    if (brief) lane->average_ += (took / done >> 3) - (lane->average_ >> 3);
     List(*lane);
   }
   const auto self = std::find_if(threads_.begin(), threads_.end(),

@@ -90,6 +90,7 @@ class File final : public Store {
   }
 
   bool CanTry() const override { return try_; }
+  bool Cached() const override { return !options_.direct; }
   bool Waits() const override { return !tmpfs_; }
   // io_uring goes on behind a short transfer by itself. On files of FUSE without a page cache it does so from the
   // offset of the whole request, and the wrong data counts as moved (seen on Linux 6.18 with short reads and short

@@ -29,6 +29,8 @@ class Store {
 
   // Whether reads may be tried with nowait; where not, they are as fast as memory, or have to run elsewhere.
   virtual bool CanTry() const { return false; }
+  // Whether writes end in the page cache, as a rule without waiting.
+  virtual bool Cached() const { return false; }
   // Whether a plain read may wait for a device.
   virtual bool Waits() const { return true; }
   // The file behind the store, for engines that do their own I/O on it; -1 where there is none. Such an engine only
