@@ -12,6 +12,7 @@
 #include "binding/core/watch.h"
 #include "binding/storage.h"
 #include "nvme/target.h"
+#include "os/clock.h"
 #include "os/eventfd.h"
 
 namespace vioctl::nvme {
@@ -144,7 +145,7 @@ Napi::Value NamespaceResize(const Napi::CallbackInfo& info) {
 
 Napi::Value ControllerNew(const Napi::CallbackInfo& info) {
   auto controller = std::make_shared<Controller>();
-  controller->activity = NowMs();
+  controller->activity = os::NowMs();
   return NewHandle(info.Env(), std::move(controller));
 }
 
@@ -176,7 +177,7 @@ Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ControllerIdle(const Napi::CallbackInfo& info) {
-  const uint64_t now = NowMs(), last = Share<Controller>(info[0])->activity;
+  const uint64_t now = os::NowMs(), last = Share<Controller>(info[0])->activity;
   return Napi::Number::New(info.Env(), static_cast<double>(now > last ? now - last : 0));
 }
 

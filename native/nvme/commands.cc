@@ -1,5 +1,5 @@
 // What a command capsule asks for: admin and fabrics commands are handed out, those of I/O queues are checked, given
-// their data, and done here if that cannot wait for anything, else by the executor (pool_ops.cc).
+// their data, and done here if that cannot wait for anything, else handed to the worker (Worker::Submit).
 #include <algorithm>
 #include <cstring>
 

@@ -11,6 +11,7 @@
 
 #include "common/crc32c.h"
 #include "nvme/pdu.h"
+#include "os/clock.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -30,7 +31,7 @@ uint32_t Load32(const uint8_t* at) {
 
 Connection::Connection(Worker& worker, uint32_t id, Fd fd)
     : worker_(worker), id_(id), fd_(std::move(fd)), cids_(new uint64_t[1024]()) {
-  deadline_ = NowMs() + static_cast<uint64_t>(worker.target().options().handshakeMs);
+  deadline_ = os::NowMs() + static_cast<uint64_t>(worker.target().options().handshakeMs);
   armed_ = EPOLLIN | EPOLLRDHUP;
 }
 

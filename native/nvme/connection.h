@@ -97,7 +97,7 @@ class Connection {
   bool Unsettle() { return !std::exchange(unsettled_, true); }
   // Ends it once everything queued has left.
   void Finish(const char* reason);
-  // pool_ops.cc, on a thread of the executor: fills status and result.
+  // pool_ops.cc, on any thread: fills status and result.
   static void Work(Request& request);
   static bool OwesFlush(const Request& request);
 

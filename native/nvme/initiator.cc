@@ -17,6 +17,7 @@
 #include "common/error.h"
 #include "nvme/command.h"
 #include "nvme/pdu.h"
+#include "os/clock.h"
 #include "os/fd.h"
 #include "os/socket.h"
 
@@ -64,12 +65,6 @@ constexpr const char* kFieldNames[] = {"PDU type", "FLAGS", "HLEN", "PDO", "PLEN
 
 constexpr size_t kReceiveBuffer = 512 * 1024;
 constexpr uint16_t kConnectCid = 0xFFF0;
-
-uint64_t Now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1000000000 + static_cast<uint64_t>(t.tv_nsec);
-}
 
 [[noreturn]] void Broken(const char* what) { throw SysError(EPROTO, "nvme/tcp", what); }
 
@@ -145,7 +140,7 @@ class Queue {
     }
     if (n == 0) throw SysError(ECONNRESET, "recv", "the target closed the connection");
     have_ += static_cast<size_t>(n);
-    now_ = Now();
+    now_ = os::NowNs();
     Parse(result, counts);
     return true;
   }
@@ -348,7 +343,7 @@ class Queue {
 
   // TCP, ICReq and ICResp, Connect: blocking, within the time-out.
   void Open(uint16_t qid) {
-    deadline_ = Now() + o_.timeout_ms * 1'000'000;
+    deadline_ = os::NowNs() + o_.timeout_ms * 1'000'000;
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     const std::string port = std::to_string(o_.port);
@@ -418,7 +413,7 @@ class Queue {
   // All of it within the time that connecting may take, however slowly it trickles.
   void ReadAll(void* data, size_t size) {
     for (size_t at = 0; at < size;) {
-      const uint64_t now = Now();
+      const uint64_t now = os::NowNs();
       pollfd p{fd(), POLLIN, 0};
       const int wait = now >= deadline_ ? 0 : static_cast<int>((deadline_ - now) / 1'000'000 + 1);
       if (Check(::poll(&p, 1, wait), "poll") == 0) throw SysError(ETIMEDOUT, "recv");
@@ -452,11 +447,11 @@ class Queue {
 void Drive(const LoadOptions& o, std::vector<std::unique_ptr<Queue>>& queues, const std::atomic<bool>& stop,
            LoadResult& result) {
   std::vector<pollfd> polls(queues.size());
-  const uint64_t begin = Now() + o.warmup_ms * 1000000;
+  const uint64_t begin = os::NowNs() + o.warmup_ms * 1000000;
   const uint64_t end = begin + o.duration_ms * 1000000;
-  uint64_t last = Now(), counted = 0;
+  uint64_t last = os::NowNs(), counted = 0;
   for (;;) {
-    const uint64_t now = Now();
+    const uint64_t now = os::NowNs();
     const bool over = now >= end || stop.load(std::memory_order_relaxed);
     bool progress = false;
     size_t outstanding = 0;

@@ -1,4 +1,5 @@
-// What a command of an I/O queue does to its namespace where that may wait: on a thread of the executor.
+// What a command of an I/O queue does to its namespace where that may wait: on a thread of the executor, or on one that
+// loses its loop when it does wait (Worker::WriteHere).
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -32,8 +33,8 @@ namespace {
 constexpr size_t kChunk = 256 << 10;
 
 // Writers take the namespace together, a fused compare-and-write takes it alone. Nobody holds it for longer than one
-// command takes, so who comes second looks again until it is free. Only for threads of the executor: a worker that
-// waited here would not take the completions of its ring, which may be the writers that the pair waits for.
+// command takes, so who comes second looks again until it is free. Not for a thread that has requests in its ring: a
+// worker that waited here would not take the completions of its ring, which may be the writers that the pair waits for.
 class WriteLock {
  public:
   WriteLock(Namespace& ns, bool alone) : ns_(ns), alone_(alone) {

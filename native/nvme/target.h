@@ -151,6 +151,4 @@ class Target {
   bool stopped_ = false;
 };
 
-uint64_t NowMs();
-
 }  // namespace vioctl::nvme

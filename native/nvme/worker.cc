@@ -5,8 +5,8 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -14,17 +14,12 @@
 
 #include "common/error.h"
 #include "nvme/connection.h"
+#include "os/clock.h"
 #include "os/eventfd.h"
 #include "os/socket.h"
 
 namespace vioctl::nvme {
 namespace {
-
-uint64_t NowNs() {
-  timespec ts;
-  ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
-}
 
 std::string PeerName(int fd) {
   sockaddr_storage peer{}, own{};
@@ -51,22 +46,11 @@ std::string PeerName(int fd) {
   return text;
 }
 
-// epoll data: connections by id; the wake-up and the listeners by numbers that no id has.
-constexpr uint64_t kWakeKey = 1ULL << 40;
-constexpr uint64_t kRingKey = 3ULL << 39;
-constexpr uint64_t kListenKey = 1ULL << 41;
-constexpr uint32_t kRingEntries = 256;
-constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
-constexpr uint32_t kRingThreadsPerSource = 8;
-constexpr uint64_t kGather = 20'000;  // ns that an answer waits for others that are about to come
-constexpr uint32_t kDeep = 4;         // jobs that the executor has of us, from which on sleeping costs less than waiting
-constexpr int kNapMs = 1;             // the first sleep then: the executor signals once for many jobs
+constexpr uint32_t kDeep = 4;  // jobs that the executor has of us, from which on sleeping costs less than waiting
+constexpr int kNapMs = 1;      // the first sleep then: the executor signals once for many jobs
 constexpr int kTickMs = 500;
-constexpr const char kNoMemory[] = "out of memory";
 
 }  // namespace
-
-uint64_t NowMs() { return NowNs() / 1'000'000; }
 
 Buffers::~Buffers() {
   for (auto& list : free_)
@@ -107,10 +91,12 @@ Worker::Worker(Target& target, int index)
       receive_(new uint8_t[kReceive]) {
   epoll_event event{EPOLLIN, {.u64 = kWakeKey}};
   Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
-  thread_ = std::thread([this] {
-    ::pthread_setname_np(::pthread_self(), "nvme-queue");
-    Run();
-  });
+  threads_[0] = std::thread([this] { Live(true); });
+  try {
+    threads_[1] = std::thread([this] { Live(false); });
+  } catch (const std::system_error&) {
+    // Nobody stands by: the executor writes.
+  }
 }
 
 Worker::~Worker() { Stop(); }
@@ -127,170 +113,8 @@ void Worker::Post(Message message) {
 void Worker::Stop() {
   stop_.store(true);
   os::SignalEventfd(wake_.get());
-  if (thread_.joinable()) thread_.join();
-}
-
-void Worker::PostDone(storage::Job* job) {
-  storage::Job* head = done_.load(std::memory_order_relaxed);
-  finished_.fetch_add(1, std::memory_order_relaxed);
-  const bool more = job->more;
-  do job->link = head;
-  while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
-  if (!more && sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
-}
-
-// Whether what the executor has done is to be answered now: all of it is there, or the first has waited for a while.
-// Answers that leave together cost one system call here and one wake-up of the host.
-bool Worker::Ripe(uint64_t now) {
-  if (!done_.load(std::memory_order_relaxed)) return false;
-  if (seen_ == 0) seen_ = now;
-  if (finished_.load(std::memory_order_relaxed) != submitted_ && now - seen_ < kGather) return false;
-  seen_ = 0;
-  return true;
-}
-
-// Takes what the executor has done, in the order in which that was done.
-void Worker::TakeDone() {
-  storage::Job* job = done_.exchange(nullptr, std::memory_order_acquire);
-  storage::Job* first = nullptr;
-  while (job) job = std::exchange(job->link, std::exchange(first, job));
-  while (first) Finish(static_cast<Request*>(std::exchange(first, first->link)));
-  Settle();
-}
-
-void Worker::Elsewhere(Request* request) {
-  request->lane = request->ns->lane.get();
-  request->run = [](storage::Job* job) {
-    auto* done = static_cast<Request*>(job);
-    Connection::Work(*done);
-    done->connection->worker().PostDone(done);
-  };
-  // A plain write only copies into the page cache, unless that is full.
-  request->brief = request->sqe.opcode == kWrite && !request->partner && !request->written &&
-                   (request->sqe.cdw12 & kFua) == 0 && request->ns->store->Cached();
-  gathered_.push_back(request);
-}
-
-void Worker::Dispatch() {
-  if (gathered_.empty()) return;
-  submitted_ += static_cast<uint32_t>(gathered_.size());
-  target_.executor_->Submit(gathered_);
-  gathered_.clear();
-}
-
-void Worker::Submit(Request* request) {
-  if (!ring_ || !Ring(request)) Elsewhere(request);
-}
-
-// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the executor does it
-// all.
-void Worker::OpenRing() {
-  try {
-    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
-    ringEvent_ = os::NewEventfd();
-    // Requests that the kernel cannot do without waiting take one of these threads each. Kernels before 5.15 have no
-    // say in it: eight at least.
-    uint32_t workers[2] = {kRingThreads, 0};
-    ring_->Register(IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
-    if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
-    epoll_event event{EPOLLIN, {.u64 = kRingKey}};
-    Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
-  } catch (const SysError&) {
-    ring_.reset();
-    target_.uringMissing_.store(true);
-  }
-}
-
-// A request that waits keeps a thread of the ring: one source must not have them all. What the kernel can read without
-// a thread (it says so by allowing RWF_NOWAIT) has only the room of the ring to share.
-bool Worker::RoomInRing(const Request& request) const {
-  if (request.sqe.opcode == kRead && request.ns->store->CanTry()) return inRing_ < ring_->cq_entries();
-  const uint32_t mine = request.ns->inRings.load(std::memory_order_relaxed);
-  return threaded_ < kRingThreads && mine < (threaded_ < kRingThreads / 2 ? kRingThreadsPerSource : 1);
-}
-
-// Puts a read or a write of a file into the ring. False: there is no room, or it is neither. What makes data durable is
-// not: the store orders that (storage/durability.h).
-bool Worker::Ring(Request* request) {
-  const Sqe& command = request->sqe;
-  const int fd = request->ns->store->fd();
-  const bool fused = (command.flags & 3) != 0;
-  if (fd < 0 || fused) return false;
-  // The kernel has one thread at a time for the buffered writes of all regular files whose inodes hash alike: a file
-  // that hangs would keep others waiting, and no two writes of one file run at once.
-  if (command.opcode != kRead && (command.opcode != kWrite || request->ns->regular)) return false;
-  if (!RoomInRing(*request)) return false;
-  if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
-  const iovec data{request->buffer, request->length};
-  if (command.opcode == kWrite && request->ns->store->WantsZeroes(&data, 1)) return false;
-  if (!request->ns->store->Takes(&data, 1, command.slba() << request->ns->shift)) return false;
-  // Not while a fused pair has the namespace; the executor waits for its turn.
-  if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
-  io_uring_sqe* sqe = ring_->Next();
-  if (!sqe) {
-    ring_->Submit();
-    if (!(sqe = ring_->Next())) {
-      if (command.opcode == kWrite) request->ns->WriteDone();
-      return false;
-    }
-  }
-  const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
-  uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer, request->length,
-                 offset, tag);
-  inRing_++;
-  request->threaded = command.opcode != kRead || !request->ns->store->CanTry();
-  if (request->threaded) {
-    threaded_++;
-    request->ns->inRings.fetch_add(1, std::memory_order_relaxed);
-  }
-  return true;
-}
-
-void Worker::TurnRing() {
-  if (inRing_ == 0) return;
-  if (ring_->Pending() > 0 || ring_->NeedsEnter()) ring_->Submit();
-  ring_->Reap([this](const io_uring_cqe& cqe) {
-    auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
-    inRing_--;
-    if (request->threaded) {
-      threaded_--;
-      request->ns->inRings.fetch_sub(1, std::memory_order_relaxed);
-    }
-    if (request->sqe.opcode == kWrite) request->ns->WriteDone();
-    // Half done, or an error: the executor does it again, to the end, and finds the right status.
-    const bool whole = cqe.res >= 0 && static_cast<uint32_t>(cqe.res) == request->length;
-    request->written = whole && Connection::OwesFlush(*request);
-    if (!whole || request->written)
-      Elsewhere(request);
-    else
-      Finish(request);
-  });
-  Settle();
-}
-
-// Answers a request that was done elsewhere.
-void Worker::Finish(Request* request) {
-  Connection* connection = request->connection;
-  try {
-    if (connection->Unsettle()) unsettled_.push_back(connection);
-    connection->Done(request);
-  } catch (const std::bad_alloc&) {
-    connection->Hangup(kNoMemory);
-  }
-}
-
-// Sends what Finish() has answered: one system call for all answers of a connection.
-void Worker::Settle() {
-  // By index: what a connection resumes may come back here at once.
-  for (size_t i = 0; i < unsettled_.size(); i++) {
-    Connection* connection = unsettled_[i];
-    try {
-      connection->Settle();
-    } catch (const std::bad_alloc&) {
-      connection->Hangup(kNoMemory);
-    }
-  }
-  unsettled_.clear();
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
 }
 
 // What an event of epoll means for a connection. Each step may end it.
@@ -481,14 +305,14 @@ int Worker::Wait(epoll_event* events, int count, int timeout) {
   return got;
 }
 
-void Worker::Run() {
+// The loop. True: it has ended. False: another thread has it.
+bool Worker::Run() {
   const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
   epoll_event events[256];
-  if (target_.options_.uring) OpenRing();
   int nap = kNapMs;
-  uint64_t worked = 0, ticked = NowNs() / 1'000'000;
+  uint64_t worked = 0, ticked = os::NowNs() / 1'000'000;
   while (true) {
-    uint64_t ns = NowNs();
+    uint64_t ns = os::NowNs();
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
     const bool deep = submitted_ - finished_.load(std::memory_order_relaxed) >= kDeep;
@@ -499,7 +323,7 @@ void Worker::Run() {
     if (deep) timeout = std::min(nap, kTickMs);
     const int count = Wait(events, 256, timeout);
     if (count > 0) {
-      ns = NowNs();
+      ns = os::NowNs();
       now_ = ns / 1'000'000;
     }
     for (int i = 0; i < count; i++) {
@@ -515,15 +339,15 @@ void Worker::Run() {
       } else {
         Ready(static_cast<uint32_t>(key), events[i].events);
       }
-      Dispatch();
+      if (!Dispatch()) return false;  // what epoll has said besides, it says again
     }
     const bool done = Ripe(ns);
     if (done) TakeDone();
     if (ring_) TurnRing();
-    Dispatch();
+    if (!Dispatch()) return false;
     if (count > 0 || done) {
       nap = kNapMs;
-      if (spin > 0) worked = NowNs();
+      if (spin > 0) worked = os::NowNs();
     } else if (timeout != 0) {
       nap = std::min(nap * 2, kTickMs);
     }
@@ -534,7 +358,16 @@ void Worker::Run() {
     }
     if (stop_.load(std::memory_order_relaxed)) break;
   }
-  // Jobs elsewhere refer to connections: their ends are waited for.
+  Drain();
+  std::lock_guard lock(standMutex_);
+  ended_ = true;
+  stand_.notify_one();
+  return true;
+}
+
+// Jobs elsewhere refer to connections: their ends are waited for.
+void Worker::Drain() {
+  ending_ = true;
   for (auto& [id, connection] : connections_) zombies_.push_back(std::move(connection));
   connections_.clear();
   while (!zombies_.empty()) {
@@ -545,7 +378,7 @@ void Worker::Run() {
     Messages();
     TakeDone();
     if (ring_) TurnRing();
-    Dispatch();
+    [[maybe_unused]] const bool mine = Dispatch();  // nothing is written here any more
   }
   ring_.reset();
 }

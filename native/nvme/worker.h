@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <thread>
 #include <unordered_map>
@@ -67,7 +68,7 @@ class Worker {
   // From any thread.
   void Post(Message message);
   void Stop();
-  // A thread of the executor has done a request.
+  // A request has been done, by whatever thread.
   void PostDone(storage::Job* job);
   int load() const { return load_.load(std::memory_order_relaxed); }
 
@@ -77,17 +78,29 @@ class Worker {
   uint8_t* receiveBuffer() { return receive_.get(); }
   uint64_t now() const { return now_; }
   int epoll() const { return epoll_.get(); }
-  // Does a command elsewhere: in the ring where it can, else by a thread of the executor. Connection::Done follows.
+  // Has a command done: in the ring where it can, else by Dispatch(). Connection::Done follows.
   void Submit(Request* request);
-  // Hands over what Submit() has gathered.
-  void Dispatch();
+  // Does or hands over what Submit() has gathered. False: this thread hung in it and has lost the loop.
+  [[nodiscard]] bool Dispatch();
   // Lets the kernel have what was put into the ring, and takes what it has done.
   void TurnRing();
   // Takes the connection out of the tables; it is destroyed when its last job is done.
   void Retire(Connection* connection);
 
  private:
-  void Run();
+  // epoll data: connections by id; the wake-up, the ring and the listeners by numbers that no id has.
+  static constexpr uint64_t kWakeKey = 1ULL << 40;
+  static constexpr uint64_t kRingKey = 3ULL << 39;
+  static constexpr uint64_t kListenKey = 1ULL << 41;
+  static constexpr const char* kNoMemory = "out of memory";
+
+  void Live(bool loops);
+  [[nodiscard]] bool Run();
+  [[nodiscard]] bool Stand();
+  void TakeOver();
+  void HandOver();
+  [[nodiscard]] bool WriteHere();
+  void Drain();
   void OpenRing();
   bool Ring(Request* request);
   bool RoomInRing(const Request& request) const;
@@ -116,7 +129,7 @@ class Worker {
   std::atomic<storage::Job*> done_{nullptr};  // what the executor has done, the latest first
   std::atomic<bool> sleeping_{false};         // only a thread that sleeps is signalled
   std::atomic<uint32_t> finished_{0};         // jobs that the executor has done since the start, modulo 2^32
-  std::vector<storage::Job*> gathered_;       // for the executor
+  std::vector<storage::Job*> gathered_;       // for Dispatch()
   std::vector<Connection*> unsettled_;        // have answers to send
   uint32_t submitted_ = 0;                    // jobs that it was given, likewise
   uint64_t seen_ = 0;                         // when the first of done_ was seen, ns; 0: none is
@@ -134,8 +147,22 @@ class Worker {
   std::vector<Fd> listeners_;
   uint32_t sequence_ = 0;
   uint64_t now_ = 0;
-  bool full_ = false;  // out of descriptors: the listeners rest until the next tick
-  std::thread thread_;
+  bool full_ = false;    // out of descriptors: the listeners rest until the next tick
+  bool ending_ = false;  // nothing is written by the loop's thread any more
+
+  // The thread of the loop does brief writes itself, while a second one stands by. One that hangs in a write loses the
+  // loop to the other, and with it all that is the loop's; it comes back as the one that stands by.
+  enum : int { kLooping, kWriting, kTaken };
+  std::atomic<int> at_{kLooping};
+  std::vector<storage::Job*> batch_;   // that the loop's thread writes
+  std::atomic<size_t> claim_{0};       // the next of batch_ to be done
+  std::atomic<uint64_t> begun_{0};     // writes since the start
+  std::atomic<bool> standing_{false};  // there is a thread to take the loop over
+  std::atomic<bool> watched_{false};   // it looks at this one every millisecond
+  std::mutex standMutex_;
+  std::condition_variable stand_;
+  bool ended_ = false;
+  std::thread threads_[2];
 };
 
 }  // namespace vioctl::nvme

@@ -1,30 +1,25 @@
 #include "storage/executor.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cassert>
 #include <chrono>
 #include <system_error>
 
+#include "os/clock.h"
+
 namespace vioctl::storage {
 namespace {
 
 constexpr auto kLinger = std::chrono::seconds(10);  // an idle thread ends after this time
-// ns: brief jobs that take longer than this wait for something. Far above a copy into the page cache, also where several
-// threads write to one file: the kernel lets one in at a time, and more threads would only wait longer.
+// ns: brief jobs that take longer than this wait for something. Far above a copy into the page cache, also where
+// several threads write to one file: the kernel lets one in at a time, and more threads would only wait longer.
 constexpr uint64_t kSlow = 500'000;
-constexpr uint64_t kStuck = 1'000'000;              // ns without a job taken from a lane: it waits for something
-constexpr size_t kLook = 8;                         // lanes that are looked at for one that could use more threads
-constexpr uint32_t kBatch = 32;                     // brief jobs that a thread takes at a time
-constexpr uint32_t kBriefPerThread = 64;            // brief jobs that are left to one thread, for want of waiting
-
-uint64_t NowNs() {
-  timespec ts;
-  ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
-}
+constexpr uint64_t kStuck = 1'000'000;    // ns without a job taken from a lane: it waits for something
+constexpr size_t kLook = 8;               // lanes that are looked at for one that could use more threads
+constexpr uint32_t kBatch = 32;           // brief jobs that a thread takes at a time
+constexpr uint32_t kBriefPerThread = 64;  // brief jobs that are left to one thread, for want of waiting
 
 }  // namespace
 
@@ -101,7 +96,7 @@ bool Executor::Spawn() {
 }
 
 void Executor::Submit(const std::vector<Job*>& jobs) {
-  const uint64_t now = NowNs();
+  const uint64_t now = os::NowNs();
   std::lock_guard lock(mutex_);
   assert(!stop_);
   for (Job* job : jobs) Append(job, now);
@@ -170,7 +165,7 @@ void Executor::Run() {
     busy_++;
     List(*lane);
     const bool brief = jobs[0]->brief;
-    const uint64_t began = NowNs();
+    const uint64_t began = os::NowNs();
     lane->taken_ = began;
     WakeForRest(began);
     lock.unlock();
@@ -181,13 +176,13 @@ void Executor::Run() {
       jobs[done]->more = done + 1 < count;
       jobs[done]->run(jobs[done]);
       done++;
-      took = NowNs() - began;
+      took = os::NowNs() - began;
     }
     lock.lock();
     busy_--;
     lane->running_--;
     for (uint32_t i = count; i > done; i--) GiveBack(*lane, jobs[i - 1]);
-    if (brief) lane->average_ += (took / done >> 3) - (lane->average_ >> 3);
+    if (brief) lane->Took(took / done);
     List(*lane);
   }
   const auto self = std::find_if(threads_.begin(), threads_.end(),

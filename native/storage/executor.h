@@ -1,6 +1,7 @@
 // Threads for I/O that may wait for a device. Each source has a queue of its own and a share of the threads, so that a
 // source that hangs keeps its own requests waiting and nobody else's.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -25,14 +26,27 @@ struct Job {
 
 // The jobs of one source that wait for a thread. Whoever submits a job keeps its lane alive until the job has run.
 class Lane : public std::enable_shared_from_this<Lane> {
+ public:
+  // Whether brief jobs have been done so fast lately that handing them to another thread costs more.
+  bool quick() const { return average_.load(std::memory_order_relaxed) < kQuick; }
+  // A brief job has taken so many ns, here or elsewhere. From any thread: a lost update only delays the average.
+  void Took(uint64_t ns) {
+    const uint64_t average = average_.load(std::memory_order_relaxed);
+    average_.store(average + (ns >> 3) - (average >> 3), std::memory_order_relaxed);
+  }
+  // A brief job hangs: those that follow are better done where nobody waits for them.
+  void Hangs() { average_.store(kHangs, std::memory_order_relaxed); }
+
  private:
+  static constexpr uint64_t kQuick = 100'000;    // ns
+  static constexpr uint64_t kHangs = 8'000'000;  // ns; some 35 quick jobs of the executor make the lane quick again
   friend class Executor;
   Job* head_ = nullptr;
   Job* tail_ = nullptr;
   uint32_t queued_ = 0, running_ = 0;
-  bool listed_ = false;   // among the executor's lanes that have something to do
-  uint64_t taken_ = 0;    // when the last job was taken, ns
-  uint64_t average_ = 0;  // ns that brief jobs have taken lately
+  bool listed_ = false;               // among the executor's lanes that have something to do
+  uint64_t taken_ = 0;                // when the last job was taken, ns
+  std::atomic<uint64_t> average_{0};  // ns that brief jobs have taken lately
 };
 
 struct ExecutorLimits {

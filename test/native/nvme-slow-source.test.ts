@@ -117,4 +117,41 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
       await tearDown();
     }
   }, 60_000);
+
+  test('a source that hangs now and then, for some milliseconds each time: every write is done once, and is read back', async () => {
+    if (!(await setUp(1))) return;
+    try {
+      const host = await Controller.connect(options);
+      const [queue] = host.queues;
+      const last = new Map<number, number>(); // what each block of eight was last given
+      const write = async (nsid: number, place: number, round: number): Promise<void> => {
+        const value = (round * 7 + place) & 0xff;
+        const { status } = await queue!.run(block(NvmOpcode.write, nsid, place * 8), { out: Buffer.alloc(4096, value) });
+        expect(status).toMatchObject({ sct: 0, sc: 0 });
+        last.set(nsid * 1000 + place, value);
+      };
+      // 24 writers of the source that hangs and 8 of the other, each one after the other, through 20 hangs.
+      let over = false;
+      const writers = Array.from({ length: 32 }, async (_, i) => {
+        for (let round = 0; !over; round++) await write(i < 24 ? 2 : 1, i, round);
+      });
+      for (let hang = 0; hang < 20; hang++) {
+        await disks[0]!.set({ write_delay: 0.001 * (1 + (hang % 5) * 6) });
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        await disks[0]!.set({ write_delay: 0 });
+        await new Promise((resolve) => setTimeout(resolve, 40));
+      }
+      over = true;
+      await Promise.all(writers);
+      expect(last.size).toBe(32);
+      for (const [key, value] of last) {
+        const data = Buffer.alloc(4096);
+        await queue!.run(block(NvmOpcode.read, Math.floor(key / 1000), (key % 1000) * 8), { into: data });
+        expect(data.equals(Buffer.alloc(4096, value))).toBe(true);
+      }
+      await host.disconnect();
+    } finally {
+      await tearDown();
+    }
+  }, 60_000);
 });

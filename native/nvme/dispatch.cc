@@ -1,0 +1,290 @@
+// Where the requests of a worker are done: by its own thread, which may lose the loop over it, in its ring, or by the
+// executor.
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <new>
+
+#include "common/error.h"
+#include "nvme/connection.h"
+#include "nvme/worker.h"
+#include "os/clock.h"
+#include "os/eventfd.h"
+
+namespace vioctl::nvme {
+namespace {
+
+constexpr uint32_t kRingEntries = 256;
+constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
+constexpr uint32_t kRingThreadsPerSource = 8;
+constexpr uint64_t kGather = 20'000;                  // ns that an answer waits for others that are about to come
+constexpr uint64_t kStint = 500'000;                  // ns that the loop's thread writes at a time
+constexpr auto kLook = std::chrono::milliseconds(1);  // a write that takes longer hangs
+constexpr int kRestful = 100;                         // looks without a write, after which nobody looks
+constexpr size_t kAllClaimed = std::numeric_limits<size_t>::max() / 2;
+
+}  // namespace
+
+void Worker::PostDone(storage::Job* job) {
+  storage::Job* head = done_.load(std::memory_order_relaxed);
+  finished_.fetch_add(1, std::memory_order_relaxed);
+  const bool more = job->more;
+  do job->link = head;
+  while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
+  if (!more && sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
+}
+
+// Whether what the executor has done is to be answered now: all of it is there, or the first has waited for a while.
+// Answers that leave together cost one system call here and one wake-up of the host.
+bool Worker::Ripe(uint64_t now) {
+  if (!done_.load(std::memory_order_relaxed)) return false;
+  if (seen_ == 0) seen_ = now;
+  if (finished_.load(std::memory_order_relaxed) != submitted_ && now - seen_ < kGather) return false;
+  seen_ = 0;
+  return true;
+}
+
+// Takes what the executor has done, in the order in which that was done.
+void Worker::TakeDone() {
+  storage::Job* job = done_.exchange(nullptr, std::memory_order_acquire);
+  storage::Job* first = nullptr;
+  while (job) job = std::exchange(job->link, std::exchange(first, job));
+  while (first) Finish(static_cast<Request*>(std::exchange(first, first->link)));
+  Settle();
+}
+
+void Worker::Elsewhere(Request* request) {
+  request->lane = request->ns->lane.get();
+  request->more = false;
+  request->run = [](storage::Job* job) {
+    auto* done = static_cast<Request*>(job);
+    Connection::Work(*done);
+    done->connection->worker().PostDone(done);
+  };
+  // A plain write only copies into the page cache, unless that is full.
+  request->brief = request->sqe.opcode == kWrite && !request->partner && !request->written &&
+                   (request->sqe.cdw12 & kFua) == 0 && request->ns->store->Cached();
+  gathered_.push_back(request);
+}
+
+// Brief jobs of sources that have been quick are done here, the others by the executor.
+bool Worker::Dispatch() {
+  while (!gathered_.empty()) {
+    // What waits in the ring could only be taken by this thread.
+    if (standing_.load(std::memory_order_acquire) && inRing_ == 0 && !ending_) {
+      const auto here = std::stable_partition(gathered_.begin(), gathered_.end(), [](const storage::Job* job) {
+        return !job->brief || !job->lane->quick();
+      });
+      batch_.assign(here, gathered_.end());
+      gathered_.erase(here, gathered_.end());
+    }
+    submitted_ += static_cast<uint32_t>(gathered_.size() + batch_.size());
+    HandOver();
+    if (!batch_.empty() && !WriteHere()) return false;
+  }
+  return true;
+}
+
+void Worker::HandOver() {
+  if (gathered_.empty()) return;
+  target_.executor_->Submit(gathered_);
+  gathered_.clear();
+}
+
+// Writes batch_ and answers, as far as time allows; the executor does the rest.
+bool Worker::WriteHere() {
+  const size_t size = batch_.size();
+  claim_.store(0, std::memory_order_relaxed);
+  begun_.fetch_add(1, std::memory_order_relaxed);
+  at_.store(kWriting, std::memory_order_release);
+  if (!watched_.exchange(true)) {
+    std::lock_guard lock(standMutex_);
+    stand_.notify_one();
+  }
+  const uint64_t began = os::NowNs();
+  uint64_t now = began;
+  while (now - began < kStint) {
+    const size_t i = claim_.fetch_add(1, std::memory_order_acq_rel);
+    if (i >= size) break;
+    auto* request = static_cast<Request*>(batch_[i]);
+    begun_.fetch_add(1, std::memory_order_relaxed);
+    Connection::Work(*request);
+    const uint64_t then = std::exchange(now, os::NowNs());
+    request->lane->Took(now - then);
+    PostDone(request);  // the last use: the loop may be another thread's by now
+  }
+  int writing = kWriting;
+  if (!at_.compare_exchange_strong(writing, kLooping, std::memory_order_acq_rel)) return false;
+  for (size_t i = claim_.load(std::memory_order_relaxed); i < size; i++) gathered_.push_back(batch_[i]);
+  batch_.clear();
+  HandOver();
+  TakeDone();
+  return true;
+}
+
+// Stands by. True: the loop's thread hangs, and this one has the loop. False: all is over.
+bool Worker::Stand() {
+  std::unique_lock lock(standMutex_);
+  standing_.store(true, std::memory_order_release);
+  uint64_t seen = 0;
+  bool wrote = false;
+  for (int restful = 0; !ended_;) {
+    if (!watched_.load()) {
+      stand_.wait(lock, [this] { return ended_ || watched_.load(); });
+      restful = 0;
+    }
+    stand_.wait_for(lock, kLook, [this] { return ended_; });
+    const uint64_t begun = begun_.load(std::memory_order_relaxed);
+    const bool same = std::exchange(seen, begun) == begun, writes = at_.load(std::memory_order_acquire) == kWriting;
+    int writing = kWriting;
+    if (same && wrote && writes && at_.compare_exchange_strong(writing, kTaken, std::memory_order_acq_rel)) {
+      standing_.store(false);
+      return true;
+    }
+    wrote = writes;
+    restful = same && !writes ? restful + 1 : 0;
+    if (restful == kRestful) watched_.store(false);
+  }
+  return false;
+}
+
+// Takes the loop over from a thread that hangs in a write: what it has not begun goes to the executor, as does all that
+// follows for that source.
+void Worker::TakeOver() {
+  const size_t claimed = claim_.exchange(kAllClaimed, std::memory_order_acq_rel);
+  if (claimed > 0 && claimed <= batch_.size()) batch_[claimed - 1]->lane->Hangs();
+  for (size_t i = claimed; i < batch_.size(); i++) gathered_.push_back(batch_[i]);
+  batch_.clear();
+  HandOver();
+  at_.store(kLooping, std::memory_order_release);
+  if (ring_) {
+    ring_.reset();  // empty, and of the other thread
+    OpenRing();
+  }
+}
+
+void Worker::Live(bool loops) {
+  ::pthread_setname_np(::pthread_self(), "nvme-queue");
+  if (loops && target_.options_.uring) OpenRing();
+  while (loops ? !Run() : Stand()) {
+    loops = !loops;
+    if (loops) TakeOver();
+  }
+}
+
+void Worker::Submit(Request* request) {
+  if (!ring_ || !Ring(request)) Elsewhere(request);
+}
+
+// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the executor does it
+// all.
+void Worker::OpenRing() {
+  try {
+    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
+    ringEvent_ = os::NewEventfd();
+    // Requests that the kernel cannot do without waiting take one of these threads each. Kernels before 5.15 have no
+    // say in it: eight at least.
+    uint32_t workers[2] = {kRingThreads, 0};
+    ring_->Register(IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
+    if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
+    epoll_event event{EPOLLIN, {.u64 = kRingKey}};
+    Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
+  } catch (const SysError&) {
+    ring_.reset();
+    target_.uringMissing_.store(true);
+  }
+}
+
+// A request that waits keeps a thread of the ring: one source must not have them all. What the kernel can read without
+// a thread (it says so by allowing RWF_NOWAIT) has only the room of the ring to share.
+bool Worker::RoomInRing(const Request& request) const {
+  if (request.sqe.opcode == kRead && request.ns->store->CanTry()) return inRing_ < ring_->cq_entries();
+  const uint32_t mine = request.ns->inRings.load(std::memory_order_relaxed);
+  return threaded_ < kRingThreads && mine < (threaded_ < kRingThreads / 2 ? kRingThreadsPerSource : 1);
+}
+
+// Puts a read or a write of a file into the ring. False: there is no room, or it is neither. What makes data durable is
+// not: the store orders that (storage/durability.h).
+bool Worker::Ring(Request* request) {
+  const Sqe& command = request->sqe;
+  const int fd = request->ns->store->fd();
+  const bool fused = (command.flags & 3) != 0;
+  if (fd < 0 || fused) return false;
+  // The kernel has one thread at a time for the buffered writes of all regular files whose inodes hash alike: a file
+  // that hangs would keep others waiting, and no two writes of one file run at once.
+  if (command.opcode != kRead && (command.opcode != kWrite || request->ns->regular)) return false;
+  if (!RoomInRing(*request)) return false;
+  if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
+  const iovec data{request->buffer, request->length};
+  if (command.opcode == kWrite && request->ns->store->WantsZeroes(&data, 1)) return false;
+  if (!request->ns->store->Takes(&data, 1, command.slba() << request->ns->shift)) return false;
+  // Not while a fused pair has the namespace; the executor waits for its turn.
+  if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
+  io_uring_sqe* sqe = ring_->Next();
+  if (!sqe) {
+    ring_->Submit();
+    if (!(sqe = ring_->Next())) {
+      if (command.opcode == kWrite) request->ns->WriteDone();
+      return false;
+    }
+  }
+  const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
+  uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer, request->length,
+                 offset, tag);
+  inRing_++;
+  request->threaded = command.opcode != kRead || !request->ns->store->CanTry();
+  if (request->threaded) {
+    threaded_++;
+    request->ns->inRings.fetch_add(1, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void Worker::TurnRing() {
+  if (inRing_ == 0) return;
+  if (ring_->Pending() > 0 || ring_->NeedsEnter()) ring_->Submit();
+  ring_->Reap([this](const io_uring_cqe& cqe) {
+    auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
+    inRing_--;
+    if (request->threaded) {
+      threaded_--;
+      request->ns->inRings.fetch_sub(1, std::memory_order_relaxed);
+    }
+    if (request->sqe.opcode == kWrite) request->ns->WriteDone();
+    // Half done, or an error: the executor does it again, to the end, and finds the right status.
+    const bool whole = cqe.res >= 0 && static_cast<uint32_t>(cqe.res) == request->length;
+    request->written = whole && Connection::OwesFlush(*request);
+    if (!whole || request->written)
+      Elsewhere(request);
+    else
+      Finish(request);
+  });
+  Settle();
+}
+
+// Answers a request that was done elsewhere.
+void Worker::Finish(Request* request) {
+  Connection* connection = request->connection;
+  try {
+    if (connection->Unsettle()) unsettled_.push_back(connection);
+    connection->Done(request);
+  } catch (const std::bad_alloc&) {
+    connection->Hangup(kNoMemory);
+  }
+}
+
+// Sends what Finish() has answered: one system call for all answers of a connection.
+void Worker::Settle() {
+  // By index: what a connection resumes may come back here at once.
+  for (size_t i = 0; i < unsettled_.size(); i++) {
+    Connection* connection = unsettled_[i];
+    try {
+      connection->Settle();
+    } catch (const std::bad_alloc&) {
+      connection->Hangup(kNoMemory);
+    }
+  }
+  unsettled_.clear();
+}
+
+}  // namespace vioctl::nvme
