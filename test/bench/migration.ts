@@ -179,10 +179,10 @@ async function main(): Promise<void> {
     }
     if (kind === 'full') {
       const out = path.join(dir, 'out');
-      const [copy, ram] = writing(['cat', file], vioctl('ram', file, '-o', out), out);
+      const [copy, ram] = writing(['cat', file], vioctl('ram', file, '--block', 'pc.ram', '-o', out), out);
       show('cat FILE > OUT', copy);
       show(
-        'ram FILE -o OUT',
+        'ram FILE --block pc.ram -o OUT',
         ram,
         `${(ram.wall / copy.wall).toFixed(2)}x the time, ${(ram.cpu / copy.cpu).toFixed(2)}x the CPU of copying (less node: ` +
           `${((ram.cpu - node.cpu) / copy.cpu).toFixed(2)}x); ${(ram.rss - node.rss).toFixed(0)} MB above node (wanted: 64)`,
