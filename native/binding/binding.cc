@@ -48,7 +48,7 @@ constexpr Export kUring[] = {
     {"close", Guarded<vioctl::uring::js::Close, K::kHandle>},
     {"setup", Guarded<vioctl::uring::js::TrySetup, K::kUint32, K::kUint32, K::kUint32>},
     {"registerRaw", Guarded<vioctl::uring::js::RegisterRaw, K::kInt32, K::kUint32, Maybe(K::kBytes), K::kUint32>},
-    {"addressOf", Guarded<vioctl::uring::js::AddressOf, K::kArrayBuffer>},
+    {"addressOf", Guarded<vioctl::uring::js::AddressOf, K::kBytes>},
     {"checkFds", Guarded<vioctl::uring::js::CheckFds, K::kInt32s>},
     {"syncfs", Guarded<vioctl::uring::js::SyncFs, K::kInt32>},
     {"digestSize", Guarded<vioctl::uring::js::DigestSize, K::kText>},

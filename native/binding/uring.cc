@@ -343,7 +343,8 @@ Napi::Value RegisterRaw(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value AddressOf(const Napi::CallbackInfo& info) {
-  const auto address = reinterpret_cast<uintptr_t>(info[0].As<Napi::ArrayBuffer>().Data());
+  // A view, because Node-API has no way into a SharedArrayBuffer itself.
+  const auto address = reinterpret_cast<uintptr_t>(Bytes(info[0]).data());
   return Number(info.Env(), address);  // user addresses are below 2^53
 }
 

@@ -23,7 +23,7 @@ Napi::Value Close(const Napi::CallbackInfo& info);
 Napi::Value TrySetup(const Napi::CallbackInfo& info);
 // registerRaw(fd, opcode, bytes | null, nr): result or -errno
 Napi::Value RegisterRaw(const Napi::CallbackInfo& info);
-// addressOf(arrayBuffer): number
+// addressOf(Uint8Array): number
 Napi::Value AddressOf(const Napi::CallbackInfo& info);
 // checkFds(Int32Array): Uint8Array of 0 ok, 1 closed, 2 io_uring, 3 O_PATH, 4 negative
 Napi::Value CheckFds(const Napi::CallbackInfo& info);

@@ -99,8 +99,8 @@ export interface UringNative {
   setup(entries: number, cqEntries: number, flags: number): number;
   /** io_uring_register(2) on any descriptor. @returns result or -errno */
   registerRaw(fd: number, opcode: number, arg: Uint8Array | null, nr: number): number;
-  /** Where an ArrayBuffer's memory is. It stays there until the buffer is collected, transferred or resized. */
-  addressOf(buffer: ArrayBufferLike): number;
+  /** Where memory begins, shared or not. It stays there until its buffer is collected, transferred or resized. */
+  addressOf(bytes: Uint8Array): number;
   /** Why each descriptor could not be registered (FdFault). */
   checkFds(fds: Int32Array): Uint8Array;
   /** syncfs(2) */

@@ -117,8 +117,10 @@ const numbers = <N extends string>(table: readonly Named[], names: readonly N[])
 
 /** Request opcodes that the ring uses by name. */
 export const Op = numbers(requestOps, [
-  'nop', 'fsync', 'readFixed', 'writeFixed', 'pollAdd', 'timeout', 'accept', 'asyncCancel', 'fallocate', 'openat', 'close',
-  'filesUpdate', 'statx', 'read', 'write', 'splice', 'msgRing', 'socket', 'fixedFdInstall', 'ftruncate', 'pipe', 'connect',
+  'nop', 'readv', 'writev', 'fsync', 'readFixed', 'writeFixed', 'pollAdd', 'sendmsg', 'recvmsg', 'timeout', 'accept',
+  'asyncCancel', 'linkTimeout', 'connect', 'fallocate', 'openat', 'close', 'filesUpdate', 'statx', 'read', 'write', 'send',
+  'recv', 'splice', 'tee', 'shutdown', 'renameat', 'unlinkat', 'mkdirat', 'symlinkat', 'linkat', 'msgRing', 'socket',
+  'readMultishot', 'fixedFdInstall', 'ftruncate', 'bind', 'listen', 'readvFixed', 'writevFixed', 'pipe',
 ] as const); // biome-ignore format: a list
 
 /** io_uring_register(2) opcodes that the ring uses by name. */
@@ -126,7 +128,7 @@ export const Reg = numbers(registerOps, [
   'registerBuffers', 'unregisterBuffers', 'registerFiles', 'unregisterFiles', 'registerFilesUpdate', 'registerProbe',
   'registerRestrictions', 'registerEnableRings', 'registerFiles2', 'registerFilesUpdate2', 'registerBuffers2',
   'registerBuffersUpdate', 'registerFileAllocRange', 'registerSyncCancel', 'registerSendMsgRing', 'registerQuery',
-  'registerRingFds', 'unregisterRingFds',
+  'registerRingFds', 'unregisterRingFds', 'registerPbufRing', 'unregisterPbufRing', 'registerCloneBuffers',
 ] as const); // biome-ignore format: a list
 
 /** Set-up flags by name. */

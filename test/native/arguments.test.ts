@@ -29,7 +29,7 @@ const signatures: Record<string, Record<string, string>> = {
     close: 'handle:ring',
     setup: 'uint32 uint32 uint32',
     registerRaw: 'int32 uint32 bytes? uint32',
-    addressOf: 'arrayBuffer',
+    addressOf: 'bytes',
     checkFds: 'int32s',
     syncfs: 'int32',
     digestSize: 'text',

@@ -251,7 +251,7 @@ describe('the ring', () => {
     const source = `const { parentPort, workerData: addon } = require('node:worker_threads');
       const { uring } = require(addon); const ring = uring.open({ entries: 8 }); const info = uring.info(ring);
       const sqe = new Uint32Array(info.sqes); sqe[0] = ${Op.timeout}; const ts = new BigInt64Array([1000n, 0n]);
-      const at = uring.addressOf(ts.buffer); sqe[4] = at; sqe[5] = at / 2 ** 32; sqe[6] = 1;
+      const at = uring.addressOf(new Uint8Array(ts.buffer)); sqe[4] = at; sqe[5] = at / 2 ** 32; sqe[6] = 1;
       uring.watch(ring, () => {}); uring.submit(ring, 1, 0); parentPort.postMessage(ts); setInterval(() => {}, 1000);`;
     const before = ringCount();
     const addon = `${process.cwd()}/build/native/release/vioctl.node`;

@@ -41,13 +41,6 @@ void CheckTyped(const Napi::Value& value, napi_typedarray_type wanted, const Pla
   if (detached) Wrong(value.Env(), place, "an array with memory: its buffer is detached");
 }
 
-void CheckBuffer(const Napi::Value& value, const Place& place) {
-  bool detached = false;
-  if (!value.IsArrayBuffer()) Wrong(value.Env(), place, "an ArrayBuffer");
-  napi_is_detached_arraybuffer(value.Env(), value, &detached);
-  if (detached) Wrong(value.Env(), place, "a buffer with memory: it is detached");
-}
-
 void CheckUint64(const Napi::Value& value, const Place& place) {
   constexpr char kWanted[] = "a whole number of 64 bits";
   bool lossless = false;
@@ -106,8 +99,6 @@ void CheckKind(const Napi::Value& value, Kind kind, const Place& place) {
       return CheckTyped(value, napi_biguint64_array, place, "a BigUint64Array");
     case Kind::kInt64s:
       return CheckTyped(value, napi_bigint64_array, place, "a BigInt64Array");
-    case Kind::kArrayBuffer:
-      return CheckBuffer(value, place);
     case Kind::kFunction:
       return is(value.IsFunction(), "a function");
     case Kind::kObject:

@@ -28,7 +28,6 @@ enum class Kind : uint8_t {
   kInt32s,       // an Int32Array
   kUint64s,      // a BigUint64Array
   kInt64s,       // a BigInt64Array
-  kArrayBuffer,  // one with its memory
   kFunction,     //
   kObject,       //
   kArray,        //

@@ -75,7 +75,7 @@ function query(): { requestOps: number; registerOps: number; setup: number } | u
   const answer = new DataView(new ArrayBuffer(48)); // struct io_uring_query_opcode
   const header = new DataView(new ArrayBuffer(40)); // struct io_uring_query_hdr
   const { addressOf, registerRaw } = native().uring;
-  header.setBigUint64(8, BigInt(addressOf(answer.buffer)), true);
+  header.setBigUint64(8, BigInt(addressOf(new Uint8Array(answer.buffer))), true);
   header.setUint32(20, 48, true);
   const result = registerRaw(-1, Reg.registerQuery, new Uint8Array(header.buffer), 0);
   if (result < 0 || header.getInt32(24, true) < 0) return undefined;

@@ -1,11 +1,21 @@
 import fs from 'node:fs';
 import { errnoError } from '../../common/errno.js';
-import { Op, requestOps, SqeFlag } from '../abi.js';
-import { ADDRESS_SIZE, type Address, decodeAddress, encodeAddress } from './address.js';
-import { fileOffset } from './bounds.js';
-import { openFlags } from './flags.js';
-import { addressOf, type File, fileNumber, integer, invalid, pathBytes, type Request, requestError, Slot } from './request.js';
+import { codeOf } from '../../common/errors.js';
+import { SqeFlag } from '../abi.js';
+import { ADDRESS_SIZE, type Address, decodeAddress } from './address.js';
+import { BufferRing } from './buffer-ring.js';
+import { Multishot, type Shot } from './multishot.js';
+import { type CancelTarget, type End, type Family, prep } from './prep.js';
+import { checkOptions, type File, integer, type Request, requestError } from './request.js';
 import type { Ring } from './ring.js';
+import {
+  type ReadStreamOptions,
+  type RingReadStream,
+  type RingWriteStream,
+  readStream,
+  type WriteStreamOptions,
+  writeStream,
+} from './streams.js';
 
 /** What every operation takes last. */
 export interface OperationOptions {
@@ -14,16 +24,29 @@ export interface OperationOptions {
   /** Milliseconds after which the kernel cancels it: rejected with ETIME. */
   timeout?: number;
 }
+type SignalOptions = Pick<OperationOptions, 'signal'>;
+/** A folder that relative paths begin in, by its descriptor. */
+interface AtOptions extends OperationOptions {
+  at?: number;
+}
 
-const AT_FDCWD = -100;
-const AT_EMPTY_PATH = 0x1000;
-const AT_REMOVEDIR = 0x200;
-const STATX_BASIC = 0x7ff;
-const ACCEPT_MULTISHOT = 1;
-const SOCK_CLOEXEC = 0o2000000;
+type View = NodeJS.ArrayBufferView;
+type Path = string | Uint8Array;
+type Offset = number | bigint;
+
 const ECANCELED = -125;
-const opcode = (name: string): number => requestOps.find((op) => op.name === name)!.value;
-const LINK_TIMEOUT = opcode('link_timeout');
+const EINTR = -4;
+const ETIME = -62;
+const ENOBUFS = -105;
+const COMMON = ['signal', 'timeout'] as const;
+const known = (...more: string[]): readonly string[] => [...COMMON, ...more];
+const [AT, FSYNC, STAT, UNLINK, TWO] = [
+  known('at'),
+  known('data'),
+  known('follow', 'at'),
+  known('directory', 'folder', 'at'),
+  known('at', 'toAt'),
+];
 
 /** What stat(2) tells. Times are nanoseconds since 1970. */
 export interface Status {
@@ -41,10 +64,29 @@ export interface Status {
   changed: bigint;
 }
 
+/** A datagram as datagrams() yields it. */
+export interface Datagram {
+  /** Its bytes, until the next one is asked for. */
+  data: Buffer;
+  /** Who sent it; undefined if the sender has no address. */
+  from: Address | undefined;
+  /** MSG_*: MSG_TRUNC (0x20) says that it was longer than a buffer. */
+  flags: number;
+}
+
+/** The error of chain(): the first request that failed by itself. */
+export interface ChainError extends NodeJS.ErrnoException {
+  /** Which request of the chain. */
+  index: number;
+  /** Of all requests: results, or -errno; -125 (ECANCELED) for those that did not begin. */
+  results: number[];
+}
+
 /**
  * The operations of a ring as promises. A file is a descriptor, a FileHandle of node:fs/promises, or a Slot of the ring's file table; offsets are
  * numbers or bigints, -1 for the file's own position. Each operation is rejected with the errno that its system call
- * has (`code`, `errno`, `syscall`), EBADF if the ring is closed, EINVAL for arguments that cannot be meant.
+ * has (`code`, `errno`, `syscall`), EBADF if the ring is closed, EINVAL for arguments and options that cannot be meant. One that the kernel has no
+ * room for waits until it has.
  */
 export class Operations {
   readonly #ring: Ring;
@@ -54,73 +96,64 @@ export class Operations {
   }
 
   /** read(2), pread(2). @returns bytes read; 0 at the end */
-  read(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint = -1, options?: OperationOptions): Promise<number> {
-    return this.#run('read', { opcode: Op.read, fd: file, buffer, offset: fileOffset(offset) }, options);
+  read(file: File, buffer: View, offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('read', prep.read(file, buffer, offset), options);
   }
 
   /** write(2), pwrite(2). @returns bytes written, maybe fewer than given */
-  write(file: File, buffer: NodeJS.ArrayBufferView, offset: number | bigint = -1, options?: OperationOptions): Promise<number> {
-    return this.#run('write', { opcode: Op.write, fd: file, buffer, offset: fileOffset(offset) }, options);
+  write(file: File, buffer: View, offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('write', prep.write(file, buffer, offset), options);
+  }
+
+  /** read() into memory inside registered buffer `index` (Ring.buffers). @returns bytes read */
+  readFixed(file: File, buffer: View, index: number, offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('read', prep.readFixed(file, buffer, index, offset), options);
+  }
+
+  /** write() from memory inside registered buffer `index`. @returns bytes written */
+  writeFixed(file: File, buffer: View, index: number, offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('write', prep.writeFixed(file, buffer, index, offset), options);
   }
 
   /** preadv(2). @returns bytes read */
-  readv(file: File, buffers: readonly NodeJS.ArrayBufferView[], offset: number | bigint = -1, options?: OperationOptions): Promise<number> {
-    return this.#run('readv', { opcode: opcode('readv'), fd: file, ...vectors(buffers), offset: fileOffset(offset) }, options);
+  readv(file: File, buffers: readonly View[], offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('readv', prep.readv(file, buffers, offset), options);
   }
 
   /** pwritev(2). @returns bytes written */
-  writev(
-    file: File,
-    buffers: readonly NodeJS.ArrayBufferView[],
-    offset: number | bigint = -1,
-    options?: OperationOptions,
-  ): Promise<number> {
-    return this.#run('writev', { opcode: opcode('writev'), fd: file, ...vectors(buffers), offset: fileOffset(offset) }, options);
+  writev(file: File, buffers: readonly View[], offset: Offset = -1, options?: OperationOptions): Promise<number> {
+    return this.#run('writev', prep.writev(file, buffers, offset), options);
   }
 
   /** fsync(2), or fdatasync(2) with `data`. */
   async fsync(file: File, options: OperationOptions & { data?: boolean } = {}): Promise<void> {
-    await this.#run('fsync', { opcode: Op.fsync, fd: file, opFlags: options.data ? 1 : 0 }, options);
+    await this.#run('fsync', prep.fsync(file, options.data), options, FSYNC);
   }
 
   /** fallocate(2). @param mode FALLOC_FL_* */
-  async fallocate(file: File, offset: number | bigint, length: number | bigint, mode = 0, options?: OperationOptions): Promise<void> {
-    // the length stands in addr, the mode in len
-    await this.#run('fallocate', { opcode: Op.fallocate, fd: file, offset, address: length, length: mode }, options);
+  async fallocate(file: File, offset: Offset, length: Offset, mode = 0, options?: OperationOptions): Promise<void> {
+    await this.#run('fallocate', prep.fallocate(file, offset, length, mode), options);
   }
 
   /** ftruncate(2) (6.9). */
-  async ftruncate(file: File, length: number | bigint, options?: OperationOptions): Promise<void> {
-    await this.#run('ftruncate', { opcode: Op.ftruncate, fd: file, offset: length }, options);
+  async ftruncate(file: File, length: Offset, options?: OperationOptions): Promise<void> {
+    await this.#run('ftruncate', prep.ftruncate(file, length), options);
   }
 
   /** openat(2). @param flags as in node:fs: 'r', 'w+', … or O_* @returns a descriptor, close-on-exec, of the caller */
-  open(
-    path: string | Uint8Array,
-    flags: string | number = 'r',
-    mode = 0o666,
-    options: OperationOptions & { at?: number } = {},
-  ): Promise<number> {
-    const request = { opcode: Op.openat, fd: options.at ?? AT_FDCWD, buffer: pathBytes(path), length: integer('mode', mode, 0, 0o7777) };
-    return this.#run(`open '${path}'`, { ...request, opFlags: openFlags(flags) | fs.constants.O_NOCTTY | SOCK_CLOEXEC }, options);
+  open(path: Path, flags: string | number = 'r', mode = 0o666, options: AtOptions = {}): Promise<number> {
+    return this.#run(`open '${path}'`, prep.openat(path, flags, mode, options.at), options, AT);
   }
 
   /** close(2) of a descriptor, or of a slot of the table. */
   async close(file: File, options?: OperationOptions): Promise<void> {
-    const request =
-      file instanceof Slot ? { opcode: Op.close, fd: 0, fileIndex: file.index + 1 } : { opcode: Op.close, fd: fileNumber(file) };
-    await this.#run('close', request, options);
+    await this.#run('close', prep.close(file), options);
   }
 
   /** statx(2) of a path, or of a descriptor. @param options.follow false: of the symbolic link itself */
-  async stat(of: string | Uint8Array | number, options: OperationOptions & { follow?: boolean; at?: number } = {}): Promise<Status> {
+  async stat(of: Path | number, options: AtOptions & { follow?: boolean } = {}): Promise<Status> {
     const out = Buffer.alloc(256);
-    const byFd = typeof of === 'number';
-    const flags = (byFd ? AT_EMPTY_PATH : 0) | (options.follow === false ? 0x100 : 0);
-    const buffer = byFd ? Buffer.of(0) : pathBytes(of);
-    const fd = byFd ? of : (options.at ?? AT_FDCWD);
-    const request = { opcode: Op.statx, fd, buffer, length: STATX_BASIC, offset: addressOf(out), keep: out, opFlags: flags };
-    await this.#run('statx', request, options);
+    await this.#run('statx', prep.statx(of, out, options.follow, options.at), options, STAT);
     const time = (at: number): bigint => out.readBigInt64LE(at) * 1_000_000_000n + BigInt(out.readUInt32LE(at + 8));
     return {
       mode: out.readUInt16LE(28),
@@ -139,220 +172,317 @@ export class Operations {
   }
 
   /** renameat2(2). @param flags RENAME_* */
-  async rename(from: string | Uint8Array, to: string | Uint8Array, flags = 0, options?: OperationOptions): Promise<void> {
-    await this.#twoPaths('renameat', from, to, flags, options);
+  async rename(from: Path, to: Path, flags = 0, options: AtOptions & { toAt?: number } = {}): Promise<void> {
+    await this.#run(`rename '${from}'`, prep.renameat(from, to, flags, options.at, options.toAt), options, TWO);
   }
 
   /** linkat(2). */
-  async link(from: string | Uint8Array, to: string | Uint8Array, options?: OperationOptions): Promise<void> {
-    await this.#twoPaths('linkat', from, to, 0, options);
+  async link(from: Path, to: Path, options: AtOptions & { toAt?: number } = {}): Promise<void> {
+    await this.#run(`link '${from}'`, prep.linkat(from, to, 0, options.at, options.toAt), options, TWO);
   }
 
   /** symlinkat(2). */
-  async symlink(target: string | Uint8Array, path: string | Uint8Array, options?: OperationOptions): Promise<void> {
-    const at = pathBytes(path);
-    const request = { opcode: opcode('symlinkat'), fd: AT_FDCWD, buffer: pathBytes(target), offset: addressOf(at), keep: at };
-    await this.#run('symlink', request, options);
+  async symlink(target: Path, path: Path, options: AtOptions = {}): Promise<void> {
+    await this.#run('symlink', prep.symlinkat(target, path, options.at), options, AT);
   }
 
-  /** unlinkat(2), or rmdir(2) with `folder`. */
-  async unlink(path: string | Uint8Array, options: OperationOptions & { folder?: boolean } = {}): Promise<void> {
-    const opFlags = options.folder ? AT_REMOVEDIR : 0;
-    await this.#run(`unlink '${path}'`, { opcode: opcode('unlinkat'), fd: AT_FDCWD, buffer: pathBytes(path), opFlags }, options);
+  /** unlinkat(2), or rmdir(2) with `directory` (`folder` is another spelling). */
+  async unlink(path: Path, options: AtOptions & { directory?: boolean; folder?: boolean } = {}): Promise<void> {
+    await this.#run(`unlink '${path}'`, prep.unlinkat(path, options.directory ?? options.folder, options.at), options, UNLINK);
   }
 
   /** mkdirat(2). */
-  async mkdir(path: string | Uint8Array, mode = 0o777, options?: OperationOptions): Promise<void> {
-    const length = integer('mode', mode, 0, 0o7777);
-    await this.#run(`mkdir '${path}'`, { opcode: opcode('mkdirat'), fd: AT_FDCWD, buffer: pathBytes(path), length }, options);
+  async mkdir(path: Path, mode = 0o777, options: AtOptions = {}): Promise<void> {
+    await this.#run(`mkdir '${path}'`, prep.mkdirat(path, mode, options.at), options, AT);
   }
 
   /** splice(2): one of the two is a pipe. Offsets of a pipe are -1. @returns bytes moved */
-  splice(
-    from: File,
-    fromOffset: number | bigint,
-    to: File,
-    toOffset: number | bigint,
-    length: number,
-    options?: OperationOptions,
-  ): Promise<number> {
-    return this.#run('splice', splice(Op.splice, from, fromOffset, to, toOffset, length), options);
+  splice(from: File, fromOffset: Offset, to: File, toOffset: Offset, length: number, options?: OperationOptions): Promise<number> {
+    return this.#run('splice', prep.splice(from, fromOffset, to, toOffset, length), options);
   }
 
   /** tee(2): both are pipes. @returns bytes copied */
   tee(from: File, to: File, length: number, options?: OperationOptions): Promise<number> {
-    return this.#run('tee', { ...splice(opcode('tee'), from, 0, to, 0, length) }, options);
+    return this.#run('tee', prep.tee(from, to, length), options);
   }
 
   /** socket(2). @param type SOCK_*: 1 stream, 2 datagram @returns a descriptor, close-on-exec, of the caller */
-  socket(family: 'unix' | 'ipv4' | 'ipv6', type: number, protocol = 0, options?: OperationOptions): Promise<number> {
-    const domain = { unix: 1, ipv4: 2, ipv6: 10 }[family];
-    if (domain === undefined) throw invalid('family', family, 'unix, ipv4 or ipv6');
-    const offset = integer('type', type, 0, 0xffff) | SOCK_CLOEXEC;
-    return this.#run('socket', { opcode: Op.socket, fd: domain, offset, length: protocol }, options);
+  socket(family: Family, type: number, protocol = 0, options?: OperationOptions): Promise<number> {
+    return this.#run('socket', prep.socket(family, type, protocol), options);
   }
 
   /** bind(2) (6.11). */
   async bind(socket: File, to: Address, options?: OperationOptions): Promise<void> {
-    const buffer = encodeAddress(to);
-    await this.#run('bind', { opcode: opcode('bind'), fd: socket, buffer, offset: buffer.length }, options);
+    await this.#run('bind', prep.bind(socket, to), options);
   }
 
   /** listen(2) (6.11). */
   async listen(socket: File, backlog = 128, options?: OperationOptions): Promise<void> {
-    await this.#run('listen', { opcode: opcode('listen'), fd: socket, length: backlog }, options);
+    await this.#run('listen', prep.listen(socket, backlog), options);
   }
 
   /** connect(2). */
   async connect(socket: File, to: Address, options?: OperationOptions): Promise<void> {
-    const buffer = encodeAddress(to);
-    await this.#run('connect', { opcode: Op.connect, fd: socket, buffer, offset: buffer.length }, options);
+    await this.#run('connect', prep.connect(socket, to), options);
   }
 
   /** accept4(2). @returns a descriptor, close-on-exec, of the caller */
   accept(listener: File, options?: OperationOptions): Promise<number> {
-    return this.#run('accept', { opcode: Op.accept, fd: listener, opFlags: SOCK_CLOEXEC }, options);
-  }
-
-  /** The connections of a listener, one after the other, by one request (6.0). Those that nobody took when it ends are closed. */
-  async *connections(listener: File, options: Pick<OperationOptions, 'signal'> = {}): AsyncGenerator<number, void> {
-    const { signal } = options;
-    signal?.throwIfAborted();
-    const waiting: number[] = [];
-    let ended: { result: number } | undefined;
-    let wake = (): void => {};
-    const accept = { opcode: Op.accept, fd: listener, ioprio: ACCEPT_MULTISHOT, opFlags: SOCK_CLOEXEC };
-    const token = this.#ring.push(accept, (result, flags) => {
-      if (result >= 0) waiting.push(result);
-      if (!(flags & 2)) ended = { result };
-      wake();
-    });
-    const cancel = (): void => this.#ring.cancel(token);
-    signal?.addEventListener('abort', cancel, { once: true });
-    try {
-      for (;;) {
-        for (let fd = waiting.shift(); fd !== undefined; fd = waiting.shift()) yield fd;
-        if (ended !== undefined) break;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-      signal?.throwIfAborted();
-      if (ended.result < 0) throw requestError(ended.result, 'accept', listener);
-    } finally {
-      signal?.removeEventListener('abort', cancel);
-      if (ended === undefined) {
-        cancel();
-        while (ended === undefined)
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-      }
-      for (const fd of waiting) fs.closeSync(fd);
-    }
+    return this.#run('accept', prep.accept(listener), options);
   }
 
   /** recv(2). @param flags MSG_* @returns bytes received; 0: the peer has ended */
-  recv(socket: File, buffer: NodeJS.ArrayBufferView, flags = 0, options?: OperationOptions): Promise<number> {
-    return this.#run('recv', { opcode: opcode('recv'), fd: socket, buffer, opFlags: flags }, options);
+  recv(socket: File, buffer: View, flags = 0, options?: OperationOptions): Promise<number> {
+    return this.#run('recv', prep.recv(socket, buffer, flags), options);
   }
 
   /** send(2); a peer that is gone is EPIPE, never a signal. @returns bytes sent, maybe fewer than given */
-  send(socket: File, buffer: NodeJS.ArrayBufferView, flags = 0, options?: OperationOptions): Promise<number> {
-    return this.#run('send', { opcode: opcode('send'), fd: socket, buffer, opFlags: flags | 0x4000 }, options);
+  send(socket: File, buffer: View, flags = 0, options?: OperationOptions): Promise<number> {
+    return this.#run('send', prep.send(socket, buffer, flags), options);
   }
 
   /** sendmsg(2): several buffers, and the address of a datagram. @returns bytes sent */
-  sendmsg(socket: File, buffers: readonly NodeJS.ArrayBufferView[], to?: Address, flags = 0, options?: OperationOptions): Promise<number> {
-    const { buffer, keep } = message(buffers, to === undefined ? Buffer.alloc(0) : encodeAddress(to));
-    return this.#run('sendmsg', { opcode: opcode('sendmsg'), fd: socket, buffer, keep, opFlags: flags | 0x4000 }, options);
+  sendmsg(socket: File, buffers: readonly View[], to?: Address, flags = 0, options?: OperationOptions): Promise<number> {
+    return this.#run('sendmsg', prep.sendmsg(socket, buffers, to, flags), options);
   }
 
   /** recvmsg(2). @returns bytes received, MSG_* flags (MSG_TRUNC: the datagram was longer), and where it came from */
   async recvmsg(
     socket: File,
-    buffers: readonly NodeJS.ArrayBufferView[],
+    buffers: readonly View[],
     flags = 0,
     options?: OperationOptions,
   ): Promise<{ size: number; flags: number; from: Address | undefined }> {
     const name = Buffer.alloc(ADDRESS_SIZE);
-    const { buffer, keep } = message(buffers, name);
-    const size = await this.#run('recvmsg', { opcode: opcode('recvmsg'), fd: socket, buffer, keep, opFlags: flags }, options);
-    return { size, flags: buffer.readUInt32LE(48), from: decodeAddress(name.subarray(0, buffer.readUInt32LE(8))) };
+    const request = prep.recvmsg(socket, buffers, name, flags);
+    const size = await this.#run('recvmsg', request, options);
+    const header = request.buffer as Buffer;
+    return { size, flags: header.readUInt32LE(48), from: decodeAddress(name.subarray(0, header.readUInt32LE(8))) };
   }
 
   /** shutdown(2). */
-  async shutdown(socket: File, how: 'read' | 'write' | 'both' = 'both', options?: OperationOptions): Promise<void> {
-    const length = { read: 0, write: 1, both: 2 }[how];
-    if (length === undefined) throw invalid('how', how, 'read, write or both');
-    await this.#run('shutdown', { opcode: opcode('shutdown'), fd: socket, length }, options);
+  async shutdown(socket: File, how: End = 'both', options?: OperationOptions): Promise<void> {
+    await this.#run('shutdown', prep.shutdown(socket, how), options);
   }
 
   /** poll(2) of one file. @param events POLL* bits: 1 readable, 4 writable @returns the bits that hold */
   poll(file: File, events: number, options?: OperationOptions): Promise<number> {
-    return this.#run('poll', { opcode: Op.pollAdd, fd: file, opFlags: integer('events', events, 0, 0xffff_ffff) }, options);
+    return this.#run('poll', prep.poll(file, events), options);
   }
 
   /** Resolves after some milliseconds, by the kernel's clock. */
-  async timeout(ms: number, options: Pick<OperationOptions, 'signal'> = {}): Promise<void> {
-    const request = { opcode: Op.timeout, buffer: timespec(ms), length: 1 };
+  async timeout(ms: number, options: SignalOptions = {}): Promise<void> {
+    checkOptions(options, ['signal']);
+    const { signal } = options;
+    const request = prep.timeout(ms);
     await new Promise<void>((resolve, reject) => {
       // -ETIME is how a timeout ends that nobody cancelled
-      this.#start(request, options.signal, (result) => {
-        if (result === -62 || result >= 0) resolve();
-        else reject(result === ECANCELED && options.signal?.aborted ? options.signal.reason : errnoError(result, 'timeout'));
+      const done = (result: number): void => {
+        if (result === ETIME || result >= 0) resolve();
+        else reject(result === ECANCELED && signal?.aborted ? signal.reason : errnoError(result, 'timeout'));
+      };
+      this.#admitted(reject, () => this.#start(request, signal, done));
+    });
+  }
+
+  /**
+   * Cancels requests of the ring: one by the token that Ring.push() returned, the first or all on a file, or any. They are called back or
+   * rejected with ECANCELED. @returns their number for `all` and `any`, 0 for one. @throws ENOENT (none was found), EALREADY (it is about to end)
+   */
+  cancel(target: CancelTarget, options?: OperationOptions): Promise<number> {
+    checkOptions(target, ['token', 'file', 'any', 'all']);
+    return this.#run('cancel', prep.cancel(target), options);
+  }
+
+  /**
+   * Runs requests one after the other (`prep` makes them): each begins when the one before it has ended well. A short read or write ends the chain
+   * too; with `hard` every request runs.
+   * @returns the results in their order
+   * @throws ChainError: the errno of the first request that failed by itself, with the results of all
+   */
+  chain(requests: readonly Request[], options: SignalOptions & { hard?: boolean } = {}): Promise<number[]> {
+    checkOptions(options, ['signal', 'hard']);
+    const { signal, hard = false } = options;
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const results: number[] = [];
+      let left = requests?.length;
+      let tokens: number[] = [];
+      const abort = (): void => {
+        for (const token of tokens) this.#ring.cancel(token);
+      };
+      const done = (index: number, result: number): void => {
+        results[index] = result;
+        if (--left > 0) return;
+        signal?.removeEventListener('abort', abort);
+        const failed = results.findIndex((n) => n < 0 && n !== ECANCELED);
+        const first = failed >= 0 ? failed : results.findIndex((n) => n < 0);
+        if (first < 0) resolve(results);
+        else if (failed < 0 && signal?.aborted) reject(signal.reason);
+        else {
+          const why = requestError(results[first]!, `chain: request ${first}`, requests[first]!.fd);
+          reject(Object.assign(why, { index: first, results }) satisfies ChainError);
+        }
+      };
+      this.#admitted(reject, () => {
+        tokens = this.#ring.pushChain(requests, hard, done);
+        signal?.addEventListener('abort', abort, { once: true });
       });
     });
   }
 
-  #twoPaths(
-    name: string,
-    from: string | Uint8Array,
-    to: string | Uint8Array,
-    opFlags: number,
-    options?: OperationOptions,
-  ): Promise<number> {
-    const second = pathBytes(to);
-    // the folder of the second path stands in len
-    const request = {
-      opcode: opcode(name),
-      fd: AT_FDCWD,
-      buffer: pathBytes(from),
-      length: AT_FDCWD >>> 0,
-      offset: addressOf(second),
-      keep: second,
-    };
-    return this.#run(`${name} '${from}'`, { ...request, opFlags }, options);
+  /** The connections of a listener, one after the other, by one request (6.0). Those that nobody took when it ends are closed. */
+  async *connections(listener: File, options: SignalOptions = {}): AsyncGenerator<number, void> {
+    checkOptions(options, ['signal']);
+    const shots = new Multishot(this.#ring, prep.acceptMultishot(listener), options.signal);
+    try {
+      for (let shot = await shots.next(); shot; shot = await shots.next()) {
+        if (shot.result < 0) throw requestError(shot.result, 'accept', listener);
+        yield shot.result;
+      }
+    } finally {
+      for (const { result } of await shots.stop()) if (result >= 0) fs.closeSync(result);
+    }
   }
 
-  #run(call: string, request: Request, options: OperationOptions = {}): Promise<number> {
+  /**
+   * What a stream socket receives, piece by piece, by one request (6.0) into buffers that sockets may share. Ends when the peer has. The bytes of a
+   * piece are valid until the next one is asked for. A reader that is slow keeps its buffers, and the peer waits.
+   */
+  async *receive(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
+    checkOptions(options, ['signal']);
+    const request = prep.recvMultishot(socket, buffers.group);
+    for await (const { result, id } of this.#shared('recv', socket, request, buffers, options.signal)) {
+      if (result === 0) return;
+      yield buffers.take(id!, result);
+    }
+  }
+
+  /** The same for files that are read as their data comes: pipes, terminals, character devices (6.7). */
+  async *chunks(file: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
+    checkOptions(options, ['signal']);
+    const request = prep.readMultishot(file, buffers.group);
+    for await (const { result, id } of this.#shared('read', file, request, buffers, options.signal)) {
+      if (result === 0) return;
+      yield buffers.take(id!, result);
+    }
+  }
+
+  /**
+   * The datagrams that a socket receives, by one request (6.0). A buffer has room for 16 + 128 bytes beside the datagram: its header and the sender's
+   * address. Does not end by itself.
+   */
+  async *datagrams(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Datagram, void> {
+    checkOptions(options, ['signal']);
+    integer('size of the buffers', buffers.size, DATAGRAM_LEAD + 1, 0x7fff_ffff);
+    const request = prep.recvmsgMultishot(socket, buffers.group, ADDRESS_SIZE);
+    for await (const { result, id } of this.#shared('recvmsg', socket, request, buffers, options.signal)) {
+      // struct io_uring_recvmsg_out {namelen, controllen, payloadlen, flags}, then room for the name, then the datagram
+      const bytes = buffers.take(id!, result);
+      const name = bytes.subarray(16, 16 + Math.min(ADDRESS_SIZE, bytes.readUInt32LE(0)));
+      yield { data: bytes.subarray(DATAGRAM_LEAD), from: decodeAddress(name), flags: bytes.readUInt32LE(12) };
+    }
+  }
+
+  /** The completions of a multishot request with buffers; each buffer goes back when the next completion is asked for. */
+  async *#shared(
+    call: string,
+    file: File,
+    request: Request,
+    buffers: BufferRing,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<{ result: number; id: number | undefined }, void> {
+    const idOf = ({ flags }: Shot): number | undefined => BufferRing.idOf(flags);
+    const claim = (shot: Shot): void => {
+      const id = idOf(shot);
+      if (id !== undefined) buffers.take(id, 0);
+    };
+    const back = (shot: Shot): void => {
+      const id = idOf(shot);
+      if (id !== undefined) buffers.give(id);
+    };
+    // The kernel ends the request when it finds no buffer, and may at any other time: then it begins again.
+    for (;;) {
+      await buffers.available(signal);
+      const shots = new Multishot(this.#ring, request, signal, claim);
+      try {
+        for (let shot = await shots.next(); shot; shot = await shots.next()) {
+          if (shot.result === ENOBUFS && buffers.registered) continue;
+          if (shot.result < 0) throw requestError(shot.result, call, file);
+          try {
+            yield { result: shot.result, id: idOf(shot) };
+          } finally {
+            back(shot);
+          }
+          if (shot.result === 0) return;
+        }
+      } finally {
+        (await shots.stop()).forEach(back);
+      }
+    }
+  }
+
+  /** A Readable over a file, as fs.createReadStream makes one; `from` is a path, or an open file. */
+  createReadStream(from: Path | File, options: ReadStreamOptions = {}): RingReadStream {
+    return readStream(this, from, options);
+  }
+
+  /** A Writable over a file, as fs.createWriteStream makes one; `to` is a path, or an open file. */
+  createWriteStream(to: Path | File, options: WriteStreamOptions = {}): RingWriteStream {
+    return writeStream(this, to, options);
+  }
+
+  #run(call: string, request: Request, options: OperationOptions = {}, allowed: readonly string[] = COMMON): Promise<number> {
+    checkOptions(options, allowed);
     const { signal, timeout } = options;
-    if (signal === undefined && timeout === undefined) return this.#ring.request(request, call);
     return new Promise((resolve, reject) => {
+      if (signal === undefined && timeout === undefined) {
+        const done = (result: number): void => (result < 0 ? reject(requestError(result, call, request.fd)) : resolve(result));
+        return this.#admitted(reject, () => this.#ring.push(request, done));
+      }
       let timedOut = false;
       const done = (result: number): void => {
+        const cancelled = result === ECANCELED || result === EINTR;
         if (result >= 0) resolve(result);
-        else if (signal?.aborted && (result === ECANCELED || result === -4)) reject(signal.reason);
-        else if (timedOut && (result === ECANCELED || result === -4)) reject(errnoError(-62, call));
+        else if (signal?.aborted && cancelled) reject(signal.reason);
+        else if (timedOut && cancelled) reject(errnoError(ETIME, call));
         else reject(requestError(result, call, request.fd));
       };
-      if (timeout === undefined) return this.#start(request, signal, done);
-      const limit = { opcode: LINK_TIMEOUT, buffer: timespec(timeout), length: 1 };
+      if (timeout === undefined) return this.#admitted(reject, () => this.#start(request, signal, done));
+      const limit = prep.linkTimeout(timeout);
       let result: number | undefined;
       let open = 2; // both must have ended: which of the two comes first is not said
       const part = (): void => {
         if (--open === 0) done(result!);
       };
-      this.#ring.reserve(2);
-      this.#start({ ...request, flags: (request.flags ?? 0) | SqeFlag.link }, signal, (n) => {
-        result = n;
-        part();
-      });
-      this.#ring.push(limit, (n) => {
-        timedOut = n === -62;
-        part();
+      this.#admitted(reject, () => {
+        this.#ring.reserve(2);
+        this.#start({ ...request, flags: (request.flags ?? 0) | SqeFlag.link }, signal, (n) => {
+          result = n;
+          part();
+        });
+        this.#ring.push(limit, (n) => {
+          timedOut = n === ETIME;
+          part();
+        });
       });
     });
+  }
+
+  /** Queues something; while the kernel takes no more (EBUSY), again in the next turn of the event loop. */
+  #admitted(reject: (err: unknown) => void, queue: () => void): void {
+    try {
+      queue();
+    } catch (err) {
+      if (codeOf(err) !== 'EBUSY') throw err;
+      setImmediate(() => {
+        try {
+          this.#admitted(reject, queue);
+        } catch (later) {
+          reject(later);
+        }
+      });
+    }
   }
 
   #start(request: Request, signal: AbortSignal | undefined, done: (result: number) => void): void {
@@ -370,32 +500,5 @@ export class Operations {
   }
 }
 
-/** struct __kernel_timespec. @throws EINVAL */
-function timespec(ms: number): BigInt64Array {
-  if (typeof ms !== 'number' || !(ms >= 0 && ms < 2 ** 53)) throw invalid('timeout', ms, 'milliseconds');
-  return BigInt64Array.of(BigInt(Math.floor(ms / 1000)), BigInt(Math.round((ms % 1000) * 1e6)));
-}
-
-/** struct iovec of buffers; they are kept. @throws EINVAL */
-function vectors(buffers: readonly NodeJS.ArrayBufferView[]): { buffer: BigUint64Array; length: number; keep: unknown } {
-  if (!Array.isArray(buffers) || buffers.length > 1024) throw invalid('buffers', buffers?.length, 'an array of at most 1024');
-  const buffer = BigUint64Array.from(buffers.flatMap((view) => [BigInt(addressOf(view)), BigInt(view.byteLength)]));
-  return { buffer, length: buffers.length, keep: buffers };
-}
-
-/** struct user_msghdr {name, namelen, iov, iovlen, control, controllen, flags}. */
-function message(buffers: readonly NodeJS.ArrayBufferView[], name: Buffer): { buffer: Buffer; keep: unknown } {
-  const { buffer: vector, length, keep } = vectors(buffers);
-  const header = Buffer.alloc(56);
-  header.writeBigUInt64LE(BigInt(addressOf(name)), 0);
-  header.writeUInt32LE(name.length, 8);
-  header.writeBigUInt64LE(BigInt(addressOf(vector)), 16);
-  header.writeBigUInt64LE(BigInt(length), 24);
-  return { buffer: header, keep: [vector, keep, name] };
-}
-
-/** The source stands in splice_fd_in (file_index) and addr, a slot there by a flag. */
-function splice(op: number, from: File, fromOffset: number | bigint, to: File, toOffset: number | bigint, length: number): Request {
-  const fixed = from instanceof Slot ? 0x8000_0000 : 0;
-  return { opcode: op, fd: to, offset: toOffset, address: fromOffset, length, fileIndex: fileNumber(from) >>> 0, opFlags: fixed };
-}
+/** Bytes of a buffer before the datagram in it. */
+const DATAGRAM_LEAD = 16 + ADDRESS_SIZE;

@@ -18,6 +18,13 @@ export function integer(what: string, value: number, min: number, max: number): 
   return value;
 }
 
+/** Refuses options that do not exist: a misspelt one would be ignored. @throws EINVAL naming it */
+export function checkOptions(options: object | undefined, known: readonly string[]): void {
+  if (options === undefined) return;
+  if (typeof options !== 'object' || options === null) throw invalid('options', options, 'an object');
+  for (const key of Object.keys(options)) if (!known.includes(key)) throw invalid('option', key, `one of ${known.join(', ')}`);
+}
+
 /** A file of the ring's table, by its index; where a descriptor is expected, it means the registered file. */
 export class Slot {
   readonly index: number;
@@ -75,16 +82,18 @@ export function requestError(result: number, call: string, file?: File): NodeJS.
 const addresses = new WeakMap<ArrayBufferLike, number>();
 
 /**
- * Address of a view's first byte; 0 where it has none, also because its memory was transferred away. The memory of an ArrayBuffer stays where it is while
- * that is reachable. @throws EINVAL for anything else, also for memory that threads share
+ * Address of a view's first byte; 0 where it has none, also because its memory was transferred away. The memory of an ArrayBuffer or
+ * SharedArrayBuffer stays where it is while that is reachable. @throws EINVAL for anything else
  */
 export function addressOf(view: NodeJS.ArrayBufferView): number {
   const buffer = view?.buffer;
   let base = addresses.get(buffer);
   if (base === undefined) {
     const kind = Object.prototype.toString.call(ArrayBuffer.isView(view) ? buffer : view);
-    if (kind !== '[object ArrayBuffer]' || !buffer) throw invalid('buffer', kind, 'a Buffer, typed array or DataView over an ArrayBuffer');
-    base = native().uring.addressOf(buffer);
+    if (!buffer || !/^\[object (Shared)?ArrayBuffer\]$/.test(kind))
+      throw invalid('buffer', kind, 'a Buffer, typed array or DataView over an ArrayBuffer or a SharedArrayBuffer');
+    if (buffer.byteLength === 0) return 0; // transferred away, or empty: the address is not kept, for it may grow
+    base = native().uring.addressOf(new Uint8Array(buffer));
     addresses.set(buffer, base);
   }
   return view.byteLength === 0 ? 0 : base + view.byteOffset;

@@ -3,7 +3,8 @@ import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { FdFault } from '../../native/uring.js';
 import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
-import { addressOf, fileIndex, integer, invalid, pathBytes, Slot } from './request.js';
+import { prep } from './prep.js';
+import { addressOf, type File, fileIndex, integer, invalid, pathBytes, Slot } from './request.js';
 import type { Ring } from './ring.js';
 
 /** Why one descriptor cannot be registered. */
@@ -206,6 +207,14 @@ export class FileTable {
     const request = { opcode: Op.socket, fd: domain, offset: type, length: protocol, fileIndex: fileIndex(slot) };
     const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
     if (result < 0) throw this.#slotError(result, 'socket', slot);
+    return new Slot(slot === ALLOC ? result : slot);
+  }
+
+  /** accept(2) into a slot, of a connection to a listener that is a descriptor or a slot. */
+  async accept(listener: File, slot: number = ALLOC): Promise<Slot> {
+    const request = prep.accept(listener, slot);
+    const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
+    if (result < 0) throw this.#slotError(result, 'accept', slot);
     return new Slot(slot === ALLOC ? result : slot);
   }
 
