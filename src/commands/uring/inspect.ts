@@ -4,12 +4,12 @@ import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import { requestOps } from '../../uring/abi.js';
-import { ringsOf } from '../../uring/host/processes.js';
+import { type ProcessRing, ringsOf } from '../../uring/host/processes.js';
 
 export default class Inspect extends Command {
   static override readonly description =
     'Shows the io_urings of one process in full: every registered file with its slot and path, registered buffers, pending and ' +
-    'polled requests, overflowed completions. Before kernel 6.4 a file has its bare name instead of its path.';
+    'polled requests, overflowed completions, and how busy the thread of an SQPOLL ring is (6.9). Before kernel 6.4 a file has its bare name instead of its path.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring inspect 1234', 'files and buffers of process 1234'],
     ["vioctl uring inspect 1234 --json | jq -r '.rings[].files[].path'", 'paths of its registered files'],
@@ -28,7 +28,7 @@ export default class Inspect extends Command {
         : doc.rings.flatMap((r) => [
             chalk.bold(`process ${r.pid} (${printable(r.command)}), descriptor ${r.fd}`),
             `  queues: ${r.sqEntries} submissions (${r.sqPending} pending), ${r.cqEntries} completions (${r.cqPending} not reaped)`,
-            ...(r.sqThread === undefined ? [] : [`  SQPOLL thread ${r.sqThread} on CPU ${r.sqThreadCpu ?? '?'}`]),
+            ...(r.sqThread === undefined ? [] : [`  SQPOLL thread ${r.sqThread} on CPU ${r.sqThreadCpu ?? '?'}${busy(r)}`]),
             `  files: ${r.files.length} in ${r.tableSize} slots`,
             ...r.files.map((f) => `    ${String(f.index).padStart(6)}: ${printable(f.path)}`),
             `  buffers: ${r.buffers.length}`,
@@ -38,6 +38,13 @@ export default class Inspect extends Command {
           ]),
     );
   }
+}
+
+/** How much of its time awake the thread of SQPOLL had requests. */
+function busy({ sqTotalTime: total, sqWorkTime: work }: ProcessRing): string {
+  if (!total || work === undefined) return '';
+  const seconds = (us: number): string => (us / 1e6).toFixed(us < 1e7 ? 2 : 0);
+  return `: busy ${Math.round((work / total) * 100)} % (${seconds(work)} of ${seconds(total)} s awake)`;
 }
 
 function parsePid(text: string): number {

@@ -23,6 +23,9 @@ export interface RingState {
   /** Thread and CPU of SQPOLL. */
   sqThread: number | undefined;
   sqThreadCpu: number | undefined;
+  /** Microseconds that the thread was awake, and of them those with requests (6.9); undefined before. */
+  sqTotalTime: number | undefined;
+  sqWorkTime: number | undefined;
   /** Slots of the file table, holes included. */
   tableSize: number;
   files: RegisteredFile[];
@@ -65,6 +68,8 @@ export function parseRing(text: string): RingState | undefined {
     cqPending: ((field('CqTail') ?? 0) - (field('CqHead') ?? 0)) >>> 0,
     sqThread: positive(field('SqThread')),
     sqThreadCpu: positive(field('SqThreadCpu')),
+    sqTotalTime: field('SqTotalTime'),
+    sqWorkTime: field('SqWorkTime'),
     tableSize: field('UserFiles') ?? 0,
     files: [],
     buffers: [],

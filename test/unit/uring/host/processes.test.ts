@@ -37,6 +37,8 @@ NAPI:\tdisabled
     cqPending: 3,
     sqThread: undefined,
     sqThreadCpu: undefined,
+    sqTotalTime: undefined,
+    sqWorkTime: undefined,
     tableSize: 4,
     files: [
       { index: 0, path: '/etc/hosts' },
@@ -66,4 +68,13 @@ test.each([
   ['half a ring', 'SqMask:\t0x3\n'],
 ])('%s is no ring', (_, text) => {
   expect(parseRing(text)).toBeUndefined();
+});
+
+test('kernel 6.9: the times of the SQPOLL thread, in microseconds', () => {
+  const state =
+    parseRing(`${head.replace('SqThread:\t-1', 'SqThread:\t77').replace('SqThreadCpu:\t-1', 'SqThreadCpu:\t1')}SqTotalTime:\t12345678
+SqWorkTime:\t4567
+UserFiles:\t0
+`);
+  expect(state).toMatchObject({ sqThread: 77, sqThreadCpu: 1, sqTotalTime: 12_345_678, sqWorkTime: 4567 });
 });
