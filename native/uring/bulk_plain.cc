@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "uring/bulk_threads.h"
+#include "uring/holes.h"
 
 namespace vioctl::uring {
 
@@ -62,6 +63,7 @@ class PlainThread final : public BulkThread {
     Bulk::Name name;
     uint64_t total = 0;
     uint64_t least = 0;  // bytes of a regular file when it was opened: it has shrunk if fewer can be read
+    bool sparse = false;
     std::unique_ptr<Digest> digest;
   };
 
@@ -103,7 +105,10 @@ class PlainThread final : public BulkThread {
       file.fd.Reset();
       return file;
     }
-    if (S_ISREG(stat.st_mode)) file.least = static_cast<uint64_t>(stat.st_size);
+    if (S_ISREG(stat.st_mode)) {
+      file.least = static_cast<uint64_t>(stat.st_size);
+      file.sparse = IsSparse(file.least, static_cast<uint64_t>(stat.st_blocks));
+    }
     file.name = std::move(name);
     if (spare_.empty()) {
       file.digest = std::make_unique<Digest>(*bulk_.options_.algorithm);
@@ -117,6 +122,12 @@ class PlainThread final : public BulkThread {
 
   // Reads and sums one chunk. Returns whether the file has ended; then its result is out.
   bool Step(Open& file) {
+    if (const size_t hole = file.sparse ? HoleAt(file.fd.get(), file.total) : 0; hole > 0) {
+      file.digest->Update(Zeros(), hole);
+      file.total += hole;
+      return false;
+    }
+    if (file.sparse) ::lseek(file.fd.get(), static_cast<off_t>(file.total), SEEK_SET);
     ssize_t size;
     do size = ::read(file.fd.get(), buffer_.get(), kChunk);
     while (size < 0 && errno == EINTR);

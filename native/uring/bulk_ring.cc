@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstring>
 #include <future>
+#include <utility>
 
 #include "common/error.h"
 #include "os/eventfd.h"
 #include "uring/bulk_threads.h"
+#include "uring/holes.h"
 #include "uring/ring.h"
 
 namespace vioctl::uring {
@@ -95,6 +97,8 @@ class RingThread final : public BulkThread {
     bool write_only = false;  // its user may not read it; fsync(2) does not mind
     Pair* pair = nullptr;
     uint8_t* target = nullptr;  // where the read under way writes
+    Fd sparse;                  // a file with holes, instead of its slot: only a descriptor can be asked for them
+    size_t hole = 0;            // bytes of a hole that stand for the read under way
     std::unique_ptr<Digest> digest;
   };
 
@@ -206,8 +210,15 @@ class RingThread final : public BulkThread {
   void Read(uint32_t index, uint8_t* to, size_t size) {
     File& file = files_[index];
     file.target = to;
-    io_uring_sqe* sqe = Entry(index, kWork, IORING_OP_READ, IOSQE_FIXED_FILE);
-    sqe->fd = static_cast<int32_t>(index);
+    if (file.sparse.valid()) {
+      file.hole = HoleAt(file.sparse.get(), file.total);
+      if (file.hole > 0) {
+        Entry(index, kWork, IORING_OP_NOP, 0);  // so that holes take turns with reads
+        return;
+      }
+    }
+    io_uring_sqe* sqe = Entry(index, kWork, IORING_OP_READ, file.sparse.valid() ? 0 : IOSQE_FIXED_FILE);
+    sqe->fd = file.sparse.valid() ? file.sparse.get() : static_cast<int32_t>(index);
     sqe->addr = reinterpret_cast<uintptr_t>(to);
     sqe->len = static_cast<uint32_t>(size);
     sqe->off = file.total;
@@ -237,6 +248,8 @@ class RingThread final : public BulkThread {
 
   void HaveRead(uint32_t index, int32_t result) {
     File& file = files_[index];
+    const size_t hole = std::exchange(file.hole, 0);
+    if (hole > 0 && result == 0) return HaveHole(index, hole);
     if (result <= 0) {
       if (file.error == 0) file.error = result == 0 && file.total < file.least ? kTruncated : result;
       if (!file.opened) return Ended(index);
@@ -259,9 +272,11 @@ class RingThread final : public BulkThread {
       // A file that ended in its first buffer was read at one moment. The path was opened a moment ago, so this does
       // not wait; as a request it would go to a kernel thread.
       struct statx stat;
-      if (::statx(AT_FDCWD, file.name.path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &stat) == 0 &&
-          S_ISREG(stat.stx_mode))
+      if (::statx(AT_FDCWD, file.name.path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE | STATX_BLOCKS, &stat) == 0 &&
+          S_ISREG(stat.stx_mode)) {
         file.least = stat.stx_size;
+        if (IsSparse(stat.stx_size, stat.stx_blocks)) OpenSparse(file);
+      }
       StartSum(file);
     }
     file.pair = TakePair();
@@ -272,6 +287,27 @@ class RingThread final : public BulkThread {
     file.digest->Update(first, file.have);
     file.have = 0;
     if (!file.pair) Read(index, first, kFirst);
+  }
+
+  // The name may mean another file by now: it is summed from its beginning.
+  void OpenSparse(File& file) {
+    file.sparse = os::TryOpen(file.name.path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
+    struct stat stat;
+    if (!file.sparse.valid()) return;  // no descriptor is left: the holes are read
+    if (::fstat(file.sparse.get(), &stat) < 0 || !S_ISREG(stat.st_mode)) return file.sparse.Reset();
+    file.least = static_cast<uint64_t>(stat.st_size);
+    file.total = file.have = 0;
+  }
+
+  void HaveHole(uint32_t index, size_t size) {
+    File& file = files_[index];
+    file.total += size;
+    summed_ += size;
+    uint8_t* const first = FirstOf(index);
+    if (file.have > 0) file.digest->Update(first, std::exchange(file.have, 0));
+    Read(index, file.pair ? file.pair->a.get() : first, file.pair ? kNext : kFirst);
+    Enter(0);
+    file.digest->Update(Zeros(), size);
   }
 
   void StartSum(File& file) {
@@ -339,6 +375,8 @@ class RingThread final : public BulkThread {
     }
     if (file.pair) spare_.push_back(file.pair);
     file.pair = nullptr;
+    file.sparse.Reset();
+    file.hole = 0;
     file.name.block.reset();
     idle_.push_back(index);
   }

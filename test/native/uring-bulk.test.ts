@@ -52,6 +52,47 @@ test.each(Object.keys(algorithms).flatMap((name) => [[name, false] as const, [na
   },
 );
 
+describe('sparse files', () => {
+  const MIB = 1 << 20;
+  /** Data in the middle of holes: [offset, size]. */
+  const shapes: [string, number, [number, number][]][] = [
+    ['nothing but a hole', 64 * MIB, []],
+    ['a hole first', 8 * MIB, [[6 * MIB, 2 * MIB]]],
+    ['a hole last', 8 * MIB, [[0, 100_000]]],
+    ['data here and there, not at borders of anything', 40 * MIB + 12_345, [[0, 70_000], [1_000_003, 5], [3 * MIB - 1, 2], [20 * MIB + 77, 600_000]]],
+    ['holes that are too small to skip', 300_000, [[0, 4096], [40_000, 4096], [90_000, 200_000]]],
+    ['a small file that is a hole', 4096, []],
+  ]; // biome-ignore format: a table
+  const make = (size: number, parts: [number, number][]): string => {
+    const name = work.path(`sparse-${size}`);
+    const fd = fs.openSync(name, 'w');
+    for (const [offset, length] of parts) fs.writeSync(fd, Buffer.alloc(length, `${offset} `), 0, length, offset);
+    fs.ftruncateSync(fd, size);
+    fs.fsyncSync(fd); // delayed blocks would count as none
+    fs.closeSync(fd);
+    return name;
+  };
+
+  test.each(shapes)('%s: the same sums, by ring and by threads, alone and beside others', async (_, size, parts) => {
+    const name = make(size, parts);
+    const expected = reference('xxh3', fs.readFileSync(name));
+    for (const plain of [false, true])
+      for (const names of [[name], Array.from({ length: 24 }, () => name)]) {
+        const results = await all(list(names), { algorithm: 'xxh3', plain, depth: 24 });
+        expect(results.map(({ digest, size, error }) => [digest, size, error])).toEqual(names.map(() => [expected, size, undefined]));
+      }
+  });
+
+  test.each([false, true])('a hole of 8 GiB - 1 takes no page of the cache; stopped at once (plain %p)', async (plain) => {
+    const name = make(2 ** 33 - 1, []);
+    const stop = new AbortController();
+    setTimeout(() => stop.abort(new Error('enough')), 200);
+    await expect(all(list([name]), { plain, signal: stop.signal })).rejects.toThrow('enough');
+    const { stdout } = spawnSync('fincore', ['--bytes', '--noheadings', '--output', 'RES', name], { encoding: 'utf8' });
+    expect(Number(stdout)).toBeLessThan(MIB);
+  });
+});
+
 test('the addon has every algorithm; one that nobody has is refused', () => {
   expect(Object.keys(algorithms).filter((name) => digestSize(name) === 0)).toEqual([]);
   expect(() => bulkOpen({ work: BulkWork.sum, algorithm: 'sha3', threads: 1, depth: 1 }, () => {})).toThrow(code('EOPNOTSUPP'));
