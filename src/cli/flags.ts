@@ -2,6 +2,7 @@
  * The flag and argument builders of all commands: oclif's, plus the contract's own types. Every repeatable
  * option takes one value per use, and the parser does not read stdin (see oclif.ts).
  */
+import { engineAliases, engines } from '../common/engines.js';
 import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
 import { boolean, custom, customArg, integer, option, string, stringArg, withValueAliases } from './oclif.js';
 
@@ -22,9 +23,8 @@ export const Flags = {
 };
 
 /** `--engine` of everything that does I/O by io_uring or by plain system calls: the same values everywhere. */
-export const engines = ['auto', 'uring', 'sync'] as const;
 export const engineFlag = (summary: string) =>
-  withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), { io_uring: 'uring' });
+  withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), engineAliases);
 
 /** `-0, --null` of every command that reads a list from stdin. (oclif's types allow letters only; its parser takes any.) */
 export const nullFlag = boolean({ char: '0' as 'a', summary: 'items of the list on stdin end with NUL instead of newline' });

@@ -46,11 +46,10 @@ const oneOf = (values: readonly string[]): string =>
   values.length < 2 ? values.join('') : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`;
 
 /** Other spellings of an option's values, which no help names. */
-const aliases = new WeakMap<object, Readonly<Record<string, string>>>();
-const valueAliases = (flag: object): Readonly<Record<string, string>> => aliases.get(flag) ?? {};
+const aliases = new WeakMap<object, ReadonlyMap<string, string>>();
 
 /** Lets an option take other spellings of its values: spelling to value. */
-export function withValueAliases<T extends object>(flag: T, spellings: Readonly<Record<string, string>>): T {
+export function withValueAliases<T extends object>(flag: T, spellings: ReadonlyMap<string, string>): T {
   aliases.set(flag, spellings);
   return flag;
 }
@@ -60,7 +59,7 @@ function prepared(name: string, flag: Flag): Flag {
   if (flag.type !== 'option') return { ...flag, name };
   const { options, parse: ownParse } = flag;
   const parse: typeof ownParse = async (typed, context, opts) => {
-    const text = valueAliases(flag)[typed] ?? typed;
+    const text = aliases.get(flag)?.get(typed) ?? typed;
     try {
       if (options && !options.includes(text)) throw usage(`takes ${oneOf(options)}, not "${printable(text)}"`);
       return await ownParse(text, context, opts);

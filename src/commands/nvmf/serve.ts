@@ -7,6 +7,7 @@ import { native } from '../../native/index.js';
 import { commandLineConfig } from '../../nvme/target/serve/command-line.js';
 import { readyLine, report } from '../../nvme/target/serve/report.js';
 import { serve } from '../../nvme/target/serve/serve.js';
+import { requireRings } from '../../uring/host/unavailable.js';
 
 export default class NvmfServe extends Command {
   static override readonly description =
@@ -62,6 +63,7 @@ export default class NvmfServe extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
     const config = commandLineConfig(flags, args.source, this.sysroot);
+    if (config.engine === 'uring') requireRings(this.sysroot);
     const running = await serve(native().nvme, config, (message) => this.info(printable(message)));
     this.life.defer(() => running.stop());
     await this.out.document(report(running.target), readyLine);

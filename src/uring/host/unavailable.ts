@@ -1,6 +1,8 @@
 import os from 'node:os';
+import { errnoError } from '../../common/errno.js';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
 
 /** Why io_uring cannot be used here, in one sentence, and what would help. */
 export interface Cause {
@@ -93,6 +95,12 @@ export function explain(code?: string, sysroot: Sysroot = new Sysroot(), release
     default:
       return { kind: code ?? 'UNKNOWN', why: code ?? 'unknown error', hint: undefined };
   }
+}
+
+/** Looks whether a ring opens, for a command that was told to use io_uring. @throws the error of unavailable() */
+export function requireRings(sysroot: Sysroot): void {
+  const result = native().uring.setup(1, 0, 0);
+  if (result < 0) throw unavailable(errnoError(result, 'io_uring_setup'), sysroot);
 }
 
 /** The error of a command that cannot do without io_uring: exit 7 (1 for limits). */

@@ -5,6 +5,7 @@ import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
 import { sourceHelp } from '../../../groups/sources.js';
 import { parseSourceText, type SourceOptions } from '../../../storage/source.js';
+import { requireRings } from '../../../uring/host/unavailable.js';
 import { type BlkReady, blkCapabilities, type DiskOptions, serveBlk } from '../../../vhost-user/blk/serving.js';
 
 /** The disks of a command line: one of --file, or several SOCKET=SOURCE. @throws usage */
@@ -73,6 +74,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     const disks = disksOf(args.disk ?? [], flags, (text) => parseSourceText(text, defaults));
     if (Buffer.byteLength(flags.serial ?? '') > 20) throw usage('--serial: more than 20 bytes');
     if (flags.serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks');
+    if (flags.engine === 'uring') requireRings(this.sysroot);
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
     const totals = await serveBlk(
       {

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { type Engine, engineAliases, engines } from '../../../common/engines.js';
 import { Exit, usage, VioError, wrap } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../../storage/source.js';
@@ -21,7 +22,7 @@ export interface TargetConfig {
   spinMicroseconds?: number;
   maxConnections?: number;
   /** Who does the I/O that waits for a device; auto: threads. */
-  engine?: 'auto' | 'uring' | 'sync';
+  engine?: Engine;
   headerDigest?: boolean;
   dataDigest?: boolean;
 }
@@ -95,8 +96,7 @@ const oneOf =
     if (!values.includes(v as string)) throw bad(at, `must be ${values.join(' or ')}`);
     return v;
   };
-/** As --engine: `io_uring` is another spelling of uring. */
-const engineCheck: Check = (v, at) => (v === 'io_uring' ? 'uring' : oneOf('auto', 'uring', 'sync')(v, at));
+const engineCheck: Check = (v, at) => engineAliases.get(v as string) ?? oneOf(...engines)(v, at);
 const portOrNone: Check = (v, at) => {
   if (v !== 'none' && !(Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 65535)) throw bad(at, 'must be a port, or "none"');
   return v;

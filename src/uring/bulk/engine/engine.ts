@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import type { Engine } from '../../../common/engines.js';
 import { codeOf } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
 import type { RingStats } from '../../../native/uring.js';
@@ -9,12 +10,9 @@ import { type Reader, SyncReader, UringReader } from './reader.js';
 /** Descriptors left to everything else that runs meanwhile. */
 const SPARE_DESCRIPTORS = 8;
 
-/** `auto` takes io_uring where it works and plain system calls elsewhere. */
-export type EngineChoice = 'auto' | 'uring' | 'sync';
-
 /** What bulk work needs from the outside. */
 export interface BulkOptions {
-  engine: EngineChoice;
+  engine: Engine;
   /** Files under way at once. */
   depth: number;
   sysroot: Sysroot;

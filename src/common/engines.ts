@@ -1,0 +1,5 @@
+/** Who does the I/O of a file: io_uring, plain system calls, or `auto`, the better one that works here. The values of every `--engine`. */
+export const engines = ['auto', 'uring', 'sync'] as const;
+export type Engine = (typeof engines)[number];
+/** Other spellings that are taken: the kernel's name. */
+export const engineAliases: ReadonlyMap<string, Engine> = new Map([['io_uring', 'uring']]);
