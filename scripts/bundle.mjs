@@ -3,6 +3,7 @@
 // parser and the flag builders are needed; what they drag in for its own help, colours and debugging is replaced by empty
 // modules. bin/run.js chooses the file.
 import fs from 'node:fs';
+import { builtinModules } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -30,24 +31,57 @@ const stubs = {
 };
 const oclif = path.join(root, 'node_modules', '@oclif', 'core');
 
-/** Modules that a short command need not load: each property of their stand-in loads the module at its first use. */
-const late = ['chalk', 'child_process', 'crypto', 'net', 'os', 'readline', 'stream', 'tty', 'zlib'];
-const lateModules = {
-  name: 'late-modules',
+/** Modules that a short command need not load: each use of their stand-ins loads the module, the first time. */
+const late = new Set(['chalk', 'child_process', 'crypto', 'dns/promises', 'net', 'os', 'readline', 'stream', 'tty', 'zlib']);
+
+/** A CommonJS stand-in, for those who call require(): each property loads the module. */
+const lateObject = (from, names) => {
+  const getters = names.map((key) => `get ${key}() { return load().${key}; }`);
+  return `let it; const load = () => (it ??= require('${from}'));\nmodule.exports = { ${getters.join(', ')} };`;
+};
+/** The same for imports. Functions load the module when they are called; classes and constants are left to the default export. */
+const lateModule = (from, exported) => {
+  const names = Object.keys(exported);
+  const functions = names.filter((key) => typeof exported[key] === 'function' && /^[a-z]/.test(key));
+  return [
+    `let it; const load = () => (it ??= require('${from}'));`,
+    `export default { ${names.map((key) => `get ${key}() { return load().${key}; }`).join(', ')} };`,
+    ...functions.map((key) => `export const ${key} = (...args) => load().${key}(...args);`),
+  ].join('\n');
+};
+/** A module that is loaded at once. What nobody imports of it is dropped. */
+const eagerModule = (from, names) =>
+  [
+    `const it = require('${from}');`,
+    'export default it;',
+    ...names.map((key) => `export const ${key} = /* @__PURE__ */ (() => it.${key})();`),
+  ].join('\n');
+
+/**
+ * Node's modules as modules of the bundle. Left to itself, esbuild makes each import of one a copy of it, property by property:
+ * two milliseconds for the node:fs of a dozen files.
+ */
+const nodeModules = {
+  name: 'node-modules',
   setup({ onLoad, onResolve }) {
-    onResolve({ filter: new RegExp(`^(node:)?(${late.join('|')})$`) }, ({ path: name, namespace, kind }) => {
+    onResolve({ filter: /^(node:)?[\w/]+$/ }, ({ path: given, namespace, kind }) => {
+      const name = given.replace('node:', '');
       if (name === 'chalk') return namespace === 'late' ? undefined : { path: name, namespace: 'late' };
-      return namespace === 'late' || kind === 'dynamic-import'
-        ? { path: name, external: true }
-        : { path: name.replace('node:', ''), namespace: 'late' };
+      if (!builtinModules.includes(name)) return undefined;
+      const ours = ['late', 'lateModule', 'eagerModule'].includes(namespace);
+      if (ours || kind === 'dynamic-import') return { path: `node:${name}`, external: true };
+      if (kind === 'require-call') return late.has(name) ? { path: name, namespace: 'late' } : { path: `node:${name}`, external: true };
+      return { path: name, namespace: late.has(name) ? 'lateModule' : 'eagerModule' };
     });
-    onLoad({ filter: /.*/, namespace: 'late' }, async ({ path: name }) => {
-      const from = name === 'chalk' ? name : `node:${name}`;
-      const names = Object.keys(await import(from)).filter((key) => key !== 'default');
-      const getters = names.map((key) => `get ${key}() { return load().${key}; }`);
-      const contents = `let it; const load = () => (it ??= require('${from}'));\nmodule.exports = { ${getters.join(', ')} };`;
-      return { contents, loader: 'js', resolveDir: root };
-    });
+    const load = (namespace, contentsOf) =>
+      onLoad({ filter: /.*/, namespace }, async ({ path: name }) => {
+        const from = name === 'chalk' ? name : `node:${name}`;
+        const { default: _whole, ...exported } = await import(from);
+        return { contents: contentsOf(from, exported), loader: 'js', resolveDir: root };
+      });
+    load('late', (from, exported) => lateObject(from, Object.keys(exported)));
+    load('lateModule', lateModule);
+    load('eagerModule', (from, exported) => eagerModule(from, Object.keys(exported)));
   },
 };
 
@@ -94,20 +128,6 @@ const common = {
   banner: { js: "'use strict';" },
 };
 
-/**
- * esbuild wraps each import of a CommonJS module in a copy of it, property by property: two milliseconds for the node:fs of
- * a dozen files. An object that inherits from the module says the same.
- */
-function inheritImports(file) {
-  const copying = /__toESM=\(mod,isNodeMode,target\)=>\(.*?\{value:mod,enumerable:!0\}\):target,mod\)\)/;
-  const inheriting =
-    '__toESM=(mod,isNodeMode)=>mod==null||(mod.__esModule&&!isNodeMode)?mod??{}:' +
-    'Object.create(mod,{default:{value:mod,enumerable:!0}})';
-  const text = fs.readFileSync(file, 'utf8');
-  if (!copying.test(text)) throw new Error(`${file}: esbuild writes __toESM differently now`);
-  fs.writeFileSync(file, text.replace(copying, inheriting));
-}
-
 const groups = fs.readdirSync(path.join(root, 'src', 'commands'));
 const bundleOf = (group) => path.join(root, 'dist', group === undefined ? 'vioctl.cjs' : `vioctl-${group}.cjs`);
 const results = await Promise.all(
@@ -117,12 +137,10 @@ const results = await Promise.all(
       entryPoints: [path.join(root, 'src', 'main.ts')],
       outfile: bundleOf(group),
       define: { 'import.meta.dirname': '__dirname', 'process.env.VIOCTL_BUNDLED': '"1"' },
-      plugins: [lateModules, chalkLevel, oclifParserOnly, onlyGroup(group)],
+      plugins: [nodeModules, chalkLevel, oclifParserOnly, onlyGroup(group)],
     }),
   ),
 );
-
-for (const group of [undefined, ...groups]) inheritImports(bundleOf(group));
 
 // The thread that decompresses zstd.
 await build({

@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6, SocketAddress } from 'node:net';
+import net from 'node:net';
 import { invalid } from './request.js';
 
 /** Where a socket is: a host's port, or a path of the file system (a name that begins with NUL is abstract). */
@@ -22,14 +22,14 @@ export function encodeAddress(to: Address): Buffer {
   }
   const { address, port } = to;
   if (!Number.isInteger(port) || port < 0 || port > 0xffff) throw invalid('port', port, 'a whole number from 0 to 65535');
-  if (isIPv4(address)) {
+  if (net.isIPv4(address)) {
     const bytes = Buffer.alloc(16);
     bytes.writeUInt16LE(AF_INET, 0);
     bytes.writeUInt16BE(port, 2);
     for (const [i, part] of address.split('.').entries()) bytes.writeUInt8(Number(part), 4 + i);
     return bytes;
   }
-  if (!isIPv6(address)) throw invalid('address', address, 'an IPv4 or IPv6 address');
+  if (!net.isIPv6(address)) throw invalid('address', address, 'an IPv4 or IPv6 address');
   const bytes = Buffer.alloc(28);
   bytes.writeUInt16LE(AF_INET6, 0);
   bytes.writeUInt16BE(port, 2);
@@ -60,5 +60,5 @@ export function decodeAddress(bytes: Buffer): Address | undefined {
   if (family === AF_INET && bytes.length >= 16) return { address: [...bytes.subarray(4, 8)].join('.'), port: bytes.readUInt16BE(2) };
   if (family !== AF_INET6 || bytes.length < 28) return undefined;
   const address = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(8 + 2 * i).toString(16)).join(':');
-  return { address: new SocketAddress({ address, family: 'ipv6' }).address, port: bytes.readUInt16BE(2) };
+  return { address: new net.SocketAddress({ address, family: 'ipv6' }).address, port: bytes.readUInt16BE(2) };
 }

@@ -1,5 +1,5 @@
-import { BlockList, isIPv6 } from 'node:net';
-import { networkInterfaces } from 'node:os';
+import net from 'node:net';
+import os from 'node:os';
 import type { Sysroot } from '../../common/sysroot.js';
 
 const NET = '/sys/class/net';
@@ -51,13 +51,13 @@ export function procRoutes(root: Sysroot): Route[] {
 
 /** The interfaces that packets to `peer` may leave by: the longest match of every table. */
 export function routesTo(routes: Route[], peer: string): Route[] {
-  const family = isIPv6(peer) ? 6 : 4;
+  const family = net.isIPv6(peer) ? 6 : 4;
   const best = new Map<string, Route[]>();
   for (const route of routes) {
     if (route.family !== family) continue;
-    const net = new BlockList();
-    net.addSubnet(route.destination.split('/')[0]!, route.prefix, family === 6 ? 'ipv6' : 'ipv4');
-    if (!net.check(peer, family === 6 ? 'ipv6' : 'ipv4')) continue;
+    const block = new net.BlockList();
+    block.addSubnet(route.destination.split('/')[0]!, route.prefix, family === 6 ? 'ipv6' : 'ipv4');
+    if (!block.check(peer, family === 6 ? 'ipv6' : 'ipv4')) continue;
     const held = best.get(route.table);
     if (!held || held[0]!.prefix < route.prefix) best.set(route.table, [route]);
     else if (held[0]!.prefix === route.prefix) held.push(route);
@@ -78,7 +78,7 @@ export function addressesOf(root: Sysroot): Map<string, string[]> {
   const found = new Map<string, string[]>();
   const add = (name: string, address: string) => found.set(name, [...(found.get(name) ?? []), address]);
   if (root.root === '/') {
-    for (const [name, list] of Object.entries(networkInterfaces())) for (const { address } of list ?? []) add(name, address);
+    for (const [name, list] of Object.entries(os.networkInterfaces())) for (const { address } of list ?? []) add(name, address);
     return found;
   }
   for (const line of (root.attr('/proc/net/if_inet6') ?? '').split('\n')) {
