@@ -1,13 +1,12 @@
-// Man pages, shell completions and the README's table of commands from the command table; C++ enumerations from TypeScript tables. `--check` only compares; the conventions test uses it.
+// Man pages, shell completions and the README's table of commands from the command table; C++ headers from TypeScript tables. `--check` only compares; the conventions test uses it.
 import fs from 'node:fs';
 import path from 'node:path';
 import { generated } from '../src/cli/help/man.js';
-import { enums } from './enums.js';
-import { nvmeWire } from './nvme-wire.js';
+import { sharedHeaders } from './shared.js';
 
 const check = process.argv.includes('--check');
 let stale = 0;
-const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...enums, ['native/nvme/wire.h', nvmeWire]]);
+const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...sharedHeaders]);
 for (const [file, text] of files) {
   if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) continue;
   stale++;

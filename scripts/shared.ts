@@ -41,11 +41,14 @@ const enumeration = (what: string, head: string, values: readonly Value[]): stri
 };
 /** An enumeration whose values cross as their names: the names are in an array beside it. */
 const named = (what: string, name: string, values: readonly string[]): string =>
-  enumeration(
-    what,
-    `enum class ${name} : uint8_t`,
-    values.map((value) => [value, undefined]),
-  ) + `inline constexpr const char* k${name}Names[] = {${values.map((value) => `"${value}"`).join(', ')}};\n`;
+  [
+    enumeration(
+      what,
+      `enum class ${name} : uint8_t`,
+      values.map((value) => [value, undefined]),
+    ),
+    `inline constexpr const char* k${name}Names[] = {${values.map((value) => `"${value}"`).join(', ')}};\n`,
+  ].join('');
 const number = (what: string, type: string, name: string, value: number | bigint): string =>
   `// ${what}\ninline constexpr ${type} ${name} = ${value};\n`;
 const constants = (what: string, type: string, values: readonly Value[]): string =>
@@ -71,22 +74,31 @@ const iova = header('iova', 'src/native/iova.ts', [
   enumeration('Flags of a map request.', 'enum Flags : uint32_t', pairs(MapFlag)),
 ]);
 
-const migration = header('migration', 'src/native/migration.ts and src/migration/stream/format.ts', [
-  enumeration(
-    'What can be wrong with a page record, and the value that comes with it.',
-    'enum class Fault : uint8_t',
-    ramFaultTable.map(([name, meaning]) => [name, undefined, meaning]),
-  ),
-  constants(
-    "Flags in the low bits of a record's first word.",
-    'uint64_t',
-    ramFlags.map(([bit, name]) => [name, bit]),
-  ),
-  named('Why a read ended short.', 'End', sourceEnds),
-  named('Why the walk over RAM records stopped.', 'Stop', ramStops),
-  named('In which order the bytes of a bitmap\'s words are read. kEither: nobody knows, and the pages come by only once.', 'Order', bitmapOrders),
-  number('The most bytes that can be seen ahead: the largest page with its header, or a compressed one.', 'uint32_t', 'kMaxNeed', maxPeek),
-]);
+const migration = header(
+  'migration',
+  'src/native/migration.ts and src/migration/stream/format.ts',
+  [
+    enumeration(
+      'What can be wrong with a page record, and the value that comes with it.',
+      'enum class Fault : uint8_t',
+      ramFaultTable.map(([name, meaning]) => [name, undefined, meaning]),
+    ),
+    constants(
+      "Flags in the low bits of a record's first word.",
+      'uint64_t',
+      ramFlags.map(([bit, name]) => [name, bit]),
+    ),
+    named('Why a read ended short.', 'End', sourceEnds),
+    named('Why the walk over RAM records stopped.', 'Stop', ramStops),
+    named(
+      "In which order the bytes of a bitmap's words are read. kEither: nobody knows, and the pages come by only once.",
+      'Order',
+      bitmapOrders,
+    ),
+    number('The most bytes that can be seen ahead: the largest page with its header, or a compressed one.', 'size_t', 'kMaxNeed', maxPeek),
+  ],
+  ['cstddef', 'cstdint'],
+);
 
 /** What the kernel's header of 6.1 does not have. */
 const newer = (table: readonly Named[]): Named[] =>
@@ -101,8 +113,13 @@ const abi = (what: string, type: string, prefix: string, table: readonly Named[]
     newer(table).map(({ name, value, since }) => [`${prefix}${name}`, value, since]),
   );
 const uring = header('uring', 'src/native/uring.ts', [
-  enumeration("What a Bulk does with each file.", 'enum class BulkWork : uint32_t', pairs(BulkWork)),
-  number('Error of a file that was longer when its reading began than what could be read. Not an errno.', 'int32_t', 'kTruncated', truncatedError),
+  enumeration('What a Bulk does with each file.', 'enum class BulkWork : uint32_t', pairs(BulkWork)),
+  number(
+    'Error of a file that was longer when its reading began than what could be read. Not an errno.',
+    'int32_t',
+    'kTruncated',
+    truncatedError,
+  ),
   number(
     'Error of a FIFO, a terminal or another device that a thread without a ring would wait for without an end. Not an errno.',
     'int32_t',

@@ -15,10 +15,6 @@ inline constexpr const char* kHandleName<iova::Space> = "space";
 namespace vioctl::iova {
 namespace {
 
-// Words of one request and one outcome; src/native/iova.ts has the same.
-constexpr size_t kRequest = 6, kOutcome = 3;
-enum Operation : uint64_t { kMap, kUnmap, kFindVa, kFindIova, kReset };
-
 Outcome Do(Space& space, const uint64_t* r) {
   switch (r[0]) {
     case kMap:
@@ -41,7 +37,7 @@ void Warm(const Space& space, const uint64_t* requests, size_t count) {
   uint64_t vas[Space::kAhead], iovas[Space::kAhead];
   size_t va_count = 0, iova_count = 0;
   for (size_t i = 0; i < std::min(count, Space::kAhead); i++) {
-    const uint64_t* r = requests + i * kRequest;
+    const uint64_t* r = requests + i * kRequestWords;
     if (r[0] == kUnmap || r[0] == kFindIova)
       iovas[iova_count++] = r[3];
     else if (r[0] == kFindVa || (r[0] == kMap && (r[5] & kHasVa)))
@@ -76,12 +72,12 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
 Napi::Value Run(const Napi::CallbackInfo& info) {
   Space& space = Get<Space>(info[0]);
   auto requests = info[1].As<Napi::BigUint64Array>(), outcomes = info[2].As<Napi::BigUint64Array>();
-  const size_t count = requests.ElementLength() / kRequest;
-  if (requests.ElementLength() % kRequest || outcomes.ElementLength() < count * kOutcome)
+  const size_t count = requests.ElementLength() / kRequestWords;
+  if (requests.ElementLength() % kRequestWords || outcomes.ElementLength() < count * kOutcomeWords)
     throw SysError(EINVAL, "iova", "requests");
   const uint64_t* in = requests.Data();
   uint64_t* out = outcomes.Data();
-  for (size_t i = 0; i < count; i++, in += kRequest, out += kOutcome) {
+  for (size_t i = 0; i < count; i++, in += kRequestWords, out += kOutcomeWords) {
     if (i % Space::kAhead == 0 && count > 1) Warm(space, in, count - i);
     const Outcome outcome = Do(space, in);
     out[0] = static_cast<uint64_t>(outcome.error);

@@ -42,8 +42,7 @@ size_t BlockOf(Ram& ram, const Napi::Value& value) {
 
 // The end of a source as it stands.
 void PutEnd(Napi::Object to, const Source& source) {
-  static constexpr const char* kNames[] = {"none", "eof", "io", "limit"};
-  to.Set("end", kNames[static_cast<int>(source.end())]);
+  to.Set("end", kEndNames[static_cast<int>(source.end())]);
   to.Set("errno", ErrnoName(source.error()));
   to.Set("position", Number(to.Env(), source.position()));
 }
@@ -280,10 +279,9 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
     ram.Broken(source.position());
     stop = Ram::Stop::kEnd;
   }
-  static constexpr const char* kNames[] = {"eos", "budget", "memSize", "bad", "end"};
   Napi::Object result = Napi::Object::New(info.Env());
   PutEnd(result, source);
-  result.Set("stop", kNames[static_cast<int>(stop)]);
+  result.Set("stop", kStopNames[static_cast<int>(stop)]);
   result.Set("value", Napi::BigInt::New(info.Env(), ram.value()));
   result.Set("record", Number(info.Env(), ram.record()));
   result.Set("page", Napi::BigInt::New(info.Env(), ram.page()));
@@ -295,7 +293,9 @@ Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
   Source& source = Get<Source>(info[1]);
   Ram& ram = Get<Ram>(info[0]);
   const std::string name = info[3].As<Napi::String>();
-  const Order order = name == "big" ? Order::kBig : name == "either" ? Order::kEither : Order::kLittle;
+  const auto* found = std::ranges::find(kOrderNames, name);
+  if (found == std::end(kOrderNames)) throw SysError(EINVAL, "order", name);
+  const auto order = static_cast<Order>(found - kOrderNames);
   const bool whole = ram.ReadBitmap(source, BlockOf(ram, info[2]), order);
   return Napi::Boolean::New(info.Env(), !Shrank(source) && whole);
 }
@@ -303,7 +303,7 @@ Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
 Napi::Value SettleBitmap(const Napi::CallbackInfo& info) {
   Ram& ram = Get<Ram>(info[0]);
   const Order order = ram.Settle(BlockOf(ram, info[1]));
-  return Napi::String::New(info.Env(), order == Order::kBig ? "big" : order == Order::kLittle ? "little" : "either");
+  return Napi::String::New(info.Env(), kOrderNames[static_cast<int>(order)]);
 }
 
 Napi::Value MappedPages(const Napi::CallbackInfo& info) {

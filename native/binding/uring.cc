@@ -16,6 +16,7 @@
 #include "os/eventfd.h"
 #include "uring/read_file.h"
 #include "uring/ring.h"
+#include "uring/shared.h"
 
 namespace vioctl::uring::js {
 
@@ -32,9 +33,6 @@ inline constexpr const char* kHandleName<uring::js::JsRing> = "ring";
 
 namespace vioctl::uring::js {
 namespace {
-
-// Words of the status array, as src/native/uring.ts names them.
-enum Status { kTaken, kError, kMore, kOverflows, kInFlight, kEnters, kStatusWords };
 
 // The rings that are open. process.exit() and uncaught exceptions run no finalizers in the main thread, and a closed
 // ring lets its files go only some 30 ms later: they are unregistered at exit(3). Never destroyed: workers may outlive
@@ -353,24 +351,22 @@ Napi::Value CheckFds(const Napi::CallbackInfo& info) {
   auto result = Napi::Uint8Array::New(info.Env(), fds.ElementLength());
   for (size_t i = 0; i < fds.ElementLength(); i++) {
     const int fd = fds[i];
-    uint8_t& fault = result[i];
-    fault = 0;
+    FdFault fault = FdFault::kNone;
+    const int flags = fd < 0 ? 0 : os::TryStatusFlags(fd);
     if (fd < 0) {
-      fault = 4;
-      continue;
-    }
-    const int flags = os::TryStatusFlags(fd);
-    if (flags < 0) {
-      fault = 1;
+      fault = FdFault::kNegative;
+    } else if (flags < 0) {
+      fault = FdFault::kClosed;
     } else if (flags & O_PATH) {
-      fault = 3;
+      fault = FdFault::kPath;
     } else {
       char path[32], target[32];
       snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
       const ssize_t size = ::readlink(path, target, sizeof target);
       constexpr char kRing[] = "anon_inode:[io_uring]";
-      if (size == sizeof kRing - 1 && memcmp(target, kRing, sizeof kRing - 1) == 0) fault = 2;
+      if (size == sizeof kRing - 1 && memcmp(target, kRing, sizeof kRing - 1) == 0) fault = FdFault::kRing;
     }
+    result[i] = static_cast<uint8_t>(fault);
   }
   return result;
 }

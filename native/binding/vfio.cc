@@ -13,6 +13,7 @@
 #include "vfio/exec.h"
 #include "vfio/memory.h"
 #include "vfio/session.h"
+#include "vfio/shared.h"
 
 namespace vioctl {
 
@@ -168,13 +169,13 @@ Napi::Value JsMapRegion(const Info& info) { return Number(info.Env(), S(info).Ma
 Napi::Value JsMapDma(const Info& info) {
   Session& session = S(info);
   auto words = info[1].As<Napi::BigUint64Array>();
-  const size_t count = words.ElementLength() / 4;
+  const size_t count = words.ElementLength() / kDmaRequestWords;
   auto result = Napi::Object::New(info.Env());
   size_t done = 0;
   try {
     for (; done < count; done++) {
-      const uint64_t* r = words.Data() + 4 * done;
-      session.Map({r[0], r[1], r[2], (r[3] & 1) != 0, (r[3] & 2) != 0});
+      const uint64_t* r = words.Data() + kDmaRequestWords * done;
+      session.Map({r[0], r[1], r[2], (r[3] & kDeviceReads) != 0, (r[3] & kDeviceWrites) != 0});
     }
   } catch (const SysError& error) {
     result.Set("error", ToJs(info.Env(), error).Value());

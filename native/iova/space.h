@@ -4,19 +4,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "iova/shared.h"
 #include "iova/tree.h"
 
 namespace vioctl::iova {
 
 struct Extent {
   uint64_t start, end;  // inclusive
-};
-
-enum Flags : uint32_t {
-  kFixed = 1,      // at request.iova or not at all
-  kTemporary = 2,  // from the top, freed together by Reset()
-  kBelow4G = 4,    // for devices with 32-bit DMA addresses
-  kHasVa = 8,      // request.va is an address to be found by FindVa(); it decides the huge-page phase
 };
 
 struct Request {

@@ -250,7 +250,7 @@ bool Ram::Record(Source& source, Stop* stop) {
     ++flushes_;
     return true;
   }
-  if (kind != kZero && kind != kPage && kind != kXbzrle && kind != kCompress) return bad(word);
+  if (kind != kZero && kind != kPage && kind != kXbzrle && kind != kCompressPage) return bad(word);
   source.Consume(8);
   page_ = addr;
   bool known = current_ >= 0;

@@ -10,27 +10,13 @@
 #include <string_view>
 #include <vector>
 
-#include "migration/faults.h"
 #include "migration/page_map.h"
+#include "migration/shared.h"
 #include "migration/sink.h"
 #include "migration/source.h"
 #include "migration/zlib.h"
 
 namespace vioctl::migration {
-
-// Flags in the low bits of a record's first word.
-enum : uint64_t {
-  kFull = 0x01,
-  kZero = 0x02,
-  kMemSize = 0x04,
-  kPage = 0x08,
-  kEos = 0x10,
-  kContinue = 0x20,
-  kXbzrle = 0x40,
-  kHook = 0x80,
-  kCompress = 0x100,
-  kMultifdFlush = 0x200,
-};
 
 struct Issue {
   Fault fault;
@@ -39,9 +25,6 @@ struct Issue {
   uint64_t page;    // address in the block
   uint64_t value;
 };
-
-// In which order the bytes of a bitmap's words are read. kEither: nobody knows, and the pages come by only once.
-enum class Order : uint8_t { kLittle, kBig, kEither };
 
 // The two readings of a bitmap while its order is not known; `content` is the little-endian one then.
 struct Readings {
@@ -75,13 +58,7 @@ class Ram {
     uint64_t seed = 0;   // of the hash
     PageBudget page_maps;
   };
-  enum class Stop : uint8_t {
-    kEos,      // the section's part is over
-    kBudget,   // more to come
-    kMemSize,  // a MEM_SIZE record: the block list follows, value() is its total
-    kBad,      // a record that cannot be skipped: the last issue
-    kEnd,      // the source ended: its end() says why
-  };
+  using Stop = migration::Stop;
 
   explicit Ram(const Options& options)
       : options_(options), shift_(std::countr_zero(options.page_size)), buffer_(new uint8_t[options.page_size]) {}

@@ -6,13 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "migration/shared.h"
+
 namespace vioctl::migration {
-
-// Why a read ended short.
-enum class End : uint8_t { kNone, kEof, kIo, kLimit };
-
-// The largest `need` of Source::Need: the largest page with its header, or a compressed one.
-constexpr size_t kMaxNeed = 128 << 10;
 
 class Source {
  public:

@@ -1,61 +1,17 @@
 // The io_uring ABI. The structures and the numbers up to 6.1 come from the kernel's own header, which every
-// distribution ships; all that is newer stands here, beside the kernel version that brought it (include/uapi/linux/
-// io_uring.h and io_uring/query.h of that kernel). Names are ours, so a newer header never collides with this file.
+// distribution ships; newer numbers come from the tables of src/uring/abi.ts, newer structures stand here
+// (include/uapi/ linux/io_uring.h and io_uring/query.h of that kernel). Names are ours, so a newer header never
+// collides with them.
 #pragma once
 #include <linux/io_uring.h>
 
 #include <cstdint>
 
+#include "uring/abi_newer.h"
+
 namespace vioctl::uring::abi {
 
-// io_uring_setup flags
-inline constexpr uint32_t kSetupNoMmap = 1U << 14;            // 6.5
-inline constexpr uint32_t kSetupRegisteredFdOnly = 1U << 15;  // 6.5
-inline constexpr uint32_t kSetupNoSqArray = 1U << 16;         // 6.6
-inline constexpr uint32_t kSetupHybridIopoll = 1U << 17;      // 6.13
-inline constexpr uint32_t kSetupCqeMixed = 1U << 18;          // 6.18
-inline constexpr uint32_t kSetupSqeMixed = 1U << 19;          // 6.19
-inline constexpr uint32_t kSetupSqRewind = 1U << 20;          // 7.0
-
-// io_uring_params.features
-inline constexpr uint32_t kFeatRegRegRing = 1U << 13;      // 6.3
-inline constexpr uint32_t kFeatRecvSendBundle = 1U << 14;  // 6.10
-inline constexpr uint32_t kFeatMinTimeout = 1U << 15;      // 6.12
-inline constexpr uint32_t kFeatRwAttr = 1U << 16;          // 6.14
-inline constexpr uint32_t kFeatNoIowait = 1U << 17;        // 6.15
-
-// Request opcodes
-inline constexpr uint8_t kOpReadMultishot = 49;   // 6.7
-inline constexpr uint8_t kOpWaitid = 50;          // 6.7
-inline constexpr uint8_t kOpFutexWait = 51;       // 6.7
-inline constexpr uint8_t kOpFutexWake = 52;       // 6.7
-inline constexpr uint8_t kOpFutexWaitv = 53;      // 6.7
-inline constexpr uint8_t kOpFixedFdInstall = 54;  // 6.8
-inline constexpr uint8_t kOpFtruncate = 55;       // 6.9
-inline constexpr uint8_t kOpBind = 56;            // 6.11
-inline constexpr uint8_t kOpListen = 57;          // 6.11
-inline constexpr uint8_t kOpRecvZc = 58;          // 6.15
-inline constexpr uint8_t kOpEpollWait = 59;       // 6.15
-inline constexpr uint8_t kOpReadvFixed = 60;      // 6.15
-inline constexpr uint8_t kOpWritevFixed = 61;     // 6.15
-inline constexpr uint8_t kOpPipe = 62;            // 6.16
-inline constexpr uint8_t kOpNop128 = 63;          // 6.19
-inline constexpr uint8_t kOpUringCmd128 = 64;     // 6.19
-
-// io_uring_register opcodes
-inline constexpr uint32_t kRegisterPbufStatus = 26;               // 6.8
-inline constexpr uint32_t kRegisterNapi = 27;                     // 6.9
-inline constexpr uint32_t kUnregisterNapi = 28;                   // 6.9
-inline constexpr uint32_t kRegisterClock = 29;                    // 6.12
-inline constexpr uint32_t kRegisterCloneBuffers = 30;             // 6.12
-inline constexpr uint32_t kRegisterSendMsgRing = 31;              // 6.13
-inline constexpr uint32_t kRegisterZcrxIfq = 32;                  // 6.15
-inline constexpr uint32_t kRegisterResizeRings = 33;              // 6.13
-inline constexpr uint32_t kRegisterMemRegion = 34;                // 6.13
-inline constexpr uint32_t kRegisterQuery = 35;                    // 6.18
-inline constexpr uint32_t kRegisterZcrxCtrl = 36;                 // 6.19
-inline constexpr uint32_t kRegisterBpfFilter = 37;                // 7.0
-inline constexpr uint32_t kRegisterUseRegisteredRing = 1U << 31;  // 6.3, or'ed to the opcode
+inline constexpr uint32_t kRegisterUseRegisteredRing = 1U << 31;  // 6.3, or'ed to the opcode of io_uring_register
 
 // IORING_REGISTER_QUERY (6.18): works on any descriptor, also -1; nr_args is 0
 struct QueryHeader {

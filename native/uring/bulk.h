@@ -4,6 +4,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -12,10 +13,9 @@
 
 #include "os/fd.h"
 #include "uring/digest.h"
+#include "uring/shared.h"
 
 namespace vioctl::uring {
-
-enum class BulkWork : uint32_t { kSum, kSync, kDataSync };
 
 struct BulkOptions {
   BulkWork work = BulkWork::kSum;
@@ -25,13 +25,6 @@ struct BulkOptions {
   uint32_t depth = 256;  // files under way at once, over all threads
 };
 
-// Error of a file that was longer when its reading began than what could be read. Not an errno.
-inline constexpr int32_t kTruncated = -4096;
-
-// Error of a FIFO, a terminal or another device that a thread without a ring would wait for without an end: JavaScript
-// reads it, where the wait can be ended. Not an errno.
-inline constexpr int32_t kElsewhere = -4097;
-
 // How one file ended; src/uring/bulk/engine/pool.ts reads it.
 struct BulkResult {
   uint32_t number;
@@ -39,7 +32,7 @@ struct BulkResult {
   uint64_t size;  // bytes read
   uint8_t digest[kMaxDigest];
 };
-static_assert(sizeof(BulkResult) == 80);
+static_assert(sizeof(BulkResult) == kBulkResultSize && offsetof(BulkResult, digest) == kBulkDigestAt);
 
 // Names that were handed over at once; lives until the last of its files has ended.
 struct BulkBlock {

@@ -5,16 +5,14 @@
 #include <vector>
 
 #include "uring/ring.h"
+#include "uring/shared.h"
 
 namespace vioctl::uring {
 
-// Opcode of a read-whole entry in the array shared with JavaScript; the kernel never sees it. Fields: addr = path (NUL-
+// kOpReadWhole: an entry in the array shared with JavaScript, which the kernel never sees. Fields: addr = path (NUL-
 // terminated), off = buffer, len = its size, open_flags, file_index = slot + 1, user_data. The completion's res is the
 // bytes read or -errno; kStillOpen in its flags says that the buffer is full, the file has not ended and its slot stays
 // open.
-inline constexpr uint8_t kOpReadWhole = 0xf0;
-inline constexpr uint32_t kStillOpen = 1U << 15;
-
 class FileReads {
  public:
   explicit FileReads(Ring& ring) : ring_(ring) {}

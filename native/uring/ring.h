@@ -37,7 +37,7 @@ inline constexpr uint32_t kOneThread = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP
 // Set-up flags that a ring here works with. The others change the size of its entries or expect memory of the caller.
 inline constexpr uint32_t kSupported = kOneThread | IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF |
                                        IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN |
-                                       abi::kSetupNoSqArray | abi::kSetupHybridIopoll;
+                                       abi::kSetupNoSqarray | abi::kSetupHybridIopoll;
 
 struct RingOptions {
   uint32_t entries = 256;          // submission queue, rounded up to a power of two by the kernel

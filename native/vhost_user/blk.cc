@@ -18,10 +18,7 @@ namespace {
 // virtio 1.3, 5.2.6
 enum Type : uint32_t { kIn = 0, kOut = 1, kFlush = 4, kGetId = 8, kDiscard = 11, kWriteZeroes = 13 };
 enum Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
-constexpr uint64_t kFeatureFlush = 1ull << 9;
-constexpr uint64_t kSector = 512;
-constexpr size_t kHeader = 16;  // bytes of a request before its data
-constexpr size_t kIdSize = 20;
+constexpr size_t kHeader = 16;         // bytes of a request before its data
 constexpr size_t kKeptCapacity = 256;  // iovecs that the vectors of an idle request keep
 struct Segment {
   uint64_t sector;

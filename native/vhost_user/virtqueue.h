@@ -10,15 +10,11 @@
 #include "vhost_user/dirty_log.h"
 #include "vhost_user/inflight.h"
 #include "vhost_user/memory.h"
+#include "vhost_user/shared.h"
 
 namespace vioctl::vhost_user {
 
-constexpr uint64_t kLogAll = 1ull << 26;  // VHOST_F_LOG_ALL
-constexpr uint64_t kIndirectDesc = 1ull << 28;
-constexpr uint64_t kEventIdx = 1ull << 29;
-constexpr uint64_t kRingPacked = 1ull << 34;
 constexpr uint16_t kDescNext = 1, kDescWrite = 2, kDescIndirect = 4;
-constexpr uint32_t kMaxQueueSize = 32768;
 
 // A chain of descriptors: what the driver gives to read, and room for the answer. Reused between pops.
 struct Chain {

@@ -1,80 +1,174 @@
-/** Names, numbers and texts of Linux errnos. */
-import { constants } from 'node:os';
+/** Names, numbers and texts of Linux errnos. `npm run gen` makes native/common/errnos.h of them. */
 
-const texts: Readonly<Record<string, string>> = {
-  EPERM: 'Operation not permitted',
-  ENOENT: 'No such file or directory',
-  EIO: 'Input/output error',
-  EBADF: 'Bad file descriptor',
-  EAGAIN: 'Resource temporarily unavailable',
-  ENOMEM: 'Cannot allocate memory',
-  EACCES: 'Permission denied',
-  EFAULT: 'Bad address',
-  EBUSY: 'Device or resource busy',
-  EEXIST: 'File exists',
-  ENODEV: 'No such device',
-  ENOTDIR: 'Not a directory',
-  EISDIR: 'Is a directory',
-  EINVAL: 'Invalid argument',
-  EMFILE: 'Too many open files',
-  ENFILE: 'Too many open files in system',
-  ENOTTY: 'Inappropriate ioctl for device',
-  ENOSPC: 'No space left on device',
-  EROFS: 'Read-only file system',
-  EPIPE: 'Broken pipe',
-  ENOSYS: 'Function not implemented',
-  EOPNOTSUPP: 'Operation not supported',
-  EADDRINUSE: 'Address already in use',
-  EADDRNOTAVAIL: 'Cannot assign requested address',
-  ECONNREFUSED: 'Connection refused',
-  ECONNRESET: 'Connection reset by peer',
-  ETIMEDOUT: 'Connection timed out',
-  ENXIO: 'No such device or address',
-  ELOOP: 'Too many levels of symbolic links',
-  ENAMETOOLONG: 'File name too long',
-  EFBIG: 'File too large',
-  EDQUOT: 'Disk quota exceeded',
-  ESTALE: 'Stale file handle',
-  ECANCELED: 'Operation canceled',
-  EINTR: 'Interrupted system call',
-  EBADMSG: 'Bad message',
-  EILSEQ: 'Invalid or incomplete multibyte or wide character',
-  ETXTBSY: 'Text file busy',
-  EOVERFLOW: 'Value too large for defined data type',
-  ERANGE: 'Numerical result out of range',
-  ESRCH: 'No such process',
-  ENOTSOCK: 'Socket operation on non-socket',
-  ENOTCONN: 'Transport endpoint is not connected',
-  EHOSTUNREACH: 'No route to host',
-  ENETUNREACH: 'Network is unreachable',
-  EPROTO: 'Protocol error',
-  EXDEV: 'Invalid cross-device link',
-  E2BIG: 'Argument list too long',
-  ENOEXEC: 'Exec format error',
-  ENOTEMPTY: 'Directory not empty',
-};
+/** asm-generic/errno.h, which x86 and arm64 share, with the texts of strerror(3). */
+const table = `
+1 EPERM Operation not permitted
+2 ENOENT No such file or directory
+3 ESRCH No such process
+4 EINTR Interrupted system call
+5 EIO Input/output error
+6 ENXIO No such device or address
+7 E2BIG Argument list too long
+8 ENOEXEC Exec format error
+9 EBADF Bad file descriptor
+10 ECHILD No child processes
+11 EAGAIN Resource temporarily unavailable
+12 ENOMEM Cannot allocate memory
+13 EACCES Permission denied
+14 EFAULT Bad address
+15 ENOTBLK Block device required
+16 EBUSY Device or resource busy
+17 EEXIST File exists
+18 EXDEV Invalid cross-device link
+19 ENODEV No such device
+20 ENOTDIR Not a directory
+21 EISDIR Is a directory
+22 EINVAL Invalid argument
+23 ENFILE Too many open files in system
+24 EMFILE Too many open files
+25 ENOTTY Inappropriate ioctl for device
+26 ETXTBSY Text file busy
+27 EFBIG File too large
+28 ENOSPC No space left on device
+29 ESPIPE Illegal seek
+30 EROFS Read-only file system
+31 EMLINK Too many links
+32 EPIPE Broken pipe
+33 EDOM Numerical argument out of domain
+34 ERANGE Numerical result out of range
+35 EDEADLK Resource deadlock avoided
+36 ENAMETOOLONG File name too long
+37 ENOLCK No locks available
+38 ENOSYS Function not implemented
+39 ENOTEMPTY Directory not empty
+40 ELOOP Too many levels of symbolic links
+42 ENOMSG No message of desired type
+43 EIDRM Identifier removed
+44 ECHRNG Channel number out of range
+45 EL2NSYNC Level 2 not synchronized
+46 EL3HLT Level 3 halted
+47 EL3RST Level 3 reset
+48 ELNRNG Link number out of range
+49 EUNATCH Protocol driver not attached
+50 ENOCSI No CSI structure available
+51 EL2HLT Level 2 halted
+52 EBADE Invalid exchange
+53 EBADR Invalid request descriptor
+54 EXFULL Exchange full
+55 ENOANO No anode
+56 EBADRQC Invalid request code
+57 EBADSLT Invalid slot
+59 EBFONT Bad font file format
+60 ENOSTR Device not a stream
+61 ENODATA No data available
+62 ETIME Timer expired
+63 ENOSR Out of streams resources
+64 ENONET Machine is not on the network
+65 ENOPKG Package not installed
+66 EREMOTE Object is remote
+67 ENOLINK Link has been severed
+68 EADV Advertise error
+69 ESRMNT Srmount error
+70 ECOMM Communication error on send
+71 EPROTO Protocol error
+72 EMULTIHOP Multihop attempted
+73 EDOTDOT RFS specific error
+74 EBADMSG Bad message
+75 EOVERFLOW Value too large for defined data type
+76 ENOTUNIQ Name not unique on network
+77 EBADFD File descriptor in bad state
+78 EREMCHG Remote address changed
+79 ELIBACC Can not access a needed shared library
+80 ELIBBAD Accessing a corrupted shared library
+81 ELIBSCN .lib section in a.out corrupted
+82 ELIBMAX Attempting to link in too many shared libraries
+83 ELIBEXEC Cannot exec a shared library directly
+84 EILSEQ Invalid or incomplete multibyte or wide character
+85 ERESTART Interrupted system call should be restarted
+86 ESTRPIPE Streams pipe error
+87 EUSERS Too many users
+88 ENOTSOCK Socket operation on non-socket
+89 EDESTADDRREQ Destination address required
+90 EMSGSIZE Message too long
+91 EPROTOTYPE Protocol wrong type for socket
+92 ENOPROTOOPT Protocol not available
+93 EPROTONOSUPPORT Protocol not supported
+94 ESOCKTNOSUPPORT Socket type not supported
+95 EOPNOTSUPP Operation not supported
+96 EPFNOSUPPORT Protocol family not supported
+97 EAFNOSUPPORT Address family not supported by protocol
+98 EADDRINUSE Address already in use
+99 EADDRNOTAVAIL Cannot assign requested address
+100 ENETDOWN Network is down
+101 ENETUNREACH Network is unreachable
+102 ENETRESET Network dropped connection on reset
+103 ECONNABORTED Software caused connection abort
+104 ECONNRESET Connection reset by peer
+105 ENOBUFS No buffer space available
+106 EISCONN Transport endpoint is already connected
+107 ENOTCONN Transport endpoint is not connected
+108 ESHUTDOWN Cannot send after transport endpoint shutdown
+109 ETOOMANYREFS Too many references: cannot splice
+110 ETIMEDOUT Connection timed out
+111 ECONNREFUSED Connection refused
+112 EHOSTDOWN Host is down
+113 EHOSTUNREACH No route to host
+114 EALREADY Operation already in progress
+115 EINPROGRESS Operation now in progress
+116 ESTALE Stale file handle
+117 EUCLEAN Structure needs cleaning
+118 ENOTNAM Not a XENIX named type file
+119 ENAVAIL No XENIX semaphores available
+120 EISNAM Is a named type file
+121 EREMOTEIO Remote I/O error
+122 EDQUOT Disk quota exceeded
+123 ENOMEDIUM No medium found
+124 EMEDIUMTYPE Wrong medium type
+125 ECANCELED Operation canceled
+126 ENOKEY Required key not available
+127 EKEYEXPIRED Key has expired
+128 EKEYREVOKED Key has been revoked
+129 EKEYREJECTED Key was rejected by service
+130 EOWNERDEAD Owner died
+131 ENOTRECOVERABLE State not recoverable
+132 ERFKILL Operation not possible due to RF-kill
+133 EHWPOISON Memory page has hardware error
+`;
+
+export interface Errno {
+  readonly number: number;
+  readonly name: string;
+  readonly text: string;
+}
+
+/** Second names of the same numbers. */
+const aliases = { EWOULDBLOCK: 'EAGAIN', EDEADLOCK: 'EDEADLK', ENOTSUP: 'EOPNOTSUPP' };
+
+/** Made at the first use: most commands meet no error. */
+let known: { readonly byNumber: ReadonlyMap<number, Errno>; readonly byName: ReadonlyMap<string, Errno> } | undefined;
+function errnos(): NonNullable<typeof known> {
+  if (known !== undefined) return known;
+  const byNumber = new Map<number, Errno>();
+  const byName = new Map<string, Errno>();
+  for (const line of table.trim().split('\n')) {
+    const [, number, name, text] = /^(\d+) (\w+) (.*)$/.exec(line)!;
+    const one = { number: Number(number), name: name!, text: text! };
+    byNumber.set(one.number, one);
+    byName.set(one.name, one);
+  }
+  for (const [alias, name] of Object.entries(aliases)) byName.set(alias, byName.get(name)!);
+  known = { byNumber, byName };
+  return known;
+}
+
+/** All errnos in the order of their numbers. */
+export const allErrnos = (): readonly Errno[] => [...errnos().byNumber.values()];
 
 /** What an errno means, in the words of strerror(3); undefined for names that are not in the table. */
-export const errnoText = (name: string): string | undefined => (Object.hasOwn(texts, name) ? texts[name] : undefined);
-
-/** Linux errnos that Node has no name for (asm-generic/errno.h). */
-const more: Record<number, string> = {
-  15: 'ENOTBLK',
-  77: 'EBADFD',
-  108: 'ESHUTDOWN',
-  121: 'EREMOTEIO',
-  123: 'ENOMEDIUM',
-  133: 'EHWPOISON',
-};
-const names = new Map<number, string>([
-  ...Object.entries(more).map(([value, name]) => [Number(value), name] as const),
-  ...Object.entries(constants.errno).map(([name, value]) => [value, name] as const),
-  [11, 'EAGAIN'], // EWOULDBLOCK and ENOTSUP are second names of the same numbers
-  [95, 'EOPNOTSUPP'],
-]);
+export const errnoText = (name: string): string | undefined => errnos().byName.get(name)?.text;
 
 /** `EBADF` for the result -9 (or 9); `E200` for a number without a name. */
-export const errnoName = (result: number): string => names.get(Math.abs(result)) ?? `E${Math.abs(result)}`;
+export const errnoName = (result: number): string => errnos().byNumber.get(Math.abs(result))?.name ?? `E${Math.abs(result)}`;
 
 /** The errno of a negative result as an error like Node's own: `ENOENT`, errno, syscall. */
 export function errnoError(result: number, call: string): NodeJS.ErrnoException {
@@ -83,5 +177,4 @@ export function errnoError(result: number, call: string): NodeJS.ErrnoException 
 }
 
 /** The number of an errno by its name; undefined for a name that is none. */
-export const errnoNumber = (name: string): number | undefined =>
-  Object.hasOwn(constants.errno, name) ? constants.errno[name as keyof typeof constants.errno] : undefined;
+export const errnoNumber = (name: string): number | undefined => errnos().byName.get(name)?.number;

@@ -1,9 +1,10 @@
 import fs from 'node:fs';
+import { errnoName } from '../common/errno.js';
 import { Exit, VioError, wrap } from '../common/errors.js';
 import { exact, formatSize, hex64 } from '../common/units.js';
 import { type Aperture, describeAddress } from './aperture.js';
 import { type Hole, pack } from './packing.js';
-import { Errno, type Extent, IovaSpace } from './space.js';
+import { type Extent, IovaSpace } from './space.js';
 import { type MapSpec, refused } from './spec.js';
 
 /** Where a mapping goes. */
@@ -160,7 +161,7 @@ export class Layout {
       return { name, iova: outcome.at, size, pageSize: this.#pageOf(outcome.at, size) };
     }
     const failure = this.#failure(spec, size, outcome.error, outcome.at);
-    if (outcome.error !== Errno.ENOSPC) throw failure;
+    if (errnoName(outcome.error) !== 'ENOSPC') throw failure;
     return failure;
   }
 
@@ -181,13 +182,13 @@ export class Layout {
 
   #failure({ name, iova, below4G }: MapSpec, size: bigint, error: number, at: bigint): VioError {
     const wish = iova === undefined ? '' : `${hex64(iova)}-${hex64(iova + size - 1n)}`;
-    switch (error) {
-      case Errno.EEXIST:
+    switch (errnoName(error)) {
+      case 'EEXIST':
         return refused(name, `${wish} overlaps mapping ${this.#names.get(at) ?? hex64(at)}`, 'EEXIST', {
           overlaps: this.#names.get(at),
           at: hex64(at),
         });
-      case Errno.EADDRNOTAVAIL:
+      case 'EADDRNOTAVAIL':
         return refused(
           name,
           `${wish} runs into ${below4G && at === 1n << 32n ? 'the 4 GiB limit' : describeAddress(this.aperture, at)}`,
@@ -196,9 +197,9 @@ export class Layout {
             at: hex64(at),
           },
         );
-      case Errno.EOVERFLOW:
+      case 'EOVERFLOW':
         return refused(name, 'the addresses wrap around 2^64', 'EOVERFLOW');
-      case Errno.EINVAL:
+      case 'EINVAL':
         return new VioError(
           `mapping ${name}: ${hex64(iova ?? 0n)} is not aligned to a page of ${formatSize(this.aperture.pages[0]!)} or to align=`,
           {

@@ -3,7 +3,7 @@ import { shellWord } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { exact, formatSize, hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
-import type { NativeMemory, NativeSession } from '../native/vfio.js';
+import { DmaAccess, type NativeMemory, type NativeSession } from '../native/vfio.js';
 import type { Aperture } from './aperture.js';
 import { Layout, type Placement } from './layout.js';
 import { memoryNeed, requireMemory } from './memory.js';
@@ -162,7 +162,9 @@ export class Mapper {
 
   #commit(mappings: readonly Mapping[]): void {
     const { vfio } = native();
-    const words = BigUint64Array.from(mappings.flatMap((m) => [m.va, m.iova, m.size, m.readOnly ? 1n : 3n]));
+    const words = BigUint64Array.from(
+      mappings.flatMap((m) => [m.va, m.iova, m.size, m.readOnly ? DmaAccess.deviceReads : DmaAccess.deviceReads | DmaAccess.deviceWrites]),
+    );
     const { done, error } = vfio.mapDma(this.#session, words);
     if (!error) return;
     const left: string[] = [];

@@ -1,6 +1,5 @@
-import { constants } from 'node:os';
 import { native } from '../native/index.js';
-import { MapFlag, type NativeSpace, Operation, OUTCOME_WORDS, REQUEST_WORDS } from '../native/iova.js';
+import { MapFlag, type NativeSpace, Operation, outcomeWords, requestWords } from '../native/iova.js';
 
 /** A run of addresses, both ends included. */
 export interface Extent {
@@ -31,9 +30,6 @@ export interface Outcome {
   extra: bigint;
 }
 
-/** errno values of outcomes (asm-generic/errno-base.h, errno.h). */
-export const Errno = constants.errno;
-
 /** Automatic addresses stay above the first 64 KiB: a device address of 0 reads as "none" in many drivers. */
 export const FLOOR = 0x10000n;
 /** Unit in which temporary mappings take address space. */
@@ -45,7 +41,7 @@ export class Batch {
   count = 0;
 
   constructor(capacity = 16) {
-    this.#words = new BigUint64Array(capacity * REQUEST_WORDS);
+    this.#words = new BigUint64Array(capacity * requestWords);
   }
 
   map(request: MapRequest): this {
@@ -70,17 +66,17 @@ export class Batch {
   }
 
   words(): BigUint64Array {
-    return this.#words.subarray(0, this.count * REQUEST_WORDS);
+    return this.#words.subarray(0, this.count * requestWords);
   }
 
   #add(...words: bigint[]): this {
-    const at = this.count++ * REQUEST_WORDS;
+    const at = this.count++ * requestWords;
     if (at === this.#words.length) {
       const grown = new BigUint64Array(at * 2);
       grown.set(this.#words);
       this.#words = grown;
     }
-    for (let i = 0; i < REQUEST_WORDS; i++) this.#words[at + i] = words[i] ?? 0n;
+    for (let i = 0; i < requestWords; i++) this.#words[at + i] = words[i] ?? 0n;
     return this;
   }
 }
@@ -101,12 +97,12 @@ export class IovaSpace {
 
   /** Does a batch in one crossing; outcomes in the order of the requests. */
   run(batch: Batch): Outcome[] {
-    const outcomes = new BigUint64Array(batch.count * OUTCOME_WORDS);
+    const outcomes = new BigUint64Array(batch.count * outcomeWords);
     native().iova.run(this.#space, batch.words(), outcomes);
     return Array.from({ length: batch.count }, (_, i) => ({
-      error: Number(outcomes[i * OUTCOME_WORDS]),
-      at: outcomes[i * OUTCOME_WORDS + 1]!,
-      extra: outcomes[i * OUTCOME_WORDS + 2]!,
+      error: Number(outcomes[i * outcomeWords]),
+      at: outcomes[i * outcomeWords + 1]!,
+      extra: outcomes[i * outcomeWords + 2]!,
     }));
   }
 

@@ -4,15 +4,20 @@ export interface NativeSpace {
   readonly [spaceBrand]: true;
 }
 
+// The numbers of this file are generated for C++: native/iova/shared.h.
+
 /** Words of one request: operation, va, size, iova, align, flags. */
-export const REQUEST_WORDS = 6;
+export const requestWords = 6;
 /** Words of one outcome: errno (0 = done), address, alignment (map) or size (unmap). */
-export const OUTCOME_WORDS = 3;
+export const outcomeWords = 3;
 
 /** What a request asks for. Unmap and findIova read `iova`, findVa reads `va`, both finds read `size`. */
 export const Operation = { map: 0n, unmap: 1n, findVa: 2n, findIova: 3n, reset: 4n } as const;
 
-/** Flags of a map request; see Flags in native/iova/space.h. */
+/**
+ * Flags of a map request. fixed: at request.iova or not at all. temporary: from the top, freed together by reset. below4G: for
+ * devices with 32-bit DMA addresses. hasVa: request.va is an address to be found by findVa; it decides the huge-page phase.
+ */
 export const MapFlag = { fixed: 1n, temporary: 2n, below4G: 4n, hasVa: 8n } as const;
 
 /** native/iova */

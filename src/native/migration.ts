@@ -7,8 +7,19 @@ export interface NativeRam {
   readonly __ram: never;
 }
 
+// The tables of this file are generated for C++: native/migration/shared.h.
+
 /** Why the last read of a source came short. */
-export type NativeEnd = 'none' | 'eof' | 'io' | 'limit';
+export const sourceEnds = ['none', 'eof', 'io', 'limit'] as const;
+export type NativeEnd = (typeof sourceEnds)[number];
+/** The most bytes that peek() gives: the largest page with its header, or a compressed one. */
+export const maxPeek = 128 << 10;
+/** Why a walk over RAM records stopped: `eos`: part over; `budget`: more to come; `memSize`: a block list follows; `bad`: a record that
+ * cannot be passed, the last issue; `end`: the source ended. */
+export const ramStops = ['eos', 'budget', 'memSize', 'bad', 'end'] as const;
+/** In which order the bytes of a bitmap's words are read. `either`: nobody knows, and the pages come by only once. */
+export const bitmapOrders = ['little', 'big', 'either'] as const;
+export type BitmapOrder = (typeof bitmapOrders)[number];
 
 export interface SourceState {
   position: number;
@@ -19,8 +30,7 @@ export interface SourceState {
 }
 
 export interface RamStep {
-  /** `eos`: part over; `memSize`: a block list follows; `bad`: a record that cannot be passed; `end`: the source ended */
-  stop: 'eos' | 'budget' | 'memSize' | 'bad' | 'end';
+  stop: (typeof ramStops)[number];
   position: number;
   end: NativeEnd;
   errno: string;
@@ -64,7 +74,7 @@ export interface RamIssue {
   value: bigint;
 }
 
-/** What can be wrong with a page record, and the value that comes with it. `npm run gen` makes `Fault` in native/migration/faults.h of it. */
+/** What can be wrong with a page record, and the value that comes with it. */
 export const ramFaultTable = [
   ['flags', 'a combination that no QEMU writes; value: the word'],
   ['no-block', 'CONTINUE before any name'],
@@ -107,7 +117,7 @@ export interface MigrationNative {
   sourceState(source: NativeSource): SourceState;
   /** Up to `size` bytes; fewer at an end. */
   read(source: NativeSource, size: number): Buffer;
-  /** The next bytes (at most 128 KiB) without taking them. */
+  /** The next bytes (at most maxPeek) without taking them. */
   peek(source: NativeSource, size: number): Buffer;
   /** The next `size` (at most 6) bytes as a big-endian number, taken or not; -1 where there are fewer, of which none is taken. */
   nextNumber(source: NativeSource, size: number, take: boolean): number;
@@ -127,9 +137,9 @@ export interface MigrationNative {
   addBlock(ram: NativeRam, name: string, length: bigint): number;
   stepRam(ram: NativeRam, source: NativeSource, budget: number): RamStep;
   /** False at an end. After `either`, for a pipe, settleBitmap must follow when the pages have gone by. */
-  readBitmap(ram: NativeRam, source: NativeSource, block: number, order: 'little' | 'big' | 'either'): boolean;
+  readBitmap(ram: NativeRam, source: NativeSource, block: number, order: BitmapOrder): boolean;
   /** Decides for the order whose pages had content and takes back what the other brought; `either` where nothing tells. */
-  settleBitmap(ram: NativeRam, block: number): 'little' | 'big' | 'either';
+  settleBitmap(ram: NativeRam, block: number): BitmapOrder;
   /** Hashes and extracts pages of a mapped-ram block from page `from` on; `fd` of the file itself lets the kernel copy. */
   mappedPages(
     ram: NativeRam,

@@ -19,11 +19,21 @@ export interface BulkOpenOptions {
 /** A checksum under way, of one stream. */
 export type DigestHandle = { readonly __digest: unique symbol };
 
+// The numbers of this file are generated for C++: native/uring/shared.h.
+
 /** Error of a result: a thread without a ring might wait for this file for ever. */
-export const ELSEWHERE = -4097;
+export const elsewhereError = -4097;
 
 /** Error of a result: the file was longer when its reading began than what could be read. */
-export const TRUNCATED = -4096;
+export const truncatedError = -4096;
+
+/** Bytes of a result (number u32, error i32, size u64, digest), and where its digest begins. */
+export const bulkResult = { size: 80, digestAt: 16 } as const;
+
+/** Opcode of an entry that reads a whole file; the addon makes the kernel's requests of it. */
+export const opReadWhole = 0xf0;
+/** Bit in the flags of its completion: the buffer is full, and the file is still open. */
+export const readWholeOpen = 1 << 15;
 
 /** Work of bulkOpen(). */
 export const BulkWork = { sum: 0, sync: 1, dataSync: 2 } as const;
@@ -121,7 +131,7 @@ export interface UringNative {
   /** Hands over names with their NULs (copied); their results carry the numbers first, first + 1, … */
   bulkPush(bulk: BulkHandle, names: Uint8Array, first: number): void;
   /**
-   * Moves results that are there into `to`, 80 bytes each: number (u32), 0 or -errno or TRUNCATED (i32), bytes read (u64), digest.
+   * Moves results that are there into `to`, bulkResult.size bytes each: number (u32), 0 or -errno or truncatedError (i32), bytes read (u64), digest.
    * @returns how many. @throws the errno of io_uring_enter(2) where a ring has failed
    */
   bulkTake(bulk: BulkHandle, to: Uint8Array): number;

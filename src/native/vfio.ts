@@ -39,6 +39,13 @@ export interface NativeRegion {
   subtype: number;
 }
 
+// Generated for C++: native/vfio/shared.h.
+
+/** Words of one request of mapDma(): va, iova, size, access. */
+export const dmaRequestWords = 4;
+/** Bits of the access. */
+export const DmaAccess = { deviceReads: 1n, deviceWrites: 2n } as const;
+
 /** native/vfio. Offsets are numbers or bigints. */
 export interface VfioNative {
   /** @param shared a device whose container, and with it whose mappings, this one joins */
@@ -60,7 +67,7 @@ export interface VfioNative {
   store(session: NativeSession, region: number, offset: number | bigint, width: number, value: number | bigint): void;
   /** Maps what may be mapped of a BAR. @returns bytes */
   mapRegion(session: NativeSession, region: number): number;
-  /** Requests of four words: va, iova, size, 1 = device reads | 2 = device writes. Stops at the first error. */
+  /** Requests of dmaRequestWords each. Stops at the first error. */
   mapDma(session: NativeSession, requests: BigUint64Array): { done: number; error?: Error };
   /** @returns bytes unmapped */
   unmapDma(session: NativeSession, iova: bigint, size: bigint): bigint;

@@ -52,11 +52,18 @@ export interface RingLayout {
   logAddress?: bigint;
 }
 
+// Generated for C++: native/vhost_user/shared.h.
+
+/** Bytes of a chain's readable part that take() gives. */
+export const maxCopied = 4096;
+/** Chains that a queue has taken and that are not answered. */
+export const maxTaken = 64;
+
 /** A virtqueue that JavaScript serves: for few requests. */
 export interface NativeQueue {
   /**
-   * The chains that are available now: the first 4096 bytes that the driver wrote and how much it takes back. The queue holds at most
-   * 64 unanswered chains: call again after answers. @throws EPROTO
+   * The chains that are available now: the first maxCopied bytes that the driver wrote and how much it takes back. The queue holds at
+   * most maxTaken unanswered chains: call again after answers. @throws EPROTO
    */
   take(): { head: number; out: Buffer; inSize: number }[];
   /** Completes a chain. @returns whether the driver wants its call eventfd signalled */

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Batch, IovaSpace } from '../../src/dma/space.js';
 import { native } from '../../src/native/index.js';
-import { OUTCOME_WORDS } from '../../src/native/iova.js';
+import { outcomeWords } from '../../src/native/iova.js';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const RANGES = [
@@ -109,13 +109,13 @@ function ours(trace: Trace): { fill: Batch; batches: Batch[] } {
 function measure(trace: Trace, prepared: { fill: Batch; batches: Batch[] }): number {
   const { iova } = native();
   const space = iova.create(BigUint64Array.from(RANGES.flatMap((r) => [r.start, r.end])), BigUint64Array.from(PAGES), 0x10000n, 64n << 20n);
-  iova.run(space, prepared.fill.words(), new BigUint64Array(prepared.fill.count * OUTCOME_WORDS));
-  const outcomes = new BigUint64Array(2 * BATCH * OUTCOME_WORDS);
+  iova.run(space, prepared.fill.words(), new BigUint64Array(prepared.fill.count * outcomeWords));
+  const outcomes = new BigUint64Array(2 * BATCH * outcomeWords);
   const words = prepared.batches.map((batch) => batch.words());
   const start = cpu();
   for (const requests of words) iova.run(space, requests, outcomes);
   const seconds = cpu() - start;
-  for (let i = 0; i < outcomes.length; i += OUTCOME_WORDS) if (outcomes[i] !== 0n) throw new Error('a request failed');
+  for (let i = 0; i < outcomes.length; i += outcomeWords) if (outcomes[i] !== 0n) throw new Error('a request failed');
   return trace.pairs.length / seconds;
 }
 

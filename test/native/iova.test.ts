@@ -1,5 +1,8 @@
+import { constants } from 'node:os';
 import fc from 'fast-check';
-import { Batch, Errno, type Extent, IovaSpace, type MapRequest, type Outcome } from '../../src/dma/space.js';
+import { Batch, type Extent, IovaSpace, type MapRequest, type Outcome } from '../../src/dma/space.js';
+
+const Errno = constants.errno;
 
 const PAGE = 0x1000n;
 /** A small machine: 192 pages, pages of 4 KiB, 16 KiB and 64 KiB, a reserved window in the middle. */

@@ -23,8 +23,6 @@ struct Served {
   std::vector<Held> held;  // by head index
   uint32_t taken = 0;      // of them held
 };
-constexpr uint64_t kMaxCopy = 4096;  // bytes of a request's readable part that are copied
-constexpr uint32_t kMaxTaken = 64;   // requests that JavaScript holds
 
 Napi::Value Take(Napi::Env env, Served& served) {
   auto list = Napi::Array::New(env);
@@ -40,7 +38,7 @@ Napi::Value Take(Napi::Env env, Served& served) {
     }
     const uint16_t head = served.chain.head;
     if (served.held[head].memory) throw SysError(EPROTO, "virtqueue", "a head index is made available twice");
-    auto out = Napi::Buffer<uint8_t>::New(env, static_cast<size_t>(std::min(served.chain.out_size, kMaxCopy)));
+    auto out = Napi::Buffer<uint8_t>::New(env, static_cast<size_t>(std::min(served.chain.out_size, kMaxCopied)));
     size_t done = 0;
     for (const iovec& part : served.chain.out) {
       const size_t size = std::min(part.iov_len, out.Length() - done);

@@ -1,3 +1,4 @@
+import { maxPeek } from '../../native/migration.js';
 import { spool } from '../containers/tempfile.js';
 import { limits, Type } from '../stream/format.js';
 import { type Framing, pathOf } from '../stream/framing.js';
@@ -89,7 +90,7 @@ export class Devices {
       return { bounded: 'footer' };
     }
     const early = hold && !this.#searched;
-    const start = early ? this.#reader.peek(128 << 10) : undefined;
+    const start = early ? this.#reader.peek(maxPeek) : undefined;
     const passed = this.#reader.findFooter(section.id);
     if (passed === undefined && this.#framing.footers === undefined && this.#reader.seekable) {
       // No section so far had a footer: a machine type before 2.4. The next header is where this one ends.

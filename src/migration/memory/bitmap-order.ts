@@ -1,3 +1,4 @@
+import { maxPeek } from '../../native/migration.js';
 import { report } from '../stream/issues.js';
 import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import type { StreamReader } from '../stream/reader.js';
@@ -31,7 +32,7 @@ export class BitmapOrder {
     const at = reader.position;
     const pageSize = this.#pageSize;
     const pages = pagesOf(block, pageSize);
-    const bitmap = reader.peek(Math.min(128 << 10, Math.ceil(pages / 64) * 8));
+    const bitmap = reader.peek(Math.min(maxPeek, Math.ceil(pages / 64) * 8));
     const filled = (page: number): boolean => {
       reader.seek(Number(block.pagesOffset) + page * pageSize);
       return reader.take(pageSize).bytes.some((b) => b !== 0);

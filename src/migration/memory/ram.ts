@@ -1,7 +1,7 @@
 /** The `ram` section: block list, page records (natively), mapped-ram regions. */
 import { hex64 } from '../../common/units.js';
 import { native } from '../../native/index.js';
-import { type NativeRam, type RamFault, type RamIssue, ramFaults } from '../../native/migration.js';
+import { maxPeek, type NativeRam, type RamFault, type RamIssue, ramFaults } from '../../native/migration.js';
 import { limits, ramFlagNames } from '../stream/format.js';
 import { type Issue, report } from '../stream/issues.js';
 import type { Detail, RamBlock, WalkEvent } from '../stream/model.js';
@@ -159,7 +159,7 @@ export class RamSection {
   }
 
   #had(reader: StreamReader, record: number): number {
-    const rest = reader.peek(128 << 10).length;
+    const rest = reader.peek(maxPeek).length;
     return reader.position + rest - record;
   }
 

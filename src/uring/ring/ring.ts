@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks';
 import { codeOf, VioError } from '../../common/errors.js';
-import type { RingInfo, RingStats } from '../../native/uring.js';
+import { opReadWhole, type RingInfo, type RingStats, readWholeOpen } from '../../native/uring.js';
 import { MAX_FIXED_FILES, Op, Reg, SqeFlag } from '../abi.js';
 import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
 import { BufferTable } from './buffer-table.js';
@@ -12,10 +12,8 @@ import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invali
 export type { RingOptions } from './options.js';
 
 const AT_FDCWD = -100;
-/** An entry of our own (native/uring/read_file.h): the addon makes requests of it. */
-const OP_READ_WHOLE = 0xf0;
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
-export const READ_WHOLE_OPEN = 1 << 15;
+export const READ_WHOLE_OPEN = readWholeOpen;
 const U32 = 0xffff_ffff;
 /** Most bytes that one read or write moves (MAX_RW_COUNT, include/linux/fs.h). */
 const MAX_TRANSFER = 0x7fff_f000;
@@ -172,7 +170,7 @@ export class Ring {
     const { fd = -1, buffer, flags: given = 0, offset = 0, ioprio = 0, opFlags = 0, bufIndex = 0, fileIndex: index = 0 } = request;
     const { addr3 = 0 } = request;
     const opcode = integer('opcode', request.opcode, 0, 255);
-    if (opcode === OP_READ_WHOLE) throw invalid('opcode', opcode, "one of the kernel's");
+    if (opcode === opReadWhole) throw invalid('opcode', opcode, "one of the kernel's");
     const number = fileNumber(fd);
     let flags = integer('flags', given, 0, 255);
     if (flags & SqeFlag.cqeSkip)
@@ -296,7 +294,7 @@ export class Ring {
     integer('flags of open', openFlags, 0, 0x7fff_ffff);
     if (this.#queue.linked) throw invalid('readWhole', 'behind a link', 'a place outside chains');
     const at = this.#queue.entry(done, undefined, buffer, path);
-    putEntry(this.#queue.sqe, at, OP_READ_WHOLE, 0, to, from, Math.min(buffer.byteLength, MAX_TRANSFER), openFlags, 0, index, 0);
+    putEntry(this.#queue.sqe, at, opReadWhole, 0, to, from, Math.min(buffer.byteLength, MAX_TRANSFER), openFlags, 0, index, 0);
     this.#queue.schedule();
   }
 

@@ -3,7 +3,7 @@ import { native } from '../../native/index.js';
 import { type OwnedFd } from '../../native/owned-fd.js';
 import type { NativeDirtyLog, NativeInflight, RingLayout } from '../../native/vhost-user.js';
 import { describeFd } from '../wire/fds.js';
-import { VirtioF } from '../wire/features.js';
+import { maxRingSize, VirtioF } from '../wire/features.js';
 import type { vringAddr } from '../wire/messages.js';
 import { VringFd } from '../wire/messages.js';
 import type { Errno } from '../wire/status.js';
@@ -11,8 +11,6 @@ import { errnoOf } from '../wire/status.js';
 import type { MemoryTable } from './memory-table.js';
 import type { DeviceModel, RunningRing } from './model.js';
 
-/** Entries of a queue at most (virtio 1.3, 2.7). */
-export const MAX_RING = 32768;
 /** Flag of SET_VRING_ADDR: writes of the used ring are logged. */
 const VRING_F_LOG = 1;
 
@@ -87,7 +85,7 @@ export class Rings {
 
   /** Where rings keep what is in flight, from their next start on. The descriptor stays the caller's. */
   setInflight(fd: OwnedFd, at: { size: bigint; offset: bigint; queues: number; queueSize: number }): Errno | undefined {
-    if (at.queues > this.#rings.length || at.queueSize > MAX_RING) return 'EINVAL';
+    if (at.queues > this.#rings.length || at.queueSize > maxRingSize) return 'EINVAL';
     if (describeFd(fd.fd).size === undefined) return 'EINVAL';
     try {
       const region = native().vhostUser.inflightRegion(fd.fd, at.size, at.offset, at.queues, at.queueSize);
@@ -114,7 +112,7 @@ export class Rings {
 
   num(index: number, num: number): Errno | undefined {
     const ring = this.#rings[index];
-    if (!ring || ring.running || num < 1 || num > MAX_RING) return 'EINVAL';
+    if (!ring || ring.running || num < 1 || num > maxRingSize) return 'EINVAL';
     if (!this.#packed && (num & (num - 1)) !== 0) return 'EINVAL'; // virtio 1.3, 2.7
     ring.num = num;
     return undefined;
@@ -287,7 +285,7 @@ export class Rings {
         index,
         memory: memory.mapped,
         layout: this.#layout(ring),
-        kick: ring.fds.kick!,
+        kick: ring.fds.kick,
         call: () => ring.fds.call,
         onBroken: (error) => {
           if (ring.fds.err) native().vhostUser.signal(ring.fds.err.fd);

@@ -4,13 +4,13 @@ import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { Seal } from '../../native/vhost-user.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
 import { describeFd } from '../wire/fds.js';
-import { protocolMask, VirtioF } from '../wire/features.js';
+import { maxRingSize, protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
 import { BackRequests } from './back-requests.js';
 import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
 import type { DeviceModel } from './model.js';
-import { MAX_RING, Rings } from './rings.js';
+import { Rings } from './rings.js';
 
 /** What a handler says: nothing is success, an errno is told where an acknowledgement was asked for, or a reply of its own. */
 type Outcome = Errno | undefined | { reply: Uint8Array; fds?: OwnedFd[] };
@@ -190,6 +190,7 @@ export class BackEndSession {
   async #end(error: Error | undefined): Promise<void> {
     for (const message of this.#inbox) closeAll(message.fds);
     this.#inbox = [];
+    this.#inboxFds = 0;
     this.back?.close();
     this.#tellRunning();
     await this.rings.close();
@@ -201,7 +202,7 @@ export class BackEndSession {
 
 /** Memory for the in-flight regions of so many queues, all zero. @returns undefined for what the device cannot have */
 function makeInflight(queues: number, queueSize: number, most: number): { fd: OwnedFd; size: bigint } | undefined {
-  if (queues < 1 || queues > most || queueSize < 1 || queueSize > MAX_RING) return undefined;
+  if (queues < 1 || queues > most || queueSize < 1 || queueSize > maxRingSize) return undefined;
   const { vhostUser } = native();
   const bytes = vhostUser.inflightBytes(queueSize) * queues;
   const { shrink, grow, seal } = Seal;

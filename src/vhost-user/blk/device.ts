@@ -4,7 +4,7 @@ import { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats, NativeBlkQueue, NativeMemory, ReadWatch, RingLayout } from '../../native/vhost-user.js';
 import type { Source } from '../../storage/open.js';
 import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
-import { deviceByName } from '../wire/devices.js';
+import { deviceByName, featureBit, virtioBlk } from '../wire/devices.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 
 /** What a block device is served from. */
@@ -15,17 +15,17 @@ export interface BlkSource extends Source {
   ioUring: boolean;
 }
 
-const bit = (n: number): bigint => 1n << BigInt(n);
+const bit = (name: string): bigint => featureBit('blk', name);
 /** Feature bits of virtio-blk (virtio 1.3, 5.2.3). */
 const BlkF = {
-  segMax: bit(2),
-  ro: bit(5),
-  blkSize: bit(6),
-  flush: bit(9),
-  topology: bit(10),
-  mq: bit(12),
-  discard: bit(13),
-  writeZeroes: bit(14),
+  segMax: bit('SEG_MAX'),
+  ro: bit('RO'),
+  blkSize: bit('BLK_SIZE'),
+  flush: bit('FLUSH'),
+  topology: bit('TOPOLOGY'),
+  mq: bit('MQ'),
+  discard: bit('DISCARD'),
+  writeZeroes: bit('WRITE_ZEROES'),
 } as const;
 const SEG_MAX = 126;
 const MAX_SECTORS = 1 << 22; // 2 GiB: one discard or write of zeroes
@@ -121,7 +121,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
       );
       return config.encode({
         ...zero,
-        capacity: BigInt(Math.floor(native().storage.size(store) / blockSize) * (blockSize / 512)),
+        capacity: BigInt(Math.floor(native().storage.size(store) / blockSize) * (blockSize / virtioBlk.sector)),
         seg_max: SEG_MAX,
         blk_size: blockSize,
         physical_block_exp: Math.max(0, Math.floor(Math.log2(geometry.physical / blockSize))),
@@ -131,7 +131,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
         num_queues: queues,
         max_discard_sectors: MAX_SECTORS,
         max_discard_seg: MAX_RANGES,
-        discard_sector_alignment: Math.max(blockSize, limits?.discardGranularity ?? geometry.physical) / 512,
+        discard_sector_alignment: Math.max(blockSize, limits?.discardGranularity ?? geometry.physical) / virtioBlk.sector,
         max_write_zeroes_sectors: MAX_SECTORS,
         max_write_zeroes_seg: MAX_RANGES,
         write_zeroes_may_unmap: 1,

@@ -9,6 +9,9 @@ export interface DeviceType {
   readonly config: Struct | undefined;
 }
 
+/** Numbers of virtio-blk (virtio 1.3, 5.2): unit of positions and sizes, and bytes of an answer to GET_ID. */
+export const virtioBlk = { sector: 512, idSize: 20 } as const;
+
 const config = (name: string, fields: Fields): Struct => struct(`${name} configuration`, fields);
 const bits = (names: string, from = 0): Record<number, string> =>
   Object.fromEntries(
@@ -172,6 +175,13 @@ export const deviceTypes: readonly DeviceType[] = [
   },
   { id: 48, name: 'media', features: {}, config: config('media', { device_caps: u32(), device_type: u32(), card: text(32) }) },
 ];
+
+/** Mask of one feature of a device type. @throws RangeError for a name that is not in its table */
+export function featureBit(type: string, name: string): bigint {
+  const found = Object.entries(deviceByName(type)?.features ?? {}).find(([, one]) => one === name);
+  if (found === undefined) throw new RangeError(`${type} has no feature ${name}`);
+  return 1n << BigInt(found[0]);
+}
 
 export const deviceByName = (name: string): DeviceType | undefined => deviceTypes.find((d) => d.name === name);
 

@@ -56,6 +56,10 @@ export const transportFeatures: Readonly<Record<number, string>> = {
   40: 'RING_RESET',
   41: 'ADMIN_VQ',
 };
+/** Entries of a ring (virtio 1.3, 2.7). */
+export const maxRingSize = 32768;
+
+/** Feature bits that our rings know. */
 export const VirtioF = {
   logAll: 1n << 26n,
   indirect: 1n << 28n,

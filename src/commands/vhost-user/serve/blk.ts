@@ -7,6 +7,7 @@ import { sourceHelp } from '../../../groups/sources.js';
 import { parseSourceText, type SourceOptions } from '../../../storage/source.js';
 import { requireRings } from '../../../uring/host/unavailable.js';
 import { type BlkReady, blkCapabilities, type DiskOptions, serveBlk } from '../../../vhost-user/blk/serving.js';
+import { virtioBlk } from '../../../vhost-user/wire/devices.js';
 
 /** The disks of a command line: one of --file, or several SOCKET=SOURCE. @throws usage */
 function disksOf(
@@ -52,7 +53,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
-    serial: Flags.string({ summary: 'serial number, up to 20 bytes [default: made from FILE]' }),
+    serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),
     engine: engineFlag('uring, sync (preadv, pwritev), or auto: uring if it works'),
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
     fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
@@ -72,7 +73,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       ...(flags.force && { force: true }),
     };
     const disks = disksOf(args.disk ?? [], flags, (text) => parseSourceText(text, defaults));
-    if (Buffer.byteLength(flags.serial ?? '') > 20) throw usage('--serial: more than 20 bytes');
+    if (Buffer.byteLength(flags.serial ?? '') > virtioBlk.idSize) throw usage(`--serial: more than ${virtioBlk.idSize} bytes`);
     if (flags.serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks');
     if (flags.engine === 'uring') requireRings(this.sysroot);
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;

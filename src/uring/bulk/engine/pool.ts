@@ -1,7 +1,7 @@
 import { errnoName } from '../../../common/errno.js';
 import { codeOf } from '../../../common/errors.js';
 import { native } from '../../../native/index.js';
-import { type BulkHandle, BulkWork, ELSEWHERE, type RingStats, TRUNCATED } from '../../../native/uring.js';
+import { type BulkHandle, BulkWork, bulkResult, elsewhereError, type RingStats, truncatedError } from '../../../native/uring.js';
 import { EnterError } from '../../ring/errno.js';
 import { type Name, pathError } from '../name.js';
 import { Flow, type FlowOptions } from './flow.js';
@@ -29,9 +29,6 @@ export interface PoolOptions {
   depth: number;
 }
 
-/** struct BulkResult of native/uring/bulk.h: number u32, error i32, size u64, digest. */
-const RECORD = 80;
-const DIGEST_AT = 16;
 /** Results taken in one crossing. */
 const BATCH = 512;
 
@@ -42,7 +39,7 @@ const BATCH = 512;
 class Pool {
   readonly #native = native().uring;
   readonly #handle: BulkHandle;
-  readonly #records = Buffer.alloc(BATCH * RECORD);
+  readonly #records = Buffer.alloc(BATCH * bulkResult.size);
   readonly #digestEnd: number;
   /** Names of the files under way, by number. */
   readonly #names = new Map<number, Name>();
@@ -50,7 +47,7 @@ class Pool {
   constructor(options: PoolOptions, ready: () => void) {
     const { work, ...rest } = options;
     this.#handle = this.#native.bulkOpen({ ...rest, work: BulkWork[work] }, ready);
-    this.#digestEnd = DIGEST_AT + (work === 'sum' ? this.#native.digestSize(options.algorithm!) : 0);
+    this.#digestEnd = bulkResult.digestAt + (work === 'sum' ? this.#native.digestSize(options.algorithm!) : 0);
   }
 
   /** Hands over files with their numbers, first, first + 1, … What open(2) could not be given is refused at once. */
@@ -82,14 +79,18 @@ class Pool {
   take(each: (number: number, result: PoolResult) => void): number {
     const records = this.#records;
     const count = this.#take();
-    for (let i = 0, at = 0; i < count; i++, at += RECORD) {
+    for (let i = 0, at = 0; i < count; i++, at += bulkResult.size) {
       const number = records.readUInt32LE(at);
       const result = records.readInt32LE(at + 4);
       each(number, {
         name: this.#names.get(number)!,
         size: records.readUInt32LE(at + 8) + records.readUInt32LE(at + 12) * 0x1_0000_0000,
-        digest: result < 0 || this.#digestEnd === DIGEST_AT ? undefined : records.toString('hex', at + DIGEST_AT, at + this.#digestEnd),
-        error: result === TRUNCATED ? 'TRUNCATED' : result === ELSEWHERE ? 'ELSEWHERE' : result < 0 ? errnoName(result) : undefined,
+        digest:
+          result < 0 || this.#digestEnd === bulkResult.digestAt
+            ? undefined
+            : records.toString('hex', at + bulkResult.digestAt, at + this.#digestEnd),
+        error:
+          result === truncatedError ? 'TRUNCATED' : result === elsewhereError ? 'ELSEWHERE' : result < 0 ? errnoName(result) : undefined,
       });
       this.#names.delete(number);
     }

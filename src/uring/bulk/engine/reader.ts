@@ -1,5 +1,4 @@
 import fs from 'node:fs';
-import { constants } from 'node:os';
 import { promisify } from 'node:util';
 import { errnoError, errnoName } from '../../../common/errno.js';
 import { codeOf } from '../../../common/errors.js';
@@ -136,7 +135,7 @@ export class UringReader implements Reader {
     this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
       if (this.#closed) return; // cancelled, and nobody waits for it
       job.opened = (flags & READ_WHOLE_OPEN) !== 0;
-      if (result === -constants.errno.ECANCELED) {
+      if (result < 0 && errnoName(result) === 'ECANCELED') {
         // The kernel's threads count as well (RLIMIT_NPROC, pids.max): where not even one can be made, it cancels.
         this.#idle.push(job);
         new SyncReader().read(name, sink, done);
