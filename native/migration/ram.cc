@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/assert.h"
 #include "migration/xbzrle.h"
 
 namespace vioctl::migration {
@@ -196,6 +197,7 @@ Ram::Stop Ram::Step(Source& source, uint64_t budget) {
     if (!Record(source, &stop)) break;
   }
   if (sink_) sink_->Flush();
+  VIOCTL_ASSERT(source.position() >= from && current_ < static_cast<int>(blocks_.size()));
   return stop;
 }
 

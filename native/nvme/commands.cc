@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/assert.h"
 #include "nvme/connection.h"
 
 namespace vioctl::nvme {
@@ -88,7 +89,7 @@ void Connection::HandOut(Request& request, const uint8_t* data, uint32_t length)
 }
 
 void Connection::Reply(Worker::Reply& reply) {
-  const uint32_t slot = reply.tag & 0x7ff;
+  const uint32_t slot = reply.tag & (kMaxSlots - 1);
   // Nothing follows a TermReq, or an end that has begun.
   if (state_ == kClosed || state_ == kDraining || slot / 32 >= chunks_.size()) return;
   Request& request = chunks_[slot / 32][slot % 32];
@@ -253,6 +254,7 @@ void Connection::Collect(Request& request, uint32_t length) {
 }
 
 void Connection::SendR2t(Request& request) {
+  VIOCTL_ASSERT(request.state == Request::kRunning || request.state == Request::kWaiting);
   request.state = Request::kCollecting;
   collecting_++;
   collectBytes_ += request.length;
@@ -271,6 +273,7 @@ void Connection::SendR2t(Request& request) {
 
 // All data of a command has come.
 void Connection::Collected(Request& request, const uint8_t* data) {
+  VIOCTL_ASSERT(request.state == Request::kCollecting && collectBytes_ >= request.length);
   collectBytes_ -= request.length;
   request.state = Request::kRunning;
   while (!waiting_.empty() && (collectBytes_ == 0 || collectBytes_ + waiting_.front()->length <= kCollectLimit)) {
@@ -403,6 +406,7 @@ void Connection::LetGo() {
 }
 
 void Connection::Done(Request* request) {
+  VIOCTL_ASSERT(request->state == Request::kRunning && running_ > 0 && runningBytes_ >= request->length);
   running_--;
   runningBytes_ -= request->length;
   if (state_ == kClosed || state_ == kDraining) return;

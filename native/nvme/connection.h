@@ -39,6 +39,11 @@ enum class Kind : uint8_t {
   kIo,       // a command of the NVM command set, of an I/O queue
 };
 
+// A command is found by its transfer tag: its place in the connection, and how often the place was used.
+constexpr int kSlotBits = 11;
+constexpr size_t kMaxSlots = size_t{1} << kSlotBits;
+static_assert(kMaxSlots > kMaxQueueSize);
+
 // A command from its capsule to its completion.
 struct Request : storage::Job {
   enum State : uint8_t { kFree, kWaiting, kCollecting, kRunning, kWithHost, kSending };
@@ -67,7 +72,7 @@ struct Request : storage::Job {
   uint8_t digest[4];
   uint8_t respPdu[sizeof(CapsuleResp) + 4];
 
-  uint16_t ttag() const { return static_cast<uint16_t>((slot & 0x7ff) | generation << 11); }
+  uint16_t ttag() const { return static_cast<uint16_t>((slot & (kMaxSlots - 1)) | generation << kSlotBits); }
 };
 
 class Connection {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <new>
 
+#include "common/assert.h"
 #include "common/error.h"
 #include "nvme/connection.h"
 #include "nvme/worker.h"
@@ -245,6 +246,7 @@ void Worker::TurnRing() {
   if (ring_->Pending() > 0 || ring_->NeedsEnter()) ring_->Submit();
   ring_->Reap([this](const io_uring_cqe& cqe) {
     auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
+    VIOCTL_ASSERT(inRing_ > 0 && (!request->threaded || threaded_ > 0));
     inRing_--;
     if (request->threaded) {
       threaded_--;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/assert.h"
 #include "common/crc32c.h"
 #include "nvme/connection.h"
 
@@ -25,6 +26,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   if (!free_) {
     auto chunk = std::make_unique<Request[]>(32);
     const size_t base = chunks_.size() * 32;
+    VIOCTL_ASSERT(base + 32 <= kMaxSlots);
     for (size_t i = 32; i-- > 0;) {
       chunk[i].slot = static_cast<uint16_t>(base + i);
       chunk[i].connection = this;
@@ -34,6 +36,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
     chunks_.push_back(std::move(chunk));
   }
   Request* request = free_;
+  VIOCTL_ASSERT(request->state == Request::kFree);
   free_ = request->next;
   request->next = nullptr;
   request->generation = (request->generation + 1) & 0x1f;
@@ -51,6 +54,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
 }
 
 void Connection::Release(Request* request) {
+  VIOCTL_ASSERT(request->state == Request::kSending && inflight_ > 0);
   if (request->buffer) {
     worker_.buffers().Give(request->buffer, request->capacity);
     request->buffer = nullptr;
@@ -91,6 +95,7 @@ uint8_t* Connection::Response(Request& request, Status status, uint64_t result) 
 
 // What an answer ends besides its command.
 void Connection::Answered(const Request& request, Status status) {
+  VIOCTL_ASSERT(request.state != Request::kFree && request.state != Request::kSending);  // one answer for each command
   cids_[request.sqe.cid / 64] &= ~(1ULL << (request.sqe.cid % 64));
   if (request.kind == Kind::kConnect) connect_ = kNone;
   if (request.kind == Kind::kFabrics && FctypeOf(request.sqe) == kDisconnect && status != kOk) leaving_ = false;

@@ -12,6 +12,7 @@
 #include <new>
 #include <system_error>
 
+#include "common/assert.h"
 #include "common/error.h"
 #include "nvme/connection.h"
 #include "os/clock.h"
@@ -58,6 +59,7 @@ Buffers::~Buffers() {
 }
 
 int Buffers::ClassOf(uint32_t size) {
+  VIOCTL_ASSERT(size <= kMaxTransfer);
   int i = 0;
   while (kSizes[i] < size) i++;
   return i;

@@ -2,7 +2,15 @@
 
 #include <fcntl.h>
 
+#include "common/assert.h"
+
 namespace vioctl::uring {
+namespace {
+
+// An index has 28 bits of user_data.
+constexpr uint32_t kMaxFiles = 1U << 28;
+
+}  // namespace
 
 // user_data of our requests: bit 62, the file's index, and the step in the lowest two bits.
 io_uring_sqe* FileReads::Entry(uint32_t index, Step step) {
@@ -30,9 +38,11 @@ void FileReads::Start(const io_uring_sqe& entry) {
     index = free_.back();
     free_.pop_back();
   }
+  VIOCTL_ASSERT(index < kMaxFiles);
   File& file = files_[index];
   file = {entry.user_data, reinterpret_cast<uint8_t*>(entry.off), entry.file_index - 1, entry.len, 0, 0, false, kRead};
   io_uring_sqe* open = Entry(index, kOpen);
+  VIOCTL_ASSERT(open);
   open->opcode = IORING_OP_OPENAT;
   open->flags = start_entries() > 1 ? IOSQE_IO_LINK : 0;
   open->fd = AT_FDCWD;
@@ -64,7 +74,8 @@ bool FileReads::Continue() {
 }
 
 bool FileReads::Advance(const io_uring_cqe& cqe, io_uring_cqe* answer) {
-  const auto index = static_cast<uint32_t>(cqe.user_data >> 2) & 0x0fffffff;
+  const auto index = static_cast<uint32_t>(cqe.user_data >> 2) & (kMaxFiles - 1);
+  VIOCTL_ASSERT(index < files_.size());
   File& file = files_[index];
   uint32_t flags = 0;
   switch (static_cast<Step>(cqe.user_data & 3)) {

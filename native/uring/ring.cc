@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/assert.h"
 #include "common/error.h"
 
 namespace vioctl::uring {
@@ -100,8 +101,9 @@ void Ring::Map() {
   sq_entries_ = params_.sq_entries;
   sq_mask_ = *word(s, sq.ring_mask);
   cq_mask_ = *word(c, cq.ring_mask);
+  VIOCTL_ASSERT(sq_mask_ == sq_entries_ - 1 && cq_mask_ == params_.cq_entries - 1);
   sqe_tail_ = *sq_tail_;
-  if (!(params_.flags & abi::kSetupNoSqArray))
+  if (!(params_.flags & abi::kSetupNoSqarray))
     for (uint32_t i = 0; i < sq_entries_; i++) sq_array_[i] = i;
 }
 
@@ -135,6 +137,7 @@ int Ring::Enable() {
 
 int Ring::SubmitAndWait(uint32_t want, int64_t timeout_ns) {
   const uint32_t pending = Pending();
+  VIOCTL_ASSERT(pending <= sq_entries_);
   __atomic_store_n(sq_tail_, sqe_tail_, __ATOMIC_RELEASE);
   uint32_t flags = 0;
   if (want > 0 || defers() || NeedsEnter()) flags |= IORING_ENTER_GETEVENTS;

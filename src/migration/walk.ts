@@ -1,3 +1,4 @@
+import { assert } from '../common/assert.js';
 import { Devices, type FieldChoice } from './devices/devices.js';
 import type { Evidence } from './devices/evidence.js';
 import type { Fields } from './devices/fields.js';
@@ -139,10 +140,13 @@ export class Walker {
 
   /** Records up to EOF or the end of the enclosing package. False when the walk cannot go on. */
   *#records(): Generator<WalkEvent, boolean> {
+    let last = -1;
     for (;;) {
       const type = this.#reader.next(1);
       if (this.#depth === 0 && type === Type.full) this.#devices.prepare(this.ram !== undefined);
       const at = this.#reader.position;
+      assert(at > last, 'each record takes bytes of the stream');
+      last = at;
       if (type < 0) {
         const end = this.#reader.ended();
         if (this.#depth > 0 && end.kind === 'limit') return true;
@@ -312,6 +316,7 @@ export class Walker {
       yield report('error', 'packaged-depth', at, 'PACKAGED', `packages nested deeper than ${limits.packaged}`);
     } else {
       this.#depth += 1;
+      assert(this.#depth <= limits.packaged, 'packages nest within their bound');
       const records = this.#records.bind(this);
       yield* this.#reader.within(from + size, function* () {
         yield* records();

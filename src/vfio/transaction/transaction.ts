@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { assert } from '../../common/assert.js';
 import { Exit, reason, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
@@ -132,6 +133,7 @@ export class Transaction {
   /** Makes the moves. On any failure everything is put back. @throws the failure, or NOT_RESTORED (8) */
   async run(options: { signal?: AbortSignal | undefined; timeout?: number; afterwards?: () => Promise<void> } = {}): Promise<void> {
     const { signal, timeout = WRITE_TIMEOUT } = options;
+    assert(!this.ended, 'nothing follows the end of a transaction');
     try {
       for (const [i, move] of this.#moves.entries()) {
         const entry = this.#journal.devices[i]!;
@@ -171,6 +173,7 @@ export class Transaction {
    * @throws VioError of the write, or NOT_RESTORED (8)
    */
   async commit(): Promise<void> {
+    assert(!this.ended, 'nothing follows the end of a transaction');
     const store = this.#store;
     const earlier: { bdf: string; record: BoundRecord | undefined }[] = [];
     try {

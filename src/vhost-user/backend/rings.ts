@@ -1,3 +1,4 @@
+import { assert } from '../../common/assert.js';
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { type OwnedFd } from '../../native/owned-fd.js';
@@ -280,6 +281,7 @@ export class Rings {
     if (this.#draining || ring.running || !ring.started || !(ring.enabled || this.alwaysEnabled)) return undefined;
     if (!memory.mapped || !ring.addresses || ring.num === 0) return 'EINVAL';
     const index = this.#rings.indexOf(ring);
+    assert(ring.halting === undefined && ring.fds.kick !== undefined, 'a ring starts with a kick, and after its end');
     try {
       ring.running = device.startRing({
         index,

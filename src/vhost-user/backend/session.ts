@@ -1,3 +1,4 @@
+import { assert } from '../../common/assert.js';
 import { WireError } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { closeAll, OwnedFd } from '../../native/owned-fd.js';
@@ -127,6 +128,7 @@ export class BackEndSession {
     this.#busy = true;
     for (let message = this.#inbox.shift(); message; message = this.#inbox.shift()) {
       this.#inboxFds -= message.fds.length;
+      assert(this.#inboxFds >= 0, 'descriptors of the inbox are counted once');
       try {
         if (!this.#channel.closed) {
           this.#current = this.#dispatch(message);
@@ -183,6 +185,7 @@ export class BackEndSession {
     if (fds.length > def.fds[1]) return 'EINVAL';
     const taken = [...fds];
     const outcome = await handler(values, taken);
+    assert(taken.length <= fds.length, 'a handler only takes descriptors');
     fds.splice(0, fds.length, ...taken); // the caller closes what is left
     return outcome;
   }
