@@ -71,3 +71,19 @@ test('exit statuses are named, not numbered', () => {
   const numbered = files.filter((file) => /\bexit: \d/.test(fs.readFileSync(path.join(src, file), 'utf8')));
   expect(numbered).toEqual([]);
 });
+
+test('a folder holds about a dozen files: more of them get rooms', () => {
+  // A file for each verb, and one for each domain of the addon.
+  const larger = ['src/commands/vfio', 'src/native', 'src/uring/ring'];
+  const root = path.dirname(src);
+  const folders = new Map<string, Set<string>>();
+  for (const top of ['src', 'native'])
+    for (const file of fs.readdirSync(path.join(root, top), { recursive: true }) as string[]) {
+      if (!/\.(ts|cc|h)$/.test(file)) continue;
+      const folder = path.join(top, path.dirname(file));
+      // A header and its source are one thing.
+      folders.set(folder, (folders.get(folder) ?? new Set()).add(path.parse(file).name));
+    }
+  expect(folders.size).toBeGreaterThan(60);
+  expect([...folders].filter(([folder, { size }]) => size > 14 && !larger.includes(folder)).map(([folder]) => folder)).toEqual([]);
+});
