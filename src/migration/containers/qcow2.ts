@@ -24,6 +24,10 @@ export interface VmState {
 const ZEROS = -1;
 const UNREADABLE = -2;
 
+/** Incompatible feature bit: extended L2 entries (QEMU docs/interop/qcow2.txt). */
+const EXTENDED_L2 = 0x10n;
+const SUBCLUSTERS = 32;
+
 /** Pieces that are kept: 128 GiB in clusters of 64 KiB of which no two follow each other. */
 const MAX_PIECES = 1 << 21;
 
@@ -42,6 +46,8 @@ function at(fd: number, offset: bigint, size: number, what: string): Buffer {
 export class Qcow2 {
   readonly #fd: number;
   readonly #clusterBits: number;
+  /** L2 entries have 16 bytes: the second eight say for each of 32 subclusters whether it is allocated or reads as zeros */
+  readonly #extended: boolean;
   readonly snapshots: Snapshot[];
 
   constructor(fd: number) {
@@ -56,11 +62,13 @@ export class Qcow2 {
     const features = version === 3 ? at(fd, 72n, 8, 'features').readBigUInt64BE() : 0n;
     if ((features & 0x4n) !== 0n)
       throw new VioError('qcow2: the clusters are in an external data file', { code: 'QCOW2_EXTERNAL', exit: Exit.unsupported });
-    // Dirty, corrupt and the compression type do not change where clusters lie; extended L2 entries and what may come do.
-    const others = features & ~0xbn;
+    this.#extended = (features & EXTENDED_L2) !== 0n;
+    if (this.#extended && this.#clusterBits < 14) throw damaged(`qcow2: subclusters in clusters of 2^${this.#clusterBits} bytes`);
+    // Dirty, corrupt and the compression type do not change where clusters lie; what may come does.
+    const others = features & ~(0xbn | EXTENDED_L2);
     if (others !== 0n) {
-      const what = others === 0x10n ? 'extended L2 entries are' : `incompatible features 0x${others.toString(16)} are`;
-      throw new VioError(`qcow2: ${what} not read`, { code: 'QCOW2_FEATURES', exit: Exit.unsupported });
+      const what = `incompatible features 0x${others.toString(16)} are not read`;
+      throw new VioError(`qcow2: ${what}`, { code: 'QCOW2_FEATURES', exit: Exit.unsupported });
     }
     this.snapshots = this.#table(head.readUInt32BE(60), head.readBigUInt64BE(64));
   }
@@ -121,7 +129,8 @@ export class Qcow2 {
   /** Where the VM state of a snapshot lies. @throws VioError */
   vmState(snapshot: Snapshot): VmState {
     const cluster = 1 << this.#clusterBits;
-    const span = BigInt(cluster) * BigInt(cluster / 8);
+    const entry = this.#extended ? 16 : 8;
+    const span = BigInt(cluster) * BigInt(cluster / entry);
     // The VM state begins at the first L1 entry behind those that the disk needs: at the disk's size, rounded up.
     const disk = snapshot.diskSize ?? at(this.#fd, 24n, 8, 'disk size').readBigUInt64BE();
     const first = (disk + span - 1n) / span;
@@ -157,15 +166,27 @@ export class Qcow2 {
       else {
         tables.add(table);
         const l2 = at(this.#fd, table, cluster, 'L2 table');
-        for (let i = 0; i < cluster && done < snapshot.vmStateSize; i += 8) {
+        for (let i = 0; i < cluster && done < snapshot.vmStateSize; i += entry) {
           const word = l2.readBigUInt64BE(i);
           const where = word & 0x00fffffffffffe00n;
-          const left = snapshot.vmStateSize - done;
-          const end = where + (left < BigInt(cluster) ? left : BigInt(cluster));
-          if ((word & (1n << 62n)) !== 0n) add(BigInt(cluster), UNREADABLE, 'compressed');
-          else if ((word & 1n) !== 0n || where === 0n) add(BigInt(cluster), ZEROS);
-          else if (end > fileSize) add(BigInt(cluster), UNREADABLE, 'outside of the file');
-          else add(BigInt(cluster), Number(where));
+          if ((word & (1n << 62n)) !== 0n) {
+            add(BigInt(cluster), UNREADABLE, 'compressed');
+            continue;
+          }
+          // Without subclusters bit 0 says that all of the cluster reads as zeros.
+          const allocated = this.#extended ? l2.readUInt32BE(i + 12) : (word & 1n) !== 0n ? 0 : 1;
+          const zero = this.#extended ? l2.readUInt32BE(i + 8) : 0;
+          const parts = this.#extended ? SUBCLUSTERS : 1;
+          const size = BigInt(cluster / parts);
+          for (let part = 0; part < parts && done < snapshot.vmStateSize; part++) {
+            const at = where + BigInt(part) * size;
+            const left = snapshot.vmStateSize - done;
+            const bit = 1 << part;
+            if ((allocated & zero & bit) !== 0) add(size, UNREADABLE, 'a subcluster that is both allocated and zero');
+            else if ((allocated & bit) === 0 || where === 0n) add(size, ZEROS);
+            else if (at + (left < size ? left : size) > fileSize) add(size, UNREADABLE, 'outside of the file');
+            else add(size, Number(at));
+          }
         }
       }
     }
