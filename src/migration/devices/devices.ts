@@ -7,6 +7,7 @@ import type { PendingSection, Section, SectionEvent, WalkEvent } from '../stream
 import { StreamEnd, type StreamReader } from '../stream/reader.js';
 import { Evidence } from './evidence.js';
 import { type Allowance, decodeDevice, type Fields } from './fields.js';
+import { storageKeys } from './s390.js';
 import { type Description, type DeviceDesc, locateDescription, stateSize } from './vmdesc.js';
 
 /** Which devices' fields are decoded. */
@@ -127,7 +128,8 @@ export class Devices {
     if (!wanted && !Evidence.wants(name)) return undefined;
     const fields = decodeDevice(desc, body, this.#empty);
     this.evidence.note(name, fields);
-    return wanted ? fields : undefined;
+    if (!wanted) return undefined;
+    return name === 's390-skeys' ? { ...fields, ...storageKeys(body) } : fields;
   }
 
   /** Says once that values were left out. */

@@ -15,9 +15,12 @@ export interface Allowance {
 
 class FieldCursor extends Cursor {
   readonly empty: Allowance;
-  constructor(bytes: Buffer, empty: Allowance) {
+  /** name of the device's state */
+  readonly device: string;
+  constructor(bytes: Buffer, empty: Allowance, device = '') {
     super(bytes);
     this.empty = empty;
+    this.device = device;
   }
 }
 
@@ -123,7 +126,7 @@ function temporary(bytes: Buffer, field: FieldDesc, empty: Allowance): Value {
 }
 
 /** Decoders of the other vmstate types, from the bytes of one element. A type that is not here is shown as bytes. */
-const decoders = new Map<string, (bytes: Buffer, field: FieldDesc, empty: Allowance) => Value>([
+const decoders = new Map<string, (bytes: Buffer, field: FieldDesc, empty: Allowance, device: string) => Value>([
   ['bitmap', bits],
   ['buffer', (b) => text(b) ?? b],
   ['unused_buffer', trimZeros],
@@ -136,7 +139,7 @@ const decoders = new Map<string, (bytes: Buffer, field: FieldDesc, empty: Allowa
   ['pci irq state', (b) => irqState(new Cursor(b))],
   ['msix state', (b) => msix(new Cursor(b), msixCount(b.length))],
   ['scsi-requests', (b) => (b.length === 1 && b[0] === 0 ? [] : b)],
-  ['virtio', virtio],
+  ['virtio', (b, _field, _empty, device) => virtio(b, device)],
 ]);
 
 /** One element of a field; the cursor is moved behind it. */
@@ -153,7 +156,7 @@ function element(c: FieldCursor, field: FieldDesc): Value {
   const decode = decoders.get(field.type);
   if (!decode) return bytes;
   try {
-    return decode(bytes, field, c.empty);
+    return decode(bytes, field, c.empty, c.device);
   } catch (err) {
     if (badForm(err) === undefined) throw err;
     return bytes;
@@ -243,4 +246,4 @@ function state(c: FieldCursor, end: number, desc: StateDesc): Fields {
  * @param allowance counted down for each value without bytes; below 0 there were more, and they are left out
  */
 export const decodeDevice = (desc: DeviceDesc, bytes: Buffer, allowance: Allowance = { left: limits.empty }): Fields =>
-  state(new FieldCursor(bytes, allowance), bytes.length, desc);
+  state(new FieldCursor(bytes, allowance, desc.vmsd_name), bytes.length, desc);

@@ -2,6 +2,7 @@
 import type { Value } from '../stream/model.js';
 import { BadForm, badForm, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixEntries, pciConfig } from './pci.js';
+import { virtioClass } from './virtio-class.js';
 
 const QUEUES = 1024;
 
@@ -105,7 +106,7 @@ const subsections: Record<string, (c: Cursor) => Value> = {
 type Bus = 'pci' | 'mmio';
 
 /** One attempt: the bytes must end exactly where this form ends. */
-function attempt(bytes: Buffer, bus: Bus, configSize: number): Value {
+function attempt(bytes: Buffer, bus: Bus, configSize: number, device: string): Value {
   const c = new Cursor(bytes);
   const out: { [name: string]: Value } = {};
   let vectors = 0;
@@ -154,11 +155,15 @@ function attempt(bytes: Buffer, bus: Bus, configSize: number): Value {
     subs[name.slice('virtio/'.length)] = read(c);
   }
   if (typeof subs['64bit_features'] === 'bigint') features = subs['64bit_features'] as bigint;
-  return { ...out, features, subsections: subs };
+  const own = virtioClass(device, bytes.subarray(from, from + (out.deviceStateSize as number)), { features, queues });
+  return { ...out, features, ...(own && { class: own }), subsections: subs };
 }
 
-/** A `virtio` field by its parts; the bytes as they are when no known bus fits to the last byte. */
-export function virtio(bytes: Buffer): Value {
+/**
+ * A `virtio` field by its parts; the bytes as they are when no known bus fits to the last byte.
+ * @param device the name of the device's state, which says what its class saves
+ */
+export function virtio(bytes: Buffer, device: string): Value {
   const forms: [Bus, number][] = [
     ['pci', 256],
     ['pci', 4096],
@@ -166,7 +171,7 @@ export function virtio(bytes: Buffer): Value {
   ];
   for (const [bus, size] of forms) {
     try {
-      return attempt(bytes, bus, size);
+      return attempt(bytes, bus, size, device);
     } catch (err) {
       if (badForm(err) === undefined) throw err;
     }

@@ -99,22 +99,42 @@ function htab(reader: StreamReader): Detail {
   }
 }
 
-/** s390-storage_attributes. */
+/** States of a page by the low bits of its storage attribute, and the bit of a page without DAT tables (Linux asm/pgtable.h, _PGSTE_GPS). */
+const usages = ['stable', 'unused', 'potentiallyVolatile', 'volatile'] as const;
+const NO_DAT = 0x40;
+
+/** s390-storage_attributes: a byte for each page of the runs that are sent (QEMU hw/s390x/s390-stattrib.c). */
 function storageAttributes(reader: StreamReader): Detail {
   let bytes = 0;
+  const counts = [0, 0, 0, 0];
+  let noDat = 0;
+  let first: bigint | undefined;
+  const detail = (): Detail => ({
+    bytes,
+    ...(first !== undefined && { first }),
+    ...Object.fromEntries(usages.flatMap((name, i) => (counts[i]! > 0 ? [[name, counts[i]!]] : []))),
+    ...(noDat > 0 && { noDat }),
+  });
   for (;;) {
     const at = reader.position;
-    const flags = Number(reader.be64('storage attributes header') & 0xfffn);
+    const header = reader.be64('storage attributes header');
+    const flags = Number(header & 0xfffn);
     if (flags & 0x04) throw new BadBody(at, 'storage attributes: the source reported an error', 'no ERROR flag', `0x${flags.toString(16)}`);
     if (flags & 0x02) {
-      const count = reader.be64('storage attributes count');
-      reader.skip(count, 'storage attributes');
-      bytes += Number(count);
+      const count = Number(reader.be64('storage attributes count'));
+      first ??= header & ~0xfffn;
+      for (const piece of reader.pieces(count, 'storage attributes')) {
+        for (const attribute of piece) {
+          counts[attribute & 3]! += 1;
+          if (attribute & NO_DAT) noDat += 1;
+        }
+      }
+      bytes += count;
     } else if (flags & 0x08) {
       // DONE: an EOS may follow, or the footer at once
-      if (reader.next(1) === Type.footer) return { bytes, done: true };
+      if (reader.next(1) === Type.footer) return { ...detail(), done: true };
     } else if (flags & 0x01) {
-      return { bytes };
+      return detail();
     } else {
       throw new BadBody(at, 'storage attributes: unknown flags', 'EOS, MORE or DONE', `0x${flags.toString(16)}`);
     }

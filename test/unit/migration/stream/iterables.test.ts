@@ -58,7 +58,21 @@ const good: [name: string, section: string, bodies: Buffer[], details: Detail[]]
     's390 storage attributes, with and without EOS behind DONE',
     's390-storage_attributes',
     [m.be64(1), m.cat(m.be64(0x10000 | 2), m.be64(300), Buffer.alloc(300), m.be64(1)), m.cat(m.be64(8), m.be64(1)), m.be64(8)],
-    [{ bytes: 0 }, { bytes: 300 }, { bytes: 0 }, { bytes: 0, done: true }],
+    [{ bytes: 0 }, { bytes: 300, first: 0x10000n, stable: 300 }, { bytes: 0 }, { bytes: 0, done: true }],
+  ],
+  [
+    's390 storage attributes of pages that the guest does not use',
+    's390-storage_attributes',
+    [
+      m.be64(1),
+      m.cat(m.be64(0x20000 | 2), m.be64(5), m.u8(0, 1, 2, 3, 0x41), m.be64(0x40000 | 2), m.be64(1), m.u8(1), m.be64(1)),
+      m.be64(8),
+    ],
+    [
+      { bytes: 0 },
+      { bytes: 6, first: 0x20000n, stable: 1, unused: 3, potentiallyVolatile: 1, volatile: 1, noDat: 1 },
+      { bytes: 0, done: true },
+    ],
   ],
   [
     'disk contents',
