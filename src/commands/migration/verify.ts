@@ -13,8 +13,12 @@ export default class MigrationVerify extends Command {
   static override readonly description =
     'Is a stream or save file whole? Walks every record, checks lengths, footers, page records, XBZRLE deltas and compressed pages, ' +
     "compares the devices with the stream's own description, and counts the pages that are there. The verdict is complete, complete " +
-    'without description, truncated, or damaged; the last two are exit status 5. With --against, DEST is a stream of the destination, started with -S and never run, or the JSON of its -dump-vmstate: every device and block that keeps it from loading is named with what QEMU prints and what to change, and the exit status is 4. The format has no checksums: a changed byte inside a ' +
-    'page cannot be seen.';
+    'without description, truncated, or damaged; the last two are exit status 5. With --against, DEST is a stream of the destination, started with -S and never run, or the JSON of its -dump-vmstate: every device and block that keeps it from loading is named with what QEMU prints and what to change, and the exit status is 4; it is 7 if no device could be compared. The format has no checksums: a changed byte inside a ' +
+    'page cannot be seen.\n\n' +
+    'The JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), `complete`, `end` (of a ' +
+    'truncated stream), `machine`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, ' +
+    '`trailing` and `issues` as in migration dump. `against` has `loads` (null: too little could be compared), `obstacles` (path, ' +
+    'message, cure), `compared` (sections, of) and `notes` about what was not compared.';
   static readonly examples = [
     ['vioctl migration verify vm.mig --against dest.mig', 'will the destination load it, and if not, why'],
     ['vioctl migration verify vm.mig', 'verdict, pages present, sections'],
@@ -49,6 +53,11 @@ export default class MigrationVerify extends Command {
     if (result.verdict === 'truncated' || result.verdict === 'damaged') throw damaged(args.file, result.issues);
     if (flags.strict && result.trailing)
       throw new VioError(`${args.file}: damaged: ${result.trailing} bytes behind the end`, { code: 'TRAILING', exit: Exit.damaged });
+    if (judged?.loads === null) {
+      const hint = 'give a stream of the destination, started with -S';
+      const what = `${flags.against}: no device could be compared: whether it loads ${args.file} is not known`;
+      throw new VioError(what, { code: 'NOT_COMPARED', exit: Exit.unsupported, hint });
+    }
     return judged && !judged.loads ? Exit.differs : 0;
   }
 }

@@ -15,7 +15,7 @@ export function extractedLines(done: Extracted, output: string): string[] {
   );
   const missing = done.blocks.filter((b) => (b.present < b.pages && !done.missing) || b.undecodable > 0);
   return [
-    `${printable(output)}: ${formatSize(done.size)} ${done.as}${done.cpus > 0 ? `, ${done.cpus} CPUs` : ''}`,
+    `${printable(output)}: ${formatSize(done.size)} ${done.as}${done.cpus > 0 ? `, ${done.cpus} CPUs` : ''}${done.vmcoreinfo ? ', VMCOREINFO' : ''}`,
     ...ranges,
     ...missing.map((b) =>
       b.tracked === false
@@ -104,5 +104,12 @@ export function comparisonLines(c: Comparison): string[] {
 /** Whether a destination loads a stream, and every obstacle. */
 export function againstLines(judged: Against): string[] {
   const why = judged.obstacles.flatMap((o) => [`${printable(o.path)}: ${printable(o.message)}`, `  ${printable(o.cure)}`]);
-  return [judged.loads ? 'the destination loads it' : 'the destination does not load it', ...why, ...judged.notes];
+  const { sections, of } = judged.compared;
+  const verdict =
+    judged.loads === null
+      ? 'whether the destination loads it is not known: no device could be compared'
+      : judged.loads
+        ? 'the destination loads it, as far as could be compared'
+        : 'the destination does not load it';
+  return [verdict, ...why, `${sections} of ${of} sections compared`, ...judged.notes.map(printable)];
 }

@@ -1,6 +1,6 @@
 /** Will a destination load a stream? By the checks that QEMU makes (migration/savevm.c, vmstate.c, ram.c, hw/pci/pci.c). */
 import fs from 'node:fs';
-import { usage } from '../../common/errors.js';
+import { usage, wrap } from '../../common/errors.js';
 import { hex64 } from '../../common/units.js';
 import { type Input, type InputOptions, openInput } from '../containers/input.js';
 import type { Fields } from '../devices/fields.js';
@@ -21,8 +21,11 @@ export interface Obstacle {
 }
 
 export interface Against {
-  loads: boolean;
+  /** null: too little could be compared to tell */
+  loads: boolean | null;
   obstacles: Obstacle[];
+  /** sections of devices whose state was compared with that of the destination, and how many there are */
+  compared: { sections: number; of: number };
   /** what the destination cannot tell: it was not compared */
   notes: string[];
 }
@@ -46,6 +49,8 @@ interface StreamShape {
   pageBits: number | undefined;
   blocks: Map<string, bigint>;
   sections: Map<string, SectionShape>;
+  /** the stream describes its devices */
+  described: boolean;
 }
 
 /** Version and subsections of a device type by `-dump-vmstate`. */
@@ -102,7 +107,7 @@ async function shapeOf(input: Input, tick: (position: number) => void): Promise<
   if (isDamaged({ complete: walker.sawEof, issues })) throw damaged(input.name, issues);
   const blocks = new Map((walker.ram?.blocks ?? []).map((b) => [b.name, b.length]));
   const { machine = '', pageBits } = walker.configuration ?? {};
-  return { machine, pageBits, blocks, sections };
+  return { machine, pageBits, blocks, sections, described: walker.description !== undefined };
 }
 
 /** Blocks that QEMU resizes when it loads them: tables and files that it makes for the firmware. */
@@ -176,16 +181,31 @@ function* sectionObstacles(from: StreamShape, to: StreamShape): Generator<Obstac
   }
 }
 
-/** The device types of a `-dump-vmstate` document, by the name of their state. @throws usage error */
-function typesOf(file: string, text: string): { machine: string; types: Map<string, TypeShape> } {
-  let json: { [type: string]: { Name?: string; version_id?: number; minimum_version_id?: number; Description?: VmstateDescription } };
+/** The machine and the device types, by the name of their state, of a `-dump-vmstate` document. */
+interface TypesShape {
+  machine: string;
+  types: Map<string, TypeShape>;
+}
+
+interface VmstateType {
+  Name?: string;
+  version_id?: number;
+  minimum_version_id?: number;
+  Description?: VmstateDescription;
+}
+
+/** @throws usage error */
+function typesOf(file: string, text: string): TypesShape {
+  const foreign = () => usage(`${file}: neither a migration stream nor the JSON of -dump-vmstate`);
+  let json: { [type: string]: VmstateType | null };
   try {
     json = JSON.parse(text);
   } catch {
-    throw usage(`${file}: neither a migration stream nor the JSON of -dump-vmstate`);
+    throw foreign();
   }
   const types = new Map<string, TypeShape>();
-  for (const { Description: d, version_id: version = 0, minimum_version_id: minimum = 0 } of Object.values(json)) {
+  for (const type of Object.values(json)) {
+    const { Description: d, version_id: version = 0, minimum_version_id: minimum = 0 } = type ?? {};
     if (typeof d?.name !== 'string') continue;
     const before = types.get(d.name);
     const subsections = new Set([...(before?.subsections ?? []), ...vmstateSubsections(d)]);
@@ -195,7 +215,9 @@ function typesOf(file: string, text: string): { machine: string; types: Map<stri
       subsections,
     });
   }
-  return { machine: json.vmschkmachine?.Name ?? '', types };
+  const machine = json.vmschkmachine?.Name;
+  if (typeof machine !== 'string' && types.size === 0) throw foreign();
+  return { machine: typeof machine === 'string' ? machine : '', types };
 }
 
 interface VmstateDescription {
@@ -242,27 +264,70 @@ function* typeObstacles(from: StreamShape, types: ReadonlyMap<string, TypeShape>
  */
 export async function against(source: Input, file: string, options: InputOptions, tick: (position: number) => void): Promise<Against> {
   const from = await shapeOf(source, tick);
-  const head = Buffer.alloc(64);
-  const fd = fs.openSync(file, 'r');
+  const text = documentIn(file);
+  if (text !== undefined) return againstTypes(from, typesOf(file, text));
+  return againstStream(from, await shapeOf(openInput(file, options), () => {}));
+}
+
+/** The text of a file that begins as JSON. @throws VioError */
+function documentIn(file: string): string | undefined {
+  let fd: number | undefined;
   try {
+    fd = fs.openSync(file, 'r');
+    const head = Buffer.alloc(64);
     fs.readSync(fd, head, 0, head.length, 0);
+    if (!/^\s*\{/.test(head.toString('latin1'))) return undefined;
+    if (fs.fstatSync(fd).size > DOCUMENT_MOST) throw usage(`${file}: larger than any document of -dump-vmstate`);
+    return fs.readFileSync(file, 'utf8');
+  } catch (err) {
+    throw wrap(`open ${file}`, err);
   } finally {
-    fs.closeSync(fd);
+    if (fd !== undefined) fs.closeSync(fd);
   }
-  if (/^\s*\{/.test(head.toString('latin1'))) {
-    const { machine, types } = typesOf(file, fs.readFileSync(file, 'utf8'));
-    const obstacles = [...machineObstacles(from, machine), ...typeObstacles(from, types)];
-    const notes = ['-dump-vmstate tells versions and subsections: RAM blocks, devices and their addresses were not compared'];
-    return { loads: obstacles.length === 0, obstacles, notes };
-  }
-  const to = await shapeOf(openInput(file, options), () => {});
+}
+
+/** The document of a QEMU has 3 MB. */
+const DOCUMENT_MOST = 256 << 20;
+
+/** The verdict by versions and subsections alone. */
+function againstTypes(from: StreamShape, to: TypesShape): Against {
+  const obstacles = [...machineObstacles(from, to.machine), ...typeObstacles(from, to.types)];
+  const known = [...from.sections].filter(([, s]) => s.vmsd !== undefined && to.types.has(s.vmsd));
+  const others = [...from.sections.keys()].filter((path) => !known.some(([k]) => k === path));
+  const notes = [
+    ...machineNotes(from, to.machine),
+    ...(from.described ? [] : ['the stream does not describe its devices: they were not compared']),
+    ...(from.described && others.length > 0 ? [`not compared, as the document has no state of their name: ${others.join(', ')}`] : []),
+    '-dump-vmstate tells versions and subsections of device types: RAM blocks, which devices the destination has and their addresses were not compared',
+  ];
+  return {
+    loads: obstacles.length > 0 ? false : known.length > 0 ? true : null,
+    obstacles,
+    compared: { sections: known.length, of: from.sections.size },
+    notes,
+  };
+}
+
+function againstStream(from: StreamShape, to: StreamShape): Against {
   const obstacles = [...machineObstacles(from, to.machine), ...ramObstacles(from, to), ...sectionObstacles(from, to)];
   if (from.pageBits !== undefined && to.pageBits !== undefined && from.pageBits !== to.pageBits) {
     const message = `Received TARGET_PAGE_BITS is ${from.pageBits} but local is ${to.pageBits}`;
     obstacles.push({ path: 'machine', message, cure: 'use the same machine and CPU' });
   }
+  const bare = [...(from.described ? [] : ['source']), ...(to.described ? [] : ['destination'])];
   const notes = [
+    ...machineNotes(from, to.machine),
+    ...(bare.length > 0
+      ? [`the stream of the ${bare.join(' and of the ')} does not describe its devices: PCI configuration and queues were not compared`]
+      : []),
     'features of virtio devices and capabilities of the migration are not in the stream of a destination: they were not compared',
   ];
-  return { loads: obstacles.length === 0, obstacles, notes };
+  const compared = { sections: [...from.sections.keys()].filter((path) => to.sections.has(path)).length, of: from.sections.size };
+  return { loads: obstacles.length === 0, obstacles, compared, notes };
+}
+
+/** What is said where a machine type is not known. */
+function machineNotes(from: StreamShape, machine: string): string[] {
+  const bare = [...(from.machine === '' ? ['source'] : []), ...(machine === '' ? ['destination'] : [])];
+  return bare.length > 0 ? [`the ${bare.join(' and the ')} does not name its machine type: it was not compared`] : [];
 }
