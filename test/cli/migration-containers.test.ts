@@ -5,6 +5,7 @@ import path from 'node:path';
 import zlib from 'node:zlib';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import * as m from '../support/migration.js';
+import { type Change, qcow2 } from '../support/migration-qcow2.js';
 import { mayFetchNode, npmNode } from '../support/npm-node.js';
 import { skip, which } from '../support/skip.js';
 
@@ -267,60 +268,48 @@ describe('mapped-ram', () => {
   });
 });
 
-interface Change {
-  header?: (b: Buffer) => void;
-  /** the first entry of the snapshot table */
-  entry?: (b: Buffer) => void;
-  l1?: (b: Buffer) => void;
-  l2?: (b: Buffer) => void;
-  version?: 2 | 3;
-  clusterBits?: number;
-  /** id and name of each snapshot: all share the VM state */
-  snapshots?: readonly (readonly [id: string, name: string])[];
-}
-/** A qcow2 image with internal snapshots whose VM state is `state`. */
-function qcow2(state: Buffer, change: Change = {}): Buffer {
-  const { version = 3, clusterBits = 16, snapshots = [['1', 'first']] } = change;
-  const C = 1 << clusterBits;
-  const clusters = Math.ceil(state.length / C);
-  const tables = Math.ceil(clusters / (C / 8));
-  const data = 3 + tables; // header, snapshots, L1, L2 tables, then the VM state
-  const image = Buffer.alloc((data + clusters) * C);
-  image.write('QFI\xfb', 0, 'latin1');
-  image.writeUInt32BE(version, 4);
-  image.writeUInt32BE(clusterBits, 20);
-  image.writeBigUInt64BE(BigInt(C), 24); // the disk: one cluster, so one L1 entry
-  image.writeUInt32BE(snapshots.length, 60);
-  image.writeBigUInt64BE(BigInt(C), 64);
-  if (version === 3) image.writeUInt32BE(104, 100);
-  change.header?.(image);
-  let at = C;
-  for (const [id, name] of snapshots) {
-    const entry = image.subarray(at);
-    const extra = version === 3 ? 16 : 0;
-    entry.writeBigUInt64BE(BigInt(2 * C), 0);
-    entry.writeUInt32BE(1 + tables, 8);
-    entry.writeUInt16BE(id.length, 12);
-    entry.writeUInt16BE(name.length, 14);
-    entry.writeUInt32BE(state.length, 32);
-    entry.writeUInt32BE(extra, 36);
-    if (extra > 0) {
-      entry.writeBigUInt64BE(BigInt(state.length), 40);
-      entry.writeBigUInt64BE(BigInt(C), 48);
-    }
-    entry.write(id + name, 40 + extra);
-    at += (40 + extra + id.length + name.length + 7) & ~7;
-  }
-  change.entry?.(image.subarray(C));
-  const l1 = image.subarray(2 * C);
-  for (let i = 0; i < tables; i++) l1.writeBigUInt64BE(BigInt((3 + i) * C), 8 + 8 * i); // behind the entry of the disk
-  change.l1?.(l1);
-  const l2 = image.subarray(3 * C);
-  for (let i = 0; i < clusters; i++) l2.writeBigUInt64BE((1n << 63n) | BigInt((data + i) * C), i * 8);
-  change.l2?.(l2);
-  state.copy(image, data * C);
-  return image;
-}
+describe('the domain XML of a libvirt save', () => {
+  const xml = "<domain type='kvm'>\n  <name>vm7</name>\n  <title>\u{1f427}</title>\n</domain>\n";
+  const save = (data: Buffer, { length = data.length, format = 0, stream = m.sample(), big = false } = {}): Buffer => {
+    const head = Buffer.alloc(92);
+    head.write('LibvirtQemudSave');
+    for (const [i, v] of [2, length, 1, format].entries()) big ? head.writeUInt32BE(v, 16 + 4 * i) : head.writeUInt32LE(v, 16 + 4 * i);
+    return m.cat(head, data, stream);
+  };
+  const data = m.cat(Buffer.from(xml), m.u8(0), '<cookie/>', Buffer.alloc(700));
+  const dump = (bytes: Buffer, ...more: string[]) => vioctl(['migration', 'dump', put('save', bytes), '--xml', ...more]);
+
+  test.each<[string, Buffer]>([
+    ['raw', save(data)],
+    ['of a big-endian host', save(data, { big: true })],
+    ['compressed with gzip', save(data, { format: 1, stream: zlib.gzipSync(m.sample()) })],
+    ['whose stream is missing', save(data, { stream: Buffer.alloc(0) })],
+  ])('%s: as it is in the file, without the cookie', (_what, bytes) => {
+    expect(dump(bytes)).toMatchObject({ status: 0, stdout: xml, stderr: '' });
+  });
+
+  test('from a pipe, as JSON, and with one end of line', () => {
+    expect(vioctl(['migration', 'dump', '-', '--xml'], { input: save(data) })).toMatchObject({ status: 0, stdout: xml });
+    const { status, stdout } = dump(save(data), '--json');
+    expect({ status, doc: JSON.parse(stdout) as unknown }).toMatchObject({
+      status: 0,
+      doc: { xml, container: { type: 'libvirt', domain: 'vm7' } },
+    });
+    expect(dump(save(Buffer.from('<domain/>\0')))).toMatchObject({ status: 0, stdout: '<domain/>\n' });
+  });
+
+  test('cut off: what there is, and status 5', () => {
+    const cut = dump(save(Buffer.from(xml.slice(0, 30)), { length: 65536, stream: Buffer.alloc(0) }));
+    expect(cut).toMatchObject({ status: 5, stdout: `${xml.slice(0, 30)}\n` });
+    expect(cut.stderr).toMatch(/damaged/);
+  });
+
+  test('of something else: an error', () => {
+    const other = dump(m.sample());
+    expect(other).toMatchObject({ status: 1, stdout: '' });
+    expect(other.stderr).toMatch(/not a libvirt save/);
+  });
+});
 
 describe('30 qcow2 snapshots', () => {
   // Pages of three clusters, so that losing the second leaves the first, and the third cannot be told.
@@ -348,12 +337,28 @@ describe('30 qcow2 snapshots', () => {
     ['version 2, whose snapshots have no 64-bit sizes', { version: 2 }],
     ['clusters of 512 bytes', { clusterBits: 9 }],
     ['clusters of 2 MiB', { clusterBits: 21 }],
+    ['extended L2 entries', { extended: true }],
+    ['extended L2 entries, clusters of 16 KiB', { extended: true, clusterBits: 14 }],
     ['an image that was not closed', { header: (b) => b.writeBigUInt64BE(1n, 72) }],
   ])('%s', (_name, change) => {
     const { status, doc } = json(['verify', put('q', qcow2(state, change))]);
     expect(status).toBe(0);
     expect(doc).toMatchObject({ verdict: 'complete', ram: { pages: 40, present: 40 }, devices: 2 });
   });
+
+  test.each([14, 16, 21])(
+    'subclusters in clusters of 2^%i bytes: those that are not allocated are zeros, whatever lies there',
+    (clusterBits) => {
+      const content = Array.from({ length: 640 }, (_, i) => (i % 7 < 3 ? Buffer.alloc(m.PAGE) : m.pattern(i)));
+      const pages = m.cat(...content.map((c, i) => m.page(i * m.PAGE, c, i === 0 ? 'pc.ram' : undefined)));
+      const sparse = m.sample({ ram: m.ramSections(pages, m.blockList(['pc.ram', 640 * m.PAGE])) });
+      const out = path.join(dir, 'memory');
+      expect(vioctl(['migration', 'ram', put('q', qcow2(sparse, { extended: true, clusterBits })), '-o', out])).toMatchObject({
+        status: 0,
+      });
+      expect(fs.readFileSync(out).equals(m.cat(...content))).toBe(true);
+    },
+  );
 
   test('several snapshots: by id or name, never by a guess', () => {
     const file = put(
@@ -392,6 +397,11 @@ describe('30 qcow2 snapshots', () => {
       { l2: (b) => b.writeBigUInt64BE((1n << 62n) | 0x60000n, 8) },
       /0x10000: 65536 bytes of the VM state cannot be read \(compressed\)/,
     ],
+    [
+      'a subcluster that is both allocated and zero',
+      { extended: true, l2: (b) => b.writeUInt32BE(1 << 3, 16 + 8) },
+      /0x11800: 2048 bytes of the VM state cannot be read \(a subcluster that is both allocated and zero\)/,
+    ],
     ['a cluster behind the end of the file', { l2: (b) => b.writeBigUInt64BE((1n << 63n) | (1n << 40n), 8) }, /0x10000: 65536 bytes/],
     [
       'a VM state of exabytes',
@@ -425,7 +435,7 @@ describe('30 qcow2 snapshots', () => {
     ['clusters of 2 TiB', { header: (b) => b.writeUInt32BE(41, 20) }, 5, /cluster size of 2\^41/],
     ['encryption', { header: (b) => b.writeUInt32BE(2, 32) }, 7, /encrypted/],
     ['an external data file', { header: (b) => b.writeBigUInt64BE(4n, 72) }, 7, /external data file/],
-    ['extended L2 entries', { header: (b) => b.writeBigUInt64BE(0x10n, 72) }, 7, /extended L2 entries are not read/],
+    ['subclusters of less than 512 bytes', { extended: true, clusterBits: 13 }, 5, /subclusters in clusters of 2\^13 bytes/],
     ['a feature of the future', { header: (b) => b.writeBigUInt64BE(0x41n, 72) }, 7, /incompatible features 0x40 are not read/],
     ['no snapshot with a VM state', { header: (b) => b.writeUInt32BE(0, 60) }, 2, /0 snapshots with a VM state/],
   ])('%s: said in one line', (_name, change, status, message) => {

@@ -3,7 +3,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { VioError } from '../../common/errors.js';
 import { globs } from '../../common/glob.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
-import { openInput } from '../../migration/containers/input.js';
+import { type Input, openInput } from '../../migration/containers/input.js';
 import { blockLines, collect, containerLine, damaged, eventLines, events, isDamaged, shows } from '../../migration/inspect/dump.js';
 import { Issues, issueText } from '../../migration/stream/issues.js';
 import { Walker } from '../../migration/walk.js';
@@ -13,10 +13,16 @@ export default class MigrationDump extends Command {
     'Every record of a migration stream or save file in order: configuration, sections, commands, description. With --fields the ' +
     "state of each device by name, from the stream's own description and, where that stops (virtio, PCI configuration, MSI-X), " +
     'decoded here. Pages are counted, not printed: see migration ram. With --ndjson one record a line as it comes, the counts of pages last. Damage is reported with its offset, and the walk goes on ' +
-    'behind it; the exit status is then 5.';
+    'behind it; the exit status is then 5. --xml prints the domain XML of a libvirt save.\n\n' +
+    'The JSON has `complete`, `container` (of a save file or image), `version`, `configuration` (machine, pageBits, capabilities, uuid), ' +
+    '`records` (type and offset; sections with record, id, name, instance, version, size, footer, bounded, detail, fields), ' +
+    '`ram` (pageSize, total, blocks with their counters in `state`), `description`, `missing` (block, pages, reason, first, lost), ' +
+    '`stream` (start, end, length), `trailing` and `issues` (severity, code, offset, path, message; expected, found, recovered). ' +
+    'With --fields a virtio device has the state of its type in `class`, and s390x its storage keys in `storageKeys`.';
   static readonly examples = [
     ['vioctl migration dump vm.mig', 'the records'],
     ["vioctl migration dump vm.mig --section '*virtio-net' --fields", 'one device, field by field'],
+    ['vioctl migration dump db1.save --xml > db1.xml', 'the domain XML of a libvirt save'],
     ['ssh host cat vm.save | vioctl migration dump - --ndjson | jq -c \'select(.type=="section") | [.name,.size]\'', 'from a pipe'],
   ] as const;
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
@@ -25,13 +31,30 @@ export default class MigrationDump extends Command {
     section: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only sections whose name matches' }),
     fields: Flags.boolean({ summary: 'decode the fields of devices' }),
     desc: Flags.boolean({ summary: "print the stream's own description (JSON), nothing else" }),
+    xml: Flags.boolean({ exclusive: ['desc'], summary: 'print the domain XML of a libvirt save, nothing else' }),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 
+  /** The XML as it lies in the save. */
+  async #xml(input: Input): Promise<number> {
+    const { xml, issues, name } = input;
+    await input.close();
+    if (!xml) {
+      const hint = 'only a file of virsh save or managedsave has one';
+      throw new VioError(`${name}: not a libvirt save: there is no domain XML`, { code: 'NO_XML', hint });
+    }
+    if (this.out.format === 'text') await this.out.raw(xml.at(-1) === 0x0a ? xml : Buffer.concat([xml, Buffer.from('\n')]));
+    else await this.out.document({ file: name, container: input.container, xml: xml.toString('utf8') }, () => '');
+    const cut = issues.filter((i) => i.code === 'truncated');
+    if (cut.length > 0) throw damaged(name, cut);
+    return 0;
+  }
+
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationDump);
     const input = openInput(args.file, inputOptions(flags));
+    if (flags.xml) return this.#xml(input);
     const progress = this.progress('read', input.size);
     const tick = ticker(progress);
     const walker = new Walker(input.reader, {

@@ -6,7 +6,7 @@ import type { ByteOrder } from '../memory/bitmap-order.js';
 import type { Issue } from '../stream/issues.js';
 import { StreamReader } from '../stream/reader.js';
 import { compressionOf, decompress, type Tool } from './decompress.js';
-import { domain, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, parseHeader } from './libvirt.js';
+import { domain, domainXml, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, parseHeader } from './libvirt.js';
 import { Qcow2 } from './qcow2.js';
 
 export interface InputOptions {
@@ -32,6 +32,8 @@ export interface Input {
   name: string;
   reader: StreamReader;
   container?: Container;
+  /** the domain XML of a libvirt save */
+  xml?: Buffer;
   /** what is wrong with the container, for the walk to report first */
   issues: Issue[];
   /** from the options or the container's own byte order, for the walk */
@@ -80,6 +82,7 @@ class Opening {
   readonly #seekable: boolean;
   readonly #issues: Issue[] = [];
   #container: Container | undefined;
+  #xml: Buffer | undefined;
   /** byte order of the host, where the container says it */
   #hostOrder: ByteOrder | undefined;
   #tool: ReturnType<typeof decompress> | undefined;
@@ -102,6 +105,7 @@ class Opening {
       name: this.#name,
       reader,
       ...(this.#container && { container: this.#container }),
+      ...(this.#xml && { xml: this.#xml }),
       issues: this.#issues,
       bitmapOrder: this.#options.bitmapOrder ?? this.#hostOrder,
       size: reader.size,
@@ -164,14 +168,15 @@ class Opening {
     const header = parseHeader(head);
     if ('error' in header) throw new VioError(header.error, { code: 'LIBVIRT', exit: Exit.damaged });
     this.#hostOrder = header.bigEndian ? 'big' : 'little';
-    const xml = data(header.dataLength, start + HEADER);
-    const { name, uuid } = domain(xml);
+    const behind = data(header.dataLength, start + HEADER);
+    this.#xml = domainXml(behind);
+    const { name, uuid } = domain(this.#xml);
     this.#container = { ...header, ...(name !== undefined && { domain: name }), ...(uuid !== undefined && { uuid }) };
-    if (xml.length < header.dataLength) {
+    if (behind.length < header.dataLength) {
       this.#issues.push(
-        issue('truncated', start + HEADER + xml.length, 'libvirt header data', {
+        issue('truncated', start + HEADER + behind.length, 'libvirt header data', {
           expected: `${header.dataLength} bytes`,
-          found: String(xml.length),
+          found: String(behind.length),
         }),
       );
     }

@@ -51,10 +51,15 @@ export function parseHeader(bytes: Buffer): LibvirtHeader | { error: string } {
   };
 }
 
-/** Name and UUID of the domain in the XML behind the header. */
-export function domain(data: Buffer): { name?: string; uuid?: string } {
+/** The domain XML in the data behind the header: it ends with a NUL, and a cookie and padding may follow. */
+export function domainXml(data: Buffer): Buffer {
   const end = data.indexOf(0);
-  const xml = data.toString('utf8', 0, end < 0 ? data.length : end);
+  return data.subarray(0, end < 0 ? data.length : end);
+}
+
+/** Name and UUID of the domain in its XML. */
+export function domain(bytes: Buffer): { name?: string; uuid?: string } {
+  const xml = bytes.toString('utf8');
   const name = /<name>([^<]*)<\/name>/.exec(xml)?.[1];
   const uuid = /<uuid>([^<]*)<\/uuid>/.exec(xml)?.[1];
   return { ...(name !== undefined && { name }), ...(uuid !== undefined && { uuid }) };
