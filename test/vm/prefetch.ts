@@ -1,4 +1,5 @@
 // Fills the cache with all that the VM lab and the peer tests use, in the order in which tests want it.
+import { gdbMultiarch } from '../peers/gdb.js';
 import { peer } from '../peers/peers.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
@@ -9,6 +10,8 @@ const STEPS: [string, () => Promise<unknown>][] = [
   ['QEMU 10', () => qemu('10')],
   ['QEMU 10 for other machines', () => foreignQemu('10')],
   ['QEMU 11 for other machines', () => foreignQemu('11')],
+  ['QEMU 10 for RISC-V', () => foreignQemu('10', 'qemu-system-riscv64')],
+  ['gdb for all architectures', gdbMultiarch],
   ['big-endian QEMU', () => bigEndianQemu()],
   ['kernel 6.12', () => kernel('6.12')],
   ['kernel 6.1', () => kernel('6.1')],

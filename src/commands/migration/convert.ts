@@ -6,12 +6,13 @@ import { formatSize } from '../../common/units.js';
 import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
 import { openInput } from '../../migration/containers/input.js';
 import { convert } from '../../migration/export/convert.js';
-import { Target } from '../../migration/export/extract.js';
+import { Target } from '../../migration/export/target.js';
 
 export default class MigrationConvert extends Command {
   static override readonly description =
     'Rewrites a stream or save file so that QEMU loads it faster: with --to mapped-ram every page has a fixed place in a sparse file, ' +
-    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete; until then it is OUT.part.';
+    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete; until then it is OUT.part.\n\n' +
+    'The JSON has `to`, `already` (the input was mapped-ram), `size`, `blocks` (name, length, pages, content) and `devices`.';
   static readonly examples = [
     [
       'vioctl migration convert vm.save --to mapped-ram -o vm.mapped',

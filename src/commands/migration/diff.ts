@@ -12,7 +12,9 @@ export default class MigrationDiff extends Command {
   static override readonly description =
     'What changed from A to B: machine, sections, versions, subsections and every field of a device by name; of a device that nothing ' +
     'describes, whether its bytes are the same; with --ram also how many ' +
-    'pages of each block differ (their contents are compared by a 64-bit hash with a secret key). Status 4 when something differs.';
+    'pages of each block differ (their contents are compared by a 64-bit hash with a secret key). Status 4 when something differs.\n\n' +
+    'The JSON has `equal`, `differences` (path, kind: only-a, only-b or changed, a, b; values below a path that one stream lacks; first ' +
+    'and bytes: where two byte strings differ, and in how many), `ram` (block, pages, changed, unknown) and `issues` of both.';
   static readonly examples = [
     ['vioctl migration diff before.mig after.mig', 'fields that changed'],
     ["vioctl migration diff good.mig bad.mig --ignore '*timer*' --ignore 'cpu/*'", 'without what always changes'],

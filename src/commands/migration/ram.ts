@@ -6,7 +6,8 @@ import { printable } from '../../common/escape.js';
 import { inputFlags, inputOptions, placed, ticker } from '../../groups/migration/options.js';
 import { extractedLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
-import { extract, Target } from '../../migration/export/extract.js';
+import { extract } from '../../migration/export/extract.js';
+import { Target } from '../../migration/export/target.js';
 import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/inspect/dump.js';
 import { issueText } from '../../migration/stream/issues.js';
 
@@ -22,10 +23,13 @@ function writeAll(fd: number, bytes: Buffer, name: string): void {
 export default class MigrationRam extends Command {
   static override readonly description =
     'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory, with the hole below 4 GiB ' +
-    'where the machine has one, so that offsets in a raw file are addresses. The split and the addresses come from the guest (CMOS, ACPI tables, devices); a block whose address nothing tells is named and left out, with exit status 7 for raw and sparse unless --partial is given. sparse leaves holes where the memory is zero; raw ' +
-    'allocates every byte; elf is a core file with the registers of the CPUs (x86, Arm, PowerPC, s390x, RISC-V, LoongArch) and the VMCOREINFO of a guest with the device of that ' +
-    'name, for gdb and crash (addresses are physical); lime is ' +
-    'the format of LiME. What a damaged stream still has is written, with exit status 5.';
+    'where the machine has one, so that offsets in a raw file are addresses. The split and the addresses come from the guest (CMOS, ACPI tables, devices); --machine names the machine of a stream that does not. A block whose address nothing tells is named and left out, with exit status 7 for raw and sparse unless --partial is given. sparse leaves holes where the memory is zero; raw ' +
+    'allocates every byte; elf is a core file as dump-guest-memory writes it, with the registers of the CPUs (x86, Arm, PowerPC, s390x, RISC-V, LoongArch) and the note VMCOREINFO, ' +
+    'which the device of that name or a search of the memory gives, for gdb, crash and drgn (addresses are physical); lime is ' +
+    'the format of LiME. What a damaged stream still has is written, with exit status 5. --rom adds firmware whose address the ' +
+    'machine fixes: the BIOS or flash of PCs, the flash of Arm and RISC-V `virt`; --layout places any other block.\n\n' +
+    'The JSON has `as`, `machine`, `size`, `ranges` (address, length, block, offset in the output), `blocks` (name, pages, present, ' +
+    'undecodable), `missing`, `unplaced` (block, length), `cpus`, `vmcoreinfo` (device or memory), `complete` and `issues`.';
   static readonly examples = [
     ['vioctl migration ram vm.mig -o vm.mem', 'physical memory, sparse'],
     ['vioctl migration ram vm.save --as elf -o vm.core && gdb -c vm.core', 'registers and memory in a debugger'],
@@ -47,8 +51,10 @@ export default class MigrationRam extends Command {
     })(),
     at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
     len: Flags.sizeBig({ summary: 'number of bytes' }),
+    machine: Flags.string({ helpValue: 'TYPE', summary: 'machine type of a stream that names none, or an unknown one' }),
     'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address' }),
     layout: Flags.string({ multiple: true, helpValue: 'ADDRESS=NAME', summary: 'place a block at this address' }),
+    rom: Flags.boolean({ exclusive: ['block'], summary: 'write firmware in ROM and flash too' }),
     partial: Flags.boolean({ summary: 'succeed without blocks whose address is unknown' }),
     'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
     force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
@@ -65,8 +71,10 @@ export default class MigrationRam extends Command {
     const options = {
       as: flags.as,
       ...(flags.block !== undefined && { block: flags.block }),
+      ...(flags.machine !== undefined && { machine: flags.machine }),
       ...(flags['ram-block'] && { ramBlocks: flags['ram-block'] }),
       ...(flags['below-4g'] !== undefined && { below4g: flags['below-4g'] }),
+      rom: flags.rom ?? false,
       placed: placed(flags.layout ?? []),
       ...(flags.at !== undefined && { at: flags.at }),
       ...(flags.len !== undefined && { length: flags.len }),

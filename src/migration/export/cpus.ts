@@ -27,16 +27,49 @@ function at(v: Value | undefined, i: number): bigint {
 
 const list = (v: Value | undefined, count: number): bigint[] => Array.from({ length: count }, (_, i) => at(v, i));
 
-/** An element of a register set: a value and its bytes. */
-type Word = readonly [value: bigint, bytes: 4 | 8];
-const words = (values: readonly bigint[], bytes: 4 | 8): Word[] => values.map((v) => [v, bytes] as const);
+/** A number of a note and its bytes. */
+type Word = readonly [value: bigint, bytes: number];
+const words = (values: readonly bigint[], bytes: number): Word[] => values.map((v) => [v, bytes] as const);
+/** Bytes that have no meaning, or whose meaning nothing in the stream tells. */
+const zeros = (bytes: number): Word => [0n, bytes];
 
-/** Registers of one architecture: which there are in the note, and the bytes behind them. */
+/** A note of a CPU beside NT_PRSTATUS. */
+interface CpuNote {
+  name: 'CORE' | 'LINUX';
+  type: number;
+  words: Word[];
+}
+
+/** Types of notes (Linux include/uapi/linux/elf.h). */
+export const NT_PRSTATUS = 1;
+const NT_PRFPREG = 2;
+const NT_PPC_VMX = 0x100;
+const NT_PPC_SPE = 0x101;
+const NT_PPC_VSX = 0x102;
+const NT_S390_TIMER = 0x301;
+const NT_S390_TODCMP = 0x302;
+const NT_S390_TODPREG = 0x303;
+const NT_S390_CTRS = 0x304;
+const NT_S390_PREFIX = 0x305;
+const NT_S390_VXRS_LOW = 0x309;
+const NT_S390_VXRS_HIGH = 0x30a;
+const NT_S390_GS_CB = 0x30b;
+const NT_ARM_VFP = 0x400;
+
+/** Registers of one architecture: those of elf_prstatus from pr_reg to its end, and the notes behind it. */
 interface Layout {
   bits: 32 | 64;
   registers: (f: Fields) => Word[];
-  behind: number;
+  more?: (f: Fields) => CpuNote[];
 }
+
+/** A subsection of a CPU's state. */
+const sub = (f: Fields, name: string): Fields | undefined => {
+  const inner = f[name];
+  return inner !== null && typeof inner === 'object' && !Array.isArray(inner) && !(inner instanceof Uint8Array) ? inner : undefined;
+};
+
+const wide = (high: bigint, low: bigint): bigint => (high << 64n) | low;
 
 const LPCR = 0x13e;
 /** Interrupts are taken little-endian: the guest's kernel is. */
@@ -44,41 +77,135 @@ const LPCR_ILE = 0x0200_0000n;
 const XER = 1;
 const LR = 8;
 const CTR = 9;
-const DSISR = 18;
-const DAR = 19;
+const SPEFSCR = 512;
 const crf = (f: Fields): bigint => list(f['env.crf'], 8).reduce((n, field) => (n << 4n) | (field & 15n), 0n);
+
+/** Bits of FPSCR that AArch64 has in FPSR and in FPCR (Arm ARM, C5.2.8 and C5.2.10). */
+const FPSR_BITS = 0xf800009fn;
+const FPCR_BITS = 0x07f79f00n;
+
+/** The 32 vector registers of 128 bits. */
+const neon = (vfp: Fields): bigint[] => {
+  const pair = (i: number) => list(vfp[`env.vfp.zregs[${i}].d`], 2) as [bigint, bigint];
+  return Array.from({ length: 32 }, (_, i) => wide(pair(i)[1], pair(i)[0]));
+};
+
+/** NT_PRFPREG of AArch64: struct user_fpsimd_state. */
+function fpsimd(f: Fields): CpuNote[] {
+  const vfp = sub(f, 'cpu/vfp');
+  if (!vfp) return [];
+  // A CPU with more control bits than FPSCR has saves the two registers apart.
+  const apart = sub(vfp, 'cpu/vfp/fpcr_fpsr') ?? sub(f, 'cpu/vfp/fpcr_fpsr');
+  const fpscr = big(vfp.fpscr);
+  const control = apart ? [big(apart.fpsr), big(apart.fpcr)] : [fpscr & FPSR_BITS, fpscr & FPCR_BITS];
+  return [{ name: 'CORE', type: NT_PRFPREG, words: [...words(neon(vfp), 16), ...words(control, 4), zeros(8)] }];
+}
+
+/** NT_ARM_VFP: struct user_vfp, 32 registers of 64 bits and FPSCR. */
+function vfp32(f: Fields): CpuNote[] {
+  const vfp = sub(f, 'cpu/vfp');
+  if (!vfp) return [];
+  const half = Array.from({ length: 32 }, (_, i) => at(vfp[`env.vfp.zregs[${i >> 1}].d`], i & 1));
+  return [{ name: 'LINUX', type: NT_ARM_VFP, words: [...words(half, 8), [big(vfp.fpscr), 4]] }];
+}
+
+/** A vector register as the stream has it: the halves in the order of the host that saved, taken as little-endian. */
+const vector = (v: Value | undefined): bigint => {
+  if (!(v instanceof Uint8Array) || v.length !== 16) return 0n;
+  return wide(big(v.subarray(8)), big(v.subarray(0, 8)));
+};
+
+/** Floating-point, AltiVec, VSX and SPE registers of PowerPC. */
+function ppcNotes(f: Fields): CpuNote[] {
+  const [fpu, altivec, vsx] = ['cpu/fpu', 'cpu/altivec', 'cpu/vsx'].map((name) => sub(f, name) ?? {}) as [Fields, Fields, Fields];
+  const vectors = altivec['env.vsr'];
+  const avr = Array.from({ length: 32 }, (_, i) => (Array.isArray(vectors) ? vector(vectors[i]) : 0n));
+  return [
+    { name: 'CORE', type: NT_PRFPREG, words: words([...list(fpu['env.vsr'], 32), big(fpu['env.fpscr'])], 8) },
+    { name: 'CORE', type: NT_PPC_VMX, words: [...words(avr, 16), zeros(12), [big(altivec.vscr), 4], zeros(16)] },
+    { name: 'CORE', type: NT_PPC_VSX, words: words(list(vsx['env.vsr'], 32), 8) },
+    { name: 'CORE', type: NT_PPC_SPE, words: [zeros(128), zeros(8), [at(f['env.spr'], SPEFSCR), 4]] },
+  ];
+}
+
+/** Floating-point registers, and the notes that Linux has for s390x. */
+function s390Notes(f: Fields): CpuNote[] {
+  const [fpu, vector, gscb] = ['cpu/fpu', 'cpu/vregs', 'cpu/gscb'].map((name) => sub(f, name) ?? {}) as [Fields, Fields, Fields];
+  const half = (i: number, j: number) => big(fpu[`env.vregs[${i}][${j}]`] ?? vector[`env.vregs[${i}][${j}]`]);
+  const each = <T>(from: number, make: (i: number) => T): T[] => Array.from({ length: 16 }, (_, i) => make(from + i));
+  const linux = (type: number, ...all: Word[]): CpuNote => ({ name: 'LINUX', type, words: all });
+  return [
+    {
+      name: 'CORE',
+      type: NT_PRFPREG,
+      words: [
+        [big(fpu['env.fpc']), 4],
+        zeros(4),
+        ...words(
+          each(0, (i) => half(i, 0)),
+          8,
+        ),
+      ],
+    },
+    linux(NT_S390_PREFIX, [big(f['env.psa']), 4]),
+    linux(NT_S390_CTRS, ...words(list(f['env.cregs'], 16), 8)),
+    linux(NT_S390_TIMER, [big(f['env.cputm']), 8]),
+    linux(NT_S390_TODCMP, [big(f['env.ckc']), 8]),
+    linux(NT_S390_TODPREG, [big(f['env.todpr']), 4]),
+    linux(
+      NT_S390_VXRS_LOW,
+      ...words(
+        each(0, (i) => half(i, 1)),
+        8,
+      ),
+    ),
+    linux(
+      NT_S390_VXRS_HIGH,
+      ...words(
+        each(16, (i) => wide(half(i, 0), half(i, 1))),
+        16,
+      ),
+    ),
+    linux(NT_S390_GS_CB, ...words(list(gscb['env.gscb'], 4), 8)),
+  ];
+}
 
 const layouts: Partial<Record<Arch, Layout>> = {
   aarch64: {
     bits: 64,
     // x0-x30, sp, pc, pstate; then whether there are floating-point registers
-    registers: (f) => words([...list(f['env.xregs'], 32), big(f['env.pc']), big(f.cpsr)], 8),
-    behind: 8,
+    registers: (f) => [...words([...list(f['env.xregs'], 32), big(f['env.pc']), big(f.cpsr)], 8), [1n, 4], zeros(4)],
+    more: fpsimd,
   },
-  arm: { bits: 32, registers: (f) => words([...list(f['env.regs'], 16), big(f.cpsr)], 4), behind: 8 },
-  riscv: { bits: 64, registers: (f) => words([big(f['env.pc']), ...list(f['env.gpr'], 32).slice(1)], 8), behind: 8 },
+  arm: {
+    bits: 32,
+    // r0-r15, cpsr, orig_r0
+    registers: (f) => [...words([...list(f['env.regs'], 16), big(f.cpsr), 0n], 4), [sub(f, 'cpu/vfp') ? 1n : 0n, 4]],
+    more: vfp32,
+  },
+  riscv: { bits: 64, registers: (f) => [...words([big(f['env.pc']), ...list(f['env.gpr'], 32).slice(1)], 8), zeros(8)] },
   loongarch: {
     bits: 64,
-    registers: (f) => words([...list(f['env.gpr'], 32), 0n, big(f['env.pc']), big(f['env.CSR_BADV']), ...list(undefined, 10)], 8),
-    behind: 8,
+    registers: (f) => words([...list(f['env.gpr'], 32), 0n, big(f['env.pc']), big(f['env.CSR_BADV']), ...list(undefined, 11)], 8),
   },
   s390x: {
     bits: 64,
     registers: (f) => [
       ...words([big(f['env.psw.mask']), big(f['env.psw.addr']), ...list(f['env.regs'], 16)], 8),
       ...words(list(f['env.aregs'], 16), 4),
-      [0n, 8],
+      zeros(16),
     ],
-    behind: 8,
+    more: s390Notes,
   },
   ppc: {
     bits: 64,
+    // r0-r31, nip, msr, orig_r3, ctr, link, xer, ccr; softe, trap, dar, dsisr and result belong to an exception of Linux
     registers: (f) => {
       const spr = (n: number) => at(f['env.spr'], n);
-      const special = [big(f['env.nip']), big(f['env.msr']), 0n, spr(CTR), spr(LR), spr(XER), crf(f), 0n, 0n, spr(DAR), spr(DSISR), 0n];
-      return words([...list(f['env.gpr'], 32), ...special], 8);
+      const special = [big(f['env.nip']), big(f['env.msr']), 0n, spr(CTR), spr(LR), spr(XER), crf(f), ...list(undefined, 5)];
+      return [...words([...list(f['env.gpr'], 32), ...special], 8), zeros(40)];
     },
-    behind: 40,
+    more: ppcNotes,
   },
 };
 
@@ -87,35 +214,74 @@ const narrow: Partial<Record<Arch, (f: Fields) => boolean>> = {
   riscv: (f) => big(f['env.misa_mxl']) === 1n,
 };
 
-/** What a core of this guest is: its class and byte order come from the CPUs, since one machine has several. */
-export function coreFormat(arch: Arch, machine: number, cpu: Fields | undefined): CoreFormat {
-  const little = arch !== 's390x' && arch !== 'm68k' && arch !== 'openrisc' && arch !== 'sparc';
-  const ppcLittle = cpu !== undefined && (at(cpu['env.spr'], LPCR) & LPCR_ILE) !== 0n;
-  const bits = arch === 'm68k' || arch === 'openrisc' || arch === 'avr' || (cpu && narrow[arch]?.(cpu)) ? 32 : (layouts[arch]?.bits ?? 64);
-  return { machine, bits, big: arch === 'ppc' ? !ppcLittle : !little };
+/** An id of a register as KVM has them (Linux asm/kvm.h): SCTLR_EL1, whose bit 25 is the byte order of EL1. */
+const SCTLR_EL1 = 0x603000000013c080n;
+const SCTLR_EE = 1n << 25n;
+/** MSTATUS.UBE of RISC-V. */
+const UBE = 0x40n;
+
+/** ID_AA64PFR0_EL1, which a CPU without AArch64 does not have. */
+const ID_AA64PFR0 = 0x603000000013c020n;
+/** PSTATE.nRW: the CPU is in AArch32 state. */
+const NRW = 0x10n;
+
+const armIds = (cpu: Fields): Value[] => (Array.isArray(cpu.cpreg_vmstate_indexes) ? cpu.cpreg_vmstate_indexes : []);
+const armBig = (cpu: Fields): boolean => {
+  const index = armIds(cpu).findIndex((id) => big(id) === SCTLR_EL1);
+  return index >= 0 && (at(cpu.cpreg_vmstate_values, index) & SCTLR_EE) !== 0n;
+};
+
+/** The architecture of a CPU where a machine has CPUs of two: a Virt machine's 32-bit ARM has no register of AArch64. */
+export function archOfCpu(arch: Arch, cpu: Fields | undefined): Arch {
+  if (arch !== 'aarch64' || !cpu || armIds(cpu).length === 0) return arch;
+  return (big(cpu.cpsr) & NRW) === 0n || armIds(cpu).some((id) => big(id) === ID_AA64PFR0) ? 'aarch64' : 'arm';
 }
 
-/** NT_PRSTATUS of a CPU, or undefined where its registers cannot be written. @param index from 0 on */
-export function prstatusOf(arch: Arch, format: CoreFormat, cpu: Fields, index: number): Buffer | undefined {
-  const layout = layouts[arch];
-  if (!layout) return undefined;
-  const wide = format.bits === 64;
-  const [pid, from] = wide ? [32, 112] : [24, 72];
-  const words = layout.registers(cpu).map(([v, bytes]): Word => [v, wide ? bytes : 4]);
-  const size = from + words.reduce((n, [, bytes]) => n + bytes, 0) + layout.behind;
-  const out = Buffer.alloc(size);
-  const put = (value: bigint, bytes: number, at: number) => {
-    const text = BigInt.asUintN(bytes * 8, value)
-      .toString(16)
-      .padStart(bytes * 2, '0');
-    const raw = Buffer.from(text, 'hex');
-    (format.big ? raw : raw.reverse()).copy(out, at);
-  };
-  put(BigInt(index + 1), 4, pid);
+/** Whether a guest's kernel is big-endian, on architectures that have both. */
+const bigEndian: Partial<Record<Arch, (cpu: Fields) => boolean>> = {
+  ppc: (cpu) => (at(cpu['env.spr'], LPCR) & LPCR_ILE) === 0n,
+  aarch64: armBig,
+  arm: armBig,
+  riscv: (cpu) => (big(cpu['env.mstatus']) & UBE) !== 0n,
+};
+
+/** Architectures that are big-endian unless a CPU says otherwise. */
+const alwaysBig: ReadonlySet<Arch> = new Set(['s390x', 'm68k', 'openrisc', 'sparc', 'ppc']);
+
+/** What a core of this guest is: its class and byte order come from the CPUs, since one machine has several. */
+export function coreFormat(arch: Arch, machine: number, cpu: Fields | undefined): CoreFormat {
+  const bits = arch === 'm68k' || arch === 'openrisc' || arch === 'avr' || (cpu && narrow[arch]?.(cpu)) ? 32 : (layouts[arch]?.bits ?? 64);
+  return { machine, bits, big: (cpu && bigEndian[arch]?.(cpu)) ?? alwaysBig.has(arch) };
+}
+
+/** Numbers one behind the other, in the byte order of the core. */
+function packed(all: readonly Word[], from: number, big: boolean): Buffer {
+  const out = Buffer.alloc(from + all.reduce((n, [, bytes]) => n + bytes, 0));
   let next = from;
-  for (const [value, bytes] of words) {
-    put(value, bytes, next);
+  for (const [value, bytes] of all) {
+    const text = BigInt.asUintN(bytes * 8, value).toString(16);
+    const raw = Buffer.from(text.padStart(bytes * 2, '0'), 'hex');
+    (big ? raw : raw.reverse()).copy(out, next);
     next += bytes;
   }
   return out;
+}
+
+/** A note as its parts. */
+export interface Note {
+  name: string;
+  type: number;
+  desc: Buffer;
+}
+
+/** The notes of a CPU, NT_PRSTATUS first; none where its registers cannot be written. @param index from 0 on */
+export function notesOf(arch: Arch, { bits, big }: CoreFormat, cpu: Fields, index: number): Note[] {
+  const layout = layouts[arch];
+  if (!layout) return [];
+  const [pid, from] = bits === 64 ? [32, 112] : [24, 72];
+  const registers = layout.registers(cpu).map(([v, bytes]): Word => [v, bits === 64 ? bytes : Math.min(4, bytes)]);
+  const status = packed(registers, from, big);
+  packed([[BigInt(index + 1), 4]], 0, big).copy(status, pid);
+  const more = (layout.more?.(cpu) ?? []).map(({ words: all, ...note }) => ({ ...note, desc: packed(all, 0, big) }));
+  return [{ name: 'CORE', type: NT_PRSTATUS, desc: status }, ...more];
 }

@@ -2,7 +2,7 @@
 import type { Fields } from '../devices/fields.js';
 import type { Arch } from '../memory/arch.js';
 import type { Value } from '../stream/model.js';
-import { big, type CoreFormat, prstatusOf } from './cpus.js';
+import { big, type CoreFormat, NT_PRSTATUS, notesOf } from './cpus.js';
 
 export interface Segment {
   /** guest-physical, also used as the virtual address, so that a debugger finds memory by it */
@@ -16,7 +16,6 @@ const EHDR = 64;
 const PHDR = 56;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
-const NT_PRSTATUS = 1;
 
 const ROOM = 1 << 20;
 
@@ -54,15 +53,11 @@ export function elfHeaders(format: CoreFormat, segments: readonly Segment[], not
   u16(segments.length + 1, ehdr - 8);
   const header = (i: number, type: number, offset: bigint, address: bigint, size: bigint) => {
     const at = ehdr + phdr * i;
-    const flags = type === PT_LOAD ? 7 : 0;
-    const memory = type === PT_LOAD ? size : 0n;
     u32(type, at);
-    if (wide) {
-      u32(flags, at + 4);
-      for (const [n, v] of [offset, address, address, size, memory].entries()) u64(v, at + 8 + 8 * n);
-    } else {
-      for (const [n, v] of [offset, address, address, size, memory].entries()) u32(Number(v), at + 4 + 4 * n);
-      u32(flags, at + 24);
+    // No flags and no alignment, and a size in memory of the notes too, as dump-guest-memory has it.
+    for (const [n, v] of [offset, address, address, size, size].entries()) {
+      if (wide) u64(v, at + 8 + 8 * n);
+      else u32(Number(v), at + 4 + 4 * n);
     }
   };
   header(0, PT_NOTE, notes.offset, 0n, BigInt(notes.size));
@@ -71,7 +66,7 @@ export function elfHeaders(format: CoreFormat, segments: readonly Segment[], not
 }
 
 /** Up to a multiple of four; not by bits, which end at 2 GiB. */
-const pad = (n: number): number => Math.ceil(n / 4) * 4;
+export const pad = (n: number): number => Math.ceil(n / 4) * 4;
 
 function note(name: string, type: number, desc: Buffer, big = false): Buffer {
   const out = Buffer.alloc(12 + pad(name.length + 1) + pad(desc.length));
@@ -206,18 +201,22 @@ function prstatus32(cpu: X86, index: number): Buffer {
 /** EFER.LMA: the CPU runs in long mode. */
 const LMA = 0x400n;
 
-/** What a core of an x86 guest is: 64 bits if its first CPU runs in long mode, or if memory lies above 4 GiB, as QEMU decides it. */
+/**
+ * What a core of an x86 guest is: 64 bits if its first CPU runs in long mode, or if memory reaches the end of the first 4 GiB, as
+ * QEMU decides it. @param top the end of the memory, that of the firmware included
+ */
 export function x86Format(cpu: Fields | undefined, top: bigint): CoreFormat {
   // Without registers nothing is known of the mode. qemu-system-i386 saves registers and no EFER.
   const long = cpu?.['env.regs'] === undefined || (big(cpu['env.efer']) & LMA) !== 0n;
-  return { machine: long ? 62 : 3, bits: long || top > 1n << 32n ? 64 : 32, big: false };
+  return { machine: long ? 62 : 3, bits: long || top >= 1n << 32n ? 64 : 32, big: false };
 }
 
 /** Notes of all CPUs and how many have one: every NT_PRSTATUS, then every QEMU note. */
 export function cpuNotes(arch: Arch, format: CoreFormat, cpus: readonly Fields[]): { notes: Buffer; count: number } {
   if (arch !== 'x86') {
-    const all = cpus.flatMap((c, i) => prstatusOf(arch, format, c, i) ?? []);
-    return { notes: Buffer.concat(all.map((desc) => note('CORE', NT_PRSTATUS, desc, format.big))), count: all.length };
+    const all = cpus.map((c, i) => notesOf(arch, format, c, i)).filter((notes) => notes.length > 0);
+    const notes = all.flat().map(({ name, type, desc }) => note(name, type, desc, format.big));
+    return { notes: Buffer.concat(notes), count: all.length };
   }
   const known = cpus.flatMap((c) => x86Registers(c) ?? []);
   const status = format.machine === 62 ? prstatus : prstatus32;
@@ -228,25 +227,4 @@ export function cpuNotes(arch: Arch, format: CoreFormat, cpus: readonly Fields[]
   return { notes, count: known.length };
 }
 
-/** A guest's own note in its memory. */
-export interface NotePlace {
-  address: bigint;
-  size: number;
-}
-
-/** Where the guest says its note is, in the fields of the device `vmcoreinfo` (QEMU docs/specs/vmcoreinfo.rst). */
-export function guestNotePlace(fields: { [name: string]: Value }): NotePlace | undefined {
-  const size = Number(big(fields['vmcoreinfo.size']));
-  const elf = fields.has_vmcoreinfo === true && big(fields['vmcoreinfo.guest_format']) === 1n;
-  return elf && size >= 12 && size < 1 << 20 ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
-}
-
-/** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
-export function vmcoreinfo(bytes: Buffer, bigEndian: boolean): Buffer | undefined {
-  const u32 = (at: number) => (bigEndian ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
-  const name = 'VMCOREINFO\0';
-  if (u32(0) !== name.length || bytes.toString('latin1', 12, 12 + name.length) !== name) return undefined;
-  const size = 12 + pad(name.length) + pad(u32(4));
-  return size <= bytes.length ? bytes.subarray(0, size) : undefined;
-}
 export type { X86 };

@@ -8,7 +8,7 @@ import { trimZeros } from '../devices/cursor.js';
 import type { Fields } from '../devices/fields.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
 import { ACPI_BLOCK, ACPI_MOST } from '../memory/acpi.js';
-import { type Arch, archOf, elfMachine } from '../memory/arch.js';
+import { type Arch, archOf } from '../memory/arch.js';
 import {
   blockIndex,
   clip,
@@ -21,11 +21,13 @@ import {
 } from '../memory/layout.js';
 import type { Missing } from '../memory/missing.js';
 import type { Placement } from '../memory/options.js';
+import type { RamSection } from '../memory/ram.js';
 import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import { Walker } from '../walk.js';
-import { coreFormat } from './cpus.js';
-import { cpuNotes, elfHeaders, guestNotePlace, memoryStart, type NotePlace, notesAt, type Segment, vmcoreinfo, x86Format } from './elf.js';
+import { type Plan, writeAt, writeCore } from './core.js';
+import { memoryStart } from './elf.js';
+import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
 
 export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
 
@@ -33,6 +35,8 @@ export interface ExtractOptions extends LayoutOptions {
   as: Format;
   /** one block, by name; otherwise guest-physical memory */
   block?: string;
+  /** machine type, in place of the one that the stream names */
+  machine?: string;
   /** first byte (address or offset in the block) and number of bytes */
   at?: bigint;
   length?: bigint;
@@ -53,19 +57,13 @@ export interface Extracted {
   /** blocks of the guest's memory that are not in the output, as nothing tells their address */
   unplaced?: Unplaced[];
   cpus: number;
+  /** elf: where the note VMCOREINFO comes from: the guest's device of that name, or a search of its memory */
+  vmcoreinfo?: 'device' | 'memory';
   /** the stream was whole, every page could be made, and every block has its place */
   complete: boolean;
   issues: Issue[];
 }
 
-/** Where each range goes in the output, and how large that is. */
-interface Plan {
-  ranges: PhysicalRange[];
-  offsets: bigint[];
-  size: bigint;
-}
-
-const { O_CREAT, O_RDWR } = fs.constants;
 const LIME = 32;
 
 function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
@@ -166,6 +164,10 @@ class Extraction {
   /** CPUs whose registers were written */
   registers = 0;
   guestNote: NotePlace | undefined;
+  /** where VMCOREINFO came from */
+  vmcoreinfo: Extracted['vmcoreinfo'];
+  /** notes in memory of which none could be chosen */
+  notes = 0;
 
   constructor(fd: number, options: ExtractOptions) {
     this.#fd = fd;
@@ -209,7 +211,7 @@ class Extraction {
   settle(walker: Walker, blocks: readonly RamBlock[]): void {
     const stage = this.#stage;
     if (!stage) return;
-    const facts = factsOf(walker, staged(this.#fd, blocks, stage.placements));
+    const facts = factsOf(walker, this.#options, staged(this.#fd, blocks, stage.placements));
     const { ranges, unplaced } = wanted(facts, blocks, this.#options);
     this.unplaced = unplaced;
     const made = plan(this.#options.as, ranges, this.#options.at ?? 0n);
@@ -263,40 +265,16 @@ class Extraction {
     fs.ftruncateSync(this.#fd, 0);
   }
 
-  /** Headers and notes. */
-  finish(arch: Arch | undefined): void {
+  /** Headers and notes. @throws VioError for memory that a core of 32 bits cannot have */
+  finish(arch: Arch | undefined, ram: RamSection): void {
     if (!this.plan) return;
-    const { ranges, offsets, size } = this.plan;
-    if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) this.#write(limeHeader(r), offsets[i]! - BigInt(LIME));
+    const { ranges, offsets } = this.plan;
+    if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) writeAt(this.#fd, limeHeader(r), offsets[i]! - BigInt(LIME));
     if (this.#options.as !== 'elf') return;
-    const [cpu] = this.cpus;
-    const top = ranges.reduce((n, r) => (r.gpa + r.length > n ? r.gpa + r.length : n), 0n);
-    const kind = arch ?? 'x86';
-    const format = kind === 'x86' ? x86Format(cpu, top) : coreFormat(kind, elfMachine(kind), cpu);
-    const registers = cpuNotes(kind, format, this.cpus);
-    this.registers = registers.count;
-    const notes = Buffer.concat([registers.notes, this.#vmcoreinfo(this.plan, format.big)]);
-    const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
-    const offset = notesAt(segments.length, notes.length, size);
-    this.#write(elfHeaders(format, segments, { offset, size: notes.length }), 0n);
-    this.#write(notes, offset);
-    if (offset === size) this.plan.size += BigInt(notes.length);
-  }
-
-  /** The note that the guest keeps in its memory, which is written by now; empty if there is none. */
-  #vmcoreinfo({ ranges, offsets }: Plan, bigEndian: boolean): Buffer {
-    const none = Buffer.alloc(0);
-    if (!this.guestNote) return none;
-    const { address, size } = this.guestNote;
-    const i = ranges.findIndex((r) => address >= r.gpa && address + BigInt(size) <= r.gpa + r.length);
-    if (i < 0) return none;
-    const bytes = Buffer.alloc(size);
-    fs.readSync(this.#fd, bytes, 0, size, Number(offsets[i]! + address - ranges[i]!.gpa));
-    return vmcoreinfo(bytes, bigEndian) ?? none;
-  }
-
-  #write(bytes: Buffer, at: bigint): void {
-    for (let done = 0; done < bytes.length; ) done += fs.writeSync(this.#fd, bytes, done, bytes.length - done, Number(at) + done);
+    const { cpus, guestNote } = this;
+    const core = writeCore(this.#fd, this.plan, { arch: arch ?? 'x86', cpus, guestNote, ram });
+    ({ registers: this.registers, vmcoreinfo: this.vmcoreinfo, notes: this.notes } = core);
+    this.plan.size = core.size;
   }
 }
 
@@ -313,8 +291,8 @@ function deviceTreeIn(bytes: Buffer | undefined): Buffer | undefined {
   return undefined;
 }
 
-const factsOf = (walker: Walker, bytesOf: (name: string) => Buffer | undefined = () => undefined): Facts => ({
-  machine: walker.configuration?.machine ?? '',
+const factsOf = (walker: Walker, { machine }: ExtractOptions, bytesOf: (name: string) => Buffer | undefined = () => undefined): Facts => ({
+  machine: machine ?? walker.configuration?.machine ?? '',
   evidence: walker.evidence,
   description: walker.description,
   acpi: bytesOf(ACPI_BLOCK),
@@ -349,7 +327,7 @@ function survey(input: Input, options: ExtractOptions): { walker: Walker; facts:
     const walker: Walker = new Walker(input.reader, { force: options.force ?? false, ram: { bitmapOrder: input.bitmapOrder, onBlocks } });
     for (const _ of walker.walk());
     input.reader.seek(start);
-    return { walker, facts: factsOf(walker, staged(fd, walker.ram?.blocks ?? [], placements)) };
+    return { walker, facts: factsOf(walker, options, staged(fd, walker.ram?.blocks ?? [], placements)) };
   } finally {
     fs.closeSync(fd);
   }
@@ -382,11 +360,11 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     ram: {
       bitmapOrder: input.bitmapOrder,
       onBlocks: (blocks) => {
-        if (!certain) return extraction.guess(factsOf(walker), blocks, !walker.ram!.mapped);
+        if (!certain) return extraction.guess(factsOf(walker, options), blocks, !walker.ram!.mapped);
         const { ram, missing } = before?.walker ?? {};
         if (before && ram && missing && nothingOf(wanted(before.facts, blocks, options).ranges, blocks, missing, ram.options.pageSize))
           return undefined;
-        return extraction.begin(before?.facts ?? factsOf(walker), blocks);
+        return extraction.begin(before?.facts ?? factsOf(walker, options), blocks);
       },
     },
   });
@@ -419,8 +397,9 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     if (extraction.plan) extraction.discard();
     throw nothing(input.name, walker, issues.list);
   }
-  extraction.finish(archOf(blocks, walker.description));
+  extraction.finish(archOf(blocks, walker.description, options.machine ?? walker.configuration?.machine), ram);
   if (options.as === 'elf' && extraction.registers === 0) issues.add(withoutRegisters);
+  if (extraction.notes > 0) issues.add(severalNotes(extraction.notes));
   return result(walker, extraction, extraction.plan, options, issues);
 }
 
@@ -432,6 +411,14 @@ const withoutRegisters: Issue = {
   message: 'the core has no registers: the stream does not describe its CPUs, or they are of an architecture without a layout for notes',
 };
 
+const severalNotes = (count: number): Issue => ({
+  severity: 'note',
+  code: 'vmcoreinfo',
+  offset: 0n,
+  path: 'ram',
+  message: `the memory has ${count} different notes VMCOREINFO, and none that is certainly of the running kernel: the core has none`,
+});
+
 /** The document of a finished extraction. */
 function result(
   walker: Walker,
@@ -440,7 +427,7 @@ function result(
   options: ExtractOptions,
   issues: Issues,
 ): Extracted {
-  const machine = walker.configuration?.machine;
+  const machine = options.machine ?? walker.configuration?.machine;
   const { blocks, options: ramOptions } = walker.ram!;
   const used = [...new Set(ranges.map((r) => r.block))];
   const names = new Set(used.map((i) => blocks[i]!.name));
@@ -459,60 +446,8 @@ function result(
     ...(missing.length > 0 && { missing }),
     ...(extraction.unplaced.length > 0 && { unplaced: extraction.unplaced }),
     cpus: extraction.registers,
+    ...(extraction.vmcoreinfo && { vmcoreinfo: extraction.vmcoreinfo }),
     complete: walker.sawEof && issues.errors === 0 && !elsewhere(missing) && extraction.unplaced.length === 0,
     issues: issues.list,
   };
-}
-
-/** The output of an extraction: a regular file in place, or a temporary file that is copied out after. */
-export class Target {
-  readonly fd: number;
-  /** true if the bytes must be copied to where they belong when all is written */
-  readonly spooled: boolean;
-  readonly #out: number;
-  /** Name of a file that was made here. */
-  readonly #made: string | undefined;
-
-  /** @param out path, or - for stdout */
-  constructor(out: string, input: string) {
-    let fd = 1;
-    if (out !== '-') {
-      const same = fs.statSync(out, { throwIfNoEntry: false });
-      const source = input === '-' ? fs.fstatSync(0) : fs.statSync(input, { throwIfNoEntry: false });
-      if (same && source && same.isFile() && same.ino === source.ino && same.dev === source.dev)
-        throw usage('output and input are the same file');
-      try {
-        fd = fs.openSync(out, same && !same.isFile() ? 'w' : O_RDWR | O_CREAT, 0o600);
-      } catch (err) {
-        throw wrap(`open ${out}`, err);
-      }
-      if (!same) this.#made = out;
-    }
-    this.#out = fd;
-    this.spooled = out === '-' || !fs.fstatSync(fd).isFile();
-    this.fd = this.spooled ? temporaryFile() : fd;
-  }
-
-  /** What was spooled, in pieces, for stdout. */
-  *pieces(size: number): Generator<Buffer> {
-    for (let at = 0; at < size; ) {
-      const bytes = Buffer.alloc(Math.min(1 << 20, size - at));
-      const got = fs.readSync(this.fd, bytes, 0, bytes.length, at);
-      if (got === 0) return;
-      at += got;
-      yield bytes.subarray(0, got);
-    }
-  }
-
-  /** The descriptor that spooled bytes belong to. */
-  get out(): number {
-    return this.#out;
-  }
-
-  /** Ends it; a file that was made for nothing goes. */
-  close(): void {
-    if (this.#made !== undefined && fs.fstatSync(this.fd).size === 0) fs.rmSync(this.#made, { force: true });
-    fs.closeSync(this.fd);
-    if (this.spooled && this.#out > 2) fs.closeSync(this.#out);
-  }
 }

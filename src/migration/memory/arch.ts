@@ -28,15 +28,23 @@ const registers: [string, Arch][] = [
   ['env.pc_w', 'avr'],
 ];
 
-/** undefined where nothing tells it. */
-export function archOf(blocks: readonly Pick<RamBlock, 'name'>[], description?: Description): Arch | undefined {
+/** Machine types that exist for one architecture only. */
+const machineNames: [RegExp, Arch][] = [
+  [/^(pc(-|$)|(pc-)?q35(-|$)|isapc|microvm|xenfv)/, 'x86'],
+  [/^(pseries|powernv)/, 'ppc'],
+  [/^s390-ccw-virtio/, 's390x'],
+];
+
+/** undefined where nothing tells it. @param machine type, '' for none */
+export function archOf(blocks: readonly Pick<RamBlock, 'name'>[], description?: Description, machine = ''): Arch | undefined {
   const named = blockNames.find(([name]) => blocks.some((b) => name.test(b.name)));
   if (named) return named[1];
   const cpu = description?.devices.find((d) => d.name === 'cpu');
   const fields = new Set(cpu?.fields.map((f) => f.name));
   const arch = registers.find(([name]) => fields.has(name))?.[1];
   if (arch) return arch;
-  return description?.devices.some((d) => d.name.startsWith('or1k')) ? 'openrisc' : undefined;
+  if (description?.devices.some((d) => d.name.startsWith('or1k'))) return 'openrisc';
+  return machineNames.find(([name]) => name.test(machine))?.[1];
 }
 
 /** ELF e_machine (System V ABI). */

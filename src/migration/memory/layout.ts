@@ -47,6 +47,8 @@ export interface LayoutOptions {
   ramBlocks?: readonly string[] | undefined;
   /** RAM below 4 GiB */
   below4g?: bigint | undefined;
+  /** firmware in flash and ROM too, where its address is fixed */
+  rom?: boolean | undefined;
   /** blocks at given addresses */
   placed?: readonly { address: bigint; block: string }[] | undefined;
 }
@@ -94,7 +96,7 @@ const unnamedPc = (machine: string, blocks: readonly RamBlock[]): boolean => mac
 
 function familyOf({ machine, description }: Facts, blocks: readonly RamBlock[]): Family | undefined {
   if (/^virt(-|$)/.test(machine)) {
-    const arch = archOf(blocks, description);
+    const arch = archOf(blocks, description, machine);
     return arch && virt[arch];
   }
   const name = unnamedPc(machine, blocks) ? 'pc' : machine;
@@ -209,6 +211,27 @@ function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: Layout
   ];
 }
 
+/** Firmware by the names of its blocks: where it begins, by how much of the space below 4 GiB it ends (QEMU hw/i386/x86.c, pc_sysfw.c, hw/arm/virt.c, hw/riscv/virt.c). */
+const belowFourG = (b: RamBlock): bigint => FOUR_G - b.length;
+const firmware: Partial<Record<Arch, Record<string, (block: RamBlock, blocks: readonly RamBlock[]) => bigint>>> = {
+  x86: {
+    'pc.bios': belowFourG,
+    'system.flash0': belowFourG,
+    'system.flash1': (b, blocks) => belowFourG(b) - (blocks.find(({ name }) => name === 'system.flash0')?.length ?? 0n),
+  },
+  aarch64: { 'virt.flash0': () => 0n, 'virt.flash1': () => 64n * M },
+  riscv: { 'riscv_virt_board.mrom': () => 0x1000n, 'virt.flash0': () => 512n * M, 'virt.flash1': () => 544n * M },
+};
+
+/** Ranges of the firmware whose address the machine fixes. */
+function firmwareRanges({ machine, description }: Facts, blocks: readonly RamBlock[], taken: ReadonlySet<number>): PhysicalRange[] {
+  const known = firmware[archOf(blocks, description, machine) ?? 'avr'] ?? {};
+  return blocks.flatMap((b, block) => {
+    const address = taken.has(block) ? undefined : known[b.name]?.(b, blocks);
+    return address === undefined ? [] : [{ gpa: address, length: b.length, block, from: 0n }];
+  });
+}
+
 /** Where the part above the hole begins. */
 function highStart(family: Family, facts: Facts, size: bigint, below: bigint): bigint {
   if (family.high === FOUR_G) return aboveStart(facts, size - below);
@@ -262,16 +285,21 @@ export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], option
   const taken = new Set(devices.map((d) => d.block));
   const family = familyOf(facts, blocks);
   if (!family && !options.placed?.length) {
-    throw new VioError(`the physical memory layout of machine "${printable(facts.machine)}" is not known`, {
+    const what =
+      facts.machine === ''
+        ? 'the stream does not name its machine'
+        : `the physical memory layout of machine "${printable(facts.machine)}" is not known`;
+    throw new VioError(what, {
       code: 'LAYOUT',
       exit: Exit.unsupported,
-      hint: `--block NAME or --layout ADDRESS=NAME; there are: ${blocks.map((b) => printable(b.name)).join(', ')}`,
+      hint: `--machine TYPE, --block NAME or --layout ADDRESS=NAME; there are: ${blocks.map((b) => printable(b.name)).join(', ')}`,
     });
   }
   const parts = family ? ramBlocks(blocks, options.ramBlocks, taken).filter((i) => !taken.has(i)) : [];
   const own = family ? ownRam(family, facts, blocks, parts, options.below4g) : [];
   for (const i of parts) taken.add(i);
-  const ranges = [...own, ...devices].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+  const roms = options.rom ? firmwareRanges(facts, blocks, taken) : [];
+  const ranges = [...own, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
   noOverlap(ranges, blocks);
   const unplaced = options.ramBlocks?.length ? [] : blocks.filter((b, i) => !taken.has(i) && !notRam.test(b.name));
   return { ranges, unplaced: unplaced.map((b) => ({ block: b.name, length: b.length })) };

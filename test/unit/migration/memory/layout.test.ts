@@ -62,6 +62,67 @@ test('the machine virt of an architecture that nothing tells is not laid out', (
   expect(() => physicalLayout({ machine: 'virt' }, blocks(['virt.ram', 64n * M]))).toThrow(expect.objectContaining({ exit: 7 }));
 });
 
+test.each([
+  [
+    'pc-q35-10.0',
+    [
+      ['pc.ram', 64n * M],
+      ['pc.bios', 256n << 10n],
+    ],
+    [
+      [0n, 64n * M],
+      [4n * G - (256n << 10n), 256n << 10n],
+    ],
+  ],
+  [
+    'pc-q35-10.0',
+    [
+      ['pc.ram', 64n * M],
+      ['system.flash0', 3n * M],
+      ['system.flash1', M],
+    ],
+    [
+      [0n, 64n * M],
+      [4n * G - 4n * M, M],
+      [4n * G - 3n * M, 3n * M],
+    ],
+  ],
+  [
+    'virt-10.0',
+    [
+      ['mach-virt.ram', 64n * M],
+      ['virt.flash0', 64n * M],
+      ['virt.flash1', 64n * M],
+    ],
+    [
+      [0n, 64n * M],
+      [64n * M, 64n * M],
+      [G, 64n * M],
+    ],
+  ],
+  [
+    'virt',
+    [
+      ['riscv_virt_board.ram', 64n * M],
+      ['riscv_virt_board.mrom', 60n << 10n],
+      ['virt.flash0', 32n * M],
+      ['virt.flash1', 32n * M],
+    ],
+    [
+      [0x1000n, 60n << 10n],
+      [512n * M, 32n * M],
+      [544n * M, 32n * M],
+      [2n * G, 64n * M],
+    ],
+  ],
+] as [string, [string, bigint][], [bigint, bigint][]][])('firmware of %s, on request', (machine, list, wanted) => {
+  const [ram] = list;
+  expect(physicalLayout({ machine }, blocks(...list)).ranges).toHaveLength(1);
+  const { ranges, unplaced } = physicalLayout({ machine }, blocks(...list), { rom: true });
+  expect({ ranges: ranges.map((r) => [r.gpa, r.length]), unplaced }).toEqual({ ranges: wanted, unplaced: [] });
+  expect(physicalLayout({ machine }, blocks(ram!), { rom: true }).ranges).toHaveLength(1);
+});
+
 test('two blocks at one address', () => {
   const list = blocks(['pc.ram', 64n * M], ['md1', M]);
   const facts = { machine: 'pc-q35-10.0' };

@@ -1,0 +1,111 @@
+/** The note VMCOREINFO of a Linux guest: where its device says it is, or found in its memory (Linux kernel/vmcore_info.c). */
+import fs from 'node:fs';
+import type { Fields } from '../devices/fields.js';
+import { big } from './cpus.js';
+import { pad } from './elf.js';
+
+/** A guest's own note in its memory. */
+export interface NotePlace {
+  address: bigint;
+  size: number;
+}
+
+const HEADER = 12;
+const NAME = 'VMCOREINFO\0';
+/** Notes of this size and more are none: Linux has a page for the text. */
+const MOST = 1 << 20;
+
+/** Where the guest says its note is, in the fields of the device `vmcoreinfo` (QEMU docs/specs/vmcoreinfo.rst). */
+export function guestNotePlace(fields: Fields): NotePlace | undefined {
+  const size = Number(big(fields['vmcoreinfo.size']));
+  const elf = fields.has_vmcoreinfo === true && big(fields['vmcoreinfo.guest_format']) === 1n;
+  return elf && size >= HEADER && size < MOST ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
+}
+
+/** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
+export function vmcoreinfo(bytes: Buffer, bigEndian: boolean): Buffer | undefined {
+  if (bytes.length < HEADER + NAME.length) return undefined;
+  const u32 = (at: number) => (bigEndian ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
+  if (u32(0) !== NAME.length || bytes.toString('latin1', HEADER, HEADER + NAME.length) !== NAME) return undefined;
+  const size = HEADER + pad(NAME.length) + pad(u32(4));
+  return size <= bytes.length ? bytes.subarray(0, size) : undefined;
+}
+
+/** A run of a file that has memory. */
+export interface Run {
+  at: number;
+  length: number;
+}
+
+const CHUNK = 1 << 20;
+/** A page of text is the most that Linux writes; room for what may come. */
+const LARGEST = 64 << 10;
+/** Copies that are looked at: a guest's files and older kernels may have some. */
+const COPIES = 256;
+
+function* places(fd: number, runs: Iterable<Run>): Generator<number> {
+  const bytes = Buffer.alloc(CHUNK + NAME.length - 1);
+  for (const { at, length } of runs) {
+    for (let done = 0; done < length; done += CHUNK) {
+      // The name may lie across two chunks.
+      const got = fs.readSync(fd, bytes, 0, Math.min(bytes.length, length - done), at + done);
+      for (let i = bytes.indexOf(NAME, 0, 'latin1'); i >= 0 && i + NAME.length <= got; i = bytes.indexOf(NAME, i + 1, 'latin1'))
+        yield at + done + i - HEADER;
+    }
+  }
+}
+
+/** A whole note with the text of a Linux kernel at `at`. */
+function noteAt(fd: number, at: number, bigEndian: boolean): Buffer | undefined {
+  if (at < 0) return undefined;
+  const bytes = Buffer.alloc(LARGEST);
+  const note = vmcoreinfo(bytes.subarray(0, fs.readSync(fd, bytes, 0, LARGEST, at)), bigEndian);
+  if (!note) return undefined;
+  const text = note.toString('latin1', HEADER + pad(NAME.length));
+  const type = bigEndian ? note.readUInt32BE(8) : note.readUInt32LE(8);
+  return type === 0 && text.startsWith('OSRELEASE=') && text.includes('\nPAGESIZE=') ? note : undefined;
+}
+
+/** Start of the kernel's text mapping on x86-64 (Linux arch/x86/include/asm/page_64_types.h). */
+const START_KERNEL_MAP = 0xffffffff80000000n;
+/** Bytes from init_uts_ns on in which the release is: a reference count, then names of 65 bytes. */
+const UTS = 512;
+
+/**
+ * Whether the memory has the kernel that a note of x86-64 describes, and has it where the note says: a kernel before a warm
+ * reboot leaves its note behind. @param read bytes at a guest-physical address
+ */
+function describesMemory(note: Buffer, read: (address: bigint, size: number) => Buffer | undefined): boolean {
+  const text = note.toString('latin1');
+  const [, release] = /OSRELEASE=([^\n]+)/.exec(text) ?? [];
+  const [, symbol] = /\nSYMBOL\(init_uts_ns\)=([0-9a-f]+)\n/.exec(text) ?? [];
+  const [, base] = /\nNUMBER\(phys_base\)=(-?\d+)\n/.exec(text) ?? [];
+  if (!release || !symbol || !base) return false;
+  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + BigInt(base), UTS);
+  return bytes?.includes(`\0${release}\0`, 0, 'latin1') ?? false;
+}
+
+/**
+ * Searches memory for the note, which every Linux kernel that can be dumped keeps there.
+ * @param runs where the file has memory
+ * @param read bytes at a guest-physical address
+ * @returns the note, or how many there are of which none can be told to be the right one
+ */
+export function findVmcoreinfo(
+  fd: number,
+  runs: Iterable<Run>,
+  bigEndian: boolean,
+  read: (address: bigint, size: number) => Buffer | undefined,
+): Buffer | number {
+  const found = new Map<string, Buffer>();
+  let looked = 0;
+  for (const at of places(fd, runs)) {
+    if (++looked > COPIES) break;
+    const note = noteAt(fd, at, bigEndian);
+    if (note) found.set(note.toString('latin1'), note);
+  }
+  const notes = [...found.values()];
+  if (notes.length === 1) return notes[0]!;
+  const right = notes.filter((note) => describesMemory(note, read));
+  return right.length === 1 ? right[0]! : notes.length;
+}

@@ -1,0 +1,181 @@
+/** `migration ram`: ELF cores with the note of the guest's kernel, firmware, and machines that a stream does not name. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { vioctl } from '../support/cli.js';
+import * as m from '../support/migration.js';
+
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-core-'));
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+const out = path.join(dir, 'out');
+
+function ram(stream: Buffer, ...more: string[]) {
+  const file = path.join(dir, 'stream');
+  fs.writeFileSync(file, stream);
+  fs.rmSync(out, { force: true });
+  const { status, stdout, stderr } = vioctl(['migration', 'ram', file, '-o', out, '--json', ...more]);
+  return { status, stderr, doc: JSON.parse(stdout || '{}') as Record<string, unknown> };
+}
+
+const PAGES = 600; // more than two of the pieces that are searched at once
+
+/** A stream whose memory has these bytes at these addresses, and a byte in every page, so that all of it is searched. */
+function withMemory(...parts: [at: number, bytes: Buffer][]): Buffer {
+  const memory = Buffer.alloc(PAGES * m.PAGE);
+  for (let page = 0; page < PAGES; page++) memory[page * m.PAGE] = 1;
+  for (const [at, bytes] of parts) bytes.copy(memory, at);
+  const pages = Array.from({ length: PAGES }, (_, i) => {
+    const content = memory.subarray(i * m.PAGE, (i + 1) * m.PAGE);
+    return m.page(i * m.PAGE, content, i === 0 ? 'pc.ram' : undefined);
+  });
+  return m.sample({ ram: m.ramSections(m.cat(...pages), m.blockList(['pc.ram', PAGES * m.PAGE])) });
+}
+
+const le32 = (v: number): Buffer => {
+  const b = Buffer.alloc(4);
+  b.writeUInt32LE(v);
+  return b;
+};
+const text = (release: string, more = '') => `OSRELEASE=${release}\nPAGESIZE=4096\n${more}CRASHTIME=0\n`;
+const note = (desc: string, { name = 'VMCOREINFO\0', type = 0, size = desc.length } = {}): Buffer =>
+  m.cat(le32(name.length), le32(size), le32(type), name, Buffer.alloc(-name.length & 3), desc, Buffer.alloc(-desc.length & 3));
+
+/** The descriptions of the notes VMCOREINFO in the core. */
+function notesOf(file: string): string[] {
+  const bytes = fs.readFileSync(file);
+  const wide = bytes[4] === 2;
+  const number = (at: number) => (wide ? Number(bytes.readBigUInt64LE(at)) : bytes.readUInt32LE(at));
+  const header = number(wide ? 32 : 28);
+  let at = number(header + (wide ? 8 : 4));
+  const end = at + number(header + (wide ? 32 : 16));
+  const found: string[] = [];
+  while (at < end) {
+    const [name, size] = [bytes.readUInt32LE(at), bytes.readUInt32LE(at + 4)];
+    const desc = at + 12 + ((name + 3) & ~3);
+    if (bytes.toString('latin1', at + 12, at + 11 + name) === 'VMCOREINFO') found.push(bytes.toString('latin1', desc, desc + size));
+    at = desc + ((size + 3) & ~3);
+  }
+  return found;
+}
+
+const MIB = 1 << 20;
+const one = text('6.12.1');
+
+describe('VMCOREINFO that no device points at is found in memory', () => {
+  test.each<[string, number]>([
+    ['at the start of a page', 5 * m.PAGE],
+    ['anywhere', 5 * m.PAGE + 1236],
+    ['with its name across two pieces', MIB - 16],
+    ['with its header across two pieces', MIB - 4],
+    ['with its text across two pieces', MIB - 40],
+  ])('%s', (_what, at) => {
+    expect(ram(withMemory([at, note(one)]), '--as', 'elf')).toMatchObject({ status: 0, doc: { vmcoreinfo: 'memory' } });
+    expect(notesOf(out)).toEqual([one]);
+  });
+
+  test.each<[string, Buffer]>([
+    ['the name alone', Buffer.from('VMCOREINFO\0VMCOREINFO\0')],
+    ['another type', note(one, { type: 1 })],
+    ['another text', note('hello\n')],
+    ['a size beyond any page', note(one, { size: 1 << 30 })],
+    ['the name at the very start', Buffer.from('VMCOREINFO\0')],
+  ])('%s is no note', (what, bytes) => {
+    const { status, doc } = ram(withMemory([what.endsWith('start') ? 0 : 8192, bytes]), '--as', 'elf');
+    expect({ status, vmcoreinfo: doc.vmcoreinfo }).toEqual({ status: 0, vmcoreinfo: undefined });
+    expect(notesOf(out)).toEqual([]);
+  });
+
+  test('copies of one note are one note', () => {
+    expect(ram(withMemory([8192, note(one)], [81920, note(one)]), '--as', 'elf')).toMatchObject({ doc: { vmcoreinfo: 'memory' } });
+    expect(notesOf(out)).toEqual([one]);
+  });
+
+  // init_uts_ns at 0x40000 of the memory, of a kernel whose text is mapped from 0xffffffff80000000 - phys_base on
+  const symbol = (at: number) => `SYMBOL(init_uts_ns)=${(0xffffffff80000000n + BigInt(at)).toString(16)}\nNUMBER(phys_base)=0\n`;
+  const uts = (release: string) => m.cat(Buffer.alloc(4), 'Linux', Buffer.alloc(60), 'host', Buffer.alloc(61), release, Buffer.alloc(60));
+
+  test('of several, the one that describes what lies in memory', () => {
+    const [old, now] = [text('6.1.9', symbol(0x80000)), text('6.12.1', symbol(0x40000))];
+    const parts: [number, Buffer][] = [
+      [8192, note(old)],
+      [16384, note(now)],
+      [0x40000, uts('6.12.1')],
+      [0x80000, uts('6.12.1')],
+    ];
+    expect(ram(withMemory(...parts), '--as', 'elf')).toMatchObject({ doc: { vmcoreinfo: 'memory' } });
+    expect(notesOf(out)).toEqual([now]);
+  });
+
+  test('of several that nothing tells apart, none, and that is said', () => {
+    const { status, doc } = ram(withMemory([8192, note(one)], [16384, note(text('6.1.9'))]), '--as', 'elf');
+    expect({ status, vmcoreinfo: doc.vmcoreinfo }).toEqual({ status: 0, vmcoreinfo: undefined });
+    expect(doc.issues).toContainEqual(
+      expect.objectContaining({ severity: 'note', code: 'vmcoreinfo', message: expect.stringMatching(/2 different/) }),
+    );
+    expect(notesOf(out)).toEqual([]);
+  });
+});
+
+describe('--machine', () => {
+  const stream = (machine: string | undefined) =>
+    m.sample({
+      configuration: machine === undefined ? Buffer.alloc(0) : m.configuration(machine),
+      ram: m.ramSections(m.cat(m.page(0, m.pattern(3), 'mem'), m.zeros(m.PAGE, 4 * m.PAGE)), m.blockList(['mem', 4 * m.PAGE])),
+    });
+
+  test.each([
+    [undefined, /does not name its machine/],
+    ['vendor7.1', /machine \\"vendor7\.1\\" is not known/],
+  ])('a stream of machine %s: refused without it, laid out with it', (machine, message) => {
+    const without = ram(stream(machine));
+    expect(without.status).toBe(7);
+    expect(without.stderr).toMatch(message);
+    expect(without.stderr).toMatch(/--machine TYPE/);
+    expect(ram(stream(machine), '--machine', 'pc')).toMatchObject({
+      status: 0,
+      doc: { machine: 'pc', ranges: [{ address: '0x0', block: 'mem' }] },
+    });
+    expect(fs.readFileSync(out).subarray(0, m.PAGE).equals(m.pattern(3))).toBe(true);
+  });
+
+  test('a machine that is not known either', () => {
+    expect(ram(stream(undefined), '--machine', 'toaster')).toMatchObject({
+      status: 7,
+      stderr: expect.stringMatching(/machine \\?"toaster/),
+    });
+  });
+
+  test('it tells the architecture of a core where nothing else does', () => {
+    expect(ram(stream(undefined), '--machine', 's390-ccw-virtio', '--as', 'elf')).toMatchObject({ status: 0 });
+    const bytes = fs.readFileSync(out);
+    expect({ data: bytes[5], machine: bytes.readUInt16BE(18) }).toEqual({ data: 2, machine: 22 });
+  });
+});
+
+describe('--rom', () => {
+  const firmware = m.pattern(9);
+  const stream = m.sample({
+    ram: m.ramSections(
+      m.cat(m.page(0, m.pattern(1), 'pc.ram'), m.zeros(m.PAGE, 4 * m.PAGE), m.page(0, firmware, 'pc.bios')),
+      m.blockList(['pc.ram', 4 * m.PAGE], ['pc.bios', m.PAGE]),
+    ),
+  });
+
+  test('firmware is at its address, below 4 GiB, on request only', () => {
+    const ranges = (...more: string[]) =>
+      ram(stream, '--as', 'elf', ...more).doc.ranges as { address: string; block: string; offset: string }[];
+    expect(ranges().map((r) => [r.address, r.block])).toEqual([['0x0', 'pc.ram']]);
+    const both = ranges('--rom');
+    expect(both.map((r) => [r.address, r.block])).toEqual([
+      ['0x0', 'pc.ram'],
+      ['0xfffff000', 'pc.bios'],
+    ]);
+    const at = Number(both[1]!.offset);
+    expect(
+      fs
+        .readFileSync(out)
+        .subarray(at, at + m.PAGE)
+        .equals(firmware),
+    ).toBe(true);
+  });
+});

@@ -1,0 +1,280 @@
+/**
+ * ELF cores of every architecture against those that QEMU writes of the same guest (dump-guest-memory): headers, notes, memory;
+ * and in gdb, which shows the registers that it set in the guest before.
+ */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { foreignQemuForTest, type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
+import { gdb, gdbForTest } from './gdb.js';
+import { memory, uri, withGuest } from './migration-memory.js';
+
+const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-cores-'));
+const file = (name: string) => path.join(dir, name);
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+interface Core {
+  /** e_ident, type, machine, version, entry, flags; not the places of headers, nor e_ehsize, which QEMU has as 8 */
+  header: Record<string, number>;
+  loads: { offset: number; address: number; virtual: number; size: number; memory: number; flags: number; align: number }[];
+  /** program headers of notes */
+  noteHeaders: number;
+  notes: { name: string; type: number; desc: Buffer }[];
+}
+
+/** A core by its specification (System V ABI). */
+function readCore(name: string): Core {
+  const bytes = fs.readFileSync(name);
+  const [wide, little] = [bytes[4] === 2, bytes[5] === 1];
+  const u16 = (at: number) => (little ? bytes.readUInt16LE(at) : bytes.readUInt16BE(at));
+  const u32 = (at: number) => (little ? bytes.readUInt32LE(at) : bytes.readUInt32BE(at));
+  const u64 = (at: number) => Number(little ? bytes.readBigUInt64LE(at) : bytes.readBigUInt64BE(at));
+  const word = (at: number, index: number) => (wide ? u64(at + 8 * index) : u32(at + 4 * index));
+  const tail = wide ? 48 : 36; // e_flags
+  const header = {
+    class: bytes[4]!,
+    data: bytes[5]!,
+    version: bytes[6]!,
+    abi: bytes[7]!,
+    type: u16(16),
+    machine: u16(18),
+    elfVersion: u32(20),
+    entry: word(24, 0),
+    flags: u32(tail),
+    programHeaderSize: u16(tail + 6),
+  };
+  const headers = word(24, 1);
+  const core: Core = { header, loads: [], noteHeaders: 0, notes: [] };
+  for (let i = 0; i < u16(tail + 8); i++) {
+    const at = headers + header.programHeaderSize * i;
+    const [offset, virtual, address, size, inMemory] = [0, 1, 2, 3, 4].map((n) => word(at + (wide ? 8 : 4), n)) as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
+    if (u32(at) === 1) {
+      const flags = u32(at + (wide ? 4 : 24));
+      core.loads.push({ offset, address, virtual, size, memory: inMemory, flags, align: wide ? u64(at + 48) : u32(at + 28) });
+    } else {
+      expect({ type: u32(at), size }).toEqual({ type: 4, size: inMemory });
+      core.noteHeaders += 1;
+      for (let note = offset; note < offset + size; ) {
+        const [nameSize, descSize, type] = [u32(note), u32(note + 4), u32(note + 8)];
+        const desc = note + 12 + ((nameSize + 3) & ~3);
+        core.notes.push({
+          name: bytes.toString('latin1', note + 12, note + 11 + nameSize),
+          type,
+          desc: bytes.subarray(desc, desc + descSize),
+        });
+        note = desc + ((descSize + 3) & ~3);
+      }
+    }
+  }
+  return core;
+}
+
+/** On a PC before it booted, and where video memory is: ROM lies over the RAM that a core has there. */
+const SHADOWED = [0xa0000, 0x100000] as const;
+
+interface Guest {
+  name: string;
+  program: string;
+  args: string[];
+  builds: QemuName[];
+  /** settings of gdb before it connects */
+  settings?: string[];
+  /** registers of each CPU that gdb sets, and shows from the core; of 32 or 64 bits, or doubles */
+  set: string[];
+  bits?: 32 | 64;
+  doubles?: string[];
+  /** registers that are set as well, and which gdb does not show, since it takes their being there from other notes than QEMU's */
+  hidden?: string[];
+  /** registers that cannot have any value */
+  fixed?: Record<string, bigint>;
+  /** QEMU writes the number of a CPU in another byte order, or not at all */
+  otherPid?: boolean;
+  cpus?: number;
+  header: { class: number; data: number; machine: number };
+}
+
+const each = <T>(count: number, name: (i: number) => T, from = 0): T[] => Array.from({ length: count }, (_, i) => name(i + from));
+const pseries = ['-M', 'pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off', '-m', '256'];
+const ppc = {
+  program: 'qemu-system-ppc64',
+  args: pseries,
+  builds: ['7.2', '10'] as QemuName[],
+  set: [...each(32, (i) => `$r${i}`), '$pc', '$lr', '$ctr', '$cr'],
+  hidden: [...each(32, (i) => `$vr${i}.v4_int32[${i & 3}]`), ...each(32, (i) => `$vs${i}h`)],
+  doubles: each(32, (i) => `$f${i}`),
+  otherPid: true,
+};
+
+const guests: Guest[] = [
+  {
+    name: 'x86 in real mode',
+    program: 'qemu-system-i386',
+    args: ['-M', 'pc', '-m', '64', '-smp', '2'],
+    builds: ['7.2'],
+    cpus: 2,
+    bits: 32,
+    set: ['$eax', '$ebx', '$ecx', '$edx', '$esi', '$edi', '$ebp', '$esp'],
+    header: { class: 2, data: 1, machine: 3 },
+  },
+  {
+    name: 'x86-64, not in long mode',
+    program: 'qemu-system-x86_64',
+    args: ['-M', 'q35', '-m', '64'],
+    builds: ['7.2', '10'],
+    settings: ['set architecture i386:x86-64'],
+    bits: 32,
+    set: ['$eax', '$ebx', '$ecx', '$edx'],
+    header: { class: 2, data: 1, machine: 3 },
+  },
+  {
+    name: 'AArch64',
+    program: 'qemu-system-aarch64',
+    args: ['-M', 'virt', '-m', '64', '-cpu', 'cortex-a57', '-smp', '2'],
+    builds: ['7.2', '10'],
+    cpus: 2,
+    set: [...each(31, (i) => `$x${i}`), '$sp', '$pc', ...each(64, (i) => `$v${i >> 1}.d.u[${i & 1}]`), '$fpsr', '$fpcr'],
+    header: { class: 2, data: 1, machine: 183 },
+  },
+  {
+    name: 'Arm',
+    program: 'qemu-system-arm',
+    args: ['-M', 'virt', '-m', '64', '-cpu', 'cortex-a15', '-smp', '2'],
+    builds: ['7.2', '10'],
+    cpus: 2,
+    bits: 32,
+    set: [...each(13, (i) => `$r${i}`), '$sp', '$lr', '$pc'],
+    hidden: each(32, (i) => `$d${i}.u64`),
+    header: { class: 1, data: 1, machine: 40 },
+  },
+  { name: 'PowerPC, big-endian', ...ppc, settings: ['set endian big'], header: { class: 2, data: 2, machine: 21 } },
+  {
+    name: 's390x',
+    program: 'qemu-system-s390x',
+    args: ['-M', 's390-ccw-virtio', '-m', '64', '-smp', '2', '-cpu', 'max'],
+    builds: ['10'],
+    cpus: 2,
+    settings: ['set endian big'],
+    set: [...each(16, (i) => `$r${i}`), '$pswm', '$pswa', ...each(16, (i) => `$acr${i}`)],
+    hidden: [...each(16, (i) => `$v${i}l`), ...each(16, (i) => `$v${i}.v2_int64[${i & 1}]`, 16)],
+    doubles: each(16, (i) => `$f${i}`),
+    fixed: { $pswm: 0x180000000n, $pswa: 0x12340n },
+    otherPid: true,
+    header: { class: 2, data: 2, machine: 22 },
+  },
+  {
+    name: 'RISC-V',
+    program: 'qemu-system-riscv64',
+    args: ['-M', 'virt', '-m', '64', '-smp', '2', '-bios', 'none'],
+    builds: ['10'],
+    cpus: 2,
+    set: ['ra', 'gp', 'sp', 'tp', 'fp', 'pc', ...each(7, (i) => `t${i}`), ...each(8, (i) => `a${i}`), ...each(11, (i) => `s${i + 1}`)].map(
+      (r) => `$${r}`,
+    ),
+    header: { class: 2, data: 1, machine: 243 },
+  },
+];
+
+/** Another number for each register of each CPU, even so that a program counter may have it. */
+function values(guest: Guest): string[] {
+  const { set, hidden = [], doubles = [], fixed = {}, bits = 64, cpus = 1 } = guest;
+  return each(cpus, (cpu) => cpu).flatMap((cpu) => [
+    `thread ${cpu + 1}`,
+    ...[...set, ...hidden].map((name, i) => {
+      const value = (BigInt(i + 3) * 0x0102040810204081n + (BigInt(cpu) << 20n)) & ((1n << BigInt(bits)) - 1n) & ~7n;
+      return `set var ${name} = 0x${(fixed[name] ?? value).toString(16)}`;
+    }),
+    ...doubles.map((name, i) => `set var ${name} = ${i + cpu}.5`),
+  ]);
+}
+
+/** Commands that print each register of each CPU on a line. */
+const show = ({ set, doubles = [], cpus = 1 }: Guest): string[] =>
+  each(cpus, (cpu) => cpu).flatMap((cpu) => [
+    `thread ${cpu + 1}`,
+    ...set.flatMap((name) => [`echo CPU ${cpu} ${name} = `, `output/x ${name}`, 'echo \\n']),
+    ...doubles.flatMap((name) => [`echo CPU ${cpu} ${name} = `, `output ${name}`, 'echo \\n']),
+  ]);
+const shown = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('CPU '));
+
+async function both(build: QemuBuild, name: QemuName, guest: Guest, debugger_: string): Promise<string[]> {
+  const socket = file('gdb');
+  fs.rmSync(socket, { force: true });
+  const program = { ...build, argv: (_program: string, args?: readonly string[]) => build.argv(guest.program, args) };
+  const stub = ['-chardev', `socket,path=${socket},server=on,wait=off,id=gdb`, '-gdb', 'chardev:gdb'];
+  return withGuest(program, dir, [...guest.args, ...stub], async (running) => {
+    const connect = [...(guest.settings ?? []), `target remote ${socket}`];
+    const live = gdb(debugger_, [...connect, ...values(guest), ...show(guest), 'disconnect']);
+    await running.qmp.run('stop');
+    await running.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });
+    await running.migrate({ uri: uri(name, file('stream')) });
+    if (process.env.CORES_DEBUG) console.error(live.stderr);
+    return shown(live.stdout);
+  });
+}
+
+/** A note for comparison. */
+const comparable =
+  ({ otherPid = false, header }: Guest) =>
+  ({ name, type, desc }: Core['notes'][0]) => {
+    const bytes = Buffer.from(desc);
+    if (otherPid && type === 1) bytes.fill(0, header.class === 2 ? 32 : 24, header.class === 2 ? 36 : 28);
+    return { name, type, size: bytes.length, desc: bytes.toString('hex') };
+  };
+
+describe.each<QemuName>(['7.2', '10'])('QEMU %s', (name) => {
+  test.each(guests.filter((g) => g.builds.includes(name)).map((g) => [g.name, g] as const))(
+    '%s',
+    async (_name, guest) => {
+      const foreign = !/x86_64|i386/.test(guest.program);
+      const build = foreign
+        ? await foreignQemuForTest(name, guest.program, `ELF cores of ${guest.program}`)
+        : await qemuForTest(name, 'ELF cores');
+      const debugger_ = await gdbForTest('ELF cores in gdb');
+      if (!build || !debugger_) return;
+      const live = await both(build, name, guest, debugger_);
+      expect(live).toHaveLength((guest.set.length + (guest.doubles?.length ?? 0)) * (guest.cpus ?? 1));
+      const made = await memory(file('stream'), file('ours'), { as: 'elf', rom: !foreign });
+      expect(made).toMatchObject({ complete: true, cpus: guest.cpus ?? 1 });
+      const [theirs, ours] = [readCore(file('theirs')), readCore(file('ours'))];
+      expect(theirs.header).toMatchObject(guest.header);
+      expect(ours.header).toEqual(theirs.header);
+      expect(ours.noteHeaders).toBe(theirs.noteHeaders);
+      expect(ours.notes.map(comparable(guest))).toEqual(theirs.notes.map(comparable(guest)));
+      // All of our memory is in theirs, with the same bytes, and headers of the same form.
+      const [a, b] = [fs.readFileSync(file('ours')), fs.readFileSync(file('theirs'))];
+      for (const load of ours.loads) {
+        expect(load).toMatchObject({ virtual: load.address, memory: load.size, flags: 0, align: 0 });
+        for (let at = load.address; at < load.address + load.size; ) {
+          if (!foreign && at >= SHADOWED[0] && at < SHADOWED[1]) {
+            at = SHADOWED[1];
+            continue;
+          }
+          const there = theirs.loads.find((l) => l.address <= at && at < l.address + l.size);
+          if (!there) throw new Error(`0x${at.toString(16)} is not in QEMU's core`);
+          expect(there).toMatchObject({ virtual: there.address, memory: there.size, flags: 0, align: 0 });
+          const most = foreign || at >= SHADOWED[1] ? load.address + load.size : SHADOWED[0];
+          const end = Math.min(load.address + load.size, there.address + there.size, most);
+          const same = a.compare(
+            b,
+            there.offset + at - there.address,
+            there.offset + end - there.address,
+            load.offset + at - load.address,
+            load.offset + end - load.address,
+          );
+          expect({ at: at.toString(16), end: end.toString(16), same }).toMatchObject({ same: 0 });
+          at = end;
+        }
+      }
+      const core = gdb(debugger_, ['set osabi GNU/Linux', `core-file ${file('ours')}`, ...show(guest)]);
+      if (process.env.CORES_DEBUG) console.error(core.stderr);
+      expect(shown(core.stdout)).toEqual(live);
+    },
+    120_000,
+  );
+});
