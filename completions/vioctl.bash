@@ -214,12 +214,12 @@ _vioctl_command() {
       vals='--color=auto|always|never'
       args='@socket' ;;
     'migration dump')
-      opts='--snapshot --max-size --offset --bitmap-endian --section --fields --desc --force --json --ndjson --no-headings --help -h --quiet --color'
+      opts='--snapshot --max-size --offset --bitmap-endian --section --fields --desc --xml --force --json --ndjson --no-headings --help -h --quiet --color'
       vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --section=@free --color=auto|always|never'
       args='@file' ;;
     'migration ram')
-      opts='--snapshot --max-size --offset --bitmap-endian --output -o --physical --block --as --at --len --ram-block --layout --partial --below-4g --force --json --no-headings --help -h --quiet --color'
-      vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --output=@file -o=@file --block=@free --as=raw|sparse|elf|lime --at=@free --len=@free --ram-block=@free --layout=@free --below-4g=@free --color=auto|always|never'
+      opts='--snapshot --max-size --offset --bitmap-endian --output -o --physical --block --as --at --len --machine --ram-block --layout --rom --partial --below-4g --force --json --no-headings --help -h --quiet --color'
+      vals='--snapshot=@free --max-size=@free --offset=@free --bitmap-endian=little|big --output=@file -o=@file --block=@free --as=raw|sparse|elf|lime --at=@free --len=@free --machine=@free --ram-block=@free --layout=@free --below-4g=@free --color=auto|always|never'
       args='@file' ;;
     'migration verify')
       opts='--snapshot --max-size --offset --bitmap-endian --strict --against --force --json --no-headings --help -h --quiet --color'

@@ -6,17 +6,7 @@ import { openInput } from '../../../../src/migration/containers/input.js';
 import { extract } from '../../../../src/migration/export/extract.js';
 import { verify } from '../../../../src/migration/inspect/verify.js';
 import * as m from '../../../support/migration.js';
-
-/** Deterministic numbers (xorshift32), so that a failure can be repeated. */
-function random(seed: number): (below: number) => number {
-  let x = seed;
-  return (below) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % below;
-  };
-}
+import { seeds as kinds, mutations, random } from '../../../support/migration-mutations.js';
 
 const bodies = m.cat(
   m.page(0, m.pattern(0), 'pc.ram'),
@@ -118,5 +108,13 @@ test('mutated streams: always a verdict or a plain error, soon, in little memory
     expect(process.memoryUsage.rss() - before).toBeLessThan((100 << 20) + kept);
     // The mutations are neither all harmless nor all deadly.
     for (const verdict of ['complete', 'damaged', 'truncated']) expect(verdicts.get(verdict) ?? 0).toBeGreaterThan(5);
+  });
+}, 60_000);
+
+test('mutated streams of every kind through every command: errors lie where the change is', async () => {
+  await m.inFolder(async (dir) => {
+    const done = await mutations(dir, 22, 0, kinds.length * 20);
+    expect(done.inputs).toBe(kinds.length * 20);
+    for (const verdict of ['complete', 'damaged', 'truncated']) expect(done.verdicts[verdict] ?? 0).toBeGreaterThan(5);
   });
 }, 60_000);
