@@ -1,12 +1,11 @@
 import { limits } from '../stream/format.js';
-import type { Value } from '../stream/model.js';
+import type { Fields, Value } from '../stream/model.js';
 import { BadForm, badForm, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixCount, pciConfig } from './pci.js';
 import { virtio } from './virtio.js';
 import { type DeviceDesc, type FieldDesc, type StateDesc, stateSize } from './vmdesc.js';
 
-/** Fields by name. */
-export type Fields = { [name: string]: Value };
+export type { Fields };
 
 /** How many values without bytes may still be made: a small description can ask for any number of them, in arrays of arrays. */
 export interface Allowance {

@@ -1,6 +1,6 @@
 /** Storage keys of an s390x guest (QEMU hw/s390x/s390-skeys.c; z/Architecture Principles of Operation, "Storage Key"). */
+import type { Fields } from '../stream/model.js';
 import { BadForm, Cursor, hex } from './cursor.js';
-import type { Fields } from './fields.js';
 
 const EOS = 1n;
 const KEYS = 2n;

@@ -3,9 +3,8 @@
  * (QEMU hw/net/virtio-net.c, hw/block/virtio-blk.c, hw/char/virtio-serial-bus.c, hw/virtio/virtio-balloon.c, virtio-mem.c).
  * It carries no lengths: each reader must end exactly at its end, or the bytes are shown as they are.
  */
-import type { Value } from '../stream/model.js';
+import type { Fields, Value } from '../stream/model.js';
 import { BadForm, Cursor, hex, trimZeros } from './cursor.js';
-import type { Fields } from './fields.js';
 
 /** What a reader knows of the device's common state. */
 export interface VirtioCommon {

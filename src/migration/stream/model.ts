@@ -5,6 +5,9 @@ import type { Issue } from './issues.js';
 /** A decoded value of a device field. bigint prints as "0x…". */
 export type Value = number | bigint | string | boolean | null | Uint8Array | Value[] | { [name: string]: Value };
 
+/** Fields of a device by name. */
+export type Fields = { [name: string]: Value };
+
 /** The configuration record. */
 export interface Configuration {
   machine: string;
