@@ -130,13 +130,13 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf serve')
-      opts='--listen --discovery-port --nqn --allow-host --config --control --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
+      opts='--listen --discovery-port --nqn --allow-host --config --control --state-dir --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
       opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'
       vals='--nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
-      args='@socket list|add|remove|resize|reopen|ana|kick|stats @free ...' ;;
+      args='@socket list|add|remove|resize|reopen|limits|ana|kick|stats @free ...' ;;
     'nvmf discover')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --columns=@free --sort=@free --color=auto|always|never'
@@ -206,8 +206,8 @@ _vioctl_command() {
       vals='--timeout=@free --queues=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user serve blk')
-      opts='--file -f --read-only --force --queues --block-size --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--file=@file -f=@file --queues=@free --block-size=@free --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
+      opts='--file -f --read-only --force --incoming --queues --block-size --state-dir --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
+      vals='--file=@file -f=@file --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
       args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

@@ -226,6 +226,7 @@ ${entries(statuses)
 // Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.
 constexpr uint32_t kAdminInCapsule = ${limits.inCapsule.admin}, kIoInCapsule = ${limits.inCapsule.io};
 constexpr uint32_t kMaxTransfer = ${limits.maxTransfer}, kMaxH2cData = ${limits.maxH2cData};
+constexpr uint64_t kMaxZeroes = ${limits.maxZeroes};
 constexpr uint32_t kMaxQueueSize = ${limits.maxQueueSize};
 constexpr uint32_t kCopyRanges = ${limits.copyRanges}, kDsmRanges = ${limits.dsmRanges};
 

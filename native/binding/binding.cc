@@ -78,6 +78,10 @@ constexpr Export kStorage[] = {
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},
     {"syncError", Guarded<vioctl::storage::JsSyncError, K::kHandle>},
     {"failures", Guarded<vioctl::storage::JsFailures, K::kHandle>},
+    {"setLimits", Guarded<vioctl::storage::JsSetLimits, K::kHandle, K::kObject>},
+    {"limits", Guarded<vioctl::storage::JsLimits, K::kHandle>},
+    {"claim", Guarded<vioctl::storage::JsClaim, K::kHandle>},
+    {"release", Guarded<vioctl::storage::JsRelease, K::kHandle>},
     {"reopen", Guarded<vioctl::storage::JsReopen, K::kHandle>},
     {"close", Guarded<vioctl::storage::JsClose, K::kHandle>},
 };

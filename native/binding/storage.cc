@@ -10,6 +10,31 @@ namespace {
 
 constexpr uint32_t kMaxPeek = 1 << 20;
 
+constexpr uint32_t kMaxBurstSeconds = 3600;
+
+Rate RateOf(const Napi::Object& limits, const char* name) {
+  const Napi::Value value = Field(limits, name, Maybe(Kind::kObject));
+  if (!value.IsObject()) return {};
+  const auto given = value.As<Napi::Object>();
+  Rate rate;
+  rate.average = U64(Field(given, "average", Kind::kUint64));
+  rate.burst = U64(Field(given, "burst", Kind::kUint64));
+  rate.seconds = U32(Field(given, "seconds", Kind::kUint32));
+  if (rate.average == 0 || (rate.burst != 0 && rate.burst < rate.average) || rate.seconds == 0 ||
+      rate.seconds > kMaxBurstSeconds)
+    throw SysError(EINVAL, "limit", name);
+  return rate;
+}
+
+Napi::Value RateObject(Napi::Env env, const Rate& rate) {
+  if (rate.average == 0) return env.Undefined();
+  auto object = Napi::Object::New(env);
+  object.Set("average", Number(env, rate.average));
+  object.Set("burst", Number(env, rate.burst));
+  object.Set("seconds", rate.seconds);
+  return object;
+}
+
 }  // namespace
 
 Napi::Value JsOpen(const Napi::CallbackInfo& info) {
@@ -19,6 +44,7 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
   options.shared = given.Get("shared").ToBoolean();
   options.force = given.Get("force").ToBoolean();
   options.direct = given.Get("direct").ToBoolean();
+  if (const Napi::Value claim = given.Get("claim"); claim.IsBoolean()) options.claim = claim.ToBoolean();
   if (const Napi::Value mode = Field(given, "zero", Maybe(Kind::kText)); mode.IsString()) {
     const std::string zero = Text(mode);
     options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;
@@ -103,6 +129,34 @@ Napi::Value JsFailures(const Napi::CallbackInfo& info) {
   object.Set("count", static_cast<double>(store.failures()));
   object.Set("error", store.failure() == 0 ? "" : ErrnoName(store.failure()));
   return object;
+}
+
+Napi::Value JsSetLimits(const Napi::CallbackInfo& info) {
+  const auto given = info[1].As<Napi::Object>();
+  Get<Store>(info[0]).throttle().Set({RateOf(given, "iops"), RateOf(given, "bps")});
+  return info.Env().Undefined();
+}
+
+Napi::Value JsLimits(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Throttle& throttle = Get<Store>(info[0]).throttle();
+  const Limits limits = throttle.limits();
+  auto object = Napi::Object::New(env);
+  object.Set("iops", RateObject(env, limits.iops));
+  object.Set("bps", RateObject(env, limits.bps));
+  object.Set("waiting", Number(env, throttle.waiting()));
+  object.Set("delayed", Number(env, throttle.delayed()));
+  return object;
+}
+
+Napi::Value JsClaim(const Napi::CallbackInfo& info) {
+  Get<Store>(info[0]).Claim();
+  return info.Env().Undefined();
+}
+
+Napi::Value JsRelease(const Napi::CallbackInfo& info) {
+  Get<Store>(info[0]).Release();
+  return info.Env().Undefined();
 }
 
 Napi::Value JsReopen(const Napi::CallbackInfo& info) {

@@ -197,6 +197,7 @@ Status Connection::Admit(Request& request, uint32_t inCapsuleLength, uint32_t* b
     case kWriteZeroes:
     case kVerify:
       status = CheckRange(ns, sqe.slba(), blocks);
+      if (status == kOk && sqe.opcode == kWriteZeroes && blocks << ns.shift > kMaxZeroes) status = kInvalidField;
       break;
     case kDsm:
       *bytes = ((sqe.cdw10 & 0xff) + 1) * static_cast<uint32_t>(sizeof(DsmRange));
@@ -237,9 +238,8 @@ void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t lengt
       !controller_->writeCache.load(std::memory_order_relaxed))
     request.sqe.cdw12 |= kFua;
   if ((sqe.flags & 3) == 1) fusedFirst_ = &request;
-  if (sqe.opcode == kRead) return Read(request);
-  if (bytes > 0 && length == 0) return Collect(request, bytes);
-  Start(request, data);
+  if (request.ns->store->throttle().active() && Park(request, data, length)) return;
+  Proceed(request, data, length);
 }
 
 // Asks the host for the command's data, or waits until there is room to.
@@ -391,11 +391,15 @@ void Connection::Finished(Request& request) {
 // A host that owes data for a namespace that is gone must not keep its file open: its command fails when the data
 // comes.
 void Connection::LetGo() {
-  if (collecting_ == 0 && waiting_.empty() && !fusedFirst_) return;
+  if (collecting_ == 0 && waiting_.empty() && !fusedFirst_ && parked_ == 0) return;
   for (auto& chunk : chunks_)
     for (int i = 0; i < 32; i++) {
       Request& request = chunk[i];
       if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
+      if (request.state == Request::kParked) {
+        if (request.ns->store->throttle().Leave(request)) worker_.Post(Worker::Go{&request});
+        continue;
+      }
       const bool owed = request.state == Request::kWaiting || request.state == Request::kCollecting;
       const bool parked = request.state == Request::kRunning && request.ready &&  // for the other half of its pair
                           !(request.partner && request.partner->ready);

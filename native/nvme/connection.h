@@ -45,10 +45,10 @@ constexpr size_t kMaxSlots = size_t{1} << kSlotBits;
 static_assert(kMaxSlots > kMaxQueueSize);
 
 // A command from its capsule to its completion.
-struct Request : storage::Job {
-  enum State : uint8_t { kFree, kWaiting, kCollecting, kRunning, kWithHost, kSending };
-  // kWaiting: for room to ask for its data; kCollecting: R2T sent; kRunning: being done, here or elsewhere; kWithHost:
-  // handed out
+struct Request : storage::Job, storage::Throttle::Waiter {
+  enum State : uint8_t { kFree, kParked, kWaiting, kCollecting, kRunning, kWithHost, kSending };
+  // kParked: for its turn under the limits of its source; kWaiting: for room to ask for its data; kCollecting: R2T
+  // sent; kRunning: being done, here or elsewhere; kWithHost: handed out
 
   Request* next = nullptr;
   Connection* connection = nullptr;
@@ -72,6 +72,7 @@ struct Request : storage::Job {
   uint8_t digest[4];
   uint8_t respPdu[sizeof(CapsuleResp) + 4];
 
+  void Admitted() override;
   uint16_t ttag() const { return static_cast<uint16_t>((slot & (kMaxSlots - 1)) | generation << kSlotBits); }
 };
 
@@ -83,7 +84,7 @@ class Connection {
   uint32_t id() const { return id_; }
   int fd() const { return fd_.get(); }
   Worker& worker() const { return worker_; }
-  bool busy() const { return running_ > 0; }
+  bool busy() const { return running_ > 0 || parked_ > 0; }
   // A CONNECT has made it a queue of a controller.
   bool assigned() const { return assigned_; }
 
@@ -100,6 +101,10 @@ class Connection {
   void Settle();
   // True once between two calls of Settle().
   bool Unsettle() { return !std::exchange(unsettled_, true); }
+  // A request that has waited for its turn goes on.
+  void Go(Request& request);
+  // The end: nothing waits for its turn any more, but what is on its way here (Go()).
+  void Unpark();
   // Ends it once everything queued has left.
   void Finish(const char* reason);
   // pool_ops.cc, on any thread: fills status and result.
@@ -133,6 +138,8 @@ class Connection {
   Status CheckRange(const Namespace& ns, uint64_t slba, uint64_t blocks) const;
   Status CheckWriteSgl(const Sqe& sqe, uint32_t length, uint32_t inCapsuleLength) const;
   Status CheckReadSgl(const Sqe& sqe, uint32_t length) const;
+  bool Park(Request& request, const uint8_t* data, uint32_t length);
+  void Proceed(Request& request, const uint8_t* data, uint32_t length);
   void Collect(Request& request, uint32_t length);
   void SendR2t(Request& request);
   void Collected(Request& request, const uint8_t* data);
@@ -194,7 +201,7 @@ class Connection {
 
   std::vector<std::unique_ptr<Request[]>> chunks_;
   Request* free_ = nullptr;
-  uint32_t inflight_ = 0, collecting_ = 0, running_ = 0, errors_ = 0;
+  uint32_t inflight_ = 0, collecting_ = 0, running_ = 0, parked_ = 0, errors_ = 0;
   uint64_t collectBytes_ = 0, pendingBytes_ = 0, runningBytes_ = 0;
   std::deque<Request*> waiting_;
   Request* fusedFirst_ = nullptr;

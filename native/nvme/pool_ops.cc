@@ -118,6 +118,7 @@ Status CopyBlocks(Namespace& ns, Request& request) {
   const uint64_t to = request.sqe.slba();
   if (to >= size || total > size - to) return kLbaRange;
   if (total << ns.shift > kMaxTransfer) return kCopyLimits;
+  if (ns.store->throttle().active()) ns.store->throttle().Charge(0, 2 * (total << ns.shift));
   // All is read before anything is written: ranges may overlap their destination.
   std::vector<uint8_t> data(total << ns.shift);
   size_t at = 0;

@@ -224,6 +224,7 @@ void Connection::Close(const char* reason) {
   ::shutdown(fd_.get(), SHUT_RDWR);
   fd_.Reset();
   head_ = tail_ = nullptr;
+  Unpark();
   if (controller_ && qid_ != 0) {
     std::lock_guard lock(controller_->mutex);
     std::erase(controller_->queues, counters_);

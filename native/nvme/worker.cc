@@ -251,6 +251,8 @@ void Worker::Handle(Message& message) {
     listeners_.push_back(std::move(listen->fd));
     epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
+  } else if (auto* go = std::get_if<Go>(&message)) {
+    go->request->connection->Go(*go->request);
   } else if (std::holds_alternative<Renew>(message)) {
     for (const auto& [id, connection] : connections_) connection->Renew();
     for (const auto& connection : zombies_) connection->Renew();
@@ -270,6 +272,7 @@ void Worker::Messages() {
   for (Message& message : inbox) {
     Connection* of = nullptr;
     if (const auto* reply = std::get_if<Reply>(&message)) of = Find(reply->connection);
+    if (const auto* go = std::get_if<Go>(&message)) of = go->request->connection;
     try {
       Handle(message);
     } catch (const std::bad_alloc&) {
@@ -370,7 +373,10 @@ bool Worker::Run() {
 // Jobs elsewhere refer to connections: their ends are waited for.
 void Worker::Drain() {
   ending_ = true;
-  for (auto& [id, connection] : connections_) zombies_.push_back(std::move(connection));
+  for (auto& [id, connection] : connections_) {
+    connection->Unpark();
+    zombies_.push_back(std::move(connection));
+  }
   connections_.clear();
   while (!zombies_.empty()) {
     std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });

@@ -59,11 +59,15 @@ class Worker {
     Fd fd;
   };
   struct Evict {};
+  // A request that its source's limits had delayed may go.
+  struct Go {
+    Request* request;
+  };
   // Tables of namespaces have changed. Given back once no connection keeps what is not in them any more.
   struct Renew {
     std::shared_ptr<void> done;
   };
-  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict, Renew>;
+  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict, Go, Renew>;
 
   // From any thread.
   void Post(Message message);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 #include <vector>
 
 #include "common/error.h"
@@ -57,6 +58,7 @@ class File final : public Store {
   File(const std::string& path, const FileOptions& options) : path_(path), options_(options) {
     struct stat st = Stat();
     readonly_ = options.readonly;
+    claimed_ = options.claim;
     try {
       fd_ = os::Open(path, Flags(st));
     } catch (const SysError& error) {
@@ -68,8 +70,7 @@ class File final : public Store {
     device_ = S_ISBLK(st.st_mode);
     // A device has no holes to keep.
     zero_ = device_ && options.zero == ZeroMode::kHoles ? ZeroMode::kWrite : options.zero;
-    if (const int err = LockImage(fd_.get(), {!options.readonly, options.shared, options.force}))
-      throw SysError(err, "lock", path);
+    if (claimed_) Lock(fd_.get(), options.force);
     durability_ = Durability::Of(st);
     geometry_ = GeometryOf(fd_.get(), st);
     identity_ = IdentityOf(fd_.get(), st);
@@ -166,16 +167,32 @@ class File final : public Store {
 
   void Reopen() override {
     const struct stat st = Stat();
-    Replace(os::Open(path_, Mode()));
-    // The old description's claim ends with its last request.
-    for (int tries = 1; Flags(st) != Mode(); tries++) try {
-        Replace(os::Open(path_, Flags(st)));
-        break;
-      } catch (const SysError& error) {
-        if (error.err() != EBUSY || tries == kClaimTries) throw;
-        ::usleep(kClaimPauseUs);
-      }
+    Replace(os::Open(path_, Mode()), claimed_ ? Locks::kKept : Locks::kNone);
+    if (Flags(st) != Mode()) Take(st, Locks::kKept);
     durability_->Clear();
+  }
+
+  void Claim() override {
+    if (claimed_) return;
+    const struct stat st = Stat();
+    claimed_ = true;
+    try {
+      if (Flags(st) != Mode())
+        Take(st, Locks::kFresh);
+      else
+        Lock(fd_.get(), options_.force);
+    } catch (const SysError&) {
+      claimed_ = false;
+      throw;
+    }
+  }
+
+  void Release() override {
+    if (!claimed_) return;
+    // A device is claimed by its description.
+    if (device_) Replace(os::Open(path_, Mode()), Locks::kNone);
+    UnlockImage(fd_.get());
+    claimed_ = false;
   }
 
   uint64_t Refresh() override {
@@ -192,6 +209,9 @@ class File final : public Store {
   }
 
  private:
+  // Of a description that takes the place of another one: none, those that the other one has, new ones.
+  enum class Locks : uint8_t { kNone, kKept, kFresh };
+
   // Whether the range is a hole, or has become one.
   bool StayZero(const iovec* from, int count, uint64_t offset) {
     uint64_t length = 0;
@@ -213,18 +233,32 @@ class File final : public Store {
   int Mode() const { return (options_.readonly ? O_RDONLY : O_RDWR) | (options_.direct ? O_DIRECT : 0); }
   // A block device is claimed as mount(2) claims it, unless it is read alone or shared.
   int Flags(const struct stat& st) const {
-    return S_ISBLK(st.st_mode) && !options_.readonly && !options_.shared ? Mode() | O_EXCL : Mode();
+    return claimed_ && S_ISBLK(st.st_mode) && !options_.readonly && !options_.shared ? Mode() | O_EXCL : Mode();
   }
 
-  // Puts another description of the same file in place of the one in use, under its number and with its locks.
-  void Replace(Fd fresh) {
+  void Lock(int fd, bool force) const {
+    if (const int err = LockImage(fd, {!options_.readonly, options_.shared, force})) throw SysError(err, "lock", path_);
+  }
+
+  // Claims a block device. The claim of an older description ends with the last request on it.
+  void Take(const struct stat& st, Locks locks) {
+    for (int tries = 1;; tries++) try {
+        return Replace(os::Open(path_, Flags(st)), locks);
+      } catch (const SysError& error) {
+        if (error.err() != EBUSY || std::string_view(error.call()) != "open" || tries == kClaimTries) throw;
+        ::usleep(kClaimPauseUs);
+      }
+  }
+
+  // Puts another description of the same file in place of the one in use, under its number.
+  void Replace(Fd fresh, Locks locks) {
     struct stat now, before;
     Check(::fstat(fresh.get(), &now), "fstat", path_.c_str());
     Check(::fstat(fd_.get(), &before), "fstat", path_.c_str());
     if (now.st_mode != before.st_mode || now.st_rdev != before.st_rdev ||
         (!device_ && (now.st_dev != before.st_dev || now.st_ino != before.st_ino)))
       throw SysError(ESTALE, "open", path_);
-    LockImage(fresh.get(), {!options_.readonly, options_.shared, true});
+    if (locks != Locks::kNone) Lock(fresh.get(), locks == Locks::kKept || options_.force);
     os::Replace(fresh.get(), fd_.get());
   }
 
@@ -236,6 +270,7 @@ class File final : public Store {
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;
   bool device_ = false, tmpfs_ = false, fuse_ = false, try_ = false;
+  bool claimed_ = true;
 };
 
 }  // namespace

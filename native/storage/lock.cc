@@ -53,12 +53,12 @@ int TryLock(int fd, unsigned uses, unsigned refuses, bool look) {
   return 0;
 }
 
-void Unlock(int fd) {
+}  // namespace
+
+void UnlockImage(int fd) {
   for (unsigned bit = 0; bit < kBits; bit++)
     for (const off_t base : {kUses, kRefuses}) Set(fd, base + bit, F_UNLCK);
 }
-
-}  // namespace
 
 int LockImage(int fd, const LockMode& mode) {
   const unsigned uses = mode.write ? kRead | kWrite : kRead;
@@ -67,7 +67,7 @@ int LockImage(int fd, const LockMode& mode) {
   for (int tries = 1;; tries++) {
     const int err = TryLock(fd, uses, refuses, !mode.force);
     if (err == 0 || mode.force) return 0;
-    Unlock(fd);
+    UnlockImage(fd);
     if (err == EINVAL || err == ENOSYS || err == EOPNOTSUPP) return 0;
     if (err != EBUSY || tries == kTries) return err;
     ::usleep(random() % kPauseUs);

@@ -14,5 +14,7 @@ struct LockMode {
 // Locks an open image for as long as its open file description lives. Returns 0; EBUSY if somebody else uses it in a
 // way that excludes this one; another errno if the file system fails to lock. A file system without locks is no error.
 int LockImage(int fd, const LockMode& mode);
+// Gives all of them up, whatever else refers to the description.
+void UnlockImage(int fd);
 
 }  // namespace vioctl::storage

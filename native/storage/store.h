@@ -13,6 +13,7 @@
 #include "os/fd.h"
 #include "storage/durability.h"
 #include "storage/geometry.h"
+#include "storage/throttle.h"
 #include "storage/zeroes.h"
 
 namespace vioctl::storage {
@@ -62,6 +63,13 @@ class Store {
   // one. Throws SysError: ESTALE if the name leads to another file by now, EBUSY if the device cannot be claimed again.
   virtual void Reopen() {}
 
+  // Locks the source against others, who may have used it meanwhile. Opening does so too, unless told otherwise. While
+  // it is not locked, nothing may be read or written. Throws SysError, EBUSY if somebody else uses it.
+  virtual void Claim() {}
+  // Lets others use it; nothing is under way, and what was written is durable. Throws SysError of a device that cannot
+  // be opened again: then it stays locked.
+  virtual void Release() {}
+
   // Whether an engine of its own can do I/O on fd() with these buffers as they are; Read() and Write() always can.
   virtual bool Takes(const iovec*, int, uint64_t) const { return true; }
   // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
@@ -81,6 +89,9 @@ class Store {
   // Errno of the sync that failed; 0 if all that was flushed is durable.
   int sync_error() const { return durability_->error(); }
   Durability& durability() const { return *durability_; }
+  // How fast it may be used. Whoever takes requests of hosts and guests lets them through here first; Read() and its
+  // neighbours do not look at it.
+  Throttle& throttle() const { return *throttle_; }
   // One sync, for whoever leads one of durability().
   int SyncNow();
 
@@ -106,6 +117,9 @@ class Store {
   std::atomic<int> failure_{0};
   bool readonly_ = false;
   std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
+
+ private:
+  const std::shared_ptr<Throttle> throttle_ = std::make_shared<Throttle>();
 };
 
 struct FileOptions {
@@ -113,6 +127,7 @@ struct FileOptions {
   bool shared = false;  // with other writers that say the same
   bool force = false;   // although somebody else uses it
   bool direct = false;  // past the page cache (O_DIRECT)
+  bool claim = true;    // lock it at once
   ZeroMode zero = ZeroMode::kHoles;
 };
 

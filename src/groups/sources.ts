@@ -1,13 +1,36 @@
+import { Flags } from '../cli/flags.js';
+
+/** `--state-dir` of every server. */
+export const stateDirFlag = Flags.string({
+  helpValue: 'DIR',
+  summary: 'remember the identities of sources here [default: $STATE_DIRECTORY]',
+});
+
+/** The folder of --state-dir; by default the one that systemd gives a unit with StateDirectory=. */
+export const stateDirOf = (given: string | undefined, env: NodeJS.ProcessEnv): string | undefined =>
+  given ?? (env.STATE_DIRECTORY?.split(':')[0] || undefined);
+
 /** What help says of sources, the same for every server. @param more options of one kind of server */
 export const sourceHelp = (more?: string): string =>
   `\
 A source can have options behind it: FILE,ro (read-only); FILE,bs=4096 (block size);${more === undefined ? '' : ` ${more};`} FILE,format=raw (serve the bytes of an
 image of another format); FILE,shared=on (share it with other servers that do so too); FILE,direct=on
 (bypass the page cache); FILE,zero=unmap (free the space of zeroes that hosts write; by default, zeroes only leave holes as they
-are); FILE,zero=off (write zeroes as any data). Write a comma in a file name twice.
+are); FILE,zero=off (write zeroes as any data); FILE,iops=1000/4000 and FILE,bps=100M/400M/10
+(limits). Write a comma in a file name twice.
+
+A limit is RATE[/BURST[/SECONDS]]: RATE operations or bytes a second on average; after idle time, BURST a second for SECONDS
+(default: 1). Requests that come faster wait, and only those of this source. Reads, writes and compares count with their bytes,
+discards and writes of zeroes as one operation; flushes are free. QEMU calls the three values iops-total, iops-total-max and
+iops-total-max-length. Hosts and guests give up on requests that wait longer than their time-out (Linux: 30 s).
 
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
+
+The serial number of a disk, and the NGUID, EUI-64 and UUID of a namespace, are made from what the source itself is: the WWN or serial
+number of a device, or UUID of the file system, inode and generation of a file. A renamed file keeps them, a copy has its own, and
+every server that serves one source gives the same ones. --state-dir DIR keeps them also when a newer kernel tells more of a source.
+The systemd unit uses /var/lib/vioctl.
 
 If a flush fails, data may be lost. From then on every flush and FUA write of that source fails, for every host and guest, until the
 source is opened anew.`;

@@ -10,6 +10,8 @@ export interface StoreOptions {
   force?: boolean;
   /** Past the page cache (O_DIRECT). */
   direct?: boolean;
+  /** Lock it at once (true). */
+  claim?: boolean;
   /** Writes of zeroes: holes stay holes unless given; `unmap` makes holes, `off` writes. */
   zero?: 'unmap' | 'off' | undefined;
 }
@@ -48,6 +50,19 @@ export interface FileIdentity {
   generation?: number;
 }
 
+/** A rate in units per second; after idle time, `burst` units per second for `seconds` (0: no burst). */
+export interface Rate {
+  average: number;
+  burst: number;
+  seconds: number;
+}
+
+/** Limits of a source (native/storage/throttle.h). Undefined: none. */
+export interface Limits {
+  iops?: Rate | undefined;
+  bps?: Rate | undefined;
+}
+
 /** native/storage: what every served disk is stored in. */
 export interface StorageNative {
   /**
@@ -74,6 +89,14 @@ export interface StorageNative {
   syncError(store: Store): string | undefined;
   /** Requests and syncs that have failed so far, and the errno name of the last one. */
   failures(store: Store): { count: number; error: string };
+  /** New limits hold at once, for requests that wait too. @throws EINVAL for a rate of 0 or a burst below it */
+  setLimits(store: Store, limits: Limits): void;
+  /** Its limits, the requests that wait for their turn now, and those that have waited so far. */
+  limits(store: Store): Limits & { waiting: number; delayed: number };
+  /** Locks a source that is not locked. @throws EBUSY if somebody else uses it; ESTALE if the name leads to another one by now */
+  claim(store: Store): void;
+  /** Gives the lock up: nothing is under way, and what was written is durable. @throws the system's error; then it stays locked */
+  release(store: Store): void;
   /**
    * Opens the source anew and forgets the sync that failed; requests under way end on the old file.
    * @throws ESTALE if the name leads to another file by now; EBUSY if the device cannot be claimed again
@@ -96,6 +119,10 @@ export const storageExports = [
   'flush',
   'syncError',
   'failures',
+  'claim',
+  'release',
+  'setLimits',
+  'limits',
   'reopen',
   'close',
 ] as const satisfies (keyof StorageNative)[];

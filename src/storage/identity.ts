@@ -7,47 +7,62 @@ import { majorMinor } from '../vfio/census/processes.js';
 
 const BLOCK = '/sys/class/block';
 
-/**
- * A text that names a source on its own, wherever it is opened and whatever it is called: two sources have two, and one keeps
- * its own when it is written, resized or opened by another path.
- * @param at path of the file; undefined for memory, which has no name but that of its machine
- */
-export function sourceIdentity(root: Sysroot, at: string | undefined, identity: FileIdentity | undefined): string {
-  if (at === undefined || !identity) return `memory ${machine(root)}`;
-  const stat = fs.statSync(at, { bigint: true });
-  if (stat.isBlockDevice()) return deviceIdentity(root, majorMinor(Number(identity.device)), at);
-  // A file system without generations: the time of birth tells a file from an earlier one with its number.
-  const since = identity.generation ?? (stat.birthtimeNs > 0n ? stat.birthtimeNs : 0);
-  return `file ${fileSystem(root, identity)} ${identity.inode} ${since}`;
+/** Texts that name a source on their own, wherever it is opened and whatever it is called: two sources have two. */
+export interface SourceNames {
+  /** The best one. It stays when the source is written, resized or renamed. */
+  identity: string;
+  /** Names that are its own for certain, the best first. */
+  strong: string[];
+  /** Names that another source may have one day: of a file system whose UUID is not known, of a device without a serial number. */
+  weak: string[];
 }
 
-/** UUID of a file system: from the kernel, else from udev's links, else what statfs(2) says. */
-function fileSystem(root: Sysroot, { filesystem, device, fsid }: FileIdentity): string {
+/** @param at path of the file; undefined for memory, which has no name but that of its machine */
+export function sourceNames(root: Sysroot, at: string | undefined, identity: FileIdentity | undefined): SourceNames {
+  if (at === undefined || !identity) return { identity: `memory ${machine(root)}`, strong: [], weak: [] };
+  const stat = fs.statSync(at, { bigint: true });
+  if (stat.isBlockDevice()) {
+    const { name, certain } = deviceName(root, majorMinor(Number(identity.device)), at);
+    return { identity: name, strong: certain ? [name] : [], weak: certain ? [] : [name] };
+  }
+  // A file system without generations: the time of birth tells a file from an earlier one with its number.
+  const since = identity.generation ?? (stat.birthtimeNs > 0n ? stat.birthtimeNs : 0);
+  const of = (fileSystem: string): string => `file ${fileSystem} ${identity.inode} ${since}`;
+  const uuid = fileSystemUuid(root, identity);
+  const strong = uuid === undefined ? [] : [of(uuid)];
+  // statfs(2): made from the UUID by some file systems, from the number of the device by others
+  const weak = identity.fsid === 0n ? [] : [of(identity.fsid.toString(16))];
+  return { identity: strong[0] ?? weak[0] ?? of(`${machine(root)} ${majorMinor(Number(identity.device))}`), strong, weak };
+}
+
+/** UUID of a file system: from the kernel, else from udev's links. */
+function fileSystemUuid(root: Sysroot, { filesystem, device }: FileIdentity): string | undefined {
   if (filesystem) return filesystem.toString('hex');
-  const number = majorMinor(Number(device));
-  const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? '');
+  const name = path.basename(root.readlink(`/sys/dev/block/${majorMinor(Number(device))}`) ?? '');
+  if (name === '') return undefined;
   const folder = '/dev/disk/by-uuid';
-  const found =
-    name === '' ? undefined : root.list(folder).find((uuid) => path.basename(root.readlink(`${folder}/${uuid}`) ?? '') === name);
-  if (found !== undefined) return found.replaceAll('-', '').toLowerCase();
-  return fsid !== 0n ? fsid.toString(16) : `${machine(root)} ${number}`;
+  const found = root.list(folder).find((uuid) => path.basename(root.readlink(`${folder}/${uuid}`) ?? '') === name);
+  return found?.replaceAll('-', '').toLowerCase();
 }
 
 /** An identifier of a block device that stays with it, from sysfs. */
-function deviceIdentity(root: Sysroot, number: string, at: string): string {
+function deviceName(root: Sysroot, number: string, at: string): { name: string; certain: boolean } {
   const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? at);
   const attr = (file: string): string | undefined => root.attr(`${BLOCK}/${name}/${file}`)?.trim() || undefined;
   const partition = attr('partition');
   if (partition !== undefined) {
     const disk = path.basename(path.dirname(root.readlink(`${BLOCK}/${name}`) ?? ''));
     const whole = root.attr(`${BLOCK}/${disk}/dev`);
-    if (whole !== undefined) return `partition ${partition} at ${attr('start')} of ${deviceIdentity(root, whole, `/dev/${disk}`)}`;
+    if (whole !== undefined) {
+      const of = deviceName(root, whole, `/dev/${disk}`);
+      return { name: `partition ${partition} at ${attr('start')} of ${of.name}`, certain: of.certain };
+    }
   }
   const backing = attr('loop/backing_file');
-  if (backing !== undefined) return `loop ${attr('loop/offset') ?? 0} of ${fileBehind(root, backing)}`;
+  if (backing !== undefined) return { name: `loop ${attr('loop/offset') ?? 0} of ${fileBehind(root, backing)}`, certain: false };
   const own = attr('dm/uuid') ?? attr('md/uuid') ?? attr('wwid') ?? attr('device/wwid') ?? attr('serial') ?? attr('device/serial');
   // A device without a name of its own has only its place: this machine and this path.
-  return own === undefined ? `device ${machine(root)} ${at}` : `device ${own}`;
+  return own === undefined ? { name: `device ${machine(root)} ${at}`, certain: false } : { name: `device ${own}`, certain: true };
 }
 
 /** A file that is not open here; the loop device's path of it may lead elsewhere by now. */

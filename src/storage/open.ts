@@ -5,9 +5,10 @@ import { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
 import type { Geometry, Store } from '../native/storage.js';
 import { formatOf, toRaw } from './formats.js';
-import { blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
-import { sourceIdentity } from './identity.js';
+import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
+import { sourceNames } from './identity.js';
 import type { SourceOptions } from './source.js';
+import type { IdentityState } from './state.js';
 import { lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
@@ -27,6 +28,8 @@ export interface Source {
   /** Bytes of a logical block, as hosts see it. */
   readonly blockSize: number;
   readonly geometry: Geometry;
+  /** Largest aligned write that a power failure does not tear, bytes. */
+  readonly atomicWrite: number;
   /** Of a block device. */
   readonly limits: QueueLimits | undefined;
   /** Names the source itself, not its path (identity.ts). */
@@ -36,9 +39,10 @@ export interface Source {
 /**
  * Opens what is to be served, after all checks: nobody else writes to it, and it is a raw disk.
  * @param root where /proc and /sys are looked at
+ * @param state what sources were called before; without it, each is called what it is called now
  * @throws VioError: 2 for a block size, 3 (IN_USE, FORMAT) for a refusal, else the system's error
  */
-export function openSource(options: SourceOptions, root = new Sysroot()): Source {
+export function openSource(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Source {
   const { source, readonly = false } = options;
   const { storage } = native();
   const ram = /^ram:(\d+)$/.exec(source);
@@ -47,6 +51,8 @@ export function openSource(options: SourceOptions, root = new Sysroot()): Source
     if (!ram && !options.force && options.format !== 'raw') refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
+    const names = sourceNames(root, ram ? undefined : source, identity);
+    if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops, bps: options.bps });
     const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
       name: source,
@@ -54,8 +60,9 @@ export function openSource(options: SourceOptions, root = new Sysroot()): Source
       readonly,
       blockSize,
       geometry,
+      atomicWrite: atomicWriteOf(root, geometry, identity?.device, options.direct ?? false),
       limits: queueLimits(root, geometry, identity?.device),
-      identity: sourceIdentity(root, ram ? undefined : source, identity),
+      identity: ram || !state ? names.identity : state.identity(names),
     };
   } catch (err) {
     storage.close(store);
@@ -81,7 +88,8 @@ function refuseFormat(source: string, store: Store, readonly: boolean): void {
   });
 }
 
-function openFile({ source, readonly = false, shared = false, force = false, direct = false, zero }: SourceOptions, root: Sysroot): Store {
+function openFile(options: SourceOptions, root: Sysroot): Store {
+  const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero } = options;
   let stat: fs.BigIntStats;
   try {
     stat = fs.statSync(source, { bigint: true });
@@ -89,11 +97,11 @@ function openFile({ source, readonly = false, shared = false, force = false, dir
     throw notFound(source, err);
   }
   if (!readonly && !force) {
-    const user = userOf(root, source, stat);
+    const user = userOf(root, source, stat, later);
     if (user) throw inUse(source, user);
   }
   try {
-    return native().storage.open(source, { readonly, shared, force, direct, zero });
+    return native().storage.open(source, { readonly, shared, force, direct, zero, claim: !later });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
     if (direct && codeOf(err) === 'EINVAL')
@@ -115,6 +123,20 @@ function notFound(source: string, err: unknown): VioError {
         ? `make it: truncate -s 1G ${shellFile(source)}`
         : `"${printable(option)}" is no option`,
   });
+}
+
+/**
+ * Locks a source that was opened to be locked later, or that was released.
+ * @throws VioError: 3 (IN_USE) if somebody else uses it, else the system's error
+ */
+export function claimSource({ name, store }: Source, root = new Sysroot()): void {
+  try {
+    native().storage.claim(store);
+  } catch (err) {
+    const stat = codeOf(err) === 'EBUSY' ? fs.statSync(name, { bigint: true, throwIfNoEntry: false }) : undefined;
+    if (codeOf(err) === 'EBUSY') throw inUse(name, stat && lockHolder(root, stat));
+    throw wrap(`lock ${printable(name)}`, err);
+  }
 }
 
 /** Opens a source anew, so that its flushes can succeed again. @throws VioError */

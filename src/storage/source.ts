@@ -1,6 +1,8 @@
 import path from 'node:path';
 import { usage } from '../common/errors.js';
 import { parseSize } from '../common/units.js';
+import type { Rate } from '../native/storage.js';
+import { parseRate } from './limits.js';
 
 /** What to serve and how, the same for every server. */
 export interface SourceOptions {
@@ -17,6 +19,11 @@ export interface SourceOptions {
   direct?: boolean;
   /** Writes of zeroes: a hole stays a hole unless given; `unmap` makes one, `off` writes them. */
   zero?: 'unmap' | 'off';
+  /** I/O operations and bytes per second (limits.ts). */
+  iops?: Rate | undefined;
+  bps?: Rate | undefined;
+  /** Lock it later, with claimSource(): somebody else may use it until then. */
+  later?: boolean;
   /** Although it is in use, or of another format. */
   force?: boolean;
 }
@@ -58,6 +65,12 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
   },
   shared: (o, value) => {
     o.shared = onOff(value, 'shared');
+  },
+  iops: (o, value) => {
+    o.iops = parseRate('iops', value);
+  },
+  bps: (o, value) => {
+    o.bps = parseRate('bps', value);
   },
 };
 

@@ -60,8 +60,9 @@ function isSame(file: string, stat: fs.BigIntStats): boolean {
 /**
  * What in the kernel, or which process without a lock, uses a file or block device so that nobody else may write to it:
  * a mount, swap, a holder (LVM, MD, dm-crypt, bcache), a loop device, an NVMe target, a writer of the device.
+ * @param kernelOnly processes may use it for now
  */
-export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats): User | undefined {
+export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, kernelOnly = false): User | undefined {
   const blocks = new Blocks(root);
   const swap = parseSwaps(root.attr('/proc/swaps') ?? '').find((name) => isSame(root.path(name), stat));
   if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${shellFile(swap)}` };
@@ -70,10 +71,10 @@ export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats): User 
     const loop = /^loop device (loop\d+)$/.exec(kernel.what)?.[1];
     return { text: ` by ${printable(kernel.what)}`, fix: loop === undefined ? undefined : `losetup -d /dev/${loop}` };
   }
-  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat) : undefined;
+  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat, kernelOnly) : undefined;
 }
 
-function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats): User | undefined {
+function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats, kernelOnly: boolean): User | undefined {
   const number = majorMinor(Number(stat.rdev));
   const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? file);
   const processes = new Processes(root);
@@ -87,6 +88,7 @@ function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigInt
       return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
     if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${shellFile(file)}` };
   }
+  if (kernelOnly) return undefined;
   const writer = processes.files.find((open) => open.rdev === `b${number}` && open.pid !== process.pid && writes(root, open.pid, open.fd));
   return writer && byProcess(root, writer.pid);
 }

@@ -243,6 +243,39 @@ describe('nvmf ctl', () => {
     expect(await target.stop()).toBe(0);
   });
 
+  test('limits: of the command line, changed at run time, shown by list', async () => {
+    const socket = path.join(dir, 'ctl');
+    const target = await serveTarget([`${image('a.img', 1 << 20)},iops=1/4/2`, 'ram:1M', '--control', socket]);
+    const ctl = (...args: string[]) => vioctl(['nvmf', 'ctl', socket, ...args]);
+    expect(ctl('list').stdout).toMatch(/a\.img iops=1\/4\/2\n/);
+    const limits = (...args: string[]) => JSON.parse(ctl('limits', ...args, '--json').stdout);
+    const host = await connectHost(target, { ioQueues: 1 });
+    const read = (nsid: number) =>
+      host.queues[0]!.send(rwCmd.encode({ slba: 0n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.read, nsid })), { into: Buffer.alloc(512) });
+    // room for 8 and the one that makes the bucket over-full; more than a few of 40 wait
+    let left = 40;
+    const reads = Array.from({ length: left }, () => read(1).finally(() => left--));
+    expect((await read(2)).status.sc).toBe(0);
+    expect(left).toBeGreaterThan(10);
+    const list = JSON.parse(ctl('list', '--json').stdout).subsystems[0].namespaces;
+    expect(list[0].limits).toMatchObject({ iops: { average: 1, burst: 4, seconds: 2 }, delayed: expect.any(Number) });
+    expect(list[0].limits.waiting).toBeGreaterThan(10);
+    expect(list[1].limits).toBeUndefined();
+    expect(limits('1', 'iops=1/4/2')).toMatchObject({ changed: false });
+    expect(limits('1', 'iops=none', 'bps=100M', '--dry-run').would).toEqual([
+      'limit namespace 1 to iops=none (was 1/4/2)',
+      'limit namespace 1 to bps=100M (was none)',
+    ]);
+    expect(limits('1', 'iops=none', 'bps=100M')).toMatchObject({ changed: true });
+    for (const { status } of await Promise.all(reads)) expect(status.sc).toBe(0);
+    expect(ctl('list').stdout).toMatch(/a\.img bps=100M\n/);
+    for (const wrong of [['1'], ['1', 'iops=0'], ['1', 'size=5'], ['x', 'iops=5'], ['1', 'bps=1M', 'bps=2M']])
+      expect(ctl('limits', ...wrong).status).toBe(2);
+    expect(ctl('limits', '7', 'iops=5').status).toBe(1);
+    host.close();
+    expect(await target.stop()).toBe(0);
+  });
+
   test('a stale control socket is replaced, a live one is not', async () => {
     const socket = path.join(dir, 'ctl');
     const first = await serveTarget(['ram:1M', '--control', socket]);

@@ -6,9 +6,10 @@ import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../src/native/index.js';
 import { OwnedFd } from '../../src/native/owned-fd.js';
-import { AdminOpcode, featureCmd, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { AdminOpcode, Cns, featureCmd, identifyNamespace, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { Channel, connect } from '../../src/vhost-user/wire/channel.js';
+import { deviceByName } from '../../src/vhost-user/wire/devices.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Background } from '../support/background.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
@@ -186,12 +187,17 @@ test('a device with blocks of 4096 bytes is served with them', async () => {
     const host = await connectHost(target, { ioQueues: 1 });
     const at = rwCmd.encode({ slba: 1n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 }));
     expect((await host.queues[0]!.send(at, { out: Buffer.alloc(4096, 'w') })).status.sc).toBe(0);
+    const identified = identifyNamespace.decode(await host.identifyData(Cns.namespace, 1));
+    expect(identified).toMatchObject({ nsfeat: 0x12, npwg: 0, npwa: 0, nawun: 0, nawupf: 0, noiob: 0 });
     expect(await target.stop()).toBe(0);
     for (const server of both)
       expect(refused(server, `${device},bs=512`)).toEqual({ status: 2, stderr: expect.stringContaining('blocks of 4096 bytes') });
     await serve('vhost-user', device);
     const window = await Window.open(await connect(path.join(dir, `s${sockets - 1}`)));
     await window.start();
+    const config = deviceByName('blk')!.config!.decode(Buffer.from((await window.front.config(0, 96))!));
+    expect(config).toMatchObject({ capacity: BigInt((16 << 20) / 512), blk_size: 4096, physical_block_exp: 0, alignment_offset: 0 });
+    expect(config.discard_sector_alignment).toBeGreaterThanOrEqual(8);
     const driver = new Driver(window);
     const read = Buffer.alloc(16);
     read.writeBigUInt64LE(8n, 8);
@@ -202,6 +208,59 @@ test('a device with blocks of 4096 bytes is served with them', async () => {
     spawnSync('losetup', ['-d', device]);
   }
 }, 60_000);
+
+describe('identity', () => {
+  const nqn = 'nqn.2014-08.org.example:identity';
+  const idsUnder = async (name: string, ...args: string[]): Promise<string[]> => {
+    const target = await serveTarget([...args, '--nqn', name]);
+    const ids = target.namespaces.map((ns) => ns.nguid);
+    expect(await target.stop()).toBe(0);
+    return ids;
+  };
+  const idsOf = (...args: string[]) => idsUnder(nqn, ...args);
+
+  test('a renamed file keeps it, a copy has its own, two servers of one file give the same', async () => {
+    const file = image('disk');
+    const [first] = await idsOf(file);
+    fs.renameSync(file, `${file}2`);
+    expect(await idsOf(`${file}2`)).toEqual([first]);
+    fs.copyFileSync(`${file}2`, file);
+    expect(await idsOf(file)).not.toEqual([first]);
+    const targets = await Promise.all([0, 1].map(() => serveTarget([`${file}2,shared=on`, '--nqn', nqn])));
+    expect(targets.map((target) => target.namespaces[0]!.nguid)).toEqual([first, first]);
+    for (const target of targets) expect(await target.stop()).toBe(0);
+    expect(await idsUnder(`${nqn}2`, `${file}2`)).not.toEqual([first]);
+  });
+
+  test('uuid= and nguid= give it, once in a subsystem; --state-dir keeps what a source was called', async () => {
+    const [a, b, states] = [image('a'), image('b'), path.join(dir, 'state')];
+    const nguid = '00112233445566778899aabbccddeeff';
+    expect(await idsOf(`${a},nguid=${nguid}`)).toEqual([nguid]);
+    const uuid = '6ba7b810-9dad-11d1-80b4-00c04fd430c8';
+    const [given] = await idsOf(`${a},uuid=${uuid}`);
+    expect(await idsOf(`${b},uuid=${uuid}`)).toEqual([given]); // a copy takes its place
+    expect(refused('nvmf', `${a},uuid=${uuid}`, `${b},uuid=${uuid}`)).toEqual({
+      status: 3,
+      stderr: expect.stringMatching(/namespace 1 of \S+ has this UUID already\n.*hint: append ,uuid=/),
+    });
+    expect(refused('nvmf', `${a},uuid=x`).status).toBe(2);
+    const [plain] = await idsOf(a);
+    expect(await idsOf(a, '--state-dir', states)).toEqual([plain]);
+    const file = path.join(states, 'identities.json');
+    const state = JSON.parse(fs.readFileSync(file, 'utf8'));
+    state.sources[0].identity = 'what an older kernel called it';
+    fs.writeFileSync(file, JSON.stringify(state));
+    const [kept] = await idsOf(a, '--state-dir', states);
+    expect(kept).not.toBe(plain);
+    expect(await idsOf(a, '--state-dir', states)).toEqual([kept]);
+    fs.writeFileSync(file, 'no state');
+    for (const server of both)
+      expect(refused(server, a, '--state-dir', states)).toEqual({
+        status: 5,
+        stderr: expect.stringMatching(/identities\.json is damaged: .*\n.*hint: .*rm /),
+      });
+  });
+});
 
 test('ctl add refuses what is in use and what is no disk, as serve does', async () => {
   const [file, other, control] = [image('disk'), image('other', 1 << 20, 'KDMV'), path.join(dir, 'ctl')];
@@ -216,6 +275,112 @@ test('ctl add refuses what is in use and what is no disk, as serve does', async 
   expect(add(`${other},format=raw`)).toEqual([0, '']);
   expect(add(path.join(dir, 'hard'), '--force')).toEqual([0, '']);
   await target.stop();
+});
+
+describe('vhost-user: whose disk it is', () => {
+  /** A front-end of a server. */
+  const open = async (server: Background) => Window.open(await connect((await server.sees(/^serving .* at (\S+)$/m))[1]!));
+  const starts = async (window: Window): Promise<boolean> =>
+    window.start().then(
+      () => true,
+      () => false,
+    );
+  /** A ring that was refused is tried again, as the refusal stands for a moment. */
+  const startsInTime = async (server: Background): Promise<Window> => {
+    for (let tries = 0; tries < 100; tries++) {
+      const window = await open(server);
+      if (await starts(window)) return window;
+      window.close();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error('the ring never started');
+  };
+  const write = async (window: Window, fill: string): Promise<number> => {
+    const header = Buffer.alloc(16);
+    header.writeUInt32LE(1);
+    return (await new Driver(window).request([header, Buffer.alloc(512, fill)], 1))[0]!;
+  };
+
+  test('a live migration: the destination starts meanwhile, and has the disk when the source has let go', async () => {
+    const file = image('disk');
+    const source = await serve('vhost-user', file);
+    const destination = await serve('vhost-user', file, '--incoming');
+    const before = await open(source);
+    await before.start();
+    expect(await write(before, 'source')).toBe(0);
+    const early = await open(destination);
+    expect(await starts(early)).toBe(false);
+    const [line] = await destination.sees(/refused: .*disk: already in use by \S+ \(pid (\d+)\)/);
+    expect(line).toContain(`pid ${source.child.pid}`);
+    early.close();
+
+    expect(await before.stop(false)).toHaveLength(1);
+    const after = await startsInTime(destination);
+    expect(await write(after, 'destination')).toBe(0);
+    expect(fs.readFileSync(file).subarray(0, 11).toString()).toBe('destination');
+    // and the other way round
+    expect(await starts(before)).toBe(false);
+    await source.sees(new RegExp(`already in use by \\S+ \\(pid ${destination.child.pid}\\)`));
+    before.close();
+    after.close(); // a front-end that goes lets go as well
+    const back = await startsInTime(source);
+    expect(await write(back, 'back')).toBe(0);
+    back.close();
+    // each said it once, not for each of its rings and tries in the same connection
+    expect(await source.stop()).toBe(0);
+    expect(await destination.stop()).toBe(0);
+  }, 60_000);
+
+  test('once its VM has gone, a server has nothing locked: others may use the disk, and it waits for its turn', async () => {
+    const file = image('disk');
+    const first = await serve('vhost-user', file);
+    expect(refused('vhost-user', file).status).toBe(3); // its first VM may come at any time
+    let window = await open(first);
+    await window.start();
+    expect(refused('vhost-user', file).status).toBe(3);
+    await window.stop(false);
+    window.close();
+    if (which('qemu-io'))
+      expect(spawnSync('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 4k', file], { encoding: 'utf8' })).toMatchObject({ status: 0 });
+    const second = await serve('nvmf', file);
+    window = await open(first);
+    expect(await starts(window)).toBe(false);
+    await first.sees(new RegExp(`already in use by \\S+ \\(pid ${second.child.pid}\\)`));
+    window.close();
+    expect(await second.stop()).toBe(0);
+    window = await startsInTime(first);
+    if (which('qemu-io')) {
+      const { status, stderr } = spawnSync('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', file], { encoding: 'utf8' });
+      expect([status, stderr]).toEqual([1, expect.stringContaining('lock')]);
+    }
+    window.close();
+    expect(await first.stop()).toBe(0);
+  }, 60_000);
+
+  test('a block device changes hands too', async () => {
+    const { stdout, status } = spawnSync('losetup', ['-f', '--show', image('disk', 16 << 20)], { encoding: 'utf8' });
+    if (process.getuid?.() !== 0 || status !== 0) return skip('devices that change hands', 'needs root and a loop device');
+    const device = stdout.trim();
+    try {
+      const [source, destination] = [await serve('vhost-user', device), await serve('vhost-user', device, '--incoming')];
+      expect(spawnSync('mkfs.ext4', ['-q', device]).status).not.toBe(0);
+      const before = await open(source);
+      await before.start();
+      const early = await open(destination);
+      expect(await starts(early)).toBe(false);
+      early.close();
+      await before.stop(false);
+      before.close();
+      const after = await startsInTime(destination);
+      expect(await write(after, 'destination')).toBe(0);
+      expect(spawnSync('mkfs.ext4', ['-q', device]).status).not.toBe(0); // claimed (O_EXCL)
+      after.close();
+      for (const server of [source, destination]) expect(await server.stop()).toBe(0);
+    } finally {
+      for (const server of running.splice(0)) await server.stop('SIGKILL');
+      spawnSync('losetup', ['-d', device]);
+    }
+  }, 60_000);
 });
 
 test('vhost-user: a file that grows or shrinks is announced, and the new size counts at once', async () => {

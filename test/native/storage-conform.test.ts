@@ -1,9 +1,10 @@
 /** Every source against the one interface (test/support/programs/store-conform.cc), with the sanitizers. */
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { compileSanitized } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
 
@@ -13,27 +14,15 @@ let dir: string;
 let program: string;
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-conform-'));
-  program = path.join(dir, 'conform');
-  const folder = (name: string): string[] =>
-    fs
-      .readdirSync(path.join(root, 'native', name))
-      .filter((file) => file.endsWith('.cc'))
-      .map((file) => path.join(root, 'native', name, file));
-  const sources = [...folder('storage'), path.join(root, 'native/os/fd.cc'), path.join(root, 'native/os/mapping.cc')];
-  const cxx = process.env.CXX ?? 'g++';
-  const flags = [
-    ...['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-pthread', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64'],
-    ...['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', `-I${root}/native`],
-  ];
-  // one by one, as a compiler cache wants them
-  const objects = [path.join(root, 'test/support/programs/store-conform.cc'), path.join(root, 'native/common/error.cc'), ...sources].map(
-    (source, i) => {
-      const object = path.join(dir, `${i}.o`);
-      execFileSync(cxx, [...flags, '-c', '-o', object, source]);
-      return object;
-    },
+  const storage = fs.readdirSync(path.join(root, 'native/storage')).filter((file) => file.endsWith('.cc'));
+  program = compileSanitized(
+    [
+      'test/support/programs/store-conform.cc',
+      ...['native/common/error.cc', 'native/common/assert.cc', 'native/os/fd.cc', 'native/os/mapping.cc'],
+      ...storage.map((file) => `native/storage/${file}`),
+    ],
+    path.join(dir, 'conform'),
   );
-  execFileSync(cxx, [...flags, '-o', program, ...objects]);
 }, 180_000);
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 

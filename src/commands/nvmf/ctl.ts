@@ -12,6 +12,7 @@ export default class NvmfCtl extends Command {
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
     'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
     'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
+    'limits NSID iops=RATE[/BURST[/SECONDS]] bps=…: how fast a namespace may be used (see nvmf serve); none lifts a limit.\n\n' +
     'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
     'kick: end the associations of --host NQN or of --cntlid N.\n\n' +
     'stats: counters of every controller.\n\n' +
@@ -20,16 +21,17 @@ export default class NvmfCtl extends Command {
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],
     ['truncate -s 20G disk.img; vioctl nvmf ctl nvmf.sock resize 1', 'a larger namespace'],
+    ['vioctl nvmf ctl nvmf.sock limits 1 iops=1000/4000 bps=none', 'a namespace of 1,000 operations a second'],
     ['vioctl nvmf ctl nvmf.sock ana 1 inaccessible', 'hosts with several paths use another one'],
   ];
   static override readonly args = {
     socket: Args.string({ required: true, description: 'control socket of nvmf serve --control' }),
     action: Args.string({
       required: true,
-      options: ['list', 'add', 'remove', 'resize', 'reopen', 'ana', 'kick', 'stats'],
-      description: 'list, add, remove, resize, reopen, ana, kick or stats',
+      options: ['list', 'add', 'remove', 'resize', 'reopen', 'limits', 'ana', 'kick', 'stats'],
+      description: 'list, add, remove, resize, reopen, limits, ana, kick or stats',
     }),
-    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, or GROUP STATE' }),
+    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, NSID LIMIT, or GROUP STATE' }),
   };
   static override readonly changes = true;
   static override readonly flags = {

@@ -2,7 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../cli/flags.js';
 import { notify } from '../../cli/systemd.js';
 import { printable } from '../../common/escape.js';
-import { sourceHelp } from '../../groups/sources.js';
+import { sourceHelp, stateDirFlag, stateDirOf } from '../../groups/sources.js';
 import { native } from '../../native/index.js';
 import { commandLineConfig } from '../../nvme/target/serve/command-line.js';
 import { readyLine, report } from '../../nvme/target/serve/report.js';
@@ -15,7 +15,7 @@ export default class NvmfServe extends Command {
     'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
     'too, and so does port 8009 of the same addresses, where hosts look that know an address alone: if that port is free, and if ' +
     'no free port was asked for with :0.\n\n' +
-    `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group)')}\n\n` +
+    `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
@@ -44,6 +44,7 @@ export default class NvmfServe extends Command {
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
+    'state-dir': stateDirFlag,
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
     'cntlid-range': Flags.string({
       helpValue: 'MIN-MAX',
@@ -64,7 +65,10 @@ export default class NvmfServe extends Command {
     const { args, flags } = await this.parse(NvmfServe);
     const config = commandLineConfig(flags, args.source, this.sysroot);
     if (config.engine === 'uring') requireRings(this.sysroot);
-    const running = await serve(native().nvme, config, (message) => this.info(printable(message)));
+    const stateDir = config.stateDir ?? stateDirOf(undefined, this.env);
+    const running = await serve(native().nvme, { ...config, ...(stateDir !== undefined && { stateDir }) }, (message) =>
+      this.info(printable(message)),
+    );
     this.life.defer(() => running.stop());
     await this.out.document(report(running.target), readyLine);
     if (config.engine === 'uring' && running.target.engine === 'sync')

@@ -18,6 +18,8 @@ import {
   maxQueueSize,
   maxTransfer,
   mdts,
+  Nsfeat,
+  NsfeatAll,
   NsIdType,
   nsattrWriteProtected,
   nvmController,
@@ -27,6 +29,7 @@ import {
   Sgls,
   Status,
   sqe,
+  wzsl,
 } from '../wire/index.js';
 import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from './model.js';
 import { invalidField, Refusal } from './refusal.js';
@@ -112,22 +115,32 @@ function namespace(ns: Namespace): Buffer {
   const { geometry, limits } = ns;
   /** A number of blocks, counted from 0: at least one, at most what 16 bits hold. */
   const units = (bytes: number): number => Math.min(Math.max(Math.floor(bytes / ns.blockSize), 1), 65536) - 1;
-  const write = units(geometry.physical);
+  const write = units(Math.max(geometry.physical, geometry.minimumIo));
+  // a multiple of what is written at best
+  const optimal = units(geometry.optimalIo || maxTransfer) + 1;
+  const atomic = units(ns.atomicWrite);
+  const boundary = Math.floor((limits?.chunk ?? 0) / ns.blockSize);
   const discard = units(Math.max(limits?.discardGranularity ?? 0, geometry.physical));
   return identifyNamespace.encode({
     nsze: blocks,
     ncap: blocks,
     nuse: blocks,
-    nsfeat: 0x10, // NPWG to NOWS are set
+    nsfeat: Nsfeat.atomic | Nsfeat.optimal,
     nlbaf: 0,
     flbas: 0,
     nmic: 1,
     dlfeat: 0x09, // deallocated blocks read as zeroes; Write Zeroes deallocates when asked to
+    // Aligned writes of this size only: a boundary of the same size says that others may be torn.
+    nawun: atomic,
+    nawupf: atomic,
+    nabsn: atomic,
+    nabspf: atomic,
+    noiob: boundary <= 0xffff ? boundary : 0,
     npwg: write,
     npwa: write,
     npdg: discard,
     npda: discard,
-    nows: units(geometry.optimalIo || maxTransfer),
+    nows: Math.max(write + 1, optimal - (optimal % (write + 1))) - 1,
     mssrl: Math.min(perMdts, 0xffff),
     mcl: perMdts,
     msrc: copyRanges - 1,
@@ -188,14 +201,20 @@ export function identify(c: ControllerState, command: Buffer): Buffer {
       return active() ? nvmNamespace.encode({}) : Buffer.alloc(identifySize);
     case Cns.csController:
       nvm();
-      return nvmController.encode({ vsl: mdts, dmrl: dsmRanges - 1 });
+      return nvmController.encode({ vsl: mdts, wzsl, dmrl: dsmRanges - 1 });
     case Cns.csActiveNamespaces:
       nvm();
       return list();
     case Cns.independentNamespace: {
       const ns = active();
       if (!ns) return Buffer.alloc(identifySize);
-      return independentNamespace.encode({ nmic: 1, anagrpid: ns.group, nsattr: ns.readonly ? nsattrWriteProtected : 0, nstat: 1 });
+      return independentNamespace.encode({
+        nsfeat: ns.geometry.rotational ? NsfeatAll.rotational : 0,
+        nmic: 1,
+        anagrpid: ns.group,
+        nsattr: ns.readonly ? nsattrWriteProtected : 0,
+        nstat: 1,
+      });
     }
     case Cns.controllers:
       return encodeControllerList([...subsystem.controllers.keys()].filter((id) => id >= cntid).sort((a, b) => a - b));

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { usage } from '../../common/errors.js';
 
 /** What tells a namespace apart, the same after every restart and over every path. */
 export interface NamespaceIds {
@@ -36,6 +37,32 @@ export function namespaceIds(name: string): NamespaceIds {
   const nguid = Buffer.from(digest('nguid', name).subarray(0, 16));
   nguid[8] = (nguid[8]! & ~1) | 2;
   return { nguid, eui64, uuid: uuidOf(name) };
+}
+
+const idSizes: Readonly<Record<keyof NamespaceIds, number>> = { nguid: 16, eui64: 8, uuid: 16 };
+
+/** An identifier of a command line or a configuration. @returns its digits, without dashes @throws usage error */
+export function parseId(kind: keyof NamespaceIds, text: string | undefined): string {
+  const digits = idSizes[kind] * 2;
+  const hex = (text ?? '').toLowerCase();
+  const dashed = kind === 'uuid' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(hex);
+  const bare = dashed ? hex.replaceAll('-', '') : hex;
+  if (!/^[0-9a-f]+$/.test(bare) || bare.length !== digits)
+    throw usage(`${kind}=${text ?? ''}: must be ${kind === 'uuid' ? 'a UUID' : `${digits} hexadecimal digits`}`);
+  if (/^0+$/.test(bare)) throw usage(`${kind}=${text}: all zeroes means that there is none`);
+  return bare;
+}
+
+/**
+ * Identifiers of a namespace: those that were asked for, the others made from one of them if there is one, so that a copy of a disk
+ * can take its place whole.
+ * @param subsystem NQN @param source name of the source (src/storage/identity.ts) @throws usage error
+ */
+export function idsOf(subsystem: string, source: string, asked: Partial<Record<keyof NamespaceIds, string>> = {}): NamespaceIds {
+  const kinds = (['uuid', 'nguid', 'eui64'] as const).filter((kind) => asked[kind] !== undefined);
+  const name = kinds[0] === undefined ? source : `${kinds[0]} ${parseId(kinds[0], asked[kinds[0]])}`;
+  const given = kinds.map((kind) => [kind, Buffer.from(parseId(kind, asked[kind]), 'hex')] as const);
+  return { ...namespaceIds(`${subsystem}\0${name}`), ...Object.fromEntries(given) };
 }
 
 /** Serial number of a subsystem: 20 characters from its name. */

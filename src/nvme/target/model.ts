@@ -18,7 +18,8 @@ export interface NamespaceOptions extends SourceOptions {
   nsid?: number;
   /** ANA group, 1 unless given. */
   group?: number;
-  ids?: Partial<NamespaceIds>;
+  /** Identifiers that it is to have, as hexadecimal digits. */
+  ids?: Partial<Record<keyof NamespaceIds, string>>;
 }
 
 /** A namespace of a subsystem and what it is stored in. */

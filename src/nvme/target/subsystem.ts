@@ -1,9 +1,12 @@
+import { randomUUID } from 'node:crypto';
 import { Exit, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { openSource } from '../../storage/open.js';
+import type { IdentityState } from '../../storage/state.js';
 import { AnaState, Status } from '../wire/index.js';
-import { namespaceIds, serialOf } from './identity.js';
+import { idsOf, type NamespaceIds, serialOf } from './identity.js';
 import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type NamespaceOptions, type SubsystemState } from './model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, serialSize } from './names.js';
 import { statusCode } from './refusal.js';
@@ -26,6 +29,8 @@ export interface SubsystemOptions {
   allowed?: Iterable<string>;
   /** Identifiers for its controllers: processes that serve one subsystem need ranges that do not meet. */
   cntlids?: CntlidRange;
+  /** What its sources were called before. */
+  state?: IdentityState | undefined;
 }
 
 /** One subsystem: its namespaces, who may use it, and the controllers of those who do. */
@@ -49,6 +54,7 @@ export class Subsystem implements SubsystemState {
   #ended: NativeController[] = [];
   readonly #totals: QueueCounters = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
   readonly #cntlids: CntlidRange;
+  readonly #state: IdentityState | undefined;
   #nextCntlid: number;
   /** No namespace below has a free NSID. */
   #firstFree = 1;
@@ -60,6 +66,7 @@ export class Subsystem implements SubsystemState {
     this.serial = checkAscii(options.serial ?? serialOf(options.nqn), 'serial number', serialSize);
     this.model = checkAscii(options.model ?? 'vioctl NVMe/TCP target', 'model', modelSize);
     this.allowed = options.allowed && new Set([...options.allowed].map(checkHostNqn));
+    this.#state = options.state;
     this.#cntlids = options.cntlids ?? [1, lastCntlid];
     this.#nextCntlid = this.#cntlids[0];
   }
@@ -121,7 +128,7 @@ export class Subsystem implements SubsystemState {
     const group = options.group ?? 1;
     if (!Number.isInteger(group) || group < 1 || group > maxGroups)
       throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
-    const source = openSource(options);
+    const source = openSource(options, undefined, this.#state);
     const { store, blockSize, readonly } = source;
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
     if (size === 0) {
@@ -131,15 +138,36 @@ export class Subsystem implements SubsystemState {
         hint: 'make it larger: truncate -s 1G FILE',
       });
     }
+    let ids: NamespaceIds;
+    try {
+      // memory has no name of its own
+      ids = idsOf(this.nqn, /^ram:/.test(options.source) ? `${source.identity}\0${nsid}` : source.identity, options.ids);
+      if (!options.force || options.ids) this.#checkUnique(ids, options.source);
+    } catch (err) {
+      native().storage.close(store);
+      throw err;
+    }
     return {
       ...source,
       nsid,
       source: options.source,
       group,
-      ids: { ...namespaceIds([this.nqn, source.identity, ...(/^ram:/.test(options.source) ? [nsid] : [])].join('\0')), ...options.ids },
+      ids,
       handle: this.#native.namespaceNew(store, Math.log2(blockSize), readonly),
       size,
     };
+  }
+
+  /** Hosts take two namespaces with one identifier for one disk. @throws VioError */
+  #checkUnique(ids: NamespaceIds, source: string): void {
+    for (const other of this.namespaces.values())
+      for (const kind of ['uuid', 'nguid', 'eui64'] as const)
+        if (other.ids[kind].equals(ids[kind]))
+          throw new VioError(`${printable(source)}: namespace ${other.nsid} of ${this.nqn} has this ${kind.toUpperCase()} already`, {
+            code: 'EEXIST',
+            exit: Exit.refused,
+            hint: `append ,uuid=${randomUUID()} to one of them`,
+          });
   }
 
   /** Lets go of a namespace that is not served (any more): its file is closed after the last command. */

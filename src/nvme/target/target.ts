@@ -3,6 +3,7 @@ import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import { Health } from '../../storage/health.js';
 import { reopenSource } from '../../storage/open.js';
+import type { IdentityState } from '../../storage/state.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { Controller, type Surroundings } from './controller.js';
@@ -43,6 +44,8 @@ const maxControllers = 512;
  */
 export class Target {
   readonly subsystems = new Map<string, Subsystem>();
+  /** What sources were called before, for subsystems that are made later. */
+  readonly state: IdentityState | undefined;
   readonly listeners: Listener[] = [];
   readonly referrals: Referral[] = [];
   readonly #native: NvmeNative;
@@ -63,8 +66,9 @@ export class Target {
   #stopped = false;
   #ticks = 0;
 
-  constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog } = {}) {
-    const { log = () => {}, ...engine } = options;
+  constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog; state?: IdentityState | undefined } = {}) {
+    const { log = () => {}, state, ...engine } = options;
+    this.state = state;
     this.#native = native;
     this.#log = log;
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));

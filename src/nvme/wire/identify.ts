@@ -184,6 +184,10 @@ export function formatInUse(ns: { flbas: number; nlbaf: number; lbafs: { ms: num
   if (!format || index > ns.nlbaf) throw new WireError(`FLBAS names format ${index}, NLBAF is ${ns.nlbaf}`, 26);
   return format;
 }
+/** NSFEAT bits: NAWUN to NABSPF (1) and NPWG to NOWS (4) are set. */
+export const Nsfeat = { atomic: 1 << 1, optimal: 1 << 4 } as const;
+/** NSFEAT bits of CNS 08h. */
+export const NsfeatAll = { rotational: 1 << 4 } as const;
 /** NSATTR bit 0: write protected. */
 export const nsattrWriteProtected = 1;
 

@@ -6,6 +6,10 @@ export const inCapsule = { admin: 8192, io: 16384 } as const;
 export const mdts = 8;
 /** Most bytes that one command moves. */
 export const maxTransfer = 4096 << mdts;
+/** Blocks that one Write Zeroes covers, as a power of two of 4 KiB pages (WZSL): as many as NLB can count of 4 KiB each. */
+export const wzsl = 16;
+/** Most bytes that one Write Zeroes covers. */
+export const maxZeroes = 4096 * 2 ** wzsl;
 /** Most data of one H2CData PDU (MAXH2CDATA of ICResp). */
 export const maxH2cData = 1 << 20;
 /** Entries of a queue. */

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { makeFolder, syncFile, writeDurably } from '../../common/durable-file.js';
 import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 
@@ -63,29 +64,7 @@ export function startTime(root: Sysroot, pid: number): string | undefined {
   return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
 }
 
-/** Makes a folder and those above it. Node's own recursive mkdir says ENOENT for a read-only file system. */
-function makeFolder(dir: string): void {
-  try {
-    fs.mkdirSync(dir, 0o755);
-  } catch (err) {
-    if (codeOf(err) === 'EEXIST') return;
-    if (codeOf(err) !== 'ENOENT' || path.dirname(dir) === dir) throw err;
-    makeFolder(path.dirname(dir));
-    makeFolder(dir);
-  }
-}
-
-/** Flushes a file or folder to disk. */
-function sync(file: string): void {
-  const fd = fs.openSync(file, 'r');
-  try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
-  }
-}
-
-/** The journals and records below /run/vioctl/vfio. Every write is atomic: a temporary file, fsync, rename, fsync of the folder. */
+/** The journals and records below /run/vioctl/vfio. Every write is atomic. */
 export class Store {
   readonly #root: Sysroot;
 
@@ -99,22 +78,9 @@ export class Store {
 
   #write(file: string, value: unknown): void {
     const target = this.#root.path(file);
-    const temporary = `${target}.new`;
     try {
-      makeFolder(path.dirname(target));
-      const fd = fs.openSync(temporary, 'w', 0o644);
-      try {
-        // undefined members are written as null, so that a record says that there was no driver
-        fs.writeFileSync(fd, `${JSON.stringify(value, (_key, v) => (v === undefined ? null : v), 2)}\n`);
-        fs.fsyncSync(fd);
-      } catch (err) {
-        fs.rmSync(temporary, { force: true });
-        throw err;
-      } finally {
-        fs.closeSync(fd);
-      }
-      fs.renameSync(temporary, target);
-      sync(path.dirname(target));
+      // undefined members are written as null, so that a record says that there was no driver
+      writeDurably(target, `${JSON.stringify(value, (_key, v) => (v === undefined ? null : v), 2)}\n`);
     } catch (err) {
       throw wrap(`write the journal ${file}`, err, { hint: 'nothing is changed without a journal; /run/vioctl must be writable' });
     }
@@ -140,7 +106,7 @@ export class Store {
     try {
       fs.rmSync(this.#root.path(file), { force: true });
       const dir = this.#root.path(path.dirname(file));
-      if (fs.existsSync(dir)) sync(dir);
+      if (fs.existsSync(dir)) syncFile(dir);
     } catch (err) {
       throw wrap(`remove ${file}`, err);
     }

@@ -48,6 +48,8 @@ export class Rings {
   physical = false;
   /** Without VHOST_USER_F_PROTOCOL_FEATURES rings are enabled from the start. */
   alwaysEnabled = true;
+  /** Why the device could not be claimed for the ring that was to start last. */
+  refusal: Error | undefined;
   #draining = false;
 
   constructor(options: RingsOptions) {
@@ -264,8 +266,10 @@ export class Rings {
     const { running } = ring;
     if (!running) return ring.halting ?? Promise.resolve();
     ring.running = undefined;
-    ring.halting = running.stop().then((base) => {
+    ring.halting = running.stop().then(async (base) => {
       ring.base = base;
+      // While one ring still runs or ends, the device is not anybody else's.
+      if (!this.#rings.some((other) => other !== ring && (other.running || other.halting))) await this.#options.device.release?.();
       ring.halting = undefined;
     });
     return ring.halting;
@@ -282,7 +286,13 @@ export class Rings {
     if (!memory.mapped || !ring.addresses || ring.num === 0) return 'EINVAL';
     const index = this.#rings.indexOf(ring);
     assert(ring.halting === undefined && ring.fds.kick !== undefined, 'a ring starts with a kick, and after its end');
+    const first = !this.#rings.some((other) => other.running || other.halting);
     try {
+      this.refusal = first ? device.claim?.() : undefined;
+      if (this.refusal) {
+        if (ring.fds.err) native().vhostUser.signal(ring.fds.err.fd);
+        return 'EBUSY';
+      }
       ring.running = device.startRing({
         index,
         memory: memory.mapped,
@@ -295,6 +305,7 @@ export class Rings {
         },
       });
     } catch (err) {
+      if (first) void device.release?.();
       return errnoOf(err);
     }
     return undefined;

@@ -54,6 +54,8 @@ export class BackEndSession {
   /** The request under way. */
   #current: Promise<void> = Promise.resolve();
   #running = false;
+  /** The last one that was told. */
+  #refusal: string | undefined;
   #done: () => void = () => {};
 
   /** Takes the socket. */
@@ -165,10 +167,17 @@ export class BackEndSession {
     if (own && def?.request === def?.reply && missing === def?.request?.optional) own = own.subarray(0, own.length - missing);
     if (own === undefined && def?.reply !== undefined && def.replyIf === undefined) this.violation(`${name}: ${String(outcome)}`);
     const errno = typeof outcome === 'string' ? outcome : undefined;
-    if (errno) this.#log(`${name}: refused: ${errno}`);
+    if (errno) this.#logRefusal(name, errno);
     const ack = (flags & Flag.needReply) !== 0 && this.has('REPLY_ACK');
     if (own !== undefined || ack)
       this.#channel.send(encodeMessage(id, Flag.version | Flag.reply, own ?? number.encode({ value: statusOf(errno) })), replyFds);
+  }
+
+  /** A device that somebody else uses is told once, not for each of its rings. */
+  #logRefusal(name: string, errno: Errno): void {
+    const why = errno === 'EBUSY' ? this.rings.refusal?.message : undefined;
+    if (why === undefined || why !== this.#refusal) this.#log(`${name}: refused: ${why ?? errno}`);
+    this.#refusal = why;
   }
 
   async #run(def: MessageDef, { payload, fds }: Message): Promise<Outcome> {

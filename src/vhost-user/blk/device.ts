@@ -1,8 +1,9 @@
 import { wrap } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats, NativeBlkQueue, NativeMemory, ReadWatch, RingLayout } from '../../native/vhost-user.js';
-import type { Source } from '../../storage/open.js';
+import { claimSource, type Source } from '../../storage/open.js';
 import type { DeviceModel, RingStart, RunningRing } from '../backend/model.js';
 import { deviceByName, featureBit, virtioBlk } from '../wire/devices.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
@@ -93,8 +94,43 @@ class BlkRing implements RunningRing {
 /** Totals of a device over its life. */
 export const noStats = (): BlkStats => ({ reads: 0, writes: 0, flushes: 0, others: 0, errors: 0, bytesRead: 0, bytesWritten: 0 });
 
+/** How long a refusal stands, in milliseconds: every ring of a device asks, and a try takes time. */
+const refusalTime = 1000;
+
+/** Who may use the source: this back-end while a ring runs, and until another one has asked for it. */
+function ownership(source: Source, log: (text: string) => void): Pick<Required<DeviceModel>, 'claim' | 'release'> {
+  const { storage } = native();
+  let used = false;
+  let refused: { error: Error; until: number } | undefined;
+  return {
+    claim: () => {
+      if (refused && performance.now() < refused.until) return refused.error;
+      refused = undefined;
+      try {
+        claimSource(source);
+        used = true;
+        return undefined;
+      } catch (err) {
+        refused = { error: err as Error, until: performance.now() + refusalTime };
+        return refused.error;
+      }
+    },
+    release: async () => {
+      used = false;
+      // One that fails is latched, and told by whoever watches the source.
+      await storage.flush(source.store).catch(() => {});
+      if (used) return;
+      try {
+        storage.release(source.store);
+      } catch (err) {
+        log(`${printable(source.name)} stays locked: ${(err as Error).message}`);
+      }
+    },
+  };
+}
+
 /** A virtio-blk device over a store. */
-export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
+export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: string) => void = () => {}): DeviceModel {
   const { store, readonly, queues, blockSize, geometry, limits } = source;
   /** Blocks, as many as a field of the configuration holds. */
   const blocks = (bytes: number, most: number): number => Math.min(Math.floor(bytes / blockSize), most);
@@ -137,6 +173,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats): DeviceModel {
         write_zeroes_may_unmap: 1,
       } as never);
     },
+    ...ownership(source, log),
     startRing: (start) => new BlkRing(start, source, add),
     settle: async () => {
       try {

@@ -5,6 +5,7 @@ import type { BlkStats } from '../../native/vhost-user.js';
 import { serialFor } from '../../storage/identity.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
+import { IdentityState } from '../../storage/state.js';
 import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession } from '../backend/session.js';
@@ -25,6 +26,8 @@ export interface DiskOptions {
 export interface BlkServing {
   disks: DiskOptions[];
   queues: number;
+  /** Where the names of sources are kept. */
+  stateDir?: string | undefined;
   /** At most 20 bytes; made from the source unless given. */
   serial: string | undefined;
   ioUring: boolean;
@@ -53,12 +56,17 @@ class Disk {
   readonly #inherited: OwnedFd | undefined;
 
   /** @throws VioError; then nothing is open */
-  constructor({ socket, fd, source: options }: DiskOptions, serving: BlkServing, onLog: (text: string) => void) {
+  constructor(
+    { socket, fd, source: options }: DiskOptions,
+    serving: BlkServing,
+    onLog: (text: string) => void,
+    state: IdentityState | undefined,
+  ) {
     const { queues, serial, ioUring } = serving;
     const { source: file, readonly = false } = options;
     const { storage } = native();
     this.#onLog = onLog;
-    this.#source = openSource(options);
+    this.#source = openSource(options, undefined, state);
     this.#watch = new SourceWatch(this.#source, onLog);
     try {
       const { store, blockSize, geometry, identity } = this.#source;
@@ -69,7 +77,7 @@ class Disk {
           exit: Exit.failed,
           hint: `truncate -s %${blockSize} FILE rounds it up`,
         });
-      this.#device = blkDevice({ ...this.#source, queues, serial: serial ?? serialFor(identity), ioUring }, this.totals);
+      this.#device = blkDevice({ ...this.#source, queues, serial: serial ?? serialFor(identity), ioUring }, this.totals, onLog);
       if (socket !== undefined) this.#listener = Listener.at(socket);
       else this.#inherited = inheritedSocket(fd!);
       this.ready = { socket, file, size, readonly, queues };
@@ -108,6 +116,7 @@ const threadsFor = (disks: number): number => 4 + 2 * disks;
  */
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
   if (options.disks.length > 1) process.env.UV_THREADPOOL_SIZE ??= String(threadsFor(options.disks.length));
+  const state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
   const disks: Disk[] = [];
   const end = new AbortController();
   const stop = (): void => end.abort(signal.reason);
@@ -116,7 +125,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
   try {
     for (const disk of options.disks) {
       const name = options.disks.length > 1 ? `${disk.socket}: ` : '';
-      disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`)));
+      disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`), state));
     }
     await options.onReady(disks.map((d) => d.ready));
     const results = await Promise.allSettled(

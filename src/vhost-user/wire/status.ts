@@ -6,6 +6,7 @@ export type Errno =
   | 'ENOENT'
   | 'EIO'
   | 'EBADF'
+  | 'EBUSY'
   | 'EAGAIN'
   | 'ENOMEM'
   | 'EACCES'

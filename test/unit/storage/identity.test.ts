@@ -4,8 +4,8 @@ import path from 'node:path';
 import { Sysroot } from '../../../src/common/sysroot.js';
 import { native } from '../../../src/native/index.js';
 import type { FileIdentity, Geometry } from '../../../src/native/storage.js';
-import { blockSizeOf, queueLimits } from '../../../src/storage/geometry.js';
-import { sourceIdentity } from '../../../src/storage/identity.js';
+import { atomicWriteOf, blockSizeOf, queueLimits } from '../../../src/storage/geometry.js';
+import { sourceNames } from '../../../src/storage/identity.js';
 
 let root: string;
 beforeEach(() => {
@@ -24,7 +24,7 @@ const link = (file: string, target: string): void => {
 describe('a file', () => {
   const of = (identity: Partial<FileIdentity>, file = path.join(root, 'f')) => {
     fs.writeFileSync(file, '');
-    return sourceIdentity(new Sysroot(root), file, { device: 0xfd01n, inode: 7n, fsid: 0x1234n, ...identity });
+    return sourceNames(new Sysroot(root), file, { device: 0xfd01n, inode: 7n, fsid: 0x1234n, ...identity }).identity;
   };
   test('its file system, inode and generation; the path is no part of it', () => {
     const filesystem = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
@@ -50,7 +50,7 @@ describe('a file', () => {
     const ids = (): string => {
       const store = native().storage.open(file, { readonly: true });
       try {
-        return sourceIdentity(new Sysroot(), file, native().storage.identity(store));
+        return sourceNames(new Sysroot(), file, native().storage.identity(store)).identity;
       } finally {
         native().storage.close(store);
       }
@@ -86,9 +86,43 @@ test('limits of a partition are those of its disk', () => {
   put('sys/devices/sda/sda1/dev', '8:1\n');
   link('sys/dev/block/8:1', '../../devices/sda/sda1');
   link('sys/dev/block/8:0', '../../devices/sda');
-  const limits = { discardGranularity: 4096, discardMax: 1048576, zeroesMax: 0 };
+  const limits = { discardGranularity: 4096, discardMax: 1048576, zeroesMax: 0, chunk: 0 };
   for (const device of [0x801n, 0x800n]) expect(queueLimits(new Sysroot(root), rom, device)).toEqual(limits);
   expect(queueLimits(new Sysroot(root), { ...rom, device: false }, 1n)).toBeUndefined();
+});
+
+test('a chunk counts for a disk, and for a partition that begins at one', () => {
+  put('sys/devices/md0/queue/chunk_sectors', '1024\n');
+  put('sys/devices/md0/md0p1/start', '2048\n');
+  put('sys/devices/md0/md0p2/start', '2047\n');
+  link('sys/dev/block/9:0', '../../devices/md0');
+  link('sys/dev/block/259:1', '../../devices/md0/md0p1');
+  link('sys/dev/block/259:2', '../../devices/md0/md0p2');
+  const chunk = (device: bigint) => queueLimits(new Sysroot(root), rom, device)?.chunk;
+  expect([chunk(0x900n), chunk(0x10301n), chunk(0x10302n)]).toEqual([524288, 524288, 0]);
+});
+
+test('what a power failure does not tear: the physical block, of a file that of the device below', () => {
+  put('sys/devices/sda/queue/physical_block_size', '4096\n');
+  put('sys/devices/sda/sda1/alignment_offset', '0\n');
+  put('sys/devices/sda/sda2/alignment_offset', '3584\n');
+  link('sys/dev/block/8:1', '../../devices/sda/sda1');
+  link('sys/dev/block/8:2', '../../devices/sda/sda2');
+  const of = (geometry: Partial<Geometry>, device: bigint | undefined, direct = false) =>
+    atomicWriteOf(new Sysroot(root), { ...rom, logical: 512, ...geometry }, device, direct);
+  const file = { device: false, physical: 4096 };
+  expect(of(file, 0x801n)).toBe(4096);
+  expect(of({ ...file, physical: 1024 }, 0x801n)).toBe(1024); // blocks of the file system
+  expect(of({ ...file, physical: 65536 }, 0x801n)).toBe(4096);
+  expect(of(file, 0x802n)).toBe(512); // its partition is not aligned
+  expect(of(file, 0x2bn)).toBe(512); // btrfs, NFS: no device
+  expect(of(file, undefined)).toBe(512);
+  expect(of({ physical: 4096 }, 0x800n)).toBe(4096);
+  expect(of({ physical: 4096, alignmentOffset: 3584 }, 0x800n)).toBe(512);
+  // statx(2) speaks of I/O past the page cache
+  expect([of({ physical: 512, atomicWrite: 16384 }, 0x800n), of({ physical: 512, atomicWrite: 16384 }, 0x800n, true)]).toEqual([
+    512, 16384,
+  ]);
 });
 
 test.each([

@@ -3,7 +3,7 @@ import { Args, engineFlag, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
-import { sourceHelp } from '../../../groups/sources.js';
+import { sourceHelp, stateDirFlag, stateDirOf } from '../../../groups/sources.js';
 import { parseSourceText, type SourceOptions } from '../../../storage/source.js';
 import { requireRings } from '../../../uring/host/unavailable.js';
 import { type BlkReady, blkCapabilities, type DiskOptions, serveBlk } from '../../../vhost-user/blk/serving.js';
@@ -35,6 +35,10 @@ pwritev. One VMM is served at a time; the next one waits until it has gone.
 
 ${sourceHelp()}
 
+A disk is locked while a VM uses it, and from the start of the server until its first VM has gone: then another server can have it,
+and this one waits for its turn. A ring that starts while somebody else uses the disk is refused, and the log says who it is. The
+destination of a live migration starts with --incoming while the source still runs, and locks the disk when its guest starts.
+
 The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
   static readonly examples = [
     [
@@ -51,8 +55,10 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
+    incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
     queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
+    'state-dir': stateDirFlag,
     serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),
     engine: engineFlag('uring, sync (preadv, pwritev), or auto: uring if it works'),
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
@@ -71,6 +77,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       ...(flags['block-size'] !== undefined && { blockSize: flags['block-size'] }),
       ...(flags['read-only'] && { readonly: true }),
       ...(flags.force && { force: true }),
+      ...(flags.incoming && { later: true }),
     };
     const disks = disksOf(args.disk ?? [], flags, (text) => parseSourceText(text, defaults));
     if (Buffer.byteLength(flags.serial ?? '') > virtioBlk.idSize) throw usage(`--serial: more than ${virtioBlk.idSize} bytes`);
@@ -81,6 +88,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       {
         disks,
         queues: flags.queues,
+        stateDir: stateDirOf(flags['state-dir'], this.env),
         serial: flags.serial,
         ioUring: flags.engine !== 'sync',
         onReady: (ready) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line)),

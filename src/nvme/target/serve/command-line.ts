@@ -12,6 +12,7 @@ export interface ServeFlags {
   'cntlid-range'?: string | undefined;
   config?: string | undefined;
   control?: string | undefined;
+  'state-dir'?: string | undefined;
   serial?: string | undefined;
   model?: string | undefined;
   'block-size'?: number | undefined;
@@ -58,6 +59,7 @@ export function commandLineConfig(flags: ServeFlags, sources: readonly string[] 
     ...(flags.listen && { listen: flags.listen }),
     ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
     ...(flags.control !== undefined && { control: flags.control }),
+    ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
     ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
     ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),

@@ -3,8 +3,9 @@ import path from 'node:path';
 import { type Engine, engineAliases, engines } from '../../../common/engines.js';
 import { Exit, usage, VioError, wrap } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
+import { parseRate } from '../../../storage/limits.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../../storage/source.js';
-import { uuidOf, uuidText } from '../identity.js';
+import { parseId, uuidOf, uuidText } from '../identity.js';
 import { maxNamespaces, type NamespaceOptions } from '../model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from '../names.js';
 
@@ -18,6 +19,8 @@ export interface TargetConfig {
   discoveryPort?: number | 'none';
   /** Path of the control socket. */
   control?: string;
+  /** Where the names of sources are kept. */
+  stateDir?: string;
   threads?: number;
   spinMicroseconds?: number;
   maxConnections?: number;
@@ -53,6 +56,12 @@ const namespaceOptions: Readonly<Record<string, SourceOption<NamespaceOptions>>>
   group: (o, value) => {
     o.group = decimal(value, 'group');
   },
+  uuid: (o, value) => {
+    o.ids = { ...o.ids, uuid: parseId('uuid', value) };
+  },
+  nguid: (o, value) => {
+    o.ids = { ...o.ids, nguid: parseId('nguid', value) };
+  },
 };
 
 /**
@@ -82,7 +91,7 @@ const checked =
     try {
       return check(text(v, at) as string);
     } catch (err) {
-      if (err instanceof VioError && err.code === 'USAGE') throw bad(at, err.message);
+      if (err instanceof VioError && err.code === 'USAGE') throw bad(at, err.message.replace(/^[a-z0-9]+=[^:]*: /, '')); // the key says it
       throw err;
     }
   };
@@ -107,13 +116,11 @@ const number =
     if (!Number.isInteger(v) || (v as number) < min || (v as number) > max) throw bad(at, `must be a number from ${min} to ${max}`);
     return v;
   };
-const hex =
-  (size: number): Check =>
-  (v, at) => {
-    const digits = typeof v === 'string' ? v.replaceAll('-', '') : '';
-    if (digits.length !== size * 2 || !/^[0-9a-f]+$/i.test(digits)) throw bad(at, `must be ${size * 2} hexadecimal digits`);
-    return Buffer.from(digits, 'hex');
-  };
+/** A number, or a text as behind a source. */
+const rateCheck =
+  (name: 'iops' | 'bps'): Check =>
+  (v, at) =>
+    checked((value) => parseRate(name, value))(typeof v === 'number' ? String(v) : v, at);
 const list =
   (check: Check): Check =>
   (v, at) => {
@@ -144,10 +151,12 @@ const namespaceCheck = object(
     shared: flag,
     direct: flag,
     zero: oneOf('unmap', 'off'),
+    iops: rateCheck('iops'),
+    bps: rateCheck('bps'),
     group: number(1, 32),
-    nguid: hex(16),
-    eui64: hex(8),
-    uuid: hex(16),
+    nguid: checked((v) => parseId('nguid', v)),
+    eui64: checked((v) => parseId('eui64', v)),
+    uuid: checked((v) => parseId('uuid', v)),
   },
   ['source'],
 );
@@ -156,6 +165,7 @@ const configCheck = object(
     listen: list(text),
     discoveryPort: portOrNone,
     control: text,
+    stateDir: text,
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),
     maxConnections: number(1, 65535),

@@ -1,7 +1,9 @@
 import { codeOf, Exit, VioError, wrap } from '../../../common/errors.js';
 import { ask } from '../../../control/client.js';
 import { ControlServer } from '../../../control/server.js';
+import { native as addon } from '../../../native/index.js';
 import type { NvmeNative, QueueCounters } from '../../../native/nvme.js';
+import { changedLimits, type LimitTexts } from '../../../storage/limits.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
 import { type ControllerState, maxGroups, type NamespaceOptions } from '../model.js';
 import { checkHostNqn } from '../names.js';
@@ -18,6 +20,7 @@ export type ControlRequest =
       | { op: 'remove'; nqn?: string; nsid?: number }
       | { op: 'resize'; nqn?: string; nsid: number }
       | { op: 'reopen'; nqn?: string; nsid: number }
+      | { op: 'limits'; nqn?: string; nsid: number; limits: LimitTexts }
       | { op: 'ana'; nqn?: string; group: number; state: string }
       | { op: 'kick'; host?: string; cntlid?: number }
     ) & { /** All checks, and nothing done. */ dryRun?: boolean });
@@ -136,6 +139,17 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
         report: () => reportSubsystem(subsystem),
       };
     }
+    case 'limits': {
+      const subsystem = subsystemOf(target, request.nqn);
+      const namespace = subsystem.namespaces.get(request.nsid);
+      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      const { limits, todo } = changedLimits(namespace.store, request.limits);
+      return {
+        todo: todo.map((text) => `limit namespace ${request.nsid} to ${text}`),
+        apply: () => addon().storage.setLimits(namespace.store, limits),
+        report: () => reportSubsystem(subsystem),
+      };
+    }
     case 'ana': {
       const subsystem = subsystemOf(target, request.nqn);
       const { group } = request;
@@ -172,7 +186,7 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
 function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNative, target: Target): Plan {
   const { nqn, namespace, allowHosts } = request;
   if (nqn !== undefined && !target.subsystems.has(nqn)) {
-    const subsystem = new Subsystem(native, { nqn, ...(allowHosts && { allowed: allowHosts }) });
+    const subsystem = new Subsystem(native, { nqn, state: target.state, ...(allowHosts && { allowed: allowHosts }) });
     if (namespace) subsystem.add(namespace);
     return {
       todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],

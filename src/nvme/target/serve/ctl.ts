@@ -1,6 +1,7 @@
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
+import { limitsText, limitWords } from '../../../storage/limits.js';
 import { parseSource } from './config.js';
 import { type ControlList, type ControllerStats, type ControlRequest, control } from './control.js';
 import type { SubsystemReport } from './report.js';
@@ -32,7 +33,7 @@ export function controlRequest(action: ControlAction, operands: readonly string[
 }
 
 function bareRequest(action: ControlAction, operands: readonly string[], flags: ControlFlags): ControlRequest {
-  const most = { list: 0, add: 1, remove: 1, resize: 1, reopen: 1, ana: 2, kick: 0, stats: 0 }[action];
+  const most = { list: 0, add: 1, remove: 1, resize: 1, reopen: 1, limits: 3, ana: 2, kick: 0, stats: 0 }[action];
   if (operands.length > most) throw usage(`${action}: too many operands: "${operands[most]}"`);
   const nqn = flags.nqn === undefined ? {} : { nqn: flags.nqn };
   const [first, second] = operands;
@@ -60,6 +61,8 @@ function bareRequest(action: ControlAction, operands: readonly string[], flags: 
     case 'resize':
     case 'reopen':
       return { op: action, ...nqn, nsid: numberOf(first, 'NSID') };
+    case 'limits':
+      return { op: 'limits', ...nqn, nsid: numberOf(first, 'NSID'), limits: limitWords(operands.slice(1)) };
     case 'ana':
       if (second === undefined) throw usage('ana: GROUP and STATE are needed', 'vioctl nvmf ctl SOCK ana 1 inaccessible');
       return { op: 'ana', ...nqn, group: numberOf(first, 'GROUP'), state: second };
@@ -78,6 +81,7 @@ const subsystemLines = ({ nqn, namespaces }: SubsystemReport): string[] => [
   ...namespaces.map(
     (ns) =>
       `  ${String(ns.nsid).padStart(4)}  ${formatSize(ns.size).padStart(6)}  ${ns.blockSize}${ns.readOnly ? ' ro' : ''}  ${printable(ns.source)}` +
+      limitsText(ns.limits ?? {}) +
       (ns.syncError === undefined ? '' : `  data may be lost (${ns.syncError})`),
   ),
 ];

@@ -1,6 +1,8 @@
 /** What is served, for documents and people. */
+
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
+import { limitsReport } from '../../../storage/limits.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 
@@ -22,6 +24,8 @@ export interface NamespaceReport {
   blockSize: number;
   nguid: string;
   readOnly: boolean;
+  /** Limits of the source, and the requests that they delay and have delayed. */
+  limits?: ReturnType<typeof limitsReport>;
   /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
   syncError?: string;
 }
@@ -34,7 +38,8 @@ export const reportSubsystem = (subsystem: Subsystem): SubsystemReport => ({
     const { source, size, blockSize, ids, readonly } = namespace;
     const syncError = subsystem.syncError(namespace);
     const report = { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly };
-    return syncError === undefined ? report : { ...report, syncError };
+    const limits = limitsReport(namespace.store);
+    return { ...report, ...(limits && { limits }), ...(syncError !== undefined && { syncError }) };
   }),
 });
 

@@ -1,6 +1,7 @@
 import { VioError } from '../../../common/errors.js';
 import type { ControlServer } from '../../../control/server.js';
 import type { NvmeNative } from '../../../native/nvme.js';
+import { IdentityState } from '../../../storage/state.js';
 import { discoveryPort } from '../../wire/index.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
@@ -20,8 +21,10 @@ export interface Running {
  */
 export async function serve(native: NvmeNative, config: TargetConfig, log: TargetLog): Promise<Running> {
   const { threads, spinMicroseconds, maxConnections, engine, headerDigest, dataDigest } = config;
+  const state = config.stateDir === undefined ? undefined : new IdentityState(config.stateDir);
   const target = new Target(native, {
     log,
+    state,
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(maxConnections !== undefined && { maxConnections }),
@@ -38,6 +41,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     for (const { nqn, serial, model, cntlids, allowHosts, namespaces } of config.subsystems) {
       const subsystem = new Subsystem(native, {
         nqn,
+        state,
         ...(serial !== undefined && { serial }),
         ...(model !== undefined && { model }),
         ...(cntlids !== undefined && { cntlids }),

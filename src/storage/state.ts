@@ -1,0 +1,148 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { makeFolder, writeDurably } from '../common/durable-file.js';
+import { Exit, VioError, wrap } from '../common/errors.js';
+import { shellFile } from '../common/escape.js';
+import { native } from '../native/index.js';
+import type { SourceNames } from './identity.js';
+
+/** Sources that are remembered; beyond them, those that were not served for the longest time are forgotten. */
+const maxSources = 10_000;
+/** Largest file that is read, in bytes. */
+const maxBytes = 16 << 20;
+/** How long another process may hold the lock, in milliseconds; it needs it for one read and one write. */
+const lockTime = 10_000;
+const lockPause = 10;
+
+interface Entry {
+  /** What identifiers are made from: the name that the source had when it was served first. */
+  identity: string;
+  /** Its names that are its own for certain. */
+  strong: string[];
+  /** Names that another source may have one day. */
+  weak: string[];
+  /** Day on which it was served last. */
+  seen: string;
+}
+interface State {
+  version: 1;
+  sources: Entry[];
+}
+
+/**
+ * What sources were called when they were first served. A name can change although the source does not: a newer kernel or udev tells
+ * the UUID of its file system, a device gets a serial number. Several processes may share a folder.
+ */
+export class IdentityState {
+  readonly #file: string;
+  readonly #lock: string;
+  readonly #today: () => string;
+
+  /** @param dir made when it is first needed */
+  constructor(dir: string, today: () => string = () => new Date().toISOString().slice(0, 10)) {
+    this.#file = path.join(dir, 'identities.json');
+    this.#lock = path.join(dir, 'identities.lock');
+    this.#today = today;
+  }
+
+  /**
+   * The name that identifiers of a source are made from.
+   * @throws VioError: 5 (STATE_DAMAGED) for a file that is no state, else the system's error
+   */
+  identity(names: SourceNames): string {
+    return this.#locked(() => {
+      const state = this.#read();
+      const found = find(state.sources, names);
+      const seen = this.#today();
+      const entry: Entry = {
+        identity: found?.identity ?? names.identity,
+        strong: union(found?.strong, names.strong),
+        weak: union(found?.weak, names.weak),
+        seen,
+      };
+      if (found && found.seen === seen && found.strong.length === entry.strong.length && found.weak.length === entry.weak.length)
+        return found.identity;
+      const others = state.sources.filter((one) => one !== found).sort((a, b) => (a.seen < b.seen ? 1 : a.seen > b.seen ? -1 : 0));
+      this.#write({ version: 1, sources: [entry, ...others].slice(0, maxSources) });
+      return entry.identity;
+    });
+  }
+
+  #locked<T>(use: () => T): T {
+    let fd: number;
+    try {
+      makeFolder(path.dirname(this.#lock));
+      fd = fs.openSync(this.#lock, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
+    } catch (err) {
+      throw wrap(`open ${this.#lock}`, err, { hint: 'the folder of --state-dir must be writable' });
+    }
+    try {
+      const until = performance.now() + lockTime;
+      while (!native().vhostUser.lock(fd, true)) {
+        if (performance.now() > until) throw new VioError(`${this.#lock}: another process holds it`, { code: 'EBUSY' });
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, lockPause);
+      }
+      return use();
+    } finally {
+      fs.closeSync(fd); // and unlock it
+    }
+  }
+
+  #read(): State {
+    let text: string;
+    try {
+      if ((fs.statSync(this.#file, { throwIfNoEntry: false })?.size ?? 0) > maxBytes) throw this.#damaged('it is too large');
+      text = fs.readFileSync(this.#file, 'utf8');
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).code === 'ENOENT') return { version: 1, sources: [] };
+      throw wrap(`read ${this.#file}`, err);
+    }
+    let state: unknown;
+    try {
+      state = JSON.parse(text);
+    } catch (err) {
+      throw this.#damaged((err as Error).message);
+    }
+    if (!isState(state)) throw this.#damaged('this is no list of identities of this version');
+    return state;
+  }
+
+  #write(state: State): void {
+    try {
+      writeDurably(this.#file, `${JSON.stringify(state, undefined, 1)}\n`);
+    } catch (err) {
+      throw wrap(`write ${this.#file}`, err, { hint: 'the folder of --state-dir must be writable' });
+    }
+  }
+
+  #damaged(why: string): VioError {
+    return new VioError(`${this.#file} is damaged: ${why}`, {
+      code: 'STATE_DAMAGED',
+      exit: Exit.damaged,
+      hint: `put back a copy, or start anew, with identifiers that may differ: rm ${shellFile(this.#file)}`,
+    });
+  }
+}
+
+const union = (before: readonly string[] | undefined, now: readonly string[]): string[] => [...new Set([...(before ?? []), ...now])];
+
+/** A source that has one of the names for certain; else one that has one of the weak names and never had a certain one. */
+function find(sources: readonly Entry[], { strong, weak }: SourceNames): Entry | undefined {
+  return (
+    sources.find((entry) => entry.strong.some((name) => strong.includes(name))) ??
+    sources.find((entry) => (entry.strong.length === 0 || strong.length === 0) && entry.weak.some((name) => weak.includes(name)))
+  );
+}
+
+function isState(value: unknown): value is State {
+  const texts = (list: unknown): boolean => Array.isArray(list) && list.every((one) => typeof one === 'string');
+  const { version, sources } = (value ?? {}) as Partial<State>;
+  return (
+    version === 1 &&
+    Array.isArray(sources) &&
+    sources.every(
+      (entry: Partial<Entry> | null) =>
+        typeof entry?.identity === 'string' && texts(entry.strong) && texts(entry.weak) && typeof entry.seen === 'string',
+    )
+  );
+}

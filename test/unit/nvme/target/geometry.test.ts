@@ -1,0 +1,75 @@
+/** What hosts learn of a source's geometry (NVM Command Set 1.0, 4.1.5 and 5.8.2). */
+import { identify } from '../../../../src/nvme/target/identify.js';
+import type { ControllerState, Namespace } from '../../../../src/nvme/target/model.js';
+import { Cns, identifyCmd, identifyNamespace, independentNamespace, nvmController, sqe } from '../../../../src/nvme/wire/index.js';
+
+const file = {
+  logical: 512,
+  physical: 512,
+  minimumIo: 0,
+  optimalIo: 0,
+  alignmentOffset: 0,
+  atomicWrite: 0,
+  directMemory: 0,
+  directOffset: 0,
+  rotational: false,
+  device: false,
+  readonly: false,
+};
+const none = { discardGranularity: 0, discardMax: 0, zeroesMax: 0, chunk: 0 };
+
+function answer(cns: number, ns: object): Buffer {
+  const namespace = {
+    nsid: 1,
+    size: 1 << 30,
+    blockSize: 512,
+    group: 1,
+    readonly: false,
+    limits: undefined,
+    atomicWrite: 512,
+    geometry: file,
+    ids: { nguid: Buffer.alloc(16, 1), eui64: Buffer.alloc(8, 1), uuid: Buffer.alloc(16, 1) },
+    ...ns,
+  } as unknown as Namespace;
+  const controller = { checkBuffer: () => {}, subsystem: { namespaces: new Map([[1, namespace]]) } } as unknown as ControllerState;
+  return identify(controller, identifyCmd.encode({ cns, csi: 0 }, sqe.encode({ opcode: 6, nsid: 1 })));
+}
+const fields = (ns: object) => identifyNamespace.decode(answer(Cns.namespace, ns));
+
+test('a RAID: all numbers count from 0, in blocks of the namespace', () => {
+  const geometry = { ...file, physical: 4096, minimumIo: 65536, optimalIo: 262144, device: true };
+  const limits = { ...none, discardGranularity: 1 << 20, chunk: 65536 };
+  const raid = { geometry, limits, atomicWrite: 4096 };
+  expect(fields(raid)).toMatchObject({
+    nsfeat: 0x12, // NSABP and OPTPERF
+    ...{ nawun: 7, nawupf: 7, nabsn: 7, nabspf: 7, nabo: 0 },
+    ...{ npwg: 127, npwa: 127, npdg: 2047, npda: 2047, nows: 511, noiob: 128 },
+  });
+  expect(fields({ ...raid, blockSize: 4096 })).toMatchObject({
+    ...{ nawun: 0, nawupf: 0, nabsn: 0, nabspf: 0 },
+    ...{ npwg: 15, npwa: 15, npdg: 255, npda: 255, nows: 63, noiob: 16 },
+  });
+});
+
+test('the optimal write is a multiple of what is written at best', () => {
+  const nows = (optimalIo: number) => fields({ geometry: { ...file, minimumIo: 65536, optimalIo, device: true }, limits: none }).nows;
+  // 100 KiB: one unit of 64 KiB; less than one: one; none: the largest transfer
+  expect([nows(102400), nows(4096), nows(0), nows(2 ** 31)]).toEqual([127, 127, 2047, 65535]);
+});
+
+test('a file of 512-byte blocks on a file system of 4096, and a chunk that no field holds', () => {
+  expect(fields({ geometry: { ...file, physical: 4096 }, atomicWrite: 4096 })).toMatchObject({
+    ...{ nawupf: 7, npwg: 7, npwa: 7, npdg: 7, npda: 7, noiob: 0 },
+  });
+  expect(fields({ limits: { ...none, chunk: 65536 * 512 } }).noiob).toBe(0);
+});
+
+test('a disk that rotates', () => {
+  const nsfeat = (rotational: boolean) =>
+    independentNamespace.decode(answer(Cns.independentNamespace, { geometry: { ...file, rotational } })).nsfeat;
+  expect([nsfeat(false), nsfeat(true)]).toEqual([0, 0x10]);
+});
+
+test('limits of the controller: 1 MiB to verify, 256 MiB to zero, as powers of two of 4 KiB', () => {
+  expect(nvmController.decode(answer(Cns.csController, {}))).toMatchObject({ vsl: 8, wzsl: 16, dmrl: 255 });
+});
