@@ -1,12 +1,12 @@
-// Man pages, shell completions and the README's table of commands from the command table; C++ headers from TypeScript tables. `--check` only compares; the conventions test uses it.
+// Man pages, shell completions and the README's table of commands from the command table; JSON Schemas from the types of documents;
+// C++ enumerations from TypeScript tables. `--check` only compares; the conventions test does the same.
 import fs from 'node:fs';
 import path from 'node:path';
-import { generated } from '../src/cli/help/man.js';
-import { sharedHeaders } from './shared.js';
+import { allGenerated } from './generated.js';
 
 const check = process.argv.includes('--check');
 let stale = 0;
-const files = new Map([...(await generated(fs.readFileSync('README.md', 'utf8'))), ...sharedHeaders]);
+const files = await allGenerated();
 for (const [file, text] of files) {
   if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) continue;
   stale++;
@@ -16,7 +16,7 @@ for (const [file, text] of files) {
     fs.writeFileSync(file, text);
   }
 }
-for (const dir of ['man', 'completions']) {
+for (const dir of ['man', 'completions', 'schemas']) {
   for (const name of fs.existsSync(dir) ? fs.readdirSync(dir) : []) {
     if (files.has(`${dir}/${name}`)) continue;
     stale++;

@@ -35,6 +35,7 @@ constexpr Export kCommon[] = {
     {"watchEventfd", Guarded<vioctl::WatchEventfd, K::kInt32, K::kFunction>},
     {"sdNotify", Guarded<vioctl::common::Notify, K::kPath, K::kText>},
     {"pageSize", Guarded<vioctl::common::PageSize>},
+    {"lastWords", Guarded<vioctl::common::LastWords, K::kText, K::kPath, K::kBoolean>},
     {"exitNow", Guarded<vioctl::common::ExitNow, K::kInt32>},
 };
 

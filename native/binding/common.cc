@@ -6,6 +6,7 @@
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "os/eventfd.h"
+#include "os/last_words.h"
 #include "os/mapping.h"
 #include "os/socket.h"
 
@@ -44,6 +45,14 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
 
 Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(), os::PageSize()); }
 
-Napi::Value ExitNow(const Napi::CallbackInfo& info) { ::_exit(info[0].As<Napi::Number>().Int32Value()); }
+Napi::Value LastWords(const Napi::CallbackInfo& info) {
+  os::SetLastWords(info[0].As<Napi::String>(), info[1].As<Napi::String>(), info[2].As<Napi::Boolean>());
+  return info.Env().Undefined();
+}
+
+Napi::Value ExitNow(const Napi::CallbackInfo& info) {
+  os::SayLastWords();
+  ::_exit(info[0].As<Napi::Number>().Int32Value());
+}
 
 }  // namespace vioctl::common

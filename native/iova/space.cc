@@ -142,7 +142,7 @@ Outcome Space::Place(const Request& request) {
 }
 
 // First fit from the floor, or last fit from the top. With a VA the address keeps its phase: device and processor see
-// the same offset within a huge page, which the IOMMU needs to use one.
+// the same offset within a hugepage, which the IOMMU needs to use one.
 bool Space::Search(const Gaps& tree, const Request& request, uint64_t align, bool top, uint64_t* at) const {
   const uint64_t low = floor_, high = request.flags & kBelow4G ? k4G - 1 : kTop, size = request.size;
   const uint64_t phase = (request.flags & kHasVa) && !request.align ? request.va & (align - 1) : 0;

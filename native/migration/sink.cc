@@ -18,7 +18,7 @@ namespace vioctl::migration {
 namespace {
 
 constexpr size_t kBatch = 512;
-// A run of at least so many bytes is worth a fallocate(2) on ext4.
+// A run of this size is worth a fallocate(2) on ext4.
 constexpr uint64_t kReserve = 128 << 10;
 const uint8_t kZeros[64 << 10] = {};
 

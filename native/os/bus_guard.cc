@@ -156,7 +156,7 @@ bool BusGuard::TakeBroken() noexcept { return slot_ && slot_->broken.exchange(fa
 GuardedMapping::GuardedMapping(int fd, size_t size, bool writable, off_t offset) {
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   const size_t page = PageSizeOf(fd);
-  // Address and offset in step: the kernel then maps huge pages whole, and small ones by the dozen at a fault.
+  // Address and offset in step: the kernel then maps hugepages whole, and small ones by the dozen at a fault.
   map_ = size < kHugePage ? Mapping::Map(fd, RoundUp(size, page), protection, MAP_SHARED, offset)
                           : Mapping::MapAligned(fd, RoundUp(size, page), protection, std::max(kHugePage, page),
                                                 static_cast<uint64_t>(offset), offset);

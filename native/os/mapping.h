@@ -31,7 +31,7 @@ class Mapping {
   static Mapping Map(int fd, size_t size, int protection, int flags, off_t offset = 0);
 
   // Maps `size` bytes of a file from `offset` on, shared, at an address that is `phase` modulo `align`, a power of two:
-  // where a device address or the offset is the same, it can share huge pages with it. Throws SysError.
+  // where a device address or the offset is the same, it can share hugepages with it. Throws SysError.
   static Mapping MapAligned(int fd, size_t size, int protection, uint64_t align, uint64_t phase, off_t offset = 0);
 
   void* get() const { return at_; }
@@ -57,7 +57,7 @@ namespace os {
 // once, makes it larger (16384, 65536): all that follows is then done in such pages, which every smaller kernel allows.
 size_t PageSize() noexcept;
 
-// Bytes of a page of a file's mapping: the huge page of a file on hugetlbfs, PageSize() otherwise. Offset and size of
+// Bytes of a page of a file's mapping: the hugepage of a file on hugetlbfs, PageSize() otherwise. Offset and size of
 // a mapping are multiples of it. Throws SysError.
 size_t PageSizeOf(int fd);
 

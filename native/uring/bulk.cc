@@ -120,7 +120,11 @@ uint32_t Bulk::Take(BulkResult* out, uint32_t limit) {
 
 BulkStats Bulk::Stats() const {
   BulkStats sum;
-  for (const auto& thread : threads_) sum.enters += thread->enters, sum.overflows += thread->overflows;
+  for (const auto& thread : threads_) {
+    sum.enters += thread->enters;
+    sum.overflows += thread->overflows;
+    sum.bytes += thread->bytes;
+  }
   return sum;
 }
 

@@ -40,9 +40,9 @@ struct BulkBlock {
   uint32_t first;           // number of the first
 };
 
-// Calls of io_uring_enter(2) of all threads, and those that found completions held back.
+// Calls of io_uring_enter(2) of all threads, those that found completions held back, and bytes read so far.
 struct BulkStats {
-  uint64_t enters = 0, overflows = 0;
+  uint64_t enters = 0, overflows = 0, bytes = 0;
 };
 
 // A thread of a Bulk.
@@ -55,8 +55,8 @@ class BulkThread {
   virtual void Wake(bool always) = 0;
   // Waits for its end. Returns false if the kernel still has requests: then nothing here may be freed.
   virtual bool Join() = 0;
-  // Of its ring; written there, read by others.
-  std::atomic<uint64_t> enters{0}, overflows{0};
+  // Of its ring, and bytes read; written there, read by others.
+  std::atomic<uint64_t> enters{0}, overflows{0}, bytes{0};
 };
 
 class Bulk {

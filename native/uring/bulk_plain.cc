@@ -134,6 +134,7 @@ class PlainThread final : public BulkThread {
     if (size > 0) {
       file.digest->Update(buffer_.get(), static_cast<size_t>(size));
       file.total += static_cast<uint64_t>(size);
+      bytes.fetch_add(static_cast<uint64_t>(size), std::memory_order_relaxed);
       if (file.total != file.least || file.total >= kChunk) return false;
       // A small file that is as long as it said: one read is enough, unless it grew meanwhile.
       do size = ::read(file.fd.get(), buffer_.get(), kChunk);
@@ -141,6 +142,7 @@ class PlainThread final : public BulkThread {
       if (size > 0) {
         file.digest->Update(buffer_.get(), static_cast<size_t>(size));
         file.total += static_cast<uint64_t>(size);
+        bytes.fetch_add(static_cast<uint64_t>(size), std::memory_order_relaxed);
         return false;
       }
     }

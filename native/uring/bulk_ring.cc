@@ -259,6 +259,7 @@ class RingThread final : public BulkThread {
     uint8_t* const data = file.target;
     file.total += size;
     summed_ += size;
+    bytes.fetch_add(size, std::memory_order_relaxed);
     if (file.pair) {
       Read(index, data == file.pair->a.get() ? file.pair->b.get() : file.pair->a.get(), kNext);
       Enter(0);  // the next read is under way while this one is summed

@@ -10,8 +10,8 @@ namespace vioctl::vfio {
 
 class Memory {
  public:
-  // New zeroed memory; huge: size of its huge pages, 0 for ordinary ones. The address is congruent to phase modulo
-  // align, so that it can share huge pages with a device address. Throws SysError.
+  // New zeroed memory; huge: size of its hugepages, 0 for ordinary ones. The address is congruent to phase modulo
+  // align, so that it can share hugepages with a device address. Throws SysError.
   static Memory New(const std::string& name, uint64_t size, uint64_t huge, uint64_t align, uint64_t phase);
   // The first `size` bytes of a file, shared. Takes the descriptor.
   static Memory Of(Fd file, uint64_t size, bool writable, uint64_t align, uint64_t phase);

@@ -1,11 +1,12 @@
 import { Sysroot } from '../common/sysroot.js';
+import { isTerminal } from '../common/terminal.js';
 import { setAside } from './arguments/positionals.js';
 import { splitWords } from './arguments/words.js';
 import { Flags } from './flags.js';
 import { type ArgInput, type FlagInput, parse } from './oclif.js';
 import { type ColorChoice, wantsColor } from './output/color.js';
 import { type Format, Output, type TableOptions } from './output/output.js';
-import { Progress } from './output/progress.js';
+import { Progress, type Unit } from './output/progress.js';
 import { ClosedPipe, FdWriter, stderr } from './output/stdio.js';
 import { Lifetime } from './signals.js';
 
@@ -153,11 +154,15 @@ export abstract class Command {
     if (!this.#quiet) stderr(`vioctl: ${this.#context.id}: warning: ${message}\n`);
   }
 
-  /** Progress bar on stderr: on a terminal only, after one second. @param total 0 where the end is unknown */
-  protected progress(label: string, total: number, unit: 'bytes' | 'items' = 'bytes'): Progress {
-    const progress = new Progress(label, total, unit, this.#quiet);
-    this.life.release(() => progress.end());
-    return progress;
+  /**
+   * Progress on stderr: on a terminal only, after one second, and neither with --quiet nor with a machine format.
+   * @param total 0 if the end is unknown
+   * @param options.streams data leaves on stdout meanwhile: no progress if that is a terminal too
+   */
+  protected progress(label: string, total: number, options: { unit?: Unit; streams?: boolean } = {}): Progress {
+    const { unit = 'bytes', streams = false } = options;
+    const hidden = this.#quiet || this.out.format !== 'text' || (streams && this.out.tty) || !isTerminal(2);
+    return new Progress({ label, total, unit, hidden, life: this.life, env: this.env });
   }
 
   /** Lets everything out; the runner calls it after run(). */

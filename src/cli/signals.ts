@@ -1,5 +1,6 @@
 import os from 'node:os';
 import { codeOf, Interrupted } from '../common/errors.js';
+import { native } from '../native/index.js';
 import { end } from './exit.js';
 import { hurryOutput, writeInBackground } from './output/stdio.js';
 
@@ -21,6 +22,7 @@ export class Lifetime {
   #caught: NodeJS.Signals | undefined;
   #listening = false;
   #overdue: (() => void) | undefined;
+  readonly #words = { text: '', file: '' };
 
   constructor(server: boolean) {
     this.#server = server;
@@ -49,6 +51,15 @@ export class Lifetime {
   /** As defer, for what the kernel undoes as well when a process dies (descriptors): signals are not caught for it. */
   release(undo: Undo): void {
     this.#undos.push(undo);
+  }
+
+  /**
+   * What remains to be done if a signal ends the program while JavaScript cannot run, or a second one comes: `text` goes to
+   * stderr and `file` is removed. An empty string takes either back.
+   */
+  lastWords(words: { text?: string; file?: string }): void {
+    Object.assign(this.#words, words);
+    native().common.lastWords(this.#words.text, this.#words.file, this.#listening);
   }
 
   /** Ends the command as a signal would, from inside (a server told to stop by its control socket). */

@@ -1,14 +1,28 @@
 import { hex64 } from './units.js';
 
-/** Keys whose values are sizes: the contract has them as numbers, and addresses, offsets and words of bits as strings. */
-const sizeKeys: ReadonlySet<string> = new Set(['size', 'len', 'length', 'bytes']);
+/** Keys whose values count something or measure a size: `size`, `max_size`, `pageSize`, `errorCount`. */
+const counted =
+  /(^|_)(size|len|length|bytes|capacity|total|count|blocks|pages|sectors|align)$|(Size|Bytes|Length|Capacity|Total|Count|Blocks|Pages|Sectors)$/;
+const known = new Map<string, boolean>();
+
+/** Whether a key has a count or a size: numbers by the contract, while addresses, offsets and words of bits are strings. */
+export function isCount(key: string): boolean {
+  let count = known.get(key);
+  if (count === undefined) {
+    count = counted.test(key);
+    if (known.size < KNOWN) known.set(key, count);
+  }
+  return count;
+}
+/** Keys remembered; those of a migration stream are not ours. */
+const KNOWN = 1000;
 
 /** Whether something in a value needs a form of ours. Decides which objects are copied: most records have nothing to convert. */
 const foreign = (value: unknown): boolean =>
   typeof value === 'bigint' || value instanceof Uint8Array || (typeof value === 'object' && value !== null);
 
 /** A size above 2^53: JSON.stringify has no way to write it. */
-const isLarge = (value: bigint, key: string): boolean => sizeKeys.has(key) && value > BigInt(Number.MAX_SAFE_INTEGER);
+const isLarge = (value: bigint, key: string): boolean => isCount(key) && value > BigInt(Number.MAX_SAFE_INTEGER);
 
 /** What a walk over a value has met. */
 interface Met {
@@ -19,7 +33,7 @@ interface Met {
 function converted(value: unknown, key: string, met: Met, above: object[]): unknown {
   if (typeof value === 'bigint') {
     if (isLarge(value, key)) met.large = true;
-    return sizeKeys.has(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
+    return isCount(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
   }
   if (typeof value !== 'object' || value === null) return value;
   if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex');

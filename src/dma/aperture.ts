@@ -61,7 +61,7 @@ export function parsePages(text: string): bigint[] {
   return sorted;
 }
 
-/** The page sizes of a bitmap that are worth aligning to: the smallest, and up to three that processors have huge pages of. */
+/** The page sizes of a bitmap that are worth aligning to: the smallest, and up to three that processors have hugepages of. */
 export function pagesOf(bitmap: bigint): bigint[] {
   const smallest = bitmap & -bitmap;
   const huge = [2n << 20n, 1n << 30n, 512n << 20n, 32n << 20n, 64n << 10n].filter((page) => page > smallest && (bitmap & page) !== 0n);

@@ -111,7 +111,7 @@ export class Mapper {
   #memory(spec: MapSpec, place: Placement): Mapping {
     const { vfio } = native();
     const { size } = place;
-    // The processor's address shares the huge-page phase, so that both sides can use huge pages.
+    // The processor's address shares the huge-page phase, so that both sides can use hugepages.
     const align = BigInt(Math.min(place.pageSize, 1 << 30));
     const phase = place.iova % align;
     try {

@@ -9,7 +9,7 @@ import type { MapSpec } from './spec.js';
 export interface MemoryNeed {
   /** Ordinary pages, in bytes: new memory, what a file in tmpfs has not allocated, the page cache of other files. */
   ordinary: bigint;
-  /** Bytes of huge pages by their size. */
+  /** Bytes of hugepages by their size. */
   huge: Map<bigint, bigint>;
 }
 
@@ -119,11 +119,11 @@ export function ordinaryBound(root: Sysroot): MemoryBound | undefined {
   return bounds.reduce<MemoryBound | undefined>((least, bound) => (!least || bound.bytes < least.bytes ? bound : least), undefined);
 }
 
-/** As the kernel names a huge page size in files of the hugetlb controller (mm/hugetlb_cgroup.c): `2MB`. */
+/** As the kernel names a hugepage size in files of the hugetlb controller (mm/hugetlb_cgroup.c): `2MB`. */
 const hugeName = (size: bigint): string =>
   size >= 1n << 30n ? `${size >> 30n}GB` : size >= 1n << 20n ? `${size >> 20n}MB` : `${size >> 10n}KB`;
 
-/** Bounds on huge pages of a size: the pool with what it may grow by, and the hugetlb cgroups. */
+/** Bounds on hugepages of a size: the pool with what it may grow by, and the hugetlb cgroups. */
 function hugeBounds(root: Sysroot, size: bigint): MemoryBound[] {
   const pool = `/sys/kernel/mm/hugepages/hugepages-${size >> 10n}kB`;
   const count = (name: string) => number(root.attr(`${pool}/${name}`)) ?? 0n;
@@ -131,7 +131,7 @@ function hugeBounds(root: Sysroot, size: bigint): MemoryBound[] {
   if (root.exists(pool)) {
     const more = count('nr_overcommit_hugepages') - count('surplus_hugepages');
     const pages = count('free_hugepages') - count('resv_hugepages') + (more > 0n ? more : 0n);
-    bounds.push({ bytes: (pages > 0n ? pages : 0n) * size, by: `free huge pages of ${formatSize(size)}` });
+    bounds.push({ bytes: (pages > 0n ? pages : 0n) * size, by: `free hugepages of ${formatSize(size)}` });
   } else if (root.exists('/sys/kernel/mm')) {
     bounds.push({ bytes: 0n, by: `huge pages of ${formatSize(size)}, a size that this kernel does not have` });
   }
@@ -170,6 +170,6 @@ export function requireMemory(root: Sysroot, need: MemoryNeed): void {
   }
 }
 
-/** The command that reserves huge pages. */
+/** The command that reserves hugepages. */
 const reserveHint = (size: bigint, bytes: bigint): string =>
   `echo ${(bytes + size - 1n) / size} > /sys/kernel/mm/hugepages/hugepages-${size >> 10n}kB/nr_hugepages`;

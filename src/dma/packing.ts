@@ -197,5 +197,5 @@ export function pack(holes: readonly Hole[], items: readonly Item[], wishes: rea
   return places ? { places } : { places: undefined, proven: places === null, steps: budget.steps };
 }
 
-/** Pages of the middle huge page size (2 MiB of 4 KiB). */
+/** Pages of the middle hugepage size (2 MiB of 4 KiB). */
 const MIDDLE = 512;

@@ -10,7 +10,7 @@ export interface MapSpec {
   file: string | undefined;
   /** The device may read it only. */
   readOnly: boolean;
-  /** Huge pages of this size. */
+  /** Hugepages of this size. */
   huge: bigint | undefined;
   align: bigint | undefined;
   iova: bigint | undefined;

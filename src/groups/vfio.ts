@@ -16,7 +16,7 @@ const group: Group = {
     config: { summary: 'read and write the configuration space', load: () => import('../commands/vfio/config.js') },
     bar: { summary: 'read, write and dump BARs', load: () => import('../commands/vfio/bar.js') },
     irq: { summary: 'list interrupts and wait for them', load: () => import('../commands/vfio/irq.js') },
-    selftest: { summary: 'prove DMA both ways and an interrupt on a device that can', load: () => import('../commands/vfio/selftest.js') },
+    selftest: { summary: 'test DMA in both directions and one interrupt', load: () => import('../commands/vfio/selftest.js') },
   },
 };
 export default group;

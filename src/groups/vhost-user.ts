@@ -14,7 +14,7 @@ const group: Group = {
     'shmem map': { summary: 'map a file into a served region', load: () => import('../commands/vhost-user/shmem/map.js') },
     'shmem unmap': { summary: 'take a mapping out of a served region', load: () => import('../commands/vhost-user/shmem/unmap.js') },
     'shmem window': {
-      summary: 'be the front-end for a back-end that maps shared memory',
+      summary: 'act as the front-end of a back-end that maps shared memory',
       load: () => import('../commands/vhost-user/shmem/window.js'),
     },
     'serve blk': { summary: 'serve a disk image as a vhost-user-blk back-end', load: () => import('../commands/vhost-user/serve/blk.js') },

@@ -18,7 +18,7 @@ import { endCode, endText, StreamEnd, type StreamReader } from './stream/reader.
 export interface WalkOptions {
   /** decode device fields */
   fields?: FieldChoice;
-  /** read on although the version is not one that is known */
+  /** continue even if the version is unknown */
   force?: boolean;
   /** known before the walk: reported first */
   issues?: readonly Issue[];
@@ -39,6 +39,8 @@ export class Walker {
   readonly #devices: Devices;
   readonly #names = new Map<string, Section>();
   #depth = 0;
+  /** position of the last progress event */
+  #told = 0;
   #postcopySizes = 0n;
   configuration: Configuration | undefined;
   ram: RamSection | undefined;
@@ -138,10 +140,20 @@ export class Walker {
     });
   }
 
+  /** The position whenever enough went by since the last time, because the parts of a section may be small. */
+  *#progress(): Generator<WalkEvent> {
+    const { position, budget } = this.#reader;
+    // The pages of mapped-ram are read behind the records, and tell their own positions.
+    if (this.ram?.mapped || position - this.#told < budget) return;
+    this.#told = position;
+    yield { type: 'progress', position };
+  }
+
   /** Records up to EOF or the end of the enclosing package. False when the walk cannot go on. */
   *#records(): Generator<WalkEvent, boolean> {
     let last = -1;
     for (;;) {
+      yield* this.#progress();
       const type = this.#reader.next(1);
       if (this.#depth === 0 && type === Type.full) this.#devices.prepare(this.ram !== undefined);
       const at = this.#reader.position;

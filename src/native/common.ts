@@ -23,6 +23,12 @@ export interface CommonNative {
   sdNotify(path: string, text: string): void;
   /** Bytes of a page of this kernel: 4096, on arm64 also 16384 or 65536; VIOCTL_TEST_PAGE_SIZE raises it. */
   pageSize(): number;
+  /**
+   * From now on SIGINT, SIGTERM and SIGHUP write `text` to stderr and remove the file `path` (empty: neither) before they end
+   * the process, even while JavaScript does not run; so does exitNow(). Replaces what was set before.
+   * @param caught the process handles these signals itself: then only exitNow() does it
+   */
+  lastWords(text: string, path: string, caught: boolean): void;
   /** Ends the process at once (_exit(2)), also while a thread of libuv's pool sleeps in a read or write. */
   exitNow(status: number): never;
 }
@@ -37,5 +43,6 @@ export const commonExports = [
   'watchEventfd',
   'sdNotify',
   'pageSize',
+  'lastWords',
   'exitNow',
 ] as const satisfies (keyof CommonNative)[];

@@ -86,6 +86,11 @@ export interface RingStats {
 /** Answers of checkFds(). */
 export const FdFault = { none: 0, closed: 1, ring: 2, path: 3, negative: 4 } as const;
 
+/** The same of the threads of bulkOpen(), and the bytes that they have read so far. */
+export interface BulkStats extends RingStats {
+  bytes: number;
+}
+
 /** native/uring */
 export interface UringNative {
   /** A new ring of the calling thread. @throws EPERM, ENOSYS, ENOMEM, EINVAL, EMFILE */
@@ -135,7 +140,7 @@ export interface UringNative {
    * @returns how many. @throws the errno of io_uring_enter(2) where a ring has failed
    */
   bulkTake(bulk: BulkHandle, to: Uint8Array): number;
-  bulkStats(bulk: BulkHandle): RingStats;
+  bulkStats(bulk: BulkHandle): BulkStats;
   /** Cancels what is under way and ends the threads. Idempotent. */
   bulkClose(bulk: BulkHandle): void;
 }

@@ -78,7 +78,7 @@ export interface VfioNative {
   reset(session: NativeSession): void;
   resetPeers(session: NativeSession): { group: number; segment: number; bus: number; devfn: number }[];
   hotReset(session: NativeSession, groups: number[]): void;
-  /** New zeroed memory whose address is `phase` modulo `align`; huge: size of its huge pages or 0. */
+  /** New zeroed memory whose address is `phase` modulo `align`; huge: size of its hugepages or 0. */
   newMemory(name: string, size: bigint, huge: bigint, align: bigint, phase: bigint): NativeMemory;
   fileMemory(path: string, size: bigint, writable: boolean, align: bigint, phase: bigint): NativeMemory;
   /**

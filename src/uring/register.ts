@@ -3,18 +3,19 @@ import { errnoName } from '../common/errno.js';
 import { codeOf, Exit, reason, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Op, Setup } from './abi.js';
+import type { Name } from './bulk/name.js';
 import { limitOf, unavailable } from './host/unavailable.js';
 import type { Slot } from './ring/request.js';
 import { Ring } from './ring/ring.js';
 import { FileTable, findFaults } from './ring/table.js';
 
 /** What one slot shall hold: a path, a descriptor, or nothing. */
-export type Wanted = { path: string } | { fd: number } | { hole: true };
+export type Wanted = { path: Name } | { fd: number } | { hole: true };
 
 /** One slot and how it went. */
 export interface Entry {
   index: number;
-  path: string | undefined;
+  path: Name | undefined;
   /** The inherited descriptor, where one was given. */
   fd: number | undefined;
   /** file, directory, block, char, fifo, socket */
@@ -116,7 +117,7 @@ export class RegisteredFiles {
     this.ring.close();
   }
 
-  #open(index: number, path: string, write: boolean): Entry {
+  #open(index: number, path: Name, write: boolean): Entry {
     const failed = (code: string): Entry => ({
       ...empty(index),
       path,
@@ -124,7 +125,7 @@ export class RegisteredFiles {
       errno: code,
       message: reason(Object.assign(new Error(code), { code })),
     });
-    if (path === '' || path.includes('\0')) return failed(path === '' ? 'ENOENT' : 'EINVAL');
+    if (path.length === 0 || path.includes('\0')) return failed(path.length === 0 ? 'ENOENT' : 'EINVAL');
     let type: string;
     try {
       type = typeOf(fs.statSync(path));

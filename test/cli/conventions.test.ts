@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
-import { sharedHeaders } from '../../scripts/shared.js';
+
+import { allGenerated } from '../../scripts/generated.js';
+
 import { allFlags } from '../../src/cli/command.js';
-import { allCommands, generated } from '../../src/cli/help/man.js';
+import { allCommands } from '../../src/cli/help/man.js';
 import { groups } from '../../src/groups/index.js';
 import { program, vioctl } from '../support/cli.js';
 
@@ -53,9 +55,9 @@ describe('every command keeps the contract', () => {
     expect(faults).toEqual([]);
   });
 
-  test('man pages, completions, README and C++ headers are up to date (npm run gen)', async () => {
+  test('man pages, completions, README, schemas and C++ enumerations are up to date (npm run gen)', async () => {
     const stale = [];
-    for (const [file, text] of [...(await generated(fs.readFileSync(path.join(root, 'README.md'), 'utf8'))), ...sharedHeaders]) {
+    for (const [file, text] of await allGenerated()) {
       const at = path.join(root, file);
       if (!fs.existsSync(at) || fs.readFileSync(at, 'utf8') !== text) stale.push(file);
     }

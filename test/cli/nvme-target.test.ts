@@ -165,13 +165,13 @@ describe('nvmf ctl', () => {
     expect(answer<{ controllers: unknown[] }>('list').controllers).toEqual([]);
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).stdout).toContain(target.nqn);
 
-    // what is so already is said, and no error
+    // repeating a completed change succeeds, and says so
     expect(answer('remove', '9')).toMatchObject({ changed: false });
     expect(answer('remove', '--nqn', 'nqn.2014-08.org.example:none')).toMatchObject({ changed: false });
     expect(answer('add', path.join(dir, 'a.img'))).toMatchObject({ changed: false });
     expect(answer('ana', '1', 'optimized')).toMatchObject({ changed: false });
     expect(answer('kick', '--cntlid', '99')).toMatchObject({ changed: false, ended: 0 });
-    expect(vioctl(['nvmf', 'ctl', socket, 'remove', '9']).stdout).toBe('nothing to do: it is so already\n');
+    expect(vioctl(['nvmf', 'ctl', socket, 'remove', '9']).stdout).toBe('nothing to do: already done\n');
     // a dry run makes all checks, tells, and changes nothing
     const before = ctl('list').stdout;
     const would = (...args: string[]) => answer<{ would: string[]; changed: boolean; dryRun: boolean }>(...args, '--dry-run');

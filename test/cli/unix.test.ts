@@ -3,7 +3,6 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { wantsColor } from '../../src/cli/output/color.js';
-import { Progress } from '../../src/cli/output/progress.js';
 import { exitOfErrno } from '../../src/common/errors.js';
 import { formatDuration } from '../../src/common/units.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
@@ -34,32 +33,6 @@ test('colours: the flag, NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE, CLICOLOR, TERM, 
 
 test('durations are shown as they are typed', () => {
   expect([500, 1000, 90_000, 120_000, 3_600_000, 1500].map(formatDuration)).toEqual(['500ms', '1s', '90s', '2m', '1h', '1500ms']);
-});
-
-test('progress: nothing within the first second, nothing off a terminal or with --quiet', () => {
-  const drawn: string[] = [];
-  const write = jest
-    .spyOn(fs, 'writeSync')
-    .mockImplementation(((_fd: number, data: Buffer) => drawn.push(String(data)) && data.length) as never);
-  const clock = jest.spyOn(process.hrtime, 'bigint');
-  try {
-    const at = (ms: number) => clock.mockReturnValue(BigInt(ms) * 1_000_000n);
-    at(0);
-    const [shown, piped, quiet] = [
-      new Progress('read', 4096, 'bytes', false, true),
-      new Progress('read', 4096, 'bytes', false, false),
-      new Progress('read', 4096, 'bytes', true, true),
-    ] as const;
-    at(999);
-    for (const progress of [shown, piped, quiet]) progress.add(1024);
-    expect(drawn).toEqual([]);
-    at(1500);
-    for (const progress of [shown, piped, quiet]) progress.add(1024);
-    expect(drawn).toEqual(['\r\x1b[Kread [##########..........] 50% 2K/4K 1.3K/s']);
-  } finally {
-    write.mockRestore();
-    clock.mockRestore();
-  }
 });
 
 test('JSON is one document that ends with a newline, without colours on a terminal too', () => {

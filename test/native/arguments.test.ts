@@ -17,6 +17,7 @@ const signatures: Record<string, Record<string, string>> = {
     watchEventfd: 'int32 function',
     sdNotify: 'path text',
     pageSize: '',
+    lastWords: 'text path boolean',
     exitNow: 'int32',
   },
   uring: {

@@ -117,6 +117,7 @@ Napi::Value BulkStats(const Napi::CallbackInfo& info) {
   auto result = Napi::Object::New(info.Env());
   result.Set("enters", Number(info.Env(), stats.enters));
   result.Set("overflows", Number(info.Env(), stats.overflows));
+  result.Set("bytes", Number(info.Env(), stats.bytes));
   return result;
 }
 

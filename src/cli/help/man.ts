@@ -47,8 +47,25 @@ const released = '2026-11-20';
 /** Title lines: man(7) macros, which every man program renders alike. */
 const title = (name: string): string[] => [`.TH ${line(name.toUpperCase())} 1 ${released} vioctl "User Commands"`];
 
+/** Keys of the JSON that a command prints, and of a line of NDJSON if that is another object. */
+export interface DocumentKeys {
+  keys: readonly { name: string; text: string }[];
+  record: readonly { name: string; text: string }[] | undefined;
+}
+
+/** The section about JSON. @param schema file of the JSON Schema */
+function jsonSection({ keys, record }: DocumentKeys, schema: string): string[] {
+  const list = (all: DocumentKeys['keys']) => all.flatMap(({ name, text }) => ['.TP', bold(name), roff(text)]);
+  return [
+    ...(keys.length > 0 ? [roff('The document of --json has these keys:'), ...list(keys)] : []),
+    ...(record?.length ? [...(keys.length > 0 ? ['.PP'] : []), roff('A line of --ndjson has these keys:'), ...list(record)] : []),
+    '.PP',
+    roff(`schemas/${schema} of the package is the JSON Schema.`),
+  ];
+}
+
 /** The manual page of one command. */
-export function commandPage(doc: CommandDoc): string {
+export function commandPage(doc: CommandDoc, documents?: DocumentKeys): string {
   const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
   const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
   const lines = [
@@ -65,6 +82,7 @@ export function commandPage(doc: CommandDoc): string {
       'EXAMPLES',
       doc.examples.flatMap(([example, what]) => ['.TP', bold(example), roff(what)]),
     ),
+    ...section('JSON', documents ? jsonSection(documents, `${doc.id.replaceAll(' ', '-')}.json`) : []),
     ...section('EXIT STATUS', ['See', '.BR vioctl (1).']),
     ...section('SEE ALSO', ['.BR vioctl (1)']),
   ];
@@ -116,8 +134,8 @@ function readmeWith(readme: string, docs: CommandDoc[]): string {
   return between(between(readme, 'commands', table), 'exit statuses', statuses);
 }
 
-/** All generated files: path below the repository's root and text. @param readme the README as it stands */
-export async function generated(readme: string): Promise<Map<string, string>> {
+/** Generated documents and completions: path below the repository's root and text. @param readme the README as it stands @param documents keys of the JSON of each command */
+export async function generated(readme: string, documents: ReadonlyMap<string, DocumentKeys>): Promise<Map<string, string>> {
   const commands = await allCommands();
   const model = completionModel(commands);
   return new Map([
@@ -129,7 +147,7 @@ export async function generated(readme: string): Promise<Map<string, string>> {
       ),
     ],
     ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
-    ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc)] as const),
+    ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc, documents.get(doc.id))] as const),
     [`completions/${completionFiles.bash}`, bashCompletion(model)],
     [`completions/${completionFiles.zsh}`, zshCompletion(model)],
     [`completions/${completionFiles.fish}`, fishCompletion(model)],

@@ -176,8 +176,20 @@ export class FdWriter {
 
 let messages: FdWriter | undefined;
 
-/** Writes prose to stderr, in the locale's characters; a lost stderr is nobody's error. In the background, a stderr that nobody reads holds nobody up. */
-export function stderr(text: string): void {
+let makeRoom: (() => void) | undefined;
+
+/** What happens before each message: a line of progress goes out of the way. */
+export function beforeMessages(action: (() => void) | undefined): void {
+  makeRoom = action;
+}
+
+/**
+ * Writes prose to stderr, in the locale's characters; a lost stderr is nobody's error. In the background, a stderr that
+ * nobody reads holds nobody up.
+ * @param message false: this is the line of progress itself
+ */
+export function stderr(text: string, message = true): void {
+  if (message) makeRoom?.();
   const spelled = speaksUtf8(process.env) ? text : toAscii(text);
   if (background && !isTerminal(2)) {
     messages ??= new FdWriter(2);

@@ -5,21 +5,23 @@ import { printable } from '../../common/escape.js';
 import { FdWriter } from '../output/stdio.js';
 import type { Lifetime } from '../signals.js';
 import { readSome } from './input.js';
+import { partFile } from './part-file.js';
 
 /** Where bytes go. */
 export interface ByteSink {
   /** Resolves when the bytes have left: their memory may be used again. @throws ClosedPipe, WriteError */
   write(data: Uint8Array): Promise<void>;
-  /** Everything has left and the file is closed. */
+  /** Everything has left, and the file has its name. */
   end(): Promise<void>;
 }
 
-/** @param file a path, created or truncated, or `-` for stdout. @throws VioError when it cannot be opened */
+/** @param file a path, which has its earlier content until the end, or `-` for stdout. @throws VioError when it cannot be opened */
 export async function byteSink(file: string, life: Lifetime): Promise<ByteSink> {
   let fd = 1;
+  const output = partFile(file, life);
   if (file !== '-') {
     try {
-      fd = fs.openSync(file, 'w');
+      fd = fs.openSync(output?.part ?? file, 'w');
     } catch (err) {
       throw wrap(printable(file), err);
     }
@@ -37,6 +39,7 @@ export async function byteSink(file: string, life: Lifetime): Promise<ByteSink> 
       await writer.flush();
       if (fd > 1) fs.closeSync(fd);
       fd = -1;
+      output?.finish();
     },
   };
 }

@@ -1,9 +1,9 @@
-import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { partFile } from '../../cli/streams/part-file.js';
+import { usage } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
-import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions } from '../../groups/migration/options.js';
 import { openInput } from '../../migration/containers/input.js';
 import { convert } from '../../migration/export/convert.js';
 import { Target } from '../../migration/export/target.js';
@@ -11,7 +11,7 @@ import { Target } from '../../migration/export/target.js';
 export default class MigrationConvert extends Command {
   static override readonly description =
     'Rewrites a stream or save file so that QEMU loads it faster: with --to mapped-ram every page has a fixed place in a sparse file, ' +
-    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete; until then it is OUT.part.\n\n' +
+    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete.\n\n' +
     'The JSON has `to`, `already` (the input was mapped-ram), `size`, `blocks` (name, length, pages, content) and `devices`.';
   static readonly examples = [
     [
@@ -34,22 +34,18 @@ export default class MigrationConvert extends Command {
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationConvert);
     const input = openInput(args.file, inputOptions(flags));
-    const { part, finish } = partFile(flags.output, args.file);
-    const target = new Target(part, args.file);
+    const file = partFile(flags.output, this.life, { inputs: [args.file], mode: 0o600 });
+    if (!file) throw usage('the output must be a regular file: it is not written in order');
+    const target = new Target(file.part, args.file);
     this.life.release(() => target.close());
     const progress = this.progress('convert', input.size);
-    try {
-      const done = await convert(input, args.file, target.fd, ticker(progress));
-      progress.end();
-      finish();
-      await this.out.document(
-        { file: args.file, output: flags.output, ...done },
-        (d) => `${d.output}: ${formatSize(d.size)} ${d.to}, ${d.devices} devices${d.already ? ' (the input was mapped-ram already)' : ''}`,
-      );
-    } catch (err) {
-      fs.rmSync(part, { force: true });
-      throw err;
-    }
+    const done = await convert(input, args.file, target.fd, (position) => progress.to(position));
+    progress.end();
+    file.finish();
+    await this.out.document(
+      { file: args.file, output: flags.output, ...done },
+      (d) => `${d.output}: ${formatSize(d.size)} ${d.to}, ${d.devices} devices${d.already ? ' (the input was mapped-ram already)' : ''}`,
+    );
     return 0;
   }
 }

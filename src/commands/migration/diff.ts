@@ -1,7 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
-import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions } from '../../groups/migration/options.js';
 import { comparisonLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
 import { compare } from '../../migration/inspect/diff.js';
@@ -35,15 +35,16 @@ export default class MigrationDiff extends Command {
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationDiff);
     if (args.a === '-' && args.b === '-') throw usage('only one of the two can be stdin');
-    const progress = this.progress('compare', 0);
     const files = [args.a, args.b].map((file) => openInput(file, inputOptions(flags)));
+    const known = files.every(({ size }) => size > 0);
+    const progress = this.progress('compare', known ? files.reduce((sum, { size }) => sum + size, 0) : 0);
     const choice = {
       ram: flags.ram ?? false,
       ignore: flags.ignore ?? [],
       fields: flags.fields ?? false,
       structure: flags.structure ?? false,
     };
-    const result = await compare(files[0]!, files[1]!, choice, ticker(progress));
+    const result = await compare(files[0]!, files[1]!, choice, (position) => progress.to(position));
     progress.end();
     for (const issue of this.out.format === 'text' ? [...result.issues.a, ...result.issues.b] : []) this.warn(issueText(issue));
     await this.out.document({ a: args.a, b: args.b, ...result }, comparisonLines);

@@ -1,8 +1,8 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { VioError } from '../../common/errors.js';
-import { globs } from '../../common/glob.js';
-import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions } from '../../groups/migration/options.js';
+import { sectionFilter } from '../../groups/migration/sections.js';
 import { type Input, openInput } from '../../migration/containers/input.js';
 import { blockLines, collect, containerLine, damaged, eventLines, events, isDamaged, shows } from '../../migration/inspect/dump.js';
 import { Issues, issueText } from '../../migration/stream/issues.js';
@@ -32,7 +32,7 @@ export default class MigrationDump extends Command {
     fields: Flags.boolean({ summary: 'decode the fields of devices' }),
     desc: Flags.boolean({ summary: "print the stream's own description (JSON), nothing else" }),
     xml: Flags.boolean({ exclusive: ['desc'], summary: 'print the domain XML of a libvirt save, nothing else' }),
-    force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
+    force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 
@@ -55,16 +55,15 @@ export default class MigrationDump extends Command {
     const { args, flags } = await this.parse(MigrationDump);
     const input = openInput(args.file, inputOptions(flags));
     if (flags.xml) return this.#xml(input);
-    const progress = this.progress('read', input.size);
-    const tick = ticker(progress);
+    const progress = this.progress('read', input.size, { streams: true });
+    const tick = (position: number) => progress.to(position);
     const walker = new Walker(input.reader, {
       issues: input.issues,
       fields: flags.fields ?? false,
       force: flags.force ?? false,
       ram: { bitmapOrder: input.bitmapOrder },
     });
-    const wanted = globs(flags.section ?? []);
-    const filtered = (flags.section ?? []).length > 0;
+    const { wanted, filtered, idle } = sectionFilter(flags.section ?? []);
     const issues = new Issues();
     if (flags.desc) {
       const dump = await collect(input, walker, wanted, filtered, tick);
@@ -75,6 +74,7 @@ export default class MigrationDump extends Command {
     }
     if (this.out.format === 'json') {
       const dump = { file: args.file, ...(await collect(input, walker, wanted, filtered, tick)) };
+      for (const text of idle()) this.warn(text);
       await this.out.document(dump, () => '');
       if (isDamaged(dump)) throw damaged(args.file, dump.issues);
       return 0;
@@ -100,6 +100,7 @@ export default class MigrationDump extends Command {
       else for (const line of blockLines(ram.update(), pageSize)) await this.out.line(line);
     }
     await this.out.flush();
+    for (const text of idle()) this.warn(text);
     if (!walker.sawEof || issues.errors > 0) throw damaged(args.file, issues.list);
     return 0;
   }

@@ -1,12 +1,13 @@
 import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
+import { partFile } from '../../cli/streams/part-file.js';
 import { usage, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import { inputFlags, inputOptions, placed, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions, placed } from '../../groups/migration/options.js';
 import { extractedLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
-import { extract } from '../../migration/export/extract.js';
+import { extract, passes } from '../../migration/export/extract.js';
 import { Target } from '../../migration/export/target.js';
 import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/inspect/dump.js';
 import { issueText } from '../../migration/stream/issues.js';
@@ -57,7 +58,7 @@ export default class MigrationRam extends Command {
     rom: Flags.boolean({ exclusive: ['block'], summary: 'write firmware in ROM and flash too' }),
     partial: Flags.boolean({ summary: 'succeed without blocks whose address is unknown' }),
     'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
-    force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
+    force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };
 
   async run(): Promise<number | undefined> {
@@ -65,9 +66,10 @@ export default class MigrationRam extends Command {
     const toStdout = flags.output === '-';
     if (toStdout && this.out.format === 'json') throw usage('--json and -o - both want stdout');
     const input = openInput(args.file, inputOptions(flags));
-    const target = new Target(flags.output, args.file);
+    const file = partFile(flags.output, this.life, { inputs: [args.file], mode: 0o600 });
+    const target = new Target(file?.part ?? flags.output, args.file);
     this.life.release(() => target.close());
-    const progress = this.progress('extract', input.size);
+    const progress = this.progress('extract', input.size * passes(input, flags));
     const options = {
       as: flags.as,
       ...(flags.block !== undefined && { block: flags.block }),
@@ -80,13 +82,14 @@ export default class MigrationRam extends Command {
       ...(flags.len !== undefined && { length: flags.len }),
       force: flags.force ?? false,
     };
-    const done = await extract(input, target.fd, options, ticker(progress));
+    const done = await extract(input, target.fd, options, (position) => progress.to(position));
     if (target.spooled) {
       for (const bytes of target.pieces(done.size)) {
         if (toStdout) await this.out.raw(bytes);
         else writeAll(target.out, bytes, flags.output);
       }
     }
+    file?.finish();
     progress.end();
     if (this.out.format === 'text') {
       for (const issue of done.issues) this.warn(issueText(issue));

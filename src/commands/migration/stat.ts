@@ -1,6 +1,6 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions } from '../../groups/migration/options.js';
 import { statisticsLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
 import { damaged, isDamaged } from '../../migration/inspect/dump.js';
@@ -27,7 +27,7 @@ export default class MigrationStat extends Command {
     const { args, flags } = await this.parse(MigrationStat);
     const input = openInput(args.file, inputOptions(flags));
     const progress = this.progress('read', input.size);
-    const result = await statistics(input, flags.duplicates ?? false, ticker(progress));
+    const result = await statistics(input, flags.duplicates ?? false, (position) => progress.to(position));
     progress.end();
     if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
     await this.out.document({ file: args.file, ...result }, statisticsLines);

@@ -1,7 +1,7 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage, VioError } from '../../common/errors.js';
-import { inputFlags, inputOptions, ticker } from '../../groups/migration/options.js';
+import { inputFlags, inputOptions } from '../../groups/migration/options.js';
 import { againstLines, verificationLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
 import { against } from '../../migration/inspect/against.js';
@@ -29,20 +29,20 @@ export default class MigrationVerify extends Command {
     ...inputFlags,
     strict: Flags.boolean({ summary: 'bytes behind the end are damage' }),
     against: Flags.string({ helpValue: 'DEST', summary: 'say whether a destination loads it: its stream or vmstate' }),
-    force: Flags.boolean({ summary: 'read on although the stream version is unknown' }),
+    force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };
 
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(MigrationVerify);
     if (flags.against !== undefined && (args.file === '-' || flags.against === '-')) throw usage('--against reads both files by name');
     const input = openInput(args.file, inputOptions(flags));
-    const progress = this.progress('verify', input.size);
-    const result = await verify(input, ticker(progress), flags.force);
+    const progress = this.progress('verify', input.size * (flags.against === undefined ? 1 : 2));
+    const tick = (position: number) => progress.to(position);
+    const result = await verify(input, tick, flags.force);
+    progress.phase(input.size);
     const whole = result.complete || result.verdict === 'memory-elsewhere';
     const judged =
-      flags.against !== undefined && whole
-        ? await against(openInput(args.file, inputOptions(flags)), flags.against, {}, () => {})
-        : undefined;
+      flags.against !== undefined && whole ? await against(openInput(args.file, inputOptions(flags)), flags.against, {}, tick) : undefined;
     progress.end();
     if (this.out.format === 'text') for (const issue of result.issues) this.warn(issueText(issue));
     await this.out.document({ file: args.file, ...result, ...(judged && { against: { file: flags.against, ...judged } }) }, (v) => [

@@ -1,5 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { now } from '../../cli/output/stdio.js';
 import { Exit } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';
@@ -63,7 +64,11 @@ export default class NvmfBench extends Command {
     }
     const queueSize = Math.max(flags['queue-size'], Math.min(flags.iodepth + 1, 65536));
     const options = { ...controllerOptions(flags, flags.nqn, true), queueSize };
+    const progress = this.progress('measure', flags.runtime, { unit: 'time' });
+    const started = now();
+    progress.follow(() => now() - started);
     const report = await bench(options, { ...flags, nsid: flags['namespace-id'] }, this.life.signal);
+    progress.end();
     await this.out.document(report, lines);
     return report.errors > 0 ? Exit.failed : Exit.ok;
   }

@@ -10,8 +10,8 @@ export default class NvmfConform extends Command {
   static override readonly description =
     'Judges a target on the wire: malformed, abusive and odd but legal PDUs and commands, each with what the specification expects and what came. ' +
     'After each case a new host must be able to connect and identify. Prints TAP; status 4 when anything differs.\n\n' +
-    'Cases write to the first blocks of the namespace what was there before, or put it back; a target that is wrong may damage them all the same: ' +
-    'give it a namespace without anything of value.';
+    'Cases write to the first blocks of the namespace what was there before, or put it back; a faulty target may damage them all the same. ' +
+    'Use a scratch namespace: its data may be overwritten.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'all cases'],
     [

@@ -16,7 +16,7 @@ export default class NvmfCtl extends Command {
     'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
     'kick: end the associations of --host NQN or of --cntlid N.\n\n' +
     'stats: counters of every controller.\n\n' +
-    'What is so already is no error: nothing is done, and that is said.';
+    'Repeating a completed change succeeds: nothing is done, and the command says so.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],

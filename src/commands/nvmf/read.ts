@@ -27,7 +27,7 @@ export default class NvmfRead extends Command {
     const controller = await connect(this.life, flags, true);
     const ns = await pickNamespace(controller, flags);
     const range = wantedRange(ns, flags);
-    const progress = this.progress('read', Number(range.length));
+    const progress = this.progress('read', Number(range.length), { streams: flags.data === '-' });
     const sink = await byteSink(flags.data, this.life);
     for await (const data of readRange(ns, range, { depth: flags.iodepth, chunk: flags.chunk })) {
       await sink.write(data);

@@ -38,7 +38,7 @@ export default class NvmfServe extends Command {
     }),
     'discovery-port': Flags.string({
       helpValue: 'PORT',
-      summary: 'port for discovery alone, on the same addresses (8009 where it is free); none for none',
+      summary: 'discovery port [default: 8009 if free; "none" disables it]',
     }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),

@@ -34,13 +34,14 @@ export default class NvmfWrite extends Command {
     const ns = await pickNamespace(controller, flags);
     const range = wantedRange(ns, flags);
     const source = byteSource(flags.data, this.life);
-    const progress = this.progress('write', source.size ?? Number(range.length));
+    const counted = flags.count !== undefined || flags.blocks !== undefined;
+    const progress = this.progress('write', source.size ?? (counted ? Number(range.length) : 0));
     const result = await writeRange(ns, source.bytes, range, {
       depth: flags.iodepth,
       chunk: flags.chunk,
       fua: flags.fua,
       dryRun: flags['dry-run'],
-      exact: flags.count !== undefined || flags.blocks !== undefined,
+      exact: counted,
       size: source.size,
       report: (bytes) => progress.add(bytes),
     });

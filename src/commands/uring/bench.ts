@@ -37,7 +37,7 @@ export default class Bench extends Command {
     if (onTmpfs(args.file)) this.warn('the file is on tmpfs, where io_uring hands reads to kernel threads: other file systems gain more');
     const { sysroot } = this;
     const { signal } = this.life;
-    const progress = this.progress('bench', rounds, 'items');
+    const progress = this.progress('bench', rounds, { unit: 'items' });
     const results = await bench({ path: args.file, size, depth, reads, rounds, sysroot, signal, cpuTime, progress: () => progress.add(1) });
     await this.out.list(
       results,

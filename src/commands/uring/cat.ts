@@ -32,7 +32,9 @@ export default class Cat extends Command {
     const { engine, depth, ordered } = flags;
     const report = new FileReport('uring cat', true, flags.stats ?? false);
     const { signal } = this.life;
+    const progress = this.progress('read', 0, { streams: true });
     const write = async (bytes: Buffer): Promise<void> => {
+      progress.add(bytes.length);
       if (bytes.length < COPY) return this.out.raw(Buffer.from(bytes));
       await this.out.raw(bytes);
       await this.out.flush();

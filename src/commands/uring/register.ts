@@ -1,7 +1,9 @@
+import { argumentBytes } from '../../cli/arguments/argv.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags, nullFlag } from '../../cli/flags.js';
-import { collectList } from '../../cli/streams/input.js';
+import { nameBatches } from '../../cli/streams/input.js';
 import { usage, VioError } from '../../common/errors.js';
+import { nameJson, nameText } from '../../groups/uring/files.js';
 import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
 import { supervise } from '../../launch/supervise.js';
 import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
@@ -39,9 +41,10 @@ export default class Register extends Command {
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(Register);
     if (this.rest?.length === 0) throw usage('no command behind --');
-    const paths = (args.file ?? []).map((path): Wanted => (path === '-' ? { hole: true } : { path }));
+    const paths = argumentBytes(args.file ?? []).map((path): Wanted => (path === '-' ? { hole: true } : { path }));
     const fromStdin = flags.null || (paths.length === 0 && !flags.fd && !flags.update && flags.sparse === undefined);
-    const listed = fromStdin ? (await collectList(['-'], { null: flags.null, orStdin: true })).map((path): Wanted => ({ path })) : [];
+    const listed: Wanted[] = [];
+    if (fromStdin) for await (const names of nameBatches([], flags.null)) listed.push(...names.map((path) => ({ path })));
     const entries = [...paths, ...listed, ...(flags.fd ?? []).map((fd): Wanted => ({ fd }))];
     const updates = (flags.update ?? []).map(parseUpdate);
     const size = Math.max(entries.length, flags.sparse ?? 0);
@@ -57,9 +60,10 @@ export default class Register extends Command {
           { title: 'FD', value: (e) => e.fd, align: 'right' },
           { title: 'TYPE', value: (e) => e.type },
           { title: 'RESULT', value: (e) => e.message ?? e.result },
-          { title: 'PATH', value: (e) => e.path },
+          { title: 'PATH', value: (e) => e.path && nameText(e.path) },
         ],
         'entries',
+        ({ path, ...rest }) => ({ ...rest, ...(path !== undefined && nameJson(path)) }),
       );
       this.info(
         `${files.entries.length} slots: ${shown.length - failed} registered, ${failed} failed, ${files.entries.length - shown.length} holes`,

@@ -3,7 +3,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/streams/input.js';
 import { ListCheck } from '../../groups/uring/check.js';
-import { bulkFlags, errorJson, FileReport, nameJson } from '../../groups/uring/files.js';
+import { bulkFlags, FileReport, sumJson } from '../../groups/uring/files.js';
 import { algorithms, sumLine } from '../../uring/bulk/lines.js';
 import { sumFiles } from '../../uring/bulk/sum.js';
 import { filesBelow } from '../../uring/bulk/walk.js';
@@ -64,7 +64,8 @@ export default class Sum extends Command {
     const given = nameBatches(args.file ?? [], flags.null, signal);
     const names = flags.recursive ? filesBelow(given) : given;
     const note = (message: string) => this.warn(message);
-    const batches = sumFiles(names, { engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
+    const { follow: live } = this.progress('sum', 0, { streams: true });
+    const batches = sumFiles(names, { live, engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
     if (text) {
       for await (const batch of batches) {
         let lines = '';
@@ -82,13 +83,7 @@ export default class Sum extends Command {
         if (lines !== '') await this.out.raw(lines);
       }
     } else {
-      await this.out.list(report.rows(batches), [], 'files', ({ name, size, digest, error }) => ({
-        ...nameJson(name),
-        algorithm,
-        digest,
-        size,
-        ...(error !== undefined && { error: errorJson(error) }),
-      }));
+      await this.out.list(report.rows(batches), [], 'files', (result) => sumJson(algorithm, result));
     }
     return report.end(this.out);
   }
@@ -96,9 +91,9 @@ export default class Sum extends Command {
   async #check(): Promise<number> {
     const { args, flags } = await this.parse(Sum);
     const { engine, depth, algorithm, zero, status, strict, warn } = flags;
-    const { sysroot } = this;
-    const { signal } = this.life;
-    const options = { engine, depth, algorithm, zero, sysroot, signal, note: (message: string) => this.warn(message) };
+    const { sysroot, life } = this;
+    const { follow: live } = this.progress('check', 0, { streams: !status });
+    const options = { live, note: (message: string) => this.warn(message), engine, depth, algorithm, zero, sysroot, signal: life.signal };
     const judgement = { status, quiet: this.quiet, ignoreMissing: flags['ignore-missing'], strict, warn };
     const check = new ListCheck(this.out, judgement, options);
     const lists = argumentBytes(args.file ?? ['-']);

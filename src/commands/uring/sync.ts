@@ -33,13 +33,17 @@ export default class Sync extends Command {
     const report = new FileReport('uring sync', text, flags.stats ?? false);
     const { signal } = this.life;
     const names = nameBatches(args.file ?? [], flags.null, signal);
+    const progress = this.progress('sync', 0, { unit: 'items' });
     const note = (message: string) => this.warn(message);
     const batches = filesystem
       ? syncFileSystems(names)
       : syncFiles(names, { engine, depth, data, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
     // Text has no rows: a step of a generator for each file would cost as much as the file.
     if (text) {
-      for await (const batch of batches) for (const { name, error } of batch) report.note(name, error);
+      for await (const batch of batches) {
+        for (const { name, error } of batch) report.note(name, error);
+        progress.add(batch.length);
+      }
     } else {
       await this.out.list(report.rows(batches), [], 'files', ({ name, error }) => ({
         ...nameJson(name),

@@ -7,7 +7,7 @@ import { diagnose, diagnosisStatus } from '../../vfio/inventory/doctor.js';
 export default class VfioDoctor extends Command {
   static override readonly description =
     'Says whether this host is ready for VFIO, and for each finding what to do: IOMMU and interrupt remapping (firmware, kernel ' +
-    'command line), modules, groups that are not viable, limits, huge pages, and runs of vioctl that were cut short.\n\n' +
+    'command line), modules, groups that are not viable, limits, hugepages, and runs of vioctl that were cut short.\n\n' +
     'Status 0: ready; 1: something fails; 7: no IOMMU.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio doctor', 'look at everything'],

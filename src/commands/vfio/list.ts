@@ -19,12 +19,12 @@ const names = (row: DeviceRow): string => [row.vendorName, row.deviceName].filte
 export default class VfioList extends Command {
   static override readonly description =
     'Lists the PCI devices with driver, driver override, IOMMU group, and what uses each of them: mounted file systems, swap, ' +
-    'stacked block devices, routes, addresses; processes that have it open if nothing else does (`vfio show` names both).\n\nWithout an IOMMU the list is printed too, and the command ends with status 7 and the reason.';
+    'stacked block devices, routes, addresses; processes that have it open if nothing else does (`vfio show` names both).\n\nA host without an IOMMU gets a warning; `vioctl vfio doctor` tells by its status whether the host is ready.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio list', 'all devices'],
     [
       "vioctl vfio list --class nvme --unused --json | jq -r '.devices[].bdf' | xargs -r vioctl vfio bind",
-      'bind all NVMe controllers that nobody uses',
+      'bind all unused NVMe controllers',
     ],
     ['vioctl vfio list --driver vfio-pci', 'what is bound to VFIO'],
   ];
@@ -58,7 +58,7 @@ export default class VfioList extends Command {
     const { hidden } = census.processes;
     if (flags.unused && hidden > 0) this.warn(`${hidden} processes may not be read: a listed device may be in use (run as root)`);
     const iommu = readIommu(this.sysroot);
-    if (!iommu.present && !iommu.noiommu) throw noIommu(iommu);
+    if (!iommu.present && !iommu.noiommu) this.warn(`${noIommu(iommu).message} (vioctl vfio doctor says what is missing)`);
     return undefined;
   }
 }

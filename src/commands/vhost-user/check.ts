@@ -10,7 +10,7 @@ export default class Check extends Command {
 Judges a back-end on the wire: well-behaved requests must work, malformed ones must be refused (a reply that is not zero, and
 the connection goes on) or end the connection. Each case has a connection of its own.
 
-This sends damaged messages: run it on a back-end that nobody uses. --respawn starts the back-end again where a case, or the
+This sends damaged messages: run it on an unused back-end. --respawn starts the back-end again where a case, or the
 end of a connection, has ended it.`;
   static readonly examples = [
     ['vioctl vhost-user check /run/blk.sock', 'a table of all cases'],

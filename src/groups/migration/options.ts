@@ -8,8 +8,8 @@ import type { ByteOrder } from '../../migration/memory/bitmap-order.js';
 /** Flags of every command that reads a migration stream. */
 export const inputFlags = {
   snapshot: Flags.string({ helpValue: 'ID', summary: 'qcow2: id or name of the internal snapshot' }),
-  'max-size': Flags.size({ summary: 'most that compressed data may grow to (1T)' }),
-  offset: Flags.size({ summary: 'the stream begins so many bytes into the file' }),
+  'max-size': Flags.size({ summary: 'limit of decompressed data [default: 1T]' }),
+  offset: Flags.size({ summary: 'skip SIZE bytes before the stream' }),
   'bitmap-endian': Flags.option({
     options: ['little', 'big'] as const,
     helpValue: 'ORDER',
@@ -29,15 +29,6 @@ export function inputOptions(flags: {
     ...(flags.snapshot !== undefined && { snapshot: flags.snapshot }),
     ...(flags['max-size'] !== undefined && { maxSize: flags['max-size'] }),
     ...(flags['bitmap-endian'] !== undefined && { bitmapOrder: flags['bitmap-endian'] }),
-  };
-}
-
-/** Turns positions into steps of a progress line. */
-export function ticker(progress: { add(amount: number): void }): (position: number) => void {
-  let before = 0;
-  return (position) => {
-    progress.add(position - before);
-    before = position;
   };
 }
 

@@ -5,6 +5,7 @@ import { reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { RingStats } from '../../native/uring.js';
 import { INPUT_IS_OUTPUT } from '../../uring/bulk/itself.js';
+import type { SumResult } from '../../uring/bulk/sum.js';
 
 /** Flags of commands that work on many files. */
 export const bulkFlags = {
@@ -31,6 +32,15 @@ const texts: Readonly<Record<string, string>> = {
 export const errorJson = (code: string): { code: string; message: string } => ({
   code,
   message: reason(Object.assign(new Error(texts[code] ?? code), { code })),
+});
+
+/** The JSON form of a checksum. */
+export const sumJson = (algorithm: string, { name, digest, size, error }: SumResult): Record<string, unknown> => ({
+  ...nameJson(name),
+  algorithm,
+  digest,
+  size,
+  ...(error !== undefined && { error: errorJson(error) }),
 });
 
 /** Counts the files, names each that failed on stderr unless the output has it, and tells at the end what it took (--stats). */

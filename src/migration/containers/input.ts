@@ -10,7 +10,7 @@ import { domain, domainXml, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, pa
 import { Qcow2 } from './qcow2.js';
 
 export interface InputOptions {
-  /** the stream begins so many bytes into the file */
+  /** bytes before the stream */
   offset?: number;
   /** qcow2: id or name of the internal snapshot */
   snapshot?: string;

@@ -33,7 +33,7 @@ const MAX_PIECES = 1 << 21;
 
 const damaged = (message: string): VioError => new VioError(message, { code: 'QCOW2', exit: Exit.damaged });
 
-/** Reads exactly so many bytes. @throws VioError (5) */
+/** Reads exactly `size` bytes. @throws VioError (5) */
 function at(fd: number, offset: bigint, size: number, what: string): Buffer {
   if (size > 64 << 20) throw damaged(`qcow2: ${what} of ${size} bytes`);
   const bytes = Buffer.alloc(size);

@@ -1,7 +1,7 @@
 /** The bytes of a field do not have the form that its type should have: the field is shown raw. */
 export class BadForm extends Error {}
 
-/** What is wrong with the form, if it is that which an error says; DataView and Buffer tell of missing bytes by a RangeError. */
+/** What an error says of the form, if it is about that; DataView and Buffer tell of missing bytes by a RangeError. */
 export function badForm(err: unknown): string | undefined {
   if (err instanceof RangeError) return 'fewer bytes than its form has';
   return err instanceof BadForm ? err.message : undefined;

@@ -310,9 +310,13 @@ const staged =
     return bytes.length > 0 ? bytes.subarray(0, fs.readSync(fd, bytes, 0, bytes.length, Number(place!.out))) : undefined;
   };
 
+/** How often an extraction reads its input: a file once more, for the layout. */
+export const passes = (input: Input, { block }: { block?: string | undefined }): 1 | 2 =>
+  input.reader.seekable && block === undefined ? 2 : 1;
+
 /** Facts of a stream in a file, before its memory is written; undefined where the walk to them would be the only one. */
-function survey(input: Input, options: ExtractOptions): { walker: Walker; facts: Facts } | undefined {
-  if (!input.reader.seekable || options.block !== undefined) return undefined;
+function survey(input: Input, options: ExtractOptions, tick: (position: number) => void): { walker: Walker; facts: Facts } | undefined {
+  if (passes(input, options) === 1) return undefined;
   const start = input.reader.position;
   const fd = temporaryFile();
   let placements: Placement[] = [];
@@ -325,7 +329,7 @@ function survey(input: Input, options: ExtractOptions): { walker: Walker; facts:
   };
   try {
     const walker: Walker = new Walker(input.reader, { force: options.force ?? false, ram: { bitmapOrder: input.bitmapOrder, onBlocks } });
-    for (const _ of walker.walk());
+    for (const event of walker.walk()) if (event.type === 'progress') tick(event.position);
     input.reader.seek(start);
     return { walker, facts: factsOf(walker, options, staged(fd, walker.ram?.blocks ?? [], placements)) };
   } finally {
@@ -346,12 +350,14 @@ function nothing(file: string, walker: Walker, issues: readonly Issue[]): VioErr
 
 /**
  * Writes guest memory into `fd`, a regular file. Damage ends nothing that can go on: what there is is written.
+ * @param tick gets positions of each pass behind those of the pass before
  * @throws VioError when the stream has no RAM, the layout is not known, or writing fails
  */
 export async function extract(input: Input, fd: number, options: ExtractOptions, tick: (position: number) => void): Promise<Extracted> {
   const extraction = new Extraction(fd, options);
   const issues = new Issues();
-  const before = survey(input, options);
+  const before = survey(input, options, tick);
+  const surveyed = before ? input.size : 0;
   const certain = before !== undefined || options.block !== undefined;
   const walker: Walker = new Walker(input.reader, {
     issues: input.issues,
@@ -369,7 +375,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     },
   });
   const take = (event: WalkEvent) => {
-    if (event.type === 'progress') tick(event.position);
+    if (event.type === 'progress') tick(surveyed + event.position);
     if (event.type === 'issue') issues.add(event.issue);
     if (event.type === 'section' && event.fields && options.as === 'elf') {
       if (event.name === 'cpu') extraction.cpus.push(event.fields);

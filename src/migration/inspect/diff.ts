@@ -230,11 +230,12 @@ function differencesOf(left: Content, right: Content, options: CompareOptions): 
   return found;
 }
 
-/** Compares sections, versions and fields of two streams, or their shape alone, and if wanted every page. */
+/** Compares sections, versions and fields of two streams, or their shape alone, and if wanted every page. @param tick gets positions of the one, then of the other behind it */
 export async function compare(a: Input, b: Input, options: CompareOptions, tick: (position: number) => void): Promise<Comparison> {
   const seed = randomBytes(8).readBigUInt64LE();
   const left = await content(a, options, seed, tick);
-  const right = await content(b, options, seed, () => {});
+  const before = left.walker.end;
+  const right = await content(b, options, seed, (position) => tick(before + position));
   // Where one of the two is no stream at all, its issues say so; a list of all that the other one has would bury that.
   const comparable = left.values.size > 0 && right.values.size > 0;
   const differences = comparable ? differencesOf(left, right, options) : [];

@@ -2,6 +2,7 @@
 
 import type { Input } from '../containers/input.js';
 import type { Missing } from '../memory/missing.js';
+import type { Issue } from '../stream/issues.js';
 import { pagesOf, type RamBlock } from '../stream/model.js';
 import { Walker } from '../walk.js';
 import { collect } from './dump.js';
@@ -38,7 +39,7 @@ export interface Statistics {
   other: number;
   complete: boolean;
   missing?: Missing[];
-  issues: Awaited<ReturnType<typeof collect>>['issues'];
+  issues: Issue[];
 }
 
 /** Distinct pages of each block, by the hashes of their contents: the first block that has a content counts it. */

@@ -105,7 +105,7 @@ export class StreamReader {
 
   /** Bytes walked between two progress events: of a file, which is fast, and of a pipe, which may be a slow network. */
   get budget(): number {
-    return this.seekable ? 128 << 20 : 8 << 20;
+    return this.seekable ? 16 << 20 : 256 << 10;
   }
 
   /** Takes n bytes, or says why there are fewer. */
@@ -166,7 +166,7 @@ export class StreamReader {
   be64(what: string): bigint {
     return this.bytes(8, what).readBigUInt64BE();
   }
-  /** u8 length and so many bytes as Latin-1 text, so that no byte is lost. */
+  /** A length (u8) and as many bytes of Latin-1 text, so that no byte is lost. */
   string8(what: string): string {
     return this.bytes(this.u8(what), what).toString('latin1');
   }
@@ -178,7 +178,7 @@ export class StreamReader {
     if (done < size) throw new StreamEnd(this.#end(size, done), what);
   }
 
-  /** Moves on by so many bytes, or to the end; returns how far it went. */
+  /** Moves on by `n` bytes, or to the end; returns how far it went. */
   skipUpTo(n: number): number {
     return this.#native.skip(this.#source, Math.min(n, Number.MAX_SAFE_INTEGER));
   }

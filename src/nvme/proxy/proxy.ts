@@ -1,6 +1,7 @@
 /** A proxy between hosts and a target: cuts the streams into PDUs, tells each, injects faults, passes them on. */
 import net, { type AddressInfo } from 'node:net';
-import { reason, wrap } from '../../common/errors.js';
+import { reason } from '../../common/errors.js';
+import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import { type PduRecord, Tracker } from './decode.js';
 import { act, applies, type FaultRule } from './faults.js';
@@ -89,7 +90,7 @@ export class NvmeProxy {
     const proxy = new NvmeProxy(options);
     const { address, port } = options.listen;
     await new Promise<void>((resolve, reject) => {
-      proxy.#server.once('error', (err) => reject(wrap(`listen ${address} port ${port}`, err)));
+      proxy.#server.once('error', (err) => reject(listenError(address, port, err)));
       proxy.#server.listen(port, address, resolve);
     });
     return proxy;

@@ -1,4 +1,5 @@
 import { VioError, wrap } from '../../common/errors.js';
+import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import { Health } from '../../storage/health.js';
@@ -114,7 +115,7 @@ export class Target {
       this.#discoveryChanged();
       return listener;
     } catch (err) {
-      throw wrap(`listen on ${address} port ${port}`, err, { hint: port === 0 ? undefined : 'port 0 takes a free one' });
+      throw listenError(address, port, err);
     }
   }
 

@@ -21,6 +21,8 @@ export interface SumResult {
 export interface SumOptions extends BulkOptions {
   algorithm: string;
   ordered: boolean;
+  /** Called with what tells the bytes read so far, for progress within files; once for each algorithm. */
+  live?: (bytes: () => number) => void;
 }
 
 /** Threads that read and sum: all processors, up to where one disk and one JavaScript thread keep up with them. */
@@ -33,11 +35,11 @@ const PLAIN_THREADS = Math.max(2, THREADS);
  * compute them beside the reading; what a Node without OpenSSL 3 does not have there is computed here.
  */
 export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
-  const { algorithm, ordered, signal, note, spent } = options;
+  const { algorithm, ordered, signal, note, spent, live } = options;
   const depth = depthOf(options);
   if (native().uring.digestSize(algorithm) === 0) return sumHere(openReader(options), names, options);
   const waiting = new Elsewhere(algorithm);
-  const common = { work: 'sum', algorithm, depth, backlog: depth * 8, ordered, signal, elsewhere: waiting } as const;
+  const common = { work: 'sum', algorithm, depth, backlog: depth * 8, ordered, signal, live, elsewhere: waiting } as const;
   return orFallBack<AsyncGenerator<SumResult[]>>(
     options,
     () => overPool(warnOfTmpfs(names, note), { ...common, threads: THREADS, spent }),
@@ -79,16 +81,22 @@ class Elsewhere {
   }
 }
 
-function sumOne(reader: Reader, name: Name, algorithm: string, done: (result: SumResult) => void): void {
+function sumOne(reader: Reader, name: Name, algorithm: string, done: (result: SumResult) => void, read?: (bytes: number) => void): void {
   const hasher = newHasher(algorithm);
   const chunk = (bytes: Buffer): undefined => {
     hasher.update(bytes);
+    read?.(bytes.length);
     return undefined;
   };
   reader.read(name, { chunk }, (error, size) => done({ name, size, digest: error === undefined ? hasher.digest() : undefined, error }));
 }
 
 async function* sumHere(reader: Reader, names: AsyncIterable<Name[]>, options: SumOptions): AsyncGenerator<SumResult[]> {
+  let bytes = 0;
+  const read = (size: number): void => {
+    bytes += size;
+  };
+  options.live?.(() => bytes);
   try {
     yield* overWindow<Name, SumResult>({
       source: reader.name === 'uring' ? warnOfTmpfs(names, options.note) : names,
@@ -97,7 +105,7 @@ async function* sumHere(reader: Reader, names: AsyncIterable<Name[]>, options: S
       ordered: options.ordered,
       signal: options.signal,
       submit: () => reader.submit(),
-      start: (name, done) => sumOne(reader, name, options.algorithm, done),
+      start: (name, done) => sumOne(reader, name, options.algorithm, done, read),
     });
   } finally {
     reader.close();

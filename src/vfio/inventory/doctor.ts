@@ -117,10 +117,10 @@ function limitPart(census: Census): Diagnosis[] {
     const free = root.attr(`/sys/kernel/mm/hugepages/${name}/free_hugepages`) ?? '0';
     return total > 0 ? [`${total} of ${formatSize(kib * 1024)} (${free} free)`] : [];
   });
-  if (pools.length > 0) found.push(entry('hugepages', 'ok', `huge pages: ${pools.join(', ')}`));
+  if (pools.length > 0) found.push(entry('hugepages', 'ok', `hugepages: ${pools.join(', ')}`));
   else
     found.push(
-      entry('hugepages', 'note', 'no huge pages are reserved: large mappings take many IOMMU entries', 'sysctl vm.nr_hugepages=512'),
+      entry('hugepages', 'note', 'no hugepages are reserved: large mappings take many IOMMU entries', 'sysctl vm.nr_hugepages=512'),
     );
   return found;
 }

@@ -17,6 +17,10 @@ test('bytes of any kind are hex, 64-bit values strings, undefined left out', () 
   expect(toJson({ size: 255n, len: 1n << 60n, length: 0n, offset: 0n, sizes: [1n] })).toBe(
     '{"size":255,"len":1152921504606846976,"length":0,"offset":"0x0","sizes":["0x1"]}',
   );
+  const counts = { capacity: 8n, total: 1n, max_size: 2n, pageSize: 3n, errorCount: 4n, nr_blocks: 5n };
+  expect(JSON.parse(toJson(counts))).toEqual({ capacity: 8, total: 1, max_size: 2, pageSize: 3, errorCount: 4, nr_blocks: 5 });
+  const words = { features: 1n, guest_cid: 2n, blockset: 3n, sizeOf: 4n };
+  expect(JSON.parse(toJson(words))).toEqual({ features: '0x1', guest_cid: '0x2', blockset: '0x3', sizeOf: '0x4' });
   expect(toJson({ at: new Date(0) })).toBe('{"at":"1970-01-01T00:00:00.000Z"}');
   expect(toJson(undefined)).toBe('null');
 });

@@ -72,7 +72,7 @@ function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
 
 /** What a request would change: found out first, so that it can be told without doing it. */
 interface Plan {
-  /** What is to be done, for people; empty where it is so already. */
+  /** What is to be done, for people; empty if it is done. */
   todo: string[];
   apply: () => unknown;
   /** What is there afterwards. */

@@ -119,8 +119,8 @@ export async function runControl(
   const document = await control<object>(socket, request, flags.timeout);
   const view = () => {
     const { changed, would } = document as { changed?: boolean; would?: string[] };
-    if (would) return would.length > 0 ? would.map((line) => `would ${printable(line)}`) : ['nothing to do: it is so already'];
-    if (changed === false && action !== 'kick') return ['nothing to do: it is so already'];
+    if (would) return would.length > 0 ? would.map((line) => `would ${printable(line)}`) : ['nothing to do: already done'];
+    if (changed === false && action !== 'kick') return ['nothing to do: already done'];
     switch (action) {
       case 'list':
         return listLines(document as ControlList);

@@ -1,7 +1,15 @@
 import { errnoName } from '../../../common/errno.js';
 import { codeOf } from '../../../common/errors.js';
 import { native } from '../../../native/index.js';
-import { type BulkHandle, BulkWork, bulkResult, elsewhereError, type RingStats, truncatedError } from '../../../native/uring.js';
+import {
+  type BulkHandle,
+  type BulkStats,
+  BulkWork,
+  bulkResult,
+  elsewhereError,
+  type RingStats,
+  truncatedError,
+} from '../../../native/uring.js';
 import { EnterError } from '../../ring/errno.js';
 import { type Name, pathError } from '../name.js';
 import { Flow, type FlowOptions } from './flow.js';
@@ -105,7 +113,7 @@ class Pool {
     }
   }
 
-  get stats(): RingStats {
+  get stats(): BulkStats {
     return this.#native.bulkStats(this.#handle);
   }
 
@@ -119,6 +127,8 @@ export type OverPoolOptions = PoolOptions &
   Omit<FlowOptions<Name>, 'source'> & {
     /** Called at the end. */
     spent?: ((stats: RingStats) => void) | undefined;
+    /** Called at the beginning with what tells the bytes read so far. */
+    live?: ((bytes: () => number) => void) | undefined;
     /** Reads what a thread must not wait for. */
     elsewhere?: { read(name: Name, done: (result: PoolResult) => void): void; close(): void };
   };
@@ -129,9 +139,11 @@ export type OverPoolOptions = PoolOptions &
  * @throws at once (not from the generator) the errno of io_uring_setup(2), EMFILE
  */
 export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions): AsyncGenerator<PoolResult[]> {
-  const { backlog, ordered, signal, spent, elsewhere, ...rest } = options;
+  const { backlog, ordered, signal, spent, live, elsewhere, ...rest } = options;
   const flow = new Flow<Name, PoolResult>({ source, backlog, ordered, signal });
   const pool = new Pool(rest, () => flow.wake());
+  let last: BulkStats | undefined;
+  live?.(() => (last ?? pool.stats).bytes);
   const put = (number: number, result: PoolResult): void => {
     if (elsewhere && result.error === 'ELSEWHERE') elsewhere.read(result.name, (read) => flow.put(number, read));
     else flow.put(number, result);
@@ -145,7 +157,8 @@ export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions
       yield* flow.results(step);
     } finally {
       elsewhere?.close();
-      if (!rest.plain) spent?.(pool.stats);
+      last = pool.stats;
+      if (!rest.plain) spent?.({ enters: last.enters, overflows: last.overflows });
       pool.close();
     }
   })();

@@ -1,0 +1,433 @@
+/**
+ * What each command prints with --json, and (…Record) as a line of --ndjson. The schemas and the key lists of the manual pages
+ * are made from these types; a command's type is its id in one word. Only types: nothing of this runs.
+ */
+
+import type { HolderInfo } from '../../src/dma/holder.js';
+import type { Placement, Plan } from '../../src/dma/layout.js';
+import type { Extent } from '../../src/dma/space.js';
+import type { Container } from '../../src/migration/containers/input.js';
+import type { Converted } from '../../src/migration/export/convert.js';
+import type { Extracted } from '../../src/migration/export/extract.js';
+import type { Against } from '../../src/migration/inspect/against.js';
+import type { Comparison } from '../../src/migration/inspect/diff.js';
+import type { Dump } from '../../src/migration/inspect/dump.js';
+import type { Statistics } from '../../src/migration/inspect/stat.js';
+import type { Verification } from '../../src/migration/inspect/verify.js';
+import type { RamBlock, WalkEvent } from '../../src/migration/stream/model.js';
+import type { CaseResult } from '../../src/nvme/conform/run.js';
+import type { BenchReport } from '../../src/nvme/host/bench.js';
+import type { WriteSummary } from '../../src/nvme/host/blocks.js';
+import type { Ping } from '../../src/nvme/host/ping.js';
+import type { ProxyRecord } from '../../src/nvme/proxy/proxy.js';
+import type { ServeReport } from '../../src/nvme/target/serve/report.js';
+import type { DiscoveryRecord } from '../../src/nvme/wire/logs.js';
+import type { BenchResult } from '../../src/uring/bench.js';
+import type { ProbeReport } from '../../src/uring/host/probe.js';
+import type { ProcessRing } from '../../src/uring/host/processes.js';
+import type { Entry } from '../../src/uring/register.js';
+import type { Applied } from '../../src/vfio/apply/apply.js';
+import type { Failure } from '../../src/vfio/binding/batch.js';
+import type { BoundDevice } from '../../src/vfio/binding/bind.js';
+import type { Restored } from '../../src/vfio/binding/restore.js';
+import type { Script } from '../../src/vfio/binding/script.js';
+import type { UnboundDevice } from '../../src/vfio/binding/unbind.js';
+import type { Capability } from '../../src/vfio/devices/capabilities.js';
+import type { Diagnosis } from '../../src/vfio/inventory/doctor.js';
+import type { DeviceReport, DeviceRow } from '../../src/vfio/inventory/inventory.js';
+import type { SelftestReport } from '../../src/vfio/selftest/selftest.js';
+import type { IrqEvent } from '../../src/vfio/session/irq.js';
+import type { IrqType, Region } from '../../src/vfio/session/session.js';
+import type { SriovResult } from '../../src/vfio/sriov/sriov.js';
+import type { Leftover } from '../../src/vfio/transaction/transaction.js';
+import type { BlkReady } from '../../src/vhost-user/blk/serving.js';
+import type { CheckResult } from '../../src/vhost-user/check/run.js';
+import type { WindowRecord } from '../../src/vhost-user/frontend/holding.js';
+import type { ControlState } from '../../src/vhost-user/shmem/control.js';
+import type { EntryView } from '../../src/vhost-user/shmem/server.js';
+import type { ShmemReady } from '../../src/vhost-user/shmem/serving.js';
+import type { Installed, SocketRow } from '../../src/vhost-user/tools/list.js';
+import type { ProbeResult } from '../../src/vhost-user/tools/probe.js';
+import type { TraceEnd, TraceRecord } from '../../src/vhost-user/tools/proxy.js';
+
+// vfio
+
+export interface VfioList {
+  /** one entry for each device, by address */
+  devices: DeviceRow[];
+}
+export type VfioListRecord = DeviceRow;
+
+/** What VFIO says of a device that was opened. */
+interface Opened {
+  open: true;
+  /** how the kernel was asked: group and container, cdev (iommufd), or noiommu */
+  api: string;
+  /** the device can be reset alone */
+  reset: boolean;
+  /** devices that a hot reset takes along */
+  hotReset: string[];
+  regions: Region[];
+  irqs: IrqType[];
+}
+/** A device that could not be opened. */
+interface NotOpened {
+  open: false;
+  /** the reason */
+  why: string;
+}
+export interface VfioShow extends DeviceReport {
+  /** what VFIO says of it, if it is bound to VFIO and nobody holds it */
+  inside?: Opened | NotOpened;
+}
+
+export interface VfioDoctor {
+  /** in the order in which they matter */
+  findings: Diagnosis[];
+}
+
+/** The changes of bind, with or without --all. */
+interface Bound {
+  /** what was bound now, or earlier */
+  devices: BoundDevice[];
+  /** with --all: devices that could not be bound */
+  failed?: Failure[];
+  /** files that --persist wrote */
+  files: string[];
+}
+export type VfioBind = Bound | Script;
+
+interface Unbound {
+  /** what was given back now, or earlier */
+  devices: UnboundDevice[];
+  /** with --all: devices that could not be given back */
+  failed?: Failure[];
+  /** files that were removed with --persist */
+  files: string[];
+}
+export type VfioUnbind = Unbound | Script;
+
+interface Restoration {
+  /** what earlier runs had left */
+  devices: Restored[];
+  /** what could not be put back, and stays in its journal */
+  left: Leftover[];
+  /** with --all: devices that could not be given back */
+  failed: Failure[];
+}
+export type VfioRestore = Restoration | Script;
+
+/** A dry run of sriov. */
+interface SriovSteps {
+  /** PCI address of the physical function */
+  bdf: string;
+  /** virtual functions that there would be */
+  numVfs: number;
+  /** virtual functions that there are */
+  previousVfs: number;
+  /** the steps as lines of a shell script */
+  script: string[];
+}
+export type VfioSriov = SriovResult | SriovSteps;
+
+export interface VfioApply {
+  /** one entry for each of the file, in its order */
+  devices: Applied[];
+}
+
+interface Register {
+  /** as it was written */
+  register: string;
+  offset: number;
+  /** bytes */
+  width: number;
+  value: bigint | number;
+}
+interface BarRegisters {
+  /** PCI address */
+  bdf: string;
+  /** number of the BAR, or rom */
+  bar: unknown;
+  registers: Register[];
+}
+interface BarDump {
+  /** PCI address */
+  bdf: string;
+  bar: unknown;
+  /** where the range begins */
+  offset: unknown;
+  /** the range in hexadecimal */
+  bytes: Buffer;
+}
+interface BarPlan {
+  /** PCI address */
+  bdf: string;
+  bar: unknown;
+  verb: string;
+  done: boolean;
+}
+export type VfioBar = BarRegisters | BarDump | BarPlan;
+
+interface ConfigRegisters {
+  /** PCI address */
+  bdf: string;
+  registers: unknown[];
+}
+interface ConfigSpace extends ConfigRegisters {
+  /** the whole space in hexadecimal */
+  bytes: Buffer;
+  capabilities: Capability[];
+}
+export type VfioConfig = ConfigSpace | ConfigRegisters;
+
+export interface VfioIrq {
+  /** interrupt types of the device */
+  irqs: IrqType[];
+}
+export type VfioIrqRecord = IrqEvent | IrqType;
+
+export interface VfioReset {
+  /** PCI address */
+  bdf: string;
+  /** function: the device alone; hot: its slot or bus */
+  method: 'function' | 'hot';
+  /** every device that loses its state */
+  devices: string[];
+  /** false with --dry-run */
+  done: boolean;
+}
+export type VfioSelftest = SelftestReport;
+
+// dma
+
+export type DmaPlan = Plan & { ranges: Extent[]; maps: Placement[] };
+export type DmaMap = HolderInfo;
+export type DmaList = HolderInfo;
+export interface DmaUnmap {
+  /** name of the mapping */
+  unmapped: string;
+  /** false: it was unmapped before */
+  changed: boolean;
+  /** false with --dry-run */
+  done: boolean;
+}
+
+// uring
+
+export type UringProbe = ProbeReport;
+interface RegisteredEntry extends Omit<Entry, 'path'>, Partial<FileName> {}
+export interface UringRegister {
+  /** one entry for each slot that is no hole */
+  entries: RegisteredEntry[];
+}
+export type UringRegisterRecord = RegisteredEntry;
+export interface UringList {
+  /** one entry for each ring */
+  rings: ProcessRing[];
+}
+export type UringListRecord = ProcessRing;
+export interface UringInspect {
+  /** process */
+  pid: number;
+  rings: ProcessRing[];
+}
+export interface UringBench {
+  /** one entry for each way of reading */
+  ways: BenchResult[];
+}
+export type UringBenchRecord = BenchResult;
+
+/** The name of a file. */
+interface FileName {
+  /** bytes that are not UTF-8 appear as U+FFFD */
+  path: string;
+  /** the exact bytes in hexadecimal, if they are not UTF-8 */
+  pathHex?: string;
+}
+/** Why a file failed. */
+interface FileError {
+  /** errno name */
+  code: string;
+  message: string;
+}
+interface FileSum extends FileName {
+  algorithm: string;
+  /** the checksum in hexadecimal; absent if the file could not be read */
+  digest?: string;
+  /** bytes read */
+  size: number;
+  /** with --check: the checksum in the list */
+  expected?: string;
+  /** with --check: the file is as the list says */
+  matches?: boolean;
+  error?: FileError;
+}
+export interface UringSum {
+  /** one entry for each file */
+  files: FileSum[];
+}
+export type UringSumRecord = FileSum;
+interface FileSync extends FileName {
+  error?: FileError;
+}
+export interface UringSync {
+  /** one entry for each file */
+  files: FileSync[];
+}
+export type UringSyncRecord = FileSync;
+
+// nvmf
+
+export type NvmfServe = ServeReport;
+export type NvmfServeRecord = ServeReport;
+/** The answer depends on the action: that of list, of stats, or the subsystem after a change. */
+export type NvmfCtl = { [key: string]: unknown };
+export interface NvmfDiscover {
+  /** generation counter of the log */
+  genctr: number;
+  /** one entry for each subsystem and address; keys of `nvme discover -o json` */
+  records: DiscoveryRecord[];
+}
+export type NvmfDiscoverRecord = DiscoveryRecord;
+/** Keys of `nvme id-ctrl`, `id-ns` and their like with -o json. */
+export type NvmfIdentify = { [key: string]: unknown };
+/** Keys of nvme-cli for the same log page. */
+export type NvmfLogs = { [key: string]: unknown };
+export interface NvmfPing {
+  /** round trips */
+  count: number;
+  /** microseconds */
+  min: number;
+  /** microseconds */
+  avg: number;
+  /** microseconds */
+  max: number;
+  /** each round trip */
+  microseconds: number[];
+}
+export type NvmfPingRecord = Ping;
+interface BenchPlan {
+  rw: string;
+  bs: number;
+  iodepth: number;
+  runtime: number;
+}
+export type NvmfBench = BenchReport | BenchPlan;
+export type NvmfWrite = WriteSummary;
+/** A case that a dry run lists. */
+interface ConformCase {
+  id: string;
+  title: string;
+  /** section of the specification */
+  spec: string;
+  expected: string[];
+}
+export interface NvmfConform {
+  /** NQN of the subsystem */
+  target?: string;
+  /** cases that came out as the specification says */
+  ok?: number;
+  /** cases that did not */
+  differs?: number;
+  skipped?: number;
+  cases: (CaseResult | ConformCase)[];
+}
+export type NvmfConformRecord = CaseResult | ConformCase;
+interface Listening {
+  event: 'listening';
+  address: string;
+  port: number;
+}
+export type NvmfProxyRecord = ProxyRecord | Listening;
+
+// vhost-user
+
+interface Sockets {
+  /** one entry for each socket */
+  sockets: SocketRow[];
+}
+interface Programs {
+  /** with --installed: back-end programs of this host */
+  installed: Installed[];
+}
+export type VhostUserList = Sockets | Programs;
+export type VhostUserListRecord = SocketRow | Installed;
+export type VhostUserProbe = ProbeResult;
+export type VhostUserTraceRecord = TraceRecord | TraceEnd;
+export interface VhostUserCheck {
+  /** one entry for each case */
+  cases: CheckResult[];
+}
+export type VhostUserCheckRecord = CheckResult;
+interface Disks {
+  /** several disks: one entry for each */
+  disks: BlkReady[];
+}
+export type VhostUserServeBlk = BlkReady | Disks;
+export type VhostUserShmemServe = ShmemReady;
+interface PlannedMapping {
+  /** region */
+  shmid: number;
+  offset: bigint;
+  file: string;
+  state: string;
+}
+export type VhostUserShmemMap = EntryView | PlannedMapping;
+export interface VhostUserShmemUnmap {
+  /** region */
+  shmid: number;
+  offset: bigint;
+  file: string | null;
+  state: 'unmapped' | 'absent' | 'planned';
+}
+export type VhostUserShmemList = ControlState;
+export type VhostUserShmemListRecord = EntryView;
+
+export type VhostUserShmemWindowRecord = WindowRecord;
+
+// migration
+
+interface InputFile {
+  /** as it was given */
+  file: string;
+}
+interface DomainXml extends InputFile {
+  /** with --xml: the header of the save file */
+  container: Container;
+  /** with --xml: the domain as libvirt saved it */
+  xml: string;
+}
+export type MigrationDump = (InputFile & Dump) | DomainXml;
+interface ContainerRecord {
+  type: 'container';
+  container: Container;
+}
+interface RamRecord {
+  type: 'ram';
+  pageSize: number;
+  total: bigint;
+  blocks: RamBlock[];
+}
+export type MigrationDumpRecord = WalkEvent | ContainerRecord | RamRecord;
+interface OutputFile extends InputFile {
+  /** as it was given */
+  output: string;
+}
+export type MigrationRam = OutputFile & Extracted;
+export interface MigrationVerify extends InputFile, Verification {
+  /** with --against: whether that destination loads the stream */
+  against?: Judged;
+}
+interface Judged extends Against {
+  /** stream of the destination */
+  file: string;
+}
+export type MigrationStat = InputFile & Statistics;
+interface Compared {
+  /** the first file */
+  a: string;
+  /** the second file */
+  b: string;
+}
+export type MigrationDiff = Compared & Comparison;
+export type MigrationConvert = OutputFile & Converted;

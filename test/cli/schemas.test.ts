@@ -1,0 +1,223 @@
+// The JSON of real runs against the schemas, which allow nothing that they do not name here.
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
+import { allCommands } from '../../src/cli/help/man.js';
+import { Background } from '../support/background.js';
+import { program, vioctl } from '../support/cli.js';
+import { type ServedTarget, serveTarget } from '../support/nvme-target.js';
+import { PciTree } from '../support/pci-tree.js';
+
+const root = path.resolve(program, '..', '..');
+type Json = Record<string, unknown>;
+const schemaOf = (id: string): Json => JSON.parse(fs.readFileSync(path.join(root, 'schemas', `${id.replaceAll(' ', '-')}.json`), 'utf8'));
+
+/** The schema without room for unknown keys: a new key without a word in the schema fails here. */
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict);
+  if (schema === null || typeof schema !== 'object') return schema;
+  const copy = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, strict(value)]));
+  return copy.type === 'object' && copy.properties !== undefined && !('additionalProperties' in copy)
+    ? { ...copy, additionalProperties: false }
+    : copy;
+}
+
+const ajv = new Ajv2020({ allErrors: true, strict: true, strictRequired: false, allowUnionTypes: true, strictTypes: false });
+const validators = new Map<string, ValidateFunction>();
+function validator(id: string, record: boolean): ValidateFunction {
+  const key = `${id} ${record}`;
+  const known = validators.get(key);
+  if (known) return known;
+  const { $id: _i, ...schema } = strict(schemaOf(id)) as Json;
+  const { record: line, ...defs } = schema.$defs as Record<string, Json>;
+  const made = ajv.compile(record ? { ...line, $defs: defs } : schema);
+  validators.set(key, made);
+  return made;
+}
+
+/** Checks one value, and says which part of it the schema does not know. */
+function check(id: string, value: unknown, record = false): void {
+  const validate = validator(id, record);
+  const valid = validate(value);
+  const why = (validate.errors ?? []).map((e) => `${e.instancePath} ${e.message} ${JSON.stringify(e.params)}`);
+  expect({ id, why: valid ? [] : why.slice(0, 8) }).toEqual({ id, why: [] });
+}
+
+/** Runs a command with --json and, where it has lines, with --ndjson. @returns the document */
+function both(words: string[], options: Parameters<typeof vioctl>[1] = {}, statuses = [0]): Json {
+  const id = ids.find((one) => words.slice(0, one.split(' ').length).join(' ') === one)!;
+  const run = (format: string) => {
+    const { status, stdout, stderr } = vioctl([...words, format], options);
+    expect({ words, stderr, as: statuses.includes(status!) ? 'expected' : status }).toEqual({ words, stderr, as: 'expected' });
+    return stdout;
+  };
+  const document = JSON.parse(run('--json')) as Json;
+  check(id, document);
+  seen.add(id);
+  if (schemaOf(id).$defs && 'record' in (schemaOf(id).$defs as Json))
+    for (const line of run('--ndjson').trim().split('\n')) if (line !== '') check(id, JSON.parse(line), true);
+  return document;
+}
+
+let ids: string[] = [];
+/** Commands whose output was checked. */
+const seen = new Set<string>();
+let dir: string;
+beforeAll(async () => {
+  ids = (await allCommands()).map(({ doc }) => doc.id);
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-schemas-'));
+});
+afterAll(() => fs.rmSync(dir, { recursive: true }));
+
+test('every command with JSON has a schema, which is a valid one, and nothing else has', async () => {
+  const wanted = (await allCommands()).filter(({ command }) => command.formats.length > 0).map(({ doc }) => doc.id);
+  expect(fs.readdirSync(path.join(root, 'schemas')).sort()).toEqual(wanted.map((id) => `${id.replaceAll(' ', '-')}.json`).sort());
+  for (const id of wanted) {
+    expect({ id, valid: ajv.validateSchema(schemaOf(id)) }).toEqual({ id, valid: true });
+    validator(id, false);
+  }
+});
+
+test('a schema rejects what is not so', () => {
+  const right = { unmapped: 'a', changed: true, done: true };
+  const validate = validator('dma unmap', false);
+  expect(validate(right)).toBe(true);
+  for (const wrong of [{ ...right, done: 'yes' }, { unmapped: 'a', done: true }, { ...right, more: 1 }, []])
+    expect(validate(wrong)).toBe(false);
+});
+
+test('vfio', () => {
+  const tree = new PciTree();
+  try {
+    tree.driver('vfio-pci');
+    tree.driver('nvme');
+    tree.device('0000:01:00.0', { driver: 'nvme', group: 4 });
+    tree.device('0000:02:00.0', { driver: 'vfio-pci', override: 'vfio-pci', group: 5 });
+    tree.igb('0000:03:00.0');
+    const env = { VIOCTL_SYSROOT: tree.dir };
+    expect(both(['vfio', 'list'], { env }).devices).toHaveLength(3);
+    both(['vfio', 'show', '01:00.0'], { env });
+    both(['vfio', 'doctor'], { env }, [0, 1, 7]);
+    both(['vfio', 'bind', '01:00.0', '--dry-run'], { env });
+    both(['vfio', 'unbind', '02:00.0', '--dry-run'], { env });
+    both(['vfio', 'restore', '--dry-run'], { env });
+    both(['vfio', 'sriov', '03:00.0'], { env });
+    both(['vfio', 'sriov', '03:00.0', '--vfs', '2', '--dry-run'], { env });
+    fs.writeFileSync(path.join(dir, 'devices.yaml'), 'devices:\n  - device: 0000:01:00.0\n    driver: vfio\n  - device: 0000:09:00.0\n');
+    both(['vfio', 'apply', path.join(dir, 'devices.yaml'), '--check'], { env }, [1, 4]);
+  } finally {
+    tree.remove();
+  }
+});
+
+test('dma', () => {
+  expect(both(['dma', 'plan', '--reserved', '/dev/null', '--aw', '48', 'a=64K,below4g', 'b=2M'])).toMatchObject({ entries: 2 });
+});
+
+test('uring', () => {
+  const at = (name: string) => path.join(dir, name);
+  fs.writeFileSync(at('data'), 'x'.repeat(10000));
+  fs.writeFileSync(Buffer.concat([Buffer.from(`${dir}/`), Buffer.from([0x6e, 0xff])]), 'y');
+  const names = Buffer.concat([Buffer.from(`${at('data')}\n${dir}/`), Buffer.from([0x6e, 0xff]), Buffer.from(`\n${at('missing')}\n`)]);
+  both(['uring', 'sum'], { input: names }, [1]);
+  both(['uring', 'sync'], { input: names }, [1]);
+  fs.writeFileSync(at('sums'), vioctl(['uring', 'sum', at('data')]).stdout);
+  both(['uring', 'sum', '--check', at('sums')]);
+  if (both(['uring', 'probe'], {}, [0, 7]).available !== true) return;
+  both(['uring', 'register', at('data'), at('missing')], {}, [1]);
+  both(['uring', 'bench', at('data'), '--rounds', '1', '--reads', '100']);
+  both(['uring', 'list']);
+});
+
+test('uring inspect', async () => {
+  const holder = spawn(process.execPath, [program, 'uring', 'register', '--hold', program, '--json'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  try {
+    const ready = await new Promise((resolve) => {
+      holder.stdout.once('data', () => resolve(true));
+      holder.once('exit', () => resolve(false));
+    });
+    if (ready) expect(both(['uring', 'inspect', String(holder.pid)]).rings).toHaveLength(1);
+  } finally {
+    holder.kill('SIGTERM');
+  }
+});
+
+describe('nvmf', () => {
+  let target: ServedTarget;
+  const control = () => path.join(dir, 'nvmf.sock');
+  beforeAll(async () => {
+    target = await serveTarget(['ram:4M', '--control', control()]);
+  });
+  afterAll(async () => {
+    await target.stop();
+  });
+  const host = (...words: string[]) => [...words, '-s', String(target.port), '-n', target.nqn];
+
+  test('serve and ctl', () => {
+    check('nvmf serve', target.document);
+    seen.add('nvmf serve');
+    for (const action of [['list'], ['stats'], ['add', 'ram:1M', '--dry-run']]) both(['nvmf', 'ctl', control(), ...action]);
+  });
+
+  test('what hosts print', () => {
+    both(
+      ['nvmf', 'discover', '-s', String((target.document as { discovery?: { port: number }[] }).discovery?.[0]?.port ?? target.port)],
+      {},
+      [0, 1],
+    );
+    both(host('nvmf', 'identify'));
+    for (const page of ['smart', 'error', 'fw']) both(host('nvmf', 'logs', page), {}, [0, 2]);
+    both([...host('nvmf', 'ping'), '--count', '2']);
+    both([...host('nvmf', 'bench'), '--runtime', '200ms']);
+    both([...host('nvmf', 'bench'), '--dry-run']);
+    both([...host('nvmf', 'write'), '--count', '4K'], { input: Buffer.alloc(4096) });
+    both([...host('nvmf', 'conform'), '--only', 'h21*'], {}, [0, 4]);
+    both([...host('nvmf', 'conform'), '--only', 'h21*', '--dry-run']);
+  });
+});
+
+test('vhost-user', async () => {
+  const [image, socket] = [path.join(dir, 'disk.img'), path.join(dir, 'disk.sock')];
+  fs.writeFileSync(image, Buffer.alloc(1 << 20));
+  const server = Background.vioctl(['vhost-user', 'serve', 'blk', `${socket}=${image}`, '--json']);
+  try {
+    await server.sees(/^\}$/m);
+    check('vhost-user serve blk', JSON.parse(server.stdout));
+    seen.add('vhost-user serve blk');
+    both(['vhost-user', 'list']);
+    both(['vhost-user', 'list', '--installed']);
+    both(['vhost-user', 'probe', socket]);
+    both(['vhost-user', 'check', socket, '--only', 'feature'], {}, [0, 1, 4]);
+  } finally {
+    await server.stop();
+  }
+});
+
+test('migration', () => {
+  const at = (name: string) => path.join(dir, name);
+  fs.writeFileSync(at('a'), gunzipSync(fs.readFileSync(path.join(root, 'test/fixtures/migration/vfio-mtty.mig.gz'))));
+  fs.writeFileSync(at('cut'), fs.readFileSync(at('a')).subarray(0, 10000));
+  both(['migration', 'dump', at('a'), '--fields']);
+  both(['migration', 'verify', at('a')]);
+  both(['migration', 'verify', at('a'), '--against', at('a')]);
+  both(['migration', 'verify', at('cut')], {}, [5]);
+  both(['migration', 'stat', at('a'), '--duplicates']);
+  both(['migration', 'diff', at('a'), at('cut'), '--ram'], {}, [5]);
+  both(['migration', 'ram', at('a'), '-o', at('mem')]);
+  both(['migration', 'convert', at('a'), '--to', 'mapped-ram', '-o', at('mapped')]);
+});
+
+test('nothing else has a schema, but for what only devices, QEMU or other front-ends make', () => {
+  const elsewhere = ['vfio bar', 'vfio config', 'vfio irq', 'vfio reset', 'vfio selftest', 'dma map', 'dma list', 'dma unmap'];
+  elsewhere.push('nvmf proxy', 'vhost-user trace', 'vhost-user shmem serve', 'vhost-user shmem map', 'vhost-user shmem unmap');
+  elsewhere.push('vhost-user shmem list', 'vhost-user shmem window');
+  const named = (id: string) => `${id.replaceAll(' ', '-')}.json`;
+  const left = fs.readdirSync(path.join(root, 'schemas')).filter((file) => ![...seen, ...elsewhere].some((id) => named(id) === file));
+  // Without io_uring there are no rings to show.
+  expect(left.filter((file) => seen.has('uring register') || !file.startsWith('uring'))).toEqual([]);
+});
