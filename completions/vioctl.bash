@@ -178,15 +178,15 @@ _vioctl_command() {
       vals='--columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'vhost-user probe')
-      opts='--hand-over --device --timeout --json --no-headings --help -h --quiet --color'
+      opts='--listen -l --hand-over --device --timeout --json --no-headings --help -h --quiet --color'
       vals='--hand-over=@file --device=@free --timeout=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user trace')
-      opts='--listen -l --read -r --output -o --once --device --ndjson --no-headings --help -h --quiet --color'
+      opts='--listen -l --vmm-serves --read -r --output -o --once --device --ndjson --no-headings --help -h --quiet --color'
       vals='--listen=@file -l=@file --read=@file -r=@file --output=@file -o=@file --device=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user check')
-      opts='--respawn --tap --only --timeout --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      opts='--listen -l --respawn --tap --only --timeout --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--respawn=@free --only=@free --timeout=@free --columns=@free --sort=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user shmem serve')

@@ -16,8 +16,11 @@ end of a connection, has ended it.`;
     ['vioctl vhost-user check /run/blk.sock', 'a table of all cases'],
     ["vioctl vhost-user check /run/fs.sock --tap --respawn 'virtiofsd --socket-path=/run/fs.sock --shared-dir=/x'", 'for a test harness'],
   ] as const;
-  static override readonly args = { socket: Args.string({ required: true, description: 'socket that the back-end serves' }) };
+  static override readonly args = {
+    socket: Args.string({ required: true, description: 'socket that the back-end serves, or with --listen connects to' }),
+  };
   static override readonly flags = {
+    listen: Flags.boolean({ char: 'l', summary: 'listen at SOCKET: the back-end connects there, again for every case' }),
     respawn: Flags.string({ helpValue: 'CMD', summary: 'command line that starts the back-end' }),
     tap: Flags.boolean({ summary: 'print the Test Anything Protocol' }),
     only: Flags.string({ helpValue: 'TEXT', summary: 'only cases whose name holds TEXT' }),
@@ -35,6 +38,7 @@ end of a connection, has ended it.`;
     const count = { ok: 0, 'not ok': 0, skipped: 0 };
     const checks = runChecks({
       socket: args.socket,
+      listen: flags.listen,
       respawn: flags.respawn,
       timeout: flags.timeout ?? 2000,
       only: flags.only,

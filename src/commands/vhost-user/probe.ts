@@ -10,6 +10,7 @@ import { explained } from '../../vhost-user/tools/identify.js';
 import { listSockets } from '../../vhost-user/tools/list.js';
 import { endsOnDisconnect, type ProbeResult, probe } from '../../vhost-user/tools/probe.js';
 import { deviceByName, deviceTypes } from '../../vhost-user/wire/devices.js';
+import { receive, visit } from '../../vhost-user/wire/meeting.js';
 import { kernelSockets } from '../../vhost-user/wire/sockets.js';
 
 function view(r: ProbeResult, chalk: ChalkInstance): string[] {
@@ -42,13 +43,19 @@ then served to the VMM at another path, so that the back-end never sees an end.`
   static readonly examples = [
     ['vioctl vhost-user probe /run/blk.sock', 'what the back-end offers'],
     ['vioctl vhost-user probe --json /run/blk.sock | jq .config.fields.capacity', 'one field of its configuration space'],
+    ['vioctl vhost-user probe --listen /run/vm.sock', 'wait for a back-end that connects, as to QEMU with server=on'],
     ['vioctl vhost-user probe --hand-over /run/vm-fs.sock /run/fs.sock', 'look at virtiofsd, then serve its connection to QEMU'],
   ] as const;
-  static override readonly args = { socket: Args.string({ required: true, description: 'socket that the back-end serves' }) };
+  static override readonly args = {
+    socket: Args.string({ required: true, description: 'socket that the back-end serves, or with --listen connects to' }),
+  };
   static override readonly flags = {
+    listen: Flags.boolean({ char: 'l', summary: 'listen at SOCKET and wait for a back-end that connects' }),
     'hand-over': Flags.string({ helpValue: 'PATH', summary: 'afterwards serve the connection to one VMM at PATH, until it ends' }),
     device: Flags.string({ helpValue: 'TYPE', summary: 'device type to decode the configuration space as: blk, net, fs, …' }),
-    timeout: Flags.duration({ summary: 'how long to wait for an answer [default: 5s]' }),
+    timeout: Flags.duration({
+      summary: 'how long to wait for an answer [default: 5s], and with --listen for the back-end [default: no limit]',
+    }),
   };
 
   async run(): Promise<number> {
@@ -59,7 +66,11 @@ then served to the VMM at another path, so that the back-end never sees an end.`
     const server = rows.find((r) => r.socket === args.socket)?.servers[0];
     if (server?.exe && endsOnDisconnect(server.exe) && flags['hand-over'] === undefined)
       this.warn(`${server.exe} ends when this probe disconnects; --hand-over PATH keeps the connection for a VMM`);
-    const front = await FrontEnd.connect(args.socket, { timeout: flags.timeout ?? 5000, signal: this.life.signal });
+    const { signal } = this.life;
+    const meeting = flags.listen ? receive(args.socket) : visit(args.socket);
+    this.life.defer(() => meeting.close());
+    if (flags.listen) this.info(`waiting for a back-end at ${args.socket}`);
+    const front = new FrontEnd(await meeting.next(flags.timeout, signal), { timeout: flags.timeout ?? 5000, signal });
     this.life.defer(() => front.close());
     const result = await probe(front, args.socket, this.sysroot, flags.device).catch((err) => {
       throw explained(err, server);

@@ -18,11 +18,13 @@ is not touched: rings and buffers are memory that the two share.
   static readonly examples = [
     ['vioctl vhost-user trace --listen /run/t.sock /run/blk.sock', 'let QEMU connect to /run/t.sock'],
     ['vioctl vhost-user trace --listen /run/t.sock /run/blk.sock --ndjson > t.ndjson', 'keep a capture'],
+    ['vioctl vhost-user trace --vmm-serves --listen /run/t.sock /run/vm.sock', 'QEMU with server=on; the back-end connects to /run/t.sock'],
     ['vioctl vhost-user trace --read t.ndjson --ndjson | jq -c \'select(.op=="BACKEND_SHMEM_MAP")\'', 'mappings of a capture'],
   ] as const;
-  static override readonly args = { socket: Args.string({ description: 'socket that the back-end serves' }) };
+  static override readonly args = { socket: Args.string({ description: 'socket that the back-end serves, or with --vmm-serves the VMM' }) };
   static override readonly flags = {
-    listen: Flags.string({ char: 'l', helpValue: 'PATH', summary: 'socket for the VMM' }),
+    listen: Flags.string({ char: 'l', helpValue: 'PATH', summary: 'socket for the VMM, or with --vmm-serves for the back-end' }),
+    'vmm-serves': Flags.boolean({ summary: 'the VMM serves SOCKET and the back-end connects to --listen' }),
     read: Flags.string({ char: 'r', helpValue: 'FILE', summary: 'decode a capture instead (- is stdin)' }),
     output: Flags.string({ char: 'o', helpValue: 'FILE', summary: 'also write the capture (NDJSON) to FILE' }),
     once: Flags.boolean({ summary: 'end after the first connection' }),
@@ -60,6 +62,7 @@ is not touched: rings and buffers are memory that the two share.
     await traceConnections({
       listen: flags.listen,
       socket: args.socket,
+      vmmServes: flags['vmm-serves'],
       once: flags.once,
       device: flags.device,
       signal: this.life.signal,

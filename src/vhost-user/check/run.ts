@@ -4,12 +4,14 @@ import fs from 'node:fs';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { tapPoint } from '../../common/tap.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
-import { connect } from '../wire/channel.js';
+import { type Meeting, receive, visit } from '../wire/meeting.js';
 import { type CheckCase, checkCases } from './cases.js';
 import { CheckSession } from './session.js';
 
 export interface CheckOptions {
   socket: string;
+  /** The back-end connects to the socket, again for every case. */
+  listen?: boolean;
   /** Command line (sh) that starts the back-end; used at first, and whenever it has ended. */
   respawn?: string | undefined;
   /** How long an answer may take (ms). */
@@ -30,22 +32,27 @@ export interface CheckResult {
   got: string;
 }
 
+/** ms in which a back-end must be there for the next case. */
+const MEETING_TIMEOUT = 5000;
+
 /** The back-end under test: running, or started again. */
 class Subject {
   readonly #options: CheckOptions;
+  readonly #meeting: Meeting;
   #child: ChildProcess | undefined;
   constructor(options: CheckOptions) {
     this.#options = options;
+    this.#meeting = options.listen ? receive(options.socket) : visit(options.socket);
   }
 
   /** A connection; the back-end is started for it where it does not run. @throws VioError */
   async connect(): Promise<OwnedFd> {
-    const { respawn, socket, signal } = this.#options;
+    const { respawn, signal } = this.#options;
     for (const end = performance.now() + 10_000; ; ) {
       signal?.throwIfAborted();
       if (respawn !== undefined && !this.#running) this.#spawn(respawn);
       try {
-        return await connect(socket, 5000, signal);
+        return await this.#meeting.next(MEETING_TIMEOUT, signal);
       } catch (err) {
         const again = respawn !== undefined && ['ENOENT', 'ECONNREFUSED'].includes(codeOf(err) ?? '') && performance.now() < end;
         if (!again) throw err;
@@ -61,6 +68,7 @@ class Subject {
   }
 
   async stop(): Promise<void> {
+    this.#meeting.close();
     if (!this.#child || !this.#running) return;
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGTERM');
@@ -74,8 +82,8 @@ class Subject {
   }
 
   #spawn(command: string): void {
-    const { socket } = this.#options;
-    if (fs.statSync(socket, { throwIfNoEntry: false })?.isSocket()) fs.rmSync(socket); // left over: nobody answered there
+    const { socket, listen } = this.#options;
+    if (!listen && fs.statSync(socket, { throwIfNoEntry: false })?.isSocket()) fs.rmSync(socket); // left over: nobody answered there
     this.#child = spawn('/bin/sh', ['-c', `exec ${command}`], { stdio: 'ignore' });
   }
 }

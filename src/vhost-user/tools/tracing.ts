@@ -1,3 +1,4 @@
+import type { OwnedFd } from '../../native/owned-fd.js';
 import { connect } from '../wire/channel.js';
 import { Listener } from '../wire/listener.js';
 import { type TraceEnd, TraceProxy, type TraceRecord } from './proxy.js';
@@ -5,32 +6,35 @@ import { type TraceEnd, TraceProxy, type TraceRecord } from './proxy.js';
 export interface TracingOptions {
   listen: string;
   socket: string;
+  /** The VMM serves `socket`, and the back-end connects to `listen`; else it is the other way round. */
+  vmmServes: boolean;
   once: boolean;
   device: string | undefined;
   signal: AbortSignal;
   onListen: () => void;
-  /** The back-end could not be reached for a VMM that came. */
+  /** Nobody answered at `socket` for one that came. */
   onRefused: (error: Error) => void;
   /** Must not throw: the messages pass in any case. */
   onRecord: (record: TraceRecord | TraceEnd) => void;
 }
 
-/** Traces one VMM connection after the other until the signal; several at a time are told apart by their number. */
+/** Traces one connection after the other until the signal; several at a time are told apart by their number. */
 export async function traceConnections(options: TracingOptions): Promise<void> {
   const listener = Listener.at(options.listen);
   const open = new Set<TraceProxy>();
   const since = performance.now();
   const serve = async (connection: number): Promise<void> => {
-    const vmm = await listener.next(options.signal);
-    let backEnd: Awaited<ReturnType<typeof connect>>;
+    const guest = await listener.next(options.signal);
+    let host: OwnedFd;
     try {
-      backEnd = await connect(options.socket, 5000, options.signal);
+      host = await connect(options.socket, 5000, options.signal);
     } catch (err) {
-      vmm.close();
+      guest.close();
       if (options.once) throw err;
       options.onRefused(err as Error);
       return;
     }
+    const [vmm, backEnd] = options.vmmServes ? [host, guest] : [guest, host];
     const proxy = new TraceProxy(vmm, backEnd, {
       connection,
       since,
