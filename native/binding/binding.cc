@@ -52,6 +52,7 @@ constexpr Export kUring[] = {
     {"addressOf", Guarded<vioctl::uring::js::AddressOf, K::kBytes>},
     {"checkFds", Guarded<vioctl::uring::js::CheckFds, K::kInt32s>},
     {"syncfs", Guarded<vioctl::uring::js::SyncFs, K::kInt32>},
+    {"pour", Guarded<vioctl::uring::js::JsPour, K::kInt32, K::kInt32, K::kUint64, K::kUint64>},
     {"digestSize", Guarded<vioctl::uring::js::DigestSize, K::kText>},
     {"digestNew", Guarded<vioctl::uring::js::DigestNew, K::kText>},
     {"digestUpdate", Guarded<vioctl::uring::js::DigestUpdate, K::kHandle, K::kBytes>},

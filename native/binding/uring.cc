@@ -9,11 +9,13 @@
 #include <mutex>
 #include <set>
 
+#include "binding/core/async.h"
 #include "binding/core/handle.h"
 #include "binding/core/values.h"
 #include "binding/core/watch.h"
 #include "common/error.h"
 #include "os/eventfd.h"
+#include "uring/pour.h"
 #include "uring/read_file.h"
 #include "uring/ring.h"
 #include "uring/shared.h"
@@ -374,6 +376,14 @@ Napi::Value CheckFds(const Napi::CallbackInfo& info) {
 Napi::Value SyncFs(const Napi::CallbackInfo& info) {
   os::SyncFileSystem(info[0].As<Napi::Number>());
   return info.Env().Undefined();
+}
+
+Napi::Value JsPour(const Napi::CallbackInfo& info) {
+  const auto moved = std::make_shared<uint64_t>(0);
+  const int in = info[0].As<Napi::Number>(), out = info[1].As<Napi::Number>();
+  return RunAsync(
+      info.Env(), [=, offset = U64(info[2]), limit = U64(info[3])] { *moved = Pour(in, out, offset, limit); },
+      [moved](Napi::Env env) { return Number(env, *moved); });
 }
 
 }  // namespace vioctl::uring::js

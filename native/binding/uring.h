@@ -29,6 +29,8 @@ Napi::Value AddressOf(const Napi::CallbackInfo& info);
 Napi::Value CheckFds(const Napi::CallbackInfo& info);
 // syncfs(fd)
 Napi::Value SyncFs(const Napi::CallbackInfo& info);
+// pour(in, out, offset, limit): promise of the bytes moved
+Napi::Value JsPour(const Napi::CallbackInfo& info);
 
 // digestSize(algorithm): bytes of its digest, 0 where the addon does not compute it
 Napi::Value DigestSize(const Napi::CallbackInfo& info);

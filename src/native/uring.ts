@@ -120,6 +120,11 @@ export interface UringNative {
   checkFds(fds: Int32Array): Uint8Array;
   /** syncfs(2) */
   syncfs(fd: number): void;
+  /**
+   * Moves up to `limit` bytes of a file, from `offset` on, to another descriptor; waits while that is full.
+   * @returns bytes moved, 0 at the end of the file. @throws the errno, with `syscall` "read" or "write"
+   */
+  pour(from: number, to: number, offset: number, limit: number): Promise<number>;
   /** Bytes of an algorithm's digest; 0 where the addon does not compute it (no OpenSSL 3 in this Node, FIPS). */
   digestSize(algorithm: string): number;
   /** Begins a checksum. @throws EOPNOTSUPP if the addon does not compute it */
@@ -158,6 +163,7 @@ export const uringExports = [
   'addressOf',
   'checkFds',
   'syncfs',
+  'pour',
   'digestSize',
   'digestNew',
   'digestUpdate',

@@ -33,6 +33,7 @@ const signatures: Record<string, Record<string, string>> = {
     addressOf: 'bytes',
     checkFds: 'int32s',
     syncfs: 'int32',
+    pour: 'int32 int32 uint64 uint64',
     digestSize: 'text',
     digestNew: 'text',
     digestUpdate: 'handle:digest bytes',

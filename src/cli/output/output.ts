@@ -105,6 +105,11 @@ export class Output {
     await this.#writer.write(data);
   }
 
+  /** Lets `run` write to stdout itself, behind what was written (FdWriter.direct). @returns bytes */
+  direct(run: (fd: number) => Promise<number>): Promise<number> {
+    return this.#writer.direct(run);
+  }
+
   /** A line for people or for pipes. */
   line(text: string): Promise<void> {
     return this.raw(`${text}\n`);

@@ -122,6 +122,29 @@ export class FdWriter {
     return this.#flushing;
   }
 
+  /**
+   * Lets `run` write to the descriptor itself, once what was written before has left.
+   * @returns what `run` resolves with; 0 if the output was given up (hurryOutput). @throws ClosedPipe, WriteError; what `run` throws, unless its
+   *   `syscall` is write
+   */
+  async direct(run: (fd: number) => Promise<number>): Promise<number> {
+    await this.flush();
+    if (this.#abandoned) return 0;
+    try {
+      const written = await unlessStuck(mayBlock(run(this.fd)));
+      if (written === undefined) this.abandon();
+      return written ?? 0;
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).syscall !== 'write') throw err;
+      throw this.#failed(err as NodeJS.ErrnoException);
+    }
+  }
+
+  #failed(err: NodeJS.ErrnoException): Error {
+    this.#failure = err.code === 'EPIPE' ? new ClosedPipe('closed pipe') : new WriteError(err);
+    return this.#failure;
+  }
+
   async #drain(): Promise<void> {
     while (this.#size > 0) {
       if (this.#failure) throw this.#failure;
@@ -167,8 +190,7 @@ export class FdWriter {
           await new Promise((resolve) => setTimeout(resolve, 2));
           continue;
         }
-        this.#failure = code === 'EPIPE' ? new ClosedPipe('closed pipe') : new WriteError(err as NodeJS.ErrnoException);
-        throw this.#failure;
+        throw this.#failed(err as NodeJS.ErrnoException);
       }
     }
   }

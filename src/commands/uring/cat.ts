@@ -41,9 +41,14 @@ export default class Cat extends Command {
     };
     const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
-    const isOutput = outputGuard(1);
+    const direct = async (run: (fd: number) => Promise<number>): Promise<number> => {
+      const size = await this.out.direct(run);
+      progress.add(size);
+      return size;
+    };
     const { sysroot } = this;
-    for await (const batch of catFiles(names, { engine, depth, ordered, write, isOutput, sysroot, signal, note, spent: report.spent })) {
+    const options = { engine, depth, ordered, write, direct, isOutput: outputGuard(1), sysroot, signal, note, spent: report.spent };
+    for await (const batch of catFiles(names, options)) {
       for (const { name, size, error } of batch) report.note(name, error, size);
     }
     return report.end(this.out);

@@ -1,7 +1,11 @@
+import { native } from '../../native/index.js';
 import { type BulkOptions, openReader, warnOfTmpfs } from './engine/engine.js';
 import { overWindow } from './engine/window.js';
 import { INPUT_IS_OUTPUT } from './itself.js';
 import type { Name } from './name.js';
+
+/** Bytes that go out in one call: the event loop sees signals in between. */
+const POUR = 16 << 20;
 
 /** How one file went out. */
 export interface CatResult {
@@ -17,6 +21,11 @@ export interface CatOptions extends BulkOptions {
   ordered: boolean;
   /** Takes bytes; they may be overwritten when it returns or its promise resolves. */
   write: (bytes: Buffer) => Promise<void> | undefined;
+  /**
+   * Lets `run` write to the output's descriptor itself, behind what was written, and resolves with its bytes. Large files go that way; without it,
+   * through `write`.
+   */
+  direct?: (run: (output: number) => Promise<number>) => Promise<number>;
   /** Whether a file is the output (outputGuard). @param written bytes before it */
   isOutput?: ((name: Name, written: number) => boolean) | undefined;
 }
@@ -77,6 +86,23 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
       throw err;
     }
   };
+  const { direct, signal } = options;
+  const pour = async (number: number, fd: number, offset: number): Promise<number> => {
+    await turns.take(number);
+    if (failure) throw failure.err;
+    try {
+      for (let size = 0; ; ) {
+        signal?.throwIfAborted();
+        const moved = await direct!((output) => native().uring.pour(fd, output, offset + size, POUR));
+        if (moved === 0) return size;
+        size += moved;
+        written += moved;
+      }
+    } catch (err) {
+      if ((err as NodeJS.ErrnoException).syscall !== 'read') failure ??= { err };
+      throw err;
+    }
+  };
   try {
     const window = overWindow<Name, CatResult>({
       source: reader.name === 'uring' ? warnOfTmpfs(names, options.note) : names,
@@ -93,7 +119,8 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
           first = false;
           return write(number, name, begins, bytes);
         };
-        reader.read(name, { chunk }, (error, size) => {
+        const rest = direct && ((fd: number, offset: number) => pour(number, fd, offset));
+        reader.read(name, { chunk, pour: rest }, (error, size) => {
           turns.leave(number);
           done({ name, size, error });
         });

@@ -13,6 +13,8 @@ import { TURN } from './flow.js';
 /** Takes a file's content in order. The bytes are the engine's again when chunk() returns or its promise resolves. */
 export interface Sink {
   chunk(bytes: Buffer): Promise<void> | undefined;
+  /** Takes the rest of a large regular file from a descriptor, which stays the engine's. @returns its bytes */
+  pour?: ((fd: number, offset: number) => Promise<number>) | undefined;
 }
 
 /** How a file ended: its errno name (or TRUNCATED: it shrank while it was read), where it failed, and the bytes delivered. */
@@ -88,6 +90,8 @@ export class UringReader implements Reader {
   readonly #spare: Buffer[] = [];
   readonly #spent: ((stats: RingStats) => void) | undefined;
   #spareLeft = SPARE_CHUNKS;
+  /** Whether slots can be made descriptors (6.8). */
+  #installs = true;
   #closed = false;
 
   /** @throws errno of io_uring_setup(2), EMFILE */
@@ -209,6 +213,7 @@ export class UringReader implements Reader {
     }
     if (job.pieces.length > 0 || job.examining) return;
     if (job.ended || job.failure !== undefined) this.#finish(job);
+    else if (job.least > job.size && job.sink.pour && this.#installs) this.#pour(job);
     else {
       job.nextOffset = job.size;
       this.#issue(job, job.first);
@@ -221,7 +226,7 @@ export class UringReader implements Reader {
     this.#drop(job);
     if (!whole || job.failure !== undefined) return;
     if (job.size === FIRST) this.#examine(job);
-    this.#readAhead(job);
+    if (!job.sink.pour || !this.#installs) this.#readAhead(job);
   }
 
   /** The first buffer was filled: is it a regular file, which may be read at several offsets at once? */
@@ -236,6 +241,34 @@ export class UringReader implements Reader {
       if (job.least > 0) job.ahead = AHEAD;
       this.#advance(job);
     });
+  }
+
+  /** Hands the rest of a file over as a descriptor. */
+  #pour(job: Job): void {
+    job.delivering = true;
+    this.#ring.push({ opcode: Op.fixedFdInstall, fd: job.slot }, (fd) => {
+      if (fd >= 0) {
+        this.#poured(job, fd);
+        return;
+      }
+      this.#installs = errnoName(fd) !== 'EINVAL'; // an older kernel
+      job.delivering = false;
+      if (this.#installs) job.failure = errnoName(fd);
+      this.#advance(job);
+    });
+  }
+
+  async #poured(job: Job, fd: number): Promise<void> {
+    try {
+      job.size += await job.sink.pour!(fd, job.size);
+      job.ended = true;
+      if (job.size < job.least) job.failure = 'TRUNCATED';
+    } catch (err) {
+      job.failure = codeOf(err) ?? 'EIO';
+    }
+    fs.closeSync(fd);
+    job.delivering = false;
+    this.#advance(job);
   }
 
   #readAhead(job: Job): void {
@@ -308,6 +341,10 @@ export class SyncReader implements Reader {
         if (n === 0) break;
         size += n;
         await sink.chunk(this.#buffer.subarray(0, n));
+        if (inLine && sink.pour && stat.size > size) {
+          size += await sink.pour(fd, size);
+          break;
+        }
         if (performance.now() - this.#turned > TURN) await this.#turn();
         if (this.#closed) throw Object.assign(new Error('ECANCELED'), { code: 'ECANCELED' });
       }
