@@ -66,7 +66,7 @@ class Throttle : public std::enable_shared_from_this<Throttle> {
   // Whether there are limits: without them, Enter() need not be called.
   bool active() const { return active_.load(std::memory_order_relaxed); }
 
-  // For a request of so many bytes. True: it may go. False: Admitted() follows, in the order of the requests.
+  // For a request of this size. True: it may go. False: Admitted() follows, in the order of the requests.
   bool Enter(Waiter& waiter, uint64_t bytes);
   // Takes a request back that has not been admitted. False: Admitted() has been called or is about to be.
   bool Leave(Waiter& waiter);

@@ -20,7 +20,7 @@ export interface Faults {
   random?: Partial<Record<RandomFault, number>>;
   /** Longest time of a random delay, in seconds. */
   slow?: number;
-  /** A short transfer is a multiple of so many bytes; 512 unless told. */
+  /** A short transfer is a multiple of this size; 512 unless told. */
   unit?: number;
   seed?: number;
 }

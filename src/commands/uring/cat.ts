@@ -12,7 +12,7 @@ export default class Cat extends Command {
   static override readonly description = [
     'Writes many files to stdout one behind the other, in the order of their names, and reads the next ones ahead through ' +
       'direct descriptors of an io_uring. The gain is large for files that are not in the page cache. Names come from the ' +
-      'arguments or, where there are none, from stdin.',
+      'arguments or, without any, from stdin.',
     'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. So is a file ' +
       'that is the output itself: it would grow by what is read from it.',
   ].join('\n\n');

@@ -12,7 +12,7 @@ export default class Sum extends Command {
   static override readonly description = [
     'Reads many files at once through direct descriptors of an io_uring and prints their checksums in the lines that ' +
       'coreutils print and check. The gain is large for files that are not in the page cache, because the disk sees many ' +
-      'reads at once. Names come from the arguments or, where there are none, from stdin.',
+      'reads at once. Names come from the arguments or, without any, from stdin.',
     '--check reads lists of checksums instead, plain, BSD or xxhsum lines, and sums the files that they name, many at once. It prints what ' +
       'coreutils print, in the order of the lines. The exit status is 4 if a file differs, and 1 if one cannot be read or no line is ' +
       'properly formatted. Unless --algorithm is given, each line tells its own: BSD lines by name, plain lines by their length.',
