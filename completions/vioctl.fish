@@ -403,7 +403,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l block-size -x -d 'block si
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l read-only -d 'all sources are read-only'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l force -d 'serve sources that are in use or no raw disks'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l threads -x -d 'threads for connections (1)'
-complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l engine -xa 'auto uring sync' -d 'I/O that waits for a device: sync (threads), uring, or auto: threads'
+complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l engine -xa 'auto uring sync' -d 'I/O that waits for a device: uring, sync (threads), or auto: uring if it works'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l spin -x -d 'microseconds to look for more work before sleeping (30)'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l json -d 'print one JSON document'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l ndjson -d 'print one JSON object per line'

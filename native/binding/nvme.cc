@@ -2,10 +2,10 @@
 
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cstring>
-#include <unordered_map>
+#include <utility>
 
+#include "binding/core/answers.h"
 #include "binding/core/call.h"
 #include "binding/core/handle.h"
 #include "binding/core/values.h"
@@ -14,6 +14,7 @@
 #include "nvme/target.h"
 #include "os/clock.h"
 #include "os/eventfd.h"
+#include "os/thread.h"
 
 namespace vioctl::nvme {
 
@@ -36,36 +37,9 @@ namespace vioctl::nvme {
 // A target and what ties it to the event loop.
 struct Host {
   std::unique_ptr<Watch> watch;
-  std::unique_ptr<Target> target;
+  std::shared_ptr<Target> target;
   Napi::FunctionReference callback;
   std::unique_ptr<Napi::AsyncContext> context;
-  std::unordered_map<uint32_t, Napi::Promise::Deferred> asked;  // what sources were asked, by tag
-  uint32_t tag = 0;
-
-  // Takes the answers of sources out of the events and settles their promises.
-  void Settle(Napi::Env env, std::vector<Event>& events) {
-    const auto rest =
-        std::stable_partition(events.begin(), events.end(), [](const Event& e) { return e.kind != Event::kSource; });
-    if (rest == events.end()) return;
-    Napi::CallbackScope scope(env, *context);
-    for (auto at = rest; at != events.end(); ++at) {
-      const auto found = asked.find(at->tag);
-      if (found == asked.end()) continue;
-      if (at->err != 0)
-        found->second.Reject(ToJs(env, SysError(at->err, "source")).Value());
-      else
-        found->second.Resolve(Napi::Number::New(env, static_cast<double>(at->value)));
-      asked.erase(found);
-    }
-    events.erase(rest, events.end());
-  }
-
-  // After Stop(): settles what is left. Sources have answered; no connection is left to keep a namespace.
-  void Ended(Napi::Env env) {
-    std::vector<Event> events = target->Take();
-    Settle(env, events);
-    for (const auto& [tag, deferred] : std::exchange(asked, {})) deferred.Resolve(Napi::Number::New(env, 0));
-  }
 
   void Stop() {
     watch.reset();
@@ -77,7 +51,7 @@ struct Host {
 namespace {
 
 Napi::Object EventObject(Napi::Env env, const Event& event) {
-  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error", ""};
+  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error"};
   Napi::Object object = Napi::Object::New(env);
   object.Set("kind", kKinds[event.kind]);
   object.Set("connection", event.connection);
@@ -91,8 +65,6 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
       object.Set("sqe",
                  Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(&event.sqe), sizeof event.sqe));
       object.Set("data", Napi::Buffer<uint8_t>::Copy(env, event.data.data(), event.data.size()));
-      break;
-    case Event::kSource:  // settled before (Settle)
       break;
     case Event::kClosed:
       object.Set("reason", event.reason);
@@ -218,15 +190,14 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   auto host = std::make_shared<Host>();
   host->callback = Napi::Persistent(info[1].As<Napi::Function>());
   host->context = std::make_unique<Napi::AsyncContext>(env, "vioctl:nvme-target");
-  host->target = std::make_unique<Target>(options);
+  host->target = std::make_shared<Target>(options);
   // Whoever is told may stop the target, and so drop the last reference to the host.
   host->watch = std::make_unique<Watch>(env, host->target->events(), [env, weak = std::weak_ptr<Host>(host)] {
     const auto self = weak.lock();
     if (!self) return;
     os::TakeEventfd(self->target->events());
     std::vector<Event> events = self->target->Take();
-    self->Settle(env, events);
-    if (events.empty() || !self->watch) return;
+    if (events.empty()) return;
     Napi::Array batch = Napi::Array::New(env, events.size());
     for (uint32_t i = 0; i < events.size(); i++) {
       Napi::HandleScope scope(env);
@@ -283,23 +254,9 @@ Napi::Value TargetConnections(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Share<Host>(info[0])->target->connections());
 }
 
-Napi::Value TargetAskSource(const Napi::CallbackInfo& info) {
-  const auto host = Share<Host>(info[0]);
-  const auto ns = Share<Namespace>(info[1]);
-  auto deferred = Napi::Promise::Deferred::New(info.Env());
-  const uint32_t tag = ++host->tag;
-  if (!host->target->AskSource(ns, tag, Text(info[2]) == "flush")) throw SysError(ECANCELED, "source");
-  host->asked.emplace(tag, deferred);
-  return deferred.Promise();
-}
-
 Napi::Value TargetRenew(const Napi::CallbackInfo& info) {
-  const auto host = Share<Host>(info[0]);
-  auto deferred = Napi::Promise::Deferred::New(info.Env());
-  const uint32_t tag = ++host->tag;
-  if (!host->target->Renew(tag)) throw SysError(ECANCELED, "target");
-  host->asked.emplace(tag, deferred);
-  return deferred.Promise();
+  const auto start = [&](std::function<void()> ended) { Get<Host>(info[0]).target->Renew(std::move(ended)); };
+  return Answer(info.Env(), start, [](Napi::Env env) { return env.Undefined(); });
 }
 
 Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
@@ -307,11 +264,18 @@ Napi::Value TargetEngine(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TargetStop(const Napi::CallbackInfo& info) {
-  if (const auto host = TakeFrom<Host>(info[0])) {
-    host->Stop();
-    host->Ended(info.Env());
-  }
-  return info.Env().Undefined();
+  const auto host = TakeFrom<Host>(info[0]);
+  const auto start = [&](const std::function<void()>& ended) {
+    if (!host) return ended();
+    host->watch.reset();
+    // Commands under way are waited for, and their sources may hang: not on the thread of the environment.
+    os::StartThread([target = std::exchange(host->target, nullptr), ended]() mutable {
+      target->Stop();
+      target.reset();
+      ended();
+    }).detach();
+  };
+  return Answer(info.Env(), start, [](Napi::Env env) { return env.Undefined(); });
 }
 
 }  // namespace vioctl::nvme

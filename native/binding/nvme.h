@@ -26,9 +26,8 @@ Napi::Value TargetComplete(
     const Napi::CallbackInfo& info);  // targetComplete(target, [connection, tag, status, result, data][])
 Napi::Value TargetClose(const Napi::CallbackInfo& info);        // targetClose(target, connection)
 Napi::Value TargetConnections(const Napi::CallbackInfo& info);  // targetConnections(target): how many are open
-Napi::Value TargetAskSource(const Napi::CallbackInfo& info);
-Napi::Value TargetRenew(const Napi::CallbackInfo& info);   // targetRenew(target): Promise
-Napi::Value TargetEngine(const Napi::CallbackInfo& info);  // targetEngine(target): "sync" | "uring"
-Napi::Value TargetStop(const Napi::CallbackInfo& info);    // targetStop(target)
+Napi::Value TargetRenew(const Napi::CallbackInfo& info);        // targetRenew(target): Promise
+Napi::Value TargetEngine(const Napi::CallbackInfo& info);       // targetEngine(target): "sync" | "uring"
+Napi::Value TargetStop(const Napi::CallbackInfo& info);         // targetStop(target): Promise
 
 }  // namespace vioctl::nvme

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
-#include "binding/core/async.h"
+#include "binding/core/answers.h"
 #include "binding/core/values.h"
+#include "storage/io.h"
+#include "uring/refusal.h"
 
 namespace vioctl::storage {
 namespace {
@@ -102,19 +104,68 @@ Napi::Value JsPeek(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsFlush(const Napi::CallbackInfo& info) {
-  const auto store = Share<Store>(info[0]);
-  return RunAsync(
-      info.Env(),
-      [store] {
-        if (const int err = store->Flush()) throw SysError(err, "fdatasync");
-      },
-      [](Napi::Env env) { return env.Undefined(); });
+  struct Flush : Io {
+    std::shared_ptr<Store> kept;
+    std::shared_ptr<int> err;
+    std::function<void()> ended;
+  };
+  const auto err = std::make_shared<int>(0);
+  const auto start = [&](std::function<void()> ended) {
+    auto flush = std::make_unique<Flush>();
+    flush->op = Op::kFlush;
+    flush->kept = Share<Store>(info[0]);
+    flush->store = flush->kept.get();
+    flush->err = err;
+    flush->ended = std::move(ended);
+    flush->done = [](Io* io) {
+      std::unique_ptr<Flush> self(static_cast<Flush*>(io));
+      *self->err = self->result;
+      const std::function<void()> tell = std::move(self->ended);
+      self.reset();  // whoever is told may open the source anew
+      tell();
+    };
+    std::vector<Job*> batch;
+    flush.release()->Start(Executor::Shared(), batch);
+    if (!batch.empty()) Executor::Shared().Submit(batch);
+  };
+  return Answer(info.Env(), start, [err](Napi::Env env) {
+    if (*err != 0) throw SysError(*err, "fdatasync");
+    return env.Undefined();
+  });
 }
 
 Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
-  const auto store = Share<Store>(info[0]);
-  return RunAsync(
-      info.Env(), [store] { store->Refresh(); }, [store](Napi::Env env) { return Number(env, store->size()); });
+  struct Measured {
+    std::shared_ptr<Store> store;
+    uint64_t bytes = 0;
+    std::optional<SysError> failure;
+  };
+  const auto measured = std::make_shared<Measured>();
+  measured->store = Share<Store>(info[0]);
+  const auto start = [&](const std::function<void()>& ended) {
+    Executor::Shared().Submit(measured->store->lane(), [measured, ended] {
+      try {
+        measured->bytes = measured->store->Refresh();
+      } catch (const SysError& error) {
+        measured->failure = error;
+      }
+      measured->store.reset();
+      ended();
+    });
+  };
+  return Answer(info.Env(), start, [measured](Napi::Env env) {
+    if (measured->failure) throw *measured->failure;
+    return Number(env, measured->bytes);
+  });
+}
+
+Napi::Value JsRingRefusal(const Napi::CallbackInfo& info) {
+  const auto refusal = uring::FirstRefusal();
+  if (!refusal) return info.Env().Undefined();
+  auto object = Napi::Object::New(info.Env());
+  object.Set("code", ErrnoName(refusal->err));
+  object.Set("syscall", refusal->call);
+  return object;
 }
 
 Napi::Value JsSyncError(const Napi::CallbackInfo& info) {

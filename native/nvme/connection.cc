@@ -39,6 +39,11 @@ Connection::~Connection() {
   for (auto& chunk : chunks_)
     for (int i = 0; i < 32; i++)
       if (chunk[i].buffer) worker_.buffers().Give(chunk[i].buffer, chunk[i].capacity);
+  if (!controller_ || qid_ == 0) return;
+  // Not before: until its last command has ended, the queue is not gone.
+  std::lock_guard lock(controller_->mutex);
+  std::erase(controller_->queues, counters_);
+  controller_->closed.Merge(*counters_);
 }
 
 // Enough to do. Commands that wait for the host's data do not count: only reading can end them.

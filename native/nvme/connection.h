@@ -1,6 +1,7 @@
 // One TCP connection of the target: PDUs in, PDUs out, the commands in between. Of one worker's thread.
 #pragma once
 #include "nvme/worker.h"
+#include "storage/io.h"
 
 namespace vioctl::nvme {
 
@@ -64,6 +65,9 @@ struct Request : storage::Job, storage::Throttle::Waiter {
   std::shared_ptr<Namespace> ns;  // held while its memory is being sent, or a job runs
   uint8_t* buffer = nullptr;
   uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
+  struct Durable final : storage::Io {
+    Request* request = nullptr;
+  } durable;                   // what it owes after its work
   Request* partner = nullptr;  // the other half of a fused pair
   bool ready = false;          // of a fused half: all its data is here
   Outgoing r2t, out;
@@ -107,8 +111,8 @@ class Connection {
   void Unpark();
   // Ends it once everything queued has left.
   void Finish(const char* reason);
-  // pool_ops.cc, on any thread: fills status and result.
-  static void Work(Request& request);
+  // pool_ops.cc, on any thread: fills status and result. True if the store is to be synced before the answer.
+  static bool Work(Request& request);
   static bool OwesFlush(const Request& request);
 
  private:

@@ -11,6 +11,7 @@
 #include "nvme/worker.h"
 #include "os/clock.h"
 #include "os/eventfd.h"
+#include "uring/refusal.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -26,40 +27,38 @@ constexpr size_t kAllClaimed = std::numeric_limits<size_t>::max() / 2;
 
 }  // namespace
 
-void Worker::PostDone(storage::Job* job) {
-  storage::Job* head = done_.load(std::memory_order_relaxed);
-  finished_.fetch_add(1, std::memory_order_relaxed);
-  const bool more = job->more;
-  do job->link = head;
-  while (!done_.compare_exchange_weak(head, job, std::memory_order_seq_cst));
-  if (!more && sleeping_.exchange(false)) os::SignalEventfd(wake_.get());
-}
+void Worker::PostDone(storage::Job* job) { done_.Post(job, !job->more); }
 
 // Whether what the executor has done is to be answered now: all of it is there, or the first has waited for a while.
 // Answers that leave together cost one system call here and one wake-up of the host.
 bool Worker::Ripe(uint64_t now) {
-  if (!done_.load(std::memory_order_relaxed)) return false;
+  if (done_.empty()) return false;
   if (seen_ == 0) seen_ = now;
-  if (finished_.load(std::memory_order_relaxed) != submitted_ && now - seen_ < kGather) return false;
+  if (done_.out() > 0 && now - seen_ < kGather) return false;
   seen_ = 0;
   return true;
 }
 
 // Takes what the executor has done, in the order in which that was done.
 void Worker::TakeDone() {
-  storage::Job* job = done_.exchange(nullptr, std::memory_order_acquire);
-  storage::Job* first = nullptr;
-  while (job) job = std::exchange(job->link, std::exchange(first, job));
+  storage::Job* first = done_.Take();
   while (first) Finish(static_cast<Request*>(std::exchange(first, first->link)));
   Settle();
 }
 
 void Worker::Elsewhere(Request* request) {
-  request->lane = request->ns->lane.get();
+  request->lane = request->ns->store->lane().get();
   request->more = false;
   request->run = [](storage::Job* job) {
     auto* done = static_cast<Request*>(job);
-    Connection::Work(*done);
+    if (Connection::Work(*done)) return done->durable.Sync(storage::Executor::Shared());
+    done->connection->worker().PostDone(done);
+  };
+  request->durable.request = request;
+  request->durable.store = request->ns->store.get();
+  request->durable.done = [](storage::Io* io) {
+    Request* done = static_cast<Request::Durable*>(io)->request;
+    done->status = WriteStatus(io->result);
     done->connection->worker().PostDone(done);
   };
   // A plain write only copies into the page cache, unless that is full.
@@ -79,7 +78,7 @@ bool Worker::Dispatch() {
       batch_.assign(here, gathered_.end());
       gathered_.erase(here, gathered_.end());
     }
-    submitted_ += static_cast<uint32_t>(gathered_.size() + batch_.size());
+    done_.Gave(static_cast<uint32_t>(gathered_.size() + batch_.size()));
     HandOver();
     if (!batch_.empty() && !WriteHere()) return false;
   }
@@ -88,7 +87,7 @@ bool Worker::Dispatch() {
 
 void Worker::HandOver() {
   if (gathered_.empty()) return;
-  target_.executor_->Submit(gathered_);
+  storage::Executor::Shared().Submit(gathered_);
   gathered_.clear();
 }
 
@@ -109,10 +108,14 @@ bool Worker::WriteHere() {
     if (i >= size) break;
     auto* request = static_cast<Request*>(batch_[i]);
     begun_.fetch_add(1, std::memory_order_relaxed);
-    Connection::Work(*request);
+    const bool syncs = Connection::Work(*request);
     const uint64_t then = std::exchange(now, os::NowNs());
     request->lane->Took(now - then);
-    PostDone(request);  // the last use: the loop may be another thread's by now
+    // The last use: the loop may be another thread's by now.
+    if (syncs)
+      request->durable.Sync(storage::Executor::Shared());
+    else
+      PostDone(request);
   }
   int writing = kWriting;
   if (!at_.compare_exchange_strong(writing, kLooping, std::memory_order_acq_rel)) return false;
@@ -190,7 +193,8 @@ void Worker::OpenRing() {
     if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
     epoll_event event{EPOLLIN, {.u64 = kRingKey}};
     Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
-  } catch (const SysError&) {
+  } catch (const SysError& error) {
+    uring::NoteRefusal(error);
     ring_.reset();
     target_.uringMissing_.store(true);
   }

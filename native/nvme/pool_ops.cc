@@ -72,14 +72,9 @@ class WriteLock {
 };
 
 Status Compare(Namespace& ns, const Request& request) {
-  const uint64_t offset = request.sqe.slba() << ns.shift;
-  std::vector<uint8_t> found(std::min<size_t>(request.length, kChunk));
-  for (size_t at = 0; at < request.length; at += found.size()) {
-    const size_t part = std::min(request.length - at, found.size());
-    if (const int err = ns.store->Read(found.data(), part, offset + at)) return ReadStatus(err);
-    if (memcmp(found.data(), request.buffer + at, part) != 0) return kCompareFailed;
-  }
-  return kOk;
+  const iovec with{request.buffer, request.length};
+  const int err = ns.store->Compare(&with, 1, request.sqe.slba() << ns.shift);
+  return err == storage::Store::kDiffers ? kCompareFailed : ReadStatus(err);
 }
 
 // The ranges that are a command's data.
@@ -128,7 +123,7 @@ Status CopyBlocks(Namespace& ns, Request& request) {
     at += part;
   }
   WriteLock lock(ns, false);
-  return WriteStatus(ns.store->Write(data.data(), data.size(), to << ns.shift, (request.sqe.cdw12 & kFua) != 0));
+  return WriteStatus(ns.store->Write(data.data(), data.size(), to << ns.shift));
 }
 
 Status Verify(Namespace& ns, uint64_t offset, uint64_t length) {
@@ -142,12 +137,14 @@ Status Verify(Namespace& ns, uint64_t offset, uint64_t length) {
 
 Status Zeroes(Namespace& ns, const Sqe& sqe) {
   const uint64_t length = ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift;
-  {
-    WriteLock lock(ns, false);
-    if (const int err = ns.store->Zero(sqe.slba() << ns.shift, length, (sqe.cdw12 & kDeallocate) != 0))
-      return WriteStatus(err);
-  }
-  return (sqe.cdw12 & kFua) != 0 ? WriteStatus(ns.store->Flush()) : kOk;
+  WriteLock lock(ns, false);
+  return WriteStatus(ns.store->Zero(sqe.slba() << ns.shift, length, (sqe.cdw12 & kDeallocate) != 0));
+}
+
+// FUA of a command that has it: the bit means something else in others.
+bool FuaOf(const Sqe& sqe) {
+  const bool changes = sqe.opcode == kWrite || sqe.opcode == kWriteZeroes || sqe.opcode == kCopy;
+  return changes && (sqe.cdw12 & kFua) != 0;
 }
 
 }  // namespace
@@ -161,12 +158,17 @@ bool Connection::OwesFlush(const Request& request) {
          (request.sqe.cdw12 & kFua) == 0 && !request.connection->controller_->writeCache.load();
 }
 
-void Connection::Work(Request& request) {
+bool Connection::Work(Request& request) {
   Namespace& ns = *request.ns;
   const Sqe& sqe = request.sqe;
   const uint64_t offset = sqe.slba() << ns.shift;
-  const bool durable = (sqe.cdw12 & kFua) != 0;
+  const bool durable = sqe.opcode == kFlush || FuaOf(sqe);
   try {
+    // What cannot become durable any more is not written.
+    if (const int lost = durable && !request.written && !request.partner ? ns.store->sync_error() : 0) {
+      request.status = WriteStatus(lost);
+      return false;
+    }
     switch (sqe.opcode) {
       case kRead:
         request.status = ReadStatus(ns.store->Read(request.buffer, request.length, offset));
@@ -181,11 +183,10 @@ void Connection::Work(Request& request) {
             break;
           }
         }
-        request.status = WriteStatus(ns.store->Write(request.buffer, request.length, offset, durable));
+        request.status = WriteStatus(ns.store->Write(request.buffer, request.length, offset));
         break;
       }
       case kFlush:
-        request.status = WriteStatus(ns.store->Flush());
         break;
       case kCompare:
         request.status = Compare(ns, request);
@@ -202,9 +203,10 @@ void Connection::Work(Request& request) {
       default:
         request.status = Zeroes(ns, sqe);
     }
-    if (OwesFlush(request)) request.status = WriteStatus(ns.store->Flush());
+    return request.status == kOk && (durable || OwesFlush(request));
   } catch (const std::bad_alloc&) {
     request.status = kInternal;
+    return false;
   }
 }
 

@@ -225,11 +225,6 @@ void Connection::Close(const char* reason) {
   fd_.Reset();
   head_ = tail_ = nullptr;
   Unpark();
-  if (controller_ && qid_ != 0) {
-    std::lock_guard lock(controller_->mutex);
-    std::erase(controller_->queues, counters_);
-    controller_->closed.Merge(*counters_);
-  }
   Event event{};
   event.kind = Event::kClosed;
   event.connection = id_;

@@ -30,8 +30,7 @@ void Counters::Merge(const Counters& from) {
   Add(errors, from.errors);
 }
 
-Target::Target(const TargetOptions& options)
-    : options_(options), eventfd_(os::NewEventfd()), executor_(std::make_unique<storage::Executor>()) {
+Target::Target(const TargetOptions& options) : options_(options), eventfd_(os::NewEventfd()) {
   options_.threads = std::clamp(options_.threads, 1, 64);
   // A worker looks at all workers when it accepts: the list is complete before the first listener is there.
   workers_.reserve(static_cast<size_t>(options_.threads));
@@ -60,47 +59,9 @@ std::vector<Event> Target::Take() {
   return std::exchange(events_, {});
 }
 
-bool Target::AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush) {
-  struct Ask : storage::Job {
-    Target* target;
-    std::shared_ptr<Namespace> ns;
-    Event event{};
-    bool flush;
-  };
-  if (stopped_) return false;
-  auto ask = std::make_unique<Ask>();
-  ask->target = this;
-  ask->flush = flush;
-  ask->event.kind = Event::kSource;
-  ask->event.tag = tag;
-  ask->lane = ns->lane.get();
-  ask->ns = std::move(ns);
-  ask->run = [](storage::Job* job) {
-    const std::unique_ptr<Ask> done(static_cast<Ask*>(job));
-    try {
-      if (done->flush)
-        done->event.err = done->ns->store->Flush();
-      else
-        done->event.value = done->ns->store->Refresh();
-    } catch (const SysError& error) {
-      done->event.err = error.err();
-    }
-    done->target->Push(std::move(done->event));
-  };
-  executor_->Submit({ask.release()});
-  return true;
-}
-
-bool Target::Renew(uint32_t tag) {
-  if (stopped_) return false;
-  const std::shared_ptr<void> done(nullptr, [this, tag](void*) {
-    Event event{};
-    event.kind = Event::kSource;
-    event.tag = tag;
-    Push(std::move(event));
-  });
-  for (auto& worker : workers_) worker->Post(Worker::Renew{done});
-  return true;
+void Target::Renew(std::function<void()> done) {
+  const std::shared_ptr<void> all(nullptr, [done = std::move(done)](void*) { done(); });
+  for (auto& worker : workers_) worker->Post(Worker::Renew{all});
 }
 
 Worker& Target::WorkerOf(uint32_t connection) { return *workers_[(connection & 0xff) % workers_.size()]; }
@@ -117,9 +78,8 @@ void Target::Close(uint32_t connection) { WorkerOf(connection).Post(Worker::End{
 
 void Target::Stop() {
   if (std::exchange(stopped_, true)) return;
-  // The executor outlives the workers: they wait for the jobs that they gave it.
+  // They wait for the jobs that they gave to the executor.
   for (auto& worker : workers_) worker->Stop();
-  executor_->Stop();
 }
 
 }  // namespace vioctl::nvme

@@ -10,7 +10,6 @@
 
 #include "nvme/command.h"
 #include "os/fd.h"
-#include "storage/executor.h"
 #include "storage/store.h"
 
 namespace vioctl::nvme {
@@ -28,7 +27,6 @@ struct Counters {
 
 struct Namespace {
   std::shared_ptr<storage::Store> store;
-  std::shared_ptr<storage::Lane> lane = std::make_shared<storage::Lane>();  // of what may wait for the store
   std::atomic<bool> removed{false};  // hosts that owe data for it must not keep it
   std::atomic<uint32_t> inRings{0};  // of its requests, those that are in a ring and may take a thread of the kernel
   uint8_t shift = 9;                 // log2 of the block size
@@ -73,7 +71,7 @@ struct Controller {
 };
 
 struct Event {
-  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError, kSource };
+  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError };
   Kind kind;
   uint32_t connection = 0;
   uint32_t tag = 0;  // of a command, for Complete(); of an opened connection: its listener, in the order of Listen()
@@ -83,8 +81,6 @@ struct Event {
   const char* reason = "";    // of a closed connection
   uint16_t fes = 0;
   uint32_t fei = 0;
-  uint64_t value = 0;  // of a source: its size in bytes
-  int err = 0;         // of a source: errno, or 0
 };
 
 // What becomes of a connection after its CONNECT.
@@ -118,15 +114,12 @@ class Target {
 
   void Setup(uint32_t connection, const QueueSetup& setup);
   void Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data);
-  // Asks the source of a namespace for its size, or flushes it, where that may wait. An event with the tag follows.
-  // False after Stop().
-  bool AskSource(std::shared_ptr<Namespace> ns, uint32_t tag, bool flush);
-  // Tells all connections that tables of namespaces have changed. An event of kind kSource with the tag follows when
-  // none keeps a namespace that is gone, other than for a command that is being done. False after Stop().
-  bool Renew(uint32_t tag);
+  // Tells all connections that tables of namespaces have changed. `done` is called, from any thread, when none keeps a
+  // namespace that is gone, other than for a command that is being done.
+  void Renew(std::function<void()> done);
   // Ends a connection once what was queued for it has left.
   void Close(uint32_t connection);
-  // Ends all threads and closes all sockets. Idempotent.
+  // Closes all sockets and ends all threads, once the commands that they do have ended. Idempotent.
   void Stop();
 
   const TargetOptions& options() const { return options_; }
@@ -146,7 +139,6 @@ class Target {
   std::vector<Event> events_;
   std::atomic<int> connections_{0};
   std::atomic<bool> uringMissing_{false};
-  std::unique_ptr<storage::Executor> executor_;
   std::vector<std::unique_ptr<Worker>> workers_;
   bool stopped_ = false;
 };

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -90,6 +91,7 @@ Worker::Worker(Target& target, int index)
       index_(index),
       epoll_(Check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       wake_(os::NewEventfd()),
+      done_(wake_.get()),
       receive_(new uint8_t[kReceive]) {
   epoll_event event{EPOLLIN, {.u64 = kWakeKey}};
   Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
@@ -117,6 +119,8 @@ void Worker::Stop() {
   os::SignalEventfd(wake_.get());
   for (std::thread& thread : threads_)
     if (thread.joinable()) thread.join();
+  std::lock_guard lock(mutex_);
+  inbox_.clear();  // whoever waits for it is told
 }
 
 // What an event of epoll means for a connection. Each step may end it.
@@ -303,10 +307,9 @@ void Worker::Tick() {
 // Waits for events. What the executor does from now on is signalled, if this thread really sleeps.
 int Worker::Wait(epoll_event* events, int count, int timeout) {
   if (timeout == 0) return ::epoll_wait(epoll_.get(), events, count, 0);
-  sleeping_.store(true);
-  if (done_.load()) timeout = 0;
+  if (!done_.Sleep()) timeout = 0;
   const int got = ::epoll_wait(epoll_.get(), events, count, timeout);
-  sleeping_.store(false);
+  done_.Awake();
   return got;
 }
 
@@ -320,7 +323,7 @@ bool Worker::Run() {
     uint64_t ns = os::NowNs();
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
-    const bool deep = submitted_ - finished_.load(std::memory_order_relaxed) >= kDeep;
+    const bool deep = done_.out() >= kDeep;
     int timeout = ns - worked < spin && !deep ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && full_) timeout = kTickMs;
@@ -388,6 +391,7 @@ void Worker::Drain() {
     if (ring_) TurnRing();
     [[maybe_unused]] const bool mine = Dispatch();  // nothing is written here any more
   }
+  while (done_.out() > 0) ::sched_yield();  // threads of the executor that are about to leave done_
   ring_.reset();
 }
 

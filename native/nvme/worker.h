@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "nvme/target.h"
+#include "storage/completions.h"
 #include "uring/ring.h"
 
 namespace vioctl::nvme {
@@ -130,13 +131,10 @@ class Worker {
   std::mutex mutex_;
   std::vector<Message> inbox_;
   std::atomic<bool> stop_{false};
-  std::atomic<storage::Job*> done_{nullptr};  // what the executor has done, the latest first
-  std::atomic<bool> sleeping_{false};         // only a thread that sleeps is signalled
-  std::atomic<uint32_t> finished_{0};         // jobs that the executor has done since the start, modulo 2^32
-  std::vector<storage::Job*> gathered_;       // for Dispatch()
-  std::vector<Connection*> unsettled_;        // have answers to send
-  uint32_t submitted_ = 0;                    // jobs that it was given, likewise
-  uint64_t seen_ = 0;                         // when the first of done_ was seen, ns; 0: none is
+  storage::Completions done_;            // of requests, whatever thread has done them
+  std::vector<storage::Job*> gathered_;  // for Dispatch()
+  std::vector<Connection*> unsettled_;   // have answers to send
+  uint64_t seen_ = 0;                    // when the first of done_ was seen, ns; 0: none is
   std::atomic<int> load_{0};
   std::atomic<int> strangers_{0};  // connections without a CONNECT so far
 

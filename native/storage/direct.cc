@@ -13,12 +13,11 @@
 namespace vioctl::storage {
 namespace {
 
-constexpr size_t kBufferAlignment = 4096;
 constexpr uint64_t kPiece = 1 << 20;  // at most so much of a request is bounced at a time, or one unit if that is more
 
 using Buffer = std::unique_ptr<std::byte, decltype(&::free)>;
 Buffer Allocate(size_t size) {
-  const size_t whole = (size + kBufferAlignment - 1) & ~(kBufferAlignment - 1);
+  const size_t whole = (size + kBufferAlignment - 1) & ~static_cast<size_t>(kBufferAlignment - 1);
   return {static_cast<std::byte*>(::aligned_alloc(kBufferAlignment, whole)), &::free};
 }
 
@@ -66,6 +65,14 @@ int Whole(uint64_t wanted, uint64_t mask, F&& io) {
 }
 
 }  // namespace
+
+void Gather(std::byte* to, const iovec* from, int count) {
+  for (int i = 0; i < count; to += from[i++].iov_len) memcpy(to, from[i].iov_base, from[i].iov_len);
+}
+
+void Scatter(const std::byte* from, const iovec* to, int count) {
+  for (int i = 0; i < count; from += to[i++].iov_len) memcpy(to[i].iov_base, from, to[i].iov_len);
+}
 
 Alignment AlignmentOf(int fd, const Geometry& geometry) {
   if (geometry.direct_offset > 0) return {std::max(geometry.direct_memory, 1u), geometry.direct_offset};

@@ -23,6 +23,11 @@ constexpr uint32_t kBriefPerThread = 64;  // brief jobs that are left to one thr
 
 }  // namespace
 
+Executor& Executor::Shared() {
+  static auto* const shared = new Executor;
+  return *shared;
+}
+
 Executor::Executor(const ExecutorLimits& limits) : limits_(limits) {
   std::lock_guard lock(mutex_);
   threads_.emplace_back([this] { Run(); });
@@ -100,6 +105,23 @@ void Executor::Submit(const std::vector<Job*>& jobs) {
   std::lock_guard lock(mutex_);
   assert(!stop_);
   for (Job* job : jobs) Append(job, now);
+}
+
+void Executor::Submit(std::shared_ptr<Lane> lane, std::function<void()> work) {
+  struct Once : Job {
+    std::shared_ptr<Lane> kept;
+    std::function<void()> work;
+  };
+  auto once = std::make_unique<Once>();
+  once->lane = lane.get();
+  once->kept = std::move(lane);
+  once->work = std::move(work);
+  once->run = [](Job* job) {
+    // The lane outlives the job: the thread that runs it holds it too.
+    const std::unique_ptr<Once> done(static_cast<Once*>(job));
+    done->work();
+  };
+  Submit({once.release()});
 }
 
 // The lane whose turn it is: first those that no thread works for.

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -57,6 +58,9 @@ struct ExecutorLimits {
 
 class Executor {
  public:
+  // The one of this process, for all its servers. It never ends: whoever gives it a job waits for that one.
+  static Executor& Shared();
+
   // Throws std::system_error when not even one thread can be had.
   explicit Executor(const ExecutorLimits& limits = {});
   ~Executor() { Stop(); }
@@ -65,6 +69,8 @@ class Executor {
 
   // From any thread. Jobs of a lane are started in this order.
   void Submit(const std::vector<Job*>& jobs);
+  // One job for what is rare; `work` does not throw.
+  void Submit(std::shared_ptr<Lane> lane, std::function<void()> work);
   // Waits until everything submitted has run, and ends the threads. Nothing may be submitted after that. Idempotent.
   void Stop();
   // Threads that there are now.

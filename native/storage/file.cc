@@ -116,6 +116,7 @@ class File final : public Store {
   bool Takes(const iovec* parts, int count, uint64_t offset) const override {
     return !options_.direct || Aligned(alignment_, parts, count, offset);
   }
+  Alignment alignment() const override { return alignment_; }
 
   bool WantsZeroes(const iovec* from, int count) const override {
     if (zero_ == ZeroMode::kWrite) return false;
@@ -260,6 +261,7 @@ class File final : public Store {
       throw SysError(ESTALE, "open", path_);
     if (locks != Locks::kNone) Lock(fresh.get(), locks == Locks::kKept || options_.force);
     os::Replace(fresh.get(), fd_.get());
+    opened_.fetch_add(1, std::memory_order_release);
   }
 
   const std::string path_;

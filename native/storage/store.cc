@@ -1,9 +1,34 @@
 // What all sources have in common: which failures are latched, and that durable writes share syncs.
 #include "storage/store.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <vector>
 
 namespace vioctl::storage {
+namespace {
+
+constexpr size_t kCompared = 256 << 10;  // bytes that are compared at a time
+
+}  // namespace
+
+int Store::Compare(const iovec* with, int count, uint64_t offset) {
+  std::vector<std::byte> found;
+  for (int i = 0; i < count; i++) {
+    const auto* wanted = static_cast<const std::byte*>(with[i].iov_base);
+    for (size_t left = with[i].iov_len; left > 0;) {
+      const size_t part = std::min(left, kCompared);
+      if (found.size() < part) found.resize(part);
+      if (const int err = Read(found.data(), part, offset)) return err;
+      if (memcmp(found.data(), wanted, part) != 0) return kDiffers;
+      wanted += part;
+      offset += part;
+      left -= part;
+    }
+  }
+  return 0;
+}
 
 int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
   if (readonly_) return EROFS;
@@ -18,7 +43,7 @@ int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
 }
 
 int Store::Flush() {
-  if (readonly_ || !Waits()) return sync_error();
+  if (!Syncs()) return sync_error();
   return durability_->Sync([this] { return SyncNow(); });
 }
 

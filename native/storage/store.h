@@ -11,7 +11,9 @@
 #include <string>
 
 #include "os/fd.h"
+#include "storage/direct.h"
 #include "storage/durability.h"
+#include "storage/executor.h"
 #include "storage/geometry.h"
 #include "storage/throttle.h"
 #include "storage/zeroes.h"
@@ -49,6 +51,11 @@ class Store {
   int Write(const iovec* from, int count, uint64_t offset, bool durable);
   // Everything written before is on stable storage when it returns. Waits for a sync that it can share.
   int Flush();
+  // Whether a flush has anything to do.
+  bool Syncs() const { return !readonly_ && Waits(); }
+  // Whether the data is what is stored: 0, kDiffers, or the errno of a read.
+  static constexpr int kDiffers = EILSEQ;
+  int Compare(const iovec* with, int count, uint64_t offset);
   // Reads give zeroes afterwards. deallocate: give the space back if that is possible.
   int Zero(uint64_t offset, uint64_t length, bool deallocate);
   // A hint: the contents are not needed any more. Reads give zeroes or the old data.
@@ -72,6 +79,10 @@ class Store {
 
   // Whether an engine of its own can do I/O on fd() with these buffers as they are; Read() and Write() always can.
   virtual bool Takes(const iovec*, int, uint64_t) const { return true; }
+  // What such an engine's I/O has to be aligned to otherwise.
+  virtual Alignment alignment() const { return {}; }
+  // Grows whenever fd() stands for a file that was opened anew: an engine that has registered it does so again.
+  uint32_t opened() const { return opened_.load(std::memory_order_acquire); }
   // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
   // do without writing them.
   virtual bool WantsZeroes(const iovec*, int) const { return false; }
@@ -88,6 +99,8 @@ class Store {
 
   // Errno of the sync that failed; 0 if all that was flushed is durable.
   int sync_error() const { return durability_->error(); }
+  // Where what may wait for this source queues.
+  const std::shared_ptr<Lane>& lane() const { return lane_; }
   Durability& durability() const { return *durability_; }
   // How fast it may be used. Whoever takes requests of hosts and guests lets them through here first; Read() and its
   // neighbours do not look at it.
@@ -115,11 +128,13 @@ class Store {
   std::atomic<uint64_t> size_{0};
   std::atomic<uint64_t> failures_{0};
   std::atomic<int> failure_{0};
+  std::atomic<uint32_t> opened_{0};
   bool readonly_ = false;
   std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
 
  private:
   const std::shared_ptr<Throttle> throttle_ = std::make_shared<Throttle>();
+  const std::shared_ptr<Lane> lane_ = std::make_shared<Lane>();
 };
 
 struct FileOptions {

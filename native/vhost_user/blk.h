@@ -1,5 +1,6 @@
-// A virtio-blk queue (virtio 1.3, 5.2.6) in a thread of its own: chains from the ring, I/O through io_uring on the
-// store's file, or through the store where it has no file or this kernel offers no io_uring.
+// A virtio-blk queue (virtio 1.3, 5.2.6) in a thread of its own, which never waits for a device: it takes chains and
+// answers them. Reads and writes go through its io_uring to the file of the store. Without one, what lies in the page
+// cache is read at once. Everything else, whatever the engine, is done by the executor (storage/io.h).
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -12,6 +13,9 @@
 
 #include "common/error.h"
 #include "os/fd.h"
+#include "storage/bounce.h"
+#include "storage/completions.h"
+#include "storage/io.h"
 #include "storage/store.h"
 #include "uring/ring.h"
 #include "vhost_user/virtqueue.h"
@@ -65,17 +69,15 @@ class BlkQueue {
   const BlkStats& stats() const { return stats_; }
 
  private:
-  // A flush that shares a sync of the store; told from another queue's thread.
-  struct Sync final : storage::SyncWaiter {
+  // What the executor does for a request.
+  struct Work final : storage::Io {
     BlkQueue* queue = nullptr;
     uint32_t slot = 0;
-    void Lead() override { queue->Tell({slot, true, 0}); }
-    void Synced(int err) override { queue->Tell({slot, false, err}); }
   };
-  struct Told {
-    uint32_t slot;
-    bool leads;
-    int err;
+  // Of a discard or a write of zeroes.
+  struct Range {
+    uint64_t offset, length;
+    bool deallocate;
   };
 
   // A request between Next() and Put(). Its vectors keep their capacity.
@@ -85,9 +87,12 @@ class BlkQueue {
     uint8_t* status = nullptr;
     std::vector<iovec> data;
     uint64_t size = 0, offset = 0;
+    std::vector<Range> ranges;                   // those that are still to be done, the first one last
     uint64_t held_bytes = 0, held_segments = 0;  // counted in the queue's totals
-    bool write = false, flush = false;           // flush: the sync of a flush, or behind a write
-    Sync sync;
+    int bounce = -1;  // the buffer that the ring reads or writes in place of the guest's memory
+    bool write = false;
+    bool owes_sync = false;  // it is durable when it is answered, and is not yet
+    Work work;
   };
   enum : uint64_t { kKick = UINT64_MAX, kWake = UINT64_MAX - 1 };
 
@@ -97,20 +102,27 @@ class BlkQueue {
   bool TakeAll();
   bool Admit(Request& request);
   void LogWrites(const Request& request);
+  void Turn();
+  // blk_requests.cc
   void Start(uint32_t slot);
-  int RunNow(Request& request, uint32_t type);
-  int Segments(Request& request, bool zero);
-  void Finish(uint32_t slot, int failure);
+  void StartData(uint32_t slot, uint64_t sector);
+  void StartRanges(uint32_t slot, bool zero);
+  int TakeRanges(Request& request, bool zero);
+  void NextRange(uint32_t slot);
+  void GetId(Request& request);
+  bool InRing(uint32_t slot);
+  bool Bounce(uint32_t slot);
+  io_uring_sqe* Entry();
+  void Elsewhere(uint32_t slot, storage::Op op);
+  void Dispatch();
+  void TakeDone();
+  void AwaitOthers();
   void Completed(uint32_t slot, int result);
-  void Changed(uint32_t slot);
-  void Flush(uint32_t slot);
-  void LeadSync(uint32_t slot);
-  void EndSync(uint32_t slot, int result);
-  void Tell(Told told);
-  void TakeTold(bool ending);
-  void AbandonSyncs();
+  void Ended(uint32_t slot, int failure);
+  void Finish(uint32_t slot, int failure);
   void Notify();
   void Wait();
+  void Sleep();
   void Commands();
   void Poll(int fd, uint64_t tag);
   void Polled(const io_uring_cqe& cqe);
@@ -123,6 +135,8 @@ class BlkQueue {
   bool call_non_blocking_;
   Fd wake_, ended_;
   std::optional<uring::Ring> ring_;
+  std::unique_ptr<storage::BouncePool> bounces_;  // made when they are needed
+  uint32_t opened_ = 0;                           // Store::opened() of the file that the ring knows
   bool uses_io_uring_ = false;
   std::vector<Request> requests_;
   std::vector<uint32_t> free_;
@@ -135,8 +149,8 @@ class BlkQueue {
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;
   bool draining_ = false;
-  std::vector<uint32_t> leading_;  // slots whose sync runs in the ring: one at most, or none
-  uint32_t waiting_ = 0;           // flushes that wait for a sync of another queue or connection
+  storage::Completions completions_;
+  std::vector<storage::Job*> gathered_;  // for the executor
   std::string error_;
   BlkStats stats_;
 
@@ -151,7 +165,6 @@ class BlkQueue {
     bool done = false;
   };
   Change* change_ = nullptr;
-  std::vector<Told> told_;
   std::thread thread_;
 };
 

@@ -86,16 +86,12 @@ export interface NvmeNative {
   /** The engine in use: sync where io_uring was asked for and is missing. */
   targetEngine(target: NativeTarget): 'sync' | 'uring';
   /**
-   * The size of a namespace's source in bytes, or everything written to it made durable: waits off the event loop, and
-   * behind that source's own requests only. @throws the system's error; ECANCELED after targetStop
-   */
-  targetAskSource(target: NativeTarget, ns: NativeNamespace, what: 'size' | 'flush'): Promise<number>;
-  /**
    * Tells all queues that tables of namespaces have changed. Then none keeps the source of a namespace that was released,
-   * other than for a command that is being done. @throws ECANCELED after targetStop
+   * other than for a command that is being done.
    */
-  targetRenew(target: NativeTarget): Promise<number>;
-  targetStop(target: NativeTarget): void;
+  targetRenew(target: NativeTarget): Promise<void>;
+  /** Closes all connections at once. Resolves when the commands under way have ended: a source that hangs keeps it waiting. */
+  targetStop(target: NativeTarget): Promise<void>;
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
@@ -116,7 +112,6 @@ export const nvmeExports = [
   'targetClose',
   'targetConnections',
   'targetEngine',
-  'targetAskSource',
   'targetRenew',
   'targetStop',
 ] as const satisfies (keyof NvmeNative)[];

@@ -79,12 +79,14 @@ export interface StorageNative {
   identity(store: Store): FileIdentity | undefined;
   /** Looks at the file's size again. */
   refresh(store: Store): number;
-  /** The same off the event loop: a device can hang. @throws the system's error */
+  /** The same off the event loop, behind other requests of the source: a device can hang. @throws the system's error */
   measure(store: Store): Promise<number>;
   /** Up to 1 MiB; less at the end. For a look at a header: it waits for the device. */
   peek(store: Store, offset: number, length: number): Buffer;
-  /** Everything written before reaches stable storage; waits off the event loop. @throws the first error of any sync */
+  /** Everything written before reaches stable storage; waits as measure() does. @throws the first error of any sync */
   flush(store: Store): Promise<void>;
+  /** The first refusal of io_uring that an engine of this process met; tries a ring if there was none so far. */
+  ringRefusal(): { code: string; syscall: string } | undefined;
   /** Errno name of the sync that failed: all later ones fail too, until the source is opened anew. */
   syncError(store: Store): string | undefined;
   /** Requests and syncs that have failed so far, and the errno name of the last one. */
@@ -117,6 +119,7 @@ export const storageExports = [
   'measure',
   'peek',
   'flush',
+  'ringRefusal',
   'syncError',
   'failures',
   'claim',

@@ -46,23 +46,6 @@ test('each socket serves its own source, with its own options; all go together',
   expect([fs.existsSync(at('s1')), fs.existsSync(at('s2'))]).toEqual([false, false]);
 });
 
-test('there are threads for every disk to hang in', async () => {
-  const disks = Array.from({ length: 8 }, (_, i) => {
-    fs.writeFileSync(at(`d${i}`), Buffer.alloc(4096));
-    return `${at(`t${i}`)}=${at(`d${i}`)}`;
-  });
-  const server = Background.vioctl(['vhost-user', 'serve', 'blk', ...disks]);
-  try {
-    await server.sees(/serving.*d7/);
-    const threads = (): number => fs.readdirSync(`/proc/${server.child.pid}/task`).length;
-    // The pool starts whole at its first use: the sizes are looked at every second. Node's own threads are about a dozen.
-    for (let i = 0; i < 400 && threads() <= 20; i++) await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(threads()).toBeGreaterThan(20);
-  } finally {
-    await server.stop();
-  }
-});
-
 test.each([
   [[`s1=a`, `s1=a`], 2, /given twice/],
   [[`s1=a`, 's2'], 2, /SOCKET=SOURCE/],

@@ -98,6 +98,31 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
     }
   }, 60_000);
 
+  test('a reset of a controller is done once the commands of its queues have ended, and nobody waits for that', async () => {
+    if (!(await setUp(1))) return;
+    try {
+      const [a, b] = [await Controller.connect(options), await Controller.connect(options)];
+      await disks[0]!.set({ write_delay: delay / 1000 });
+      const began = (await disks[0]!.ops()).filter((op) => op === 'write').length;
+      b.queues[0]!.send(block(NvmOpcode.write, 2, 64), { out: Buffer.alloc(4096, 1) }).catch(() => {});
+      while ((await disks[0]!.ops()).filter((op) => op === 'write').length === began) await new Promise((r) => setTimeout(r, 10));
+      await b.setProperty('CC', 0n);
+      await neighbour(a);
+      const written = async (): Promise<boolean> => (await disks[0]!.read(64 * 512, 1))[0] === 1;
+      const ready = async (): Promise<boolean> => ((await b.getProperty('CSTS')) & 1n) === 1n;
+      expect([await ready(), await written()]).toEqual([true, false]);
+      while (await ready()) {
+        await b.keepAlive().catch(() => {}); // refused, and answered
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      expect(await written()).toBe(true);
+      await a.disconnect();
+      b.close();
+    } finally {
+      await tearDown();
+    }
+  }, 60_000);
+
   test('more slow sources than a source may have threads, with many requests each', async () => {
     if (!(await setUp(12))) return;
     try {

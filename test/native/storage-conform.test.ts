@@ -18,7 +18,8 @@ beforeAll(() => {
   program = compileSanitized(
     [
       'test/support/programs/store-conform.cc',
-      ...['native/common/error.cc', 'native/common/assert.cc', 'native/os/fd.cc', 'native/os/mapping.cc'],
+      ...['native/common/error.cc', 'native/common/assert.cc', 'native/uring/ring.cc'],
+      ...['fd.cc', 'mapping.cc', 'eventfd.cc'].map((file) => `native/os/${file}`),
       ...storage.map((file) => `native/storage/${file}`),
     ],
     path.join(dir, 'conform'),

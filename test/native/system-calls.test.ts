@@ -65,7 +65,7 @@ test('the size of a page is written nowhere: os::PageSize() knows it', () => {
     'migration/page_map.h': /kPages = 4096/, // pages of the guest noted in one chunk
     'migration/ram.cc': /page_size >> 12/, // deflateBound of zlib
     'migration/ram.h': /page_size = 4096/, // the guest's page
-    'storage/direct.cc': /kBufferAlignment = 4096/, // the largest logical block of a disk
+    'storage/direct.h': /kBufferAlignment = 4096/, // the largest logical block of a disk
     'nvme/worker.cc': /aligned_alloc\(4096/, // the largest logical block of a disk
     'vhost_user/dirty_log.h': /kPage = 4096/, // VHOST_LOG_PAGE of the protocol
     'vfio/session.cc': /query\.alignment == 4096/, // the IOMMU's pages

@@ -82,6 +82,11 @@ export class FaultDisk {
     return ((await this.#ask({ log: 1 })) as [string][]).map(([op]) => op);
   }
 
+  /** What is on the disk. */
+  async read(offset: number, length: number): Promise<Buffer> {
+    return Buffer.from((await this.#ask({ data: [offset, length] })) as string, 'base64');
+  }
+
   /** How often each random fault has happened. */
   async injected(): Promise<Partial<Record<RandomFault, number>>> {
     return (await this.#ask({ stats: 1 })) as Partial<Record<RandomFault, number>>;

@@ -55,7 +55,7 @@ export default class NvmfServe extends Command {
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
-    engine: engineFlag('I/O that waits for a device: sync (threads), uring, or auto: threads'),
+    engine: engineFlag('I/O that waits for a device: uring, sync (threads), or auto: uring if it works'),
     spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'microseconds to look for more work before sleeping (30)' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -71,8 +71,6 @@ export default class NvmfServe extends Command {
     );
     this.life.defer(() => running.stop());
     await this.out.document(report(running.target), readyLine);
-    if (config.engine === 'uring' && running.target.engine === 'sync')
-      this.warn('io_uring is missing here (vioctl uring probe tells why): threads do the I/O');
     notify(this.env, 'READY=1');
     await this.life.ended();
     notify(this.env, 'STOPPING=1');

@@ -69,6 +69,8 @@ export class Controller implements ControllerState {
   readonly #around: Surroundings;
   #cc = 0;
   #csts = { rdy: 0, shst: 0 };
+  /** CC.EN is 0, and commands of the queues may still be under way. */
+  #resetting = false;
   /** Shutdowns so far: the flush of an earlier one says nothing about the newest. */
   #shutdowns = 0;
   /** Tags of the Asynchronous Event Requests that wait, and their command identifiers. */
@@ -212,13 +214,19 @@ export class Controller implements ControllerState {
       [0x00, [8, controllerCap]],
       [0x08, [4, BigInt(version)]],
       [0x14, [4, BigInt(this.#cc)]],
-      [0x1c, [4, BigInt(cstsValue(this.#csts))]],
+      [0x1c, [4, BigInt(cstsValue(this.#status()))]],
       [0x68, [4, BigInt(readyTimeout)]],
     ]);
     const found = values.get(ofst);
     if (!found) throw invalidField(44);
     if ((attrib & 7) > 1 || found[0] !== ((attrib & 7) === 1 ? 8 : 4)) throw invalidField(40);
     return found[1];
+  }
+
+  /** CSTS: RDY stays 1 until what the queues of a reset have begun has ended. A write must not land behind a later one. */
+  #status(): { rdy: number; shst: number } {
+    this.#resetting &&= this.counters().queues > 0;
+    return { ...this.#csts, rdy: this.#resetting ? 1 : this.#csts.rdy };
   }
 
   #propertySet(command: Buffer): void {
@@ -238,6 +246,7 @@ export class Controller implements ControllerState {
     this.#cc = raw.readUInt32LE(0);
     if (now.en && !before.en) {
       this.#csts = { rdy: 1, shst: 0 };
+      this.#resetting = false;
       this.#around.native.controllerReady(this.handle, true);
     } else if (!now.en && before.en) {
       this.#reset();
@@ -261,6 +270,7 @@ export class Controller implements ControllerState {
   #reset(): void {
     this.#around.native.controllerReady(this.handle, false);
     this.#csts = { rdy: 0, shst: 0 };
+    this.#resetting = true;
     this.#shutdowns++;
     this.#dropQueues();
     for (const { tag } of this.#requests.splice(0)) {

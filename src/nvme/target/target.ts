@@ -2,9 +2,10 @@ import { VioError, wrap } from '../../common/errors.js';
 import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
-import { Health } from '../../storage/health.js';
+import { tellRefusal } from '../../storage/engine.js';
 import { reopenSource } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
+import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { Controller, type Surroundings } from './controller.js';
@@ -34,8 +35,8 @@ interface Connection {
 
 /** How often keep-alive times are looked at, in milliseconds. */
 const keepAliveCheck = 250;
-/** The sizes of files and devices are looked at every so many times. */
-const sizeCheck = 4;
+/** After this time (ms) a stop says what it waits for. It has no limit: the source decides, or a second signal. */
+const slowStop = 5000;
 /** Most controllers at a time. */
 const maxControllers = 512;
 
@@ -57,14 +58,10 @@ export class Target {
   readonly #timer: NodeJS.Timeout;
   readonly #around: Surroundings;
   readonly #answers: Completion[] = [];
-  /** Sources whose size could not be learnt, each told once. */
-  readonly #unsized = new Set<string>();
-  /** Namespaces whose source has been asked for its size and has not answered. */
-  readonly #asked = new Set<Namespace>();
-  readonly #health = new WeakMap<Namespace, Health>();
+  readonly #watches = new WeakMap<Namespace, SourceWatch>();
   #nextDiscovery = 1;
   #generation = 1n;
-  #stopped = false;
+  #stopping: Promise<void> | undefined;
   #ticks = 0;
 
   constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog; state?: IdentityState | undefined } = {}) {
@@ -75,11 +72,12 @@ export class Target {
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
     this.#timer = setInterval(() => {
       this.#checkKeepAlive();
-      if (++this.#ticks % sizeCheck !== 0) return;
-      this.#checkSizes();
-      this.#checkHealth();
+      if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
+      this.#eachWatch((watch) => watch.tick());
+      tellRefusal(options.engine ?? 'sync', log);
     }, keepAliveCheck);
     this.#timer.unref();
+    tellRefusal(options.engine ?? 'sync', log);
     this.#around = {
       native,
       complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
@@ -131,6 +129,7 @@ export class Target {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) return;
     subsystem.namespaces.delete(nsid);
+    this.#watches.get(namespace)?.close();
     this.#namespaceChanged(subsystem, nsid);
     subsystem.release(namespace);
     await this.#renew();
@@ -151,9 +150,9 @@ export class Target {
   reopen(subsystem: Subsystem, nsid: number): void {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-    this.#checkHealth(); // what has failed is told before it is forgotten
+    this.#eachWatch((watch) => watch.look()); // what has failed is told before it is forgotten
     reopenSource(namespace);
-    this.#checkHealth();
+    this.#eachWatch((watch) => watch.look());
     this.#log(`${namespace.source} was opened anew`);
     this.resize(subsystem, nsid);
   }
@@ -204,10 +203,9 @@ export class Target {
 
   /** Everything written to a subsystem's namespaces reaches stable storage. @throws VioError */
   async flush(subsystem: SubsystemState): Promise<void> {
-    const flushOne = async ({ store, handle, source }: Namespace) => {
+    const flushOne = async ({ store, source }: Namespace) => {
       try {
-        if (this.#stopped) await native().storage.flush(store);
-        else await this.#native.targetAskSource(this.#engine, handle, 'flush');
+        await native().storage.flush(store);
       } catch (err) {
         throw wrap(`flush ${source}`, err);
       }
@@ -225,18 +223,31 @@ export class Target {
     });
   }
 
-  /** Ends all associations, closes all sockets and flushes all namespaces. Idempotent. @throws VioError of a flush */
-  async stop(): Promise<void> {
-    if (this.#stopped) return;
-    this.#stopped = true;
+  /**
+   * Ends all associations, closes all sockets, and flushes all namespaces once their commands have ended. Idempotent.
+   * @throws VioError of a flush
+   */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
     clearInterval(this.#timer);
-    this.#native.targetStop(this.#engine);
-    this.#checkHealth(true);
+    const slow = setTimeout(() => this.#log('finishing the commands under way; a second signal ends at once'), slowStop);
     try {
+      await this.#native.targetStop(this.#engine);
+      this.#eachWatch((watch) => watch.look(true));
       await all([...this.subsystems.values()].map((subsystem) => this.flush(subsystem)));
     } finally {
+      clearTimeout(slow);
+      this.#eachWatch((watch) => watch.close());
       for (const subsystem of this.subsystems.values()) subsystem.close();
     }
+  }
+
+  get #stopped(): boolean {
+    return this.#stopping !== undefined;
   }
 
   #namespaceChanged(subsystem: Subsystem, nsid: number): void {
@@ -402,39 +413,27 @@ export class Target {
     connection.controller?.failed({ sqid: connection.qid ?? 0, cid, status: event.status, location: undefined, lba, nsid });
   }
 
-  /** A file that was extended or truncated, a device that was resized: hosts are told within a second. */
-  #checkSizes(): void {
+  /** Calls for the watches of all namespaces. */
+  #eachWatch(call: (watch: SourceWatch) => void): void {
     for (const subsystem of this.subsystems.values())
       for (const namespace of subsystem.namespaces.values()) {
-        // one that has not answered yet hangs: it is not asked again, and nobody waits for it
-        if (this.#asked.has(namespace)) continue;
-        this.#asked.add(namespace);
-        this.#checkSize(subsystem, namespace).finally(() => this.#asked.delete(namespace));
+        let watch = this.#watches.get(namespace);
+        if (!watch) {
+          watch = this.#watch(subsystem, namespace);
+          this.#watches.set(namespace, watch);
+        }
+        call(watch);
       }
   }
 
-  async #checkSize(subsystem: Subsystem, namespace: Namespace): Promise<void> {
-    const { nsid, source } = namespace;
-    try {
-      const bytes = await this.#native.targetAskSource(this.#engine, namespace.handle, 'size');
-      if (this.#stopped || subsystem.namespaces.get(nsid) !== namespace || !subsystem.resize(namespace, bytes)) return;
+  #watch(subsystem: Subsystem, namespace: Namespace): SourceWatch {
+    const { nsid } = namespace;
+    const resized = (bytes: number): number | undefined => {
+      if (this.#stopped || subsystem.namespaces.get(nsid) !== namespace || !subsystem.resize(namespace, bytes)) return undefined;
       this.#namespaceChanged(subsystem, nsid);
-      this.#log(`${source} has ${namespace.size} bytes now`);
-    } catch (err) {
-      // a device that is gone keeps its last size: commands fail, and say so
-      if (!this.#stopped && !this.#unsized.has(source)) this.#log(`${source}: ${(err as Error).message}`);
-      this.#unsized.add(source);
-    }
-  }
-
-  /** Tells the log what has failed since the last look. */
-  #checkHealth(last = false): void {
-    for (const subsystem of this.subsystems.values())
-      for (const namespace of subsystem.namespaces.values()) {
-        const health = this.#health.get(namespace) ?? new Health(namespace, this.#log);
-        this.#health.set(namespace, health);
-        health.look(last);
-      }
+      return namespace.size;
+    };
+    return new SourceWatch(namespace, { log: this.#log, resized });
   }
 
   #checkKeepAlive(): void {

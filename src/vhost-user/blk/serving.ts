@@ -1,17 +1,20 @@
+import type { Engine } from '../../common/engines.js';
 import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
+import { tellRefusal } from '../../storage/engine.js';
 import { serialFor } from '../../storage/identity.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
+import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession } from '../backend/session.js';
 import { Listener } from '../wire/listener.js';
 import { blkDevice, noStats } from './device.js';
-import { SourceWatch } from './watch.js';
+import { SizeNews } from './size-news.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
@@ -30,7 +33,7 @@ export interface BlkServing {
   stateDir?: string | undefined;
   /** At most 20 bytes; made from the source unless given. */
   serial: string | undefined;
-  ioUring: boolean;
+  engine: Engine;
   onReady: (ready: BlkReady[]) => Promise<void>;
   onLog: (text: string) => void;
 }
@@ -49,7 +52,9 @@ class Disk {
   readonly ready: BlkReady;
   readonly totals = noStats();
   readonly #source: Source;
+  readonly #news: SizeNews;
   readonly #watch: SourceWatch;
+  readonly #timer: NodeJS.Timeout;
   readonly #device: DeviceModel;
   readonly #onLog: (text: string) => void;
   readonly #listener: Listener | undefined;
@@ -62,12 +67,25 @@ class Disk {
     onLog: (text: string) => void,
     state: IdentityState | undefined,
   ) {
-    const { queues, serial, ioUring } = serving;
+    const { queues, serial, engine } = serving;
+    const ioUring = engine !== 'sync';
     const { source: file, readonly = false } = options;
     const { storage } = native();
     this.#onLog = onLog;
     this.#source = openSource(options, undefined, state);
-    this.#watch = new SourceWatch(this.#source, onLog);
+    this.#news = new SizeNews(onLog);
+    this.#watch = new SourceWatch(this.#source, {
+      log: onLog,
+      resized: (bytes) => {
+        this.#news.tell();
+        return bytes;
+      },
+    });
+    this.#timer = setInterval(() => {
+      this.#watch.tick();
+      tellRefusal(engine, serving.onLog); // a limit that later rings met
+    }, watchPeriod);
+    this.#timer.unref();
     try {
       const { store, blockSize, geometry, identity } = this.#source;
       const size = storage.size(store);
@@ -89,7 +107,7 @@ class Disk {
 
   /** Until the signal, or the end of an inherited connection. @throws VioError */
   async serve(signal: AbortSignal): Promise<void> {
-    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#watch.join(session) };
+    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#news.join(session) };
     if (this.#listener) await serveBackEnd(this.#listener, options, signal);
     else await serveConnection(this.#inherited!, options, signal);
     await native()
@@ -102,20 +120,17 @@ class Disk {
   close(): void {
     this.#watch.look(true); // what has happened since the last look is told too
     this.#watch.close();
+    clearInterval(this.#timer);
     this.#listener?.close();
     native().storage.close(this.#source.store);
   }
 }
-
-/** Threads for calls that a disk can hang in: Node has 4, and as many hanging disks would stop all others. */
-const threadsFor = (disks: number): number => 4 + 2 * disks;
 
 /**
  * The whole of `serve blk`, until the signal. All disks are opened before the first is served; one that fails for good ends the others
  * in order. @returns totals of all connections @throws VioError
  */
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
-  if (options.disks.length > 1) process.env.UV_THREADPOOL_SIZE ??= String(threadsFor(options.disks.length));
   const state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
   const disks: Disk[] = [];
   const end = new AbortController();
@@ -127,6 +142,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
       const name = options.disks.length > 1 ? `${disk.socket}: ` : '';
       disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`), state));
     }
+    tellRefusal(options.engine, options.onLog);
     await options.onReady(disks.map((d) => d.ready));
     const results = await Promise.allSettled(
       disks.map((d) =>

@@ -10,15 +10,21 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <random>
+#include <semaphore>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "common/error.h"
 #include "storage/durability.h"
+#include "storage/io.h"
 #include "storage/store.h"
 
+using vioctl::storage::Executor;
+using vioctl::storage::Io;
+using vioctl::storage::Op;
 using vioctl::storage::Store;
 
 namespace {
@@ -48,6 +54,55 @@ struct Pieces {
   int count() const { return static_cast<int>(parts.size()); }
 };
 
+// A request that is not waited for by whoever does it.
+struct Asked : Io {
+  std::binary_semaphore ended{0};
+  explicit Asked(Store& of, Op what) {
+    op = what;
+    store = &of;
+    done = [](Io* io) { static_cast<Asked*>(io)->ended.release(); };
+  }
+  // Starts it and waits here.
+  int Result() {
+    std::vector<vioctl::storage::Job*> batch;
+    Start(Executor::Shared(), batch);
+    if (!batch.empty()) Executor::Shared().Submit(batch);
+    ended.acquire();
+    return result;
+  }
+};
+
+// The two ways to ask: on this thread, and of the executor.
+struct Way {
+  Store& store;
+  bool async;
+
+  int Data(Op op, Pieces& buffer, uint64_t offset, bool durable = false) {
+    if (async) {
+      Asked asked(store, op);
+      asked.parts = buffer.parts.data();
+      asked.count = buffer.count();
+      asked.offset = offset;
+      asked.durable = durable;
+      return asked.Result();
+    }
+    if (op == Op::kWrite) return store.Write(buffer.parts.data(), buffer.count(), offset, durable);
+    if (op == Op::kCompare) return store.Compare(buffer.parts.data(), buffer.count(), offset);
+    return store.Read(buffer.parts.data(), buffer.count(), offset, false);
+  }
+  int Range(Op op, uint64_t offset, uint64_t length, bool deallocate = false) {
+    if (async) {
+      Asked asked(store, op);
+      asked.offset = offset;
+      asked.length = length;
+      asked.deallocate = deallocate;
+      return asked.Result();
+    }
+    return op == Op::kZero ? store.Zero(offset, length, deallocate) : store.Discard(offset, length);
+  }
+  int Flush() { return async ? Asked(store, Op::kFlush).Result() : store.Flush(); }
+};
+
 // Random operations on one part of the disk against a copy in memory.
 void Model(Store& store, uint64_t seed, uint64_t base, uint64_t size, int rounds, std::atomic<bool>& failed) {
   std::mt19937_64 random(seed);
@@ -57,24 +112,25 @@ void Model(Store& store, uint64_t seed, uint64_t base, uint64_t size, int rounds
     const uint64_t length = std::min<uint64_t>(size - at, (1 + random() % 32) * kBlock);
     Pieces buffer(length, random);
     int err = 0;
-    switch (random() % 8) {
+    Way way{store, random() % 2 == 0};
+    switch (random() % 9) {
       case 0:
       case 1:
         for (uint64_t i = 0; i < length; i++) buffer.data()[i] = static_cast<uint8_t>(random());
         [[fallthrough]];
       case 2:  // zeroes: a store may find them
-        err = store.Write(buffer.parts.data(), buffer.count(), base + at, random() % 8 == 0);
+        err = way.Data(Op::kWrite, buffer, base + at, random() % 8 == 0);
         memcpy(model.data() + at, buffer.data(), length);
         break;
       case 3:
-        err = store.Zero(base + at, length, random() % 2 == 0);
+        err = way.Range(Op::kZero, base + at, length, random() % 2 == 0);
         memset(model.data() + at, 0, length);
         break;
       case 4: {
         const std::vector<uint8_t> before(model.begin() + static_cast<ptrdiff_t>(at),
                                           model.begin() + static_cast<ptrdiff_t>(at + length));
-        err = store.Discard(base + at, length);
-        if (err == 0) err = store.Read(buffer.parts.data(), buffer.count(), base + at, false);
+        err = way.Range(Op::kDiscard, base + at, length);
+        if (err == 0) err = way.Data(Op::kRead, buffer, base + at);
         // Zeroes or the old data, block by block.
         for (uint64_t i = 0; err == 0 && i < length; i += kBlock) {
           const bool old = memcmp(buffer.data() + i, before.data() + i, kBlock) == 0;
@@ -85,12 +141,20 @@ void Model(Store& store, uint64_t seed, uint64_t base, uint64_t size, int rounds
         break;
       }
       case 5:
-        err = store.Flush();
+        err = way.Flush();
         break;
+      case 6: {
+        memcpy(buffer.data(), model.data() + at, length);
+        err = way.Data(Op::kCompare, buffer, base + at);
+        buffer.data()[random() % length] ^= 1;
+        if (err == 0 && way.Data(Op::kCompare, buffer, base + at) != Store::kDiffers) err = EBADMSG;
+        break;
+      }
       default: {
         const bool nowait = store.CanTry() && random() % 2 == 0;
-        err = store.Read(buffer.parts.data(), buffer.count(), base + at, nowait);
-        if (nowait && err == EAGAIN) err = store.Read(buffer.parts.data(), buffer.count(), base + at, false);
+        err = nowait ? store.Read(buffer.parts.data(), buffer.count(), base + at, true)
+                     : way.Data(Op::kRead, buffer, base + at);
+        if (nowait && err == EAGAIN) err = way.Data(Op::kRead, buffer, base + at);
         if (err == 0 && memcmp(buffer.data(), model.data() + at, length) != 0) err = EBADMSG;
       }
     }
@@ -124,12 +188,40 @@ void Large(Store& store, uint64_t seed) {
   }
 }
 
+// Many at once, of one thread: each is told of once, and durable writes share their syncs.
+void Many(Store& store, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::deque<Asked> asked;
+  std::deque<Pieces> buffers;
+  std::vector<vioctl::storage::Job*> batch;
+  for (uint64_t i = 0; i < 64; i++) {
+    buffers.emplace_back(kBlock, random);
+    memset(buffers.back().data(), static_cast<int>(i) + 1, kBlock);
+    Asked& one = asked.emplace_back(store, i % 8 == 7 ? Op::kFlush : Op::kWrite);
+    one.parts = buffers.back().parts.data();
+    one.count = buffers.back().count();
+    one.offset = i * kBlock;
+    one.durable = i % 4 == 1;
+    one.Start(Executor::Shared(), batch);
+  }
+  Executor::Shared().Submit(batch);
+  for (Asked& one : asked) {
+    one.ended.acquire();
+    Expect(one.result == 0, "one of many requests");
+    Expect(!one.ended.try_acquire(), "is told of once");
+  }
+  for (uint64_t i = 0; i < 64; i++)
+    if (i % 8 != 7) Expect(Way{store, true}.Data(Op::kCompare, buffers[i], i * kBlock) == 0, "the data of many writes");
+}
+
 void ReadOnly(Store& store) {
   char block[kBlock] = {};
   Expect(store.readonly(), "readonly() of a source that was opened so");
   Expect(store.Read(block, sizeof block, 0) == 0, "a read");
   Expect(store.Write(block, sizeof block, 0) != 0, "a write is refused");
   Expect(store.Flush() == 0, "a flush has nothing to do");
+  Expect(Asked(store, Op::kFlush).Result() == 0, "nor has one of the executor");
+  for (const Op op : {Op::kZero, Op::kDiscard}) Expect(Way{store, true}.Range(op, 0, kBlock) == EROFS, "no changes");
 }
 
 // What a file that is cut below the store answers.
@@ -176,6 +268,7 @@ int main(int argc, char** argv) {
       for (auto& thread : threads) thread.join();
       wrong += failed ? 1 : 0;
       if (!failed) Large(*store, seed);
+      if (!failed) Many(*store, seed);
       struct stat st;
       if (!failed && kind == "file" && ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode)) Truncated(*store, path);
     }

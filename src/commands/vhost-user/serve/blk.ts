@@ -30,8 +30,9 @@ function disksOf(
 export default class ServeBlk extends Command {
   static override readonly description = `
 Serves a disk image or a block device to virtual machines as a vhost-user-blk back-end. Each queue has a thread of its own that
-moves data between the guest's memory and the file with io_uring; where io_uring is not allowed it does so with preadv and
-pwritev. One VMM is served at a time; the next one waits until it has gone.
+moves data between the guest's memory and the file with io_uring. If io_uring is not available, the log says why once, and threads
+with plain system calls take over whatever may wait. A slow disk delays its own guest alone. One VMM is served at a time; the next
+one waits until it has gone.
 
 ${sourceHelp()}
 
@@ -90,7 +91,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
         queues: flags.queues,
         stateDir: stateDirOf(flags['state-dir'], this.env),
         serial: flags.serial,
-        ioUring: flags.engine !== 'sync',
+        engine: flags.engine,
         onReady: (ready) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line)),
         onLog: (text) => this.info(text),
       },

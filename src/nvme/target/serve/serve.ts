@@ -28,7 +28,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(maxConnections !== undefined && { maxConnections }),
-    ...(engine !== undefined && engine !== 'auto' && { engine }),
+    engine: engine === 'sync' ? 'sync' : 'uring', // which falls back to threads
     ...(headerDigest !== undefined && { headerDigest }),
     ...(dataDigest !== undefined && { dataDigest }),
   });

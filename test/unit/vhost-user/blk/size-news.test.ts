@@ -2,8 +2,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../../../src/native/index.js';
+import { SourceWatch } from '../../../../src/storage/watch.js';
 import type { BackEndSession } from '../../../../src/vhost-user/backend/session.js';
-import { SourceWatch } from '../../../../src/vhost-user/blk/watch.js';
+import { SizeNews } from '../../../../src/vhost-user/blk/size-news.js';
 
 test('a front-end is told of a new size while its device runs, else when it runs again, once', async () => {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-watch-'));
@@ -11,7 +12,14 @@ test('a front-end is told of a new size while its device runs, else when it runs
   fs.writeFileSync(file, Buffer.alloc(4096));
   const store = native().storage.open(file, {});
   const log: string[] = [];
-  const watch = new SourceWatch({ name: file, store } as never, (text) => log.push(text));
+  const news = new SizeNews((text) => log.push(text));
+  const watch = new SourceWatch({ name: file, store } as never, {
+    log: (text) => log.push(text),
+    resized: (bytes) => {
+      news.tell();
+      return bytes;
+    },
+  });
   const told: string[] = [];
   const session = {
     running: true,
@@ -24,7 +32,7 @@ test('a front-end is told of a new size while its device runs, else when it runs
       },
     },
   };
-  const hooks = watch.join(session as unknown as BackEndSession);
+  const hooks = news.join(session as unknown as BackEndSession);
   const resize = async (size: number): Promise<void> => {
     fs.truncateSync(file, size);
     await watch.measure();

@@ -1,0 +1,18 @@
+import type { Engine } from '../common/engines.js';
+import { native } from '../native/index.js';
+import { explain } from '../uring/host/unavailable.js';
+
+let told = false;
+
+/**
+ * Tells the log why threads do the I/O although io_uring may: once in the life of the process, whoever met the refusal first.
+ * Call it at the start, and again from time to time: a limit may be reached later.
+ */
+export function tellRefusal(engine: Engine, log: (text: string) => void): void {
+  if (told || engine === 'sync') return;
+  const refusal = native().storage.ringRefusal();
+  if (!refusal) return;
+  told = true;
+  const { syscall, code } = refusal;
+  log(`io_uring is not available, so threads do the I/O: ${syscall}: ${code} (${explain(code).why})`);
+}

@@ -1,0 +1,154 @@
+/** The engine behind both servers: what it says where io_uring is refused, and how a server ends while a source hangs. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
+import { Background } from '../support/background.js';
+import { plainEnv, program } from '../support/cli.js';
+import { compileC } from '../support/compile.js';
+import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { connectHost } from '../support/nvme-target.js';
+import { skip } from '../support/skip.js';
+import { Driver } from '../support/vhost-user.js';
+
+let dir: string;
+let withoutUring: string;
+let slow: string;
+const running: Background[] = [];
+beforeAll(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-engine-'));
+  withoutUring = compileC('test/support/programs/without-uring.c', path.join(dir, 'without-uring'));
+  slow = compileC('test/support/programs/slow-disk.c', path.join(dir, 'slow.so'), ['-shared', '-fPIC']);
+});
+afterEach(async () => {
+  for (const server of running.splice(0)) await server.stop('SIGKILL');
+});
+afterAll(() => fs.rmSync(dir, { recursive: true }));
+
+const EPERM = '1';
+const ENOSYS = '38';
+const servers = ['nvmf', 'vhost-user'] as const;
+let sockets = 0;
+
+interface Served {
+  server: Background;
+  /** Writes or reads 4 KiB at a sector; a read gives them. */
+  request: (write: boolean, sector: number) => Promise<Buffer>;
+  close: () => void;
+}
+
+/** Serves a file and takes it as a host or a guest does. */
+async function serve(
+  kind: (typeof servers)[number],
+  file: string,
+  engine: string | undefined,
+  before: string[] = [],
+  env: Record<string, string> = {},
+): Promise<Served> {
+  const socket = path.join(dir, `s${sockets++}`);
+  const words =
+    kind === 'nvmf' ? ['nvmf', 'serve', file, '--listen', '127.0.0.1:0', '--ndjson'] : ['vhost-user', 'serve', 'blk', `${socket}=${file}`];
+  const argv = [process.execPath, program, ...words, ...(engine === undefined ? [] : ['--engine', engine])];
+  const server = new Background([...before, ...argv], plainEnv(env));
+  running.push(server);
+  if (kind === 'nvmf') {
+    const { listen, subsystems } = JSON.parse((await server.sees(/^\{.*\}$/m))[0]);
+    const host = await connectHost({ port: listen[0].port, nqn: subsystems[0].nqn }, { ioQueues: 1, timeout: 60_000 });
+    const request = async (write: boolean, sector: number): Promise<Buffer> => {
+      const data = Buffer.alloc(4096, 'w');
+      const command = rwCmd.encode(
+        { slba: BigInt(sector), nlb: 7 },
+        sqe.encode({ opcode: write ? NvmOpcode.write : NvmOpcode.read, nsid: 1 }),
+      );
+      expect((await host.queues[0]!.send(command, write ? { out: data } : { into: data })).status.sc).toBe(0);
+      return data;
+    };
+    return { server, request, close: () => host.close() };
+  }
+  await server.sees(/serving/);
+  const window = await Window.open(await connect(socket));
+  await window.start();
+  const driver = new Driver(window);
+  const request = async (write: boolean, sector: number): Promise<Buffer> => {
+    const header = Buffer.alloc(16);
+    header.writeUInt32LE(write ? 1 : 0);
+    header.writeBigUInt64LE(BigInt(sector), 8);
+    const answer = await driver.request([header, ...(write ? [Buffer.alloc(4096, 'w')] : [])], write ? 1 : 4097);
+    expect(answer.at(-1)).toBe(0);
+    return answer.subarray(0, -1);
+  };
+  return { server, request, close: () => window.close() };
+}
+
+const image = (name: string): string => {
+  const file = path.join(dir, name);
+  fs.writeFileSync(file, Buffer.alloc(1 << 20));
+  return file;
+};
+
+describe.each(servers)('%s', (kind) => {
+  test.each([
+    [undefined, EPERM, 'EPERM'],
+    ['auto', ENOSYS, 'ENOSYS'],
+  ])('engine %s where io_uring_setup answers errno %s: the log says why, once, and threads do the I/O', async (engine, errno, name) => {
+    const { server, request, close } = await serve(kind, image('refused'), engine, [withoutUring, errno]);
+    await request(true, 64);
+    expect(await request(false, 64)).toEqual(Buffer.alloc(4096, 'w'));
+    await new Promise((resolve) => setTimeout(resolve, 1200)); // the next look at everything
+    close();
+    expect(await server.stop()).toBe(0);
+    expect(server.stderr.match(/io_uring is not available.*/g)).toEqual([
+      expect.stringMatching(new RegExp(`so threads do the I/O: io_uring_setup: ${name} \\(a seccomp filter `)),
+    ]);
+  });
+
+  test('nothing is said where io_uring was not asked for, nor where it is there', async () => {
+    for (const [engine, before] of [
+      ['sync', [withoutUring, EPERM]],
+      [undefined, []],
+    ] as const) {
+      const { server, request, close } = await serve(kind, image('quiet'), engine, [...before]);
+      await request(true, 64);
+      close();
+      expect(await server.stop()).toBe(0);
+      expect(server.stderr).not.toContain('io_uring');
+    }
+  });
+
+  // Not FUSE: the kernel lets nobody go whose request the file system has taken.
+  test('a second SIGTERM ends a server at once whose source hangs', async () => {
+    const { server, request, close } = await serve(kind, `${image('hangs')},format=raw`, 'sync', [], {
+      LD_PRELOAD: slow,
+      SLOW_DISK_MS: '600000',
+    });
+    request(true, 128).catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    server.child.kill('SIGTERM');
+    await server.sees(/finishing the (requests|commands) under way; a second signal ends at once/);
+    expect(server.child.exitCode).toBeNull();
+    server.child.kill('SIGTERM');
+    expect(await server.exited).toBe(143);
+    close();
+  });
+
+  test.each(['uring', 'sync'])('engine %s: a SIGTERM waits for what a slow source does', async (engine) => {
+    const missing = noFaultDisk();
+    if (missing) return skip(`${kind}: the end while a source is slow`, missing);
+    const disk = await FaultDisk.open(1 << 20);
+    try {
+      const { server, request, close } = await serve(kind, `${disk.file},format=raw`, engine);
+      await disk.set({ write_delay: 2 });
+      const began = (await disk.ops()).length;
+      request(true, 128).catch(() => {});
+      while ((await disk.ops()).length === began) await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(await server.stop()).toBe(0);
+      close();
+      expect(await disk.read(128 * 512, 4096)).toEqual(Buffer.alloc(4096, 'w'));
+    } finally {
+      for (const server of running.splice(0)) await server.stop('SIGKILL');
+      await disk.close();
+    }
+  });
+});
