@@ -104,6 +104,13 @@ describe('VMCOREINFO that no device points at is found in memory', () => {
     ];
     expect(ram(withMemory(...parts), '--as', 'elf')).toMatchObject({ doc: { vmcoreinfo: 'memory' } });
     expect(notesOf(out)).toEqual([now]);
+    // The kernel's image is there at its virtual address too, for debuggers that read page tables by it.
+    const bytes = fs.readFileSync(out);
+    const header = (i: number) => [0, 1, 2, 3, 4].map((n) => bytes.readBigUInt64LE(64 + 56 * i + 8 + 8 * n));
+    expect(bytes.readUInt16LE(56)).toBe(3);
+    const [[at], [imageAt, virtual, physical, size]] = [header(1), header(2)] as [bigint[], bigint[]];
+    expect([virtual, physical, imageAt! - at!]).toEqual([0xffffffff80040000n, 0x40000n, 0x40000n]);
+    expect(size).toBeGreaterThanOrEqual(4096n);
   });
 
   test('of several that nothing tells apart, none, and that is said', () => {

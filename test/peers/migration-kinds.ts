@@ -1,7 +1,7 @@
 // The kinds of migration files that tests have QEMU write.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QemuName } from '../vm/qemu.js';
-import type { Migration, TestGuest } from './migration-guest.js';
+import { type Migration, put, type TestGuest } from './migration-guest.js';
 
 /** One file that QEMU writes. */
 export interface Kind {
@@ -21,6 +21,8 @@ export interface Kind {
   notes?: string[];
   /** memory of the guest stays in a file of the host */
   elsewhere?: boolean;
+  /** fields of sections, by the end of their names */
+  classes?: Record<string, object>;
   /** an iterable section that must be there, with what its parts must add up to at least */
   iterable?: { name: string; least: Record<string, number> };
 }
@@ -55,6 +57,41 @@ const zoo = (...not: string[]) =>
     .flatMap((d) => ['-device', d]);
 const slirp = ['-netdev', 'user,id=n', '-audiodev', 'none,id=a'];
 const shared = (dir: string, name: string) => ['-object', `memory-backend-file,id=m,size=32M,mem-path=${dir}/${name},share=on`];
+
+const MAC = '52:54:00:ab:cd:ef';
+/** Devices of virtio whose state is known from their arguments. */
+const virtio: Pick<Kind, 'args' | 'classes'> = {
+  args: [
+    ...['-M', 'q35', '-m', '64,maxmem=1G', '-object', 'memory-backend-ram,id=vm,size=64M', '-netdev', 'hubport,id=n,hubid=0'],
+    ...['-netdev', 'user,id=p', '-object', 'iothread,id=io', '-blockdev', 'driver=null-co,node-name=d,size=1048576'],
+    ...['-device', `virtio-net-pci,netdev=n,mac=${MAC}`, '-device', 'virtio-blk-pci,drive=d,num-queues=2'],
+    ...['-device', 'virtio-serial-pci,max_ports=5', '-chardev', 'null,id=c', '-device', 'virtserialport,chardev=c,nr=3,name=x'],
+    ...[
+      '-device',
+      'virtio-balloon-pci,free-page-hint=on,page-poison=on,iothread=io',
+      '-device',
+      'virtio-mem-pci,memdev=vm,requested-size=16M',
+    ],
+  ],
+  classes: {
+    '/virtio-net': { virtio: { class: { mac: MAC, promiscuous: true, macTable: [], vlans: '0-4095' } } },
+    '/virtio-blk': { virtio: { class: { waitingRequests: [] } } },
+    '/virtio-console': { virtio: { class: { maxPorts: 5, portsInUse: [0, 3], ports: [{ id: 3, guestConnected: false }] } } },
+    '/virtio-balloon': { virtio: { class: { pages: 0, actual: 0 } } },
+    '/virtio-mem': { virtio: { class: { requestedSize: 16n << 20n } } },
+  },
+};
+/**
+ * A program of s390x that sets the key of the page at 0x20000 and of the next one, and then waits. At 0 its PSW: 31-bit mode, from 0x100 on.
+ * llilf r1,0x20000; lghi r2,0x96; sske r2,r1; ahi r1,0x1000; lghi r2,0x06; sske r2,r1; lghi r14,77; 1: j 1b
+ */
+const storageKeys = (): Buffer => {
+  const code = 'c01f00020000 a7290096 b22b0021 a71a1000 a7290006 b22b0021 a7e9004d a7f40000';
+  const image = Buffer.alloc(0x1000);
+  image.set(Buffer.from('0008000080000100', 'hex'), 0);
+  image.set(Buffer.from(code.replaceAll(' ', ''), 'hex'), 0x100);
+  return image;
+};
 
 /** The kinds; files that they need lie in `dir`. */
 export const kindsIn = (dir: string): Kind[] => [
@@ -137,6 +174,34 @@ export const kindsIn = (dir: string): Kind[] => [
     program: 'qemu-system-s390x',
     args: ['-M', 's390-ccw-virtio', '-m', '64'],
     iterable: { name: 's390-storage_attributes', least: { bytes: 0 } },
+  },
+  { name: 'virtio devices', ...virtio, notes: ['ram-unplugged'] },
+  {
+    name: 's390x whose guest sets storage keys',
+    builds: ['10', '11'],
+    program: 'qemu-system-s390x',
+    args: ['-M', 's390-ccw-virtio', '-m', '64', '-kernel', put(dir, 'storage-keys', storageKeys())],
+    before: async (g) => {
+      await g.qmp.run('cont');
+      const done = async () =>
+        /R14=0*4d\b/i.test((await g.qmp.run('human-monitor-command', { 'command-line': 'info registers' })) as string);
+      for (let i = 0; i < 600 && !(await done()); i++) await sleep(50);
+      await g.qmp.run('stop');
+    },
+    classes: {
+      's390-skeys': {
+        storageKeys: [
+          {
+            address: 0n,
+            pages: 16384,
+            byKey: { '0x96': 1 },
+            runs: expect.arrayContaining([
+              { address: 0x20000n, pages: 1, key: '0x96', access: 9, fetchProtected: false, referenced: true, changed: true },
+            ]),
+          },
+        ],
+      },
+    },
   },
   {
     name: 'a machine before 2.4: no configuration, no footers',

@@ -93,8 +93,11 @@ export class Suite {
     return v === '(none)' ? undefined : v;
   }
 
-  /** Fetches packages (with `closure` also all they depend on, without recommendations) and unpacks them into `into`. */
-  async unpack(names: readonly string[], into: string, options: { closure?: boolean } = {}): Promise<string[]> {
+  /**
+   * Fetches packages (with `closure` also all they depend on, without recommendations) and unpacks them into `into`.
+   * @param options `only`: patterns of tar for the files that are wanted of large packages (`./usr/lib/debug/boot/*`)
+   */
+  async unpack(names: readonly string[], into: string, options: { closure?: boolean; only?: readonly string[] } = {}): Promise<string[]> {
     const debs = path.join(into, '.debs');
     mkdirSync(path.join(debs, 'partial'), { recursive: true });
     const opts = this.options();
@@ -108,7 +111,20 @@ export class Suite {
     const files = readdirSync(debs).filter((f) => f.endsWith('.deb'));
     // base-files first: its links /bin -> usr/bin decide where the others land
     files.sort((a, b) => Number(b.startsWith('base-files_')) - Number(a.startsWith('base-files_')) || (a < b ? -1 : 1));
-    for (const f of files) await must(['dpkg-deb', '-x', path.join(debs, f), into]);
+    for (const f of files) {
+      const deb = path.join(debs, f);
+      if (!options.only) await must(['dpkg-deb', '-x', deb, into]);
+      else
+        await must([
+          'sh',
+          '-c',
+          'deb=$1; to=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$to" --wildcards "$@"',
+          'sh',
+          deb,
+          into,
+          ...options.only,
+        ]);
+    }
     await must(['rm', '-rf', debs]);
     return files;
   }

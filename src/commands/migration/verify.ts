@@ -16,7 +16,7 @@ export default class MigrationVerify extends Command {
     'without description, truncated, or damaged; the last two are exit status 5. With --against, DEST is a stream of the destination, started with -S and never run, or the JSON of its -dump-vmstate: every device and block that keeps it from loading is named with what QEMU prints and what to change, and the exit status is 4; it is 7 if no device could be compared. The format has no checksums: a changed byte inside a ' +
     'page cannot be seen.\n\n' +
     'The JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), `complete`, `end` (of a ' +
-    'truncated stream), `machine`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, ' +
+    'truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, ' +
     '`trailing` and `issues` as in migration dump. `against` has `loads` (null: too little could be compared), `obstacles` (path, ' +
     'message, cure), `compared` (sections, of) and `notes` about what was not compared.';
   static readonly examples = [

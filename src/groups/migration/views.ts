@@ -43,6 +43,7 @@ export function verificationLines(v: Verification): string[] {
   return [
     `${verdicts[v.verdict]}${v.end === undefined ? '' : ` at ${hex64(v.end)}`}`,
     ...(v.machine ? [`machine ${printable(v.machine)}`] : []),
+    ...(v.capabilities ? [`capabilities ${v.capabilities.map(printable).join(' ')}`] : []),
     ...ram,
     ...missingLines(v.missing),
     `${v.sections} sections, ${v.devices} devices`,

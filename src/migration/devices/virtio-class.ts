@@ -26,11 +26,17 @@ function subsection(c: Cursor, name: string): boolean {
 
 const mac = (bytes: Buffer): string => (bytes.toString('hex').match(/../g) ?? []).join(':');
 
-/** VLAN ids whose bits are set: words of 32 bits in the order of the host that saved, taken as little-endian. */
-function vlans(bytes: Buffer): number[] {
-  const ids: number[] = [];
-  for (const [i, byte] of bytes.entries()) for (let bit = 0; byte >> bit; bit++) if ((byte >> bit) & 1) ids.push(i * 8 + bit);
-  return ids;
+/** VLAN ids that pass, `0-4095` for all: words of 32 bits in the order of the host that saved, taken as little-endian. */
+function vlans(bytes: Buffer): string {
+  const runs: string[] = [];
+  const passes = (id: number) => id < bytes.length * 8 && ((bytes[id >> 3]! >> (id & 7)) & 1) === 1;
+  for (let id = 0; id < bytes.length * 8; id++) {
+    if (!passes(id)) continue;
+    const first = id;
+    while (passes(id + 1)) id++;
+    runs.push(first === id ? `${id}` : `${first}-${id}`);
+  }
+  return runs.join(',');
 }
 
 const VLAN_BYTES = 4096 / 8;

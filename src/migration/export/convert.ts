@@ -99,7 +99,10 @@ class Conversion {
     if (configuration.capabilities?.includes('mapped-ram') && !this.#reader.seekable)
       throw new VioError('the stream in the pipe is mapped-ram already', { code: 'CONVERT', hint: 'cat > OUT keeps it as it is' });
     if (configuration.capabilities?.includes('x-ignore-shared'))
-      throw new VioError('the memory is not in this stream (x-ignore-shared)', { code: 'CONVERT', exit: Exit.unsupported });
+      throw new VioError('x-ignore-shared is set: QEMU before 11 does not have it together with mapped-ram', {
+        code: 'CONVERT',
+        exit: Exit.unsupported,
+      });
     let at = this.#write(Buffer.concat([be32(MAGIC), be32(VERSION), configurationRecord(configuration)]), 0n);
     for (const record of this.#records) at = this.#copy(record, at);
     this.#records.length = 0;

@@ -7,7 +7,7 @@ import type { PhysicalRange } from '../memory/layout.js';
 import type { RamSection } from '../memory/ram.js';
 import { archOfCpu, coreFormat } from './cpus.js';
 import { cpuNotes, elfHeaders, notesAt, type Segment, x86Format } from './elf.js';
-import { findVmcoreinfo, type NotePlace, type Run, vmcoreinfo } from './vmcoreinfo.js';
+import { findVmcoreinfo, kernelImage, type NotePlace, type Run, vmcoreinfo } from './vmcoreinfo.js';
 
 /** Where each range goes in the output, and how large that is. */
 export interface Plan {
@@ -82,6 +82,18 @@ function guestNoteOf(fd: number, plan: Plan, { guestNote, ram }: CoreParts, bigE
   return { note: found, vmcoreinfo: 'memory' as const, notes: 0 };
 }
 
+/** The image of the guest's kernel at its virtual address, if that is known and all of it is in one range. */
+function imageSegment(fd: number, plan: Plan, note: Buffer): Segment[] {
+  const image = kernelImage(note, (address, size) => memory(fd, plan, address, size));
+  const i = image ? plan.ranges.findIndex((r) => image.physical >= r.gpa && image.physical + image.length <= r.gpa + r.length) : -1;
+  if (!image || i < 0 || plan.ranges.length >= RANGES) return [];
+  const { virtual: address, physical, length } = image;
+  return [{ address, physical, length, offset: plan.offsets[i]! + physical - plan.ranges[i]!.gpa }];
+}
+
+/** With more ranges the headers have no room for one more. */
+const RANGES = 10_000;
+
 /** Writes headers and notes. @throws VioError for memory that a core of 32 bits cannot have */
 export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
   const { ranges, offsets, size } = plan;
@@ -101,6 +113,7 @@ export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
   const { note, ...where } = guestNoteOf(fd, plan, parts, format.big);
   const notes = Buffer.concat([cpusNotes.notes, note]);
   const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
+  if (arch === 'x86' && note.length > 0) segments.push(...imageSegment(fd, plan, note));
   const offset = notesAt(segments.length, notes.length, size);
   writeAt(fd, elfHeaders(format, segments, { offset, size: notes.length }), 0n);
   writeAt(fd, notes, offset);

@@ -5,8 +5,10 @@ import type { Value } from '../stream/model.js';
 import { big, type CoreFormat, NT_PRSTATUS, notesOf } from './cpus.js';
 
 export interface Segment {
-  /** guest-physical, also used as the virtual address, so that a debugger finds memory by it */
+  /** virtual; of memory, the guest-physical address is used, so that a debugger finds memory by it */
   address: bigint;
+  /** guest-physical, where it is another one */
+  physical?: bigint;
   length: bigint;
   /** offset in the file */
   offset: bigint;
@@ -51,17 +53,17 @@ export function elfHeaders(format: CoreFormat, segments: readonly Segment[], not
   u16(ehdr, ehdr - 12);
   u16(phdr, ehdr - 10);
   u16(segments.length + 1, ehdr - 8);
-  const header = (i: number, type: number, offset: bigint, address: bigint, size: bigint) => {
+  const header = (i: number, type: number, offset: bigint, address: bigint, size: bigint, physical = address) => {
     const at = ehdr + phdr * i;
     u32(type, at);
     // No flags and no alignment, and a size in memory of the notes too, as dump-guest-memory has it.
-    for (const [n, v] of [offset, address, address, size, size].entries()) {
+    for (const [n, v] of [offset, address, physical, size, size].entries()) {
       if (wide) u64(v, at + 8 + 8 * n);
       else u32(Number(v), at + 4 + 4 * n);
     }
   };
   header(0, PT_NOTE, notes.offset, 0n, BigInt(notes.size));
-  for (const [i, s] of segments.entries()) header(i + 1, PT_LOAD, s.offset, s.address, s.length);
+  for (const [i, s] of segments.entries()) header(i + 1, PT_LOAD, s.offset, s.address, s.length, s.physical);
   return out;
 }
 

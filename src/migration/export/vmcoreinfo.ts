@@ -66,6 +66,10 @@ function noteAt(fd: number, at: number, bigEndian: boolean): Buffer | undefined 
   return type === 0 && text.startsWith('OSRELEASE=') && text.includes('\nPAGESIZE=') ? note : undefined;
 }
 
+/** Bytes at a guest-physical address. */
+type Read = (address: bigint, size: number) => Buffer | undefined;
+
+const PAGE = 4096n;
 /** Start of the kernel's text mapping on x86-64 (Linux arch/x86/include/asm/page_64_types.h). */
 const START_KERNEL_MAP = 0xffffffff80000000n;
 /** Bytes from init_uts_ns on in which the release is: a reference count, then names of 65 bytes. */
@@ -75,14 +79,43 @@ const UTS = 512;
  * Whether the memory has the kernel that a note of x86-64 describes, and has it where the note says: a kernel before a warm
  * reboot leaves its note behind. @param read bytes at a guest-physical address
  */
-function describesMemory(note: Buffer, read: (address: bigint, size: number) => Buffer | undefined): boolean {
+function describesMemory(note: Buffer, read: Read): boolean {
   const text = note.toString('latin1');
   const [, release] = /OSRELEASE=([^\n]+)/.exec(text) ?? [];
-  const [, symbol] = /\nSYMBOL\(init_uts_ns\)=([0-9a-f]+)\n/.exec(text) ?? [];
-  const [, base] = /\nNUMBER\(phys_base\)=(-?\d+)\n/.exec(text) ?? [];
-  if (!release || !symbol || !base) return false;
-  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + BigInt(base), UTS);
+  const [, symbol] = /\nSYMBOL\(init_uts_ns\)=([0-9a-f]{1,16})\n/.exec(text) ?? [];
+  const base = physBase(text);
+  if (!release || !symbol || base === undefined) return false;
+  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + base, UTS);
   return bytes?.includes(`\0${release}\0`, 0, 'latin1') ?? false;
+}
+
+/** What is to be added to an address of the kernel's own mapping, less its start, for the physical one. */
+function physBase(text: string): bigint | undefined {
+  const [, base] = /\nNUMBER\(phys_base\)=(-?\d{1,19})\n/.exec(text) ?? [];
+  return base === undefined ? undefined : BigInt(base);
+}
+
+/** The kernel's image in its own mapping. */
+export interface KernelImage {
+  virtual: bigint;
+  physical: bigint;
+  length: bigint;
+}
+
+/**
+ * The image of an x86-64 kernel as far as its note tells it: from the start of its text to its last known symbol. A core with
+ * these addresses lets a debugger read the page tables, which lie there, by their virtual address (as a kdump does).
+ * @returns undefined where the memory has not the kernel that the note describes
+ */
+export function kernelImage(note: Buffer, read: Read): KernelImage | undefined {
+  const text = note.toString('latin1');
+  const base = physBase(text);
+  if (base === undefined || !describesMemory(note, read)) return undefined;
+  const symbols = [...text.matchAll(/\nSYMBOL\(\w+\)=([0-9a-f]{16})(?=\n)/g)].map((m) => BigInt(`0x${m[1]}`));
+  const own = symbols.filter((s) => s >= START_KERNEL_MAP && s < START_KERNEL_MAP + (1n << 30n));
+  const [first, last] = own.reduce(([a, b], s) => [s < a ? s : a, s > b ? s : b], [own[0]!, own[0]!]);
+  const from = first & ~(PAGE - 1n);
+  return { virtual: from, physical: from - START_KERNEL_MAP + base, length: (last + 2n * PAGE - from) & ~(PAGE - 1n) };
 }
 
 /**
@@ -91,12 +124,7 @@ function describesMemory(note: Buffer, read: (address: bigint, size: number) => 
  * @param read bytes at a guest-physical address
  * @returns the note, or how many there are of which none can be told to be the right one
  */
-export function findVmcoreinfo(
-  fd: number,
-  runs: Iterable<Run>,
-  bigEndian: boolean,
-  read: (address: bigint, size: number) => Buffer | undefined,
-): Buffer | number {
+export function findVmcoreinfo(fd: number, runs: Iterable<Run>, bigEndian: boolean, read: Read): Buffer | number {
   const found = new Map<string, Buffer>();
   let looked = 0;
   for (const at of places(fd, runs)) {

@@ -14,6 +14,8 @@ export interface Verification {
   /** where a truncated stream ends */
   end?: bigint;
   machine?: string;
+  /** capabilities of the migration that the stream names: a destination must have the same */
+  capabilities?: string[];
   container?: Dump['container'];
   sections: number;
   devices: number;
@@ -65,6 +67,7 @@ export async function verify(input: Input, tick: (position: number) => void, for
     complete: verdict === 'complete' || verdict === 'complete-without-description',
     ...(verdict === 'truncated' && cut && { end: cut.offset }),
     ...(dump.configuration && { machine: dump.configuration.machine }),
+    ...(dump.configuration?.capabilities && { capabilities: dump.configuration.capabilities }),
     ...(dump.container && { container: dump.container }),
     sections: opened.start + opened.full,
     devices: opened.full,

@@ -44,7 +44,7 @@ const cardFields = {
   promiscuous: true,
   allMulticast: false,
   macTable: ['01:00:5e:00:00:01', '02:02:02:02:02:02'],
-  vlans: [0, 9, 4095],
+  vlans: '0,9,4095',
   vnetHeader: true,
   multicastOverflow: false,
   unicastOverflow: true,
