@@ -50,6 +50,8 @@ const LANE_SECTORS = STORM_SIZE / SECTOR / LANES;
 const LARGEST = 256;
 /** An executor keeps idle threads for ten seconds. */
 const LINGER = 12_000;
+/** Longest time that requests of a killed server may keep a device. */
+const CLAIM = 20_000;
 
 const profiles: Faults['random'][] = [
   {},
@@ -137,18 +139,27 @@ class Storm {
     const socket = path.join(dir, `s${this.#sockets++}`);
     const listen = ['nvmf', 'serve', source, '--listen', '127.0.0.1:0', '--discovery-port', 'none', '--control', socket];
     const argv = kind === 'nvmf' ? listen : ['vhost-user', 'serve', 'blk', `${socket}=${source}`];
-    const server = new Background([process.execPath, program, ...argv, '--engine', engine, '--json'], plainEnv(env));
+    const [server, document] = await this.#start([...argv, '--engine', engine, '--json'], plainEnv(env));
     this.#latched = false;
-    const ready = JSON.parse((await server.sees(/^\{[\s\S]*\n\}\n/, 60_000))[0]) as {
-      listen?: { port: number }[];
-      subsystems?: { nqn: string }[];
-    };
+    const ready = JSON.parse(document) as { listen?: { port: number }[]; subsystems?: { nqn: string }[] };
     if (kind === 'nvmf') {
       const open = () => NvmeDisk.open(ready.listen![0]!.port, ready.subsystems![0]!.nqn);
       this.#served = { server, disks: [await open(), await open()], control: socket };
     } else {
       const disk = await RingDisk.open(socket, { eventIdx: true, packed: this.#chance(0.5), num: 64 });
       this.#served = { server, disks: [disk, disk], control: undefined };
+    }
+  }
+
+  /** A device stays claimed by a killed server until its last request has ended. */
+  async #start(argv: string[], env: NodeJS.ProcessEnv): Promise<[Background, string]> {
+    for (const end = performance.now() + CLAIM; ; await sleep(100)) {
+      const server = new Background([process.execPath, program, ...argv], env);
+      try {
+        return [server, (await server.sees(/^\{[\s\S]*\n\}\n/, 60_000))[0]];
+      } catch (err) {
+        if (!server.stderr.includes('IN_USE') || performance.now() > end) throw err;
+      }
     }
   }
 
