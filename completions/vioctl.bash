@@ -154,8 +154,8 @@ _vioctl_command() {
       vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --only=@free --change=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'nvmf proxy')
-      opts='--listen --to --fault --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --to=@free --fault=@free --color=auto|always|never'
+      opts='--listen --to --pcap --fault --ndjson --no-headings --help -h --quiet --color'
+      vals='--listen=@free --to=@free --pcap=@file --fault=@free --color=auto|always|never'
       args='' ;;
     'nvmf read')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data -d --help -h --quiet --color'

@@ -522,6 +522,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l color -xa 'auto always n
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -f
 complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l listen -x -d 'where hosts connect to; port 0 is a free one'
 complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l to -x -d 'the target'
+complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l pcap -rF -d 'also write the traffic to FILE (pcapng), for Wireshark'
 complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l fault -x -d 'inject a fault'
 complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l ndjson -d 'print one JSON object per line'
 complete -c vioctl -n '__vioctl_in \'nvmf proxy\'' -l no-headings -d 'leave out the line of headings'

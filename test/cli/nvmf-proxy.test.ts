@@ -1,7 +1,10 @@
 /** `nvmf proxy` between our host and our target. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import { plainEnv, program } from '../support/cli.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
@@ -17,16 +20,21 @@ interface Line {
 }
 
 /** Runs `use` with a proxy in front of the target; gives the records that it told. */
-async function through(faults: string[], use: (port: number) => Promise<void>): Promise<Line[]> {
+async function through(
+  faults: string[],
+  use: (port: number) => Promise<void>,
+  { listen = ':0', pcap }: { listen?: string; pcap?: string } = {},
+): Promise<Line[]> {
   const args = [
     'nvmf',
     'proxy',
     '--listen',
-    ':0',
+    listen,
     '--to',
     `127.0.0.1:${target.port}`,
     '--ndjson',
     ...faults.flatMap((f) => ['--fault', f]),
+    ...(pcap === undefined ? [] : ['--pcap', pcap]),
   ];
   const child = spawn(process.execPath, [program, ...args], { env: plainEnv(), stdio: ['ignore', 'pipe', 'inherit'] });
   let text = '';
@@ -191,4 +199,63 @@ test('garbage is passed on and told, and wrong rules are wrong usage', async () 
   for (const fault of ['explode', 'delay', 'delay:x', 'status:zz', 'drop,type=Nothing', 'drop,every=0', 'drop,what=1'])
     expect(await nvmf(['proxy', '--listen', ':0', '--to', ':1', '--fault', fault])).toMatchObject({ status: 2 });
   expect(await nvmf(['proxy', '--listen', 'nowhere', '--to', ':1'])).toMatchObject({ status: 2 });
+});
+
+describe('--pcap', () => {
+  let dir: string;
+  beforeAll(() => {
+    dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-pcap-'));
+  });
+  afterAll(() => fs.rmSync(dir, { recursive: true }));
+
+  /** What tshark makes of a capture: lines of the fields, tab-separated. */
+  const tshark = (file: string, filter: string, ...fields: string[]): string[][] =>
+    execFileSync(
+      'tshark',
+      ['-n', '-o', 'tcp.check_checksum:TRUE', '-o', 'ip.check_checksum:TRUE', '-r', file, '-Y', filter, '-T', 'fields'].concat(
+        fields.flatMap((field) => ['-e', field]),
+      ),
+      { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+    )
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => line.split('\t'));
+
+  test.each(['127.0.0.1', '[::1]'])('tshark finds every PDU of a host at %s, and nothing malformed', async (address) => {
+    const file = path.join(dir, `${address.length}.pcapng`);
+    const data = randomBytes(300_000);
+    const records = await through(
+      [],
+      async (port) => {
+        const at = ['-a', address.replace(/[[\]]/g, ''), '-s', String(port), '-n', target.nqn];
+        expect(await nvmf(['write', ...at, '-g', '-G', '-i', '2'], { input: data })).toMatchObject({ status: 0 });
+        expect((await nvmf(['read', ...at, '--count', '300000'])).stdout.equals(data)).toBe(true);
+      },
+      { pcap: file, listen: `${address}:0` },
+    );
+    const kinds = ['ICReq', 'ICResp', 'H2CTermReq', 'C2HTermReq', 'CapsuleCmd', 'CapsuleResp', 'H2CData', 'C2HData', '', 'R2T'];
+    const told = records.filter((r) => r.event === 'pdu').map((r) => r.type as string);
+    const seen = tshark(file, 'nvme-tcp', 'nvme-tcp.type').flatMap(([types]) => types!.split(',').map((type) => kinds[Number(type)]!));
+    expect(seen.sort()).toEqual(told.sort());
+    expect(
+      tshark(file, '_ws.malformed || tcp.checksum.status == 0 || ip.checksum.status == 0 || tcp.analysis.flags', 'frame.number'),
+    ).toEqual([]);
+  });
+
+  test('a file that cannot be written ends the proxy with one error', async () => {
+    for (const [file, status] of [
+      ['/dev/full', 1],
+      [path.join(dir, 'none', 'x'), 1],
+    ] as const) {
+      const ended = await nvmf(['proxy', '--listen', ':0', '--to', ':1', '--pcap', file]);
+      expect([ended.status, ended.stderr.trim().split('\n').length]).toEqual([status, 1]);
+      expect(ended.stderr).toContain(file);
+    }
+  });
+
+  test('an injected fault is the comment of its packet', async () => {
+    const file = path.join(dir, 'fault.pcapng');
+    await through(['status:6,command=read'], async (port) => void (await host(port, 'read', '--count', '4096')), { pcap: file });
+    expect(tshark(file, 'frame.comment', 'frame.comment')).toEqual([['fault: status:6,command=read']]);
+  });
 });

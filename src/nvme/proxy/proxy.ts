@@ -5,6 +5,7 @@ import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import { type PduRecord, Tracker } from './decode.js';
 import { act, applies, type FaultRule } from './faults.js';
+import type { Capture, CapturedConnection } from './pcapng.js';
 
 /** What happens besides PDUs. */
 export interface ConnectionRecord {
@@ -20,6 +21,8 @@ export interface ProxyOptions {
   listen: { address: string; port: number };
   to: { address: string; port: number };
   faults: FaultRule[];
+  /** Takes what is passed on. */
+  capture?: Capture | undefined;
   /** Takes each record; what it waits for holds the traffic back. */
   tell: (record: ProxyRecord) => Promise<void> | undefined;
 }
@@ -120,22 +123,38 @@ export class NvmeProxy {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
     }
-    const { tell } = this.#options;
+    const { tell, capture } = this.#options;
+    const captured = capture?.connection(
+      { address: host.remoteAddress ?? '0.0.0.0', port: host.remotePort ?? 0 },
+      { address: host.localAddress ?? '0.0.0.0', port: host.localPort ?? 0 },
+    );
+    await captured?.opened();
     await tell({ event: 'opened', time: this.#time(), connection, peer: `${host.remoteAddress} port ${host.remotePort}` });
-    const ways = await Promise.allSettled([this.#pump('h2c', host, target, tracker), this.#pump('c2h', target, host, tracker)]);
+    const ways = await Promise.allSettled([
+      this.#pump('h2c', host, target, tracker, captured),
+      this.#pump('c2h', target, host, tracker, captured),
+    ]);
     host.destroy();
     target.destroy();
+    await captured?.closed();
     const failure = ways.find((way) => way.status === 'rejected');
     await tell({ event: 'closed', time: this.#time(), connection, ...(failure && { why: reason(failure.reason) }) });
   }
 
   /** One direction: PDU by PDU, in order, at the speed of its receiver. Its end ends the other's receiver. */
-  async #pump(dir: 'h2c' | 'c2h', from: net.Socket, to: net.Socket, tracker: Tracker): Promise<void> {
+  async #pump(
+    dir: 'h2c' | 'c2h',
+    from: net.Socket,
+    to: net.Socket,
+    tracker: Tracker,
+    captured: CapturedConnection | undefined,
+  ): Promise<void> {
     const { faults, tell } = this.#options;
     const { crc32c } = native().common;
     let told = false;
     try {
       for await (const { bytes, passing } of cut(from)) {
+        let note: string | undefined;
         if (passing) {
           if (!told) await tell({ event: 'passing', time: this.#time(), connection: tracker.connection, why: `${dir}: PLEN cannot be` });
           told = true;
@@ -149,9 +168,11 @@ export class NvmeProxy {
             delay = held === undefined || delay === undefined ? undefined : delay + held;
           }
           await tell(record);
+          if (record.faults) note = `fault: ${record.faults.join(', ')}`;
           if (delay === undefined) continue;
           if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
         }
+        await captured?.passed(dir, bytes, note);
         if (!to.write(bytes))
           await new Promise<void>((resolve) => {
             const go = () => {
