@@ -10,7 +10,7 @@ _vioctl_next() {
     'dma') next='plan map attach list unmap' ;;
     'uring') next='probe register list inspect cat sum bench sync' ;;
     'nvmf') next='serve ctl discover identify bench conform proxy read write logs ping' ;;
-    'vhost-user') next='list probe trace check shmem serve' ;;
+    'vhost-user') next='list probe trace check ctl shmem serve' ;;
     'vhost-user shmem') next='serve map unmap window list' ;;
     'vhost-user serve') next='blk' ;;
     'migration') next='dump ram verify stat diff convert' ;;
@@ -189,6 +189,10 @@ _vioctl_command() {
       opts='--listen -l --respawn --tap --only --timeout --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--respawn=@free --only=@free --timeout=@free --columns=@free --sort=@free --color=auto|always|never'
       args='@socket' ;;
+    'vhost-user ctl')
+      opts='--dry-run --timeout --json --no-headings --help -h --quiet --color'
+      vals='--timeout=@free --color=auto|always|never'
+      args='@socket list|stats|throttle|resize|reopen @free ...' ;;
     'vhost-user shmem serve')
       opts='--region --map -m --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
       vals='--region=@free --map=@file -m=@file --control=@file --queues=@free --config-size=@free --socket-path=@file --fd=@free --color=auto|always|never'
@@ -206,8 +210,8 @@ _vioctl_command() {
       vals='--timeout=@free --queues=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user serve blk')
-      opts='--file -f --read-only --force --incoming --queues --block-size --state-dir --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--file=@file -f=@file --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
+      opts='--file -f --read-only --force --control --incoming --queues --block-size --state-dir --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
+      vals='--file=@file -f=@file --control=@socket --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
       args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

@@ -133,6 +133,7 @@ void BlkQueue::Loop() {
     Turn();
     Notify();
     if (draining_) {
+      Unpark();
       if (in_flight_ > 0)
         Wait();
       else if (!Takes())

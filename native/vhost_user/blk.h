@@ -69,10 +69,12 @@ class BlkQueue {
   const BlkStats& stats() const { return stats_; }
 
  private:
-  // What the executor does for a request.
-  struct Work final : storage::Io {
+  // What the executor does for a request, or its turn under the limits of its store.
+  struct Work final : storage::Io, storage::Throttle::Waiter {
     BlkQueue* queue = nullptr;
     uint32_t slot = 0;
+    bool parked = false;  // it comes back because it may go, not because it is done
+    void Admitted() override { queue->completions_.Post(this); }
   };
   // Of a discard or a write of zeroes.
   struct Range {
@@ -106,6 +108,7 @@ class BlkQueue {
   // blk_requests.cc
   void Start(uint32_t slot);
   void StartData(uint32_t slot, uint64_t sector);
+  void Transfer(uint32_t slot);
   void StartRanges(uint32_t slot, bool zero);
   int TakeRanges(Request& request, bool zero);
   void NextRange(uint32_t slot);
@@ -120,6 +123,10 @@ class BlkQueue {
   void Completed(uint32_t slot, int result);
   void Ended(uint32_t slot, int failure);
   void Finish(uint32_t slot, int failure);
+  // blk_limits.cc
+  bool MayGo(uint32_t slot, uint64_t bytes);
+  void Go(uint32_t slot);
+  void Unpark();
   void Notify();
   void Wait();
   void Sleep();
@@ -140,7 +147,7 @@ class BlkQueue {
   bool uses_io_uring_ = false;
   std::vector<Request> requests_;
   std::vector<uint32_t> free_;
-  uint32_t in_flight_ = 0;
+  uint32_t in_flight_ = 0, parked_ = 0;
   const uint64_t max_bytes_, max_segments_;
   uint64_t held_bytes_ = 0, held_segments_ = 0;
   // The driver has no flush to ask for: what it writes is durable when it is answered (virtio 1.3, 5.2.6.2).

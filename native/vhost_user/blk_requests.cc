@@ -113,7 +113,7 @@ void BlkQueue::Start(uint32_t slot) {
 void BlkQueue::StartData(uint32_t slot, uint64_t sector) {
   Request& request = requests_[slot];
   Chain& chain = request.chain;
-  storage::Store& store = *options_.store;
+  const storage::Store& store = *options_.store;
   std::swap(request.data, request.write ? chain.out : chain.in);
   request.size = request.write ? chain.out_size - kHeader : chain.in_size - 1;
   const uint64_t bytes = store.size();
@@ -125,6 +125,12 @@ void BlkQueue::StartData(uint32_t slot, uint64_t sector) {
   Add(request.write ? stats_.writes : stats_.reads);
   Add(request.write ? stats_.bytes_written : stats_.bytes_read, request.size);
   if (request.size == 0) return Finish(slot, 0);
+  if (MayGo(slot, request.size)) Transfer(slot);
+}
+
+void BlkQueue::Transfer(uint32_t slot) {
+  Request& request = requests_[slot];
+  storage::Store& store = *options_.store;
   if (request.write) MapPages(request.data);
   // What cannot wait is done here.
   if (request.size <= kInlineBytes) {
@@ -215,13 +221,17 @@ void BlkQueue::Dispatch() {
 void BlkQueue::TakeDone() {
   for (storage::Job* job = completions_.Take(); job;) {
     const auto* work = static_cast<Work*>(std::exchange(job, job->link));
-    Ended(work->slot, work->result);
+    if (work->parked)
+      Go(work->slot);
+    else
+      Ended(work->slot, work->result);
   }
 }
 
 // At the end of the thread: threads of the executor may still use the queue, or be about to leave it. If it ends in
 // disorder, what they do is waited for and answered.
 void BlkQueue::AwaitOthers() {
+  Unpark();
   for (int tries = 0; completions_.out() > 0 || !completions_.empty(); tries++) {
     TakeDone();
     Dispatch();
@@ -287,7 +297,7 @@ void BlkQueue::StartRanges(uint32_t slot, bool zero) {
   std::reverse(request.ranges.begin(), request.ranges.end());
   request.work.op = zero ? storage::Op::kZero : storage::Op::kDiscard;
   request.owes_sync = write_through_;
-  NextRange(slot);
+  if (MayGo(slot, 0)) NextRange(slot);
 }
 
 // Reads the ranges of a request. The driver may change them at any time: all are checked before any is done.

@@ -40,6 +40,7 @@ import type { IrqEvent } from '../../src/vfio/session/irq.js';
 import type { IrqType, Region } from '../../src/vfio/session/session.js';
 import type { SriovResult } from '../../src/vfio/sriov/sriov.js';
 import type { Leftover } from '../../src/vfio/transaction/transaction.js';
+import type { DiskChange, DiskReport, DiskStats } from '../../src/vhost-user/blk/control.js';
 import type { BlkReady } from '../../src/vhost-user/blk/serving.js';
 import type { CheckResult } from '../../src/vhost-user/check/run.js';
 import type { WindowRecord } from '../../src/vhost-user/frontend/holding.js';
@@ -364,6 +365,15 @@ interface Disks {
   disks: BlkReady[];
 }
 export type VhostUserServeBlk = BlkReady | Disks;
+interface DiskReports {
+  /** with list: one entry for each disk */
+  disks: DiskReport[];
+}
+interface DiskCounters {
+  /** with stats: one entry for each disk */
+  disks: DiskStats[];
+}
+export type VhostUserCtl = DiskReports | DiskCounters | DiskChange;
 export type VhostUserShmemServe = ShmemReady;
 interface PlannedMapping {
   /** region */

@@ -22,7 +22,8 @@ are); FILE,zero=off (write zeroes as any data); FILE,iops=1000/4000 and FILE,bps
 A limit is RATE[/BURST[/SECONDS]]: RATE operations or bytes a second on average; after idle time, BURST a second for SECONDS
 (default: 1). Requests that come faster wait, and only those of this source. Reads, writes and compares count with their bytes,
 discards and writes of zeroes as one operation; flushes are free. QEMU calls the three values iops-total, iops-total-max and
-iops-total-max-length. Hosts and guests give up on requests that wait longer than their time-out (Linux: 30 s).
+iops-total-max-length. The control socket of the server changes limits at run time. Hosts and guests give up on requests that
+wait longer than their time-out (Linux: 30 s).
 
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.

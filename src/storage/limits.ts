@@ -82,8 +82,18 @@ export function rateText(name: 'iops' | 'bps', rate: Rate | undefined): string {
 export const limitsText = (limits: Limits): string =>
   (['iops', 'bps'] as const).map((name) => (limits[name] ? ` ${name}=${rateText(name, limits[name])}` : '')).join('');
 
+/** Limits of a source, as reports show them. */
+export interface LimitsReport {
+  iops?: Rate;
+  bps?: Rate;
+  /** requests that wait for their turn now */
+  waiting: number;
+  /** requests that have waited so far */
+  delayed: number;
+}
+
 /** What a report tells of a source's limits; undefined where there are none. */
-export function limitsReport(store: Store): ReturnType<ReturnType<typeof native>['storage']['limits']> | undefined {
+export function limitsReport(store: Store): LimitsReport | undefined {
   const { iops, bps, ...counts } = native().storage.limits(store);
   return iops || bps ? { ...(iops && { iops }), ...(bps && { bps }), ...counts } : undefined;
 }

@@ -184,7 +184,8 @@ describe('nvmf', () => {
 test('vhost-user', async () => {
   const [image, socket] = [path.join(dir, 'disk.img'), path.join(dir, 'disk.sock')];
   fs.writeFileSync(image, Buffer.alloc(1 << 20));
-  const server = Background.vioctl(['vhost-user', 'serve', 'blk', `${socket}=${image}`, '--json']);
+  const control = path.join(dir, 'disk.ctl');
+  const server = Background.vioctl(['vhost-user', 'serve', 'blk', `${socket}=${image}`, '--control', control, '--json']);
   try {
     await server.sees(/^\}$/m);
     check('vhost-user serve blk', JSON.parse(server.stdout));
@@ -192,6 +193,9 @@ test('vhost-user', async () => {
     both(['vhost-user', 'list']);
     both(['vhost-user', 'list', '--installed']);
     both(['vhost-user', 'probe', socket]);
+    both(['vhost-user', 'ctl', control, 'throttle', 'iops=5/10', 'bps=1M']);
+    for (const action of ['list', 'stats', 'resize']) both(['vhost-user', 'ctl', control, action]);
+    both(['vhost-user', 'ctl', control, 'throttle', 'iops=none', '--dry-run']);
     both(['vhost-user', 'check', socket, '--only', 'feature'], {}, [0, 1, 4]);
   } finally {
     await server.stop();

@@ -132,7 +132,7 @@ export class Driver {
     return Array.from({ length: count }, (_, i) => this.read(this.#ring.used + 4 + 8 * i, 4).readUInt32LE());
   }
   /** One request: readable parts, room for the answer. */
-  async request(out: Uint8Array[], inSize: number): Promise<Buffer> {
+  async request(out: Uint8Array[], inSize: number, timeout?: number): Promise<Buffer> {
     const data = this.#ring.buffers;
     let at = data;
     const parts = [...out.map((bytes) => ({ bytes, size: bytes.length, flags: 0 })), { bytes: undefined, size: inSize, flags: 2 }];
@@ -143,7 +143,7 @@ export class Driver {
       at += size;
     });
     this.offer(0);
-    const used = await this.used();
+    const used = await this.used(timeout);
     if (!used) throw new Error('the request was not answered');
     return this.read(at - inSize, used.written);
   }

@@ -81,6 +81,11 @@ class BlkRing implements RunningRing {
     this.#queue.setCall(call ? native().vhostUser.dup(call.fd) : -1);
   }
 
+  /** What it has done so far. */
+  stats(): BlkStats {
+    return this.#queue.stats();
+  }
+
   async stop(): Promise<number> {
     this.#queue.stop();
     await this.#ended;
@@ -91,7 +96,12 @@ class BlkRing implements RunningRing {
   }
 }
 
-/** Totals of a device over its life. */
+/** Adds what a ring or a device has done. */
+export const add = (to: BlkStats, more: BlkStats): void => {
+  for (const key of Object.keys(to) as (keyof BlkStats)[]) to[key] += more[key];
+};
+
+/** Nothing done. */
 export const noStats = (): BlkStats => ({ reads: 0, writes: 0, flushes: 0, others: 0, errors: 0, bytesRead: 0, bytesWritten: 0 });
 
 /** How long a refusal stands, in milliseconds: every ring of a device asks, and a try takes time. */
@@ -129,8 +139,13 @@ function ownership(source: Source, log: (text: string) => void): Pick<Required<D
   };
 }
 
-/** A virtio-blk device over a store. */
-export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: string) => void = () => {}): DeviceModel {
+/** A virtio-blk device, and what it has done over its life. */
+export interface BlkDevice extends DeviceModel {
+  stats(): BlkStats;
+}
+
+/** A virtio-blk device over a store. @param totals takes what a ring has done when it ends */
+export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: string) => void = () => {}): BlkDevice {
   const { store, readonly, queues, blockSize, geometry, limits } = source;
   /** Blocks, as many as a field of the configuration holds. */
   const blocks = (bytes: number, most: number): number => Math.min(Math.floor(bytes / blockSize), most);
@@ -139,9 +154,7 @@ export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: strin
   const config = deviceByName('blk')!.config!;
   const writes = (discards ? BlkF.discard : 0n) | BlkF.writeZeroes;
   const own = BlkF.segMax | BlkF.blkSize | BlkF.topology | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes);
-  const add = (stats: BlkStats): void => {
-    for (const key of Object.keys(totals) as (keyof BlkStats)[]) totals[key] += stats[key];
-  };
+  const rings = new Set<BlkRing>();
   return {
     name: 'blk',
     features: VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx | VirtioF.packed | VirtioF.logAll | own,
@@ -174,7 +187,19 @@ export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: strin
       } as never);
     },
     ...ownership(source, log),
-    startRing: (start) => new BlkRing(start, source, add),
+    startRing: (start) => {
+      const ring = new BlkRing(start, source, (stats) => {
+        rings.delete(ring);
+        add(totals, stats);
+      });
+      rings.add(ring);
+      return ring;
+    },
+    stats: () => {
+      const sum = { ...totals };
+      for (const ring of rings) add(sum, ring.stats());
+      return sum;
+    },
     settle: async () => {
       try {
         await native().storage.flush(store);

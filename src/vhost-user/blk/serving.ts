@@ -1,5 +1,6 @@
 import type { Engine } from '../../common/engines.js';
 import { Exit, VioError, wrap } from '../../common/errors.js';
+import type { ControlServer } from '../../control/server.js';
 import { native } from '../../native/index.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
@@ -9,11 +10,11 @@ import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
-import type { DeviceModel } from '../backend/model.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
-import type { BackEndSession } from '../backend/session.js';
+import type { BackEndSession, SessionHooks } from '../backend/session.js';
 import { Listener } from '../wire/listener.js';
-import { blkDevice, noStats } from './device.js';
+import { type ControlledDisk, serveBlkControl } from './control.js';
+import { add, type BlkDevice, blkDevice, noStats } from './device.js';
 import { SizeNews } from './size-news.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
@@ -29,6 +30,8 @@ export interface DiskOptions {
 export interface BlkServing {
   disks: DiskOptions[];
   queues: number;
+  /** Path of the control socket. */
+  control?: string | undefined;
   /** Where the names of sources are kept. */
   stateDir?: string | undefined;
   /** At most 20 bytes; made from the source unless given. */
@@ -48,17 +51,18 @@ export interface BlkReady {
 }
 
 /** A disk that is open and listens. */
-class Disk {
+class Disk implements ControlledDisk {
   readonly ready: BlkReady;
-  readonly totals = noStats();
-  readonly #source: Source;
+  readonly source: Source;
   readonly #news: SizeNews;
   readonly #watch: SourceWatch;
   readonly #timer: NodeJS.Timeout;
-  readonly #device: DeviceModel;
+  readonly #device: BlkDevice;
   readonly #onLog: (text: string) => void;
   readonly #listener: Listener | undefined;
   readonly #inherited: OwnedFd | undefined;
+  /** The front-end that is connected. */
+  #session: BackEndSession | undefined;
 
   /** @throws VioError; then nothing is open */
   constructor(
@@ -72,9 +76,9 @@ class Disk {
     const { source: file, readonly = false } = options;
     const { storage } = native();
     this.#onLog = onLog;
-    this.#source = openSource(options, undefined, state);
+    this.source = openSource(options, undefined, state);
     this.#news = new SizeNews(onLog);
-    this.#watch = new SourceWatch(this.#source, {
+    this.#watch = new SourceWatch(this.source, {
       log: onLog,
       resized: (bytes) => {
         this.#news.tell();
@@ -87,7 +91,7 @@ class Disk {
     }, watchPeriod);
     this.#timer.unref();
     try {
-      const { store, blockSize, geometry, identity } = this.#source;
+      const { store, blockSize, geometry, identity } = this.source;
       const size = storage.size(store);
       if (!geometry.device && (size === 0 || size % blockSize !== 0))
         throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
@@ -95,7 +99,7 @@ class Disk {
           exit: Exit.failed,
           hint: `truncate -s %${blockSize} FILE rounds it up`,
         });
-      this.#device = blkDevice({ ...this.#source, queues, serial: serial ?? serialFor(identity), ioUring }, this.totals, onLog);
+      this.#device = blkDevice({ ...this.source, queues, serial: serial ?? serialFor(identity), ioUring }, noStats(), onLog);
       if (socket !== undefined) this.#listener = Listener.at(socket);
       else this.#inherited = inheritedSocket(fd!);
       this.ready = { socket, file, size, readonly, queues };
@@ -107,14 +111,47 @@ class Disk {
 
   /** Until the signal, or the end of an inherited connection. @throws VioError */
   async serve(signal: AbortSignal): Promise<void> {
-    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#news.join(session) };
+    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#join(session) };
     if (this.#listener) await serveBackEnd(this.#listener, options, signal);
     else await serveConnection(this.#inherited!, options, signal);
     await native()
-      .storage.flush(this.#source.store)
+      .storage.flush(this.source.store)
       .catch((err: unknown) => {
         throw wrap(`flush ${this.ready.file}`, err);
       });
+  }
+
+  get socket(): string | undefined {
+    return this.ready.socket;
+  }
+
+  get queues(): number {
+    return this.ready.queues;
+  }
+
+  state(): { connected: boolean; running: boolean } {
+    return { connected: this.#session !== undefined, running: this.#session?.running ?? false };
+  }
+
+  stats(): BlkStats {
+    return this.#device.stats();
+  }
+
+  async measure(): Promise<void> {
+    await native().storage.measure(this.source.store);
+    await this.#watch.measure();
+  }
+
+  #join(session: BackEndSession): SessionHooks {
+    this.#session = session;
+    const hooks = this.#news.join(session);
+    return {
+      ...hooks,
+      onClose: (error) => {
+        this.#session = undefined;
+        hooks.onClose?.(error);
+      },
+    };
   }
 
   close(): void {
@@ -122,7 +159,7 @@ class Disk {
     this.#watch.close();
     clearInterval(this.#timer);
     this.#listener?.close();
-    native().storage.close(this.#source.store);
+    native().storage.close(this.source.store);
   }
 }
 
@@ -133,6 +170,7 @@ class Disk {
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
   const state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
   const disks: Disk[] = [];
+  let control: ControlServer | undefined;
   const end = new AbortController();
   const stop = (): void => end.abort(signal.reason);
   if (signal.aborted) stop();
@@ -142,6 +180,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
       const name = options.disks.length > 1 ? `${disk.socket}: ` : '';
       disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`), state));
     }
+    if (options.control !== undefined) control = serveBlkControl(options.control, disks);
     tellRefusal(options.engine, options.onLog);
     await options.onReady(disks.map((d) => d.ready));
     const results = await Promise.allSettled(
@@ -155,10 +194,11 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
     const failed = results.find((r) => r.status === 'rejected');
     if (failed) throw failed.reason;
     const totals = noStats();
-    for (const disk of disks) for (const key of Object.keys(totals) as (keyof BlkStats)[]) totals[key] += disk.totals[key];
+    for (const disk of disks) add(totals, disk.stats());
     return totals;
   } finally {
     signal.removeEventListener('abort', stop);
+    control?.close();
     for (const disk of disks) disk.close();
   }
 }

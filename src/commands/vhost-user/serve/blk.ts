@@ -56,6 +56,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
+    control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
     incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
     queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
@@ -89,6 +90,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       {
         disks,
         queues: flags.queues,
+        control: flags.control,
         stateDir: stateDirOf(flags['state-dir'], this.env),
         serial: flags.serial,
         engine: flags.engine,

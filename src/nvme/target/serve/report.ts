@@ -2,7 +2,7 @@
 
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
-import { limitsReport } from '../../../storage/limits.js';
+import { type LimitsReport, limitsReport } from '../../../storage/limits.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 
@@ -25,7 +25,7 @@ export interface NamespaceReport {
   nguid: string;
   readOnly: boolean;
   /** Limits of the source, and the requests that they delay and have delayed. */
-  limits?: ReturnType<typeof limitsReport>;
+  limits?: LimitsReport;
   /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
   syncError?: string;
 }

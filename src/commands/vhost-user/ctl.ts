@@ -1,0 +1,44 @@
+import { Command, type Example } from '../../cli/command.js';
+import { Args, Flags } from '../../cli/flags.js';
+import { type BlkAction, blkActions, blkRequest, runBlkControl } from '../../vhost-user/blk/control.js';
+
+export default class VhostUserCtl extends Command {
+  static override readonly description = `
+Shows and changes the disks of a "vhost-user serve blk" that runs with --control SOCK.
+
+list: the disks, who uses them, their limits, and whether a flush has failed.
+
+stats: requests, bytes and errors of each disk.
+
+throttle [DISK] iops=RATE[/BURST[/SECONDS]] bps=…: how fast a disk may be used (see vhost-user serve blk). The value none lifts a limit.
+
+resize [DISK]: look at the size of the source again at once. The server looks every second anyway.
+
+reopen [DISK]: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.
+
+DISK is the socket or the source of a disk. With one disk, it can be left out. Repeating a completed change succeeds.`;
+  static readonly examples: readonly Example[] = [
+    ['vioctl vhost-user ctl /run/blk.ctl list', 'what is served, and to whom'],
+    ['vioctl vhost-user ctl /run/blk.ctl throttle /run/root.sock iops=1000/4000 bps=100M', 'limit one of several disks'],
+    ['vioctl vhost-user ctl /run/blk.ctl throttle bps=none', 'lift a limit'],
+    ['truncate -s 20G disk.img; vioctl vhost-user ctl /run/blk.ctl resize', 'a larger disk'],
+  ];
+  static override readonly args = {
+    socket: Args.string({ required: true, description: 'control socket of vhost-user serve blk --control' }),
+    action: Args.string({ required: true, options: [...blkActions], description: 'list, stats, throttle, resize or reopen' }),
+    operand: Args.string({ multiple: true, description: 'DISK, and limits' }),
+  };
+  static override readonly changes = true;
+  static override readonly flags = {
+    'dry-run': Flags.boolean({ summary: 'run all checks and print the change without making it' }),
+    timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
+  };
+
+  async run(): Promise<undefined> {
+    const { args, flags } = await this.parse(VhostUserCtl);
+    const request = blkRequest(args.action as BlkAction, args.operand ?? [], flags['dry-run'] ?? false);
+    const { document, view } = await runBlkControl(args.socket, request, flags.timeout);
+    await this.out.document(document, view);
+    return undefined;
+  }
+}

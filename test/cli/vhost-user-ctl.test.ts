@@ -1,0 +1,191 @@
+/** `vhost-user ctl`: what a running server of disks tells, and what it changes. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
+import { Background } from '../support/background.js';
+import { vioctl } from '../support/cli.js';
+import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { skip } from '../support/skip.js';
+import { Driver } from '../support/vhost-user.js';
+
+let dir: string;
+let server: Background | undefined;
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-ctl-'));
+});
+afterEach(async () => {
+  await server?.stop('SIGKILL');
+  server = undefined;
+  fs.rmSync(dir, { recursive: true });
+});
+const at = (name: string): string => path.join(dir, name);
+const image = (name: string, size = 1 << 20): string => {
+  fs.writeFileSync(at(name), '');
+  fs.truncateSync(at(name), size);
+  return at(name);
+};
+async function serve(...args: string[]): Promise<void> {
+  server = Background.vioctl(['vhost-user', 'serve', 'blk', '--control', at('ctl'), ...args]);
+  await server.sees(/^serving /m);
+}
+const ctl = (...args: string[]) => vioctl(['vhost-user', 'ctl', at('ctl'), ...args]);
+const answer = (...args: string[]) => {
+  const { stdout, stderr } = ctl(...args, '--json');
+  expect(stderr).toBe('');
+  return JSON.parse(stdout);
+};
+const request = (driver: Driver, type: number, sector: number, data: Buffer[], room: number): Promise<Buffer> => {
+  const header = Buffer.alloc(16);
+  header.writeUInt32LE(type);
+  header.writeBigUInt64LE(BigInt(sector), 8);
+  return driver.request([header, ...data], room + 1, 60_000);
+};
+
+test('several disks: who uses them, what they have done, and which one is meant', async () => {
+  await serve(`${at('a.sock')}=${image('a')}`, `${at('b.sock')}=${image('b', 2 << 20)},ro,iops=10/20`);
+  expect(fs.statSync(at('ctl')).mode & 0o777).toBe(0o600);
+  const [a, b] = answer('list').disks;
+  expect(a).toMatchObject({ socket: at('a.sock'), source: at('a'), size: 1 << 20, blockSize: 512, readOnly: false, queues: 64 });
+  expect(a).toMatchObject({ connected: false, running: false });
+  expect(b).toMatchObject({ readOnly: true, limits: { iops: { average: 10, burst: 20, seconds: 1 }, waiting: 0 } });
+  expect(a.limits).toBeUndefined();
+  expect(ctl('list').stdout).toBe(`${at('a.sock')}  1M  512  idle  ${at('a')}\n${at('b.sock')}  2M  512 ro  idle  ${at('b')} iops=10/20\n`);
+
+  const window = await Window.open(await connect(at('a.sock')));
+  expect(answer('list').disks[0]).toMatchObject({ connected: true, running: false });
+  await window.start();
+  expect(answer('list').disks[0]).toMatchObject({ connected: true, running: true });
+  const driver = new Driver(window);
+  expect((await request(driver, 1, 0, [Buffer.alloc(4096, 'w')], 0))[0]).toBe(0);
+  expect((await request(driver, 0, 0, [], 4096))[4096]).toBe(0);
+  expect((await request(driver, 4, 0, [], 0))[0]).toBe(0);
+  // while the ring runs, and after it
+  const done = { reads: 1, writes: 1, flushes: 1, errors: 0, bytesRead: 4096, bytesWritten: 4096 };
+  expect(answer('stats').disks).toEqual([
+    expect.objectContaining({ socket: at('a.sock'), ...done }),
+    expect.objectContaining({ reads: 0 }),
+  ]);
+  await window.stop(false);
+  window.close();
+  for (let i = 0; i < 400 && answer('list').disks[0].connected; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  expect(answer('list').disks[0]).toMatchObject({ connected: false, running: false });
+  expect(answer('stats').disks[0]).toMatchObject(done);
+
+  expect(ctl('throttle', 'iops=5')).toMatchObject({ status: 1, stderr: expect.stringContaining(`several disks`) });
+  expect(ctl('throttle', 'other', 'iops=5')).toMatchObject({ status: 1, stderr: expect.stringMatching(/no disk other\n.*hint: /) });
+  expect(answer('throttle', at('b.sock'), 'iops=none', 'bps=1M')).toMatchObject({ changed: true, limits: { bps: { average: 1 << 20 } } });
+  expect(answer('throttle', at('b'), 'bps=1M')).toMatchObject({ changed: false });
+  for (const wrong of [['throttle', 'a'], ['throttle', 'iops=0'], ['throttle', 'a', 'b', 'iops=1'], ['list', 'a'], ['sing']])
+    expect(ctl(...wrong).status).toBe(2);
+  expect(await server!.stop()).toBe(0);
+  expect(fs.existsSync(at('ctl'))).toBe(false);
+  expect(ctl('list')).toMatchObject({ status: 1, stderr: expect.stringContaining('--control') });
+});
+
+test.each(['uring', 'sync'])('throttle, engine %s: no more comes through than the limits allow', async (engine) => {
+  await serve(at('sock'), '--file', `${image('disk')},iops=100`, '--engine', engine);
+  const window = await Window.open(await connect(at('sock')));
+  await window.start();
+  const driver = new Driver(window);
+  const begin = performance.now();
+  let count = 0;
+  while (performance.now() - begin < 1500) {
+    expect((await request(driver, count % 2, 0, count % 2 ? [Buffer.alloc(512)] : [], count % 2 ? 0 : 512)).at(-1)).toBe(0);
+    count++;
+  }
+  const seconds = (performance.now() - begin) / 1000;
+  expect(count).toBeLessThanOrEqual(100 * (seconds + 0.1) + 1);
+  expect(count).toBeGreaterThan(11); // what fits into 100 ms, and more
+  window.close();
+  expect(await server!.stop()).toBe(0);
+});
+
+test.each(['uring', 'sync'])(
+  'throttle, engine %s: requests wait, lifting the limit lets them go, and the end of a ring does not wait',
+  async (engine) => {
+    await serve(at('sock'), '--file', `${image('disk')},iops=1`, '--engine', engine);
+    const window = await Window.open(await connect(at('sock')));
+    await window.start();
+    const driver = new Driver(window);
+    const write = () => request(driver, 1, 0, [Buffer.alloc(512, 'w')], 0);
+    expect((await write())[0]).toBe(0);
+    const waits = async () => {
+      for (let i = 0; i < 400 && answer('list').disks[0].limits.waiting === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+      expect(answer('list').disks[0].limits).toMatchObject({ waiting: 1, delayed: expect.any(Number) });
+    };
+    expect(answer('throttle', 'iops=none', 'bps=1', '--dry-run')).toMatchObject({ changed: false, would: expect.any(Array) });
+    // a sector at a byte a second: the next one comes in minutes
+    answer('throttle', 'iops=none', 'bps=1');
+    expect((await write())[0]).toBe(0);
+    let done = false;
+    const second = write().finally(() => {
+      done = true;
+    });
+    await waits();
+    expect(done).toBe(false);
+    expect(answer('throttle', 'bps=none')).toMatchObject({ changed: true });
+    expect((await second)[0]).toBe(0);
+    // a discard moves no bytes, and counts as one operation
+    answer('throttle', 'iops=1', 'bps=1');
+    expect((await write())[0]).toBe(0); // 512 bytes: what follows waits for minutes
+    const segment = Buffer.alloc(16);
+    segment.writeUInt32LE(8, 8);
+    const discard = request(driver, 11, 0, [segment], 0);
+    await waits();
+    answer('throttle', 'iops=none', 'bps=none');
+    expect((await discard)[0]).toBe(0);
+    // a guest that stops its device has its requests answered first, whatever the limit
+    answer('throttle', 'bps=1');
+    await write();
+    const last = write();
+    await waits();
+    await window.stop(false).catch(() => {});
+    expect((await last)[0]).toBe(0);
+    window.close();
+    expect(await server!.stop()).toBe(0);
+  },
+  60_000,
+);
+
+test('resize and reopen', async () => {
+  await serve(at('sock'), '--file', image('disk'));
+  fs.truncateSync(at('disk'), 2 << 20);
+  answer('resize'); // at once; it may have been noticed by itself already
+  expect(answer('resize')).toMatchObject({ changed: false, size: 2 << 20 });
+  expect(answer('reopen', '--dry-run')).toMatchObject({ changed: false, would: [`open ${at('disk')} anew`] });
+  fs.renameSync(at('disk'), at('moved'));
+  image('disk');
+  expect(ctl('reopen')).toMatchObject({ status: 1, stderr: expect.stringContaining('ESTALE') });
+  fs.renameSync(at('moved'), at('disk'));
+  expect(answer('reopen')).toMatchObject({ changed: true });
+  expect(await server!.stop()).toBe(0);
+});
+
+test('a flush that failed is shown, and flushes succeed after reopen', async () => {
+  const missing = noFaultDisk();
+  if (missing) return skip('vhost-user ctl: a failed flush', missing);
+  const disk = await FaultDisk.open(8 << 20);
+  try {
+    await serve(at('sock'), '--file', disk.file);
+    const window = await Window.open(await connect(at('sock')));
+    await window.start();
+    const driver = new Driver(window);
+    const flush = async () => (await request(driver, 4, 0, [], 0))[0];
+    expect((await request(driver, 1, 0, [Buffer.alloc(4096, 'w')], 0))[0]).toBe(0);
+    await disk.set({ fail_syncs: 1 });
+    expect(await flush()).toBe(1);
+    await disk.set({ fail_syncs: 0 });
+    expect(await flush()).toBe(1);
+    expect(answer('list').disks[0]).toMatchObject({ syncError: 'EIO' });
+    expect(ctl('list').stdout).toContain('data may be lost (EIO)');
+    expect(answer('reopen').syncError).toBeUndefined();
+    expect(await flush()).toBe(0);
+    window.close();
+    await server!.stop();
+  } finally {
+    await server?.stop('SIGKILL');
+    await disk.close();
+  }
+}, 60_000);
