@@ -126,6 +126,35 @@ describe.each(both)('%s', (server) => {
     await served.stop();
   });
 
+  test('a disk of qemu-storage-daemon and vioctl, by any name', async () => {
+    if (!which('qemu-storage-daemon')) return skip(`${server}: images in use by qemu-storage-daemon`, 'qemu-storage-daemon is missing');
+    const file = image('disk');
+    fs.linkSync(file, path.join(dir, 'hard'));
+    fs.symlinkSync(file, path.join(dir, 'sym'));
+    const daemon = (name: string) => [
+      ...['qemu-storage-daemon', '--blockdev', `driver=file,node-name=f,filename=${path.join(dir, name)}`],
+      ...['--export', `type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=${path.join(dir, 'q')},writable=on`],
+    ];
+    const qemu = new Background(daemon('disk'));
+    running.push(qemu);
+    for (let i = 0; !fs.existsSync(path.join(dir, 'q')) && i < 200; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    for (const name of ['disk', 'hard', 'sym', 'disk,ro'])
+      expect(refused(server, path.join(dir, name))).toEqual({
+        status: 3,
+        stderr: expect.stringMatching(new RegExp(`already in use by qemu-storage-d.* \\(pid ${qemu.child.pid}\\)`)),
+      });
+    await qemu.stop();
+    for (const name of ['sym', 'hard']) {
+      const served = await serve(server, path.join(dir, name));
+      for (const other of ['disk', 'hard', 'sym']) {
+        const [program, ...args] = daemon(other);
+        const { status, stderr } = spawnSync(program!, args, { encoding: 'utf8', timeout: 20_000 });
+        expect([status, stderr]).toEqual([1, expect.stringContaining('lock')]);
+      }
+      await served.stop();
+    }
+  });
+
   test('an image of another format is refused unless it is served raw', async () => {
     const file = image('disk', 1 << 20, 'QFI\xfb\0\0\0\x03');
     expect(refused(server, file)).toEqual({

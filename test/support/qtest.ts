@@ -85,6 +85,8 @@ export class VirtioPci {
   #common = 0n;
   #notify = 0n;
   #notifyStep = 0;
+  /** Requests on each queue since the start. */
+  #done = new Map<number, number>();
 
   constructor(qtest: Qtest) {
     this.qtest = qtest;
@@ -147,6 +149,7 @@ export class VirtioPci {
     const q = this.qtest;
     const common = this.#common;
     await this.reset();
+    this.#done.clear();
     await q.set('b', common + 0x14n, 1);
     await q.set('b', common + 0x14n, 3);
     await q.set('l', common + 8n, 0);
@@ -168,7 +171,17 @@ export class VirtioPci {
     await q.set('b', common + 0x14n, 0xf);
   }
 
-  /** One request on a queue that has had none: what the device writes back. */
+  /** The same device in a machine to which this one has moved. */
+  movedTo(qtest: Qtest): VirtioPci {
+    const moved = new VirtioPci(qtest);
+    moved.#common = this.#common;
+    moved.#notify = this.#notify;
+    moved.#notifyStep = this.#notifyStep;
+    moved.#done = new Map(this.#done);
+    return moved;
+  }
+
+  /** One request, alone on its queue: what the device writes back. */
   async request(queue: number, out: Uint8Array, inSize: number): Promise<Buffer> {
     const q = this.qtest;
     const at = ringAt(queue);
@@ -184,10 +197,15 @@ export class VirtioPci {
     await q.write(data, out);
     await q.write(data + 0x4000n, Buffer.alloc(inSize, 0xff));
     await q.write(at, desc);
-    await q.write(at + 0x1000n, Buffer.from('0000010000000000', 'hex'));
+    const before = this.#done.get(queue) ?? 0;
+    const after = (before + 1) & 0xffff;
+    this.#done.set(queue, after);
+    await q.set('w', at + 0x1004n + BigInt(2 * (before % 64)), 0);
+    await q.set('w', at + 0x1002n, after);
     await q.set('w', this.#notify + BigInt(queue * this.#notifyStep), queue);
-    for (let i = 0; i < 200 && (await q.get('w', at + 0x2002n)) !== 1n; i++) await new Promise((resolve) => setTimeout(resolve, 20));
-    if ((await q.get('w', at + 0x2002n)) !== 1n) throw new Error('the device has not answered');
+    const answered = async (): Promise<boolean> => (await q.get('w', at + 0x2002n)) === BigInt(after);
+    for (let i = 0; i < 500 && !(await answered()); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    if (!(await answered())) throw new Error('the device has not answered');
     return q.read(data + 0x4000n, inSize);
   }
 
