@@ -1,3 +1,4 @@
+import { now } from '../common/clock.js';
 import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { closeAll, OwnedFd } from '../native/owned-fd.js';
@@ -73,11 +74,11 @@ export class ControlClient {
   /** Connects and exchanges versions. @throws VioError */
   static async connect(path: string, options: ClientOptions): Promise<ControlClient> {
     const timeout = options.timeout ?? defaultTimeout;
-    const until = performance.now() + timeout;
+    const until = now() + timeout;
     for (let attempt = 1; ; attempt++) {
       const client = new ControlClient(path, await open(path, until, options), timeout);
       try {
-        await client.#greet(options.service, Math.max(0, until - performance.now()));
+        await client.#greet(options.service, Math.max(0, until - now()));
         return client;
       } catch (err) {
         client.close();
@@ -179,7 +180,7 @@ async function open(path: string, until: number, { unreachable }: ClientOptions)
       return new OwnedFd(native().vhostUser.connect(path));
     } catch (err) {
       if (codeOf(err) !== 'EAGAIN') throw unreachable?.(err) ?? wrap(`connect ${path}`, err);
-      if (performance.now() > until)
+      if (now() > until)
         throw new VioError(`connect ${path}: its queue of callers stays full`, { code: 'EBUSY', exit: Exit.timeout, cause: err });
     }
     await pause(attemptAfter);

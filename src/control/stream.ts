@@ -1,3 +1,4 @@
+import { now } from '../common/clock.js';
 import { codeOf, Exit, VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { closeAll, OwnedFd } from '../native/owned-fd.js';
@@ -75,16 +76,16 @@ export class Stream {
     let rest = fds;
     this.#sending = true;
     try {
-      for (let at = 0, since = performance.now(); at < bytes.length && !this.closed; ) {
+      for (let at = 0, since = now(); at < bytes.length && !this.closed; ) {
         const some = rest.slice(0, fdsPerMessage);
         const sent = this.#try(bytes.subarray(at, rest.length > fdsPerMessage ? at + 1 : bytes.length), some);
         if (sent >= 0) {
           at += sent;
           rest = rest.slice(some.length);
-          since = performance.now();
+          since = now();
           continue;
         }
-        if (performance.now() - since > stallTime) throw new VioError('the peer reads nothing', { code: 'ETIMEDOUT', exit: Exit.timeout });
+        if (now() - since > stallTime) throw new VioError('the peer reads nothing', { code: 'ETIMEDOUT', exit: Exit.timeout });
         if (copies.length === 0 && rest.length > 0) {
           for (const fd of rest) copies.push(new OwnedFd(native().vhostUser.dup(fd)));
           rest = copies.map(({ fd }) => fd);

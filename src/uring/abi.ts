@@ -110,10 +110,15 @@ export const features = list(
 );
 
 type Table<N extends string> = Readonly<Record<N, number>>;
-const numbers = <N extends string>(table: readonly Named[], names: readonly N[]): Table<N> =>
-  Object.fromEntries(
-    names.map((name) => [name, table.find((entry) => entry.name === name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`))!.value]),
-  ) as Table<N>;
+const numbers = <N extends string>(table: readonly Named[], names: readonly N[]): Table<N> => {
+  const values = new Map(table.map(({ name, value }) => [name, value]));
+  const named = (name: N): [N, number] => {
+    const value = values.get(name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`));
+    if (value === undefined) throw new RangeError(`io_uring has no ${name}`);
+    return [name, value];
+  };
+  return Object.fromEntries(names.map(named)) as Table<N>;
+};
 
 /** Request opcodes that the ring uses by name. */
 export const Op = numbers(requestOps, [

@@ -10,10 +10,10 @@ const { NODE_EXTRA_CA_CERTS: _certs, ...env } = process.env; // it costs 40 ms o
 
 const cases: Record<string, { argv: string[]; goal?: number }> = {
   'node -e 0': { argv: ['-e', '0'] },
-  '--version': { argv: [program, '--version'], goal: 1.3 },
-  '--help': { argv: [program, '--help'], goal: 2.0 },
-  'uring probe --json': { argv: [program, 'uring', 'probe', '--json'], goal: 2.2 },
-  'vfio list --json': { argv: [program, 'vfio', 'list', '--json'] },
+  '--version': { argv: [program, '--version'], goal: 1.05 },
+  '--help': { argv: [program, '--help'], goal: 1.25 },
+  'uring probe --json': { argv: [program, 'uring', 'probe', '--json'], goal: 1.6 },
+  'vfio list --json': { argv: [program, 'vfio', 'list', '--json'], goal: 2.5 },
 };
 
 /** CPU milliseconds of one run: the children's resource usage before and after. */

@@ -1,6 +1,7 @@
+import { now } from '../../common/clock.js';
 import { formatSize } from '../../common/units.js';
 import type { Lifetime } from '../signals.js';
-import { beforeMessages, now, stderr } from './stdio.js';
+import { beforeMessages, stderr } from './stdio.js';
 
 /** Milliseconds before the first line, and between two lines. */
 const FIRST = 1000;

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { now } from '../../common/clock.js';
 import { isTerminal } from '../../common/terminal.js';
 import { mayBlock } from '../exit.js';
 import { speaksUtf8, toAscii } from './locale.js';
@@ -15,9 +16,6 @@ export class WriteError extends Error {
     this.cause = cause;
   }
 }
-
-/** Milliseconds of a clock that never goes back; `performance` would load perf_hooks into every command that asks. */
-export const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 /** Bytes that leave in one write(2). */
 const FLUSH_AT = 64 * 1024;

@@ -1,6 +1,7 @@
 import { engineFlag, Flags, nullFlag } from '../../cli/flags.js';
 import type { Output } from '../../cli/output/output.js';
 import { stderr } from '../../cli/output/stdio.js';
+import { now } from '../../common/clock.js';
 import { reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { RingStats } from '../../native/uring.js';
@@ -48,7 +49,7 @@ export class FileReport {
   readonly #id: string;
   readonly #text: boolean;
   readonly #stats: boolean;
-  readonly #start = performance.now();
+  readonly #start = now();
   #failed = 0;
   #all = 0;
   #bytes = 0;
@@ -98,7 +99,7 @@ export class FileReport {
 
   #tell(): void {
     const [files, failed, bytes, rings] = [this.#all, this.#failed, this.#bytes, this.#rings];
-    const seconds = Math.round(performance.now() - this.#start) / 1000;
+    const seconds = Math.round(now() - this.#start) / 1000;
     const [engine, how] = rings
       ? ['uring', `io_uring: ${rings.enters} calls, ${rings.overflows} with overflowed completions`]
       : ['sync', 'plain system calls'];

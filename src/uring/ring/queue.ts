@@ -1,4 +1,5 @@
 import type { AsyncResource } from 'node:async_hooks';
+import { now } from '../../common/clock.js';
 import { errnoError, errnoName } from '../../common/errno.js';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
@@ -217,8 +218,8 @@ export class Queue {
     if (this.#scheduled) return;
     this.#scheduled = true;
     const turns = this.#turns++;
-    if (turns === 0) this.#turned = performance.now();
-    const late = turns >= INLINE_TURNS || ((turns & 3) === 3 && performance.now() - this.#turned > INLINE_TIME);
+    if (turns === 0) this.#turned = now();
+    const late = turns >= INLINE_TURNS || ((turns & 3) === 3 && now() - this.#turned > INLINE_TIME);
     if (late) setImmediate(this.#turn);
     else queueMicrotask(this.#flush);
   }

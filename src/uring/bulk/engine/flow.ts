@@ -1,3 +1,4 @@
+import { now } from '../../../common/clock.js';
 export interface FlowOptions<I> {
   /** Items in batches; a batch is asked for before the one before it is used up. */
   source: AsyncIterable<I[]>;
@@ -89,7 +90,7 @@ export class Flow<I, R> {
   async *results(step: () => void): AsyncGenerator<R[]> {
     const { signal } = this.#options;
     const aborted = (): void => this.fail(signal!.reason);
-    let turned = performance.now();
+    let turned = now();
     this.#step = step;
     try {
       signal?.throwIfAborted();
@@ -110,9 +111,9 @@ export class Flow<I, R> {
         } else {
           await woken;
         }
-        if (performance.now() - turned > TURN) {
+        if (now() - turned > TURN) {
           await new Promise((resolve) => setImmediate(resolve));
-          turned = performance.now();
+          turned = now();
         }
       }
     } finally {

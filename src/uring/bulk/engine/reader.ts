@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
+import { now } from '../../../common/clock.js';
 import { errnoError, errnoName } from '../../../common/errno.js';
 import { codeOf } from '../../../common/errors.js';
 import type { RingStats } from '../../../native/uring.js';
@@ -308,7 +309,7 @@ export class SyncReader implements Reader {
   readonly depth = 1;
   readonly #buffer = Buffer.allocUnsafeSlow(CHUNK);
   #closed = false;
-  #turned = performance.now();
+  #turned = now();
 
   read(name: Name, sink: Sink, done: Ended): void {
     const invalid = pathError(name);
@@ -324,7 +325,7 @@ export class SyncReader implements Reader {
   /** Lets the event loop see signals and timers: reads in line would keep it from that. */
   async #turn(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
-    this.#turned = performance.now();
+    this.#turned = now();
   }
 
   async #read(name: Name, sink: Sink): Promise<{ error: string | undefined; size: number }> {
@@ -345,7 +346,7 @@ export class SyncReader implements Reader {
           size += await sink.pour(fd, size);
           break;
         }
-        if (performance.now() - this.#turned > TURN) await this.#turn();
+        if (now() - this.#turned > TURN) await this.#turn();
         if (this.#closed) throw Object.assign(new Error('ECANCELED'), { code: 'ECANCELED' });
       }
       if (inLine && size >= FIRST && size < stat.size) error = 'TRUNCATED'; // what ends in the first buffer was read at one moment
