@@ -106,3 +106,11 @@ export function wrap(what: string, err: unknown, options: Omit<VioErrorOptions, 
   if (err instanceof VioError) return err;
   return new VioError(`${what}: ${reason(err)}`, { ...options, cause: err });
 }
+
+/**
+ * States an invariant at the border of an allocator or a state machine. What breaks it is a defect of this program: the error
+ * says which one, and ends the command as an internal error.
+ */
+export function assert(condition: boolean, invariant: string): asserts condition {
+  if (!condition) throw new Error(`broken invariant: ${invariant}`);
+}

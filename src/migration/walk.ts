@@ -1,4 +1,4 @@
-import { assert } from '../common/assert.js';
+import { assert } from '../common/errors.js';
 import { Devices, type FieldChoice } from './devices/devices.js';
 import type { Evidence } from './devices/evidence.js';
 import type { Fields } from './devices/fields.js';

@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { now } from '../../cli/output/stdio.js';
+import { now } from '../../common/clock.js';
 import { Exit } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';

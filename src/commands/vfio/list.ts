@@ -55,8 +55,9 @@ export default class VfioList extends Command {
       ],
       'devices',
     );
-    const { hidden } = census.processes;
-    if (flags.unused && hidden > 0) this.warn(`${hidden} processes may not be read: a listed device may be in use (run as root)`);
+    // Only for --unused: to count them is to look at every descriptor of the host.
+    const hidden = flags.unused ? census.processes.hidden : 0;
+    if (hidden > 0) this.warn(`${hidden} processes may not be read: a listed device may be in use (run as root)`);
     const iommu = readIommu(this.sysroot);
     if (!iommu.present && !iommu.noiommu) this.warn(`${noIommu(iommu).message} (vioctl vfio doctor says what is missing)`);
     return undefined;

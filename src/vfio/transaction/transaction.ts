@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { assert } from '../../common/assert.js';
-import { Exit, reason, VioError } from '../../common/errors.js';
+import { assert, Exit, reason, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
 import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';

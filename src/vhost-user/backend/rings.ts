@@ -1,4 +1,4 @@
-import { assert } from '../../common/assert.js';
+import { assert } from '../../common/errors.js';
 import type { ValuesOf } from '../../common/struct.js';
 import { native } from '../../native/index.js';
 import { type OwnedFd } from '../../native/owned-fd.js';
