@@ -1,3 +1,4 @@
+import { usage } from '../common/errors.js';
 import { Sysroot } from '../common/sysroot.js';
 import { isTerminal } from '../common/terminal.js';
 import { setAside } from './arguments/positionals.js';
@@ -123,6 +124,8 @@ export abstract class Command {
     const command = this.constructor as unknown as CommandClass;
     let { argv } = this.#context;
     if (command.passthrough) ({ own: argv, rest: this.rest } = splitWords(argv));
+    if (command.passthrough === 'required' && !this.rest?.length)
+      throw usage('the program to run goes behind --', `vioctl ${this.#context.id} … -- CMD`);
     const flags = allFlags(command);
     const many = setAside(argv, flags, spec.args as ArgInput);
     const parsed = await parse(many.argv, { flags, args: spec.args as ArgInput }, many);

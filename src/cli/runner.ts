@@ -3,6 +3,7 @@ import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
+import { groupPointer, verbPointer } from './arguments/pointers.js';
 import { suggest } from './arguments/suggest.js';
 import { splitWords } from './arguments/words.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
@@ -25,10 +26,14 @@ export interface CommandRoute {
 
 const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h';
 
-function unknown(what: string, typed: string, candidates: string[], help: string): never {
-  const meant = suggest(typed, candidates);
-  throw usage(`no such ${what}: "${printable(typed)}"`, meant === undefined ? help : `did you mean "${meant}"?`);
+/** @param pointer a hint that is better than a similar word */
+function unknown(what: string, typed: string, candidates: string[], help: string, pointer?: string): never {
+  const meant = pointer === undefined ? suggest(typed, candidates) : undefined;
+  throw usage(`no such ${what}: "${printable(typed)}"`, pointer ?? (meant === undefined ? help : `did you mean "${meant}"?`));
 }
+
+/** The verbs of each group. */
+const verbsOf = (): Map<string, string[]> => new Map(Object.entries(groups).map(([group, { verbs }]) => [group, Object.keys(verbs)]));
 
 /** Finds the command of an argv. Verbs may be two words (`shmem serve`). @throws usage with a did-you-mean */
 export function route(argv: string[]): Route {
@@ -46,7 +51,7 @@ export function route(argv: string[]): Route {
   const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
   if (!group) {
     if (name.startsWith('-')) throw usage(`no such option: "${printable(name)}"`, 'vioctl --help');
-    return unknown('group', name, Object.keys(groups), 'vioctl --help');
+    return unknown('group', name, Object.keys(groups), 'vioctl --help', groupPointer(name, verbsOf()));
   }
   const [first, second] = rest;
   if (first === undefined || isHelp(first)) return { kind: 'help', group: name };
@@ -64,7 +69,7 @@ export function route(argv: string[]): Route {
     if (second === undefined || isHelp(second)) return { kind: 'help', group: name };
     return unknown('verb', `${first} ${second}`, deeper, `vioctl ${name} --help`);
   }
-  return unknown('verb', first, verbs, `vioctl ${name} --help`);
+  return unknown('verb', first, verbs, `vioctl ${name} --help`, verbPointer(name, first));
 }
 
 /** True if the user asked for machine-readable output: errors are JSON then, even where parsing failed. */

@@ -1,3 +1,5 @@
+import { type ExitStatus, VioError } from './errors.js';
+import { printable } from './escape.js';
 import { hex64 } from './units.js';
 
 /** Keys whose values count something or measure a size: `size`, `max_size`, `pageSize`, `errorCount`. */
@@ -83,4 +85,19 @@ export function toJson(value: unknown, indent = 0): string {
   const text = (met.large ? written(value, '', indent, '') : JSON.stringify(plain, undefined, indent)) ?? 'null';
   // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.
   return text.replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
+}
+
+/**
+ * Reads JSON that a user wrote.
+ * @param name of the file, for errors
+ * @throws VioError BAD_FILE with the line, where the engine tells it; never in the engine's words
+ */
+export function parseJson(text: string, name: string, exit: ExitStatus): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (err) {
+    const at = /position (\d+)/.exec((err as Error).message)?.[1];
+    const place = at === undefined ? '' : ` (line ${text.slice(0, Number(at)).split('\n').length})`;
+    throw new VioError(`${printable(name)}: not valid JSON${place}`, { code: 'BAD_FILE', exit, hint: 'jq . FILE shows the place' });
+  }
 }

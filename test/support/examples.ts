@@ -114,6 +114,7 @@ export function runExamples(text: string, timeout = 120_000): Outcome[] {
     const script = [
       'ip link set lo up',
       `vioctl() { ${quoted(process.execPath)} ${quoted(program)} "$@"; }`,
+      'export -f vioctl',
       `cd ${quoted(home)}`,
       ...examples.flatMap(({ command, server, expected }, i) => {
         const log = quoted(path.join(logs, String(i)));
@@ -129,7 +130,15 @@ export function runExamples(text: string, timeout = 120_000): Outcome[] {
     ].join('\n');
     fs.writeFileSync(path.join(dir, 'script'), `set -m\n${script}\n`);
     const { error } = spawnSync('unshare', ['-rn', 'bash', path.join(dir, 'script')], {
-      env: { PATH: process.env.PATH, HOME: home, TMPDIR: os.tmpdir(), LC_ALL: 'C.UTF-8', ...(host && { VIOCTL_SYSROOT: host.dir }) },
+      env: {
+        PATH: process.env.PATH,
+        HOME: home,
+        TMPDIR: os.tmpdir(),
+        LC_ALL: 'C.UTF-8',
+        TERM: 'xterm',
+        SHELL: '/bin/bash',
+        ...(host && { VIOCTL_SYSROOT: host.dir }),
+      },
       timeout,
       stdio: ['ignore', 'ignore', 'ignore'],
     });

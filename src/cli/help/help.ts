@@ -83,9 +83,10 @@ export function describeCommand(id: string, summary: string, command: CommandCla
 }
 
 function terms(list: Term[], width: number): string[] {
-  const indent = Math.min(30, list.reduce((max, { label }) => Math.max(max, label.length), 0) + 4);
+  const longest = list.reduce((max, { label }) => Math.max(max, label.length), 0) + 4;
+  const indent = Math.min(30, longest, Math.floor(width / 2));
   return list.flatMap(({ label, text }) => {
-    const lines = wrapText(text, Math.max(30, width - indent));
+    const lines = wrapText(text, width - indent);
     const head = `  ${label}`;
     const first = head.length + 2 > indent ? [head] : [head.padEnd(indent) + lines.shift()!];
     return [...first, ...lines.map((line) => ' '.repeat(indent) + line)];
@@ -94,11 +95,16 @@ function terms(list: Term[], width: number): string[] {
 
 /** Help of one command. */
 export function commandHelp(doc: CommandDoc, width: number): string {
-  const out = [`vioctl ${doc.id} - ${doc.summary}`, '', `Usage: ${doc.usage}`];
+  const out = [...wrapText(`vioctl ${doc.id} - ${doc.summary}`, width), '', ...wrapText(`Usage: ${doc.usage}`, width)];
   for (const paragraph of doc.paragraphs) out.push('', ...wrapText(paragraph, width));
   if (doc.args.length) out.push('', 'Arguments:', ...terms(doc.args, width));
   out.push('', 'Options:', ...terms(doc.flags, width));
-  if (doc.examples.length) out.push('', 'Examples:', ...doc.examples.flatMap(([line, what]) => [`  ${line}`, `      ${what}`]));
+  if (doc.examples.length)
+    out.push(
+      '',
+      'Examples:',
+      ...doc.examples.flatMap(([line, what]) => [`  ${line}`, ...wrapText(what, width - 6).map((text) => `      ${text}`)]),
+    );
   return `${out.join('\n')}\n`;
 }
 
@@ -106,16 +112,16 @@ export function commandHelp(doc: CommandDoc, width: number): string {
 export function groupHelp(name: string, width: number): string {
   const group = groups[name]!;
   const verbs = Object.entries(group.verbs).map(([verb, { summary }]) => ({ label: verb, text: summary }));
-  return `${[`vioctl ${name} - ${group.summary}`, '', `Usage: vioctl ${name} VERB [OPTION]… [ARGUMENT]…`, '', 'Verbs:', ...terms(verbs, width), '', `"vioctl ${name} VERB --help" tells more of each.`].join('\n')}\n`;
+  return `${[...wrapText(`vioctl ${name} - ${group.summary}`, width), '', ...wrapText(`Usage: vioctl ${name} VERB [OPTION]… [ARGUMENT]…`, width), '', 'Verbs:', ...terms(verbs, width), '', `"vioctl ${name} VERB --help" tells more of each.`].join('\n')}\n`;
 }
 
 /** Help of the whole program. */
 export function rootHelp(width: number): string {
   const list = Object.entries(groups).map(([name, { summary }]) => ({ label: name, text: summary }));
   return `${[
-    'vioctl - user-space I/O for Linux virtualization and storage hosts',
+    ...wrapText('vioctl - user-space I/O for Linux virtualization and storage hosts', width),
     '',
-    'Usage: vioctl GROUP VERB [OPTION]… [ARGUMENT]…',
+    ...wrapText('Usage: vioctl GROUP VERB [OPTION]… [ARGUMENT]…', width),
     '',
     'Groups:',
     ...terms(list, width),
@@ -130,8 +136,10 @@ export function rootHelp(width: number): string {
       width,
     ),
     '',
-    'Exit status: 0 done or already so, 1 failed, 2 wrong usage, 3 refused by a safety check, 4 differences found,',
-    '5 damaged input or broken protocol, 6 permission missing, 7 not supported here, 8 failed and not fully restored,',
-    '124 timed out.',
+    ...wrapText(
+      'Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety check, 4 differences found, 5 damaged input or broken ' +
+        'protocol, 6 permission missing, 7 not supported here, 8 failed and not fully restored, 124 timed out.',
+      width,
+    ),
   ].join('\n')}\n`;
 }

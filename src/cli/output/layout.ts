@@ -42,6 +42,31 @@ export function wrapCell(text: string, width: number): string {
   return [...lines, line].filter((l) => l !== '').join('\n');
 }
 
+/** Columns that the lines behind the first one of a broken line stand further in. */
+const HANGING = 2;
+
+/** Breaks a line, which may have colours, into lines of at most `width` cells: at its blanks, and further in from the second on. */
+export function wrapLine(text: string, width: number): string {
+  if (cells(text) <= width) return text;
+  const margin = ' '.repeat(Math.min(/^ */.exec(text)![0].length + HANGING, Math.floor(width / 2)));
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(/(?<=\S)(?= )/)) {
+    if (line !== '' && cells(line + word) > width) {
+      lines.push(line);
+      line = margin + word.trimStart();
+    } else line += word;
+    // A word that is longer than a line: a name, a list.
+    while (cells(line) > width) {
+      const [first = '', ...rest] = wrapCell(line.trimStart(), width - (lines.length > 0 ? margin.length : 0)).split('\n');
+      if (rest.length === 0) break;
+      lines.push((lines.length > 0 ? margin : '') + first);
+      line = margin + rest.join('');
+    }
+  }
+  return [...lines, line].join('\n');
+}
+
 /** What the layout needs to know of a column. */
 export interface Fitting {
   /** Cells of its widest content. */

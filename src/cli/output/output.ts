@@ -141,7 +141,7 @@ export class Output {
   async #document<T>(doc: T, view: (doc: T, chalk: ChalkInstance) => string | string[]): Promise<void> {
     if (this.format === 'text') {
       const shown = view(doc, this.chalk);
-      const text = this.#spell(Array.isArray(shown) ? shown.join('\n') : shown);
+      const text = this.#spell(await this.#fitted(Array.isArray(shown) ? shown.join('\n') : shown));
       if (text !== '') await this.raw(text.endsWith('\n') ? text : `${text}\n`);
     } else {
       await this.line(toJson(doc, this.format === 'json' ? 2 : undefined));
@@ -181,6 +181,18 @@ export class Output {
   /** One record of a stream of events: a JSON line, or the line that `text` makes. `--json` is not offered by such commands. */
   record<T>(record: T, text: (record: T, chalk: ChalkInstance) => string): Promise<void> {
     return this.line(this.format === 'text' ? this.#spell(text(record, this.chalk)) : toJson(record));
+  }
+
+  /** Text that fits the terminal. A script stays as it is: broken lines cannot be pasted. */
+  async #fitted(text: string): Promise<string> {
+    const terminal = terminalWidth(this.#env);
+    if (!this.tty || this.#tables['no-truncate'] || text.startsWith('#!') || !text.split('\n').some((line) => line.length > terminal))
+      return text;
+    const { wrapLine } = await import('./layout.js');
+    return text
+      .split('\n')
+      .map((line) => wrapLine(line, terminal))
+      .join('\n');
   }
 
   /** Text of ours in the locale's characters. */

@@ -1,6 +1,5 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args } from '../../cli/flags.js';
-import { usage } from '../../common/errors.js';
 import { handOver } from '../../dma/handover.js';
 import { attachToHolder } from '../../dma/holder.js';
 import { execReplacing } from '../../launch/handover.js';
@@ -20,8 +19,8 @@ export default class DmaAttach extends Command {
 
   async run(): Promise<never> {
     const { args } = await this.parse(DmaAttach);
-    if (!this.rest?.length) throw usage('no program to run', 'vioctl dma attach SOCK -- CMD…');
+
     const { info, fds } = await attachToHolder(args.socket);
-    return execReplacing(handOver(this.rest, fds, info), this.env);
+    return execReplacing(handOver(this.rest ?? [], fds, info), this.env);
   }
 }

@@ -65,7 +65,10 @@ export default class DmaPlan extends Command {
     const words = args['bdf|map'] as unknown as string[];
     const bdf = words[0]?.includes('=') ? undefined : expand(this.sysroot, [words[0] ?? ''])[0]!;
     if ((bdf === undefined) === (flags.reserved === undefined))
-      throw usage(bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE');
+      throw usage(
+        bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE',
+        bdf ? undefined : 'vioctl dma plan 0000:01:00.0 buf=64M',
+      );
     const specs = parseSpecs(words.slice(bdf === undefined ? 0 : 1));
     if (specs.length === 0) throw usage('nothing to map', 'NAME=SIZE, such as buf=64M');
     const pages = parsePages(flags.pgsizes);

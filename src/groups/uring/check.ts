@@ -114,6 +114,7 @@ export class ListCheck {
       return;
     }
     this.#malformed += count.malformed;
+    await this.#out.flush(); // warnings come behind the lines, also on a terminal
     if (count.proper === 0) {
       this.#failed++;
       this.#say(`${shown}: no properly formatted checksum lines found`, true);

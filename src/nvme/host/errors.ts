@@ -1,4 +1,4 @@
-import { Exit, type ExitStatus, VioError } from '../../common/errors.js';
+import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
 import { commandName, Status, type StatusField, statusCode, statusText } from '../wire/index.js';
 
 /** A command that the controller completed with an error. */
@@ -62,6 +62,21 @@ export class DigestError extends VioError {
 /** Time ran out. */
 export const timedOut = (what: string, ms: number): VioError =>
   new VioError(`${what}: no answer within ${ms / 1000} s`, { code: 'ETIMEDOUT', exit: Exit.timeout, hint: '--timeout sets the limit' });
+
+/** A connection that could not be made, or broke: the cause and the hint follow from the errno. */
+export function unreachable(where: string, err: NodeJS.ErrnoException): VioError {
+  switch (err.code) {
+    case 'ENOTFOUND':
+    case 'EAI_NONAME':
+      return new VioError(`${where}: no such host`, { code: 'ENOTFOUND', hint: 'getent hosts NAME asks the resolver' });
+    case 'EAI_AGAIN':
+      return new VioError(`${where}: the resolver does not answer`, { code: 'EAI_AGAIN', hint: 'resolvectl status' });
+    case 'ECONNREFUSED':
+      return wrap(where, err, { hint: 'nothing listens there: vioctl nvmf serve, --trsvcid' });
+    default:
+      return wrap(where, err);
+  }
+}
 
 /** The connection ended while something was expected of it. */
 export const closedByTarget = (where: string): VioError =>

@@ -29,7 +29,7 @@ import {
   sqe as sqeTable,
   termReq,
 } from '../wire/index.js';
-import { closedByTarget, DigestError, NvmeError, nameOf, timedOut } from './errors.js';
+import { closedByTarget, DigestError, NvmeError, nameOf, timedOut, unreachable } from './errors.js';
 
 /** Where and how to connect. */
 export interface Endpoint {
@@ -121,7 +121,7 @@ export class Queue {
       noDelay: true,
       onread: { buffer: Buffer.allocUnsafeSlow(readBuffer), callback: (size, buffer) => this.#received(size, buffer as Buffer) },
     });
-    this.#socket.on('error', (err) => this.#lose(wrap(this.#where, err, { hint: this.#hint(err) })));
+    this.#socket.on('error', (err: NodeJS.ErrnoException) => this.#lose(unreachable(this.#where, err)));
     this.#socket.on('close', () => this.#lose(closedByTarget(this.#where)));
   }
 
@@ -147,10 +147,6 @@ export class Queue {
   get #where(): string {
     const { address, port } = this.endpoint;
     return `${address.includes(':') ? `[${address}]` : address}:${port}${this.qid > 0 ? ` queue ${this.qid}` : ''}`;
-  }
-
-  #hint(err: NodeJS.ErrnoException): string | undefined {
-    return err.code === 'ECONNREFUSED' ? 'nothing listens there: vioctl nvmf serve, --trsvcid' : undefined;
   }
 
   /** Commands that may be outstanding: the queue's entries less one. */

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { codeOf, wrap } from '../../common/errors.js';
+import { codeOf, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 
 /** A registered file of a ring, as fdinfo shows it: a path, or the bare name before kernel 6.4. */
@@ -113,6 +113,7 @@ export function ringsOf(sysroot: Sysroot, pid: number): ProcessRing[] {
   try {
     fds = fs.readdirSync(sysroot.path(`/proc/${pid}/fd`)).map(Number);
   } catch (err) {
+    if (codeOf(err) === 'ENOENT') throw new VioError(`no process ${pid}`, { code: 'ESRCH', hint: 'vioctl uring list' });
     const hint = codeOf(err) === 'EACCES' ? 'run as its user or as root' : undefined;
     throw wrap(`process ${pid}`, err, { hint });
   }

@@ -1,5 +1,6 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { parseJson } from '../../common/json.js';
 import { CHECK_NAMES, type CheckName } from '../checks/finding.js';
 import { parseMac } from '../sriov/macs.js';
 
@@ -109,11 +110,7 @@ export function checkDocument(value: unknown): Declared[] {
 export async function parseDeclaration(text: string, name: string): Promise<Declared[]> {
   let value: unknown;
   if (/^\s*\{/.test(text)) {
-    try {
-      value = JSON.parse(text);
-    } catch (err) {
-      throw new VioError(`${printable(name)}: ${(err as Error).message}`, { code: 'BAD_FILE', exit: Exit.damaged, cause: err });
-    }
+    value = parseJson(text, name, Exit.damaged);
   } else {
     const { load } = await import('./yaml.js');
     value = load(text, name);

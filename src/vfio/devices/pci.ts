@@ -61,7 +61,7 @@ export function parseBdf(text: string): string {
     throw new VioError(`not a PCI address: "${printable(text)}"`, {
       code: 'USAGE',
       exit: Exit.usage,
-      hint: 'addresses are [dddd:]bb:dd.f in hexadecimal, such as 0000:01:00.0; vioctl vfio list shows them',
+      hint: 'addresses are like 0000:01:00.0, names have a kind: net:eth0, block:nvme0n1; vioctl vfio list shows them',
     });
   }
   const [, domain = '0', bus, slot, fn] = match;

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { type Engine, engineAliases, engines } from '../../../common/engines.js';
 import { Exit, usage, VioError, wrap } from '../../../common/errors.js';
+import { parseJson } from '../../../common/json.js';
 import type { Sysroot } from '../../../common/sysroot.js';
 import { parseRate } from '../../../storage/limits.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../../storage/source.js';
@@ -192,12 +193,7 @@ const configCheck = object(
 
 /** Reads a configuration. Relative sources are relative to `folder`. @throws VioError naming the wrong key */
 export function parseConfig(json: string, name: string, folder: string): TargetConfig {
-  let raw: unknown;
-  try {
-    raw = JSON.parse(json);
-  } catch (err) {
-    throw bad(name, (err as Error).message);
-  }
+  const raw = parseJson(json, name, Exit.usage);
   type Raw = Omit<SubsystemConfig, 'namespaces'> & { namespaces: Record<string, unknown>[] };
   const config = configCheck(raw, name) as Omit<TargetConfig, 'subsystems'> & { subsystems: Raw[] };
   const subsystems = config.subsystems.map((subsystem) => ({

@@ -1,6 +1,6 @@
 // How tables fit a terminal: widths by known answers and by properties, cells that wrap without losing a character.
 import fc from 'fast-check';
-import { cells, fitColumns, pad, wrapCell } from '../../../../src/cli/output/layout.js';
+import { cells, fitColumns, pad, wrapCell, wrapLine } from '../../../../src/cli/output/layout.js';
 
 const drawn = (widths: (number | undefined)[]) => widths.reduce<number>((sum, w) => (w === undefined ? sum : sum + w + 3), 1);
 
@@ -71,4 +71,26 @@ test('cells break where words do, wide characters count twice', () => {
   expect(cells('e\u0301')).toBe(1);
   expect(pad('日本', 6)).toBe('日本  ');
   expect(pad('7', 3, 'right')).toBe('  7');
+});
+
+test('a line of text is broken at blanks, and goes on further in', () => {
+  expect(wrapLine('  member  0000:01:00.0  nvme  BLOCKS the group', 30)).toBe('  member  0000:01:00.0  nvme\n    BLOCKS the group');
+  expect(wrapLine('short', 40)).toBe('short');
+  const coloured = wrapLine('\x1b[1mone two three four five\x1b[22m six seven', 20);
+  for (const line of coloured.split('\n')) expect(cells(line)).toBeLessThanOrEqual(20);
+  expect(coloured.replace(/\n {2}/g, ' ')).toBe('\x1b[1mone two three four five\x1b[22m six seven');
+});
+
+test('no line is wider than the terminal, whatever the words', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.stringMatching(/^[a-z,/:]{1,60}$/), { minLength: 1, maxLength: 12 }),
+      fc.integer({ min: 40, max: 90 }),
+      (words, width) => {
+        const text = wrapLine(words.join(' '), width);
+        for (const line of text.split('\n')) expect(cells(line)).toBeLessThanOrEqual(width);
+        expect(text.replace(/\s/g, '')).toBe(words.join(''));
+      },
+    ),
+  );
 });
