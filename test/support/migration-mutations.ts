@@ -204,10 +204,10 @@ function change(bytes: Buffer, at: number, next: (below: number) => number): Buf
       out[at] = next(256);
       return out;
     case 1:
-      out.fill(0xff, at, at + 1 + next(8));
+      out.fill(0xff, at, Math.min(out.length, at + 1 + next(8)));
       return out;
     case 2:
-      out.fill(0, at, at + 1 + next(8));
+      out.fill(0, at, Math.min(out.length, at + 1 + next(8)));
       return out;
     case 3:
       return out.subarray(0, at);
