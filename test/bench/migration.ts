@@ -152,6 +152,13 @@ async function main(): Promise<void> {
       walk,
       `${verdict(walk.cpu / cat.cpu, walk.cpu < cat.cpu)} (wanted: less than cat); less node: ${((walk.cpu - node.cpu) / cat.cpu).toFixed(2)}x`,
     );
+    const verified = best(vioctl('verify', file));
+    show(
+      'verify FILE',
+      verified,
+      `${verdict(verified.cpu / cat.cpu, verified.cpu <= 1.5 * cat.cpu)} (wanted: 1.5); less node: ${((verified.cpu - node.cpu) / cat.cpu).toFixed(2)}x; ` +
+        `${(verified.rss - node.rss).toFixed(0)} MB above node (wanted: 64)`,
+    );
     const catPipe = best(['cat'], { from: file });
     show('… | cat', catPipe);
     const walkPipe = best(vioctl('dump', '-'), { from: file });

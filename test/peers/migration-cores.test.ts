@@ -91,6 +91,8 @@ interface Guest {
   doubles?: string[];
   /** registers that are set as well, and which gdb does not show, since it takes their being there from other notes than QEMU's */
   hidden?: string[];
+  /** commands before that */
+  first?: string[];
   /** registers that cannot have any value */
   fixed?: Record<string, bigint>;
   /** QEMU writes the number of a CPU in another byte order, or not at all */
@@ -154,6 +156,14 @@ const guests: Guest[] = [
   },
   { name: 'PowerPC, big-endian', ...ppc, settings: ['set endian big'], header: { class: 2, data: 2, machine: 21 } },
   {
+    name: 'PowerPC, interrupts taken little-endian',
+    ...ppc,
+    builds: ['10'],
+    settings: ['set endian big'],
+    first: ['set var $lpcr = $lpcr | 0x02000000'],
+    header: { class: 2, data: 1, machine: 21 },
+  },
+  {
     name: 's390x',
     program: 'qemu-system-s390x',
     args: ['-M', 's390-ccw-virtio', '-m', '64', '-smp', '2', '-cpu', 'max'],
@@ -209,7 +219,7 @@ async function both(build: QemuBuild, name: QemuName, guest: Guest, debugger_: s
   const stub = ['-chardev', `socket,path=${socket},server=on,wait=off,id=gdb`, '-gdb', 'chardev:gdb'];
   return withGuest(program, dir, [...guest.args, ...stub], async (running) => {
     const connect = [...(guest.settings ?? []), `target remote ${socket}`];
-    const live = gdb(debugger_, [...connect, ...values(guest), ...show(guest), 'disconnect']);
+    const live = gdb(debugger_, [...connect, ...(guest.first ?? []), ...values(guest), ...show(guest), 'disconnect']);
     await running.qmp.run('stop');
     await running.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });
     await running.migrate({ uri: uri(name, file('stream')) });

@@ -47,18 +47,21 @@ interface Content {
   values: Map<string, Value>;
   /** paths that begin a device */
   roots: Set<string>;
+  /** paths of all that holds values: a device, a structure, a subsection, whose name may have slashes */
+  nodes: Set<string>;
   walker: Walker;
   issues: Issue[];
 }
 
 /** Fields as paths: `cpu/env.segs/0/base`. */
-function flatten(value: Value, path: string, into: Map<string, Value>): void {
+function flatten(value: Value, path: string, into: Map<string, Value>, nodes: Set<string>): void {
   const nested = value !== null && typeof value === 'object' && !(value instanceof Uint8Array);
   if (!nested) {
     into.set(path, value);
     return;
   }
-  for (const [key, inner] of Object.entries(value)) flatten(inner, `${path}/${key}`, into);
+  nodes.add(path);
+  for (const [key, inner] of Object.entries(value)) flatten(inner, `${path}/${key}`, into, nodes);
 }
 
 /** SHA-256 of a section's body; undefined where its bytes cannot be read again: they went by with a pipe. */
@@ -91,16 +94,17 @@ interface Shape {
 }
 
 /** The shape of a device: the type and size of each field, by its path. */
-function shape(state: Shape, path: string, into: Map<string, Value>): void {
+function shape(state: Shape, path: string, into: Map<string, Value>, nodes: Set<string>): void {
+  nodes.add(path);
   for (const field of state.fields ?? []) {
     const at = `${path}/${field.name}`;
     const inner = field.struct ?? field;
-    if (inner.fields) shape(inner, at, into);
+    if (inner.fields) shape(inner, at, into, nodes);
     else into.set(at, `${field.type}, ${field.size} bytes${field.array_len === undefined ? '' : ` x ${field.array_len}`}`);
   }
   for (const sub of state.subsections ?? []) {
     into.set(`${path}/${sub.vmsd_name}/version`, sub.version);
-    shape(sub, `${path}/${sub.vmsd_name}`, into);
+    shape(sub, `${path}/${sub.vmsd_name}`, into, nodes);
   }
 }
 
@@ -110,6 +114,7 @@ async function content(input: Input, options: CompareOptions, seed: bigint, tick
   const walker = new Walker(input.reader, { issues: input.issues, fields, ram: { hash: ram, seed, bitmapOrder: input.bitmapOrder } });
   const values = new Map<string, Value>();
   const roots = new Set<string>();
+  const nodes = new Set<string>();
   const issues: Issue[] = [];
   for await (const event of events(input, walker)) {
     if (event.type === 'progress') tick(event.position);
@@ -123,8 +128,8 @@ async function content(input: Input, options: CompareOptions, seed: bigint, tick
     roots.add(name);
     values.set(`${name}/version`, event.version);
     const description = structure ? walker.description?.device(event.name, event.instance) : undefined;
-    if (description) shape(description, name, values);
-    else if (event.fields) flatten(event.fields, name, values);
+    if (description) shape(description, name, values, nodes);
+    else if (event.fields) flatten(event.fields, name, values, nodes);
     else if (event.record === 'full' && !structure) {
       // Nothing says what is in it, but whether it is the same can be told.
       const hash = bodyHash(input.reader, event);
@@ -136,7 +141,7 @@ async function content(input: Input, options: CompareOptions, seed: bigint, tick
     }
   }
   for (const block of walker.ram?.update() ?? []) values.set(`ram/${block.name}/length`, block.length);
-  return { values, roots, walker, issues };
+  return { values, roots, nodes, walker, issues };
 }
 
 const same = (a: Value, b: Value): boolean =>
@@ -181,7 +186,7 @@ function prefixes(values: ReadonlyMap<string, Value>): Set<string> {
 }
 
 /** The longest part of the tree around `path` that the other stream has nothing of: a device, a subsection, or the field alone. */
-function lonely(path: string, roots: ReadonlySet<string>, others: ReadonlySet<string>): string {
+function lonely(path: string, { roots, nodes }: Pick<Content, 'roots' | 'nodes'>, others: ReadonlySet<string>): string {
   let root = path;
   while (!roots.has(root)) {
     const slash = root.lastIndexOf('/');
@@ -189,7 +194,8 @@ function lonely(path: string, roots: ReadonlySet<string>, others: ReadonlySet<st
     root = root.slice(0, slash);
   }
   for (let end = root.length; end < path.length; ) {
-    if (!others.has(path.slice(0, end))) return path.slice(0, end);
+    const part = path.slice(0, end);
+    if ((part === root || nodes.has(part)) && !others.has(part)) return part;
     const next = path.indexOf('/', end + 1);
     end = next < 0 ? path.length : next;
   }
@@ -204,7 +210,7 @@ function differencesOf(left: Content, right: Content, options: CompareOptions): 
   const whole = new Map<string, Difference>();
   const only = (path: string, kind: 'only-a' | 'only-b', value: Value) => {
     const [own, other] = kind === 'only-a' ? [left, trees.b] : [right, trees.a];
-    const root = options.fields ? path : lonely(path, own.roots, other);
+    const root = options.fields ? path : lonely(path, own, other);
     if (ignored(root)) return;
     const before = whole.get(root);
     if (before) before.values = (before.values ?? 1) + 1;
