@@ -1,4 +1,5 @@
 /** verify --against: the verdict on pairs of machines that a real QEMU decides. */
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -69,3 +70,24 @@ describe.each<QemuName>(['7.2', '10'])('QEMU %s decides', (name) => {
     60_000,
   );
 });
+
+test('the document of a real -dump-vmstate: most devices are compared, and the machine', async () => {
+  const build = await qemuForTest('7.2', 'verify --against with -dump-vmstate');
+  if (!build) return;
+  const [stream, document] = [file('source'), file('vmstate.json')];
+  await withGuest(build, dir, base, (guest) => guest.migrate({ uri: uri('7.2', stream) }));
+  const [program, ...args] = build.argv('qemu-system-x86_64', ['-M', 'q35', '-display', 'none', '-dump-vmstate', document]);
+  execFileSync(program, args, { stdio: 'ignore', env: { ...process.env, ...build.env } });
+  const judge = (name: string) => against(openInput(stream), name, {}, () => {});
+  const same = await judge(document);
+  expect(same).toMatchObject({ loads: true, obstacles: [] });
+  expect(same.compared.sections).toBeGreaterThan(same.compared.of / 2);
+  // What the document then says of one of these devices decides.
+  const text = fs.readFileSync(document, 'utf8');
+  const types = JSON.parse(text) as Record<string, { Description?: { name: string }; version_id?: number }>;
+  for (const type of Object.values(types)) if (type.Description?.name === 'mc146818rtc') type.version_id = 0;
+  fs.writeFileSync(file('older.json'), JSON.stringify(types));
+  expect((await judge(file('older.json'))).obstacles).toMatchObject([{ path: 'mc146818rtc' }]);
+  fs.writeFileSync(file('other.json'), text.replace('"pc-q35-7.2"', '"pc-q35-6.2"'));
+  expect((await judge(file('other.json'))).obstacles).toMatchObject([{ path: 'machine' }]);
+}, 60_000);
