@@ -15,7 +15,12 @@ import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } f
 import { terminalWidth } from './output/terminal.js';
 
 /** Where an argv leads: a help text, the version, or a command with the rest of the words. */
-export type Route = { kind: 'help'; group?: string } | { kind: 'version' } | { kind: 'completion'; file: string } | CommandRoute;
+export type Route =
+  | { kind: 'help'; group?: string }
+  | { kind: 'manual'; words: string[] }
+  | { kind: 'version' }
+  | { kind: 'completion'; file: string }
+  | CommandRoute;
 /** A command and the words that are left for it. */
 export interface CommandRoute {
   kind: 'command';
@@ -35,9 +40,20 @@ function unknown(what: string, typed: string, candidates: string[], help: string
 /** The verbs of each group. */
 const verbsOf = (): Map<string, string[]> => new Map(Object.entries(groups).map(([group, { verbs }]) => [group, Object.keys(verbs)]));
 
+/** The page of a command, or of all: checked like a command line, so that a wrong word gets the same answer. */
+function manual(words: string[]): Route {
+  if (words.length > 0) {
+    const found = route([...words, '--help']);
+    if (found.kind === 'help') throw usage('help --man takes a group and a verb', 'vioctl help --man vfio bind');
+    if (found.kind === 'command') return { kind: 'manual', words: found.id.split(' ') };
+  }
+  return { kind: 'manual', words: [] };
+}
+
 /** Finds the command of an argv. Verbs may be two words (`shmem serve`). @throws usage with a did-you-mean */
 export function route(argv: string[]): Route {
   let [name, ...rest] = argv;
+  if (name === 'help' && rest.includes('--man')) return manual(rest.filter((word) => word !== '--man'));
   if (name === 'help') [name, ...rest] = [...rest, '--help'];
   if (name === undefined || isHelp(name)) return { kind: 'help' };
   if (name === '--version' || name === '-V' || name === 'version') return { kind: 'version' };
@@ -117,6 +133,7 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
       await print(readFileSync(`${home}/completions/${target.file}`, 'utf8'), env);
       return 0;
     }
+    if (target.kind === 'manual') return (await import('./help/page.js')).showManual(target.words, home);
     if (target.kind === 'help') {
       const help = await import('./help/help.js');
       await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)), env);

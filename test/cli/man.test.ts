@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
-import { program } from '../support/cli.js';
+import { program, vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 
 const man = path.resolve(program, '..', '..', 'man');
@@ -26,4 +27,45 @@ test('completions are valid shell and complete groups, verbs and flags', () => {
   expect(complete('vfio', 'li')).toEqual(['list']);
   expect(complete('vfio', 'list', '--un')).toEqual(['--unused']);
   expect(complete('vhost-user', 'shmem', 'se')).toEqual(['serve']);
+});
+
+test('help --man shows the page of a command with man, and says what is wrong with the words', () => {
+  const bin = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-man-'));
+  try {
+    fs.writeFileSync(path.join(bin, 'man'), '#!/bin/sh\necho "$1"; exit 7\n', { mode: 0o755 });
+    const run = (...words: string[]) => vioctl(['help', '--man', ...words], { env: { PATH: `${bin}:${process.env.PATH}` } });
+    expect(run('vhost-user', 'serve', 'blk')).toMatchObject({ status: 7, stdout: `${man}/vioctl-vhost-user-serve-blk.1\n`, stderr: '' });
+    expect(run().stdout).toBe(`${man}/vioctl.1\n`);
+    expect(run('vfio', 'bnd')).toMatchObject({ status: 2, stdout: '', stderr: expect.stringContaining('did you mean "bind"') });
+    expect(run('vfio')).toMatchObject({ status: 2, stderr: expect.stringContaining('takes a group and a verb') });
+    fs.rmSync(path.join(bin, 'man'));
+    const none = vioctl(['help', '--man', 'vfio', 'bind'], { env: { PATH: bin } });
+    expect(none).toMatchObject({ status: 127, stderr: 'vioctl: man is not installed\nhint: vioctl vfio bind --help\n' });
+  } finally {
+    fs.rmSync(bin, { recursive: true });
+  }
+});
+
+test('every page has its sections, and names its siblings', () => {
+  for (const name of fs.readdirSync(man).filter((file) => /^vioctl-/.test(file))) {
+    const text = fs.readFileSync(path.join(man, name), 'utf8');
+    const sections = [...text.matchAll(/^\.SH (.*)$/gm)].map((match) => match[1]);
+    expect({ name, sections }).toEqual({
+      name,
+      sections: expect.arrayContaining([
+        'NAME',
+        'SYNOPSIS',
+        'DESCRIPTION',
+        'OPTIONS',
+        'FILES',
+        'ENVIRONMENT',
+        'EXIT STATUS',
+        'NOTES',
+        'SEE ALSO',
+      ]),
+    });
+    const group = /^vioctl-(vfio|dma|uring|nvmf|vhost-user|migration)-/.exec(name)![1]!;
+    const siblings = fs.readdirSync(man).filter((file) => file.startsWith(`vioctl-${group}-`) && file !== name);
+    for (const sibling of siblings) expect(text).toContain(`.BR ${sibling.replace(/\.1$/, '').replaceAll('-', '\\-')} (1)`);
+  }
 });

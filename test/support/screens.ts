@@ -8,7 +8,6 @@ export const screens: readonly (readonly [name: string, command: string])[] = [
   ['vioctl-help', 'vioctl --help'],
   ['vfio-list', 'vioctl vfio list'],
   ['vfio-show', 'vioctl vfio show 0000:01:00.0'],
-  ['vfio-bind-help', 'vioctl vfio bind --help'],
   ['dma-plan', 'vioctl dma plan --reserved reserved --aw 48 rings=64K,below4g data=1G,align=2M'],
   ['uring-sum-check', 'vioctl uring sum --check sums'],
   ['nvmf-discover', 'vioctl nvmf discover'],

@@ -131,6 +131,7 @@ export function rootHelp(width: number): string {
       [
         { label: '-h, --help', text: 'print help; behind a group or a verb, of that' },
         { label: '-V, --version', text: 'print the version' },
+        { label: 'help [--man] …', text: 'print help, or show the manual page, of a group and verb' },
         { label: 'completion SHELL', text: 'print the completion for bash, zsh or fish' },
       ],
       width,

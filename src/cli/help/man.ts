@@ -8,6 +8,7 @@ import { fishCompletion } from '../completion/fish.js';
 import { completionModel } from '../completion/model.js';
 import { zshCompletion } from '../completion/zsh.js';
 import { type CommandDoc, describeCommand } from './help.js';
+import { commonEnvironment, manuals } from './manual.js';
 import { wrapText } from './wrap.js';
 
 /** Every command of the table with its documentation model. */
@@ -47,6 +48,17 @@ const released = '2026-11-20';
 /** Title lines: man(7) macros, which every man program renders alike. */
 const title = (name: string): string[] => [`.TH ${line(name.toUpperCase())} 1 ${released} vioctl "User Commands"`];
 
+const entries = (list: readonly (readonly [string, string])[]): string[] => list.flatMap(([term, text]) => ['.TP', bold(term), roff(text)]);
+
+const pageOf = (id: string): string => `vioctl-${id.replaceAll(' ', '-')}(1)`;
+
+/** References to pages, separated by commas. */
+const seeAlso = (pages: readonly string[]): string[] =>
+  pages.map((page, i) => {
+    const [, name, number] = /^(.*)\((\d)\)$/.exec(page)!;
+    return `.BR ${line(name!)} (${number})${i < pages.length - 1 ? ',' : ''}`;
+  });
+
 /** Keys of the JSON that a command prints, and of a line of NDJSON if that is another object. */
 export interface DocumentKeys {
   keys: readonly { name: string; text: string }[];
@@ -59,14 +71,15 @@ function jsonSection({ keys, record }: DocumentKeys, schema: string): string[] {
   return [
     ...(keys.length > 0 ? [roff('The document of --json has these keys:'), ...list(keys)] : []),
     ...(record?.length ? [...(keys.length > 0 ? ['.PP'] : []), roff('A line of --ndjson has these keys:'), ...list(record)] : []),
-    '.PP',
+    ...(keys.length > 0 || record?.length ? ['.PP'] : []),
     roff(`schemas/${schema} of the package is the JSON Schema.`),
   ];
 }
 
-/** The manual page of one command. */
-export function commandPage(doc: CommandDoc, documents?: DocumentKeys): string {
+/** The manual page of one command. @param siblings ids of the commands of its group */
+export function commandPage(doc: CommandDoc, siblings: readonly string[], documents?: DocumentKeys): string {
   const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
+  const { files, environment, notes, seeAlso: others } = manuals[doc.id.split(' ')[0]!]!;
   const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
   const lines = [
     ...title(name),
@@ -83,8 +96,14 @@ export function commandPage(doc: CommandDoc, documents?: DocumentKeys): string {
       doc.examples.flatMap(([example, what]) => ['.TP', bold(example), roff(what)]),
     ),
     ...section('JSON', documents ? jsonSection(documents, `${doc.id.replaceAll(' ', '-')}.json`) : []),
+    ...section('FILES', entries(files)),
+    ...section('ENVIRONMENT', entries([...environment, ...commonEnvironment])),
     ...section('EXIT STATUS', ['See', '.BR vioctl (1).']),
-    ...section('SEE ALSO', ['.BR vioctl (1)']),
+    ...section(
+      'NOTES',
+      notes.flatMap((note, i) => (i === 0 ? [roff(note)] : ['.PP', roff(note)])),
+    ),
+    ...section('SEE ALSO', seeAlso(['vioctl(1)', ...siblings.filter((id) => id !== doc.id).map(pageOf), ...others])),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -110,6 +129,7 @@ export function rootPage(docs: CommandDoc[]): string {
       'EXIT STATUS',
       exitStatuses.flatMap(([status, text]) => ['.TP', `.B ${status}`, roff(text)]),
     ),
+    ...section('FILES', entries(Object.values(manuals).flatMap(({ files }) => files))),
     ...section('ENVIRONMENT', [
       ...['.TP', '.B NO_COLOR, FORCE_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM=dumb', 'Colours, as usual; \\-\\-color comes first.'],
       ...['.TP', '.B COLUMNS', 'Width of help texts.'],
@@ -117,6 +137,10 @@ export function rootPage(docs: CommandDoc[]): string {
       ...['.TP', '.B TMPDIR', 'Where what must be spooled goes, under no name.'],
       ...['.TP', '.B VIOCTL_DEBUG', 'With 1, an error prints where it happened.'],
     ]),
+    ...section('NOTES', [
+      roff('vioctl help --man GROUP VERB shows the page of a command. docs/ of the repository explains each group and its subject.'),
+    ]),
+    ...section('SEE ALSO', seeAlso(docs.map(({ id }) => pageOf(id)))),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -138,6 +162,8 @@ function readmeWith(readme: string, docs: CommandDoc[]): string {
 export async function generated(readme: string, documents: ReadonlyMap<string, DocumentKeys>): Promise<Map<string, string>> {
   const commands = await allCommands();
   const model = completionModel(commands);
+  const siblingsOf = (id: string): string[] =>
+    commands.map(({ doc }) => doc.id).filter((other) => other.split(' ')[0] === id.split(' ')[0]);
   return new Map([
     [
       'README.md',
@@ -147,7 +173,9 @@ export async function generated(readme: string, documents: ReadonlyMap<string, D
       ),
     ],
     ['man/vioctl.1', rootPage(commands.map(({ doc }) => doc))],
-    ...commands.map(({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc, documents.get(doc.id))] as const),
+    ...commands.map(
+      ({ doc }) => [`man/vioctl-${doc.id.replaceAll(' ', '-')}.1`, commandPage(doc, siblingsOf(doc.id), documents.get(doc.id))] as const,
+    ),
     [`completions/${completionFiles.bash}`, bashCompletion(model)],
     [`completions/${completionFiles.zsh}`, zshCompletion(model)],
     [`completions/${completionFiles.fish}`, fishCompletion(model)],

@@ -19,7 +19,6 @@ export default class DmaAttach extends Command {
 
   async run(): Promise<never> {
     const { args } = await this.parse(DmaAttach);
-
     const { info, fds } = await attachToHolder(args.socket);
     return execReplacing(handOver(this.rest ?? [], fds, info), this.env);
   }
