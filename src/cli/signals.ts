@@ -7,7 +7,7 @@ import { hurryOutput, writeInBackground } from './output/stdio.js';
 type Undo = () => void | Promise<void>;
 
 /** Milliseconds that a command has to end by itself after the first signal. */
-const GRACE = 300;
+const grace = 300;
 
 /**
  * The life of one command: whoever needs an orderly end asks for `signal` or `defer`s a clean-up; only then are SIGINT,
@@ -73,7 +73,7 @@ export class Lifetime {
    */
   overdue(): Promise<undefined> {
     return new Promise((resolve) => {
-      this.#overdue = () => setTimeout(() => resolve(undefined), GRACE);
+      this.#overdue = () => setTimeout(() => resolve(undefined), grace);
     });
   }
 

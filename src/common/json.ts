@@ -12,12 +12,12 @@ export function isCount(key: string): boolean {
   let count = known.get(key);
   if (count === undefined) {
     count = counted.test(key);
-    if (known.size < KNOWN) known.set(key, count);
+    if (known.size < mostKnown) known.set(key, count);
   }
   return count;
 }
 /** Keys remembered; those of a migration stream are not ours. */
-const KNOWN = 1000;
+const mostKnown = 1000;
 
 /** Whether something in a value needs a form of ours. Decides which objects are copied: most records have nothing to convert. */
 const foreign = (value: unknown): boolean =>

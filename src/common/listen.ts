@@ -1,7 +1,7 @@
 import { codeOf, type VioError, wrap } from './errors.js';
 
 /** Ports below this need a privilege, unless net.ipv4.ip_unprivileged_port_start says otherwise. */
-const PRIVILEGED = 1024;
+const privileged = 1024;
 
 /** Why an address and port could not be listened on, with the hint that the errno asks for. */
 export function listenError(address: string, port: number, err: unknown): VioError {
@@ -16,7 +16,7 @@ function hintOf(code: string | undefined, port: number): string | undefined {
       return 'ip -brief address lists the addresses of this host';
     case 'EACCES':
     case 'EPERM':
-      return port < PRIVILEGED ? 'ports below 1024 need root or CAP_NET_BIND_SERVICE' : undefined;
+      return port < privileged ? 'ports below 1024 need root or CAP_NET_BIND_SERVICE' : undefined;
     case 'EAFNOSUPPORT':
       return 'IPv6 is switched off here: sysctl net.ipv6.conf.all.disable_ipv6';
     default:

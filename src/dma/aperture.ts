@@ -21,7 +21,7 @@ export interface Aperture {
 }
 
 /** dma_entry_limit of vfio_iommu_type1 unless the administrator set another (drivers/vfio/vfio_iommu_type1.c). */
-export const ENTRY_LIMIT = 65535;
+export const entryLimit = 65535;
 
 /**
  * Parses the lines of an IOMMU group's `reserved_regions` (Documentation/ABI/testing/sysfs-kernel-iommu_groups):
@@ -140,6 +140,6 @@ export function readAperture(root: Sysroot, bdf: string, pages: bigint[], width?
       hint: 'give it with --aw 48 (39 and 57 are common too)',
     });
   const reserved = readReserved(root, bdf);
-  const limit = Number(root.attr('/sys/module/vfio_iommu_type1/parameters/dma_entry_limit') ?? ENTRY_LIMIT);
+  const limit = Number(root.attr('/sys/module/vfio_iommu_type1/parameters/dma_entry_limit') ?? entryLimit);
   return { ranges: allowed([widthRange(bits)], reserved), reserved, pages, limit };
 }

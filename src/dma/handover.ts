@@ -1,15 +1,15 @@
 import { Exit, usage, VioError } from '../common/errors.js';
-import { FIRST_FD, type HandOver, listenEnvironment } from '../launch/handover.js';
+import { firstFd, type HandOver, listenEnvironment } from '../launch/handover.js';
 import type { HolderInfo } from './holder.js';
 
 const json = (value: unknown): string => JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v));
 
 /** Placeholders that name descriptors of the session: `{device}`, and `{device1}` for the second device. */
-const PLACEHOLDER = /\{(?:(device|group|container|iommufd)(\d*)|([A-Za-z][A-Za-z0-9_.-]*)\.(fd|iova|size))\}/g;
+const placeholder = /\{(?:(device|group|container|iommufd)(\d*)|([A-Za-z][A-Za-z0-9_.-]*)\.(fd|iova|size))\}/g;
 
 /** Whether the words ask for one of the two APIs: `{iommufd}` is cdev, `{container}` and `{group}` are group. */
 export function apiOf(words: readonly string[]): 'group' | 'cdev' | undefined {
-  const names = new Set(words.flatMap((word) => [...word.matchAll(PLACEHOLDER)].map((match) => match[1])));
+  const names = new Set(words.flatMap((word) => [...word.matchAll(placeholder)].map((match) => match[1])));
   const cdev = names.has('iommufd');
   const group = names.has('container') || names.has('group');
   if (cdev && group) throw usage('{iommufd} and {container} or {group} are of different APIs');
@@ -28,7 +28,7 @@ export function handOver(
   fds: ReadonlyMap<string, number>,
   info: Omit<HolderInfo, 'maps'> & { maps: readonly { name: string; iova: bigint | string; size: number | bigint }[] },
 ): HandOver {
-  const numbers = new Map([...fds.keys()].map((name, i) => [name, FIRST_FD + i]));
+  const numbers = new Map([...fds.keys()].map((name, i) => [name, firstFd + i]));
   const maps = new Map(info.maps.map((map) => [map.name, map]));
   const need = (name: string, text: string): string => {
     const fd = numbers.get(name);
@@ -41,7 +41,7 @@ export function handOver(
     return String(fd);
   };
   const substitute = (word: string): string =>
-    word.replace(PLACEHOLDER, (text, kind: string | undefined, index: string, name: string, field: string) => {
+    word.replace(placeholder, (text, kind: string | undefined, index: string, name: string, field: string) => {
       if (kind !== undefined) {
         const suffix = index === '' || index === '0' ? '' : `-${index}`;
         return need(kind === 'iommufd' ? 'iommufd' : `vfio-${kind}${suffix}`, text);

@@ -36,10 +36,10 @@ export interface LockLimit {
 }
 
 /** Gone mappings that are remembered, for faults that arrive late. */
-const REMEMBERED = 1024;
+const remembered = 1024;
 
 /** Bytes that are populated before memory is looked at again. */
-const POPULATE_STEP = 64n << 20n;
+const populateStep = 64n << 20n;
 
 /** Memory mapped for one open device, by name. */
 export class Mapper {
@@ -132,12 +132,12 @@ export class Mapper {
    */
   #populate(spec: MapSpec, mapping: Mapping): void {
     const { size } = mapping;
-    for (let at = 0n; at < size; at += POPULATE_STEP) {
+    for (let at = 0n; at < size; at += populateStep) {
       const left = size - at;
       if (at > 0n && this.#root && spec.file === undefined && spec.huge === undefined)
-        requireMemory(this.#root, { ordinary: left < POPULATE_STEP ? left : POPULATE_STEP, huge: new Map() });
+        requireMemory(this.#root, { ordinary: left < populateStep ? left : populateStep, huge: new Map() });
       try {
-        native().vfio.populate(mapping.memory, at, left < POPULATE_STEP ? left : POPULATE_STEP, spec.file === undefined);
+        native().vfio.populate(mapping.memory, at, left < populateStep ? left : populateStep, spec.file === undefined);
       } catch (err) {
         if (codeOf(err) === 'EINVAL') return; // before Linux 5.14; pinning takes the pages then
         if (codeOf(err) === 'EFAULT' && spec.file !== undefined) throw this.#explain(mapping, err as Error);
@@ -250,7 +250,7 @@ export class Mapper {
     native().vfio.closeMemory(mapping.memory);
     const { name, iova, size, readOnly } = mapping;
     this.#gone.push({ name, start: iova, end: iova + size - 1n, readOnly });
-    if (this.#gone.length > REMEMBERED) this.#gone.shift();
+    if (this.#gone.length > remembered) this.#gone.shift();
   }
 
   /** The mapping that an address of the device belongs to, or did until it was unmapped. */

@@ -21,13 +21,13 @@ export interface MemoryBound {
 }
 
 /** Types of file systems that statfs(2) tells (linux/magic.h). */
-const TMPFS = 0x01021994;
-const HUGETLBFS = 0x958458f6;
+const tmpfs = 0x01021994;
+const hugetlbfs = 0x958458f6;
 
 /** Share of page tables (processor and IOMMU) and per-page records in what a mapping takes: below 1/256 with 4 KiB pages. */
-const OVERHEAD = 256n;
+const overhead = 256n;
 /** Bytes left for the programs that run, ours among them. */
-const RESERVE = 16n << 20n;
+const reserve = 16n << 20n;
 
 /** What a file takes when its pages are pinned. */
 function fileNeed(spec: MapSpec, size: bigint, need: MemoryNeed): void {
@@ -35,9 +35,9 @@ function fileNeed(spec: MapSpec, size: bigint, need: MemoryNeed): void {
   const { type, bsize } = fs.statfsSync(spec.file!);
   const allocated = stat.blocks * 512n;
   const missing = size > allocated ? size - allocated : 0n;
-  if (type >>> 0 === HUGETLBFS) need.huge.set(BigInt(bsize), (need.huge.get(BigInt(bsize)) ?? 0n) + missing);
+  if (type >>> 0 === hugetlbfs) need.huge.set(BigInt(bsize), (need.huge.get(BigInt(bsize)) ?? 0n) + missing);
   // pages of tmpfs are counted as used already; clean page cache of other files counts as available until it is pinned
-  else need.ordinary += type >>> 0 === TMPFS ? missing : size;
+  else need.ordinary += type >>> 0 === tmpfs ? missing : size;
 }
 
 /** Sums up what mappings will take. @param page the IOMMU's smallest page @throws VioError for a size or file that cannot be mapped */
@@ -87,13 +87,13 @@ function reclaimable(text: string, prefix: string): bigint {
 }
 
 /** A limit that means none in version 1: the largest multiple of a page that a signed word holds. */
-const UNLIMITED = 1n << 62n;
+const unlimited = 1n << 62n;
 
 /** Bounds of the memory cgroups (version 2 and 1) that we are in, from the innermost outwards. */
 function cgroupBounds(root: Sysroot): MemoryBound[] {
   const bounds: MemoryBound[] = [];
   const add = (path: string, limit: bigint | undefined, used: bigint | undefined, back: bigint) => {
-    if (limit === undefined || used === undefined || limit >= UNLIMITED) return;
+    if (limit === undefined || used === undefined || limit >= unlimited) return;
     const left = limit - used + back;
     bounds.push({ bytes: left > 0n ? left : 0n, by: `the limit of ${formatSize(limit)} of memory cgroup ${path || '/'}` });
   };
@@ -140,7 +140,7 @@ function hugeBounds(root: Sysroot, size: bigint): MemoryBound[] {
   const one = cgroupFolder(root, 'hugetlb');
   const add = (dir: string, limit: string, used: string) => {
     const [most, now] = [number(root.attr(`${dir}/hugetlb.${name}.${limit}`)), number(root.attr(`${dir}/hugetlb.${name}.${used}`))];
-    if (most === undefined || now === undefined || most >= UNLIMITED) return;
+    if (most === undefined || now === undefined || most >= unlimited) return;
     bounds.push({ bytes: most > now ? most - now : 0n, by: `the limit of ${formatSize(most)} of hugetlb cgroup ${dir}` });
   };
   for (const path of two ? lineage(two.path) : [])
@@ -161,7 +161,7 @@ const shortage = (wanted: bigint, bound: MemoryBound, what: string, hint: string
 /** Refuses what would make the kernel kill processes for memory. @throws VioError ENOMEM (3); nothing has been taken then */
 export function requireMemory(root: Sysroot, need: MemoryNeed): void {
   const bound = need.ordinary > 0n ? ordinaryBound(root) : undefined;
-  if (bound && need.ordinary + need.ordinary / OVERHEAD + RESERVE > bound.bytes)
+  if (bound && need.ordinary + need.ordinary / overhead + reserve > bound.bytes)
     throw shortage(need.ordinary, bound, 'memory', 'map less, stop what uses memory, or map huge pages that are reserved (huge=2M)');
   for (const [size, bytes] of need.huge) {
     if (bytes === 0n) continue;

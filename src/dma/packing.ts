@@ -24,9 +24,9 @@ export interface Item {
 export type Packing = { places: number[] } | { places: undefined; proven: boolean; steps: number };
 
 /** Entries of the table of the exact search that it may take (about 40 MB). */
-const MOST_STATES = 1 << 22;
+const mostStates = 1 << 22;
 /** Holes that the heuristics look at in all. */
-const MOST_STEPS = 20_000_000;
+const mostSteps = 20_000_000;
 
 const up = (at: number, align: number): number => Math.ceil(at / align) * align;
 const down = (at: number, align: number): number => Math.floor(at / align) * align;
@@ -57,7 +57,7 @@ function greedy(
     let waste = Number.POSITIVE_INFINITY;
     for (let n = 0; n < free.length; n++) {
       const h = top ? free.length - 1 - n : n;
-      if (++budget.steps > MOST_STEPS) return undefined;
+      if (++budget.steps > mostSteps) return undefined;
       const place = placeIn(free[h]!, item, top);
       if (place === undefined) continue;
       const left = free[h]!.end - free[h]!.start - item.size;
@@ -86,7 +86,7 @@ interface Fit {
 const byLimit = (a: Item, b: Item): number => (a.limit === b.limit ? 0 : a.limit - b.limit);
 
 /** Orders that serve the constrained and the large first. */
-const RULES: readonly ((a: Item, b: Item) => number)[] = [
+const itemOrders: readonly ((a: Item, b: Item) => number)[] = [
   (a, b) => byLimit(a, b) || b.align - a.align || b.size - a.size,
   (a, b) => byLimit(a, b) || b.size - a.size,
   (a, b) => b.size - a.size,
@@ -95,13 +95,13 @@ const RULES: readonly ((a: Item, b: Item) => number)[] = [
 
 /** Layouts of the heuristics: several orders, from the bottom and from the top, first and best fit. */
 function tryHeuristics(holes: readonly Hole[], items: readonly Item[], budget: { steps: number }): number[] | undefined {
-  for (const compare of RULES) {
+  for (const compare of itemOrders) {
     const order = items.map((_, i) => i).sort((a, b) => compare(items[a]!, items[b]!) || a - b);
     for (const top of [false, true])
       for (const best of [true, false]) {
         const places = greedy(holes, items, order, { best, top }, budget);
         if (places) return places;
-        if (budget.steps > MOST_STEPS) return undefined;
+        if (budget.steps > mostSteps) return undefined;
       }
   }
   return undefined;
@@ -119,8 +119,8 @@ function kindsOf(items: readonly Item[]): { item: Item; members: number[] }[] {
   return [...kinds.values()];
 }
 
-const UNREACHED = Number.POSITIVE_INFINITY;
-const CARRIED = -1;
+const unreached = Number.POSITIVE_INFINITY;
+const carried = -1;
 
 /** The exact search. @returns undefined if it would take too much, null if no layout exists */
 function exact(holes: readonly Hole[], items: readonly Item[], budget: { steps: number }): number[] | null | undefined {
@@ -131,17 +131,17 @@ function exact(holes: readonly Hole[], items: readonly Item[], budget: { steps: 
   for (const { members } of kinds) {
     weights.push(states);
     states *= members.length + 1;
-    if (states * holes.length > MOST_STATES) return undefined;
+    if (states * holes.length > mostStates) return undefined;
   }
-  const ends = holes.map(() => new Float64Array(states).fill(UNREACHED));
-  const last = holes.map(() => new Int16Array(states).fill(CARRIED));
+  const ends = holes.map(() => new Float64Array(states).fill(unreached));
+  const last = holes.map(() => new Int16Array(states).fill(carried));
   for (const [h, hole] of holes.entries()) {
     const end = ends[h]!;
     const before = ends[h - 1];
-    for (let state = 0; state < states; state++) if (before ? before[state] !== UNREACHED : state === 0) end[state] = hole.start;
+    for (let state = 0; state < states; state++) if (before ? before[state] !== unreached : state === 0) end[state] = hole.start;
     for (let state = 0; state < states; state++) {
       const from = end[state]!;
-      if (from === UNREACHED) continue;
+      if (from === unreached) continue;
       for (const [k, { item, members }] of kinds.entries()) {
         budget.steps++;
         if (Math.floor(state / weights[k]!) % (members.length + 1) === members.length) continue;
@@ -154,12 +154,12 @@ function exact(holes: readonly Hole[], items: readonly Item[], budget: { steps: 
     }
   }
   let state = states - 1;
-  if (ends.at(-1)?.[state] === UNREACHED || holes.length === 0) return null;
+  if (ends.at(-1)?.[state] === unreached || holes.length === 0) return null;
   const places = new Array<number>(items.length);
   const used = kinds.map(() => 0);
   for (let h = holes.length - 1; h >= 0; ) {
     const k = last[h]![state]!;
-    if (k === CARRIED) {
+    if (k === carried) {
       h--;
       continue;
     }
@@ -188,7 +188,7 @@ function impossible(holes: readonly Hole[], items: readonly Item[]): boolean {
 export function pack(holes: readonly Hole[], items: readonly Item[], wishes: readonly number[]): Packing {
   if (impossible(holes, items)) return { places: undefined, proven: true, steps: 0 };
   const budget = { steps: 0 };
-  for (const most of [Number.POSITIVE_INFINITY, MIDDLE, 1]) {
+  for (const most of [Number.POSITIVE_INFINITY, middle, 1]) {
     const wished = items.map((item, i) => ({ ...item, align: Math.max(item.align, Math.min(wishes[i]!, most)) }));
     const places = tryHeuristics(holes, wished, budget);
     if (places) return { places };
@@ -198,4 +198,4 @@ export function pack(holes: readonly Hole[], items: readonly Item[], wishes: rea
 }
 
 /** Pages of the middle hugepage size (2 MiB of 4 KiB). */
-const MIDDLE = 512;
+const middle = 512;

@@ -7,7 +7,7 @@ import type { MapSpec } from './spec.js';
  * File systems that write dirty pages back (linux/magic.h). Since Linux 6.5 the kernel pins no writable shared mapping of
  * their files for long (writable_file_mapping_allowed() in mm/gup.c): a device could write behind the file system's back.
  */
-const WRITE_BACK = new Map([
+const writeBack = new Map([
   [0xef53, 'ext4'],
   [0x58465342, 'XFS'],
   [0x9123683e, 'btrfs'],
@@ -26,20 +26,20 @@ const WRITE_BACK = new Map([
 ]);
 
 /** First kernel with the rule. */
-const SINCE = [6, 5] as const;
+const since = [6, 5] as const;
 
 /** Whether a kernel has the rule; assumed where its release is no version. */
 export function refusesWriteBack(release: string | undefined): boolean {
   const match = /^(\d+)\.(\d+)/.exec(release ?? '');
   if (!match) return true;
   const [major, minor] = [Number(match[1]), Number(match[2])];
-  return major > SINCE[0] || (major === SINCE[0] && minor >= SINCE[1]);
+  return major > since[0] || (major === since[0] && minor >= since[1]);
 }
 
 /** The file system that keeps a mapping from being pinned, undefined where nothing does. */
 export function writeBackOf(spec: Pick<MapSpec, 'file' | 'readOnly'>): string | undefined {
   if (spec.file === undefined || spec.readOnly) return undefined;
-  return WRITE_BACK.get(fs.statfsSync(spec.file).type >>> 0);
+  return writeBack.get(fs.statfsSync(spec.file).type >>> 0);
 }
 
 /** The way out of such a refusal. */

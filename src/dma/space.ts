@@ -31,9 +31,9 @@ export interface Outcome {
 }
 
 /** Automatic addresses stay above the first 64 KiB: a device address of 0 reads as "none" in many drivers. */
-export const FLOOR = 0x10000n;
+export const lowestAddress = 0x10000n;
 /** Unit in which temporary mappings take address space. */
-const CHUNK = 64n << 20n;
+const temporaryChunk = 64n << 20n;
 
 /** Requests for one crossing into the addon. */
 export class Batch {
@@ -92,7 +92,7 @@ export class IovaSpace {
    */
   constructor(ranges: readonly Extent[], pages: readonly bigint[], options: { floor?: bigint; chunk?: bigint } = {}) {
     const words = BigUint64Array.from(ranges.flatMap(({ start, end }) => [start, end]));
-    this.#space = native().iova.create(words, BigUint64Array.from(pages), options.floor ?? FLOOR, options.chunk ?? CHUNK);
+    this.#space = native().iova.create(words, BigUint64Array.from(pages), options.floor ?? lowestAddress, options.chunk ?? temporaryChunk);
   }
 
   /** Does a batch in one crossing; outcomes in the order of the requests. */

@@ -18,9 +18,9 @@ export interface MapSpec {
   temporary: boolean;
 }
 
-const NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
+const validName = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
 /** Names that `vfio exec` gives a meaning of its own. */
-const TAKEN = new Set(['device', 'group', 'container', 'iommufd']);
+const taken = new Set(['device', 'group', 'container', 'iommufd']);
 
 const powerOfTwo = (value: bigint): boolean => value > 0n && (value & (value - 1n)) === 0n;
 
@@ -31,9 +31,9 @@ const powerOfTwo = (value: bigint): boolean => value > 0n && (value & (value - 1
 export function parseSpec(text: string): MapSpec {
   const at = text.indexOf('=');
   const name = at < 0 ? text : text.slice(0, at);
-  if (at < 0 || !NAME.test(name))
+  if (at < 0 || !validName.test(name))
     throw usage(`not a mapping: "${printable(text)}"`, 'mappings are NAME=SIZE or NAME=FILE, such as buf=64M or fw=./fw.bin,ro');
-  if (TAKEN.has(name)) throw usage(`"${name}" cannot name a mapping: it names a descriptor of vfio exec`);
+  if (taken.has(name)) throw usage(`"${name}" cannot name a mapping: it names a descriptor of vfio exec`);
   // A doubled comma is a comma of the file's name; no argument has a NUL.
   const [source = '', ...options] = text
     .slice(at + 1)

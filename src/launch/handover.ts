@@ -3,7 +3,7 @@ import { codeOf, Exit, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
 
 /** First descriptor that a program gets (SD_LISTEN_FDS_START). */
-export const FIRST_FD = 3;
+export const firstFd = 3;
 
 /** What a program that takes over descriptors gets: its words, its environment, its descriptors in order. */
 export interface HandOver {
@@ -12,7 +12,7 @@ export interface HandOver {
   fds: number[];
 }
 
-/** The environment that names the descriptors of a program, in order from FIRST_FD on. */
+/** The environment that names the descriptors of a program, in order from firstFd on. */
 export const listenEnvironment = (names: readonly string[]): { LISTEN_FDS: string; LISTEN_FDNAMES: string } => ({
   LISTEN_FDS: String(names.length),
   LISTEN_FDNAMES: names.join(':'),

@@ -12,9 +12,9 @@ export interface Child {
   user?: { uid: number; gid: number } | undefined;
 }
 
-const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'] as const;
+const forwarded = ['SIGHUP', 'SIGTERM', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'] as const;
 
-const ENDING = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+const ending = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /**
  * Does work that the first SIGHUP, SIGINT or SIGTERM aborts; a second one ends the process. Afterwards signals are free again
@@ -25,14 +25,14 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   const control = new AbortController();
   let caught: NodeJS.Signals | undefined;
   const stop = () => {
-    for (const name of ENDING) process.off(name, abort);
+    for (const name of ending) process.off(name, abort);
   };
   const abort = (name: NodeJS.Signals) => {
     stop();
     caught = name;
     control.abort(new Interrupted(name));
   };
-  for (const name of ENDING) process.on(name, abort);
+  for (const name of ending) process.on(name, abort);
   try {
     return await work(control.signal);
   } catch (err) {
@@ -58,10 +58,10 @@ export function supervise({ argv, env, fds, user }: Child): Promise<number> {
     const forward = (signal: NodeJS.Signals) => (child ? child.kill(signal) : early.push(signal));
     // SIGINT of a terminal has reached the program too; one that was sent to us alone has not.
     const interrupt = isTerminal(0) ? () => {} : forward;
-    for (const signal of FORWARDED) process.on(signal, forward);
+    for (const signal of forwarded) process.on(signal, forward);
     process.on('SIGINT', interrupt);
     const stop = () => {
-      for (const signal of FORWARDED) process.off(signal, forward);
+      for (const signal of forwarded) process.off(signal, forward);
       process.off('SIGINT', interrupt);
     };
     child = spawn('/bin/sh', ['-c', script, 'sh', ...argv], { env, stdio: ['inherit', 'inherit', 'inherit', ...fds], ...user });

@@ -1,7 +1,7 @@
 import type { ArgInput, FlagInput } from '../oclif.js';
 
 /** Words that stay with oclif's parser, which looks through all of them for each. */
-const FEW = 64;
+const few = 64;
 
 /** Words of a command line without most of those of its last argument, and these. */
 export interface SetAside {
@@ -35,7 +35,7 @@ export function setAside(argv: readonly string[], flags: FlagInput, args: ArgInp
   const names = Object.keys(args);
   const name = names.at(-1);
   const all: SetAside = { argv: [...argv], name: undefined, words: [] };
-  if (name === undefined || args[name]?.multiple !== true || argv.length <= FEW) return all;
+  if (name === undefined || args[name]?.multiple !== true || argv.length <= few) return all;
   const kept: string[] = [];
   const words: string[] = [];
   let positionals = 0;

@@ -3,9 +3,9 @@
 import stringWidth from 'string-width';
 
 /** The narrowest useful column, in cells, unless its content is narrower or the column says otherwise. */
-const NARROWEST = 8;
-const FRAME_PER_COLUMN = 3; // a bar and a blank on both sides
-const FRAME = 1; // the last bar
+const narrowest = 8;
+const framePerColumn = 3; // a bar and a blank on both sides
+const frame = 1; // the last bar
 
 const graphemes = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
 
@@ -43,12 +43,12 @@ export function wrapCell(text: string, width: number): string {
 }
 
 /** Columns that the lines behind the first one of a broken line stand further in. */
-const HANGING = 2;
+const hanging = 2;
 
 /** Breaks a line, which may have colours, into lines of at most `width` cells: at its blanks, and further in from the second on. */
 export function wrapLine(text: string, width: number): string {
   if (cells(text) <= width) return text;
-  const margin = ' '.repeat(Math.min(/^ */.exec(text)![0].length + HANGING, Math.floor(width / 2)));
+  const margin = ' '.repeat(Math.min(/^ */.exec(text)![0].length + hanging, Math.floor(width / 2)));
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(/(?<=\S)(?= )/)) {
@@ -82,8 +82,8 @@ export interface Fitting {
  * first column of the highest priority always stays.
  */
 export function fitColumns(columns: readonly Fitting[], width: number): (number | undefined)[] {
-  const shown = columns.map((column, i) => ({ i, ...column, least: Math.min(column.natural, column.min ?? NARROWEST) }));
-  const room = () => width - FRAME - FRAME_PER_COLUMN * shown.length;
+  const shown = columns.map((column, i) => ({ i, ...column, least: Math.min(column.natural, column.min ?? narrowest) }));
+  const room = () => width - frame - framePerColumn * shown.length;
   const sum = (numbers: number[]) => numbers.reduce((total, n) => total + n, 0);
   while (shown.length > 1 && sum(shown.map((c) => c.least)) > room()) {
     const lowest = Math.min(...shown.map((c) => c.priority ?? 0));

@@ -52,7 +52,7 @@ function compareValues(a: Value, b: Value): number {
 }
 
 /** Rows taken for the column widths before a streaming table starts to print. */
-const WIDTH_ROWS = 1000;
+const widthRows = 1000;
 
 /** A cell as text: `-` for nothing, untrusted characters escaped. */
 export function cell(value: string | number | bigint | boolean | null | undefined): string {
@@ -218,7 +218,7 @@ export class Output {
     for await (const row of rows) {
       const texts = columns.map((column) => cell(column.value(row)));
       if (widths) await this.line(align(texts, widths));
-      else if (held.push(texts) === WIDTH_ROWS && !this.tty) widths = await start(held);
+      else if (held.push(texts) === widthRows && !this.tty) widths = await start(held);
     }
     if (widths) return;
     if (this.tty) await this.#boxed(held, columns);

@@ -4,12 +4,12 @@ import type { Lifetime } from '../signals.js';
 import { beforeMessages, stderr } from './stdio.js';
 
 /** Milliseconds before the first line, and between two lines. */
-const FIRST = 1000;
-const REDRAW = 200;
+const first = 1000;
+const redraw = 200;
 /** Milliseconds that the rate looks back. */
-const WINDOW = 5000;
+const window = 5000;
 /** Cells of the bar, where the terminal has room for it. */
-const BAR = 24;
+const bar = 24;
 
 /** What is counted: bytes, things, or milliseconds of a measurement. */
 export type Unit = 'bytes' | 'items' | 'time';
@@ -48,7 +48,7 @@ export function progressLine(
   const left = rate && done < total ? [`ETA ${clock(((total - done) / rate) * 1000)}`] : [];
   const line = [label, `${Math.floor(part * 100)}%`.padStart(4), ...count, ...speed, ...left];
   const room = width - 1 - line.join('  ').length - 4;
-  if (room >= BAR) line.splice(1, 0, `[${'#'.repeat(Math.round(part * BAR)).padEnd(BAR, '.')}]`);
+  if (room >= bar) line.splice(1, 0, `[${'#'.repeat(Math.round(part * bar)).padEnd(bar, '.')}]`);
   return line.join('  ').slice(0, width - 1);
 }
 
@@ -75,7 +75,7 @@ export class Progress {
     if (!this.#shown) return;
     this.#samples.push([this.#started, 0]);
     options.life.release(() => this.end());
-    this.#timer = setInterval(() => this.#draw(), REDRAW); // what waits for a peer says so too
+    this.#timer = setInterval(() => this.#draw(), redraw); // what waits for a peer says so too
     this.#timer.unref();
   }
 
@@ -105,7 +105,7 @@ export class Progress {
 
   #draw(): void {
     const at = now();
-    if (at - this.#started < FIRST || at - this.#drawn < REDRAW / 2) return;
+    if (at - this.#started < first || at - this.#drawn < redraw / 2) return;
     if (this.#drawn === 0) {
       beforeMessages(() => this.#clear());
       this.#options.life.lastWords({ text: this.#options.env.TERM === 'dumb' ? '\n' : '\r\x1b[K' });
@@ -113,7 +113,7 @@ export class Progress {
     this.#drawn = at;
     this.#done = Math.max(this.#done, this.#count?.() ?? 0);
     this.#samples.push([at, this.#done]);
-    while (this.#samples.length > 2 && at - this.#samples[1]![0] > WINDOW) this.#samples.shift();
+    while (this.#samples.length > 2 && at - this.#samples[1]![0] > window) this.#samples.shift();
     const [since, before] = this.#samples[0]!;
     const rate = this.#done > before ? ((this.#done - before) / (at - since)) * 1000 : undefined;
     const columns = Number(this.#options.env.COLUMNS) || process.stderr.columns || 80;

@@ -18,11 +18,11 @@ export class WriteError extends Error {
 }
 
 /** Bytes that leave in one write(2). */
-const FLUSH_AT = 64 * 1024;
+const flushAt = 64 * 1024;
 /** Milliseconds that output may rest once the command was told to end; what is left of it then is dropped. */
-const STALL_LIMIT = 500;
+const stallLimit = 500;
 /** Bytes of messages that wait for a stderr that nobody reads; later ones are dropped. */
-const HELD_MESSAGES = 256 * 1024;
+const heldMessages = 256 * 1024;
 
 /** Whether writes go through libuv's pool: a main thread that sleeps in write(2) sees no signal. */
 let background = false;
@@ -35,7 +35,7 @@ export function writeInBackground(): void {
   background = true;
 }
 
-/** The command was told to end: output that nobody takes for STALL_LIMIT is dropped, and nobody waits for it any more. */
+/** The command was told to end: output that nobody takes for stallLimit is dropped, and nobody waits for it any more. */
 export function hurryOutput(): void {
   hurried ??= now();
   for (const wake of stuck) wake();
@@ -46,7 +46,7 @@ function unlessStuck(writing: Promise<number>): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
     const wake = (): void => {
-      timer ??= setTimeout(() => resolve(undefined), STALL_LIMIT);
+      timer ??= setTimeout(() => resolve(undefined), stallLimit);
     };
     if (hurried === undefined) stuck.add(wake);
     else wake();
@@ -93,7 +93,7 @@ export class FdWriter {
     if (this.#failure) throw this.#failure;
     this.#chunks.push(data);
     this.#size += data.length;
-    if (this.#size >= FLUSH_AT) return this.flush();
+    if (this.#size >= flushAt) return this.flush();
     if (!this.#scheduled) {
       this.#scheduled = true;
       setImmediate(() => {
@@ -173,7 +173,7 @@ export class FdWriter {
     for (;;) {
       try {
         if (!background && !this.#options.bulk) return fs.writeSync(this.fd, data, at);
-        const end = this.#options.bulk ? data.length : Math.min(data.length, at + FLUSH_AT);
+        const end = this.#options.bulk ? data.length : Math.min(data.length, at + flushAt);
         return await unlessStuck(
           mayBlock(
             new Promise((resolve, reject) => fs.write(this.fd, data, at, end - at, null, (err, n) => (err ? reject(err) : resolve(n)))),
@@ -184,7 +184,7 @@ export class FdWriter {
         if (code === 'EINTR') continue;
         if (code === 'EAGAIN') {
           full ??= now();
-          if (hurried !== undefined && now() - Math.max(full, hurried) > STALL_LIMIT) return undefined;
+          if (hurried !== undefined && now() - Math.max(full, hurried) > stallLimit) return undefined;
           await new Promise((resolve) => setTimeout(resolve, 2));
           continue;
         }
@@ -213,7 +213,7 @@ export function stderr(text: string, message = true): void {
   const spelled = speaksUtf8(process.env) ? text : toAscii(text);
   if (background && !isTerminal(2)) {
     messages ??= new FdWriter(2);
-    if (messages.waiting > HELD_MESSAGES) return;
+    if (messages.waiting > heldMessages) return;
     try {
       messages.write(spelled)?.catch(() => {});
       messages.flush().catch(() => {});

@@ -13,7 +13,7 @@ export interface PartFile {
 }
 
 /** Names to try, where another run of the same process number left one. */
-const NAMES = 100;
+const names = 100;
 
 /**
  * A file that appears under its name only when it is whole. An error or a signal removes what there is of it, and the name
@@ -65,7 +65,7 @@ function create(name: string, output: string, mode: number, like: fs.Stats | und
     try {
       fd = fs.openSync(part, 'wx', mode);
     } catch (err) {
-      if (codeOf(err) !== 'EEXIST' || i === NAMES) throw wrap(printable(output), err);
+      if (codeOf(err) !== 'EEXIST' || i === names) throw wrap(printable(output), err);
       continue;
     }
     try {

@@ -6,7 +6,7 @@ import { usage, wrap } from '../../common/errors.js';
 import {
   type Aperture,
   allowed,
-  ENTRY_LIMIT,
+  entryLimit,
   parseAvoid,
   parsePages,
   parseReservedRegions,
@@ -78,7 +78,7 @@ export default class DmaPlan extends Command {
       aperture = readAperture(this.sysroot, bdf, pages, flags.aw);
     } else {
       const reserved = parseReservedRegions(await readText(flags.reserved!));
-      aperture = { ranges: allowed([widthRange(flags.aw ?? 48)], reserved), reserved, pages, limit: ENTRY_LIMIT };
+      aperture = { ranges: allowed([widthRange(flags.aw ?? 48)], reserved), reserved, pages, limit: entryLimit };
     }
     if (avoid.length > 0) aperture = { ...aperture, ranges: allowed(aperture.ranges, avoid), reserved: [...aperture.reserved, ...avoid] };
     const planned = plan(aperture, specs);

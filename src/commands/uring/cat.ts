@@ -6,7 +6,7 @@ import { catFiles } from '../../uring/bulk/cat.js';
 import { outputGuard } from '../../uring/bulk/itself.js';
 
 /** Pieces below this size are copied and leave together; larger ones are written at once. */
-const COPY = 32 * 1024;
+const copy = 32 * 1024;
 
 export default class Cat extends Command {
   static override readonly description = [
@@ -35,7 +35,7 @@ export default class Cat extends Command {
     const progress = this.progress('read', 0, { streams: true });
     const write = async (bytes: Buffer): Promise<void> => {
       progress.add(bytes.length);
-      if (bytes.length < COPY) return this.out.raw(Buffer.from(bytes));
+      if (bytes.length < copy) return this.out.raw(Buffer.from(bytes));
       await this.out.raw(bytes);
       await this.out.flush();
     };

@@ -4,7 +4,7 @@ import { Args, Flags, nullFlag } from '../../cli/flags.js';
 import { nameBatches } from '../../cli/streams/input.js';
 import { usage, VioError } from '../../common/errors.js';
 import { nameJson, nameText } from '../../groups/uring/files.js';
-import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
+import { firstFd, listenEnvironment } from '../../launch/handover.js';
 import { supervise } from '../../launch/supervise.js';
 import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
 
@@ -76,7 +76,7 @@ export default class Register extends Command {
       });
     if (this.rest === undefined) return flags.hold ? this.life.ended().then(() => undefined) : undefined;
     const words = this.rest.map((word) => word.replaceAll('%r', '3'));
-    const env = { ...this.env, ...childEnvironment(files, FIRST_FD), ...listenEnvironment(['io_uring']) };
+    const env = { ...this.env, ...childEnvironment(files, firstFd), ...listenEnvironment(['io_uring']) };
     return supervise({ argv: words, fds: [files.ring.fd], env });
   }
 }

@@ -6,13 +6,13 @@ import { Exit, wrap } from '../../common/errors.js';
 import { appliedLines } from '../../groups/vfio/views.js';
 import { apply } from '../../vfio/apply/apply.js';
 import { parseDeclaration } from '../../vfio/apply/document.js';
-import { batchError, RACE_WAIT } from '../../vfio/binding/batch.js';
+import { batchError, raceWait } from '../../vfio/binding/batch.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
 
 /** Bytes of a file that declares devices. */
-const MOST_BYTES = 16 << 20;
+const mostBytes = 16 << 20;
 
 export default class VfioApply extends Command {
   static override readonly description =
@@ -30,7 +30,7 @@ export default class VfioApply extends Command {
   static override readonly flags = {
     check: Flags.boolean({ summary: 'tell the differences, change nothing; status 4 if there are any' }),
     'dry-run': Flags.boolean({ summary: 'as --check, but with status 0' }),
-    wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for holders and other runs' }),
+    wait: Flags.duration({ default: raceWait, summary: 'how long to wait for holders and other runs' }),
   };
   static override readonly changes = true;
   static override readonly finishes = true;
@@ -59,7 +59,7 @@ export default class VfioApply extends Command {
   #read(file: string): string {
     try {
       const text = fs.readFileSync(file === '-' ? 0 : file, 'utf8');
-      if (text.length > MOST_BYTES) throw new Error(`larger than ${MOST_BYTES} bytes`);
+      if (text.length > mostBytes) throw new Error(`larger than ${mostBytes} bytes`);
       return text;
     } catch (err) {
       throw wrap(`read ${file}`, err);

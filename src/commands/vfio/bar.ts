@@ -4,7 +4,7 @@ import { usage } from '../../common/errors.js';
 import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
-import { barIndex, dumpRange, WRITE_WIDTHS } from '../../vfio/session/bar.js';
+import { barIndex, dumpRange, writeWidths } from '../../vfio/session/bar.js';
 import { access, parseAccess } from '../../vfio/session/config.js';
 import { openSession } from '../../vfio/session/open.js';
 
@@ -28,7 +28,7 @@ export default class VfioBar extends Command {
     offset: Flags.size({ default: 0, summary: 'start of the dump' }),
     size: Flags.size({ summary: 'bytes to dump [default: to the end of the BAR]' }),
     width: Flags.option({
-      options: WRITE_WIDTHS,
+      options: writeWidths,
       default: '4',
       helpValue: 'BYTES',
       summary: 'access width where a register names none: 1, 2, 4, 8',

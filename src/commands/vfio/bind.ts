@@ -3,21 +3,21 @@ import { Command, type Example } from '../../cli/command.js';
 import { Flags, nullFlag } from '../../cli/flags.js';
 import { allFlag, allowFlag, deviceList, devicesArg, scriptFlag } from '../../groups/vfio/options.js';
 import { boundLines, failureLines } from '../../groups/vfio/views.js';
-import { batchError, oneByOne, RACE_WAIT } from '../../vfio/binding/batch.js';
+import { batchError, oneByOne, raceWait } from '../../vfio/binding/batch.js';
 import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
 import { bindScript, shellScript } from '../../vfio/binding/script.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
-import { CHECKS } from '../../vfio/checks/finding.js';
+import { checks } from '../../vfio/checks/finding.js';
 
 export default class VfioBind extends Command {
   static override readonly description =
     'Binds devices to vfio-pci, or to the VFIO variant driver that suits them best, as one transaction: a journal on disk, safety ' +
     'checks, module, driver_override, unbind, bind, verification, owner. Whatever fails, the devices go back to their earlier ' +
     'drivers; an interrupted run is undone by `vioctl vfio restore`. Devices with the same id are never touched.\n\n' +
-    `Checks that --allow can lift, one by one: ${Object.entries(CHECKS)
+    `Checks that --allow can lift, one by one: ${Object.entries(checks)
       .map(([name, what]) => `${name} (${what})`)
       .join('; ')}.`;
   static readonly examples: readonly Example[] = [
@@ -38,7 +38,7 @@ export default class VfioBind extends Command {
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
     persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
     all: allFlag,
-    wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for another run that changes a device' }),
+    wait: Flags.duration({ default: raceWait, summary: 'how long to wait for another run that changes a device' }),
     null: nullFlag,
     'dry-run': scriptFlag,
   };

@@ -5,7 +5,7 @@ import { configLines, hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { access, parseAccess, readConfigSpace, resolveAccess } from '../../vfio/session/config.js';
 import { openSession } from '../../vfio/session/open.js';
-import { CONFIG } from '../../vfio/session/session.js';
+import { configRegion } from '../../vfio/session/session.js';
 
 export default class VfioConfig extends Command {
   static override readonly description =
@@ -41,7 +41,7 @@ export default class VfioConfig extends Command {
           register: text.split('=')[0],
           offset,
           width,
-          value: access(session, CONFIG, { offset, width, value: flags['dry-run'] ? undefined : value }),
+          value: access(session, configRegion, { offset, width, value: flags['dry-run'] ? undefined : value }),
         }));
       await this.out.document({ bdf: session.bdf, registers }, (doc) =>
         doc.registers.map((r) => r.value.toString(16).padStart(2 * r.width, '0')),

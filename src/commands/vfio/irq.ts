@@ -3,7 +3,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
 import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
-import { IRQ_TYPES, irqType, waitForIrqs } from '../../vfio/session/irq.js';
+import { irqType, irqTypes, waitForIrqs } from '../../vfio/session/irq.js';
 import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioIrq extends Command {
@@ -20,7 +20,7 @@ export default class VfioIrq extends Command {
   };
   static override readonly flags = {
     type: Flags.option({
-      options: IRQ_TYPES,
+      options: irqTypes,
       helpValue: 'TYPE',
       summary: 'intx, msi, msix, err or req [default: the best the device has]',
     })(),

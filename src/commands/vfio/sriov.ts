@@ -2,7 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { allowFlag, deviceArg, scriptFlag } from '../../groups/vfio/options.js';
 import { sriovResultLines } from '../../groups/vfio/views.js';
-import { RACE_WAIT } from '../../vfio/binding/batch.js';
+import { raceWait } from '../../vfio/binding/batch.js';
 import { systemHost } from '../../vfio/binding/host.js';
 import { Census } from '../../vfio/census/census.js';
 import { allRoutes } from '../../vfio/census/routes.js';
@@ -28,7 +28,7 @@ export default class VfioSriov extends Command {
     mac: Flags.string({ helpValue: 'ADDRESS', multiple: true, summary: 'MAC address of the next virtual function' }),
     'no-autoprobe': Flags.boolean({ summary: 'do not offer the virtual functions to drivers' }),
     allow: allowFlag,
-    wait: Flags.duration({ default: RACE_WAIT, summary: 'how long to wait for another run that changes the device' }),
+    wait: Flags.duration({ default: raceWait, summary: 'how long to wait for another run that changes the device' }),
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;

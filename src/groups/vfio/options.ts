@@ -1,9 +1,9 @@
 import { Args, Flags } from '../../cli/flags.js';
 import { collectList } from '../../cli/streams/input.js';
 import type { Sysroot } from '../../common/sysroot.js';
-import { CHECK_NAMES } from '../../vfio/checks/finding.js';
+import { checkNames } from '../../vfio/checks/finding.js';
 import { expand } from '../../vfio/devices/select.js';
-import { APIS } from '../../vfio/session/open.js';
+import { apis } from '../../vfio/session/open.js';
 
 /** The device of a command that takes one. */
 export const deviceArg = Args.string({ required: true, description: 'PCI address or selector, such as 01:00.0 or net:eth0' });
@@ -17,7 +17,7 @@ export const devicesArg = Args.string({
 
 /** Which of the kernel's two ways to open a device. */
 export const apiFlag = Flags.option({
-  options: APIS,
+  options: apis,
   default: 'auto',
   helpValue: 'API',
   summary: 'auto, group (container) or cdev (iommufd)',
@@ -43,4 +43,4 @@ export async function deviceList(root: Sysroot, words: string[], options: { null
 }
 
 /** `--allow` of commands with safety checks. */
-export const allowFlag = Flags.option({ options: CHECK_NAMES, multiple: true, summary: 'ignore this safety check', helpValue: 'CHECK' })();
+export const allowFlag = Flags.option({ options: checkNames, multiple: true, summary: 'ignore this safety check', helpValue: 'CHECK' })();

@@ -8,7 +8,7 @@ import type { ProgramWords } from '../binding/persist.js';
 import { unbind } from '../binding/unbind.js';
 import type { Census } from '../census/census.js';
 import { interfacesOf } from '../census/interfaces.js';
-import { PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
+import { type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
 import { select } from '../devices/select.js';
 import { readMacs } from '../sriov/macs.js';
 import { planSriov, sriov } from '../sriov/sriov.js';
@@ -108,7 +108,7 @@ async function vfDifferences(host: Host, census: Census, declared: Declared, dev
   return found;
 }
 
-const powerFile = (bdf: string): string => `${PCI_DEVICES}/${bdf}/power/control`;
+const powerFile = (bdf: string): string => `${pciDevices}/${bdf}/power/control`;
 
 function powerDifference(root: Sysroot, declared: Declared, bdf: string): Difference[] {
   const is = root.attr(powerFile(bdf)) ?? 'none';

@@ -1,7 +1,7 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { parseJson } from '../../common/json.js';
-import { CHECK_NAMES, type CheckName } from '../checks/finding.js';
+import { type CheckName, checkNames } from '../checks/finding.js';
 import { parseMac } from '../sriov/macs.js';
 
 /** What one entry of a file declares about the devices that it names. Members that are undefined are left as they are. */
@@ -28,10 +28,10 @@ export interface Declared {
   power: 'on' | 'auto' | undefined;
 }
 
-const KEYS = ['device', 'all', 'optional', 'driver', 'owner', 'persist', 'allow', 'vfs', 'vfDriver', 'macs', 'autoprobe', 'power'];
+const keys = ['device', 'all', 'optional', 'driver', 'owner', 'persist', 'allow', 'vfs', 'vfDriver', 'macs', 'autoprobe', 'power'];
 
 /** Entries that one file may have. */
-const MOST_ENTRIES = 10_000;
+const mostEntries = 10_000;
 
 const wrong = (where: string, what: string): VioError => usage(`${where}: ${what}`, 'man vioctl-vfio-apply describes the file');
 
@@ -61,13 +61,13 @@ function entryOf(where: string, value: unknown): Declared {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong(where, 'not an entry with keys');
   const fields = value as Record<string, unknown>;
   for (const key of Object.keys(fields))
-    if (!KEYS.includes(key)) throw wrong(`${where}.${printable(key)}`, `no such key; there are ${KEYS.join(', ')}`);
+    if (!keys.includes(key)) throw wrong(`${where}.${printable(key)}`, `no such key; there are ${keys.join(', ')}`);
   const get = <T>(key: string, reader: (where: string, value: unknown) => T): T | undefined =>
     fields[key] === undefined || fields[key] === null ? undefined : reader(`${where}.${key}`, fields[key]);
   const allow = get('allow', read.list) ?? [];
   for (const check of allow)
-    if (!CHECK_NAMES.includes(check as CheckName))
-      throw wrong(`${where}.allow`, `no such check "${printable(check)}"; there are ${CHECK_NAMES.join(', ')}`);
+    if (!checkNames.includes(check as CheckName))
+      throw wrong(`${where}.allow`, `no such check "${printable(check)}"; there are ${checkNames.join(', ')}`);
   const power = get('power', read.text);
   if (power !== undefined && power !== 'on' && power !== 'auto') throw wrong(`${where}.power`, 'not on or auto');
   const entry: Declared = {
@@ -99,7 +99,7 @@ export function checkDocument(value: unknown): Declared[] {
   if (extra !== undefined) throw wrong(printable(extra), 'no such key; there are version and devices');
   if (version !== undefined && String(version) !== '1') throw wrong('version', 'not 1');
   if (!Array.isArray(devices)) throw wrong('devices', 'not a list');
-  if (devices.length > MOST_ENTRIES) throw wrong('devices', `more than ${MOST_ENTRIES} entries`);
+  if (devices.length > mostEntries) throw wrong('devices', `more than ${mostEntries} entries`);
   return devices.map((entry, i) => entryOf(`devices[${i}]`, entry));
 }
 

@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ExitStatus, VioError } from '../../common/errors.js';
 
 /** Milliseconds that a run waits for another one that changes the same device, unless told otherwise. */
-export const RACE_WAIT = 10_000;
+export const raceWait = 10_000;
 /** Milliseconds between two looks. */
-const LOOK_AGAIN = 50;
+const lookAgain = 50;
 
 /** Does work again while another run holds one of its devices (BUSY), for a time. @throws what the work throws */
 export async function whileBusy<T>(wait: number, signal: AbortSignal | undefined, work: (again: boolean) => Promise<T>): Promise<T> {
@@ -15,7 +15,7 @@ export async function whileBusy<T>(wait: number, signal: AbortSignal | undefined
     } catch (err) {
       const left = deadline - performance.now();
       if (!(err instanceof VioError) || err.code !== 'BUSY' || left <= 0) throw err;
-      await sleep(Math.min(LOOK_AGAIN, left), undefined, signal === undefined ? {} : { signal });
+      await sleep(Math.min(lookAgain, left), undefined, signal === undefined ? {} : { signal });
     }
   }
 }

@@ -4,17 +4,17 @@ import type { Census } from '../census/census.js';
 import { blocking, describeHolder, holdersOf } from '../census/holders.js';
 import { checkDevice } from '../checks/checks.js';
 import { chipsetRole } from '../checks/chipset.js';
-import { CHECK_NAMES, type CheckName, type Finding } from '../checks/finding.js';
+import { type CheckName, checkNames, type Finding } from '../checks/finding.js';
 import { readGroup } from '../devices/group.js';
 import { noIommu, readIommu } from '../devices/iommu.js';
 import type { DriverChoice } from '../devices/modules.js';
-import { idOf, isGone, PCI_DEVICES, type PciDevice, readDevice } from '../devices/pci.js';
+import { idOf, isGone, type PciDevice, pciDevices, readDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { type Move, Transaction } from '../transaction/transaction.js';
 import { writable } from '../transaction/writer.js';
-import { RACE_WAIT, whileBusy } from './batch.js';
+import { raceWait, whileBusy } from './batch.js';
 import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
 import { type PersistFile, type ProgramWords, persistFiles, takeBack, type WrittenFile, writePersistent } from './persist.js';
 
@@ -71,7 +71,7 @@ function withGroups(census: Census, devices: PciDevice[]): PciDevice[] {
 
 /** What keeps an unprivileged run from changing a device. @throws VioError (6) */
 export function requirePrivilege(census: Census, bdf: string): void {
-  const file = `${PCI_DEVICES}/${bdf}/driver_override`;
+  const file = `${pciDevices}/${bdf}/driver_override`;
   const state = writable(census.root, file);
   if (state === true) return;
   if (state === 'ENOENT')
@@ -124,12 +124,12 @@ export function requireId(device: PciDevice, expect: string): void {
  */
 export function planBind(census: Census, options: BindOptions, { privileged }: { privileged: boolean }): BindPlan {
   const { root, modules } = census;
-  const unknown = (options.allow ?? []).find((check) => !CHECK_NAMES.includes(check));
+  const unknown = (options.allow ?? []).find((check) => !checkNames.includes(check));
   if (unknown !== undefined)
     throw new VioError(`no such check: "${printable(unknown)}"`, {
       code: 'USAGE',
       exit: Exit.usage,
-      hint: `checks are ${CHECK_NAMES.join(', ')}`,
+      hint: `checks are ${checkNames.join(', ')}`,
     });
   const named = [...new Map(options.bdfs.map((bdf) => findDevice(root, bdf)).map((device) => [device.bdf, device])).values()];
   if (options.expect !== undefined) for (const device of named) requireId(device, options.expect);
@@ -251,7 +251,7 @@ export const bind = (
   census: Census,
   options: BindOptions & { signal?: AbortSignal | undefined; hold?: boolean; wait?: number | undefined },
 ): Promise<Binding> =>
-  whileBusy(options.wait ?? RACE_WAIT, options.signal, (again) => bindOnce(host, again ? census.fresh() : census, options));
+  whileBusy(options.wait ?? raceWait, options.signal, (again) => bindOnce(host, again ? census.fresh() : census, options));
 
 async function bindOnce(
   host: Host,

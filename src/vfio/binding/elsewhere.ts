@@ -18,7 +18,7 @@ function listed(ids: string, device: Pick<PciDevice, 'vendor' | 'device'>): bool
 }
 
 /** Our own rules. */
-const OWN = /^20-vioctl-vfio-/;
+const own = /^20-vioctl-vfio-/;
 
 /**
  * What besides vioctl gives a device to VFIO when the host boots: driverctl(8), `vfio-pci.ids=` on the kernel command line,
@@ -42,7 +42,7 @@ export function boundElsewhere(root: Sysroot, device: Pick<PciDevice, 'bdf' | 'v
       if (has) found.push({ by: 'module options', where: `${folder}/${name}`, fix: `remove ${idOf(device)} from ${folder}/${name}` });
     }
   for (const folder of ['/etc/udev/rules.d', '/run/udev/rules.d', '/usr/lib/udev/rules.d'])
-    for (const name of root.list(folder).filter((file) => file.endsWith('.rules') && !OWN.test(file))) {
+    for (const name of root.list(folder).filter((file) => file.endsWith('.rules') && !own.test(file))) {
       const lines = (root.attr(`${folder}/${name}`) ?? '').split('\n');
       const has = lines.some((line) => !/^\s*#/.test(line) && line.includes(device.bdf) && /vfio/.test(line));
       if (has) found.push({ by: 'udev rule', where: `${folder}/${name}`, fix: `remove ${device.bdf} from ${folder}/${name}` });

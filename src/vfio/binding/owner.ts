@@ -4,7 +4,7 @@ import { usage, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { groupNode } from '../devices/group.js';
-import { linkName, PCI_DEVICES } from '../devices/pci.js';
+import { linkName, pciDevices } from '../devices/pci.js';
 
 /** Who is to own the VFIO nodes of a device. */
 export interface Owner {
@@ -48,7 +48,7 @@ export function parseOwner(root: Sysroot, text: string): Owner {
 
 /** The IOMMU group of a device. */
 export function groupNumber(root: Sysroot, bdf: string): number | undefined {
-  const name = linkName(root, `${PCI_DEVICES}/${bdf}/iommu_group`);
+  const name = linkName(root, `${pciDevices}/${bdf}/iommu_group`);
   return name === undefined ? undefined : Number(name);
 }
 
@@ -62,7 +62,7 @@ export function nodeOf(root: Sysroot, bdf: string): string | undefined {
 export function nodesOf(root: Sysroot, bdf: string): string[] {
   const group = groupNumber(root, bdf);
   if (group === undefined) return [];
-  const own = root.list(`${PCI_DEVICES}/${bdf}/vfio-dev`).map((name) => `/dev/vfio/devices/${name}`);
+  const own = root.list(`${pciDevices}/${bdf}/vfio-dev`).map((name) => `/dev/vfio/devices/${name}`);
   return [groupNode(group), `/dev/vfio/noiommu-${group}`, ...own].filter((path) => root.exists(path));
 }
 

@@ -10,14 +10,14 @@ import type { Owner } from './owner.js';
 /** How this program is started: the words before `vfio bind`, absolute. */
 export type ProgramWords = readonly string[];
 
-const RULES = '/etc/udev/rules.d';
-const UNITS = '/etc/systemd/system';
-const UNIT = 'vioctl-vfio@.service';
-const CONFIGS = '/etc/vioctl/vfio.d';
-const HOOK = '/etc/initramfs-tools/hooks/vioctl-vfio';
+const rules = '/etc/udev/rules.d';
+const units = '/etc/systemd/system';
+const unit = 'vioctl-vfio@.service';
+const configs = '/etc/vioctl/vfio.d';
+const hook = '/etc/initramfs-tools/hooks/vioctl-vfio';
 
-const ruleFile = (bdf: string): string => `${RULES}/20-vioctl-vfio-${bdf}.rules`;
-const configFile = (bdf: string): string => `${CONFIGS}/${bdf}.env`;
+const ruleFile = (bdf: string): string => `${rules}/20-vioctl-vfio-${bdf}.rules`;
+const configFile = (bdf: string): string => `${configs}/${bdf}.env`;
 
 /** A device that is to be bound at every boot, and its driver. */
 export interface Persisted {
@@ -70,7 +70,7 @@ ConditionPathExists=/sys/bus/pci/devices/%i
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-EnvironmentFile=${CONFIGS}/%i.env
+EnvironmentFile=${configs}/%i.env
 ExecStart=${program.map(unitWord).join(' ')} vfio bind %i $VIOCTL_BIND
 `;
 
@@ -83,7 +83,7 @@ export function configText({ device, choice }: Persisted, options: PersistOption
 }
 
 /** The initramfs-tools hook: takes the rules and their drivers along, so that host drivers in the initramfs come too late. */
-export const HOOK_TEXT = `#!/bin/sh
+export const hookText = `#!/bin/sh
 # Written by vioctl vfio bind --persist: devices are bound before the initramfs loads their host drivers.
 PREREQ="udev"
 case "\${1:-}" in
@@ -93,7 +93,7 @@ prereqs)
 	;;
 esac
 . /usr/share/initramfs-tools/hook-functions
-for rule in ${RULES}/20-vioctl-vfio-*.rules; do
+for rule in ${rules}/20-vioctl-vfio-*.rules; do
 	[ -e "$rule" ] || continue
 	copy_file rule "$rule"
 	for module in $(sed -n 's/.*kmod load \\([a-zA-Z0-9_-]*\\)".*/\\1/p' "$rule"); do
@@ -109,8 +109,8 @@ const hasInitramfsTools = (root: Sysroot): boolean =>
 
 /** All files that make a binding persistent. */
 export function persistFiles(root: Sysroot, planned: readonly Persisted[], options: PersistOptions, program: ProgramWords): PersistFile[] {
-  const files: PersistFile[] = [{ path: `${UNITS}/${UNIT}`, mode: 0o644, text: unitText(program) }];
-  if (hasInitramfsTools(root)) files.push({ path: HOOK, mode: 0o755, text: HOOK_TEXT });
+  const files: PersistFile[] = [{ path: `${units}/${unit}`, mode: 0o644, text: unitText(program) }];
+  if (hasInitramfsTools(root)) files.push({ path: hook, mode: 0o755, text: hookText });
   for (const entry of planned) {
     if (!entry.choice.vfio)
       throw new VioError(`${entry.device.bdf}: --persist is for VFIO drivers, not for ${entry.choice.driver}`, {
@@ -173,12 +173,12 @@ function replace(root: Sysroot, file: PersistFile): void {
 
 /** Addresses with a persistent binding. */
 export const persistent = (root: Sysroot): string[] =>
-  root.list(CONFIGS).flatMap((name) => (name.endsWith('.env') ? [name.slice(0, -4)] : []));
+  root.list(configs).flatMap((name) => (name.endsWith('.env') ? [name.slice(0, -4)] : []));
 
 /** The files that go with the persistent bindings of some addresses; the shared ones go with the last binding. */
 export function filesToRemove(root: Sysroot, bdfs: readonly string[]): string[] {
   const own = bdfs.flatMap((bdf) => [ruleFile(bdf), configFile(bdf)]);
-  const shared = persistent(root).every((bdf) => bdfs.includes(bdf)) ? [`${UNITS}/${UNIT}`, HOOK] : [];
+  const shared = persistent(root).every((bdf) => bdfs.includes(bdf)) ? [`${units}/${unit}`, hook] : [];
   return [...own, ...shared].filter((file) => root.exists(file));
 }
 
@@ -198,7 +198,7 @@ export function removePersistent(root: Sysroot, bdfs: readonly string[]): string
 /** Programs that take notice of changed files, where they are installed. */
 export function reloadCommands(root: Sysroot, changed: readonly string[]): string[][] {
   const commands: string[][] = [];
-  if (changed.some((file) => file.startsWith(UNITS)) && root.exists('/run/systemd/system')) commands.push(['systemctl', 'daemon-reload']);
-  if (changed.some((file) => file.startsWith(RULES)) && root.exists('/run/udev/control')) commands.push(['udevadm', 'control', '--reload']);
+  if (changed.some((file) => file.startsWith(units)) && root.exists('/run/systemd/system')) commands.push(['systemctl', 'daemon-reload']);
+  if (changed.some((file) => file.startsWith(rules)) && root.exists('/run/udev/control')) commands.push(['udevadm', 'control', '--reload']);
   return commands;
 }

@@ -3,11 +3,11 @@ import { Exit, VioError } from '../../common/errors.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from '../census/holders.js';
 import { Processes } from '../census/processes.js';
-import { idOf, linkName, PCI_DEVICES, type PciDevice, parseBdf, readDevice } from '../devices/pci.js';
+import { idOf, linkName, type PciDevice, parseBdf, pciDevices, readDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
-import { Transaction, WRITE_TIMEOUT } from '../transaction/transaction.js';
+import { Transaction, writeTimeout } from '../transaction/transaction.js';
 import { whileBusy } from './batch.js';
 import { requirePrivilege } from './bind.js';
 import { filesToRemove, persistent, removePersistent } from './persist.js';
@@ -170,7 +170,7 @@ async function unbindOnce(
       await transaction.undo(err);
       throw err;
     }
-    await transaction.run({ signal: options.signal, timeout: options.ask ? Math.max(options.wait, 1000) : WRITE_TIMEOUT });
+    await transaction.run({ signal: options.signal, timeout: options.ask ? Math.max(options.wait, 1000) : writeTimeout });
     await transaction.commit();
   }
   // last: a device that could not be given back stays as it is at the next boot too
@@ -178,7 +178,7 @@ async function unbindOnce(
   const devices = plan.map(({ device, from, already }) => ({
     bdf: device.bdf,
     id: idOf(device),
-    driver: linkName(host.root, `${PCI_DEVICES}/${device.bdf}/driver`),
+    driver: linkName(host.root, `${pciDevices}/${device.bdf}/driver`),
     previousDriver: from.driver,
     already,
   }));

@@ -1,6 +1,6 @@
 import type { Sysroot } from '../../common/sysroot.js';
 
-const BLOCK = '/sys/class/block';
+const blockFolder = '/sys/class/block';
 
 /** A block device that lives on a PCI device, directly or through dm, md, bcache. */
 export interface BlockDevice {
@@ -16,14 +16,14 @@ export interface BlockDevice {
 
 /** What a stacked block device is, from its sysfs folder. */
 function kindOf(root: Sysroot, name: string): string {
-  const uuid = root.attr(`${BLOCK}/${name}/dm/uuid`);
+  const uuid = root.attr(`${blockFolder}/${name}/dm/uuid`);
   if (uuid !== undefined) {
-    const label = root.attr(`${BLOCK}/${name}/dm/name`) ?? name;
+    const label = root.attr(`${blockFolder}/${name}/dm/name`) ?? name;
     const type = uuid.startsWith('LVM-') ? 'LVM volume' : uuid.startsWith('CRYPT-') ? 'dm-crypt volume' : 'device-mapper device';
     return `${type} ${label}`;
   }
-  if (root.exists(`${BLOCK}/${name}/md`)) return `MD array ${name}`;
-  if (root.exists(`${BLOCK}/${name}/bcache`) || name.startsWith('bcache')) return `bcache device ${name}`;
+  if (root.exists(`${blockFolder}/${name}/md`)) return `MD array ${name}`;
+  if (root.exists(`${blockFolder}/${name}/bcache`) || name.startsWith('bcache')) return `bcache device ${name}`;
   return `block device ${name}`;
 }
 
@@ -34,12 +34,12 @@ export class Blocks {
 
   constructor(root: Sysroot) {
     this.#root = root;
-    this.#links = new Map(root.list(BLOCK).map((name) => [name, root.readlink(`${BLOCK}/${name}`) ?? '']));
+    this.#links = new Map(root.list(blockFolder).map((name) => [name, root.readlink(`${blockFolder}/${name}`) ?? '']));
   }
 
   /** `259:3`; empty where the device is gone. */
   dev(name: string): string {
-    return this.#root.attr(`${BLOCK}/${name}/dev`) ?? '';
+    return this.#root.attr(`${blockFolder}/${name}/dev`) ?? '';
   }
 
   /**
@@ -49,7 +49,7 @@ export class Blocks {
   disks(bdf: string): string[] {
     const names = new Set<string>();
     for (const [name, link] of this.#links) {
-      if (!link.includes(`/${bdf}/`) || this.#root.exists(`${BLOCK}/${name}/partition`)) continue;
+      if (!link.includes(`/${bdf}/`) || this.#root.exists(`${blockFolder}/${name}/partition`)) continue;
       const path = /^nvme(\d+)c\d+n(\d+)$/.exec(name);
       if (!path) names.add(name);
       else if (this.#links.has(`nvme${path[1]}n${path[2]}`)) names.add(`nvme${path[1]}n${path[2]}`);
@@ -69,7 +69,7 @@ export class Blocks {
       if (found.has(name)) return;
       found.set(name, { name, dev: this.dev(name), below, kind });
       for (const [other, link] of this.#links) if (link.endsWith(`/${name}/${other}`)) visit(other, name, undefined);
-      for (const holder of this.#root.list(`${BLOCK}/${name}/holders`)) visit(holder, name, kindOf(this.#root, holder));
+      for (const holder of this.#root.list(`${blockFolder}/${name}/holders`)) visit(holder, name, kindOf(this.#root, holder));
     };
     for (const name of names) visit(name, undefined, undefined);
     return [...found.values()];
@@ -80,7 +80,7 @@ export class Blocks {
     const root = this.#root;
     const users: { path: string; what: string }[] = [];
     for (const name of this.#links.keys()) {
-      const file = name.startsWith('loop') ? root.attr(`${BLOCK}/${name}/loop/backing_file`) : undefined;
+      const file = name.startsWith('loop') ? root.attr(`${blockFolder}/${name}/loop/backing_file`) : undefined;
       if (file !== undefined) users.push({ path: file, what: `loop device ${name}` });
     }
     const nvmet = '/sys/kernel/config/nvmet/subsystems';

@@ -1,5 +1,5 @@
 import type { Sysroot } from '../../common/sysroot.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 import type { Processes } from './processes.js';
 
 /** A process that keeps a VFIO device open. */
@@ -14,7 +14,7 @@ export interface Holder {
   certain: boolean;
 }
 
-const ANONYMOUS = 'anon_inode:[vfio-device]';
+const anonymous = 'anon_inode:[vfio-device]';
 
 /** A mapping of a VFIO device in /proc/PID/maps. The offset holds the region's index (VFIO_PCI_OFFSET_SHIFT, 40). */
 interface Mapped {
@@ -57,7 +57,7 @@ export function syspathBdf(fdinfo: string): string | undefined {
 
 /** How often the device is enabled: VFIO enables a device while it is open, so 0 means that nobody holds it. */
 export function enableCount(root: Sysroot, bdf: string): number | undefined {
-  const text = root.attr(`${PCI_DEVICES}/${bdf}/enable`);
+  const text = root.attr(`${pciDevices}/${bdf}/enable`);
   return text === undefined ? undefined : Number(text);
 }
 
@@ -69,7 +69,7 @@ export function holdersOf(root: Sysroot, processes: Processes, device: PciDevice
   const holders: Holder[] = [];
   const groupPaths = device.group === undefined ? [] : [`/dev/vfio/${device.group}`, `/dev/vfio/noiommu-${device.group}`];
   const cdev = device.vfioDevice === undefined ? undefined : `/dev/vfio/devices/${device.vfioDevice}`;
-  const sizes = resourceSizes(root.attr(`${PCI_DEVICES}/${device.bdf}/resource`) ?? '');
+  const sizes = resourceSizes(root.attr(`${pciDevices}/${device.bdf}/resource`) ?? '');
   const open = enableCount(root, device.bdf) !== 0;
   const vfio = processes.files.filter((file) => file.path.includes('vfio'));
   const add = (pid: number, how: Holder['how'], fd: number | undefined, certain: boolean) =>
@@ -78,7 +78,7 @@ export function holdersOf(root: Sysroot, processes: Processes, device: PciDevice
   for (const { pid, fd, path } of vfio) {
     if (groupPaths.includes(path)) add(pid, 'group', fd, true);
     else if (path === cdev) add(pid, 'cdev', fd, true);
-    else if (path === ANONYMOUS && open) {
+    else if (path === anonymous && open) {
       const owner = syspathBdf(root.attr(`/proc/${pid}/fdinfo/${fd}`) ?? '');
       if (owner !== undefined) {
         if (owner === device.bdf) add(pid, 'device', fd, true);
@@ -93,10 +93,10 @@ export function holdersOf(root: Sysroot, processes: Processes, device: PciDevice
     for (const pid of processes.pids) {
       if (holders.some((holder) => holder.pid === pid && holder.how !== 'group')) continue;
       // descriptors of other VFIO devices explain mappings that could be theirs
-      if (vfio.some((file) => file.pid === pid && file.path === ANONYMOUS)) continue;
+      if (vfio.some((file) => file.pid === pid && file.path === anonymous)) continue;
       const maps = root.attr(`/proc/${pid}/maps`) ?? '';
       const fits = vfioMappings(maps).some(({ path, region, size }) =>
-        path === ANONYMOUS
+        path === anonymous
           ? size <= Math.max(4096, Math.ceil((sizes[region] ?? 0) / 4096) * 4096) && (sizes[region] ?? 0) > 0
           : path === cdev,
       );

@@ -2,7 +2,7 @@ import net from 'node:net';
 import os from 'node:os';
 import type { Sysroot } from '../../common/sysroot.js';
 
-const NET = '/sys/class/net';
+const netFolder = '/sys/class/net';
 
 /** A route that leads out of an interface. */
 export interface Route {
@@ -67,11 +67,11 @@ export function routesTo(routes: Route[], peer: string): Route[] {
 
 /** Interfaces of a PCI device that this network namespace sees. */
 export function interfacesOf(root: Sysroot, bdf: string): string[] {
-  return root.list(NET).filter((name) => root.readlink(`${NET}/${name}`)?.includes(`/${bdf}/`));
+  return root.list(netFolder).filter((name) => root.readlink(`${netFolder}/${name}`)?.includes(`/${bdf}/`));
 }
 
 /** True if an interface is up (IFF_UP, linux/if.h). */
-export const isUp = (root: Sysroot, name: string): boolean => (Number(root.attr(`${NET}/${name}/flags`) ?? 0) & 1) !== 0;
+export const isUp = (root: Sysroot, name: string): boolean => (Number(root.attr(`${netFolder}/${name}/flags`) ?? 0) & 1) !== 0;
 
 /** Addresses of every interface: as the system tells them, or the IPv6 ones of /proc/net/if_inet6 in a tree of files. */
 export function addressesOf(root: Sysroot): Map<string, string[]> {
@@ -90,18 +90,18 @@ export function addressesOf(root: Sysroot): Map<string, string[]> {
 
 /** What kind of device an upper one is. */
 export function kindOf(root: Sysroot, name: string): string {
-  if (root.exists(`${NET}/${name}/bonding`)) return 'bond';
-  if (root.exists(`${NET}/${name}/bridge`)) return 'bridge';
+  if (root.exists(`${netFolder}/${name}/bonding`)) return 'bond';
+  if (root.exists(`${netFolder}/${name}/bridge`)) return 'bridge';
   if (name === 'ovs-system') return 'Open vSwitch';
-  return /^DEVTYPE=(\S+)$/m.exec(root.attr(`${NET}/${name}/uevent`) ?? '')?.[1] ?? 'upper device';
+  return /^DEVTYPE=(\S+)$/m.exec(root.attr(`${netFolder}/${name}/uevent`) ?? '')?.[1] ?? 'upper device';
 }
 
 /** Devices stacked on an interface, directly or not: bonds, bridges, VLANs, VRFs, Open vSwitch, macvlans. */
 export function uppersOf(root: Sysroot, name: string): string[] {
   const found = new Set<string>();
   const visit = (at: string) => {
-    const uppers = root.list(`${NET}/${at}`).flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice(6)] : []));
-    const master = root.readlink(`${NET}/${at}/master`)?.split('/').pop();
+    const uppers = root.list(`${netFolder}/${at}`).flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice(6)] : []));
+    const master = root.readlink(`${netFolder}/${at}/master`)?.split('/').pop();
     for (const upper of master === undefined ? uppers : [...uppers, master]) {
       if (found.has(upper)) continue;
       found.add(upper);
@@ -114,6 +114,6 @@ export function uppersOf(root: Sysroot, name: string): string[] {
 
 /** Interfaces of a PCI device in another namespace's own sysfs, as a process living there sees it. */
 export function foreignInterfaces(root: Sysroot, bdf: string, pid: number): string[] {
-  const base = `/proc/${pid}/root${NET}`;
+  const base = `/proc/${pid}/root${netFolder}`;
   return root.list(base).filter((name) => root.readlink(`${base}/${name}`)?.includes(`/${bdf}/`));
 }

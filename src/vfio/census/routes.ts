@@ -2,7 +2,7 @@ import { native } from '../../native/index.js';
 import type { Route } from './interfaces.js';
 
 /** RT_TABLE_MAIN (linux/rtnetlink.h). */
-const MAIN = 254;
+const main = 254;
 
 /**
  * The routes of all tables of this network namespace, as the kernel tells them.
@@ -17,7 +17,7 @@ export function allRoutes(): Route[] | undefined {
         destination: `${destination}/${prefix}`,
         prefix,
         device,
-        table: table === MAIN ? 'main' : String(table),
+        table: table === main ? 'main' : String(table),
       }));
   } catch {
     return undefined;

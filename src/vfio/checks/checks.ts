@@ -1,6 +1,6 @@
 import type { Census } from '../census/census.js';
 import { readGroup } from '../devices/group.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 import { chipsetRole } from './chipset.js';
 import { consoleFindings } from './console.js';
 import { blockFindings } from './disks.js';
@@ -59,7 +59,7 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
       subject: device.bdf,
       brief: `${device.vfs.length} VFs`,
       message: `${device.bdf} has ${device.vfs.length} virtual functions (${device.vfs.join(', ')}) that would vanish`,
-      fix: `echo 0 > ${PCI_DEVICES}/${device.bdf}/sriov_numvfs`,
+      fix: `echo 0 > ${pciDevices}/${device.bdf}/sriov_numvfs`,
     });
   // last: it takes a look at every descriptor of the host
   if (!options.brief || found.length === 0) found.push(...openFindings(census, device));

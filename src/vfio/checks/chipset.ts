@@ -1,6 +1,6 @@
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 
 /** Where a class of functions counts as part of the machine. */
 type Where =
@@ -15,7 +15,7 @@ type Where =
  * Classes of functions that a machine runs on, by prefix of the class code; the longest prefix wins (PCI Code and ID
  * Assignment Specification). Endpoints that guests use (storage, network, display, audio, USB, accelerators) are not here.
  */
-const CLASSES: readonly (readonly [prefix: string, where: Where, what: string])[] = [
+const classes: readonly (readonly [prefix: string, where: Where, what: string])[] = [
   ['0500', 'chipset', 'memory controller'],
   ['0580', 'chipset', 'memory controller'],
   ['0600', 'anywhere', 'host bridge'],
@@ -46,19 +46,19 @@ const CLASSES: readonly (readonly [prefix: string, where: Where, what: string])[
 ];
 
 /** Vendors of processors and chipsets: AMD, ATI, Intel, VIA, NVIDIA, SiS, ALi, ServerWorks, Zhaoxin, Hygon. */
-const MAKERS = new Set([0x1022, 0x1002, 0x8086, 0x1106, 0x10de, 0x1039, 0x10b9, 0x1166, 0x1d17, 0x1d94]);
+const makers = new Set([0x1022, 0x1002, 0x8086, 0x1106, 0x10de, 0x1039, 0x10b9, 0x1166, 0x1d17, 0x1d94]);
 
 /** Drivers of DMA engines, which have the class of system peripherals (0880) and are made to be given away. */
-const ENGINES = new Set(['idxd', 'ioatdma', 'ptdma', 'ae4dma']);
+const engines = new Set(['idxd', 'ioatdma', 'ptdma', 'ae4dma']);
 
 /** True for a function directly below a host bridge: its folder is in that of a `pciDDDD:BB`. */
 function onRootBus(root: Sysroot, bdf: string): boolean {
-  return /(?:^|\/)pci[0-9a-f]+:[0-9a-f]{2}\/[^/]+$/.test(root.readlink(`${PCI_DEVICES}/${bdf}`) ?? '');
+  return /(?:^|\/)pci[0-9a-f]+:[0-9a-f]{2}\/[^/]+$/.test(root.readlink(`${pciDevices}/${bdf}`) ?? '');
 }
 
 /** True if the function has a base address register, without which a guest has nothing to talk to. */
 function hasBars(root: Sysroot, bdf: string): boolean {
-  const lines = (root.attr(`${PCI_DEVICES}/${bdf}/resource`) ?? '').split('\n', 6);
+  const lines = (root.attr(`${pciDevices}/${bdf}/resource`) ?? '').split('\n', 6);
   return lines.some((line) => /0x0*[1-9a-f]/i.test(line));
 }
 
@@ -74,13 +74,13 @@ function isIommu(census: Census, device: PciDevice): boolean {
 export function chipsetRole(census: Census, device: PciDevice): string | undefined {
   const { root } = census;
   const code = device.class.toString(16).padStart(6, '0');
-  const [, where, what] = CLASSES.filter(([prefix]) => code.startsWith(prefix)).at(-1) ?? [];
+  const [, where, what] = classes.filter(([prefix]) => code.startsWith(prefix)).at(-1) ?? [];
   if (where === undefined) return isIommu(census, device) ? 'IOMMU' : undefined;
   if (where === 'anywhere') return what;
   if (!onRootBus(root, device.bdf)) return undefined;
   if (where === 'root bus') return what;
-  if (!MAKERS.has(device.vendor)) return undefined;
+  if (!makers.has(device.vendor)) return undefined;
   // Data-movement engines share the class of the chipset's register files; they have registers in memory, or their driver.
-  const engine = code.startsWith('0880') && (hasBars(root, device.bdf) || ENGINES.has(device.driver ?? ''));
+  const engine = code.startsWith('0880') && (hasBars(root, device.bdf) || engines.has(device.driver ?? ''));
   return engine ? undefined : what;
 }

@@ -1,10 +1,10 @@
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 import type { Finding } from './finding.js';
 
 /** Names under which /proc/iomem shows a frame buffer that firmware set up. */
-const FIRMWARE_FB = /BOOTFB|efifb|vesafb|simplefb|simple-framebuffer/;
+const firmwareFb = /BOOTFB|efifb|vesafb|simplefb|simple-framebuffer/;
 
 /** Terminals that the kernel prints on: /proc/consoles (`ttyS4 -W- (EC p) 4:68`) and the active ones of /dev/console. */
 function consoles(root: Sysroot): string[] {
@@ -34,7 +34,7 @@ function terminalFindings(census: Census, device: PciDevice): Finding[] {
 
 /** VIRTIO_ID_CONSOLE (virtio_ids.h): its terminals hvcN are virtual devices that do not show which console they belong to. */
 function hasVirtioConsole(root: Sysroot, device: PciDevice): boolean {
-  const dir = `${PCI_DEVICES}/${device.bdf}`;
+  const dir = `${pciDevices}/${device.bdf}`;
   return root.list(dir).some((name) => /^virtio\d+$/.test(name) && Number(root.attr(`${dir}/${name}/device`) ?? 0) === 3);
 }
 
@@ -50,10 +50,10 @@ function adapterFindings(census: Census, device: PciDevice): Finding[] {
   const fb = root
     .list('/sys/class/graphics')
     .find((name) => name.startsWith('fb') && root.readlink(`/sys/class/graphics/${name}`)?.includes(`/${device.bdf}/`));
-  const bars = (root.attr(`${PCI_DEVICES}/${device.bdf}/resource`) ?? '').split('\n').map((line) => line.split(' ').map(Number));
+  const bars = (root.attr(`${pciDevices}/${device.bdf}/resource`) ?? '').split('\n').map((line) => line.split(' ').map(Number));
   const firmware = (root.attr('/proc/iomem') ?? '').split('\n').some((line) => {
     const match = /^\s*([0-9a-f]+)-([0-9a-f]+) : (.*)$/.exec(line);
-    if (!match || !FIRMWARE_FB.test(match[3]!)) return false;
+    if (!match || !firmwareFb.test(match[3]!)) return false;
     const start = Number.parseInt(match[1]!, 16);
     return bars.some(([from = 0, to = 0]) => to > 0 && start >= from && start <= to);
   });

@@ -3,7 +3,7 @@ import { codeOf } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { BlockDevice } from '../census/blocks.js';
 import type { Census } from '../census/census.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 import { mountFindings } from './filesystems.js';
 import type { Finding } from './finding.js';
 
@@ -19,7 +19,7 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
     fix: `stop ${what}`,
   });
   // a controller that a target exports as a whole opens no namespace
-  for (const name of census.root.list(`${PCI_DEVICES}/${device.bdf}/nvme`))
+  for (const name of census.root.list(`${pciDevices}/${device.bdf}/nvme`))
     for (const user of users.filter(({ path }) => path === `/dev/${name}`)) found.push(used(user.path, printable(user.what)));
   const tree = census.blocks.tree(device.bdf);
   if (tree.length === 0) return found;

@@ -2,18 +2,18 @@ import { isIP } from 'node:net';
 import { printable } from '../../common/escape.js';
 import type { Census } from '../census/census.js';
 import { type Mount, optionsOf } from '../census/mounts.js';
-import { PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { type PciDevice, pciDevices } from '../devices/pci.js';
 import type { Finding } from './finding.js';
 
 /** Folders without which the running system breaks. */
-const SYSTEM = new Set(['/', '/boot', '/boot/efi', '/efi', '/usr', '/var', '/etc', '/nix', '/nix/store', '/sysroot']);
+const systemMounts = new Set(['/', '/boot', '/boot/efi', '/efi', '/usr', '/var', '/etc', '/nix', '/nix/store', '/sysroot']);
 
 /** Findings of a mount, and of the overlays that stand on it. @param what the mounted thing, as a sentence begins */
 export function mountFindings(census: Census, subject: string, what: string, mount: Mount): Finding[] {
   const one = (target: string, how: string, also: string): Finding[] => {
     const shown = printable(target);
     const found: Finding[] = [];
-    if (SYSTEM.has(target)) {
+    if (systemMounts.has(target)) {
       const message = `the system runs from it: ${what} is ${how}mounted on ${shown}`;
       found.push({ check: 'boot-disk', subject, brief: `boot disk (${shown})`, message, fix: undefined });
     }
@@ -28,7 +28,7 @@ export function mountFindings(census: Census, subject: string, what: string, mou
 
 /** 9p over a virtio device: its mount tag is the source of the mount (net/9p/trans_virtio.c). */
 function nineP(census: Census, device: PciDevice, child: string): Finding[] {
-  const tag = census.root.attr(`${PCI_DEVICES}/${device.bdf}/${child}/mount_tag`)?.replace(/\0.*$/s, '');
+  const tag = census.root.attr(`${pciDevices}/${device.bdf}/${child}/mount_tag`)?.replace(/\0.*$/s, '');
   if (tag === undefined) return [];
   const local = (mount: Mount) => ['virtio', undefined].includes(optionsOf(mount, 'trans')[0]);
   return census.mounts.all
@@ -46,12 +46,12 @@ const PCI_VIRTIO_FS = 0x1040 + VIRTIO_FS;
  */
 function virtioFs(census: Census, device: PciDevice, child: string): Finding[] {
   const { root } = census;
-  const FOLDER = '/sys/fs/virtiofs';
+  const folder = '/sys/fs/virtiofs';
   const isFs =
-    device.device === PCI_VIRTIO_FS || Number(root.attr(`${PCI_DEVICES}/${device.bdf}/${child}/device`) ?? Number.NaN) === VIRTIO_FS;
-  const entry = root.list(FOLDER).find((name) => root.readlink(`${FOLDER}/${name}/device`)?.endsWith(`/${device.bdf}/${child}`));
+    device.device === PCI_VIRTIO_FS || Number(root.attr(`${pciDevices}/${device.bdf}/${child}/device`) ?? Number.NaN) === VIRTIO_FS;
+  const entry = root.list(folder).find((name) => root.readlink(`${folder}/${name}/device`)?.endsWith(`/${device.bdf}/${child}`));
   if (!isFs && entry === undefined) return [];
-  const tag = entry === undefined ? undefined : root.attr(`${FOLDER}/${entry}/tag`);
+  const tag = entry === undefined ? undefined : root.attr(`${folder}/${entry}/tag`);
   return census.mounts.all
     .filter((mount) => mount.fstype === 'virtiofs' && (tag === undefined || mount.source === tag))
     .flatMap((mount) => {
@@ -63,7 +63,7 @@ function virtioFs(census: Census, device: PciDevice, child: string): Finding[] {
 /** Mounted file systems of virtio devices, which have no block device. */
 export function shareFindings(census: Census, device: PciDevice): Finding[] {
   return census.root
-    .list(`${PCI_DEVICES}/${device.bdf}`)
+    .list(`${pciDevices}/${device.bdf}`)
     .filter((name) => /^virtio\d+$/.test(name))
     .flatMap((child) => [...nineP(census, device, child), ...virtioFs(census, device, child)]);
 }

@@ -1,5 +1,5 @@
 /** The safety checks of bind, each of which can be allowed by its name, and what it keeps from happening. */
-export const CHECKS = {
+export const checks = {
   mounted: 'a file system on it, or one that is reached through it, is mounted, in any mount namespace',
   swap: 'the device holds active swap',
   holder: 'LVM, dm-crypt, MD, bcache, ZFS, btrfs, a loop device or a storage target uses it',
@@ -14,8 +14,8 @@ export const CHECKS = {
   'boot-disk': 'it carries /, /boot, /usr or another folder the system runs from',
   'group-member': 'another member of its IOMMU group is on a host driver, so VFIO could not use the group',
 } as const;
-export type CheckName = keyof typeof CHECKS;
-export const CHECK_NAMES = Object.keys(CHECKS) as CheckName[];
+export type CheckName = keyof typeof checks;
+export const checkNames = Object.keys(checks) as CheckName[];
 
 /** One reason why a device should not be taken from its driver. */
 export interface Finding {

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import type { Sysroot } from '../../common/sysroot.js';
-import { PCI_DEVICES } from './pci.js';
+import { pciDevices } from './pci.js';
 
 /** A capability in a device's config space. */
 export interface Capability {
@@ -14,7 +14,7 @@ export interface Capability {
 }
 
 /** Capability ids (pci_regs.h PCI_CAP_ID_*). */
-const NAMES: Record<number, string> = {
+const capabilityNames: Record<number, string> = {
   1: 'power management',
   2: 'AGP',
   3: 'VPD',
@@ -31,7 +31,7 @@ const NAMES: Record<number, string> = {
 };
 
 /** Extended capability ids (pci_regs.h PCI_EXT_CAP_ID_*). */
-const EXTENDED: Record<number, string> = {
+const extendedNames: Record<number, string> = {
   1: 'advanced error reporting',
   2: 'virtual channel',
   3: 'device serial number',
@@ -77,7 +77,13 @@ export function parseCapabilities(config: Buffer): Capability[] {
   for (let at = config[0x34]! & 0xfc; at >= 0x40 && at + 4 <= 256 && !seen.has(at); at = config[at + 1]! & 0xfc) {
     seen.add(at);
     const id = config[at]!;
-    found.push({ offset: at, id, extended: false, name: NAMES[id] ?? `capability 0x${id.toString(16)}`, detail: detailOf(config, at, id) });
+    found.push({
+      offset: at,
+      id,
+      extended: false,
+      name: capabilityNames[id] ?? `capability 0x${id.toString(16)}`,
+      detail: detailOf(config, at, id),
+    });
   }
   for (let at = 0x100; at >= 0x100 && at + 4 <= config.length && !seen.has(at); ) {
     seen.add(at);
@@ -85,7 +91,7 @@ export function parseCapabilities(config: Buffer): Capability[] {
     const id = header & 0xffff;
     if (header === 0 || header === 0xffff_ffff) break;
     const detail = id === 0x10 && at + 0x10 <= config.length ? `${config.readUInt16LE(at + 0x0e)} VFs` : undefined;
-    found.push({ offset: at, id, extended: true, name: EXTENDED[id] ?? `extended capability 0x${id.toString(16)}`, detail });
+    found.push({ offset: at, id, extended: true, name: extendedNames[id] ?? `extended capability 0x${id.toString(16)}`, detail });
     at = (header >>> 20) & 0xffc;
   }
   return found;
@@ -94,7 +100,7 @@ export function parseCapabilities(config: Buffer): Capability[] {
 /** Config space of a device as far as we may read it; empty where there is none. */
 export function readConfig(root: Sysroot, bdf: string): Buffer {
   try {
-    return fs.readFileSync(root.path(`${PCI_DEVICES}/${bdf}/config`));
+    return fs.readFileSync(root.path(`${pciDevices}/${bdf}/config`));
   } catch {
     return Buffer.alloc(0); // small trees have none; a device that vanished has none either
   }

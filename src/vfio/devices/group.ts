@@ -38,11 +38,11 @@ export interface IommuGroup {
  * Drivers of endpoints that share their group without using it for DMA (`driver_managed_dma` in the kernel's pci_driver:
  * pci-stub). Bridges are ignored by the kernel whatever drives them.
  */
-const HARMLESS = new Set(['pci-stub']);
+const harmless = new Set(['pci-stub']);
 
 /** Whether a member keeps its group from being used by VFIO. */
 export function blocksGroup(member: Pick<PciDevice, 'bridge' | 'driver'>, modules: Modules): boolean {
-  return !member.bridge && member.driver !== undefined && !HARMLESS.has(member.driver) && !modules.isVfio(member.driver);
+  return !member.bridge && member.driver !== undefined && !harmless.has(member.driver) && !modules.isVfio(member.driver);
 }
 
 /** Lines of an IOMMU group's `reserved_regions`: `0xfee00000 0xfeefffff msi`. Lines of another shape are left out. */

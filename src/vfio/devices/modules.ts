@@ -1,7 +1,7 @@
 import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
-import { PCI_DRIVERS, type PciDevice } from './pci.js';
+import { type PciDevice, pciDrivers } from './pci.js';
 
 /** The driver a device is to be bound to, and the module that brings it. */
 export interface DriverChoice {
@@ -119,18 +119,18 @@ export class Modules {
 
   /** The module behind a registered PCI driver; undefined for a built-in one without parameters. */
   moduleOf(driver: string): string | undefined {
-    return this.#root.readlink(`${PCI_DRIVERS}/${driver}/module`)?.split('/').pop();
+    return this.#root.readlink(`${pciDrivers}/${driver}/module`)?.split('/').pop();
   }
 
   /** The PCI driver that a loaded module registered (its name differs from the module's: vfio_pci, vfio-pci). */
   driverOf(module: string): string | undefined {
     const links = this.#root.list(`/sys/module/${module}/drivers`).filter((name) => name.startsWith('pci:'));
     if (links[0] !== undefined) return links[0].slice(4);
-    return [module, module.replaceAll('_', '-')].find((name) => this.#root.exists(`${PCI_DRIVERS}/${name}`));
+    return [module, module.replaceAll('_', '-')].find((name) => this.#root.exists(`${pciDrivers}/${name}`));
   }
 
   registered(driver: string): boolean {
-    return this.#root.exists(`${PCI_DRIVERS}/${driver}`);
+    return this.#root.exists(`${pciDrivers}/${driver}`);
   }
 
   /** True for vfio-pci and its variants, which all stand on the module vfio_pci_core. */

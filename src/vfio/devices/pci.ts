@@ -5,8 +5,8 @@ import { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
 
 /** Where the kernel shows PCI devices and drivers (Documentation/ABI/testing/sysfs-bus-pci). */
-export const PCI_DEVICES = '/sys/bus/pci/devices';
-export const PCI_DRIVERS = '/sys/bus/pci/drivers';
+export const pciDevices = '/sys/bus/pci/devices';
+export const pciDrivers = '/sys/bus/pci/drivers';
 
 /** A PCI function as sysfs shows it. Ids and class are the numbers of its config space. */
 export interface PciDevice {
@@ -46,9 +46,9 @@ export interface PciDevice {
   vfioDevice: string | undefined;
 }
 
-const ADDRESS = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
+const addressPattern = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
 /** The name of a device in libvirt: `pci_0000_01_00_0`. */
-const NODE_NAME = /^pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([01][0-9a-f])_([0-7])$/i;
+const nodeName = /^pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([01][0-9a-f])_([0-7])$/i;
 
 /**
  * The canonical form of a PCI address. The domain may be left out, or be padded to eight digits as some tools do; Linux prints
@@ -56,7 +56,7 @@ const NODE_NAME = /^pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([01][0-9a-f])_([0-7])$/i;
  * @throws VioError (usage)
  */
 export function parseBdf(text: string): string {
-  const match = ADDRESS.exec(text) ?? NODE_NAME.exec(text);
+  const match = addressPattern.exec(text) ?? nodeName.exec(text);
   if (!match) {
     throw new VioError(`not a PCI address: "${printable(text)}"`, {
       code: 'USAGE',
@@ -77,18 +77,18 @@ const hexAttr = (root: Sysroot, path: string): number => {
 export const linkName = (root: Sysroot, path: string): string | undefined => root.readlink(path)?.split('/').pop();
 
 /** Classes of bridges with a header of their own (PCI, CardBus), for devices whose header cannot be read. */
-const BRIDGE_CLASSES = new Set([0x0604, 0x0607, 0x0609]);
+const bridgeClasses = new Set([0x0604, 0x0607, 0x0609]);
 
 /** Bytes of the header of a config space: what an unprivileged process may read. */
-const HEADER_SIZE = 64;
+const headerSize = 64;
 
 /** The first bytes of the config space, up to its header; empty where it cannot be read. */
 function readHeader(root: Sysroot, bdf: string): Buffer {
   try {
-    const fd = fs.openSync(root.path(`${PCI_DEVICES}/${bdf}/config`), 'r');
+    const fd = fs.openSync(root.path(`${pciDevices}/${bdf}/config`), 'r');
     try {
-      const bytes = Buffer.alloc(HEADER_SIZE);
-      return bytes.subarray(0, fs.readSync(fd, bytes, 0, HEADER_SIZE, 0));
+      const bytes = Buffer.alloc(headerSize);
+      return bytes.subarray(0, fs.readSync(fd, bytes, 0, headerSize, 0));
     } finally {
       fs.closeSync(fd);
     }
@@ -111,14 +111,14 @@ function headerType(header: Buffer): number | undefined {
 export function isGone(root: Sysroot, device: Pick<PciDevice, 'bdf' | 'physfn'>): boolean {
   const header = readHeader(root, device.bdf);
   if (device.physfn === undefined) return header.length >= 4 && header.readUInt32LE(0) === 0xffff_ffff;
-  return header.length === HEADER_SIZE && header.every((byte) => byte === 0xff);
+  return header.length === headerSize && header.every((byte) => byte === 0xff);
 }
 
 /** Milliseconds after which an attribute counts as locked. Reading one takes microseconds. */
-const LOCKED = 2000;
+const lockTimeout = 2000;
 
 /** Attributes whose reading takes the lock of the device (drivers/pci: driver_override_show, sriov_numvfs_show). */
-const LOCKING = ['driver_override', 'sriov_numvfs'] as const;
+const lockingAttributes = ['driver_override', 'sriov_numvfs'] as const;
 
 type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
 
@@ -127,10 +127,12 @@ type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
  * on a real sysfs they are read in a process of its own (native/sysfs).
  */
 function readLocking(root: Sysroot, bdfs: readonly string[]): Locking[] {
-  const paths = bdfs.flatMap((bdf) => LOCKING.map((name) => root.path(`${PCI_DEVICES}/${bdf}/${name}`)));
-  const values = root.root === '/' ? native().sysfs.readAll(paths, LOCKED) : paths.map((path) => new Sysroot().attr(path) ?? null);
+  const paths = bdfs.flatMap((bdf) => lockingAttributes.map((name) => root.path(`${pciDevices}/${bdf}/${name}`)));
+  const values = root.root === '/' ? native().sysfs.readAll(paths, lockTimeout) : paths.map((path) => new Sysroot().attr(path) ?? null);
   return bdfs.map((_, i) => {
-    const [override, vfs] = values.slice(i * LOCKING.length, (i + 1) * LOCKING.length).map((v) => (typeof v === 'string' ? v.trim() : v));
+    const [override, vfs] = values
+      .slice(i * lockingAttributes.length, (i + 1) * lockingAttributes.length)
+      .map((v) => (typeof v === 'string' ? v.trim() : v));
     const count = Number(vfs || 0);
     return {
       // the kernel shows an unset one as `(null)`
@@ -149,13 +151,13 @@ export const readDevice = (root: Sysroot, bdf: string): PciDevice | undefined =>
 
 /** Reads devices; those that are not there are left out. */
 export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
-  const present = bdfs.filter((bdf) => root.exists(`${PCI_DEVICES}/${bdf}/vendor`));
+  const present = bdfs.filter((bdf) => root.exists(`${pciDevices}/${bdf}/vendor`));
   const locking = readLocking(root, present);
   return present.map((bdf, i) => readUnlocked(root, bdf, locking[i]!));
 }
 
 function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
-  const dir = `${PCI_DEVICES}/${bdf}`;
+  const dir = `${pciDevices}/${bdf}`;
   const entries = root.list(dir);
   const cls = hexAttr(root, `${dir}/class`);
   const group = linkName(root, `${dir}/iommu_group`);
@@ -176,7 +178,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
     ...locking,
     group: group === undefined ? undefined : Number(group),
     numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
-    bridge: header === undefined ? BRIDGE_CLASSES.has(cls >> 8) : header !== 0,
+    bridge: header === undefined ? bridgeClasses.has(cls >> 8) : header !== 0,
     bootVga: root.attr(`${dir}/boot_vga`) === '1',
     physfn: vf('physfn'),
     vfs: entries
@@ -191,7 +193,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
 
 /** All PCI devices, by address. */
 export function listDevices(root: Sysroot): PciDevice[] {
-  return readDevices(root, root.list(PCI_DEVICES));
+  return readDevices(root, root.list(pciDevices));
 }
 
 /** Characters in which two addresses differ. */
@@ -200,7 +202,7 @@ const apart = (a: string, b: string): number => [...a].reduce((n, c, i) => n + (
 /** The error for an address without a device, with the nearest addresses. */
 export function noDevice(root: Sysroot, bdf: string): VioError {
   const near = root
-    .list(PCI_DEVICES)
+    .list(pciDevices)
     .map((other) => [apart(other, bdf), other] as const)
     .filter(([distance]) => distance <= 3)
     .sort((a, b) => a[0] - b[0])
@@ -221,7 +223,7 @@ export const idOf = (device: Pick<PciDevice, 'vendor' | 'device'>): string => `$
 export const classCode = (device: Pick<PciDevice, 'class'>): string => hex(device.class, 6);
 
 /** Names of PCI classes: prefix of the class code, word for --class. The longest prefix wins (PCI Code and ID Assignment, 1.x). */
-const CLASSES: readonly (readonly [prefix: string, word: string])[] = [
+const classWords: readonly (readonly [prefix: string, word: string])[] = [
   ['00', 'unclassified'],
   ['0100', 'scsi'],
   ['0101', 'ide'],
@@ -262,21 +264,21 @@ const CLASSES: readonly (readonly [prefix: string, word: string])[] = [
 export function className(device: Pick<PciDevice, 'class'>): string {
   const code = classCode(device);
   let best: readonly [string, string] | undefined;
-  for (const entry of CLASSES) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
+  for (const entry of classWords) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
   return best?.[1] ?? code;
 }
 
 /** Matcher of a class given as a word (`nvme`, `net`) or as the first digits of its code (`0108`). @throws VioError (usage) */
 export function classMatcher(text: string): (device: Pick<PciDevice, 'class'>) => boolean {
   const word = text.toLowerCase();
-  const prefixes = CLASSES.filter(([, name]) => name === word).map(([prefix]) => prefix);
+  const prefixes = classWords.filter(([, name]) => name === word).map(([prefix]) => prefix);
   if (prefixes.length === 0) {
     const digits = /^(?:0x)?((?:[0-9a-f]{2}){1,3})$/.exec(word)?.[1];
     if (digits === undefined) {
       throw new VioError(`no such PCI class: "${printable(text)}"`, {
         code: 'USAGE',
         exit: Exit.usage,
-        hint: `classes are ${[...new Set(CLASSES.map(([, name]) => name))].join(', ')}, or hexadecimal digits such as 0108`,
+        hint: `classes are ${[...new Set(classWords.map(([, name]) => name))].join(', ')}, or hexadecimal digits such as 0108`,
       });
     }
     prefixes.push(digits);

@@ -1,7 +1,7 @@
 import type { Sysroot } from '../../common/sysroot.js';
 import type { PciDevice } from './pci.js';
 
-const FILES = ['/usr/share/misc/pci.ids', '/usr/share/hwdata/pci.ids', '/usr/share/pci.ids', '/var/lib/pciutils/pci.ids'];
+const files = ['/usr/share/misc/pci.ids', '/usr/share/hwdata/pci.ids', '/usr/share/pci.ids', '/var/lib/pciutils/pci.ids'];
 
 /**
  * Names of vendors and devices from the system's pci.ids (https://pci-ids.ucw.cz), where there is one. Lines:
@@ -11,7 +11,7 @@ export class PciNames {
   readonly #text: string;
 
   constructor(root: Sysroot) {
-    this.#text = `\n${FILES.map((file) => root.attr(file)).find((text) => text !== undefined) ?? ''}\n`;
+    this.#text = `\n${files.map((file) => root.attr(file)).find((text) => text !== undefined) ?? ''}\n`;
   }
 
   /** Names of a device's vendor and model; undefined where the file does not have them. */

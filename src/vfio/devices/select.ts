@@ -3,13 +3,13 @@ import { printable } from '../../common/escape.js';
 import { glob } from '../../common/glob.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { readConfig } from './capabilities.js';
-import { classMatcher, idOf, listDevices, noDevice, PCI_DEVICES, type PciDevice, parseBdf, readDevice, readDevices } from './pci.js';
+import { classMatcher, idOf, listDevices, noDevice, type PciDevice, parseBdf, pciDevices, readDevice, readDevices } from './pci.js';
 
 /** How a device can be named besides its address. */
-const SELECTORS = ['net', 'block', 'id', 'class', 'serial', 'slot'] as const;
-type Selector = (typeof SELECTORS)[number];
+const selectors = ['net', 'block', 'id', 'class', 'serial', 'slot'] as const;
+type Selector = (typeof selectors)[number];
 
-export const SELECTOR_HELP =
+export const selectorHelp =
   'addresses are 0000:01:00.0 or 01:00.0; selectors net:eth0, block:nvme0n1, id:8086:10fb, class:nvme, serial:…, slot:…, or a glob';
 
 /** The last PCI function in a path of sysfs: the one that a device hangs on. */
@@ -30,7 +30,7 @@ function ofBlock(root: Sysroot, name: string): string[] {
 
 /** Serial numbers of a device: that of an NVMe controller, that of its disks, and the one in PCI Express config space. */
 export function serialsOf(root: Sysroot, bdf: string): string[] {
-  const dir = `${PCI_DEVICES}/${bdf}`;
+  const dir = `${pciDevices}/${bdf}`;
   const found = root.list(`${dir}/nvme`).map((name) => root.attr(`${dir}/nvme/${name}/serial`));
   // Device Serial Number (PCI Express Base, extended capability 3): as lspci prints it
   const config = readConfig(root, bdf);
@@ -92,10 +92,10 @@ export function select(root: Sysroot, text: string): PciDevice[] {
   let found: PciDevice[];
   if (selector) found = matches(root, selector[1] as Selector, selector[2]!);
   else if (/[*?[]/.test(text)) {
-    if (/\[[^\]]*$/.test(text)) throw usage(`not a pattern: "${printable(text)}"`, SELECTOR_HELP); // no address has a [
+    if (/\[[^\]]*$/.test(text)) throw usage(`not a pattern: "${printable(text)}"`, selectorHelp); // no address has a [
     const matching = glob(text, { ignoreCase: true });
     const fits = (bdf: string) => matching(bdf) || (bdf.startsWith('0000:') && matching(bdf.slice(5)));
-    found = readDevices(root, root.list(PCI_DEVICES).filter(fits));
+    found = readDevices(root, root.list(pciDevices).filter(fits));
   } else {
     const bdf = parseBdf(text);
     const device = readDevice(root, bdf);

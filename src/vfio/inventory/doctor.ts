@@ -97,7 +97,7 @@ function groupPart(census: Census): Diagnosis[] {
 }
 
 /** Limits below this many bytes are too small for the memory of any guest. */
-const SMALL_MEMLOCK = 64 << 20;
+const smallMemlock = 64 << 20;
 
 function limitPart(census: Census): Diagnosis[] {
   const { root } = census;
@@ -108,7 +108,7 @@ function limitPart(census: Census): Diagnosis[] {
     const bytes = Number(line);
     const text = `RLIMIT_MEMLOCK is ${formatSize(bytes)}: unprivileged processes can map no more for DMA, counted per mapping`;
     found.push(
-      entry('memlock', bytes < SMALL_MEMLOCK ? 'warn' : 'note', text, 'LimitMEMLOCK= in the unit, or memlock in /etc/security/limits.conf'),
+      entry('memlock', bytes < smallMemlock ? 'warn' : 'note', text, 'LimitMEMLOCK= in the unit, or memlock in /etc/security/limits.conf'),
     );
   }
   const pools = root.list('/sys/kernel/mm/hugepages').flatMap((name) => {

@@ -5,7 +5,7 @@ import { usesOf } from '../checks/checks.js';
 import { type Finding } from '../checks/finding.js';
 import { type Capability, parseCapabilities, readConfig } from '../devices/capabilities.js';
 import { type IommuGroup, readGroup } from '../devices/group.js';
-import { classCode, classMatcher, className, idOf, listDevices, PCI_DEVICES, type PciDevice } from '../devices/pci.js';
+import { classCode, classMatcher, className, idOf, listDevices, type PciDevice, pciDevices } from '../devices/pci.js';
 import { PciNames } from '../devices/pciids.js';
 
 /** A device as `vfio list` shows it. */
@@ -135,7 +135,7 @@ const vectors = (caps: Capability[], id: number): number =>
 /** Everything about a device that can be known without opening it. */
 export function report(census: Census, device: PciDevice): DeviceReport {
   const { root, modules } = census;
-  const dir = `${PCI_DEVICES}/${device.bdf}`;
+  const dir = `${pciDevices}/${device.bdf}`;
   const config = readConfig(root, device.bdf);
   const capabilities = parseCapabilities(config);
   return {

@@ -15,9 +15,9 @@ const DMA_COMMAND = 0x98;
 const START = 1;
 const TO_MEMORY = 2;
 /** The device's own 4 KiB of memory, in its DMA engine's addresses. */
-const BUFFER = 0x40000;
+const deviceBuffer = 0x40000;
 /** Its DMA mask unless told otherwise. */
-const DMA_LIMIT = 1n << 28n;
+const dmaLimit = 1n << 28n;
 
 /** Copies between device addresses; resolves when the engine is idle again. */
 export async function eduDma(
@@ -35,9 +35,9 @@ export async function eduDma(
 }
 
 /** Device memory to RAM, for tests of what the IOMMU blocks. */
-export const eduWrite = (session: Session, iova: bigint, count: number): Promise<void> => eduDma(session, BUFFER, iova, count, true);
+export const eduWrite = (session: Session, iova: bigint, count: number): Promise<void> => eduDma(session, deviceBuffer, iova, count, true);
 /** RAM to device memory. */
-export const eduRead = (session: Session, iova: bigint, count: number): Promise<void> => eduDma(session, iova, BUFFER, count, false);
+export const eduRead = (session: Session, iova: bigint, count: number): Promise<void> => eduDma(session, iova, deviceBuffer, count, false);
 
 /** Identity, RAM to device to RAM, one interrupt. */
 export async function selftestEdu(session: Session, pages: DmaPages): Promise<Check[]> {
@@ -47,8 +47,8 @@ export async function selftestEdu(session: Session, pages: DmaPages): Promise<Ch
   const inverted = Number(session.load(0, LIVENESS, 4));
   const alive = (id & 0xff) === 0xed && inverted === ~0x12345678 >>> 0;
   checks.push({ name: 'identity', ok: alive, detail: `edu ${id >>> 24}.${(id >>> 16) & 0xff}` });
-  const from = pages.page('selftest-from', DMA_LIMIT);
-  const to = pages.page('selftest-to', DMA_LIMIT);
+  const from = pages.page('selftest-from', dmaLimit);
+  const to = pages.page('selftest-to', dmaLimit);
   const { vfio } = native();
   const size = 4095; // the engine's bound check wants less than its 4 KiB
   const pattern = Buffer.from(Uint8Array.from({ length: size }, (_, i) => (i * 7 + (i >> 8)) & 0xff));

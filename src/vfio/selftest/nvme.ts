@@ -12,12 +12,12 @@ const CSTS = 0x1c;
 const AQA = 0x24;
 const ASQ = 0x28;
 const ACQ = 0x30;
-const DOORBELLS = 0x1000;
+const doorbells = 0x1000;
 
-const ENTRIES = 16;
+const entries = 16;
 const SQE = 64;
 const CQE = 16;
-const PAGE = 4096;
+const pageSize = 4096;
 
 /** The admin queue pair of a controller that is open through VFIO: one command at a time. */
 export class AdminQueue {
@@ -52,7 +52,7 @@ export class AdminQueue {
     };
     session.store(0, CC, 4, 0);
     await until(`${session.bdf}: disable`, queue.#timeout, ready(0n));
-    session.store(0, AQA, 4, ((ENTRIES - 1) << 16) | (ENTRIES - 1));
+    session.store(0, AQA, 4, ((entries - 1) << 16) | (entries - 1));
     session.store(0, ASQ, 8, queue.#submissions.address);
     session.store(0, ACQ, 8, queue.#completions.address);
     session.store(0, CC, 4, (4 << 20) | (6 << 16) | 1); // IOCQES 16 bytes, IOSQES 64 bytes, 4 KiB pages, EN
@@ -69,8 +69,8 @@ export class AdminQueue {
     sqe.writeBigUInt64LE(data, 24); // PRP1
     sqe.writeUInt32LE(cdw10, 40);
     native().vfio.writeMemory(this.#submissions.memory, this.#tail * SQE, sqe);
-    this.#tail = (this.#tail + 1) % ENTRIES;
-    this.#session.store(0, DOORBELLS, 4, this.#tail);
+    this.#tail = (this.#tail + 1) % entries;
+    this.#session.store(0, doorbells, 4, this.#tail);
     return cid;
   }
 
@@ -81,9 +81,9 @@ export class AdminQueue {
       native().vfio.readMemory(this.#completions.memory, this.#head * CQE, cqe);
       return (cqe.readUInt16LE(14) & 1) === this.#phase;
     });
-    this.#head = (this.#head + 1) % ENTRIES;
+    this.#head = (this.#head + 1) % entries;
     if (this.#head === 0) this.#phase ^= 1;
-    this.#session.store(0, DOORBELLS + this.#stride, 4, this.#head);
+    this.#session.store(0, doorbells + this.#stride, 4, this.#head);
     const status = cqe.readUInt16LE(14) >> 1;
     if (cqe.readUInt16LE(12) !== cid)
       throw new VioError(`${this.#session.bdf}: completion of command ${cqe.readUInt16LE(12)}, not ${cid}`, {
@@ -106,7 +106,7 @@ const text = (bytes: Buffer, at: number, size: number): string => bytes.toString
 export async function selftestNvme(session: Session, pages: DmaPages): Promise<Check[]> {
   const { vfio } = native();
   const page = pages.page('identify');
-  const marker = Buffer.alloc(PAGE, 0xa5);
+  const marker = Buffer.alloc(pageSize, 0xa5);
   vfio.writeMemory(page.memory, 0, marker);
   const index = [Irq.MSIX, Irq.MSI, Irq.INTX].find((i) => session.irqs().some((irq) => irq.index === i))!;
   const interrupts = new Interrupts(session, index);
@@ -118,7 +118,7 @@ export async function selftestNvme(session: Session, pages: DmaPages): Promise<C
     const came = await interrupts.next(2000);
     const after = performance.now() - start;
     await admin.complete(cid, 2000);
-    const data = vfio.readMemory(page.memory, 0, Buffer.alloc(PAGE));
+    const data = vfio.readMemory(page.memory, 0, Buffer.alloc(pageSize));
     await admin.stop();
     const written = !data.equals(marker);
     const kind = ['INTx', 'MSI', 'MSI-X'][index];
@@ -132,7 +132,7 @@ export async function selftestNvme(session: Session, pages: DmaPages): Promise<C
       {
         name: 'dma from device',
         ok: written,
-        detail: written ? `${PAGE} bytes of Identify data and the completion` : 'the data page was not written',
+        detail: written ? `${pageSize} bytes of Identify data and the completion` : 'the data page was not written',
       },
       { name: 'interrupt', ok: came, detail: came ? `${kind} after ${after.toFixed(1)} ms` : `no ${kind} in 2 s` },
     ];

@@ -6,9 +6,9 @@ import { native } from '../../native/index.js';
 import type { NativeMemory } from '../../native/vfio.js';
 import type { Session } from '../session/session.js';
 
-const PAGE = 4096;
+const pageSize = 4096;
 /** Pages that are tried for one below a device's limit. */
-const TRIES = 16384;
+const mostTries = 16384;
 
 /** A page that the device reaches. */
 export interface DmaPage {
@@ -40,7 +40,7 @@ class MappedPages implements DmaPages {
   page(name: string, limit?: bigint): DmaPage {
     const [mapping] = this.#mapper.map([parseSpec(`${name}=4K`)]);
     const { iova, memory } = mapping!;
-    if (limit !== undefined && iova + BigInt(PAGE) > limit)
+    if (limit !== undefined && iova + BigInt(pageSize) > limit)
       throw new VioError(`${this.#bdf}: no free address below 0x${limit.toString(16)}`, { code: 'ENOSPC' });
     return { address: iova, memory };
   }
@@ -61,13 +61,13 @@ class PhysicalPages implements DmaPages {
 
   page(name: string, limit?: bigint): DmaPage {
     const { vfio } = native();
-    for (let i = 0; i < TRIES; i++) {
+    for (let i = 0; i < mostTries; i++) {
       // A page that does not fit is kept until the end: given back, it would only come again.
-      const memory = vfio.newMemory(name, BigInt(PAGE), 0n, 0n, 0n);
+      const memory = vfio.newMemory(name, BigInt(pageSize), 0n, 0n, 0n);
       this.#memories.push(memory);
-      vfio.writeMemory(memory, 0, Buffer.alloc(PAGE)); // now it has a page
+      vfio.writeMemory(memory, 0, Buffer.alloc(pageSize)); // now it has a page
       const address = this.#physical(vfio.memoryInfo(memory).va);
-      if (limit === undefined || address + BigInt(PAGE) <= limit) return { address, memory };
+      if (limit === undefined || address + BigInt(pageSize) <= limit) return { address, memory };
     }
     throw new VioError(`${this.#bdf}: no page below 0x${limit!.toString(16)} is free`, { code: 'ENOMEM' });
   }

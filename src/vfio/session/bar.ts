@@ -3,14 +3,14 @@ import { printable } from '../../common/escape.js';
 import type { Session } from './session.js';
 
 /** Access widths, as flags spell them. */
-export const WRITE_WIDTHS = ['1', '2', '4', '8'] as const;
-const ROM = 6;
+export const writeWidths = ['1', '2', '4', '8'] as const;
+const romRegion = 6;
 /** Bytes of one access of a dump: what every device's registers allow. */
-const WORD = 4;
+const word = 4;
 
 /** Region index of `0`…`5` or `rom`. @throws VioError (usage) */
 export function barIndex(text: string): number {
-  if (text.toLowerCase() === 'rom') return ROM;
+  if (text.toLowerCase() === 'rom') return romRegion;
   if (!/^[0-5]$/.test(text)) throw usage(`not a BAR: "${printable(text)}"`, 'BARs are 0 to 5, and rom');
   return Number(text);
 }
@@ -24,9 +24,9 @@ export function dumpRange(session: Session, index: number, offset: number, size:
   if (!region || region.size === 0n)
     throw new VioError(`${session.bdf}: no BAR ${index}`, { code: 'ENXIO', exit: Exit.usage, hint: `vioctl vfio show ${session.bdf}` });
   const count = size ?? Number(region.size) - offset;
-  if (offset % WORD || count % WORD || count <= 0) throw usage('offset and size of a dump are multiples of 4');
-  if (index === ROM) return session.read(index, offset, count);
+  if (offset % word || count % word || count <= 0) throw usage('offset and size of a dump are multiples of 4');
+  if (index === romRegion) return session.read(index, offset, count);
   const bytes = Buffer.alloc(count);
-  for (let at = 0; at < count; at += WORD) bytes.writeUInt32LE(Number(session.load(index, offset + at, WORD)), at);
+  for (let at = 0; at < count; at += word) bytes.writeUInt32LE(Number(session.load(index, offset + at, word)), at);
   return bytes;
 }

@@ -1,10 +1,10 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { parseCapabilities } from '../devices/capabilities.js';
-import { CONFIG, type Session } from './session.js';
+import { configRegion, type Session } from './session.js';
 
 /** Registers of the type 0 header with their offsets and widths (pci_regs.h). */
-export const REGISTERS: readonly [name: string, offset: number, width: 1 | 2 | 4][] = [
+export const namedRegisters: readonly [name: string, offset: number, width: 1 | 2 | 4][] = [
   ['VENDOR_ID', 0x00, 2],
   ['DEVICE_ID', 0x02, 2],
   ['COMMAND', 0x04, 2],
@@ -33,10 +33,10 @@ export const REGISTERS: readonly [name: string, offset: number, width: 1 | 2 | 4
   ['MAX_LAT', 0x3f, 1],
 ];
 
-const WIDTHS = { b: 1, w: 2, l: 4, q: 8 } as const;
+const widths = { b: 1, w: 2, l: 4, q: 8 } as const;
 
 /** Capabilities by setpci's names (pci_regs.h PCI_CAP_ID_*, PCI_EXT_CAP_ID_*). */
-const CAPABILITIES: Readonly<Record<string, number>> = {
+const capabilityIds: Readonly<Record<string, number>> = {
   PM: 0x01,
   AGP: 0x02,
   VPD: 0x03,
@@ -57,7 +57,7 @@ const CAPABILITIES: Readonly<Record<string, number>> = {
   SATA: 0x12,
   AF: 0x13,
 };
-const EXTENDED_CAPABILITIES: Readonly<Record<string, number>> = {
+const extendedCapabilityIds: Readonly<Record<string, number>> = {
   AER: 0x01,
   VC: 0x02,
   DSN: 0x03,
@@ -94,7 +94,7 @@ function parseBase(text: string): Base {
   const name = text.toUpperCase();
   const extended = name.startsWith('E');
   const word = name.slice(extended ? 4 : 3);
-  const table = extended ? EXTENDED_CAPABILITIES : CAPABILITIES;
+  const table = extended ? extendedCapabilityIds : capabilityIds;
   const id = word.startsWith('_') ? table[word.slice(1)] : Number.parseInt(word, 16);
   if (id === undefined)
     throw usage(
@@ -129,14 +129,14 @@ export function parseAccess(text: string, width: number): Access {
     return { ...inner, base: parseBase(based[1]!) };
   }
   const match = /^(?:([A-Z][A-Z0-9_]*)|(?:0x)?([0-9a-f]{1,8}))(?:\.([bwlq]))?(?:=(?:0x)?([0-9a-f]{1,16}))?$/i.exec(text);
-  const known = match?.[1] === undefined ? undefined : REGISTERS.find(([name]) => name === match[1]!.toUpperCase());
+  const known = match?.[1] === undefined ? undefined : namedRegisters.find(([name]) => name === match[1]!.toUpperCase());
   const hex = match?.[2] ?? (match?.[1] !== undefined && known === undefined && /^[0-9a-f]+$/i.test(match[1]) ? match[1] : undefined);
   if (!match || (known === undefined && hex === undefined))
     throw usage(
       `not a register: "${printable(text)}"`,
       'registers are OFFSET[.b|.w|.l][=VALUE] in hexadecimal, such as 04.w=6, or COMMAND',
     );
-  const asked = match[3] === undefined ? undefined : WIDTHS[match[3].toLowerCase() as keyof typeof WIDTHS];
+  const asked = match[3] === undefined ? undefined : widths[match[3].toLowerCase() as keyof typeof widths];
   const bytes = asked ?? known?.[2] ?? width;
   const value = match[4] === undefined ? undefined : BigInt(`0x${match[4]}`);
   if (value !== undefined && value >> BigInt(8 * bytes) !== 0n) throw usage(`0x${value.toString(16)} does not fit ${bytes} bytes`);
@@ -168,11 +168,11 @@ export function access(session: Session, region: number, { offset, width, value 
 
 /** The whole config space: its bytes, the header's registers and the capabilities. */
 export function readConfigSpace(session: Session) {
-  const size = Number(session.region(CONFIG)?.size ?? 256n);
-  const bytes = session.read(CONFIG, 0, size);
+  const size = Number(session.region(configRegion)?.size ?? 256n);
+  const bytes = session.read(configRegion, 0, size);
   return {
     bytes,
-    registers: REGISTERS.map(([name, offset, width]) => ({ name, offset, width, value: bytes.readUIntLE(offset, width) })),
+    registers: namedRegisters.map(([name, offset, width]) => ({ name, offset, width, value: bytes.readUIntLE(offset, width) })),
     capabilities: parseCapabilities(bytes),
   };
 }

@@ -1,8 +1,8 @@
 import { Exit, VioError } from '../../common/errors.js';
-import { IRQS, type Session } from './session.js';
+import { irqNames, type Session } from './session.js';
 
 /** Interrupt types, as flags spell them; their order is that of VFIO's indexes. */
-export const IRQ_TYPES = ['intx', 'msi', 'msix', 'err', 'req'] as const;
+export const irqTypes = ['intx', 'msi', 'msix', 'err', 'req'] as const;
 
 /** One arrival: `count` is above 1 where several came before the first was seen. */
 export interface IrqEvent {
@@ -14,9 +14,9 @@ export interface IrqEvent {
 }
 
 /** Index of the wanted type, or of the best one the device has: MSI-X, MSI, INTx. @throws VioError (7) */
-export function irqType(session: Session, wanted: (typeof IRQ_TYPES)[number] | undefined): number {
+export function irqType(session: Session, wanted: (typeof irqTypes)[number] | undefined): number {
   const has = new Set(session.irqs().map((irq) => irq.index));
-  const index = wanted === undefined ? [2, 1, 0].find((i) => has.has(i)) : IRQ_TYPES.indexOf(wanted);
+  const index = wanted === undefined ? [2, 1, 0].find((i) => has.has(i)) : irqTypes.indexOf(wanted);
   if (index === undefined || !has.has(index))
     throw new VioError(`${session.bdf}: the device has no ${wanted === undefined ? 'interrupt' : wanted.toUpperCase()}`, {
       code: 'NO_IRQ',
@@ -46,7 +46,7 @@ export function waitForIrqs(
       resolve(done);
     };
     const listener = session.listen(options.type, options.vectors, (vector, times) => {
-      const event = { type: IRQS[options.type]!, vector, count: times, milliseconds: performance.now() - start };
+      const event = { type: irqNames[options.type]!, vector, count: times, milliseconds: performance.now() - start };
       report(event).catch(reject);
       left -= times;
       if (left <= 0) end(true);

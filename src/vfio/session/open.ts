@@ -11,8 +11,8 @@ import { findDevice } from '../devices/select.js';
 import { Session } from './session.js';
 
 /** Which of the kernel's two ways to a device: group and container, or iommufd and the device's own node. */
-export const APIS = ['auto', 'group', 'cdev'] as const;
-export type Api = (typeof APIS)[number];
+export const apis = ['auto', 'group', 'cdev'] as const;
+export type Api = (typeof apis)[number];
 
 /** The nodes of a device, for one of the two ways. */
 type Way = { api: 'cdev'; node: string } | { api: 'group'; node: string; noiommu: boolean };

@@ -1,24 +1,24 @@
 import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
-import { type Aperture, ENTRY_LIMIT, pagesOf, type Reserved } from '../../dma/aperture.js';
+import { type Aperture, entryLimit, pagesOf, type Reserved } from '../../dma/aperture.js';
 import { native } from '../../native/index.js';
 import type { NativeInfo, NativeRegion, NativeSession } from '../../native/vfio.js';
 
 /** Regions of a PCI device (VFIO_PCI_*_REGION_INDEX). */
-export const REGIONS = ['BAR0', 'BAR1', 'BAR2', 'BAR3', 'BAR4', 'BAR5', 'ROM', 'CONFIG', 'VGA'] as const;
-export const CONFIG = 7;
+export const regionNames = ['BAR0', 'BAR1', 'BAR2', 'BAR3', 'BAR4', 'BAR5', 'ROM', 'CONFIG', 'VGA'] as const;
+export const configRegion = 7;
 /** Interrupts of a PCI device (VFIO_PCI_*_IRQ_INDEX). */
-export const IRQS = ['INTX', 'MSI', 'MSIX', 'ERR', 'REQ'] as const;
+export const irqNames = ['INTX', 'MSI', 'MSIX', 'ERR', 'REQ'] as const;
 export const Irq = { INTX: 0, MSI: 1, MSIX: 2, ERR: 3, REQ: 4 } as const;
 
 /** Bits of the PCI command register (pci_regs.h). */
-const COMMAND = 4;
-const MEMORY = 2;
-const MASTER = 4;
+const commandRegister = 4;
+const memoryEnable = 2;
+const masterEnable = 4;
 /** Bits that no device sets: all ones come back where none answers. (VFIO makes up bit 10, so 0xffff does not.) */
-const RESERVED = 0xf800;
+const reservedBits = 0xf800;
 
 /** VFIO_PCI_DEVID_NOT_OWNED: a device that a hot reset reaches and that is not bound to our iommufd. */
-const NOT_OWNED = 0xffffffff;
+const notOwned = 0xffffffff;
 
 /** A region as commands show it. */
 export interface Region {
@@ -94,7 +94,7 @@ export class Session {
       ranges: Array.from({ length: ranges.length / 2 }, (_, i) => ({ start: ranges[2 * i]!, end: ranges[2 * i + 1]! })),
       reserved,
       pages: pagesOf(pages),
-      limit: this.api === 'cdev' ? Number.MAX_SAFE_INTEGER : this.available() || ENTRY_LIMIT,
+      limit: this.api === 'cdev' ? Number.MAX_SAFE_INTEGER : this.available() || entryLimit,
     };
   }
 
@@ -105,7 +105,7 @@ export class Session {
 
   /** All regions that the device has. */
   regions(): Region[] {
-    return REGIONS.slice(0, this.info.regions).flatMap((name, index): Region[] => {
+    return regionNames.slice(0, this.info.regions).flatMap((name, index): Region[] => {
       const region = this.region(index);
       if (!region || region.size === 0n) return [];
       return [
@@ -136,7 +136,7 @@ export class Session {
   }
 
   irqs(): IrqType[] {
-    return IRQS.slice(0, this.info.irqs).flatMap((name, index): IrqType[] => {
+    return irqNames.slice(0, this.info.irqs).flatMap((name, index): IrqType[] => {
       try {
         const { count, flags } = native().vfio.irq(this.handle, index);
         return count === 0 ? [] : [{ index, name, count, flags: names(flags, ['eventfd', 'maskable', 'automasked', 'noresize']) }];
@@ -191,7 +191,7 @@ export class Session {
   }
 
   #failed(region: number, offset: number, err: unknown): VioError {
-    const where = `${this.bdf}: ${REGIONS[region] ?? `region ${region}`} at 0x${offset.toString(16)}`;
+    const where = `${this.bdf}: ${regionNames[region] ?? `region ${region}`} at 0x${offset.toString(16)}`;
     const code = codeOf(err);
     if (code === 'ERANGE')
       return new VioError(`${where}: beyond its end 0x${(this.region(region)?.size ?? 0n).toString(16)}`, {
@@ -211,12 +211,12 @@ export class Session {
 
   /** Lets the device reach memory, or not. Memory space stays enabled. The register is little-endian. */
   busMaster(on: boolean): void {
-    const bytes = this.read(CONFIG, COMMAND, 2);
+    const bytes = this.read(configRegion, commandRegister, 2);
     const now = bytes.readUInt16LE(0);
-    if ((now & RESERVED) === RESERVED)
+    if ((now & reservedBits) === reservedBits)
       throw new VioError(`${this.bdf}: the device does not answer`, { code: 'EIO', hint: 'it was removed, or sleeps in D3cold' });
-    bytes.writeUInt16LE(on ? now | MEMORY | MASTER : now & ~MASTER, 0);
-    this.write(CONFIG, COMMAND, bytes);
+    bytes.writeUInt16LE(on ? now | memoryEnable | masterEnable : now & ~masterEnable, 0);
+    this.write(configRegion, commandRegister, bytes);
     this.#master = on;
   }
 
@@ -242,7 +242,7 @@ export class Session {
 
   /**
    * Devices that a hot reset of this one resets too, itself included. `id` is the group; with cdev the device's number in our
-   * iommufd, 0 for one that is ours by its group, NOT_OWNED for one that is not ours.
+   * iommufd, 0 for one that is ours by its group, notOwned for one that is not ours.
    * @throws VioError (7) without a slot or bus to reset
    */
   resetPeers(): { bdf: string; id: number }[] {
@@ -276,7 +276,7 @@ export class Session {
     try {
       native().vfio.hotReset(this.handle, cdev ? [] : [...groups.values()]);
     } catch (err) {
-      const foreign = peers.filter(({ id }) => (cdev ? id === NOT_OWNED : !groups.has(id)));
+      const foreign = peers.filter(({ id }) => (cdev ? id === notOwned : !groups.has(id)));
       const names = foreign.map(({ bdf, id }) => (cdev ? bdf : `${bdf} (group ${id})`));
       const code = codeOf(err);
       if ((code === 'EINVAL' || code === 'EPERM') && names.length > 0)
@@ -298,7 +298,7 @@ export class Session {
     try {
       fds = vfio.enableIrq(this.handle, index, 0, count);
     } catch (err) {
-      throw wrap(`${this.bdf}: enable ${count} ${IRQS[index] ?? index}`, err, {
+      throw wrap(`${this.bdf}: enable ${count} ${irqNames[index] ?? index}`, err, {
         hint: codeOf(err) === 'EINVAL' ? 'only one of INTX, MSI and MSIX can be on, and no more vectors than the device has' : undefined,
       });
     }

@@ -6,7 +6,7 @@ import { blocking, describeHolder, holdersOf } from '../census/holders.js';
 import { interfacesOf } from '../census/interfaces.js';
 import { usesOf } from '../checks/checks.js';
 import type { CheckName, Finding } from '../checks/finding.js';
-import { noDevice, PCI_DEVICES, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
+import { noDevice, type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { Transaction } from '../transaction/transaction.js';
@@ -42,9 +42,9 @@ export interface SriovPlan {
 }
 
 /** Milliseconds that the kernel gets to make virtual functions: some drivers take a tenth of a second for each. */
-const VFS_TIMEOUT = 120_000;
+const vfsTimeout = 120_000;
 /** Milliseconds until all links to new virtual functions are there. */
-const LINKS_TIMEOUT = 5000;
+const linksTimeout = 5000;
 
 /** Findings of virtual functions that a change would take away. */
 function usesOfVfs(census: Census, pf: PciDevice): (Finding & { bdf: string })[] {
@@ -111,14 +111,14 @@ export function sriovLines(plan: SriovPlan): string[] {
   });
   if (driver !== undefined && to.numVfs > 0)
     lines.push(
-      `for vf in ${PCI_DEVICES}/${pf.bdf}/virtfn*; do`,
+      `for vf in ${pciDevices}/${pf.bdf}/virtfn*; do`,
       '  vf=$(basename "$(readlink "$vf")")',
-      `  echo ${driver} > ${PCI_DEVICES}/$vf/driver_override`,
+      `  echo ${driver} > ${pciDevices}/$vf/driver_override`,
       `  echo "$vf" > /sys/bus/pci/drivers/${driver}/bind`,
       'done',
     );
   if (from.autoprobe !== undefined && to.numVfs > 0 && to.autoprobe !== autoprobe)
-    lines.push(`echo ${autoprobe ? 1 : 0} > ${PCI_DEVICES}/${pf.bdf}/sriov_drivers_autoprobe`);
+    lines.push(`echo ${autoprobe ? 1 : 0} > ${pciDevices}/${pf.bdf}/sriov_drivers_autoprobe`);
   return lines;
 }
 
@@ -133,7 +133,7 @@ export interface SriovResult {
 
 /** Waits until every virtual function has its link. @throws VioError NO_VFS */
 async function awaitVfs(host: Host, bdf: string, count: number): Promise<string[]> {
-  const deadline = performance.now() + LINKS_TIMEOUT;
+  const deadline = performance.now() + linksTimeout;
   for (;;) {
     const vfs = readDevice(host.root, bdf)?.vfs ?? [];
     if (vfs.length === count) return vfs;
@@ -169,7 +169,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   let macsChanged = false;
   let settled = false;
   try {
-    await transaction?.run({ signal: options.signal, timeout: VFS_TIMEOUT });
+    await transaction?.run({ signal: options.signal, timeout: vfsTimeout });
     const store = new Store(host.root);
     if (pf.numVfs !== to.numVfs) for (const vf of pf.vfs) store.forget(vf); // those that come at these addresses are others
     const vfs = await awaitVfs(host, bdf, to.numVfs);
@@ -199,7 +199,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
 /** Sets whether drivers are offered the virtual functions from now on. @returns whether that changed */
 async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Promise<boolean> {
   if (to.autoprobe === undefined || to.numVfs === 0 || readDevice(host.root, pf.bdf)?.autoprobe === autoprobe) return false;
-  await host.writer.write(`${PCI_DEVICES}/${pf.bdf}/sriov_drivers_autoprobe`, `${autoprobe ? 1 : 0}\n`, { timeout: VFS_TIMEOUT });
+  await host.writer.write(`${pciDevices}/${pf.bdf}/sriov_drivers_autoprobe`, `${autoprobe ? 1 : 0}\n`, { timeout: vfsTimeout });
   return true;
 }
 

@@ -48,13 +48,13 @@ export interface BoundRecord {
   after: DeviceState;
 }
 
-const BASE = '/run/vioctl/vfio';
-const JOURNALS = `${BASE}/journal`;
-const CLAIMS = `${BASE}/claims`;
-const BOUND = `${BASE}/bound`;
+const stateFolder = '/run/vioctl/vfio';
+const journalFolder = `${stateFolder}/journal`;
+const claimFolder = `${stateFolder}/claims`;
+const boundFolder = `${stateFolder}/bound`;
 
 /** Claims of runs that died which one run takes away for a device. */
-const CLAIM_TRIES = 8;
+const claimTries = 8;
 
 /** Start time of a process; undefined when there is none (or it is a zombie). */
 export function startTime(root: Sysroot, pid: number): string | undefined {
@@ -114,15 +114,15 @@ export class Store {
 
   /** Writes a journal; called before each step. */
   save(journal: Journal): void {
-    this.#write(`${JOURNALS}/${journal.id}.json`, journal);
+    this.#write(`${journalFolder}/${journal.id}.json`, journal);
   }
 
   /** All journals. @throws VioError JOURNAL_DAMAGED (5) */
   journals(): Journal[] {
     return this.#root
-      .list(JOURNALS)
+      .list(journalFolder)
       .filter((name) => name.endsWith('.json'))
-      .flatMap((name) => this.#read<Journal>(`${JOURNALS}/${name}`) ?? []);
+      .flatMap((name) => this.#read<Journal>(`${journalFolder}/${name}`) ?? []);
   }
 
   /** True while the process that wrote a journal runs. */
@@ -132,13 +132,13 @@ export class Store {
 
   /** Ends a journal: the transaction is complete or undone. */
   end(journal: Journal): void {
-    this.#remove(`${JOURNALS}/${journal.id}.json`);
+    this.#remove(`${journalFolder}/${journal.id}.json`);
     this.release(journal.devices);
   }
 
   /** Gives up claims of a run that wrote no journal. */
   release(devices: readonly Pick<JournalDevice, 'bdf'>[]): void {
-    for (const { bdf } of devices) this.#remove(`${CLAIMS}/${bdf}`);
+    for (const { bdf } of devices) this.#remove(`${claimFolder}/${bdf}`);
   }
 
   /**
@@ -146,7 +146,7 @@ export class Store {
    * @throws VioError BUSY (1) while another run works on it, INTERRUPTED (1) when one was cut short and left a journal
    */
   claim(bdf: string, journal: Journal): void {
-    const claim = `${CLAIMS}/${bdf}`;
+    const claim = `${claimFolder}/${bdf}`;
     const file = this.#root.path(claim);
     const own = `${file}.${journal.id}`; // a pid is not unique: containers may share the folder
     try {
@@ -158,13 +158,13 @@ export class Store {
           fs.linkSync(own, file);
           return;
         } catch (err) {
-          if (codeOf(err) !== 'EEXIST' || attempt >= CLAIM_TRIES) throw err;
+          if (codeOf(err) !== 'EEXIST' || attempt >= claimTries) throw err;
         }
         this.#clear(bdf, claim, own);
       }
     } catch (err) {
       if (err instanceof VioError) throw err;
-      throw wrap(`claim ${bdf} in ${CLAIMS}`, err);
+      throw wrap(`claim ${bdf} in ${claimFolder}`, err);
     } finally {
       fs.rmSync(own, { force: true });
     }
@@ -177,7 +177,7 @@ export class Store {
     const [pid = '0', started = '', id = ''] = text.split(' ');
     if (this.alive({ pid: Number(pid), started }))
       throw new VioError(`${bdf}: another run of vioctl (pid ${pid}) is changing this device: EBUSY`, { code: 'BUSY' });
-    if (this.#root.exists(`${JOURNALS}/${id}.json`))
+    if (this.#root.exists(`${journalFolder}/${id}.json`))
       throw new VioError(`${bdf}: an interrupted run (pid ${pid}) left this device half changed`, {
         code: 'INTERRUPTED',
         hint: 'vioctl vfio restore',
@@ -200,19 +200,19 @@ export class Store {
   }
 
   record(bdf: string): BoundRecord | undefined {
-    const record = this.#read<BoundRecord>(`${BOUND}/${bdf}.json`);
+    const record = this.#read<BoundRecord>(`${boundFolder}/${bdf}.json`);
     return record?.boot === this.boot ? record : undefined;
   }
 
   records(): BoundRecord[] {
-    return this.#root.list(BOUND).flatMap((name) => (name.endsWith('.json') ? (this.record(name.slice(0, -5)) ?? []) : []));
+    return this.#root.list(boundFolder).flatMap((name) => (name.endsWith('.json') ? (this.record(name.slice(0, -5)) ?? []) : []));
   }
 
   keep(record: BoundRecord): void {
-    this.#write(`${BOUND}/${record.bdf}.json`, record);
+    this.#write(`${boundFolder}/${record.bdf}.json`, record);
   }
 
   forget(bdf: string): void {
-    this.#remove(`${BOUND}/${bdf}.json`);
+    this.#remove(`${boundFolder}/${bdf}.json`);
   }
 }

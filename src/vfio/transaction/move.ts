@@ -2,7 +2,7 @@ import { codeOf, Exit, reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Modules } from '../devices/modules.js';
-import { linkName, PCI_DEVICES, PCI_DRIVERS, type PciDevice, readDevice, readOverride } from '../devices/pci.js';
+import { linkName, type PciDevice, pciDevices, pciDrivers, readDevice, readOverride } from '../devices/pci.js';
 import type { DeviceState } from './journal.js';
 import { StuckWrite, type Writer, waitingIn } from './writer.js';
 
@@ -54,7 +54,7 @@ export const lockedError = (bdf: string): VioError =>
  */
 export function planMove(bdf: string, from: DeviceState, to: DeviceState): SysfsWrite[] {
   const writes: SysfsWrite[] = [];
-  const overrideFile = `${PCI_DEVICES}/${bdf}/driver_override`;
+  const overrideFile = `${pciDevices}/${bdf}/driver_override`;
   let override = from.override;
   const setOverride = (value: string | undefined, step: Step) => {
     if (override !== value) writes.push({ step, path: overrideFile, value: value ?? '' });
@@ -63,12 +63,12 @@ export function planMove(bdf: string, from: DeviceState, to: DeviceState): Sysfs
   if (from.driver !== to.driver) {
     // a driver that matches by its id table needs no override of its own, but one that names another driver is in its way
     if (to.driver !== undefined) setOverride(to.override === undefined || to.override === to.driver ? to.override : to.driver, 'override');
-    if (from.driver !== undefined) writes.push({ step: 'unbind', path: `${PCI_DRIVERS}/${from.driver}/unbind`, value: bdf });
-    if (to.driver !== undefined) writes.push({ step: 'bind', path: `${PCI_DRIVERS}/${to.driver}/bind`, value: bdf });
+    if (from.driver !== undefined) writes.push({ step: 'unbind', path: `${pciDrivers}/${from.driver}/unbind`, value: bdf });
+    if (to.driver !== undefined) writes.push({ step: 'bind', path: `${pciDrivers}/${to.driver}/bind`, value: bdf });
   }
   setOverride(to.override, 'settle');
   const vfs = from.driver === to.driver ? from.numVfs : 0; // a driver that lets go takes its virtual functions along
-  const setVfs = (file: string, value: string) => writes.push({ step: 'vfs', path: `${PCI_DEVICES}/${bdf}/${file}`, value });
+  const setVfs = (file: string, value: string) => writes.push({ step: 'vfs', path: `${pciDevices}/${bdf}/${file}`, value });
   if (to.autoprobe !== undefined && from.autoprobe !== undefined && to.autoprobe !== from.autoprobe)
     setVfs('sriov_drivers_autoprobe', to.autoprobe ? '1' : '0');
   if (to.numVfs !== vfs && to.driver !== undefined) {
@@ -122,7 +122,7 @@ function explainBind(host: Host, bdf: string, driver: string, err: unknown, sinc
 /** Runs one write of a move. */
 async function runWrite(host: Host, bdf: string, write: SysfsWrite, options: MoveOptions): Promise<void> {
   const { root, writer } = host;
-  const driverNow = () => linkName(root, `${PCI_DEVICES}/${bdf}/driver`);
+  const driverNow = () => linkName(root, `${pciDevices}/${bdf}/driver`);
   const since = performance.now();
   try {
     await writer.write(write.path, `${write.value}\n`, { timeout: options.timeout, signal: options.signal });
@@ -179,7 +179,7 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
     } catch (err) {
       // Between unbind and bind another driver was quicker (hot plug, rescan; ENODEV: its program has set the override too): take
       // the device away once.
-      const taken = linkName(root, `${PCI_DEVICES}/${bdf}/driver`);
+      const taken = linkName(root, `${pciDevices}/${bdf}/driver`);
       const lost =
         ['EBUSY', 'ENODEV'].includes(codeOf(err) ?? '') &&
         err instanceof VioError &&
@@ -194,7 +194,7 @@ export async function moveTo(host: Host, bdf: string, to: DeviceState, options: 
 
 /** @throws VioError NOT_APPLIED when the device is not in the state */
 function verify(root: Sysroot, bdf: string, to: DeviceState): void {
-  const driver = linkName(root, `${PCI_DEVICES}/${bdf}/driver`);
+  const driver = linkName(root, `${pciDevices}/${bdf}/driver`);
   const override = readOverride(root, bdf);
   const wrong: string[] = [];
   if (driver !== to.driver)

@@ -11,7 +11,7 @@ export interface Move {
 }
 
 /** Milliseconds for one write to sysfs: a driver that flushes a large cache may take long, one that hangs must not hold us. */
-export const WRITE_TIMEOUT = 20_000;
+export const writeTimeout = 20_000;
 
 /** What could not be put back. */
 export interface Leftover {
@@ -39,7 +39,7 @@ export async function rollBack(
       if (device && (device.vendor !== entry.vendor || device.device !== entry.device))
         throw new VioError(`another device (${idOf(device)}) is at this address now`, { code: 'RENUMBERED' });
       if (entry.before.driver !== undefined && !host.modules.registered(entry.before.driver)) await host.modprobe(entry.before.driver);
-      await moveTo(host, entry.bdf, entry.before, { mark: (step) => mark(entry, step), timeout: WRITE_TIMEOUT });
+      await moveTo(host, entry.bdf, entry.before, { mark: (step) => mark(entry, step), timeout: writeTimeout });
     } catch (err) {
       left.push({ bdf: entry.bdf, want: entry.before, why: err instanceof Error && !('syscall' in err) ? err.message : reason(err) });
     }
@@ -131,7 +131,7 @@ export class Transaction {
 
   /** Makes the moves. On any failure everything is put back. @throws the failure, or NOT_RESTORED (8) */
   async run(options: { signal?: AbortSignal | undefined; timeout?: number; afterwards?: () => Promise<void> } = {}): Promise<void> {
-    const { signal, timeout = WRITE_TIMEOUT } = options;
+    const { signal, timeout = writeTimeout } = options;
     assert(!this.ended, 'nothing follows the end of a transaction');
     try {
       for (const [i, move] of this.#moves.entries()) {

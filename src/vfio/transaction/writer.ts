@@ -42,7 +42,7 @@ export function errnoError(errno: number, path: string): NodeJS.ErrnoException {
 }
 
 /** Time that a write gets after its command was told to end: a driver that flushes a disk is not stuck. A second signal ends us at once. */
-const GRACE = 10_000;
+const grace = 10_000;
 
 /** The real thing: each write in a process of its own (native/sysfs). */
 export class ChildWriter implements Writer {
@@ -61,7 +61,7 @@ export class ChildWriter implements Writer {
       const errno = await new Promise<number>((resolve, reject) => {
         const stuck = () => reject(new StuckWrite(path, pid()));
         const timer = setTimeout(stuck, timeout);
-        const hurry = () => setTimeout(stuck, Math.min(GRACE, timeout)).unref();
+        const hurry = () => setTimeout(stuck, Math.min(grace, timeout)).unref();
         if (signal?.aborted) hurry();
         signal?.addEventListener('abort', hurry, { once: true });
         const settle = (act: () => void) => {

@@ -6,7 +6,7 @@ import { Seal } from '../../native/vhost-user.js';
 import { Channel, type Message, protocolError } from '../wire/channel.js';
 import { describeFd } from '../wire/fds.js';
 import { maxRingSize, protocolMask, VirtioF } from '../wire/features.js';
-import { encodeMessage, Flag, MAX_CONFIG, type MessageDef, messageById, messageByName, number, SHMEM_REGIONS } from '../wire/messages.js';
+import { encodeMessage, Flag, type MessageDef, maxConfig, messageById, messageByName, number, shmemRegions } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
 import { BackRequests } from './back-requests.js';
 import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
@@ -274,7 +274,7 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
         const [from, length] = [offset as number, size as number];
         const all = device.config();
         // A reply without payload is the protocol's "error".
-        if (length === 0 || all.length === 0 || from + length > MAX_CONFIG) return { reply: new Uint8Array(0) };
+        if (length === 0 || all.length === 0 || from + length > maxConfig) return { reply: new Uint8Array(0) };
         const data = new Uint8Array(length); // zeroes behind the end: a front-end that does not know the device asks for all
         data.set(all.subarray(from, from + length));
         return replyOf('GET_CONFIG', { offset, size, flags, data });
@@ -308,7 +308,7 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
         return session.has('LOG_SHMFD') ? word(0n) : undefined;
       },
       GET_SHMEM_CONFIG: () => {
-        const sizes = Array.from({ length: SHMEM_REGIONS }, (_, id) => device.regions.get(id) ?? 0n);
+        const sizes = Array.from({ length: shmemRegions }, (_, id) => device.regions.get(id) ?? 0n);
         return replyOf('GET_SHMEM_CONFIG', { count: device.regions.size, sizes });
       },
     }),

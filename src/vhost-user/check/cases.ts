@@ -1,6 +1,6 @@
 import { regionsOf } from '../frontend/frontend.js';
 import { config, encodeMessage, Flag, memTable, number, shmemConfig, singleRegion, vringState } from '../wire/messages.js';
-import { type CheckSession, MEMORY_SIZE, type Reaction, reactionText, UVA } from './session.js';
+import { type CheckSession, memorySize, memoryUva, type Reaction, reactionText } from './session.js';
 
 /** The outcome of a case: what came, and whether that is what the specification asks for; or why it could not be asked. */
 export type Outcome = { ok: boolean; got: string } | { skipped: string };
@@ -13,7 +13,7 @@ export interface CheckCase {
   run(session: CheckSession): Promise<Outcome>;
 }
 
-const REFUSE = 'refused, or the connection closed';
+const refusedOrClosed = 'refused, or the connection closed';
 
 /** A refusal that leaves the connection usable, or a closed connection. */
 async function refused(session: CheckSession, reaction: Reaction): Promise<Outcome> {
@@ -33,13 +33,13 @@ function accepted(session: CheckSession, reaction: Reaction): Outcome {
 
 /** The section that describes a message. */
 const aboutMessage = (name: string): string => `Front-end message types, VHOST_USER_${name}`;
-const HEADER = 'Message Specification, Header';
+const headerSection = 'Message Specification, Header';
 
 /** A case about the message that its name starts with, or about headers. */
 const malformed = (name: string, send: (session: CheckSession) => Promise<Reaction>, needs?: string): CheckCase => ({
   name,
-  section: /^[A-Z_]{4,}/.test(name) ? aboutMessage(/^[A-Z_]+/.exec(name)![0]) : HEADER,
-  expected: REFUSE,
+  section: /^[A-Z_]{4,}/.test(name) ? aboutMessage(/^[A-Z_]+/.exec(name)![0]) : headerSection,
+  expected: refusedOrClosed,
   run: async (session) => {
     if (needs !== undefined && !session.has(needs)) return { skipped: `${needs} is not offered` };
     return refused(session, await send(session));
@@ -53,7 +53,7 @@ const word = (value: bigint): Uint8Array => number.encode({ value });
 const good: CheckCase[] = [
   {
     name: 'replies have version 1 and the reply bit, and nothing else',
-    section: HEADER,
+    section: headerSection,
     expected: 'flags 0x5',
     run: async (session) => {
       const r = await session.request('GET_FEATURES');
@@ -121,7 +121,7 @@ const good: CheckCase[] = [
     expected: 'accepted, base 0',
     run: async (session) => {
       await session.giveMemory();
-      const addresses = { index: 0, flags: 0, desc: UVA, avail: UVA + 0x1000n, used: UVA + 0x2000n, log: 0n };
+      const addresses = { index: 0, flags: 0, desc: memoryUva, avail: memoryUva + 0x1000n, used: memoryUva + 0x2000n, log: 0n };
       const steps: [string, Record<string, unknown>, number][] = [
         ['SET_VRING_CALL', { value: 0n }, 1],
         ['SET_VRING_NUM', { index: 0, num: 64 }, 0],
@@ -209,7 +209,7 @@ const framing: CheckCase[] = [
   malformed('an unknown request', (s) => s.send(99, new Uint8Array(0))),
   {
     name: 'a payload of 4 GiB is announced',
-    section: HEADER,
+    section: headerSection,
     expected: 'connection closed',
     run: async (session) => {
       session.bytes(Buffer.from('0200000001000000ffffffff', 'hex'));
@@ -225,7 +225,7 @@ const contents: CheckCase[] = [
   malformed('SET_FEATURES with a bit that was not offered', (s) => s.send(2, word(s.features | (1n << 62n)))),
   malformed('SET_PROTOCOL_FEATURES with a bit that was not offered', (s) => s.send(16, word(s.acked | (1n << 63n)))),
   malformed('SET_MEM_TABLE with nine regions', (s) => {
-    const nine = Array.from({ length: 9 }, (_, i) => s.region({ gpa: BigInt(i) << 32n, uva: UVA + (BigInt(i) << 32n) }));
+    const nine = Array.from({ length: 9 }, (_, i) => s.region({ gpa: BigInt(i) << 32n, uva: memoryUva + (BigInt(i) << 32n) }));
     return table(s, nine, 8);
   }),
   malformed('SET_MEM_TABLE without its descriptor', (s) => table(s, [s.region()], 0)),
@@ -233,7 +233,7 @@ const contents: CheckCase[] = [
   malformed('SET_MEM_TABLE beyond the end of its file', (s) => table(s, [s.region({ size: 1n << 30n })], 1)),
   malformed('SET_MEM_TABLE with a region of no size', (s) => table(s, [s.region({ size: 0n })], 1)),
   malformed('SET_MEM_TABLE with regions that overlap', (s) =>
-    table(s, [s.region(), s.region({ gpa: 0x1000n, uva: UVA + (1n << 32n) })], 2),
+    table(s, [s.region(), s.region({ gpa: 0x1000n, uva: memoryUva + (1n << 32n) })], 2),
   ),
   malformed(
     'ADD_MEM_REG with two descriptors',
@@ -247,7 +247,7 @@ const contents: CheckCase[] = [
   ),
   malformed(
     'ADD_MEM_REG beyond the end of its file',
-    (s) => s.send(37, singleRegion.encode({ region: s.region({ offset: BigInt(MEMORY_SIZE) }) as never }), [s.memfd()]),
+    (s) => s.send(37, singleRegion.encode({ region: s.region({ offset: BigInt(memorySize) }) as never }), [s.memfd()]),
     'CONFIGURE_MEM_SLOTS',
   ),
   malformed(

@@ -33,7 +33,7 @@ export interface CheckResult {
 }
 
 /** ms in which a back-end must be there for the next case. */
-const MEETING_TIMEOUT = 5000;
+const meetingTimeout = 5000;
 
 /** The back-end under test: running, or started again. */
 class Subject {
@@ -52,7 +52,7 @@ class Subject {
       signal?.throwIfAborted();
       if (respawn !== undefined && !this.#running) this.#spawn(respawn);
       try {
-        return await this.#meeting.next(MEETING_TIMEOUT, signal);
+        return await this.#meeting.next(meetingTimeout, signal);
       } catch (err) {
         const again = respawn !== undefined && ['ENOENT', 'ECONNREFUSED'].includes(codeOf(err) ?? '') && performance.now() < end;
         if (!again) throw err;

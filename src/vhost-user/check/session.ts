@@ -21,9 +21,9 @@ export function reactionText(r: Reaction): string {
   return r.kind === 'closed' ? 'connection closed' : 'no answer';
 }
 
-const WANT = ['MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'BACKEND_SEND_FD', 'CONFIGURE_MEM_SLOTS', 'SHMEM', 'RESET_DEVICE'];
-export const MEMORY_SIZE = 1 << 21;
-export const UVA = 0x7f0000000000n;
+const wantedFeatures = ['MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'BACKEND_SEND_FD', 'CONFIGURE_MEM_SLOTS', 'SHMEM', 'RESET_DEVICE'];
+export const memorySize = 1 << 21;
+export const memoryUva = 0x7f0000000000n;
 
 /** One connection of the conformance run: sends anything, well-formed or not, and sees every reaction. */
 export class CheckSession {
@@ -32,7 +32,7 @@ export class CheckSession {
   features = 0n;
   protocol = 0n;
   acked = 0n;
-  readonly memory = new OwnedFd(native().vhostUser.memfd('vioctl-check', MEMORY_SIZE, KEEP_SIZE));
+  readonly memory = new OwnedFd(native().vhostUser.memfd('vioctl-check', memorySize, KEEP_SIZE));
 
   /** @param timeout how long an answer may take (ms) */
   constructor(fd: OwnedFd, timeout: number) {
@@ -113,7 +113,7 @@ export class CheckSession {
     this.features = await this.number('GET_FEATURES');
     if ((this.features & VirtioF.protocolFeatures) !== 0n) {
       this.protocol = await this.number('GET_PROTOCOL_FEATURES');
-      const acked = this.protocol & protocolMask(...WANT);
+      const acked = this.protocol & protocolMask(...wantedFeatures);
       this.raw(16, Flag.version, number.encode({ value: acked }));
       this.acked = acked;
     }
@@ -122,7 +122,7 @@ export class CheckSession {
   }
 
   region(over: Record<string, bigint> = {}): Record<string, bigint> {
-    return { gpa: 0n, size: BigInt(MEMORY_SIZE), uva: UVA, offset: 0n, ...over };
+    return { gpa: 0n, size: BigInt(memorySize), uva: memoryUva, offset: 0n, ...over };
   }
 
   /** SET_MEM_TABLE with one good region. */

@@ -18,12 +18,12 @@ export interface Reply {
 
 export interface FrontEndOptions {
   timeout?: number;
-  /** Ends a wait for an answer. Requests that begin afterwards, to bring things to an end, have LAST_TIMEOUT each. */
+  /** Ends a wait for an answer. Requests that begin afterwards, to bring things to an end, have lastTimeout each. */
   signal?: AbortSignal;
 }
 
 /** Milliseconds that a request after the end was asked for may wait for its answer. */
-const LAST_TIMEOUT = 1000;
+const lastTimeout = 1000;
 
 /** A front-end: speaks to one back-end, one request at a time. */
 export class FrontEnd {
@@ -110,7 +110,7 @@ export class FrontEnd {
     const sent = performance.now();
     if (!own && !ack) return undefined;
     const message = this.#signal?.aborted
-      ? await this.exchange.expect(def.name, Math.min(this.#timeout, LAST_TIMEOUT))
+      ? await this.exchange.expect(def.name, Math.min(this.#timeout, lastTimeout))
       : await this.exchange.expect(def.name, this.#timeout, this.#signal);
     const { flags, id } = message;
     if (id !== def.id || (flags & (Flag.versionMask | Flag.reply)) !== (Flag.version | Flag.reply)) {

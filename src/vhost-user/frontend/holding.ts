@@ -1,5 +1,5 @@
 import { Exit, VioError } from '../../common/errors.js';
-import { FIRST_FD, listenEnvironment } from '../../launch/handover.js';
+import { firstFd, listenEnvironment } from '../../launch/handover.js';
 import type { MapRequest } from '../shmem/regions.js';
 import { connect } from '../wire/channel.js';
 import { describeFd, type FdInfo } from '../wire/fds.js';
@@ -102,7 +102,7 @@ function runCommand(command: string[], window: Window, options: WindowHolding): 
   const mappings = window.regions.list();
   const fds = mappings.map((m) => m.fd.fd);
   const told = mappings.map(({ shmid, shmOffset, fdOffset, len, writable }, i) => ({
-    fd: FIRST_FD + i,
+    fd: firstFd + i,
     shmid,
     offset: shmOffset,
     fdOffset,

@@ -39,11 +39,11 @@ export interface WindowOptions extends FrontEndOptions {
   onLog?: (text: string) => void;
 }
 
-const NUM = 64;
-const PER_RING = 1 << 20;
-const GPA = 0x100000n;
-const UVA = 0x7f0000000000n;
-const WANT = protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'BACKEND_SEND_FD', 'CONFIG', 'RESET_DEVICE', 'SHMEM');
+const ringSize = 64;
+const perRing = 1 << 20;
+const memoryGpa = 0x100000n;
+const memoryUva = 0x7f0000000000n;
+const wantedFeatures = protocolMask('MQ', 'REPLY_ACK', 'BACKEND_REQ', 'BACKEND_SEND_FD', 'CONFIG', 'RESET_DEVICE', 'SHMEM');
 
 /**
  * A front-end that starts a device and holds its shared memory regions, as a VMM does, without a VM: for back-ends under
@@ -68,7 +68,7 @@ export class Window {
   static async open(fd: OwnedFd, options: WindowOptions = {}): Promise<Window> {
     const front = new FrontEnd(fd, options);
     try {
-      await front.negotiate(options.want ?? WANT);
+      await front.negotiate(options.want ?? wantedFeatures);
       await front.request('SET_OWNER');
       const offered = front.has('MQ') ? Number(await front.number('GET_QUEUE_NUM')) : 1;
       const regions = new ShmemRegions(front.has('SHMEM') ? await front.shmemConfig() : new Map());
@@ -100,22 +100,22 @@ export class Window {
   /** Starts the rings over memory of this process. @throws VioError */
   async start(): Promise<void> {
     const { vhostUser, common } = native();
-    const size = PER_RING * this.queues;
-    this.memory ??= { fd: new OwnedFd(vhostUser.memfd('vioctl-window', size, KEEP_SIZE)), size, gpa: GPA, uva: UVA };
+    const size = perRing * this.queues;
+    this.memory ??= { fd: new OwnedFd(vhostUser.memfd('vioctl-window', size, KEEP_SIZE)), size, gpa: memoryGpa, uva: memoryUva };
     const dup = (fd: OwnedFd): OwnedFd => new OwnedFd(vhostUser.dup(fd.fd));
-    const region = { gpa: GPA, size: BigInt(size), uva: UVA, offset: 0n };
+    const region = { gpa: memoryGpa, size: BigInt(size), uva: memoryUva, offset: 0n };
     await this.front.request('SET_MEM_TABLE', { count: 1, regions: [region] }, [dup(this.memory.fd)]);
     this.#started = true; // a back-end may map as soon as a ring is enabled
     for (let index = 0; index < this.queues; index++) {
-      const at = index * PER_RING;
+      const at = index * perRing;
       const ring: WindowRing = {
         index,
-        num: NUM,
+        num: ringSize,
         desc: at,
-        avail: at + 16 * NUM,
+        avail: at + 16 * ringSize,
         used: at + 4096,
         buffers: at + 8192,
-        bufferSize: PER_RING - 8192,
+        bufferSize: perRing - 8192,
         kick: new OwnedFd(common.eventfd()),
         call: new OwnedFd(common.eventfd()),
         err: new OwnedFd(common.eventfd()),
@@ -124,9 +124,9 @@ export class Window {
       const value = BigInt(index);
       await this.front.request('SET_VRING_CALL', { value }, [dup(ring.call)]);
       await this.front.request('SET_VRING_ERR', { value }, [dup(ring.err)]);
-      await this.front.request('SET_VRING_NUM', { index, num: NUM });
+      await this.front.request('SET_VRING_NUM', { index, num: ringSize });
       await this.front.request('SET_VRING_BASE', { index, num: 0 });
-      const address = (offset: number): bigint => UVA + BigInt(offset);
+      const address = (offset: number): bigint => memoryUva + BigInt(offset);
       const { desc, avail, used } = ring;
       await this.front.request('SET_VRING_ADDR', {
         index,

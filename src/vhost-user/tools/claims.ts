@@ -109,22 +109,22 @@ function ownClaims(argv: readonly string[]): Claim[] {
 }
 
 /** A program that speaks vhost-user on the socket that its command line names, and the device in its name. */
-const DEDICATED = /(?:^|\/)(?:rust-)?(virtiofsd|vhost-(?:user|device)-([a-z0-9]+))[\w.-]*$/;
+const dedicatedPrograms = /(?:^|\/)(?:rust-)?(virtiofsd|vhost-(?:user|device)-([a-z0-9]+))[\w.-]*$/;
 /** Words of options of other back-ends and VMMs that stand beside the socket. */
-const SERVER_WORDS = /vhost-user-blk|dpdkvhostuser|net_vhost|eth_vhost|vhost-user-net|vhost-user-fs/;
-const USER_WORDS = /vhost_user=(on|true)|type=vhost-user|^--(fs|generic-vhost-user|vhost-user(-\w+)?|vhost-user-fs)\b|virtio_user/;
-const DEVICE_WORDS: readonly [RegExp, string][] = [
+const serverWords = /vhost-user-blk|dpdkvhostuser|net_vhost|eth_vhost|vhost-user-net|vhost-user-fs/;
+const userWords = /vhost_user=(on|true)|type=vhost-user|^--(fs|generic-vhost-user|vhost-user(-\w+)?|vhost-user-fs)\b|virtio_user/;
+const deviceWords: readonly [RegExp, string][] = [
   [/vhost-user-blk|^--(disk|block)\b/, 'blk'],
   [/vhost-user-net|^--net\b|net_vhost|eth_vhost|virtio_user|dpdkvhostuser/, 'net'],
   [/vhost-user-fs|^--fs\b/, 'fs'],
 ];
 
 /** Options whose socket is something else although the program speaks vhost-user: vsock's side of the host, control sockets. */
-const OTHER = /(^|[,-])(uds-path|control|api-socket|admin|metrics)\b/;
+const otherSockets = /(^|[,-])(uds-path|control|api-socket|admin|metrics)\b/;
 
 /** Every other program: the option that holds the path decides. */
 function otherClaims(argv: readonly string[], exe: string | null): Claim[] {
-  const dedicated = DEDICATED.exec(argv[0] ?? '') ?? DEDICATED.exec(exe ?? '');
+  const dedicated = dedicatedPrograms.exec(argv[0] ?? '') ?? dedicatedPrograms.exec(exe ?? '');
   const claims: Claim[] = [];
   let option = '';
   argv.slice(1).forEach((word) => {
@@ -132,10 +132,10 @@ function otherClaims(argv: readonly string[], exe: string | null): Claim[] {
     const context = word === option ? word : `${option} ${word}`;
     for (const [, key, path] of word.matchAll(/(?:^|,)([\w-]*[a-z]=)?([^,]+)/g)) {
       const beside = `${word.startsWith('-') ? '' : option},${key ?? word.split('=')[0]}`;
-      if (OTHER.test(beside)) continue;
-      const server = dedicated !== null || SERVER_WORDS.test(context);
-      if (!server && !USER_WORDS.test(context)) continue;
-      const byWords = DEVICE_WORDS.find(([pattern]) => pattern.test(context))?.[1];
+      if (otherSockets.test(beside)) continue;
+      const server = dedicated !== null || serverWords.test(context);
+      if (!server && !userWords.test(context)) continue;
+      const byWords = deviceWords.find(([pattern]) => pattern.test(context))?.[1];
       const device = dedicated
         ? dedicated[1] === 'virtiofsd'
           ? 'fs'

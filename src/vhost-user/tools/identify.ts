@@ -2,7 +2,7 @@ import { VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 
 /** How servers of other protocols begin, or answer what they do not understand. */
-const GREETINGS: readonly [RegExp, string][] = [
+const greetings: readonly [RegExp, string][] = [
   [/^\{"QMP"/, "QEMU's monitor (QMP)"],
   [/^NBDMAGIC/, 'an NBD server'],
   [/^RFB \d/, 'a VNC server'],
@@ -15,7 +15,7 @@ const GREETINGS: readonly [RegExp, string][] = [
 /** What a peer seems to be whose first bytes are no vhost-user message; undefined if they say nothing. */
 export function protocolOf(head: Uint8Array): string | undefined {
   const text = Buffer.from(head).toString('latin1');
-  return GREETINGS.find(([pattern]) => pattern.test(text))?.[1];
+  return greetings.find(([pattern]) => pattern.test(text))?.[1];
 }
 
 /**

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
-import { CONNECTED, STREAM } from '../wire/sockets.js';
+import { stateConnected, typeStream } from '../wire/sockets.js';
 import { claimsOf } from './claims.js';
 
 /** A process that has something to do with a vhost-user socket. */
@@ -36,7 +36,7 @@ export interface Installed {
   description: string;
 }
 
-const CONFIG_DIRS = ['/etc/qemu/vhost-user', '/usr/share/qemu/vhost-user', '/usr/local/share/qemu/vhost-user'];
+const configDirs = ['/etc/qemu/vhost-user', '/usr/share/qemu/vhost-user', '/usr/local/share/qemu/vhost-user'];
 
 /** A holder with the words of its command line. */
 interface Process extends Holder {
@@ -80,7 +80,7 @@ export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = 
     });
   const rows = new Map<string, Row>();
   for (const socket of sockets) {
-    if (socket.type !== STREAM || socket.name === '') continue;
+    if (socket.type !== typeStream || socket.name === '') continue;
     const row = rows.get(socket.name) ?? {
       socket: socket.name,
       evidence: 'none',
@@ -94,7 +94,7 @@ export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = 
       for (const holder of holdersOf(inode)) if (!list.some((h) => h.pid === holder.pid)) list.push(holder);
     };
     add(row.servers, socket.inode);
-    if (socket.state === CONNECTED) {
+    if (socket.state === stateConnected) {
       row.connections++;
       if (byInode.has(socket.peer)) add(row.users, socket.peer);
     }
@@ -126,7 +126,7 @@ function judge(row: Row): void {
 
 /** Back-end programs that packages have described for VMMs and managers. Damaged files are left out. */
 export function listInstalled(sys: Sysroot): Installed[] {
-  return CONFIG_DIRS.flatMap((dir) =>
+  return configDirs.flatMap((dir) =>
     sys
       .list(dir)
       .filter((name) => name.endsWith('.json'))

@@ -22,11 +22,11 @@ export interface ProbeResult {
 }
 
 /** Sizes to ask for, largest first: back-ends refuse to read past the end of their configuration space. */
-const CONFIG_SIZES = [256, 136, 96, 72, 60, 56, 44, 40, 36, 24, 16, 12, 8, 4];
+const configSizes = [256, 136, 96, 72, 60, 56, 44, 40, 36, 24, 16, 12, 8, 4];
 
 /** Programs that end when their client goes, so that looking at them ends them. */
-const ENDS_ON_DISCONNECT = /(^|\/)(virtiofsd|vhost-user-(gpu|input|rpmb|fs|scsi|blk)|passt)$/;
-export const endsOnDisconnect = (exe: string): boolean => ENDS_ON_DISCONNECT.test(exe);
+const endingPrograms = /(^|\/)(virtiofsd|vhost-user-(gpu|input|rpmb|fs|scsi|blk)|passt)$/;
+export const endsOnDisconnect = (exe: string): boolean => endingPrograms.test(exe);
 
 /**
  * Asks a back-end for everything that can be asked without starting it. The connection stays open: the caller closes it or
@@ -78,7 +78,7 @@ export async function probe(front: FrontEnd, socket: string, sys: Sysroot, devic
 /** As much of the configuration space as the back-end gives in one piece. */
 async function readConfig(front: FrontEnd, device: DeviceType | undefined): Promise<Uint8Array | undefined> {
   const known = device?.config?.size;
-  for (const size of known === undefined ? CONFIG_SIZES : [known, ...CONFIG_SIZES.filter((s) => s < known)]) {
+  for (const size of known === undefined ? configSizes : [known, ...configSizes.filter((s) => s < known)]) {
     const data = await front.config(0, size);
     if (data && data.length === size) return data;
   }
@@ -93,7 +93,7 @@ function withoutPadding(config: Uint8Array, type: DeviceType | undefined): Uint8
 
 const bit = (n: number): bigint => 1n << BigInt(n);
 /** SEG_MAX, BLK_SIZE, FLUSH: every block back-end of today offers them. Bit 17 is CTRL_VQ of a network device. */
-const BLK = bit(2) | bit(6) | bit(9);
+const blkFeatures = bit(2) | bit(6) | bit(9);
 const NET_CTRL_VQ = bit(17);
 
 /** The type that a program's name, or its configuration and its feature bits, point to. */
@@ -102,7 +102,8 @@ function guess(exe: string, features: bigint, config: Uint8Array | undefined): D
   const named = deviceTypes.find((d) => new RegExp(`(vhost|user)[-_](device[-_])?(user[-_])?${d.name}`).test(exe));
   if (named) return named;
   const own = features & 0xff_ffffn;
-  if (config !== undefined && config.length >= 56 && (own & BLK) === BLK && (own & NET_CTRL_VQ) === 0n) return deviceByName('blk');
+  if (config !== undefined && config.length >= 56 && (own & blkFeatures) === blkFeatures && (own & NET_CTRL_VQ) === 0n)
+    return deviceByName('blk');
   if (config !== undefined && config.length >= 16 && own === 1n && config.subarray(16).every((byte) => byte === 0))
     return deviceByName('pmem');
   return undefined;

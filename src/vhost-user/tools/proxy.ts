@@ -45,7 +45,7 @@ export interface ProxyOptions {
 }
 
 const SET_BACKEND_REQ_FD = messageByName('main', 'SET_BACKEND_REQ_FD').id;
-const MAX_PAYLOAD = 1 << 16;
+const mostPayload = 1 << 16;
 
 /**
  * Stands between a front-end and a back-end: passes every message on as it is, with its descriptors, on the main channel and
@@ -81,7 +81,7 @@ export class TraceProxy {
   }
 
   #channel(fd: OwnedFd, peer: string): Channel {
-    return new Channel(fd, { peer, maxPayload: MAX_PAYLOAD, stall: 60_000, sendTimeout: 60_000 });
+    return new Channel(fd, { peer, maxPayload: mostPayload, stall: 60_000, sendTimeout: 60_000 });
   }
 
   #splice(name: ChannelName, front: Channel, backEnd: Channel, onEnd?: () => void): void {

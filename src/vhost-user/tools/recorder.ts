@@ -9,7 +9,7 @@ export interface Output<T> {
 }
 
 /** Records that may wait for one slow output; more are left out. */
-const MAX_WAITING = 10_000;
+const maxWaiting = 10_000;
 
 /**
  * Hands records to outputs. An output that fails is told of once and left out from then on; one that is slow loses records rather
@@ -29,7 +29,7 @@ export class Recorder<T> {
   record(record: T): void {
     for (const state of this.#outputs) {
       if (state.failed) continue;
-      if (state.waiting >= MAX_WAITING) {
+      if (state.waiting >= maxWaiting) {
         if (state.lost++ === 0) this.#onProblem(`${state.output.name} is read too slowly: records are lost`);
         continue;
       }

@@ -5,7 +5,7 @@ import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import { describe } from '../wire/describe.js';
 import type { FdInfo } from '../wire/fds.js';
-import { type ChannelName, HEADER_SIZE } from '../wire/messages.js';
+import { type ChannelName, headerSize } from '../wire/messages.js';
 import type { TraceEnd, TraceRecord } from './proxy.js';
 
 /** `memfd:name 128M seal,shrink` */
@@ -74,8 +74,8 @@ export function parseRecord(text: string, line: number, device?: string): TraceR
   if (!('bytes' in record)) return record;
   if (typeof record.bytes !== 'string' || !/^([0-9a-f]{2})*$/.test(record.bytes) || !Array.isArray(record.fds)) throw damaged('no bytes');
   const data = Buffer.from(record.bytes, 'hex');
-  if (data.length < HEADER_SIZE || data.readUInt32LE(8) !== data.length - HEADER_SIZE) throw damaged('bytes are no whole message');
-  const message = { id: data.readUInt32LE(0), flags: data.readUInt32LE(4), payload: data.subarray(HEADER_SIZE) };
+  if (data.length < headerSize || data.readUInt32LE(8) !== data.length - headerSize) throw damaged('bytes are no whole message');
+  const message = { id: data.readUInt32LE(0), flags: data.readUInt32LE(4), payload: data.subarray(headerSize) };
   return { ...record, ...describe(record.channel as ChannelName, message, record.fds.length, device) };
 }
 

@@ -2,7 +2,7 @@ import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import type { ReadWatch } from '../../native/vhost-user.js';
-import { HEADER_SIZE, MAX_FDS } from './messages.js';
+import { headerSize, maxFds } from './messages.js';
 
 /** A message as it came: the receiver owns its descriptors. */
 export interface Message {
@@ -37,7 +37,7 @@ interface Outgoing {
 }
 
 /** How long until a full socket is tried again (ms). Messages are small and rare, so this is hardly ever reached. */
-const RETRY = 2;
+const retry = 2;
 
 /**
  * One end of a vhost-user connection: whole messages in, whole messages out. Frames, bounds and descriptor ownership are
@@ -50,7 +50,7 @@ export class Channel {
   #fd: OwnedFd;
   #watch: ReadWatch | undefined;
   readonly #options: Required<ChannelOptions>;
-  readonly #head = Buffer.alloc(HEADER_SIZE);
+  readonly #head = Buffer.alloc(headerSize);
   #payload: Buffer | undefined;
   #got = 0;
   #fds: OwnedFd[] = [];
@@ -139,7 +139,7 @@ export class Channel {
           this.#fullSince ||= performance.now();
           if (performance.now() - this.#fullSince > this.#options.sendTimeout)
             throw protocolError(`the ${this.peer} has not read for ${this.#options.sendTimeout} ms`);
-          this.#full = setTimeout(() => this.#flush(), RETRY);
+          this.#full = setTimeout(() => this.#flush(), retry);
           return;
         }
         this.#fullSince = 0;
@@ -201,8 +201,8 @@ export class Channel {
       this.close(protocolError(text, { head: Buffer.from(this.#head) }));
       return;
     }
-    if (this.#fds.length > MAX_FDS) {
-      this.close(protocolError(`the ${this.peer} sent ${this.#fds.length} descriptors with one message, more than ${MAX_FDS}`));
+    if (this.#fds.length > maxFds) {
+      this.close(protocolError(`the ${this.peer} sent ${this.#fds.length} descriptors with one message, more than ${maxFds}`));
       return;
     }
     this.#payload = Buffer.alloc(size);

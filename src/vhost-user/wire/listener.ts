@@ -3,7 +3,7 @@ import { Sysroot } from '../../common/sysroot.js';
 import { listenAt, watchConnections } from '../../native/listen.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
-import { kernelSockets, LISTENING } from './sockets.js';
+import { kernelSockets, stateListening } from './sockets.js';
 
 /** A listening UNIX socket; close() removes its file. */
 export class Listener {
@@ -74,6 +74,6 @@ export class Listener {
 
 /** Whether the kernel lists a listener for a socket file: connecting could end a back-end. Other namespaces do not show. */
 export function served(path: string, { ino }: fs.Stats): boolean {
-  const serves = (s: UnixSocket): boolean => s.state === LISTENING && (s.fileInode === ino % 2 ** 32 || s.name === path);
+  const serves = (s: UnixSocket): boolean => s.state === stateListening && (s.fileInode === ino % 2 ** 32 || s.name === path);
   return kernelSockets(new Sysroot()).some(serves);
 }

@@ -7,13 +7,13 @@ import { bytes, bytesOf, listOf, nested, pad, type Struct, struct, u8, u16, u32,
 
 /** Bits of the header's flags word. */
 export const Flag = { version: 0x1, versionMask: 0x3, reply: 0x4, needReply: 0x8, reserved: 0xfffffff0 } as const;
-export const HEADER_SIZE = 12;
+export const headerSize = 12;
 /** Descriptors per message at most (VHOST_MEMORY_BASELINE_NREGIONS on the main channel, the spec's 8 on the back-end's). */
-export const MAX_FDS = 8;
+export const maxFds = 8;
 /** Regions of shared memory that one device can have. */
-export const SHMEM_REGIONS = 256;
+export const shmemRegions = 256;
 /** Bytes of configuration space that a message can carry (VHOST_USER_MAX_CONFIG_SIZE). */
-export const MAX_CONFIG = 256;
+export const maxConfig = 256;
 
 export const header = struct('header', { request: u32(), flags: u32(), size: u32() });
 export const none = struct('nothing', {});
@@ -32,7 +32,7 @@ export const inflight = struct('inflight', { size: u64(), offset: u64(), queues:
 export const uuid = struct('uuid', { uuid: bytes(16) });
 export const deviceState = struct('device_state', { direction: u32(), phase: u32() });
 export const vringArea = struct('vring_area', { value: u64(), size: u64(), offset: u64() });
-export const shmemConfig = struct('shmem_config', { count: u32(), _: pad(4), sizes: u64s(SHMEM_REGIONS) });
+export const shmemConfig = struct('shmem_config', { count: u32(), _: pad(4), sizes: u64s(shmemRegions) });
 export const mmap = struct('mmap', { shmid: u8(), _: pad(7), fdOffset: u64(), shmOffset: u64(), len: u64(), flags: u64() });
 /** FS_MAP and its kin of the virtio-fs draft: eight of each, told from SHMEM_MAP by the size. */
 export const fsMap = struct('fs_map', { fdOffset: u64s(8), cacheOffset: u64s(8), len: u64s(8), flags: u64s(8) });
@@ -60,9 +60,9 @@ export interface MessageDef {
   readonly note?: string;
 }
 
-const NO: FdRule = [0, 0];
-const ONE: FdRule = [1, 1];
-const OPTIONAL: FdRule = [0, 1];
+const noFds: FdRule = [0, 0];
+const oneFd: FdRule = [1, 1];
+const optionalFd: FdRule = [0, 1];
 const asStruct = (s: unknown): Struct => s as Struct;
 
 type Extra = Omit<MessageDef, 'id' | 'name' | 'request' | 'fds' | 'reply'> & { reply?: unknown };
@@ -76,64 +76,64 @@ const def = (id: number, name: string, request: unknown, fds: FdRule, extra: Ext
 
 /** Front-end to back-end. */
 export const mainMessages: readonly MessageDef[] = [
-  def(1, 'GET_FEATURES', none, NO, { reply: number }),
-  def(2, 'SET_FEATURES', number, NO),
-  def(3, 'SET_OWNER', none, NO),
-  def(4, 'RESET_OWNER', none, NO, { note: 'deprecated' }),
-  def(5, 'SET_MEM_TABLE', memTable, [0, MAX_FDS], { reply: memTable, replyIf: 'postcopy' }),
-  def(6, 'SET_LOG_BASE', log, ONE, { reply: none, replyIf: 'LOG_SHMFD', needs: 'LOG_SHMFD' }),
-  def(7, 'SET_LOG_FD', none, ONE),
-  def(8, 'SET_VRING_NUM', vringState, NO),
-  def(9, 'SET_VRING_ADDR', vringAddr, NO),
-  def(10, 'SET_VRING_BASE', vringState, NO),
-  def(11, 'GET_VRING_BASE', vringState, NO, { reply: vringState }),
-  def(12, 'SET_VRING_KICK', vringFd, OPTIONAL),
-  def(13, 'SET_VRING_CALL', vringFd, OPTIONAL),
-  def(14, 'SET_VRING_ERR', vringFd, OPTIONAL),
-  def(15, 'GET_PROTOCOL_FEATURES', none, NO, { reply: number }),
-  def(16, 'SET_PROTOCOL_FEATURES', number, NO),
-  def(17, 'GET_QUEUE_NUM', none, NO, { reply: number, needs: 'MQ' }),
-  def(18, 'SET_VRING_ENABLE', vringState, NO),
-  def(19, 'SEND_RARP', number, NO, { needs: 'RARP' }),
-  def(20, 'NET_SET_MTU', number, NO, { needs: 'MTU' }),
-  def(21, 'SET_BACKEND_REQ_FD', none, ONE, { needs: 'BACKEND_REQ' }),
-  def(22, 'IOTLB_MSG', iotlb, NO, { reply: number }),
-  def(23, 'SET_VRING_ENDIAN', vringState, NO, { needs: 'CROSS_ENDIAN' }),
-  def(24, 'GET_CONFIG', config, NO, { reply: config, needs: 'CONFIG' }),
-  def(25, 'SET_CONFIG', config, NO, { needs: 'CONFIG' }),
-  def(26, 'CREATE_CRYPTO_SESSION', opaque, NO, { needs: 'CRYPTO_SESSION' }),
-  def(27, 'CLOSE_CRYPTO_SESSION', number, NO, { needs: 'CRYPTO_SESSION' }),
-  def(28, 'POSTCOPY_ADVISE', none, NO, { reply: none, replyFds: ONE, needs: 'PAGEFAULT' }),
-  def(29, 'POSTCOPY_LISTEN', none, NO, { needs: 'PAGEFAULT' }),
-  def(30, 'POSTCOPY_END', none, NO, { reply: number, needs: 'PAGEFAULT' }),
-  def(31, 'GET_INFLIGHT_FD', inflight, NO, { reply: inflight, replyFds: ONE, needs: 'INFLIGHT_SHMFD' }),
-  def(32, 'SET_INFLIGHT_FD', inflight, ONE, { needs: 'INFLIGHT_SHMFD' }),
-  def(33, 'GPU_SET_SOCKET', none, ONE),
-  def(34, 'RESET_DEVICE', none, NO, { needs: 'RESET_DEVICE' }),
-  def(35, 'VRING_KICK', vringState, NO, { needs: 'INBAND_NOTIFICATIONS' }),
-  def(36, 'GET_MAX_MEM_SLOTS', none, NO, { reply: number, needs: 'CONFIGURE_MEM_SLOTS' }),
-  def(37, 'ADD_MEM_REG', singleRegion, ONE, { needs: 'CONFIGURE_MEM_SLOTS' }),
-  def(38, 'REM_MEM_REG', singleRegion, OPTIONAL, { needs: 'CONFIGURE_MEM_SLOTS' }),
-  def(39, 'SET_STATUS', number, NO, { needs: 'STATUS' }),
-  def(40, 'GET_STATUS', none, NO, { reply: number, needs: 'STATUS' }),
-  def(41, 'GET_SHARED_OBJECT', uuid, NO, { reply: none, replyFds: OPTIONAL, needs: 'SHARED_OBJECT' }),
-  def(42, 'SET_DEVICE_STATE_FD', deviceState, ONE, { reply: number, replyFds: OPTIONAL, needs: 'DEVICE_STATE' }),
-  def(43, 'CHECK_DEVICE_STATE', none, NO, { reply: number, needs: 'DEVICE_STATE' }),
-  def(44, 'GET_SHMEM_CONFIG', none, NO, { reply: shmemConfig, needs: 'SHMEM' }),
+  def(1, 'GET_FEATURES', none, noFds, { reply: number }),
+  def(2, 'SET_FEATURES', number, noFds),
+  def(3, 'SET_OWNER', none, noFds),
+  def(4, 'RESET_OWNER', none, noFds, { note: 'deprecated' }),
+  def(5, 'SET_MEM_TABLE', memTable, [0, maxFds], { reply: memTable, replyIf: 'postcopy' }),
+  def(6, 'SET_LOG_BASE', log, oneFd, { reply: none, replyIf: 'LOG_SHMFD', needs: 'LOG_SHMFD' }),
+  def(7, 'SET_LOG_FD', none, oneFd),
+  def(8, 'SET_VRING_NUM', vringState, noFds),
+  def(9, 'SET_VRING_ADDR', vringAddr, noFds),
+  def(10, 'SET_VRING_BASE', vringState, noFds),
+  def(11, 'GET_VRING_BASE', vringState, noFds, { reply: vringState }),
+  def(12, 'SET_VRING_KICK', vringFd, optionalFd),
+  def(13, 'SET_VRING_CALL', vringFd, optionalFd),
+  def(14, 'SET_VRING_ERR', vringFd, optionalFd),
+  def(15, 'GET_PROTOCOL_FEATURES', none, noFds, { reply: number }),
+  def(16, 'SET_PROTOCOL_FEATURES', number, noFds),
+  def(17, 'GET_QUEUE_NUM', none, noFds, { reply: number, needs: 'MQ' }),
+  def(18, 'SET_VRING_ENABLE', vringState, noFds),
+  def(19, 'SEND_RARP', number, noFds, { needs: 'RARP' }),
+  def(20, 'NET_SET_MTU', number, noFds, { needs: 'MTU' }),
+  def(21, 'SET_BACKEND_REQ_FD', none, oneFd, { needs: 'BACKEND_REQ' }),
+  def(22, 'IOTLB_MSG', iotlb, noFds, { reply: number }),
+  def(23, 'SET_VRING_ENDIAN', vringState, noFds, { needs: 'CROSS_ENDIAN' }),
+  def(24, 'GET_CONFIG', config, noFds, { reply: config, needs: 'CONFIG' }),
+  def(25, 'SET_CONFIG', config, noFds, { needs: 'CONFIG' }),
+  def(26, 'CREATE_CRYPTO_SESSION', opaque, noFds, { needs: 'CRYPTO_SESSION' }),
+  def(27, 'CLOSE_CRYPTO_SESSION', number, noFds, { needs: 'CRYPTO_SESSION' }),
+  def(28, 'POSTCOPY_ADVISE', none, noFds, { reply: none, replyFds: oneFd, needs: 'PAGEFAULT' }),
+  def(29, 'POSTCOPY_LISTEN', none, noFds, { needs: 'PAGEFAULT' }),
+  def(30, 'POSTCOPY_END', none, noFds, { reply: number, needs: 'PAGEFAULT' }),
+  def(31, 'GET_INFLIGHT_FD', inflight, noFds, { reply: inflight, replyFds: oneFd, needs: 'INFLIGHT_SHMFD' }),
+  def(32, 'SET_INFLIGHT_FD', inflight, oneFd, { needs: 'INFLIGHT_SHMFD' }),
+  def(33, 'GPU_SET_SOCKET', none, oneFd),
+  def(34, 'RESET_DEVICE', none, noFds, { needs: 'RESET_DEVICE' }),
+  def(35, 'VRING_KICK', vringState, noFds, { needs: 'INBAND_NOTIFICATIONS' }),
+  def(36, 'GET_MAX_MEM_SLOTS', none, noFds, { reply: number, needs: 'CONFIGURE_MEM_SLOTS' }),
+  def(37, 'ADD_MEM_REG', singleRegion, oneFd, { needs: 'CONFIGURE_MEM_SLOTS' }),
+  def(38, 'REM_MEM_REG', singleRegion, optionalFd, { needs: 'CONFIGURE_MEM_SLOTS' }),
+  def(39, 'SET_STATUS', number, noFds, { needs: 'STATUS' }),
+  def(40, 'GET_STATUS', none, noFds, { reply: number, needs: 'STATUS' }),
+  def(41, 'GET_SHARED_OBJECT', uuid, noFds, { reply: none, replyFds: optionalFd, needs: 'SHARED_OBJECT' }),
+  def(42, 'SET_DEVICE_STATE_FD', deviceState, oneFd, { reply: number, replyFds: optionalFd, needs: 'DEVICE_STATE' }),
+  def(43, 'CHECK_DEVICE_STATE', none, noFds, { reply: number, needs: 'DEVICE_STATE' }),
+  def(44, 'GET_SHMEM_CONFIG', none, noFds, { reply: shmemConfig, needs: 'SHMEM' }),
 ];
 
 /** Back-end to front-end, on the socket that SET_BACKEND_REQ_FD passed. */
 export const backMessages: readonly MessageDef[] = [
-  def(1, 'BACKEND_IOTLB_MSG', iotlb, NO),
-  def(2, 'BACKEND_CONFIG_CHANGE_MSG', none, NO, { needs: 'CONFIG' }),
-  def(3, 'BACKEND_VRING_HOST_NOTIFIER_MSG', vringArea, OPTIONAL, { needs: 'HOST_NOTIFIER' }),
-  def(4, 'BACKEND_VRING_CALL', vringState, NO, { needs: 'INBAND_NOTIFICATIONS' }),
-  def(5, 'BACKEND_VRING_ERR', vringState, NO, { needs: 'INBAND_NOTIFICATIONS' }),
-  def(6, 'BACKEND_SHARED_OBJECT_ADD', uuid, NO, { needs: 'SHARED_OBJECT' }),
-  def(7, 'BACKEND_SHARED_OBJECT_REMOVE', uuid, NO, { needs: 'SHARED_OBJECT' }),
-  def(8, 'BACKEND_SHARED_OBJECT_LOOKUP', uuid, NO, { reply: number, replyFds: OPTIONAL, needs: 'SHARED_OBJECT' }),
-  def(9, 'BACKEND_SHMEM_MAP', mmap, ONE, { needs: 'SHMEM' }),
-  def(10, 'BACKEND_SHMEM_UNMAP', mmap, NO, { needs: 'SHMEM' }),
+  def(1, 'BACKEND_IOTLB_MSG', iotlb, noFds),
+  def(2, 'BACKEND_CONFIG_CHANGE_MSG', none, noFds, { needs: 'CONFIG' }),
+  def(3, 'BACKEND_VRING_HOST_NOTIFIER_MSG', vringArea, optionalFd, { needs: 'HOST_NOTIFIER' }),
+  def(4, 'BACKEND_VRING_CALL', vringState, noFds, { needs: 'INBAND_NOTIFICATIONS' }),
+  def(5, 'BACKEND_VRING_ERR', vringState, noFds, { needs: 'INBAND_NOTIFICATIONS' }),
+  def(6, 'BACKEND_SHARED_OBJECT_ADD', uuid, noFds, { needs: 'SHARED_OBJECT' }),
+  def(7, 'BACKEND_SHARED_OBJECT_REMOVE', uuid, noFds, { needs: 'SHARED_OBJECT' }),
+  def(8, 'BACKEND_SHARED_OBJECT_LOOKUP', uuid, noFds, { reply: number, replyFds: optionalFd, needs: 'SHARED_OBJECT' }),
+  def(9, 'BACKEND_SHMEM_MAP', mmap, oneFd, { needs: 'SHMEM' }),
+  def(10, 'BACKEND_SHMEM_UNMAP', mmap, noFds, { needs: 'SHMEM' }),
 ];
 
 export type ChannelName = 'main' | 'back';

@@ -4,9 +4,9 @@ import { native } from '../../native/index.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
 
 /** Values of UnixSocket's `state` and `type`. */
-export const LISTENING = 10;
-export const CONNECTED = 1;
-export const STREAM = 1;
+export const stateListening = 10;
+export const stateConnected = 1;
+export const typeStream = 1;
 
 /** /proc/net/unix: what there is without sock_diag; it does not tell peers. */
 export function parseProcNetUnix(text: string): UnixSocket[] {
@@ -23,7 +23,7 @@ export function parseProcNetUnix(text: string): UnixSocket[] {
           peer: 0,
           fileInode: 0,
           type: Number(match[2]),
-          state: listening ? LISTENING : match[3] === '03' ? CONNECTED : 7,
+          state: listening ? stateListening : match[3] === '03' ? stateConnected : 7,
           name: match[5] ?? '',
         },
       ];

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { Aperture, Reserved } from '../../../src/dma/aperture.js';
-import { ENTRY_LIMIT } from '../../../src/dma/aperture.js';
+import { entryLimit } from '../../../src/dma/aperture.js';
 import { plan } from '../../../src/dma/layout.js';
 import { pack } from '../../../src/dma/packing.js';
 import type { Extent } from '../../../src/dma/space.js';
@@ -59,7 +59,7 @@ function apertureOf(free: readonly boolean[]): Aperture {
     if (last && last.end + 1n === start) last.end = start + PAGE - 1n;
     else ranges.push({ start, end: start + PAGE - 1n });
   }
-  return { ranges, reserved: [] as Reserved[], pages: [PAGE, 4n * PAGE, 16n * PAGE], limit: ENTRY_LIMIT };
+  return { ranges, reserved: [] as Reserved[], pages: [PAGE, 4n * PAGE, 16n * PAGE], limit: entryLimit };
 }
 
 test('small sets: a plan exactly if there is one, without overlap, the same for every order', () => {
@@ -114,7 +114,7 @@ test('a refusal says whether there is no layout or none was found, and measures 
     }
     throw new Error('not refused');
   };
-  const low: Aperture = { ranges: [{ start: 0n, end: (1n << 36n) - 1n }], reserved: [], pages: [PAGE], limit: ENTRY_LIMIT };
+  const low: Aperture = { ranges: [{ start: 0n, end: (1n << 36n) - 1n }], reserved: [], pages: [PAGE], limit: entryLimit };
   expect(refusal(low, 'a=3G,below4g', 'b=2G,below4g')).toMatchObject({
     exit: 3,
     message: expect.stringMatching(/^mapping b: 2G do not fit below 4 GiB: 1G are free, .* in one piece; no layout exists$/),
@@ -133,7 +133,7 @@ test('a refusal says whether there is no layout or none was found, and measures 
 });
 
 test('large sets take no longer than their number', () => {
-  const low: Aperture = { ranges: [{ start: 0n, end: (1n << 48n) - 1n }], reserved: [], pages: [PAGE, 512n * PAGE], limit: ENTRY_LIMIT };
+  const low: Aperture = { ranges: [{ start: 0n, end: (1n << 48n) - 1n }], reserved: [], pages: [PAGE, 512n * PAGE], limit: entryLimit };
   const specs = parseSpecs(Array.from({ length: 65_535 }, (_, i) => `m${i}=${4 * (1 + (i % 5))}K${i % 7 === 0 ? ',below4g' : ''}`));
   const { maps } = plan(low, specs);
   expect(new Set(maps.map(({ iova }) => iova)).size).toBe(65_535);

@@ -6,7 +6,7 @@ import {
   type Aperture,
   addressWidth,
   allowed,
-  ENTRY_LIMIT,
+  entryLimit,
   pagesOf,
   parseAvoid,
   parsePages,
@@ -24,7 +24,7 @@ const pages = [4n * K, 2n * M, G];
 const MSI = '0x00000000fee00000 0x00000000feefffff msi\n';
 const aperture = (bits: number, text = MSI): Aperture => {
   const reserved = parseReservedRegions(text);
-  return { ranges: allowed([widthRange(bits)], reserved), reserved, pages, limit: ENTRY_LIMIT };
+  return { ranges: allowed([widthRange(bits)], reserved), reserved, pages, limit: entryLimit };
 };
 const layout = (bits: number, ...specs: string[]) => plan(aperture(bits), parseSpecs(specs));
 
