@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { FileTable, Op, Operations, Ring, requestOps, Setup } from '../../src/uring/index.js';
+import { BufferRing, FileTable, Op, Operations, prep, type Request, Ring, requestOps, Setup, SqeFlag } from '../../src/uring/index.js';
 
 /** What a run did; every fault is thrown. */
 export interface FuzzCount {
@@ -13,6 +13,8 @@ export interface FuzzCount {
 }
 
 const GUARD = 64;
+/** Milliseconds in which every promise must have settled once its ring is closed. */
+const SETTLE = 10_000;
 const op = (name: string): number => requestOps.find((o) => o.name === name)!.value;
 
 /** Numbers from a seed (xorshift32): the same calls each time. */
@@ -27,8 +29,9 @@ function random(seed: number): (below: number) => number {
 }
 
 /** A view between guards; what lies around it must never change. */
-function guarded(size: number): { view: Buffer; intact: () => boolean } {
-  const block = Buffer.from(new ArrayBuffer(size + 2 * GUARD)).fill(0x5a);
+function guarded(size: number, shared: boolean): { view: Buffer; intact: () => boolean } {
+  const memory = shared ? new SharedArrayBuffer(size + 2 * GUARD) : new ArrayBuffer(size + 2 * GUARD);
+  const block = Buffer.from(memory as ArrayBuffer).fill(0x5a);
   return {
     view: block.subarray(GUARD, GUARD + size),
     intact: () => block.length === 0 || [...block.subarray(0, GUARD), ...block.subarray(GUARD + size)].every((byte) => byte === 0x5a),
@@ -42,7 +45,7 @@ function guarded(size: number): { view: Buffer; intact: () => boolean } {
  */
 export async function fuzzRings(seed: number, steps: number): Promise<FuzzCount> {
   const pick = random(seed);
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-uring-fuzz-'));
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-uring-misuse-'));
   const fifo = path.join(dir, 'fifo');
   spawnSync('mkfifo', [fifo]);
   const file = path.join(dir, 'file');
@@ -77,11 +80,17 @@ async function oneRing(
   const io = new Operations(ring);
   const pending = new Map<number, string>();
   const guards: (() => boolean)[] = [];
+  const promises: Promise<unknown>[] = [];
+  let buffers: BufferRing | undefined;
   let number = 0;
   const caught = (err: unknown): void => {
     const code = (err as { code?: string }).code;
     if (code === undefined && (err as Error).message !== 'mine') throw err;
     count.refused++;
+  };
+  /** A promise that must settle, whatever it says. */
+  const settles = (start: () => Promise<unknown>): void => {
+    promises.push((async () => start())().catch(caught));
   };
   /** A callback that counts, and sometimes does what it should not. */
   const done = (what: string): ((result: number) => void) => {
@@ -108,7 +117,7 @@ async function oneRing(
     }
   };
   const buffer = (): Buffer => {
-    const { view, intact } = guarded([0, 1, 8, 100, 4096][pick(5)]!);
+    const { view, intact } = guarded([0, 1, 8, 100, 4096][pick(5)]!, pick(4) === 0);
     guards.push(intact);
     return view;
   };
@@ -116,6 +125,9 @@ async function oneRing(
   const queue = (): void => {
     const fd = on.fds[pick(on.fds.length)]!;
     const name = Buffer.from(`${on.file}\0`);
+    const soon = (): AbortSignal => AbortSignal.timeout(pick(5));
+    const step = (): Request =>
+      [prep.nop(), prep.read(fd, buffer(), 0), prep.openat('/none'), prep.timeout(pick(3)), prep.fsync(fd)][pick(5)]!;
     const calls: (() => void)[] = [
       () => attempt('read', (f) => ring.read(fd, buffer(), offset(), f)),
       () => attempt('write', (f) => ring.write(on.fds[3]!, buffer(), offset(), f)),
@@ -135,8 +147,38 @@ async function oneRing(
           structuredClone(view.buffer, { transfer: [view.buffer] });
         }),
       () => attempt('cancelled', (f) => ring.cancel(ring.push({ opcode: Op.read, fd: on.fds[1]!, buffer: buffer(), offset: -1 }, f))),
-      () => void io.read(fd, buffer(), -1, { timeout: pick(5) }).catch(caught),
-      () => void io.poll(fd, 1 + pick(4), { signal: AbortSignal.timeout(pick(5)) }).catch(() => {}),
+      () => settles(() => io.read(fd, buffer(), -1, { timeout: pick(5) })),
+      () => settles(() => io.poll(fd, 1 + pick(4), { signal: soon() })),
+      () =>
+        settles(() => io.chain(Array.from({ length: pick(5) }, step), { hard: pick(2) === 0, ...(pick(3) === 0 && { signal: soon() }) })),
+      () => settles(() => io.cancel([{ any: true }, { file: fd }, { file: fd, all: true }, { token: pick(20) }][pick(4)]!)),
+      () => settles(() => io.readFixed(fd, buffer(), pick(3), 0, { timeout: 1 + pick(5) })),
+      () => settles(() => ring.room(1 + pick(10))),
+      () => {
+        const signal = soon();
+        settles(async () => {
+          let left = pick(4);
+          for await (const _ of io.createReadStream(on.file, { highWaterMark: 1 + pick(3000), signal })) if (left-- === 0) break;
+        });
+      },
+      () => {
+        const [group, signal] = [buffers, soon()];
+        if (group) settles(async () => { for await (const chunk of io.chunks(on.fds[1]!, group, { signal })) if (chunk.length > pick(100)) break; }); // biome-ignore format: a line
+      },
+      () => {
+        const group = buffers;
+        attempt('picked', (f) =>
+          ring.push(
+            { opcode: Op.read, fd, flags: SqeFlag.bufferSelect, bufIndex: group?.group ?? pick(3), length: pick(400) },
+            (n, flags) => {
+              const id = BufferRing.idOf(flags);
+              if (group && id !== undefined && n >= 0) group.take(id, n);
+              if (group && id !== undefined && n >= 0 && pick(4) > 0) group.give(id);
+              f(n);
+            },
+          ),
+        );
+      },
     ];
     calls[pick(calls.length)]!();
   };
@@ -159,9 +201,23 @@ async function oneRing(
     if (mood === 13) quiet(() => table.update(pick(9), [on.fds[pick(on.fds.length)]!]));
     if (mood === 14) quiet(() => ring.register(pick(40), Buffer.alloc(pick(300)), pick(10)));
     if (mood === 15 && pick(3) === 0) quiet(() => ring.close());
+    if (mood === 16) quiet(() => ring.buffers.register([buffer(), buffer()]));
+    if (mood === 17) quiet(() => ring.buffers.update(pick(3), [pick(3) === 0 ? null : buffer()]));
+    if (mood === 18) quiet(() => ring.buffers.unregister());
+    if (mood === 19) quiet(() => ring.buffers.clone(ring, { from: pick(2), replace: pick(2) === 0 }));
+    if (mood === 20) quiet(() => { buffers = new BufferRing(ring, { count: 1 << pick(4), size: 1 + pick(300) }); }); // biome-ignore format: a line
+    if (mood === 21) quiet(() => buffers?.unregister());
+    if (mood === 22) quiet(() => ring.reserve(pick(100)));
+    if (mood === 23) fs.writeSync(on.fds[1]!, 'some data for readers of the pipe');
   }
   for (let i = 0; i < 100 && !(ring.closed && ring.fd === -1); i++) quiet(() => ring.close());
   await new Promise((resolve) => setImmediate(resolve));
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise((resolve) => {
+    timer = setTimeout(resolve, SETTLE, 'late');
+  });
+  if ((await Promise.race([Promise.all(promises), late])) === 'late') throw new Error('a promise that never settles');
+  clearTimeout(timer);
   if (pending.size > 0) throw new Error(`never called back: ${[...pending.values()].join(', ')}`);
   if (ring.inFlight !== 0) throw new Error(`${ring.inFlight} under way in a closed ring`);
   if (!guards.every((intact) => intact())) throw new Error('memory around a buffer was written');

@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 
-// A slice; `npm run soak -- uring-fuzz --asan` goes on for minutes. In a process of its own, which takes what callbacks throw
+// A slice; `npm run soak -- uring-misuse --asan` goes on for minutes. In a process of its own, which takes what callbacks throw
 // on purpose.
 const root = path.resolve(__dirname, '..', '..');
-const fuzz = [path.join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), path.join(root, 'test', 'soak', 'uring-fuzz.ts')];
+const fuzz = [path.join(root, 'node_modules', 'tsx', 'dist', 'cli.mjs'), path.join(root, 'test', 'soak', 'uring-misuse.ts')];
 
 test('random calls: each accepted request is called back once, nothing around a buffer is written', () => {
   const { status, stdout, stderr } = spawnSync(process.execPath, [...fuzz, '--rounds', '4'], { encoding: 'utf8', timeout: 60_000 });
