@@ -1,13 +1,13 @@
-import fs from 'node:fs';
 import { errnoError } from '../../common/errno.js';
 import { codeOf } from '../../common/errors.js';
 import { SqeFlag } from '../abi.js';
 import { ADDRESS_SIZE, type Address, decodeAddress } from './address.js';
-import { BufferRing } from './buffer-ring.js';
-import { Multishot, type Shot } from './multishot.js';
+import type { BufferRing } from './buffer-ring.js';
+import { connections, type Datagram, datagrams, pieces } from './iterators.js';
 import { type CancelTarget, type End, type Family, prep } from './prep.js';
-import { checkOptions, type File, integer, type Request, requestError } from './request.js';
+import { checkOptions, type File, type Request, requestError } from './request.js';
 import type { Ring } from './ring.js';
+import { decodeStatx, type Status } from './status.js';
 import {
   type ReadStreamOptions,
   type RingReadStream,
@@ -37,7 +37,6 @@ type Offset = number | bigint;
 const ECANCELED = -125;
 const EINTR = -4;
 const ETIME = -62;
-const ENOBUFS = -105;
 const COMMON = ['signal', 'timeout'] as const;
 const known = (...more: string[]): readonly string[] => [...COMMON, ...more];
 const [AT, FSYNC, STAT, UNLINK, TWO] = [
@@ -47,32 +46,6 @@ const [AT, FSYNC, STAT, UNLINK, TWO] = [
   known('directory', 'folder', 'at'),
   known('at', 'toAt'),
 ];
-
-/** What stat(2) tells. Times are nanoseconds since 1970. */
-export interface Status {
-  mode: number;
-  size: bigint;
-  blocks: bigint;
-  blockSize: number;
-  links: number;
-  uid: number;
-  gid: number;
-  inode: bigint;
-  device: { major: number; minor: number };
-  accessed: bigint;
-  modified: bigint;
-  changed: bigint;
-}
-
-/** A datagram as datagrams() yields it. */
-export interface Datagram {
-  /** Its bytes, until the next one is asked for. */
-  data: Buffer;
-  /** Who sent it; undefined if the sender has no address. */
-  from: Address | undefined;
-  /** MSG_*: MSG_TRUNC (0x20) says that it was longer than a buffer. */
-  flags: number;
-}
 
 /** The error of chain(): the first request that failed by itself. */
 export interface ChainError extends NodeJS.ErrnoException {
@@ -154,21 +127,7 @@ export class Operations {
   async stat(of: Path | number, options: AtOptions & { follow?: boolean } = {}): Promise<Status> {
     const out = Buffer.alloc(256);
     await this.#run('statx', prep.statx(of, out, options.follow, options.at), options, STAT);
-    const time = (at: number): bigint => out.readBigInt64LE(at) * 1_000_000_000n + BigInt(out.readUInt32LE(at + 8));
-    return {
-      mode: out.readUInt16LE(28),
-      size: out.readBigUInt64LE(40),
-      blocks: out.readBigUInt64LE(48),
-      blockSize: out.readUInt32LE(4),
-      links: out.readUInt32LE(16),
-      uid: out.readUInt32LE(20),
-      gid: out.readUInt32LE(24),
-      inode: out.readBigUInt64LE(32),
-      device: { major: out.readUInt32LE(136), minor: out.readUInt32LE(140) },
-      accessed: time(64),
-      changed: time(96),
-      modified: time(112),
-    };
+    return decodeStatx(out);
   }
 
   /** renameat2(2). @param flags RENAME_* */
@@ -332,94 +291,29 @@ export class Operations {
   }
 
   /** The connections of a listener, one after the other, by one request (6.0). Those that nobody took when it ends are closed. */
-  async *connections(listener: File, options: SignalOptions = {}): AsyncGenerator<number, void> {
-    checkOptions(options, ['signal']);
-    const shots = new Multishot(this.#ring, prep.acceptMultishot(listener), options.signal);
-    try {
-      for (let shot = await shots.next(); shot; shot = await shots.next()) {
-        if (shot.result < 0) throw requestError(shot.result, 'accept', listener);
-        yield shot.result;
-      }
-    } finally {
-      for (const { result } of await shots.stop()) if (result >= 0) fs.closeSync(result);
-    }
+  connections(listener: File, options: SignalOptions = {}): AsyncGenerator<number, void> {
+    return connections(this.#ring, listener, options);
   }
 
   /**
    * What a stream socket receives, piece by piece, by one request (6.0) into buffers that sockets may share. Ends when the peer has. The bytes of a
    * piece are valid until the next one is asked for. A reader that is slow keeps its buffers, and the peer waits.
    */
-  async *receive(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
-    checkOptions(options, ['signal']);
-    const request = prep.recvMultishot(socket, buffers.group);
-    for await (const { result, id } of this.#shared('recv', socket, request, buffers, options.signal)) {
-      if (result === 0) return;
-      yield buffers.take(id!, result);
-    }
+  receive(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
+    return pieces(this.#ring, 'recv', socket, prep.recvMultishot(socket, buffers.group), buffers, options);
   }
 
   /** The same for files that are read as their data comes: pipes, terminals, character devices (6.7). */
-  async *chunks(file: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
-    checkOptions(options, ['signal']);
-    const request = prep.readMultishot(file, buffers.group);
-    for await (const { result, id } of this.#shared('read', file, request, buffers, options.signal)) {
-      if (result === 0) return;
-      yield buffers.take(id!, result);
-    }
+  chunks(file: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Buffer, void> {
+    return pieces(this.#ring, 'read', file, prep.readMultishot(file, buffers.group), buffers, options);
   }
 
   /**
    * The datagrams that a socket receives, by one request (6.0). A buffer has room for 16 + 128 bytes beside the datagram: its header and the sender's
    * address. Does not end by itself.
    */
-  async *datagrams(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Datagram, void> {
-    checkOptions(options, ['signal']);
-    integer('size of the buffers', buffers.size, DATAGRAM_LEAD + 1, 0x7fff_ffff);
-    const request = prep.recvmsgMultishot(socket, buffers.group, ADDRESS_SIZE);
-    for await (const { result, id } of this.#shared('recvmsg', socket, request, buffers, options.signal)) {
-      // struct io_uring_recvmsg_out {namelen, controllen, payloadlen, flags}, then room for the name, then the datagram
-      const bytes = buffers.take(id!, result);
-      const name = bytes.subarray(16, 16 + Math.min(ADDRESS_SIZE, bytes.readUInt32LE(0)));
-      yield { data: bytes.subarray(DATAGRAM_LEAD), from: decodeAddress(name), flags: bytes.readUInt32LE(12) };
-    }
-  }
-
-  /** The completions of a multishot request with buffers; each buffer goes back when the next completion is asked for. */
-  async *#shared(
-    call: string,
-    file: File,
-    request: Request,
-    buffers: BufferRing,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<{ result: number; id: number | undefined }, void> {
-    const idOf = ({ flags }: Shot): number | undefined => BufferRing.idOf(flags);
-    const claim = (shot: Shot): void => {
-      const id = idOf(shot);
-      if (id !== undefined) buffers.take(id, 0);
-    };
-    const back = (shot: Shot): void => {
-      const id = idOf(shot);
-      if (id !== undefined) buffers.give(id);
-    };
-    // The kernel ends the request when it finds no buffer, and may at any other time: then it begins again.
-    for (;;) {
-      await buffers.available(signal);
-      const shots = new Multishot(this.#ring, request, signal, claim);
-      try {
-        for (let shot = await shots.next(); shot; shot = await shots.next()) {
-          if (shot.result === ENOBUFS && buffers.registered) continue;
-          if (shot.result < 0) throw requestError(shot.result, call, file);
-          try {
-            yield { result: shot.result, id: idOf(shot) };
-          } finally {
-            back(shot);
-          }
-          if (shot.result === 0) return;
-        }
-      } finally {
-        (await shots.stop()).forEach(back);
-      }
-    }
+  datagrams(socket: File, buffers: BufferRing, options: SignalOptions = {}): AsyncGenerator<Datagram, void> {
+    return datagrams(this.#ring, socket, buffers, options);
   }
 
   /** A Readable over a file, as fs.createReadStream makes one; `from` is a path, or an open file. */
@@ -499,6 +393,3 @@ export class Operations {
     signal.addEventListener('abort', abort, { once: true });
   }
 }
-
-/** Bytes of a buffer before the datagram in it. */
-const DATAGRAM_LEAD = 16 + ADDRESS_SIZE;
