@@ -1,4 +1,4 @@
-// npx tsx test/bench/uring.ts: what registered files and batching save, each against a named peer in the same run.
+// npx tsx test/bench/uring.ts [PART...]: what registered files and batching save, each against a named peer in the same run.
 // Ratios count; times are of the machine and of what else runs on it. Files lie in $VIOCTL_BENCH_DIR or /var/tmp (not
 // tmpfs: io_uring hands reads of tmpfs to kernel threads). On a busy machine VIOCTL_BENCH_PREFIX='chrt -r 1' gives both
 // sides of each comparison the processor when they want it.
@@ -42,11 +42,11 @@ async function cpuPerOp(ways: Record<string, () => Promise<void>>, ops: number):
   return results;
 }
 
-/** Cached 4 KiB reads from JavaScript: fs.read with a callback against the ring, at a queue depth. */
-async function cachedReads(): Promise<void> {
+/** Cached 4 KiB reads and writes from JavaScript: node:fs with callbacks against the ring, at a queue depth. */
+async function cachedBlocks(): Promise<void> {
   const file = path.join(dir, 'cached');
   fs.writeFileSync(file, Buffer.alloc(16 << 20, 1));
-  const fd = fs.openSync(file, 'r');
+  const fd = fs.openSync(file, 'r+');
   fs.readFileSync(file);
   const ring = new Ring({ entries: 64 });
   const table = new FileTable(ring);
@@ -85,10 +85,24 @@ async function cachedReads(): Promise<void> {
     const result = await cpuPerOp({ ...Object.fromEntries(runs), sync: inLine }, ops);
     const ratios = result.fs!.map((value, i) => value / result.fixed![i]!);
     const text = `rounds ${spread(ratios)}; CPU/op: fs.read ${spread(result.fs!)} us, ring with registered buffers ${spread(result.fixed!)} us`;
-    judge(`cached 4 KiB reads, QD${depth}, CPU against fs.read`, median(ratios), 4, text);
+    judge(`cached 4 KiB reads, QD${depth}, CPU against fs.read`, median(ratios), depth === 1 ? 6 : 4, text);
     console.log(
       `       without registered buffers ${spread(result.ring!)} us; fs.readSync ${spread(result.sync!)} us; a NOP through the ring ${spread(result.nop!)} us: the rest is the kernel's read`,
     );
+  }
+  const writes: Record<string, Start> = {
+    fs: (buffer, offset, done) => fs.write(fd, buffer, 0, 4096, offset, done),
+    fixed: (buffer, offset, done) => ring.writeFixed(slot, buffer, 0, offset, done),
+  };
+  for (const depth of [32, 1]) {
+    const runs = Object.entries(writes).map(([name, start]) => [name, () => drive(depth, start)] as const);
+    const sync = async (): Promise<void> => {
+      for (let i = 0; i < ops; i++) fs.writeSync(fd, buffers[i % 32]!, 0, 4096, ((i * 7919) % 4096) * 4096);
+    };
+    const result = await cpuPerOp({ ...Object.fromEntries(runs), sync }, ops);
+    const ratios = result.fs!.map((value, i) => value / result.fixed![i]!);
+    const text = `rounds ${spread(ratios)}; CPU/op: fs.write ${spread(result.fs!)} us, ring ${spread(result.fixed!)} us, fs.writeSync ${spread(result.sync!)} us`;
+    judge(`4 KiB writes, QD${depth}, CPU against fs.write`, median(ratios), 2, text);
   }
   ring.close();
   fs.closeSync(fd);
@@ -132,6 +146,86 @@ function judgeWall(what: string, ours: number[], theirs: number[], starts: numbe
   const without = theirs.map((value, i) => value / (ours[i]! - median(starts)));
   const text = `rounds ${spread(ratios)}; ${spread(ours, 0)} ms against ${spread(theirs, 0)} ms`;
   judge(what, median(ratios), goal, `${text}; less node's start (${spread(starts, 0)} ms): ${spread(without)}x`);
+}
+
+/** CPU and wall milliseconds of a script and all that it starts, and of its other way, in turns. */
+function paired(ways: Record<string, string>, before = (): void => {}): Record<string, { cpu: number[]; wall: number[] }> {
+  const results = Object.fromEntries(Object.keys(ways).map((name) => [name, { cpu: [] as number[], wall: [] as number[] }]));
+  for (let round = 0; round < rounds; round++)
+    for (const [name, script] of Object.entries(ways)) {
+      before();
+      // times(1) of the shell: its own and its children's, user and system
+      const [command = 'bash', ...words] = [...prefix, 'bash', '-c', `{ ${script}\n} >&2; times`];
+      const start = performance.now();
+      const { status, stdout, stderr } = spawnSync(command, words, { cwd: dir, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+      if (status !== 0) throw new Error(`${script}: ${status} ${stderr}`);
+      results[name]!.wall.push(performance.now() - start);
+      results[name]!.cpu.push(
+        [...stdout.matchAll(/(\d+)m([\d.]+)s/g)].reduce(
+          (sum, [, minutes, seconds]) => sum + Number(minutes) * 60_000 + Number(seconds) * 1000,
+          0,
+        ),
+      );
+    }
+  return results;
+}
+
+type Both = Record<string, { cpu: number[]; wall: number[] }>;
+/** How much more a peer takes than we do; `goal` below 1 allows us to take more. */
+function against(what: string, result: Both, peer: string, measure: 'cpu' | 'wall', goal: number): void {
+  const [ours, theirs] = [result.ours![measure], result[peer]![measure]];
+  const ratios = theirs.map((value, i) => value / ours[i]!);
+  judge(
+    `${what}: ${measure} of ${peer}`,
+    median(ratios),
+    goal,
+    `rounds ${spread(ratios)}; ${spread(ours, 0)} ms against ${spread(theirs, 0)} ms`,
+  );
+}
+
+/** Large files: BLAKE3 of many and of one, and cat. */
+function largeFiles(): void {
+  fs.mkdirSync(path.join(dir, 'large'));
+  for (let i = 0; i < 100; i++) fs.writeFileSync(path.join(dir, 'large', String(i)), Buffer.alloc(8_000_000, `${i} `));
+  const many = paired({ ours: `${vioctl} sum -a blake3 large/*`, b3sum: 'b3sum large/*' });
+  against('blake3 of 100 files of 8 MB', many, 'b3sum', 'cpu', 1 / 1.5);
+  against('blake3 of 100 files of 8 MB', many, 'b3sum', 'wall', 1 / 1.5);
+  fs.rmSync(path.join(dir, 'large'), { recursive: true });
+  timed('head -c 4000000000 /dev/zero | tr "\\0" x >huge');
+  // One file is summed by one thread here.
+  const one = paired({ ours: `${vioctl} sum -a blake3 huge`, b3sum: 'b3sum --num-threads 1 huge', 'b3sum of all threads': 'b3sum huge' });
+  against('blake3 of one file of 4 GB, one thread', one, 'b3sum', 'cpu', 1 / 1.5);
+  against('blake3 of one file of 4 GB, one thread', one, 'b3sum', 'wall', 1 / 1.5);
+  against('blake3 of one file of 4 GB', one, 'b3sum of all threads', 'wall', 0);
+  timed('truncate -s 3000000000 huge');
+  for (const to of ['>/dev/null', '| cat >/dev/null']) {
+    const result = paired({ ours: `${vioctl} cat huge ${to}`, cat: `cat huge ${to}` });
+    against(`cat of 3 GB ${to}`, result, 'cat', 'cpu', 1 / 1.3);
+    against(`cat of 3 GB ${to}`, result, 'cat', 'wall', 0);
+  }
+  fs.rmSync(path.join(dir, 'huge'));
+}
+
+/** 20,000 small files that are not in the page cache: sums, and lists that are checked. */
+function coldLists(): void {
+  makeFiles('chilly', 20000);
+  timed('xargs -0 sha256sum <chilly.list >chilly.sums; sync');
+  const sums = paired(
+    {
+      ours: `${vioctl} sum -0 <chilly.list`,
+      sha256sum: 'xargs -0 sha256sum <chilly.list',
+      b3sum: 'xargs -0 b3sum <chilly.list',
+      'xargs -P': 'xargs -0 -P 8 -n 250 sha256sum <chilly.list',
+    },
+    () => cool('chilly'),
+  );
+  against('20,000 cold files', sums, 'sha256sum', 'wall', 3);
+  for (const peer of ['b3sum', 'xargs -P']) against('20,000 cold files', sums, peer, 'wall', 1.3);
+  const checks = paired({ ours: `${vioctl} sum --check --quiet chilly.sums`, 'sha256sum -c': 'sha256sum -c --quiet chilly.sums' }, () =>
+    cool('chilly'),
+  );
+  against('--check of 20,000 cold files', checks, 'sha256sum -c', 'wall', 3);
+  for (const peer of ['sha256sum', 'b3sum']) against('20,000 cold files', sums, peer, 'cpu', 0);
 }
 
 function coldSums(): void {
@@ -235,6 +329,7 @@ function manyFiles(): void {
 
 function fixedFileGain(): void {
   const file = path.join(dir, 'cached');
+  fs.writeFileSync(file, Buffer.alloc(16 << 20, 1));
   for (const size of [4096, 512]) {
     const { stdout } = spawnSync('sh', ['-c', `${vioctl} bench --json --size ${size} --rounds 11 "${file}"`], { encoding: 'utf8' });
     const { ways } = JSON.parse(stdout) as {
@@ -247,13 +342,21 @@ function fixedFileGain(): void {
   }
 }
 
+/** What runs: all, or the parts named as arguments. */
+const parts: Record<string, () => void | Promise<void>> = {
+  blocks: cachedBlocks,
+  fixed: fixedFileGain,
+  large: largeFiles,
+  lists: coldLists,
+  cold: coldSums,
+  syncs,
+  many: manyFiles,
+};
+const chosen = process.argv.slice(2);
+
 async function main(): Promise<void> {
   try {
-    await cachedReads();
-    fixedFileGain();
-    coldSums();
-    await syncs();
-    manyFiles();
+    for (const [name, run] of Object.entries(parts)) if (chosen.length === 0 || chosen.includes(name)) await run();
   } finally {
     fs.rmSync(dir, { recursive: true });
   }

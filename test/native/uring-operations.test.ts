@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 import { Op, Operations, Ring } from '../../src/uring/index.js';
 import { offers, Workspace } from '../support/uring.js';
 
@@ -192,7 +193,7 @@ test('more operations at once than the ring has entries, each with a time-out', 
 });
 
 test('a program that disposes of its ring', () => {
-  const script = `const { Ring, Operations } = require(${JSON.stringify(require.resolve('../../dist/uring.cjs'))});
+  const script = `const { Ring, Operations } = require(${JSON.stringify(path.resolve('dist/uring.cjs'))});
     (async () => { const ring = new Ring(); const io = new Operations(ring); const fd = await io.open('/etc/passwd');
     const late = io.read(fd, Buffer.alloc(8), 0); await ring[Symbol.asyncDispose](); console.log(await late, ring.closed); })();`;
   const { stdout } = spawnSync(process.execPath, ['-e', `Symbol.asyncDispose ??= Symbol('asyncDispose'); ${script}`], { encoding: 'utf8' });
