@@ -250,7 +250,7 @@ constexpr Status kCompareFailed = 0x285 | kDnr;
 // Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.
 constexpr uint32_t kAdminInCapsule = 8192, kIoInCapsule = 16384;
 constexpr uint32_t kMaxTransfer = 1048576, kMaxH2cData = 1048576;
-constexpr uint64_t kMaxZeroes = 268435456;
+constexpr uint64_t kMaxZeroes = 33554432;
 constexpr uint32_t kMaxQueueSize = 1024;
 constexpr uint32_t kCopyRanges = 128, kDsmRanges = 256;
 

@@ -6,8 +6,11 @@ export const inCapsule = { admin: 8192, io: 16384 } as const;
 export const mdts = 8;
 /** Most bytes that one command moves. */
 export const maxTransfer = 4096 << mdts;
-/** Blocks that one Write Zeroes covers, as a power of two of 4 KiB pages (WZSL): as many as NLB can count of 4 KiB each. */
-export const wzsl = 16;
+/**
+ * What one Write Zeroes covers, as a power of two of 4 KiB pages (WZSL): as much as NLB can count in blocks of 512 bytes. A host that
+ * takes a larger value at its word sends a number of blocks that NLB does not hold, and zeroes less than it believes.
+ */
+export const wzsl = 13;
 /** Most bytes that one Write Zeroes covers. */
 export const maxZeroes = 4096 * 2 ** wzsl;
 /** Most data of one H2CData PDU (MAXH2CDATA of ICResp). */

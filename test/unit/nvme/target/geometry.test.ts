@@ -70,6 +70,6 @@ test('a disk that rotates', () => {
   expect([nsfeat(false), nsfeat(true)]).toEqual([0, 0x10]);
 });
 
-test('limits of the controller: 1 MiB to verify, 256 MiB to zero, as powers of two of 4 KiB', () => {
-  expect(nvmController.decode(answer(Cns.csController, {}))).toMatchObject({ vsl: 8, wzsl: 16, dmrl: 255 });
+test('limits of the controller: 1 MiB to verify, 32 MiB to zero (65536 blocks of 512 bytes), as powers of two of 4 KiB', () => {
+  expect(nvmController.decode(answer(Cns.csController, {}))).toMatchObject({ vsl: 8, wzsl: 13, dmrl: 255 });
 });
