@@ -188,3 +188,45 @@ const notices = [...packages].sort().map((name) => {
 });
 notices.push('BLAKE3 reference implementation in C (CC0-1.0 OR Apache-2.0, used under CC0-1.0), by the BLAKE3 team\n');
 fs.writeFileSync(path.join(root, 'dist', 'NOTICES.txt'), `vioctl contains:\n\n${notices.join(`\n${'-'.repeat(80)}\n\n`)}`);
+
+// The same as a bill of materials for scanners: CycloneDX 1.6. No time and no random number, so that equal builds are equal.
+const own = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
+const purl = (name, version) => `pkg:npm/${name.replace('@', '%40')}@${version}`;
+const lock = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')).packages;
+const component = (name) => {
+  const { version, license, description } = JSON.parse(fs.readFileSync(path.join(root, 'node_modules', name, 'package.json'), 'utf8'));
+  const { integrity = '' } = lock[`node_modules/${name}`] ?? {};
+  const sha512 = /^sha512-(.*)$/.exec(integrity)?.[1];
+  return {
+    type: 'library',
+    'bom-ref': purl(name, version),
+    name,
+    version,
+    ...(description && { description }),
+    // Its C code has terms of its own.
+    licenses: [{ expression: name === '@c4312/blake3-native' ? `${license} AND (CC0-1.0 OR Apache-2.0)` : license }],
+    purl: purl(name, version),
+    ...(sha512 && { hashes: [{ alg: 'SHA-512', content: Buffer.from(sha512, 'base64').toString('hex') }] }),
+  };
+};
+const components = [...packages, '@c4312/blake3-native'].sort().map(component);
+const application = {
+  type: 'application',
+  'bom-ref': purl(own.name, own.version),
+  name: own.name,
+  version: own.version,
+  purl: purl(own.name, own.version),
+};
+const bom = {
+  $schema: 'http://cyclonedx.org/schema/bom-1.6.schema.json',
+  bomFormat: 'CycloneDX',
+  specVersion: '1.6',
+  version: 1,
+  metadata: { component: { ...application, licenses: [{ expression: own.license }] } },
+  components,
+  dependencies: [
+    { ref: application['bom-ref'], dependsOn: components.map((one) => one['bom-ref']) },
+    ...components.map((one) => ({ ref: one['bom-ref'] })),
+  ],
+};
+fs.writeFileSync(path.join(root, 'dist', 'sbom.cdx.json'), `${JSON.stringify(bom, undefined, 2)}\n`);

@@ -47,6 +47,29 @@ export function packageRoot(): string {
   return path.basename(here) === 'dist' ? path.dirname(here) : path.resolve(here, '..', '..');
 }
 
+/** Whether this Node runs on musl, as on Alpine: its loader has a name of its own. */
+const onMusl = (): boolean => fs.readdirSync('/lib').some((name) => name.startsWith('ld-musl-')) && !reportsGlibc();
+
+/** Node says which glibc it runs on; on musl it says nothing. */
+function reportsGlibc(): boolean {
+  const { header } = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return header?.glibcVersionRuntime !== undefined;
+}
+
+/** Why an addon that is there does not load. */
+function broken(file: string, err: unknown): VioError {
+  const common = { code: 'ADDON_BROKEN', exit: Exit.unsupported, cause: err };
+  if (onMusl())
+    return new VioError('this system has musl as its C library, and the packaged addon needs glibc 2.34 or newer', {
+      ...common,
+      hint: 'use an image with glibc, such as node:22-slim, or build from the sources: npm run build:native',
+    });
+  return new VioError(`the native addon ${file} does not load: ${(err as Error).message.split('\n')[0]}`, {
+    ...common,
+    hint: 'the packaged addon needs glibc 2.34 or newer; in a checkout: npm run build:native',
+  });
+}
+
 /**
  * The addon, loaded at the first call: commands that need no native code never pay for it.
  * @throws VioError (7, ADDON_MISSING or ADDON_BROKEN) naming the places looked at
@@ -64,12 +87,7 @@ export function native(): Native {
       loaded = addon.exports;
       return loaded;
     } catch (err) {
-      throw new VioError(`the native addon ${file} does not load: ${(err as Error).message.split('\n')[0]}`, {
-        code: 'ADDON_BROKEN',
-        exit: Exit.unsupported,
-        hint: 'the packaged addon needs glibc 2.34 or newer; in a checkout: npm run build:native',
-        cause: err,
-      });
+      throw broken(file, err);
     }
   }
   throw new VioError(`no native addon for linux-${process.arch}`, {

@@ -41,6 +41,8 @@ describe('the npm package', () => {
         'dist/vioctl-nvmf.cjs',
         'prebuilds/linux-x64.node',
         'man/vioctl.1',
+        'schemas/vfio-list.json',
+        'dist/sbom.cdx.json',
         'LICENSE',
         'README.md',
       ]),
@@ -50,6 +52,21 @@ describe('the npm package', () => {
     expect(dependencies).toBeUndefined();
     expect(Object.keys(scripts).filter((name) => /install|^prepare$/.test(name))).toEqual([]);
     expect(fs.existsSync(path.join(dir, 'prefix/lib/node_modules/vioctl/node_modules'))).toBe(false);
+  });
+
+  test('has a bill of materials of what it contains', () => {
+    const bom = JSON.parse(fs.readFileSync(path.join(dir, 'prefix/lib/node_modules/vioctl/dist/sbom.cdx.json'), 'utf8'));
+    expect(bom).toMatchObject({ bomFormat: 'CycloneDX', specVersion: '1.6', metadata: { component: { name: 'vioctl' } } });
+    const names = bom.components.map((one: { name: string }) => one.name);
+    expect(names).toEqual(expect.arrayContaining(['@oclif/core', 'chalk', 'cli-table3', 'node-addon-api', 'xxhash-addon']));
+    for (const { version, licenses, purl, hashes } of bom.components) {
+      expect(purl).toMatch(/^pkg:npm\/.*@\d/);
+      expect({ version, licence: licenses[0].expression, hash: hashes[0].content }).toEqual({
+        version: expect.stringMatching(/^\d/),
+        licence: expect.stringMatching(/MIT|ISC|BSD|Apache|CC0/),
+        hash: expect.stringMatching(/^[0-9a-f]{128}$/),
+      });
+    }
   });
 
   test('installed without a compiler it runs, addon included, on this Node', () => {
