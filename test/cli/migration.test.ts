@@ -493,6 +493,16 @@ describe('stat, diff, convert', () => {
     expect(fs.existsSync(path.join(dir, 'never'))).toBe(false);
   });
 
+  test('convert: x-ignore-shared does not go together with mapped-ram before QEMU 11', () => {
+    const list = m.blockList(['pc.ram', 16 * m.PAGE, m.be64(0)]);
+    const records = m.cat(m.zero(0, 'pc.ram'), m.zeros(m.PAGE, 16 * m.PAGE));
+    const shared = m.sample({ configuration: m.configuration('pc', m.capabilities('x-ignore-shared')), ram: m.ramSections(records, list) });
+    const r = vioctl(['migration', 'convert', put('shared', shared), '--to', 'mapped-ram', '-o', path.join(dir, 'never')]);
+    expect(r).toMatchObject({ status: 7, stdout: '' });
+    expect(r.stderr).toMatch(/x-ignore-shared is set/);
+    expect(fs.existsSync(path.join(dir, 'never'))).toBe(false);
+  });
+
   test('convert: bitmaps in the order of the host that shall load the file', () => {
     const save = put('save-big', libvirt(fs.readFileSync(good), { big: true }));
     const converted = (name: string, file: string, ...more: string[]): Buffer => {

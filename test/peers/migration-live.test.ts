@@ -172,7 +172,10 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
     ['QEMU', 0, 440],
     ['QEMU', 0, 440],
   ]);
-  expect(coreNotes(file('ours'))).toEqual(theirs);
+  // A kernel that came far enough has VMCOREINFO in its memory, where QEMU does not look.
+  expect(coreNotes(file('ours')).filter(([name]) => name !== 'VMCOREINFO')).toEqual(theirs);
+  const identity = (name: string) => fs.readFileSync(file(name)).toString('hex', 0, 24); // up to e_version
+  expect(identity('ours')).toBe(identity('theirs'));
   expect(notesBeforeMemory(file('ours'))).toBe(true);
   expect(notesBeforeMemory(file('theirs'))).toBe(true);
 }, 120_000);

@@ -49,6 +49,7 @@ const sharedStream = (records: Buffer) =>
 
 test('x-ignore-shared: the memory is elsewhere, which is no damage, and no complete file', async () => {
   const done = await judge(sharedStream(m.zero(0, 'rom')));
+  expect(done.capabilities).toEqual(['x-ignore-shared']);
   expect(done).toMatchObject({ verdict: 'memory-elsewhere', complete: false, missing: [{ block: 'pc.ram', reason: 'shared', pages: 16 }] });
   expect(done.issues).toMatchObject([{ severity: 'warning', code: 'ram-shared' }]);
 });
