@@ -128,23 +128,24 @@ class PlainThread final : public BulkThread {
       return false;
     }
     if (file.sparse) ::lseek(file.fd.get(), static_cast<off_t>(file.total), SEEK_SET);
-    ssize_t size;
-    do size = ::read(file.fd.get(), buffer_.get(), kChunk);
-    while (size < 0 && errno == EINTR);
-    if (size > 0) {
-      file.digest->Update(buffer_.get(), static_cast<size_t>(size));
-      file.total += static_cast<uint64_t>(size);
-      bytes.fetch_add(static_cast<uint64_t>(size), std::memory_order_relaxed);
-      if (file.total != file.least || file.total >= kChunk) return false;
-      // A small file that is as long as it said: one read is enough, unless it grew meanwhile.
+    // Reads the next piece and adds it to the sum.
+    const auto more = [&] {
+      ssize_t size;
       do size = ::read(file.fd.get(), buffer_.get(), kChunk);
       while (size < 0 && errno == EINTR);
       if (size > 0) {
         file.digest->Update(buffer_.get(), static_cast<size_t>(size));
         file.total += static_cast<uint64_t>(size);
         bytes.fetch_add(static_cast<uint64_t>(size), std::memory_order_relaxed);
-        return false;
       }
+      return size;
+    };
+    ssize_t size = more();
+    if (size > 0) {
+      if (file.total != file.least || file.total >= kChunk) return false;
+      // A small file that is as long as it said: one read is enough, unless it grew meanwhile.
+      size = more();
+      if (size > 0) return false;
     }
     int32_t error = size < 0 ? -errno : 0;
     // What ends in its first chunk was read at one moment.
