@@ -17,6 +17,10 @@
 namespace vioctl::sysfs {
 namespace {
 
+// /dev/null, /dev/zero and their like (Documentation/admin-guide/devices.txt): most open nodes of a host, and no
+// devices.
+constexpr uint32_t kMemoryDevices = 1;
+
 struct CloseDir {
   void operator()(DIR* dir) const { ::closedir(dir); }
 };
@@ -61,6 +65,7 @@ void ScanProcess(int proc, pid_t pid, Descriptors& out) {
     if (!strstr(target, "/dev/") && !strstr(target, "vfio")) continue;
     Descriptor descriptor{pid, number, std::string(target, static_cast<size_t>(size)), 0, 0, 0};
     ReadNode(at, entry->d_name, descriptor);
+    if (descriptor.kind == 'c' && descriptor.major == kMemoryDevices) continue;
     out.found.push_back(std::move(descriptor));
   }
 }

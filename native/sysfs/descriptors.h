@@ -8,7 +8,7 @@
 
 namespace vioctl::sysfs {
 
-// A descriptor of a device node, or one whose name has "vfio" in it.
+// A descriptor of a device node other than /dev/null and its like, or one whose name has "vfio" in it.
 struct Descriptor {
   pid_t pid;
   int fd;
