@@ -5,7 +5,7 @@ import { codeOf, VioError, wrap } from '../common/errors.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { Setup } from './abi.js';
 import { unavailable } from './host/unavailable.js';
-import type { Done, File } from './ring/request.js';
+import type { Done, File } from './request/request.js';
 import { Ring, type RingOptions } from './ring/ring.js';
 import { FileTable } from './ring/table.js';
 

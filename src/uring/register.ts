@@ -5,7 +5,7 @@ import type { Sysroot } from '../common/sysroot.js';
 import { Op, Setup } from './abi.js';
 import type { Name } from './bulk/name.js';
 import { limitOf, unavailable } from './host/unavailable.js';
-import type { Slot } from './ring/request.js';
+import type { Slot } from './request/request.js';
 import { Ring } from './ring/ring.js';
 import { FileTable, findFaults } from './ring/table.js';
 

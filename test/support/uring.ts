@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Reg } from '../../src/uring/abi.js';
-import type { Request } from '../../src/uring/ring/request.js';
+import type { Request } from '../../src/uring/request/request.js';
 import type { Ring } from '../../src/uring/ring/ring.js';
 
 /** Requests in one batch; waits (blocking, at most 5 s) until each has completed once. Results in their order. */

@@ -1,7 +1,7 @@
 import { errnoError } from '../../common/errno.js';
 import { native } from '../../native/index.js';
 import { CqeFlag, Reg } from '../abi.js';
-import { addressOf, checkOptions, integer, invalid } from './request.js';
+import { addressOf, checkOptions, integer, invalid } from '../request/request.js';
 import { groupKey, type Ring } from './ring.js';
 
 export interface BufferRingOptions {

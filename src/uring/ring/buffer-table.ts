@@ -1,6 +1,6 @@
 import { errnoError } from '../../common/errno.js';
 import { Reg } from '../abi.js';
-import { addressOf, checkOptions, integer, invalid } from './request.js';
+import { addressOf, checkOptions, integer, invalid } from '../request/request.js';
 
 /** Most registered buffers of a ring (IORING_MAX_REG_BUFFERS, io_uring/rsrc.h). */
 const MAX_BUFFERS = 1 << 14;

@@ -1,5 +1,5 @@
 import { CqeFlag } from '../abi.js';
-import type { Request } from './request.js';
+import type { Request } from '../request/request.js';
 import type { Ring } from './ring.js';
 
 /** One completion of a multishot request. */

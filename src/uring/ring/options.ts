@@ -1,5 +1,5 @@
 import type { RingOpenOptions } from '../../native/uring.js';
-import { checkOptions, integer } from './request.js';
+import { checkOptions, integer } from '../request/request.js';
 
 export interface RingOptions {
   /** Entries of the submission queue, and the most that one batch carries. Default 256. */

@@ -1,6 +1,6 @@
 import type { AsyncResource } from 'node:async_hooks';
 import { CqeFlag } from '../abi.js';
-import type { Done } from './request.js';
+import type { Done } from '../request/request.js';
 
 /** Requests that were queued and have not ended, by slot: their callbacks, and the memory that the kernel may use. */
 export class Pending {

@@ -5,12 +5,12 @@ import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type RingHandle, type RingInfo, Status, type UringNative } from '../../native/uring.js';
 import { Op, Setup, SqeFlag } from '../abi.js';
+import { ADDRESS, putEntry, USER_DATA, WORDS } from '../request/entry.js';
+import { type Done, invalid } from '../request/request.js';
 import { Completions } from './completions.js';
-import { ADDRESS, putEntry, USER_DATA, WORDS } from './entry.js';
 import { EnterError } from './errno.js';
 import { openOptions, type RingOptions } from './options.js';
 import { Pending } from './pending.js';
-import { type Done, invalid } from './request.js';
 
 /** Flushes in a row from microtasks before the event loop gets its turn. */
 const INLINE_TURNS = 64;

@@ -2,12 +2,23 @@ import { AsyncResource } from 'node:async_hooks';
 import { codeOf, VioError } from '../../common/errors.js';
 import { opReadWhole, type RingInfo, type RingStats, readWholeOpen } from '../../native/uring.js';
 import { MAX_FIXED_FILES, Op, Reg, SqeFlag } from '../abi.js';
-import { checkRegister, fileOffset, lengthOf, wide } from './bounds.js';
+import { checkRegister, fileOffset, lengthOf, wide } from '../request/bounds.js';
+import { putEntry, USER_DATA } from '../request/entry.js';
+import {
+  addressOf,
+  type Done,
+  type File,
+  fileIndex,
+  fileNumber,
+  integer,
+  invalid,
+  type Request,
+  requestError,
+  Slot,
+} from '../request/request.js';
 import { BufferTable } from './buffer-table.js';
-import { putEntry, USER_DATA } from './entry.js';
 import type { RingOptions } from './options.js';
 import { Queue } from './queue.js';
-import { addressOf, type Done, type File, fileIndex, fileNumber, integer, invalid, type Request, requestError, Slot } from './request.js';
 
 export type { RingOptions } from './options.js';
 

@@ -3,8 +3,8 @@ import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { FdFault } from '../../native/uring.js';
 import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
-import { prep } from './prep.js';
-import { addressOf, type File, fileIndex, integer, invalid, pathBytes, Slot } from './request.js';
+import { prep } from '../request/prep.js';
+import { addressOf, type File, fileIndex, integer, invalid, pathBytes, Slot } from '../request/request.js';
 import type { Ring } from './ring.js';
 
 /** Why one descriptor cannot be registered. */

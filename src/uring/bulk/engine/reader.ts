@@ -5,7 +5,7 @@ import { errnoError, errnoName } from '../../../common/errno.js';
 import { codeOf } from '../../../common/errors.js';
 import type { RingStats } from '../../../native/uring.js';
 import { Op } from '../../abi.js';
-import { addressOf, Slot } from '../../ring/request.js';
+import { addressOf, Slot } from '../../request/request.js';
 import { READ_WHOLE_OPEN, Ring } from '../../ring/ring.js';
 import { FileTable } from '../../ring/table.js';
 import { type Name, PATH_MAX, pathError, putPath } from '../name.js';

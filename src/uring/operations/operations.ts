@@ -1,12 +1,12 @@
 import { errnoError } from '../../common/errno.js';
 import { codeOf } from '../../common/errors.js';
 import { SqeFlag } from '../abi.js';
-import { ADDRESS_SIZE, type Address, decodeAddress } from './address.js';
-import type { BufferRing } from './buffer-ring.js';
+import { ADDRESS_SIZE, type Address, decodeAddress } from '../request/address.js';
+import { type CancelTarget, type End, type Family, prep } from '../request/prep.js';
+import { checkOptions, type File, type Request, requestError } from '../request/request.js';
+import type { BufferRing } from '../ring/buffer-ring.js';
+import type { Ring } from '../ring/ring.js';
 import { connections, type Datagram, datagrams, pieces } from './iterators.js';
-import { type CancelTarget, type End, type Family, prep } from './prep.js';
-import { checkOptions, type File, type Request, requestError } from './request.js';
-import type { Ring } from './ring.js';
 import { decodeStatx, type Status } from './status.js';
 import {
   type ReadStreamOptions,

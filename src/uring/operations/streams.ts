@@ -1,6 +1,6 @@
 import { Readable, Writable } from 'node:stream';
-import { fileOffset } from './bounds.js';
-import { checkOptions, type File, integer, invalid } from './request.js';
+import { fileOffset } from '../request/bounds.js';
+import { checkOptions, type File, integer, invalid } from '../request/request.js';
 
 /** The operations of a ring that streams are made of. */
 export interface StreamOperations {

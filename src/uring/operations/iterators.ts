@@ -1,10 +1,10 @@
 import fs from 'node:fs';
-import { ADDRESS_SIZE, type Address, decodeAddress } from './address.js';
-import { BufferRing } from './buffer-ring.js';
-import { Multishot, type Shot } from './multishot.js';
-import { prep } from './prep.js';
-import { checkOptions, type File, integer, type Request, requestError } from './request.js';
-import type { Ring } from './ring.js';
+import { ADDRESS_SIZE, type Address, decodeAddress } from '../request/address.js';
+import { prep } from '../request/prep.js';
+import { checkOptions, type File, integer, type Request, requestError } from '../request/request.js';
+import { BufferRing } from '../ring/buffer-ring.js';
+import { Multishot, type Shot } from '../ring/multishot.js';
+import type { Ring } from '../ring/ring.js';
 
 interface SignalOptions {
   signal?: AbortSignal;

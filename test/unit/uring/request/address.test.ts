@@ -1,5 +1,5 @@
-import { type Address, decodeAddress, encodeAddress } from '../../../../src/uring/ring/address.js';
-import { openFlags } from '../../../../src/uring/ring/flags.js';
+import { type Address, decodeAddress, encodeAddress } from '../../../../src/uring/request/address.js';
+import { openFlags } from '../../../../src/uring/request/flags.js';
 
 test.each<[Address, string]>([
   [{ address: '127.0.0.1', port: 4420 }, '0200 1144 7f000001 0000000000000000'],
