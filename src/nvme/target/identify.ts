@@ -31,7 +31,7 @@ import {
   sqe,
   wzsl,
 } from '../wire/index.js';
-import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from './model.js';
+import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type SubsystemState } from './model.js';
 import { invalidField, Refusal } from './refusal.js';
 
 /** Version of the base specification that we follow: 2.0. */
@@ -69,7 +69,8 @@ function ioController(c: ControllerState): Buffer {
     mn: c.subsystem!.model,
     cmic: Cmic.ports | Cmic.controllers | Cmic.ana,
     oaes: Oaes.namespaceAttribute | Oaes.ana,
-    ctratt: Ctratt.hostId128 | Ctratt.tbkas,
+    ctratt: Ctratt.hostId128 | Ctratt.tbkas | Ctratt.enduranceGroups,
+    endgidmax: rotatingGroup,
     cntrltype: ControllerType.io,
     frmw: 0x03, // one slot, read only
     lpa: Lpa.effects | Lpa.extended,
@@ -106,6 +107,15 @@ function discoveryController(c: ControllerState): Buffer {
     ioccsz: 4,
   });
 }
+
+/**
+ * The endurance group of all namespaces whose media rotate: the log that tells of such media is one of a group (NVMe Base 2.0,
+ * 8.20). All others are in none.
+ */
+export const rotatingGroup = 1;
+const enduranceGroupOf = (ns: Namespace): number => (ns.geometry.rotational ? rotatingGroup : 0);
+/** Whether a subsystem has such a group. */
+export const rotates = (subsystem: SubsystemState): boolean => [...subsystem.namespaces.values()].some((ns) => ns.geometry.rotational);
 
 /** CNS 00h. */
 function namespace(ns: Namespace): Buffer {
@@ -146,6 +156,7 @@ function namespace(ns: Namespace): Buffer {
     msrc: copyRanges - 1,
     anagrpid: ns.group,
     nsattr: ns.readonly ? nsattrWriteProtected : 0,
+    endgid: enduranceGroupOf(ns),
     nguid: ns.ids.nguid,
     eui64: ns.ids.eui64,
     lbafs: [{ ms: 0, ds, rp: 0 }],
@@ -213,11 +224,20 @@ export function identify(c: ControllerState, command: Buffer): Buffer {
         nmic: 1,
         anagrpid: ns.group,
         nsattr: ns.readonly ? nsattrWriteProtected : 0,
+        endgid: enduranceGroupOf(ns),
         nstat: 1,
       });
     }
     case Cns.controllers:
       return encodeControllerList([...subsystem.controllers.keys()].filter((id) => id >= cntid).sort((a, b) => a - b));
+    case Cns.endurancegroups: {
+      const groups = Buffer.alloc(identifySize);
+      if (rotates(subsystem) && identifyCmd.get(command, 'cnssid') <= rotatingGroup) {
+        groups.writeUInt16LE(1, 0);
+        groups.writeUInt16LE(rotatingGroup, 2);
+      }
+      return groups;
+    }
     case Cns.commandSets: {
       const sets = Buffer.alloc(identifySize);
       sets.writeBigUInt64LE(1n, 0);

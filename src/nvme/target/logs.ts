@@ -4,18 +4,20 @@ import {
   effectsLog,
   encodeAnaLog,
   encodeNamespaceList,
+  enduranceGroupLog,
   errorEntry,
   firmwareLog,
   getLogCmd,
   Lid,
   maxTransfer,
   NvmOpcode,
+  rotationalMediaLog,
   Status,
   smartLog,
   sqe,
   Trtype,
 } from '../wire/index.js';
-import { errorEntries, firmware } from './identify.js';
+import { errorEntries, firmware, rotates, rotatingGroup } from './identify.js';
 import type { ControllerState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
 
@@ -105,7 +107,30 @@ function supportedLogs(lids: Iterable<number>): Buffer {
   return out;
 }
 
-const ioLogs = [Lid.supported, Lid.error, Lid.smart, Lid.firmware, Lid.changedNamespaces, Lid.effects, Lid.ana];
+/** @throws Refusal for a group that is not there */
+function checkGroup(c: ControllerState, group: number): void {
+  if (group !== rotatingGroup || !rotates(c.subsystem!)) throw invalidField(46);
+}
+
+/** The logs of the endurance group of media that rotate. How much of a medium is used up, and its speed, no kernel tells. */
+function groupLog(c: ControllerState, lid: number, group: number): Buffer {
+  checkGroup(c, group);
+  return lid === Lid.enduranceGroup
+    ? enduranceGroupLog.encode({ avl_spare: 100, avl_spare_threshold: 10 })
+    : rotationalMediaLog.encode({ endgid: group, numa: 1 });
+}
+
+const ioLogs = [
+  Lid.supported,
+  Lid.error,
+  Lid.smart,
+  Lid.firmware,
+  Lid.changedNamespaces,
+  Lid.effects,
+  Lid.enduranceGroup,
+  Lid.ana,
+  Lid.rotationalMedia,
+];
 const discoveryLogs = [Lid.supported, Lid.error, Lid.discovery];
 
 /**
@@ -113,7 +138,7 @@ const discoveryLogs = [Lid.supported, Lid.error, Lid.discovery];
  * @throws Refusal
  */
 export function getLog(c: ControllerState, command: Buffer): Buffer {
-  const { lid, lsp, rae, numdl, numdu, lpo, ot } = getLogCmd.decode(command);
+  const { lid, lsp, rae, numdl, numdu, lsi, lpo, ot } = getLogCmd.decode(command);
   const lids: number[] = c.subsystem ? ioLogs : discoveryLogs;
   if (!lids.includes(lid)) throw new Refusal(Status.invalidLogPage, { location: 40 });
   const length = ((numdu << 16) | numdl) * 4 + 4;
@@ -140,6 +165,10 @@ export function getLog(c: ControllerState, command: Buffer): Buffer {
       break;
     case Lid.effects:
       log = effects();
+      break;
+    case Lid.enduranceGroup:
+    case Lid.rotationalMedia:
+      log = groupLog(c, lid, lsi);
       break;
     case Lid.ana:
       log = ana(c, (lsp & 1) !== 0);

@@ -120,7 +120,7 @@ export const Oncs = {
 /** LPA bits: log page attributes. */
 export const Lpa = { perNamespaceSmart: 1 << 0, effects: 1 << 1, extended: 1 << 2, telemetry: 1 << 3, persistent: 1 << 4 } as const;
 /** CTRATT bits. */
-export const Ctratt = { hostId128: 1 << 0, tbkas: 1 << 6 } as const;
+export const Ctratt = { hostId128: 1 << 0, enduranceGroups: 1 << 4, tbkas: 1 << 6 } as const;
 /** CMIC bits: several ports, several controllers, ANA reporting. */
 export const Cmic = { ports: 1 << 0, controllers: 1 << 1, ana: 1 << 3 } as const;
 /** SGLS bits. */

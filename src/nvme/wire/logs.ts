@@ -53,6 +53,27 @@ export const smartLog = new Struct('SMART log', 512, {
 /** LID 03h: Firmware Slot Information. */
 export const firmwareLog = new Struct('Firmware log', 512, { afi: u8(0), frs1: text(8, 8), frs2: text(8, 16), frs3: text(8, 24) });
 
+/** LID 09h: Endurance Group Information. */
+export const enduranceGroupLog = new Struct('Endurance Group log', 512, {
+  critical_warning: u8(0),
+  avl_spare: u8(3),
+  avl_spare_threshold: u8(4),
+  percent_used: u8(5),
+  data_units_read: u128(48),
+  data_units_written: u128(64),
+  host_read_cmds: u128(96),
+  host_write_cmds: u128(112),
+});
+
+/** LID 16h: Rotational Media Information. */
+export const rotationalMediaLog = new Struct('Rotational Media log', 512, {
+  endgid: u16(0),
+  /** actuators */
+  numa: u16(2),
+  /** nominal rotational speed, 0: not told */
+  nrs: u16(4),
+});
+
 /** LID 05h: Commands Supported and Effects. */
 export const effectsLog = new Struct('Effects log', 4096, { acs: u32s(256, 0), iocs: u32s(256, 1024) });
 /** Bits of one command's effects. */

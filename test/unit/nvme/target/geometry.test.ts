@@ -1,7 +1,18 @@
 /** What hosts learn of a source's geometry (NVM Command Set 1.0, 4.1.5 and 5.8.2). */
 import { identify } from '../../../../src/nvme/target/identify.js';
+import { getLog } from '../../../../src/nvme/target/logs.js';
 import type { ControllerState, Namespace } from '../../../../src/nvme/target/model.js';
-import { Cns, identifyCmd, identifyNamespace, independentNamespace, nvmController, sqe } from '../../../../src/nvme/wire/index.js';
+import { Refusal } from '../../../../src/nvme/target/refusal.js';
+import {
+  Cns,
+  getLogCmd,
+  identifyCmd,
+  identifyNamespace,
+  independentNamespace,
+  Lid,
+  nvmController,
+  sqe,
+} from '../../../../src/nvme/wire/index.js';
 
 const file = {
   logical: 512,
@@ -18,7 +29,7 @@ const file = {
 };
 const none = { discardGranularity: 0, discardMax: 0, zeroesMax: 0, chunk: 0 };
 
-function answer(cns: number, ns: object): Buffer {
+function controllerOf(ns: object): ControllerState {
   const namespace = {
     nsid: 1,
     size: 1 << 30,
@@ -31,8 +42,10 @@ function answer(cns: number, ns: object): Buffer {
     ids: { nguid: Buffer.alloc(16, 1), eui64: Buffer.alloc(8, 1), uuid: Buffer.alloc(16, 1) },
     ...ns,
   } as unknown as Namespace;
-  const controller = { checkBuffer: () => {}, subsystem: { namespaces: new Map([[1, namespace]]) } } as unknown as ControllerState;
-  return identify(controller, identifyCmd.encode({ cns, csi: 0 }, sqe.encode({ opcode: 6, nsid: 1 })));
+  return { checkBuffer: () => {}, logRead: () => {}, subsystem: { namespaces: new Map([[1, namespace]]) } } as unknown as ControllerState;
+}
+function answer(cns: number, ns: object): Buffer {
+  return identify(controllerOf(ns), identifyCmd.encode({ cns, csi: 0 }, sqe.encode({ opcode: 6, nsid: 1 })));
 }
 const fields = (ns: object) => identifyNamespace.decode(answer(Cns.namespace, ns));
 
@@ -64,10 +77,26 @@ test('a file of 512-byte blocks on a file system of 4096, and a chunk that no fi
   expect(fields({ limits: { ...none, chunk: 65536 * 512 } }).noiob).toBe(0);
 });
 
-test('a disk that rotates', () => {
-  const nsfeat = (rotational: boolean) =>
-    independentNamespace.decode(answer(Cns.independentNamespace, { geometry: { ...file, rotational } })).nsfeat;
-  expect([nsfeat(false), nsfeat(true)]).toEqual([0, 0x10]);
+test('a disk that rotates: flag, endurance group, and the logs of the group', () => {
+  const of = (rotational: boolean) => ({ geometry: { ...file, rotational } });
+  const all = (rotational: boolean) => independentNamespace.decode(answer(Cns.independentNamespace, of(rotational)));
+  expect([all(false), all(true)]).toMatchObject([
+    { nsfeat: 0, endgid: 0 },
+    { nsfeat: 0x10, endgid: 1 },
+  ]);
+  expect([fields(of(false)).endgid, fields(of(true)).endgid]).toEqual([0, 1]);
+  const groups = (rotational: boolean) => answer(Cns.endurancegroups, of(rotational)).subarray(0, 4).toString('hex');
+  expect([groups(false), groups(true)]).toEqual(['00000000', '01000100']);
+  const log = (lid: number, lsi: number, rotational = true) =>
+    getLog(controllerOf(of(rotational)), getLogCmd.encode({ lid, lsi, numdl: 127 }, sqe.encode({ opcode: 2 })));
+  expect(log(Lid.rotationalMedia, 1).subarray(0, 6).toString('hex')).toBe('010001000000');
+  expect(log(Lid.enduranceGroup, 1)).toHaveLength(512);
+  for (const [lsi, rotational] of [
+    [0, true],
+    [2, true],
+    [1, false],
+  ] as const)
+    expect(() => log(Lid.rotationalMedia, lsi, rotational)).toThrow(Refusal);
 });
 
 test('limits of the controller: 1 MiB to verify, 32 MiB to zero (65536 blocks of 512 bytes), as powers of two of 4 KiB', () => {
