@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { sumLine } from '../../src/uring/bulk/lines.js';
 import { plainEnv, program } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 import { Workspace } from '../support/uring.js';
@@ -114,6 +115,54 @@ describe('beside sha256sum -c', () => {
       });
     }
   });
+});
+
+test('names in messages are quoted as sha256sum quotes them', () => {
+  const odd = Array.from({ length: 126 }, (_, i) => String.fromCharCode(i + 1)).filter((c) => c !== '/');
+  const names = [
+    ...odd.flatMap((c) => [c, `a${c}b`, `${c}c`]),
+    ...["it's", "it's $5", "'", "a\n'b", 'a\n\rb\n', 'größe', 'größe here', 'new\nline\n', '\u2028', '\u0080'],
+  ].filter((name) => !['.', '..'].includes(name));
+  const bytes = [Buffer.from([0xff]), Buffer.from([0x61, 0xc3, 0x28]), Buffer.from([0xe2, 0x82, 0x62])];
+  const all = [...names.map((name) => Buffer.from(name)), ...bytes].map((name) => Buffer.concat([Buffer.from('./none/'), name]));
+  const lines = Buffer.concat(
+    all.map((name) => Buffer.from(sumLine(name, '0'.repeat(64), { zero: false, tag: false, algorithm: 'sha256' }))),
+  );
+  const theirs = run('sha256sum', ['-c', '-'], lines)
+    .stderr.split('sha256sum: ')
+    .filter((m) => m.includes('No such file'));
+  const ours = check(['-a', 'sha256', '-'], lines).stderr.replaceAll('ENOENT (No such file or directory)', 'No such file or directory');
+  const messages = ours.split('vioctl: uring sum: ').filter((m) => m.includes('No such file'));
+  expect(messages).toHaveLength(names.length + bytes.length);
+  expect(messages).toEqual(theirs);
+});
+
+test('a file that may not be read, by a user without privileges: the same lines and messages as sha256sum -c', () => {
+  const user = process.getuid!() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : ['env'];
+  fs.chmodSync(work.dir, 0o755);
+  const [command, ...words] = user as [string, ...string[]];
+  if (run(command, [...words, process.execPath, program, '--version']).status !== 0)
+    return skip('a user without privileges', 'may not run node here');
+  fs.writeFileSync(
+    path.join(dir, 'list'),
+    run(
+      'sha256sum',
+      ['plain', 'large', '-dash', 'back\\slash'].map((name) => `./${name}`),
+    ).stdout,
+    'latin1',
+  );
+  for (const name of ['large', 'back\\slash']) fs.chmodSync(path.join(dir, name), 0);
+  const theirs = run(command, [...words, 'sha256sum', '-c', 'list']);
+  for (const engine of ['uring', 'sync']) {
+    const ours = run(command, [...words, process.execPath, program, 'uring', 'sum', '--engine', engine, '--check', '-a', 'sha256', 'list']);
+    const messages = (text: string) =>
+      text
+        .replaceAll('vioctl: uring sum: ', 'sha256sum: ')
+        .replaceAll(': EACCES (Permission denied)', ': Permission denied')
+        .split('\n')
+        .sort();
+    expect([ours.stdout, messages(ours.stderr), ours.status]).toEqual([theirs.stdout, messages(theirs.stderr), theirs.status]);
+  }
 });
 
 test('exit statuses: 4 for a difference, 1 for what cannot be read, is missing or malformed', () => {

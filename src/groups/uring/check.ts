@@ -3,11 +3,11 @@ import type { Output } from '../../cli/output/output.js';
 import { stderr } from '../../cli/output/stdio.js';
 import { readSome } from '../../cli/streams/input.js';
 import { codeOf, Exit, type ExitStatus, VioError } from '../../common/errors.js';
-import { printable } from '../../common/escape.js';
 import { type Checked, type CheckOptions, checkList, type ListCount } from '../../uring/bulk/check.js';
 import { algorithms, verdictLine } from '../../uring/bulk/lines.js';
 import type { Name } from '../../uring/bulk/name.js';
-import { errorJson, nameJson, nameText } from './files.js';
+import { quotedName } from '../../uring/bulk/quote.js';
+import { errorJson, nameJson } from './files.js';
 
 /** What --check prints and how it judges, as coreutils' programs do. */
 export interface Judgement {
@@ -94,7 +94,7 @@ export class ListCheck {
   async *#check(list: Name): AsyncGenerator<Checked[]> {
     const { ignoreMissing, warn } = this.#judgement;
     const count: ListCount = { proper: 0, malformed: 0 };
-    const shown = list === '-' ? 'standard input' : printable(nameText(list));
+    const shown = list === '-' ? 'standard input' : quotedName(list);
     const kind = this.#options.algorithm === undefined ? 'checksum' : `${algorithms[this.#options.algorithm]!.tag} checksum`;
     const malformed = (line: number): void => {
       if (warn) this.#say(`${shown}: ${line}: improperly formatted ${kind} line`);
@@ -137,7 +137,7 @@ export class ListCheck {
     else if (error === undefined) this.#differ++;
     else {
       this.#unreadable++;
-      this.#say(`${printable(nameText(name))}: ${errorJson(error).message}`, true);
+      this.#say(`${quotedName(name)}: ${errorJson(error).message}`, true);
     }
   }
 
