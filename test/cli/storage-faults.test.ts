@@ -8,11 +8,12 @@ import { skip } from '../support/skip.js';
 import { STORM_SIZE, type StormOptions, type StormReport, storm } from '../support/storage-storm.js';
 
 /** Runs one in a folder of its own. */
-async function run(options: Omit<StormOptions, 'dir' | 'disk' | 'env'>, preload?: string): Promise<StormReport> {
+async function run(options: Omit<StormOptions, 'dir' | 'disk' | 'env'>, lie?: 'never' | 'forget'): Promise<StormReport> {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-storm-'));
   const disk = await FaultDisk.open(STORM_SIZE, true);
   try {
-    const env = preload && { LD_PRELOAD: compileC(preload, path.join(dir, 'preload.so'), ['-shared', '-fPIC']) };
+    const source = 'test/support/programs/lying-sync.c';
+    const env = lie && { LYING_SYNC: lie, LD_PRELOAD: compileC(source, path.join(dir, 'lying.so'), ['-shared', '-fPIC']) };
     return await storm({ ...options, ...(env && { env }), dir, disk });
   } finally {
     await disk.close();
@@ -42,8 +43,12 @@ describe.each(['nvmf', 'vhost-user'] as const)('%s serve', (kind) => {
   );
 });
 
-test('a server that never syncs is found out', async () => {
-  if (!possible()) return;
-  const lying = run({ kind: 'nvmf', engine: 'sync', seed: 4714, seconds: 5 }, 'test/support/programs/without-sync.c');
-  await expect(lying).rejects.toThrow(/sector \d+ holds -?\d+, allowed/);
-}, 120_000);
+test.each(['never', 'forget'] as const)(
+  'a server that lies about its syncs is found out: %s',
+  async (how) => {
+    if (!possible()) return;
+    const lying = run({ kind: 'nvmf', engine: 'sync', seed: 4714, seconds: 10 }, how);
+    await expect(lying).rejects.toThrow(/sector \d+ holds -?\d+, allowed/);
+  },
+  120_000,
+);

@@ -28,7 +28,7 @@ class Server:
         os.ftruncate(self.fd, size)
         self.durable = os.memfd_create('durable')
         os.ftruncate(self.durable, size)
-        self.dirty = []
+        self.dirty = set()
         self.k = dict(write_delay=0.0, read_delay=0.0, sync_delay=0.0, fail_syncs=0, fail_writes=0, full_after=0, random={}, slow=0.2, unit=SECTOR,
                       seed=1)
         self.lg, self.lock, self.stats, self.dice = [], threading.RLock(), {}, random.Random(1)
@@ -68,23 +68,16 @@ class Server:
         self.stats[name] = self.stats.get(name, 0) + 1
         return True
 
-    # ---- the write cache of a volatile disk
+    # ---- the write cache of a volatile disk: sectors that no sync has made durable
     def changed(self, off, n):
-        if self.volatile: self.dirty.append((off, n))
-
-    def copy(self, source, to, off, n): os.pwrite(to, os.pread(source, n, off), off)
+        if self.volatile: self.dirty.update(range(off // SECTOR, (off + n + SECTOR - 1) // SECTOR))
 
     def settle(self, kept):
         """Ends the write cache: kept() says for each sector whether it has become durable."""
-        for off, n in self.dirty:
-            for at in range(off, off + n, SECTOR):
-                if kept(): self.copy(self.fd, self.durable, at, SECTOR)
-                else: self.copy(self.durable, self.fd, at, SECTOR)
-        self.dirty = []
-
-    def synced(self):
-        for off, n in self.dirty: self.copy(self.fd, self.durable, off, n)
-        self.dirty = []
+        for sector in self.dirty:
+            source, to = (self.fd, self.durable) if kept() else (self.durable, self.fd)
+            os.pwrite(to, os.pread(source, SECTOR, sector * SECTOR), sector * SECTOR)
+        self.dirty.clear()
 
     def zero(self, off, n):
         os.pwrite(self.fd, bytes(n), off)
@@ -111,12 +104,11 @@ class Server:
             body = b''
             with self.lock:
                 if op == 'fsync' and self.volatile:
-                    if err: self.settle(lambda: self.dice.random() < 0.5)
-                    else: self.synced()
+                    self.settle((lambda: self.dice.random() < 0.5) if err else (lambda: True))
                 if not err:
                     if op == 'write':
                         os.pwrite(self.fd, data[:n], off)
-                        self.changed(off // SECTOR * SECTOR, (off + n + SECTOR - 1) // SECTOR * SECTOR - off // SECTOR * SECTOR)
+                        self.changed(off, n)
                         body = struct.pack('<II', n, 0)
                     if op == 'read': body = os.pread(self.fd, n, off)
                     if op == 'punch': self.zero(off, n)
