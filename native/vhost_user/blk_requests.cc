@@ -138,12 +138,30 @@ void BlkQueue::Transfer(uint32_t slot) {
     if (!store.Waits())
       return Ended(slot, request.write ? store.Write(data, Count(request.data), request.offset, false)
                                        : store.Read(data, Count(request.data), request.offset, false));
-    if (!request.write && !ring_ && store.CanTry()) {
-      const int failure = store.Read(data, Count(request.data), request.offset, true);
-      if (failure != EAGAIN) return Ended(slot, failure);
+    if (!request.write && store.CanTry() && (!ring_ || in_flight_ == 1)) {
+      lone_ = slot;
+      return StartLone(!ring_);
     }
   }
-  if (!InRing(slot)) Elsewhere(slot, request.write ? storage::Op::kWrite : storage::Op::kRead);
+  Wherever(slot);
+}
+
+// Reads at once what does not wait. A ring does many reads for less, but not a single one: that waits until it is seen
+// whether another request comes with it.
+void BlkQueue::StartLone(bool alone) {
+  if (lone_ < 0) return;
+  const auto slot = static_cast<uint32_t>(std::exchange(lone_, -1));
+  const Request& request = requests_[slot];
+  if (alone) {
+    const int failure = options_.store->Read(request.data.data(), Count(request.data), request.offset, true);
+    if (failure != EAGAIN) return Ended(slot, failure);
+  }
+  Wherever(slot);
+}
+
+// Lets the ring do a read or a write, or the executor.
+void BlkQueue::Wherever(uint32_t slot) {
+  if (!InRing(slot)) Elsewhere(slot, requests_[slot].write ? storage::Op::kWrite : storage::Op::kRead);
 }
 
 // The next entry of the ring, whose file is the one that the store has now; nullptr where there is none.
