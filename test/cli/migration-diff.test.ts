@@ -85,3 +85,13 @@ test('long values: where they begin to differ, in how many bytes, and the bytes 
   expect(stdout).toBe(`! rtc/cmos from byte 150 on, 3 bytes differ: …${'ab'.repeat(16)}… -> …0102ab03${'ab'.repeat(12)}…\n`);
   expect(JSON.parse(diff(a, b, '--json').stdout)).toMatchObject({ differences: [{ path: 'rtc/cmos', first: 150, bytes: 3 }] });
 });
+
+test('the state of a virtio class differs in its fields, not in its bytes as well', () => {
+  const balloon = (actual: number): Buffer => {
+    const body = m.virtioField(m.cat(m.be32(0), m.be32(actual)));
+    const name = '0000:00:04.0/virtio-balloon';
+    const field = { name: 'virtio', type: 'virtio', size: body.length };
+    return stream([name, 1, m.device(name, [field], { vmsd_name: 'virtio-balloon' }), body]);
+  };
+  expect(diff(balloon(7), balloon(9)).stdout).toBe('! 0000:00:04.0/virtio-balloon/virtio/class/actual 7 -> 9\n');
+});

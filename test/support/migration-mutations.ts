@@ -87,9 +87,6 @@ function hotplugged(): Buffer {
 
 /** Devices of virtio, and the CPU and the storage keys of s390x, all described. */
 function classes(): Buffer {
-  const common = m.cat(m.be32(0), m.be32(0), m.be32(12), m.u8(15, 1), m.be16(0), m.be32(4), m.be32(4), m.u8(9, 9, 9, 9), m.be32(1));
-  const virtio = (state: Buffer) =>
-    m.cat(common, m.be32(256), m.be32(4096), m.be64(4096), m.be16(7), state, m.subsection('virtio/64bit_features', 1, m.be64(4)));
   const states: [string, Buffer][] = [
     [
       'virtio-net',
@@ -111,7 +108,7 @@ function classes(): Buffer {
     ['virtio-balloon', m.cat(m.be32(1), m.be32(2), m.subsection('virtio-balloon-device/page-poison', 1, m.be32(3)))],
     ['virtio-mem', m.cat(m.be64(1 << 30), m.be64(1 << 21))],
   ];
-  const bodies = states.map(([name, state]) => [`0000:00:04.0/${name}`, name, virtio(state)] as const);
+  const bodies = states.map(([name, state]) => [`0000:00:04.0/${name}`, name, m.virtioField(state, { features: 4n, queues: 1 })] as const);
   const keys = m.cat(m.be64(0x10000 | 2), m.be64(300), Buffer.alloc(300, 0x96), m.be64(1));
   const described = [
     ...bodies.map(([name, vmsd, body]) => m.device(name, [{ name: 'virtio', type: 'virtio', size: body.length }], { vmsd_name: vmsd })),

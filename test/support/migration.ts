@@ -86,6 +86,15 @@ export const vmdesc = (devices: object[], pad = 0): Buffer => {
   return cat(u8(6), be32(json.length), json);
 };
 
+/** A `virtio` field of a device on the MMIO bus, with this state of its class. */
+export function virtioField(state: Buffer, { features = 0n, queues = 2 }: { features?: bigint; queues?: number } = {}): Buffer {
+  const low = Number(features & 0xffffffffn);
+  const common = cat(be32(0), be32(0), be32(12), u8(15, 1), be16(0), be32(low), be32(4), u8(9, 9, 9, 9), be32(queues));
+  const queue = cat(be32(256), be32(4096), be64(0x1000), be16(7));
+  const high = subsection('virtio/64bit_features', 1, be64(features));
+  return cat(common, ...Array.from({ length: queues }, () => queue), state, high);
+}
+
 /** The two devices of `sample()`. */
 export const devices = [
   device('timer', [{ name: 'ticks', type: 'int64', size: 8 }]),

@@ -4,22 +4,10 @@ import { toJson } from '../../../../src/common/json.js';
 import { decodeDevice, type Fields } from '../../../../src/migration/devices/fields.js';
 import * as m from '../../../support/migration.js';
 
-interface Device {
-  features?: bigint;
-  queues?: number;
-}
-
-/** A `virtio` field with this class state. */
-function field(state: Buffer, { features = 0n, queues = 2 }: Device = {}): Buffer {
-  const low = Number(features & 0xffffffffn);
-  const common = m.cat(m.be32(0), m.be32(0), m.be32(12), m.u8(15, 1), m.be16(0), m.be32(low), m.be32(4), m.u8(9, 9, 9, 9), m.be32(queues));
-  const queue = m.cat(m.be32(256), m.be32(4096), m.be64(0x1000), m.be16(7));
-  const high = m.subsection('virtio/64bit_features', 1, m.be64(features));
-  return m.cat(common, ...Array.from({ length: queues }, () => queue), state, high);
-}
+type Device = NonNullable<Parameters<typeof m.virtioField>[1]>;
 
 function decoded(name: string, state: Buffer, device: Device = {}): Fields {
-  const bytes = field(state, device);
+  const bytes = m.virtioField(state, device);
   const fields = [{ name: 'virtio', type: 'virtio', size: bytes.length }];
   const { virtio } = decodeDevice({ name: `0000:00:04.0/${name}`, instance_id: 0, vmsd_name: name, version: 1, fields }, bytes);
   expect(virtio).toMatchObject({ status: ['ACKNOWLEDGE', 'DRIVER', 'DRIVER_OK', 'FEATURES_OK'], deviceStateSize: state.length });
