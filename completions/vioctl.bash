@@ -106,8 +106,8 @@ _vioctl_command() {
       vals='--fd=@free --sparse=@free --update=@file --columns=@free --sort=@free --color=auto|always|never'
       args='@file ...' ;;
     'uring list')
-      opts='--pid --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
-      vals='--pid=@free --columns=@free --sort=@free --color=auto|always|never'
+      opts='--watch --pid --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      vals='--watch=@free --pid=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'uring inspect')
       opts='--json --no-headings --help -h --quiet --color'
@@ -134,8 +134,8 @@ _vioctl_command() {
       vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
-      opts='--nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --no-headings --help -h --quiet --color'
-      vals='--nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
+      opts='--watch --nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--watch=@free --nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
       args='@socket list|add|remove|resize|reopen|limits|ana|kick|stats @free ...' ;;
     'nvmf discover')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'

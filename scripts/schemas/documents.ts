@@ -283,6 +283,7 @@ export type NvmfServe = ServeReport;
 export type NvmfServeRecord = ServeReport;
 /** The answer depends on the action: that of list, of stats, or the subsystem after a change. */
 export type NvmfCtl = { [key: string]: unknown };
+export type NvmfCtlRecord = NvmfCtl;
 export interface NvmfDiscover {
   /** generation counter of the log */
   genctr: number;

@@ -69,6 +69,15 @@ export const listFlags = {
   'no-truncate': Flags.boolean({ summary: 'print all columns whole, even if lines exceed the terminal' }),
 };
 
+/** `--watch[=TIME]` of commands that show counters: see Command.watch(). */
+export const watchFlag = {
+  watch: Flags.duration({ summary: 'repeat at this interval until a signal comes; --watch alone: 2s' }),
+};
+/** The interval of --watch alone. */
+const WATCH = '2s';
+/** Milliseconds; less would only keep the machine busy. */
+const LEAST_WATCH = 100;
+
 /** All flags of a command class, its own last. */
 export function allFlags(command: Pick<CommandClass, 'flags' | 'formats' | 'list'>): FlagInput {
   return {
@@ -127,6 +136,7 @@ export abstract class Command {
     if (command.passthrough === 'required' && !this.rest?.length)
       throw usage('the program to run goes behind --', `vioctl ${this.#context.id} … -- CMD`);
     const flags = allFlags(command);
+    if ('watch' in flags) argv = argv.map((word) => (word === '--watch' ? `--watch=${WATCH}` : word));
     const many = setAside(argv, flags, spec.args as ArgInput);
     const parsed = await parse(many.argv, { flags, args: spec.args as ArgInput }, many);
     const common = parsed.flags as unknown as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
@@ -145,6 +155,32 @@ export abstract class Command {
   /** --quiet was given. */
   protected get quiet(): boolean {
     return this.#quiet;
+  }
+
+  /**
+   * Shows something once, or with --watch again and again until a signal comes: on a cleared screen, one below the other in a pipe.
+   * @param interval milliseconds
+   */
+  protected async watch(interval: number | undefined, show: () => Promise<void>): Promise<void> {
+    if (interval === undefined) return show();
+    if (interval < LEAST_WATCH) throw usage(`--watch: at least ${LEAST_WATCH}ms`);
+    if (this.out.format === 'json') throw usage('--watch prints many documents, --json one: use --ndjson');
+    const { signal } = this.life;
+    for (let turn = 0; !signal.aborted; turn++) {
+      if (this.out.format === 'text' && this.out.tty) await this.out.raw('\x1b[H\x1b[2J');
+      else if (this.out.format === 'text' && turn > 0) await this.out.raw('\n');
+      await show();
+      await this.out.flush();
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(done, interval);
+        function done(): void {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', done);
+          resolve();
+        }
+        signal.addEventListener('abort', done, { once: true });
+      });
+    }
   }
 
   /** Prose on stderr; --quiet silences it. */

@@ -37,15 +37,15 @@ function namesIn(text: string): string[] {
 const foldersIn = (text: string): string[] => [...text.matchAll(/`([\w-]+\/)`/g)].map((match) => match[1]!);
 
 test('names are found in sentences and pictures, and wrong ones do not exist', () => {
-  const text = 'See `src/common/struct.ts` and src/nvme/wire.\n  worker.cc -> `native/<domain>/`, `cases-*.ts`; (`wire/`)\n/usr/src/x.py';
+  const text = 'See `src/common/struct.ts` and src/nvme/wire.\n  worker.cc -> `native/<domain>/`, `nvme-*.ts`; (`wire/`)\n/usr/src/x.py';
   expect(namesIn(text).sort()).toEqual(
-    ['cases-*.ts', 'native/<domain>/', 'src/common/struct.ts', 'src/common/struct.ts', 'src/nvme/wire', 'worker.cc'].sort(),
+    ['nvme-*.ts', 'native/<domain>/', 'src/common/struct.ts', 'src/common/struct.ts', 'src/nvme/wire', 'worker.cc'].sort(),
   );
   expect(foldersIn(text)).toEqual(['wire/']);
   expect(
-    ['src/nvme/wire', 'native/<domain>/', 'cases-*.ts', 'wire/', 'struct.ts', 'common/struct.ts'].filter((name) => !exists(name)),
+    ['src/nvme/wire', 'native/<domain>/', 'nvme-*.ts', 'wire/', 'struct.ts', 'common/struct.ts'].filter((name) => !exists(name)),
   ).toEqual([]);
-  expect(['src/nvme/wires', 'src/struct.ts', 'native/<domain>/none.cc', 'case-*.ts', 'wir/', 'truct.ts'].filter(exists)).toEqual([]);
+  expect(['src/nvme/wires', 'src/struct.ts', 'native/<domain>/none.cc', 'nvm-*.ts', 'wir/', 'truct.ts'].filter(exists)).toEqual([]);
 });
 
 test.each(documents)('%s names only what exists', (document) => {

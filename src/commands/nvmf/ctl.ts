@@ -1,5 +1,6 @@
-import { Command, type Example } from '../../cli/command.js';
+import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
 import { type ControlAction, runControl } from '../../nvme/target/serve/ctl.js';
 
 export default class NvmfCtl extends Command {
@@ -22,6 +23,7 @@ export default class NvmfCtl extends Command {
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],
     ['truncate -s 20G disk.img; vioctl nvmf ctl nvmf.sock resize 1', 'a larger namespace'],
     ['vioctl nvmf ctl nvmf.sock limits 1 iops=1000/4000 bps=none', 'a namespace of 1,000 operations a second'],
+    ['vioctl nvmf ctl nvmf.sock stats --watch=1s', 'what hosts do, second by second'],
     ['vioctl nvmf ctl nvmf.sock ana 1 inaccessible', 'hosts with several paths use another one'],
   ];
   static override readonly args = {
@@ -33,8 +35,10 @@ export default class NvmfCtl extends Command {
     }),
     operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, NSID LIMIT, or GROUP STATE' }),
   };
+  static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly changes = true;
   static override readonly flags = {
+    ...watchFlag,
     nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
     host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
@@ -48,8 +52,12 @@ export default class NvmfCtl extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfCtl);
-    const { document, view } = await runControl(args.socket, args.action as ControlAction, args.operand ?? [], flags);
-    await this.out.document(document, view);
+    const action = args.action as ControlAction;
+    if (flags.watch !== undefined && action !== 'stats' && action !== 'list') throw usage('--watch goes with list and stats');
+    await this.watch(flags.watch, async () => {
+      const { document, view } = await runControl(args.socket, action, args.operand ?? [], flags);
+      await this.out.document(document, view);
+    });
     return undefined;
   }
 }

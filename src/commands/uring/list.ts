@@ -1,4 +1,4 @@
-import { Command, type Example } from '../../cli/command.js';
+import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { allRings, ringsOf } from '../../uring/host/processes.js';
 
@@ -9,8 +9,10 @@ export default class List extends Command {
   static readonly examples: readonly Example[] = [
     ['vioctl uring list', 'all rings of this machine'],
     ['vioctl uring list --pid $(pidof qemu-system-x86_64) --json', 'the rings of a VM'],
+    ['vioctl uring list --watch=1s', 'what is pending, second by second'],
   ];
   static override readonly flags = {
+    ...watchFlag,
     pid: Flags.integer({ min: 1, helpValue: 'PID', summary: 'only the rings of this process' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -18,7 +20,11 @@ export default class List extends Command {
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(List);
-    const { rings, hidden } = flags.pid === undefined ? allRings(this.sysroot) : { rings: ringsOf(this.sysroot, flags.pid), hidden: 0 };
+    await this.watch(flags.watch, () => this.#show(flags.pid));
+  }
+
+  async #show(pid: number | undefined): Promise<void> {
+    const { rings, hidden } = pid === undefined ? allRings(this.sysroot) : { rings: ringsOf(this.sysroot, pid), hidden: 0 };
     await this.out.list(
       rings,
       [
