@@ -22,6 +22,9 @@ void Signal(int fd, bool nonblocking) {
 BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout,
                    int kick, Fd call)
     : options_(std::move(options)),
+      waits_(options_.store->Waits()),
+      tries_(options_.store->CanTry()),
+      direct_(options_.store->alignment().offset > 1 || options_.store->alignment().memory > 1),
       queue_(Virtqueue::Make(std::move(memory), layout, options_.seg_max + 2)),  // header and status
       kick_(kick),
       call_(std::move(call)),

@@ -137,6 +137,8 @@ class BlkQueue {
   void Polled(const io_uring_cqe& cqe);
 
   BlkOptions options_;
+  // Of the store, which does not change its kind: looked at for each request.
+  const bool waits_, tries_, direct_;
   std::unique_ptr<Virtqueue> queue_;
   const int kick_;
   std::mutex call_lock_;

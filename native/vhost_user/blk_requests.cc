@@ -135,10 +135,10 @@ void BlkQueue::Transfer(uint32_t slot) {
   // What cannot wait is done here.
   if (request.size <= kInlineBytes) {
     const iovec* data = request.data.data();
-    if (!store.Waits())
+    if (!waits_)
       return Ended(slot, request.write ? store.Write(data, Count(request.data), request.offset, false)
                                        : store.Read(data, Count(request.data), request.offset, false));
-    if (!request.write && store.CanTry() && (!ring_ || in_flight_ == 1)) {
+    if (!request.write && tries_ && (!ring_ || in_flight_ == 1)) {
       lone_ = slot;
       return StartLone(!ring_);
     }
@@ -181,7 +181,7 @@ bool BlkQueue::InRing(uint32_t slot) {
   const iovec* data = request.data.data();
   const int count = Count(request.data);
   if (!ring_ || (request.write && store.WantsZeroes(data, count))) return false;
-  if (!store.Takes(data, count, request.offset)) return Bounce(slot);
+  if (direct_ && !store.Takes(data, count, request.offset)) return Bounce(slot);
   io_uring_sqe* sqe = Entry();
   if (!sqe) return false;
   if (count == 1)
