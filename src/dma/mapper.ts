@@ -154,7 +154,7 @@ export class Mapper {
         hint: `the device may only read it: ${shellWord(`${spec.name}=${spec.file},ro`)}`,
       });
     if (spec.huge !== undefined && (code === 'ENOMEM' || code === 'ENOENT' || code === 'EINVAL'))
-      return wrap(`mapping ${spec.name}: no huge pages of ${formatSize(spec.huge)}`, err, {
+      return wrap(`mapping ${spec.name}: no hugepages of ${formatSize(spec.huge)}`, err, {
         hint: `reserve them in /sys/kernel/mm/hugepages/hugepages-${Number(spec.huge) / 1024}kB/nr_hugepages`,
       });
     return wrap(`mapping ${spec.name}: ${spec.file ?? 'new memory'}`, err);
@@ -275,7 +275,7 @@ export class Mapper {
   }
 }
 
-const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping counts in full, huge pages too';
+const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping counts in full, hugepages too';
 const lockText = (bytes: number): string => (Number.isFinite(bytes) ? formatSize(bytes) : 'unlimited');
 
 /** @param wanted bytes that will be locked in all @throws VioError MEMLOCK (6) */

@@ -133,7 +133,7 @@ function hugeBounds(root: Sysroot, size: bigint): MemoryBound[] {
     const pages = count('free_hugepages') - count('resv_hugepages') + (more > 0n ? more : 0n);
     bounds.push({ bytes: (pages > 0n ? pages : 0n) * size, by: `free hugepages of ${formatSize(size)}` });
   } else if (root.exists('/sys/kernel/mm')) {
-    bounds.push({ bytes: 0n, by: `huge pages of ${formatSize(size)}, a size that this kernel does not have` });
+    bounds.push({ bytes: 0n, by: `hugepages of ${formatSize(size)}, a size that this kernel does not have` });
   }
   const name = hugeName(size);
   const two = cgroupFolder(root, undefined);
@@ -162,11 +162,11 @@ const shortage = (wanted: bigint, bound: MemoryBound, what: string, hint: string
 export function requireMemory(root: Sysroot, need: MemoryNeed): void {
   const bound = need.ordinary > 0n ? ordinaryBound(root) : undefined;
   if (bound && need.ordinary + need.ordinary / overhead + reserve > bound.bytes)
-    throw shortage(need.ordinary, bound, 'memory', 'map less, stop what uses memory, or map huge pages that are reserved (huge=2M)');
+    throw shortage(need.ordinary, bound, 'memory', 'map less, stop what uses memory, or map hugepages that are reserved (huge=2M)');
   for (const [size, bytes] of need.huge) {
     if (bytes === 0n) continue;
     for (const limit of hugeBounds(root, size))
-      if (bytes > limit.bytes) throw shortage(bytes, limit, `memory in huge pages of ${formatSize(size)}`, reserveHint(size, bytes));
+      if (bytes > limit.bytes) throw shortage(bytes, limit, `memory in hugepages of ${formatSize(size)}`, reserveHint(size, bytes));
   }
 }
 

@@ -394,7 +394,7 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     const first = issues.list.find((i) => i.severity === 'error');
     throw new VioError(`the stream has no guest memory${first ? `: ${issueText(first)}` : ''}`, {
       code: 'NO_RAM',
-      exit: first ? 5 : 1,
+      exit: first ? Exit.damaged : Exit.failed,
       details: { issues: issues.list.slice(0, 20) },
     });
   }

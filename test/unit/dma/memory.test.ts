@@ -78,7 +78,7 @@ describe('ordinary memory', () => {
   });
 });
 
-describe('huge pages are counted apart', () => {
+describe('hugepages are counted apart', () => {
   const pool = (free: number, reserved = 0, more = 0) => {
     const dir = '/sys/kernel/mm/hugepages/hugepages-2048kB';
     for (const [name, value] of Object.entries({
@@ -94,7 +94,7 @@ describe('huge pages are counted apart', () => {
     pool(8);
     expect(() => ask('a=16M,huge=2M', 'b=700M')).not.toThrow();
     expect(() => ask('a=10M,huge=2M', 'b=8M,huge=2M')).toThrow(
-      /18M of memory in huge pages of 2M are needed, 16M are left \(free huge pages of 2M\)/,
+      /18M of memory in hugepages of 2M are needed, 16M are left \(free hugepages of 2M\)/,
     );
     pool(8, 4);
     expect(() => ask('a=10M,huge=2M')).toThrow(/8M are left/);
@@ -104,7 +104,7 @@ describe('huge pages are counted apart', () => {
 
   test('a size that the kernel does not have', () => {
     pool(8);
-    expect(() => ask('a=1G,huge=1G')).toThrow(/0 are left \(huge pages of 1G, a size that this kernel does not have\)/);
+    expect(() => ask('a=1G,huge=1G')).toThrow(/0 are left \(hugepages of 1G, a size that this kernel does not have\)/);
   });
 
   test('the limit of a hugetlb cgroup', () => {
