@@ -261,7 +261,7 @@ class File final : public Store {
       throw SysError(ESTALE, "open", path_);
     if (locks != Locks::kNone) Lock(fresh.get(), locks == Locks::kKept || options_.force);
     os::Replace(fresh.get(), fd_.get());
-    opened_.fetch_add(1, std::memory_order_release);
+    Opened();
   }
 
   const std::string path_;

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "os/eventfd.h"
+
 namespace vioctl::storage {
 namespace {
 
@@ -67,6 +69,22 @@ int Store::Discard(uint64_t offset, uint64_t length) {
   Failed(err);
   if (MayLoseData(err)) durability_->Fail(err);
   return err;
+}
+
+void Store::AddOpenedEvent(int eventfd) {
+  std::lock_guard guard(opened_lock_);
+  opened_events_.push_back(eventfd);
+}
+
+void Store::RemoveOpenedEvent(int eventfd) {
+  std::lock_guard guard(opened_lock_);
+  std::erase(opened_events_, eventfd);
+}
+
+void Store::Opened() {
+  opened_.fetch_add(1, std::memory_order_release);
+  std::lock_guard guard(opened_lock_);
+  for (const int event : opened_events_) os::SignalEventfd(event);
 }
 
 }  // namespace vioctl::storage

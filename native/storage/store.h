@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "os/fd.h"
 #include "storage/direct.h"
@@ -83,6 +85,10 @@ class Store {
   virtual Alignment alignment() const { return {}; }
   // Grows whenever fd() stands for a file that was opened anew: an engine that has registered it does so again.
   uint32_t opened() const { return opened_.load(std::memory_order_acquire); }
+  // An eventfd that is written when that grows. A device cannot be claimed again while a ring that sleeps still has the
+  // earlier file. Whoever adds one removes it before closing it.
+  void AddOpenedEvent(int eventfd);
+  void RemoveOpenedEvent(int eventfd);
   // Whether Write() should have this data although the caller has an engine of its own: it is zeroes, and the store may
   // do without writing them.
   virtual bool WantsZeroes(const iovec*, int) const { return false; }
@@ -128,11 +134,15 @@ class Store {
   std::atomic<uint64_t> size_{0};
   std::atomic<uint64_t> failures_{0};
   std::atomic<int> failure_{0};
-  std::atomic<uint32_t> opened_{0};
+  // fd() stands for a file that was opened anew.
+  void Opened();
   bool readonly_ = false;
   std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
 
  private:
+  std::atomic<uint32_t> opened_{0};
+  std::mutex opened_lock_;
+  std::vector<int> opened_events_;
   const std::shared_ptr<Throttle> throttle_ = std::make_shared<Throttle>();
   const std::shared_ptr<Lane> lane_ = std::make_shared<Lane>();
 };

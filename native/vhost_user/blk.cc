@@ -45,12 +45,19 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
   }
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
   write_through_ = !(layout.features & kFeatureFlush);
-  thread_ = std::thread([this] { Run(); });
+  options_.store->AddOpenedEvent(wake_.get());
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (...) {
+    options_.store->RemoveOpenedEvent(wake_.get());
+    throw;
+  }
 }
 
 BlkQueue::~BlkQueue() {
   Stop();
   Join();
+  options_.store->RemoveOpenedEvent(wake_.get());
 }
 
 void BlkQueue::Stop() {
@@ -130,6 +137,7 @@ void BlkQueue::Run() {
 void BlkQueue::Loop() {
   for (;;) {
     Commands();
+    if (ring_) Refile();
     bool more = false;
     if (!draining_) queue_->WantKicks(false);
     if (Takes()) more = TakeAll();

@@ -117,6 +117,7 @@ class BlkQueue {
   void Wherever(uint32_t slot);
   bool InRing(uint32_t slot);
   bool Bounce(uint32_t slot);
+  bool Refile();
   io_uring_sqe* Entry();
   void Elsewhere(uint32_t slot, storage::Op op);
   void Dispatch();

@@ -164,15 +164,18 @@ void BlkQueue::Wherever(uint32_t slot) {
   if (!InRing(slot)) Elsewhere(slot, requests_[slot].write ? storage::Op::kWrite : storage::Op::kRead);
 }
 
-// The next entry of the ring, whose file is the one that the store has now; nullptr where there is none.
-io_uring_sqe* BlkQueue::Entry() {
-  if (const uint32_t opened = options_.store->opened(); opened != opened_) {
-    const int fd = options_.store->fd();
-    if (ring_->UpdateFiles(0, std::span(&fd, 1)) != 1) return nullptr;
-    opened_ = opened;
-  }
-  return ring_->Next();
+// Gives the ring the file that the store has now. False if it could not be told.
+bool BlkQueue::Refile() {
+  const uint32_t opened = options_.store->opened();
+  if (opened == opened_) return true;
+  const int fd = options_.store->fd();
+  if (ring_->UpdateFiles(0, std::span(&fd, 1)) != 1) return false;
+  opened_ = opened;
+  return true;
 }
+
+// The next entry of the ring; nullptr where there is none.
+io_uring_sqe* BlkQueue::Entry() { return Refile() ? ring_->Next() : nullptr; }
 
 // Puts a read or a write into the ring. False where that cannot be, or the store wants it done otherwise.
 bool BlkQueue::InRing(uint32_t slot) {

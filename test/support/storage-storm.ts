@@ -85,7 +85,7 @@ const withoutShort = (profile: Faults['random']): Faults['random'] =>
 interface Served {
   server: Background;
   disks: ServedDisk[];
-  control: string | undefined;
+  control: string;
 }
 
 const usage = (pid: number) => {
@@ -138,7 +138,7 @@ class Storm {
     const source = `${this.#source}${suffix}`;
     const socket = path.join(dir, `s${this.#sockets++}`);
     const listen = ['nvmf', 'serve', source, '--listen', '127.0.0.1:0', '--discovery-port', 'none', '--control', socket];
-    const argv = kind === 'nvmf' ? listen : ['vhost-user', 'serve', 'blk', `${socket}=${source}`];
+    const argv = kind === 'nvmf' ? listen : ['vhost-user', 'serve', 'blk', `${socket}=${source}`, '--control', `${socket}.ctl`];
     const [server, document] = await this.#start([...argv, '--engine', engine, '--json'], plainEnv(env));
     this.#latched = false;
     const ready = JSON.parse(document) as { listen?: { port: number }[]; subsystems?: { nqn: string }[] };
@@ -147,7 +147,7 @@ class Storm {
       this.#served = { server, disks: [await open(), await open()], control: socket };
     } else {
       const disk = await RingDisk.open(socket, { eventIdx: true, packed: this.#chance(0.5), num: 64 });
-      this.#served = { server, disks: [disk, disk], control: undefined };
+      this.#served = { server, disks: [disk, disk], control: `${socket}.ctl` };
     }
   }
 
@@ -284,8 +284,9 @@ class Storm {
     const { disks, control } = this.#served;
     for (let i = 0; i < 2; i++)
       for (const disk of disks) if ((await disk.flush()) === 'ok') throw new Error('a flush succeeds after a failed one');
-    if (control === undefined || this.#chance(0.5)) return;
-    const { status, stderr } = vioctl(['nvmf', 'ctl', control, 'reopen', '1'], { timeout: 60_000 });
+    if (this.#chance(0.5)) return;
+    const { kind } = this.options;
+    const { status, stderr } = vioctl([kind, 'ctl', control, 'reopen', ...(kind === 'nvmf' ? ['1'] : [])], { timeout: 60_000 });
     if (status !== 0) throw new Error(`reopen: ${stderr}`);
     this.#latched = false;
     this.report.reopens++;

@@ -195,6 +195,8 @@ export interface GuestOptions {
   extra?: bigint;
   /** More protocol features. */
   protocols?: string[];
+  /** Without VIRTIO_BLK_F_FLUSH, the device writes through. */
+  flush?: boolean;
 }
 const PER_RING = 0x10000;
 
@@ -209,7 +211,17 @@ export class Guest {
   readonly calls: OwnedFd[];
 
   constructor(options: GuestOptions = {}, size = 4 << 20) {
-    this.options = { packed: false, eventIdx: false, inflight: false, rings: 1, num: 64, extra: 0n, protocols: [], ...options };
+    this.options = {
+      packed: false,
+      eventIdx: false,
+      inflight: false,
+      rings: 1,
+      num: 64,
+      extra: 0n,
+      protocols: [],
+      flush: true,
+      ...options,
+    };
     this.memory = new GuestMemory(size);
     const Ring = this.options.packed ? PackedRing : SplitRing;
     this.rings = Array.from({ length: this.options.rings }, (_, i) => new Ring(this.memory, this.options.num, i * PER_RING));
@@ -224,12 +236,13 @@ export class Guest {
 
   /** Takes a connection, starts all rings, with the in-flight region of the last one. */
   async start(fd: OwnedFd): Promise<void> {
-    const { packed, eventIdx, inflight, num, extra, protocols } = this.options;
+    const { packed, eventIdx, inflight, num, extra, protocols, flush } = this.options;
     const front = new FrontEnd(fd, { timeout: 20_000 });
     this.front = front;
     await front.negotiate(protocolMask('MQ', 'REPLY_ACK', 'CONFIG', 'LOG_SHMFD', ...(inflight ? ['INFLIGHT_SHMFD'] : []), ...protocols));
     await front.request('SET_OWNER');
-    const features = VirtioF.version1 | VirtioF.protocolFeatures | VirtioF.indirect | (packed ? VirtioF.packed : 0n) | (1n << 9n) | extra;
+    const features =
+      VirtioF.version1 | VirtioF.protocolFeatures | VirtioF.indirect | (packed ? VirtioF.packed : 0n) | (flush ? 1n << 9n : 0n) | extra;
     await front.request('SET_FEATURES', { value: features | (eventIdx ? VirtioF.eventIdx : 0n) });
     if (inflight) {
       if (!this.region) {

@@ -28,8 +28,8 @@ test.each(KERNELS)(
         [`blk-${engine} lost`]: { ring: failed },
         [`blk-${engine} back`]: { ring: failed },
         [`blk-${engine} next front-end`]: { ring: failed },
-        [`blk-${engine} write after restart`]: 'ok',
-        [`blk-${engine} restarted`]: { ring: fine },
+        [`blk-${engine} write after reopen`]: 'ok',
+        [`blk-${engine} reopened`]: { ring: fine },
       });
     for (const engine of ['uring', 'sync']) {
       expect(facts[`nvmf-${engine} critical warning`]).not.toBe(0);

@@ -7,9 +7,8 @@ import { logEntries } from '../support/log-writes.js';
 import { SECTOR, stampAt } from '../support/storage-model.js';
 import { spawnGuest } from './lab.js';
 import { storageGuest } from './storage/lab.js';
-import { DISK, durableBefore, Expected, LANES } from './storage/sequence.js';
+import { DISK, durableBefore, Expected, LANES, SERVERS } from './storage/sequence.js';
 
-const SERVERS = ['nvmf, engine uring', 'nvmf, engine sync', 'vhost-user, engine uring', 'vhost-user, engine sync'];
 const LIAR = SERVERS.length;
 const LOG = 96 << 20;
 /** Acknowledgements of each writer before the power goes. */
@@ -25,7 +24,7 @@ function slice(file: string, n: number, size: number): Buffer {
 }
 
 /** Replays a log. @returns what was missing, and how much was checked */
-function replay(log: Buffer): { missing: string[]; flushes: number; marks: number } {
+function replay(server: number, log: Buffer): { missing: string[]; flushes: number; marks: number } {
   const disk = Buffer.alloc(DISK);
   const expected = Array.from({ length: LANES }, (_, lane) => new Expected(lane));
   const newest = new Array<number>(LANES).fill(0);
@@ -49,7 +48,7 @@ function replay(log: Buffer): { missing: string[]; flushes: number; marks: numbe
     if (flush) flushes++;
     for (let lane = 0; lane < LANES; lane++) {
       // A write that was begun says that all durable ones before it had been acknowledged.
-      known[lane] = Math.max(known[lane]!, durableBefore(lane, newest[lane]!));
+      known[lane] = Math.max(known[lane]!, durableBefore(server, lane, newest[lane]!));
       const lack = expected[lane]!.missing(disk, known[lane]!);
       if (lack !== undefined) missing.push(lack);
     }
@@ -86,7 +85,7 @@ test('nothing that was acknowledged as durable is missing after a power cut', as
     await guest.stop(); // SIGKILL
     const report: Record<string, unknown> = {};
     for (const [n, server] of SERVERS.entries()) {
-      const found = replay(slice(files[1]!, n, LOG));
+      const found = replay(n, slice(files[1]!, n, LOG));
       const lanes = Array.from({ length: LANES }, (_, lane) => acknowledged(n, lane));
       report[server] = { ...found, acknowledged: lanes.map((all) => all.length) };
       expect({ server, missing: found.missing }).toEqual({ server, missing: [] });
@@ -101,8 +100,7 @@ test('nothing that was acknowledged as durable is missing after a power cut', as
     }
     console.log(JSON.stringify(report));
     // the check finds a server that acknowledges too early
-    expect(replay(slice(files[1]!, LIAR, LOG)).missing).not.toEqual([]);
-    expect(new Expected(0).missing(slice(files[0]!, LIAR, DISK), acknowledged(LIAR, 0).at(-1)!)).toMatch(/was acknowledged/);
+    expect(replay(LIAR, slice(files[1]!, LIAR, LOG)).missing).not.toEqual([]);
   } finally {
     await guest.stop();
     fs.rmSync(dir, { recursive: true, force: true });

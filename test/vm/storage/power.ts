@@ -2,10 +2,11 @@
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import { promisify } from 'node:util';
+import { Fid } from '../../../src/nvme/wire/index.js';
 import { NvmeDisk, RingDisk, type ServedDisk } from '../../support/served-disk.js';
 import { SECTOR, stamped } from '../../support/storage-model.js';
 import { dm, main, serveBlk, serveNvmf, sh } from './inside.js';
-import { DISK, LANES, step } from './sequence.js';
+import { DISK, LANES, SERVERS, step, writesThrough } from './sequence.js';
 
 /** Bytes of the log of each disk. */
 const LOG = Number(process.env.LOG_SIZE);
@@ -24,7 +25,8 @@ const acknowledged = async (n: number, lane: number, sequence: number): Promise<
 
 async function write(n: number, lane: number, disk: ServedDisk): Promise<never> {
   for (let sequence = 1; ; sequence++) {
-    const { at, count, durable } = step(lane, sequence);
+    const { at, count, durable: wanted } = step(lane, sequence);
+    const durable = writesThrough(n, lane) ? 'at once' : wanted;
     const outcome = await disk.write(at * SECTOR, stamped(at, count, sequence), durable === 'fua');
     if (outcome !== 'ok') throw new Error(`write ${sequence}: ${outcome}`);
     if (durable === 'no') continue;
@@ -47,15 +49,24 @@ async function lie(n: number): Promise<void> {
 main(async () => {
   sh('modprobe virtio_blk; modprobe dm_mod; modprobe dm_log_writes');
   const writers: Promise<void>[] = [];
-  for (const [n, engine] of (['uring', 'sync'] as const).entries()) {
-    const target = await serveNvmf([logged(n), '--engine', engine]);
-    for (let lane = 0; lane < LANES; lane++) writers.push(write(n, lane, await NvmeDisk.open(target.port, target.nqn)));
-    await serveBlk([`/run/s${n}=${logged(n + 2)}`, '--engine', engine]);
-    const disk = await RingDisk.open(`/run/s${n}`);
-    for (let lane = 0; lane < LANES; lane++) writers.push(write(n + 2, lane, disk));
+  for (const [n, name] of SERVERS.entries()) {
+    const [kind, engine] = name.split(', engine ') as [string, string];
+    const device = logged(n);
+    if (kind === 'nvmf') {
+      const target = await serveNvmf([device, '--engine', engine]);
+      for (let lane = 0; lane < LANES; lane++) {
+        const disk = await NvmeDisk.open(target.port, target.nqn);
+        if (writesThrough(n, lane)) await disk.controller.setFeature(Fid.volatileWriteCache, 0);
+        writers.push(write(n, lane, disk));
+      }
+    } else {
+      await serveBlk([`/run/s${n}=${device}`, '--engine', engine]);
+      const disk = await RingDisk.open(`/run/s${n}`, { flush: !writesThrough(n, 0) });
+      for (let lane = 0; lane < LANES; lane++) writers.push(write(n, lane, disk));
+    }
   }
-  logged(4);
-  await lie(4);
+  logged(SERVERS.length);
+  await lie(SERVERS.length);
   fs.writeSync(1, 'LIED\n');
   await Promise.all(writers);
 });

@@ -31,8 +31,16 @@ export function step(lane: number, sequence: number): Step {
   return { at, count, durable: (['no', 'no', 'fua', 'flush'] as const)[random(4)]! };
 }
 
+/** The servers, by the number of their disk. */
+export const SERVERS = ['nvmf, engine uring', 'nvmf, engine sync', 'vhost-user, engine uring', 'vhost-user, engine sync'] as const;
+
+/** Whether a writer neither flushes nor has a write cache: each of its writes is durable when it is answered. */
+export const writesThrough = (server: number, lane: number): boolean =>
+  SERVERS[server]!.startsWith('nvmf') ? lane === 1 : SERVERS[server]!.endsWith('sync');
+
 /** The last write before `sequence` that the writer has waited for as durable; all earlier ones are durable with it. */
-export function durableBefore(lane: number, sequence: number): number {
+export function durableBefore(server: number, lane: number, sequence: number): number {
+  if (SERVERS[server] !== undefined && writesThrough(server, lane)) return Math.max(0, sequence - 1);
   for (let s = sequence - 1; s > 0; s--) if (step(lane, s).durable !== 'no') return s;
   return 0;
 }
