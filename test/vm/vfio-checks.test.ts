@@ -87,7 +87,7 @@ test('more memory than there is: refused before a page is taken, equally by plan
   });
   expect(step('huge')).toMatchObject({
     status: 3,
-    text: expect.stringContaining('64M of memory in huge pages of 2M are needed, 0 are left'),
+    text: expect.stringContaining('64M of memory in hugepages of 2M are needed, 0 are left'),
   });
   expect(step('enough').status).toBe(124);
   expect(step('no OOM').text.trim()).toBe('0');

@@ -182,7 +182,7 @@ export const mappings: SessionCase[] = [
         const before = session.available();
         const none = failure(() => maps.map(parseSpecs(['ring=8M,huge=2M'])));
         assert.equal(none.code, 'ENOMEM');
-        assert.match(none.message, /mapping ring: no huge pages of 2M/);
+        assert.match(none.message, /mapping ring: no hugepages of 2M/);
         assert.match(none.hint, /hugepages-2048kB\/nr_hugepages/);
         nothingLeft(session, maps, before, AT);
         fs.writeFileSync(`${pool}/nr_hugepages`, '4');
