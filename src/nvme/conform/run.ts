@@ -150,7 +150,8 @@ export async function runCase(one: Case, facts: Facts, signal?: AbortSignal): Pr
     good = accept.some((expectation) => expectation.match(outcome));
     got = describeOutcome(outcome);
   } catch (err) {
-    got = `the case could not be set up: ${reason(err)}`;
+    // what we say ourselves is more than its code
+    got = `the case could not be set up: ${err instanceof VioError ? err.message : reason(err)}`;
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', stop);
