@@ -1,4 +1,5 @@
 /** The engine behind both servers: what it says where io_uring is refused, and how a server ends while a source hangs. */
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -114,6 +115,20 @@ describe.each(servers)('%s', (kind) => {
       close();
       expect(await server.stop()).toBe(0);
       expect(server.stderr).not.toContain('io_uring');
+    }
+  });
+
+  test('engine uring where io_uring_setup is refused: nothing is served, and the reason is told with status 7', () => {
+    const socket = path.join(dir, 'refused.sock');
+    const file = image('asked');
+    const words =
+      kind === 'nvmf' ? ['nvmf', 'serve', file, '--listen', '127.0.0.1:0'] : ['vhost-user', 'serve', 'blk', `${socket}=${file}`];
+    for (const engine of ['uring', 'io_uring']) {
+      const argv = [EPERM, process.execPath, program, ...words, '--engine', engine];
+      const { status, stdout, stderr } = spawnSync(withoutUring, argv, { encoding: 'utf8', env: plainEnv({}), timeout: 30_000 });
+      expect({ status, stdout }).toEqual({ status: 7, stdout: '' });
+      expect(stderr).toMatch(/: io_uring is not available: a seccomp filter/);
+      expect(fs.existsSync(socket)).toBe(false);
     }
   });
 
