@@ -74,9 +74,9 @@ export const watchFlag = {
   watch: Flags.duration({ summary: 'repeat at this interval until a signal comes; --watch alone: 2s' }),
 };
 /** The interval of --watch alone. */
-const WATCH = '2s';
+const usualWatch = '2s';
 /** Milliseconds; less would only keep the machine busy. */
-const LEAST_WATCH = 100;
+const leastWatch = 100;
 
 /** All flags of a command class, its own last. */
 export function allFlags(command: Pick<CommandClass, 'flags' | 'formats' | 'list'>): FlagInput {
@@ -136,7 +136,7 @@ export abstract class Command {
     if (command.passthrough === 'required' && !this.rest?.length)
       throw usage('the program to run goes behind --', `vioctl ${this.#context.id} … -- CMD`);
     const flags = allFlags(command);
-    if ('watch' in flags) argv = argv.map((word) => (word === '--watch' ? `--watch=${WATCH}` : word));
+    if ('watch' in flags) argv = argv.map((word) => (word === '--watch' ? `--watch=${usualWatch}` : word));
     const many = setAside(argv, flags, spec.args as ArgInput);
     const parsed = await parse(many.argv, { flags, args: spec.args as ArgInput }, many);
     const common = parsed.flags as unknown as { json?: boolean; ndjson?: boolean; quiet?: boolean; color: ColorChoice } & TableOptions;
@@ -163,7 +163,7 @@ export abstract class Command {
    */
   protected async watch(interval: number | undefined, show: () => Promise<void>): Promise<void> {
     if (interval === undefined) return show();
-    if (interval < LEAST_WATCH) throw usage(`--watch: at least ${LEAST_WATCH}ms`);
+    if (interval < leastWatch) throw usage(`--watch: at least ${leastWatch}ms`);
     if (this.out.format === 'json') throw usage('--watch prints many documents, --json one: use --ndjson');
     const { signal } = this.life;
     for (let turn = 0; !signal.aborted; turn++) {
