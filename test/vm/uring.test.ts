@@ -60,7 +60,7 @@ describe.each(['6.1', '6.12', '7'] as const)('kernel %s', (kernel) => {
       return;
     }
     const full = (label: string): string => result.stdout.split('\n').find((line) => line.startsWith(`${label}: `)) ?? '';
-    expect(full('1 root probe')).toMatch(/: 0 io_uring: available/);
+    expect(full('1 root probe')).toMatch(/: 0 openat_direct: supported/);
     expect(full('2 root probe')).toMatch(/: 7 .*kernel\.io_uring_disabled is 2: off for every process/);
     for (const value of ['1', '2']) {
       expect(full(`${value} user probe`)).toMatch(new RegExp(`: 7 .*kernel\\.io_uring_disabled is ${value}`));
