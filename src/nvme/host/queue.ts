@@ -3,7 +3,7 @@
  * trusted: every PDU is checked against the command it names before a byte of it is stored.
  */
 import net from 'node:net';
-import { Exit, VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import {
   buildPdu,
