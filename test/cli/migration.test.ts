@@ -526,3 +526,16 @@ describe('stat, diff, convert', () => {
     expect(converted('to-host', save).equals(big)).toBe(true);
   });
 });
+
+test('dump of named sections tells of missing memory; dump of all fails for it', () => {
+  const file = path.join(dir, 'no-ram.mig');
+  const ram = m.start(2, 'ram', 4, m.cat(m.blockList(['pc.ram', 2 * m.PAGE]), m.EOS));
+  fs.writeFileSync(file, m.cat(m.header(), m.configuration('pc-q35-7.2'), ram, m.end(2, m.EOS), m.eof));
+  const asked = vioctl(['migration', 'dump', file, '--section', 'ra*']);
+  expect(asked).toMatchObject({ status: 0, stderr: expect.stringContaining('2 pages are missing') });
+  const json = vioctl(['migration', 'dump', file, '--section', 'ra*', '--json']);
+  expect([json.status, JSON.parse(json.stdout).complete]).toEqual([0, false]);
+  expect(vioctl(['migration', 'dump', file]).status).toBe(5);
+  fs.truncateSync(file, fs.statSync(file).size - 3);
+  expect(vioctl(['migration', 'dump', file, '--section', 'ra*']).status).toBe(5);
+});

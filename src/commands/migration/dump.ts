@@ -4,7 +4,7 @@ import { VioError } from '../../common/errors.js';
 import { inputFlags, inputOptions } from '../../groups/migration/options.js';
 import { sectionFilter } from '../../groups/migration/sections.js';
 import { type Input, openInput } from '../../migration/containers/input.js';
-import { blockLines, collect, containerLine, damaged, eventLines, events, isDamaged, shows } from '../../migration/inspect/dump.js';
+import { blockLines, collect, containerLine, damaged, eventLines, events, fails, isDamaged, shows } from '../../migration/inspect/dump.js';
 import { Issues, issueText } from '../../migration/stream/issues.js';
 import { Walker } from '../../migration/walk.js';
 
@@ -13,7 +13,7 @@ export default class MigrationDump extends Command {
     'Every record of a migration stream or save file in order: configuration, sections, commands, description. With --fields the ' +
     "state of each device by name, from the stream's own description and, where that stops (virtio, PCI configuration, MSI-X), " +
     'decoded here. Pages are counted, not printed: see migration ram. With --ndjson one record a line as it comes, the counts of pages last. Damage is reported with its offset, and the walk goes on ' +
-    'behind it; the exit status is then 5. --xml prints the domain XML of a libvirt save.\n\n' +
+    'behind it; the exit status is then 5. With --section, missing memory is a warning. --xml prints the domain XML of a libvirt save.\n\n' +
     'The JSON has `complete`, `container` (of a save file or image), `version`, `configuration` (machine, pageBits, capabilities, uuid), ' +
     '`records` (type and offset; sections with record, id, name, instance, version, size, footer, bounded, detail, fields), ' +
     '`ram` (pageSize, total, blocks with their counters in `state`), `description`, `missing` (block, pages, reason, first, lost), ' +
@@ -76,7 +76,7 @@ export default class MigrationDump extends Command {
       const dump = { file: args.file, ...(await collect(input, walker, wanted, filtered, tick)) };
       for (const text of idle()) this.warn(text);
       await this.out.document(dump, () => '');
-      if (isDamaged(dump)) throw damaged(args.file, dump.issues);
+      if (fails(walker, dump.issues, filtered)) throw damaged(args.file, dump.issues);
       return 0;
     }
     const lines = this.out.format === 'ndjson';
@@ -101,7 +101,7 @@ export default class MigrationDump extends Command {
     }
     await this.out.flush();
     for (const text of idle()) this.warn(text);
-    if (!walker.sawEof || issues.errors > 0) throw damaged(args.file, issues.list);
+    if (fails(walker, issues.list, filtered)) throw damaged(args.file, issues.list);
     return 0;
   }
 }

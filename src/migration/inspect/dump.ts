@@ -3,7 +3,7 @@ import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import type { Container, Input } from '../containers/input.js';
 import type { Unplaced } from '../memory/layout.js';
-import { type Missing, missingText } from '../memory/missing.js';
+import { isMissingMemory, type Missing, missingText } from '../memory/missing.js';
 import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { type Configuration, pagesOf, type RamBlock, type SectionEvent, type Value, type WalkEvent } from '../stream/model.js';
 import type { Walker } from '../walk.js';
@@ -99,6 +99,13 @@ function finish(dump: Dump, walker: Walker): void {
 /** Whether a result is incomplete for another reason than memory that lies elsewhere. */
 export const isDamaged = ({ complete, issues, missing = [] }: Pick<Dump, 'complete' | 'issues' | 'missing'>): boolean =>
   !complete && !(elsewhere(missing) && issues.every((i) => i.severity !== 'error'));
+
+/**
+ * Whether a dump has failed. Who asked for sections by name has got them, whatever memory is missing: that is told, and no
+ * failure.
+ */
+export const fails = (walker: Walker, issues: readonly Issue[], filtered: boolean): boolean =>
+  !walker.sawEof || issues.some(({ severity, code }) => severity === 'error' && !(filtered && isMissingMemory(code)));
 
 /** The error that a damaged input ends with, after what could be shown was shown. */
 export function damaged(file: string, issues: readonly Issue[]): VioError {

@@ -31,6 +31,9 @@ export interface Circumstances {
   ended: boolean;
 }
 
+/** Whether an issue is of memory that is missing. */
+export const isMissingMemory = (code: string): boolean => code.startsWith('ram-') && code.slice(4) in reasons;
+
 const reasons: Record<MissingReason, { severity: Severity; text: string }> = {
   shared: { severity: 'warning', text: 'the memory is shared with a file of the host (x-ignore-shared) and is not in the stream' },
   multifd: { severity: 'error', text: 'multifd sent them over other connections: this is the main channel only' },
