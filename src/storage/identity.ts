@@ -5,7 +5,7 @@ import type { Sysroot } from '../common/sysroot.js';
 import type { FileIdentity } from '../native/storage.js';
 import { majorMinor } from '../vfio/census/processes.js';
 
-const BLOCK = '/sys/class/block';
+const block = '/sys/class/block';
 
 /** Texts that name a source on their own, wherever it is opened and whatever it is called: two sources have two. */
 export interface SourceNames {
@@ -48,11 +48,11 @@ function fileSystemUuid(root: Sysroot, { filesystem, device }: FileIdentity): st
 /** An identifier of a block device that stays with it, from sysfs. */
 function deviceName(root: Sysroot, number: string, at: string): { name: string; certain: boolean } {
   const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? at);
-  const attr = (file: string): string | undefined => root.attr(`${BLOCK}/${name}/${file}`)?.trim() || undefined;
+  const attr = (file: string): string | undefined => root.attr(`${block}/${name}/${file}`)?.trim() || undefined;
   const partition = attr('partition');
   if (partition !== undefined) {
-    const disk = path.basename(path.dirname(root.readlink(`${BLOCK}/${name}`) ?? ''));
-    const whole = root.attr(`${BLOCK}/${disk}/dev`);
+    const disk = path.basename(path.dirname(root.readlink(`${block}/${name}`) ?? ''));
+    const whole = root.attr(`${block}/${disk}/dev`);
     if (whole !== undefined) {
       const of = deviceName(root, whole, `/dev/${disk}`);
       return { name: `partition ${partition} at ${attr('start')} of ${of.name}`, certain: of.certain };

@@ -149,8 +149,8 @@ export const SqeFlag = { fixedFile: 1, drain: 2, link: 4, hardlink: 8, async: 16
 export const CqeFlag = { buffer: 1, more: 2, sockNonEmpty: 4, notification: 8 } as const;
 
 /** sqe->file_index of a request that lets the kernel pick a free slot. */
-export const ALLOC = 0xffff_ffff;
+export const alloc = 0xffff_ffff;
 /** Descriptor that leaves a slot as it is in an update. */
-export const SKIP = -2;
+export const skip = -2;
 /** Largest file table of any kernel (IORING_MAX_FIXED_FILES, io_uring/rsrc.h). */
-export const MAX_FIXED_FILES = 1 << 20;
+export const maxFixedFiles = 1 << 20;

@@ -62,7 +62,7 @@ const ways: Way[] = [
 ];
 
 /** Bytes of the file that are read: they are brought into the page cache first. */
-const WINDOW = 64 << 20;
+const window = 64 << 20;
 
 const sorted = (values: number[]): number[] => [...values].sort((a, b) => a - b);
 const median = (values: number[]): number => sorted(values)[Math.floor(values.length / 2)]!;
@@ -84,7 +84,7 @@ export async function bench(options: BenchOptions): Promise<BenchResult[]> {
   const buffers = Array.from({ length: depth }, (_, i) => memory.subarray(i * size, (i + 1) * size));
   const runners: { way: Way; run: () => void; close: () => void; cpu: number[]; wall: number[] }[] = [];
   try {
-    const blocks = Math.floor(Math.min(readable(path, fd, memory), WINDOW) / size);
+    const blocks = Math.floor(Math.min(readable(path, fd, memory), window) / size);
     if (blocks === 0)
       throw new VioError(`${path}: smaller than one read of ${size} bytes`, { code: 'TOO_SMALL', hint: '--size, or a larger file' });
     for (const way of ways)
@@ -122,7 +122,7 @@ export async function bench(options: BenchOptions): Promise<BenchResult[]> {
 function readable(path: string, fd: number, memory: Buffer): number {
   let at = 0;
   try {
-    for (let n = 1; n > 0 && at < WINDOW; at += n) n = fs.readSync(fd, memory, 0, memory.length, at);
+    for (let n = 1; n > 0 && at < window; at += n) n = fs.readSync(fd, memory, 0, memory.length, at);
   } catch (err) {
     throw wrap(path, err);
   }

@@ -17,7 +17,7 @@
 export { errnoError } from '../common/errno.js';
 export { VioError } from '../common/errors.js';
 export { Sysroot } from '../common/sysroot.js';
-export { ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SKIP, SqeFlag, setupFlags } from './abi.js';
+export { alloc as ALLOC, CqeFlag, features, Op, Reg, registerOps, requestOps, Setup, SqeFlag, setupFlags, skip as SKIP } from './abi.js';
 export { type Cause, explain } from './host/unavailable.js';
 export type { Datagram } from './operations/iterators.js';
 export { type ChainError, type OperationOptions, Operations } from './operations/operations.js';
@@ -28,5 +28,5 @@ export { type CancelTarget, prep } from './request/prep.js';
 export { addressOf, type Done, type File, type Request, Slot } from './request/request.js';
 export { BufferRing, type BufferRingOptions } from './ring/buffer-ring.js';
 export { BufferTable, type CloneOptions } from './ring/buffer-table.js';
-export { READ_WHOLE_OPEN, Ring, type RingOptions } from './ring/ring.js';
+export { Ring, type RingOptions, readWholeOpen as READ_WHOLE_OPEN } from './ring/ring.js';
 export { type Fault, FileTable, findFaults } from './ring/table.js';

@@ -215,8 +215,8 @@ describe('register', () => {
     expect(await ended).toBe(143);
   });
 
-  test('inspect of nobody is ENOENT, of nonsense usage', () => {
-    expect(run(['inspect', '4194305'])).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOENT') });
+  test('inspect names a process that is not there, and refuses nonsense', () => {
+    expect(run(['inspect', '4194305'])).toMatchObject({ status: 1, stderr: expect.stringContaining('no process 4194305') });
     expect(run(['inspect', 'init']).status).toBe(2);
   });
 

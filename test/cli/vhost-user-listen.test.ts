@@ -27,7 +27,7 @@ test('probe waits for the back-end, names what it offers, and removes its socket
   const backEnd = new ConnectingBackEnd(at('b'), at('p'));
   expect(await probe.exited).toBe(0);
   await backEnd.stop();
-  expect(JSON.parse(probe.stdout)).toMatchObject({ config: { fields: { capacity: '0x800' } } });
+  expect(JSON.parse(probe.stdout)).toMatchObject({ config: { fields: { capacity: 2048 } } });
   expect(fs.existsSync(at('p'))).toBe(false);
 });
 

@@ -163,7 +163,7 @@ test('probe of our own back-ends', async () => {
   expect(JSON.parse(vioctl(['vhost-user', 'probe', '--json', at('b')]).stdout)).toMatchObject({
     device: { name: 'blk' },
     queues: 3,
-    config: { fields: { capacity: '0x800', num_queues: 3, seg_max: 126 } },
+    config: { fields: { capacity: 2048, num_queues: 3, seg_max: 126 } },
   });
   expect(JSON.parse(vioctl(['vhost-user', 'probe', '--json', '--device', 'pmem', at('p')]).stdout)).toMatchObject({
     protocol: { names: expect.arrayContaining(['SHMEM']) },

@@ -6,8 +6,7 @@ const src = path.resolve(__dirname, '..', '..', 'src');
 
 /** Folders whose names are settled. */
 const settled = [
-  ...['cli', 'commands', 'common', 'control', 'dma', 'groups', 'launch', 'nvme', 'vfio'],
-  ...['vhost-user/check', 'vhost-user/frontend', 'vhost-user/tools', 'vhost-user/wire'],
+  ...['cli', 'commands', 'common', 'control', 'dma', 'groups', 'launch', 'migration', 'nvme', 'storage', 'uring', 'vfio', 'vhost-user'],
 ];
 
 /** Upper-case names that are not ours, by their file. */
@@ -20,6 +19,28 @@ const foreign: Record<string, string> = {
   'vfio/inventory/inventory.ts': 'IORESOURCE_IO IORESOURCE_MEM IORESOURCE_PREFETCH IORESOURCE_MEM_64',
   'vfio/devices/capabilities.ts': 'PCI_STATUS_CAP_LIST',
   'vfio/session/open.ts': 'BIND_IOMMUFD',
+  'migration/devices/evidence.ts': 'CMOS',
+  'migration/devices/virtio-class.ts': 'CTRL_GUEST_OFFLOADS NET_MQ RSS RING_PACKED',
+  'migration/export/cpus.ts':
+    'NT_PRSTATUS NT_PRFPREG NT_PPC_VMX NT_PPC_SPE NT_PPC_VSX NT_S390_TIMER NT_S390_TODCMP NT_S390_TODPREG NT_S390_CTRS NT_S390_PREFIX ' +
+    'NT_S390_VXRS_LOW NT_S390_VXRS_HIGH NT_S390_GS_CB NT_ARM_VFP LPCR LPCR_ILE XER LR CTR SPEFSCR FPSR_BITS FPCR_BITS SCTLR_EL1 SCTLR_EE ' +
+    'UBE ID_AA64PFR0 NRW',
+  'migration/export/elf.ts': 'EHDR PHDR PT_LOAD PT_NOTE',
+  'migration/export/extract.ts': 'LIME',
+  'migration/export/vmcoreinfo.ts': 'START_KERNEL_MAP',
+  'uring/bulk/name.ts': 'PATH_MAX',
+  'uring/bulk/engine/engine.ts': 'TMPFS_MAGIC',
+  'uring/bulk/engine/reader.ts': 'AT_FDCWD O_NOCTTY S_IFMT S_IFREG',
+  'uring/host/probe.ts': 'EFAULT',
+  'uring/operations/iterators.ts': 'ENOBUFS',
+  'uring/operations/operations.ts': 'ECANCELED EINTR ETIME',
+  'uring/request/address.ts': 'AF_UNIX AF_INET AF_INET6',
+  'uring/request/bounds.ts': 'EPOLL_EVENT',
+  'uring/request/prep.ts': 'AT_FDCWD AT_EMPTY_PATH AT_REMOVEDIR AT_SYMLINK_NOFOLLOW STATX_BASIC SOCK_CLOEXEC MSG_NOSIGNAL',
+  'uring/ring/queue.ts': 'ECANCELED',
+  'uring/ring/ring.ts': 'AT_FDCWD',
+  'vhost-user/backend/rings.ts': 'VRING_F_LOG',
+  'vhost-user/shmem/device.ts': 'PMEM_FLUSH PMEM_OK PMEM_EIO',
   'vhost-user/tools/proxy.ts': 'SET_BACKEND_REQ_FD',
   'vhost-user/tools/probe.ts': 'NET_CTRL_VQ',
 };

@@ -5,7 +5,7 @@ import { now } from '../../common/clock.js';
 import { reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { RingStats } from '../../native/uring.js';
-import { INPUT_IS_OUTPUT } from '../../uring/bulk/itself.js';
+import { inputIsOutput } from '../../uring/bulk/itself.js';
 import type { SumResult } from '../../uring/bulk/sum.js';
 
 /** Flags of commands that work on many files. */
@@ -26,7 +26,7 @@ export const nameJson = (name: string | Buffer): { path: string; pathHex?: strin
 /** Errors that are no errno. */
 const texts: Readonly<Record<string, string>> = {
   TRUNCATED: 'TRUNCATED (it shrank while it was read)',
-  [INPUT_IS_OUTPUT]: 'input file is output file',
+  [inputIsOutput]: 'input file is output file',
 };
 
 /** `ENOENT` as `{code, message}`. */

@@ -6,7 +6,7 @@ import type { ByteOrder } from '../memory/bitmap-order.js';
 import type { Issue } from '../stream/issues.js';
 import { StreamReader } from '../stream/reader.js';
 import { compressionOf, decompress, type Tool } from './decompress.js';
-import { domain, domainXml, HEADER, type LibvirtHeader, MAGIC, MAGIC_PARTIAL, parseHeader } from './libvirt.js';
+import { domain, domainXml, headerSize, type LibvirtHeader, libvirtMagic, magicPartial, parseHeader } from './libvirt.js';
 import { Qcow2 } from './qcow2.js';
 
 export interface InputOptions {
@@ -45,7 +45,7 @@ export interface Input {
 }
 
 /** Compressed data may grow to this unless --max-size says otherwise. */
-export const MAX_SIZE = 2 ** 40;
+export const defaultMaxSize = 2 ** 40;
 
 const issue = (code: string, offset: number, message: string, more: Partial<Issue> = {}): Issue => ({
   severity: 'error',
@@ -124,8 +124,8 @@ class Opening {
     if (!this.#seekable) {
       const head = readExactly(this.#fd, 16);
       const magic = head.toString('latin1');
-      if (magic === MAGIC || magic === MAGIC_PARTIAL) {
-        const rest = readExactly(this.#fd, HEADER - 16);
+      if (magic === libvirtMagic || magic === magicPartial) {
+        const rest = readExactly(this.#fd, headerSize - 16);
         return this.#libvirt(Buffer.concat([head, rest]), 0, (size) => readExactly(this.#fd, size));
       }
       const format = compressionOf(head);
@@ -139,10 +139,10 @@ class Opening {
       }
       return new StreamReader(native().migration.openSource({ fd: this.#fd, kind: 'pipe', start: 0, prefix: head }));
     }
-    const head = Buffer.alloc(HEADER);
-    const bytes = head.subarray(0, fs.readSync(this.#fd, head, 0, HEADER, start));
+    const head = Buffer.alloc(headerSize);
+    const bytes = head.subarray(0, fs.readSync(this.#fd, head, 0, headerSize, start));
     const magic = bytes.toString('latin1', 0, 16);
-    if (magic === MAGIC || magic === MAGIC_PARTIAL) {
+    if (magic === libvirtMagic || magic === magicPartial) {
       return this.#libvirt(bytes, start, (size, at) => {
         const data = Buffer.alloc(size);
         return data.subarray(0, fs.readSync(this.#fd, data, 0, size, at));
@@ -168,13 +168,13 @@ class Opening {
     const header = parseHeader(head);
     if ('error' in header) throw new VioError(header.error, { code: 'LIBVIRT', exit: Exit.damaged });
     this.#hostOrder = header.bigEndian ? 'big' : 'little';
-    const behind = data(header.dataLength, start + HEADER);
+    const behind = data(header.dataLength, start + headerSize);
     this.#xml = domainXml(behind);
     const { name, uuid } = domain(this.#xml);
     this.#container = { ...header, ...(name !== undefined && { domain: name }), ...(uuid !== undefined && { uuid }) };
     if (behind.length < header.dataLength) {
       this.#issues.push(
-        issue('truncated', start + HEADER + behind.length, 'libvirt header data', {
+        issue('truncated', start + headerSize + behind.length, 'libvirt header data', {
           expected: `${header.dataLength} bytes`,
           found: String(behind.length),
         }),
@@ -183,12 +183,12 @@ class Opening {
     if (!header.finished) {
       this.#issues.push(
         issue('libvirt-partial', start, 'libvirt marked this save as incomplete: it was interrupted', {
-          expected: MAGIC,
-          found: MAGIC_PARTIAL,
+          expected: libvirtMagic,
+          found: magicPartial,
         }),
       );
     }
-    const at = start + HEADER + header.dataLength;
+    const at = start + headerSize + header.dataLength;
     if (header.format === 'raw' || header.format === 'sparse') return this.#plain(at);
     return this.#compressed(header.format, at);
   }
@@ -211,7 +211,7 @@ class Opening {
       source = native().migration.openSource({ fd: this.#tool.fd, kind: 'pipe', start: 0 });
     }
     const reader = new StreamReader(source);
-    reader.cap(this.#options.maxSize ?? MAX_SIZE);
+    reader.cap(this.#options.maxSize ?? defaultMaxSize);
     return reader;
   }
 

@@ -1,8 +1,8 @@
 /** libvirt's save image (virsh save): a header in the host's byte order, domain XML, then the stream, maybe compressed. */
 
-export const HEADER = 92;
-export const MAGIC = 'LibvirtQemudSave';
-export const MAGIC_PARTIAL = 'LibvirtQemudPart';
+export const headerSize = 92;
+export const libvirtMagic = 'LibvirtQemudSave';
+export const magicPartial = 'LibvirtQemudPart';
 
 /** Compression by the header's number. */
 const formats = ['raw', 'gzip', 'bzip2', 'xz', 'lzop', 'zstd', 'sparse'] as const;
@@ -22,20 +22,20 @@ export interface LibvirtHeader {
 }
 
 /** Bytes of XML that are believed: libvirt's own are some 10 KB, padded to 64 KB. */
-const MAX_DATA = 64 << 20;
+const maxData = 64 << 20;
 
 /** The header, or why it is none. */
 export function parseHeader(bytes: Buffer): LibvirtHeader | { error: string } {
   const magic = bytes.toString('latin1', 0, 16);
-  if (magic !== MAGIC && magic !== MAGIC_PARTIAL) return { error: 'no libvirt magic' };
-  if (bytes.length < HEADER) return { error: `truncated libvirt header: ${bytes.length} of ${HEADER} bytes` };
+  if (magic !== libvirtMagic && magic !== magicPartial) return { error: 'no libvirt magic' };
+  if (bytes.length < headerSize) return { error: `truncated libvirt header: ${bytes.length} of ${headerSize} bytes` };
   // The version tells the byte order: there are only 1 and 2.
   const bigEndian = bytes.readUInt32LE(16) > 2;
   const u32 = (at: number) => (bigEndian ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
   const version = u32(16);
   if (version < 1 || version > 2) return { error: `libvirt header version ${version}` };
   const dataLength = u32(20);
-  if (dataLength > MAX_DATA) return { error: `libvirt header asks for ${dataLength} bytes of XML` };
+  if (dataLength > maxData) return { error: `libvirt header asks for ${dataLength} bytes of XML` };
   // Version 1 always wrote raw streams; the field was not there.
   const format = formats[version === 1 ? 0 : u32(28)];
   if (format === undefined) return { error: `unknown libvirt compression ${u32(28)}` };
@@ -43,7 +43,7 @@ export function parseHeader(bytes: Buffer): LibvirtHeader | { error: string } {
     type: 'libvirt',
     version,
     bigEndian,
-    finished: magic === MAGIC,
+    finished: magic === libvirtMagic,
     wasRunning: u32(24) !== 0,
     format,
     dataLength,

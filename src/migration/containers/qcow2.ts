@@ -21,15 +21,15 @@ export interface VmState {
   extents: BigInt64Array;
   unreadable: { at: number; length: number; why: string }[];
 }
-const ZEROS = -1;
-const UNREADABLE = -2;
+const zeros = -1;
+const unreadablePiece = -2;
 
 /** Incompatible feature bit: extended L2 entries (QEMU docs/interop/qcow2.txt). */
-const EXTENDED_L2 = 0x10n;
-const SUBCLUSTERS = 32;
+const extendedL2 = 0x10n;
+const subclusters = 32;
 
 /** Pieces that are kept: 128 GiB in clusters of 64 KiB of which no two follow each other. */
-const MAX_PIECES = 1 << 21;
+const maxPieces = 1 << 21;
 
 const damaged = (message: string): VioError => new VioError(message, { code: 'QCOW2', exit: Exit.damaged });
 
@@ -62,10 +62,10 @@ export class Qcow2 {
     const features = version === 3 ? at(fd, 72n, 8, 'features').readBigUInt64BE() : 0n;
     if ((features & 0x4n) !== 0n)
       throw new VioError('qcow2: the clusters are in an external data file', { code: 'QCOW2_EXTERNAL', exit: Exit.unsupported });
-    this.#extended = (features & EXTENDED_L2) !== 0n;
+    this.#extended = (features & extendedL2) !== 0n;
     if (this.#extended && this.#clusterBits < 14) throw damaged(`qcow2: subclusters in clusters of 2^${this.#clusterBits} bytes`);
     // Dirty, corrupt and the compression type do not change where clusters lie; what may come does.
-    const others = features & ~(0xbn | EXTENDED_L2);
+    const others = features & ~(0xbn | extendedL2);
     if (others !== 0n) {
       const what = `incompatible features 0x${others.toString(16)} are not read`;
       throw new VioError(`qcow2: ${what}`, { code: 'QCOW2_FEATURES', exit: Exit.unsupported });
@@ -149,20 +149,20 @@ export class Qcow2 {
       const n = pieces.length;
       const follows = n > 0 && (file < 0 ? pieces[n - 1] === file : pieces[n - 1]! >= 0 && pieces[n - 1]! + pieces[n - 2]! === file);
       if (follows) pieces[n - 2]! += size;
-      else if (pieces.push(from, size, file) > 3 * MAX_PIECES) {
-        throw new VioError(`qcow2: the VM state lies in more than ${MAX_PIECES} pieces`, { code: 'QCOW2', exit: Exit.unsupported });
+      else if (pieces.push(from, size, file) > 3 * maxPieces) {
+        throw new VioError(`qcow2: the VM state lies in more than ${maxPieces} pieces`, { code: 'QCOW2', exit: Exit.unsupported });
       }
     };
     const tables = new Set<bigint>();
     for (let index = first; done < snapshot.vmStateSize; index++) {
       if (index >= BigInt(snapshot.l1Size)) {
-        add(snapshot.vmStateSize - done, UNREADABLE, 'behind the end of the L1 table');
+        add(snapshot.vmStateSize - done, unreadablePiece, 'behind the end of the L1 table');
         break;
       }
       const table = l1.readBigUInt64BE(Number(index) * 8) & 0x00fffffffffffe00n;
-      if (table === 0n) add(span, ZEROS);
-      else if (table + BigInt(cluster) > fileSize) add(span, UNREADABLE, 'L2 table outside of the file');
-      else if (tables.has(table)) add(span, UNREADABLE, 'L2 table that is used twice');
+      if (table === 0n) add(span, zeros);
+      else if (table + BigInt(cluster) > fileSize) add(span, unreadablePiece, 'L2 table outside of the file');
+      else if (tables.has(table)) add(span, unreadablePiece, 'L2 table that is used twice');
       else {
         tables.add(table);
         const l2 = at(this.#fd, table, cluster, 'L2 table');
@@ -170,21 +170,21 @@ export class Qcow2 {
           const word = l2.readBigUInt64BE(i);
           const where = word & 0x00fffffffffffe00n;
           if ((word & (1n << 62n)) !== 0n) {
-            add(BigInt(cluster), UNREADABLE, 'compressed');
+            add(BigInt(cluster), unreadablePiece, 'compressed');
             continue;
           }
           // Without subclusters bit 0 says that all of the cluster reads as zeros.
           const allocated = this.#extended ? l2.readUInt32BE(i + 12) : (word & 1n) !== 0n ? 0 : 1;
           const zero = this.#extended ? l2.readUInt32BE(i + 8) : 0;
-          const parts = this.#extended ? SUBCLUSTERS : 1;
+          const parts = this.#extended ? subclusters : 1;
           const size = BigInt(cluster / parts);
           for (let part = 0; part < parts && done < snapshot.vmStateSize; part++) {
             const at = where + BigInt(part) * size;
             const left = snapshot.vmStateSize - done;
             const bit = 1 << part;
-            if ((allocated & zero & bit) !== 0) add(size, UNREADABLE, 'a subcluster that is both allocated and zero');
-            else if ((allocated & bit) === 0 || where === 0n) add(size, ZEROS);
-            else if (at + (left < size ? left : size) > fileSize) add(size, UNREADABLE, 'outside of the file');
+            if ((allocated & zero & bit) !== 0) add(size, unreadablePiece, 'a subcluster that is both allocated and zero');
+            else if ((allocated & bit) === 0 || where === 0n) add(size, zeros);
+            else if (at + (left < size ? left : size) > fileSize) add(size, unreadablePiece, 'outside of the file');
             else add(size, Number(at));
           }
         }

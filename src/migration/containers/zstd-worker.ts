@@ -10,8 +10,8 @@ import { nodeZstd } from './zstd.js';
 
 const { input, output } = workerData as { input: number; output: number };
 /** Bytes of one read, and the pause after a descriptor that someone made non-blocking had none. */
-const READ = 1 << 18;
-const PAUSE_MS = 5;
+const readCalls = 1 << 18;
+const pauseMs = 5;
 
 /** The result of a call on a descriptor that may be non-blocking. */
 function retried(call: () => number): number {
@@ -21,13 +21,13 @@ function retried(call: () => number): number {
       return call();
     } catch (err) {
       if ((err as NodeJS.ErrnoException).code !== 'EAGAIN') throw err;
-      Atomics.wait(wait, 0, 0, PAUSE_MS);
+      Atomics.wait(wait, 0, 0, pauseMs);
     }
   }
 }
 
 function read(): Buffer {
-  const bytes = Buffer.allocUnsafe(READ);
+  const bytes = Buffer.allocUnsafe(readCalls);
   return bytes.subarray(
     0,
     retried(() => fs.readSync(input, bytes, 0, bytes.length, null)),

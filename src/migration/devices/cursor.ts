@@ -61,20 +61,20 @@ export class Cursor {
 /** `0x1af4` */
 export const hex = (value: number, digits: number): string => `0x${value.toString(16).padStart(digits, '0')}`;
 
-const ZEROS = Buffer.alloc(4096);
+const zeros = Buffer.alloc(4096);
 
 /** Bytes without the zeros at their end, of which there may be many: blocks are compared at once. */
 export function trimZeros(bytes: Uint8Array): Uint8Array {
   let end = bytes.length;
-  for (let block = ZEROS.length; block >= 32; block >>= 1)
-    while (end >= block && ZEROS.compare(bytes, end - block, end, 0, block) === 0) end -= block;
+  for (let block = zeros.length; block >= 32; block >>= 1)
+    while (end >= block && zeros.compare(bytes, end - block, end, 0, block) === 0) end -= block;
   while (end > 0 && bytes[end - 1] === 0) end--;
   return bytes.subarray(0, end);
 }
 
 /** True if the bytes are all zero; false also for more than are compared at once. */
 const allZero = (bytes: Buffer, at: number, length: number): boolean =>
-  length <= ZEROS.length && bytes.compare(ZEROS, 0, length, at, at + length) === 0;
+  length <= zeros.length && bytes.compare(zeros, 0, length, at, at + length) === 0;
 
 /**
  * Indices of the entries that are not all zero among `count` of `size` bytes each from `at` on, in order. Large parts are
@@ -88,6 +88,6 @@ export function* nonzero(bytes: Buffer, at: number, size: number, count: number,
   }
   const half = count >> 1;
   const none = allZero(bytes, at, size * half);
-  if (!none) yield* nonzero(bytes, at, size, half, first, size * half <= ZEROS.length);
-  yield* nonzero(bytes, at + size * half, size, count - half, first + half, none && (some || size * count <= ZEROS.length));
+  if (!none) yield* nonzero(bytes, at, size, half, first, size * half <= zeros.length);
+  yield* nonzero(bytes, at + size * half, size, count - half, first + half, none && (some || size * count <= zeros.length));
 }

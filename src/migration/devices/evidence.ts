@@ -68,12 +68,12 @@ function lateVirtioMem(section: string, bytes: Buffer): VirtioMem | undefined {
 /** Bytes of a PC's CMOS. */
 const CMOS = 128;
 
-const HINTS = 'virtio-balloon-device/free-page-report';
+const hints = 'virtio-balloon-device/free-page-report';
 
 /** Whether a balloon's guest took the feature of free-page hints, and QEMU asked for them at least once. */
 function hinted(state: Buffer): boolean {
-  const at = state.indexOf(HINTS, 0, 'latin1');
-  const id = at + HINTS.length + 4; // behind the version
+  const at = state.indexOf(hints, 0, 'latin1');
+  const id = at + hints.length + 4; // behind the version
   return at >= 0 && id + 4 <= state.length && state.readUInt32BE(id) !== 0;
 }
 

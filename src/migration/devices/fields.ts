@@ -74,7 +74,7 @@ function float80(significand: bigint, exponent: number): number {
 }
 
 /** Runs of bits that are listed; a bitmap with more of them is shown as bytes, which are shorter. */
-const RUNS = 1 << 16;
+const maxRuns = 1 << 16;
 
 /** `0-3,7`: the bits that are set in 64-bit big-endian words. */
 function bits(bytes: Buffer): Value {
@@ -91,7 +91,7 @@ function bits(bytes: Buffer): Value {
     const set = ((byte >> (i & 7)) & 1) === 1;
     if (set && start < 0) start = i;
     if (!set && start >= 0) {
-      if (runs.length === RUNS) return bytes;
+      if (runs.length === maxRuns) return bytes;
       runs.push(start === i - 1 ? `${start}` : `${start}-${i - 1}`);
       start = -1;
     }

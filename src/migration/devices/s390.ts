@@ -2,15 +2,15 @@
 import type { Fields } from '../stream/model.js';
 import { BadForm, Cursor, hex } from './cursor.js';
 
-const EOS = 1n;
-const KEYS = 2n;
-const FAILED = 4n;
-const PAGE = 4096n;
+const eos = 1n;
+const keysFollow = 2n;
+const failed = 4n;
+const page = 4096n;
 
 /** Runs of equal keys that are listed; a guest with more of them has its counts alone. */
-const RUNS = 4096;
+const maxRuns = 4096;
 /** Ranges of memory that one guest has. */
-const RANGES = 1024;
+const maxRanges = 1024;
 
 /** Parts of a key. */
 const keyParts = (key: number): Fields => ({
@@ -30,7 +30,7 @@ function keysOf(address: bigint, keys: Buffer): Fields {
     let end = at + 1;
     while (end < keys.length && keys[end] === key) end++;
     counts.set(key, (counts.get(key) ?? 0) + end - at);
-    if (key !== 0 && runs.length < RUNS) runs.push({ address: address + BigInt(at) * PAGE, pages: end - at, ...keyParts(key) });
+    if (key !== 0 && runs.length < maxRuns) runs.push({ address: address + BigInt(at) * page, pages: end - at, ...keyParts(key) });
     else if (key !== 0) more += 1;
     at = end;
   }
@@ -48,13 +48,13 @@ export function storageKeys(bytes: Buffer): Fields | undefined {
   try {
     for (;;) {
       const word = c.be64();
-      const flags = word & (PAGE - 1n);
-      if ((flags & (EOS | FAILED)) !== 0n) {
+      const flags = word & (page - 1n);
+      if ((flags & (eos | failed)) !== 0n) {
         if (c.left > 0) return undefined;
-        return { storageKeys: ranges, ...((flags & FAILED) !== 0n && { storageKeysFailed: true }) };
+        return { storageKeys: ranges, ...((flags & failed) !== 0n && { storageKeysFailed: true }) };
       }
       const pages = c.be64();
-      if (flags !== KEYS || pages > BigInt(c.left) || ranges.length === RANGES) return undefined;
+      if (flags !== keysFollow || pages > BigInt(c.left) || ranges.length === maxRanges) return undefined;
       ranges.push(keysOf(word - flags, c.take(Number(pages))));
     }
   } catch (err) {

@@ -39,7 +39,7 @@ function vlans(bytes: Buffer): string {
   return runs.join(',');
 }
 
-const VLAN_BYTES = 4096 / 8;
+const vlanBytes = 4096 / 8;
 const CTRL_GUEST_OFFLOADS = 1n << 2n;
 const NET_MQ = 1n << 22n;
 const RSS = 'virtio-net-device/rss';
@@ -62,7 +62,7 @@ const net =
     state.allMulticast = c.bool();
     const addresses = c.be32();
     state.macTable = Array.from({ length: Math.min(addresses, c.left / 6) }, () => mac(c.take(6)));
-    state.vlans = vlans(c.take(VLAN_BYTES));
+    state.vlans = vlans(c.take(vlanBytes));
     state.vnetHeader = c.be32() !== 0;
     for (const name of ['multicastOverflow', 'unicastOverflow', 'allUnicast', 'noMulticast', 'noUnicast', 'noBroadcast', 'ufo'])
       state[name] = c.bool();
@@ -79,12 +79,12 @@ const net =
   };
 
 /** A request that waits: its queue element is a structure of the host, of this size on hosts with 64-bit addresses. */
-const ELEMENT = 16 + 2 * 1024 * 8 + 2 * 1024 * 16;
+const elementSize = 16 + 2 * 1024 * 8 + 2 * 1024 * 16;
 const RING_PACKED = 1n << 34n;
 
 /** Passes one queue element. */
 function element(c: Cursor, { features }: VirtioCommon): Fields {
-  const head = c.take(ELEMENT);
+  const head = c.take(elementSize);
   const descriptors = (features & RING_PACKED) !== 0n ? { descriptors: c.be32() } : {};
   return { head: head.readUInt32LE(0), out: head.readUInt32LE(4), in: head.readUInt32LE(8), ...descriptors };
 }
@@ -119,12 +119,12 @@ const serial: Reader = (c, common) => {
   return state;
 };
 
-const BALLOON = 'virtio-balloon-device';
+const balloonName = 'virtio-balloon-device';
 
 const balloon: Reader = (c) => {
   const state: Fields = { pages: c.be32(), actual: c.be32() };
-  if (subsection(c, `${BALLOON}/free-page-report`)) state.freePageHint = { commandId: c.be32(), status: c.be32() };
-  if (subsection(c, `${BALLOON}/page-poison`)) state.pagePoison = hex(c.be32(), 8);
+  if (subsection(c, `${balloonName}/free-page-report`)) state.freePageHint = { commandId: c.be32(), status: c.be32() };
+  if (subsection(c, `${balloonName}/page-poison`)) state.pagePoison = hex(c.be32(), 8);
   return state;
 };
 

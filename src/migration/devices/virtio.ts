@@ -4,7 +4,7 @@ import { BadForm, badForm, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixEntries, pciConfig } from './pci.js';
 import { virtioClass } from './virtio-class.js';
 
-const QUEUES = 1024;
+const maxQueues = 1024;
 
 /** Device status bits (VIRTIO 1.2, 2.1). */
 const statusBits: [number, string][] = [
@@ -48,9 +48,9 @@ function perQueue<T extends { [name: string]: Value }>(
   read: (c: Cursor) => T,
   idle: (entry: T) => boolean = () => false,
 ): Value[] {
-  const table = new Cursor(c.take(size * QUEUES));
+  const table = new Cursor(c.take(size * maxQueues));
   const used: Value[] = [];
-  for (const queue of nonzero(table.bytes, 0, size, QUEUES)) {
+  for (const queue of nonzero(table.bytes, 0, size, maxQueues)) {
     table.at = queue * size;
     const entry = read(table);
     if (!idle(entry)) used.push({ queue, ...entry });
@@ -129,7 +129,7 @@ function attempt(bytes: Buffer, bus: Bus, configSize: number, device: string): V
   let features = BigInt(c.be32());
   out.config = c.take(c.be32());
   const queues = c.be32();
-  if (queues > QUEUES) throw new BadForm('queues');
+  if (queues > maxQueues) throw new BadForm('queues');
   out.queues = Array.from({ length: queues }, (_, queue) => {
     const num = c.be32();
     const align = bus === 'mmio' ? c.be32() : undefined;

@@ -141,18 +141,18 @@ export function parseDescription(offset: number, length: number, text: string): 
 /** What the JSON of a description begins with, by version. */
 const openings = ['{"page_size"', '{"configuration"', '{"devices"'];
 
-const WINDOW = 1 << 20;
+const window = 1 << 20;
 /** How much is searched from the start of the devices, and from the end of the input. */
-const SEARCH = 256 << 20;
+const search = 256 << 20;
 
 /** Positions of what may be a VMDESCRIPTION record: 06, be32 length, JSON. In order. */
 function candidates(reader: StreamReader, from: number, to: number): number[] {
   const places: number[] = [];
-  for (let at = from; at < to; at += WINDOW) {
+  for (let at = from; at < to; at += window) {
     reader.seek(at);
-    const bytes = reader.take(Math.min(WINDOW + 32, to - at)).bytes;
+    const bytes = reader.take(Math.min(window + 32, to - at)).bytes;
     for (const opening of openings)
-      for (let i = bytes.indexOf(opening, 5); i >= 0 && i < WINDOW + 5; i = bytes.indexOf(opening, i + 1))
+      for (let i = bytes.indexOf(opening, 5); i >= 0 && i < window + 5; i = bytes.indexOf(opening, i + 1))
         if (bytes[i - 5] === 0x06) places.push(at + i - 5);
   }
   return places.sort((a, b) => a - b);
@@ -185,7 +185,7 @@ function fits(reader: StreamReader, description: Description, from: number): boo
 }
 
 /** How many places that look like a description are tried: what a guest has in its devices may look like many. */
-const TRIES = 32;
+const tries = 32;
 
 /**
  * Finds the VM description of a seekable stream whose devices begin at `from`. Of several the first that fits the devices
@@ -195,17 +195,17 @@ const TRIES = 32;
 export function locateDescription(reader: StreamReader, from: number): Description | undefined {
   const end = reader.size;
   const back = reader.position;
-  const first = candidates(reader, from, Math.min(end, from + SEARCH));
-  const places = end > from + SEARCH ? first.concat(candidates(reader, Math.max(from + SEARCH, end - limits.description), end)) : first;
+  const first = candidates(reader, from, Math.min(end, from + search));
+  const places = end > from + search ? first.concat(candidates(reader, Math.max(from + search, end - limits.description), end)) : first;
   const find = (): Description | undefined => {
     if (places.length > 1) {
-      for (const place of places.slice(0, TRIES)) {
+      for (const place of places.slice(0, tries)) {
         const description = descriptionAt(reader, place, end);
         if (description?.complete && fits(reader, description, from)) return description;
       }
     }
     let cut: Description | undefined;
-    for (const place of places.slice(-TRIES).reverse()) {
+    for (const place of places.slice(-tries).reverse()) {
       const description = descriptionAt(reader, place, end);
       if (description?.complete) return description;
       cut ??= description;

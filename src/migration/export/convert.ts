@@ -5,15 +5,15 @@ import { printable } from '../../common/escape.js';
 import type { Input } from '../containers/input.js';
 import { damaged } from '../inspect/dump.js';
 import type { ByteOrder } from '../memory/bitmap-order.js';
-import { MAGIC, Type, VERSION } from '../stream/format.js';
+import { streamMagic, streamVersion, Type } from '../stream/format.js';
 import type { Issue } from '../stream/issues.js';
 import { type Configuration, pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import type { StreamReader } from '../stream/reader.js';
 import { Walker } from '../walk.js';
 
 /** QEMU rounds the pages of each block up to this. */
-const ALIGN = 1n << 20n;
-const EOS = 0x10n;
+const align = 1n << 20n;
+const eos = 0x10n;
 
 const be32 = (v: number): Buffer => {
   const b = Buffer.alloc(4);
@@ -103,7 +103,7 @@ class Conversion {
         code: 'CONVERT',
         exit: Exit.unsupported,
       });
-    let at = this.#write(Buffer.concat([be32(MAGIC), be32(VERSION), configurationRecord(configuration)]), 0n);
+    let at = this.#write(Buffer.concat([be32(streamMagic), be32(streamVersion), configurationRecord(configuration)]), 0n);
     for (const record of this.#records) at = this.#copy(record, at);
     this.#records.length = 0;
     const total = blocks.reduce((n, b) => n + b.length, 0n);
@@ -115,12 +115,12 @@ class Conversion {
       const entry = Buffer.concat([string8(block.name), be64(block.length)]);
       const bitmap = at + BigInt(entry.length) + 28n;
       const words = (block.length / BigInt(pageSize) + 63n) / 64n;
-      const pages = (bitmap + words * 8n + ALIGN - 1n) & ~(ALIGN - 1n);
+      const pages = (bitmap + words * 8n + align - 1n) & ~(align - 1n);
       this.#write(Buffer.concat([entry, be32(1), be64(BigInt(pageSize)), be64(bitmap), be64(pages)]), at);
       at = pages + block.length;
       return { bitmap, pages };
     });
-    this.#at = this.#write(Buffer.concat([be64(EOS), footer(section.id)]), at);
+    this.#at = this.#write(Buffer.concat([be64(eos), footer(section.id)]), at);
     return { fd: this.#fd, placements: blocks.map((b, i) => ({ block: i, from: 0n, to: b.length, out: this.#places[i]!.pages })) };
   }
 
@@ -159,7 +159,7 @@ class Conversion {
       const section = record.type === 'section' && record.name === 'ram' ? record : undefined;
       if (!section) at = this.#copy(record, at);
       else if (section.record === 'end')
-        at = this.#write(Buffer.concat([Buffer.from([Type.end]), be32(section.id), be64(EOS), footer(section.id)]), at);
+        at = this.#write(Buffer.concat([Buffer.from([Type.end]), be32(section.id), be64(eos), footer(section.id)]), at);
     }
     if (walker.description?.complete) {
       const text = Buffer.from(describeCapability(walker.description.text, this.configuration!));

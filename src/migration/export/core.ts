@@ -37,8 +37,8 @@ export interface Core {
 }
 
 /** What the notes of a core may take behind its memory. */
-const NOTES_MOST = 64n << 20n;
-const FOUR_G = 1n << 32n;
+const notesMost = 64n << 20n;
+const fourGibi = 1n << 32n;
 /** Firmware of PCs, which ends at 4 GiB. */
 const belowFourG = /^(pc\.bios|system\.flash0)$/;
 
@@ -86,13 +86,13 @@ function guestNoteOf(fd: number, plan: Plan, { guestNote, ram }: CoreParts, bigE
 function imageSegment(fd: number, plan: Plan, note: Buffer): Segment[] {
   const image = kernelImage(note, (address, size) => memory(fd, plan, address, size));
   const i = image ? plan.ranges.findIndex((r) => image.physical >= r.gpa && image.physical + image.length <= r.gpa + r.length) : -1;
-  if (!image || i < 0 || plan.ranges.length >= RANGES) return [];
+  if (!image || i < 0 || plan.ranges.length >= maxRanges) return [];
   const { virtual: address, physical, length } = image;
   return [{ address, physical, length, offset: plan.offsets[i]! + physical - plan.ranges[i]!.gpa }];
 }
 
 /** With more ranges the headers have no room for one more. */
-const RANGES = 10_000;
+const maxRanges = 10_000;
 
 /** Writes headers and notes. @throws VioError for memory that a core of 32 bits cannot have */
 export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
@@ -101,8 +101,8 @@ export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
   const top = ranges.reduce((n, r) => (r.gpa + r.length > n ? r.gpa + r.length : n), 0n);
   const arch = archOfCpu(parts.arch, cpu);
   const firmware = parts.ram.blocks.some((b) => belowFourG.test(b.name));
-  const format = arch === 'x86' ? x86Format(cpu, firmware && top < FOUR_G ? FOUR_G : top) : coreFormat(arch, elfMachine(arch), cpu);
-  if (format.bits === 32 && (top > FOUR_G || size > FOUR_G - NOTES_MOST)) {
+  const format = arch === 'x86' ? x86Format(cpu, firmware && top < fourGibi ? fourGibi : top) : coreFormat(arch, elfMachine(arch), cpu);
+  if (format.bits === 32 && (top > fourGibi || size > fourGibi - notesMost)) {
     throw new VioError('the memory reaches above what a core of 32 bits can hold', {
       code: 'ELF32',
       exit: Exit.unsupported,

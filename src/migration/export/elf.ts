@@ -19,7 +19,7 @@ const PHDR = 56;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
 
-const ROOM = 1 << 20;
+const room = 1 << 20;
 
 const headerSize = (segments: number): number => EHDR + PHDR * (segments + 1);
 
@@ -27,7 +27,7 @@ const headerSize = (segments: number): number => EHDR + PHDR * (segments + 1);
  * Where the memory begins. The room in front of it is for the notes of some 1,200 CPUs: crash (netdump.c) reads notes only
  * up to the first segment, and in a stream the CPUs come after the memory.
  */
-export const memoryStart = (segments: number): bigint => BigInt(Math.ceil(headerSize(segments) / ROOM) * ROOM);
+export const memoryStart = (segments: number): bigint => BigInt(Math.ceil(headerSize(segments) / room) * room);
 
 /** Where notes of this size go: behind the headers, or at `end`, behind the memory, if there is no room for them. */
 export function notesAt(segments: number, size: number, end: bigint): bigint {
@@ -201,7 +201,7 @@ function prstatus32(cpu: X86, index: number): Buffer {
 }
 
 /** EFER.LMA: the CPU runs in long mode. */
-const LMA = 0x400n;
+const lma = 0x400n;
 
 /**
  * What a core of an x86 guest is: 64 bits if its first CPU runs in long mode, or if memory reaches the end of the first 4 GiB, as
@@ -209,7 +209,7 @@ const LMA = 0x400n;
  */
 export function x86Format(cpu: Fields | undefined, top: bigint): CoreFormat {
   // Without registers nothing is known of the mode. qemu-system-i386 saves registers and no EFER.
-  const long = cpu?.['env.regs'] === undefined || (big(cpu['env.efer']) & LMA) !== 0n;
+  const long = cpu?.['env.regs'] === undefined || (big(cpu['env.efer']) & lma) !== 0n;
   return { machine: long ? 62 : 3, bits: long || top >= 1n << 32n ? 64 : 32, big: false };
 }
 

@@ -7,7 +7,7 @@ import { temporaryFile } from '../containers/tempfile.js';
 import { trimZeros } from '../devices/cursor.js';
 import type { Fields } from '../devices/fields.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
-import { ACPI_BLOCK, ACPI_MOST } from '../memory/acpi.js';
+import { acpiBlock, acpiMost } from '../memory/acpi.js';
 import { type Arch, archOf } from '../memory/arch.js';
 import {
   blockIndex,
@@ -99,15 +99,15 @@ function copySparse(from: number, at: bigint, to: number, out: bigint, length: b
     const size = Number(length - done < BigInt(bytes.length) ? length - done : BigInt(bytes.length));
     const got = fs.readSync(from, bytes, 0, size, Number(at + done));
     if (got === 0) return;
-    const pages = Array.from({ length: Math.ceil(got / PAGE) }, (_, i) =>
-      trimZeros(bytes.subarray(i * PAGE, Math.min(got, (i + 1) * PAGE))),
+    const pages = Array.from({ length: Math.ceil(got / page) }, (_, i) =>
+      trimZeros(bytes.subarray(i * page, Math.min(got, (i + 1) * page))),
     );
     for (let first = 0; first < pages.length; first++) {
       if (pages[first]!.length === 0) continue;
       let end = first + 1;
       while (end < pages.length && pages[end]!.length > 0) end++;
-      const stop = Math.min(got, end * PAGE);
-      for (let put = first * PAGE; put < stop; ) put += fs.writeSync(to, bytes, put, stop - put, Number(out + done) + put);
+      const stop = Math.min(got, end * page);
+      for (let put = first * page; put < stop; ) put += fs.writeSync(to, bytes, put, stop - put, Number(out + done) + put);
       first = end;
     }
     done += BigInt(got);
@@ -115,7 +115,7 @@ function copySparse(from: number, at: bigint, to: number, out: bigint, length: b
 }
 
 /** What is compared with zeros at once; the block of most file systems. */
-const PAGE = 4096;
+const page = 4096;
 
 /** Header of a LiME range (version 1): magic, version, first and last address. */
 function limeHeader(range: PhysicalRange): Buffer {
@@ -150,7 +150,7 @@ interface Stage {
   placements: Placement[];
 }
 
-const MIB = 1n << 20n;
+const mib = 1n << 20n;
 
 /** One extraction into a file that can be written anywhere. */
 class Extraction {
@@ -193,14 +193,14 @@ class Extraction {
       const { ranges } = wanted(facts, blocks, this.#options);
       made = plan(this.#options.as, ranges, this.#options.at ?? 0n);
     }
-    let end = (made.size + MIB - 1n) & ~(MIB - 1n);
+    let end = (made.size + mib - 1n) & ~(mib - 1n);
     const placements = placementsOf(made);
     const used = new Set(made.ranges.map((r) => r.block));
     const windowed = this.#options.at !== undefined || this.#options.length !== undefined;
     for (const [block, { length }] of blocks.entries()) {
       if (used.has(block) || (all && windowed)) continue;
       placements.push({ block, from: 0n, to: length, out: end });
-      end += (length + MIB - 1n) & ~(MIB - 1n);
+      end += (length + mib - 1n) & ~(mib - 1n);
     }
     this.#size(end);
     this.#stage = { plan: made, placements };
@@ -279,15 +279,15 @@ class Extraction {
 }
 
 /** What is looked at of blocks before the layout is known: the ACPI tables, and the start of a RAM that may hold a device tree. */
-const RAM_START = 4 << 20;
+const ramStart = 4 << 20;
 const evidenceOf = (b: RamBlock): bigint | undefined => {
-  if (b.name === ACPI_BLOCK) return b.length < BigInt(ACPI_MOST) ? b.length : BigInt(ACPI_MOST);
-  return b.name === 'loongarch.ram' ? BigInt(RAM_START) : undefined;
+  if (b.name === acpiBlock) return b.length < BigInt(acpiMost) ? b.length : BigInt(acpiMost);
+  return b.name === 'loongarch.ram' ? BigInt(ramStart) : undefined;
 };
 /** A device tree lies on a page boundary. */
-const TREE = Buffer.from('d00dfeed', 'hex');
+const tree = Buffer.from('d00dfeed', 'hex');
 function deviceTreeIn(bytes: Buffer | undefined): Buffer | undefined {
-  for (let at = 0; bytes && at < bytes.length; at += PAGE) if (bytes.subarray(at, at + 4).equals(TREE)) return bytes.subarray(at);
+  for (let at = 0; bytes && at < bytes.length; at += page) if (bytes.subarray(at, at + 4).equals(tree)) return bytes.subarray(at);
   return undefined;
 }
 
@@ -295,7 +295,7 @@ const factsOf = (walker: Walker, { machine }: ExtractOptions, bytesOf: (name: st
   machine: machine ?? walker.configuration?.machine ?? '',
   evidence: walker.evidence,
   description: walker.description,
-  acpi: bytesOf(ACPI_BLOCK),
+  acpi: bytesOf(acpiBlock),
   ramStart: deviceTreeIn(bytesOf('loongarch.ram')),
 });
 
@@ -323,7 +323,7 @@ function survey(input: Input, options: ExtractOptions, tick: (position: number) 
   const onBlocks = (blocks: readonly RamBlock[]) => {
     placements = blocks.flatMap((b, block) => {
       const to = evidenceOf(b);
-      return to === undefined ? [] : [{ block, from: 0n, to, out: BigInt(block) * BigInt(ACPI_MOST) }];
+      return to === undefined ? [] : [{ block, from: 0n, to, out: BigInt(block) * BigInt(acpiMost) }];
     });
     return { fd, placements };
   };

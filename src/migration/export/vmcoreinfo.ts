@@ -10,24 +10,24 @@ export interface NotePlace {
   size: number;
 }
 
-const HEADER = 12;
-const NAME = 'VMCOREINFO\0';
+const header = 12;
+const name = 'VMCOREINFO\0';
 /** Notes of this size and more are none: Linux has a page for the text. */
-const MOST = 1 << 20;
+const most = 1 << 20;
 
 /** Where the guest says its note is, in the fields of the device `vmcoreinfo` (QEMU docs/specs/vmcoreinfo.rst). */
 export function guestNotePlace(fields: Fields): NotePlace | undefined {
   const size = Number(big(fields['vmcoreinfo.size']));
   const elf = fields.has_vmcoreinfo === true && big(fields['vmcoreinfo.guest_format']) === 1n;
-  return elf && size >= HEADER && size < MOST ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
+  return elf && size >= header && size < most ? { address: big(fields['vmcoreinfo.paddr']), size } : undefined;
 }
 
 /** The note VMCOREINFO that these bytes begin with, which may be fewer; undefined if they are something else. */
 export function vmcoreinfo(bytes: Buffer, bigEndian: boolean): Buffer | undefined {
-  if (bytes.length < HEADER + NAME.length) return undefined;
+  if (bytes.length < header + name.length) return undefined;
   const u32 = (at: number) => (bigEndian ? bytes.readUInt32BE(at) : bytes.readUInt32LE(at));
-  if (u32(0) !== NAME.length || bytes.toString('latin1', HEADER, HEADER + NAME.length) !== NAME) return undefined;
-  const size = HEADER + pad(NAME.length) + pad(u32(4));
+  if (u32(0) !== name.length || bytes.toString('latin1', header, header + name.length) !== name) return undefined;
+  const size = header + pad(name.length) + pad(u32(4));
   return size <= bytes.length ? bytes.subarray(0, size) : undefined;
 }
 
@@ -37,20 +37,20 @@ export interface Run {
   length: number;
 }
 
-const CHUNK = 1 << 20;
+const chunk = 1 << 20;
 /** A page of text is the most that Linux writes; room for what may come. */
-const LARGEST = 64 << 10;
+const largest = 64 << 10;
 /** Copies that are looked at: a guest's files and older kernels may have some. */
-const COPIES = 256;
+const copies = 256;
 
 function* places(fd: number, runs: Iterable<Run>): Generator<number> {
-  const bytes = Buffer.alloc(CHUNK + NAME.length - 1);
+  const bytes = Buffer.alloc(chunk + name.length - 1);
   for (const { at, length } of runs) {
-    for (let done = 0; done < length; done += CHUNK) {
+    for (let done = 0; done < length; done += chunk) {
       // The name may lie across two chunks.
       const got = fs.readSync(fd, bytes, 0, Math.min(bytes.length, length - done), at + done);
-      for (let i = bytes.indexOf(NAME, 0, 'latin1'); i >= 0 && i + NAME.length <= got; i = bytes.indexOf(NAME, i + 1, 'latin1'))
-        yield at + done + i - HEADER;
+      for (let i = bytes.indexOf(name, 0, 'latin1'); i >= 0 && i + name.length <= got; i = bytes.indexOf(name, i + 1, 'latin1'))
+        yield at + done + i - header;
     }
   }
 }
@@ -58,10 +58,10 @@ function* places(fd: number, runs: Iterable<Run>): Generator<number> {
 /** A whole note with the text of a Linux kernel at `at`. */
 function noteAt(fd: number, at: number, bigEndian: boolean): Buffer | undefined {
   if (at < 0) return undefined;
-  const bytes = Buffer.alloc(LARGEST);
-  const note = vmcoreinfo(bytes.subarray(0, fs.readSync(fd, bytes, 0, LARGEST, at)), bigEndian);
+  const bytes = Buffer.alloc(largest);
+  const note = vmcoreinfo(bytes.subarray(0, fs.readSync(fd, bytes, 0, largest, at)), bigEndian);
   if (!note) return undefined;
-  const text = note.toString('latin1', HEADER + pad(NAME.length));
+  const text = note.toString('latin1', header + pad(name.length));
   const type = bigEndian ? note.readUInt32BE(8) : note.readUInt32LE(8);
   return type === 0 && text.startsWith('OSRELEASE=') && text.includes('\nPAGESIZE=') ? note : undefined;
 }
@@ -69,11 +69,11 @@ function noteAt(fd: number, at: number, bigEndian: boolean): Buffer | undefined 
 /** Bytes at a guest-physical address. */
 type Read = (address: bigint, size: number) => Buffer | undefined;
 
-const PAGE = 4096n;
+const page = 4096n;
 /** Start of the kernel's text mapping on x86-64 (Linux arch/x86/include/asm/page_64_types.h). */
 const START_KERNEL_MAP = 0xffffffff80000000n;
 /** Bytes from init_uts_ns on in which the release is: a reference count, then names of 65 bytes. */
-const UTS = 512;
+const uts = 512;
 
 /**
  * Whether the memory has the kernel that a note of x86-64 describes, and has it where the note says: a kernel before a warm
@@ -85,7 +85,7 @@ function describesMemory(note: Buffer, read: Read): boolean {
   const [, symbol] = /\nSYMBOL\(init_uts_ns\)=([0-9a-f]{1,16})\n/.exec(text) ?? [];
   const base = physBase(text);
   if (!release || !symbol || base === undefined) return false;
-  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + base, UTS);
+  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + base, uts);
   return bytes?.includes(`\0${release}\0`, 0, 'latin1') ?? false;
 }
 
@@ -114,8 +114,8 @@ export function kernelImage(note: Buffer, read: Read): KernelImage | undefined {
   const symbols = [...text.matchAll(/\nSYMBOL\(\w+\)=([0-9a-f]{16})(?=\n)/g)].map((m) => BigInt(`0x${m[1]}`));
   const own = symbols.filter((s) => s >= START_KERNEL_MAP && s < START_KERNEL_MAP + (1n << 30n));
   const [first, last] = own.reduce(([a, b], s) => [s < a ? s : a, s > b ? s : b], [own[0]!, own[0]!]);
-  const from = first & ~(PAGE - 1n);
-  return { virtual: from, physical: from - START_KERNEL_MAP + base, length: (last + 2n * PAGE - from) & ~(PAGE - 1n) };
+  const from = first & ~(page - 1n);
+  return { virtual: from, physical: from - START_KERNEL_MAP + base, length: (last + 2n * page - from) & ~(page - 1n) };
 }
 
 /**
@@ -128,7 +128,7 @@ export function findVmcoreinfo(fd: number, runs: Iterable<Run>, bigEndian: boole
   const found = new Map<string, Buffer>();
   let looked = 0;
   for (const at of places(fd, runs)) {
-    if (++looked > COPIES) break;
+    if (++looked > copies) break;
     const note = noteAt(fd, at, bigEndian);
     if (note) found.set(note.toString('latin1'), note);
   }

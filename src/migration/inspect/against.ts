@@ -226,9 +226,9 @@ interface VmstateDescription {
   Subsections?: VmstateDescription[];
 }
 /** A document nests its states; no deeper than this. */
-const NESTED = 32;
+const nested = 32;
 function vmstateSubsections(d: VmstateDescription, depth = 0): string[] {
-  if (depth > NESTED) return [];
+  if (depth > nested) return [];
   return [
     ...(d.Subsections ?? []).flatMap((s) => [s.name ?? '', ...vmstateSubsections(s, depth + 1)]),
     ...(d.Fields ?? []).flatMap((f) => (f.Description ? vmstateSubsections(f.Description, depth + 1) : [])),
@@ -277,7 +277,7 @@ function documentIn(file: string): string | undefined {
     const head = Buffer.alloc(64);
     fs.readSync(fd, head, 0, head.length, 0);
     if (!/^\s*\{/.test(head.toString('latin1'))) return undefined;
-    if (fs.fstatSync(fd).size > DOCUMENT_MOST) throw usage(`${file}: larger than any document of -dump-vmstate`);
+    if (fs.fstatSync(fd).size > documentMost) throw usage(`${file}: larger than any document of -dump-vmstate`);
     return fs.readFileSync(file, 'utf8');
   } catch (err) {
     throw wrap(`open ${file}`, err);
@@ -287,7 +287,7 @@ function documentIn(file: string): string | undefined {
 }
 
 /** The document of a QEMU has 3 MB. */
-const DOCUMENT_MOST = 256 << 20;
+const documentMost = 256 << 20;
 
 /** The verdict by versions and subsections alone. */
 function againstTypes(from: StreamShape, to: TypesShape): Against {

@@ -13,18 +13,18 @@ export interface SratMemory extends MemoryRange {
 }
 
 /** The block that holds the tables, and how much of it is looked at. */
-export const ACPI_BLOCK = '/rom@etc/acpi/tables';
-export const ACPI_MOST = 16 << 20;
+export const acpiBlock = '/rom@etc/acpi/tables';
+export const acpiMost = 16 << 20;
 
-const HEADER = 36;
+const header = 36;
 
 /** Bodies of the tables with this signature: by signature and a length that fits, since the block has them one behind the other. */
 function tables(bytes: Buffer, signature: string): Buffer[] {
   const found: Buffer[] = [];
   for (let at = bytes.indexOf(signature, 0, 'latin1'); at >= 0; at = bytes.indexOf(signature, at + 4, 'latin1')) {
-    if (at + HEADER > bytes.length) break;
+    if (at + header > bytes.length) break;
     const length = bytes.readUInt32LE(at + 4);
-    if (length >= HEADER && at + length <= bytes.length) found.push(bytes.subarray(at, at + length));
+    if (length >= header && at + length <= bytes.length) found.push(bytes.subarray(at, at + length));
   }
   return found;
 }
@@ -44,7 +44,7 @@ function* structures(table: Buffer, at: number, wide: boolean): Generator<{ type
 /** Memory by the SRAT: enabled structures, as they come. */
 export function sratMemory(bytes: Buffer): SratMemory[] {
   return tables(bytes, 'SRAT').flatMap((table) =>
-    [...structures(table, HEADER + 12, false)].flatMap(({ type, body }) => {
+    [...structures(table, header + 12, false)].flatMap(({ type, body }) => {
       if (type !== 1 || body.length < 40) return [];
       const flags = body.readUInt32LE(28);
       if (!(flags & 1)) return [];
@@ -63,7 +63,7 @@ export function sratMemory(bytes: Buffer): SratMemory[] {
 /** Ranges of persistent memory by the NFIT: its System Physical Address Range structures. */
 export function nfitRanges(bytes: Buffer): MemoryRange[] {
   return tables(bytes, 'NFIT').flatMap((table) =>
-    [...structures(table, HEADER + 4, true)].flatMap(({ type, body }) =>
+    [...structures(table, header + 4, true)].flatMap(({ type, body }) =>
       type === 0 && body.length >= 56 ? [{ address: body.readBigUInt64LE(32), length: body.readBigUInt64LE(40) }] : [],
     ),
   );

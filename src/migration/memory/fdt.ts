@@ -1,14 +1,14 @@
 /** Flattened device trees (Devicetree Specification 0.4, chapter 5): the memory that firmware is told of. */
 import type { MemoryRange } from './acpi.js';
 
-const MAGIC = 0xd00dfeed;
-const BEGIN = 1;
-const END = 2;
-const PROP = 3;
-const NOP = 4;
-const DONE = 9;
+const magic = 0xd00dfeed;
+const beginOfNode = 1;
+const endOfNode = 2;
+const prop = 3;
+const nop = 4;
+const done = 9;
 /** Nodes within nodes: far above any tree. */
-const DEPTH = 32;
+const depth = 32;
 
 /** A property with the path of its node. */
 interface Property {
@@ -19,7 +19,7 @@ interface Property {
 
 /** All properties of a tree, as far as it is well formed. */
 function* properties(tree: Buffer): Generator<Property> {
-  if (tree.length < 40 || tree.readUInt32BE(0) !== MAGIC) return;
+  if (tree.length < 40 || tree.readUInt32BE(0) !== magic) return;
   const strings = tree.readUInt32BE(12);
   const path: string[] = [];
   const text = (at: number) => {
@@ -29,21 +29,21 @@ function* properties(tree: Buffer): Generator<Property> {
   for (let at = tree.readUInt32BE(8); at + 4 <= tree.length; ) {
     const token = tree.readUInt32BE(at);
     at += 4;
-    if (token === BEGIN) {
+    if (token === beginOfNode) {
       const name = text(at);
       path.push(name);
-      if (path.length > DEPTH) return;
+      if (path.length > depth) return;
       at += (name.length + 4) & ~3;
-    } else if (token === END) {
+    } else if (token === endOfNode) {
       path.pop();
-    } else if (token === PROP) {
+    } else if (token === prop) {
       if (at + 8 > tree.length) return;
       const length = tree.readUInt32BE(at);
       if (at + 8 + length > tree.length) return;
       yield { path: path.join('/'), name: text(strings + tree.readUInt32BE(at + 4)), value: tree.subarray(at + 8, at + 8 + length) };
       at = (at + 8 + length + 3) & ~3;
-    } else if (token !== NOP) {
-      if (token !== DONE) return;
+    } else if (token !== nop) {
+      if (token !== done) return;
       return;
     }
   }
@@ -67,7 +67,7 @@ export function memoryNodes(tree: Buffer): MemoryRange[] {
 }
 
 /** A block of memory is assigned to the partition (PAPR, ibm,dynamic-memory). */
-const ASSIGNED = 8;
+const assigned = 8;
 
 /** Plugged memory of a pseries machine, neighbours joined: ibm,dynamic-memory-v2 has runs of blocks, ibm,dynamic-memory single ones. */
 export function dynamicMemory(tree: Buffer): MemoryRange[] {
@@ -89,7 +89,7 @@ export function dynamicMemory(tree: Buffer): MemoryRange[] {
       const [blocks, address, flags] = v2
         ? [BigInt(value.readUInt32BE(at)), value.readBigUInt64BE(at + 4), value.readUInt32BE(at + 20)]
         : [1n, value.readBigUInt64BE(at), value.readUInt32BE(at + 20)];
-      if (flags & ASSIGNED) add(address, blocks * block);
+      if (flags & assigned) add(address, blocks * block);
     }
   }
   return found;

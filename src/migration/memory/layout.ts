@@ -53,9 +53,9 @@ export interface LayoutOptions {
   placed?: readonly { address: bigint; block: string }[] | undefined;
 }
 
-const M = 1n << 20n;
-const G = 1n << 30n;
-const FOUR_G = 4n * G;
+const mebi = 1n << 20n;
+const gibi = 1n << 30n;
+const fourGibi = 4n * gibi;
 
 /** RAM from `base` on; with a size of the first part, the rest lies at `high`. */
 interface Family {
@@ -66,29 +66,29 @@ interface Family {
 
 /** Layouts by machine type, as QEMU's `info mtree` has them. */
 const machines: { name: RegExp; family: Family }[] = [
-  { name: /^(pc-)?q35(-|$)/, family: { base: 0n, low: (size) => (size >= 0xb0000000n ? 0x80000000n : size), high: FOUR_G } },
-  { name: /^microvm/, family: { base: 0n, low: (size) => (size > 0xc0000000n ? 0xc0000000n : size), high: FOUR_G } },
+  { name: /^(pc-)?q35(-|$)/, family: { base: 0n, low: (size) => (size >= 0xb0000000n ? 0x80000000n : size), high: fourGibi } },
+  { name: /^microvm/, family: { base: 0n, low: (size) => (size > 0xc0000000n ? 0xc0000000n : size), high: fourGibi } },
   {
     name: /^(pc(-i440fx)?(-|$)|isapc|xenfv)/,
-    family: { base: 0n, low: (size) => (size >= 0xe0000000n ? 0xc0000000n : size), high: FOUR_G },
+    family: { base: 0n, low: (size) => (size >= 0xe0000000n ? 0xc0000000n : size), high: fourGibi },
   },
   { name: /^pseries/, family: { base: 0n } },
   { name: /^s390-ccw-virtio/, family: { base: 0n } },
 ];
 
 /** Where AMD's address space has a hole, below 1 TiB: QEMU 7.1 and newer moves RAM above 4 GiB behind it (hw/i386/pc.c). */
-const AMD_HOLE = 0xfd00000000n;
-const AMD_ABOVE = 1n << 40n;
+const amdHole = 0xfd00000000n;
+const amdAbove = 1n << 40n;
 /** The most that the 64-bit PCI window takes behind the RAM unless it is configured (q35). */
-const PCI_WINDOW = 32n * G;
+const pciWindow = 32n * gibi;
 
 /** The machine type `virt`, which exists for many architectures. */
 const virt: Partial<Record<Arch, Family>> = {
-  aarch64: { base: G },
-  riscv: { base: 2n * G },
+  aarch64: { base: gibi },
+  riscv: { base: 2n * gibi },
   m68k: { base: 0n },
   openrisc: { base: 0n },
-  loongarch: { base: 0n, low: (size) => (size > 256n * M ? 256n * M : size), high: 2n * G },
+  loongarch: { base: 0n, low: (size) => (size > 256n * mebi ? 256n * mebi : size), high: 2n * gibi },
 };
 
 /** Whether a stream without a name of its machine is one of a PC: machine types before 2.4. */
@@ -111,9 +111,9 @@ function cmosSplit(cmos: Uint8Array, total: bigint): bigint {
   const word = (at: number) => BigInt(cmos[at]! | (cmos[at + 1]! << 8));
   const unit = 64n << 10n;
   const above = (word(0x5b) | (BigInt(cmos[0x5d]!) << 16n)) * unit;
-  const below = word(0x34) > 0n ? 16n * M + word(0x34) * unit : M + (word(0x17) << 10n);
+  const below = word(0x34) > 0n ? 16n * mebi + word(0x34) * unit : mebi + (word(0x17) << 10n);
   // The three bytes for the RAM above count up to 1 TiB.
-  if (above === 0n && total < FOUR_G && (total <= M || total - below < unit)) return total;
+  if (above === 0n && total < fourGibi && (total <= mebi || total - below < unit)) return total;
   if (total > below && (total - below) % (1n << 40n) === above) return below;
   throw new VioError('the CMOS of the guest does not fit its RAM: it is not clear how much of it lies below 4 GiB', {
     code: 'LAYOUT',
@@ -164,14 +164,14 @@ export function ramBlocks(blocks: readonly RamBlock[], wanted: readonly string[]
  * @throws VioError where nothing tells
  */
 function aboveStart({ machine, acpi }: Facts, above: bigint): bigint {
-  const srat = acpi ? sratMemory(acpi).filter((m) => !m.hotpluggable && !m.nonVolatile && m.address >= FOUR_G && m.length > 0n) : [];
+  const srat = acpi ? sratMemory(acpi).filter((m) => !m.hotpluggable && !m.nonVolatile && m.address >= fourGibi && m.length > 0n) : [];
   if (srat.length > 0) return srat.reduce((n, m) => (m.address < n ? m.address : n), srat[0]!.address);
-  const up = (n: bigint) => (n + G - 1n) & ~(G - 1n);
+  const up = (n: bigint) => (n + gibi - 1n) & ~(gibi - 1n);
   const windows = acpi ? windowStarts(acpi) : [];
-  if (windows.some((w) => w === up(AMD_ABOVE + above))) return AMD_ABOVE;
+  if (windows.some((w) => w === up(amdAbove + above))) return amdAbove;
   const version = /(\d+)\.(\d+)$/.exec(machine);
   const before = version !== null && (Number(version[1]) < 7 || (version[1] === '7' && version[2] === '0'));
-  if (before || FOUR_G + above + PCI_WINDOW <= AMD_HOLE || windows.some((w) => w === up(FOUR_G + above))) return FOUR_G;
+  if (before || fourGibi + above + pciWindow <= amdHole || windows.some((w) => w === up(fourGibi + above))) return fourGibi;
   throw new VioError('it is not clear whether the RAM above 4 GiB lies there or, as for an AMD CPU, above 1 TiB', {
     code: 'LAYOUT',
     exit: Exit.unsupported,
@@ -190,7 +190,7 @@ function byLength(ranges: readonly MemoryRange[], blocks: readonly RamBlock[], o
 }
 
 /** The label area at the end of an NVDIMM is no memory of the guest; QEMU's least is 128 KiB. */
-const LABEL_MOST = 2n * M;
+const labelMost = 2n * mebi;
 
 /** Blocks whose place a device or the user gives. */
 function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: LayoutOptions): PhysicalRange[] {
@@ -206,21 +206,21 @@ function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: Layout
   const tree = facts.evidence?.deviceTree;
   return [
     ...[...given, ...plugged].map(({ gpa, block }) => ({ gpa, block, length: blocks[block]!.length, from: 0n })),
-    ...(facts.acpi ? byLength(nfitRanges(facts.acpi), blocks, open, LABEL_MOST) : []),
+    ...(facts.acpi ? byLength(nfitRanges(facts.acpi), blocks, open, labelMost) : []),
     ...(tree ? byLength(dynamicMemory(tree), blocks, open) : []),
   ];
 }
 
 /** Firmware by the names of its blocks: where it begins, by how much of the space below 4 GiB it ends (QEMU hw/i386/x86.c, pc_sysfw.c, hw/arm/virt.c, hw/riscv/virt.c). */
-const belowFourG = (b: RamBlock): bigint => FOUR_G - b.length;
+const belowFourG = (b: RamBlock): bigint => fourGibi - b.length;
 const firmware: Partial<Record<Arch, Record<string, (block: RamBlock, blocks: readonly RamBlock[]) => bigint>>> = {
   x86: {
     'pc.bios': belowFourG,
     'system.flash0': belowFourG,
     'system.flash1': (b, blocks) => belowFourG(b) - (blocks.find(({ name }) => name === 'system.flash0')?.length ?? 0n),
   },
-  aarch64: { 'virt.flash0': () => 0n, 'virt.flash1': () => 64n * M },
-  riscv: { 'riscv_virt_board.mrom': () => 0x1000n, 'virt.flash0': () => 512n * M, 'virt.flash1': () => 544n * M },
+  aarch64: { 'virt.flash0': () => 0n, 'virt.flash1': () => 64n * mebi },
+  riscv: { 'riscv_virt_board.mrom': () => 0x1000n, 'virt.flash0': () => 512n * mebi, 'virt.flash1': () => 544n * mebi },
 };
 
 /** Ranges of the firmware whose address the machine fixes. */
@@ -234,7 +234,7 @@ function firmwareRanges({ machine, description }: Facts, blocks: readonly RamBlo
 
 /** Where the part above the hole begins. */
 function highStart(family: Family, facts: Facts, size: bigint, below: bigint): bigint {
-  if (family.high === FOUR_G) return aboveStart(facts, size - below);
+  if (family.high === fourGibi) return aboveStart(facts, size - below);
   // A device tree for the firmware has all memory; older versions of the machine have another address.
   const nodes = facts.ramStart ? memoryNodes(facts.ramStart) : [];
   const second = nodes.find((n) => n.address > 0n);
@@ -245,7 +245,7 @@ function highStart(family: Family, facts: Facts, size: bigint, below: bigint): b
 /** The machine's own RAM: from its base on, with a hole where it has one. */
 function ownRam(family: Family, facts: Facts, blocks: readonly RamBlock[], parts: readonly number[], given?: bigint): PhysicalRange[] {
   const size = parts.reduce((n, i) => n + blocks[i]!.length, 0n);
-  const cmos = family.high === FOUR_G && given === undefined ? facts.evidence?.cmos : undefined;
+  const cmos = family.high === fourGibi && given === undefined ? facts.evidence?.cmos : undefined;
   const low = given !== undefined && family.low ? given : cmos ? cmosSplit(cmos, size) : (family.low?.(size) ?? size);
   const below = low < size ? low : size;
   const high = family.high === undefined || below === size ? 0n : highStart(family, facts, size, below);

@@ -18,7 +18,7 @@ function ramDiscard(c: Cursor): Detail {
 }
 
 /** The destination runs from here on, and asks for the pages that it has not. */
-const POSTCOPY_RUN = 5;
+const postcopyRun = 5;
 
 const readers: Readonly<Record<number, (c: Cursor) => Detail>> = {
   2: (c) => ({ value: c.be32() }),
@@ -72,5 +72,5 @@ export function* readCommand(reader: StreamReader, at: number): Generator<WalkEv
     size: reader.position - at,
     ...(Object.keys(detail).length > 0 && { data: detail }),
   };
-  return command === POSTCOPY_RUN ? { ...detail, postcopyRun: true } : detail;
+  return command === postcopyRun ? { ...detail, postcopyRun: true } : detail;
 }

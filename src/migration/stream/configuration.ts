@@ -1,7 +1,7 @@
 /** What a stream begins with: the header and the configuration record. */
 
 import { foreign } from './foreign.js';
-import { limits, MAGIC, Type, VERSION, VERSION_OBSOLETE } from './format.js';
+import { limits, streamMagic, streamVersion, Type, versionObsolete } from './format.js';
 import type { Framing } from './framing.js';
 import { report } from './issues.js';
 import type { Configuration, WalkEvent } from './model.js';
@@ -11,7 +11,7 @@ import { endText, type StreamReader } from './reader.js';
 export function* readHeader(reader: StreamReader, force: boolean): Generator<WalkEvent, boolean> {
   const at = reader.position;
   const start = reader.peek(8);
-  const other = start.length === 8 && start.readUInt32BE(0) !== MAGIC ? foreign(reader) : undefined;
+  const other = start.length === 8 && start.readUInt32BE(0) !== streamMagic ? foreign(reader) : undefined;
   const head = other ? { ok: true as const, bytes: start } : reader.take(8);
   if (!head.ok) {
     if (head.end.kind === 'io') {
@@ -28,14 +28,14 @@ export function* readHeader(reader: StreamReader, force: boolean): Generator<Wal
   }
   const magic = head.bytes.readUInt32BE(0);
   const version = head.bytes.readUInt32BE(4);
-  if (magic !== MAGIC) {
+  if (magic !== streamMagic) {
     const what = other ? `not a QEMU migration stream, but ${other.what}: ${other.advice}` : 'not a QEMU migration stream';
     yield report('error', 'magic', at, '', what, { expected: 'QEVM', found: start.subarray(0, 4).toString('latin1') });
     return false;
   }
   yield { type: 'header', offset: BigInt(at), version };
-  if (version === VERSION) return true;
-  const what = version === VERSION_OBSOLETE ? 'stream version 2 is obsolete: QEMU refuses it since 2009' : 'unknown stream version';
+  if (version === streamVersion) return true;
+  const what = version === versionObsolete ? 'stream version 2 is obsolete: QEMU refuses it since 2009' : 'unknown stream version';
   yield report('error', 'version', at + 4, '', what, { expected: '3', found: String(version) });
   return force;
 }

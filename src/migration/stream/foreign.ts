@@ -30,10 +30,10 @@ const magics: [magic: Buffer, what: string, advice: string][] = [
 ];
 
 /** How far behind the start a stream is looked for, and a step of it. */
-const SEARCH = 64 << 20;
-const STEP = 64 << 10;
-const STREAM = Buffer.from('QEVM\0\0\0\x03', 'latin1');
-const SAVES = ['LibvirtQemudSave', 'LibvirtQemudPart'];
+const search = 64 << 20;
+const step = 64 << 10;
+const stream = Buffer.from('QEVM\0\0\0\x03', 'latin1');
+const saves = ['LibvirtQemudSave', 'LibvirtQemudPart'];
 
 /** A TLS record: type, version 3.x, a length up to the largest (RFC 8446, 5.1). */
 const isTls = (b: Buffer): boolean => b.length >= 5 && b[0]! >= 20 && b[0]! <= 23 && b[1] === 3 && b[2]! <= 4 && b.readUInt16BE(3) <= 16640;
@@ -51,12 +51,12 @@ function isPreempt(b: Buffer): boolean {
 /** The position of a stream behind what is not one, relative to the present position; the reader is moved. */
 function streamBehind(reader: StreamReader): number | undefined {
   const from = reader.position;
-  while (reader.position - from < SEARCH) {
-    const bytes = reader.peek(STEP);
-    const found = [STREAM, ...SAVES.map(text)].map((magic) => bytes.indexOf(magic)).filter((i) => i >= 0);
+  while (reader.position - from < search) {
+    const bytes = reader.peek(step);
+    const found = [stream, ...saves.map(text)].map((magic) => bytes.indexOf(magic)).filter((i) => i >= 0);
     if (found.length > 0) return reader.position - from + Math.min(...found);
-    if (bytes.length < STEP) return undefined;
-    reader.skipUpTo(STEP - STREAM.length - 16);
+    if (bytes.length < step) return undefined;
+    reader.skipUpTo(step - stream.length - 16);
   }
   return undefined;
 }

@@ -1,9 +1,9 @@
 /** Numbers of QEMU's migration stream, version 3 (QEMU docs/devel/migration; checked on files of 7.2 to 11.1). */
 
-export const MAGIC = 0x5145564d;
-export const VERSION = 3;
+export const streamMagic = 0x5145564d;
+export const streamVersion = 3;
 /** Before 2009; QEMU refuses it. */
-export const VERSION_OBSOLETE = 2;
+export const versionObsolete = 2;
 
 /** Record types by number. */
 export const recordTypes = {

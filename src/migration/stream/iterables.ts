@@ -101,7 +101,7 @@ function htab(reader: StreamReader): Detail {
 
 /** States of a page by the low bits of its storage attribute, and the bit of a page without DAT tables (Linux asm/pgtable.h, _PGSTE_GPS). */
 const usages = ['stable', 'unused', 'potentiallyVolatile', 'volatile'] as const;
-const NO_DAT = 0x40;
+const noDatFlag = 0x40;
 
 /** s390-storage_attributes: a byte for each page of the runs that are sent (QEMU hw/s390x/s390-stattrib.c). */
 function storageAttributes(reader: StreamReader): Detail {
@@ -126,7 +126,7 @@ function storageAttributes(reader: StreamReader): Detail {
       for (const piece of reader.pieces(count, 'storage attributes')) {
         for (const attribute of piece) {
           counts[attribute & 3]! += 1;
-          if (attribute & NO_DAT) noDat += 1;
+          if (attribute & noDatFlag) noDat += 1;
         }
       }
       bytes += count;
@@ -141,20 +141,20 @@ function storageAttributes(reader: StreamReader): Detail {
   }
 }
 
-const VFIO_END = Buffer.from('ffffffffef100001', 'hex');
+const vfioEnd = Buffer.from('ffffffffef100001', 'hex');
 
 /** Goes to the next END_OF_STATE word of a VFIO device. @throws StreamEnd */
 function toVfioEnd(reader: StreamReader): void {
   // The next word is mostly near: a stream full of them is not looked at 64 KiB at a time.
   for (let most = 4 << 10; ; most = 64 << 10) {
     const bytes = reader.peek(most);
-    const found = bytes.indexOf(VFIO_END);
+    const found = bytes.indexOf(vfioEnd);
     if (found >= 0) {
       reader.skip(found, 'VFIO device configuration');
       return;
     }
     const last = bytes.length < most;
-    reader.skip(last ? bytes.length : bytes.length - VFIO_END.length + 1, 'VFIO device configuration');
+    reader.skip(last ? bytes.length : bytes.length - vfioEnd.length + 1, 'VFIO device configuration');
     if (last) reader.skip(1, 'VFIO device configuration'); // which tells why it ends
   }
 }

@@ -1,11 +1,11 @@
 import { native } from '../../native/index.js';
 import { type BulkOptions, openReader, warnOfTmpfs } from './engine/engine.js';
 import { overWindow } from './engine/window.js';
-import { INPUT_IS_OUTPUT } from './itself.js';
+import { inputIsOutput } from './itself.js';
 import type { Name } from './name.js';
 
 /** Bytes that go out in one call: the event loop sees signals in between. */
-const POUR = 16 << 20;
+const pourSize = 16 << 20;
 
 /** How one file went out. */
 export interface CatResult {
@@ -77,7 +77,7 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
   const write = async (number: number, name: Name, first: boolean, bytes: Buffer): Promise<void> => {
     await turns.take(number);
     if (failure) throw failure.err;
-    if (first && options.isOutput?.(name, written)) throw Object.assign(new Error(INPUT_IS_OUTPUT), { code: INPUT_IS_OUTPUT });
+    if (first && options.isOutput?.(name, written)) throw Object.assign(new Error(inputIsOutput), { code: inputIsOutput });
     written += bytes.length;
     try {
       await options.write(bytes);
@@ -93,7 +93,7 @@ export async function* catFiles(names: AsyncIterable<Name[]>, options: CatOption
     try {
       for (let size = 0; ; ) {
         signal?.throwIfAborted();
-        const moved = await direct!((output) => native().uring.pour(fd, output, offset + size, POUR));
+        const moved = await direct!((output) => native().uring.pour(fd, output, offset + size, pourSize));
         if (moved === 0) return size;
         size += moved;
         written += moved;

@@ -33,7 +33,7 @@ export interface CheckOptions extends Omit<SumOptions, 'algorithm' | 'ordered'> 
 }
 
 /** Lines read ahead of the sums. */
-const LINES = 1024;
+const lines = 1024;
 
 /**
  * Sums the files of a list of checksums, many at once, and tells how each came out, in the order of the lines.
@@ -48,7 +48,7 @@ export async function* checkList(chunks: AsyncIterable<Buffer>, count: ListCount
     const waiting: Expected[] = [];
     const names = (async function* () {
       for (let next = await entries.peek(); next?.algorithm === algorithm; next = await entries.peek()) {
-        const batch = entries.take(LINES, (entry) => entry.algorithm === algorithm);
+        const batch = entries.take(lines, (entry) => entry.algorithm === algorithm);
         waiting.push(...batch);
         yield batch.map(({ name }) => (name === '-' ? '/dev/stdin' : name));
       }
@@ -119,7 +119,7 @@ async function* expectedLines(chunks: AsyncIterable<Buffer>, count: ListCount, o
     const data = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
     const last = data.lastIndexOf(zero ? 0 : 10) + 1;
     rest = Buffer.from(data.subarray(last));
-    if (rest.length > MAX_LINE) {
+    if (rest.length > maxLine) {
       // No name is that long: this is no list of checksums.
       line++;
       count.malformed++;
@@ -134,4 +134,4 @@ async function* expectedLines(chunks: AsyncIterable<Buffer>, count: ListCount, o
 }
 
 /** Bytes of a line: a name of PATH_MAX bytes, all escaped, and its digest, with room. */
-const MAX_LINE = 16 * 1024;
+const maxLine = 16 * 1024;

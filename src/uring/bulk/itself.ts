@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import type { Name } from './name.js';
 
 /** Error of a file that is the output: what is written would be read again, without an end. */
-export const INPUT_IS_OUTPUT = 'INPUT_IS_OUTPUT';
+export const inputIsOutput = 'INPUT_IS_OUTPUT';
 
 /**
  * Tells whether an input is the output, under whatever name, and would grow by what is read from it. As in cat(1), a file

@@ -31,7 +31,7 @@ export const algorithms: Readonly<Record<string, Algorithm>> = {
 const byDigits: Readonly<Record<number, string>> = { 32: 'md5', 40: 'sha1', 56: 'sha224', 64: 'sha256', 96: 'sha384', 128: 'sha512' };
 const byTag = new Map(Object.entries(algorithms).map(([name, { tag }]) => [tag, name]));
 
-const SPECIAL = /[\\\n\r]/;
+const specialBytes = /[\\\n\r]/;
 const escaped = (text: string): string => text.replace(/[\\\n\r]/g, (c) => (c === '\\' ? '\\\\' : c === '\n' ? '\\n' : '\\r'));
 
 /** A name as a line shows it. Only ASCII is looked for and put in, so bytes that are not UTF-8 pass as Latin-1. */
@@ -48,7 +48,7 @@ export function sumLine(name: Name, digest: string, form: { zero: boolean; tag: 
   const { tag, prefix = '' } = algorithms[form.algorithm]!;
   const [before, behind] = form.tag ? [`${tag} (`, `) = ${digest}`] : [`${prefix}${digest}  `, ''];
   const text = lineText(name);
-  const special = !form.zero && SPECIAL.test(text);
+  const special = !form.zero && specialBytes.test(text);
   return asName(`${special ? '\\' : ''}${before}${special ? escaped(text) : text}${behind}${form.zero ? '\0' : '\n'}`, name);
 }
 

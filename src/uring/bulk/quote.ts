@@ -3,10 +3,10 @@ import type { Name } from './name.js';
 
 const letters: Readonly<Record<number, string>> = { 7: '\\a', 8: '\\b', 9: '\\t', 10: '\\n', 11: '\\v', 12: '\\f', 13: '\\r' };
 /** What a shell takes for something else, and what would end a message's name. */
-const SPECIAL = /[ !"$&'()*:;<=>?[\\^`|]|^[#~]|^[{}]$/;
+const special = /[ !"$&'()*:;<=>?[\\^`|]|^[#~]|^[{}]$/;
 /** Of these, what forbids double quotes. */
-const DOUBLE = /[!"$&()*;<=>?[\\^`|]/;
-const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/u;
+const double = /[!"$&()*;<=>?[\\^`|]/;
+const unprintable = /[\p{C}\p{Zl}\p{Zp}]/u;
 
 /** The characters of a name; a byte that begins none stands alone, as its number. */
 function characters(name: Name): (string | number)[] {
@@ -33,14 +33,14 @@ const escapes = (bytes: Iterable<number>): string =>
  */
 export function quotedName(name: Name): string {
   const parts = characters(name);
-  const odd = parts.some((part) => typeof part === 'number' || UNPRINTABLE.test(part));
+  const odd = parts.some((part) => typeof part === 'number' || unprintable.test(part));
   const text = parts.filter((part) => typeof part === 'string').join('');
-  if (!odd && text !== '' && !SPECIAL.test(text)) return text;
-  if (!odd && text.includes("'") && !DOUBLE.test(text)) return `"${text}"`;
+  if (!odd && text !== '' && !special.test(text)) return text;
+  if (!odd && text.includes("'") && !double.test(text)) return `"${text}"`;
   let quoted = "'";
   let escaping = false;
   for (const part of parts) {
-    if (typeof part === 'number' || UNPRINTABLE.test(part)) {
+    if (typeof part === 'number' || unprintable.test(part)) {
       quoted += `${escaping ? '' : "'$'"}${escapes(typeof part === 'number' ? [part] : Buffer.from(part))}`;
       escaping = true;
     } else {

@@ -26,9 +26,9 @@ export interface SumOptions extends BulkOptions {
 }
 
 /** Threads that read and sum: all processors, up to where one disk and one JavaScript thread keep up with them. */
-const THREADS = Math.min(4, availableParallelism());
+const threads = Math.min(4, availableParallelism());
 /** Without rings at least two: one that waits for the disk does not sum. */
-const PLAIN_THREADS = Math.max(2, THREADS);
+const plainThreads = Math.max(2, threads);
 
 /**
  * Checksums of many files, in batches as they come; a file that fails is a result like any other. The addon's threads
@@ -42,10 +42,10 @@ export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): Asy
   const common = { work: 'sum', algorithm, depth, backlog: depth * 8, ordered, signal, live, elsewhere: waiting } as const;
   return orFallBack<AsyncGenerator<SumResult[]>>(
     options,
-    () => overPool(warnOfTmpfs(names, note), { ...common, threads: THREADS, spent }),
+    () => overPool(warnOfTmpfs(names, note), { ...common, threads: threads, spent }),
     () => {
       try {
-        return overPool(names, { ...common, plain: true, threads: PLAIN_THREADS });
+        return overPool(names, { ...common, plain: true, threads: plainThreads });
       } catch (err) {
         if (codeOf(err) !== 'EAGAIN') throw err;
         return sumHere(new SyncReader(), names, options); // not even one thread

@@ -32,7 +32,7 @@ function openAny(name: Name): number {
 }
 
 /** fsyncs in the kernel at once: those that come while the journal commits share the next commit and its flush of the disk. */
-const AT_ONCE = 64;
+const atOnce = 64;
 
 /**
  * fsync(2) of many files. On a ring each file is one chain (open → fsync → close), for which the kernel has threads;
@@ -47,7 +47,7 @@ export function syncFiles(names: AsyncIterable<Name[]>, options: SyncOptions): A
     () => overPool(names, { ...common, threads: 1, spent }),
     () => {
       try {
-        return overPool(names, { ...common, plain: true, threads: Math.min(AT_ONCE, depth, descriptorsLeft(options)) });
+        return overPool(names, { ...common, plain: true, threads: Math.min(atOnce, depth, descriptorsLeft(options)) });
       } catch (err) {
         if (codeOf(err) !== 'EAGAIN') throw err;
         const { why, hint } = explain('EAGAIN', options.sysroot);

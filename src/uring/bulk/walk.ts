@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Name } from './name.js';
 
 /** Names that leave together. */
-const BATCH = 512;
+const batchSize = 512;
 
 /**
  * Replaces folders by the regular files below them, in the order of their bytes. Symbolic links are followed where they
@@ -17,7 +17,7 @@ export async function* filesBelow(names: AsyncIterable<Name[]>): AsyncGenerator<
     for (const name of given) {
       for await (const file of isFolder(name) ? walk(name) : [name]) {
         batch.push(file);
-        if (batch.length < BATCH) continue;
+        if (batch.length < batchSize) continue;
         yield batch;
         batch = [];
       }

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { ADDRESS_SIZE, type Address, decodeAddress } from '../request/address.js';
+import { type Address, addressSize, decodeAddress } from '../request/address.js';
 import { prep } from '../request/prep.js';
 import { checkOptions, type File, integer, type Request, requestError } from '../request/request.js';
 import { BufferRing } from '../ring/buffer-ring.js';
@@ -12,7 +12,7 @@ interface SignalOptions {
 
 const ENOBUFS = -105;
 /** Bytes of a buffer before the datagram in it: struct io_uring_recvmsg_out, and the sender's address. */
-const DATAGRAM_LEAD = 16 + ADDRESS_SIZE;
+const datagramLead = 16 + addressSize;
 
 /** A datagram as datagrams() yields it. */
 export interface Datagram {
@@ -57,12 +57,12 @@ export async function* pieces(
 /** struct io_uring_recvmsg_out {namelen, controllen, payloadlen, flags}, then room for the name, then the datagram. */
 export async function* datagrams(ring: Ring, socket: File, buffers: BufferRing, options: SignalOptions): AsyncGenerator<Datagram, void> {
   checkOptions(options, ['signal']);
-  integer('size of the buffers', buffers.size, DATAGRAM_LEAD + 1, 0x7fff_ffff);
-  const request = prep.recvmsgMultishot(socket, buffers.group, ADDRESS_SIZE);
+  integer('size of the buffers', buffers.size, datagramLead + 1, 0x7fff_ffff);
+  const request = prep.recvmsgMultishot(socket, buffers.group, addressSize);
   for await (const { result, id } of shared(ring, 'recvmsg', socket, request, buffers, options.signal)) {
     const bytes = buffers.take(id!, result);
-    const name = bytes.subarray(16, 16 + Math.min(ADDRESS_SIZE, bytes.readUInt32LE(0)));
-    yield { data: bytes.subarray(DATAGRAM_LEAD), from: decodeAddress(name), flags: bytes.readUInt32LE(12) };
+    const name = bytes.subarray(16, 16 + Math.min(addressSize, bytes.readUInt32LE(0)));
+    yield { data: bytes.subarray(datagramLead), from: decodeAddress(name), flags: bytes.readUInt32LE(12) };
   }
 }
 

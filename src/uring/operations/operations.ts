@@ -1,7 +1,7 @@
 import { errnoError } from '../../common/errno.js';
 import { codeOf } from '../../common/errors.js';
 import { SqeFlag } from '../abi.js';
-import { ADDRESS_SIZE, type Address, decodeAddress } from '../request/address.js';
+import { type Address, addressSize, decodeAddress } from '../request/address.js';
 import { type CancelTarget, type End, type Family, prep } from '../request/prep.js';
 import { checkOptions, type File, type Request, requestError } from '../request/request.js';
 import type { BufferRing } from '../ring/buffer-ring.js';
@@ -37,8 +37,8 @@ type Offset = number | bigint;
 const ECANCELED = -125;
 const EINTR = -4;
 const ETIME = -62;
-const COMMON = ['signal', 'timeout'] as const;
-const known = (...more: string[]): readonly string[] => [...COMMON, ...more];
+const common = ['signal', 'timeout'] as const;
+const known = (...more: string[]): readonly string[] => [...common, ...more];
 const [AT, FSYNC, STAT, UNLINK, TWO] = [
   known('at'),
   known('data'),
@@ -212,7 +212,7 @@ export class Operations {
     flags = 0,
     options?: OperationOptions,
   ): Promise<{ size: number; flags: number; from: Address | undefined }> {
-    const name = Buffer.alloc(ADDRESS_SIZE);
+    const name = Buffer.alloc(addressSize);
     const request = prep.recvmsg(socket, buffers, name, flags);
     const size = await this.#run('recvmsg', request, options);
     const header = request.buffer as Buffer;
@@ -326,7 +326,7 @@ export class Operations {
     return writeStream(this, to, options);
   }
 
-  #run(call: string, request: Request, options: OperationOptions = {}, allowed: readonly string[] = COMMON): Promise<number> {
+  #run(call: string, request: Request, options: OperationOptions = {}, allowed: readonly string[] = common): Promise<number> {
     checkOptions(options, allowed);
     const { signal, timeout } = options;
     return new Promise((resolve, reject) => {

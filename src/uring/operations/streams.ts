@@ -52,10 +52,10 @@ export interface RingWriteStream extends Writable {
   readonly bytesWritten: number;
 }
 
-const COMMON = ['flags', 'mode', 'start', 'autoClose', 'highWaterMark', 'signal'] as const;
-const READ = [...COMMON, 'end', 'encoding'] as const satisfies (keyof ReadStreamOptions)[];
-const WRITE = [...COMMON, 'flush'] as const satisfies (keyof WriteStreamOptions)[];
-const MAX_CHUNK = 1 << 30;
+const common = ['flags', 'mode', 'start', 'autoClose', 'highWaterMark', 'signal'] as const;
+const readCalls = [...common, 'end', 'encoding'] as const satisfies (keyof ReadStreamOptions)[];
+const writeCalls = [...common, 'flush'] as const satisfies (keyof WriteStreamOptions)[];
+const maxChunk = 1 << 30;
 
 type Callback = (err?: Error | null) => void;
 const isPath = (target: string | Uint8Array | File): target is string | Uint8Array =>
@@ -131,12 +131,12 @@ class Source {
 }
 
 const stream = ({ highWaterMark, signal }: StreamOptions, usual: number) => ({
-  highWaterMark: integer('highWaterMark', highWaterMark ?? usual, 1, MAX_CHUNK),
+  highWaterMark: integer('highWaterMark', highWaterMark ?? usual, 1, maxChunk),
   ...(signal !== undefined && { signal }),
 });
 
 export function readStream(io: StreamOperations, from: string | Uint8Array | File, options: ReadStreamOptions): RingReadStream {
-  checkOptions(options, READ);
+  checkOptions(options, readCalls);
   const source = new Source(io, from, options);
   const { end, encoding } = options;
   if (end !== undefined && (fileOffset(end) < 0 || BigInt(end) + 1n < (source.position < 0n ? 0n : source.position)))
@@ -173,7 +173,7 @@ export function readStream(io: StreamOperations, from: string | Uint8Array | Fil
 }
 
 export function writeStream(io: StreamOperations, to: string | Uint8Array | File, options: WriteStreamOptions): RingWriteStream {
-  checkOptions(options, WRITE);
+  checkOptions(options, writeCalls);
   const source = new Source(io, to, options);
   let bytesWritten = 0;
   /** All of them: a write may be short. */

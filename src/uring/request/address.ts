@@ -8,7 +8,7 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 /** sizeof(struct sockaddr_storage) */
-export const ADDRESS_SIZE = 128;
+export const addressSize = 128;
 
 /** struct sockaddr of an address. @throws EINVAL */
 export function encodeAddress(to: Address): Buffer {

@@ -1,11 +1,11 @@
 /** 32-bit words of a submission queue entry. */
-export const WORDS = 16;
+export const words = 16;
 
 /** Word 4 and 5: the address of the request's memory. */
-export const ADDRESS = 4;
+export const addressWord = 4;
 
 /** Words 8 and 9, user_data, are the ring's own. */
-export const USER_DATA = 8;
+export const userData = 8;
 
 const wide = (sqe: Uint32Array, at: number, value: number | bigint): void => {
   if (typeof value === 'bigint') {

@@ -3,7 +3,7 @@
  * nothing else. What the kernel puts there: struct io_uring_sqe of linux/io_uring.h, as liburing's io_uring_prep_* fill it.
  */
 import fs from 'node:fs';
-import { ALLOC, Op, SqeFlag } from '../abi.js';
+import { alloc, Op, SqeFlag } from '../abi.js';
 import { type Address, encodeAddress } from './address.js';
 import { fileOffset } from './bounds.js';
 import { openFlags } from './flags.js';
@@ -20,9 +20,9 @@ const AT_SYMLINK_NOFOLLOW = 0x100;
 const STATX_BASIC = 0x7ff;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
-const MULTISHOT_ACCEPT = 1; // ioprio
-const MULTISHOT_RECEIVE = 2; // ioprio
-const U32 = 0xffff_ffff;
+const multishotAccept = 1; // ioprio
+const multishotReceive = 2; // ioprio
+const maxU32 = 0xffff_ffff;
 const families = { unix: 1, ipv4: 2, ipv6: 10 } as const;
 const ends = { read: 0, write: 1, both: 2 } as const;
 
@@ -46,7 +46,7 @@ const choose = <T extends Record<string, number>>(what: string, table: T, key: k
   return table[key]!;
 };
 const folder = (at: number | undefined): number => (at === undefined ? AT_FDCWD : integer('at', at, AT_FDCWD, 0x7fff_ffff));
-const flagBits = (flags: number): number => integer('flags', flags, 0, U32);
+const flagBits = (flags: number): number => integer('flags', flags, 0, maxU32);
 
 /** struct __kernel_timespec. @throws EINVAL */
 export function timespec(ms: number): BigInt64Array {
@@ -218,7 +218,7 @@ export const prep = {
     opcode: Op.socket,
     fd: choose('family', families, family),
     offset: integer('type', type, 0, 0xffff) | SOCK_CLOEXEC,
-    length: integer('protocol', protocol, 0, U32),
+    length: integer('protocol', protocol, 0, maxU32),
   }),
 
   /** bind(2) (6.11). */
@@ -249,8 +249,8 @@ export const prep = {
 
   /** accept4(2) for each connection that comes (6.0), into free slots of the table with `slots`. */
   acceptMultishot: (listener: File, slots = false): Request => ({
-    ...prep.accept(listener, slots ? ALLOC : undefined),
-    ioprio: MULTISHOT_ACCEPT,
+    ...prep.accept(listener, slots ? alloc : undefined),
+    ioprio: multishotAccept,
   }),
 
   /** recv(2). @param flags MSG_* */
@@ -261,7 +261,7 @@ export const prep = {
     opcode: Op.recv,
     fd: socket,
     flags: SqeFlag.bufferSelect,
-    ioprio: MULTISHOT_RECEIVE,
+    ioprio: multishotReceive,
     bufIndex: integer('group', group, 0, 0xffff),
   }),
 
@@ -300,7 +300,7 @@ export const prep = {
   shutdown: (socket: File, how: End = 'both'): Request => ({ opcode: Op.shutdown, fd: socket, length: choose('how', ends, how) }),
 
   /** poll(2) of one file. @param events POLL* bits: 1 readable, 4 writable */
-  poll: (file: File, events: number): Request => ({ opcode: Op.pollAdd, fd: file, opFlags: integer('events', events, 0, U32) }),
+  poll: (file: File, events: number): Request => ({ opcode: Op.pollAdd, fd: file, opFlags: integer('events', events, 0, maxU32) }),
 
   /** Ends with -ETIME after some milliseconds, by the monotonic clock. */
   timeout: (ms: number): Request => ({ opcode: Op.timeout, buffer: timespec(ms), length: 1 }),
@@ -316,7 +316,7 @@ export const prep = {
     // IORING_ASYNC_CANCEL_ALL 1, FD 2, ANY 4, FD_FIXED 8
     const bits = (all || any ? 1 : 0) | (any ? 4 : 0) | (file === undefined ? 0 : 2 | (file instanceof Slot ? 8 : 0));
     const request: Request = { opcode: Op.asyncCancel, opFlags: bits };
-    if (token !== undefined) request.address = integer('token', token, 0, U32);
+    if (token !== undefined) request.address = integer('token', token, 0, maxU32);
     if (file !== undefined) request.fd = fileNumber(file); // a slot is named by a flag of the operation
     return request;
   },

@@ -1,7 +1,7 @@
 import { errnoError } from '../../common/errno.js';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import { ALLOC, MAX_FIXED_FILES } from '../abi.js';
+import { alloc, maxFixedFiles } from '../abi.js';
 
 /** Called with the result of a request: bytes, a descriptor, 0, or a negative errno; and the CQE's flags. */
 export type Done = (result: number, flags: number) => void;
@@ -30,12 +30,12 @@ export class Slot {
   readonly index: number;
   /** @throws EINVAL for what is no index of any table */
   constructor(index: number) {
-    this.index = integer('slot', index, 0, MAX_FIXED_FILES - 1);
+    this.index = integer('slot', index, 0, maxFixedFiles - 1);
   }
 }
 
 /** sqe->file_index of a slot: one more, and ALLOC stays. 0 would be a descriptor of the process. @throws EINVAL */
-export const fileIndex = (slot: number): number => (slot === ALLOC ? ALLOC : integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1);
+export const fileIndex = (slot: number): number => (slot === alloc ? alloc : integer('slot', slot, 0, maxFixedFiles - 1) + 1);
 
 /** What a request works on: a descriptor of the process, a FileHandle of node:fs/promises, or a slot of the ring's file table. */
 export type File = number | Slot | { readonly fd: number };

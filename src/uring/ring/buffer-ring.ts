@@ -14,10 +14,10 @@ export interface BufferRingOptions {
 }
 
 /** struct io_uring_buf {addr u64, len u32, bid u16, resv u16} */
-const ENTRY = 16;
+const entry = 16;
 /** The tail lies in the last two bytes of the first entry, as a 16-bit word. */
-const TAIL = 7;
-const MAX_COUNT = 1 << 15;
+const tail = 7;
+const maxCount = 1 << 15;
 
 const withResolvers = (): { promise: Promise<void>; resolve: () => void } => {
   let resolve = (): void => {};
@@ -52,14 +52,14 @@ export class BufferRing {
   /** @throws EEXIST (the group is in use), EINVAL (an older kernel, or options that do not fit), ENOMEM */
   constructor(ring: Ring, options: BufferRingOptions = {}) {
     checkOptions(options, ['count', 'size', 'group']);
-    this.count = integer('count', options.count ?? 64, 1, MAX_COUNT);
+    this.count = integer('count', options.count ?? 64, 1, maxCount);
     if (this.count & (this.count - 1)) throw invalid('count', this.count, 'a power of two');
     this.size = integer('size', options.size ?? 4096, 1, 0x7fff_ffff);
     this.group = integer('group', options.group ?? groups.get(ring) ?? 0, 0, 0xffff);
     this.#ring = ring;
     this.#memory = Buffer.from(new ArrayBuffer(this.count * this.size));
     const page = native().common.pageSize();
-    const block = new ArrayBuffer(this.count * ENTRY + page); // the kernel wants it to begin with a page
+    const block = new ArrayBuffer(this.count * entry + page); // the kernel wants it to begin with a page
     const address = addressOf(new Uint8Array(block));
     const begin = (page - (address % page)) % page;
     this.#words = new Uint32Array(block, begin, this.count * 4);
@@ -150,6 +150,6 @@ export class BufferRing {
 
   /** The kernel sees the entries before it sees the tail. */
   #publish(): void {
-    Atomics.store(this.#halves, TAIL, this.#tail & 0xffff);
+    Atomics.store(this.#halves, tail, this.#tail & 0xffff);
   }
 }

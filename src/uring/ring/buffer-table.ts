@@ -3,8 +3,8 @@ import { Reg } from '../abi.js';
 import { addressOf, checkOptions, integer, invalid } from '../request/request.js';
 
 /** Most registered buffers of a ring (IORING_MAX_REG_BUFFERS, io_uring/rsrc.h). */
-const MAX_BUFFERS = 1 << 14;
-const KEY = 'registered buffers';
+const maxBuffers = 1 << 14;
+const key = 'registered buffers';
 
 type View = NodeJS.ArrayBufferView;
 
@@ -71,7 +71,7 @@ export class BufferTable {
 
   /** Registers `size` empty entries, to be filled by update() (5.19). @throws EBUSY, EINVAL */
   registerSparse(size: number): void {
-    integer('size of the table', size, 1, MAX_BUFFERS);
+    integer('size of the table', size, 1, maxBuffers);
     const arg = new DataView(new ArrayBuffer(32)); // struct io_uring_rsrc_register
     arg.setUint32(0, size, true);
     arg.setUint32(4, 1, true); // IORING_RSRC_REGISTER_SPARSE
@@ -84,7 +84,7 @@ export class BufferTable {
    * @throws ENXIO (none registered), EINVAL (beyond the table), EFAULT, ENOMEM; `done` of the error is the number of entries that were replaced
    */
   update(offset: number, buffers: readonly (View | null)[], tags: readonly number[] = buffers.map(() => 0)): void {
-    integer('index', offset, 0, MAX_BUFFERS - 1);
+    integer('index', offset, 0, maxBuffers - 1);
     const vectors = iovecs(buffers, true);
     const result = this.#tagged(offset, vectors, tags, Reg.registerBuffersUpdate);
     const done = Math.max(0, result);
@@ -107,9 +107,9 @@ export class BufferTable {
   clone(other: BufferOwner, options: CloneOptions = {}): void {
     checkOptions(options, ['from', 'to', 'count', 'replace']);
     const source = other.buffers;
-    const from = integer('from', options.from ?? 0, 0, MAX_BUFFERS);
-    const to = integer('to', options.to ?? 0, 0, MAX_BUFFERS);
-    const count = integer('count', options.count ?? Math.max(0, source.size - from), 0, MAX_BUFFERS);
+    const from = integer('from', options.from ?? 0, 0, maxBuffers);
+    const to = integer('to', options.to ?? 0, 0, maxBuffers);
+    const count = integer('count', options.count ?? Math.max(0, source.size - from), 0, maxBuffers);
     const arg = new DataView(new ArrayBuffer(32)); // struct io_uring_clone_buffers {src_fd, flags, src_off, dst_off, nr, pad}
     arg.setInt32(0, other.fd, true);
     arg.setUint32(4, options.replace ? 2 : 0, true); // IORING_REGISTER_DST_REPLACE
@@ -142,7 +142,7 @@ export class BufferTable {
 
   #keep(views: (View | undefined)[]): void {
     this.#views = views;
-    this.#ring.hold(KEY, views.length > 0 ? views : undefined);
+    this.#ring.hold(key, views.length > 0 ? views : undefined);
   }
 
   #tagged(offset: number, vectors: BigUint64Array, tags: readonly number[], opcode: number = Reg.registerBuffers2): number {
@@ -172,7 +172,7 @@ const bytes = (vectors: BigUint64Array): Uint8Array => new Uint8Array(vectors.bu
 
 /** struct iovec of each; an empty entry is zero. @throws EINVAL */
 function iovecs(buffers: readonly (View | null)[], holes: boolean): BigUint64Array {
-  if (!Array.isArray(buffers) || buffers.length > MAX_BUFFERS) throw invalid('buffers', buffers, `an array of at most ${MAX_BUFFERS}`);
+  if (!Array.isArray(buffers) || buffers.length > maxBuffers) throw invalid('buffers', buffers, `an array of at most ${maxBuffers}`);
   return BigUint64Array.from(
     buffers.flatMap((view) => (view === null && holes ? [0n, 0n] : [BigInt(addressOf(view)), BigInt(view.byteLength)])),
   );

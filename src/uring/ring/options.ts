@@ -19,17 +19,18 @@ export interface RingOptions {
 }
 
 /** The kernel's bound (IORING_MAX_ENTRIES, io_uring/io_uring.h). */
-const MAX_ENTRIES = 32768;
-const U32 = 0xffff_ffff;
-const OPTIONS = ['entries', 'cqEntries', 'require', 'prefer', 'idle', 'watch', 'registered'] as const satisfies (keyof RingOptions)[];
+const maxEntries = 32768;
+const maxU32 = 0xffff_ffff;
+const knownOptions = ['entries', 'cqEntries', 'require', 'prefer', 'idle', 'watch', 'registered'] as const satisfies (keyof RingOptions)[];
 
 /** The options as the addon takes them. @throws EINVAL for one that does not exist or does not fit */
 export function openOptions(options: RingOptions): RingOpenOptions {
-  checkOptions(options, OPTIONS);
-  const given: RingOpenOptions = { entries: integer('entries', options.entries ?? 256, 1, MAX_ENTRIES) };
+  checkOptions(options, knownOptions);
+  const given: RingOpenOptions = { entries: integer('entries', options.entries ?? 256, 1, maxEntries) };
   given.batch = given.entries;
-  if (options.cqEntries !== undefined) given.cqEntries = integer('cqEntries', options.cqEntries, 1, 2 * MAX_ENTRIES);
-  for (const key of ['require', 'prefer', 'idle'] as const) if (options[key] !== undefined) given[key] = integer(key, options[key], 0, U32);
+  if (options.cqEntries !== undefined) given.cqEntries = integer('cqEntries', options.cqEntries, 1, 2 * maxEntries);
+  for (const key of ['require', 'prefer', 'idle'] as const)
+    if (options[key] !== undefined) given[key] = integer(key, options[key], 0, maxU32);
   if (options.registered === false) given.registered = 0;
   return given;
 }

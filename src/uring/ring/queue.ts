@@ -5,7 +5,7 @@ import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { type RingHandle, type RingInfo, Status, type UringNative } from '../../native/uring.js';
 import { Op, Setup, SqeFlag } from '../abi.js';
-import { ADDRESS, putEntry, USER_DATA, WORDS } from '../request/entry.js';
+import { addressWord, putEntry, userData, words } from '../request/entry.js';
 import { type Done, invalid } from '../request/request.js';
 import { Completions } from './completions.js';
 import { EnterError } from './errno.js';
@@ -13,13 +13,13 @@ import { openOptions, type RingOptions } from './options.js';
 import { Pending } from './pending.js';
 
 /** Flushes in a row from microtasks before the event loop gets its turn. */
-const INLINE_TURNS = 64;
+const inlineTurns = 64;
 /** Milliseconds that they may take together: reads of large files from the page cache are much work each. */
-const INLINE_TIME = 10;
-const CHAIN = (SqeFlag.link | SqeFlag.hardlink) << 8;
+const inlineTime = 10;
+const chain = (SqeFlag.link | SqeFlag.hardlink) << 8;
 const ECANCELED = 125;
 /** Rounds of 100 ms that close() waits without any request ending. */
-const PATIENCE = 50;
+const patience = 50;
 
 /** Open rings: the kernel may write to the memory of their requests, so they are not collected. */
 const open = new Set<Queue>();
@@ -70,7 +70,7 @@ export class Queue {
     this.sqe = new Uint32Array(this.#info.sqes);
     this.#cqe = new Int32Array(this.#info.cqes);
     this.#status = new Int32Array(this.#info.status);
-    this.batch = this.sqe.length / WORDS;
+    this.batch = this.sqe.length / words;
     this.#enabled = !(this.#info.flags & Setup.rDisabled);
     open.add(this);
     try {
@@ -191,22 +191,22 @@ export class Queue {
 
   /** Whether the entry queued last is linked to the next. */
   get linked(): boolean {
-    return this.#queued > 0 && (this.sqe[(this.#queued - 1) * WORDS]! & CHAIN) !== 0;
+    return this.#queued > 0 && (this.sqe[(this.#queued - 1) * words]! & chain) !== 0;
   }
 
   #take(done: Done, scope: AsyncResource | undefined, buffer: NodeJS.ArrayBufferView | undefined, keep: unknown): number {
     const slot = this.pending.add(done, scope, buffer, keep);
-    const at = this.#queued++ * WORDS;
-    this.sqe[at + USER_DATA] = slot;
-    this.sqe[at + USER_DATA + 1] = 0;
+    const at = this.#queued++ * words;
+    this.sqe[at + userData] = slot;
+    this.sqe[at + userData + 1] = 0;
     return at;
   }
 
   /** Takes a request back that the kernel has not seen, because the ring was not started. */
   withdraw(token: number): void {
-    for (let at = 0; at < this.#queued * WORDS; at += WORDS) {
-      if (this.sqe[at + USER_DATA] !== token) continue;
-      this.sqe.copyWithin(at, at + WORDS, this.#queued * WORDS);
+    for (let at = 0; at < this.#queued * words; at += words) {
+      if (this.sqe[at + userData] !== token) continue;
+      this.sqe.copyWithin(at, at + words, this.#queued * words);
       this.#queued--;
       queueMicrotask(() => this.pending.call(token, -ECANCELED, 0));
       return;
@@ -219,7 +219,7 @@ export class Queue {
     this.#scheduled = true;
     const turns = this.#turns++;
     if (turns === 0) this.#turned = now();
-    const late = turns >= INLINE_TURNS || ((turns & 3) === 3 && now() - this.#turned > INLINE_TIME);
+    const late = turns >= inlineTurns || ((turns & 3) === 3 && now() - this.#turned > inlineTime);
     if (late) setImmediate(this.#turn);
     else queueMicrotask(this.#flush);
   }
@@ -263,7 +263,7 @@ export class Queue {
     this.#review();
     const completions = this.#native.submit(this.#handle, count, want, timeoutMs);
     const taken = this.#status[Status.taken]!;
-    if (taken < count) this.sqe.copyWithin(0, taken * WORDS, count * WORDS);
+    if (taken < count) this.sqe.copyWithin(0, taken * words, count * words);
     this.#queued = count - taken;
     this.#arrived.take(this.#cqe, completions);
     const error = this.#status[Status.error]!;
@@ -274,8 +274,8 @@ export class Queue {
   /** Memory that was transferred away or shrank since it was queued has no address any more: its request fails with EFAULT. */
   #review(): void {
     for (let i = 0; i < this.#queued; i++) {
-      const at = i * WORDS;
-      if (this.pending.moved(this.sqe[at + USER_DATA]!)) this.sqe[at + ADDRESS] = this.sqe[at + ADDRESS + 1] = 0;
+      const at = i * words;
+      if (this.pending.moved(this.sqe[at + userData]!)) this.sqe[at + addressWord] = this.sqe[at + addressWord + 1] = 0;
     }
   }
 
@@ -350,7 +350,7 @@ export class Queue {
         failure ??= { err };
       }
     };
-    for (let idle = 0, asked = -1; this.#enabled && idle < PATIENCE && left() > 0; ) {
+    for (let idle = 0, asked = -1; this.#enabled && idle < patience && left() > 0; ) {
       const before = left();
       if (idle % 10 === 0 && asked !== idle && this.#queued < this.batch) {
         asked = idle;
@@ -366,7 +366,7 @@ export class Queue {
     }
     while (this.#arrived.left > 0) attempt(() => this.#dispatch(true));
     // What the kernel never had: a ring that was not started, or that the kernel does not let in any more.
-    const slots = Array.from({ length: this.#queued }, (_, i) => this.sqe[i * WORDS + USER_DATA]!);
+    const slots = Array.from({ length: this.#queued }, (_, i) => this.sqe[i * words + userData]!);
     this.#queued = 0;
     for (const slot of slots) attempt(() => this.pending.call(slot, -ECANCELED, 0));
     return failure;

@@ -1,9 +1,9 @@
 import { AsyncResource } from 'node:async_hooks';
 import { codeOf, VioError } from '../../common/errors.js';
 import { opReadWhole, type RingInfo, type RingStats, readWholeOpen } from '../../native/uring.js';
-import { MAX_FIXED_FILES, Op, Reg, SqeFlag } from '../abi.js';
+import { maxFixedFiles, Op, Reg, SqeFlag } from '../abi.js';
 import { checkRegister, fileOffset, lengthOf, wide } from '../request/bounds.js';
-import { putEntry, USER_DATA } from '../request/entry.js';
+import { putEntry, userData } from '../request/entry.js';
 import {
   addressOf,
   type Done,
@@ -24,10 +24,10 @@ export type { RingOptions } from './options.js';
 
 const AT_FDCWD = -100;
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
-export const READ_WHOLE_OPEN = readWholeOpen;
-const U32 = 0xffff_ffff;
+export { readWholeOpen };
+const maxU32 = 0xffff_ffff;
 /** Most bytes that one read or write moves (MAX_RW_COUNT, include/linux/fs.h). */
-const MAX_TRANSFER = 0x7fff_f000;
+const maxTransfer = 0x7fff_f000;
 const scope = (): AsyncResource => new AsyncResource('VIOCTL_URING');
 
 /** The words of an entry, checked. */
@@ -116,13 +116,13 @@ export class Ring {
    * @throws EBADF if the ring is closed meanwhile
    */
   room(count = 1): Promise<void> {
-    return this.#queue.room(integer('count', count, 1, U32));
+    return this.#queue.room(integer('count', count, 1, maxU32));
   }
 
   /** Makes room for a chain of `count` requests, which must leave in one batch. @throws EINVAL above the ring's entries */
   reserve(count: number): void {
     this.#queue.check();
-    this.#queue.reserve(integer('count', count, 1, U32));
+    this.#queue.reserve(integer('count', count, 1, maxU32));
   }
 
   /**
@@ -188,13 +188,13 @@ export class Ring {
       throw new VioError('CQE_SKIP_SUCCESS is not supported: its request would never be let go', { code: 'EINVAL' });
     if (fd instanceof Slot) flags |= SqeFlag.fixedFile;
     wide('offset', offset);
-    const asked = request.length === undefined ? undefined : integer('length', request.length, 0, U32);
+    const asked = request.length === undefined ? undefined : integer('length', request.length, 0, maxU32);
     if (buffer && request.address !== undefined) throw invalid('address', request.address, 'none beside a buffer');
     const address = buffer ? addressOf(buffer) : wide('address', request.address === undefined ? 0 : request.address);
     const length = buffer ? lengthOf(opcode, number, buffer, asked, offset) : (asked ?? 0);
-    integer('opFlags', opFlags, -(2 ** 31), U32);
-    integer('bufIndex', bufIndex, 0, U32);
-    integer('fileIndex', index, 0, U32);
+    integer('opFlags', opFlags, -(2 ** 31), maxU32);
+    integer('bufIndex', bufIndex, 0, maxU32);
+    integer('fileIndex', index, 0, maxU32);
     wide('addr3', addr3);
     const head = opcode | (flags << 8) | (integer('ioprio', ioprio, 0, 0xffff) << 16);
     // The kernel picks a buffer of the group when it needs one: the group lives as long as the request.
@@ -209,7 +209,7 @@ export class Ring {
     const at = this.#queue.entry(done, context, buffer, keep);
     putEntry(sqe, at, head, fd, offset, address, length, opFlags, bufIndex, index, addr3);
     this.#queue.schedule();
-    return sqe[at + USER_DATA]!;
+    return sqe[at + userData]!;
   }
 
   /** Like push, as a promise. @throws the errno of a negative result */
@@ -275,7 +275,7 @@ export class Ring {
     integer('index of the buffer', bufIndex, 0, 0xffff);
     const at = this.#queue.entry(done, context, buffer);
     const head = file instanceof Slot ? opcode | (SqeFlag.fixedFile << 8) : opcode;
-    putEntry(this.#queue.sqe, at, head, number, offset, address, Math.min(buffer.byteLength, MAX_TRANSFER), 0, bufIndex, 0, 0);
+    putEntry(this.#queue.sqe, at, head, number, offset, address, Math.min(buffer.byteLength, maxTransfer), 0, bufIndex, 0, 0);
     this.#queue.schedule();
   }
 
@@ -300,18 +300,18 @@ export class Ring {
    * file goes on and its slot is open.
    */
   readWhole(path: Uint8Array, openFlags: number, slot: number, buffer: NodeJS.ArrayBufferView, done: Done): void {
-    const [from, to, index] = [addressOf(path), addressOf(buffer), integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1];
+    const [from, to, index] = [addressOf(path), addressOf(buffer), integer('slot', slot, 0, maxFixedFiles - 1) + 1];
     lengthOf(Op.openat, AT_FDCWD, path, 0, 0);
     integer('flags of open', openFlags, 0, 0x7fff_ffff);
     if (this.#queue.linked) throw invalid('readWhole', 'behind a link', 'a place outside chains');
     const at = this.#queue.entry(done, undefined, buffer, path);
-    putEntry(this.#queue.sqe, at, opReadWhole, 0, to, from, Math.min(buffer.byteLength, MAX_TRANSFER), openFlags, 0, index, 0);
+    putEntry(this.#queue.sqe, at, opReadWhole, 0, to, from, Math.min(buffer.byteLength, maxTransfer), openFlags, 0, index, 0);
     this.#queue.schedule();
   }
 
   /** Closes a slot of the table; only its completion makes the slot free. */
   closeSlot(slot: number, done: Done): void {
-    const index = integer('slot', slot, 0, MAX_FIXED_FILES - 1) + 1;
+    const index = integer('slot', slot, 0, maxFixedFiles - 1) + 1;
     const at = this.#queue.entry(done, undefined);
     putEntry(this.#queue.sqe, at, Op.close, 0, 0, 0, 0, 0, 0, index, 0);
     this.#queue.schedule();
@@ -330,7 +330,7 @@ export class Ring {
    *   with the errno of io_uring_enter(2): EPERM (seccomp)
    */
   submit(want = 0, timeoutMs = -1): number {
-    integer('want', want, 0, U32);
+    integer('want', want, 0, maxU32);
     if (typeof timeoutMs !== 'number' || Number.isNaN(timeoutMs)) throw invalid('timeout', timeoutMs, 'milliseconds');
     return this.#queue.submit(want, timeoutMs);
   }

@@ -2,7 +2,7 @@ import { errnoError, errnoName } from '../../common/errno.js';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { FdFault } from '../../native/uring.js';
-import { ALLOC, MAX_FIXED_FILES, Op, Reg, SKIP, SqeFlag } from '../abi.js';
+import { alloc, maxFixedFiles, Op, Reg, SqeFlag, skip } from '../abi.js';
 import { prep } from '../request/prep.js';
 import { addressOf, type File, fileIndex, integer, invalid, pathBytes, Slot } from '../request/request.js';
 import type { Ring } from './ring.js';
@@ -44,14 +44,14 @@ export function findFaults(fds: readonly number[], holes: boolean, skips: boolea
   const faults: Fault[] = [];
   answers.forEach((answer, index) => {
     const fd = fds[index]!;
-    if (answer === FdFault.none || (holes && fd === -1) || (skips && fd === SKIP)) return;
+    if (answer === FdFault.none || (holes && fd === -1) || (skips && fd === skip)) return;
     faults.push({ index, fd, code: 'EBADF', why: faultTexts[answer]! });
   });
   return faults;
 }
 
 /** The index of a slot, of this class or not; never ALLOC. @throws EINVAL */
-const slotIndex = (slot: Slot): number => integer('slot', slot?.index, 0, MAX_FIXED_FILES - 1);
+const slotIndex = (slot: Slot): number => integer('slot', slot?.index, 0, maxFixedFiles - 1);
 
 /** Memory that a register call in progress points to: named here so that it cannot be collected before the call. */
 let held: unknown;
@@ -111,7 +111,7 @@ export class FileTable {
 
   /** Registers a table of holes. @throws EBUSY, EMFILE, EINVAL */
   registerSparse(size: number): void {
-    integer('size of the table', size, 1, MAX_FIXED_FILES);
+    integer('size of the table', size, 1, maxFixedFiles);
     const arg = new DataView(new ArrayBuffer(32)); // struct io_uring_rsrc_register
     arg.setUint32(0, size, true);
     arg.setUint32(4, 1, true); // IORING_RSRC_REGISTER_SPARSE, 5.19
@@ -130,7 +130,7 @@ export class FileTable {
    *   now empty, where an entry went bad between check and update
    */
   update(offset: number, fds: readonly number[], tags?: readonly number[]): void {
-    integer('slot', offset, 0, MAX_FIXED_FILES - 1);
+    integer('slot', offset, 0, maxFixedFiles - 1);
     const faults = findFaults(fds, true, true);
     if (faults.length > 0) throw tableError('file table', 'EBADF', faults.map(describe).join('; '), { faults });
     const list = descriptors(fds);
@@ -143,7 +143,7 @@ export class FileTable {
    * @returns the slots used
    */
   async updateAsync(offset: number, fds: readonly number[]): Promise<number[]> {
-    if (offset !== ALLOC) integer('slot', offset, 0, MAX_FIXED_FILES - 1);
+    if (offset !== alloc) integer('slot', offset, 0, maxFixedFiles - 1);
     const faults = findFaults(fds, true, true);
     if (faults.length > 0) throw tableError('file table', 'EBADF', faults.map(describe).join('; '), { faults });
     const list = descriptors(fds);
@@ -151,7 +151,7 @@ export class FileTable {
       this.#ring.push({ opcode: Op.filesUpdate, buffer: list, length: list.length, offset }, resolve),
     );
     this.#updated(done, offset, fds);
-    return offset === ALLOC ? [...list] : fds.map((_, i) => offset + i);
+    return offset === alloc ? [...list] : fds.map((_, i) => offset + i);
   }
 
   /** Lets the kernel pick slots (ALLOC) only from [offset, offset + length). @throws EINVAL, EOVERFLOW, ENXIO */
@@ -171,11 +171,11 @@ export class FileTable {
    * @param flags O_* of open(2); O_CLOEXEC means nothing in a table and is left out (the kernel refuses it)
    * @returns the slot
    */
-  async open(path: string | Uint8Array, flags: number, slot: number = ALLOC, mode = 0): Promise<Slot> {
+  async open(path: string | Uint8Array, flags: number, slot: number = alloc, mode = 0): Promise<Slot> {
     const request = this.openRequest(path, flags, slot, mode);
     const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
     if (result < 0) throw this.#slotError(result, 'openat', slot, path);
-    return new Slot(slot === ALLOC ? result : slot);
+    return new Slot(slot === alloc ? result : slot);
   }
 
   /** The request of open(), for chains. */
@@ -203,19 +203,19 @@ export class FileTable {
   }
 
   /** socket(2) into a slot. */
-  async socket(domain: number, type: number, protocol: number, slot: number = ALLOC): Promise<Slot> {
+  async socket(domain: number, type: number, protocol: number, slot: number = alloc): Promise<Slot> {
     const request = { opcode: Op.socket, fd: domain, offset: type, length: protocol, fileIndex: fileIndex(slot) };
     const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
     if (result < 0) throw this.#slotError(result, 'socket', slot);
-    return new Slot(slot === ALLOC ? result : slot);
+    return new Slot(slot === alloc ? result : slot);
   }
 
   /** accept(2) into a slot, of a connection to a listener that is a descriptor or a slot. */
-  async accept(listener: File, slot: number = ALLOC): Promise<Slot> {
+  async accept(listener: File, slot: number = alloc): Promise<Slot> {
     const request = prep.accept(listener, slot);
     const result = await new Promise<number>((resolve) => this.#ring.push(request, resolve));
     if (result < 0) throw this.#slotError(result, 'accept', slot);
-    return new Slot(slot === ALLOC ? result : slot);
+    return new Slot(slot === alloc ? result : slot);
   }
 
   /**
@@ -232,7 +232,7 @@ export class FileTable {
    * @param to slot there, or ALLOC
    * @returns slot in the other table
    */
-  send(slot: Slot, ring: number, to: number = ALLOC): Promise<number> {
+  send(slot: Slot, ring: number, to: number = alloc): Promise<number> {
     // addr 1: IORING_MSG_SEND_FD; addr3 is the slot here; len and off become the CQE there
     const from = slotIndex(slot);
     integer('descriptor of the other ring', ring, 0, 0x7fff_ffff);
@@ -329,10 +329,10 @@ export class FileTable {
   /** The error of what opens into a slot: ENFILE and EINVAL of the table are told from those of the file. */
   #slotError(result: number, call: string, slot: number, path?: string | Uint8Array): Error {
     const code = errnoName(result);
-    const outside = slot !== ALLOC && slot >= this.#size;
+    const outside = slot !== alloc && slot >= this.#size;
     if (code === 'ENFILE' || code === 'ENXIO' || (code === 'EINVAL' && outside)) {
       if (this.#size === 0) return tableError(call, code, 'no table is registered');
-      return this.#error(call, result, slot === ALLOC ? 'the table' : `slot ${slot} of a table of ${this.#size}`);
+      return this.#error(call, result, slot === alloc ? 'the table' : `slot ${slot} of a table of ${this.#size}`);
     }
     return path === undefined ? errnoError(result, call) : Object.assign(errnoError(result, `${call} '${path}'`), { syscall: call, path });
   }
@@ -342,7 +342,7 @@ export class FileTable {
     const whys: Record<string, [string, string?]> = {
       EBUSY: ['a table is registered already', 'update it, or unregister it first'],
       ENXIO: ['no table is registered'],
-      EMFILE: [`${on} are more than RLIMIT_NOFILE (or than ${MAX_FIXED_FILES})`, 'ulimit -n'],
+      EMFILE: [`${on} are more than RLIMIT_NOFILE (or than ${maxFixedFiles})`, 'ulimit -n'],
       ENFILE: ['no slot is free'],
       EBADF: [`${on} is empty`],
       EINVAL: [`${on}: out of range`],

@@ -9,8 +9,8 @@ import { errnoOf } from '../wire/status.js';
 
 export type Region = ValuesOf<typeof region>;
 /** Slots of ADD_MEM_REG. */
-export const MEM_SLOTS = 256;
-const U64 = 1n << 64n;
+export const memSlots = 256;
+const maxU64 = 1n << 64n;
 
 interface Slot {
   region: Region;
@@ -22,7 +22,7 @@ const overlap = (a: bigint, aSize: bigint, b: bigint, bSize: bigint): boolean =>
 /** Checks of one region against its file. */
 function unfit(region: Region, fd: OwnedFd): Errno | undefined {
   if (region.size === 0n) return 'EINVAL';
-  if (region.gpa + region.size > U64 || region.uva + region.size > U64 || region.offset + region.size > U64) return 'EOVERFLOW';
+  if (region.gpa + region.size > maxU64 || region.uva + region.size > maxU64 || region.offset + region.size > maxU64) return 'EOVERFLOW';
   const stat = fs.fstatSync(fd.fd, { bigint: true });
   if (!stat.isFile()) return 'ENODEV';
   if (region.offset + region.size > stat.size) return 'ERANGE';
@@ -51,7 +51,7 @@ export class MemoryTable {
 
   /** ADD_MEM_REG. Takes the descriptor in any case. */
   add(region: Region, fd: OwnedFd): Errno | undefined {
-    const errno = this.#slots.length >= MEM_SLOTS ? 'ENOSPC' : this.#replace([...this.#slots, { region, fd }]);
+    const errno = this.#slots.length >= memSlots ? 'ENOSPC' : this.#replace([...this.#slots, { region, fd }]);
     if (errno) fd.close();
     return errno;
   }

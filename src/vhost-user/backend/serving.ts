@@ -6,22 +6,22 @@ import type { DeviceModel } from './model.js';
 import { BackEndSession, type SessionHooks } from './session.js';
 
 /** After this time (ms) a drain says what it waits for. It has no limit: the disk decides, or a second signal. */
-const SLOW_DRAIN = 5000;
+const slowDrain = 5000;
 
 /** Log lines about the front-ends of one server in one period (ms): a guest can break a ring, or connect, again and again. */
-const LOG_LINES = 50;
-const LOG_PERIOD = 10000;
+const logLines = 50;
+const logPeriod = 10000;
 
 /** Passes on a bounded number of lines, and says how many it left out. */
 export function bounded(log: (text: string) => void, now: () => number = () => performance.now()): (text: string) => void {
   let [since, lines] = [now(), 0];
   return (text) => {
-    if (now() - since >= LOG_PERIOD) {
-      if (lines > LOG_LINES) log(`${lines - LOG_LINES} more messages`);
+    if (now() - since >= logPeriod) {
+      if (lines > logLines) log(`${lines - logLines} more messages`);
       [since, lines] = [now(), 0];
     }
-    if (++lines <= LOG_LINES) log(text);
-    else if (lines === LOG_LINES + 1) log(`further messages are left out for up to ${LOG_PERIOD / 1000} s`);
+    if (++lines <= logLines) log(text);
+    else if (lines === logLines + 1) log(`further messages are left out for up to ${logPeriod / 1000} s`);
   };
 }
 
@@ -84,7 +84,7 @@ async function serveOne(fd: OwnedFd, options: ServeOptions, tell: (text: string)
   let slow: NodeJS.Timeout | undefined;
   let drained: Promise<void> | undefined;
   const stop = (): void => {
-    slow = setTimeout(() => options.onLog('finishing the requests under way; a second signal ends at once'), SLOW_DRAIN);
+    slow = setTimeout(() => options.onLog('finishing the requests under way; a second signal ends at once'), slowDrain);
     drained = session.drain();
     drained.catch(() => {}); // it is awaited below
   };

@@ -9,7 +9,7 @@ import { maxRingSize, protocolMask, VirtioF } from '../wire/features.js';
 import { encodeMessage, Flag, type MessageDef, maxConfig, messageById, messageByName, number, shmemRegions } from '../wire/messages.js';
 import { type Errno, statusOf } from '../wire/status.js';
 import { BackRequests } from './back-requests.js';
-import { MEM_SLOTS, MemoryTable, type Region } from './memory-table.js';
+import { MemoryTable, memSlots, type Region } from './memory-table.js';
 import type { DeviceModel } from './model.js';
 import { Rings } from './rings.js';
 
@@ -20,7 +20,7 @@ type Request = Record<string, unknown>;
 type Handler = (values: Request, fds: OwnedFd[]) => Outcome | Promise<Outcome>;
 
 /** Messages, and descriptors that came with them, that may wait for a request under way: the front-end sends ahead without end. */
-const MAX_WAITING = 1024;
+const maxWaiting = 1024;
 
 export interface SessionHooks {
   /** Rings have started to run, or stopped. Called after the reply to the message that did it has been sent. */
@@ -73,7 +73,7 @@ export class BackEndSession {
       (message) => {
         this.#inbox.push(message);
         this.#inboxFds += message.fds.length;
-        if (this.#inbox.length >= MAX_WAITING || this.#inboxFds >= MAX_WAITING)
+        if (this.#inbox.length >= maxWaiting || this.#inboxFds >= maxWaiting)
           this.close(protocolError(`${this.#inbox.length} messages with ${this.#inboxFds} descriptors wait for the request under way`));
         else void this.#serve();
       },
@@ -255,7 +255,7 @@ function handlersOf(session: BackEndSession): Map<string, Handler> {
         return undefined;
       },
       GET_QUEUE_NUM: () => word(BigInt(device.queues)),
-      GET_MAX_MEM_SLOTS: () => word(BigInt(MEM_SLOTS)),
+      GET_MAX_MEM_SLOTS: () => word(BigInt(memSlots)),
       SET_MEM_TABLE: ({ regions }, fds) => remapped(memory.set(regions as Region[], fds.splice(0))),
       ADD_MEM_REG: ({ region }, fds) => remapped(memory.add(region as Region, fds.shift()!)),
       REM_MEM_REG: ({ region }) => remapped(memory.remove(region as Region)),

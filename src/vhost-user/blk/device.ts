@@ -28,9 +28,9 @@ const BlkF = {
   discard: bit('DISCARD'),
   writeZeroes: bit('WRITE_ZEROES'),
 } as const;
-const SEG_MAX = 126;
-const MAX_SECTORS = 1 << 22; // 2 GiB: one discard or write of zeroes
-const MAX_RANGES = 1;
+const segMax = 126;
+const maxSectors = 1 << 22; // 2 GiB: one discard or write of zeroes
+const maxRanges = 1;
 
 /** A ring whose requests are served by a native thread. */
 class BlkRing implements RunningRing {
@@ -52,9 +52,9 @@ class BlkRing implements RunningRing {
         call: call ? vhostUser.dup(call.fd) : -1,
         serial: source.serial,
         ioUring: source.ioUring,
-        segMax: SEG_MAX,
-        maxSectors: MAX_SECTORS,
-        maxRanges: MAX_RANGES,
+        segMax: segMax,
+        maxSectors: maxSectors,
+        maxRanges: maxRanges,
         queues: source.queues,
       });
     } catch (err) {
@@ -171,18 +171,18 @@ export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: strin
       return config.encode({
         ...zero,
         capacity: BigInt(Math.floor(native().storage.size(store) / blockSize) * (blockSize / virtioBlk.sector)),
-        seg_max: SEG_MAX,
+        seg_max: segMax,
         blk_size: blockSize,
         physical_block_exp: Math.max(0, Math.floor(Math.log2(geometry.physical / blockSize))),
         alignment_offset: blocks(geometry.alignmentOffset, 255),
         min_io_size: blocks(geometry.minimumIo, 65535),
         opt_io_size: blocks(geometry.optimalIo, 2 ** 32 - 1),
         num_queues: queues,
-        max_discard_sectors: MAX_SECTORS,
-        max_discard_seg: MAX_RANGES,
+        max_discard_sectors: maxSectors,
+        max_discard_seg: maxRanges,
         discard_sector_alignment: Math.max(blockSize, limits?.discardGranularity ?? geometry.physical) / virtioBlk.sector,
-        max_write_zeroes_sectors: MAX_SECTORS,
-        max_write_zeroes_seg: MAX_RANGES,
+        max_write_zeroes_sectors: maxSectors,
+        max_write_zeroes_seg: maxRanges,
         write_zeroes_may_unmap: 1,
       } as never);
     },

@@ -1,6 +1,6 @@
 import { native } from '../../native/index.js';
 import { closeAll, OwnedFd } from '../../native/owned-fd.js';
-import { KEEP_SIZE } from '../shmem/regions.js';
+import { keepSize } from '../shmem/regions.js';
 import { Channel } from '../wire/channel.js';
 import { Exchange } from '../wire/exchange.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
@@ -32,7 +32,7 @@ export class CheckSession {
   features = 0n;
   protocol = 0n;
   acked = 0n;
-  readonly memory = new OwnedFd(native().vhostUser.memfd('vioctl-check', memorySize, KEEP_SIZE));
+  readonly memory = new OwnedFd(native().vhostUser.memfd('vioctl-check', memorySize, keepSize));
 
   /** @param timeout how long an answer may take (ms) */
   constructor(fd: OwnedFd, timeout: number) {

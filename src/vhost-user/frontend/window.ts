@@ -1,6 +1,6 @@
 import { native } from '../../native/index.js';
 import { OwnedFd } from '../../native/owned-fd.js';
-import { KEEP_SIZE, ShmemRegions } from '../shmem/regions.js';
+import { keepSize, ShmemRegions } from '../shmem/regions.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import { type BackEvent, BackService } from './back-service.js';
 import { FrontEnd, type FrontEndOptions } from './frontend.js';
@@ -101,7 +101,7 @@ export class Window {
   async start(): Promise<void> {
     const { vhostUser, common } = native();
     const size = perRing * this.queues;
-    this.memory ??= { fd: new OwnedFd(vhostUser.memfd('vioctl-window', size, KEEP_SIZE)), size, gpa: memoryGpa, uva: memoryUva };
+    this.memory ??= { fd: new OwnedFd(vhostUser.memfd('vioctl-window', size, keepSize)), size, gpa: memoryGpa, uva: memoryUva };
     const dup = (fd: OwnedFd): OwnedFd => new OwnedFd(vhostUser.dup(fd.fd));
     const region = { gpa: memoryGpa, size: BigInt(size), uva: memoryUva, offset: 0n };
     await this.front.request('SET_MEM_TABLE', { count: 1, regions: [region] }, [dup(this.memory.fd)]);

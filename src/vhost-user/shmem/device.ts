@@ -5,7 +5,7 @@ import { deviceByName } from '../wire/devices.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
 import type { ShmemServer } from './server.js';
 
-const BASE = VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx;
+const base = VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx;
 
 /** @param slots offer CONFIGURE_MEM_SLOTS: needed for more than six mappings */
 const protocolOf = (slots: boolean): bigint =>
@@ -16,7 +16,7 @@ const protocolOf = (slots: boolean): bigint =>
 export function windowDevice(server: ShmemServer, options: { queues: number; slots: boolean; configSize: number }): DeviceModel {
   return {
     name: 'window',
-    features: BASE,
+    features: base,
     protocol: protocolOf(options.slots),
     queues: options.queues,
     regions: server.regions,
@@ -42,7 +42,7 @@ export function pmemDevice(server: ShmemServer, options: { slots: boolean; onFlu
   };
   return {
     name: 'pmem',
-    features: BASE | 1n, // VIRTIO_PMEM_F_SHMEM_REGION
+    features: base | 1n, // VIRTIO_PMEM_F_SHMEM_REGION
     protocol: protocolOf(options.slots),
     queues: 1,
     regions: server.regions,

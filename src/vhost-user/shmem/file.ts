@@ -5,7 +5,7 @@ import { native } from '../../native/index.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import { Seal } from '../../native/vhost-user.js';
 import { describeFd } from '../wire/fds.js';
-import { KEEP_SIZE, pageSize } from './regions.js';
+import { keepSize, pageSize } from './regions.js';
 
 /** `ID:OFF=FILE[:rw|:ro]` as the user wrote it. */
 export interface MapSpec {
@@ -72,7 +72,7 @@ async function sealedCopy(source: number, size: bigint): Promise<OwnedFd> {
         for (let done = 0; done < part.length; ) done += fs.writeSync(copy.fd, part, done, part.length - done, at + done);
       at += got;
     }
-    vhostUser.addSeals(copy.fd, KEEP_SIZE);
+    vhostUser.addSeals(copy.fd, keepSize);
     return copy;
   } catch (err) {
     copy.close();

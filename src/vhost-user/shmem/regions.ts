@@ -11,8 +11,8 @@ import { errnoOf } from '../wire/status.js';
 /** Size of a page of this kernel: mappings consist of whole ones. */
 export const pageSize = (): bigint => BigInt(native().common.pageSize());
 /** QEMU 11.1 takes no more regions on a PCI device, and their sum must be a power of two. */
-export const QEMU_REGIONS = 3;
-const U64 = 1n << 64n;
+export const qemuRegions = 3;
+const maxU64 = 1n << 64n;
 
 export type MapRequest = ValuesOf<typeof mmap>;
 
@@ -37,7 +37,7 @@ export function judgeRegions(sizes: ReadonlyMap<number, bigint>): { errors: stri
   const warnings: string[] = [];
   for (const [id, size] of sizes) if (size % pageSize() !== 0n) errors.push(`region ${id}: size ${size} is no multiple of the page size`);
   const total = [...sizes.values()].reduce((sum, size) => sum + size, 0n);
-  if (sizes.size > QEMU_REGIONS) warnings.push(`${sizes.size} regions: QEMU 11.1 takes at most ${QEMU_REGIONS} on a PCI device`);
+  if (sizes.size > qemuRegions) warnings.push(`${sizes.size} regions: QEMU 11.1 takes at most ${qemuRegions} on a PCI device`);
   if (sizes.size > 0 && !isPowerOfTwo(total)) warnings.push(`the regions add up to ${total} bytes: QEMU 11.1 takes powers of two only`);
   return { errors, warnings };
 }
@@ -49,8 +49,8 @@ const inside = (offset: bigint, len: bigint, size: bigint): boolean => len <= si
 export function checkRange(request: MapRequest, kind: 'map' | 'unmap'): Errno | undefined {
   if (kind === 'map' && (request.flags & ~MapFlag.readWrite) !== 0n) return 'EINVAL';
   if (request.len === 0n) return 'EINVAL';
-  if (request.shmOffset + request.len > U64) return 'EOVERFLOW';
-  if (kind === 'map' && request.fdOffset + request.len > U64) return 'EOVERFLOW';
+  if (request.shmOffset + request.len > maxU64) return 'EOVERFLOW';
+  if (kind === 'map' && request.fdOffset + request.len > maxU64) return 'EOVERFLOW';
   if (request.shmOffset % pageSize() !== 0n || request.len % pageSize() !== 0n) return 'EINVAL';
   if (kind === 'map' && request.fdOffset % pageSize() !== 0n) return 'EINVAL';
   return undefined;
@@ -144,4 +144,4 @@ export class ShmemRegions {
 }
 
 /** Seals that keep a mapped file from getting shorter under its users. */
-export const KEEP_SIZE = Seal.shrink | Seal.grow | Seal.seal;
+export const keepSize = Seal.shrink | Seal.grow | Seal.seal;

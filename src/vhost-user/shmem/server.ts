@@ -5,10 +5,10 @@ import type { BackEndSession } from '../backend/session.js';
 import { MapFlag } from '../wire/messages.js';
 import { statusText } from '../wire/status.js';
 import type { MapFile } from './file.js';
-import { checkRange, isPowerOfTwo, pageSize, QEMU_REGIONS } from './regions.js';
+import { checkRange, isPowerOfTwo, pageSize, qemuRegions } from './regions.js';
 
 /** Mappings that QEMU 11.1 takes without CONFIGURE_MEM_SLOTS: each is an entry of its eight-entry memory table. */
-export const MAX_WITHOUT_SLOTS = 6;
+export const maxWithoutSlots = 6;
 
 /**
  * - `queued`: waits for the guest's driver to start the device
@@ -60,8 +60,8 @@ export function checkRegions(regions: ReadonlyMap<number, bigint>, force: boolea
       throw new VioError(`region ${id}: its size is no multiple of ${pageSize()}`, { code: 'USAGE', exit: Exit.usage });
   if (force) return;
   const hint = 'QEMU 11.1 ends when it meets others; --any-regions announces them nevertheless';
-  if (regions.size > QEMU_REGIONS)
-    throw new VioError(`${regions.size} regions: at most ${QEMU_REGIONS} are safe`, { code: 'REGIONS', exit: Exit.refused, hint });
+  if (regions.size > qemuRegions)
+    throw new VioError(`${regions.size} regions: at most ${qemuRegions} are safe`, { code: 'REGIONS', exit: Exit.refused, hint });
   if (!isPowerOfTwo(total))
     throw new VioError(`the regions add up to ${total} bytes, no power of two`, { code: 'REGIONS', exit: Exit.refused, hint });
 }
@@ -193,8 +193,8 @@ export class ShmemServer {
     const other = this.#entries.find((e) => e.shmid === shmid && offset < e.offset + e.len && e.offset < offset + len);
     if (other) throw new VioError(`map ${file}: ${other.file} is mapped there`, { code: 'EEXIST' });
     const slots = this.#session ? this.#session.has('CONFIGURE_MEM_SLOTS') : this.#slots;
-    if (this.#entries.length >= MAX_WITHOUT_SLOTS && !slots)
-      throw new VioError(`map ${file}: more than ${MAX_WITHOUT_SLOTS} mappings need memory slots`, {
+    if (this.#entries.length >= maxWithoutSlots && !slots)
+      throw new VioError(`map ${file}: more than ${maxWithoutSlots} mappings need memory slots`, {
         code: 'ENOSPC',
         hint: 'start "shmem serve" with --slots',
       });

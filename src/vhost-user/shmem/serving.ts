@@ -7,7 +7,7 @@ import { Listener } from '../wire/listener.js';
 import { serveControl } from './control.js';
 import { pmemDevice, windowDevice } from './device.js';
 import { type MapSpec, openForMap, prepareFile } from './file.js';
-import { checkRegions, MAX_WITHOUT_SLOTS, ShmemServer } from './server.js';
+import { checkRegions, maxWithoutSlots, ShmemServer } from './server.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const pmemCapabilities = { type: 'pmem', features: [] } as const;
@@ -43,7 +43,7 @@ export async function serveShmem(options: ShmemServing, signal: AbortSignal): Pr
   if (regions.size !== options.regions.length) throw usage('a region is given twice');
   checkRegions(regions, options.anyRegions);
   if (options.pmem && !regions.has(0)) throw usage('--pmem needs region 0');
-  const slots = options.slots || options.maps.length > MAX_WITHOUT_SLOTS;
+  const slots = options.slots || options.maps.length > maxWithoutSlots;
   if (slots) options.onWarn('memory slots are offered: QEMU 11.1 ends at the next start of a device that is reset while a mapping stands');
   const server = new ShmemServer(regions, options.onLog, slots);
   let listener: Listener | undefined;

@@ -8,7 +8,7 @@ import type { Name } from '../name.js';
 import { type Reader, SyncReader, UringReader } from './reader.js';
 
 /** Descriptors left to everything else that runs meanwhile. */
-const SPARE_DESCRIPTORS = 8;
+const spareDescriptors = 8;
 
 /** What bulk work needs from the outside. */
 export interface BulkOptions {
@@ -46,7 +46,7 @@ export function orFallBack<T>(options: BulkOptions, onRing: () => T, plain: () =
 /** Files that may be opened before the process is at its limit, at least one. */
 export function descriptorsLeft({ sysroot }: BulkOptions): number {
   const limit = limitOf(sysroot, 'Max open files')?.soft ?? Number.POSITIVE_INFINITY;
-  return Math.max(1, limit - sysroot.list('/proc/self/fd').length - SPARE_DESCRIPTORS);
+  return Math.max(1, limit - sysroot.list('/proc/self/fd').length - spareDescriptors);
 }
 
 /** Files under way at once that a file table may have slots for: the kernel refuses one above the limit of open files. */

@@ -11,7 +11,7 @@ export interface FlowOptions<I> {
 }
 
 /** Milliseconds of work after which the event loop gets a turn (signals, timers). */
-export const TURN = 20;
+export const turn = 20;
 
 /**
  * The two ends of work on a long list, in constant memory: items come in batches and get numbers (32 bits, which wrap),
@@ -111,7 +111,7 @@ export class Flow<I, R> {
         } else {
           await woken;
         }
-        if (now() - turned > TURN) {
+        if (now() - turned > turn) {
           await new Promise((resolve) => setImmediate(resolve));
           turned = now();
         }

@@ -38,7 +38,7 @@ export interface PoolOptions {
 }
 
 /** Results taken in one crossing. */
-const BATCH = 512;
+const batch = 512;
 
 /**
  * Files worked on by threads of the addon. A file costs JavaScript no crossing and no callback: names go over in blocks,
@@ -47,7 +47,7 @@ const BATCH = 512;
 class Pool {
   readonly #native = native().uring;
   readonly #handle: BulkHandle;
-  readonly #records = Buffer.alloc(BATCH * bulkResult.size);
+  readonly #records = Buffer.alloc(batch * bulkResult.size);
   readonly #digestEnd: number;
   /** Names of the files under way, by number. */
   readonly #names = new Map<number, Name>();
@@ -83,7 +83,7 @@ class Pool {
     flush();
   }
 
-  /** Results that are there, at most BATCH. @returns how many. @throws the errno of a ring that has failed */
+  /** Results that are there, at most `batch`. @returns how many. @throws the errno of a ring that has failed */
   take(each: (number: number, result: PoolResult) => void): number {
     const records = this.#records;
     const count = this.#take();
@@ -150,7 +150,7 @@ export function overPool(source: AsyncIterable<Name[]>, options: OverPoolOptions
   };
   const step = (): void => {
     for (let part = flow.take(Infinity); part.items.length > 0; part = flow.take(Infinity)) pool.push(part.items, part.first, put);
-    while (pool.take(put) === BATCH);
+    while (pool.take(put) === batch);
   };
   return (async function* () {
     try {

@@ -6,10 +6,10 @@ import { codeOf } from '../../../common/errors.js';
 import type { RingStats } from '../../../native/uring.js';
 import { Op } from '../../abi.js';
 import { addressOf, Slot } from '../../request/request.js';
-import { READ_WHOLE_OPEN, Ring } from '../../ring/ring.js';
+import { Ring, readWholeOpen } from '../../ring/ring.js';
 import { FileTable } from '../../ring/table.js';
 import { type Name, PATH_MAX, pathError, putPath } from '../name.js';
-import { TURN } from './flow.js';
+import { turn } from './flow.js';
 
 /** Takes a file's content in order. The bytes are the engine's again when chunk() returns or its promise resolves. */
 export interface Sink {
@@ -32,17 +32,17 @@ export interface Reader {
 }
 
 /** First read of a file: most files end in it. */
-const FIRST = 64 * 1024;
+const firstRead = 64 * 1024;
 /** Reads behind it, and how many of them a file may have under way. */
-const CHUNK = 256 * 1024;
-const AHEAD = 4;
-const SPARE_CHUNKS = 16;
+const chunkSize = 256 * 1024;
+const readAhead = 4;
+const spareChunks = 16;
 const AT_FDCWD = -100;
 const O_NOCTTY = fs.constants.O_NOCTTY;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 
-const NOTHING = Buffer.alloc(0);
+const nothing = Buffer.alloc(0);
 
 interface Piece {
   buffer: Buffer;
@@ -68,7 +68,7 @@ class Job {
   ended = false;
   delivering = false;
   examining = false;
-  /** Reads at once: 1, and AHEAD for regular files that outgrew the first buffer. */
+  /** Reads at once: 1, and readAhead for regular files that outgrew the first buffer. */
   ahead = 1;
 
   constructor(index: number, first: Buffer) {
@@ -90,7 +90,7 @@ export class UringReader implements Reader {
   readonly #idle: Job[] = [];
   readonly #spare: Buffer[] = [];
   readonly #spent: ((stats: RingStats) => void) | undefined;
-  #spareLeft = SPARE_CHUNKS;
+  #spareLeft = spareChunks;
   /** Whether slots can be made descriptors (6.8). */
   #installs = true;
   #closed = false;
@@ -108,8 +108,8 @@ export class UringReader implements Reader {
       this.#ring.close();
       throw err;
     }
-    const memory = Buffer.alloc(depth * FIRST);
-    for (let i = 0; i < depth; i++) this.#idle.push(new Job(i, memory.subarray(i * FIRST, (i + 1) * FIRST)));
+    const memory = Buffer.alloc(depth * firstRead);
+    for (let i = 0; i < depth; i++) this.#idle.push(new Job(i, memory.subarray(i * firstRead, (i + 1) * firstRead)));
   }
 
   /** A seccomp filter may allow to open rings and forbid to enter them. @throws errno of io_uring_enter(2) */
@@ -139,7 +139,7 @@ export class UringReader implements Reader {
     const { first } = job;
     this.#ring.readWhole(job.path, O_NOCTTY, job.slot.index, first, (result, flags) => {
       if (this.#closed) return; // cancelled, and nobody waits for it
-      job.opened = (flags & READ_WHOLE_OPEN) !== 0;
+      job.opened = (flags & readWholeOpen) !== 0;
       if (result < 0 && errnoName(result) === 'ECANCELED') {
         // The kernel's threads count as well (RLIMIT_NPROC, pids.max): where not even one can be made, it cancels.
         this.#idle.push(job);
@@ -149,7 +149,7 @@ export class UringReader implements Reader {
       job.nextOffset = Math.max(0, result);
       if (result < 0) job.failure = errnoName(result);
       if (result > 0) job.pieces.push({ buffer: first, offset: 0, result });
-      if (!job.opened) job.pieces.push({ buffer: NOTHING, offset: job.nextOffset, result: 0 }); // the end was seen
+      if (!job.opened) job.pieces.push({ buffer: nothing, offset: job.nextOffset, result: 0 }); // the end was seen
       this.#advance(job);
     });
   }
@@ -226,7 +226,7 @@ export class UringReader implements Reader {
     const whole = size === job.pieces[0]!.buffer.length;
     this.#drop(job);
     if (!whole || job.failure !== undefined) return;
-    if (job.size === FIRST) this.#examine(job);
+    if (job.size === firstRead) this.#examine(job);
     if (!job.sink.pour || !this.#installs) this.#readAhead(job);
   }
 
@@ -239,7 +239,7 @@ export class UringReader implements Reader {
       job.examining = false;
       const { statx } = job; // stx_mode at 28, stx_size at 40
       if (result === 0 && (statx.readUInt16LE(28) & S_IFMT) === S_IFREG) job.least = Number(statx.readBigUInt64LE(40));
-      if (job.least > 0) job.ahead = AHEAD;
+      if (job.least > 0) job.ahead = readAhead;
       this.#advance(job);
     });
   }
@@ -278,7 +278,7 @@ export class UringReader implements Reader {
       let buffer = this.#spare.pop();
       if (!buffer && this.#spareLeft > 0) {
         this.#spareLeft--;
-        buffer = Buffer.allocUnsafeSlow(CHUNK);
+        buffer = Buffer.allocUnsafeSlow(chunkSize);
       }
       if (!buffer) return;
       this.#issue(job, buffer);
@@ -287,7 +287,7 @@ export class UringReader implements Reader {
 
   #drop(job: Job): void {
     const { buffer } = job.pieces.shift()!;
-    if (buffer !== job.first && buffer !== NOTHING) this.#spare.push(buffer);
+    if (buffer !== job.first && buffer !== nothing) this.#spare.push(buffer);
   }
 
   #finish(job: Job): void {
@@ -307,7 +307,7 @@ export class UringReader implements Reader {
 export class SyncReader implements Reader {
   readonly name = 'sync';
   readonly depth = 1;
-  readonly #buffer = Buffer.allocUnsafeSlow(CHUNK);
+  readonly #buffer = Buffer.allocUnsafeSlow(chunkSize);
   #closed = false;
   #turned = now();
 
@@ -346,10 +346,10 @@ export class SyncReader implements Reader {
           size += await sink.pour(fd, size);
           break;
         }
-        if (now() - this.#turned > TURN) await this.#turn();
+        if (now() - this.#turned > turn) await this.#turn();
         if (this.#closed) throw Object.assign(new Error('ECANCELED'), { code: 'ECANCELED' });
       }
-      if (inLine && size >= FIRST && size < stat.size) error = 'TRUNCATED'; // what ends in the first buffer was read at one moment
+      if (inLine && size >= firstRead && size < stat.size) error = 'TRUNCATED'; // what ends in the first buffer was read at one moment
     } catch (err) {
       error = codeOf(err) ?? 'EIO';
     }
