@@ -80,7 +80,7 @@ test('a block back-end: list and probe', async () => {
       device: { name: 'blk', guess: true },
       queues: 4,
       maxMemSlots: expect.any(Number),
-      config: { size: expect.any(Number), fields: { capacity: '0x20000', blk_size: 512, num_queues: 4 } },
+      config: { size: expect.any(Number), fields: { capacity: 131072, blk_size: 512, num_queues: 4 } },
       protocol: { raw: '0x8f2b', names: expect.arrayContaining(['MQ', 'REPLY_ACK', 'CONFIG', 'CONFIGURE_MEM_SLOTS']), unknown: [] },
       shmem: null,
     });
