@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { Background } from '../support/background.js';
 import { plainEnv, program } from '../support/cli.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
@@ -257,5 +258,62 @@ describe('--pcap', () => {
     const file = path.join(dir, 'fault.pcapng');
     await through(['status:6,command=read'], async (port) => void (await host(port, 'read', '--count', '4096')), { pcap: file });
     expect(tshark(file, 'frame.comment', 'frame.comment')).toEqual([['fault: status:6,command=read']]);
+  });
+});
+
+describe('what fails around the proxy', () => {
+  let dir: string;
+  beforeAll(() => {
+    dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-proxy-'));
+  });
+  afterAll(() => fs.rmSync(dir, { recursive: true }));
+  const at = (name: string): string => path.join(dir, name);
+  const start = async (to: number, ...more: string[]): Promise<{ proxy: Background; port: number }> => {
+    const proxy = Background.vioctl(['nvmf', 'proxy', '--listen', ':0', '--to', `127.0.0.1:${to}`, '--ndjson', ...more]);
+    const [, port] = await proxy.sees(/"port":(\d+)/);
+    return { proxy, port: Number(port) };
+  };
+
+  test('a target that is down ends the connections of its hosts, not the proxy', async () => {
+    const gone = net.createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => gone.once('listening', resolve));
+    const { port: nobody } = gone.address() as net.AddressInfo;
+    await new Promise((resolve) => gone.close(resolve));
+    const { proxy, port } = await start(nobody, '--pcap', at('down'));
+    for (let i = 0; i < 5; i++) expect((await host(port, 'identify')).status).not.toBe(0);
+    expect(await proxy.stop()).toBe(0);
+    expect(proxy.stdout.match(/"event":"closed"/g)).toHaveLength(5);
+    expect(proxy.stderr).not.toMatch(/^\s+at /m);
+  });
+
+  test('the reader of stdout or of the capture goes away: traffic passes on, and the status is 0', async () => {
+    execFileSync('mkfifo', [at('fifo')]);
+    const reader = spawn('head', ['-c', '10', at('fifo')], { stdio: 'ignore' });
+    const { proxy, port } = await start(target.port, '--pcap', at('fifo'));
+    proxy.child.stdout!.destroy();
+    for (let i = 0; i < 3; i++) expect((await host(port, 'identify')).status).toBe(0);
+    expect(await proxy.stop()).toBe(0);
+    expect(reader.exitCode).toBe(0);
+    expect(proxy.stderr.trim().split('\n').sort()).toEqual([
+      expect.stringMatching(/write .*fifo: EPIPE.*; traffic still passes, but the capture ends here/),
+      expect.stringMatching(/write stdout: .*the record ends here/),
+    ]);
+  });
+
+  test('a wrong command line leaves an earlier capture as it is; a new one is for its owner alone', async () => {
+    fs.writeFileSync(at('old'), 'earlier');
+    for (const wrong of [
+      ['--fault', 'typo'],
+      ['--to', 'nowhere:x'],
+      ['--listen', `127.0.0.1:${target.port}`],
+    ]) {
+      const given = [...wrong, ...(wrong[0] === '--to' ? [] : ['--to', ':1']), ...(wrong[0] === '--listen' ? [] : ['--listen', ':0'])];
+      expect((await nvmf(['proxy', ...given, '--pcap', at('old')])).status).toBeGreaterThan(0);
+      expect(fs.readFileSync(at('old'), 'utf8')).toBe('earlier');
+    }
+    expect((await nvmf(['proxy', '--listen', ':0', '--to', ':1', '--pcap', '-'])).status).toBe(2);
+    const { proxy } = await start(target.port, '--pcap', at('new'));
+    expect(fs.statSync(at('new')).mode & 0o777).toBe(0o600);
+    expect(await proxy.stop()).toBe(0);
   });
 });

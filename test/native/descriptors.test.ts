@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import { createInterface } from 'node:readline';
 import { native } from '../../src/native/index.js';
 
 const { sysfs } = native();
@@ -14,7 +16,7 @@ print(slave, os.ttyname(slave), f"c{os.major(number)}:{os.minor(number)}", flush
 sys.stdin.readline()`;
   const child = spawn('python3', ['-c', script], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {
-    const line = await new Promise<string>((resolve) => child.stdout.once('data', (data) => resolve(String(data).trim())));
+    const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string];
     const [fd, file, rdev] = line.split(' ');
     const { found, hidden } = sysfs.descriptors();
     const theirs = found.filter(({ pid }) => pid === child.pid);

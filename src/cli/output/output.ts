@@ -5,7 +5,7 @@ import { toJson } from '../../common/json.js';
 import { isTerminal } from '../../common/terminal.js';
 import { chalkFor } from './color.js';
 import { speaksUtf8, toAscii } from './locale.js';
-import { ClosedPipe, type FdWriter } from './stdio.js';
+import { ClosedPipe, type FdWriter, WriteError } from './stdio.js';
 import { terminalWidth } from './terminal.js';
 
 export type Format = 'text' | 'json' | 'ndjson';
@@ -181,6 +181,16 @@ export class Output {
   /** One record of a stream of events: a JSON line, or the line that `text` makes. `--json` is not offered by such commands. */
   record<T>(record: T, text: (record: T, chalk: ChalkInstance) => string): Promise<void> {
     return this.line(this.format === 'text' ? this.#spell(text(record, this.chalk)) : toJson(record));
+  }
+
+  /** record() for a Recorder, whose command goes on without stdout: a failed write gives it up. @throws what it failed with */
+  async recordOrAbandon<T>(record: T, text: (record: T, chalk: ChalkInstance) => string): Promise<void> {
+    try {
+      await this.record(record, text);
+    } catch (err) {
+      this.abandon();
+      throw err instanceof WriteError ? err.cause : err;
+    }
   }
 
   /** Text that fits the terminal. A script stays as it is: broken lines cannot be pasted. */

@@ -1,8 +1,11 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { ClosedPipe } from '../../cli/output/stdio.js';
+import { codeOf, Exit, usage } from '../../common/errors.js';
+import { Recorder } from '../../common/recorder.js';
 import { parseEndpoint } from '../../groups/nvmf/host.js';
 import { Capture } from '../../nvme/proxy/pcapng.js';
-import { NvmeProxy, parseFault } from '../../nvme/proxy/proxy.js';
+import { NvmeProxy, type ProxyRecord, parseFault } from '../../nvme/proxy/proxy.js';
 import { describeRecord } from '../../nvme/proxy/text.js';
 
 export default class NvmfProxy extends Command {
@@ -34,22 +37,34 @@ export default class NvmfProxy extends Command {
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfProxy);
+    if (flags.pcap === '-') throw usage('--pcap writes a file: the records are on standard output');
+    const { pcap } = flags;
     const listen = parseEndpoint(flags.listen);
-    const capture = flags.pcap === undefined ? undefined : await Capture.create(flags.pcap);
-    if (capture) this.life.defer(() => capture.close());
+    const recorder = new Recorder<ProxyRecord>(
+      [{ name: 'stdout', write: (record) => this.out.recordOrAbandon(record, describeRecord) }],
+      (text) => this.warn(text),
+    );
+    let capture: Capture | undefined;
+    this.life.defer(() => capture?.close());
+    const openCapture = async (file: string): Promise<Capture> => {
+      capture = await Capture.create(file, (err) =>
+        this.warn(`${(err as Error).message}; traffic still passes, but the capture ends here`),
+      );
+      return capture;
+    };
     const proxy = await NvmeProxy.start({
       listen,
       to: parseEndpoint(flags.to),
-      capture,
       faults: (flags.fault ?? []).map(parseFault),
-      tell: (record) => this.out.record(record, describeRecord),
+      ...(pcap !== undefined && { capture: () => openCapture(pcap) }),
+      tell: (record) => recorder.record(record),
     });
     this.life.defer(() => proxy.close());
     const ready = { event: 'listening', address: listen.address, port: proxy.port };
     await this.out.record(ready, (r) => `listening on ${r.address} port ${r.port}`);
     await this.out.flush();
-    const failure = await Promise.race([this.life.ended(), proxy.failed, ...(capture ? [capture.failed] : [])]);
-    if (failure !== undefined) throw failure;
-    return 0;
+    await this.life.ended();
+    const failures = [...recorder.failures, ...(capture?.failure ? [capture.failure] : [])];
+    return recorder.lost === 0 && failures.every((err) => err instanceof ClosedPipe || codeOf(err) === 'EPIPE') ? Exit.ok : Exit.failed;
   }
 }

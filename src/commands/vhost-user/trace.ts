@@ -1,10 +1,10 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { ClosedPipe, WriteError } from '../../cli/output/stdio.js';
+import { ClosedPipe } from '../../cli/output/stdio.js';
 import { Exit, usage } from '../../common/errors.js';
 import { toJson } from '../../common/json.js';
+import { Recorder } from '../../common/recorder.js';
 import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';
-import { Recorder } from '../../vhost-user/tools/recorder.js';
 import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';
 import { traceConnections } from '../../vhost-user/tools/tracing.js';
 
@@ -44,18 +44,10 @@ is not touched: rings and buffers are memory that the two share.
       throw usage('both sockets are needed', 'vioctl vhost-user trace --listen PATH SOCKET');
     const capture = flags.output === undefined ? undefined : createCapture(flags.output);
     if (capture) this.life.defer(() => capture.close());
-    const stdout = async (record: TraceRecord | TraceEnd): Promise<void> => {
-      try {
-        await this.out.record(record, recordText);
-      } catch (err) {
-        this.out.abandon();
-        throw err instanceof WriteError ? err.cause : err;
-      }
-    };
     const recorder = new Recorder<TraceRecord | TraceEnd>(
       [
         ...(capture ? [{ name: flags.output!, write: (record: unknown) => capture.write(toJson(record)) }] : []),
-        { name: 'stdout', write: stdout },
+        { name: 'stdout', write: (record) => this.out.recordOrAbandon(record, recordText) },
       ],
       (text) => this.warn(text),
     );

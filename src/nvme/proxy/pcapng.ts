@@ -32,6 +32,9 @@ const longestSegment = 61_440;
 /** Wireshark takes this port for NVMe/TCP. */
 const nvmePort = 4420;
 
+/** Of the monotonic clock, in ns since 1970: times of a capture never go back. */
+const epoch = BigInt(Date.now()) * 1_000_000n - process.hrtime.bigint();
+
 const padded = (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
 
 function optionOf(code: number, value: Buffer): Buffer {
@@ -151,7 +154,7 @@ export class CapturedConnection {
     const bytes = packet(from, to, this.#next[dir], flags === syn ? 0 : this.#next[dir === 'h2c' ? 'c2h' : 'h2c'], flags, data);
     this.#next[dir] += data.length + (flags & (syn | fin) ? 1 : 0);
     const body = Buffer.alloc(20);
-    const time = BigInt(Date.now()) * 1_000_000n + (process.hrtime.bigint() % 1_000_000n);
+    const time = epoch + process.hrtime.bigint();
     body.writeUInt32LE(Number(time >> 32n), 4);
     body.writeUInt32LE(Number(time & 0xffff_ffffn), 8);
     body.writeUInt32LE(bytes.length, 12);
@@ -188,39 +191,43 @@ export class CapturedConnection {
 export class Capture {
   readonly #file: fs.promises.FileHandle;
   readonly #path: string;
-  #last: Promise<void>;
-  #fail: (err: unknown) => void = () => {};
+  #last: Promise<void> = Promise.resolve();
 
-  /** Resolves with the failure to write, after which nothing more is written. */
-  readonly failed: Promise<unknown>;
+  /** What writing has failed with: nothing is written after it. */
+  failure: unknown;
+  readonly #onFailure: (err: unknown) => void;
 
-  private constructor(file: fs.promises.FileHandle, path: string) {
+  private constructor(file: fs.promises.FileHandle, path: string, onFailure: (err: unknown) => void) {
     this.#file = file;
     this.#path = path;
-    this.#last = this.#append(fileHead());
-    this.failed = new Promise((resolve) => {
-      this.#fail = resolve;
-    });
+    this.#onFailure = onFailure;
   }
 
   async #append(bytes: Buffer): Promise<void> {
+    if (this.failure !== undefined) return;
     try {
       await this.#file.appendFile(bytes);
     } catch (err) {
-      const failure = wrap(`write ${this.#path}`, err);
-      this.#fail(failure);
-      throw failure;
+      this.failure = wrap(`write ${this.#path}`, err);
+      this.#onFailure(this.failure);
     }
   }
 
-  /** Creates the file, or empties it; a FIFO waits for its reader. @throws VioError */
-  static async create(path: string): Promise<Capture> {
-    const file = await fs.promises.open(path, 'w').catch((err) => {
+  /**
+   * Creates the file, or empties it; a FIFO waits for its reader. Only its owner may read it: it holds the data of disks.
+   * @param onFailure is called once, when writing fails later; connections go on without the capture @throws VioError
+   */
+  static async create(path: string, onFailure: (err: unknown) => void): Promise<Capture> {
+    const file = await fs.promises.open(path, 'w', 0o600).catch((err) => {
       throw wrap(`open ${path}`, err);
     });
-    const capture = new Capture(file, path);
-    await capture.#last;
-    return capture;
+    try {
+      await file.appendFile(fileHead());
+    } catch (err) {
+      await file.close();
+      throw wrap(`write ${path}`, err);
+    }
+    return new Capture(file, path, onFailure);
   }
 
   connection(host: End, target: End): CapturedConnection {
@@ -231,7 +238,7 @@ export class Capture {
   }
 
   async close(): Promise<void> {
-    await this.#last.catch(() => {}); // was thrown to whoever passed it on
+    await this.#last;
     await this.#file.close();
   }
 }

@@ -21,10 +21,10 @@ export interface ProxyOptions {
   listen: { address: string; port: number };
   to: { address: string; port: number };
   faults: FaultRule[];
-  /** Takes what is passed on. */
-  capture?: Capture | undefined;
-  /** Takes each record; what it waits for holds the traffic back. */
-  tell: (record: ProxyRecord) => Promise<void> | undefined;
+  /** Opens what takes the traffic that is passed on, once the proxy listens. */
+  capture?: (() => Promise<Capture>) | undefined;
+  /** Takes each record; must not throw. */
+  tell: (record: ProxyRecord) => void;
 }
 
 /** A PDU longer than this is not cut out any more: the rest of the stream is passed on as it is. */
@@ -76,26 +76,30 @@ export class NvmeProxy {
   readonly #sockets = new Set<net.Socket>();
   readonly #started = performance.now();
   #connections = 0;
-  /** Resolves with the failure of telling: stdout is closed or full. */
-  readonly failed: Promise<unknown>;
-  #fail!: (err: unknown) => void;
+  #capture: Promise<Capture> | undefined;
 
   private constructor(options: ProxyOptions) {
     this.#options = options;
-    this.failed = new Promise((resolve) => {
-      this.#fail = resolve;
-    });
-    this.#server = net.createServer({ noDelay: true }, (host) => void this.#serve(host).catch(this.#fail));
+    this.#server = net.createServer({ noDelay: true }, (host) => void this.#serve(host));
   }
 
-  /** Listens. @throws VioError when it cannot */
+  /** Listens, and opens the capture. @throws VioError when it cannot */
   static async start(options: ProxyOptions): Promise<NvmeProxy> {
     const proxy = new NvmeProxy(options);
     const { address, port } = options.listen;
     await new Promise<void>((resolve, reject) => {
       proxy.#server.once('error', (err) => reject(listenError(address, port, err)));
-      proxy.#server.listen(port, address, resolve);
+      proxy.#server.listen(port, address, () => {
+        proxy.#capture = options.capture?.();
+        resolve();
+      });
     });
+    try {
+      await proxy.#capture;
+    } catch (err) {
+      await proxy.close();
+      throw err;
+    }
     return proxy;
   }
 
@@ -122,14 +126,16 @@ export class NvmeProxy {
     for (const socket of [host, target]) {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
+      socket.on('error', () => {}); // the pumps find it in socket.errored, whenever it came
     }
-    const { tell, capture } = this.#options;
+    const { tell } = this.#options;
+    const capture = await this.#capture?.catch(() => undefined);
     const captured = capture?.connection(
       { address: host.remoteAddress ?? '0.0.0.0', port: host.remotePort ?? 0 },
       { address: host.localAddress ?? '0.0.0.0', port: host.localPort ?? 0 },
     );
     await captured?.opened();
-    await tell({ event: 'opened', time: this.#time(), connection, peer: `${host.remoteAddress} port ${host.remotePort}` });
+    tell({ event: 'opened', time: this.#time(), connection, peer: `${host.remoteAddress} port ${host.remotePort}` });
     const ways = await Promise.allSettled([
       this.#pump('h2c', host, target, tracker, captured),
       this.#pump('c2h', target, host, tracker, captured),
@@ -138,7 +144,7 @@ export class NvmeProxy {
     target.destroy();
     await captured?.closed();
     const failure = ways.find((way) => way.status === 'rejected');
-    await tell({ event: 'closed', time: this.#time(), connection, ...(failure && { why: reason(failure.reason) }) });
+    tell({ event: 'closed', time: this.#time(), connection, ...(failure && { why: reason(failure.reason) }) });
   }
 
   /** One direction: PDU by PDU, in order, at the speed of its receiver. Its end ends the other's receiver. */
@@ -156,7 +162,7 @@ export class NvmeProxy {
       for await (const { bytes, passing } of cut(from)) {
         let note: string | undefined;
         if (passing) {
-          if (!told) await tell({ event: 'passing', time: this.#time(), connection: tracker.connection, why: `${dir}: PLEN cannot be` });
+          if (!told) tell({ event: 'passing', time: this.#time(), connection: tracker.connection, why: `${dir}: PLEN cannot be` });
           told = true;
         } else {
           const record = tracker.describe(dir, bytes);
@@ -167,13 +173,13 @@ export class NvmeProxy {
             const held = act(rule.action, bytes, crc32c);
             delay = held === undefined || delay === undefined ? undefined : delay + held;
           }
-          await tell(record);
+          tell(record);
           if (record.faults) note = `fault: ${record.faults.join(', ')}`;
           if (delay === undefined) continue;
           if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
         }
         await captured?.passed(dir, bytes, note);
-        if (!to.write(bytes))
+        if (!to.write(bytes) && !to.destroyed)
           await new Promise<void>((resolve) => {
             const go = () => {
               to.off('drain', go).off('close', go);

@@ -23,8 +23,10 @@ import { Queue } from './queue.js';
 export type { RingOptions } from './options.js';
 
 const AT_FDCWD = -100;
+
 /** Flag of readWhole()'s completion: the buffer is full, the file has not ended, its slot is open. */
 export { readWholeOpen };
+
 const maxU32 = 0xffff_ffff;
 /** Most bytes that one read or write moves (MAX_RW_COUNT, include/linux/fs.h). */
 const maxTransfer = 0x7fff_f000;

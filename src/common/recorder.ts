@@ -1,4 +1,4 @@
-import { reason } from '../../common/errors.js';
+import { reason } from './errors.js';
 
 /** One place that records go to. */
 export interface Output<T> {
