@@ -381,10 +381,8 @@ void Connection::Count(const Request& request) {
 void Connection::Finished(Request& request) {
   if (request.status != kOk) return Respond(request, request.status, request.result);
   Count(request);
-  if (request.sqe.opcode != kRead) {
-    request.ns.reset();
-    return Respond(request, kOk, request.result);
-  }
+  request.ns.reset();  // what was read lies in the request's own buffer
+  if (request.sqe.opcode != kRead) return Respond(request, kOk, request.result);
   RespondData(request, request.buffer, request.length);
 }
 
@@ -413,7 +411,12 @@ void Connection::Done(Request* request) {
   VIOCTL_ASSERT(request->state == Request::kRunning && running_ > 0 && runningBytes_ >= request->length);
   running_--;
   runningBytes_ -= request->length;
-  if (state_ == kClosed || state_ == kDraining) return;
+  if (state_ == kClosed || state_ == kDraining) {
+    // Others of this connection may hang for long, and must not keep this one's source open.
+    request->ns.reset();
+    if (request->partner) request->partner->ns.reset();
+    return;
+  }
   if (Request* first = request->partner) Finished(*first);
   Finished(*request);
 }

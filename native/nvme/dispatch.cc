@@ -48,6 +48,7 @@ void Worker::TakeDone() {
 
 void Worker::Elsewhere(Request* request) {
   request->lane = request->ns->store->lane().get();
+  request->owner = this;
   request->more = false;
   request->run = [](storage::Job* job) {
     auto* done = static_cast<Request*>(job);
@@ -59,6 +60,7 @@ void Worker::Elsewhere(Request* request) {
   request->durable.done = [](storage::Io* io) {
     Request* done = static_cast<Request::Durable*>(io)->request;
     done->status = WriteStatus(io->result);
+    done->more = false;
     done->connection->worker().PostDone(done);
   };
   // A plain write only copies into the page cache, unless that is full.
@@ -94,6 +96,7 @@ void Worker::HandOver() {
 // Writes batch_ and answers, as far as time allows; the executor does the rest.
 bool Worker::WriteHere() {
   const size_t size = batch_.size();
+  storage::Job* const* const batch = batch_.data();  // whoever takes the loop over empties batch_
   claim_.store(0, std::memory_order_relaxed);
   begun_.fetch_add(1, std::memory_order_relaxed);
   at_.store(kWriting, std::memory_order_release);
@@ -106,7 +109,7 @@ bool Worker::WriteHere() {
   while (now - began < kStint) {
     const size_t i = claim_.fetch_add(1, std::memory_order_acq_rel);
     if (i >= size) break;
-    auto* request = static_cast<Request*>(batch_[i]);
+    auto* request = static_cast<Request*>(batch[i]);
     begun_.fetch_add(1, std::memory_order_relaxed);
     const bool syncs = Connection::Work(*request);
     const uint64_t then = std::exchange(now, os::NowNs());
@@ -147,7 +150,12 @@ bool Worker::Stand() {
     }
     wrote = writes;
     restful = same && !writes ? restful + 1 : 0;
-    if (restful == kRestful) watched_.store(false);
+    // The loop's thread may have begun to write meanwhile, and seen that it is watched.
+    if (restful == kRestful && watched_.exchange(false) &&
+        (at_.load() == kWriting || begun_.load(std::memory_order_relaxed) != begun)) {
+      watched_.store(true);
+      restful = 0;
+    }
   }
   return false;
 }
@@ -184,7 +192,8 @@ void Worker::Submit(Request* request) {
 // all.
 void Worker::OpenRing() {
   try {
-    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries});
+    // Its descriptor is not registered: that would bind it to a thread that may hang when the loop is taken over.
+    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries, .registered_ring_fd = false});
     ringEvent_ = os::NewEventfd();
     // Requests that the kernel cannot do without waiting take one of these threads each. Kernels before 5.15 have no
     // say in it: eight at least.

@@ -37,7 +37,11 @@ bool Connection::Park(Request& request, const uint8_t* data, uint32_t length) {
 
 void Connection::Go(Request& request) {
   parked_--;
-  if (state_ == kClosed || state_ == kDraining) return;
+  if (state_ == kClosed || state_ == kDraining) {
+    request.state = Request::kRunning;
+    request.ns.reset();
+    return;
+  }
   const uint32_t length = std::exchange(request.received, 0);
   request.state = Request::kRunning;
   // The namespace may have become smaller since, or gone.
@@ -59,12 +63,14 @@ void Connection::Go(Request& request) {
 }
 
 void Connection::Unpark() {
+  partial_.clear();  // what was not begun is not begun any more
   if (parked_ == 0) return;
   for (auto& chunk : chunks_)
     for (int i = 0; i < 32; i++) {
       Request& request = chunk[i];
       if (request.state != Request::kParked || !request.ns->store->throttle().Leave(request)) continue;
       parked_--;
+      request.state = Request::kRunning;
       request.ns.reset();
     }
 }

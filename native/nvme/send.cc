@@ -224,6 +224,9 @@ void Connection::Close(const char* reason) {
   ::shutdown(fd_.get(), SHUT_RDWR);
   fd_.Reset();
   head_ = tail_ = nullptr;
+  for (auto& chunk : chunks_)
+    for (int i = 0; i < 32; i++)
+      if (chunk[i].state == Request::kSending) chunk[i].ns.reset();
   Unpark();
   Event event{};
   event.kind = Event::kClosed;

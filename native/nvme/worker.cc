@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -106,12 +107,10 @@ Worker::Worker(Target& target, int index)
 Worker::~Worker() { Stop(); }
 
 void Worker::Post(Message message) {
-  {
-    std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(message));
-    if (inbox_.size() > 1) return;  // already woken
-  }
-  os::SignalEventfd(wake_.get());
+  // Signalled under the lock: once the message has been handled, this worker may end as soon as the lock is free.
+  std::lock_guard lock(mutex_);
+  inbox_.push_back(std::move(message));
+  if (inbox_.size() == 1) os::SignalEventfd(wake_.get());
 }
 
 void Worker::Stop() {
@@ -318,7 +317,8 @@ bool Worker::Run() {
   const uint64_t spin = static_cast<uint64_t>(target_.options_.spinMicroseconds) * 1000;
   epoll_event events[256];
   int nap = kNapMs;
-  uint64_t worked = 0, ticked = os::NowNs() / 1'000'000;
+  uint64_t worked = 0;
+  if (ticked_ == 0) ticked_ = os::NowMs();
   while (true) {
     uint64_t ns = os::NowNs();
     now_ = ns / 1'000'000;
@@ -328,7 +328,7 @@ bool Worker::Run() {
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && full_) timeout = kTickMs;
     // One of many jobs may hang behind others whose ends were not signalled: those are looked for.
-    if (deep) timeout = std::min(nap, kTickMs);
+    if (timeout != 0 && done_.out() > 1) timeout = std::min(nap, kTickMs);
     const int count = Wait(events, 256, timeout);
     if (count > 0) {
       ns = os::NowNs();
@@ -360,8 +360,8 @@ bool Worker::Run() {
       nap = std::min(nap * 2, kTickMs);
     }
     if (!zombies_.empty()) std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
-    if (now_ - ticked >= kTickMs) {
-      ticked = now_;
+    if (now_ - ticked_ >= kTickMs) {
+      ticked_ = now_;
       Tick();
     }
     if (stop_.load(std::memory_order_relaxed)) break;
@@ -384,8 +384,9 @@ void Worker::Drain() {
   while (!zombies_.empty()) {
     std::erase_if(zombies_, [](const auto& connection) { return !connection->busy(); });
     if (zombies_.empty()) break;
-    epoll_event event;
-    ::epoll_wait(epoll_.get(), &event, 1, 10);
+    // Not the sockets: they would wake it again and again, and nothing is read from them any more.
+    pollfd woken{wake_.get(), POLLIN, 0};
+    ::poll(&woken, 1, 10);
     Messages();
     TakeDone();
     if (ring_) TurnRing();

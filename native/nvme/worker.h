@@ -149,6 +149,7 @@ class Worker {
   std::vector<Fd> listeners_;
   uint32_t sequence_ = 0;
   uint64_t now_ = 0;
+  uint64_t ticked_ = 0;  // ms of the last Tick()
   bool full_ = false;    // out of descriptors: the listeners rest until the next tick
   bool ending_ = false;  // nothing is written by the loop's thread any more
 

@@ -38,7 +38,7 @@ Executor::Executor(const ExecutorLimits& limits) : limits_(limits) {
 uint32_t Executor::Useful(const Lane& lane, const Job& job, uint64_t now) const {
   uint32_t threads = lane.running_ + lane.queued_;
   const bool waits = lane.average_ > kSlow || (lane.running_ > 0 && now - lane.taken_ > kStuck);
-  if (job.brief && !waits) threads = (lane.queued_ + kBriefPerThread - 1) / kBriefPerThread;
+  if (job.brief && !waits) threads = lane.slow_ + (lane.queued_ + kBriefPerThread - 1) / kBriefPerThread;
   threads = std::min(threads, Share());
   return threads > lane.running_ ? threads - lane.running_ : 0;
 }
@@ -183,10 +183,11 @@ void Executor::Run() {
       break;
     }
     const uint32_t count = Take(*lane, jobs);
+    const bool brief = jobs[0]->brief;
     lane->running_++;
+    if (!brief) lane->slow_++;
     busy_++;
     List(*lane);
-    const bool brief = jobs[0]->brief;
     const uint64_t began = os::NowNs();
     lane->taken_ = began;
     WakeForRest(began);
@@ -195,7 +196,7 @@ void Executor::Run() {
     uint64_t took = 0;
     // The rest of a batch goes back if one has waited: others may do it meanwhile, or at once.
     while (done < count && took < kStuck) {
-      jobs[done]->more = done + 1 < count;
+      jobs[done]->more = done + 1 < count && jobs[done + 1]->owner == jobs[done]->owner;
       jobs[done]->run(jobs[done]);
       done++;
       took = os::NowNs() - began;
@@ -203,6 +204,7 @@ void Executor::Run() {
     lock.lock();
     busy_--;
     lane->running_--;
+    if (!brief) lane->slow_--;
     for (uint32_t i = count; i > done; i--) GiveBack(*lane, jobs[i - 1]);
     if (brief) lane->Took(took / done);
     List(*lane);

@@ -22,7 +22,8 @@ struct Job {
   Lane* lane = nullptr;
   void (*run)(Job*) = nullptr;  // the last use of the job: it may free or reuse it
   bool brief = false;           // as a rule done without waiting: a write into the page cache
-  bool more = false;            // set by the executor: the same thread runs another job at once
+  const void* owner = nullptr;  // who waits for it
+  bool more = false;            // set by the executor: the same thread runs another job of this owner at once
 };
 
 // The jobs of one source that wait for a thread. Whoever submits a job keeps its lane alive until the job has run.
@@ -44,10 +45,11 @@ class Lane : public std::enable_shared_from_this<Lane> {
   friend class Executor;
   Job* head_ = nullptr;
   Job* tail_ = nullptr;
-  uint32_t queued_ = 0, running_ = 0;
-  bool listed_ = false;               // among the executor's lanes that have something to do
-  uint64_t taken_ = 0;                // when the last job was taken, ns
-  std::atomic<uint64_t> average_{0};  // ns that brief jobs have taken lately
+  uint32_t queued_ = 0, running_ = 0;  // running_: threads at work
+  uint32_t slow_ = 0;                  // of them, those whose job is not brief
+  bool listed_ = false;                // among the executor's lanes that have something to do
+  uint64_t taken_ = 0;                 // when the last job was taken, ns
+  std::atomic<uint64_t> average_{0};   // ns that brief jobs have taken lately
 };
 
 struct ExecutorLimits {

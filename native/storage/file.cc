@@ -22,6 +22,7 @@ namespace {
 
 constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magic.h
 constexpr int kClaimTries = 20;
+constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
 constexpr unsigned kClaimPauseUs = 10'000;
 
 // preadv2/pwritev2 until everything has moved; the vectors are only copied when the kernel stops half-way.
@@ -149,10 +150,10 @@ class File final : public Store {
       if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return 0;
       if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
     }
-    static const std::vector<char> zeroes(1 << 20);
+    static const char* const zeroes = new char[kZeroes]();  // never freed: threads outlive the end of main()
     while (length > 0) {
-      const size_t part = std::min<uint64_t>(length, zeroes.size());
-      if (const int err = Write(zeroes.data(), part, offset)) return err;
+      const size_t part = std::min<uint64_t>(length, kZeroes);
+      if (const int err = Write(zeroes, part, offset)) return err;
       offset += part;
       length -= part;
     }

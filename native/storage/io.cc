@@ -7,7 +7,7 @@ namespace vioctl::storage {
 void Io::Start(Executor& executor, std::vector<Job*>& batch) {
   executor_ = &executor;
   lane = store->lane().get();
-  brief = op == Op::kWrite && !durable;  // it only copies into the page cache, unless that is full
+  brief = op == Op::kWrite && !durable && store->Cached();  // it only copies, unless the page cache is full
   if (op != Op::kFlush) {
     run = [](Job* job) { static_cast<Io*>(job)->Perform(); };
     return batch.push_back(this);
