@@ -190,8 +190,8 @@ _vioctl_command() {
       vals='--respawn=@free --only=@free --timeout=@free --columns=@free --sort=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user ctl')
-      opts='--dry-run --timeout --json --no-headings --help -h --quiet --color'
-      vals='--timeout=@free --color=auto|always|never'
+      opts='--watch --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--watch=@free --timeout=@free --color=auto|always|never'
       args='@socket list|stats|throttle|resize|reopen @free ...' ;;
     'vhost-user shmem serve')
       opts='--region --map -m --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'

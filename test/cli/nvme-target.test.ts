@@ -107,6 +107,27 @@ describe('nvmf serve', () => {
   });
 });
 
+test('--config: standard input, a file that is not there, and force for one namespace', async () => {
+  const config = (namespace: object) =>
+    JSON.stringify({ listen: ['127.0.0.1:0'], subsystems: [{ nqn: 'nqn.2014-08.a:x', namespaces: [namespace] }] });
+  const started = vioctl(['nvmf', 'serve', '--config', '-', '--listen', 'nowhere.invalid:1'], { input: config({ source: 'ram:1M' }) });
+  expect(started).toMatchObject({ status: 1, stderr: expect.stringContaining('nowhere.invalid') }); // read, and all else was right
+  const wrong = vioctl(['nvmf', 'serve', '--config', '-'], { input: config({ source: 'ram:1M', colour: 1 }) });
+  expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('stdin.subsystems[0].namespaces[0].colour: is not known') });
+  expect(vioctl(['nvmf', 'serve', '--config', path.join(dir, 'none')])).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining('ENOENT'),
+  });
+  const image = path.join(dir, 'image.qcow2');
+  fs.writeFileSync(image, Buffer.concat([Buffer.from('QFI\xfb\0\0\0\x03', 'latin1'), Buffer.alloc(1 << 20)]));
+  const file = path.join(dir, 'force.json');
+  fs.writeFileSync(file, config({ source: image }));
+  expect(vioctl(['nvmf', 'serve', '--config', file]).status).not.toBe(0);
+  fs.writeFileSync(file, config({ source: image, force: true }));
+  const target = await serveTarget(['--config', file]);
+  expect(await target.stop()).toBe(0);
+});
+
 describe('nvmf ctl', () => {
   test('list, add, resize, ana, kick, remove, stats; a host that is connected sees it all', async () => {
     const socket = path.join(dir, 'ctl');

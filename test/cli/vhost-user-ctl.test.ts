@@ -5,7 +5,7 @@ import path from 'node:path';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { connect } from '../../src/vhost-user/wire/channel.js';
 import { Background } from '../support/background.js';
-import { vioctl } from '../support/cli.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
 import { Driver } from '../support/vhost-user.js';
@@ -189,3 +189,28 @@ test('a flush that failed is shown, and flushes succeed after reopen', async () 
     await disk.close();
   }
 }, 60_000);
+
+test('stats --watch repeats until a signal; other actions refuse it', async () => {
+  await serve(`${at('s')}=${image('img')}`);
+  expect(ctl('resize', '--watch').status).toBe(2);
+  const watch = Background.vioctl(['vhost-user', 'ctl', at('ctl'), 'stats', '--watch=100ms', '--ndjson']);
+  await watch.sees(/"reads".*\n.*"reads".*\n/);
+  expect(await watch.stop('SIGINT')).toBe(130);
+});
+
+test('the service manager is told when disks are served, and when that ends', async () => {
+  const listener = `import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+print('bound', flush=True)
+print(s.recv(100).decode(), flush=True)
+print(s.recv(100).decode(), flush=True)`;
+  const manager = new Background(['python3', '-c', listener, at('notify')]);
+  await manager.sees(/bound/);
+  const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', `${at('s')}=${image('img')}`];
+  server = new Background(argv, { ...plainEnv(), NOTIFY_SOCKET: at('notify') });
+  await manager.sees(/READY=1/);
+  expect(server.stdout).toMatch(/^serving /m);
+  expect(await server.stop()).toBe(0);
+  await manager.sees(/STOPPING=1/);
+});

@@ -56,7 +56,10 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
       ['/etc/nvme/hostnqn, /etc/nvme/hostid', 'name and identifier of this host, as for nvme-cli'],
       ['/etc/machine-id', 'the name of this host is made from it if there is no hostnqn'],
     ],
-    environment: [['NOTIFY_SOCKET', 'serve tells systemd when it is ready and when it stops']],
+    environment: [
+      ['NOTIFY_SOCKET', 'serve tells systemd when it is ready and when it stops'],
+      ['STATE_DIRECTORY', 'default of --state-dir, as systemd sets it'],
+    ],
     notes: [
       'The discovery service has port 8009, subsystems have port 4420.',
       'A write is durable when a Flush, or a write with FUA, has succeeded.',
@@ -65,10 +68,13 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
   },
   'vhost-user': {
     files: [
-      ['/proc/net/unix', 'the sockets of this host, which list reads'],
+      ['/proc/net/unix', 'the sockets of this host, which vhost-user list reads'],
       ['/usr/share/qemu/vhost-user', 'descriptions of installed back-ends (list --installed)'],
     ],
-    environment: [['NOTIFY_SOCKET', 'serve blk tells systemd when it is ready and when it stops']],
+    environment: [
+      ['NOTIFY_SOCKET', 'serve blk tells systemd when it is ready and when it stops'],
+      ['STATE_DIRECTORY', 'default of --state-dir, as systemd sets it'],
+    ],
     notes: ['The front-end must share its memory: with QEMU, -object memory-backend-memfd,share=on.'],
     seeAlso: ['qemu-system-x86_64(1)', 'qemu-storage-daemon(1)', 'unix(7)'],
   },

@@ -13,8 +13,7 @@ export default class NvmfServe extends Command {
   static override readonly description =
     'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
     'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
-    'too, and so does port 8009 of the same addresses, where hosts look that know an address alone: if that port is free, and if ' +
-    'no free port was asked for with :0.\n\n' +
+    'too. Discovery also listens on port 8009 of the same addresses, unless it is in use or you asked for port 0.\n\n' +
     `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
@@ -42,7 +41,7 @@ export default class NvmfServe extends Command {
     }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
-    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file' }),
+    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file (- is stdin)' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     'state-dir': stateDirFlag,
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
@@ -56,7 +55,7 @@ export default class NvmfServe extends Command {
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     engine: engineFlag('I/O that waits for a device: uring, sync (threads), or auto: uring if it works'),
-    spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'microseconds to look for more work before sleeping (30)' }),
+    spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'busy-poll time before sleeping, in µs [default: 30]' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly server = true;

@@ -1,5 +1,6 @@
-import { Command, type Example } from '../../cli/command.js';
+import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
+import { usage } from '../../common/errors.js';
 import { type BlkAction, blkActions, blkRequest, runBlkControl } from '../../vhost-user/blk/control.js';
 
 export default class VhostUserCtl extends Command {
@@ -21,6 +22,7 @@ DISK is the socket or the source of a disk. With one disk, it can be left out. R
     ['vioctl vhost-user ctl /run/blk.ctl list', 'what is served, and to whom'],
     ['vioctl vhost-user ctl /run/blk.ctl throttle /run/root.sock iops=1000/4000 bps=100M', 'limit one of several disks'],
     ['vioctl vhost-user ctl /run/blk.ctl throttle bps=none', 'lift a limit'],
+    ['vioctl vhost-user ctl /run/blk.ctl stats --watch=5s', 'counters every five seconds'],
     ['truncate -s 20G disk.img; vioctl vhost-user ctl /run/blk.ctl resize', 'a larger disk'],
   ];
   static override readonly args = {
@@ -29,16 +31,21 @@ DISK is the socket or the source of a disk. With one disk, it can be left out. R
     operand: Args.string({ multiple: true, description: 'DISK, and limits' }),
   };
   static override readonly changes = true;
+  static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly flags = {
+    ...watchFlag,
     'dry-run': Flags.boolean({ summary: 'run all checks and print the change without making it' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VhostUserCtl);
+    if (flags.watch !== undefined && args.action !== 'stats' && args.action !== 'list') throw usage('--watch goes with list and stats');
     const request = blkRequest(args.action as BlkAction, args.operand ?? [], flags['dry-run'] ?? false);
-    const { document, view } = await runBlkControl(args.socket, request, flags.timeout);
-    await this.out.document(document, view);
+    await this.watch(flags.watch, async () => {
+      const { document, view } = await runBlkControl(args.socket, request, flags.timeout);
+      await this.out.document(document, view);
+    });
     return undefined;
   }
 }

@@ -1,5 +1,6 @@
 import { Command } from '../../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../../cli/flags.js';
+import { notify } from '../../../cli/systemd.js';
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
@@ -85,6 +86,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     if (Buffer.byteLength(flags.serial ?? '') > virtioBlk.idSize) throw usage(`--serial: more than ${virtioBlk.idSize} bytes`);
     if (flags.serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks');
     if (flags.engine === 'uring') requireRings(this.sysroot);
+    this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
     const totals = await serveBlk(
       {
@@ -94,7 +96,10 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
         stateDir: stateDirOf(flags['state-dir'], this.env),
         serial: flags.serial,
         engine: flags.engine,
-        onReady: (ready) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line)),
+        onReady: async (ready) => {
+          await this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line));
+          notify(this.env, 'READY=1');
+        },
         onLog: (text) => this.info(text),
       },
       this.life.signal,

@@ -50,7 +50,11 @@ export function commandLineConfig(flags: ServeFlags, sources: readonly string[] 
   if (flags.config === undefined && !sources) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
   if (flags.config !== undefined && sources) throw usage('sources on the command line and --config exclude each other');
   const lost = flags.config === undefined ? undefined : ofSubsystem.find((name) => flags[name] !== undefined);
-  if (lost) throw usage(`--${lost} and --config exclude each other`, 'give it to a subsystem in the file');
+  if (lost)
+    throw usage(
+      `--${lost} and --config exclude each other`,
+      'in the file, a subsystem has nqn, allowHosts, cntlids, serial and model, a namespace blockSize, readOnly and force',
+    );
   const base = flags.config
     ? readConfig(flags.config)
     : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };

@@ -148,6 +148,7 @@ const namespaceCheck = object(
     nsid: number(1, maxNamespaces),
     blockSize: number(512, 65536),
     readOnly: flag,
+    force: flag,
     format: oneOf('raw'),
     shared: flag,
     direct: flag,
@@ -208,13 +209,13 @@ export function parseConfig(json: string, name: string, folder: string): TargetC
   return { ...config, listen: config.listen ?? [], referrals: config.referrals ?? [], subsystems };
 }
 
-/** Reads a configuration file. @throws VioError */
+/** Reads a configuration file, or standard input (`-`), whose sources are relative to the current folder. @throws VioError */
 export function readConfig(file: string): TargetConfig {
   let json: string;
   try {
-    json = fs.readFileSync(file, 'utf8');
+    json = fs.readFileSync(file === '-' ? 0 : file, 'utf8');
   } catch (err) {
-    throw wrap(`read ${file}`, err, { exit: Exit.usage });
+    throw wrap(file === '-' ? 'stdin' : `read ${file}`, err);
   }
-  return parseConfig(json, file, path.dirname(path.resolve(file)));
+  return parseConfig(json, file === '-' ? 'stdin' : file, file === '-' ? '.' : path.dirname(path.resolve(file)));
 }
