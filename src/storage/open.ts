@@ -52,7 +52,7 @@ export function openSource(options: SourceOptions, root = new Sysroot(), state?:
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
     const names = sourceNames(root, ram ? undefined : source, identity);
-    if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops, bps: options.bps });
+    if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops ?? undefined, bps: options.bps ?? undefined });
     const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
       name: source,

@@ -19,9 +19,9 @@ export interface SourceOptions {
   direct?: boolean;
   /** Writes of zeroes: a hole stays a hole unless given; `unmap` makes one, `off` writes them. */
   zero?: 'unmap' | 'off';
-  /** I/O operations and bytes per second (limits.ts). */
-  iops?: Rate | undefined;
-  bps?: Rate | undefined;
+  /** I/O operations and bytes per second (limits.ts); null: no limit, as `none` asks for. */
+  iops?: Rate | null | undefined;
+  bps?: Rate | null | undefined;
   /** Lock it later, with claimSource(): somebody else may use it until then. */
   later?: boolean;
   /** Although it is in use, or of another format. */
@@ -67,10 +67,10 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
     o.shared = onOff(value, 'shared');
   },
   iops: (o, value) => {
-    o.iops = parseRate('iops', value);
+    o.iops = parseRate('iops', value) ?? null;
   },
   bps: (o, value) => {
-    o.bps = parseRate('bps', value);
+    o.bps = parseRate('bps', value) ?? null;
   },
 };
 

@@ -297,6 +297,50 @@ describe('nvmf ctl', () => {
     expect(await target.stop()).toBe(0);
   });
 
+  test('add: a source that is served with other options is refused, and the hint says how to change it', async () => {
+    const socket = path.join(dir, 'ctl');
+    const uuid = '6ba7b810-9dad-11d1-80b4-00c04fd430c8';
+    const [plain, full, reader] = ['plain', 'full', 'reader'].map((name) => image(name, 1 << 20)) as [string, string, string];
+    const options = `nsid=5,group=2,bs=4096,iops=100/200,bps=1M,zero=unmap,shared=on,uuid=${uuid}`;
+    const target = await serveTarget([plain, `${full},${options}`, `${reader},ro`, 'ram:1M,nsid=9', '--control', socket]);
+    const add = (source: string) => vioctl(['nvmf', 'ctl', socket, 'add', source]);
+    const before = vioctl(['nvmf', 'ctl', socket, 'list']).stdout;
+    const done = expect.objectContaining({ status: 0, stdout: 'nothing to do: already done\n' });
+    for (const same of [plain, `${plain},nsid=1,ro=off,bs=512,direct=off,iops=none`, full, `${full},${options}`, `${full},format=raw`])
+      expect([same, add(same)]).toEqual([same, done]);
+    expect(add('ram:1M,nsid=9')).toEqual(done);
+    const limits = [
+      [`${plain},iops=5`, 'limits 1 iops=5'],
+      [`${plain},iops=none,bps=2M/4M`, 'limits 1 iops=none bps=2M/4M'],
+      [`${full},iops=100/300`, 'limits 5 iops=100/300'],
+      [`${full},iops=none`, 'limits 5 iops=none'],
+      [`${reader},ro,iops=5`, 'limits 2 iops=5'],
+    ];
+    const others = [
+      `uuid=${uuid}`,
+      'nguid=00112233445566778899aabbccddeeff',
+      'direct=on',
+      'zero=off',
+      'bs=4096',
+      'group=2',
+      'nsid=7',
+      'ro',
+    ];
+    const refused = [...limits, ...others.map((option) => [`${plain},${option}`, 'remove 1, then add it'])];
+    refused.push([`${full},shared=off`, 'remove 5, then add it'], [`${full},iops=5,zero=off`, 'remove 5, then add it']);
+    for (const [source, hint] of refused) {
+      const { status, stdout, stderr } = add(source!);
+      expect([source, status, stdout]).toEqual([source, 3, '']);
+      expect(stderr).toContain(`hint: namespace ${/\d/.exec(hint!)![0]} serves it`);
+      expect(stderr).toContain(`vioctl nvmf ctl SOCK ${hint}\n`);
+    }
+    expect(add(`${plain},iops=5`).stderr).toContain('plain: already in use by this process\n');
+    // a number that is taken: another refusal, the same way out
+    expect(add('ram:1M,nsid=9,iops=5')).toMatchObject({ status: 1, stderr: expect.stringContaining('limits 9 iops=5') });
+    expect(vioctl(['nvmf', 'ctl', socket, 'list']).stdout).toBe(before);
+    expect(await target.stop()).toBe(0);
+  });
+
   test('a stale control socket is replaced, a live one is not', async () => {
     const socket = path.join(dir, 'ctl');
     const first = await serveTarget(['ram:1M', '--control', socket]);

@@ -29,6 +29,8 @@ export interface Namespace extends Source {
   readonly group: number;
   readonly ids: NamespaceIds;
   readonly handle: NativeNamespace;
+  /** What it was opened with. */
+  readonly options: NamespaceOptions;
   /** Size in bytes, whole blocks. */
   size: number;
 }

@@ -3,10 +3,11 @@ import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import { rateText } from '../../storage/limits.js';
 import { openSource } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { AnaState, Status } from '../wire/index.js';
-import { idsOf, type NamespaceIds, serialOf } from './identity.js';
+import { idsOf, type NamespaceIds, parseId, serialOf } from './identity.js';
 import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type NamespaceOptions, type SubsystemState } from './model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, serialSize } from './names.js';
 import { statusCode } from './refusal.js';
@@ -17,6 +18,24 @@ const gates = new Map<number, number>([
   [AnaState.persistentLoss, statusCode(Status.anaPersistentLoss)],
   [AnaState.change, statusCode(Status.anaTransition)],
 ]);
+
+/** Names of the options that are asked for and that a namespace does not have. Those that only skip checks are no difference. */
+function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
+  const { nsid, blockSize, readonly, group, ids, store, options } = namespace;
+  const { direct = false, shared = false, zero } = options;
+  const has = { nsid, blockSize, readonly, group, direct, shared, zero };
+  const now = native().storage.limits(store);
+  return [
+    ...(Object.keys(has) as (keyof typeof has)[]).filter((name) => asked[name] !== undefined && asked[name] !== has[name]),
+    ...(['iops', 'bps'] as const).filter(
+      (name) => asked[name] !== undefined && rateText(name, asked[name] ?? undefined) !== rateText(name, now[name]),
+    ),
+    ...(['uuid', 'nguid', 'eui64'] as const).filter((kind) => {
+      const id = asked.ids?.[kind];
+      return id !== undefined && parseId(kind, id) !== ids[kind].toString('hex');
+    }),
+  ];
+}
 
 /** How a subsystem presents itself. */
 export interface SubsystemOptions {
@@ -154,6 +173,7 @@ export class Subsystem implements SubsystemState {
       group,
       ids,
       handle: this.#native.namespaceNew(store, Math.log2(blockSize), readonly),
+      options,
       size,
     };
   }
@@ -185,14 +205,25 @@ export class Subsystem implements SubsystemState {
 
   /** The namespace that has all that is asked for already. A `ram:` without a number is always a new one. */
   same(options: NamespaceOptions): Namespace | undefined {
-    return [...this.namespaces.values()].find(
-      (ns) =>
-        ns.source === options.source &&
-        (options.nsid === undefined ? !ns.source.startsWith('ram:') : ns.nsid === options.nsid) &&
-        ns.blockSize === (options.blockSize ?? ns.blockSize) &&
-        ns.readonly === (options.readonly ?? ns.readonly) &&
-        ns.group === (options.group ?? ns.group),
+    return this.#served(options).find((ns) => differences(ns, options).length === 0);
+  }
+
+  /** What to do instead about a source that is served with other options; undefined if it is not served here. */
+  otherwise(options: NamespaceOptions): string | undefined {
+    const [namespace] = this.#served(options);
+    if (!namespace) return undefined;
+    const limits = (['iops', 'bps'] as const).flatMap((name) =>
+      options[name] === undefined ? [] : [`${name}=${rateText(name, options[name] ?? undefined)}`],
     );
+    return differences(namespace, options).every((name) => name === 'iops' || name === 'bps')
+      ? `namespace ${namespace.nsid} serves it: vioctl nvmf ctl SOCK limits ${namespace.nsid} ${limits.join(' ')}`
+      : `namespace ${namespace.nsid} serves it with other options: vioctl nvmf ctl SOCK remove ${namespace.nsid}, then add it`;
+  }
+
+  /** Namespaces of a source. Two `ram:` of one size are two sources, unless the number says which is meant. */
+  #served({ source, nsid }: NamespaceOptions): Namespace[] {
+    const found = [...this.namespaces.values()].filter((ns) => ns.source === source);
+    return source.startsWith('ram:') ? found.filter((ns) => ns.nsid === nsid) : found;
   }
 
   /** Errno name of the sync of a namespace's source that has failed: its flushes fail until it is opened anew. */

@@ -5,7 +5,7 @@ import { native as addon } from '../../../native/index.js';
 import type { NvmeNative, QueueCounters } from '../../../native/nvme.js';
 import { changedLimits, type LimitTexts } from '../../../storage/limits.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
-import { type ControllerState, maxGroups, type NamespaceOptions } from '../model.js';
+import { type ControllerState, maxGroups, type Namespace, type NamespaceOptions } from '../model.js';
 import { checkHostNqn } from '../names.js';
 import { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
@@ -183,6 +183,17 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
   }
 }
 
+/** Opens what is to be added. A source that is served with other options is in use: the hint says how to change it. @throws VioError */
+function prepareNew(subsystem: Subsystem, options: NamespaceOptions): Namespace {
+  try {
+    return subsystem.prepare(options);
+  } catch (err) {
+    const hint = subsystem.otherwise(options);
+    if (!(err instanceof VioError) || hint === undefined || !['IN_USE', 'EEXIST'].includes(err.code)) throw err;
+    throw new VioError(err.message, { code: err.code, exit: err.exit, hint, cause: err });
+  }
+}
+
 function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNative, target: Target): Plan {
   const { nqn, namespace, allowHosts } = request;
   if (nqn !== undefined && !target.subsystems.has(nqn)) {
@@ -206,7 +217,7 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
     });
   const guests = [...new Set(allowHosts)].map(checkHostNqn).filter((host) => !allowed!.has(host));
   if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
-  const fresh = namespace && !subsystem.same(namespace) ? subsystem.prepare(namespace) : undefined;
+  const fresh = namespace && !subsystem.same(namespace) ? prepareNew(subsystem, namespace) : undefined;
   if (fresh) subsystem.release(fresh); // it was opened to see whether it can be
   if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
   return {
