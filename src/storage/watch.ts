@@ -2,7 +2,7 @@ import { reason } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { Health } from './health.js';
-import type { Source } from './open.js';
+import { reopenSource, type Source } from './open.js';
 
 /** How often a served source is looked at, in milliseconds. */
 export const watchPeriod = 1000;
@@ -23,7 +23,9 @@ export class SourceWatch {
   readonly #health: Health;
   #size: number;
   #unsized = false;
-  #asked = false;
+  /** The question for the size that has no answer yet, and the one that is put after it. */
+  #asking: Promise<number> | undefined;
+  #following: Promise<number> | undefined;
   #closed = false;
 
   constructor(source: Source, hooks: WatchHooks) {
@@ -33,10 +35,15 @@ export class SourceWatch {
     this.#size = native().storage.size(source.store);
   }
 
-  /** To be called every watchPeriod. */
+  /** The size that its users know of, in bytes. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** To be called every watchPeriod. A source that has not answered yet hangs: it is not asked again, and nobody waits for it. */
   tick(): void {
     this.look();
-    void this.measure();
+    if (!this.#asking) void this.measure();
   }
 
   /** Tells what has failed since the last look. @param last the end: what was held back is told */
@@ -44,29 +51,63 @@ export class SourceWatch {
     this.#health.look(last);
   }
 
-  /** Asks the source for its size. One that has not answered yet hangs: it is not asked again meanwhile, and nobody waits for it. */
+  /**
+   * The size of the source in bytes, as new as the call. However many ask a source that hangs, one question waits behind the one that
+   * it has not answered. @throws the system's error
+   */
+  ask(): Promise<number> {
+    const { storage } = native();
+    const put = (): Promise<number> => {
+      this.#asking ??= storage.measure(this.#source.store).finally(() => {
+        this.#asking = undefined;
+      });
+      return this.#asking;
+    };
+    if (!this.#asking) return put();
+    this.#following ??= this.#asking
+      .catch(() => {})
+      .then(() => {
+        this.#following = undefined;
+        return put();
+      });
+    return this.#following;
+  }
+
+  /** Takes a size over that ask() has given, and tells the users of the source. */
+  take(bytes: number): void {
+    if (this.#closed || bytes === this.#size) return;
+    this.#size = bytes;
+    const seen = this.#hooks.resized(bytes);
+    if (seen !== undefined) this.#hooks.log(`${printable(this.#source.name)} has ${seen} bytes now`);
+  }
+
+  /** Asks the source for its size and takes it over. One that cannot be read is told, once. */
   async measure(): Promise<void> {
-    if (this.#asked || this.#closed) return;
-    this.#asked = true;
-    const name = printable(this.#source.name);
+    if (this.#closed) return;
     try {
-      const bytes = await native().storage.measure(this.#source.store);
-      if (this.#closed) return;
+      const bytes = await this.ask();
       this.#unsized = false;
-      if (bytes === this.#size) return;
-      this.#size = bytes;
-      const seen = this.#hooks.resized(bytes);
-      if (seen !== undefined) this.#hooks.log(`${name} has ${seen} bytes now`);
+      this.take(bytes);
     } catch (err) {
       // a device that is gone keeps its last size: requests fail, and say so
-      if (!this.#unsized && !this.#closed) this.#hooks.log(`${name}: its size cannot be read: ${reason(err)}`);
+      if (!this.#unsized && !this.#closed) this.#hooks.log(`${printable(this.#source.name)}: its size cannot be read: ${reason(err)}`);
       this.#unsized = true;
-    } finally {
-      this.#asked = false;
     }
   }
 
+  /** Opens the source anew: its flushes can succeed again, although what was lost is lost. @throws VioError */
+  async reopen(): Promise<void> {
+    this.look(true); // what has failed is told before it is forgotten
+    reopenSource(this.#source);
+    this.look();
+    this.#hooks.log(`${printable(this.#source.name)} was opened anew`);
+    await this.measure();
+  }
+
+  /** The source is served no longer: what has failed since the last look is told. Call it before its store is closed. */
   close(): void {
+    if (this.#closed) return;
+    this.look(true);
     this.#closed = true;
   }
 }

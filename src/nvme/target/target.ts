@@ -3,7 +3,6 @@ import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import { tellRefusal } from '../../storage/engine.js';
-import { reopenSource } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
@@ -99,6 +98,7 @@ export class Target {
   async removeSubsystem(subsystem: Subsystem): Promise<void> {
     this.subsystems.delete(subsystem.nqn);
     for (const controller of subsystem.controllers.values()) controller.end();
+    for (const namespace of subsystem.namespaces.values()) this.#watchOf(subsystem, namespace).close();
     subsystem.close();
     this.#discoveryChanged();
     await this.#renew();
@@ -129,7 +129,7 @@ export class Target {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) return;
     subsystem.namespaces.delete(nsid);
-    this.#watches.get(namespace)?.close();
+    this.#watchOf(subsystem, namespace).close();
     this.#namespaceChanged(subsystem, nsid);
     subsystem.release(namespace);
     await this.#renew();
@@ -147,14 +147,10 @@ export class Target {
   /**
    * Opens a namespace's source anew: its flushes can succeed again, although what was lost is lost. @throws VioError
    */
-  reopen(subsystem: Subsystem, nsid: number): void {
+  async reopen(subsystem: Subsystem, nsid: number): Promise<void> {
     const namespace = subsystem.namespaces.get(nsid);
     if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-    this.#eachWatch((watch) => watch.look()); // what has failed is told before it is forgotten
-    reopenSource(namespace);
-    this.#eachWatch((watch) => watch.look());
-    this.#log(`${namespace.source} was opened anew`);
-    this.resize(subsystem, nsid);
+    await this.#watchOf(subsystem, namespace).reopen();
   }
 
   /** Sets the ANA state of a group and tells the hosts. */
@@ -237,7 +233,7 @@ export class Target {
     const slow = setTimeout(() => this.#log('finishing the commands under way; a second signal ends at once'), slowStop);
     try {
       await this.#native.targetStop(this.#engine);
-      this.#eachWatch((watch) => watch.look(true));
+      this.#eachWatch((watch) => watch.look(true)); // before a flush that may take long
       await all([...this.subsystems.values()].map((subsystem) => this.flush(subsystem)));
     } finally {
       clearTimeout(slow);
@@ -416,24 +412,21 @@ export class Target {
   /** Calls for the watches of all namespaces. */
   #eachWatch(call: (watch: SourceWatch) => void): void {
     for (const subsystem of this.subsystems.values())
-      for (const namespace of subsystem.namespaces.values()) {
-        let watch = this.#watches.get(namespace);
-        if (!watch) {
-          watch = this.#watch(subsystem, namespace);
-          this.#watches.set(namespace, watch);
-        }
-        call(watch);
-      }
+      for (const namespace of subsystem.namespaces.values()) call(this.#watchOf(subsystem, namespace));
   }
 
-  #watch(subsystem: Subsystem, namespace: Namespace): SourceWatch {
+  #watchOf(subsystem: Subsystem, namespace: Namespace): SourceWatch {
+    const known = this.#watches.get(namespace);
+    if (known) return known;
     const { nsid } = namespace;
     const resized = (bytes: number): number | undefined => {
       if (this.#stopped || subsystem.namespaces.get(nsid) !== namespace || !subsystem.resize(namespace, bytes)) return undefined;
       this.#namespaceChanged(subsystem, nsid);
       return namespace.size;
     };
-    return new SourceWatch(namespace, { log: this.#log, resized });
+    const watch = new SourceWatch(namespace, { log: this.#log, resized });
+    this.#watches.set(namespace, watch);
+    return watch;
   }
 
   #checkKeepAlive(): void {

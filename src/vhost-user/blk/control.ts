@@ -6,7 +6,8 @@ import { ControlServer } from '../../control/server.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { changedLimits, type LimitsReport, type LimitTexts, limitsReport, limitsText, limitWords } from '../../storage/limits.js';
-import { reopenSource, type Source } from '../../storage/open.js';
+import type { Source } from '../../storage/open.js';
+import type { SourceWatch } from '../../storage/watch.js';
 
 /** Actions of `vhost-user ctl`. */
 export const blkActions = ['list', 'stats', 'throttle', 'resize', 'reopen'] as const;
@@ -32,8 +33,8 @@ export interface ControlledDisk {
   state(): { connected: boolean; running: boolean };
   /** Of its whole life. */
   stats(): BlkStats;
-  /** Asks the source for its size, and tells the front-end of a new one. */
-  measure(): Promise<void>;
+  /** Tells the front-end of a new size. */
+  readonly watch: SourceWatch;
 }
 
 export interface DiskReport {
@@ -135,14 +136,11 @@ function plan({ op, limits }: BlkRequest, disk: ControlledDisk): { todo: string[
       };
     }
     case 'resize':
-      return { todo: [`look at the size of ${source.name}`], apply: () => disk.measure() };
+      return { todo: [`look at the size of ${source.name}`], apply: async () => disk.watch.take(await disk.watch.ask()) };
     case 'reopen':
       return {
         todo: [`open ${source.name} anew`],
-        apply: async () => {
-          reopenSource(source);
-          await disk.measure();
-        },
+        apply: () => disk.watch.reopen(),
       };
     default:
       throw usage(`unknown request "${op}"`);

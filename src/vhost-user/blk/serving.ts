@@ -55,7 +55,7 @@ class Disk implements ControlledDisk {
   readonly ready: BlkReady;
   readonly source: Source;
   readonly #news: SizeNews;
-  readonly #watch: SourceWatch;
+  readonly watch: SourceWatch;
   readonly #timer: NodeJS.Timeout;
   readonly #device: BlkDevice;
   readonly #onLog: (text: string) => void;
@@ -78,7 +78,7 @@ class Disk implements ControlledDisk {
     this.#onLog = onLog;
     this.source = openSource(options, undefined, state);
     this.#news = new SizeNews(onLog);
-    this.#watch = new SourceWatch(this.source, {
+    this.watch = new SourceWatch(this.source, {
       log: onLog,
       resized: (bytes) => {
         this.#news.tell();
@@ -86,7 +86,7 @@ class Disk implements ControlledDisk {
       },
     });
     this.#timer = setInterval(() => {
-      this.#watch.tick();
+      this.watch.tick();
       tellRefusal(engine, serving.onLog); // a limit that later rings met
     }, watchPeriod);
     this.#timer.unref();
@@ -137,11 +137,6 @@ class Disk implements ControlledDisk {
     return this.#device.stats();
   }
 
-  async measure(): Promise<void> {
-    await native().storage.measure(this.source.store);
-    await this.#watch.measure();
-  }
-
   #join(session: BackEndSession): SessionHooks {
     this.#session = session;
     const hooks = this.#news.join(session);
@@ -155,8 +150,7 @@ class Disk implements ControlledDisk {
   }
 
   close(): void {
-    this.#watch.look(true); // what has happened since the last look is told too
-    this.#watch.close();
+    this.watch.close();
     clearInterval(this.#timer);
     this.#listener?.close();
     native().storage.close(this.source.store);
