@@ -2,9 +2,12 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { FrontEnd } from '../../src/vhost-user/frontend/frontend.js';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
 import { protocolMask } from '../../src/vhost-user/wire/features.js';
 import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
+import { Driver } from '../support/vhost-user.js';
 
 /** Several disks in one process. */
 let dir: string;
@@ -44,6 +47,32 @@ test('each socket serves its own source, with its own options; all go together',
   }
   expect(server.stderr).toContain(`${at('s1')}: connection ended`);
   expect([fs.existsSync(at('s1')), fs.existsSync(at('s2'))]).toEqual([false, false]);
+});
+
+test('each has its own serial number, memory too, and the same one after a restart', async () => {
+  const disks = [`${at('s1')}=ram:1M`, `${at('s2')}=ram:1M`, `${at('s3')}=${at('a')}`];
+  const serials = async (): Promise<string[]> => {
+    const server = Background.vioctl(['vhost-user', 'serve', 'blk', ...disks]);
+    await server.sees(/^serving /m);
+    const found: string[] = [];
+    for (const socket of ['s1', 's2', 's3']) {
+      const window = await Window.open(await connect(at(socket)));
+      await window.start();
+      const header = Buffer.alloc(16);
+      header.writeUInt32LE(8); // VIRTIO_BLK_T_GET_ID
+      const answer = await new Driver(window).request([header], 21, 60_000);
+      expect(answer[20]).toBe(0);
+      found.push(answer.toString('latin1', 0, 20));
+      window.close();
+    }
+    expect(await server.stop()).toBe(0);
+    return found;
+  };
+  const first = await serials();
+  for (const serial of first) expect(serial).toMatch(/^[0-9a-f]{20}$/);
+  expect(new Set(first).size).toBe(3);
+  disks[0] = `./${path.relative('.', at('s1'))}=ram:1M`; // another spelling of the same path
+  expect(await serials()).toEqual(first);
 });
 
 test.each([

@@ -1,3 +1,4 @@
+import path from 'node:path';
 import type { Engine } from '../../common/engines.js';
 import { Exit, VioError, wrap } from '../../common/errors.js';
 import type { ControlServer } from '../../control/server.js';
@@ -50,6 +51,10 @@ export interface BlkReady {
   queues: number;
 }
 
+/** The serial number of a disk that was given none. Memory has no name of its own: its socket tells it from others. */
+const serialOf = ({ source }: SourceOptions, identity: string, socket: string | undefined): string =>
+  serialFor(source.startsWith('ram:') ? `${identity}\0${socket === undefined ? '' : path.resolve(socket)}` : identity);
+
 /** A disk that is open and listens. */
 class Disk implements ControlledDisk {
   readonly ready: BlkReady;
@@ -99,7 +104,11 @@ class Disk implements ControlledDisk {
           exit: Exit.failed,
           hint: `truncate -s %${blockSize} FILE rounds it up`,
         });
-      this.#device = blkDevice({ ...this.source, queues, serial: serial ?? serialFor(identity), ioUring }, noStats(), onLog);
+      this.#device = blkDevice(
+        { ...this.source, queues, serial: serial ?? serialOf(options, identity, socket), ioUring },
+        noStats(),
+        onLog,
+      );
       if (socket !== undefined) this.#listener = Listener.at(socket);
       else this.#inherited = inheritedSocket(fd!);
       this.ready = { socket, file, size, readonly, queues };
