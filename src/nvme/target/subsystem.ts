@@ -19,6 +19,9 @@ const gates = new Map<number, number>([
   [AnaState.change, statusCode(Status.anaTransition)],
 ]);
 
+/** Ended controllers that are kept until their counters are folded; more only while commands of theirs hang. */
+const mostEnded = 64;
+
 /** Names of the options that are asked for and that a namespace does not have. Those that only skip checks are no difference. */
 function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
   const { nsid, blockSize, readonly, group, ids, store, options } = namespace;
@@ -71,6 +74,7 @@ export class Subsystem implements SubsystemState {
   readonly #native: NvmeNative;
   /** Controllers whose association has ended: their counters count on, their last queues may not be closed yet. */
   #ended: NativeController[] = [];
+  #foldAt = mostEnded;
   readonly #totals: QueueCounters = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
   readonly #cntlids: CntlidRange;
   readonly #state: IdentityState | undefined;
@@ -107,24 +111,34 @@ export class Subsystem implements SubsystemState {
 
   /** Takes a controller whose association has ended out of the table; what it did stays counted. */
   retire(controller: ControllerState): void {
-    if (this.controllers.delete(controller.cntlid)) this.#ended.push(controller.handle);
+    if (!this.controllers.delete(controller.cntlid)) return;
+    if (this.#ended.push(controller.handle) < this.#foldAt) return;
+    this.#fold({ ...this.#totals });
+    // those whose commands hang stay: they are not asked again for every controller that ends
+    this.#foldAt = Math.max(mostEnded, 2 * this.#ended.length);
   }
 
   /** What all controllers have done since the subsystem is served: what SMART counts lasts longer than an association. */
   counters(): QueueCounters {
-    const add = (to: QueueCounters, handle: NativeController): QueueCounters => {
-      const more = this.#native.controllerStats(handle);
-      for (const key of Object.keys(to) as (keyof QueueCounters)[]) to[key] += more[key];
-      return more;
-    };
     const sum = { ...this.#totals };
+    this.#fold(sum);
+    for (const { handle } of this.controllers.values()) this.#count(handle, sum);
+    return sum;
+  }
+
+  /** Adds what ended controllers have done to `sum`. Those whose last queue is closed go into the totals for good. */
+  #fold(sum: QueueCounters): void {
     this.#ended = this.#ended.filter((handle) => {
-      const { queues } = add(sum, handle);
-      if (queues === 0) add(this.#totals, handle);
+      const { queues } = this.#count(handle, sum);
+      if (queues === 0) this.#count(handle, this.#totals);
       return queues > 0;
     });
-    for (const { handle } of this.controllers.values()) add(sum, handle);
-    return sum;
+  }
+
+  #count(handle: NativeController, to: QueueCounters): QueueCounters {
+    const more = this.#native.controllerStats(handle);
+    for (const key of Object.keys(to) as (keyof QueueCounters)[]) to[key] += more[key];
+    return more;
   }
 
   /** Adds a namespace; hosts see it when their controllers are told (see Target.add). @throws VioError */
