@@ -125,29 +125,35 @@ function notFound(source: string, err: unknown): VioError {
   });
 }
 
+/** Why a source that is open cannot be locked or opened again. @param own whether this process may be the one in the way */
+function unavailable(what: string, { name }: Source, err: unknown, root: Sysroot, own: boolean, hint?: string): VioError {
+  if (codeOf(err) !== 'EBUSY') return wrap(`${what} ${printable(name)}`, err, { hint: codeOf(err) === 'ESTALE' ? hint : undefined });
+  const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false });
+  return inUse(name, stat && (userOf(root, name, stat) ?? lockHolder(root, stat, own)));
+}
+
 /**
  * Locks a source that was opened to be locked later, or that was released.
  * @throws VioError: 3 (IN_USE) if somebody else uses it, else the system's error
  */
-export function claimSource({ name, store }: Source, root = new Sysroot()): void {
+export function claimSource(source: Source, root = new Sysroot()): void {
   try {
-    native().storage.claim(store);
+    native().storage.claim(source.store);
   } catch (err) {
-    const stat = codeOf(err) === 'EBUSY' ? fs.statSync(name, { bigint: true, throwIfNoEntry: false }) : undefined;
-    if (codeOf(err) === 'EBUSY') throw inUse(name, stat && lockHolder(root, stat));
-    throw wrap(`lock ${printable(name)}`, err);
+    throw unavailable('lock', source, err, root, true);
   }
 }
 
-/** Opens a source anew, so that its flushes can succeed again. @throws VioError */
-export function reopenSource({ name, store }: Source): void {
+/**
+ * Opens a source anew, so that its flushes can succeed again.
+ * @param otherwise what to do if another file has its name by now
+ * @throws VioError: 3 (IN_USE) if somebody else uses it, else the system's error
+ */
+export function reopenSource(source: Source, otherwise: string, root = new Sysroot()): void {
   try {
-    native().storage.reopen(store);
+    native().storage.reopen(source.store);
   } catch (err) {
-    if (codeOf(err) === 'EBUSY') throw inUse(name, undefined);
-    throw wrap(`open ${printable(name)}`, err, {
-      hint: codeOf(err) === 'ESTALE' ? 'another file has this name now: remove the namespace and add it' : undefined,
-    });
+    throw unavailable('open', source, err, root, false, `another file has this name now: ${otherwise}`);
   }
 }
 

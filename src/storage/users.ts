@@ -26,24 +26,27 @@ function isImageLock(line: string, inode: string): boolean {
   return [100, 200].some((base) => start < base + 8 && end >= base);
 }
 
-/** The process that has locked an image, where /proc shows it: to root, and to the owner of the process. */
-export function lockHolder(root: Sysroot, stat: fs.BigIntStats): User | undefined {
+/**
+ * The process that has locked an image, where /proc shows it: to root, and to the owner of the process.
+ * @param own whether it may be this process, which has locked it itself otherwise
+ */
+export function lockHolder(root: Sysroot, stat: fs.BigIntStats, own = true): User | undefined {
   const inode = String(stat.ino);
-  let own: User | undefined;
+  let self: User | undefined;
   for (const pid of root.list('/proc').filter((name) => /^\d+$/.test(name))) {
     for (const fd of root.list(`/proc/${pid}/fdinfo`)) {
       const lines = (root.attr(`/proc/${pid}/fdinfo/${fd}`) ?? '').split('\n').filter((line) => line.startsWith('lock:'));
       if (!lines.some((line) => isImageLock(line, inode)) || !isSame(root.path(`/proc/${pid}/fd/${fd}`), stat)) continue;
       const user = byProcess(root, Number(pid));
       if (Number(pid) !== process.pid) return user;
-      own = user;
+      self = user;
     }
   }
-  if (own) return own;
+  if (self && own) return self;
   // locks of the older kind belong to a process, and this file is open to everybody
   const posix = (root.attr('/proc/locks') ?? '').split('\n').find((line) => /POSIX/.test(line) && isImageLock(line, inode));
   const pid = Number(/ (\d+) +[0-9a-f]+:[0-9a-f]+:/.exec(posix ?? '')?.[1] ?? 0);
-  return pid > 0 ? byProcess(root, pid) : undefined;
+  return pid > 0 && (own || pid !== process.pid) ? byProcess(root, pid) : undefined;
 }
 
 /** Whether a path leads to the same file or block device. */

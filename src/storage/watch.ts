@@ -1,4 +1,4 @@
-import { reason } from '../common/errors.js';
+import { reason, wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { Health } from './health.js';
@@ -14,6 +14,8 @@ export interface WatchHooks {
    * @returns the size that they see now; undefined if it is the one that they saw
    */
   resized(bytes: number): number | undefined;
+  /** What to do if the source cannot be opened anew because another file has its name. */
+  readonly otherwise: string;
 }
 
 /** Looks at a served source: tells the log of failures, and its users of another size. The same for every server. */
@@ -53,14 +55,19 @@ export class SourceWatch {
 
   /**
    * The size of the source in bytes, as new as the call. However many ask a source that hangs, one question waits behind the one that
-   * it has not answered. @throws the system's error
+   * it has not answered. @throws VioError
    */
   ask(): Promise<number> {
     const { storage } = native();
     const put = (): Promise<number> => {
-      this.#asking ??= storage.measure(this.#source.store).finally(() => {
-        this.#asking = undefined;
-      });
+      this.#asking ??= storage
+        .measure(this.#source.store)
+        .catch((err) => {
+          throw wrap(`size of ${printable(this.#source.name)}`, err);
+        })
+        .finally(() => {
+          this.#asking = undefined;
+        });
       return this.#asking;
     };
     if (!this.#asking) return put();
@@ -98,7 +105,7 @@ export class SourceWatch {
   /** Opens the source anew: its flushes can succeed again, although what was lost is lost. @throws VioError */
   async reopen(): Promise<void> {
     this.look(true); // what has failed is told before it is forgotten
-    reopenSource(this.#source);
+    reopenSource(this.#source, this.#hooks.otherwise);
     this.look();
     this.#hooks.log(`${printable(this.#source.name)} was opened anew`);
     await this.measure();

@@ -338,6 +338,12 @@ describe('nvmf ctl', () => {
     // a number that is taken: another refusal, the same way out
     expect(add('ram:1M,nsid=9,iops=5')).toMatchObject({ status: 1, stderr: expect.stringContaining('limits 9 iops=5') });
     expect(vioctl(['nvmf', 'ctl', socket, 'list']).stdout).toBe(before);
+    // and when the last subsystem has gone, nobody speaks of several
+    expect(vioctl(['nvmf', 'ctl', socket, 'remove', '--nqn', target.nqn]).status).toBe(0);
+    expect(add('ram:1M')).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/: there is no subsystem\nhint: .* add FILE --nqn NQN/),
+    });
     expect(await target.stop()).toBe(0);
   });
 

@@ -424,7 +424,11 @@ export class Target {
       this.#namespaceChanged(subsystem, nsid);
       return namespace.size;
     };
-    const watch = new SourceWatch(namespace, { log: this.#log, resized });
+    const watch = new SourceWatch(namespace, {
+      log: this.#log,
+      resized,
+      otherwise: `vioctl nvmf ctl SOCK remove ${nsid}, then add it`,
+    });
     this.#watches.set(namespace, watch);
     return watch;
   }

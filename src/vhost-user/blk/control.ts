@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { usage, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
@@ -16,8 +17,10 @@ export type BlkAction = (typeof blkActions)[number];
 /** A request of `vhost-user ctl`. */
 export interface BlkRequest {
   op: BlkAction;
-  /** Socket or source of a disk; the only one when left out. */
+  /** Socket or source of a disk, as it was written; the only one when left out. */
   disk?: string;
+  /** Full path of it. */
+  path?: string;
   limits?: LimitTexts;
   /** All checks, and nothing done. */
   dryRun?: boolean;
@@ -94,14 +97,15 @@ function report(disk: ControlledDisk): DiskReport {
 }
 
 /** The disk that a request names. @throws VioError */
-function diskOf(disks: readonly ControlledDisk[], name: string | undefined): ControlledDisk {
-  const found =
-    name === undefined ? (disks.length === 1 ? disks : []) : disks.filter(({ socket, source }) => socket === name || source.name === name);
+function diskOf(disks: readonly ControlledDisk[], name: string | undefined, full: string | undefined): ControlledDisk {
+  const called = disks.filter(({ socket, source }) => socket === name || source.name === name);
+  const at = disks.filter(({ socket, source }) => (socket !== undefined && path.resolve(socket) === full) || source.name === full);
+  const found = name === undefined ? disks : called.length > 0 ? called : at;
   if (found.length === 1) return found[0]!;
-  throw new VioError(name === undefined ? 'there are several disks' : `no disk ${printable(name)}`, {
-    code: 'NO_DISK',
-    hint: `name one by its socket: ${disks.map(({ socket, source }) => printable(socket ?? source.name)).join(', ')}`,
-  });
+  const message =
+    name === undefined ? 'there are several disks' : `${found.length > 0 ? 'several disks are called' : 'no disk'} ${printable(name)}`;
+  const sockets = (found.length > 0 ? found : disks).map(({ socket, source }) => printable(socket ?? source.name));
+  throw new VioError(message, { code: 'NO_DISK', hint: `name one by its socket: ${sockets.join(', ')}` });
 }
 
 /** Answers one request. @throws VioError */
@@ -116,17 +120,15 @@ export async function perform(request: BlkRequest, disks: readonly ControlledDis
         ...disk.stats(),
       })),
     };
-  const disk = diskOf(disks, request.disk);
-  const { todo, apply } = plan(request, disk);
+  const disk = diskOf(disks, request.disk, request.path);
+  const { todo, apply } = await plan(request, disk);
   if (dryRun) return { changed: false, dryRun: true, would: todo, ...report(disk) };
-  const before = native().storage.size(disk.source.store);
-  if (todo.length > 0 || op === 'resize') await apply();
-  const changed = op === 'resize' ? native().storage.size(disk.source.store) !== before : todo.length > 0;
-  return { changed, ...report(disk) };
+  if (todo.length > 0) await apply();
+  return { changed: todo.length > 0, ...report(disk) };
 }
 
-function plan({ op, limits }: BlkRequest, disk: ControlledDisk): { todo: string[]; apply: () => unknown } {
-  const { source } = disk;
+async function plan({ op, limits }: BlkRequest, disk: ControlledDisk): Promise<{ todo: string[]; apply: () => unknown }> {
+  const { source, watch } = disk;
   switch (op) {
     case 'throttle': {
       const changed = changedLimits(source.store, limits ?? {});
@@ -135,12 +137,17 @@ function plan({ op, limits }: BlkRequest, disk: ControlledDisk): { todo: string[
         apply: () => native().storage.setLimits(source.store, changed.limits),
       };
     }
-    case 'resize':
-      return { todo: [`look at the size of ${source.name}`], apply: async () => disk.watch.take(await disk.watch.ask()) };
+    case 'resize': {
+      const size = await watch.ask();
+      return {
+        todo: size === watch.size ? [] : [`resize ${source.name} from ${watch.size} to ${size} bytes`],
+        apply: () => watch.take(size),
+      };
+    }
     case 'reopen':
       return {
         todo: [`open ${source.name} anew`],
-        apply: () => disk.watch.reopen(),
+        apply: () => watch.reopen(),
       };
     default:
       throw usage(`unknown request "${op}"`);
@@ -156,7 +163,7 @@ export function blkRequest(op: BlkAction, operands: readonly string[], dryRun: b
   if (names.length > most) throw usage(`${op}: too many operands: "${names[most]}"`);
   return {
     op,
-    ...(names[0] !== undefined && { disk: names[0] }),
+    ...(names[0] !== undefined && { disk: names[0], path: path.resolve(names[0]) }),
     ...(op === 'throttle' && { limits: limitWords(words) }),
     ...(dryRun && most > 0 && { dryRun: true }),
   };

@@ -89,6 +89,7 @@ class Disk implements ControlledDisk {
         this.#news.tell();
         return bytes;
       },
+      otherwise: 'put the first one back, or end the server and start it again',
     });
     this.#timer = setInterval(() => {
       this.watch.tick();

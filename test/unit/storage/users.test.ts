@@ -2,13 +2,18 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Sysroot } from '../../../src/common/sysroot.js';
+import { native } from '../../../src/native/index.js';
+import { claimSource, reopenSource, type Source } from '../../../src/storage/open.js';
 import { lockHolder, userOf } from '../../../src/storage/users.js';
 
 let root: string;
 beforeEach(() => {
   root = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-users-'));
 });
-afterEach(() => fs.rmSync(root, { recursive: true }));
+afterEach(() => {
+  jest.restoreAllMocks();
+  fs.rmSync(root, { recursive: true });
+});
 
 const put = (file: string, text: string): void => {
   fs.mkdirSync(path.join(root, path.dirname(file)), { recursive: true });
@@ -49,6 +54,34 @@ test('a process whose descriptors are hidden shows in /proc/locks if its locks a
   put('proc/99/comm', 'evil\x1b[2J\n');
   expect(lockHolder(new Sysroot(root), stat)).toEqual({ text: String.raw` by evil\x1b[2J (pid 99)`, fix: 'ps -fp 99' });
 });
+
+test('this process is left out where it has locked the source itself', () => {
+  const { file, stat } = image();
+  process_(process.pid, 'node', file, `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${stat.ino} 100 101\n`);
+  put('proc/locks', `1: POSIX  ADVISORY  READ ${process.pid} fd:01:${stat.ino} 100 100\n`);
+  expect(lockHolder(new Sysroot(root), stat, false)).toBeUndefined();
+});
+
+test.each([claimSource, (source: Source, at: Sysroot) => reopenSource(source, '', at)])(
+  'a source that is busy when it is locked or opened again: the error names who has it (%#)',
+  (again) => {
+    const { file, stat } = image();
+    const busy = Object.assign(new Error('busy'), { code: 'EBUSY' });
+    for (const call of ['claim', 'reopen'] as const)
+      jest.spyOn(native().storage, call).mockImplementation(() => {
+        throw busy;
+      });
+    const source = { name: file } as Source;
+    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ code: 'IN_USE', exit: 3 }));
+    process_(4711, 'qemu-system-x86', file, `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${stat.ino} 100 101\n`);
+    const named = { code: 'IN_USE', exit: 3, message: `${file}: already in use by qemu-system-x86 (pid 4711)`, hint: 'ps -fp 4711' };
+    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining(named));
+    put('proc/swaps', `Filename Type Size Used Priority\n/disk.img file 1 0 -2\n`);
+    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ message: `${file}: already in use: active swap` }));
+    fs.rmSync(file);
+    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ code: 'IN_USE' }));
+  },
+);
 
 test('this process comes last', () => {
   const { file, stat } = image();

@@ -64,10 +64,14 @@ export function serveControl(path: string, native: NvmeNative, target: Target): 
 function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
   const found = nqn === undefined && target.subsystems.size === 1 ? [...target.subsystems.values()][0] : target.subsystems.get(nqn ?? '');
   if (found) return found;
-  throw new VioError(nqn === undefined ? 'there are several subsystems' : `no subsystem ${nqn}`, {
-    code: 'NO_SUBSYSTEM',
-    hint: `--nqn ${[...target.subsystems.keys()].join(' | ')}`,
-  });
+  const names = [...target.subsystems.keys()];
+  throw new VioError(
+    nqn !== undefined ? `no subsystem ${nqn}` : names.length > 0 ? 'there are several subsystems' : 'there is no subsystem',
+    {
+      code: 'NO_SUBSYSTEM',
+      hint: names.length > 0 ? `--nqn ${names.join(' | ')}` : 'vioctl nvmf ctl SOCK add FILE --nqn NQN makes one',
+    },
+  );
 }
 
 /** What a request would change: found out first, so that it can be told without doing it. */

@@ -19,6 +19,7 @@ test('a front-end is told of a new size while its device runs, else when it runs
       news.tell();
       return bytes;
     },
+    otherwise: '',
   });
   const told: string[] = [];
   const session = {
