@@ -1,4 +1,4 @@
-import { type ExitStatus, VioError } from './errors.js';
+import { type ExitStatus, VioError, type VioErrorOptions } from './errors.js';
 import { printable } from './escape.js';
 import { hex64 } from './units.js';
 
@@ -90,14 +90,20 @@ export function toJson(value: unknown, indent = 0): string {
 /**
  * Reads JSON that a user wrote.
  * @param name of the file, for errors
+ * @param options code and hint of the error, unless they are the usual ones
  * @throws VioError BAD_FILE with the line, where the engine tells it; never in the engine's words
  */
-export function parseJson(text: string, name: string, exit: ExitStatus): unknown {
+export function parseJson(text: string, name: string, exit: ExitStatus, options: Pick<VioErrorOptions, 'code' | 'hint'> = {}): unknown {
   try {
     return JSON.parse(text);
   } catch (err) {
     const at = /position (\d+)/.exec((err as Error).message)?.[1];
     const place = at === undefined ? '' : ` (line ${text.slice(0, Number(at)).split('\n').length})`;
-    throw new VioError(`${printable(name)}: not valid JSON${place}`, { code: 'BAD_FILE', exit, hint: 'jq . FILE shows the place' });
+    throw new VioError(`${printable(name)}: not valid JSON${place}`, {
+      code: 'BAD_FILE',
+      exit,
+      hint: 'jq . FILE shows the place',
+      ...options,
+    });
   }
 }

@@ -75,3 +75,7 @@ export const hex64 = (value: bigint | number): string => `0x${value.toString(16)
 
 /** A count or size for JSON: a number where a double holds it exactly, else the bigint. */
 export const exact = (value: bigint): number | bigint => (value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value);
+
+/** A whole decimal number that a double holds exactly; undefined for any other text. */
+export const parseDecimal = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;

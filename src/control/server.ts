@@ -1,4 +1,3 @@
-import fs from 'node:fs';
 import { Exit, VioError } from '../common/errors.js';
 import { native } from '../native/index.js';
 import { type ListenOptions, listenAt, watchConnections } from '../native/listen.js';
@@ -69,7 +68,6 @@ export class ControlServer {
   readonly #service: Service;
   readonly #options: Required<Omit<ServerOptions, 'listen'>>;
   readonly #listener: OwnedFd;
-  readonly #file: fs.Stats;
   readonly #watch: { close(): void };
   /** In the order in which they came. */
   readonly #clients = new Set<Connection>();
@@ -79,8 +77,7 @@ export class ControlServer {
     this.path = path;
     this.#service = service;
     this.#options = { clients: maxClients, idle: idleTime, uid: process.geteuid!(), ...options };
-    this.#listener = new OwnedFd(listenAt(path, { ...listen, mode: 0o600 }));
-    this.#file = fs.lstatSync(path);
+    this.#listener = listenAt(path, { ...listen, mode: 0o600 });
     this.#watch = watchConnections(this.#listener.fd, (fd) => this.#connected(new OwnedFd(fd)));
   }
 
@@ -88,11 +85,7 @@ export class ControlServer {
   close(): void {
     this.#watch.close();
     for (const client of [...this.#clients]) client.close();
-    if (!this.#listener.open) return;
     this.#listener.close();
-    const there = fs.lstatSync(this.path, { throwIfNoEntry: false });
-    // What is there by now may be another server's.
-    if (there?.ino === this.#file.ino && there.dev === this.#file.dev) fs.rmSync(this.path, { force: true });
   }
 
   #connected(fd: OwnedFd): void {

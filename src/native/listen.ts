@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { native } from './index.js';
+import { OwnedFd } from './owned-fd.js';
 
 /** How to listen. */
 export interface ListenOptions {
@@ -10,13 +11,34 @@ export interface ListenOptions {
   served?: (path: string, stat: fs.Stats) => boolean;
 }
 
+/** A listening UNIX socket and its file. */
+export class ListeningSocket extends OwnedFd {
+  readonly #path: string;
+  readonly #file: fs.BigIntStats | undefined;
+
+  constructor(fd: number, path: string) {
+    super(fd);
+    this.#path = path;
+    this.#file = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  }
+
+  /** Closes it and removes its file. What is there by now may be another server's: that stays. Idempotent. */
+  override close(): void {
+    if (!this.open) return;
+    // before the socket is closed, so that its inode cannot be another file's
+    const there = fs.lstatSync(this.#path, { bigint: true, throwIfNoEntry: false });
+    if (there && there.ino === this.#file?.ino && there.dev === this.#file.dev) fs.rmSync(this.#path, { force: true });
+    super.close();
+  }
+}
+
 /**
  * Listens at a path. A socket file that nobody serves is replaced.
- * @returns the descriptor, which the caller owns
+ * @returns the listening socket, which the caller closes
  * @throws VioError (EADDRINUSE, …); EEXIST (3) where a file is that is no socket
  */
-export function listenAt(path: string, options: ListenOptions = {}): number {
-  const listen = (): number => native().vhostUser.listen(path, 16, options.mode ?? 0o600);
+export function listenAt(path: string, options: ListenOptions = {}): ListeningSocket {
+  const listen = (): ListeningSocket => new ListeningSocket(native().vhostUser.listen(path, 16, options.mode ?? 0o600), path);
   try {
     try {
       return listen();

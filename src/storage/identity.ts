@@ -19,7 +19,7 @@ export interface SourceNames {
 
 /** @param at path of the file; undefined for memory, which has no name but that of its machine */
 export function sourceNames(root: Sysroot, at: string | undefined, identity: FileIdentity | undefined): SourceNames {
-  if (at === undefined || !identity) return { identity: `memory ${machine(root)}`, strong: [], weak: [] };
+  if (at === undefined || !identity) return { identity: `memory ${machineName(root)}`, strong: [], weak: [] };
   const stat = fs.statSync(at, { bigint: true });
   if (stat.isBlockDevice()) {
     const { name, certain } = deviceName(root, majorMinor(Number(identity.device)), at);
@@ -32,7 +32,7 @@ export function sourceNames(root: Sysroot, at: string | undefined, identity: Fil
   const strong = uuid === undefined ? [] : [of(uuid)];
   // statfs(2): made from the UUID by some file systems, from the number of the device by others
   const weak = identity.fsid === 0n ? [] : [of(identity.fsid.toString(16))];
-  return { identity: strong[0] ?? weak[0] ?? of(`${machine(root)} ${majorMinor(Number(identity.device))}`), strong, weak };
+  return { identity: strong[0] ?? weak[0] ?? of(`${machineName(root)} ${majorMinor(Number(identity.device))}`), strong, weak };
 }
 
 /** UUID of a file system: from the kernel, else from udev's links. */
@@ -62,20 +62,21 @@ function deviceName(root: Sysroot, number: string, at: string): { name: string; 
   if (backing !== undefined) return { name: `loop ${attr('loop/offset') ?? 0} of ${fileBehind(root, backing)}`, certain: false };
   const own = attr('dm/uuid') ?? attr('md/uuid') ?? attr('wwid') ?? attr('device/wwid') ?? attr('serial') ?? attr('device/serial');
   // A device without a name of its own has only its place: this machine and this path.
-  return own === undefined ? { name: `device ${machine(root)} ${at}`, certain: false } : { name: `device ${own}`, certain: true };
+  return own === undefined ? { name: `device ${machineName(root)} ${at}`, certain: false } : { name: `device ${own}`, certain: true };
 }
 
 /** A file that is not open here; the loop device's path of it may lead elsewhere by now. */
 function fileBehind(root: Sysroot, file: string): string {
   try {
     const { dev, ino } = fs.statSync(root.path(file), { bigint: true });
-    return `${machine(root)} ${dev} ${ino}`;
+    return `${machineName(root)} ${dev} ${ino}`;
   } catch {
-    return `${machine(root)} ${file}`;
+    return `${machineName(root)} ${file}`;
   }
 }
 
-const machine = (root: Sysroot): string => root.attr('/etc/machine-id') ?? root.attr('/proc/sys/kernel/hostname') ?? '';
+/** What this machine is called: its machine-id(5), else its host name. */
+export const machineName = (root: Sysroot): string => root.attr('/etc/machine-id') ?? root.attr('/proc/sys/kernel/hostname') ?? '';
 
 /** A serial number of 20 characters for a source. */
 export const serialFor = (identity: string): string => createHash('sha256').update(`vioctl serial\0${identity}`).digest('hex').slice(0, 20);

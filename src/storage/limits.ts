@@ -1,5 +1,5 @@
 import { usage } from '../common/errors.js';
-import { parseDuration, parseSize } from '../common/units.js';
+import { parseDecimal, parseDuration, parseSize } from '../common/units.js';
 import { native } from '../native/index.js';
 import type { Limits, Rate, Store } from '../native/storage.js';
 
@@ -13,11 +13,6 @@ export interface LimitTexts {
 const maxSeconds = 3600;
 /** Largest rate: a petabyte a second, so that sums stay exact. */
 const maxRate = 2 ** 50;
-
-const count = (text: string): number => {
-  if (!/^\d{1,15}$/.test(text)) throw usage(`not a number: "${text}"`);
-  return Number(text);
-};
 
 /**
  * Reads a limit, `RATE[/BURST[/SECONDS]]`: RATE a second on average, BURST a second for up to SECONDS (1) after idle time. With
@@ -33,10 +28,15 @@ export function parseRate(name: 'iops' | 'bps', text: string | undefined): Rate 
   const parts = (text ?? '').split('/');
   if (parts.length > 3 || parts.includes('')) throw bad('must be a rate');
   const read = (value: string): number => {
+    if (name === 'iops') {
+      const number = parseDecimal(value);
+      if (number === undefined) throw bad(`not a number: "${value}"`);
+      return number;
+    }
     try {
-      return name === 'iops' ? count(value) : parseSize(value);
+      return parseSize(value);
     } catch {
-      throw bad(`not a ${name === 'iops' ? 'number' : 'size'}: "${value}"`);
+      throw bad(`not a size: "${value}"`);
     }
   };
   const average = read(parts[0]!);

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { usage } from '../common/errors.js';
-import { parseSize } from '../common/units.js';
+import { parseDecimal, parseSize } from '../common/units.js';
 import type { Rate } from '../native/storage.js';
 import { parseRate } from './limits.js';
 
@@ -37,8 +37,9 @@ const oneOf =
 
 /** A decimal number. @throws usage error */
 export const decimal = (value: string | undefined, name: string): number => {
-  if (value === undefined || !/^\d{1,15}$/.test(value)) throw usage(`${name}=${value ?? ''}: must be a number`);
-  return Number(value);
+  const number = parseDecimal(value);
+  if (number === undefined) throw usage(`${name}=${value ?? ''}: must be a number`);
+  return number;
 };
 
 /** Takes the value of one option (undefined where none was given) and sets what it means. @throws usage error */

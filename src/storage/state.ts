@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { makeFolder, writeDurably } from '../common/durable-file.js';
 import { Exit, VioError, wrap } from '../common/errors.js';
-import { shellFile } from '../common/escape.js';
+import { printable, shellFile } from '../common/escape.js';
+import { parseJson } from '../common/json.js';
 import { native } from '../native/index.js';
 import type { SourceNames } from './identity.js';
 
@@ -97,12 +98,8 @@ export class IdentityState {
       if ((err as NodeJS.ErrnoException).code === 'ENOENT') return { version: 1, sources: [] };
       throw wrap(`read ${this.#file}`, err);
     }
-    let state: unknown;
-    try {
-      state = JSON.parse(text);
-    } catch (err) {
-      throw this.#damaged((err as Error).message);
-    }
+    const { code, exit, hint } = this.#damaged('');
+    const state = parseJson(text, `${this.#file} is damaged`, exit, { code, hint });
     if (!isState(state)) throw this.#damaged('this is no list of identities of this version');
     return state;
   }
@@ -116,7 +113,7 @@ export class IdentityState {
   }
 
   #damaged(why: string): VioError {
-    return new VioError(`${this.#file} is damaged: ${why}`, {
+    return new VioError(`${printable(this.#file)} is damaged: ${why}`, {
       code: 'STATE_DAMAGED',
       exit: Exit.damaged,
       hint: `put back a copy, or start anew, with identifiers that may differ: rm ${shellFile(this.#file)}`,

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Exit, VioError } from '../../common/errors.js';
-import { printable } from '../../common/escape.js';
+import { printable, shellFile } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { rateText } from '../../storage/limits.js';
@@ -166,9 +166,9 @@ export class Subsystem implements SubsystemState {
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
     if (size === 0) {
       native().storage.close(store);
-      throw new VioError(`${options.source}: smaller than one block of ${blockSize} bytes`, {
+      throw new VioError(`${printable(options.source)}: smaller than one block of ${blockSize} bytes`, {
         code: 'EMPTY',
-        hint: 'make it larger: truncate -s 1G FILE',
+        hint: options.source.startsWith('ram:') ? 'ram:1G' : `make it larger: truncate -s 1G ${shellFile(options.source)}`,
       });
     }
     let ids: NamespaceIds;

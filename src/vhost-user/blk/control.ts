@@ -4,6 +4,7 @@ import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import { ask } from '../../control/client.js';
 import { ControlServer } from '../../control/server.js';
+import { unchangedLines } from '../../control/view.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { changedLimits, type LimitsReport, type LimitTexts, limitsReport, limitsText, limitWords } from '../../storage/limits.js';
@@ -193,11 +194,10 @@ export async function runBlkControl(
   const { op, ...args } = request;
   const document = (await ask<object>(socket, { service, unreachable, timeout }, op, args)).result;
   const view = (): string[] => {
-    const { would, changed, disks } = document as { would?: string[]; changed?: boolean; disks?: never[] };
-    if (would) return would.length > 0 ? would.map((line) => `would ${printable(line)}`) : ['nothing to do: it is so already'];
+    const { disks } = document as { disks?: never[] };
     if (op === 'list') return disks!.map(diskLine);
     if (op === 'stats') return disks!.map(statsLine);
-    return changed ? [diskLine(document as DiskReport)] : ['nothing to do: it is so already'];
+    return unchangedLines(document) ?? [diskLine(document as DiskReport)];
   };
   return { document, view };
 }

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import type { Engine } from '../../common/engines.js';
 import { Exit, VioError, wrap } from '../../common/errors.js';
+import { printable, shellFile } from '../../common/escape.js';
 import type { ControlServer } from '../../control/server.js';
 import { native } from '../../native/index.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
@@ -55,6 +56,12 @@ export interface BlkReady {
 const serialOf = ({ source }: SourceOptions, identity: string, socket: string | undefined): string =>
   serialFor(source.startsWith('ram:') ? `${identity}\0${socket === undefined ? '' : path.resolve(socket)}` : identity);
 
+/** How to make a source whose size is no whole number of blocks, or nothing, fit. */
+function roundUp(file: string, size: number, blockSize: number): string {
+  const rounded = Math.max(1, Math.ceil(size / blockSize)) * blockSize;
+  return file.startsWith('ram:') ? `ram:${rounded}` : `truncate -s ${rounded} ${shellFile(file)}`;
+}
+
 /** A disk that is open and listens. */
 class Disk implements ControlledDisk {
   readonly ready: BlkReady;
@@ -100,10 +107,10 @@ class Disk implements ControlledDisk {
       const { store, blockSize, geometry, identity } = this.source;
       const size = storage.size(store);
       if (!geometry.device && (size === 0 || size % blockSize !== 0))
-        throw new VioError(`${file}: its size is no multiple of ${blockSize} bytes`, {
+        throw new VioError(`${printable(file)}: its size is no multiple of ${blockSize} bytes`, {
           code: 'EINVAL',
           exit: Exit.failed,
-          hint: `truncate -s %${blockSize} FILE rounds it up`,
+          hint: roundUp(file, size, blockSize),
         });
       this.#device = blkDevice(
         { ...this.source, queues, serial: serial ?? serialOf(options, identity, socket), ioUring },

@@ -1,4 +1,4 @@
-import fs from 'node:fs';
+import type fs from 'node:fs';
 import { Sysroot } from '../../common/sysroot.js';
 import { listenAt, watchConnections } from '../../native/listen.js';
 import { OwnedFd } from '../../native/owned-fd.js';
@@ -21,7 +21,7 @@ export class Listener {
    * @param mode permissions of the socket file @throws VioError (EADDRINUSE, …)
    */
   static at(path: string, mode = 0o600): Listener {
-    return new Listener(new OwnedFd(listenAt(path, { mode, served })), path);
+    return new Listener(listenAt(path, { mode, served }), path);
   }
 
   /** Takes a listening socket that was inherited (`--fd`). */
@@ -66,9 +66,7 @@ export class Listener {
   close(): void {
     this.#watch?.close();
     this.#watch = undefined;
-    if (!this.#fd.open) return;
     this.#fd.close();
-    if (this.path !== undefined) fs.rmSync(this.path, { force: true });
   }
 }
 

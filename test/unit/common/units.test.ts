@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { printable } from '../../../src/common/escape.js';
-import { formatSize, hex64, parseDuration, parseSize, parseSizeBig, parseU64 } from '../../../src/common/units.js';
+import { formatSize, hex64, parseDecimal, parseDuration, parseSize, parseSizeBig, parseU64 } from '../../../src/common/units.js';
 
 test.each([
   ['512', 512],
@@ -52,3 +52,12 @@ test('printable leaves nothing that a terminal acts on', () => {
   expect(printable('nqn.a\x1b[31m\n\u202e\\')).toBe('nqn.a\\x1b[31m\\x0a\\u{202e}\\\\');
   fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => !/[\x00-\x1f\x7f-\x9f\u202a-\u202e]/.test(printable(text))));
 });
+
+test.each([
+  ['0', 0],
+  ['007', 7],
+  ['999999999999999', 999_999_999_999_999],
+])('a decimal number: %j', (text, value) => expect(parseDecimal(text)).toBe(value));
+test.each([undefined, '', '-1', '+1', '1.5', '1e3', '0x10', ' 1', '1 ', '1\n', '1000000000000000', 'x'])('no decimal number: %j', (text) =>
+  expect(parseDecimal(text)).toBeUndefined(),
+);

@@ -60,6 +60,14 @@ test.each([
   expect(fs.readFileSync(file(), 'utf8')).toBe(text);
 });
 
+test.each(['{"version":1,\n"sources":[}', 'no state', '{'])('what is wrong with JSON is told in our words: %j', (text) => {
+  fs.mkdirSync(path.dirname(file()));
+  fs.writeFileSync(file(), text);
+  // V8 tells the place of some mistakes
+  const message = expect.stringMatching(/identities\.json is damaged: not valid JSON( \(line \d\))?$/);
+  expect(() => state.identity(names(['a']))).toThrow(expect.objectContaining({ message, hint: expect.stringContaining(`rm ${file()}`) }));
+});
+
 test('a folder that cannot be written, and a lock that another process holds for too long', () => {
   fs.writeFileSync(path.join(dir, 'state'), 'no folder');
   expect(() => state.identity(names(['a']))).toThrow(expect.objectContaining({ code: expect.stringMatching(/ENOTDIR|EEXIST/) }));

@@ -4,6 +4,7 @@ import { type Engine, engineAliases, engines } from '../../../common/engines.js'
 import { Exit, usage, VioError, wrap } from '../../../common/errors.js';
 import { parseJson } from '../../../common/json.js';
 import type { Sysroot } from '../../../common/sysroot.js';
+import { machineName } from '../../../storage/identity.js';
 import { parseRate } from '../../../storage/limits.js';
 import { decimal, parseSourceText, type SourceOption, sourcePath } from '../../../storage/source.js';
 import { parseId, uuidOf, uuidText } from '../identity.js';
@@ -75,8 +76,7 @@ export const parseSource = (text: string, defaults: Partial<NamespaceOptions> = 
 
 /** The NQN of a target that was given none: the same for the same machine and sources. */
 export function defaultNqn(sysroot: Sysroot, sources: readonly string[]): string {
-  const machine = sysroot.attr('/etc/machine-id') ?? sysroot.attr('/proc/sys/kernel/hostname') ?? '';
-  return `nqn.2014-08.org.nvmexpress:uuid:${uuidText(uuidOf([machine, ...sources].join('\0')))}`;
+  return `nqn.2014-08.org.nvmexpress:uuid:${uuidText(uuidOf([machineName(sysroot), ...sources].join('\0')))}`;
 }
 
 type Check = (value: unknown, at: string) => unknown;

@@ -1,6 +1,7 @@
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
-import { formatSize } from '../../../common/units.js';
+import { formatSize, parseDecimal } from '../../../common/units.js';
+import { unchangedLines } from '../../../control/view.js';
 import { limitsText, limitWords } from '../../../storage/limits.js';
 import { parseSource } from './config.js';
 import { type ControlList, type ControllerStats, type ControlRequest, control } from './control.js';
@@ -22,8 +23,9 @@ export interface ControlFlags {
 }
 
 const numberOf = (text: string | undefined, what: string): number => {
-  if (text === undefined || !/^\d{1,9}$/.test(text)) throw usage(`${what} is a number: "${text ?? ''}"`);
-  return Number(text);
+  const value = parseDecimal(text);
+  if (value === undefined) throw usage(`${what} is a number: "${text ?? ''}"`);
+  return value;
 };
 
 /** The request of a command line. @throws usage error */
@@ -118,9 +120,8 @@ export async function runControl(
   const request = controlRequest(action, operands, flags);
   const document = await control<object>(socket, request, flags.timeout);
   const view = () => {
-    const { changed, would } = document as { changed?: boolean; would?: string[] };
-    if (would) return would.length > 0 ? would.map((line) => `would ${printable(line)}`) : ['nothing to do: already done'];
-    if (changed === false && action !== 'kick') return ['nothing to do: already done'];
+    const unchanged = unchangedLines(document);
+    if (unchanged && (action !== 'kick' || flags['dry-run'])) return unchanged;
     switch (action) {
       case 'list':
         return listLines(document as ControlList);

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { ControlServer } from '../../../../src/control/server.js';
 import { native } from '../../../../src/native/index.js';
 import type { OwnedFd } from '../../../../src/native/owned-fd.js';
 import { Listener } from '../../../../src/vhost-user/wire/listener.js';
@@ -71,4 +72,29 @@ test('a signal and a close end the rest', async () => {
   listener.close();
   await new Promise((resolve) => setTimeout(resolve, 150));
   expect(accept).toHaveBeenCalledTimes(2);
+});
+
+test.each([
+  ['a listener', () => Listener.at(path.join(dir, 'x'))],
+  ['a control socket', () => new ControlServer(path.join(dir, 'x'), { name: 'x', handle: () => ({ result: null }) })],
+])('%s removes its file, unless another one is there by now', (_what, listen) => {
+  const at = path.join(dir, 'x');
+  listen().close();
+  expect(fs.existsSync(at)).toBe(false);
+  for (const put of [() => void fs.writeFileSync(at, 'another'), () => Listener.at(at)]) {
+    const first = listen();
+    fs.rmSync(at);
+    const other = put();
+    const { ino } = fs.lstatSync(at);
+    first.close();
+    first.close();
+    expect(fs.lstatSync(at).ino).toBe(ino);
+    if (other) other.close();
+    else fs.rmSync(at);
+    expect(fs.existsSync(at)).toBe(false);
+  }
+  // and one whose file has gone
+  const gone = listen();
+  fs.rmSync(at);
+  gone.close();
 });
