@@ -58,16 +58,17 @@ export class SourceWatch {
    * it has not answered. @throws VioError
    */
   ask(): Promise<number> {
-    const { storage } = native();
+    const measure = async (): Promise<number> => {
+      try {
+        return await native().storage.measure(this.#source.store);
+      } catch (err) {
+        throw wrap(`size of ${printable(this.#source.name)}`, err);
+      }
+    };
     const put = (): Promise<number> => {
-      this.#asking ??= storage
-        .measure(this.#source.store)
-        .catch((err) => {
-          throw wrap(`size of ${printable(this.#source.name)}`, err);
-        })
-        .finally(() => {
-          this.#asking = undefined;
-        });
+      this.#asking ??= measure().finally(() => {
+        this.#asking = undefined;
+      });
       return this.#asking;
     };
     if (!this.#asking) return put();

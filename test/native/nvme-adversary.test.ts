@@ -320,17 +320,19 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     const host = await connect({ ioQueues: 2 });
     const work = load(host, 1, 64);
     await sleep(50);
+    const namespace = subsystem.namespaces.get(1)!;
+    const resized = async () => target.resize(subsystem, namespace, await target.measure(subsystem, namespace));
     // A write that is under way may make the file as long as it was, before its size is taken: then once more.
     for (let i = 0; i < 20 && !work.errors.has('0/128'); i++) {
       fs.truncateSync(file(), 1 << 20);
-      target.resize(subsystem, 1);
+      await resized();
       await sleep(200);
     }
     // reads of blocks that were there when they were checked and are not any more are media errors
     expect([...work.errors.keys()].filter((name) => name !== '0/128' && name !== '2/129')).toEqual([]);
     expect(work.errors.has('0/128')).toBe(true);
     fs.truncateSync(file(), 16 << 20);
-    target.resize(subsystem, 1);
+    await resized();
     await sleep(100);
     work.errors.clear();
     const before = work.done();

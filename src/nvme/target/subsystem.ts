@@ -245,17 +245,17 @@ export class Subsystem implements SubsystemState {
     return native().storage.syncError(namespace.store);
   }
 
-  /** The size of a namespace's file now, whole blocks. */
-  sizeNow(namespace: Namespace, bytes: number = native().storage.refresh(namespace.store)): number {
+  /** The size of a namespace whose source has `bytes`: whole blocks. */
+  sizeOf(namespace: Namespace, bytes: number): number {
     return Math.floor(bytes / namespace.blockSize) * namespace.blockSize;
   }
 
-  /** Takes the size of a namespace's file over: `bytes`, or what it is now. @returns whether it has changed */
-  resize(namespace: Namespace, bytes?: number): boolean {
-    const size = this.sizeNow(namespace, bytes);
+  /** Takes the size of a namespace's source over, in bytes. @returns whether it has changed */
+  resize(namespace: Namespace, bytes: number): boolean {
+    const size = this.sizeOf(namespace, bytes);
     if (size === namespace.size) return false;
-    namespace.size = size;
     this.#native.namespaceResize(namespace.handle, size / namespace.blockSize);
+    namespace.size = size;
     return true;
   }
 

@@ -91,6 +91,7 @@ export class Target {
   addSubsystem(subsystem: Subsystem): void {
     if (this.subsystems.has(subsystem.nqn)) throw new VioError(`subsystem ${subsystem.nqn} exists already`, { code: 'EEXIST' });
     this.subsystems.set(subsystem.nqn, subsystem);
+    for (const namespace of subsystem.namespaces.values()) this.#watchOf(subsystem, namespace);
     this.#discoveryChanged();
   }
 
@@ -120,6 +121,7 @@ export class Target {
   /** Adds a namespace to a running subsystem and tells the hosts. @throws VioError */
   add(subsystem: Subsystem, options: NamespaceOptions): Namespace {
     const namespace = subsystem.add(options);
+    this.#watchOf(subsystem, namespace);
     this.#namespaceChanged(subsystem, namespace.nsid);
     return namespace;
   }
@@ -135,13 +137,14 @@ export class Target {
     await this.#renew();
   }
 
-  /** Looks at the size of a namespace's file and tells the hosts if it has changed. @returns whether it has */
-  resize(subsystem: Subsystem, nsid: number): boolean {
-    const namespace = subsystem.namespaces.get(nsid);
-    if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-    const changed = subsystem.resize(namespace);
-    if (changed) this.#namespaceChanged(subsystem, nsid);
-    return changed;
+  /** The size of a namespace's source now, in bytes. It may take long: look the namespace up again then. @throws VioError */
+  measure(subsystem: Subsystem, namespace: Namespace): Promise<number> {
+    return this.#watchOf(subsystem, namespace).ask();
+  }
+
+  /** Takes a size over that measure() has given, and tells the hosts if it is another one. */
+  resize(subsystem: Subsystem, namespace: Namespace, bytes: number): void {
+    this.#watchOf(subsystem, namespace).take(bytes);
   }
 
   /**

@@ -104,6 +104,12 @@ test('a size that cannot be read is told once by the watch, and thrown to those 
     cause: gone,
   });
   await watch.measure();
+  jest.spyOn(native().storage, 'measure').mockImplementation(() => {
+    throw gone; // as for a store that is closed
+  });
+  await expect(Promise.all([watch.ask(), watch.ask()])).rejects.toMatchObject({ cause: gone });
   await watch.measure();
   expect(log).toEqual([expect.stringMatching(/^img: its size cannot be read: ENODEV/)]);
+  jest.mocked(native().storage.measure).mockResolvedValue(8192);
+  expect(await watch.ask()).toBe(8192);
 });

@@ -93,7 +93,9 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
       connections: target.connections,
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
-  const { todo, apply, report, abandon } = plan(request, native, target);
+  // Only a question to a source can take long. What was found out then is planned and done without a pause.
+  const bytes = request.op === 'resize' ? await measured(target, request) : 0;
+  const { todo, apply, report, abandon } = plan(request, native, target, bytes);
   if (request.dryRun) {
     const told = { changed: false, dryRun: true, would: todo, ...report() };
     abandon?.();
@@ -103,7 +105,28 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
   return { changed: todo.length > 0, ...report() };
 }
 
-function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target): Plan {
+/** The namespace that a request names. @throws VioError */
+function namespaceOf(target: Target, { nqn, nsid }: { nqn?: string; nsid: number }): { subsystem: Subsystem; namespace: Namespace } {
+  const subsystem = subsystemOf(target, nqn);
+  const namespace = subsystem.namespaces.get(nsid);
+  if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
+  return { subsystem, namespace };
+}
+
+/** The size of the source of the namespace that a request names, in bytes. @throws VioError */
+async function measured(target: Target, request: { nqn?: string; nsid: number }): Promise<number> {
+  for (;;) {
+    const { subsystem, namespace } = namespaceOf(target, request);
+    const [answer] = await Promise.allSettled([target.measure(subsystem, namespace)]);
+    // if another one has its number by now, that one is meant
+    if (namespaceOf(target, request).namespace !== namespace) continue;
+    if (answer.status === 'rejected') throw answer.reason;
+    return answer.value;
+  }
+}
+
+/** @param bytes what the source of the namespace of a resize has */
+function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target, bytes: number): Plan {
   switch (request.op) {
     case 'add':
       return planAdd(request, native, target);
@@ -123,20 +146,16 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
       };
     }
     case 'resize': {
-      const subsystem = subsystemOf(target, request.nqn);
-      const namespace = subsystem.namespaces.get(request.nsid);
-      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
-      const size = subsystem.sizeNow(namespace);
+      const { subsystem, namespace } = namespaceOf(target, request);
+      const size = subsystem.sizeOf(namespace, bytes);
       return {
         todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
-        apply: () => target.resize(subsystem, request.nsid),
+        apply: () => target.resize(subsystem, namespace, bytes),
         report: () => reportSubsystem(subsystem),
       };
     }
     case 'reopen': {
-      const subsystem = subsystemOf(target, request.nqn);
-      const namespace = subsystem.namespaces.get(request.nsid);
-      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      const { subsystem, namespace } = namespaceOf(target, request);
       return {
         todo: [`open ${namespace.source} of namespace ${request.nsid} anew`],
         apply: () => target.reopen(subsystem, request.nsid),
@@ -144,9 +163,7 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
       };
     }
     case 'limits': {
-      const subsystem = subsystemOf(target, request.nqn);
-      const namespace = subsystem.namespaces.get(request.nsid);
-      if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${request.nsid}`, { code: 'ENOENT' });
+      const { subsystem, namespace } = namespaceOf(target, request);
       const { limits, todo } = changedLimits(namespace.store, request.limits);
       return {
         todo: todo.map((text) => `limit namespace ${request.nsid} to ${text}`),
