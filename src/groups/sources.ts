@@ -28,10 +28,16 @@ wait longer than their time-out (Linux: 30 s).
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
 
-The serial number of a disk, and the NGUID, EUI-64 and UUID of a namespace, are made from what the source itself is: the WWN or serial
-number of a device, or UUID of the file system, inode and generation of a file. A renamed file keeps them, a copy has its own, and
-every server that serves one source gives the same ones. --state-dir DIR keeps them also when a newer kernel tells more of a source.
-The systemd unit uses /var/lib/vioctl.
+The serial number of a disk, and the NGUID, EUI-64 and UUID of a namespace, are made from the source itself: from the WWN or serial
+number of a device, or from the UUID of the file system, inode and generation of a file. Those of a namespace also depend on the NQN
+of its subsystem. A renamed file keeps its identifiers, and a copy has its own. Every server that serves one source gives the same
+ones. For namespaces, they need the same --nqn: the default NQN is made from the paths of the sources.
+
+A snapshot of a file system contains the same files: a file and its snapshot count as one source. If hosts are to see both, give one
+of them other identifiers, with ,uuid= for nvmf serve or --serial for vhost-user serve blk.
+
+--state-dir DIR remembers identifiers. They stay the same if a newer kernel or udev reports the UUID of a file system that had none
+before. They change if a device gets a serial number. The systemd unit uses /var/lib/vioctl.
 
 If a flush fails, data may be lost. From then on every flush and FUA write of that source fails, for every host and guest, until the
 source is opened anew.`;

@@ -9,7 +9,7 @@ const block = '/sys/class/block';
 
 /** Texts that name a source on their own, wherever it is opened and whatever it is called: two sources have two. */
 export interface SourceNames {
-  /** The best one. It stays when the source is written, resized or renamed. */
+  /** The best one. It stays when the source is written, resized or renamed. A snapshot of its file system has the same one. */
   identity: string;
   /** Names that are its own for certain, the best first. */
   strong: string[];
@@ -22,6 +22,7 @@ export function sourceNames(root: Sysroot, at: string | undefined, identity: Fil
   if (at === undefined || !identity) return { identity: `memory ${machineName(root)}`, strong: [], weak: [] };
   const stat = fs.statSync(at, { bigint: true });
   if (stat.isBlockDevice()) {
+    // The place of a device that has a name of its own is no weak name: another disk may stand there by now.
     const { name, certain } = deviceName(root, majorMinor(Number(identity.device)), at);
     return { identity: name, strong: certain ? [name] : [], weak: certain ? [] : [name] };
   }

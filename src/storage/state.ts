@@ -32,7 +32,7 @@ interface State {
 
 /**
  * What sources were called when they were first served. A name can change although the source does not: a newer kernel or udev tells
- * the UUID of its file system, a device gets a serial number. Several processes may share a folder.
+ * the UUID of its file system. Several processes may share a folder.
  */
 export class IdentityState {
   readonly #file: string;

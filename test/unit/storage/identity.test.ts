@@ -45,6 +45,18 @@ describe('a file', () => {
     link('dev/disk/by-uuid/00112233-4455-6677-8899-AABBCCDDEEFF', '../../dm-1');
     expect(of({ generation: 5 })).toBe('file 00112233445566778899aabbccddeeff 7 5');
   });
+  test('a snapshot of its file system has the same one, although statfs and the device differ', () => {
+    const file = path.join(root, 'f');
+    fs.writeFileSync(file, '');
+    const filesystem = Buffer.alloc(16, 7);
+    const [origin, snapshot] = [
+      { device: 0x2bn, fsid: 1n },
+      { device: 0x2cn, fsid: 2n },
+    ].map((where) => sourceNames(new Sysroot(root), file, { inode: 257n, generation: 9, filesystem, ...where }));
+    expect(snapshot!.strong).toEqual(origin!.strong);
+    expect(snapshot!.identity).toBe(origin!.identity);
+    expect(snapshot!.weak).not.toEqual(origin!.weak);
+  });
   test('of this machine', () => {
     const file = path.join(root, 'real');
     const ids = (): string => {
