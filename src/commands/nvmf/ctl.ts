@@ -9,7 +9,8 @@ export default class NvmfCtl extends Command {
     'changed ANA states appear there without a rescan.\n\n' +
     'list: subsystems, namespaces, controllers.\n\n' +
     'add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a subsystem. --allow-host adds hosts to the list of those that may ' +
-    'use the subsystem, and becomes the list of a new one.\n\n' +
+    'use the subsystem, and becomes the list of a new one. A source that is served with other options is rejected: change its limits, ' +
+    'or remove it and add it again.\n\n' +
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
     'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
     'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
