@@ -1,8 +1,8 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { ClosedPipe } from '../../cli/output/stdio.js';
+import { Recorder } from '../../cli/streams/recorder.js';
 import { codeOf, Exit, usage } from '../../common/errors.js';
-import { Recorder } from '../../common/recorder.js';
 import { parseEndpoint } from '../../groups/nvmf/host.js';
 import { Capture } from '../../nvme/proxy/pcapng.js';
 import { NvmeProxy, type ProxyRecord, parseFault } from '../../nvme/proxy/proxy.js';

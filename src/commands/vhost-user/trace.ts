@@ -1,9 +1,9 @@
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { ClosedPipe } from '../../cli/output/stdio.js';
+import { Recorder } from '../../cli/streams/recorder.js';
 import { Exit, usage } from '../../common/errors.js';
 import { toJson } from '../../common/json.js';
-import { Recorder } from '../../common/recorder.js';
 import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';
 import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';
 import { traceConnections } from '../../vhost-user/tools/tracing.js';

@@ -1,4 +1,4 @@
-import { Recorder } from '../../../src/common/recorder.js';
+import { Recorder } from '../../../src/cli/streams/recorder.js';
 
 test('an output that fails is told of once, and the others go on', async () => {
   const said: string[] = [];

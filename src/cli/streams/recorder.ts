@@ -1,4 +1,4 @@
-import { reason } from './errors.js';
+import { reason } from '../../common/errors.js';
 
 /** One place that records go to. */
 export interface Output<T> {
