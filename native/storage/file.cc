@@ -21,7 +21,7 @@ namespace vioctl::storage {
 namespace {
 
 constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magic.h
-constexpr int kClaimTries = 20;
+constexpr int kClaimTries = 300;     // kernels before 6.2 let go of a file of a ring a second after it was replaced
 constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
 constexpr unsigned kClaimPauseUs = 10'000;
 
