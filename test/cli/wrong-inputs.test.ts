@@ -78,7 +78,7 @@ const values: Case[] = [
   ['nvmf serve disk.img --nqn foo', 2, /not an NQN: "foo"/, /an NQN is/],
   ['nvmf serve --config a.txt', 2, /a\.txt: not valid JSON/, /jq/],
   ['nvmf serve --config bad.json', 2, /bad\.json: not valid JSON/, /jq/],
-  ['nvmf serve --config nosuch.json', 2, /nosuch\.json: ENOENT/],
+  ['nvmf serve --config nosuch.json', 1, /nosuch\.json: ENOENT/],
   ['vfio apply bad.json', 5, /bad\.json: not valid JSON/, /jq/],
   ['nvmf discover -a 127.0.0.1 -s 1', 1, /127\.0\.0\.1:1: ECONNREFUSED/, /nothing listens there/],
   ['nvmf discover -a foo.invalid', 1, /foo\.invalid:8009: (no such host|the resolver does not answer)/, /getent|resolvectl/],

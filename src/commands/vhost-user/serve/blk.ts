@@ -88,6 +88,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     if (flags.engine === 'uring') requireRings(this.sysroot);
     this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
+    const shown = (ready: BlkReady[]) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line));
     const totals = await serveBlk(
       {
         disks,
@@ -96,10 +97,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
         stateDir: stateDirOf(flags['state-dir'], this.env),
         serial: flags.serial,
         engine: flags.engine,
-        onReady: async (ready) => {
-          await this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line));
-          notify(this.env, 'READY=1');
-        },
+        onReady: (ready) => shown(ready).then(() => notify(this.env, 'READY=1')),
         onLog: (text) => this.info(text),
       },
       this.life.signal,
