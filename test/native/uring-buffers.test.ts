@@ -1,5 +1,7 @@
 import fs from 'node:fs';
+import os from 'node:os';
 import { codeOf } from '../../src/common/errors.js';
+import { kernelVersion } from '../../src/uring/host/unavailable.js';
 import { addressOf, BufferRing, CqeFlag, Op, Operations, Ring, SqeFlag } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
 import { go, offers, Workspace } from '../support/uring.js';
@@ -8,6 +10,8 @@ import { go, offers, Workspace } from '../support/uring.js';
 // buf-ring-put, buf-ring-nommap, read-mshot and read-mshot-empty look at them.
 const [EFAULT, EINVAL, ENOBUFS, ECANCELED] = [-14, -22, -105, -125] as const;
 const PAGE = 4096;
+/** Whether each registered buffer has references of its own (6.13). */
+const ownReferences = (([major, minor]) => major > 6 || (major === 6 && minor >= 13))(kernelVersion(os.release()));
 const work = new Workspace();
 afterAll(() => work.end());
 
@@ -65,12 +69,14 @@ describe('registered buffers', () => {
     ring.buffers.update(0, [Buffer.alloc(64)], [13]);
     for (const end = Date.now() + 5000; tags.length < 1 && Date.now() < end; ) ring.submit(1, 100);
     ring.buffers.unregister();
-    for (const end = Date.now() + 5000; tags.length < 3 && Date.now() < end; ) ring.submit(1, 100);
-    expect([tags[0], tags.slice(1).sort()]).toEqual([11, [12, 13]]);
+    // Before 6.13 the end of the whole table is told of by unregister() itself, and not by tags.
+    if (ownReferences) for (const end = Date.now() + 5000; tags.length < 3 && Date.now() < end; ) ring.submit(1, 100);
+    expect([tags[0], tags.slice(1).sort()]).toEqual([11, ownReferences ? [12, 13] : []]);
     expect(() => ring.buffers.register([Buffer.alloc(8)], [])).toThrow(code('EINVAL'));
   });
 
   test('a write under way keeps the memory of a buffer that is no longer registered', async () => {
+    if (!ownReferences) return skip('a buffer let go under a request', 'before 6.13 unregistering waits for the request');
     const [reader, writer] = work.pipe();
     let memory: Buffer | undefined = Buffer.from(new ArrayBuffer(PAGE)).fill('m');
     ring.buffers.register([memory]);
