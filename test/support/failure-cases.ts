@@ -30,7 +30,7 @@ export const FAILURE_CASES: readonly FailureCase[] = [
   {
     number: 4,
     what: 'no IOMMU',
-    shown: [test('vfio-bind.test.ts', '6.12', 'without an IOMMU: list, bind and doctor end with status 7 and say why')],
+    shown: [test('vfio-bind.test.ts', '6.12', 'without an IOMMU: list warns, bind and doctor end with status 7, and all say why')],
   },
   { number: 5, what: 'no such driver', shown: [bind('no such driver')] },
   { number: 6, what: 'a driver that does not list the id', shown: [bind('a driver that does not list the id')] },
