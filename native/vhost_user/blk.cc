@@ -205,10 +205,8 @@ bool BlkQueue::TakeAll() {
     }
     free_.pop_back();
     any = true;
-    StartLone(false);
     Start(slot);
   }
-  StartLone(true);
   return any && !draining_;
 }
 

@@ -113,7 +113,6 @@ class BlkQueue {
   int TakeRanges(Request& request, bool zero);
   void NextRange(uint32_t slot);
   void GetId(Request& request);
-  void StartLone(bool alone);
   void Wherever(uint32_t slot);
   bool InRing(uint32_t slot);
   bool Bounce(uint32_t slot);
@@ -161,7 +160,6 @@ class BlkQueue {
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;
   bool draining_ = false;
-  int64_t lone_ = -1;  // a read that waits for company (StartLone)
   storage::Completions completions_;
   std::vector<storage::Job*> gathered_;  // for the executor
   std::string error_;

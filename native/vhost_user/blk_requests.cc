@@ -138,23 +138,11 @@ void BlkQueue::Transfer(uint32_t slot) {
     if (!waits_)
       return Ended(slot, request.write ? store.Write(data, Count(request.data), request.offset, false)
                                        : store.Read(data, Count(request.data), request.offset, false));
-    if (!request.write && tries_ && (!ring_ || in_flight_ == 1)) {
-      lone_ = slot;
-      return StartLone(!ring_);
+    // A ring does reads for less.
+    if (!request.write && tries_ && !ring_) {
+      const int failure = store.Read(data, Count(request.data), request.offset, true);
+      if (failure != EAGAIN) return Ended(slot, failure);
     }
-  }
-  Wherever(slot);
-}
-
-// Reads at once what does not wait. A ring does many reads for less, but not a single one: that waits until it is seen
-// whether another request comes with it.
-void BlkQueue::StartLone(bool alone) {
-  if (lone_ < 0) return;
-  const auto slot = static_cast<uint32_t>(std::exchange(lone_, -1));
-  const Request& request = requests_[slot];
-  if (alone) {
-    const int failure = options_.store->Read(request.data.data(), Count(request.data), request.offset, true);
-    if (failure != EAGAIN) return Ended(slot, failure);
   }
   Wherever(slot);
 }

@@ -27,23 +27,20 @@ async function main(): Promise<void> {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-soak-'));
     const attacked = await serveAttacked(dir, { engine, stall });
     const { target, nqn, fds, rss } = attacked;
+    const before = { fds: fds(), rss: 0 };
     const began = performance.now();
-    // keep-alive and the handshake deadline end whatever was left open
-    const settle = async (wanted: number): Promise<void> => {
-      const deadline = performance.now() + 20_000;
-      while (fds() > wanted && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 200));
-    };
-    const fresh = fds();
-    let { pdus, associations, completions } = await fuzz({ port: target.port, nqn, seed, pdus: each / 10, lanes: 6 });
-    const before = { fds: fresh, rss: rss() };
     const verifier = attacked.verify();
+    let { pdus, associations, completions } = await fuzz({ port: target.port, nqn, seed, pdus: each / 10, lanes: 6 });
+    before.rss = rss();
     const rest = await fuzz({ port: target.port, nqn, seed: seed + 1, pdus: each - pdus, lanes: 6 });
     pdus += rest.pdus;
     associations += rest.associations;
     completions += rest.completions;
     sum += pdus;
     const verified = await verifier.stop();
-    await settle(before.fds);
+    // keep-alive and the handshake deadline end whatever was left open
+    const deadline = performance.now() + 20_000;
+    while (fds() > before.fds && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 200));
     const grown = (rss() - before.rss) / 2 ** 20;
     const left = fds() - before.fds;
     const status = await target.stop();
