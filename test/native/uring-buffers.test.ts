@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import { codeOf } from '../../src/common/errors.js';
-import { kernelVersion } from '../../src/uring/host/unavailable.js';
+import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
 import { addressOf, BufferRing, CqeFlag, Op, Operations, Ring, SqeFlag } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
 import { go, offers, Workspace } from '../support/uring.js';
@@ -11,7 +11,7 @@ import { go, offers, Workspace } from '../support/uring.js';
 const [EFAULT, EINVAL, ENOBUFS, ECANCELED] = [-14, -22, -105, -125] as const;
 const PAGE = 4096;
 /** Whether each registered buffer has references of its own (6.13). */
-const ownReferences = (([major, minor]) => major > 6 || (major === 6 && minor >= 13))(kernelVersion(os.release()));
+const ownReferences = kernelAtLeast(os.release(), 6, 13);
 const work = new Workspace();
 afterAll(() => work.end());
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { Operations, prep, Ring, Setup } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
-import { go, Workspace } from '../support/uring.js';
+import { go, ringForEach, Workspace } from '../support/uring.js';
 
 // Chains, cancelling, backpressure, and options that do not exist.
 const work = new Workspace();
@@ -9,13 +9,8 @@ afterAll(() => work.end());
 
 let ring: Ring;
 let io: Operations;
-beforeEach(() => {
-  ring = new Ring({ entries: 16 });
-  io = new Operations(ring);
-});
-afterEach(() => {
-  expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
-  ring.close();
+ringForEach(16, (...fresh) => {
+  [ring, io] = fresh;
 });
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const ECANCELED = -125;

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import { BufferRing, Op, Operations, Ring } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
-import { offers, Workspace } from '../support/uring.js';
+import { offers, ringForEach, Workspace } from '../support/uring.js';
 
 // Requests that complete again and again, as async iterators, against peers of Node's own.
 const work = new Workspace();
@@ -10,13 +10,8 @@ afterAll(() => work.end());
 
 let ring: Ring;
 let io: Operations;
-beforeEach(() => {
-  ring = new Ring({ entries: 32 });
-  io = new Operations(ring);
-});
-afterEach(() => {
-  expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
-  ring.close();
+ringForEach(32, (...fresh) => {
+  [ring, io] = fresh;
 });
 const code = (expected: string) => expect.objectContaining({ code: expected });
 

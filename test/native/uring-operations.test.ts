@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { Op, Operations, Ring } from '../../src/uring/index.js';
-import { offers, Workspace } from '../support/uring.js';
+import { offers, ringForEach, Workspace } from '../support/uring.js';
 
 // Every operation beside what node:fs says of the same file, and as a real peer sees it.
 const work = new Workspace();
@@ -10,13 +10,8 @@ afterAll(() => work.end());
 
 let ring: Ring;
 let io: Operations;
-beforeEach(() => {
-  ring = new Ring({ entries: 16 });
-  io = new Operations(ring);
-});
-afterEach(() => {
-  expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
-  ring.close();
+ringForEach(16, (...fresh) => {
+  [ring, io] = fresh;
 });
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const fdCount = () => fs.readdirSync('/proc/self/fd').length;

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import zlib from 'node:zlib';
 import { FileTable, Operations, Ring } from '../../src/uring/index.js';
-import { Workspace } from '../support/uring.js';
+import { ringForEach, Workspace } from '../support/uring.js';
 
 // createReadStream and createWriteStream beside those of node:fs.
 const work = new Workspace();
@@ -10,13 +10,8 @@ afterAll(() => work.end());
 
 let ring: Ring;
 let io: Operations;
-beforeEach(() => {
-  ring = new Ring({ entries: 16 });
-  io = new Operations(ring);
-});
-afterEach(() => {
-  expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
-  ring.close();
+ringForEach(16, (...fresh) => {
+  [ring, io] = fresh;
 });
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const linkOf = (fd: string): string => {

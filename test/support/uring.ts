@@ -3,8 +3,8 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Reg } from '../../src/uring/abi.js';
+import { Operations, Ring } from '../../src/uring/index.js';
 import type { Request } from '../../src/uring/request/request.js';
-import type { Ring } from '../../src/uring/ring/ring.js';
 
 /** Requests in one batch; waits (blocking, at most 5 s) until each has completed once. Results in their order. */
 export function go(ring: Ring, ...requests: Request[]): number[] {
@@ -20,6 +20,19 @@ export function go(ring: Ring, ...requests: Request[]): number[] {
     ring.submit(1, 500);
   }
   return results as number[];
+}
+
+/** Gives each test a ring of its own, with its operations. Nothing may be under way when the test ends. */
+export function ringForEach(entries: number, give: (ring: Ring, io: Operations) => void): void {
+  let ring: Ring;
+  beforeEach(() => {
+    ring = new Ring({ entries });
+    give(ring, new Operations(ring));
+  });
+  afterEach(() => {
+    expect([ring.inFlight, ring.queued]).toEqual([0, 0]);
+    ring.close();
+  });
 }
 
 /** A folder for one test file, and descriptors that are closed with it. */

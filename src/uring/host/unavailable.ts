@@ -18,6 +18,12 @@ export function kernelVersion(release: string): [number, number] {
   return match ? [Number(match[1]), Number(match[2])] : [0, 0];
 }
 
+/** Whether a release is of this version of the kernel, or of a later one. */
+export function kernelAtLeast(release: string, major: number, minor: number): boolean {
+  const [ours, behind] = kernelVersion(release);
+  return ours > major || (ours === major && behind >= minor);
+}
+
 /** Soft and hard limit of a line of /proc/self/limits (`Max locked memory`), in its unit; Infinity for unlimited. */
 export function limitOf(sysroot: Sysroot, name: string): { soft: number; hard: number } | undefined {
   const line = sysroot
@@ -65,8 +71,7 @@ export function explain(code?: string, sysroot: Sysroot = new Sysroot(), release
         : { kind: code, why: 'a security module or policy refuses it', hint: undefined };
     }
     case 'ENOSYS': {
-      const [major, minor] = kernelVersion(release);
-      if (major < 5 || (major === 5 && minor < 1))
+      if (!kernelAtLeast(release, 5, 1))
         return { kind: 'KERNEL', why: `kernel ${release} is older than io_uring (5.1)`, hint: 'a newer kernel' };
       return filtered
         ? {
