@@ -7,7 +7,8 @@ export const program = path.resolve(__dirname, '..', '..', 'bin', 'run.js');
 /** Environment of a plain script: nothing inherited that changes output or start-up. */
 export const plainEnv = (extra: Record<string, string> = {}): NodeJS.ProcessEnv => {
   const { NODE_EXTRA_CA_CERTS: _c, FORCE_COLOR: _f, NO_COLOR: _n, VIOCTL_SYSROOT: _s, ...rest } = process.env;
-  return { ...rest, ...extra };
+  // script(1) runs its commands in $SHELL, and shells differ in what they say about jobs that end.
+  return { ...rest, SHELL: '/bin/bash', ...extra };
 };
 
 /** Runs the real program and waits for its end. */
