@@ -15,14 +15,36 @@ export interface Key {
   text: string;
 }
 
+/** A comment without its tags, and what they say: `@minimum 1 @pattern ^[0-9]$`. */
+export function tagged(comment: string | undefined): { text: string | undefined; limits: Json } {
+  if (comment === undefined) return { text: undefined, limits: {} };
+  const limits: Json = {};
+  const text = comment.replace(/\.?\s+@(minimum|maximum|minItems|maxLength|pattern) (\S+)/g, (_all, tag: string, value: string) => {
+    limits[tag] = tag === 'pattern' ? value : Number(value);
+    return '';
+  });
+  return { text: text.trim(), limits };
+}
+
+/** A schema within limits. A number between whole ones is whole. */
+function limited(schema: Json, limits: Json): Json {
+  if (Object.keys(limits).length === 0) return schema;
+  const narrow = (one: Json): Json => (one.type === 'number' ? { ...one, type: 'integer', ...limits } : one);
+  if (schema.anyOf) return { ...schema, anyOf: (schema.anyOf as Json[]).map(narrow) };
+  return schema.type === 'number' ? narrow(schema) : { ...schema, ...limits };
+}
+
 /** Turns types into schemas; declared types become $defs. */
 class Writer {
   readonly #types: Types;
   readonly defs: Record<string, Json> = {};
   readonly #names = new Map<object, string>();
+  readonly #strict: boolean;
 
-  constructor(types: Types) {
+  /** @param strict whether other keys than the known ones are wrong: in files that are read, not in documents that are printed */
+  constructor(types: Types, strict = false) {
     this.#types = types;
+    this.#strict = strict;
   }
 
   /** @param key of the value: decides whether a bigint is a count */
@@ -74,11 +96,17 @@ class Writer {
     const properties: Record<string, Json> = {};
     const required: string[] = [];
     for (const { name, optional, type, comment } of last.values()) {
-      const schema = this.schema(type, name);
-      properties[name] = comment === undefined ? schema : { description: comment, ...schema };
+      const { text, limits } = tagged(comment);
+      const schema = limited(this.schema(type, name), limits);
+      properties[name] = text === undefined ? schema : { description: text, ...schema };
       if (!optional && !mayBeUndefined(type)) required.push(name);
     }
-    return { type: 'object', properties, ...(required.length > 0 && { required }) };
+    return {
+      type: 'object',
+      properties,
+      ...(required.length > 0 && { required }),
+      ...(this.#strict && { additionalProperties: false }),
+    };
   }
 
   /** The members of an object type, through its name, Omit and Pick. */
@@ -200,4 +228,50 @@ export function documentSchemas(ids: readonly string[]): Map<string, Documented>
     });
   }
   return all;
+}
+
+/** An object of a configuration file, for its manual page. */
+export interface FileSection {
+  /** Where the object stands: `subsystems[].namespaces[]`; empty for the file itself. */
+  path: string;
+  text: string;
+  keys: (Key & { required: boolean; kind: string })[];
+}
+
+/** The schema of a file that is read, and its keys object by object. @param type its exported name in `file` */
+export function fileSchema(file: string, type: string, id: string, title: string): { schema: Json; sections: FileSection[] } {
+  const types = new Types();
+  const found = types.find(type, path.resolve(file))!;
+  const writer = new Writer(types, true);
+  const root = writer.schema(found.type, '');
+  const sections: FileSection[] = [];
+  const add = (at: string, of: Type, text: string): void => {
+    const members = writer.members(of);
+    const keys = members.map(({ name, optional, type: kind, comment }) => ({
+      name,
+      required: !optional,
+      kind: kindOf(writer.schema(kind, name)),
+      text: tagged(comment).text ?? '',
+    }));
+    sections.push({ path: at, text, keys });
+    for (const { name, type: member } of members) {
+      for (const part of member.kind === 'union' ? member.of : [member]) {
+        const item = part.kind === 'array' ? part.item : part;
+        for (const one of item.kind === 'union' ? item.of : [item]) {
+          const declared = one.kind === 'name' ? types.find(one.name, one.file) : undefined;
+          if (declared?.type.kind === 'object' && declared.type.index === undefined)
+            add(`${at === '' ? '' : `${at}.`}${name}${part.kind === 'array' ? '[]' : ''}`, declared.type, declared.comment ?? '');
+        }
+      }
+    }
+  };
+  add('', found.type, found.comment ?? '');
+  const schema = {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    $id: `${id}.json`,
+    title,
+    ...root,
+    $defs: writer.defs,
+  };
+  return { schema, sections };
 }

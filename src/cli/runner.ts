@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
+import { suggest } from '../common/text/suggest.js';
 import { groups } from '../groups/index.js';
 import type { Verb } from '../groups/types.js';
 import { groupPointer, verbPointer } from './arguments/pointers.js';
-import { suggest } from './arguments/suggest.js';
 import { splitWords } from './arguments/words.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
 import { completionFiles } from './completion/files.js';

@@ -24,7 +24,7 @@ export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; comm
 }
 
 /** One line of roff: backslashes, leading dots and quotes, hyphens that must stay hyphens, quotes inside macro arguments. */
-const line = (text: string): string =>
+export const line = (text: string): string =>
   text
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
@@ -32,28 +32,30 @@ const line = (text: string): string =>
     .replaceAll('…', '...');
 
 /** A paragraph as lines that a reader of the source can take in; roff fills them anyway. */
-const roff = (text: string): string =>
+export const roff = (text: string): string =>
   wrapText(text, 76)
     .map((part) => line(part))
     .join('\n');
 
 /** Bold, as a macro's only argument: blanks and quotes stay. */
-const bold = (text: string): string => `.B "${line(text).replaceAll('"', '\\(dq')}"`;
+export const bold = (text: string): string => `.B "${line(text).replaceAll('"', '\\(dq')}"`;
 
-const section = (title: string, lines: string[]): string[] => (lines.length ? [`.SH ${title}`, ...lines] : []);
+export const section = (title: string, lines: string[]): string[] => (lines.length ? [`.SH ${title}`, ...lines] : []);
 
 /** Date on the pages: that of the release they describe. */
 const released = '2026-11-20';
 
 /** Title lines: man(7) macros, which every man program renders alike. */
-const title = (name: string): string[] => [`.TH ${line(name.toUpperCase())} 1 ${released} vioctl "User Commands"`];
+export const title = (name: string, chapter = 1): string[] => [
+  `.TH ${line(name.toUpperCase())} ${chapter} ${released} vioctl "${chapter === 1 ? 'User Commands' : 'File Formats'}"`,
+];
 
 const entries = (list: readonly (readonly [string, string])[]): string[] => list.flatMap(([term, text]) => ['.TP', bold(term), roff(text)]);
 
 const pageOf = (id: string): string => `vioctl-${id.replaceAll(' ', '-')}(1)`;
 
 /** References to pages, separated by commas. */
-const seeAlso = (pages: readonly string[]): string[] =>
+export const seeAlso = (pages: readonly string[]): string[] =>
   pages.map((page, i) => {
     const [, name, number] = /^(.*)\((\d)\)$/.exec(page)!;
     return `.BR ${line(name!)} (${number})${i < pages.length - 1 ? ',' : ''}`;

@@ -53,6 +53,7 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
   },
   nvmf: {
     files: [
+      ['/etc/vioctl/nvmf.json', 'the configuration that vioctl-nvmf.service serves'],
       ['/etc/nvme/hostnqn, /etc/nvme/hostid', 'name and identifier of this host, as for nvme-cli'],
       ['/etc/machine-id', 'the name of this host is made from it if there is no hostnqn'],
     ],
@@ -64,7 +65,7 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
       'The discovery service has port 8009, subsystems have port 4420.',
       'A write is durable when a Flush, or a write with FUA, has succeeded.',
     ],
-    seeAlso: ['nvme(1)', 'nvme-connect(1)', 'nvme-discover(1)'],
+    seeAlso: ['vioctl-nvmf(5)', 'nvme(1)', 'nvme-connect(1)', 'nvme-discover(1)'],
   },
   'vhost-user': {
     files: [

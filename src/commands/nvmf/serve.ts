@@ -62,7 +62,7 @@ export default class NvmfServe extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
-    const config = commandLineConfig(flags, args.source, this.sysroot);
+    const config = await commandLineConfig(flags, args.source, this.sysroot);
     if (config.engine === 'uring') requireRings(this.sysroot);
     const stateDir = config.stateDir ?? stateDirOf(undefined, this.env);
     const running = await serve(native().nvme, { ...config, ...(stateDir !== undefined && { stateDir }) }, (message) =>

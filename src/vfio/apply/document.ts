@@ -112,7 +112,7 @@ export async function parseDeclaration(text: string, name: string): Promise<Decl
   if (/^\s*\{/.test(text)) {
     value = parseJson(text, name, Exit.damaged);
   } else {
-    const { load } = await import('./yaml.js');
+    const { load } = await import('../../common/text/yaml.js');
     value = load(text, name);
   }
   return checkDocument(value);

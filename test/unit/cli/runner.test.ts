@@ -1,5 +1,5 @@
-import { suggest } from '../../../src/cli/arguments/suggest.js';
 import { route } from '../../../src/cli/runner.js';
+import { suggest } from '../../../src/common/text/suggest.js';
 import { groups } from '../../../src/groups/index.js';
 
 test('help and version, in every spelling', () => {

@@ -1,7 +1,8 @@
 import { usage } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
+import { parseConfig, readConfigText } from '../config/read.js';
 import { parseCntlidRange } from '../names.js';
-import { defaultNqn, parseDiscoveryPort, parseSource, readConfig, type SubsystemConfig, type TargetConfig } from './config.js';
+import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 
 /** Options of `nvmf serve` by their names. */
 export interface ServeFlags {
@@ -41,12 +42,16 @@ function subsystemOf(flags: ServeFlags, sources: readonly string[], sysroot: Sys
     ...(flags.model !== undefined && { model: flags.model }),
     ...(flags['cntlid-range'] !== undefined && { cntlids: parseCntlidRange(flags['cntlid-range']) }),
     ...(flags['allow-host'] && { allowHosts: flags['allow-host'] }),
-    namespaces,
+    namespaces: numbered(namespaces),
   };
 }
 
 /** What a command line asks to serve, by itself or by its --config. @throws usage error */
-export function commandLineConfig(flags: ServeFlags, sources: readonly string[] | undefined, sysroot: Sysroot): TargetConfig {
+export async function commandLineConfig(
+  flags: ServeFlags,
+  sources: readonly string[] | undefined,
+  sysroot: Sysroot,
+): Promise<TargetConfig> {
   if (flags.config === undefined && !sources) throw usage('nothing to serve', 'vioctl nvmf serve FILE, or --config FILE');
   if (flags.config !== undefined && sources) throw usage('sources on the command line and --config exclude each other');
   const lost = flags.config === undefined ? undefined : ofSubsystem.find((name) => flags[name] !== undefined);
@@ -56,7 +61,7 @@ export function commandLineConfig(flags: ServeFlags, sources: readonly string[] 
       'in the file, a subsystem has nqn, allowHosts, cntlids, serial and model, a namespace blockSize, readOnly and force',
     );
   const base = flags.config
-    ? readConfig(flags.config)
+    ? await parseConfig(readConfigText(flags.config))
     : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
   return {
     ...base,

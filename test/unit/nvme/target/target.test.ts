@@ -5,7 +5,7 @@ import { discoveryLog } from '../../../../src/nvme/target/discovery.js';
 import { namespaceIds, serialOf, uuidText } from '../../../../src/nvme/target/identity.js';
 import { parseCntlidRange, validNqn } from '../../../../src/nvme/target/names.js';
 import { Refusal } from '../../../../src/nvme/target/refusal.js';
-import { defaultNqn, parseConfig, parseSource } from '../../../../src/nvme/target/serve/config.js';
+import { defaultNqn, parseSource } from '../../../../src/nvme/target/serve/config.js';
 import { controlRequest } from '../../../../src/nvme/target/serve/ctl.js';
 import { addressesOf, parseAddress } from '../../../../src/nvme/target/serve/listen.js';
 import { connectCmd, connectData, discoveryHeader, discoveryRecord, sqe } from '../../../../src/nvme/wire/index.js';
@@ -97,38 +97,6 @@ describe('what the command line says', () => {
       ['ana', ['1']],
     ] as const)
       expect(() => controlRequest(action, operands, flags)).toThrow(expect.objectContaining({ exit: 2 }));
-  });
-});
-
-describe('a configuration file', () => {
-  const parse = (value: unknown) => parseConfig(JSON.stringify(value), 'c.json', '/base');
-  const subsystem = { nqn: 'nqn.2014-08.org.example:x', namespaces: [{ source: 'disk.img' }] };
-  test('paths are relative to its folder, ram is not a path', () => {
-    const { subsystems } = parse({ subsystems: [{ ...subsystem, namespaces: [{ source: 'disk.img' }, { source: 'ram:1K' }] }] });
-    expect(subsystems[0]!.namespaces.map((ns) => ns.source)).toEqual(['/base/disk.img', 'ram:1024']);
-  });
-  test.each([
-    ['not JSON', '{', /c\.json: /],
-    ['a list', '[]', /c\.json: must be an object/],
-    ['no subsystems', '{}', /"subsystems" is missing/],
-    ['an unknown key', '{"subsystems":[],"port":1}', /c\.json\.port: is not known/],
-    ['a wrong type', '{"subsystems":[],"threads":"2"}', /threads: must be a number/],
-    ['a wrong discovery port', '{"subsystems":[],"discoveryPort":70000}', /discoveryPort: must be a port, or "none"/],
-    ['a wrong engine', '{"subsystems":[],"engine":"aio"}', /engine: must be auto or uring or sync/],
-    [
-      'a short NGUID',
-      '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{"source":"s","nguid":"00"}]}]}',
-      /nguid: must be 32 hexadecimal digits/,
-    ],
-    ['an NSID', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{"source":"s","nsid":0}]}]}', /nsid: must be a number from 1/],
-    ['no source', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","namespaces":[{}]}]}', /namespaces\[0\]: "source" is missing/],
-    ['a name', '{"subsystems":[{"nqn":"n","namespaces":[]}]}', /subsystems\[0\]\.nqn: not an NQN/],
-    ['a host', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","allowHosts":["*"],"namespaces":[]}]}', /allowHosts\[0\]: not an NQN/],
-    ['a serial number', `{"subsystems":[{"nqn":"nqn.2014-08.a:n","serial":"${'S'.repeat(21)}","namespaces":[]}]}`, /serial: .*at most 20/],
-    ['a model', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","model":"é","namespaces":[]}]}', /model: .*ASCII/],
-    ['controller IDs', '{"subsystems":[{"nqn":"nqn.2014-08.a:n","cntlids":"0-1","namespaces":[]}]}', /cntlids: not a range/],
-  ])('refuses %s', (_what, json, message) => {
-    expect(() => parseConfig(json, 'c.json', '/')).toThrow(message);
   });
 });
 

@@ -1,0 +1,73 @@
+// vioctl-nvmf(5) from the description of the configuration file, and from the samples that tests run.
+import fs from 'node:fs';
+import { bold, line, roff, section, seeAlso, title } from '../src/cli/help/man.js';
+import type { FileSection } from './schemas/schema.js';
+
+const samples = 'docs/samples/nvmf';
+
+/** Title of the section of an object: its place in the file. */
+const heading = (path: string): string => (path === '' ? 'KEYS OF THE FILE' : `KEYS OF ${path.toUpperCase()}`);
+
+const paragraphs = (...texts: string[]): string[] => texts.flatMap((text, i) => (i === 0 ? [roff(text)] : ['.PP', roff(text)]));
+
+const description = [
+  'vioctl nvmf serve --config FILE reads what it serves from a file. vioctl nvmf ctl SOCK save writes such a file, and vioctl nvmf ctl ' +
+    'SOCK load FILE changes a running server to what a file says. SIGHUP reads the file of --config again.',
+  'The file is JSON, or YAML if its name ends in .yaml or .yml. On standard input, text that begins with { is JSON. In YAML, numbers, ' +
+    'true and false may be quoted. A key that is not listed here is an error, and so is a key that is given twice in YAML. The server ' +
+    'checks the whole file before it opens anything.',
+  'Options of the command line replace the same keys of the file: --listen, --discovery-port, --control, --state-dir, --metrics, ' +
+    '--threads, --engine and --spin.',
+  'A config.json of nvmetcli is read as well: its ports of type tcp become listeners. A file with the keys ports or hosts is such a file.',
+];
+
+const reload = [
+  'A reload compares the file with what is served now, changes made by nvmf ctl included. It changes only what differs. Hosts notice ' +
+    'nothing of subsystems, namespaces and listeners that stay the same.',
+  'Everything that can fail comes first: sources are opened and addresses bound. If any step fails, the server goes on as before and ' +
+    'says why. nvmf ctl SOCK load FILE --check prints the changes and makes none.',
+  'Limits, hosts, ANA states and referrals change in place. A namespace whose source or options change is removed and added: hosts see ' +
+    'another disk. A subsystem is replaced if its serial number, model or controller IDs change: hosts connect again. A host that is no ' +
+    'longer allowed is disconnected.',
+  'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, maxConnections, engine, headerDigest and ' +
+    'dataDigest. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+];
+
+const notes = [
+  'A plain file has no fencing. If two servers share a file (shared), a server that hangs may still write after its hosts have moved ' +
+    'to the other one. With --keep-alive-tmo 2, Linux hosts fail over within 5 seconds.',
+  'nvmf ctl save never writes keys or other secrets.',
+];
+
+/** The manual page. @param sections keys, object by object */
+export function configPage(sections: readonly FileSection[]): string {
+  const keys = sections.flatMap(({ path, text, keys: list }) =>
+    section(heading(path), [
+      ...(text === '' ? [] : [roff(text)]),
+      ...list.flatMap(({ name, kind, required, text: what }) => [
+        '.TP',
+        `${bold(name)}`,
+        roff(`${what}${what.endsWith('.') ? '' : '.'} (${kind}${required ? ', required' : ''})`),
+      ]),
+    ]),
+  );
+  const examples = fs
+    .readdirSync(samples)
+    .sort()
+    .flatMap((name) => {
+      const text = fs.readFileSync(`${samples}/${name}`, 'utf8').trimEnd();
+      const body = text.split('\n').map((one) => line(one).replace(/^$/, '.sp'));
+      return ['.PP', roff(`${name}:`), '.PP', '.nf', '.RS', ...body, '.RE', '.fi'];
+    });
+  return `${[
+    ...title('vioctl-nvmf', 5),
+    ...section('NAME', ['vioctl\\-nvmf \\- configuration file of vioctl nvmf serve']),
+    ...section('DESCRIPTION', paragraphs(...description)),
+    ...keys,
+    ...section('RELOADING', paragraphs(...reload)),
+    ...section('FILES', ['.TP', bold('/etc/vioctl/nvmf.json'), 'The file of vioctl\\-nvmf.service.']),
+    ...section('EXAMPLES', examples.slice(1)),
+    ...section('NOTES', paragraphs(...notes)),
+    ...section('SEE ALSO', seeAlso(['vioctl-nvmf-serve(1)', 'vioctl-nvmf-ctl(1)', 'nvmetcli(8)'])),
+  ].join('\n')}\n`;
+}

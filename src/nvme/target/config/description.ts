@@ -1,0 +1,111 @@
+/**
+ * The configuration file of `nvmf serve`, key by key. The JSON Schema and vioctl-nvmf(5) are made from these types and their
+ * comments; the checks of check.ts must name exactly these keys, or they do not compile.
+ */
+
+/** The whole file. Only `subsystems` is required. */
+export interface ConfigFile {
+  /** path of the JSON Schema, for editors; ignored */
+  $schema?: string;
+  /** where hosts connect; default: 127.0.0.1:4420 */
+  listen?: string[];
+  /** port for discovery alone on every address of listen, or "none"; default: 8009 if free. @minimum 0 @maximum 65535 */
+  discoveryPort?: number | 'none';
+  /** path of the control socket for nvmf ctl */
+  control?: string;
+  /** folder that remembers the identities of sources */
+  stateDir?: string;
+  /** address for metrics: [ADDRESS]:PORT on loopback, or the path of a UNIX socket; see METRICS */
+  metrics?: string;
+  /** threads for connections; default: 1. @minimum 1 @maximum 64 */
+  threads?: number;
+  /** busy-poll time before sleeping, in µs; default: 30. @minimum 0 @maximum 1000000 */
+  spinMicroseconds?: number;
+  /** connections at a time; default: 1024. @minimum 1 @maximum 65535 */
+  maxConnections?: number;
+  /** who does I/O that waits for a device: threads with system calls, or io_uring; default: auto */
+  engine?: 'auto' | 'uring' | 'sync';
+  /** grant header digests to hosts that ask; default: true */
+  headerDigest?: boolean;
+  /** grant data digests to hosts that ask; default: true */
+  dataDigest?: boolean;
+  /**
+   * patterns of the sources that nvmf ctl may open, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
+   * are followed first. `*` matches no slash, `**` matches everything
+   */
+  sources?: string[];
+  /** other discovery services that hosts are told about */
+  referrals?: ReferralEntry[];
+  /** what is served */
+  subsystems: SubsystemEntry[];
+}
+
+/** A discovery service elsewhere. */
+export interface ReferralEntry {
+  /** IP address */
+  address: string;
+  /** port. @minimum 1 @maximum 65535 */
+  port: number;
+  /** NQN of the service; default: the well-known one */
+  nqn?: string;
+}
+
+/** A set of namespaces under one name. */
+export interface SubsystemEntry {
+  /** name: nqn.YYYY-MM.DOMAIN:TEXT, at most 223 bytes. @maxLength 223 */
+  nqn: string;
+  /** serial number, up to 20 ASCII characters; default: made from the NQN. @maxLength 20 */
+  serial?: string;
+  /** model, up to 40 ASCII characters. @maxLength 40 */
+  model?: string;
+  /** controller IDs to give out, MIN-MAX; default: 1-65519. Servers of one subsystem need ranges that do not overlap */
+  cntlids?: string;
+  /** NQNs of the hosts that may connect; default: every host. An empty list lets nobody in */
+  allowHosts?: string[];
+  /** states of ANA groups; groups that are not listed are optimized */
+  ana?: AnaEntry[];
+  /** disks. A namespace without nsid gets the lowest free one, in the order of the file */
+  namespaces: NamespaceEntry[];
+}
+
+/** The state of an ANA group: what hosts with several paths make of it. */
+export interface AnaEntry {
+  /** number of the group. @minimum 1 @maximum 32 */
+  group: number;
+  /** access through this server */
+  state: 'optimized' | 'non-optimized' | 'inaccessible' | 'persistent-loss' | 'change';
+}
+
+/** A disk. */
+export interface NamespaceEntry {
+  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. No options are read behind the name */
+  source: string;
+  /** number of the namespace; default: the lowest free one. Give it if the list may change: a namespace with another number is another disk. @minimum 1 @maximum 16384 */
+  nsid?: number;
+  /** bytes of a logical block; default: of the device, 512 for a file. @minimum 512 @maximum 65536 */
+  blockSize?: number;
+  /** reject writes; default: false */
+  readOnly?: boolean;
+  /** serve a source that is in use or no raw disk; default: false */
+  force?: boolean;
+  /** raw: serve the bytes of an image of another format as they are */
+  format?: 'raw';
+  /** share it with other servers that share it too; default: false. Nothing fences a server whose hosts have moved to another one */
+  shared?: boolean;
+  /** bypass the page cache (O_DIRECT); default: false */
+  direct?: boolean;
+  /** what writes of zeroes do: unmap frees space, off writes; default: holes stay holes */
+  zero?: 'unmap' | 'off';
+  /** operations a second, RATE[/BURST[/SECONDS]], or none */
+  iops?: number | string;
+  /** bytes a second, RATE[/BURST[/SECONDS]], such as 100M/400M/10, or none */
+  bps?: number | string;
+  /** ANA group; default: 1. @minimum 1 @maximum 32 */
+  group?: number;
+  /** NGUID, 32 hexadecimal digits; default: made from the source. @pattern ^[0-9A-Fa-f]{32}$ */
+  nguid?: string;
+  /** EUI-64, 16 hexadecimal digits; default: made from the source. @pattern ^[0-9A-Fa-f]{16}$ */
+  eui64?: string;
+  /** UUID; default: made from the source */
+  uuid?: string;
+}
