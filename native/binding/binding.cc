@@ -70,6 +70,8 @@ constexpr Export kNvmeHost[] = {
 
 constexpr Export kStorage[] = {
     {"open", Guarded<vioctl::storage::JsOpen, K::kPath, K::kObject>},
+    {"openLater", Guarded<vioctl::storage::JsOpenLater, K::kPath, K::kObject>},
+    {"reach", Guarded<vioctl::storage::JsReach, K::kPath>},
     {"ram", Guarded<vioctl::storage::JsRam, K::kUint64>},
     {"size", Guarded<vioctl::storage::JsSize, K::kHandle>},
     {"geometry", Guarded<vioctl::storage::JsGeometry, K::kHandle>},
@@ -77,6 +79,7 @@ constexpr Export kStorage[] = {
     {"refresh", Guarded<vioctl::storage::JsRefresh, K::kHandle>},
     {"measure", Guarded<vioctl::storage::JsMeasure, K::kHandle>},
     {"peek", Guarded<vioctl::storage::JsPeek, K::kHandle, K::kUint64, K::kUint32>},
+    {"peekLater", Guarded<vioctl::storage::JsPeekLater, K::kHandle, K::kUint64, K::kUint32>},
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},
     {"ringRefusal", Guarded<vioctl::storage::JsRingRefusal>},
     {"syncError", Guarded<vioctl::storage::JsSyncError, K::kHandle>},

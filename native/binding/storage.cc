@@ -1,5 +1,7 @@
 #include "binding/storage.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "binding/core/answers.h"
@@ -37,10 +39,43 @@ Napi::Value RateObject(Napi::Env env, const Rate& rate) {
   return object;
 }
 
-}  // namespace
+// Everything that a source does on a thread of the executor, in a lane: a promise of what `result` makes of it.
+template <typename T>
+Napi::Value InLane(Napi::Env env, const std::shared_ptr<Lane>& lane, std::function<T()> work,
+                   std::function<Napi::Value(Napi::Env, const T&)> result) {
+  struct Ended {
+    std::optional<T> value;
+    std::optional<SysError> failure;
+  };
+  const auto ended = std::make_shared<Ended>();
+  const auto start = [&](const std::function<void()>& tell) {
+    Executor::Shared().Submit(lane, [ended, work, tell]() mutable {
+      try {
+        ended->value = work();
+      } catch (const SysError& error) {
+        ended->failure = error;
+      }
+      work = nullptr;  // it may hold the last reference to a source: that is closed before anybody is told
+      tell();
+    });
+  };
+  return Answer(env, start, [ended, result](Napi::Env at) {
+    if (ended->failure) throw *ended->failure;
+    return result(at, *ended->value);
+  });
+}
 
-Napi::Value JsOpen(const Napi::CallbackInfo& info) {
-  const auto given = info[1].As<Napi::Object>();
+// A change of the description that a source is read by, which waits for the file system.
+Napi::Value Change(const Napi::CallbackInfo& info, void (Store::*change)()) {
+  const auto store = Share<Store>(info[0]);
+  const auto work = [store, change] {
+    ((*store).*change)();
+    return true;
+  };
+  return InLane<bool>(info.Env(), store->changes(), work, [](Napi::Env env, bool) { return env.Undefined(); });
+}
+
+FileOptions OptionsOf(const Napi::Object& given) {
   FileOptions options;
   options.readonly = given.Get("readonly").ToBoolean();
   options.shared = given.Get("shared").ToBoolean();
@@ -51,7 +86,54 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
     const std::string zero = Text(mode);
     options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;
   }
-  return NewHandle(info.Env(), OpenFile(info[0].As<Napi::String>(), options));
+  return options;
+}
+
+// Up to `wanted` bytes from `offset` on, less at the end of the source.
+std::vector<std::byte> Head(Store& store, uint64_t offset, uint32_t wanted) {
+  const uint64_t left = offset < store.size() ? store.size() - offset : 0;
+  std::vector<std::byte> data(static_cast<size_t>(std::min<uint64_t>({wanted, left, kMaxPeek})));
+  if (!data.empty())
+    if (const int err = store.Read(data.data(), data.size(), offset)) throw SysError(err, "read");
+  return data;
+}
+
+Napi::Value BufferOf(Napi::Env env, const std::vector<std::byte>& data) {
+  return Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(data.data()), data.size());
+}
+
+// The lanes of what is not open yet. One that hangs keeps a thread; so few can that the others still get theirs.
+std::shared_ptr<Lane> Openings() {
+  static const auto* const lane = new std::shared_ptr<Lane>(std::make_shared<Lane>());
+  return *lane;
+}
+std::shared_ptr<Lane> Looks() {
+  static const auto* const lane = new std::shared_ptr<Lane>(std::make_shared<Lane>());
+  return *lane;
+}
+
+}  // namespace
+
+Napi::Value JsOpen(const Napi::CallbackInfo& info) {
+  return NewHandle(info.Env(), OpenFile(info[0].As<Napi::String>(), OptionsOf(info[1].As<Napi::Object>())));
+}
+
+Napi::Value JsOpenLater(const Napi::CallbackInfo& info) {
+  const auto work = [path = info[0].As<Napi::String>().Utf8Value(), options = OptionsOf(info[1].As<Napi::Object>())] {
+    return OpenFile(path, options);
+  };
+  return InLane<std::shared_ptr<Store>>(
+      info.Env(), Openings(), work,
+      [](Napi::Env env, const std::shared_ptr<Store>& store) { return NewHandle(env, store); });
+}
+
+Napi::Value JsReach(const Napi::CallbackInfo& info) {
+  const auto work = [path = info[0].As<Napi::String>().Utf8Value()] {
+    struct stat st;
+    Check(::stat(path.c_str(), &st), "stat", path.c_str());
+    return true;
+  };
+  return InLane<bool>(info.Env(), Looks(), work, [](Napi::Env env, bool) { return env.Undefined(); });
 }
 
 Napi::Value JsRam(const Napi::CallbackInfo& info) { return NewHandle(info.Env(), OpenRam(U64(info[0]))); }
@@ -92,15 +174,13 @@ Napi::Value JsIdentity(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsPeek(const Napi::CallbackInfo& info) {
+  return BufferOf(info.Env(), Head(Get<Store>(info[0]), U64(info[1]), U32(info[2])));
+}
+
+Napi::Value JsPeekLater(const Napi::CallbackInfo& info) {
   const auto store = Share<Store>(info[0]);
-  const auto offset = U64(info[1]);
-  const uint32_t wanted = info[2].As<Napi::Number>();
-  const uint64_t left = offset < store->size() ? store->size() - offset : 0;
-  const auto length = static_cast<size_t>(std::min<uint64_t>({wanted, left, kMaxPeek}));
-  auto data = Napi::Buffer<uint8_t>::New(info.Env(), length);
-  if (length > 0)
-    if (const int err = store->Read(data.Data(), length, offset)) throw SysError(err, "read");
-  return data;
+  const auto work = [store, offset = U64(info[1]), wanted = U32(info[2])] { return Head(*store, offset, wanted); };
+  return InLane<std::vector<std::byte>>(info.Env(), store->lane(), work, BufferOf);
 }
 
 Napi::Value JsFlush(const Napi::CallbackInfo& info) {
@@ -135,28 +215,10 @@ Napi::Value JsFlush(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
-  struct Measured {
-    std::shared_ptr<Store> store;
-    uint64_t bytes = 0;
-    std::optional<SysError> failure;
-  };
-  const auto measured = std::make_shared<Measured>();
-  measured->store = Share<Store>(info[0]);
-  const auto start = [&](const std::function<void()>& ended) {
-    Executor::Shared().Submit(measured->store->lane(), [measured, ended] {
-      try {
-        measured->bytes = measured->store->Refresh();
-      } catch (const SysError& error) {
-        measured->failure = error;
-      }
-      measured->store.reset();
-      ended();
-    });
-  };
-  return Answer(info.Env(), start, [measured](Napi::Env env) {
-    if (measured->failure) throw *measured->failure;
-    return Number(env, measured->bytes);
-  });
+  const auto store = Share<Store>(info[0]);
+  const auto work = [store] { return store->Refresh(); };
+  return InLane<uint64_t>(info.Env(), store->lane(), work,
+                          [](Napi::Env env, uint64_t bytes) { return Number(env, bytes); });
 }
 
 Napi::Value JsRingRefusal(const Napi::CallbackInfo& info) {
@@ -200,20 +262,11 @@ Napi::Value JsLimits(const Napi::CallbackInfo& info) {
   return object;
 }
 
-Napi::Value JsClaim(const Napi::CallbackInfo& info) {
-  Get<Store>(info[0]).Claim();
-  return info.Env().Undefined();
-}
+Napi::Value JsClaim(const Napi::CallbackInfo& info) { return Change(info, &Store::Claim); }
 
-Napi::Value JsRelease(const Napi::CallbackInfo& info) {
-  Get<Store>(info[0]).Release();
-  return info.Env().Undefined();
-}
+Napi::Value JsRelease(const Napi::CallbackInfo& info) { return Change(info, &Store::Release); }
 
-Napi::Value JsReopen(const Napi::CallbackInfo& info) {
-  Get<Store>(info[0]).Reopen();
-  return info.Env().Undefined();
-}
+Napi::Value JsReopen(const Napi::CallbackInfo& info) { return Change(info, &Store::Reopen); }
 
 Napi::Value JsClose(const Napi::CallbackInfo& info) {
   TakeFrom<Store>(info[0]);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +22,8 @@ namespace vioctl::storage {
 namespace {
 
 constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magic.h
+// File systems whose close(2) asks a server, which may not answer: NFS, Ceph, CIFS, SMB 2 (linux/magic.h), FUSE.
+constexpr long kAsking[] = {0x6969, 0x00c36400, 0xff534d42, 0xfe534d42, kFuseMagic};
 constexpr int kClaimTries = 300;     // kernels before 6.2 let go of a file of a ring a second after it was replaced
 constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
 constexpr unsigned kClaimPauseUs = 10'000;
@@ -82,6 +85,7 @@ class File final : public Store {
     }
     struct statfs fs;
     const bool known = ::fstatfs(fd_.get(), &fs) == 0 && !device_;
+    asks_ = known && std::find(std::begin(kAsking), std::end(kAsking), fs.f_type) != std::end(kAsking);
     tmpfs_ = known && fs.f_type == kTmpfsMagic;
     fuse_ = known && fs.f_type == kFuseMagic;
     Refresh();
@@ -89,6 +93,15 @@ class File final : public Store {
     iovec one{&byte, 1};
     // A kernel that cannot do it for this file says so, even at the end of the file.
     try_ = !tmpfs_ && !options.direct && (::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
+  }
+
+  // Whoever drops the last reference may be the event loop.
+  ~File() override {
+    if (!asks_) return;
+    if (fuse_)
+      UnlockImage(fd_.get());  // the kernel keeps these locks itself, as a rule: others may use the file at once
+    const auto last = std::make_shared<Fd>(std::move(fd_));
+    Executor::Shared().Submit(changes(), [last] { last->Reset(); });
   }
 
   bool CanTry() const override { return try_; }
@@ -168,6 +181,7 @@ class File final : public Store {
   }
 
   void Reopen() override {
+    std::lock_guard guard(changing_);
     const struct stat st = Stat();
     Replace(os::Open(path_, Mode()), claimed_ ? Locks::kKept : Locks::kNone);
     if (Flags(st) != Mode()) Take(st, Locks::kKept);
@@ -175,6 +189,7 @@ class File final : public Store {
   }
 
   void Claim() override {
+    std::lock_guard guard(changing_);
     if (claimed_) return;
     const struct stat st = Stat();
     claimed_ = true;
@@ -190,6 +205,7 @@ class File final : public Store {
   }
 
   void Release() override {
+    std::lock_guard guard(changing_);
     if (!claimed_) return;
     // A device is claimed by its description.
     if (device_) Replace(os::Open(path_, Mode()), Locks::kNone);
@@ -272,7 +288,8 @@ class File final : public Store {
   Geometry geometry_;
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;
-  bool device_ = false, tmpfs_ = false, fuse_ = false, try_ = false;
+  bool device_ = false, tmpfs_ = false, fuse_ = false, asks_ = false, try_ = false;
+  std::mutex changing_;  // of the description behind fd_, which may hang
   bool claimed_ = true;
 };
 

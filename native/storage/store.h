@@ -107,6 +107,8 @@ class Store {
   int sync_error() const { return durability_->error(); }
   // Where what may wait for this source queues.
   const std::shared_ptr<Lane>& lane() const { return lane_; }
+  // Where Reopen(), Claim() and Release() queue: not behind requests that a lost device may never end.
+  const std::shared_ptr<Lane>& changes() const { return changes_; }
   Durability& durability() const { return *durability_; }
   // How fast it may be used. Whoever takes requests of hosts and guests lets them through here first; Read() and its
   // neighbours do not look at it.
@@ -145,6 +147,7 @@ class Store {
   std::vector<int> opened_events_;
   const std::shared_ptr<Throttle> throttle_ = std::make_shared<Throttle>();
   const std::shared_ptr<Lane> lane_ = std::make_shared<Lane>();
+  const std::shared_ptr<Lane> changes_ = std::make_shared<Lane>();
 };
 
 struct FileOptions {

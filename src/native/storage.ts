@@ -70,6 +70,10 @@ export interface StorageNative {
    * @throws the system's error; ENOTSUP for other kinds of file; EBUSY of `lock` or `open` if somebody else uses it
    */
   open(path: string, options: StoreOptions): Store;
+  /** The same off the event loop: a file system can hang. Few may hang at a time, and the rest waits for them. */
+  openLater(path: string, options: StoreOptions): Promise<Store>;
+  /** Looks a path up off the event loop. @throws the system's error of stat(2) */
+  reach(path: string): Promise<void>;
   /** Zeroed memory. */
   ram(size: number): Store;
   /** Bytes. */
@@ -83,6 +87,8 @@ export interface StorageNative {
   measure(store: Store): Promise<number>;
   /** Up to 1 MiB; less at the end. For a look at a header: it waits for the device. */
   peek(store: Store, offset: number, length: number): Buffer;
+  /** The same off the event loop, as measure() does it. */
+  peekLater(store: Store, offset: number, length: number): Promise<Buffer>;
   /** Everything written before reaches stable storage; waits as measure() does. @throws the first error of any sync */
   flush(store: Store): Promise<void>;
   /** The first refusal of io_uring that an engine of this process met; tries a ring if there was none so far. */
@@ -95,15 +101,18 @@ export interface StorageNative {
   setLimits(store: Store, limits: Limits): void;
   /** Its limits, the requests that wait for their turn now, and those that have waited so far. */
   limits(store: Store): Limits & { waiting: number; delayed: number };
-  /** Locks a source that is not locked. @throws EBUSY if somebody else uses it; ESTALE if the name leads to another one by now */
-  claim(store: Store): void;
+  /**
+   * Locks a source that is not locked. This, release() and reopen() run off the event loop, one after the other.
+   * @throws EBUSY if somebody else uses it; ESTALE if the name leads to another one by now
+   */
+  claim(store: Store): Promise<void>;
   /** Gives the lock up: nothing is under way, and what was written is durable. @throws the system's error; then it stays locked */
-  release(store: Store): void;
+  release(store: Store): Promise<void>;
   /**
    * Opens the source anew and forgets the sync that failed; requests under way end on the old file.
    * @throws ESTALE if the name leads to another file by now; EBUSY if the device cannot be claimed again
    */
-  reopen(store: Store): void;
+  reopen(store: Store): Promise<void>;
   /** The handle is void from now on; the file is closed, and its lock given up, when no command uses it any more. */
   close(store: Store): void;
 }
@@ -111,6 +120,8 @@ export interface StorageNative {
 /** Names of the exports, for the test that compares this interface with the addon. */
 export const storageExports = [
   'open',
+  'openLater',
+  'reach',
   'ram',
   'size',
   'geometry',
@@ -118,6 +129,7 @@ export const storageExports = [
   'refresh',
   'measure',
   'peek',
+  'peekLater',
   'flush',
   'ringRefusal',
   'syncError',

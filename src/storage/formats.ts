@@ -1,6 +1,7 @@
 import { shellFile } from '../common/escape.js';
 import { native } from '../native/index.js';
 import type { Store } from '../native/storage.js';
+import { ask, type Steps } from './steps.js';
 
 interface Signature {
   /** Name that people know the format by. */
@@ -61,14 +62,16 @@ function isVhdFooter(footer: Buffer, fileSize: number): boolean {
  * @returns its name; undefined for everything else
  * @throws the system's error of a read
  */
-export function formatOf(store: Store, readonly: boolean): string | undefined {
+export function* formatOf(store: Store, readonly: boolean): Steps<string | undefined> {
   const { storage } = native();
-  const head = storage.peek(store, 0, headSize);
+  const peek = (offset: number, length: number): Steps<Buffer> =>
+    ask({ now: () => storage.peek(store, offset, length), later: () => storage.peekLater(store, offset, length) });
+  const head = yield* peek(0, headSize);
   const found = signatures.find(({ at, bytes }) => head.subarray(at, at + bytes.length).equals(bytes));
   if (found) return readonly && found.name === 'iso9660' ? undefined : found.name;
   if (descriptor.test(head.subarray(0, 4096).toString('latin1'))) return 'vmdk';
   const size = storage.size(store);
-  if (size > 512 && isVhdFooter(storage.peek(store, size - 512, 512), size)) return 'vhd';
+  if (size > 512 && isVhdFooter(yield* peek(size - 512, 512), size)) return 'vhd';
   return undefined;
 }
 

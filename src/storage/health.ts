@@ -20,6 +20,12 @@ export class Health {
     this.#now = now;
   }
 
+  /** The source was opened anew: a sync that fails from now on is told again. */
+  opened(): void {
+    this.#lost = false;
+    this.look();
+  }
+
   /** @param last nothing will be told later: what was held back is told now */
   look(last = false): void {
     const { store, name } = this.#source;

@@ -9,7 +9,8 @@ import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geo
 import { sourceNames } from './identity.js';
 import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
-import { lockHolder, type User, userOf } from './users.js';
+import { ask, runLater, runNow, type Steps } from './steps.js';
+import { hungPaths, lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
 const inUse = (source: string, user: User | undefined): VioError =>
@@ -43,12 +44,21 @@ export interface Source {
  * @throws VioError: 2 for a block size, 3 (IN_USE, FORMAT) for a refusal, else the system's error
  */
 export function openSource(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Source {
+  return runNow(openSteps(options, root, state));
+}
+
+/** The same without waiting for a source that hangs. @throws as openSource() does */
+export function openSourceLater(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Promise<Source> {
+  return runLater(openSteps(options, root, state));
+}
+
+function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState | undefined): Steps<Source> {
   const { source, readonly = false } = options;
   const { storage } = native();
   const ram = /^ram:(\d+)$/.exec(source);
-  const store = ram ? openRam(Number(ram[1])) : openFile(options, root);
+  const store = ram ? openRam(Number(ram[1])) : yield* openFile(options, root);
   try {
-    if (!ram && !options.force && options.format !== 'raw') refuseFormat(source, store, readonly);
+    if (!ram && !options.force && options.format !== 'raw') yield* refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
     const names = sourceNames(root, ram ? undefined : source, identity);
@@ -78,8 +88,8 @@ function openRam(size: number): Store {
   }
 }
 
-function refuseFormat(source: string, store: Store, readonly: boolean): void {
-  const format = formatOf(store, readonly);
+function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<void> {
+  const format = yield* formatOf(store, readonly);
   if (format === undefined) return;
   throw new VioError(`${printable(source)}: this is no raw disk but ${format}; append ,format=raw to serve its bytes as they are`, {
     code: 'FORMAT',
@@ -88,20 +98,26 @@ function refuseFormat(source: string, store: Store, readonly: boolean): void {
   });
 }
 
-function openFile(options: SourceOptions, root: Sysroot): Store {
+function* openFile(options: SourceOptions, root: Sysroot): Steps<Store> {
   const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero } = options;
+  const { storage } = native();
   let stat: fs.BigIntStats;
   try {
-    stat = fs.statSync(source, { bigint: true });
+    const look = (): fs.BigIntStats => fs.statSync(source, { bigint: true });
+    stat = yield* ask({ now: look, later: () => storage.reach(source).then(look) });
   } catch (err) {
     throw notFound(source, err);
   }
   if (!readonly && !force) {
-    const user = userOf(root, source, stat, later);
+    const user = yield* ask({
+      now: () => userOf(root, source, stat, { kernelOnly: later }),
+      later: async () => userOf(root, source, stat, { kernelOnly: later, hung: await hungPaths(root) }),
+    });
     if (user) throw inUse(source, user);
   }
   try {
-    return native().storage.open(source, { readonly, shared, force, direct, zero, claim: !later });
+    const wanted = { readonly, shared, force, direct, zero, claim: !later };
+    return yield* ask({ now: () => storage.open(source, wanted), later: () => storage.openLater(source, wanted) });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
     if (direct && codeOf(err) === 'EINVAL')
@@ -126,21 +142,21 @@ function notFound(source: string, err: unknown): VioError {
 }
 
 /** Why a source that is open cannot be locked or opened again. @param own whether this process may be the one in the way */
-function unavailable(what: string, { name }: Source, err: unknown, root: Sysroot, own: boolean, hint?: string): VioError {
+async function unavailable(what: string, { name }: Source, err: unknown, root: Sysroot, own: boolean, hint?: string): Promise<VioError> {
   if (codeOf(err) !== 'EBUSY') return wrap(`${what} ${printable(name)}`, err, { hint: codeOf(err) === 'ESTALE' ? hint : undefined });
-  const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false });
-  return inUse(name, stat && (userOf(root, name, stat) ?? lockHolder(root, stat, own)));
+  const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false }); // it has just answered, with EBUSY
+  return inUse(name, stat && (userOf(root, name, stat, { hung: await hungPaths(root) }) ?? lockHolder(root, stat, own)));
 }
 
 /**
  * Locks a source that was opened to be locked later, or that was released.
  * @throws VioError: 3 (IN_USE) if somebody else uses it, else the system's error
  */
-export function claimSource(source: Source, root = new Sysroot()): void {
+export async function claimSource(source: Source, root = new Sysroot()): Promise<void> {
   try {
-    native().storage.claim(source.store);
+    await native().storage.claim(source.store);
   } catch (err) {
-    throw unavailable('lock', source, err, root, true);
+    throw await unavailable('lock', source, err, root, true);
   }
 }
 
@@ -149,11 +165,11 @@ export function claimSource(source: Source, root = new Sysroot()): void {
  * @param otherwise what to do if another file has its name by now
  * @throws VioError: 3 (IN_USE) if somebody else uses it, else the system's error
  */
-export function reopenSource(source: Source, otherwise: string, root = new Sysroot()): void {
+export async function reopenSource(source: Source, otherwise: string, root = new Sysroot()): Promise<void> {
   try {
-    native().storage.reopen(source.store);
+    await native().storage.reopen(source.store);
   } catch (err) {
-    throw unavailable('open', source, err, root, false, `another file has this name now: ${otherwise}`);
+    throw await unavailable('open', source, err, root, false, `another file has this name now: ${otherwise}`);
   }
 }
 

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { printable, shellFile } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
+import { native } from '../native/index.js';
 import { Blocks } from '../vfio/census/blocks.js';
 import { parseSwaps, readMounts } from '../vfio/census/mounts.js';
 import { majorMinor, Processes } from '../vfio/census/processes.js';
@@ -60,21 +61,64 @@ function isSame(file: string, stat: fs.BigIntStats): boolean {
   }
 }
 
+/** How long a path may take to be looked up, in milliseconds: the file systems of others can hang. */
+const reachTime = 1000;
+/** Paths that have not answered yet: each is asked once. */
+const asked = new Map<string, Promise<void>>();
+
+/**
+ * Paths of the kernel's users whose file system hangs. None of them is a file that has answered meanwhile, and nobody is to
+ * wait for them.
+ */
+export async function hungPaths(root: Sysroot): Promise<ReadonlySet<string>> {
+  const paths = new Set([...swaps(root), ...new Blocks(root).kernelUsers.map((user) => user.path)].map((name) => root.path(name)));
+  const hung = new Set(paths);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, reachTime);
+  });
+  const all = [...paths].map(async (name) => {
+    if (!asked.has(name))
+      asked.set(
+        name,
+        native()
+          .storage.reach(name)
+          .catch(() => {})
+          .finally(() => asked.delete(name)),
+      );
+    await asked.get(name);
+    hung.delete(name);
+  });
+  await Promise.race([Promise.all(all), late]);
+  clearTimeout(timer);
+  return new Set(hung);
+}
+
+const swaps = (root: Sysroot): string[] => parseSwaps(root.attr('/proc/swaps') ?? '');
+
+/** How to look for users. */
+export interface Look {
+  /** Processes may use it for now. */
+  kernelOnly?: boolean;
+  /** Paths that are not looked up. */
+  hung?: ReadonlySet<string>;
+}
+
 /**
  * What in the kernel, or which process without a lock, uses a file or block device so that nobody else may write to it:
  * a mount, swap, a holder (LVM, MD, dm-crypt, bcache), a loop device, an NVMe target, a writer of the device.
- * @param kernelOnly processes may use it for now
  */
-export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, kernelOnly = false): User | undefined {
+export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, look: Look = {}): User | undefined {
   const blocks = new Blocks(root);
-  const swap = parseSwaps(root.attr('/proc/swaps') ?? '').find((name) => isSame(root.path(name), stat));
+  const is = (name: string): boolean => !look.hung?.has(root.path(name)) && isSame(root.path(name), stat);
+  const swap = swaps(root).find(is);
   if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${shellFile(swap)}` };
-  const kernel = blocks.kernelUsers.find((user) => isSame(root.path(user.path), stat));
+  const kernel = blocks.kernelUsers.find((user) => is(user.path));
   if (kernel) {
     const loop = /^loop device (loop\d+)$/.exec(kernel.what)?.[1];
     return { text: ` by ${printable(kernel.what)}`, fix: loop === undefined ? undefined : `losetup -d /dev/${loop}` };
   }
-  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat, kernelOnly) : undefined;
+  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat, look.kernelOnly ?? false) : undefined;
 }
 
 function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats, kernelOnly: boolean): User | undefined {
@@ -87,8 +131,7 @@ function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigInt
     const mount = mounts.find((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source));
     const on = block.name === name ? '' : `${block.name} is `;
     if (mount) return { text: `: ${on}mounted on ${printable(mount.target)}`, fix: `umount ${shellFile(mount.target)}` };
-    if (parseSwaps(root.attr('/proc/swaps') ?? '').some((swap) => names.includes(swap)))
-      return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
+    if (swaps(root).some((swap) => names.includes(swap))) return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
     if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${shellFile(file)}` };
   }
   if (kernelOnly) return undefined;

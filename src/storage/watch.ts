@@ -18,6 +18,41 @@ export interface WatchHooks {
   readonly otherwise: string;
 }
 
+/** A question whose answer may take long, for many who want one that is as new as their asking. */
+class Newest<T> {
+  readonly #question: () => Promise<T>;
+  /** The question that has no answer yet, and the one that is put after it. */
+  #asking: Promise<T> | undefined;
+  #following: Promise<T> | undefined;
+
+  constructor(question: () => Promise<T>) {
+    this.#question = question;
+  }
+
+  get busy(): boolean {
+    return this.#asking !== undefined;
+  }
+
+  /** However many ask, one question waits behind the one that is under way. */
+  ask(): Promise<T> {
+    if (!this.#asking) return this.#put();
+    this.#following ??= this.#asking
+      .catch(() => {})
+      .then(() => {
+        this.#following = undefined;
+        return this.#put();
+      });
+    return this.#following;
+  }
+
+  #put(): Promise<T> {
+    this.#asking ??= this.#question().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+}
+
 /** Looks at a served source: tells the log of failures, and its users of another size. The same for every server. */
 export class SourceWatch {
   readonly #source: Source;
@@ -25,9 +60,8 @@ export class SourceWatch {
   readonly #health: Health;
   #size: number;
   #unsized = false;
-  /** The question for the size that has no answer yet, and the one that is put after it. */
-  #asking: Promise<number> | undefined;
-  #following: Promise<number> | undefined;
+  readonly #asking: Newest<number>;
+  readonly #opening: Newest<void>;
   #closed = false;
 
   constructor(source: Source, hooks: WatchHooks) {
@@ -35,6 +69,14 @@ export class SourceWatch {
     this.#hooks = hooks;
     this.#health = new Health(source, hooks.log);
     this.#size = native().storage.size(source.store);
+    this.#asking = new Newest(async () => {
+      try {
+        return await native().storage.measure(source.store);
+      } catch (err) {
+        throw wrap(`size of ${printable(source.name)}`, err);
+      }
+    });
+    this.#opening = new Newest(() => this.#reopen());
   }
 
   /** The size that its users know of, in bytes. */
@@ -45,7 +87,7 @@ export class SourceWatch {
   /** To be called every watchPeriod. A source that has not answered yet hangs: it is not asked again, and nobody waits for it. */
   tick(): void {
     this.look();
-    if (!this.#asking) void this.measure();
+    if (!this.#asking.busy) void this.measure();
   }
 
   /** Tells what has failed since the last look. @param last the end: what was held back is told */
@@ -58,27 +100,7 @@ export class SourceWatch {
    * it has not answered. @throws VioError
    */
   ask(): Promise<number> {
-    const measure = async (): Promise<number> => {
-      try {
-        return await native().storage.measure(this.#source.store);
-      } catch (err) {
-        throw wrap(`size of ${printable(this.#source.name)}`, err);
-      }
-    };
-    const put = (): Promise<number> => {
-      this.#asking ??= measure().finally(() => {
-        this.#asking = undefined;
-      });
-      return this.#asking;
-    };
-    if (!this.#asking) return put();
-    this.#following ??= this.#asking
-      .catch(() => {})
-      .then(() => {
-        this.#following = undefined;
-        return put();
-      });
-    return this.#following;
+    return this.#asking.ask();
   }
 
   /** Takes a size over that ask() has given, and tells the users of the source. */
@@ -104,10 +126,15 @@ export class SourceWatch {
   }
 
   /** Opens the source anew: its flushes can succeed again, although what was lost is lost. @throws VioError */
-  async reopen(): Promise<void> {
+  reopen(): Promise<void> {
+    return this.#opening.ask();
+  }
+
+  async #reopen(): Promise<void> {
     this.look(true); // what has failed is told before it is forgotten
-    reopenSource(this.#source, this.#hooks.otherwise);
-    this.look();
+    await reopenSource(this.#source, this.#hooks.otherwise);
+    if (this.#closed) return;
+    this.#health.opened();
     this.#hooks.log(`${printable(this.#source.name)} was opened anew`);
     await this.measure();
   }

@@ -6,6 +6,7 @@ import { native } from '../../src/native/index.js';
 import type { Store, StoreOptions } from '../../src/native/storage.js';
 import { formatOf } from '../../src/storage/formats.js';
 import { openSource } from '../../src/storage/open.js';
+import { runNow } from '../../src/storage/steps.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
 
@@ -97,36 +98,36 @@ describe('one writer at a time', () => {
 });
 
 describe('opening anew', () => {
-  test('another file of the name is refused, and the first one stays', () => {
+  test('another file of the name is refused, and the first one stays', async () => {
     const file = image('first');
     const store = open(file);
     fs.renameSync(file, `${file}.moved`);
-    expect(() => native().storage.reopen(store)).toThrow(expect.objectContaining({ code: 'ENOENT' }));
+    await expect(native().storage.reopen(store)).rejects.toEqual(expect.objectContaining({ code: 'ENOENT' }));
     image('first', 1 << 12);
-    expect(() => native().storage.reopen(store)).toThrow(expect.objectContaining({ code: 'ESTALE' }));
+    await expect(native().storage.reopen(store)).rejects.toEqual(expect.objectContaining({ code: 'ESTALE' }));
     expect(native().storage.refresh(store)).toBe(1 << 20);
     expect(() => open(`${file}.moved`)).toThrow(busy);
     native().storage.close(store);
     open(`${file}.moved`);
   });
 
-  test('locks and descriptors stay the same, however often', () => {
+  test('locks and descriptors stay the same, however often', async () => {
     const file = image('again');
     const store = open(file);
     const before = fs.readdirSync('/proc/self/fd').length;
-    for (let i = 0; i < 3; i++) native().storage.reopen(store);
+    for (let i = 0; i < 3; i++) await native().storage.reopen(store);
     expect(fs.readdirSync('/proc/self/fd').length).toBe(before);
     expect(() => open(file)).toThrow(busy);
     native().storage.close(store);
     open(file);
   });
 
-  test('a block device is claimed again', () => {
+  test('a block device is claimed again', async () => {
     const { stdout, status } = spawnSync('losetup', ['-f', '--show', image('loop')], { encoding: 'utf8' });
     if (process.getuid?.() !== 0 || status !== 0) return skip('storage: opening a device anew', 'needs root and a loop device');
     try {
       const store = open(stdout.trim());
-      native().storage.reopen(store);
+      await native().storage.reopen(store);
       expect(() => open(stdout.trim())).toThrow(busy);
       expect(spawnSync('mkfs.ext4', ['-q', stdout.trim()]).status).not.toBe(0);
       native().storage.close(store);
@@ -192,7 +193,7 @@ describe('formats', () => {
     (format, _kind, content, size) => {
       const file = image('format', size, content);
       const store = open(file);
-      expect(formatOf(store, false)).toBe(format);
+      expect(runNow(formatOf(store, false))).toBe(format);
       native().storage.close(store);
       expect(() => openSource({ source: file })).toThrow(
         expect.objectContaining({ exit: 3, code: 'FORMAT', message: expect.stringContaining(format) }),
@@ -221,7 +222,7 @@ describe('formats', () => {
   test.each(raw.map((row) => [...row, mebibyte].slice(0, 3) as [string, Record<number, string | Buffer>, number]))(
     'a raw disk with %s',
     (_what, content, size) => {
-      expect(formatOf(open(image('raw', size, content)), false)).toBeUndefined();
+      expect(runNow(formatOf(open(image('raw', size, content)), false))).toBeUndefined();
     },
   );
 });
@@ -273,7 +274,7 @@ describe('a sync that fails', () => {
       const store = open(disk.file);
       await disk.set({ fail_syncs: 1 });
       await expect(storage.flush(store)).rejects.toEqual(io);
-      storage.reopen(store);
+      await storage.reopen(store);
       expect(storage.syncError(store)).toBeUndefined();
       await storage.flush(store);
       expect(() => open(disk.file)).toThrow(busy);

@@ -12,6 +12,8 @@ export interface Faults {
   write_delay?: number;
   read_delay?: number;
   sync_delay?: number;
+  open_delay?: number;
+  close_delay?: number;
   fail_syncs?: number;
   fail_writes?: number;
   /** Bytes of writes, after which they answer ENOSPC. */

@@ -4,7 +4,7 @@ import { printable, shellFile } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { rateText } from '../../storage/limits.js';
-import { openSource } from '../../storage/open.js';
+import { openSource, type Source } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { AnaState, Status } from '../wire/index.js';
 import { idsOf, type NamespaceIds, parseId, serialOf } from './identity.js';
@@ -143,13 +143,17 @@ export class Subsystem implements SubsystemState {
 
   /** Adds a namespace; hosts see it when their controllers are told (see Target.add). @throws VioError */
   add(options: NamespaceOptions): Namespace {
-    const namespace = this.prepare(options);
+    return this.adopt(this.prepare(options));
+  }
+
+  /** Adds a namespace that prepare() has made. */
+  adopt(namespace: Namespace): Namespace {
     this.namespaces.set(namespace.nsid, namespace);
     return namespace;
   }
 
-  /** Opens what would become a namespace, all checks included, without adding it. @throws VioError */
-  prepare(options: NamespaceOptions): Namespace {
+  /** The number and the group of a namespace that could be added. @throws VioError */
+  place(options: NamespaceOptions): { nsid: number; group: number } {
     let nsid = options.nsid;
     if (nsid === undefined) {
       while (this.namespaces.has(this.#firstFree)) this.#firstFree++;
@@ -161,7 +165,24 @@ export class Subsystem implements SubsystemState {
     const group = options.group ?? 1;
     if (!Number.isInteger(group) || group < 1 || group > maxGroups)
       throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
-    const source = openSource(options, undefined, this.#state);
+    return { nsid, group };
+  }
+
+  /**
+   * Makes what would become a namespace, all checks included, without adding it.
+   * @param opened its source, where that is open already: closed if it cannot become a namespace
+   * @throws VioError
+   */
+  prepare(options: NamespaceOptions, opened?: Source): Namespace {
+    let place: { nsid: number; group: number };
+    try {
+      place = this.place(options);
+    } catch (err) {
+      if (opened) native().storage.close(opened.store);
+      throw err;
+    }
+    const { nsid, group } = place;
+    const source = opened ?? openSource(options, undefined, this.#state);
     const { store, blockSize, readonly } = source;
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
     if (size === 0) {

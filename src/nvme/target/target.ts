@@ -120,7 +120,12 @@ export class Target {
 
   /** Adds a namespace to a running subsystem and tells the hosts. @throws VioError */
   add(subsystem: Subsystem, options: NamespaceOptions): Namespace {
-    const namespace = subsystem.add(options);
+    return this.adopt(subsystem, subsystem.prepare(options));
+  }
+
+  /** Adds a namespace that the subsystem has prepared, and tells the hosts. */
+  adopt(subsystem: Subsystem, namespace: Namespace): Namespace {
+    subsystem.adopt(namespace);
     this.#watchOf(subsystem, namespace);
     this.#namespaceChanged(subsystem, namespace.nsid);
     return namespace;

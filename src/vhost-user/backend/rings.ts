@@ -50,7 +50,10 @@ export class Rings {
   alwaysEnabled = true;
   /** Why the device could not be claimed for the ring that was to start last. */
   refusal: Error | undefined;
+  /** No ring starts any more. */
   #draining = false;
+  /** The start that asks for the device now. */
+  #starting: Promise<unknown> | undefined;
 
   constructor(options: RingsOptions) {
     this.#options = options;
@@ -151,7 +154,7 @@ export class Rings {
   }
 
   /** SET_VRING_KICK, CALL, ERR. Takes the descriptor in any case. */
-  fd(kind: FdKind, word: bigint, fd: OwnedFd | undefined): Errno | undefined {
+  async fd(kind: FdKind, word: bigint, fd: OwnedFd | undefined): Promise<Errno | undefined> {
     const ring = this.#rings[Number(word & VringFd.indexMask)];
     const noFd = (word & VringFd.noFd) !== 0n;
     const errno = ((): Errno | undefined => {
@@ -172,7 +175,7 @@ export class Rings {
     if (kind === 'call') ring.running?.callChanged?.(ring.fds.call);
     if (kind !== 'kick') return undefined;
     ring.started = true;
-    const failure = this.#start(ring);
+    const failure = await this.#start(ring);
     if (failure) {
       ring.started = false;
       ring.fds.kick?.close();
@@ -189,7 +192,7 @@ export class Rings {
       await this.#halt(ring);
       return undefined;
     }
-    const failure = this.#start(ring);
+    const failure = await this.#start(ring);
     if (failure) ring.enabled = false;
     return failure;
   }
@@ -238,6 +241,8 @@ export class Rings {
 
   /** The end of the session. */
   async close(): Promise<void> {
+    this.#draining = true;
+    await this.#starting;
     await this.reset();
     this.#log?.close();
     this.#log = undefined;
@@ -280,7 +285,8 @@ export class Rings {
     await Promise.all(this.#rings.map((ring) => this.#halt(ring)));
   }
 
-  #start(ring: Ring): Errno | undefined {
+  /** Nothing but drain() and close() happens meanwhile: the session waits for it before it takes the next message. */
+  async #start(ring: Ring): Promise<Errno | undefined> {
     const { memory, device, onBroken } = this.#options;
     if (this.#draining || ring.running || !ring.started || !(ring.enabled || this.alwaysEnabled)) return undefined;
     if (!memory.mapped || !ring.addresses || ring.num === 0) return 'EINVAL';
@@ -288,10 +294,16 @@ export class Rings {
     assert(ring.halting === undefined && ring.fds.kick !== undefined, 'a ring starts with a kick, and after its end');
     const first = !this.#rings.some((other) => other.running || other.halting);
     try {
-      this.refusal = first ? device.claim?.() : undefined;
+      const claim = first ? device.claim?.() : undefined;
+      this.#starting = claim;
+      this.refusal = await claim;
       if (this.refusal) {
         if (ring.fds.err) native().vhostUser.signal(ring.fds.err.fd);
         return 'EBUSY';
+      }
+      if (this.#draining) {
+        if (first) await device.release?.();
+        return undefined;
       }
       ring.running = device.startRing({
         index,
@@ -305,7 +317,7 @@ export class Rings {
         },
       });
     } catch (err) {
-      if (first) void device.release?.();
+      if (first) await device.release?.();
       return errnoOf(err);
     }
     return undefined;

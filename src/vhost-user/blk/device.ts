@@ -113,11 +113,11 @@ function ownership(source: Source, log: (text: string) => void): Pick<Required<D
   let used = false;
   let refused: { error: Error; until: number } | undefined;
   return {
-    claim: () => {
+    claim: async () => {
       if (refused && performance.now() < refused.until) return refused.error;
       refused = undefined;
       try {
-        claimSource(source);
+        await claimSource(source);
         used = true;
         return undefined;
       } catch (err) {
@@ -131,7 +131,7 @@ function ownership(source: Source, log: (text: string) => void): Pick<Required<D
       await storage.flush(source.store).catch(() => {});
       if (used) return;
       try {
-        storage.release(source.store);
+        await storage.release(source.store);
       } catch (err) {
         log(`${printable(source.name)} stays locked: ${(err as Error).message}`);
       }

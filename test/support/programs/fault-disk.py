@@ -2,7 +2,7 @@
 
 usage: fault-disk.py DIR SIZE NAME [volatile]. Prints "ready" when DIR/NAME can be used; then answers one JSON object for each line of
 stdin:
-  {"set": {...}}     write_delay, read_delay, sync_delay: seconds; fail_syncs, fail_writes: the next N requests answer EIO;
+  {"set": {...}}     write_delay, read_delay, sync_delay, open_delay, close_delay: seconds; fail_syncs, fail_writes: the next N requests answer EIO;
                      full_after: writes beyond this many bytes of data answer ENOSPC;
                      random: {"OP_FAULT": probability}: read_eio, write_eio, sync_eio, punch_eio, write_enospc, write_edquot,
                      read_short, write_short, read_slow, write_slow, sync_slow; slow: seconds at most; unit: a short
@@ -29,7 +29,7 @@ class Server:
         self.durable = os.memfd_create('durable')
         os.ftruncate(self.durable, size)
         self.dirty = set()
-        self.k = dict(write_delay=0.0, read_delay=0.0, sync_delay=0.0, fail_syncs=0, fail_writes=0, full_after=0, random={}, slow=0.2, unit=SECTOR,
+        self.k = dict(write_delay=0.0, read_delay=0.0, sync_delay=0.0, open_delay=0.0, close_delay=0.0, fail_syncs=0, fail_writes=0, full_after=0, random={}, slow=0.2, unit=SECTOR,
                       seed=1)
         self.lg, self.lock, self.stats, self.dice = [], threading.RLock(), {}, random.Random(1)
         self.dev = os.open('/dev/fuse', os.O_RDWR)
@@ -133,7 +133,10 @@ class Server:
                 os.ftruncate(self.durable, self.size)
             A(struct.pack('<QII', 3600, 0, 0) + self.attr(node))
         # FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES, or FOPEN_KEEP_CACHE
-        elif op in (14, 27): A(struct.pack('<QII', 1, (1 | 64 if self.volatile else 2) if op == 14 else 0, 0))
+        elif op in (14, 27):
+            body = struct.pack('<QII', 1, (1 | 64 if self.volatile else 2) if op == 14 else 0, 0)
+            if op == 14: self.lg.append(['open', 0, 0])
+            self.later(self.k['open_delay'] if op == 14 else 0, lambda: A(body))
         elif op == 15:
             off, n = struct.unpack_from('<QI', p, 8)
             self.data_op('read', unique, off, n, None)
@@ -142,7 +145,8 @@ class Server:
             self.data_op('write', unique, off, n, bytes(p[40:40 + n]))
         elif op == 20: self.data_op('fsync', unique, 0, 0, None)
         elif op == 17: A(struct.pack('<QQQQQIIII24x', 1 << 20, 1 << 20, 1 << 20, 1, 1, 4096, 255, 4096, 0))
-        elif op in (18, 29, 25): A()
+        elif op in (18, 29): A()
+        elif op == 25: self.later(self.k['close_delay'], A)
         elif op == 28: A()
         elif op in (2, 42, 36): pass
         elif op == 43:

@@ -64,22 +64,21 @@ test('this process is left out where it has locked the source itself', () => {
 
 test.each([claimSource, (source: Source, at: Sysroot) => reopenSource(source, '', at)])(
   'a source that is busy when it is locked or opened again: the error names who has it (%#)',
-  (again) => {
+  async (again) => {
     const { file, stat } = image();
     const busy = Object.assign(new Error('busy'), { code: 'EBUSY' });
-    for (const call of ['claim', 'reopen'] as const)
-      jest.spyOn(native().storage, call).mockImplementation(() => {
-        throw busy;
-      });
+    for (const call of ['claim', 'reopen'] as const) jest.spyOn(native().storage, call).mockRejectedValue(busy);
     const source = { name: file } as Source;
-    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ code: 'IN_USE', exit: 3 }));
+    await expect(again(source, new Sysroot(root))).rejects.toThrow(expect.objectContaining({ code: 'IN_USE', exit: 3 }));
     process_(4711, 'qemu-system-x86', file, `lock:\t1: OFDLCK ADVISORY  READ -1 fd:01:${stat.ino} 100 101\n`);
     const named = { code: 'IN_USE', exit: 3, message: `${file}: already in use by qemu-system-x86 (pid 4711)`, hint: 'ps -fp 4711' };
-    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining(named));
+    await expect(again(source, new Sysroot(root))).rejects.toThrow(expect.objectContaining(named));
     put('proc/swaps', `Filename Type Size Used Priority\n/disk.img file 1 0 -2\n`);
-    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ message: `${file}: already in use: active swap` }));
+    await expect(again(source, new Sysroot(root))).rejects.toThrow(
+      expect.objectContaining({ message: `${file}: already in use: active swap` }),
+    );
     fs.rmSync(file);
-    expect(() => again(source, new Sysroot(root))).toThrow(expect.objectContaining({ code: 'IN_USE' }));
+    await expect(again(source, new Sysroot(root))).rejects.toThrow(expect.objectContaining({ code: 'IN_USE' }));
   },
 );
 

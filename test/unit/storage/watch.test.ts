@@ -53,7 +53,7 @@ test('what was held back is told at the end, once', () => {
 test('what was held back is told before the source is opened anew, and the next loss is told again', async () => {
   fail();
   syncError = 'EIO';
-  const reopen = jest.spyOn(native().storage, 'reopen').mockImplementation(() => {
+  const reopen = jest.spyOn(native().storage, 'reopen').mockImplementation(async () => {
     log.push('(open)');
     syncError = undefined;
   });

@@ -4,6 +4,7 @@ import { ControlServer } from '../../../control/server.js';
 import { native as addon } from '../../../native/index.js';
 import type { NvmeNative, QueueCounters } from '../../../native/nvme.js';
 import { changedLimits, type LimitTexts } from '../../../storage/limits.js';
+import { openSourceLater, type Source } from '../../../storage/open.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
 import { type ControllerState, maxGroups, type Namespace, type NamespaceOptions } from '../model.js';
 import { checkHostNqn } from '../names.js';
@@ -85,6 +86,14 @@ interface Plan {
   abandon?: () => void;
 }
 
+/** What sources have answered before a plan is made. */
+interface Found {
+  /** Of a resize: what the source of the namespace has. */
+  bytes?: number;
+  /** Of what is to be added, if it is not served: the plan closes it, or its namespace does. */
+  source?: Source | undefined;
+}
+
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
 export async function perform(request: ControlRequest, native: NvmeNative, target: Target): Promise<unknown> {
   if (request.op === 'list') return list(target);
@@ -93,9 +102,14 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
       connections: target.connections,
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
-  // Only a question to a source can take long. What was found out then is planned and done without a pause.
-  const bytes = request.op === 'resize' ? await measured(target, request) : 0;
-  const { todo, apply, report, abandon } = plan(request, native, target, bytes);
+  // Only questions to a source can take long. What was found out then is planned and done without a pause.
+  const found: Found =
+    request.op === 'resize'
+      ? { bytes: await measured(target, request) }
+      : request.op === 'add'
+        ? { source: await opened(target, request) }
+        : {};
+  const { todo, apply, report, abandon } = plan(request, native, target, found);
   if (request.dryRun) {
     const told = { changed: false, dryRun: true, would: todo, ...report() };
     abandon?.();
@@ -125,11 +139,34 @@ async function measured(target: Target, request: { nqn?: string; nsid: number })
   }
 }
 
-/** @param bytes what the source of the namespace of a resize has */
-function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target, bytes: number): Plan {
+/** Sources that are being opened for each target. */
+const opening = new WeakMap<Target, Map<string, Promise<unknown>>>();
+
+/** Opens what is to be added; undefined if that is served already. One that hangs delays nobody but those who want the same one. @throws VioError */
+async function opened(target: Target, { nqn, namespace }: { nqn?: string; namespace?: NamespaceOptions }): Promise<Source | undefined> {
+  if (!namespace) return undefined;
+  const known = opening.get(target) ?? new Map<string, Promise<unknown>>();
+  opening.set(target, known);
+  while (known.has(namespace.source)) await known.get(namespace.source);
+  const subsystem = nqn === undefined || target.subsystems.has(nqn) ? subsystemOf(target, nqn) : undefined;
+  if (subsystem?.same(namespace)) return undefined;
+  try {
+    subsystem?.place(namespace);
+    const work = openSourceLater(namespace, undefined, target.state);
+    known.set(
+      namespace.source,
+      work.catch(() => {}).finally(() => known.delete(namespace.source)),
+    );
+    return await work;
+  } catch (err) {
+    throw withHint(err, subsystem, namespace);
+  }
+}
+
+function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target, found: Found): Plan {
   switch (request.op) {
     case 'add':
-      return planAdd(request, native, target);
+      return planAdd(request, native, target, found.source);
     case 'remove': {
       const { nqn, nsid } = request;
       if (nsid === undefined && nqn !== undefined && !target.subsystems.has(nqn))
@@ -147,6 +184,7 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
     }
     case 'resize': {
       const { subsystem, namespace } = namespaceOf(target, request);
+      const bytes = found.bytes!;
       const size = subsystem.sizeOf(namespace, bytes);
       return {
         todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
@@ -204,30 +242,51 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
   }
 }
 
-/** Opens what is to be added. A source that is served with other options is in use: the hint says how to change it. @throws VioError */
-function prepareNew(subsystem: Subsystem, options: NamespaceOptions): Namespace {
+/** The error of what was to be added. A source that is served with other options is in use: the hint says how to change it. */
+function withHint(err: unknown, subsystem: Subsystem | undefined, options: NamespaceOptions): unknown {
+  const hint = subsystem?.otherwise(options);
+  if (!(err instanceof VioError) || hint === undefined || !['IN_USE', 'EEXIST'].includes(err.code)) return err;
+  return new VioError(err.message, { code: err.code, exit: err.exit, hint, cause: err });
+}
+
+type AddRequest = Extract<ControlRequest, { op: 'add' }>;
+
+/** @param source of the namespace, if it is not served already; closed unless it becomes one */
+function planAdd(request: AddRequest, native: NvmeNative, target: Target, source: Source | undefined): Plan {
+  const { nqn } = request;
+  let rest = source;
+  /** The namespace that is asked for, out of the source that was opened for it. */
+  const make = (subsystem: Subsystem): Namespace => {
+    const opened = rest;
+    rest = undefined;
+    try {
+      return subsystem.prepare(request.namespace!, opened);
+    } catch (err) {
+      throw withHint(err, subsystem, request.namespace!);
+    }
+  };
   try {
-    return subsystem.prepare(options);
-  } catch (err) {
-    const hint = subsystem.otherwise(options);
-    if (!(err instanceof VioError) || hint === undefined || !['IN_USE', 'EEXIST'].includes(err.code)) throw err;
-    throw new VioError(err.message, { code: err.code, exit: err.exit, hint, cause: err });
+    if (nqn !== undefined && !target.subsystems.has(nqn)) return planSubsystem(nqn, request, native, target, make);
+    return planNamespace(subsystemOf(target, nqn), request, target, make);
+  } finally {
+    if (rest) addon().storage.close(rest.store);
   }
 }
 
-function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNative, target: Target): Plan {
-  const { nqn, namespace, allowHosts } = request;
-  if (nqn !== undefined && !target.subsystems.has(nqn)) {
-    const subsystem = new Subsystem(native, { nqn, state: target.state, ...(allowHosts && { allowed: allowHosts }) });
-    if (namespace) subsystem.add(namespace);
-    return {
-      todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
-      apply: () => target.addSubsystem(subsystem),
-      report: () => reportSubsystem(subsystem),
-      abandon: () => subsystem.close(),
-    };
-  }
-  const subsystem = subsystemOf(target, nqn);
+function planSubsystem(nqn: string, request: AddRequest, native: NvmeNative, target: Target, make: (of: Subsystem) => Namespace): Plan {
+  const { namespace, allowHosts } = request;
+  const subsystem = new Subsystem(native, { nqn, state: target.state, ...(allowHosts && { allowed: allowHosts }) });
+  if (namespace) subsystem.adopt(make(subsystem));
+  return {
+    todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
+    apply: () => target.addSubsystem(subsystem),
+    report: () => reportSubsystem(subsystem),
+    abandon: () => subsystem.close(),
+  };
+}
+
+function planNamespace(subsystem: Subsystem, request: AddRequest, target: Target, make: (of: Subsystem) => Namespace): Plan {
+  const { namespace, allowHosts } = request;
   const todo: string[] = [];
   const { allowed } = subsystem;
   if (allowHosts && !allowed)
@@ -238,16 +297,16 @@ function planAdd(request: Extract<ControlRequest, { op: 'add' }>, native: NvmeNa
     });
   const guests = [...new Set(allowHosts)].map(checkHostNqn).filter((host) => !allowed!.has(host));
   if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
-  const fresh = namespace && !subsystem.same(namespace) ? prepareNew(subsystem, namespace) : undefined;
-  if (fresh) subsystem.release(fresh); // it was opened to see whether it can be
+  const fresh = namespace && !subsystem.same(namespace) ? make(subsystem) : undefined;
   if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
   return {
     todo,
     apply: () => {
       if (guests.length > 0) target.allow(subsystem, guests);
-      if (fresh) target.add(subsystem, { ...namespace!, nsid: fresh.nsid });
+      if (fresh) target.adopt(subsystem, fresh);
     },
     report: () => reportSubsystem(subsystem),
+    abandon: () => fresh && subsystem.release(fresh),
   };
 }
 

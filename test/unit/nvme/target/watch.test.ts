@@ -101,6 +101,7 @@ describe('resize of a source that hangs', () => {
   test('reopen asks for the size in the same way', async () => {
     const reopened = ask({ op: 'reopen', nsid: 1 });
     expect(await ask({ op: 'list' })).toMatchObject({ subsystems: [sizes(4096)] });
+    while (answers.length === 0) await new Promise((resolve) => setImmediate(resolve)); // it is opened first
     answers[0]!(12288);
     expect(await reopened).toMatchObject({ changed: true, ...sizes(12288) });
     expect(log).toEqual([`${image('a')} was opened anew`, `${image('a')} has 12288 bytes now`]);
