@@ -192,7 +192,7 @@ _vioctl_command() {
     'vhost-user ctl')
       opts='--watch --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
       vals='--watch=@free --timeout=@free --color=auto|always|never'
-      args='@socket list|stats|throttle|resize|reopen @free ...' ;;
+      args='@socket list|stats|add|remove|throttle|resize|reopen @free ...' ;;
     'vhost-user shmem serve')
       opts='--region --map -m --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
       vals='--region=@free --map=@file -m=@file --control=@file --queues=@free --config-size=@free --socket-path=@file --fd=@free --color=auto|always|never'
@@ -210,8 +210,8 @@ _vioctl_command() {
       vals='--timeout=@free --queues=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user serve blk')
-      opts='--file -f --read-only --force --control --incoming --queues --block-size --state-dir --serial --engine --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--file=@file -f=@file --control=@socket --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --fd=@free --color=auto|always|never'
+      opts='--file -f --read-only --force --control --incoming --queues --block-size --state-dir --serial --engine --socket-path --socket-mode --socket-owner --socket-group --fd --print-capabilities --json --no-headings --help -h --quiet --color'
+      vals='--file=@file -f=@file --control=@socket --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --socket-mode=@free --socket-owner=@free --socket-group=@free --fd=@free --color=auto|always|never'
       args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

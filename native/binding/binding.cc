@@ -116,9 +116,10 @@ constexpr Export kNvme[] = {
 
 constexpr Export kVhostUser[] = {
     {"connect", Guarded<vioctl::vhost_user::JsConnect, K::kPath>},
-    {"listen", Guarded<vioctl::vhost_user::JsListen, K::kPath, K::kInt32, K::kUint32>},
+    {"listen", Guarded<vioctl::vhost_user::JsListen, K::kPath, K::kInt32, K::kUint32, K::kUint32, K::kUint32>},
     {"accept", Guarded<vioctl::vhost_user::JsAccept, K::kInt32>},
     {"socketPair", Guarded<vioctl::vhost_user::JsPair>},
+    {"listenerPath", Guarded<vioctl::vhost_user::JsListenerPath, K::kInt32>},
     {"peer", Guarded<vioctl::vhost_user::JsPeer, K::kInt32>},
     {"send", Guarded<vioctl::vhost_user::JsSend, K::kInt32, K::kBytes, K::kArray>},
     {"receive", Guarded<vioctl::vhost_user::JsReceive, K::kInt32, K::kBytes, K::kArray>},

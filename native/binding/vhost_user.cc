@@ -20,9 +20,9 @@ Napi::Value JsConnect(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsListen(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), os::Listen(info[0].As<Napi::String>(), info[1].As<Napi::Number>(),
-                                                  info[2].As<Napi::Number>().Uint32Value())
-                                           .Release());
+  const auto number = [&info](size_t at) { return info[at].As<Napi::Number>().Uint32Value(); };
+  Fd fd = os::Listen(info[0].As<Napi::String>(), static_cast<int>(number(1)), number(2), number(3), number(4));
+  return Napi::Number::New(info.Env(), fd.Release());
 }
 
 Napi::Value JsAccept(const Napi::CallbackInfo& info) {
@@ -36,6 +36,12 @@ Napi::Value JsPair(const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < 2; i++) list.Set(i, Napi::Number::New(info.Env(), pair[i].get()));
   for (Fd& fd : pair) fd.Release();
   return list;
+}
+
+Napi::Value JsListenerPath(const Napi::CallbackInfo& info) {
+  const auto path = os::ListenerPath(info[0].As<Napi::Number>());
+  if (!path) return info.Env().Undefined();
+  return Napi::String::New(info.Env(), *path);
 }
 
 Napi::Value JsPeer(const Napi::CallbackInfo& info) {

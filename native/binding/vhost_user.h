@@ -4,14 +4,16 @@
 
 namespace vioctl::vhost_user {
 
-Napi::Value JsConnect(const Napi::CallbackInfo& info);   // connect(path): fd
-Napi::Value JsListen(const Napi::CallbackInfo& info);    // listen(path, backlog, mode): fd
-Napi::Value JsAccept(const Napi::CallbackInfo& info);    // accept(fd): fd | -1
-Napi::Value JsPair(const Napi::CallbackInfo& info);      // socketPair(): [fd, fd]
-Napi::Value JsPeer(const Napi::CallbackInfo& info);      // peer(fd): {pid, uid, gid}
-Napi::Value JsSend(const Napi::CallbackInfo& info);      // send(fd, bytes, fds): sent | -1
-Napi::Value JsReceive(const Napi::CallbackInfo& info);   // receive(fd, bytes, fds): received | 0 | -1
-Napi::Value JsWatch(const Napi::CallbackInfo& info);     // watchReadable(fd, callback): {close, ref}
+Napi::Value JsConnect(const Napi::CallbackInfo& info);  // connect(path): fd
+// listen(path, backlog, mode, uid, gid): fd
+Napi::Value JsListen(const Napi::CallbackInfo& info);
+Napi::Value JsAccept(const Napi::CallbackInfo& info);        // accept(fd): fd | -1
+Napi::Value JsPair(const Napi::CallbackInfo& info);          // socketPair(): [fd, fd]
+Napi::Value JsListenerPath(const Napi::CallbackInfo& info);  // listenerPath(fd): path or undefined
+Napi::Value JsPeer(const Napi::CallbackInfo& info);          // peer(fd): {pid, uid, gid}
+Napi::Value JsSend(const Napi::CallbackInfo& info);          // send(fd, bytes, fds): sent | -1
+Napi::Value JsReceive(const Napi::CallbackInfo& info);       // receive(fd, bytes, fds): received | 0 | -1
+Napi::Value JsWatch(const Napi::CallbackInfo& info);         // watchReadable(fd, callback): {close, ref}
 Napi::Value JsSockets(const Napi::CallbackInfo& info);   // unixSockets(): [{inode, peer, type, state, fileInode, name}]
 Napi::Value JsMemfd(const Napi::CallbackInfo& info);     // memfd(name, size, seals): fd
 Napi::Value JsSeals(const Napi::CallbackInfo& info);     // seals(fd): bits, -1 where the file has none

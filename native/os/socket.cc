@@ -1,10 +1,12 @@
 #include "os/socket.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstring>
@@ -46,11 +48,28 @@ Fd Connect(const std::string& path) {
   return socket;
 }
 
-Fd Listen(const std::string& path, int backlog, mode_t mode) {
+Fd Listen(const std::string& path, int backlog, mode_t mode, uid_t owner, gid_t group) {
   sockaddr_un address = Address(path, "bind");
   Fd socket = Stream();
-  Check(::fchmod(socket.get(), mode), "fchmod");  // bind gives the file this mode: there is no moment with another one
-  Listen(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address, backlog, path);
+  // bind gives the file this mode, less the umask. Nobody can open it until it has its owner and its own mode, and
+  // nobody can connect before the socket listens.
+  Check(::fchmod(socket.get(), 0), "fchmod");
+  Check(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), "bind", path.c_str());
+  const Fd file(Check(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC), "open", path.c_str()));
+  struct stat status {};
+  Check(::fstat(file.get(), &status), "fstat", path.c_str());
+  if (!S_ISSOCK(status.st_mode)) throw SysError(EEXIST, "bind", path);  // somebody has put another file in its place
+  try {
+    if (owner != kNoId || group != kNoId)
+      Check(::fchownat(file.get(), "", owner, group, AT_EMPTY_PATH), "chown", path.c_str());
+    // fchmod does not take a descriptor of O_PATH
+    const std::string self = "/proc/self/fd/" + std::to_string(file.get());
+    Check(::chmod(self.c_str(), mode), "chmod", path.c_str());
+    Check(::listen(socket.get(), backlog), "listen", path.c_str());
+  } catch (const SysError&) {
+    ::unlink(path.c_str());
+    throw;
+  }
   return socket;
 }
 
@@ -108,6 +127,18 @@ ucred PeerOf(int socket) {
   socklen_t size = sizeof peer;
   Check(::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size), "getsockopt", "SO_PEERCRED");
   return peer;
+}
+
+std::optional<std::string> ListenerPath(int socket) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  int listens = 0;
+  socklen_t length = sizeof listens;
+  if (::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0 || address.sun_family != AF_UNIX ||
+      ::getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) != 0 || !listens)
+    return std::nullopt;
+  const size_t room = size - offsetof(sockaddr_un, sun_path);
+  return std::string(address.sun_path, ::strnlen(address.sun_path, room));
 }
 
 ssize_t Send(int socket, const void* data, size_t size, const std::vector<int>& fds) {

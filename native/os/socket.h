@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,14 @@ int TryAccept(int listener, Fd& accepted) noexcept;
 
 // Connected and listening UNIX sockets. Throw SysError.
 Fd Connect(const std::string& path);  // EAGAIN: the server's backlog is full
-Fd Listen(const std::string& path, int backlog, mode_t mode);
+// The file has this mode whatever the umask is, and this owner and group unless they are kNoId.
+inline constexpr uid_t kNoId = static_cast<uid_t>(-1);
+Fd Listen(const std::string& path, int backlog, mode_t mode, uid_t owner = kNoId, gid_t group = kNoId);
 Fd Accept(int listener);  // none if nobody waits
 void Pair(Fd out[2]);
 ucred PeerOf(int socket);
+// Where a UNIX socket listens, as it was bound; empty for one without a file. None for any other descriptor.
+std::optional<std::string> ListenerPath(int socket);
 
 // Sends what the socket takes now, the descriptors with its first byte. -1 if it takes nothing (EAGAIN).
 ssize_t Send(int socket, const void* data, size_t size, const std::vector<int>& fds);

@@ -40,8 +40,8 @@ import type { IrqEvent } from '../../src/vfio/session/irq.js';
 import type { IrqType, Region } from '../../src/vfio/session/session.js';
 import type { SriovResult } from '../../src/vfio/sriov/sriov.js';
 import type { Leftover } from '../../src/vfio/transaction/transaction.js';
-import type { DiskChange, DiskReport, DiskStats } from '../../src/vhost-user/blk/control.js';
-import type { BlkReady } from '../../src/vhost-user/blk/serving.js';
+import type { DiskChange, DiskGone, DiskReport, DiskStats } from '../../src/vhost-user/blk/control.js';
+import type { BlkReady } from '../../src/vhost-user/blk/model.js';
 import type { CheckResult } from '../../src/vhost-user/check/run.js';
 import type { WindowRecord } from '../../src/vhost-user/frontend/holding.js';
 import type { ControlState } from '../../src/vhost-user/shmem/control.js';
@@ -374,7 +374,7 @@ interface DiskCounters {
   /** with stats: one entry for each disk */
   disks: DiskStats[];
 }
-export type VhostUserCtl = DiskReports | DiskCounters | DiskChange;
+export type VhostUserCtl = DiskReports | DiskCounters | DiskChange | DiskGone;
 export type VhostUserShmemServe = ShmemReady;
 interface PlannedMapping {
   /** region */

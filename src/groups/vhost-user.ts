@@ -7,7 +7,7 @@ const group: Group = {
     probe: { summary: 'what a back-end offers', load: () => import('../commands/vhost-user/probe.js') },
     trace: { summary: 'decode what a VMM and a back-end say to each other', load: () => import('../commands/vhost-user/trace.js') },
     check: { summary: 'conformance of a back-end, as table, TAP or JSON', load: () => import('../commands/vhost-user/check.js') },
-    ctl: { summary: 'show, limit and resize the disks of serve blk', load: () => import('../commands/vhost-user/ctl.js') },
+    ctl: { summary: 'show and change the disks of serve blk', load: () => import('../commands/vhost-user/ctl.js') },
     'shmem serve': {
       summary: 'serve files into the shared memory regions of a VM',
       load: () => import('../commands/vhost-user/shmem/serve.js'),

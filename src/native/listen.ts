@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { dirname } from 'node:path';
 import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { native } from './index.js';
 import { OwnedFd } from './owned-fd.js';
@@ -6,10 +7,18 @@ import { OwnedFd } from './owned-fd.js';
 /** How to listen. */
 export interface ListenOptions {
   /** Permissions of the socket file. */
-  mode?: number;
+  mode?: number | undefined;
+  /** User and group of the socket file; those of the process unless given. */
+  uid?: number | undefined;
+  gid?: number | undefined;
   /** Whether somebody serves the socket file, where that can be known without connecting, which is an event for a server. */
   served?: (path: string, stat: fs.Stats) => boolean;
 }
+
+/** Callers that wait to be taken. */
+const backlog = 16;
+/** chown(2): leave a user or group as it is. */
+const keepId = 2 ** 32 - 1;
 
 /** A listening UNIX socket and its file. */
 export class ListeningSocket extends OwnedFd {
@@ -38,7 +47,8 @@ export class ListeningSocket extends OwnedFd {
  * @throws VioError (EADDRINUSE, …); EEXIST (3) where a file is that is no socket
  */
 export function listenAt(path: string, options: ListenOptions = {}): ListeningSocket {
-  const listen = (): ListeningSocket => new ListeningSocket(native().vhostUser.listen(path, 16, options.mode ?? 0o600), path);
+  const { mode = 0o600, uid = keepId, gid = keepId } = options;
+  const listen = (): ListeningSocket => new ListeningSocket(native().vhostUser.listen(path, backlog, mode, uid, gid), path);
   try {
     try {
       return listen();
@@ -48,10 +58,23 @@ export function listenAt(path: string, options: ListenOptions = {}): ListeningSo
       return listen();
     }
   } catch (err) {
-    if (err instanceof VioError) throw err;
-    throw wrap(`listen ${path}`, err, {
-      hint: codeOf(err) === 'EADDRINUSE' ? 'another program serves this socket: end it, or choose another path' : undefined,
-    });
+    throw cannotListen(path, err);
+  }
+}
+
+const cannotListen = (path: string, err: unknown): VioError =>
+  wrap(`listen ${path}`, err, {
+    hint: codeOf(err) === 'EADDRINUSE' ? 'another program serves this socket: end it, or choose another path' : undefined,
+  });
+
+/** Whether listenAt() can be expected to succeed; nothing is changed. @throws VioError as listenAt() does */
+export function checkListen(path: string, options: ListenOptions = {}): void {
+  if (fs.lstatSync(path, { throwIfNoEntry: false }) && !abandoned(path, options))
+    throw cannotListen(path, Object.assign(new Error(), { code: 'EADDRINUSE' }));
+  try {
+    fs.accessSync(dirname(path), fs.constants.W_OK | fs.constants.X_OK);
+  } catch (err) {
+    throw cannotListen(path, err);
   }
 }
 

@@ -136,11 +136,13 @@ export interface UnixSocket {
 /** native/vhost_user. Sockets are non-blocking; every descriptor is close-on-exec and owned by the caller. */
 export interface VhostUserNative {
   connect(path: string): number;
-  /** @param mode of the socket file, less the umask */
-  listen(path: string, backlog: number, mode: number): number;
+  /** @param mode of the socket file, whatever the umask is @param uid @param gid of it; 2^32 - 1 keeps them */
+  listen(path: string, backlog: number, mode: number, uid: number, gid: number): number;
   /** -1 when nobody waits. */
   accept(fd: number): number;
   socketPair(): [number, number];
+  /** Where a UNIX socket listens, '' without a file; undefined for any other descriptor. */
+  listenerPath(fd: number): string | undefined;
   peer(fd: number): { pid: number; uid: number; gid: number };
   /** Bytes taken, -1 when the socket is full. The descriptors travel with the first byte. */
   send(fd: number, data: Uint8Array, fds: readonly number[]): number;
@@ -181,6 +183,7 @@ export const vhostUserExports = [
   'listen',
   'accept',
   'socketPair',
+  'listenerPath',
   'peer',
   'send',
   'receive',

@@ -192,6 +192,83 @@ test('a flush that failed is shown, and flushes succeed after reopen', async () 
   }
 }, 60_000);
 
+test('add and remove: disks come and go, and the others do not notice', async () => {
+  await serve();
+  expect(answer('list')).toEqual({ disks: [] });
+  const [a, b] = [image('a'), image('b')];
+  const added = { changed: true, socket: at('a.sock'), source: a, size: 1 << 20 };
+  expect(answer('add', `${at('a.sock')}=${a},iops=500`, '--dry-run')).toMatchObject({
+    changed: false,
+    would: [`serve ${a} at ${at('a.sock')}`],
+  });
+  expect([answer('list').disks, fs.existsSync(at('a.sock'))]).toEqual([[], false]);
+  expect(answer('add', `${path.relative('.', at('a.sock'))}=${path.relative('.', a)},iops=500,serial=one,queues=2`)).toMatchObject(added);
+  expect(answer('add', `${at('a.sock')}=${a},queues=2,serial=one,iops=500`)).toMatchObject({ changed: false, queues: 2 });
+  for (const [words, status, text] of [
+    [['add', `${at('a.sock')}=${b}`], 3, /is served there already/],
+    [['add', `${at('b.sock')}=${a}`], 3, /already in use by this process/],
+    [['add', `${at('b.sock')}=${a}`, '--dry-run'], 3, /already in use by this process/],
+    [['add', `${at('b.sock')}=${at('missing')}`], 1, /ENOENT/],
+    [['add', `${at('no/such.sock')}=${b}`], 1, /ENOENT/],
+    [['add', `${at('no/such.sock')}=${b}`, '--dry-run'], 1, /ENOENT/],
+    [['add', `${b}=${b}`], 3, /no socket is there/],
+    [['add', `${b}=${b}`, '--dry-run'], 3, /no socket is there/],
+    [['add', b], 2, /is not SOCKET=SOURCE/],
+    [['add', `${at('b.sock')}=${b},queues=65`], 2, /queues=65/],
+    [['add', `${at('b.sock')}=${b},serial=${'x'.repeat(21)}`], 2, /serial=/],
+    [['add'], 2, /SOCKET=SOURCE is missing/],
+    [['remove'], 2, /the disk is missing/],
+  ] as const)
+    expect(ctl(...words)).toMatchObject({ status, stdout: '', stderr: expect.stringMatching(text) });
+  expect(answer('list').disks).toHaveLength(1);
+  answer('add', `${at('b.sock')}=${b}`);
+
+  const [window, other] = [await Window.open(await connect(at('a.sock'))), await Window.open(await connect(at('b.sock')))];
+  await window.start();
+  await other.start();
+  const driver = new Driver(window);
+  expect((await request(driver, 8, 0, [], 20)).toString('latin1', 0, 4)).toBe('one\0');
+  answer('throttle', at('a.sock'), 'iops=none', 'bps=1');
+  expect((await request(driver, 1, 0, [Buffer.alloc(512, 'x')], 0))[0]).toBe(0);
+  const waiting = request(driver, 1, 1, [Buffer.alloc(512, 'y')], 0); // for minutes, but for the removal
+  for (let i = 0; i < 400 && answer('list').disks[0].limits.waiting === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  expect(answer('remove', at('a.sock'), '--dry-run')).toMatchObject({ changed: false, would: [`end ${a} at ${at('a.sock')}`] });
+  expect(answer('remove', at('a.sock'))).toMatchObject({ changed: true, socket: at('a.sock'), source: a });
+  expect((await waiting)[0]).toBe(0);
+  expect(fs.readFileSync(a).toString('latin1', 510, 514)).toBe('xxyy');
+  expect(fs.existsSync(at('a.sock'))).toBe(false);
+  expect(answer('remove', at('a.sock'))).toMatchObject({ changed: false });
+  expect((await request(new Driver(other), 1, 0, [Buffer.alloc(512, 'z')], 0))[0]).toBe(0);
+  expect(answer('list').disks).toMatchObject([{ socket: at('b.sock'), running: true }]);
+  expect(answer('add', `${at('a.sock')}=${a},ro`)).toMatchObject({ changed: true, readOnly: true }); // its lock was given up
+  other.close();
+  expect(await server!.stop()).toBe(0);
+  expect([fs.existsSync(at('a.sock')), fs.existsSync(at('b.sock'))]).toEqual([false, false]);
+  expect(server!.stderr).toMatch(/ 3 writes, /); // of removed disks too
+}, 60_000);
+
+test('remove tells a flush that fails, and the disk is gone all the same', async () => {
+  const missing = noFaultDisk();
+  if (missing) return skip('vhost-user ctl: remove with a failing flush', missing);
+  const disk = await FaultDisk.open(8 << 20);
+  try {
+    await serve(`${at('bad')}=${disk.file}`, `${at('good')}=${image('fine')}`);
+    const window = await Window.open(await connect(at('bad')));
+    await window.start();
+    expect((await request(new Driver(window), 1, 0, [Buffer.alloc(4096, 'w')], 0))[0]).toBe(0);
+    await disk.set({ fail_syncs: 1 });
+    expect(ctl('remove', at('bad'))).toMatchObject({ status: 1, stderr: expect.stringMatching(/flush .*: EIO/) });
+    await disk.set({ fail_syncs: 0 });
+    expect(answer('list').disks).toMatchObject([{ socket: at('good') }]);
+    expect(fs.existsSync(at('bad'))).toBe(false);
+    window.close();
+    expect(await server!.stop()).toBe(0);
+  } finally {
+    await server?.stop('SIGKILL');
+    await disk.close();
+  }
+}, 60_000);
+
 test('stats --watch repeats until a signal; other actions refuse it', async () => {
   await serve(`${at('s')}=${image('img')}`);
   expect(ctl('resize', '--watch').status).toBe(2);

@@ -92,7 +92,8 @@ const signatures: Record<string, Record<string, string>> = {
   },
   vhostUser: {
     connect: 'path',
-    listen: 'path int32 uint32',
+    listen: 'path int32 uint32 uint32 uint32',
+    listenerPath: 'int32',
     accept: 'int32',
     socketPair: '',
     peer: 'int32',

@@ -11,6 +11,11 @@ list: the disks, who uses them, their limits, and whether a flush has failed.
 
 stats: requests, bytes and errors of each disk.
 
+add SOCKET=SOURCE: serve one more disk, with options behind the source as in vhost-user serve blk.
+
+remove DISK: finish what its guest has asked for, make it durable, end the connection and remove the socket. A guest that keeps the disk
+loses it.
+
 throttle [DISK] iops=RATE[/BURST[/SECONDS]] bps=…: how fast a disk may be used (see vhost-user serve blk). The value none lifts a limit.
 
 resize [DISK]: look at the size of the source again at once. The server looks every second anyway.
@@ -22,13 +27,15 @@ DISK is the socket or the source of a disk. With one disk, it can be left out. R
     ['vioctl vhost-user ctl /run/blk.ctl list', 'what is served, and to whom'],
     ['vioctl vhost-user ctl /run/blk.ctl throttle /run/root.sock iops=1000/4000 bps=100M', 'limit one of several disks'],
     ['vioctl vhost-user ctl /run/blk.ctl throttle bps=none', 'lift a limit'],
+    ['vioctl vhost-user ctl /run/blk.ctl add /run/data.sock=data.img,iops=1000', 'one more disk'],
+    ['vioctl vhost-user ctl /run/blk.ctl remove /run/data.sock', 'one less'],
     ['vioctl vhost-user ctl /run/blk.ctl stats --watch=5s', 'counters every five seconds'],
     ['truncate -s 20G disk.img; vioctl vhost-user ctl /run/blk.ctl resize', 'a larger disk'],
   ];
   static override readonly args = {
     socket: Args.string({ required: true, description: 'control socket of vhost-user serve blk --control' }),
-    action: Args.string({ required: true, options: [...blkActions], description: 'list, stats, throttle, resize or reopen' }),
-    operand: Args.string({ multiple: true, description: 'DISK, and limits' }),
+    action: Args.string({ required: true, options: [...blkActions], description: 'list, stats, add, remove, throttle, resize or reopen' }),
+    operand: Args.string({ multiple: true, description: 'DISK, and limits; SOCKET=SOURCE for add' }),
   };
   static override readonly changes = true;
   static override readonly formats = ['json', 'ndjson'] as const;

@@ -1,7 +1,7 @@
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { usage, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { findGroup, findUser } from '../../common/host/ids.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { groupNode } from '../devices/group.js';
 import { linkName, pciDevices } from '../devices/pci.js';
@@ -14,35 +14,14 @@ export interface Owner {
   text: string;
 }
 
-/** Fields of a line of passwd or group: from the files, else from getent (LDAP, systemd-homed). */
-function lookup(root: Sysroot, database: 'passwd' | 'group', name: string): string[] | undefined {
-  const key = /^\d+$/.test(name) ? 2 : 0;
-  const local = (root.attr(`/etc/${database}`) ?? '').split('\n').map((line) => line.split(':'));
-  const found = local.find((fields) => fields[key] === name);
-  if (found || root.root !== '/') return found;
-  try {
-    return execFileSync('getent', [database, name], { encoding: 'utf8', timeout: 5000, stdio: ['ignore', 'pipe', 'ignore'] })
-      .trim()
-      .split(':');
-  } catch {
-    return undefined; // getent ends with 2 for a name that nobody knows; a missing getent knows nobody either
-  }
-}
-
 /** Parses `USER`, `USER:GROUP` or `:GROUP`, names or numbers; a user's own group unless one is given. @throws usage errors */
 export function parseOwner(root: Sysroot, text: string): Owner {
   const match = /^([^:]*)(?::([^:]+))?$/.exec(text);
   const [, user = '', group] = match ?? [];
   if (!match || (user === '' && group === undefined))
     throw usage(`not an owner: "${printable(text)}"`, 'owners are USER, USER:GROUP or :GROUP');
-  const passwd = user === '' ? undefined : lookup(root, 'passwd', user);
-  const uid = user === '' ? 0 : Number(passwd?.[2] ?? (/^\d+$/.test(user) ? user : Number.NaN));
-  if (Number.isNaN(uid)) throw usage(`no such user: "${printable(user)}"`);
-  const gid =
-    group === undefined
-      ? Number(passwd?.[3] ?? 0)
-      : Number(lookup(root, 'group', group)?.[2] ?? (/^\d+$/.test(group) ? group : Number.NaN));
-  if (Number.isNaN(gid)) throw usage(`no such group: "${printable(group ?? '')}"`);
+  const { uid, gid: own } = user === '' ? { uid: 0, gid: 0 } : findUser(root, user);
+  const gid = group === undefined ? own : findGroup(root, group);
   return { uid, gid, text };
 }
 

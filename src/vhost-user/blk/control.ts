@@ -1,5 +1,6 @@
 import path from 'node:path';
-import { usage, VioError, wrap } from '../../common/errors.js';
+import { isDeepStrictEqual } from 'node:util';
+import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import { ask } from '../../control/client.js';
@@ -8,11 +9,11 @@ import { unchangedLines } from '../../control/view.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { changedLimits, type LimitsReport, type LimitTexts, limitsReport, limitsText, limitWords } from '../../storage/limits.js';
-import type { Source } from '../../storage/open.js';
-import type { SourceWatch } from '../../storage/watch.js';
+import type { ControlledDisk, DiskOptions, DiskSet } from './model.js';
+import { parseDisk } from './words.js';
 
 /** Actions of `vhost-user ctl`. */
-export const blkActions = ['list', 'stats', 'throttle', 'resize', 'reopen'] as const;
+export const blkActions = ['list', 'stats', 'add', 'remove', 'throttle', 'resize', 'reopen'] as const;
 export type BlkAction = (typeof blkActions)[number];
 
 /** A request of `vhost-user ctl`. */
@@ -23,22 +24,10 @@ export interface BlkRequest {
   /** Full path of it. */
   path?: string;
   limits?: LimitTexts;
+  /** The disk to add; its paths are full. */
+  add?: DiskOptions;
   /** All checks, and nothing done. */
   dryRun?: boolean;
-}
-
-/** A served disk, as the control socket needs it. */
-export interface ControlledDisk {
-  readonly source: Source;
-  /** Undefined for an inherited connection. */
-  readonly socket: string | undefined;
-  readonly queues: number;
-  /** Whether a front-end is connected, and whether its rings run. */
-  state(): { connected: boolean; running: boolean };
-  /** Of its whole life. */
-  stats(): BlkStats;
-  /** Tells the front-end of a new size. */
-  readonly watch: SourceWatch;
 }
 
 export interface DiskReport {
@@ -62,18 +51,26 @@ export interface DiskStats extends BlkStats {
   source: string;
 }
 
-/** The answer to a change. */
-export interface DiskChange extends DiskReport {
+interface Change {
   changed: boolean;
   dryRun?: boolean;
   /** With --dry-run: what would be done. */
   would?: string[];
 }
 
+/** The answer to a change. */
+export type DiskChange = DiskReport & Change;
+
+/** The answer to add with --dry-run, and to remove: a disk that is not served. */
+export interface DiskGone extends Change {
+  socket?: string;
+  source?: string;
+}
+
 const service = 'vhost-user serve blk';
 
 /** Answers requests at `path` until it is closed. @throws VioError */
-export const serveBlkControl = (path: string, disks: readonly ControlledDisk[]): ControlServer =>
+export const serveBlkControl = (path: string, disks: DiskSet): ControlServer =>
   new ControlServer(path, {
     name: service,
     handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as BlkRequest, disks) }),
@@ -97,11 +94,16 @@ function report(disk: ControlledDisk): DiskReport {
   };
 }
 
+/** The disks that have a name as it was written, or else as a full path. */
+function called(disks: readonly ControlledDisk[], name: string, full: string | undefined): readonly ControlledDisk[] {
+  const found = disks.filter(({ socket, source }) => socket === name || source.name === name);
+  if (found.length > 0) return found;
+  return disks.filter(({ socket, source }) => (socket !== undefined && path.resolve(socket) === full) || source.name === full);
+}
+
 /** The disk that a request names. @throws VioError */
 function diskOf(disks: readonly ControlledDisk[], name: string | undefined, full: string | undefined): ControlledDisk {
-  const called = disks.filter(({ socket, source }) => socket === name || source.name === name);
-  const at = disks.filter(({ socket, source }) => (socket !== undefined && path.resolve(socket) === full) || source.name === full);
-  const found = name === undefined ? disks : called.length > 0 ? called : at;
+  const found = name === undefined ? disks : called(disks, name, full);
   if (found.length === 1) return found[0]!;
   const message =
     name === undefined ? 'there are several disks' : `${found.length > 0 ? 'several disks are called' : 'no disk'} ${printable(name)}`;
@@ -110,8 +112,9 @@ function diskOf(disks: readonly ControlledDisk[], name: string | undefined, full
 }
 
 /** Answers one request. @throws VioError */
-export async function perform(request: BlkRequest, disks: readonly ControlledDisk[]): Promise<unknown> {
+export async function perform(request: BlkRequest, set: DiskSet): Promise<unknown> {
   const { op, dryRun } = request;
+  const { disks } = set;
   if (op === 'list') return { disks: disks.map((disk) => report(disk)) };
   if (op === 'stats')
     return {
@@ -121,21 +124,78 @@ export async function perform(request: BlkRequest, disks: readonly ControlledDis
         ...disk.stats(),
       })),
     };
-  const disk = diskOf(disks, request.disk, request.path);
-  const { todo, apply } = await plan(request, disk);
-  if (dryRun) return { changed: false, dryRun: true, would: todo, ...report(disk) };
+  const { todo, apply, told } =
+    op === 'add'
+      ? planAdd(request, set)
+      : op === 'remove'
+        ? planRemove(request, set)
+        : await planChange(request, diskOf(disks, request.disk, request.path));
+  if (dryRun) return { changed: false, dryRun: true, would: todo, ...told() };
   if (todo.length > 0) await apply();
-  return { changed: todo.length > 0, ...report(disk) };
+  return { changed: todo.length > 0, ...told() };
 }
 
-async function plan({ op, limits }: BlkRequest, disk: ControlledDisk): Promise<{ todo: string[]; apply: () => unknown }> {
+/** What a request would change: found out first, so that it can be told without doing it. */
+interface Plan {
+  /** What is to be done, for people; empty if it is done. */
+  todo: string[];
+  apply: () => unknown;
+  /** The disk, before or afterwards. */
+  told: () => object;
+}
+
+/** Whether two disks were asked for with the same words. */
+const same = (a: DiskOptions, b: DiskOptions): boolean => {
+  const plain = ({ socket, listener, ...rest }: DiskOptions): unknown =>
+    JSON.parse(JSON.stringify({ ...rest, socket: path.resolve(socket!) }));
+  return isDeepStrictEqual(plain(a), plain(b));
+};
+
+function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Plan {
+  const socket = options?.socket;
+  if (options === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
+  const there = set.find(socket);
+  if (there && same(there.options, options)) return { todo: [], apply: () => {}, told: () => report(there) };
+  if (there)
+    throw new VioError(`${printable(socket)}: ${printable(there.source.name)} is served there already, or with other options`, {
+      code: 'EEXIST',
+      exit: Exit.refused,
+      hint: 'remove it first, or choose another socket',
+    });
+  if (dryRun) set.try(options);
+  let disk: ControlledDisk | undefined;
+  return {
+    todo: [`serve ${options.source.source} at ${socket}`],
+    apply: () => {
+      disk = set.add(options);
+    },
+    told: () => (disk ? report(disk) : { socket, source: options.source.source }),
+  };
+}
+
+function planRemove({ disk: name, path: full }: BlkRequest, set: DiskSet): Plan {
+  if (name === undefined) throw usage('remove: which disk?', 'name it by its socket');
+  const found = called(set.disks, name, full);
+  if (found.length === 0) return { todo: [], apply: () => {}, told: () => ({ socket: full }) };
+  const disk = diskOf(set.disks, name, full);
+  const { socket, source } = disk;
+  return {
+    todo: [`end ${source.name}${socket === undefined ? '' : ` at ${socket}`}`],
+    apply: () => set.remove(disk),
+    told: () => ({ ...(socket !== undefined && { socket }), source: source.name }),
+  };
+}
+
+async function planChange({ op, limits }: BlkRequest, disk: ControlledDisk): Promise<Plan> {
   const { source, watch } = disk;
+  const told = () => report(disk);
   switch (op) {
     case 'throttle': {
       const changed = changedLimits(source.store, limits ?? {});
       return {
         todo: changed.todo.map((text) => `limit ${source.name} to ${text}`),
         apply: () => native().storage.setLimits(source.store, changed.limits),
+        told,
       };
     }
     case 'resize': {
@@ -143,30 +203,45 @@ async function plan({ op, limits }: BlkRequest, disk: ControlledDisk): Promise<{
       return {
         todo: size === watch.size ? [] : [`resize ${source.name} from ${watch.size} to ${size} bytes`],
         apply: () => watch.take(size),
+        told,
       };
     }
     case 'reopen':
-      return {
-        todo: [`open ${source.name} anew`],
-        apply: () => watch.reopen(),
-      };
+      return { todo: [`open ${source.name} anew`], apply: () => watch.reopen(), told };
     default:
       throw usage(`unknown request "${op}"`);
   }
 }
+
+/** Operands that an action takes, besides limits. */
+const operandsOf: Record<BlkAction, readonly [least: number, most: number]> = {
+  list: [0, 0],
+  stats: [0, 0],
+  add: [1, 1],
+  remove: [1, 1],
+  throttle: [0, 1],
+  resize: [0, 1],
+  reopen: [0, 1],
+};
 
 /** The request of a command line. @throws usage error */
 export function blkRequest(op: BlkAction, operands: readonly string[], dryRun: boolean): BlkRequest {
   const isLimit = (word: string): boolean => /^(iops|bps)=/.test(word);
   const words = op === 'throttle' ? operands.filter(isLimit) : [];
   const names = operands.filter((word) => !words.includes(word));
-  const most = op === 'list' || op === 'stats' ? 0 : 1;
+  const [least, most] = operandsOf[op];
   if (names.length > most) throw usage(`${op}: too many operands: "${names[most]}"`);
+  if (names.length < least) throw usage(op === 'add' ? 'add: SOCKET=SOURCE is missing' : `${op}: the disk is missing`);
+  const dry = dryRun && op !== 'list' && op !== 'stats' ? { dryRun: true } : {};
+  if (op === 'add') {
+    const disk = parseDisk(names[0]!, {});
+    return { op, add: { ...disk, socket: path.resolve(disk.socket) }, ...dry };
+  }
   return {
     op,
     ...(names[0] !== undefined && { disk: names[0], path: path.resolve(names[0]) }),
     ...(op === 'throttle' && { limits: limitWords(words) }),
-    ...(dryRun && most > 0 && { dryRun: true }),
+    ...dry,
   };
 }
 
@@ -179,6 +254,8 @@ const diskLine = (disk: DiskReport): string =>
     limitsText(disk.limits ?? {}),
     disk.syncError === undefined ? '' : `  data may be lost (${disk.syncError})`,
   ].join('');
+
+const removedLine = ({ socket, source }: DiskReport): string => `${printable(socket ?? source)} is not served any more`;
 
 const statsLine = (disk: DiskStats): string =>
   `${printable(disk.socket ?? disk.source)}: ${disk.reads} reads (${formatSize(disk.bytesRead)}), ${disk.writes} writes ` +
@@ -197,6 +274,7 @@ export async function runBlkControl(
     const { disks } = document as { disks?: never[] };
     if (op === 'list') return disks!.map(diskLine);
     if (op === 'stats') return disks!.map(statsLine);
+    if (op === 'remove') return unchangedLines(document) ?? [removedLine(document as DiskReport)];
     return unchangedLines(document) ?? [diskLine(document as DiskReport)];
   };
   return { document, view };

@@ -1,176 +1,147 @@
 import path from 'node:path';
-import type { Engine } from '../../common/engines.js';
-import { Exit, VioError, wrap } from '../../common/errors.js';
-import { printable, shellFile } from '../../common/escape.js';
+import { assert, Exit, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import type { ControlServer } from '../../control/server.js';
-import { native } from '../../native/index.js';
-import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { tellRefusal } from '../../storage/engine.js';
-import { serialFor } from '../../storage/identity.js';
-import { openSource, type Source } from '../../storage/open.js';
-import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
-import { SourceWatch, watchPeriod } from '../../storage/watch.js';
-import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
-import type { BackEndSession, SessionHooks } from '../backend/session.js';
-import { Listener } from '../wire/listener.js';
-import { type ControlledDisk, serveBlkControl } from './control.js';
-import { add, type BlkDevice, blkDevice, noStats } from './device.js';
-import { SizeNews } from './size-news.js';
+import { serveBlkControl } from './control.js';
+import { add, noStats } from './device.js';
+import { Disk, tryDisk } from './disk.js';
+import type { BlkServing, DiskOptions, DiskSet } from './model.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
 
-/** One disk: where it is served, and what from. */
-export interface DiskOptions {
-  socket: string | undefined;
-  fd: number | undefined;
-  source: SourceOptions;
+/** Disks that one process serves at most. */
+export const maxDisks = 1024;
+
+/** A disk that is served, or is about to end. */
+interface Served {
+  disk: Disk;
+  /** Ends this disk alone. */
+  end: AbortController;
+  /** The end of serving it. It never rejects: a failure is its value. */
+  ended: Promise<Error | undefined>;
+  /** The removal that has begun. */
+  removal: Promise<void> | undefined;
 }
 
-export interface BlkServing {
-  disks: DiskOptions[];
-  queues: number;
-  /** Path of the control socket. */
-  control?: string | undefined;
-  /** Where the names of sources are kept. */
-  stateDir?: string | undefined;
-  /** At most 20 bytes; made from the source unless given. */
-  serial: string | undefined;
-  engine: Engine;
-  onReady: (ready: BlkReady[]) => Promise<void>;
-  onLog: (text: string) => void;
-}
+const samePath = (a: string | undefined, b: string): boolean => a !== undefined && path.resolve(a) === path.resolve(b);
 
-/** Printed when the socket listens. */
-export interface BlkReady {
-  socket: string | undefined;
-  file: string;
-  size: number;
-  readonly: boolean;
-  queues: number;
-}
+/** The disks of one process. Each is served until it is removed or the process ends; one that fails by itself ends all of them. */
+class BlkServer implements DiskSet {
+  readonly #options: BlkServing;
+  readonly #state: IdentityState | undefined;
+  readonly #served: Served[] = [];
+  readonly #end = new AbortController();
+  readonly #totals = noStats();
+  #started = false;
+  #failure: Error | undefined;
 
-/** The serial number of a disk that was given none. Memory has no name of its own: its socket tells it from others. */
-const serialOf = ({ source }: SourceOptions, identity: string, socket: string | undefined): string =>
-  serialFor(source.startsWith('ram:') ? `${identity}\0${socket === undefined ? '' : path.resolve(socket)}` : identity);
+  constructor(options: BlkServing) {
+    this.#options = options;
+    this.#state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
+  }
 
-/** How to make a source whose size is no whole number of blocks, or nothing, fit. */
-function roundUp(file: string, size: number, blockSize: number): string {
-  const rounded = Math.max(1, Math.ceil(size / blockSize)) * blockSize;
-  return file.startsWith('ram:') ? `ram:${rounded}` : `truncate -s ${rounded} ${shellFile(file)}`;
-}
+  get disks(): readonly Disk[] {
+    return this.#served.map(({ disk }) => disk);
+  }
 
-/** A disk that is open and listens. */
-class Disk implements ControlledDisk {
-  readonly ready: BlkReady;
-  readonly source: Source;
-  readonly #news: SizeNews;
-  readonly watch: SourceWatch;
-  readonly #timer: NodeJS.Timeout;
-  readonly #device: BlkDevice;
-  readonly #onLog: (text: string) => void;
-  readonly #listener: Listener | undefined;
-  readonly #inherited: OwnedFd | undefined;
-  /** The front-end that is connected. */
-  #session: BackEndSession | undefined;
+  find(socket: string): Disk | undefined {
+    return this.disks.find((disk) => samePath(disk.socket, socket));
+  }
 
-  /** @throws VioError; then nothing is open */
-  constructor(
-    { socket, fd, source: options }: DiskOptions,
-    serving: BlkServing,
-    onLog: (text: string) => void,
-    state: IdentityState | undefined,
-  ) {
-    const { queues, serial, engine } = serving;
-    const ioUring = engine !== 'sync';
-    const { source: file, readonly = false } = options;
-    const { storage } = native();
-    this.#onLog = onLog;
-    this.source = openSource(options, undefined, state);
-    this.#news = new SizeNews(onLog);
-    this.watch = new SourceWatch(this.source, {
-      log: onLog,
-      resized: (bytes) => {
-        this.#news.tell();
-        return bytes;
-      },
-      otherwise: 'put the first one back, or end the server and start it again',
-    });
-    this.#timer = setInterval(() => {
-      this.watch.tick();
-      tellRefusal(engine, serving.onLog); // a limit that later rings met
-    }, watchPeriod);
-    this.#timer.unref();
+  try(options: DiskOptions): void {
+    this.#refuse(options);
+    tryDisk(options, this.#state);
+  }
+
+  /** Opens a disk and listens. It is served once the server has started. @throws VioError */
+  add(options: DiskOptions): Disk {
+    this.#refuse(options);
+    const named = this.#started || this.#options.disks.length > 1;
+    const name = named ? `${options.socket}: ` : '';
+    const disk = new Disk(options, this.#options, (text) => this.#options.onLog(`${name}${text}`), this.#state);
+    const served: Served = { disk, end: new AbortController(), ended: Promise.resolve(undefined), removal: undefined };
+    this.#served.push(served);
+    if (this.#started) this.#serve(served);
+    return disk;
+  }
+
+  remove(disk: Disk): Promise<void> {
+    const served = this.#served.find((one) => one.disk === disk);
+    if (!served) return Promise.resolve();
+    served.removal ??= this.#remove(served);
+    return served.removal;
+  }
+
+  /** Serves all disks. Resolves when all have ended. @returns what all disks have done @throws what ended one of them */
+  async serve(signal: AbortSignal): Promise<BlkStats> {
+    const stop = (): void => this.#end.abort(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
     try {
-      const { store, blockSize, geometry, identity } = this.source;
-      const size = storage.size(store);
-      if (!geometry.device && (size === 0 || size % blockSize !== 0))
-        throw new VioError(`${printable(file)}: its size is no multiple of ${blockSize} bytes`, {
-          code: 'EINVAL',
-          exit: Exit.failed,
-          hint: roundUp(file, size, blockSize),
+      this.#started = true;
+      for (const served of this.#served) this.#serve(served);
+      if (!this.#end.signal.aborted)
+        await new Promise<void>((resolve) => {
+          const keep = setInterval(() => {}, 1 << 30); // with no disk left, nothing else keeps the loop alive
+          const done = (): void => {
+            clearInterval(keep);
+            resolve();
+          };
+          this.#end.signal.addEventListener('abort', done, { once: true });
         });
-      this.#device = blkDevice(
-        { ...this.source, queues, serial: serial ?? serialOf(options, identity, socket), ioUring },
-        noStats(),
-        onLog,
-      );
-      if (socket !== undefined) this.#listener = Listener.at(socket);
-      else this.#inherited = inheritedSocket(fd!);
-      this.ready = { socket, file, size, readonly, queues };
-    } catch (err) {
-      this.close();
-      throw err;
+      await Promise.all(this.#served.map(({ ended }) => ended));
+      await Promise.allSettled(this.#served.map(({ removal }) => removal));
+      if (this.#failure) throw this.#failure;
+      const totals = { ...this.#totals };
+      for (const disk of this.disks) add(totals, disk.stats());
+      return totals;
+    } finally {
+      signal.removeEventListener('abort', stop);
     }
   }
 
-  /** Until the signal, or the end of an inherited connection. @throws VioError */
-  async serve(signal: AbortSignal): Promise<void> {
-    const options = { device: this.#device, onLog: this.#onLog, onSession: (session: BackEndSession) => this.#join(session) };
-    if (this.#listener) await serveBackEnd(this.#listener, options, signal);
-    else await serveConnection(this.#inherited!, options, signal);
-    await native()
-      .storage.flush(this.source.store)
-      .catch((err: unknown) => {
-        throw wrap(`flush ${this.ready.file}`, err);
-      });
-  }
-
-  get socket(): string | undefined {
-    return this.ready.socket;
-  }
-
-  get queues(): number {
-    return this.ready.queues;
-  }
-
-  state(): { connected: boolean; running: boolean } {
-    return { connected: this.#session !== undefined, running: this.#session?.running ?? false };
-  }
-
-  stats(): BlkStats {
-    return this.#device.stats();
-  }
-
-  #join(session: BackEndSession): SessionHooks {
-    this.#session = session;
-    const hooks = this.#news.join(session);
-    return {
-      ...hooks,
-      onClose: (error) => {
-        this.#session = undefined;
-        hooks.onClose?.(error);
-      },
-    };
-  }
-
   close(): void {
-    this.watch.close();
-    clearInterval(this.#timer);
-    this.#listener?.close();
-    native().storage.close(this.source.store);
+    for (const disk of this.disks) disk.close();
+  }
+
+  #refuse({ socket }: DiskOptions): void {
+    if (this.#end.signal.aborted) throw new VioError('the server is about to end', { code: 'ESHUTDOWN' });
+    if (this.#served.length >= maxDisks)
+      throw new VioError(`there are ${maxDisks} disks already`, { code: 'ENOSPC', hint: 'start another server' });
+    if (socket === undefined || !this.find(socket)) return;
+    throw new VioError(`${printable(socket)}: a disk is served there already`, { code: 'EEXIST', exit: Exit.refused });
+  }
+
+  #serve(served: Served): void {
+    const signal = AbortSignal.any([this.#end.signal, served.end.signal]);
+    served.ended = served.disk.serve(signal).then(
+      () => {
+        if (!served.removal) this.#end.abort(); // an inherited connection, or the end of all
+        return undefined;
+      },
+      (err: Error) => {
+        if (!served.removal) {
+          this.#failure ??= err;
+          this.#end.abort(err);
+        }
+        return err;
+      },
+    );
+  }
+
+  async #remove(served: Served): Promise<void> {
+    served.end.abort();
+    const failure = await served.ended;
+    add(this.#totals, served.disk.stats());
+    served.disk.close();
+    const at = this.#served.indexOf(served);
+    assert(at >= 0, 'a disk is removed once');
+    this.#served.splice(at, 1);
+    if (failure) throw failure;
   }
 }
 
@@ -179,37 +150,16 @@ class Disk implements ControlledDisk {
  * in order. @returns totals of all connections @throws VioError
  */
 export async function serveBlk(options: BlkServing, signal: AbortSignal): Promise<BlkStats> {
-  const state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
-  const disks: Disk[] = [];
+  const server = new BlkServer(options);
   let control: ControlServer | undefined;
-  const end = new AbortController();
-  const stop = (): void => end.abort(signal.reason);
-  if (signal.aborted) stop();
-  else signal.addEventListener('abort', stop, { once: true });
   try {
-    for (const disk of options.disks) {
-      const name = options.disks.length > 1 ? `${disk.socket}: ` : '';
-      disks.push(new Disk(disk, options, (text) => options.onLog(`${name}${text}`), state));
-    }
-    if (options.control !== undefined) control = serveBlkControl(options.control, disks);
+    for (const disk of options.disks) server.add(disk);
+    if (options.control !== undefined) control = serveBlkControl(options.control, server);
     tellRefusal(options.engine, options.onLog);
-    await options.onReady(disks.map((d) => d.ready));
-    const results = await Promise.allSettled(
-      disks.map((d) =>
-        d.serve(end.signal).catch((err) => {
-          end.abort(err);
-          throw err;
-        }),
-      ),
-    );
-    const failed = results.find((r) => r.status === 'rejected');
-    if (failed) throw failed.reason;
-    const totals = noStats();
-    for (const disk of disks) add(totals, disk.stats());
-    return totals;
+    await options.onReady(server.disks.map((d) => d.ready));
+    return await server.serve(signal);
   } finally {
-    signal.removeEventListener('abort', stop);
     control?.close();
-    for (const disk of disks) disk.close();
+    server.close();
   }
 }

@@ -1,9 +1,12 @@
 import type fs from 'node:fs';
 import { Sysroot } from '../../common/sysroot.js';
-import { listenAt, watchConnections } from '../../native/listen.js';
+import { checkListen, type ListenOptions, listenAt, watchConnections } from '../../native/listen.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
 import { kernelSockets, stateListening } from './sockets.js';
+
+/** Who may connect to a socket: mode, user and group of its file. */
+export type SocketAccess = Pick<ListenOptions, 'mode' | 'uid' | 'gid'>;
 
 /** A listening UNIX socket; close() removes its file. */
 export class Listener {
@@ -18,15 +21,20 @@ export class Listener {
 
   /**
    * Listens at a path. A socket file that nobody serves is replaced.
-   * @param mode permissions of the socket file @throws VioError (EADDRINUSE, …)
+   * @param access of the socket file: only its user unless given @throws VioError (EADDRINUSE, …)
    */
-  static at(path: string, mode = 0o600): Listener {
-    return new Listener(listenAt(path, { mode, served }), path);
+  static at(path: string, { mode, uid, gid }: SocketAccess = {}): Listener {
+    return new Listener(listenAt(path, { ...(mode !== undefined && { mode }), uid, gid, served }), path);
   }
 
-  /** Takes a listening socket that was inherited (`--fd`). */
-  static inherited(fd: number): Listener {
-    return new Listener(new OwnedFd(fd), undefined);
+  /** Whether at() can be expected to succeed; nothing is changed. @throws VioError as at() does */
+  static check(path: string): void {
+    checkListen(path, { served });
+  }
+
+  /** Takes a listening socket that was inherited. Its file stays. */
+  static inherited(fd: OwnedFd): Listener {
+    return new Listener(fd, undefined);
   }
 
   /** Calls back with every connection; the callee owns it. */

@@ -1,32 +1,16 @@
 import { Command } from '../../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../../cli/flags.js';
 import { notify } from '../../../cli/systemd.js';
-import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import { formatSize } from '../../../common/units.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../../groups/sources.js';
-import { parseSourceText, type SourceOptions } from '../../../storage/source.js';
+import { activatedSockets } from '../../../launch/activation.js';
 import { requireRings } from '../../../uring/host/unavailable.js';
-import { type BlkReady, blkCapabilities, type DiskOptions, serveBlk } from '../../../vhost-user/blk/serving.js';
+import { accessOf, commandLineDisks } from '../../../vhost-user/blk/command-line.js';
+import type { BlkReady } from '../../../vhost-user/blk/model.js';
+import { blkCapabilities, serveBlk } from '../../../vhost-user/blk/serving.js';
+import { maxQueues } from '../../../vhost-user/blk/words.js';
 import { virtioBlk } from '../../../vhost-user/wire/devices.js';
-
-/** The disks of a command line: one of --file, or several SOCKET=SOURCE. @throws usage */
-function disksOf(
-  words: readonly string[],
-  flags: { file: string | undefined; 'socket-path': string | undefined; fd: number | undefined },
-  sourceOf: (text: string) => SourceOptions,
-): DiskOptions[] {
-  if (flags.file === undefined && flags.fd === undefined && words.length > 0 && words.every((word) => /^[^=]+=./s.test(word))) {
-    const sockets = words.map((word) => word.slice(0, word.indexOf('=')));
-    if (new Set(sockets).size < sockets.length) throw usage('a socket is given twice');
-    return words.map((word, i) => ({ socket: sockets[i]!, fd: undefined, source: sourceOf(word.slice(word.indexOf('=') + 1)) }));
-  }
-  const socket = words[0] ?? flags['socket-path'];
-  if (words.length > 1) throw usage('several disks are written SOCKET=SOURCE each');
-  if ((socket === undefined) === (flags.fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
-  if (flags.file === undefined) throw usage('--file is needed, or SOCKET=SOURCE');
-  return [{ socket, fd: flags.fd, source: sourceOf(flags.file) }];
-}
 
 export default class ServeBlk extends Command {
   static override readonly description = `
@@ -41,7 +25,13 @@ A disk is locked while a VM uses it, and from the start of the server until its 
 and this one waits for its turn. A ring that starts while somebody else uses the disk is refused, and the log says who it is. The
 destination of a live migration starts with --incoming while the source still runs, and locks the disk when its guest starts.
 
-The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
+The VMM must share its memory (memory-backend-memfd or -file with share=on).
+
+A source of a disk can also have ,serial=TEXT and ,queues=N behind it. With --control, disks come and go at run time: vhost-user ctl
+SOCK add and remove. The server can then start without a disk.
+
+A socket gets its mode, owner and group before anybody can connect. A socket that systemd passes (LISTEN_FDS) is used for the disk with
+its path, and its file stays.`;
   static readonly examples = [
     [
       'vioctl vhost-user serve blk /run/b.sock --file disk.img',
@@ -49,6 +39,7 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     ],
     ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'a volume, for reading'],
     ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'several disks in one process'],
+    ['vioctl vhost-user serve blk /run/b.sock=disk.img --socket-mode 0660 --socket-group kvm', 'for a VMM of the group kvm'],
   ] as const;
   static override readonly args = {
     disk: Args.string({ multiple: true, description: 'socket for the VMM, or SOCKET=SOURCE for each of several disks' }),
@@ -59,12 +50,15 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
     incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
-    queues: Flags.integer({ min: 1, max: 64, default: 64, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
+    queues: Flags.integer({ min: 1, max: maxQueues, default: maxQueues, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     'state-dir': stateDirFlag,
     serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),
     engine: engineFlag('uring, sync (preadv, pwritev), or auto: uring if it works'),
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
+    'socket-mode': Flags.string({ helpValue: 'MODE', summary: 'permissions of the sockets, octal [default: 0600]' }),
+    'socket-owner': Flags.string({ helpValue: 'USER', summary: 'owner of the sockets [default: the user of the server]' }),
+    'socket-group': Flags.string({ helpValue: 'GROUP', summary: 'group of the sockets' }),
     fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
     'print-capabilities': Flags.boolean({ summary: 'print what the back-end can, as JSON, and end' }),
   };
@@ -76,26 +70,22 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).`;
       await this.out.raw(`${JSON.stringify(blkCapabilities)}\n`);
       return 0;
     }
-    const defaults = {
-      ...(flags['block-size'] !== undefined && { blockSize: flags['block-size'] }),
-      ...(flags['read-only'] && { readonly: true }),
-      ...(flags.force && { force: true }),
-      ...(flags.incoming && { later: true }),
-    };
-    const disks = disksOf(args.disk ?? [], flags, (text) => parseSourceText(text, defaults));
-    if (Buffer.byteLength(flags.serial ?? '') > virtioBlk.idSize) throw usage(`--serial: more than ${virtioBlk.idSize} bytes`);
-    if (flags.serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks');
+    const sockets = activatedSockets(this.env);
+    const disks = commandLineDisks(args.disk ?? [], flags, sockets);
     if (flags.engine === 'uring') requireRings(this.sysroot);
     this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
-    const shown = (ready: BlkReady[]) => this.out.document(ready.length > 1 ? { disks: ready } : ready[0]!, () => ready.map(line));
+    const shown = (ready: BlkReady[]) =>
+      this.out.document(ready.length === 1 ? ready[0]! : { disks: ready }, () =>
+        ready.length > 0 ? ready.map(line) : ['serving no disk yet'],
+      );
     const totals = await serveBlk(
       {
         disks,
         queues: flags.queues,
+        access: accessOf(flags, this.sysroot),
         control: flags.control,
         stateDir: stateDirOf(flags['state-dir'], this.env),
-        serial: flags.serial,
         engine: flags.engine,
         onReady: (ready) => shown(ready).then(() => notify(this.env, 'READY=1')),
         onLog: (text) => this.info(text),

@@ -4,8 +4,9 @@ import path from 'node:path';
 import { native } from '../../../../src/native/index.js';
 import { openSource, type Source } from '../../../../src/storage/open.js';
 import { SourceWatch } from '../../../../src/storage/watch.js';
-import { blkRequest, type ControlledDisk, type DiskChange, perform } from '../../../../src/vhost-user/blk/control.js';
+import { type BlkRequest, blkRequest, type DiskChange, perform } from '../../../../src/vhost-user/blk/control.js';
 import { noStats } from '../../../../src/vhost-user/blk/device.js';
+import type { ControlledDisk } from '../../../../src/vhost-user/blk/model.js';
 
 let dir: string;
 let log: string[];
@@ -34,10 +35,23 @@ function served(name: string, socket: string | undefined = at(`${name}.sock`)): 
     return bytes;
   };
   const watch = new SourceWatch(source, { log: (text) => log.push(text), resized, otherwise: 'start again' });
-  return { source, socket, queues: 1, watch, told, state: () => ({ connected: false, running: false }), stats: noStats };
+  return {
+    options: { socket, source: { source: source.name } },
+    source,
+    socket,
+    queues: 1,
+    watch,
+    told,
+    state: () => ({ connected: false, running: false }),
+    stats: noStats,
+  };
 }
-const change = async (...[request, disks]: Parameters<typeof perform>): Promise<DiskChange> =>
-  (await perform(request, disks)) as DiskChange;
+const change = async (request: BlkRequest, disks: readonly ControlledDisk[]): Promise<DiskChange> => {
+  const refuse = (): never => {
+    throw new Error('no disk comes or goes here');
+  };
+  return (await perform(request, { disks, find: () => undefined, try: refuse, add: refuse, remove: refuse })) as DiskChange;
+};
 
 test('resize: a dry run tells what the real one does, and an unchanged size is nothing to do', async () => {
   const disk = served('a');

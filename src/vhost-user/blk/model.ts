@@ -1,0 +1,74 @@
+import type { Engine } from '../../common/engines.js';
+import type { OwnedFd } from '../../native/owned-fd.js';
+import type { BlkStats } from '../../native/vhost-user.js';
+import type { Source } from '../../storage/open.js';
+import type { SourceOptions } from '../../storage/source.js';
+import type { SourceWatch } from '../../storage/watch.js';
+import type { SocketAccess } from '../wire/listener.js';
+
+/** One disk: where it is served, and what from. */
+export interface DiskOptions extends SocketAccess {
+  /** Path of the socket file; without it, `fd` is a connected socket. */
+  socket: string | undefined;
+  fd?: number | undefined;
+  /** The socket listens already, and this is it: the service manager has opened it. */
+  listener?: OwnedFd | undefined;
+  source: SourceOptions;
+  /** At most 20 bytes; made from the source unless given. */
+  serial?: string | undefined;
+  /** Virtqueues at most; those of the server unless given. */
+  queues?: number | undefined;
+}
+
+/** Printed when the socket listens. */
+export interface BlkReady {
+  socket: string | undefined;
+  file: string;
+  size: number;
+  readonly: boolean;
+  queues: number;
+}
+
+/** Everything that `serve blk` is told. */
+export interface BlkServing {
+  disks: DiskOptions[];
+  /** Virtqueues of a disk, at most. */
+  queues: number;
+  /** Of sockets whose disk does not say otherwise. */
+  access?: SocketAccess | undefined;
+  /** Path of the control socket. */
+  control?: string | undefined;
+  /** Where the names of sources are kept. */
+  stateDir?: string | undefined;
+  engine: Engine;
+  onReady: (ready: BlkReady[]) => Promise<void>;
+  onLog: (text: string) => void;
+}
+
+/** A served disk, as the control socket needs it. */
+export interface ControlledDisk {
+  readonly options: DiskOptions;
+  readonly source: Source;
+  /** Undefined for an inherited connection. */
+  readonly socket: string | undefined;
+  readonly queues: number;
+  /** Whether a front-end is connected, and whether its rings run. */
+  state(): { connected: boolean; running: boolean };
+  /** Of its whole life. */
+  stats(): BlkStats;
+  /** Tells the front-end of a new size. */
+  readonly watch: SourceWatch;
+}
+
+/** The disks of a server, as its control socket needs them. */
+export interface DiskSet {
+  readonly disks: readonly ControlledDisk[];
+  /** The disk that is served at a path. */
+  find(socket: string): ControlledDisk | undefined;
+  /** All checks of add(), and nothing done. @throws VioError */
+  try(options: DiskOptions): void;
+  /** Serves one more disk. @throws VioError */
+  add(options: DiskOptions): ControlledDisk;
+  /** Ends a disk: what was taken is finished and made durable, its socket goes. Also twice. @throws what failed; it is gone all the same */
+  remove(disk: ControlledDisk): Promise<void>;
+}
