@@ -130,8 +130,8 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf serve')
-      opts='--listen --discovery-port --nqn --allow-host --config --control --state-dir --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
+      opts='--listen --discovery-port --nqn --allow-host --config --control --metrics --state-dir --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --metrics=@free --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
       opts='--watch --nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'

@@ -32,7 +32,7 @@ const stubs = {
 const oclif = path.join(root, 'node_modules', '@oclif', 'core');
 
 /** Modules that a short command need not load: each use of their stand-ins loads the module, the first time. */
-const late = new Set(['chalk', 'child_process', 'crypto', 'dns/promises', 'net', 'os', 'readline', 'stream', 'tty', 'zlib']);
+const late = new Set(['chalk', 'child_process', 'crypto', 'dns/promises', 'http', 'net', 'os', 'readline', 'stream', 'tty', 'zlib']);
 
 /** A CommonJS stand-in, for those who call require(): each property loads the module. */
 const lateObject = (from, names) => {

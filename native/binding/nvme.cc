@@ -83,6 +83,18 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
   return object;
 }
 
+void Set(Napi::Object& object, const char* name, uint64_t value) { object.Set(name, static_cast<double>(value)); }
+
+void SetCounters(Napi::Object& object, const Counters& of) {
+  Set(object, "reads", of.reads);
+  Set(object, "writes", of.writes);
+  Set(object, "readBytes", of.readBytes);
+  Set(object, "writtenBytes", of.writtenBytes);
+  Set(object, "flushes", of.flushes);
+  Set(object, "others", of.others);
+  Set(object, "errors", of.errors);
+}
+
 int Option(const Napi::Object& options, const char* name, int fallback) {
   const Napi::Value value = Field(options, name, Maybe(Kind::kInt32));
   return value.IsNumber() ? value.As<Napi::Number>().Int32Value() : fallback;
@@ -164,15 +176,49 @@ Napi::Value ControllerStats(const Napi::CallbackInfo& info) {
     queues = controller->queues.size();
   }
   Napi::Object object = Napi::Object::New(info.Env());
-  auto set = [&](const char* name, uint64_t value) { object.Set(name, static_cast<double>(value)); };
-  set("queues", queues);
-  set("reads", sum.reads);
-  set("writes", sum.writes);
-  set("readBytes", sum.readBytes);
-  set("writtenBytes", sum.writtenBytes);
-  set("flushes", sum.flushes);
-  set("others", sum.others);
-  set("errors", sum.errors);
+  Set(object, "queues", queues);
+  SetCounters(object, sum);
+  return object;
+}
+
+Napi::Value ControllerQueues(const Napi::CallbackInfo& info) {
+  const auto controller = Share<Controller>(info[0]);
+  std::vector<std::shared_ptr<Counters>> queues;
+  {
+    std::lock_guard lock(controller->mutex);
+    queues = controller->queues;
+  }
+  Napi::Array list = Napi::Array::New(info.Env(), queues.size());
+  for (uint32_t i = 0; i < queues.size(); i++) {
+    Napi::HandleScope scope(info.Env());
+    Napi::Object object = Napi::Object::New(info.Env());
+    Set(object, "qid", queues[i]->qid);
+    SetCounters(object, *queues[i]);
+    list.Set(i, object);
+  }
+  return list;
+}
+
+Napi::Value NamespaceUsage(const Napi::CallbackInfo& info) {
+  const auto ns = Share<Namespace>(info[0]);
+  const Usage& usage = ns->usage;
+  Napi::Object object = Napi::Object::New(info.Env());
+  Set(object, "readBytes", usage.readBytes);
+  Set(object, "writtenBytes", usage.writtenBytes);
+  Set(object, "flushes", usage.flushes);
+  Set(object, "errors", usage.errors);
+  auto latency = [&](const char* name, const Latency& of) {
+    Napi::Object histogram = Napi::Object::New(info.Env());
+    auto buckets = Napi::Float64Array::New(info.Env(), Latency::kBuckets);
+    for (int i = 0; i < Latency::kBuckets; i++) buckets[static_cast<size_t>(i)] = static_cast<double>(of.bucket(i));
+    histogram.Set("buckets", buckets);
+    Set(histogram, "first", Latency::kFirst);
+    Set(histogram, "ns", of.ns());
+    object.Set(name, histogram);
+  };
+  latency("read", usage.read);
+  latency("write", usage.write);
+  latency("other", usage.other);
   return object;
 }
 

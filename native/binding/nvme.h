@@ -10,6 +10,8 @@ Napi::Value NamespaceRelease(const Napi::CallbackInfo& info);
 Napi::Value NamespaceNew(const Napi::CallbackInfo& info);     // namespaceNew(store, shift, readonly): namespace
 Napi::Value NamespaceResize(const Napi::CallbackInfo& info);  // namespaceResize(namespace, blocks)
 
+Napi::Value NamespaceUsage(const Napi::CallbackInfo& info);  // namespaceUsage(namespace): counters, latencies
+
 Napi::Value ControllerNew(const Napi::CallbackInfo& info);         // controllerNew(): controller
 Napi::Value ControllerReady(const Napi::CallbackInfo& info);       // controllerReady(controller, ready)
 Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info);  // controllerWriteCache(controller, on)
@@ -17,6 +19,8 @@ Napi::Value ControllerNamespaces(
     const Napi::CallbackInfo& info);                          // controllerNamespaces(controller, [nsid, ns, gate][])
 Napi::Value ControllerIdle(const Napi::CallbackInfo& info);   // controllerIdle(controller): ms since a command
 Napi::Value ControllerStats(const Napi::CallbackInfo& info);  // controllerStats(controller): counters
+
+Napi::Value ControllerQueues(const Napi::CallbackInfo& info);  // controllerQueues(controller): counters[]
 
 Napi::Value TargetStart(const Napi::CallbackInfo& info);   // targetStart(options, events): target
 Napi::Value TargetListen(const Napi::CallbackInfo& info);  // targetListen(target, address, port, ipv6): port

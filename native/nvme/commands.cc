@@ -5,6 +5,7 @@
 
 #include "common/assert.h"
 #include "nvme/connection.h"
+#include "os/clock.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -359,20 +360,30 @@ void Connection::Write(Request& request, const uint8_t* data) {
 
 // Counts what a successful command has moved.
 void Connection::Count(const Request& request) {
+  VIOCTL_ASSERT(request.ns);
+  Usage& usage = request.ns->usage;
+  const uint64_t now = os::NowNs(), took = now > request.came ? now - request.came : 0;
   switch (request.sqe.opcode) {
     case kRead:
     case kCompare:
+      usage.read.Add(took);
+      usage.readBytes.fetch_add(request.length, std::memory_order_relaxed);
       Counters::Add(counters_->reads);
       Counters::Add(counters_->readBytes, request.length);
       break;
     case kWrite:
+      usage.write.Add(took);
+      usage.writtenBytes.fetch_add(request.length, std::memory_order_relaxed);
       Counters::Add(counters_->writes);
       Counters::Add(counters_->writtenBytes, request.length);
       break;
     case kFlush:
+      usage.other.Add(took);
+      usage.flushes.fetch_add(1, std::memory_order_relaxed);
       Counters::Add(counters_->flushes);
       break;
     default:
+      usage.other.Add(took);
       Counters::Add(counters_->others);
   }
 }

@@ -96,6 +96,7 @@ void Connection::Readable() {
       if (errno == EINTR) continue;
       return Close("connection lost");
     }
+    came_ = os::NowNs();
     size_t size = static_cast<size_t>(got);
     const size_t space = direct + Worker::kReceive - have;
     const bool drained = size < space;
@@ -380,6 +381,7 @@ void Connection::Assign(const QueueSetup& setup) {
   if (qid_ == 0) return;
   maxInCapsule_ = kIoInCapsule;
   std::lock_guard lock(controller_->mutex);
+  counters_->qid = qid_;
   controller_->queues.push_back(counters_);
   table_ = controller_->table;
   tableGeneration_ = controller_->generation.load(std::memory_order_relaxed);

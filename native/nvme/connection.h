@@ -61,6 +61,7 @@ struct Request : storage::Job, storage::Throttle::Waiter {
   uint16_t slot = 0, generation = 0;
   Status status = kOk;
   uint64_t result = 0;
+  uint64_t came = 0;  // when its capsule was read, ns
   Sqe sqe;
   std::shared_ptr<Namespace> ns;  // held while its memory is being sent, or a job runs
   uint8_t* buffer = nullptr;
@@ -186,6 +187,7 @@ class Connection {
   uint32_t early_ = 0;  // commands taken since the CONNECT, itself included, until the queue is connected
   uint32_t maxInCapsule_ = kAdminInCapsule;
   uint64_t deadline_ = 0, progress_ = 0;
+  uint64_t came_ = 0;  // when the last bytes were read, ns
   uint32_t armed_ = 0;
   bool batching_ = false;
   bool unsettled_ = false;  // has answers that nobody has sent

@@ -41,6 +41,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   request->next = nullptr;
   request->generation = (request->generation + 1) & 0x1f;
   request->sqe = sqe;
+  request->came = came_;
   request->state = Request::kRunning;
   request->badDigest = request->written = false;
   request->status = kOk;
@@ -105,6 +106,7 @@ void Connection::Respond(Request& request, Status status, uint64_t result) {
   Answered(request, status);
   if (status != kOk) {
     Counters::Add(counters_->errors);
+    if (request.ns) request.ns->usage.errors.fetch_add(1, std::memory_order_relaxed);
     if (request.kind == Kind::kIo && errors_ < 64) {
       errors_++;
       Event event{};

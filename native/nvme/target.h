@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "nvme/command.h"
+#include "nvme/usage.h"
 #include "os/fd.h"
 #include "storage/store.h"
 
@@ -18,6 +19,7 @@ class Worker;
 
 // What a queue has done. Written by one thread, read by any.
 struct Counters {
+  uint16_t qid = 0;  // set before others see it
   std::atomic<uint64_t> reads{0}, writes{0}, readBytes{0}, writtenBytes{0}, flushes{0}, others{0}, errors{0};
   static void Add(std::atomic<uint64_t>& counter, uint64_t n = 1) {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
@@ -33,6 +35,7 @@ struct Namespace {
   bool readonly = false;
   bool regular = false;  // stored in a regular file
   std::atomic<uint64_t> blocks{0};
+  Usage usage;
   // Fused compare-and-write against other writes: the number of writers, or -1 for the fused pair alone, and the pairs
   // that wait to be alone: new writers let them go first.
   std::atomic<int> writers{0}, pairs{0};

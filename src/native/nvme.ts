@@ -47,6 +47,27 @@ export interface QueueCounters {
   errors: number;
 }
 
+/** Bucket i has what took less than 2^(first + i) ns; the last one has the rest (native/nvme/usage.h). */
+export interface LatencyHistogram {
+  buckets: Float64Array;
+  first: number;
+  /** Sum of all times, in ns. */
+  ns: number;
+}
+
+/** What hosts have done with a namespace: commands that succeeded, by kind, and those that failed. */
+export interface NamespaceUsage {
+  readBytes: number;
+  writtenBytes: number;
+  flushes: number;
+  errors: number;
+  /** Times from the arrival of a command to its answer; reads have the compares too. */
+  read: LatencyHistogram;
+  write: LatencyHistogram;
+  /** Flushes, discards, writes of zeroes. */
+  other: LatencyHistogram;
+}
+
 /** One answer: connection, tag, status (SCT << 8 | SC, bit 14 DNR), dwords 0 and 1 of the CQE, data. */
 export type Completion = [connection: number, tag: number, status: number, result: number | bigint, data?: Uint8Array];
 
@@ -57,6 +78,7 @@ export interface NvmeNative {
   /** @param shift log2 of the block size */
   namespaceNew(store: Store, shift: number, readonly: boolean): NativeNamespace;
   namespaceResize(ns: NativeNamespace, blocks: number): void;
+  namespaceUsage(ns: NativeNamespace): NamespaceUsage;
   controllerNew(): NativeController;
   /** I/O commands are refused until it is ready. */
   controllerReady(controller: NativeController, ready: boolean): void;
@@ -67,6 +89,8 @@ export interface NvmeNative {
   /** Milliseconds since the last command on any queue. */
   controllerIdle(controller: NativeController): number;
   controllerStats(controller: NativeController): QueueCounters;
+  /** Counters of each I/O queue that is there. */
+  controllerQueues(controller: NativeController): (Omit<QueueCounters, 'queues'> & { qid: number })[];
   targetStart(options: TargetOptions, events: (batch: TargetEvent[]) => void): NativeTarget;
   /** @returns the port, chosen by the system where 0 was asked */
   targetListen(target: NativeTarget, address: string, port: number, ipv6: boolean): number;
@@ -99,12 +123,14 @@ export const nvmeExports = [
   'namespaceRelease',
   'namespaceNew',
   'namespaceResize',
+  'namespaceUsage',
   'controllerNew',
   'controllerReady',
   'controllerWriteCache',
   'controllerNamespaces',
   'controllerIdle',
   'controllerStats',
+  'controllerQueues',
   'targetStart',
   'targetListen',
   'targetSetup',

@@ -12,9 +12,11 @@ import { requireRings } from '../../uring/host/unavailable.js';
 export default class NvmfServe extends Command {
   static override readonly description =
     'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
-    'line become the namespaces of one subsystem; --config FILE describes several, as JSON. Every listener answers discovery ' +
+    'line become the namespaces of one subsystem; --config FILE describes several: see vioctl-nvmf(5). Every listener answers discovery ' +
     'too. Discovery also listens on port 8009 of the same addresses, unless it is in use or you asked for port 0.\n\n' +
     `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
+    'Metrics for Prometheus (OpenMetrics) are at /metrics of --metrics ADDR: on loopback unless ADDR names another address. Nobody has to ' +
+    'prove who he is there.\n\n' +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
@@ -41,8 +43,12 @@ export default class NvmfServe extends Command {
     }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
-    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a JSON file (- is stdin)' }),
+    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a file, JSON or YAML (- is stdin)' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
+    metrics: Flags.string({
+      helpValue: 'ADDR',
+      summary: 'serve metrics at [ADDRESS:]PORT or the path of a UNIX socket',
+    }),
     'state-dir': stateDirFlag,
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
     'cntlid-range': Flags.string({
@@ -69,7 +75,7 @@ export default class NvmfServe extends Command {
       this.info(printable(message)),
     );
     this.life.defer(() => running.stop());
-    await this.out.document(report(running.target), readyLine);
+    await this.out.document(report(running.target, running.metrics?.place), readyLine);
     notify(this.env, 'READY=1');
     await this.life.ended();
     notify(this.env, 'STOPPING=1');

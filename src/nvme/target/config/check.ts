@@ -9,7 +9,7 @@ import { anaStateNames } from '../../wire/index.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from '../names.js';
-import { parseAddress } from '../serve/listen.js';
+import { parseAddress, parseMetricsPlace } from '../serve/listen.js';
 import type { AnaEntry, ConfigFile, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
 /** Where a value stands. */
@@ -175,7 +175,10 @@ const file = object<ConfigFile>(
     discoveryPort: portOrNone,
     control: text,
     stateDir: text,
-    metrics: text,
+    metrics: checked((v) => {
+      parseMetricsPlace(v);
+      return v;
+    }),
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),
     maxConnections: number(1, 65535),

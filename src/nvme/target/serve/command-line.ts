@@ -13,6 +13,7 @@ export interface ServeFlags {
   'cntlid-range'?: string | undefined;
   config?: string | undefined;
   control?: string | undefined;
+  metrics?: string | undefined;
   'state-dir'?: string | undefined;
   serial?: string | undefined;
   model?: string | undefined;
@@ -68,6 +69,7 @@ export async function commandLineConfig(
     ...(flags.listen && { listen: flags.listen }),
     ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
     ...(flags.control !== undefined && { control: flags.control }),
+    ...(flags.metrics !== undefined && { metrics: flags.metrics }),
     ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
     ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),

@@ -2,6 +2,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { codeOf, usage, VioError } from '../../../common/errors.js';
+import type { MetricsPlace } from '../../../control/metrics-server.js';
 
 /** Well-known port of NVMe over TCP. */
 export const defaultPort = 4420;
@@ -11,6 +12,12 @@ export interface Place {
   address: string;
   port: number;
 }
+
+/** Port of metrics unless another one is given. */
+export const metricsPort = 9421;
+
+/** `PATH` of a UNIX socket (with a slash), or an address as in parseAddress: loopback unless it names another one. @throws usage error */
+export const parseMetricsPlace = (text: string): MetricsPlace => (text.includes('/') ? { path: text } : parseAddress(text, metricsPort));
 
 /** Labels of a host name (RFC 1123); one of digits alone is a mistyped address. */
 const hostName = /^(?!\d+(\.\d+)*$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$/;

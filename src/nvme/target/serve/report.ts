@@ -11,6 +11,8 @@ export interface ServeReport {
   listen: { address: string; port: number }[];
   /** Where only discovery is answered; left out where there is no such listener. */
   discovery?: { address: string; port: number }[];
+  /** Where metrics are served: address and port, or path. */
+  metrics?: { address?: string; port?: number; path?: string };
   subsystems: SubsystemReport[];
 }
 export interface SubsystemReport {
@@ -51,8 +53,10 @@ export function reportListeners({ listeners }: Target): Pick<ServeReport, 'liste
   return { listen: of(false), ...(discovery.length > 0 && { discovery }) };
 }
 
-export const report = (target: Target): ServeReport => ({
+/** @param metrics where they are served */
+export const report = (target: Target, metrics?: ServeReport['metrics']): ServeReport => ({
   ...reportListeners(target),
+  ...(metrics && { metrics }),
   subsystems: [...target.subsystems.values()].map(reportSubsystem),
 });
 

@@ -1,17 +1,20 @@
 import { VioError } from '../../../common/errors.js';
+import { type MetricsServer, serveMetrics } from '../../../control/metrics-server.js';
 import type { ControlServer } from '../../../control/server.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { IdentityState } from '../../../storage/state.js';
 import { discoveryPort } from '../../wire/index.js';
+import { metricsOf } from '../metrics.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { TargetConfig } from './config.js';
 import { serveControl } from './control.js';
-import { addressesOf, notHere, type Place, parseAddress } from './listen.js';
+import { addressesOf, notHere, type Place, parseAddress, parseMetricsPlace } from './listen.js';
 
 /** A running target and its control socket. */
 export interface Running {
   target: Target;
+  metrics?: MetricsServer | undefined;
   stop(): Promise<void>;
 }
 
@@ -21,6 +24,7 @@ export interface Running {
  */
 export async function serve(native: NvmeNative, config: TargetConfig, log: TargetLog): Promise<Running> {
   const { threads, spinMicroseconds, maxConnections, engine, headerDigest, dataDigest } = config;
+  const metricsPlace = config.metrics === undefined ? undefined : parseMetricsPlace(config.metrics);
   const state = config.stateDir === undefined ? undefined : new IdentityState(config.stateDir);
   const target = new Target(native, {
     log,
@@ -33,12 +37,15 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     ...(dataDigest !== undefined && { dataDigest }),
   });
   let control: ControlServer | undefined;
+  let metrics: MetricsServer | undefined;
   const stop = async () => {
     control?.close();
+    await metrics?.close();
     await target.stop();
   };
+  for (const note of config.notes ?? []) log(note);
   try {
-    for (const { nqn, serial, model, cntlids, allowHosts, namespaces } of config.subsystems) {
+    for (const { nqn, serial, model, cntlids, allowHosts, ana, namespaces } of config.subsystems) {
       const subsystem = new Subsystem(native, {
         nqn,
         state,
@@ -48,6 +55,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
         ...(allowHosts !== undefined && { allowed: allowHosts }),
       });
       for (const namespace of namespaces) subsystem.add(namespace);
+      for (const { group, state: anaState } of ana ?? []) subsystem.groups.set(group, anaState);
       target.addSubsystem(subsystem);
     }
     target.referrals.push(...config.referrals);
@@ -56,7 +64,8 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     for (const place of places) at.push(...(await listenAt(target, place)));
     listenForDiscovery(target, at, config.discoveryPort, log);
     if (config.control !== undefined) control = serveControl(config.control, native, target);
-    return { target, stop };
+    if (metricsPlace) metrics = await serveMetrics(metricsPlace, (format) => metricsOf(native, target, format));
+    return { target, metrics, stop };
   } catch (err) {
     await stop();
     throw err;
