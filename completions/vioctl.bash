@@ -22,7 +22,7 @@ _vioctl_next() {
 _vioctl_command() {
   case $1 in
     'vfio list')
-      opts='--driver --class --unused --group --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      opts='--driver --class --unused --tree --group --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--driver=@free --class=@free --group=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'vfio show')
@@ -31,15 +31,15 @@ _vioctl_command() {
       args='@pci' ;;
     'vfio bind')
       opts='--group --driver --owner --allow --expect --persist --all --wait --null -0 --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|upper|console|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --wait=@free --color=auto|always|never'
+      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|session|upper|console|display|attached|watchdog|edac|kdump|owned|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio unbind')
       opts='--driver --wait --ask --persist --all --null -0 --dry-run --json --no-headings --help -h --quiet --color'
       vals='--driver=@free --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio sriov')
-      opts='--vfs --driver --mac --no-autoprobe --allow --wait --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--vfs=@free --driver=@free --mac=@free --allow=mounted|swap|holder|open|route|address|upper|console|pf-with-vfs|bridge|chipset|boot-disk|group-member --wait=@free --color=auto|always|never'
+      opts='--vfs --driver --mac --no-autoprobe --vf-token --allow --wait --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--vfs=@free --driver=@free --mac=@free --vf-token=@free --allow=mounted|swap|holder|open|route|address|session|upper|console|display|attached|watchdog|edac|kdump|owned|pf-with-vfs|bridge|chipset|boot-disk|group-member --wait=@free --color=auto|always|never'
       args='@pci' ;;
     'vfio apply')
       opts='--check --dry-run --wait --json --no-headings --help -h --quiet --color'
@@ -54,36 +54,36 @@ _vioctl_command() {
       vals='--color=auto|always|never'
       args='' ;;
     'vfio exec')
-      opts='--map --bind --replace --user --memlock --api --dry-run --help -h --quiet --color'
-      vals='--map=@file --user=@free --memlock=@free --api=auto|group|cdev --color=auto|always|never'
+      opts='--map --bind --replace --user --memlock --api --vf-token --dry-run --help -h --quiet --color'
+      vals='--map=@file --user=@free --memlock=@free --api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio reset')
-      opts='--hot --api --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--api=auto|group|cdev --color=auto|always|never'
+      opts='--hot --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci' ;;
     'vfio config')
-      opts='--raw --api --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--api=auto|group|cdev --color=auto|always|never'
+      opts='--raw --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci @free ...' ;;
     'vfio bar')
-      opts='--offset --size --width --raw --api --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--offset=@free --size=@free --width=1|2|4|8 --api=auto|group|cdev --color=auto|always|never'
+      opts='--offset --size --width --raw --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--offset=@free --size=@free --width=1|2|4|8 --api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci @free read|write|dump @free ...' ;;
     'vfio irq')
-      opts='--type --vectors --count --timeout --api --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
-      vals='--type=intx|msi|msix|err|req --vectors=@free --count=@free --timeout=@free --api=auto|group|cdev --columns=@free --sort=@free --color=auto|always|never'
+      opts='--type --vectors --count --timeout --api --vf-token --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      vals='--type=intx|msi|msix|err|req --vectors=@free --count=@free --timeout=@free --api=auto|group|cdev --vf-token=@free --columns=@free --sort=@free --color=auto|always|never'
       args='@pci list|wait' ;;
     'vfio selftest')
-      opts='--api --json --no-headings --help -h --quiet --color'
-      vals='--api=auto|group|cdev --color=auto|always|never'
+      opts='--api --vf-token --json --no-headings --help -h --quiet --color'
+      vals='--api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci' ;;
     'dma plan')
       opts='--reserved --aw --pgsizes --avoid --json --no-headings --help -h --quiet --color'
       vals='--reserved=@file --aw=@free --pgsizes=@free --avoid=@free --color=auto|always|never'
       args='@pci ...' ;;
     'dma map')
-      opts='--listen --notify --timeout --api --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--listen=@socket --timeout=@free --api=auto|group|cdev --color=auto|always|never'
+      opts='--listen --notify --timeout --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--listen=@socket --timeout=@free --api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci @file ...' ;;
     'dma attach')
       opts='--help -h --quiet --color'

@@ -179,6 +179,8 @@ constexpr Export kSysfs[] = {
     {"startWrite", Guarded<vioctl::sysfs::JsStartWrite, K::kPath, K::kText>},
     {"readAll", Guarded<vioctl::sysfs::JsReadAll, K::kArray, K::kInt32>},
     {"routes", Guarded<vioctl::sysfs::JsRoutes>},
+    {"xdpPrograms", Guarded<vioctl::sysfs::JsXdpPrograms>},
+    {"xdpSockets", Guarded<vioctl::sysfs::JsXdpSockets>},
     {"descriptors", Guarded<vioctl::sysfs::JsDescriptors>},
 };
 
@@ -192,7 +194,7 @@ constexpr Export kIova[] = {
 
 constexpr Export kVfio[] = {
     {"openGroup", Guarded<vioctl::vfio::JsOpenGroup, K::kPath, K::kPath, K::kPath, K::kBoolean, Maybe(K::kHandle)>},
-    {"openDevice", Guarded<vioctl::vfio::JsOpenDevice, K::kPath, K::kPath, Maybe(K::kHandle)>},
+    {"openDevice", Guarded<vioctl::vfio::JsOpenDevice, K::kPath, K::kPath, Maybe(K::kHandle), Maybe(K::kBytes)>},
     {"adopt", Guarded<vioctl::vfio::JsAdopt, K::kInt32, K::kInt32, K::kInt32, K::kUint32>},
     {"close", Guarded<vioctl::vfio::JsClose, K::kHandle>},
     {"info", Guarded<vioctl::vfio::JsInfo, K::kHandle>},
@@ -209,6 +211,7 @@ constexpr Export kVfio[] = {
     {"enableIrq", Guarded<vioctl::vfio::JsEnableIrq, K::kHandle, K::kUint32, K::kUint32, K::kUint32>},
     {"disableIrq", Guarded<vioctl::vfio::JsDisableIrq, K::kHandle, K::kUint32>},
     {"maskIrq", Guarded<vioctl::vfio::JsMaskIrq, K::kHandle, K::kUint32, K::kBoolean>},
+    {"setVfToken", Guarded<vioctl::vfio::JsSetVfToken, K::kHandle, K::kBytes>},
     {"reset", Guarded<vioctl::vfio::JsReset, K::kHandle>},
     {"resetPeers", Guarded<vioctl::vfio::JsResetPeers, K::kHandle>},
     {"hotReset", Guarded<vioctl::vfio::JsHotReset, K::kHandle, K::kArray>},

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include "binding/core/values.h"
+#include "os/links.h"
 #include "os/routes.h"
 #include "sysfs/descriptors.h"
 #include "sysfs/detached.h"
@@ -44,6 +45,25 @@ Napi::Value JsRoutes(const Napi::CallbackInfo& info) {
     route.Set("device", Napi::String::New(info.Env(), routes[i].device));
     route.Set("table", Napi::Number::New(info.Env(), routes[i].table));
     result.Set(i, route);
+  }
+  return result;
+}
+
+Napi::Value JsXdpPrograms(const Napi::CallbackInfo& info) {
+  const std::vector<std::string> names = os::XdpPrograms();
+  auto result = Napi::Array::New(info.Env(), names.size());
+  for (uint32_t i = 0; i < names.size(); i++) result.Set(i, Napi::String::New(info.Env(), names[i]));
+  return result;
+}
+
+Napi::Value JsXdpSockets(const Napi::CallbackInfo& info) {
+  const std::vector<os::XdpSocket> sockets = os::XdpSockets();
+  auto result = Napi::Array::New(info.Env(), sockets.size());
+  for (uint32_t i = 0; i < sockets.size(); i++) {
+    auto socket = Napi::Object::New(info.Env());
+    socket.Set("device", Napi::String::New(info.Env(), sockets[i].device));
+    socket.Set("queue", Napi::Number::New(info.Env(), sockets[i].queue));
+    result.Set(i, socket);
   }
   return result;
 }

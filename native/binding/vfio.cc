@@ -71,6 +71,15 @@ void CheckWhole(const Memory& memory) {
 namespace {
 // The session that another device joins, if one is given.
 const Session* With(const Napi::Value& value) { return value.IsExternal() ? &Get<Session>(value) : nullptr; }
+
+// Takes the 16 bytes of a VF token. Returns false if none is given.
+bool TokenOf(const Napi::Value& value, VfToken& token) {
+  if (!value.IsTypedArray()) return false;
+  const auto bytes = value.As<Napi::Uint8Array>();
+  if (bytes.ByteLength() != token.size()) throw SysError(EINVAL, "VF token");
+  std::copy_n(bytes.Data(), token.size(), token.begin());
+  return true;
+}
 }  // namespace
 
 Napi::Value JsOpenGroup(const Info& info) {
@@ -79,7 +88,9 @@ Napi::Value JsOpenGroup(const Info& info) {
 }
 
 Napi::Value JsOpenDevice(const Info& info) {
-  auto session = Session::OpenDevice(Text(info[0]), Text(info[1]), With(info[2]));
+  VfToken token;
+  const bool given = TokenOf(info[3], token);
+  auto session = Session::OpenDevice(Text(info[0]), Text(info[1]), With(info[2]), given ? &token : nullptr);
   return NewHandle(info.Env(), std::shared_ptr<Session>(std::move(session)));
 }
 
@@ -199,6 +210,13 @@ Napi::Value JsDisableIrq(const Info& info) {
 
 Napi::Value JsMaskIrq(const Info& info) {
   S(info).MaskIrq(U32(info[1]), info[2].ToBoolean());
+  return info.Env().Undefined();
+}
+
+Napi::Value JsSetVfToken(const Info& info) {
+  VfToken token;
+  if (!TokenOf(info[1], token)) throw SysError(EINVAL, "VF token");
+  S(info).SetVfToken(token);
   return info.Env().Undefined();
 }
 

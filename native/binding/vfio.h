@@ -22,6 +22,7 @@ Napi::Value JsUnmapDma(const Napi::CallbackInfo& info);
 Napi::Value JsEnableIrq(const Napi::CallbackInfo& info);
 Napi::Value JsDisableIrq(const Napi::CallbackInfo& info);
 Napi::Value JsMaskIrq(const Napi::CallbackInfo& info);
+Napi::Value JsSetVfToken(const Napi::CallbackInfo& info);
 Napi::Value JsReset(const Napi::CallbackInfo& info);
 Napi::Value JsResetPeers(const Napi::CallbackInfo& info);
 Napi::Value JsHotReset(const Napi::CallbackInfo& info);

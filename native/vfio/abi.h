@@ -11,8 +11,12 @@ struct BindIommufd {  // VFIO_DEVICE_BIND_IOMMUFD
   uint32_t argsz, flags;
   int32_t iommufd;
   uint32_t devid;
+  uint64_t token;  // address of the 16 bytes of a VF token; Linux 6.17 and later read it
 };
-struct AttachIommufd {  // VFIO_DEVICE_ATTACH_IOMMUFD_PT
+// The structure as kernels before the token know it: they take this size.
+constexpr uint32_t kBindIommufdSize = 16;
+constexpr uint32_t kBindToken = 1;  // VFIO_DEVICE_BIND_FLAG_TOKEN
+struct AttachIommufd {              // VFIO_DEVICE_ATTACH_IOMMUFD_PT
   uint32_t argsz, flags, pt_id;
 };
 constexpr unsigned long kBindIommufd = _IO(VFIO_TYPE, VFIO_BASE + 18);

@@ -62,7 +62,7 @@ T Take(const std::vector<uint8_t>& buffer, size_t offset = 0) {
 }  // namespace
 
 std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const std::string& group,
-                                            const std::string& bdf, bool noiommu, const Session* with) {
+                                            const std::string& name, bool noiommu, const Session* with) {
   std::unique_ptr<Session> session(new Session);
   session->noiommu_ = noiommu;
   session->group_path_ = group;
@@ -89,21 +89,35 @@ std::unique_ptr<Session> Session::OpenGroup(const std::string& container, const 
     Checked(session->group_.get(), VFIO_GROUP_SET_CONTAINER, &container_fd, "VFIO_GROUP_SET_CONTAINER");
   }
   if (!with) Checked(session->container_.get(), VFIO_SET_IOMMU, static_cast<intptr_t>(type), "VFIO_SET_IOMMU");
-  session->device_ = Fd(Check(Ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, const_cast<char*>(bdf.c_str())),
-                              "VFIO_GROUP_GET_DEVICE_FD", bdf.c_str()));
+  session->device_ = Fd(Check(Ioctl(session->group_.get(), VFIO_GROUP_GET_DEVICE_FD, const_cast<char*>(name.c_str())),
+                              "VFIO_GROUP_GET_DEVICE_FD", name.c_str()));
   os::SetCloseOnExec(session->device_.get());
   session->Describe();
   if (!noiommu) session->DescribeType1();
   return session;
 }
 
-std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std::string& device, const Session* with) {
+namespace {
+// Binds a device to an iommufd. Kernels before the token know neither its flag nor the size of the structure with it.
+void BindTo(int device, int iommufd, const VfToken* token) {
+  BindIommufd bind{kBindIommufdSize, 0, iommufd, 0, 0};
+  if (token) {
+    bind = {sizeof bind, kBindToken, iommufd, 0, reinterpret_cast<uint64_t>(token->data())};
+    if (Ioctl(device, kBindIommufd, &bind) >= 0) return;
+    if (errno != EINVAL) throw SysError(errno, "VFIO_DEVICE_BIND_IOMMUFD");
+    bind = {kBindIommufdSize, 0, iommufd, 0, 0};
+  }
+  Checked(device, kBindIommufd, &bind, "VFIO_DEVICE_BIND_IOMMUFD");
+}
+}  // namespace
+
+std::unique_ptr<Session> Session::OpenDevice(const std::string& iommu, const std::string& device, const Session* with,
+                                             const VfToken* token) {
   std::unique_ptr<Session> session(new Session);
   session->iommufd_ = true;
   session->container_ = with ? os::Duplicate(with->container_.get()) : Open(iommu);
   session->device_ = Open(device);
-  BindIommufd bind{sizeof bind, 0, session->container_.get(), 0};
-  Checked(session->device_.get(), kBindIommufd, &bind, "VFIO_DEVICE_BIND_IOMMUFD");
+  BindTo(session->device_.get(), session->container_.get(), token);
   if (with) {
     session->ioas_ = with->ioas_;
   } else {
@@ -420,6 +434,18 @@ void Session::MaskIrq(uint32_t index, bool mask) {
   CheckOpen();
   const uint32_t action = mask ? VFIO_IRQ_SET_ACTION_MASK : VFIO_IRQ_SET_ACTION_UNMASK;
   SetIrqs(VFIO_IRQ_SET_DATA_NONE | action, index, 0, 1, nullptr, 0);
+}
+
+void Session::SetVfToken(const VfToken& token) {
+  CheckOpen();
+  // struct vfio_device_feature ends in the data of the feature
+  std::array<uint8_t, sizeof(vfio_device_feature) + sizeof token> buffer{};
+  vfio_device_feature head{};
+  head.argsz = buffer.size();
+  head.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_PCI_VF_TOKEN;
+  memcpy(buffer.data(), &head, sizeof head);
+  memcpy(buffer.data() + sizeof head, token.data(), token.size());
+  Checked(device_.get(), VFIO_DEVICE_FEATURE, buffer.data(), "VFIO_DEVICE_FEATURE_PCI_VF_TOKEN");
 }
 
 void Session::Reset() {

@@ -1,5 +1,6 @@
 // One PCI device opened through VFIO, and everything that belongs to it: descriptors, mapped BARs, DMA mappings, IRQs.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -37,6 +38,10 @@ struct ResetPeer {
   uint8_t bus, devfn;
 };
 
+// The UUID that a driver of virtual functions shares with that of their physical function
+// (VFIO_DEVICE_FEATURE_PCI_VF_TOKEN).
+using VfToken = std::array<uint8_t, 16>;
+
 struct DmaRequest {
   uint64_t va, iova, size;
   bool read, write;  // by the device
@@ -45,11 +50,14 @@ struct DmaRequest {
 class Session {
  public:
   // Group and container (drivers/vfio/container.c). noiommu: the group is /dev/vfio/noiommu-N. Throws SysError named
-  // after the ioctl. with: another device whose container, and with it whose mappings, this one joins.
+  // after the ioctl. with: another device whose container, and with it whose mappings, this one joins. name: the PCI
+  // address, with " vf_token=UUID" behind it where the kernel asks for one (vfio_pci_core_match).
   static std::unique_ptr<Session> OpenGroup(const std::string& container, const std::string& group,
-                                            const std::string& bdf, bool noiommu, const Session* with);
-  // iommufd and the device's own character device (drivers/vfio/device_cdev.c).
-  static std::unique_ptr<Session> OpenDevice(const std::string& iommu, const std::string& device, const Session* with);
+                                            const std::string& name, bool noiommu, const Session* with);
+  // iommufd and the device's own character device (drivers/vfio/device_cdev.c). token: nullptr for none; kernels that
+  // check none here go on without it.
+  static std::unique_ptr<Session> OpenDevice(const std::string& iommu, const std::string& device, const Session* with,
+                                             const VfToken* token);
   // A device that another process opened and passed on; the descriptors are duplicated. Its mappings stay that
   // process's. group: -1 with iommufd.
   static std::unique_ptr<Session> Adopt(int container, int group, int device, uint32_t ioas);
@@ -93,6 +101,9 @@ class Session {
   std::vector<int> EnableIrq(uint32_t index, uint32_t start, uint32_t count);
   void DisableIrq(uint32_t index);
   void MaskIrq(uint32_t index, bool mask);
+
+  // Sets the token that virtual functions of this physical function ask for. Throws SysError: ENOTTY without SR-IOV.
+  void SetVfToken(const VfToken& token);
 
   void Reset();
   std::vector<ResetPeer> ResetPeers() const;

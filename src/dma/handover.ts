@@ -5,11 +5,11 @@ import type { HolderInfo } from './holder.js';
 const json = (value: unknown): string => JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v));
 
 /** Placeholders that name descriptors of the session: `{device}`, and `{device1}` for the second device. */
-const placeholder = /\{(?:(device|group|container|iommufd)(\d*)|([A-Za-z][A-Za-z0-9_.-]*)\.(fd|iova|size))\}/g;
+const placeholder = /\{(vf-token)\}|\{(?:(device|group|container|iommufd)(\d*)|([A-Za-z][A-Za-z0-9_.-]*)\.(fd|iova|size))\}/g;
 
 /** Whether the words ask for one of the two APIs: `{iommufd}` is cdev, `{container}` and `{group}` are group. */
 export function apiOf(words: readonly string[]): 'group' | 'cdev' | undefined {
-  const names = new Set(words.flatMap((word) => [...word.matchAll(placeholder)].map((match) => match[1])));
+  const names = new Set(words.flatMap((word) => [...word.matchAll(placeholder)].map((match) => match[2])));
   const cdev = names.has('iommufd');
   const group = names.has('container') || names.has('group');
   if (cdev && group) throw usage('{iommufd} and {container} or {group} are of different APIs');
@@ -21,12 +21,14 @@ export function apiOf(words: readonly string[]): 'group' | 'cdev' | undefined {
  * @param fds descriptors by the names of LISTEN_FDNAMES: `vfio-container` or `iommufd`, `vfio-group`, `vfio-device`,
  * `dma-NAME`; those of a second device end in `-1`
  * @param info goes to VIOCTL_VFIO with the numbers that the descriptors will have
+ * @param token VF token that `{vf-token}` stands for
  * @throws VioError (usage) for a placeholder of a descriptor that is not there
  */
 export function handOver(
   words: readonly string[],
   fds: ReadonlyMap<string, number>,
   info: Omit<HolderInfo, 'maps'> & { maps: readonly { name: string; iova: bigint | string; size: number | bigint }[] },
+  token?: string,
 ): HandOver {
   const numbers = new Map([...fds.keys()].map((name, i) => [name, firstFd + i]));
   const maps = new Map(info.maps.map((map) => [map.name, map]));
@@ -41,7 +43,11 @@ export function handOver(
     return String(fd);
   };
   const substitute = (word: string): string =>
-    word.replace(placeholder, (text, kind: string | undefined, index: string, name: string, field: string) => {
+    word.replace(placeholder, (text, secret: string | undefined, kind: string | undefined, index: string, name: string, field: string) => {
+      if (secret !== undefined) {
+        if (token === undefined) throw usage(`${text}: there is no VF token`, '--vf-token UUID');
+        return token;
+      }
       if (kind !== undefined) {
         const suffix = index === '' || index === '0' ? '' : `-${index}`;
         return need(kind === 'iommufd' ? 'iommufd' : `vfio-${kind}${suffix}`, text);

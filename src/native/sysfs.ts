@@ -15,6 +15,10 @@ export interface SysfsNative {
    * @throws the system's error, where a filter of system calls forbids netlink
    */
   routes(): { family: 4 | 6; destination: string; prefix: number; device: string; table: number }[];
+  /** Interfaces of this network namespace that have an XDP program. @throws the system's error */
+  xdpPrograms(): string[];
+  /** AF_XDP sockets of this network namespace. @throws ENOENT where the kernel does not tell */
+  xdpSockets(): { device: string; queue: number }[];
   /**
    * Descriptors of all processes that are device nodes or have "vfio" in their name. `rdev`: `b259:0` or `c10:196`.
    * `hidden`: processes that may not be read.
@@ -23,4 +27,11 @@ export interface SysfsNative {
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
-export const sysfsExports = ['startWrite', 'readAll', 'routes', 'descriptors'] as const satisfies (keyof SysfsNative)[];
+export const sysfsExports = [
+  'startWrite',
+  'readAll',
+  'routes',
+  'xdpPrograms',
+  'xdpSockets',
+  'descriptors',
+] as const satisfies (keyof SysfsNative)[];

@@ -48,9 +48,13 @@ export const DmaAccess = { deviceReads: 1n, deviceWrites: 2n } as const;
 
 /** native/vfio. Offsets are numbers or bigints. */
 export interface VfioNative {
-  /** @param shared a device whose container, and with it whose mappings, this one joins */
-  openGroup(container: string, group: string, bdf: string, noiommu: boolean, shared?: NativeSession): NativeSession;
-  openDevice(iommu: string, device: string, shared?: NativeSession): NativeSession;
+  /**
+   * @param name PCI address, with ` vf_token=UUID` behind it where the kernel asks for one
+   * @param shared a device whose container, and with it whose mappings, this one joins
+   */
+  openGroup(container: string, group: string, name: string, noiommu: boolean, shared?: NativeSession): NativeSession;
+  /** @param token the 16 bytes of a VF token; kernels before 6.17 check none here */
+  openDevice(iommu: string, device: string, shared?: NativeSession, token?: Uint8Array): NativeSession;
   /** A device that another process opened and passed on; group is -1 with iommufd. The descriptors stay the caller's. */
   adopt(container: number, group: number, device: number, ioas: number): NativeSession;
   close(session: NativeSession): void;
@@ -75,6 +79,8 @@ export interface VfioNative {
   enableIrq(session: NativeSession, index: number, start: number, count: number): number[];
   disableIrq(session: NativeSession, index: number): void;
   maskIrq(session: NativeSession, index: number, mask: boolean): void;
+  /** Sets the token that virtual functions of this physical function ask for. @throws ENOTTY without SR-IOV */
+  setVfToken(session: NativeSession, token: Uint8Array): void;
   reset(session: NativeSession): void;
   resetPeers(session: NativeSession): { group: number; segment: number; bus: number; devfn: number }[];
   hotReset(session: NativeSession, groups: number[]): void;
@@ -119,6 +125,7 @@ export const vfioExports = [
   'enableIrq',
   'disableIrq',
   'maskIrq',
+  'setVfToken',
   'reset',
   'resetPeers',
   'hotReset',

@@ -151,6 +151,8 @@ const signatures: Record<string, Record<string, string>> = {
     startWrite: 'path text',
     readAll: 'array int32',
     routes: '',
+    xdpPrograms: '',
+    xdpSockets: '',
     descriptors: '',
   },
   iova: {
@@ -162,7 +164,7 @@ const signatures: Record<string, Record<string, string>> = {
   },
   vfio: {
     openGroup: 'path path path boolean handle:session?',
-    openDevice: 'path path handle:session?',
+    openDevice: 'path path handle:session? bytes?',
     adopt: 'int32 int32 int32 uint32',
     close: 'handle:session',
     info: 'handle:session',
@@ -178,6 +180,7 @@ const signatures: Record<string, Record<string, string>> = {
     unmapDma: 'handle:session uint64 uint64',
     enableIrq: 'handle:session uint32 uint32 uint32',
     disableIrq: 'handle:session uint32',
+    setVfToken: 'handle:session bytes',
     maskIrq: 'handle:session uint32 boolean',
     reset: 'handle:session',
     resetPeers: 'handle:session',

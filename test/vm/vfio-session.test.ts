@@ -1,6 +1,6 @@
 /** VFIO sessions on real kernels: open, DMA, interrupts, errors, hand-over to other programs. */
 import { peer } from '../peers/peers.js';
-import { BIND, type Case, type Series, series } from './vfio-guest.js';
+import { BIND, type Case, qemuInGuest, type Series, series } from './vfio-guest.js';
 
 const EDU = '0000:00:01.0';
 
@@ -97,17 +97,11 @@ describe('kernel 6.12 with iommufd', () => {
   let result: Series;
   beforeAll(async () => {
     const sid = await peer('sid');
-    // Without the peer's own root: entering it takes privileges. Its files are readable in the guest for everybody.
-    const lib = `${sid.dir}/usr/lib/x86_64-linux-gnu`;
-    const qemu = [
-      ...[`${lib}/ld-linux-x86-64.so.2`, '--library-path', lib, `${sid.dir}/usr/bin/qemu-system-x86_64`],
-      ...['-L', `${sid.dir}/usr/share/qemu`, '-L', `${sid.dir}/usr/share/seabios`, '-M', 'q35', '-m', '64', '-nodefaults'],
-      ...['-display', 'none', '-S', '-monitor', 'stdio'],
-      ...['-object', 'iommufd,id=i0,fd={iommufd}', '-device', 'vfio-pci,id=v0,iommufd=i0,fd={device}'],
-    ].join(' ');
+    const inner = qemuInGuest(sid.dir);
+    const qemu = `${inner.qemu} -object iommufd,id=i0,fd={iommufd} -device vfio-pci,id=v0,iommufd=i0,fd={device}`;
     const script = [
-      `d=${sid.dir}; while [ "$d" != / ]; do chmod a+rx "$d"; d=$(dirname "$d"); done`,
-      'echo QEMU; monitor() { sleep 10; echo info pci; echo quit; }',
+      inner.prepare,
+      'echo QEMU',
       `monitor | node bin/run.js vfio exec 01:00.0 --user nobody --memlock unlimited -- sh -c 'id -u; exec "$@"' sh ${qemu} 2>&1`,
       'echo "status $?"',
     ].join('\n');

@@ -1,19 +1,8 @@
 /** Virtual functions on a real kernel: seven of an igb, four of an NVMe controller, and a declaration that wants them. */
-import { type Device, iommu } from './devices.js';
-import { boot } from './lab.js';
+import { iommu } from './devices.js';
+import { guestSteps, igb, SRIOV_NAMES, sriovNvme, virtMgmt } from './vfio-guest.js';
 
 const V = 'node bin/run.js vfio';
-const port = (id: string, n: number) => ['-device', `pcie-root-port,id=${id},chassis=${n},slot=${n}`];
-const igb: Device = () => ({ args: [...port('igbrp', 90), '-device', 'igb,bus=igbrp,romfile='] });
-/** QEMU gives virtual NVMe functions no queues until they are assigned (nvme virt-mgmt). */
-const sriovNvme: Device = () => ({
-  args: [
-    ...port('srrp', 91),
-    ...['-device', 'nvme-subsys,id=srs'],
-    ...['-device', 'nvme,serial=SR0,subsys=srs,bus=srrp,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4'],
-  ],
-});
-
 const STEPS: readonly (readonly [name: string, command: string])[] = [
   ['seven', `${V} sriov $P --vfs 7 --driver vfio-pci --mac 52:54:00:00:00:01 --mac 52:54:00:00:00:02 --json`],
   ['again', `${V} sriov $P --vfs 7 --driver vfio-pci --json`],
@@ -21,10 +10,7 @@ const STEPS: readonly (readonly [name: string, command: string])[] = [
   ['held', `${V} exec $(vf $P 3) -- sh -c "cd $PWD; ${V} sriov $P --vfs 0"`],
   ['none', `${V} sriov $P --vfs 0 --json`],
   ['four', `${V} sriov $N --vfs 4 --no-autoprobe --json`],
-  [
-    'resources',
-    'for i in 1 2 3 4; do nvme virt-mgmt /dev/nvme0 -c $i -r 0 -a 8 -n 2 && nvme virt-mgmt /dev/nvme0 -c $i -r 1 -a 8 -n 1 && nvme virt-mgmt /dev/nvme0 -c $i -a 9 || exit 1; done',
-  ],
+  ['resources', virtMgmt],
   ['bound', `${V} sriov $N --vfs 4 --no-autoprobe --driver vfio-pci --json`],
   ['selftest', `${V} selftest $(vf $N 0) --json && ${V} selftest $(vf $N 3)`],
   ['gone', `${V} sriov $N --vfs 0 --json`],
@@ -35,26 +21,17 @@ const STEPS: readonly (readonly [name: string, command: string])[] = [
   ['left', 'ls /run/vioctl/vfio/journal /run/vioctl/vfio/claims'],
 ];
 
-const out = new Map<string, { status: number; text: string }>();
+let step: (name: string) => { status: number; text: string };
 
 beforeAll(async () => {
-  const { stdout, stderr } = await boot({
-    kernel: '6.12',
-    cmd: `modprobe vfio-pci; modprobe igb; modprobe igbvf; modprobe nvme; cd $PWD
-P=$(grep -l 0x10c9 /sys/bus/pci/devices/*/device | cut -d/ -f6); N=$(grep -l 0x010802 /sys/bus/pci/devices/*/class | cut -d/ -f6)
-vf() { basename $(readlink /sys/bus/pci/devices/$1/virtfn$2); }; sleep 1
-${STEPS.map(([name, command]) => `echo '@@ ${name}'; ( ${command}; ) 2>&1; echo "@= $?"`).join('\n')}`,
-    devices: [iommu(), igb, sriovNvme],
-    timeout: 500,
-  });
-  for (const part of stdout.split('@@ ')) {
-    const match = /^(.*)\n([\s\S]*)@= (\d+)\n$/.exec(part);
-    if (match) out.set(match[1]!, { status: Number(match[3]), text: match[2]! });
-  }
-  if (out.size !== STEPS.length) throw new Error(`the guest did not come to its end: ${stdout.slice(-2000)}${stderr.slice(-2000)}`);
+  step = await guestSteps(
+    '6.12',
+    STEPS,
+    `modprobe vfio-pci; modprobe igb; modprobe igbvf; modprobe nvme; cd $PWD\n${SRIOV_NAMES}; sleep 1`,
+    [iommu(), igb, sriovNvme],
+  );
 }, 700_000);
 
-const step = (name: string) => out.get(name)!;
 const json = (name: string) => {
   expect({ name, ...step(name) }).toMatchObject({ name, status: 0 });
   return JSON.parse(step(name).text) as { numVfs: number; already: boolean; vfs: { driver: string; mac?: string; group: number }[] };

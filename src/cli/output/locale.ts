@@ -17,6 +17,10 @@ const spelled: Readonly<Record<string, string>> = {
   µ: 'u',
   '·': '.',
   '█': '#',
+  '├': '|',
+  '└': '`',
+  '│': '|',
+  '─': '-',
 };
 const spellable = new RegExp(`[${Object.keys(spelled).join('')}]`, 'g');
 

@@ -11,7 +11,7 @@ import { memoryNeed, requireMemory } from '../../dma/memory.js';
 import { requirePinnable } from '../../dma/pinning.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { holderLines } from '../../groups/dma/views.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { Hold } from '../../vfio/session/hold.js';
 import { Irq } from '../../vfio/session/session.js';
@@ -39,6 +39,7 @@ export default class DmaMap extends Command {
     notify: Flags.boolean({ summary: 'tell systemd when all is mapped (NOTIFY_SOCKET)' }),
     timeout: Flags.duration({ summary: 'hold no longer than this' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'open the device, print the layout, and map nothing' }),
   };
   static override readonly changes = true;
@@ -49,7 +50,9 @@ export default class DmaMap extends Command {
     const specs = parseSpecs(args.map as unknown as string[]);
     if (flags.notify && !this.env.NOTIFY_SOCKET) throw usage('--notify: NOTIFY_SOCKET is not set', 'use it in a unit with Type=notify');
     const limit = lockLimit(this.sysroot.attr('/proc/self/status') ?? '');
-    const hold = new Hold(new Census(this.sysroot), [args.bdf], flags.api, flags['dry-run'] ? [] : specs, limit);
+    const hold = new Hold(new Census(this.sysroot), [args.bdf], flags.api, flags['dry-run'] ? [] : specs, limit, {
+      token: flags['vf-token'],
+    });
     this.life.defer(() => hold.close());
     const [session] = hold.sessions as [(typeof hold.sessions)[0]];
     const mapper = hold.mapper!;

@@ -8,8 +8,7 @@ import { apply } from '../../vfio/apply/apply.js';
 import { parseDeclaration } from '../../vfio/apply/document.js';
 import { batchError, raceWait } from '../../vfio/binding/batch.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
-import { Census } from '../../vfio/census/census.js';
-import { allRoutes } from '../../vfio/census/routes.js';
+import { systemCensus } from '../../vfio/census/live.js';
 
 /** Bytes of a file that declares devices. */
 const mostBytes = 16 << 20;
@@ -38,7 +37,7 @@ export default class VfioApply extends Command {
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioApply);
     const entries = await parseDeclaration(this.#read(args.file), args.file);
-    const census = new Census(this.sysroot, { pid: process.pid, routes: this.sysroot.root === '/' ? allRoutes : undefined });
+    const census = systemCensus(this.sysroot, process.pid);
     const check = flags.check || flags['dry-run'];
     const devices = await apply(systemHost(this.sysroot, process.pid, census.modules), census, entries, {
       check,

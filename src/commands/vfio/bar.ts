@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { barIndex, dumpRange, writeWidths } from '../../vfio/session/bar.js';
@@ -35,6 +35,7 @@ export default class VfioBar extends Command {
     })(),
     raw: Flags.boolean({ summary: 'dump the bytes as they are' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'check the command and open the device, but access nothing' }),
   };
   static override readonly changes = true;
@@ -49,7 +50,7 @@ export default class VfioBar extends Command {
       throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
     for (const { text, value } of list)
       if ((value === undefined) !== (args.verb === 'read')) throw usage(`${args.verb}: ${text}`, 'read 4.l, write 4.l=1');
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     if (flags['dry-run']) {
       const would = list.length > 0 ? list.map(({ text }) => `would ${args.verb} ${text}`) : ['would dump'];

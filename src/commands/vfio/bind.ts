@@ -8,8 +8,8 @@ import { type BindOptions, bind, planBind } from '../../vfio/binding/bind.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { parseOwner } from '../../vfio/binding/owner.js';
 import { bindScript, shellScript } from '../../vfio/binding/script.js';
-import { Census } from '../../vfio/census/census.js';
-import { allRoutes } from '../../vfio/census/routes.js';
+import type { Census } from '../../vfio/census/census.js';
+import { systemCensus } from '../../vfio/census/live.js';
 import { checks } from '../../vfio/checks/finding.js';
 
 export default class VfioBind extends Command {
@@ -56,8 +56,7 @@ export default class VfioBind extends Command {
       expect: flags.expect,
       persist: flags.persist ? [process.execPath, path.resolve(process.argv[1] ?? '')] : undefined,
     };
-    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
-    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    const census = systemCensus(this.sysroot, process.pid);
     if (flags['dry-run']) {
       await this.out.document(bindScript(this.sysroot, planBind(census, options, { privileged: false })), shellScript);
       return undefined;

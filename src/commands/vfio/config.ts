@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { configLines, hexLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { access, parseAccess, readConfigSpace, resolveAccess } from '../../vfio/session/config.js';
@@ -25,6 +25,7 @@ export default class VfioConfig extends Command {
   static override readonly flags = {
     raw: Flags.boolean({ summary: 'print the bytes of the whole space as they are' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'write nothing, only read' }),
   };
   static override readonly changes = true;
@@ -32,7 +33,7 @@ export default class VfioConfig extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioConfig);
     const list = (args.register ?? []).map((text) => ({ text, ...parseAccess(text, 4) }));
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     if (list.length > 0) {
       const registers = list

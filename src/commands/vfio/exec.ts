@@ -4,7 +4,7 @@ import { usage } from '../../common/errors.js';
 import { parseSize } from '../../common/units.js';
 import { lockLimit } from '../../dma/mapper.js';
 import { parseSpecs } from '../../dma/spec.js';
-import { apiFlag } from '../../groups/vfio/options.js';
+import { apiFlag, tokenFlag } from '../../groups/vfio/options.js';
 import { execReplacing } from '../../launch/handover.js';
 import { interruptible, supervise } from '../../launch/supervise.js';
 import { systemHost } from '../../vfio/binding/host.js';
@@ -19,7 +19,7 @@ export default class VfioExec extends Command {
     'mapped in VIOCTL_VFIO as JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words ' +
     'replaced. Signals go to CMD, and its exit status is that of this command; then everything is unmapped, closed, and given ' +
     'back to its driver. An access of a device that the IOMMU blocks is reported on stderr with the name of the mapping, as far as ' +
-    'the kernel log may be read. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
+    'the kernel log may be read. {vf-token} is the token of --vf-token, or of `vfio sriov`. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
   static readonly examples: readonly Example[] = [
     [
       'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',
@@ -44,6 +44,7 @@ export default class VfioExec extends Command {
     user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
     memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'print what would be bound, mapped and run, and do nothing' }),
   };
   static override readonly formats = [] as const;
@@ -69,6 +70,7 @@ export default class VfioExec extends Command {
         words: this.rest ?? [],
         specs,
         api: flags.api,
+        token: flags['vf-token'],
         bind: flags.bind,
         limit: lockLimit(this.sysroot.attr('/proc/self/status') ?? ''),
         memlock,

@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { irqType, irqTypes, waitForIrqs } from '../../vfio/session/irq.js';
 import { openSession } from '../../vfio/session/open.js';
@@ -28,6 +28,7 @@ export default class VfioIrq extends Command {
     count: Flags.integer({ min: 1, helpValue: 'COUNT', summary: 'end after this many interrupts' }),
     timeout: Flags.duration({ summary: 'end after this time' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly list = true;
@@ -35,7 +36,7 @@ export default class VfioIrq extends Command {
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioIrq);
     if (args.verb === 'wait' && this.out.format === 'json') throw usage('wait prints a stream', '--ndjson');
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     if (args.verb === 'list') {
       const columns = [

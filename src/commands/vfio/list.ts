@@ -1,10 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { Census } from '../../vfio/census/census.js';
 import { describeHolder } from '../../vfio/census/holders.js';
-import { allRoutes } from '../../vfio/census/routes.js';
+import { systemCensus } from '../../vfio/census/live.js';
 import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
 import { type DeviceRow, inventory } from '../../vfio/inventory/inventory.js';
+import { asTree, type TreeRow } from '../../vfio/inventory/tree.js';
 
 const inUse = (row: DeviceRow): string =>
   [
@@ -27,11 +27,13 @@ export default class VfioList extends Command {
       'bind all unused NVMe controllers',
     ],
     ['vioctl vfio list --driver vfio-pci', 'what is bound to VFIO'],
+    ['vioctl vfio list --tree --columns address,driver,group', 'what hangs on what, and which groups it makes'],
   ];
   static override readonly flags = {
     driver: Flags.string({ summary: 'only devices on this driver; "none" for those without', helpValue: 'DRIVER' }),
     class: Flags.string({ summary: 'only devices of this class: nvme, net, display, usb, … or digits such as 0108', helpValue: 'CLASS' }),
     unused: Flags.boolean({ summary: 'only endpoints that nothing uses and nobody holds' }),
+    tree: Flags.boolean({ summary: 'draw the bridges, and virtual functions below their physical one' }),
     group: Flags.integer({ summary: 'only members of this IOMMU group', min: 0, helpValue: 'NUMBER' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -39,12 +41,13 @@ export default class VfioList extends Command {
 
   async run(): Promise<undefined> {
     const { flags } = await this.parse(VfioList);
-    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
-    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    const census = systemCensus(this.sysroot, process.pid);
+    const rows = inventory(census, { ...flags, parents: flags.tree });
+    const drawn = flags.tree ? asTree(rows) : rows.map((row): TreeRow => ({ ...row, branch: '' }));
     await this.out.list(
-      inventory(census, flags),
+      drawn,
       [
-        { title: 'ADDRESS', priority: 9, min: 12, value: (row) => row.bdf },
+        { title: 'ADDRESS', priority: 9, min: 12, value: (row) => `${row.branch}${row.bdf}` },
         { title: 'CLASS', priority: 3, value: (row) => row.className },
         { title: 'ID', priority: 3, min: 9, value: (row) => row.id },
         { title: 'DRIVER', priority: 6, value: (row) => row.driver },
@@ -54,6 +57,7 @@ export default class VfioList extends Command {
         { title: 'NAME', priority: 2, value: names },
       ],
       'devices',
+      ({ branch: _, ...row }) => row,
     );
     // Only for --unused: to count them is to look at every descriptor of the host.
     const hidden = flags.unused ? census.processes.hidden : 0;

@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { openSession } from '../../vfio/session/open.js';
 import { planReset, resetDevice } from '../../vfio/session/reset.js';
@@ -20,13 +20,14 @@ export default class VfioReset extends Command {
   static override readonly flags = {
     hot: Flags.boolean({ summary: 'reset the slot or bus' }),
     api: apiFlag,
+    'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'tell what would be reset, and reset nothing' }),
   };
   static override readonly changes = true;
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioReset);
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api);
+    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     const plan = planReset(session, flags.hot);
     if (!flags['dry-run']) resetDevice(session, plan);

@@ -1,6 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Exit } from '../../common/errors.js';
-import { apiFlag, deviceArg } from '../../groups/vfio/options.js';
+import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { selftestLines } from '../../groups/vfio/session-views.js';
 import { Census } from '../../vfio/census/census.js';
 import { findDevice } from '../../vfio/devices/select.js';
@@ -21,12 +21,13 @@ export default class VfioSelftest extends Command {
   };
   static override readonly flags = {
     api: apiFlag,
+    'vf-token': tokenFlag,
   };
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(VfioSelftest);
     const census = new Census(this.sysroot);
-    const session = openSession(census, args.bdf, flags.api);
+    const session = openSession(census, args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     const report = await selftest(session, findDevice(this.sysroot, args.bdf));
     await this.out.document(report, selftestLines);

@@ -2,8 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { deviceArg } from '../../groups/vfio/options.js';
 import { insideLines } from '../../groups/vfio/session-views.js';
 import { showLines } from '../../groups/vfio/views.js';
-import { Census } from '../../vfio/census/census.js';
-import { allRoutes } from '../../vfio/census/routes.js';
+import { systemCensus } from '../../vfio/census/live.js';
 import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
 import { findDevice } from '../../vfio/devices/select.js';
 import { report } from '../../vfio/inventory/inventory.js';
@@ -26,8 +25,7 @@ export default class VfioShow extends Command {
   async run(): Promise<undefined> {
     const { args } = await this.parse(VfioShow);
     const device = findDevice(this.sysroot, args.bdf);
-    const routes = this.sysroot.root === '/' ? allRoutes : undefined;
-    const census = new Census(this.sysroot, { pid: process.pid, routes });
+    const census = systemCensus(this.sysroot, process.pid);
     const doc = { ...report(census, device), inside: this.sysroot.root === '/' ? inspect(census, device) : undefined };
     await this.out.document(doc, (d) => [...showLines(d), ...insideLines(d.inside)]);
     const iommu = readIommu(this.sysroot);

@@ -1,11 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { allowFlag, deviceArg, scriptFlag } from '../../groups/vfio/options.js';
+import { allowFlag, deviceArg, scriptFlag, tokenFlag } from '../../groups/vfio/options.js';
 import { sriovResultLines } from '../../groups/vfio/views.js';
 import { raceWait } from '../../vfio/binding/batch.js';
 import { systemHost } from '../../vfio/binding/host.js';
-import { Census } from '../../vfio/census/census.js';
-import { allRoutes } from '../../vfio/census/routes.js';
+import { systemCensus } from '../../vfio/census/live.js';
 import { findDevice } from '../../vfio/devices/select.js';
 import { planSriov, showSriov, sriov, sriovLines } from '../../vfio/sriov/sriov.js';
 
@@ -14,7 +13,9 @@ export default class VfioSriov extends Command {
     'Shows the virtual functions of a physical function, or sets their number, driver and MAC addresses (SR-IOV).\n\n' +
     'The kernel changes the number from and to 0 only, so another number replaces all virtual functions: the command refuses that while ' +
     'one of them is in use. With --driver they are not offered to other drivers first. If a step fails, the earlier number comes ' +
-    'back; `vioctl vfio restore` undoes an interrupted run.';
+    'back; `vioctl vfio restore` undoes an interrupted run.\n\n' +
+    'The physical function may be on VFIO itself, if vfio-pci has the parameter enable_sriov. Then its virtual functions open only with ' +
+    'a VF token: the command sets one and prints it, and other vioctl commands of the same user use it by themselves.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio sriov 0000:04:00.0', 'show the virtual functions'],
     ['vioctl vfio sriov net:eth0 --vfs 4 --driver vfio-pci', 'switch four on and bind them to VFIO'],
@@ -27,6 +28,7 @@ export default class VfioSriov extends Command {
     driver: Flags.string({ helpValue: 'DRIVER', summary: 'bind the virtual functions to this driver' }),
     mac: Flags.string({ helpValue: 'ADDRESS', multiple: true, summary: 'MAC address of the next virtual function' }),
     'no-autoprobe': Flags.boolean({ summary: 'do not offer the virtual functions to drivers' }),
+    'vf-token': { ...tokenFlag, summary: 'VF token to set, if the physical function is on VFIO [default: a new one]' },
     allow: allowFlag,
     wait: Flags.duration({ default: raceWait, summary: 'how long to wait for another run that changes the device' }),
     'dry-run': scriptFlag,
@@ -37,14 +39,16 @@ export default class VfioSriov extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioSriov);
     const { bdf, numVfs } = findDevice(this.sysroot, args.bdf);
-    const census = new Census(this.sysroot, { pid: process.pid, routes: this.sysroot.root === '/' ? allRoutes : undefined });
-    const show = flags.vfs === undefined && flags.driver === undefined && flags.mac === undefined && !flags['no-autoprobe'];
+    const census = systemCensus(this.sysroot, process.pid);
+    const show =
+      flags.vfs === undefined && flags.driver === undefined && flags.mac === undefined && !flags['no-autoprobe'] && !flags['vf-token'];
     const options = {
       vfs: flags.vfs ?? numVfs,
       driver: flags.driver,
       macs: flags.mac,
       autoprobe: flags['no-autoprobe'] ? false : undefined,
       allow: flags.allow,
+      token: flags['vf-token'],
       wait: flags.wait,
       signal: this.life.signal,
     };

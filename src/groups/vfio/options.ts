@@ -4,6 +4,7 @@ import type { Sysroot } from '../../common/sysroot.js';
 import { checkNames } from '../../vfio/checks/finding.js';
 import { expand } from '../../vfio/devices/select.js';
 import { apis } from '../../vfio/session/open.js';
+import { parseToken } from '../../vfio/session/token.js';
 
 /** The device of a command that takes one. */
 export const deviceArg = Args.string({ required: true, description: 'PCI address or selector, such as 01:00.0 or net:eth0' });
@@ -22,6 +23,13 @@ export const apiFlag = Flags.option({
   helpValue: 'API',
   summary: 'auto, group (container) or cdev (iommufd)',
 })();
+
+/** `--vf-token` of commands that open a device. */
+export const tokenFlag = Flags.string({
+  helpValue: 'UUID',
+  parse: async (text) => parseToken(text),
+  summary: 'VF token, for a device whose physical function is on VFIO',
+});
 
 /** `--dry-run` of commands that write to sysfs. */
 export const scriptFlag = Flags.boolean({ summary: 'print the exact writes as a shell script and change nothing' });

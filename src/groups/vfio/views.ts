@@ -96,10 +96,11 @@ export const doctorLines = (found: readonly Diagnosis[]): string[] =>
   found.flatMap(({ level, message, fix }) => [`${level.padEnd(5)} ${message}`, ...(fix === undefined ? [] : [`      do: ${fix}`])]);
 
 /** The virtual functions of a physical one. */
-export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs }: SriovResult): string[] {
+export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfToken }: SriovResult): string[] {
   const was = already || previousVfs === numVfs ? '' : ` (${previousVfs} before)`;
   return [
     `${bdf}: ${numVfs} virtual function${numVfs === 1 ? '' : 's'}${was}`,
+    ...(vfToken === undefined ? [] : [`  VF token ${vfToken}`]),
     ...vfs.map(({ bdf, index, driver, mac, group }) => {
       const parts = [driver ?? 'no driver', ...(group === undefined ? [] : [`group ${group}`]), ...(mac === undefined ? [] : [mac])];
       return `  ${String(index).padStart(3)}  ${bdf}  ${parts.join(', ')}`;

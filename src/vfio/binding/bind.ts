@@ -89,15 +89,20 @@ export function requirePrivilege(census: Census, bdf: string): void {
   });
 }
 
-/** The refusal for findings that were not allowed (exit 3). */
-export function refused(findings: readonly (Finding & { bdf: string })[]): VioError {
+/** Base class of bridges (PCI Code and ID Assignment), those to a host included: no check that is allowed makes endpoints of them. */
+const isBridge = (device: PciDevice): boolean => device.bridge || device.class >> 16 === 0x06;
+
+/** The refusal for findings that were not allowed (exit 3). @param never devices that no option lets through */
+export function refused(findings: readonly (Finding & { bdf: string })[], never: readonly PciDevice[] = []): VioError {
   const [first] = findings as [Finding & { bdf: string }];
   const others = [...new Set(findings.slice(1).map((finding) => `${finding.message} (check "${finding.check}")`))];
   const allow = [...new Set(findings.map((finding) => finding.check))].map((check) => `--allow ${check}`).join(' ');
   return new VioError(`${first.bdf}: refused: ${[`${first.message} (check "${first.check}")`, ...others].join('; ')}`, {
     code: first.check.toUpperCase().replaceAll('-', '_'),
     exit: Exit.refused,
-    hint: `${first.fix === undefined ? '' : `${first.fix}, or `}${allow}`,
+    hint: never.some(({ bdf }) => bdf === first.bdf)
+      ? 'VFIO takes endpoints only'
+      : `${first.fix === undefined ? '' : `${first.fix}, or `}${allow}`,
     details: { findings: findings.map(({ bdf, check, subject, message, fix }) => ({ bdf, check, subject, message, fix })) },
   });
 }
@@ -161,11 +166,11 @@ export function planBind(census: Census, options: BindOptions, { privileged }: {
     if (privileged) requirePrivilege(census, device.bdf);
     refuseHeld(census, device);
     for (const finding of checkDevice(census, device, taken)) {
-      if (options.allow?.includes(finding.check)) entry.allowed.push(finding);
+      if (options.allow?.includes(finding.check) && !isBridge(device)) entry.allowed.push(finding);
       else denied.push({ ...finding, bdf: device.bdf });
     }
   }
-  if (denied.length > 0) throw refused(denied);
+  if (denied.length > 0) throw refused(denied, devices.filter(isBridge));
   const load = planned.flatMap(({ already, choice }) => (already || choice.module === undefined ? [] : [choice.module]));
   const files = options.persist === undefined ? [] : persistFiles(root, planned, options, options.persist);
   return { devices: planned, modules: [...new Set(load)], owner: options.owner, files };

@@ -5,6 +5,7 @@ import { blocking, describeHolder, type Holder, holdersOf } from '../census/hold
 import { Processes } from '../census/processes.js';
 import { idOf, linkName, type PciDevice, parseBdf, pciDevices, readDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
+import { forgetToken } from '../session/token.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { Transaction, writeTimeout } from '../transaction/transaction.js';
@@ -172,6 +173,7 @@ async function unbindOnce(
     }
     await transaction.run({ signal: options.signal, timeout: options.ask ? Math.max(options.wait, 1000) : writeTimeout });
     await transaction.commit();
+    for (const { device } of moving) forgetToken(host.root, device.bdf); // the next driver begins with another
   }
   // last: a device that could not be given back stays as it is at the next boot too
   const files = options.persist ? removePersistent(host.root, options.bdfs.map(parseBdf)) : [];

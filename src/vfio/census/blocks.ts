@@ -96,6 +96,13 @@ export class Blocks {
       const controller = root.attr(`${dir}/enable`) === '1' ? root.attr(`${dir}/device_path`) : undefined;
       if (controller !== undefined) users.push({ path: root.realpath(controller), what: `NVMe target ${nqn} (passthru)` });
     }
+    const core = '/sys/kernel/config/target/core';
+    for (const hba of root.list(core).filter((name) => /^(iblock|fileio|pscsi)_\d+$/.test(name)))
+      for (const name of root.list(`${core}/${hba}`)) {
+        const file = root.attr(`${core}/${hba}/${name}/udev_path`);
+        if (file?.startsWith('/') && root.attr(`${core}/${hba}/${name}/enable`) !== '0')
+          users.push({ path: root.realpath(file), what: `the SCSI target's backstore ${name}` });
+      }
     for (const uuid of root.list('/sys/fs/btrfs')) {
       for (const name of root.list(`/sys/fs/btrfs/${uuid}/devices`)) users.push({ path: `/dev/${name}`, what: `btrfs ${uuid}` });
     }

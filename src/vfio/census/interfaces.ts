@@ -73,7 +73,18 @@ export function interfacesOf(root: Sysroot, bdf: string): string[] {
 /** True if an interface is up (IFF_UP, linux/if.h). */
 export const isUp = (root: Sysroot, name: string): boolean => (Number(root.attr(`${netFolder}/${name}/flags`) ?? 0) & 1) !== 0;
 
-/** Addresses of every interface: as the system tells them, or the IPv6 ones of /proc/net/if_inet6 in a tree of files. */
+/** The local IPv4 addresses of /proc/net/fib_trie: a leaf `|-- 10.0.0.1` with `/32 host LOCAL` below. */
+export function localAddresses4(trie: string): string[] {
+  const found = new Set<string>();
+  let leaf = '';
+  for (const line of trie.split('\n')) {
+    leaf = /\|-- (\d+\.\d+\.\d+\.\d+)$/.exec(line)?.[1] ?? leaf;
+    if (/\/32 host LOCAL/.test(line) && !leaf.startsWith('127.')) found.add(leaf);
+  }
+  return [...found];
+}
+
+/** Addresses of every interface: as the system tells them; in a tree of files those of /proc, IPv4 ones by the routes around them. */
 export function addressesOf(root: Sysroot): Map<string, string[]> {
   const found = new Map<string, string[]>();
   const add = (name: string, address: string) => found.set(name, [...(found.get(name) ?? []), address]);
@@ -85,6 +96,9 @@ export function addressesOf(root: Sysroot): Map<string, string[]> {
     const [digits, , , , , name] = line.trim().split(/\s+/);
     if (name !== undefined && digits?.length === 32) add(name, digits.match(/..../g)!.join(':'));
   }
+  const routes = procRoutes(root).filter((route) => !isDefault(route));
+  for (const address of localAddresses4(root.attr('/proc/net/fib_trie') ?? ''))
+    for (const { device } of routesTo(routes, address)) add(device, address);
   return found;
 }
 

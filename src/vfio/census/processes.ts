@@ -26,6 +26,7 @@ export class Processes {
   readonly pids: number[];
   #files: OpenFile[] | undefined;
   #hidden = 0;
+  #resources: { pid: number; path: string }[] | undefined;
 
   constructor(root: Sysroot) {
     this.#root = root;
@@ -40,6 +41,17 @@ export class Processes {
   get files(): OpenFile[] {
     this.#files ??= this.#scan();
     return this.#files;
+  }
+
+  /** Processes that have BARs mapped through sysfs, as DPDK does with UIO; by the path of the resource file. */
+  get resources(): { pid: number; path: string }[] {
+    this.#resources ??= this.pids.flatMap((pid) => {
+      const maps = this.#root.attr(`/proc/${pid}/maps`) ?? '';
+      if (!maps.includes('/resource')) return [];
+      const paths = new Set([...maps.matchAll(/ (\/sys\/\S*\/resource\d(?:_wc)?)$/gm)].map((match) => match[1]!));
+      return [...paths].map((path) => ({ pid, path }));
+    });
+    return this.#resources;
   }
 
   /** Number of processes whose descriptors may not be read (no privilege). */

@@ -1,13 +1,16 @@
 import type { Census } from '../census/census.js';
 import { readGroup } from '../devices/group.js';
 import { type PciDevice, pciDevices } from '../devices/pci.js';
+import { attachedFindings } from './attached.js';
 import { chipsetRole } from './chipset.js';
 import { consoleFindings } from './console.js';
 import { blockFindings } from './disks.js';
 import { shareFindings } from './filesystems.js';
 import type { Finding } from './finding.js';
+import { machineFindings } from './machine.js';
 import { netFindings } from './network.js';
 import { openFindings } from './opens.js';
+import { ownedFindings } from './owned.js';
 
 /** Members of the device's group on host drivers. @param taken addresses that the same run binds too */
 function groupFindings(census: Census, device: PciDevice, taken: ReadonlySet<string>): Finding[] {
@@ -60,6 +63,18 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
       brief: `${device.vfs.length} VFs`,
       message: `${device.bdf} has ${device.vfs.length} virtual functions (${device.vfs.join(', ')}) that would vanish`,
       fix: `echo 0 > ${pciDevices}/${device.bdf}/sriov_numvfs`,
+    });
+  found.push(...attachedFindings(census, device), ...machineFindings(census, device), ...ownedFindings(census, device));
+  const mediated = census.root
+    .list(`${pciDevices}/${device.bdf}`)
+    .filter((name) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name));
+  if (mediated.length > 0)
+    found.push({
+      check: 'holder',
+      subject: mediated[0]!,
+      brief: `${mediated.length} mediated device${mediated.length === 1 ? '' : 's'}`,
+      message: `mediated devices are made of it (${mediated.slice(0, 3).join(', ')}${mediated.length > 3 ? ', …' : ''})`,
+      fix: `mdevctl stop --uuid ${mediated[0]}`,
     });
   // last: it takes a look at every descriptor of the host
   if (!options.brief || found.length === 0) found.push(...openFindings(census, device));

@@ -1,3 +1,4 @@
+import { printable } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
 import { type PciDevice, pciDevices } from '../devices/pci.js';
@@ -38,8 +39,39 @@ function hasVirtioConsole(root: Sysroot, device: PciDevice): boolean {
   return root.list(dir).some((name) => /^virtio\d+$/.test(name) && Number(root.attr(`${dir}/${name}/device`) ?? 0) === 3);
 }
 
+/** Monitors that a graphics adapter drives, and processes that are master of its DRM device (/sys/kernel/debug/dri). */
+function displayFindings({ root }: Census, device: PciDevice): Finding[] {
+  const cards = root.list('/sys/class/drm').filter((name) => root.readlink(`/sys/class/drm/${name}`)?.includes(`/${device.bdf}/`));
+  return cards.flatMap((name): Finding[] => {
+    if (name.includes('-')) {
+      const on = root.attr(`/sys/class/drm/${name}/enabled`) === 'enabled' && root.attr(`/sys/class/drm/${name}/dpms`) !== 'Off';
+      const output = printable(name.replace(/^card\d+-/, ''));
+      const message = `${device.bdf} shows a picture on its output ${output}`;
+      return on ? [{ check: 'display', subject: name, brief: `display ${output}`, message, fix: 'end the graphical session' }] : [];
+    }
+    const minor = /^card(\d+)$/.exec(name)?.[1];
+    const clients = minor === undefined ? undefined : root.attr(`/sys/kernel/debug/dri/${minor}/clients`);
+    return (clients ?? '').split('\n').flatMap((line): Finding[] => {
+      // command tgid dev master a uid magic; the command may have blanks
+      const match = /^\s*(.*?)\s+(\d+)\s+\d+\s+y\s/.exec(line);
+      if (!match) return [];
+      const who = `${printable(match[1]!)} (pid ${match[2]})`;
+      return [
+        {
+          check: 'display',
+          subject: name,
+          brief: `DRM master ${who}`,
+          message: `${who} is master of ${name}`,
+          fix: `end process ${match[2]}`,
+        },
+      ];
+    });
+  });
+}
+
 /** What the kernel's messages are shown on: serial ports and virtio consoles, and the console graphics adapter. */
 export const consoleFindings = (census: Census, device: PciDevice): Finding[] => [
+  ...displayFindings(census, device),
   ...terminalFindings(census, device),
   ...adapterFindings(census, device),
 ];

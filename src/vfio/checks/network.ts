@@ -2,6 +2,7 @@ import { printable } from '../../common/escape.js';
 import type { Census } from '../census/census.js';
 import { foreignInterfaces, interfacesOf, isDefault, isUp, kindOf, routesTo, uppersOf } from '../census/interfaces.js';
 import type { PciDevice } from '../devices/pci.js';
+import { conversationFindings } from './conversations.js';
 import { mountFindings, serversOf } from './filesystems.js';
 import type { Finding } from './finding.js';
 
@@ -64,7 +65,7 @@ export function netFindings(census: Census, device: PciDevice): Finding[] {
         message: `this ssh session from ${peer} comes in by ${via(hit.device)}`,
         fix: undefined,
       });
-    found.push(...remoteFindings(census, name, stack));
+    found.push(...remoteFindings(census, name, stack), ...conversationFindings(census, name, stack));
     // who allows a route to go knows that the interface has an address
     if (!found.some(({ check, subject }) => check === 'route' && subject === name)) found.push(...addressFindings(census, name));
   }

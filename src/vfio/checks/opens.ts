@@ -28,8 +28,23 @@ function deviceNodes(census: Census, device: PciDevice): { rdevs: Set<string>; p
   return { rdevs, paths };
 }
 
-/** Processes that have a node of the device open. */
-export function openFindings(census: Census, device: PciDevice): Finding[] {
+/** Processes that drive the device through the resource files of sysfs. */
+function mappedFindings(census: Census, device: PciDevice): Finding[] {
+  const mine = census.processes.resources.filter(({ path }) => path.includes(`/${device.bdf}/`));
+  return [...new Map(mine.map(({ pid, path }) => [pid, path]))].map(([pid, path]) => {
+    const who = `${printable(census.processes.comm(pid))} (pid ${pid})`;
+    const file = path.split('/').pop()!;
+    return { check: 'open', subject: file, brief: `mapped by ${who}`, message: `${who} has its ${file} mapped`, fix: `end process ${pid}` };
+  });
+}
+
+/** Processes that have a node of the device open, or its registers mapped. */
+export const openFindings = (census: Census, device: PciDevice): Finding[] => [
+  ...nodeFindings(census, device),
+  ...mappedFindings(census, device),
+];
+
+function nodeFindings(census: Census, device: PciDevice): Finding[] {
   const { rdevs, paths } = deviceNodes(census, device);
   if (rdevs.size === 0 && paths.size === 0) return [];
   const seen = new Set<string>();

@@ -34,6 +34,8 @@ export interface PciDevice {
   bridge: boolean;
   /** The adapter that firmware used for the console. */
   bootVga: boolean;
+  /** The bridge that leads to it; undefined on a root bus. */
+  upstream: string | undefined;
   /** The physical function of a virtual function. */
   physfn: string | undefined;
   /** Virtual functions that exist now. */
@@ -180,6 +182,7 @@ function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
     numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
     bridge: header === undefined ? bridgeClasses.has(cls >> 8) : header !== 0,
     bootVga: root.attr(`${dir}/boot_vga`) === '1',
+    upstream: /\/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\/[^/]+$/.exec(root.readlink(dir) ?? '')?.[1],
     physfn: vf('physfn'),
     vfs: entries
       .filter((name) => /^virtfn\d+$/.test(name))

@@ -21,6 +21,8 @@ export interface DeviceRow {
   driver: string | undefined;
   override: string | undefined;
   group: number | undefined;
+  /** The physical function of a virtual one, else the bridge that leads to it; undefined on a root bus. */
+  parent: string | undefined;
   /** Bound to a VFIO driver. */
   vfio: boolean;
   /** The kernel holds it locked: a driver does not let go. */
@@ -69,6 +71,8 @@ export interface ListFilter {
   class?: string | undefined;
   unused?: boolean | undefined;
   group?: number | undefined;
+  /** Also the bridges and physical functions that lead to what passes the filter. */
+  parents?: boolean | undefined;
 }
 
 function row(census: Census, names: PciNames, device: PciDevice, brief: boolean): DeviceRow {
@@ -84,6 +88,7 @@ function row(census: Census, names: PciNames, device: PciDevice, brief: boolean)
     driver: device.driver,
     override: device.override,
     group: device.group,
+    parent: device.physfn ?? device.upstream,
     vfio,
     busy: device.busy,
     uses: usesOf(census, device, { brief }),
@@ -95,11 +100,22 @@ function row(census: Census, names: PciNames, device: PciDevice, brief: boolean)
 export function inventory(census: Census, filter: ListFilter = {}): DeviceRow[] {
   const inClass = filter.class === undefined ? () => true : classMatcher(filter.class);
   const names = new PciNames(census.root);
-  return listDevices(census.root)
+  const all = listDevices(census.root);
+  const found = all
     .filter((device) => inClass(device) && (filter.group === undefined || device.group === filter.group))
     .filter((device) => filter.driver === undefined || (device.driver ?? 'none') === filter.driver)
     .map((device) => row(census, names, device, true))
     .filter((found) => !filter.unused || (found.uses.length === 0 && found.holders.length === 0 && !found.busy));
+  if (!filter.parents) return found;
+  const rows = new Map(found.map((one) => [one.bdf, one]));
+  const devices = new Map(all.map((device) => [device.bdf, device]));
+  for (const one of found)
+    for (let at = one.parent; at !== undefined && !rows.has(at); at = rows.get(at)?.parent) {
+      const device = devices.get(at);
+      if (!device) break;
+      rows.set(at, row(census, names, device, true));
+    }
+  return [...rows.values()].sort((a, b) => (a.bdf < b.bdf ? -1 : 1));
 }
 
 /** Regions of sysfs' `resource` file: start, end, flags (include/linux/ioport.h) per line; lines 0-5 are the BARs. */

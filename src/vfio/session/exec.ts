@@ -14,6 +14,7 @@ import { findDevice } from '../devices/select.js';
 import { checkSignal, type Host } from '../transaction/move.js';
 import { Hold } from './hold.js';
 import { type Api, requireBound } from './open.js';
+import { tokenFor } from './token.js';
 
 export interface ExecOptions {
   bdfs: readonly string[];
@@ -23,6 +24,8 @@ export interface ExecOptions {
   /** Bind the devices first, and give them back at the end. */
   bind: boolean;
   limit: LockLimit;
+  /** VF token for the devices that take one. */
+  token?: string | undefined;
   /** RLIMIT_MEMLOCK of the program. */
   memlock: number | undefined;
   /** Stops the bind, and what follows it before the program is ready; everything is undone. */
@@ -51,9 +54,13 @@ export async function prepareExec(host: Host, options: ExecOptions): Promise<Pre
     : undefined;
   let hold: Hold | undefined;
   try {
-    hold = new Hold(new Census(host.root), bdfs, api, specs, options.limit, asked === 'cdev' && specs.length === 0);
+    hold = new Hold(new Census(host.root), bdfs, api, specs, options.limit, {
+      untouched: asked === 'cdev' && specs.length === 0,
+      token: options.token,
+    });
     if (options.memlock !== undefined) setMemlock(options.memlock);
-    const program = handOver(words, hold.allFds(), hold.describe(bdfs));
+    const token = options.token ?? tokenOfAny(host.root, bdfs);
+    const program = handOver(words, hold.allFds(), hold.describe(bdfs), token);
     await checkSignal(options.signal); // one that came while devices were opened is seen here
     const held = hold;
     const { mapper } = held;
@@ -74,6 +81,12 @@ export async function prepareExec(host: Host, options: ExecOptions): Promise<Pre
     await binding?.undo();
     throw err;
   }
+}
+
+/** The token that vioctl set for one of the devices. */
+function tokenOfAny(root: Sysroot, bdfs: readonly string[]): string | undefined {
+  const census = new Census(root);
+  return bdfs.flatMap((bdf) => tokenFor(census, findDevice(root, bdf), undefined) ?? [])[0];
 }
 
 /** What prepareExec would do, for people. @throws VioError where it would fail at once */

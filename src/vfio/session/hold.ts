@@ -8,6 +8,16 @@ import type { Census } from '../census/census.js';
 import { findDevice } from '../devices/select.js';
 import { type Api, cdevOf, openSession } from './open.js';
 import type { Session } from './session.js';
+import { tokenFor, tokenOwner } from './token.js';
+
+export interface HoldOptions {
+  /** Hand the devices over without binding them to the iommufd. */
+  untouched?: boolean;
+  /** VF token for the devices that take one. */
+  token?: string | undefined;
+}
+
+const takesToken = (census: Census, bdf: string): boolean => tokenOwner(census, findDevice(census.root, bdf)) !== undefined;
 
 /** Devices that share one set of mappings, open and mapped; close() undoes it all in order. */
 export class Hold {
@@ -22,14 +32,18 @@ export class Hold {
    * iommufd: a program such as QEMU does that itself.
    * @throws VioError; whatever was opened is closed
    */
-  constructor(census: Census, bdfs: readonly string[], api: Api, specs: readonly MapSpec[], limit: LockLimit, untouched = false) {
+  constructor(census: Census, bdfs: readonly string[], api: Api, specs: readonly MapSpec[], limit: LockLimit, options: HoldOptions = {}) {
     try {
-      if (untouched) {
+      if (options.untouched) {
         this.#openRaw(census, bdfs);
         return;
       }
-      for (const bdf of bdfs)
-        this.sessions.push(openSession(census, bdf, this.sessions[0] ? chosen(this.sessions[0]) : api, this.sessions));
+      const takers = options.token === undefined ? [] : bdfs.filter((bdf) => takesToken(census, bdf));
+      if (options.token !== undefined && takers.length === 0) tokenFor(census, findDevice(census.root, bdfs[0] ?? ''), options.token);
+      for (const bdf of bdfs) {
+        const token = takers.includes(bdf) ? options.token : undefined;
+        this.sessions.push(openSession(census, bdf, this.sessions[0] ? chosen(this.sessions[0]) : api, this.sessions, token));
+      }
       const [first] = this.sessions;
       if (!first) throw usage('no device');
       this.fds.set(first.api === 'cdev' ? 'iommufd' : 'vfio-container', first.info.container);

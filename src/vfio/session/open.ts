@@ -9,6 +9,7 @@ import { noIommu, readIommu } from '../devices/iommu.js';
 import { type PciDevice } from '../devices/pci.js';
 import { findDevice } from '../devices/select.js';
 import { Session } from './session.js';
+import { tokenBytes, tokenFor } from './token.js';
 
 /** Which of the kernel's two ways to a device: group and container, or iommufd and the device's own node. */
 export const apis = ['auto', 'group', 'cdev'] as const;
@@ -64,11 +65,19 @@ function wayTo(census: Census, device: PciDevice, api: Api): Way {
  * Opens a device through VFIO. The caller closes the session.
  * @param text PCI address as the user wrote it
  * @param shared open devices whose mappings this one joins; one of its own group lends it the group, which opens only once
+ * @param token VF token of the user; the one that vioctl set unless given
  * @throws VioError that names what is in the way: not bound, held by whom, not viable because of which member, no permission
  */
-export function openSession(census: Census, text: string, api: Api = 'auto', shared: readonly Session[] = []): Session {
+export function openSession(
+  census: Census,
+  text: string,
+  api: Api = 'auto',
+  shared: readonly Session[] = [],
+  token: string | undefined = undefined,
+): Session {
   const device = findDevice(census.root, text);
   requireBound(census, device);
+  const secret = tokenFor(census, device, token);
   const way = wayTo(census, device, api);
   const { vfio } = native();
   const at = (path: string): string => census.root.path(path);
@@ -77,10 +86,16 @@ export function openSession(census: Census, text: string, api: Api = 'auto', sha
   try {
     session =
       way.api === 'cdev'
-        ? vfio.openDevice(at('/dev/iommu'), at(way.node), partner?.handle)
-        : vfio.openGroup(at('/dev/vfio/vfio'), at(way.node), device.bdf, way.noiommu, partner?.handle);
+        ? vfio.openDevice(at('/dev/iommu'), at(way.node), partner?.handle, secret === undefined ? undefined : tokenBytes(secret))
+        : vfio.openGroup(
+            at('/dev/vfio/vfio'),
+            at(way.node),
+            secret === undefined ? device.bdf : `${device.bdf} vf_token=${secret}`,
+            way.noiommu,
+            partner?.handle,
+          );
   } catch (err) {
-    throw explain(census, device, way, err);
+    throw explain(census, device, way, err, secret !== undefined);
   }
   return new Session(device.bdf, session, device.group);
 }
@@ -88,7 +103,11 @@ export function openSession(census: Census, text: string, api: Api = 'auto', sha
 const BIND_IOMMUFD = 'VFIO_DEVICE_BIND_IOMMUFD';
 const callOf = (err: unknown): string => String((err as { syscall?: unknown }).syscall ?? '');
 
-function explain(census: Census, device: PciDevice, way: Way, err: unknown): VioError {
+/** Refusals of the VF token; a cdev's bind says so too, since Linux 6.17. */
+const tokenCalls = ['VFIO_GROUP_GET_DEVICE_FD', BIND_IOMMUFD];
+
+/** @param tried a VF token was given to the kernel */
+function explain(census: Census, device: PciDevice, way: Way, err: unknown, tried: boolean): VioError {
   const { bdf } = device;
   const code = codeOf(err);
   const call = callOf(err);
@@ -127,10 +146,15 @@ function explain(census: Census, device: PciDevice, way: Way, err: unknown): Vio
       hint: 'modprobe vfio_iommu_type1',
       cause: err,
     });
-  if (call === 'VFIO_GROUP_GET_DEVICE_FD' && code === 'EACCES')
-    return wrap(`${bdf}: ${call}: it is a virtual function and its physical one asks for a token`, err, {
-      hint: 'the program that holds the physical function sets the token (VFIO_DEVICE_FEATURE_PCI_VF_TOKEN)',
+  if (tokenCalls.includes(call) && code === 'EACCES') {
+    const what =
+      device.physfn === undefined
+        ? 'its virtual functions are in use'
+        : `it is a virtual function of ${device.physfn}, which is on VFIO itself`;
+    return wrap(`${bdf}: ${tried ? 'the VF token is not the right one' : 'it opens with a VF token only'}: ${what}`, err, {
+      hint: '--vf-token UUID, as the program that has the physical function set it',
     });
+  }
   return wrap(`${bdf}: ${call || 'open'}`, err);
 }
 

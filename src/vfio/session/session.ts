@@ -220,6 +220,15 @@ export class Session {
     this.#master = on;
   }
 
+  /** Sets the token that the virtual functions of this physical function open with. @throws VioError (7) without SR-IOV */
+  setVfToken(token: Uint8Array): void {
+    try {
+      native().vfio.setVfToken(this.handle, token);
+    } catch (err) {
+      throw wrap(`${this.bdf}: set the VF token`, err, codeOf(err) === 'ENOTTY' ? { exit: Exit.unsupported } : {});
+    }
+  }
+
   /** Whether the device can be reset alone (VFIO_DEVICE_FLAGS_RESET). */
   get canReset(): boolean {
     return (this.info.flags & 1) !== 0;

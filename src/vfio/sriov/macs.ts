@@ -31,6 +31,3 @@ export async function readMacs(host: Host, link: string): Promise<Map<number, st
   });
   return new Map(found);
 }
-
-/** The command that sets one. */
-export const macCommand = (link: string, vf: number, mac: string): string[] => ['link', 'set', 'dev', link, 'vf', String(vf), 'mac', mac];

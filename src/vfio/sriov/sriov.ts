@@ -7,10 +7,12 @@ import { interfacesOf } from '../census/interfaces.js';
 import { usesOf } from '../checks/checks.js';
 import type { CheckName, Finding } from '../checks/finding.js';
 import { noDevice, type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
+import { forgetToken, keptToken } from '../session/token.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
-import { checkSignal, type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
+import { checkSignal, type Host, lockedError, macCommand, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { Transaction } from '../transaction/transaction.js';
-import { macCommand, parseMac, readMacs } from './macs.js';
+import { parseMac, readMacs } from './macs.js';
+import { requireSriov, setToken } from './token.js';
 
 export interface SriovOptions {
   /** Number of virtual functions that there are to be. */
@@ -22,6 +24,8 @@ export interface SriovOptions {
   /** False: the virtual functions are not offered to drivers, now and later. */
   autoprobe?: boolean | undefined;
   allow?: readonly CheckName[] | undefined;
+  /** VF token for a physical function on VFIO; a new one unless given. */
+  token?: string | undefined;
   /** Milliseconds to wait for another run that changes the device. */
   wait: number;
   signal?: AbortSignal | undefined;
@@ -39,6 +43,8 @@ export interface SriovPlan {
   driver: string | undefined;
   /** The kernel offers them to drivers afterwards. */
   autoprobe: boolean;
+  /** The physical function is on VFIO: its virtual functions open with a token. */
+  vfio: boolean;
 }
 
 /** Milliseconds that the kernel gets to make virtual functions: some drivers take a tenth of a second for each. */
@@ -80,6 +86,9 @@ export function planSriov(census: Census, bdf: string, options: SriovOptions, { 
   if (pf.driver === undefined)
     throw new VioError(`${bdf}: it has no driver, which virtual functions need`, { code: 'NO_DRIVER', hint: `vioctl vfio show ${bdf}` });
   if (pf.busy) throw lockedError(bdf);
+  const vfio = census.modules.isVfio(pf.driver);
+  if (vfio && options.vfs > 0) requireSriov(census, pf);
+  if (!vfio && options.token !== undefined) throw usage(`${bdf}: it takes no VF token: its driver is ${pf.driver}`, 'leave out --vf-token');
   const macs = (options.macs ?? []).map(parseMac);
   if (macs.length > options.vfs) throw usage(`${macs.length} MAC addresses for ${options.vfs} virtual functions`);
   if (new Set(macs).size !== macs.length) throw usage('a MAC address is given twice');
@@ -96,7 +105,7 @@ export function planSriov(census: Census, bdf: string, options: SriovOptions, { 
     if (denied.length > 0) throw refused(denied);
     if (privileged) requirePrivilege(census, bdf);
   }
-  return { pf, from, to, link, macs, driver: options.driver, autoprobe };
+  return { pf, from, to, link, macs, driver: options.driver, autoprobe, vfio };
 }
 
 /** The writes to the physical function. */
@@ -129,6 +138,8 @@ export interface SriovResult {
   previousVfs: number;
   vfs: { bdf: string; index: number; driver: string | undefined; mac: string | undefined; group: number | undefined }[];
   already: boolean;
+  /** The token that the virtual functions open with, where vioctl set it. */
+  vfToken: string | undefined;
 }
 
 /** Waits until every virtual function has its link. @throws VioError NO_VFS */
@@ -143,13 +154,28 @@ async function awaitVfs(host: Host, bdf: string, count: number): Promise<string[
   }
 }
 
-/** Sets the MAC addresses that differ. @returns whether one did */
-async function setMacs(host: Host, { link, macs }: SriovPlan): Promise<boolean> {
-  if (link === undefined || macs.length === 0) return false;
+/** Addresses that differ: of each virtual function what it has, and what it is to have. */
+async function wrongMacs(host: Host, { link, macs }: SriovPlan): Promise<{ vf: number; is: string | undefined; mac: string }[]> {
+  if (link === undefined || macs.length === 0) return [];
   const now = await readMacs(host, link);
-  const wrong = [...macs.entries()].filter(([i, mac]) => now.get(i) !== mac);
-  for (const [i, mac] of wrong) await host.ip(macCommand(link, i, mac));
-  return wrong.length > 0;
+  return [...macs.entries()].map(([vf, mac]) => ({ vf, mac, is: now.get(vf) })).filter(({ is, mac }) => is !== mac);
+}
+
+/** Sets the MAC addresses that differ, and looks whether each virtual function has its own. @throws VioError NOT_APPLIED */
+async function setMacs(host: Host, plan: SriovPlan, mark: () => void): Promise<boolean> {
+  const wrong = await wrongMacs(host, plan);
+  if (wrong.length === 0) return false;
+  for (const { vf, mac } of wrong) {
+    mark();
+    await host.ip(macCommand(plan.link!, vf, mac));
+  }
+  const [left] = await wrongMacs(host, plan);
+  if (left)
+    throw new VioError(`${plan.pf.bdf}: virtual function ${left.vf} has MAC address ${left.is ?? 'none'}, not ${left.mac}`, {
+      code: 'NOT_APPLIED',
+      hint: `its driver does not take it from the host; ip link show dev ${plan.link}`,
+    });
+  return true;
 }
 
 /**
@@ -164,16 +190,24 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   const plan = planSriov(census, bdf, options, { privileged: true });
   const { pf, from, to } = plan;
   const changes = sriovWrites(plan).length > 0;
-  const transaction = changes ? Transaction.begin(host, 'sriov', [{ device: pf, to }]) : undefined;
+  // those that stay get back what they have now; those that appear have nothing to go back to
+  const macsNow = pf.numVfs === to.numVfs ? await wrongMacs(host, plan) : [];
+  const before = macsNow.flatMap(({ vf, is }): [number, string][] => (is === undefined ? [] : [[vf, is]]));
+  const macs = plan.link === undefined || before.length === 0 ? undefined : { link: plan.link, before };
+  const begins = changes || macsNow.length > 0;
+  const transaction = begins ? Transaction.begin(host, 'sriov', [{ device: pf, to, ...(macs && { macs }) }]) : undefined;
   let binding: Binding | undefined;
   let macsChanged = false;
   let settled = false;
+  let tokenSet = false;
   try {
+    if (plan.vfio && to.numVfs > 0 && (changes || options.token !== undefined)) tokenSet = setToken(host.root, pf, options.token);
     await transaction?.run({ signal: options.signal, timeout: vfsTimeout });
+    if (plan.vfio && to.numVfs === 0) forgetToken(host.root, bdf);
     const store = new Store(host.root);
     if (pf.numVfs !== to.numVfs) for (const vf of pf.vfs) store.forget(vf); // those that come at these addresses are others
     const vfs = await awaitVfs(host, bdf, to.numVfs);
-    macsChanged = await setMacs(host, plan);
+    macsChanged = await setMacs(host, plan, () => transaction?.mark('macs'));
     if (transaction) await checkSignal(options.signal);
     if (plan.driver !== undefined && vfs.length > 0)
       binding = await bind(host, census.fresh(), {
@@ -192,7 +226,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   await transaction?.commit();
   return resultOf(host, plan, {
     previousVfs: from.numVfs,
-    already: !changes && !macsChanged && !settled && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
+    already: !changes && !macsChanged && !settled && !tokenSet && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
   });
 }
 
@@ -215,6 +249,7 @@ async function resultOf(
     bdf: pf.bdf,
     numVfs: now?.numVfs ?? 0,
     ...told,
+    vfToken: now !== undefined && now.numVfs > 0 ? keptToken(host.root, pf.bdf) : undefined,
     vfs: (now?.vfs ?? []).map((vf, index) => {
       const device = byBdf.get(vf);
       return { bdf: vf, index, driver: device?.driver, mac: macs.get(index), group: device?.group };

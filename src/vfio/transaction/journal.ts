@@ -23,6 +23,8 @@ export interface JournalDevice {
   after: DeviceState;
   /** The last step that was begun; `none` before the first write. */
   step: string;
+  /** MAC addresses that virtual functions had, by their index, and the interface that sets them. */
+  macs?: { link: string; before: [vf: number, mac: string][] } | undefined;
 }
 
 /** A transaction that has not ended. It is on disk before the first write and goes away with the last. */

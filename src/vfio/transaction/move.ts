@@ -7,7 +7,7 @@ import type { DeviceState } from './journal.js';
 import { StuckWrite, type Writer, waitingIn } from './writer.js';
 
 /** Steps of taking a device from one driver to another, in their order; each begins with its name in the journal. */
-export type Step = 'override' | 'unbind' | 'bind' | 'settle' | 'vfs' | 'verify' | 'owner';
+export type Step = 'override' | 'unbind' | 'bind' | 'settle' | 'vfs' | 'macs' | 'verify' | 'owner';
 
 /** One write to sysfs. */
 export interface SysfsWrite {
@@ -31,6 +31,9 @@ export interface Host {
   /** Our own process. */
   pid: number;
 }
+
+/** The words of ip(8) that set the MAC address of a virtual function. */
+export const macCommand = (link: string, vf: number, mac: string): string[] => ['link', 'set', 'dev', link, 'vf', String(vf), 'mac', mac];
 
 /** The state of a device as it was read. */
 export const stateOf = ({ driver, override, numVfs, autoprobe }: PciDevice): DeviceState => ({

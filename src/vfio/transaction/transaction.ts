@@ -2,12 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { assert, Exit, reason, VioError } from '../../common/errors.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
-import { checkSignal, type Host, moveTo, type Step, stateOf } from './move.js';
+import { checkSignal, type Host, macCommand, moveTo, type Step, stateOf } from './move.js';
 
 /** A device and the state it is to have. */
 export interface Move {
   device: PciDevice;
   to: DeviceState;
+  /** MAC addresses to put back, where the virtual functions stay. */
+  macs?: JournalDevice['macs'];
 }
 
 /** Milliseconds for one write to sysfs: a driver that flushes a large cache may take long, one that hangs must not hold us. */
@@ -40,6 +42,8 @@ export async function rollBack(
         throw new VioError(`another device (${idOf(device)}) is at this address now`, { code: 'RENUMBERED' });
       if (entry.before.driver !== undefined && !host.modules.registered(entry.before.driver)) await host.modprobe(entry.before.driver);
       await moveTo(host, entry.bdf, entry.before, { mark: (step) => mark(entry, step), timeout: writeTimeout });
+      if (entry.macs && entry.before.numVfs === entry.after.numVfs)
+        for (const [vf, mac] of entry.macs.before) await host.ip(macCommand(entry.macs.link, vf, mac));
     } catch (err) {
       left.push({ bdf: entry.bdf, want: entry.before, why: err instanceof Error && !('syscall' in err) ? err.message : reason(err) });
     }
@@ -79,14 +83,17 @@ export class Transaction {
   /** Claims the devices and writes the journal. Nothing is changed yet. @throws VioError BUSY, INTERRUPTED, or that of the journal */
   static begin(host: Host, operation: Journal['operation'], moves: readonly Move[]): Transaction {
     const store = new Store(host.root);
-    const devices = moves.map(({ device, to }) => ({
-      bdf: device.bdf,
-      vendor: device.vendor,
-      device: device.device,
-      before: stateOf(device),
-      after: to,
-      step: 'none',
-    }));
+    const devices = moves.map(
+      ({ device, to, macs }): JournalDevice => ({
+        bdf: device.bdf,
+        vendor: device.vendor,
+        device: device.device,
+        before: stateOf(device),
+        after: to,
+        step: 'none',
+        ...(macs && { macs }),
+      }),
+    );
     const started = startTime(host.root, host.pid) ?? '';
     // random: in a container every run may have the same pid
     const id = `${operation}-${moves[0]!.device.bdf}-${host.pid}-${randomBytes(4).toString('hex')}`;

@@ -2,7 +2,8 @@ import { showLines } from '../../../../src/groups/vfio/views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { parseBdf } from '../../../../src/vfio/devices/pci.js';
 import { findDevice } from '../../../../src/vfio/devices/select.js';
-import { inventory, parseResource, report } from '../../../../src/vfio/inventory/inventory.js';
+import { inventory, type ListFilter, parseResource, report } from '../../../../src/vfio/inventory/inventory.js';
+import { asTree } from '../../../../src/vfio/inventory/tree.js';
 import { PciTree } from '../../../support/pci-tree.js';
 
 let tree: PciTree;
@@ -29,6 +30,38 @@ describe('addresses', () => {
     expect(() => findDevice(tree.root, '01:00.1')).toThrow(
       expect.objectContaining({ code: 'ENODEV', exit: 1, hint: expect.stringContaining('there is 0000:01:00.0, 0000:41:00.0') }),
     );
+  });
+});
+
+describe('tree', () => {
+  test('bridges, what is behind them, virtual functions below their physical one', () => {
+    tree.device('0000:00:01.0', { class: 0x060400 });
+    tree.device('0000:00:02.0');
+    const port = { parent: '/sys/devices/pci0000:00/0000:00:01.0' };
+    tree.device('0000:01:00.0', { ...port, group: 4 });
+    for (const vf of ['0000:01:10.0', '0000:01:10.1'])
+      tree.link(`${tree.device(vf, port)}/physfn`, '/sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0');
+    tree.device('0000:01:00.1', port);
+    const drawn = (filter: ListFilter) => asTree(inventory(new Census(tree.root), filter)).map(({ branch, bdf }) => branch + bdf);
+    expect(drawn({ parents: true })).toEqual([
+      '0000:00:01.0',
+      '├─ 0000:01:00.0',
+      '│  ├─ 0000:01:10.0',
+      '│  └─ 0000:01:10.1',
+      '└─ 0000:01:00.1',
+      '0000:00:02.0',
+    ]);
+    expect(drawn({ parents: true, group: 4 })).toEqual(['0000:00:01.0', '└─ 0000:01:00.0']);
+    expect(drawn({ group: 4 })).toEqual(['0000:01:00.0']);
+    const rows = inventory(new Census(tree.root));
+    expect(rows.find(({ bdf }) => bdf === '0000:01:10.1')?.parent).toBe('0000:01:00.0');
+  });
+
+  test('parents that lead in a circle, or nowhere', () => {
+    for (const bdf of ['0000:01:00.0', '0000:02:00.0']) tree.device(bdf);
+    tree.link('/sys/devices/pci0000:00/0000:01:00.0/physfn', '/sys/devices/pci0000:00/0000:02:00.0');
+    tree.link('/sys/devices/pci0000:00/0000:02:00.0/physfn', '/sys/devices/pci0000:00/0000:01:00.0');
+    expect(asTree(inventory(new Census(tree.root), { parents: true })).map(({ bdf }) => bdf)).toEqual(['0000:01:00.0', '0000:02:00.0']);
   });
 });
 

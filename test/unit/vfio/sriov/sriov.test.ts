@@ -182,3 +182,30 @@ test.each(['sriov_numvfs', 'ip'])('a signal during %s brings the earlier number 
   await expect(run({ vfs: 2, macs: ['52:54:00:00:00:01'], signal: control.signal })).rejects.toThrow('SIGTERM');
   expect([pf().numVfs, pf().vfs, tree.root.list('/run/vioctl/vfio/journal')]).toEqual([0, [], []]);
 });
+
+test('MAC addresses of virtual functions that stay: a run that is killed between two is undone from its journal', async () => {
+  await run({ vfs: 2, macs: ['52:54:00:00:00:0a', '52:54:00:00:00:0b'] });
+  const { ip } = host;
+  let sets = 0;
+  host.ip = (args) => (args[0] === 'link' && ++sets === 2 ? new Promise(() => {}) : ip(args));
+  void run({ vfs: 2, macs: ['52:54:00:00:00:1a', '52:54:00:00:00:1b'] });
+  for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+  expect(macs).toEqual(['52:54:00:00:00:1a', '52:54:00:00:00:0b']);
+  tree.file('/proc/100/stat', ''); // our process is dead
+  host.ip = ip;
+  expect((await restore(host, census(), { all: false, wait: 0 })).devices).toMatchObject([{ operation: 'sriov', step: 'macs' }]);
+  expect([macs, pf().numVfs]).toEqual([['52:54:00:00:00:0a', '52:54:00:00:00:0b'], 2]);
+});
+
+test('MAC addresses that fail go back; one that the driver drops is told', async () => {
+  await run({ vfs: 2, macs: ['52:54:00:00:00:0a', '52:54:00:00:00:0b'] });
+  const { ip } = host;
+  host.ip = (args) => (args.includes('52:54:00:00:00:1b') ? Promise.reject(new Error('no')) : ip(args));
+  await expect(run({ vfs: 2, macs: ['52:54:00:00:00:1a', '52:54:00:00:00:1b'] })).rejects.toThrow('no');
+  expect(macs).toEqual(['52:54:00:00:00:0a', '52:54:00:00:00:0b']);
+  host.ip = (args) => (args.includes('52:54:00:00:00:1b') ? Promise.resolve('') : ip(args));
+  await expect(run({ vfs: 2, macs: ['52:54:00:00:00:0a', '52:54:00:00:00:1b'] })).rejects.toMatchObject({
+    code: 'NOT_APPLIED',
+    message: expect.stringContaining('virtual function 1 has MAC address 52:54:00:00:00:0b'),
+  });
+});

@@ -1,0 +1,68 @@
+import { isIP } from 'node:net';
+import { printable } from '../../common/escape.js';
+import type { Census } from '../census/census.js';
+import { interfacesOf, routesTo, uppersOf } from '../census/interfaces.js';
+import type { PciDevice } from '../devices/pci.js';
+import type { Finding } from './finding.js';
+
+/** Watchdogs that run: without their driver the machine reboots, or nothing notices that it hangs. */
+function watchdogFindings({ root }: Census, device: PciDevice): Finding[] {
+  const folder = '/sys/class/watchdog';
+  return root.list(folder).flatMap((name): Finding[] => {
+    const ours = root.readlink(`${folder}/${name}`)?.includes(`/${device.bdf}/`);
+    if (!ours || root.attr(`${folder}/${name}/state`) !== 'active') return [];
+    const label = root.attr(`${folder}/${name}/identity`);
+    const message = `its watchdog ${name}${label === undefined ? '' : ` (${printable(label)})`} runs: if nobody serves it, the machine reboots`;
+    return [{ check: 'watchdog', subject: name, brief: `watchdog ${name}`, message, fix: `stop the watchdog daemon` }];
+  });
+}
+
+/** Memory controllers whose errors the kernel counts (EDAC), by the link of their device or by their driver. */
+function edacFindings({ root }: Census, device: PciDevice): Finding[] {
+  const folders = ['/sys/devices/system/edac/mc', '/sys/devices/system/edac/pci', '/sys/bus/edac/devices'];
+  const found = folders.flatMap((folder) =>
+    root.list(folder).filter((name) => new RegExp(`(^|/)${device.bdf}$`).test(root.readlink(`${folder}/${name}/device`) ?? '')),
+  );
+  const name = found[0] ?? (/(^|_)edac(_|$)/.test(device.driver ?? '') ? device.driver : undefined);
+  if (name === undefined) return [];
+  const message = `the kernel watches memory errors with it (EDAC, ${printable(name)})`;
+  return [{ check: 'edac', subject: name, brief: 'EDAC', message, fix: undefined }];
+}
+
+/** Disks and interfaces that a loaded crash kernel needs. What is mounted has a finding of its own. */
+function crashFindings(census: Census, device: PciDevice): Finding[] {
+  const { root } = census;
+  if (root.attr('/sys/kernel/kexec_crash_loaded') !== '1') return [];
+  const { devices, hosts } = census.crash;
+  const found: Finding[] = [];
+  const add = (subject: string, what: string) =>
+    found.push({
+      check: 'kdump',
+      subject,
+      brief: 'crash dumps',
+      message: `the loaded crash kernel writes its dump ${what}`,
+      fix: 'unload it (kexec -p -u), or give it another target',
+    });
+  if (devices.length > 0) {
+    const tag = (text: string) => /^(?:(UUID|LABEL|PARTUUID|PARTLABEL)=)(.*)$/.exec(text);
+    const paths = devices.map((text) => {
+      const match = tag(text);
+      return match ? `/dev/disk/by-${match[1]!.toLowerCase()}/${match[2]!.replaceAll('"', '')}` : text;
+    });
+    const real = new Set(paths.flatMap((path) => [path, root.realpath(path)]));
+    for (const { name } of census.blocks.tree(device.bdf)) if (real.has(`/dev/${name}`)) add(`/dev/${name}`, `to /dev/${name}`);
+  }
+  for (const name of interfacesOf(root, device.bdf)) {
+    const stack = new Set([name, ...uppersOf(root, name)]);
+    const target = hosts.find((text) => isIP(text) !== 0 && routesTo(census.routes, text).some((route) => stack.has(route.device)));
+    if (target !== undefined) add(name, `to ${target} through ${name}`);
+  }
+  return found;
+}
+
+/** What the machine itself relies on. */
+export const machineFindings = (census: Census, device: PciDevice): Finding[] => [
+  ...watchdogFindings(census, device),
+  ...edacFindings(census, device),
+  ...crashFindings(census, device),
+];

@@ -1,0 +1,23 @@
+import { printable } from '../../common/escape.js';
+import type { Census } from '../census/census.js';
+import type { PciDevice } from '../devices/pci.js';
+import type { Finding } from './finding.js';
+
+/** Another tool, or the boot configuration, has plans for the device. */
+export function ownedFindings(census: Census, device: PciDevice): Finding[] {
+  const domain = census.domains.get(device.bdf);
+  const found: Finding[] = [];
+  if (domain !== undefined) {
+    const state = domain.running ? 'the running' : 'the';
+    found.push({
+      check: 'owned',
+      subject: domain.name,
+      brief: `libvirt ${printable(domain.name)}`,
+      message: `${state} libvirt domain ${printable(domain.name)} has it as a host device`,
+      fix: `virsh detach-device ${printable(domain.name)}, or virsh edit it`,
+    });
+  }
+  for (const { by, where, fix } of census.bootRules.of(device, true))
+    found.push({ check: 'owned', subject: where, brief: by, message: `${by} gives it to a driver at boot (${printable(where)})`, fix });
+  return found;
+}
