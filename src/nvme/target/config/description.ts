@@ -3,6 +3,8 @@
  * comments; the checks of check.ts must name exactly these keys, or they do not compile.
  */
 
+import type { SourceEntry } from '../../../storage/config/entry.js';
+
 /** The whole file. Only `subsystems` is required. */
 export interface ConfigFile {
   /** path of the JSON Schema, for editors; ignored */
@@ -77,29 +79,9 @@ export interface AnaEntry {
 }
 
 /** A disk. */
-export interface NamespaceEntry {
-  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. No options are read behind the name */
-  source: string;
+export interface NamespaceEntry extends SourceEntry {
   /** number of the namespace; default: the lowest free one. Give it if the list may change: a namespace with another number is another disk. @minimum 1 @maximum 16384 */
   nsid?: number;
-  /** bytes of a logical block; default: of the device, 512 for a file. @minimum 512 @maximum 65536 */
-  blockSize?: number;
-  /** reject writes; default: false */
-  readOnly?: boolean;
-  /** serve a source that is in use or no raw disk; default: false */
-  force?: boolean;
-  /** raw: serve the bytes of an image of another format as they are */
-  format?: 'raw';
-  /** share it with other servers that share it too; default: false. Nothing fences a server whose hosts have moved to another one */
-  shared?: boolean;
-  /** bypass the page cache (O_DIRECT); default: false */
-  direct?: boolean;
-  /** what writes of zeroes do: unmap frees space, off writes; default: holes stay holes */
-  zero?: 'unmap' | 'off';
-  /** operations a second, RATE[/BURST[/SECONDS]], or none */
-  iops?: number | string;
-  /** bytes a second, RATE[/BURST[/SECONDS]], such as 100M/400M/10, or none */
-  bps?: number | string;
   /** ANA group; default: 1. @minimum 1 @maximum 32 */
   group?: number;
   /** NGUID, 32 hexadecimal digits; default: made from the source. @pattern ^[0-9A-Fa-f]{32}$ */

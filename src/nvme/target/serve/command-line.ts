@@ -1,6 +1,7 @@
 import { usage } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
-import { parseConfig, readConfigText } from '../config/read.js';
+import { readConfigText } from '../../../common/text/document.js';
+import { parseConfig } from '../config/read.js';
 import { parseCntlidRange } from '../names.js';
 import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 

@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { parseConfig, readConfigText } from '../../../../src/nvme/target/config/read.js';
+import { readConfigText } from '../../../../src/common/text/document.js';
+import { parseConfig } from '../../../../src/nvme/target/config/read.js';
 
 const root = path.resolve(__dirname, '../../../..');
 const samples = path.join(root, 'docs/samples/nvmf');
