@@ -101,6 +101,7 @@ constexpr Export kNvme[] = {
     {"controllerReady", Guarded<vioctl::nvme::ControllerReady, K::kHandle, K::kBoolean>},
     {"controllerWriteCache", Guarded<vioctl::nvme::ControllerWriteCache, K::kHandle, K::kBoolean>},
     {"controllerNamespaces", Guarded<vioctl::nvme::ControllerNamespaces, K::kHandle, K::kArray>},
+    {"controllerRunning", Guarded<vioctl::nvme::ControllerRunning, K::kHandle>},
     {"controllerIdle", Guarded<vioctl::nvme::ControllerIdle, K::kHandle>},
     {"controllerStats", Guarded<vioctl::nvme::ControllerStats, K::kHandle>},
     {"controllerQueues", Guarded<vioctl::nvme::ControllerQueues, K::kHandle>},

@@ -160,6 +160,10 @@ Napi::Value ControllerNamespaces(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value ControllerRunning(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), Share<Controller>(info[0])->running.load(std::memory_order_acquire));
+}
+
 Napi::Value ControllerIdle(const Napi::CallbackInfo& info) {
   const uint64_t now = os::NowMs(), last = Share<Controller>(info[0])->activity;
   return Napi::Number::New(info.Env(), static_cast<double>(now > last ? now - last : 0));

@@ -16,9 +16,10 @@ Napi::Value ControllerNew(const Napi::CallbackInfo& info);         // controller
 Napi::Value ControllerReady(const Napi::CallbackInfo& info);       // controllerReady(controller, ready)
 Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info);  // controllerWriteCache(controller, on)
 Napi::Value ControllerNamespaces(
-    const Napi::CallbackInfo& info);                          // controllerNamespaces(controller, [nsid, ns, gate][])
-Napi::Value ControllerIdle(const Napi::CallbackInfo& info);   // controllerIdle(controller): ms since a command
-Napi::Value ControllerStats(const Napi::CallbackInfo& info);  // controllerStats(controller): counters
+    const Napi::CallbackInfo& info);                            // controllerNamespaces(controller, [nsid, ns, gate][])
+Napi::Value ControllerRunning(const Napi::CallbackInfo& info);  // controllerRunning(controller): commands
+Napi::Value ControllerIdle(const Napi::CallbackInfo& info);     // controllerIdle(controller): ms since a command
+Napi::Value ControllerStats(const Napi::CallbackInfo& info);    // controllerStats(controller): counters
 
 Napi::Value ControllerQueues(const Napi::CallbackInfo& info);  // controllerQueues(controller): counters[]
 

@@ -143,19 +143,20 @@ Napi::Value JsSize(const Napi::CallbackInfo& info) { return Number(info.Env(), G
 Napi::Value JsRefresh(const Napi::CallbackInfo& info) { return Number(info.Env(), Get<Store>(info[0]).Refresh()); }
 
 Napi::Value JsGeometry(const Napi::CallbackInfo& info) {
-  const Geometry geometry = Get<Store>(info[0]).geometry();
+  const Store& store = Get<Store>(info[0]);
+  const Geometry geometry = store.geometry();
   auto object = Napi::Object::New(info.Env());
   object.Set("logical", geometry.logical);
   object.Set("physical", geometry.physical);
   object.Set("minimumIo", geometry.minimum_io);
   object.Set("optimalIo", geometry.optimal_io);
   object.Set("alignmentOffset", geometry.alignment_offset);
-  object.Set("atomicWrite", geometry.atomic_write);
   object.Set("directMemory", geometry.direct_memory);
   object.Set("directOffset", geometry.direct_offset);
   object.Set("rotational", geometry.rotational);
   object.Set("device", geometry.device);
   object.Set("readonly", geometry.readonly);
+  if (const char* why = store.without_ring()) object.Set("withoutRing", why);
   return object;
 }
 

@@ -320,6 +320,7 @@ void Connection::Start(Request& request, const uint8_t* data) {
 
 void Connection::Run(Request& request) {
   running_++;
+  controller_->running.fetch_add(1, std::memory_order_relaxed);
   runningBytes_ += request.length;
   worker_.Submit(&request);
 }
@@ -421,6 +422,7 @@ void Connection::LetGo() {
 void Connection::Done(Request* request) {
   VIOCTL_ASSERT(request->state == Request::kRunning && running_ > 0 && runningBytes_ >= request->length);
   running_--;
+  controller_->running.fetch_sub(1, std::memory_order_release);
   runningBytes_ -= request->length;
   if (state_ == kClosed || state_ == kDraining) {
     // Others of this connection may hang for long, and must not keep this one's source open.

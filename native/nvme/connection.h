@@ -117,6 +117,7 @@ class Connection {
   static bool OwesFlush(const Request& request);
 
  private:
+  void Unparked();
   enum State : uint8_t { kHandshake, kOpen, kDraining, kClosed };
 
   // connection.cc: receiving

@@ -28,15 +28,21 @@ bool Connection::Park(Request& request, const uint8_t* data, uint32_t length) {
   request.state = Request::kParked;
   request.received = length;
   parked_++;  // before the pacer knows it
+  controller_->running.fetch_add(1, std::memory_order_relaxed);
   if (!throttle.Enter(request, bytes)) return true;
-  parked_--;
+  Unparked();
   request.state = Request::kRunning;
   request.received = 0;
   return false;
 }
 
-void Connection::Go(Request& request) {
+void Connection::Unparked() {
   parked_--;
+  controller_->running.fetch_sub(1, std::memory_order_release);
+}
+
+void Connection::Go(Request& request) {
+  Unparked();
   if (state_ == kClosed || state_ == kDraining) {
     request.state = Request::kRunning;
     request.ns.reset();
@@ -69,7 +75,7 @@ void Connection::Unpark() {
     for (int i = 0; i < 32; i++) {
       Request& request = chunk[i];
       if (request.state != Request::kParked || !request.ns->store->throttle().Leave(request)) continue;
-      parked_--;
+      Unparked();
       request.state = Request::kRunning;
       request.ns.reset();
     }

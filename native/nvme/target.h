@@ -67,6 +67,7 @@ struct Controller {
   std::atomic<bool> writeCache{true};  // off: every write is durable before it is answered (feature 06h)
   std::atomic<uint64_t> activity{0};   // ms of the monotonic clock at the last command
   std::atomic<uint32_t> generation{0};
+  std::atomic<uint32_t> running{0};  // I/O commands that are being done or wait for their turn under limits
   std::mutex mutex;
   std::shared_ptr<const NamespaceTable> table = std::make_shared<NamespaceTable>();
   std::vector<std::shared_ptr<Counters>> queues;

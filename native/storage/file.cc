@@ -111,6 +111,7 @@ class File final : public Store {
   // offset of the whole request, and the wrong data counts as moved (seen on Linux 6.18 with short reads and short
   // writes).
   int fd() const override { return fuse_ ? -1 : fd_.get(); }
+  const char* without_ring() const override { return fuse_ ? "FUSE" : nullptr; }
   Geometry geometry() const override { return geometry_; }
   std::optional<FileIdentity> identity() const override { return identity_; }
 

@@ -15,18 +15,15 @@
 namespace vioctl::storage {
 namespace {
 
-// struct statx of Linux 6.11 (include/uapi/linux/stat.h): older headers end before the fields for direct I/O.
+// struct statx of Linux 6.1 (include/uapi/linux/stat.h): older headers end before the fields for direct I/O.
 struct Statx {
   uint32_t mask, blksize;
   uint8_t before[0x98 - 8];
   uint32_t dio_mem_align, dio_offset_align;
-  uint64_t subvolume;
-  uint32_t atomic_unit_min, atomic_unit_max, atomic_segments_max, dio_read_offset_align;
-  uint8_t rest[0x100 - 0xb8];
+  uint8_t rest[0x100 - 0xa0];
 };
-static_assert(sizeof(Statx) == 0x100 && offsetof(Statx, dio_mem_align) == 0x98 &&
-              offsetof(Statx, atomic_unit_min) == 0xa8);
-constexpr uint32_t kDioAlign = 0x2000, kWriteAtomic = 0x10000;
+static_assert(sizeof(Statx) == 0x100 && offsetof(Statx, dio_mem_align) == 0x98);
+constexpr uint32_t kDioAlign = 0x2000;
 
 // FS_IOC_GETFSUUID (Linux 6.9): a length and up to 16 bytes.
 struct FsUuid {
@@ -59,12 +56,11 @@ Geometry GeometryOf(int fd, const struct stat& st) {
     geometry.physical = static_cast<uint32_t>(st.st_blksize);
   }
   Statx more{};
-  if (::syscall(SYS_statx, fd, "", AT_EMPTY_PATH, kDioAlign | kWriteAtomic, &more) == 0) {
+  if (::syscall(SYS_statx, fd, "", AT_EMPTY_PATH, kDioAlign, &more) == 0) {
     if (more.mask & kDioAlign) {
       geometry.direct_memory = more.dio_mem_align;
       geometry.direct_offset = more.dio_offset_align;
     }
-    if (more.mask & kWriteAtomic) geometry.atomic_write = more.atomic_unit_max;
   }
   return geometry;
 }

@@ -14,7 +14,6 @@ struct Geometry {
   uint32_t physical = 4096;  // smallest unit that is written without reading first
   uint32_t minimum_io = 0, optimal_io = 0;
   uint32_t alignment_offset = 0;                  // of the first physical block
-  uint32_t atomic_write = 0;                      // largest write that a power failure does not tear
   uint32_t direct_memory = 0, direct_offset = 0;  // alignment for O_DIRECT; 0: it is not supported
   bool rotational = false, device = false, readonly = false;
 };

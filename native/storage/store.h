@@ -41,6 +41,8 @@ class Store {
   // The file behind the store, for engines that do their own I/O on it; -1 where there is none. Such an engine only
   // reads and writes: it makes data durable with Flush(), or leads a sync of durability().
   virtual int fd() const { return -1; }
+  // Why such an engine must leave the file alone, where one could be expected to do it; nullptr where nothing is odd.
+  virtual const char* without_ring() const { return nullptr; }
 
   // Each returns 0 or an errno. A read or write that ends early is EIO: the file was truncated below us.
   // nowait: EAGAIN instead of waiting for a device (only where CanTry()).

@@ -88,6 +88,8 @@ export interface NvmeNative {
   controllerNamespaces(controller: NativeController, table: [nsid: number, ns: NativeNamespace, gate: number][]): void;
   /** Milliseconds since the last command on any queue. */
   controllerIdle(controller: NativeController): number;
+  /** I/O commands that are being done, on any of its queues. */
+  controllerRunning(controller: NativeController): number;
   controllerStats(controller: NativeController): QueueCounters;
   /** Counters of each I/O queue that is there. */
   controllerQueues(controller: NativeController): (Omit<QueueCounters, 'queues'> & { qid: number })[];
@@ -128,6 +130,7 @@ export const nvmeExports = [
   'controllerReady',
   'controllerWriteCache',
   'controllerNamespaces',
+  'controllerRunning',
   'controllerIdle',
   'controllerStats',
   'controllerQueues',

@@ -26,8 +26,6 @@ export interface Geometry {
   optimalIo: number;
   /** Of the first physical block. */
   alignmentOffset: number;
-  /** Largest write that a power failure does not tear. */
-  atomicWrite: number;
   /** Alignments for O_DIRECT; 0: it is not supported. */
   directMemory: number;
   directOffset: number;
@@ -35,6 +33,8 @@ export interface Geometry {
   /** A block device, not a file. */
   device: boolean;
   readonly: boolean;
+  /** The kind of file system that io_uring must not be used on; undefined where it may be. */
+  withoutRing?: string;
 }
 
 /** What tells a file or block device apart, whatever its name and contents are. */

@@ -1,6 +1,8 @@
 import type { Engine } from '../common/engines.js';
+import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { explain } from '../uring/host/unavailable.js';
+import type { Source } from './open.js';
 
 let told = false;
 
@@ -15,4 +17,10 @@ export function tellRefusal(engine: Engine, log: (text: string) => void): void {
   told = true;
   const { syscall, code } = refusal;
   log(`io_uring is not available, so threads do the I/O: ${syscall}: ${code} (${explain(code).why})`);
+}
+
+/** Tells the log that threads do the I/O of a source although io_uring works. Call it once for a source. */
+export function tellWithoutRing({ name, geometry }: Source, engine: Engine, log: (text: string) => void): void {
+  if (geometry.withoutRing === undefined || engine === 'sync') return;
+  log(`${printable(name)}: threads do its I/O: io_uring continues short transfers at the wrong offset on ${geometry.withoutRing}`);
 }

@@ -44,12 +44,13 @@ export function queueLimits(root: Sysroot, geometry: Geometry, device: bigint | 
 /**
  * The largest aligned write that a power failure does not tear, in bytes. The kernel's word for it is the physical block
  * (Documentation/ABI/stable/sysfs-block); a file has that of the device below, as far as its file system keeps such blocks
- * together. What statx(2) promises beyond it holds for I/O past the page cache alone.
+ * together. What statx(2) promises beyond it holds for writes with RWF_ATOMIC alone, and those are aligned powers of two: hosts
+ * may write any number of blocks up to what they are told.
  * @param device of the source, or of the file system that a file is on
  */
-export function atomicWriteOf(root: Sysroot, geometry: Geometry, device: bigint | undefined, direct: boolean): number {
-  const { logical, physical, alignmentOffset, atomicWrite } = geometry;
-  if (geometry.device) return alignmentOffset === 0 ? Math.max(physical, direct ? atomicWrite : 0) : logical;
+export function atomicWriteOf(root: Sysroot, geometry: Geometry, device: bigint | undefined): number {
+  const { logical, physical, alignmentOffset } = geometry;
+  if (geometry.device) return alignmentOffset === 0 ? physical : logical;
   const at = device === undefined ? undefined : sysfsOf(root, device);
   if (!at || Number(root.attr(`${at.own}/alignment_offset`) ?? 0) !== 0) return logical;
   return Math.max(logical, Math.min(physical, Number(root.attr(`${at.queue}/physical_block_size`) ?? 0)));

@@ -70,7 +70,7 @@ function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState 
       readonly,
       blockSize,
       geometry,
-      atomicWrite: atomicWriteOf(root, geometry, identity?.device, options.direct ?? false),
+      atomicWrite: atomicWriteOf(root, geometry, identity?.device),
       limits: queueLimits(root, geometry, identity?.device),
       identity: ram || !state ? names.identity : state.identity(names),
     };

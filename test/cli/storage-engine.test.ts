@@ -10,7 +10,7 @@ import { Background } from '../support/background.js';
 import { plainEnv, program } from '../support/cli.js';
 import { compileC } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
-import { connectHost } from '../support/nvme-target.js';
+import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 import { Driver } from '../support/vhost-user.js';
 
@@ -148,6 +148,23 @@ describe.each(servers)('%s', (kind) => {
     close();
   });
 
+  test('a source on FUSE: threads do its I/O, and the log says so once', async () => {
+    const missing = noFaultDisk();
+    if (missing) return skip(`${kind}: the engine on FUSE`, missing);
+    const disk = await FaultDisk.open(1 << 20);
+    try {
+      const { server, request, close } = await serve(kind, `${disk.file},format=raw`, undefined);
+      await request(true, 64);
+      expect(await request(false, 64)).toEqual(Buffer.alloc(4096, 'w'));
+      close();
+      expect(await server.stop()).toBe(0);
+      expect(server.stderr.match(/.*threads do its I\/O.*/g)).toEqual([expect.stringMatching(/\/disk: threads do its I\/O: .* on FUSE$/)]);
+    } finally {
+      for (const server of running.splice(0)) await server.stop('SIGKILL');
+      await disk.close();
+    }
+  });
+
   test.each(['uring', 'sync'])('engine %s: a SIGTERM waits for what a slow source does', async (engine) => {
     const missing = noFaultDisk();
     if (missing) return skip(`${kind}: the end while a source is slow`, missing);
@@ -167,3 +184,46 @@ describe.each(servers)('%s', (kind) => {
     }
   });
 });
+
+test.each(['uring', 'sync'])(
+  'nvmf, engine %s: a shutdown of the controller ends after the commands under way, and they are durable',
+  async (engine) => {
+    const missing = noFaultDisk();
+    if (missing) return skip(`nvmf ${engine}: a shutdown under way`, missing);
+    const disk = await FaultDisk.open(1 << 20);
+    const target = await serveTarget([`${disk.file},format=raw`, '--engine', engine]);
+    try {
+      const host = await connectHost(target, { ioQueues: 1, timeout: 60_000 });
+      const cc = await host.getProperty('CC');
+      await disk.set({ write_delay: 2 });
+      const before = (await disk.ops()).length;
+      const out = Buffer.alloc(4096, 'w');
+      let written = false;
+      const write = host.queues[0]!.send(rwCmd.encode({ slba: 0n, nlb: 7, fua: 0 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 1 })), {
+        out,
+      });
+      const answer = write.then(({ status }) => {
+        written = true;
+        return status.sc;
+      });
+      await host.setProperty('CC', cc | (1n << 14n)); // SHN: a normal shutdown
+      let shst = 0;
+      for (let i = 0; i < 500 && shst !== 2; i++) {
+        ({ shst } = await host.status());
+        // a page cache ends a write before its disk: then the flush is what takes time
+        if (shst === 2) expect(written).toBe(true);
+        else await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      expect([shst, await answer]).toEqual([2, 0]);
+      const ops = (await disk.ops()).slice(before);
+      expect(ops.lastIndexOf('fsync')).toBeGreaterThan(ops.lastIndexOf('write'));
+      expect(ops).toContain('write');
+      host.close();
+      expect(await target.stop()).toBe(0);
+    } finally {
+      await target.stop('SIGKILL');
+      await disk.close();
+    }
+  },
+  60_000,
+);

@@ -79,6 +79,7 @@ const signatures: Record<string, Record<string, string>> = {
     controllerReady: 'handle:controller boolean',
     controllerWriteCache: 'handle:controller boolean',
     controllerNamespaces: 'handle:controller array',
+    controllerRunning: 'handle:controller',
     controllerIdle: 'handle:controller',
     controllerStats: 'handle:controller',
     controllerQueues: 'handle:controller',

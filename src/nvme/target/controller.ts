@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { NativeController, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import {
   AdminOpcode,
@@ -40,6 +41,11 @@ export interface Surroundings {
 /** Seconds until a controller is ready at most, in units of 500 ms. */
 const readyTimeout = 30;
 const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
+
+/** How long a shutdown waits for commands under way, in milliseconds: Linux gives up after 5 s. */
+const shutdownWait = 4000;
+/** Pause between two looks for them. */
+const shutdownLook = 10;
 
 /** A keep-alive time-out in whole seconds, the unit of KAS, that still fits the 32 bits of the feature. */
 export const roundKeepAlive = (ms: number): number => Math.min(Math.ceil(ms / 1000), 4_294_967) * 1000;
@@ -251,7 +257,7 @@ export class Controller implements ControllerState {
     } else if (!now.en && before.en) {
       this.#reset();
     }
-    if (now.shn !== 0 && before.shn === 0) this.#shutDown();
+    if (now.shn !== 0 && before.shn === 0) void this.#shutDown();
   }
 
   #decodeCc() {
@@ -288,16 +294,23 @@ export class Controller implements ControllerState {
     this.queues.clear();
   }
 
-  /** CC.SHN: what was written reaches stable storage before CSTS.SHST says that it is done. */
-  #shutDown(): void {
+  /** CC.SHN: what was written, commands under way included, reaches stable storage before CSTS.SHST says that it is done. */
+  async #shutDown(): Promise<void> {
     this.#csts.shst = 1;
     const shutdown = ++this.#shutdowns;
     const { subsystem } = this;
-    const done = () => {
-      if (this.#shutdowns === shutdown && this.#csts.shst === 1) this.#csts.shst = 2;
-    };
-    if (subsystem) this.#around.flush(subsystem).then(done);
-    else done();
+    if (subsystem) {
+      // a command that hangs was not acknowledged: the host loses nothing that it counts on
+      for (const until = performance.now() + shutdownWait; this.#running > 0 && performance.now() < until; )
+        await sleep(shutdownLook, undefined, { ref: false });
+      await this.#around.flush(subsystem);
+    }
+    if (this.#shutdowns === shutdown && this.#csts.shst === 1) this.#csts.shst = 2;
+  }
+
+  /** I/O commands of all queues that are being done. */
+  get #running(): number {
+    return this.#around.native.controllerRunning(this.handle);
   }
 
   /** Ends the association: the engine closes what is left of its connections. */

@@ -2,7 +2,7 @@ import { VioError, wrap } from '../../common/errors.js';
 import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
-import { tellRefusal } from '../../storage/engine.js';
+import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
@@ -52,6 +52,8 @@ export class Target {
   readonly #native: NvmeNative;
   readonly #engine: NativeTarget;
   readonly #log: TargetLog;
+  /** The engine that was asked for. */
+  readonly #wanted: 'sync' | 'uring';
   readonly #connections = new Map<number, Connection>();
   readonly #discovery = new Map<number, ControllerState>();
   readonly #timer: NodeJS.Timeout;
@@ -68,15 +70,16 @@ export class Target {
     this.state = state;
     this.#native = native;
     this.#log = log;
+    this.#wanted = options.engine ?? 'sync';
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
     this.#timer = setInterval(() => {
       this.#checkKeepAlive();
       if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
       this.#eachWatch((watch) => watch.tick());
-      tellRefusal(options.engine ?? 'sync', log);
+      tellRefusal(this.#wanted, log);
     }, keepAliveCheck);
     this.#timer.unref();
-    tellRefusal(options.engine ?? 'sync', log);
+    tellRefusal(this.#wanted, log);
     this.#around = {
       native,
       complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
@@ -438,6 +441,7 @@ export class Target {
       otherwise: `vioctl nvmf ctl SOCK remove ${nsid}, then add it`,
     });
     this.#watches.set(namespace, watch);
+    tellWithoutRing(namespace, this.#wanted, this.#log);
     return watch;
   }
 

@@ -4,7 +4,7 @@ import { printable, shellFile } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
-import { tellRefusal } from '../../storage/engine.js';
+import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import { serialFor } from '../../storage/identity.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
@@ -75,6 +75,7 @@ export class Disk implements ControlledDisk {
     this.#onLog = onLog;
     this.source = openDisk(options.source, state);
     const { store, identity, name: file, readonly } = this.source;
+    tellWithoutRing(this.source, engine, onLog);
     this.#news = new SizeNews(onLog);
     this.watch = new SourceWatch(this.source, {
       log: onLog,

@@ -84,7 +84,6 @@ const rom: Geometry = {
   minimumIo: 0,
   optimalIo: 0,
   alignmentOffset: 0,
-  atomicWrite: 0,
   directMemory: 0,
   directOffset: 0,
   rotational: false,
@@ -120,8 +119,8 @@ test('what a power failure does not tear: the physical block, of a file that of 
   put('sys/devices/sda/sda2/alignment_offset', '3584\n');
   link('sys/dev/block/8:1', '../../devices/sda/sda1');
   link('sys/dev/block/8:2', '../../devices/sda/sda2');
-  const of = (geometry: Partial<Geometry>, device: bigint | undefined, direct = false) =>
-    atomicWriteOf(new Sysroot(root), { ...rom, logical: 512, ...geometry }, device, direct);
+  const of = (geometry: Partial<Geometry>, device: bigint | undefined) =>
+    atomicWriteOf(new Sysroot(root), { ...rom, logical: 512, ...geometry }, device);
   const file = { device: false, physical: 4096 };
   expect(of(file, 0x801n)).toBe(4096);
   expect(of({ ...file, physical: 1024 }, 0x801n)).toBe(1024); // blocks of the file system
@@ -131,10 +130,6 @@ test('what a power failure does not tear: the physical block, of a file that of 
   expect(of(file, undefined)).toBe(512);
   expect(of({ physical: 4096 }, 0x800n)).toBe(4096);
   expect(of({ physical: 4096, alignmentOffset: 3584 }, 0x800n)).toBe(512);
-  // statx(2) speaks of I/O past the page cache
-  expect([of({ physical: 512, atomicWrite: 16384 }, 0x800n), of({ physical: 512, atomicWrite: 16384 }, 0x800n, true)]).toEqual([
-    512, 16384,
-  ]);
 });
 
 test.each([

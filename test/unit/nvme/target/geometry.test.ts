@@ -20,7 +20,6 @@ const file = {
   minimumIo: 0,
   optimalIo: 0,
   alignmentOffset: 0,
-  atomicWrite: 0,
   directMemory: 0,
   directOffset: 0,
   rotational: false,
