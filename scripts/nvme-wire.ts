@@ -110,6 +110,7 @@ const statuses = {
   kCopyLimits: 'commandSizeLimitExceeded',
   kWriteFault: 'writeFault',
   kReadError: 'unrecoveredRead',
+  kInternalPath: 'internalPath',
   kCompareFailed: 'compareFailure',
 } as const satisfies Record<string, keyof typeof allStatuses>;
 const fes = {

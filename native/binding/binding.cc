@@ -80,6 +80,8 @@ constexpr Export kStorage[] = {
     {"measure", Guarded<vioctl::storage::JsMeasure, K::kHandle>},
     {"peek", Guarded<vioctl::storage::JsPeek, K::kHandle, K::kUint64, K::kUint32>},
     {"peekLater", Guarded<vioctl::storage::JsPeekLater, K::kHandle, K::kUint64, K::kUint32>},
+    {"news", Guarded<vioctl::storage::JsNews, K::kHandle>},
+    {"lastingName", Guarded<vioctl::storage::JsLastingName, K::kHandle>},
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},
     {"ringRefusal", Guarded<vioctl::storage::JsRingRefusal>},
     {"syncError", Guarded<vioctl::storage::JsSyncError, K::kHandle>},

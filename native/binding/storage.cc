@@ -222,6 +222,22 @@ Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
                           [](Napi::Env env, uint64_t bytes) { return Number(env, bytes); });
 }
 
+Napi::Value JsNews(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto list = Napi::Array::New(env);
+  for (const News& one : Get<Store>(info[0]).TakeNews()) {
+    auto object = Napi::Object::New(env);
+    object.Set("what", one.what);
+    object.Set("error", one.err == 0 ? "" : ErrnoName(one.err));
+    list.Set(list.Length(), object);
+  }
+  return list;
+}
+
+Napi::Value JsLastingName(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), Get<Store>(info[0]).lasting_name());
+}
+
 Napi::Value JsRingRefusal(const Napi::CallbackInfo& info) {
   const auto refusal = uring::FirstRefusal();
   if (!refusal) return info.Env().Undefined();

@@ -26,6 +26,8 @@ Napi::Value JsIdentity(const Napi::CallbackInfo& info);     // identity(store): 
 Napi::Value JsMeasure(const Napi::CallbackInfo& info);      // measure(store): Promise of refresh(store)
 Napi::Value JsPeek(const Napi::CallbackInfo& info);         // peek(store, offset, length): Buffer
 Napi::Value JsPeekLater(const Napi::CallbackInfo& info);    // peekLater(store, offset, length): Promise of a Buffer
+Napi::Value JsNews(const Napi::CallbackInfo& info);         // news(store): {what, error}[]
+Napi::Value JsLastingName(const Napi::CallbackInfo& info);  // lastingName(store): text, maybe empty
 Napi::Value JsFlush(const Napi::CallbackInfo& info);        // flush(store): Promise
 Napi::Value JsRingRefusal(const Napi::CallbackInfo& info);  // ringRefusal(): {code, syscall} | undefined
 Napi::Value JsSyncError(const Napi::CallbackInfo& info);    // syncError(store): errno name | undefined

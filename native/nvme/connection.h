@@ -68,7 +68,8 @@ struct Request : storage::Job, storage::Throttle::Waiter {
   uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
   struct Durable final : storage::Io {
     Request* request = nullptr;
-  } durable;                   // what it owes after its work
+  } durable;                   // what it owes after its work, or what a remote source does
+  iovec data;                  // its buffer, for that source
   Request* partner = nullptr;  // the other half of a fused pair
   bool ready = false;          // of a fused half: all its data is here
   Outgoing r2t, out;
@@ -115,6 +116,8 @@ class Connection {
   // pool_ops.cc, on any thread: fills status and result. True if the store is to be synced before the answer.
   static bool Work(Request& request);
   static bool OwesFlush(const Request& request);
+  // Fills in what a source that answers later is asked: a read, write, flush, or write of zeroes.
+  static void BeginRemote(Request& request);
 
  private:
   void Unparked();

@@ -46,7 +46,27 @@ void Worker::TakeDone() {
   Settle();
 }
 
+// Has a source that answers later do it. False: the executor has to ask it, one question after the other.
+bool Worker::Remote(Request* request) {
+  storage::Store& store = *request->ns->store;
+  const uint8_t opcode = request->sqe.opcode;
+  const bool writes = opcode == kWrite || opcode == kWriteZeroes;
+  if (!store.remote() || request->partner || (!writes && opcode != kRead && opcode != kFlush)) return false;
+  // Not while a fused pair has the namespace.
+  if (writes && !request->ns->TryWrite()) return false;
+  request->owner = this;
+  request->more = false;
+  request->durable.request = request;
+  Connection::BeginRemote(*request);
+  done_.Gave(1);
+  std::vector<storage::Job*> none;  // a source that answers later needs nobody's thread
+  request->durable.Start(storage::Executor::Shared(), none);
+  VIOCTL_ASSERT(none.empty());
+  return true;
+}
+
 void Worker::Elsewhere(Request* request) {
+  if (Remote(request)) return;
   request->lane = request->ns->store->lane().get();
   request->owner = this;
   request->more = false;

@@ -21,12 +21,21 @@ Status WriteStatus(int err) {
     case EBADF:
     case EPERM:
       return kWriteProtected;
+    // Nobody could be asked: a host with another path tries that one.
+    case ENOTCONN:
+    case ETIMEDOUT:
+    case ESHUTDOWN:
+    case ENOLINK:
+      return kInternalPath;
     default:
       return kWriteFault;
   }
 }
 
-Status ReadStatus(int err) { return err == 0 ? kOk : kReadError; }
+Status ReadStatus(int err) {
+  if (err == 0) return kOk;
+  return WriteStatus(err) == kInternalPath ? kInternalPath : kReadError;
+}
 
 namespace {
 
@@ -156,6 +165,37 @@ bool Connection::OwesFlush(const Request& request) {
   const uint8_t opcode = request.sqe.opcode;
   return request.status == kOk && (opcode == kWrite || opcode == kWriteZeroes || opcode == kCopy) &&
          (request.sqe.cdw12 & kFua) == 0 && !request.connection->controller_->writeCache.load();
+}
+
+void Connection::BeginRemote(Request& request) {
+  Namespace& ns = *request.ns;
+  const Sqe& sqe = request.sqe;
+  storage::Io& io = request.durable;
+  request.data = {request.buffer, request.length};
+  io.op = sqe.opcode == kRead    ? storage::Op::kRead
+          : sqe.opcode == kWrite ? storage::Op::kWrite
+          : sqe.opcode == kFlush ? storage::Op::kFlush
+                                 : storage::Op::kZero;
+  io.parts = &request.data;
+  io.count = 1;
+  io.offset = sqe.slba() << ns.shift;
+  io.length = ((sqe.cdw12 & 0xffff) + 1ull) << ns.shift;
+  io.durable = FuaOf(sqe);
+  io.deallocate = io.op == storage::Op::kZero && (sqe.cdw12 & kDeallocate) != 0;
+  io.store = ns.store.get();
+  io.done = [](storage::Io* ended) {
+    Request* done = static_cast<Request::Durable*>(ended)->request;
+    const bool writes = ended->op == storage::Op::kWrite || ended->op == storage::Op::kZero;
+    done->status = ended->op == storage::Op::kRead ? ReadStatus(ended->result) : WriteStatus(ended->result);
+    if (writes) done->ns->WriteDone();
+    ended->done = [](storage::Io* synced) {
+      Request* after = static_cast<Request::Durable*>(synced)->request;
+      after->status = WriteStatus(synced->result);
+      after->connection->worker().PostDone(after);
+    };
+    if (writes && OwesFlush(*done)) return ended->Sync(storage::Executor::Shared());
+    done->connection->worker().PostDone(done);
+  };
 }
 
 bool Connection::Work(Request& request) {

@@ -245,6 +245,7 @@ constexpr Status kCapacity = 0x081 | kDnr;
 constexpr Status kCopyLimits = 0x183 | kDnr;
 constexpr Status kWriteFault = 0x280;
 constexpr Status kReadError = 0x281;
+constexpr Status kInternalPath = 0x300;
 constexpr Status kCompareFailed = 0x285 | kDnr;
 
 // Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.

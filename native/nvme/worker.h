@@ -109,6 +109,7 @@ class Worker {
   void OpenRing();
   bool Ring(Request* request);
   bool RoomInRing(const Request& request) const;
+  bool Remote(Request* request);
   void Elsewhere(Request* request);
   int Wait(epoll_event* events, int count, int timeout);
   void Finish(Request* request);

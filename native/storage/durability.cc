@@ -75,15 +75,16 @@ int Durability::Join(SyncWaiter& waiter) {
   return kWaiting;
 }
 
-int Durability::Finish(int err) {
+int Durability::Finish(int err, bool lost) {
   std::vector<SyncWaiter*> done;
   SyncWaiter* next = nullptr;
   {
     std::lock_guard lock(mutex_);
-    Fail(err);
-    err = error();
+    if (lost) Fail(err);
+    const int latched = error();
+    if (latched != 0) err = latched;
     done.swap(round_);
-    if (err != 0) {
+    if (latched != 0) {
       done.insert(done.end(), arriving_.begin(), arriving_.end());
       arriving_.clear();
     } else if (!arriving_.empty()) {
@@ -98,14 +99,16 @@ int Durability::Finish(int err) {
   return err;
 }
 
-int Durability::Sync(const std::function<int()>& sync) {
+int Durability::Sync(const std::function<int()>& sync, const std::function<bool(int)>& lost) {
   Blocked self;
   int joined = Join(self);
   if (joined == kWaiting) {
     if (!self.Wait()) return self.err();
     joined = kLeads;
   }
-  return joined == kLeads ? Finish(sync()) : joined;
+  if (joined != kLeads) return joined;
+  const int err = sync();
+  return Finish(err, lost(err));
 }
 
 bool MayLoseData(int err) {

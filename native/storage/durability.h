@@ -50,12 +50,13 @@ class Durability {
   // told. Otherwise the latched errno: the waiter is not called.
   int Join(SyncWaiter& waiter);
 
-  // The leader's sync has ended with 0 or an errno. Tells all who shared it and hands the next sync to one of those who
-  // came meanwhile. Returns the result for the leader itself.
-  int Finish(int err);
+  // The leader's sync has ended with 0 or an errno, which is latched if it may have lost data. Tells all who shared it
+  // and hands the next sync to one of those who came meanwhile. Returns the result for the leader itself.
+  int Finish(int err, bool lost = true);
 
-  // Joins and waits; `sync` returns 0 or an errno and may be called at most once.
-  int Sync(const std::function<int()>& sync);
+  // Joins and waits; `sync` returns 0 or an errno and is called at most once, `lost` says of an errno whether to latch
+  // it.
+  int Sync(const std::function<int()>& sync, const std::function<bool(int)>& lost);
 
  private:
   std::atomic<int> error_{0};

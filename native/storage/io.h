@@ -1,5 +1,5 @@
 // What is asked of a source without waiting for it: the one interface of all servers here. Requests are done by the
-// threads of an executor, in the lane of their source.
+// threads of an executor, in the lane of their source, or by a source that answers later itself (remote/remote.h).
 #pragma once
 #include <sys/uio.h>
 
@@ -8,12 +8,11 @@
 
 #include "storage/durability.h"
 #include "storage/executor.h"
+#include "storage/request.h"
 
 namespace vioctl::storage {
 
 class Store;
-
-enum class Op : uint8_t { kRead, kWrite, kFlush, kZero, kDiscard, kCompare };
 
 // Part of the object that asks, so that an I/O allocates nothing. Whoever starts it keeps the request, its store and
 // its memory until done() is called.
@@ -40,8 +39,14 @@ struct Io : Job, private SyncWaiter {
   void Synced(int err) override;
   void Perform();
   void LeadSync();
+  void Begin();
+  void BeginSync();
   void End(int err);
 
+  struct Later : Request {
+    Io* io = nullptr;
+  };
+  Later later_;  // what a source that answers later has of it
   Executor* executor_ = nullptr;
 };
 

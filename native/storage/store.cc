@@ -46,7 +46,7 @@ int Store::Write(const iovec* from, int count, uint64_t offset, bool durable) {
 
 int Store::Flush() {
   if (!Syncs()) return sync_error();
-  return durability_->Sync([this] { return SyncNow(); });
+  return durability_->Sync([this] { return SyncNow(); }, [this](int err) { return Loses(err); });
 }
 
 int Store::SyncNow() {
@@ -59,7 +59,7 @@ int Store::Zero(uint64_t offset, uint64_t length, bool deallocate) {
   if (readonly_) return EROFS;
   const int err = DoZero(offset, length, deallocate);
   Failed(err);
-  if (MayLoseData(err)) durability_->Fail(err);
+  if (!remote() && MayLoseData(err)) durability_->Fail(err);
   return err;
 }
 
@@ -67,7 +67,7 @@ int Store::Discard(uint64_t offset, uint64_t length) {
   if (readonly_) return EROFS;
   const int err = DoDiscard(offset, length);
   Failed(err);
-  if (MayLoseData(err)) durability_->Fail(err);
+  if (!remote() && MayLoseData(err)) durability_->Fail(err);
   return err;
 }
 

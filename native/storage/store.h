@@ -17,10 +17,17 @@
 #include "storage/durability.h"
 #include "storage/executor.h"
 #include "storage/geometry.h"
+#include "storage/request.h"
 #include "storage/throttle.h"
 #include "storage/zeroes.h"
 
 namespace vioctl::storage {
+
+// What happened to a source, for the log: `what` is one of the words of src/storage/remote/news.ts.
+struct News {
+  const char* what;
+  int err;
+};
 
 class Store {
  public:
@@ -43,6 +50,21 @@ class Store {
   virtual int fd() const { return -1; }
   // Why such an engine must leave the file alone, where one could be expected to do it; nullptr where nothing is odd.
   virtual const char* without_ring() const { return nullptr; }
+
+  // Whether requests are begun with Begin() and answered later, by threads that are not ours to keep: nobody needs a
+  // thread of the executor for them. See remote/remote.h.
+  virtual bool remote() const { return false; }
+  // Does a read, write, flush, discard, or write of zeroes. The request is checked: it lies within the source, and
+  // changes nothing of one that is read-only.
+  virtual void Begin(Request*) {}
+  // Whether Begin() makes a request durable that asks for it; otherwise a flush follows the request.
+  virtual bool TakesDurable() const { return false; }
+  // Whether a sync that ended with this errno may have lost data, and no later one may succeed.
+  virtual bool Loses(int err) const { return err != 0; }
+  // What the source is called wherever it is opened, and whatever by; empty where identity() says it.
+  virtual std::string lasting_name() const { return {}; }
+  // What has happened since the last call.
+  virtual std::vector<News> TakeNews() { return {}; }
 
   // Each returns 0 or an errno. A read or write that ends early is EIO: the file was truncated below us.
   // nowait: EAGAIN instead of waiting for a device (only where CanTry()).

@@ -89,6 +89,10 @@ export interface StorageNative {
   peek(store: Store, offset: number, length: number): Buffer;
   /** The same off the event loop, as measure() does it. */
   peekLater(store: Store, offset: number, length: number): Promise<Buffer>;
+  /** What has happened to a remote source since the last call: a word of src/storage/remote/news.ts, and an errno name or ''. */
+  news(store: Store): { what: string; error: string }[];
+  /** What a remote source is called wherever it is opened; empty for files and memory. */
+  lastingName(store: Store): string;
   /** Everything written before reaches stable storage; waits as measure() does. @throws the first error of any sync */
   flush(store: Store): Promise<void>;
   /** The first refusal of io_uring that an engine of this process met; tries a ring if there was none so far. */
@@ -130,6 +134,8 @@ export const storageExports = [
   'measure',
   'peek',
   'peekLater',
+  'news',
+  'lastingName',
   'flush',
   'ringRefusal',
   'syncError',

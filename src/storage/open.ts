@@ -6,10 +6,12 @@ import { native } from '../native/index.js';
 import type { Geometry, Store } from '../native/storage.js';
 import { formatOf, toRaw } from './formats.js';
 import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
-import { sourceNames } from './identity.js';
+import { type SourceNames, sourceNames } from './identity.js';
+import { openRemote } from './remote/connect.js';
 import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
 import { ask, runLater, runNow, type Steps } from './steps.js';
+import { isFile, isRemote, kindOf } from './uri.js';
 import { hungPaths, lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
@@ -47,21 +49,23 @@ export function openSource(options: SourceOptions, root = new Sysroot(), state?:
   return runNow(openSteps(options, root, state));
 }
 
-/** The same without waiting for a source that hangs. @throws as openSource() does */
+/** The same without waiting for a source that hangs. Remote sources are opened only so. @throws as openSource() does */
 export function openSourceLater(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Promise<Source> {
   return runLater(openSteps(options, root, state));
 }
 
 function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState | undefined): Steps<Source> {
-  const { source, readonly = false } = options;
+  const { source } = options;
   const { storage } = native();
   const ram = /^ram:(\d+)$/.exec(source);
-  const store = ram ? openRam(Number(ram[1])) : yield* openFile(options, root);
+  const remote = isRemote(source);
+  const store = ram ? openRam(Number(ram[1])) : remote ? yield* openRemote(options) : yield* openFile(options, root);
   try {
+    const readonly = (options.readonly ?? false) || (remote && storage.geometry(store).readonly);
     if (!ram && !options.force && options.format !== 'raw') yield* refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
-    const names = sourceNames(root, ram ? undefined : source, identity);
+    const names = remote ? remoteNames(source, store) : sourceNames(root, ram ? undefined : source, identity);
     if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops ?? undefined, bps: options.bps ?? undefined });
     const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
@@ -80,6 +84,12 @@ function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState 
   }
 }
 
+/** A remote source says itself what it is called. */
+function remoteNames(source: string, store: Store): SourceNames {
+  const name = `${kindOf(source)} ${native().storage.lastingName(store)}`;
+  return { identity: name, strong: [name], weak: [] };
+}
+
 function openRam(size: number): Store {
   try {
     return native().storage.ram(size);
@@ -94,7 +104,7 @@ function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<v
   throw new VioError(`${printable(source)}: this is no raw disk but ${format}; append ,format=raw to serve its bytes as they are`, {
     code: 'FORMAT',
     exit: Exit.refused,
-    hint: toRaw(format, source),
+    hint: isFile(source) ? toRaw(format, source) : undefined,
   });
 }
 
@@ -144,6 +154,7 @@ function notFound(source: string, err: unknown): VioError {
 /** Why a source that is open cannot be locked or opened again. @param own whether this process may be the one in the way */
 async function unavailable(what: string, { name }: Source, err: unknown, root: Sysroot, own: boolean, hint?: string): Promise<VioError> {
   if (codeOf(err) !== 'EBUSY') return wrap(`${what} ${printable(name)}`, err, { hint: codeOf(err) === 'ESTALE' ? hint : undefined });
+  if (!isFile(name)) return inUse(name, { text: ' by another client', fix: undefined });
   const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false }); // it has just answered, with EBUSY
   return inUse(name, stat && (userOf(root, name, stat, { hung: await hungPaths(root) }) ?? lockHolder(root, stat, own)));
 }

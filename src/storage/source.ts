@@ -1,12 +1,12 @@
-import path from 'node:path';
 import { usage } from '../common/errors.js';
-import { parseDecimal, parseSize } from '../common/units.js';
+import { parseDecimal } from '../common/units.js';
 import type { Rate } from '../native/storage.js';
 import { parseRate } from './limits.js';
+import { canonicalSource, isRemote, kindOf, type RemoteOptions, remoteOptions } from './uri.js';
 
 /** What to serve and how, the same for every server. */
 export interface SourceOptions {
-  /** Full path of a file or block device, or `ram:BYTES`. */
+  /** Full path of a file or block device, `ram:BYTES`, or the URI of a remote source (uri.ts). */
   source: string;
   readonly?: boolean;
   /** Bytes of a logical block. */
@@ -26,6 +26,8 @@ export interface SourceOptions {
   later?: boolean;
   /** Although it is in use, or of another format. */
   force?: boolean;
+  /** What only a remote source is told. */
+  remote?: RemoteOptions;
 }
 
 const oneOf =
@@ -75,9 +77,13 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
   },
 };
 
+/** Options that make no sense for a kind of source. */
+const without: Readonly<Record<string, string>> = { direct: 'bypasses a page cache that only files have' };
+
 /**
- * A source of the command line: `FILE` or `ram:SIZE`, with options behind it: `,ro`, `,bs=4096`. A doubled comma is a comma
- * of the file's name; a single one is as well, unless an option that is known follows it.
+ * A source of the command line: `FILE`, `ram:SIZE` or a URI, with options behind it: `,ro`, `,bs=4096`. A doubled comma is a comma
+ * of its name. In the name of a file a single one is as well, unless an option that is known follows it; behind a URI there are only
+ * options.
  * @param defaults of the whole command line
  * @param more options of one kind of server
  * @throws usage error
@@ -87,16 +93,27 @@ export function parseSourceText<T extends SourceOptions = SourceOptions>(
   defaults: Partial<T> = {},
   more: Readonly<Record<string, SourceOption<T>>> = {},
 ): T {
-  const known: Readonly<Record<string, SourceOption<T>>> = { ...commonOptions, ...more };
+  const kind = kindOf(text);
+  const own = Object.entries(remoteOptions[kind]).map(([name, set]): [string, SourceOption<T>] => [
+    name,
+    (o, value) => {
+      o.remote = { ...o.remote };
+      set(o.remote, value);
+    },
+  ]);
+  const known: Readonly<Record<string, SourceOption<T>>> = { ...commonOptions, ...more, ...Object.fromEntries(own) };
   const options = { source: text, ...defaults } as T;
   const found: { apply: SourceOption<T>; value: string | undefined }[] = [];
   for (let name = text; ; ) {
-    const match = /^(.*[^,](?:,,)*),([a-z0-9]+)(?:=([^,]*))?$/s.exec(name);
-    const apply = match && Object.hasOwn(known, match[2]!) ? known[match[2]!] : undefined;
+    const match = /^(.*[^,](?:,,)*),([a-z0-9-]+)(?:=([^,]*))?$/s.exec(name);
+    const option = match?.[2] ?? '';
+    const apply = Object.hasOwn(known, option) ? known[option] : undefined;
     if (!match || !apply) {
+      if (isRemote(text) && kind !== 'qcow2') checkRest(name, Object.keys(known));
       options.source = name.replaceAll(',,', ',');
       break;
     }
+    if (isRemote(text) && kind !== 'qcow2' && option in without) throw usage(`${option}: ${without[option]}`);
     found.unshift({ apply, value: match[3] });
     name = match[1]!;
   }
@@ -105,8 +122,12 @@ export function parseSourceText<T extends SourceOptions = SourceOptions>(
   return options;
 }
 
-/** `ram:BYTES`, or the full path of a file. `./ram:x` is a file. @throws usage error for a size */
-export function sourcePath(source: string, folder = '.'): string {
-  const ram = /^ram:(.*)$/.exec(source);
-  return ram ? `ram:${parseSize(ram[1]!)}` : path.resolve(folder, source);
+/** What is left of a URI when its options are taken off must not have a single comma. @throws usage error */
+function checkRest(name: string, known: readonly string[]): void {
+  const bad = /(?:^|[^,])(?:,,)*,(?!,)([^,]*)/.exec(name)?.[1];
+  if (bad === undefined) return;
+  throw usage(`"${bad.replace(/=.*/s, '')}" is no option of this source; known are ${known.join(', ')}`, 'write a comma of a name twice');
 }
+
+/** `ram:BYTES`, a URI, or the full path of a file. `./ram:x` and `./rbd:x` are files. @throws usage error */
+export const sourcePath = (source: string, folder = '.'): string => canonicalSource(source, folder);

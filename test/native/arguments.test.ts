@@ -55,6 +55,8 @@ const signatures: Record<string, Record<string, string>> = {
     failures: 'handle:store',
     peek: 'handle:store uint64 uint32',
     peekLater: 'handle:store uint64 uint32',
+    news: 'handle:store',
+    lastingName: 'handle:store',
     openLater: 'path object',
     reach: 'path',
     flush: 'handle:store',

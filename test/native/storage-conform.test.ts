@@ -21,6 +21,7 @@ beforeAll(() => {
       ...['native/common/error.cc', 'native/common/assert.cc', 'native/uring/ring.cc'],
       ...['fd.cc', 'mapping.cc', 'eventfd.cc'].map((file) => `native/os/${file}`),
       ...storage.map((file) => `native/storage/${file}`),
+      'native/storage/remote/remote.cc',
     ],
     path.join(dir, 'conform'),
   );

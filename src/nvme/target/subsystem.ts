@@ -6,6 +6,7 @@ import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } fro
 import { rateText } from '../../storage/limits.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
+import { isFile, type RemoteOptions } from '../../storage/uri.js';
 import { AnaState, Status } from '../wire/index.js';
 import { idsOf, type NamespaceIds, parseId, serialOf } from './identity.js';
 import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type NamespaceOptions, type SubsystemState } from './model.js';
@@ -37,6 +38,9 @@ function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
       const id = asked.ids?.[kind];
       return id !== undefined && parseId(kind, id) !== ids[kind].toString('hex');
     }),
+    ...Object.entries(asked.remote ?? {}).flatMap(([name, value]) =>
+      value === options.remote?.[name as keyof RemoteOptions] ? [] : [name],
+    ),
   ];
 }
 
@@ -189,7 +193,11 @@ export class Subsystem implements SubsystemState {
       native().storage.close(store);
       throw new VioError(`${printable(options.source)}: smaller than one block of ${blockSize} bytes`, {
         code: 'EMPTY',
-        hint: options.source.startsWith('ram:') ? 'ram:1G' : `make it larger: truncate -s 1G ${shellFile(options.source)}`,
+        hint: isFile(options.source)
+          ? `make it larger: truncate -s 1G ${shellFile(options.source)}`
+          : options.source.startsWith('ram:')
+            ? 'ram:1G'
+            : undefined,
       });
     }
     let ids: NamespaceIds;

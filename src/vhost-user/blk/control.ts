@@ -126,7 +126,7 @@ export async function perform(request: BlkRequest, set: DiskSet): Promise<unknow
     };
   const { todo, apply, told } =
     op === 'add'
-      ? planAdd(request, set)
+      ? await planAdd(request, set)
       : op === 'remove'
         ? planRemove(request, set)
         : await planChange(request, diskOf(disks, request.disk, request.path));
@@ -151,7 +151,7 @@ const same = (a: DiskOptions, b: DiskOptions): boolean => {
   return isDeepStrictEqual(plain(a), plain(b));
 };
 
-function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Plan {
+async function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Promise<Plan> {
   const socket = options?.socket;
   if (options === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
   const there = set.find(socket);
@@ -162,12 +162,12 @@ function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Plan {
       exit: Exit.refused,
       hint: 'remove it first, or choose another socket',
     });
-  if (dryRun) set.try(options);
+  if (dryRun) await set.try(options);
   let disk: ControlledDisk | undefined;
   return {
     todo: [`serve ${options.source.source} at ${socket}`],
-    apply: () => {
-      disk = set.add(options);
+    apply: async () => {
+      disk = await set.add(options);
     },
     told: () => (disk ? report(disk) : { socket, source: options.source.source }),
   };

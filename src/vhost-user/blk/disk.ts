@@ -6,9 +6,10 @@ import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import { serialFor } from '../../storage/identity.js';
-import { openSource, type Source } from '../../storage/open.js';
+import { openSourceLater, type Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import type { IdentityState } from '../../storage/state.js';
+import { isFile } from '../../storage/uri.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import { inheritedSocket, serveBackEnd, serveConnection } from '../backend/serving.js';
 import type { BackEndSession, SessionHooks } from '../backend/session.js';
@@ -22,14 +23,15 @@ const serialOf = ({ source }: SourceOptions, identity: string, socket: string | 
   serialFor(source.startsWith('ram:') ? `${identity}\0${socket === undefined ? '' : path.resolve(socket)}` : identity);
 
 /** How to make a source whose size is no whole number of blocks, or nothing, fit. */
-function roundUp(file: string, size: number, blockSize: number): string {
+function roundUp(file: string, size: number, blockSize: number): string | undefined {
   const rounded = Math.max(1, Math.ceil(size / blockSize)) * blockSize;
-  return file.startsWith('ram:') ? `ram:${rounded}` : `truncate -s ${rounded} ${shellFile(file)}`;
+  if (file.startsWith('ram:')) return `ram:${rounded}`;
+  return isFile(file) ? `truncate -s ${rounded} ${shellFile(file)}` : undefined;
 }
 
 /** Opens the source of a disk. @throws VioError, also if its size is no whole number of blocks */
-function openDisk(options: SourceOptions, state: IdentityState | undefined): Source {
-  const source = openSource(options, undefined, state);
+async function openDisk(options: SourceOptions, state: IdentityState | undefined): Promise<Source> {
+  const source = await openSourceLater(options, undefined, state);
   const { store, blockSize, geometry, name } = source;
   const size = native().storage.size(store);
   if (geometry.device || (size > 0 && size % blockSize === 0)) return source;
@@ -42,10 +44,12 @@ function openDisk(options: SourceOptions, state: IdentityState | undefined): Sou
 }
 
 /** Makes all checks of a disk that is to be served, without serving it. @throws VioError */
-export function tryDisk({ socket, source }: DiskOptions, state: IdentityState | undefined): void {
+export async function tryDisk({ socket, source }: DiskOptions, state: IdentityState | undefined): Promise<void> {
   if (socket !== undefined) Listener.check(socket);
-  native().storage.close(openDisk(source, state).store);
+  native().storage.close((await openDisk(source, state)).store);
 }
+
+type DiskServing = Pick<BlkServing, 'queues' | 'engine' | 'access' | 'onLog'>;
 
 /** A disk that is open and listens. */
 export class Disk implements ControlledDisk {
@@ -62,18 +66,33 @@ export class Disk implements ControlledDisk {
   /** The front-end that is connected. */
   #session: BackEndSession | undefined;
 
-  /** @throws VioError; then nothing is open */
-  constructor(
+  /**
+   * @param check what may have come in the way while the source was opened
+   * @throws VioError; then nothing is open
+   */
+  static async open(
     options: DiskOptions,
-    serving: Pick<BlkServing, 'queues' | 'engine' | 'access' | 'onLog'>,
+    serving: DiskServing,
     onLog: (text: string) => void,
     state: IdentityState | undefined,
-  ) {
+    check: () => void,
+  ): Promise<Disk> {
+    const source = await openDisk(options.source, state);
+    try {
+      check();
+    } catch (err) {
+      native().storage.close(source.store);
+      throw err;
+    }
+    return new Disk(options, serving, onLog, source);
+  }
+
+  private constructor(options: DiskOptions, serving: DiskServing, onLog: (text: string) => void, source: Source) {
     const { engine } = serving;
     const { socket, fd, serial, queues = serving.queues } = options;
     this.options = options;
     this.#onLog = onLog;
-    this.source = openDisk(options.source, state);
+    this.source = source;
     const { store, identity, name: file, readonly } = this.source;
     tellWithoutRing(this.source, engine, onLog);
     this.#news = new SizeNews(onLog);

@@ -66,9 +66,9 @@ export interface DiskSet {
   /** The disk that is served at a path. */
   find(socket: string): ControlledDisk | undefined;
   /** All checks of add(), and nothing done. @throws VioError */
-  try(options: DiskOptions): void;
+  try(options: DiskOptions): Promise<void>;
   /** Serves one more disk. @throws VioError */
-  add(options: DiskOptions): ControlledDisk;
+  add(options: DiskOptions): Promise<ControlledDisk>;
   /** Ends a disk: what was taken is finished and made durable, its socket goes. Also twice. @throws what failed; it is gone all the same */
   remove(disk: ControlledDisk): Promise<void>;
 }

@@ -52,17 +52,18 @@ class BlkServer implements DiskSet {
     return this.disks.find((disk) => samePath(disk.socket, socket));
   }
 
-  try(options: DiskOptions): void {
+  async try(options: DiskOptions): Promise<void> {
     this.#refuse(options);
-    tryDisk(options, this.#state);
+    await tryDisk(options, this.#state);
   }
 
   /** Opens a disk and listens. It is served once the server has started. @throws VioError */
-  add(options: DiskOptions): Disk {
+  async add(options: DiskOptions): Promise<Disk> {
     this.#refuse(options);
     const named = this.#started || this.#options.disks.length > 1;
     const name = named ? `${options.socket}: ` : '';
-    const disk = new Disk(options, this.#options, (text) => this.#options.onLog(`${name}${text}`), this.#state);
+    const log = (text: string): void => this.#options.onLog(`${name}${text}`);
+    const disk = await Disk.open(options, this.#options, log, this.#state, () => this.#refuse(options));
     const served: Served = { disk, end: new AbortController(), ended: Promise.resolve(undefined), removal: undefined };
     this.#served.push(served);
     if (this.#started) this.#serve(served);
@@ -153,7 +154,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
   const server = new BlkServer(options);
   let control: ControlServer | undefined;
   try {
-    for (const disk of options.disks) server.add(disk);
+    for (const disk of options.disks) await server.add(disk);
     if (options.control !== undefined) control = serveBlkControl(options.control, server);
     tellRefusal(options.engine, options.onLog);
     await options.onReady(server.disks.map((d) => d.ready));

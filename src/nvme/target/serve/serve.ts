@@ -2,6 +2,7 @@ import { VioError } from '../../../common/errors.js';
 import { type MetricsServer, serveMetrics } from '../../../control/metrics-server.js';
 import type { ControlServer } from '../../../control/server.js';
 import type { NvmeNative } from '../../../native/nvme.js';
+import { openSourceLater } from '../../../storage/open.js';
 import { IdentityState } from '../../../storage/state.js';
 import { discoveryPort } from '../../wire/index.js';
 import { metricsOf } from '../metrics.js';
@@ -54,7 +55,7 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
         ...(cntlids !== undefined && { cntlids }),
         ...(allowHosts !== undefined && { allowed: allowHosts }),
       });
-      for (const namespace of namespaces) subsystem.add(namespace);
+      for (const namespace of namespaces) subsystem.adopt(subsystem.prepare(namespace, await openSourceLater(namespace, undefined, state)));
       for (const { group, state: anaState } of ana ?? []) subsystem.groups.set(group, anaState);
       target.addSubsystem(subsystem);
     }
