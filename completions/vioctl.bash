@@ -130,48 +130,48 @@ _vioctl_command() {
       vals='--engine=auto|uring|sync --depth=@free -q=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf serve')
-      opts='--listen --discovery-port --nqn --allow-host --config --control --metrics --state-dir --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --control=@socket --metrics=@free --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
+      opts='--listen --discovery-port --nqn --allow-host --config --dhchap-secret-file --dhchap-ctrl-secret-file --control --metrics --state-dir --serial --cntlid-range --model --block-size --read-only --force --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--listen=@free --discovery-port=@free --nqn=@free --allow-host=@free --config=@file --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --control=@socket --metrics=@free --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
       opts='--watch --nqn --host --cntlid --allow-host --block-size --read-only --force --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
       vals='--watch=@free --nqn=@free --host=@free --cntlid=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
       args='@socket list|add|remove|resize|reopen|limits|ana|kick|stats @free ...' ;;
     'nvmf discover')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --columns=@free --sort=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'nvmf identify')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --raw --json --no-headings --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --raw --json --no-headings --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --color=auto|always|never'
       args='' ;;
     'nvmf bench')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --rw --rwmixread --bs --iodepth --threads --runtime --size --spin --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --rw=randread|randwrite|randrw|read|write|rw --rwmixread=@free --bs=@free --iodepth=@free --threads=@free --runtime=@free --size=@free --spin=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --rw --rwmixread --bs --iodepth --threads --runtime --size --spin --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --rw=randread|randwrite|randrw|read|write|rw --rwmixread=@free --bs=@free --iodepth=@free --threads=@free --runtime=@free --size=@free --spin=@free --color=auto|always|never'
       args='' ;;
     'nvmf conform')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --only --junit --change --dry-run --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --only=@free --change=@free --columns=@free --sort=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --only --junit --change --dry-run --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --only=@free --change=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'nvmf proxy')
       opts='--listen --to --pcap --fault --ndjson --no-headings --help -h --quiet --color'
       vals='--listen=@free --to=@free --pcap=@file --fault=@free --color=auto|always|never'
       args='' ;;
     'nvmf read')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data -d --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --offset=@free --count=@free --start-block=@free --blocks=@free --chunk=@free --iodepth=@free --data=@file -d=@file --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data -d --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --offset=@free --count=@free --start-block=@free --blocks=@free --chunk=@free --iodepth=@free --data=@file -d=@file --color=auto|always|never'
       args='' ;;
     'nvmf write')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data -d --fua --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --offset=@free --count=@free --start-block=@free --blocks=@free --chunk=@free --iodepth=@free --data=@file -d=@file --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --nr-io-queues -i --queue-size -Q --disable-sqflow --offset --count --start-block --blocks --chunk --iodepth --data -d --fua --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --offset=@free --count=@free --start-block=@free --blocks=@free --chunk=@free --iodepth=@free --data=@file -d=@file --color=auto|always|never'
       args='' ;;
     'nvmf logs')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --namespace-id --raw --json --no-headings --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --namespace-id=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --raw --json --no-headings --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --color=auto|always|never'
       args='smart|error|fw|effects|ana|changed-ns|discovery' ;;
     'nvmf ping')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --timeout --nqn -n --count -c --interval --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --timeout=@free --nqn=@free -n=@free --count=@free -c=@free --interval=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --count -c --interval --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --count=@free -c=@free --interval=@free --color=auto|always|never'
       args='' ;;
     'vhost-user list')
       opts='--all -a --installed --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'

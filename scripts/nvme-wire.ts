@@ -112,6 +112,7 @@ const statuses = {
   kReadError: 'unrecoveredRead',
   kInternalPath: 'internalPath',
   kCompareFailed: 'compareFailure',
+  kAuthenticationRequired: 'authenticationRequired',
 } as const satisfies Record<string, keyof typeof allStatuses>;
 const fes = {
   kFesHeader: 'invalidHeader',
@@ -208,7 +209,7 @@ ${enumeration(
 ${enumeration(
   'Fctype',
   'uint8_t',
-  (['connect', 'disconnect'] as const).map((name) => [constant(name), hex(Fctype[name])]),
+  (['connect', 'authSend', 'authReceive', 'disconnect'] as const).map((name) => [constant(name), hex(Fctype[name])]),
 )}
 // Bits of cdw12: of Write, Copy and Write Zeroes; of Write Zeroes.
 inline constexpr uint32_t kFua = 1u << ${bitOfCdw12(rwCmd.fields.fua)};

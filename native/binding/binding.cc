@@ -8,6 +8,7 @@
 #include "binding/iova.h"
 #include "binding/migration.h"
 #include "binding/nvme.h"
+#include "binding/nvme/auth.h"
 #include "binding/nvme/host.h"
 #include "binding/storage.h"
 #include "binding/sysfs.h"
@@ -37,6 +38,7 @@ constexpr Export kCommon[] = {
     {"pageSize", Guarded<vioctl::common::PageSize>},
     {"lastWords", Guarded<vioctl::common::LastWords, K::kText, K::kPath, K::kBoolean>},
     {"exitNow", Guarded<vioctl::common::ExitNow, K::kInt32>},
+    {"secret", Guarded<vioctl::common::Secret, K::kUint32>},
 };
 
 constexpr Export kUring[] = {
@@ -109,14 +111,16 @@ constexpr Export kNvme[] = {
     {"controllerQueues", Guarded<vioctl::nvme::ControllerQueues, K::kHandle>},
     {"targetStart", Guarded<vioctl::nvme::TargetStart, K::kObject, K::kFunction>},
     {"targetListen", Guarded<vioctl::nvme::TargetListen, K::kHandle, K::kPath, K::kUint32, K::kBoolean>},
-    {"targetSetup",
-     Guarded<vioctl::nvme::TargetSetup, K::kHandle, K::kUint32, K::kUint32, K::kUint32, K::kBoolean, K::kHandle>},
+    {"targetSetup", Guarded<vioctl::nvme::TargetSetup, K::kHandle, K::kUint32, K::kUint32, K::kUint32, K::kBoolean,
+                            K::kHandle, K::kBoolean>},
     {"targetComplete", Guarded<vioctl::nvme::TargetComplete, K::kHandle, K::kArray>},
     {"targetClose", Guarded<vioctl::nvme::TargetClose, K::kHandle, K::kUint32>},
     {"targetConnections", Guarded<vioctl::nvme::TargetConnections, K::kHandle>},
     {"targetRenew", Guarded<vioctl::nvme::TargetRenew, K::kHandle>},
     {"targetEngine", Guarded<vioctl::nvme::TargetEngine, K::kHandle>},
     {"targetStop", Guarded<vioctl::nvme::TargetStop, K::kHandle>},
+    {"targetUnlock", Guarded<vioctl::nvme::TargetUnlock, K::kHandle, K::kUint32>},
+    {"dhPower", Guarded<vioctl::nvme::DhPower, K::kBytes, K::kBytes, K::kBytes>},
 };
 
 constexpr Export kVhostUser[] = {

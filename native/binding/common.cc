@@ -8,6 +8,7 @@
 #include "os/eventfd.h"
 #include "os/last_words.h"
 #include "os/mapping.h"
+#include "os/secrets.h"
 #include "os/socket.h"
 
 namespace vioctl::common {
@@ -48,6 +49,12 @@ Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(),
 Napi::Value LastWords(const Napi::CallbackInfo& info) {
   os::SetLastWords(info[0].As<Napi::String>(), info[1].As<Napi::String>(), info[2].As<Napi::Boolean>());
   return info.Env().Undefined();
+}
+
+Napi::Value Secret(const Napi::CallbackInfo& info) {
+  const size_t size = U32(info[0]);
+  return Napi::Buffer<uint8_t>::New(info.Env(), os::TakeSecret(size), size,
+                                    [](Napi::Env, uint8_t* place) { os::GiveSecret(place); });
 }
 
 Napi::Value ExitNow(const Napi::CallbackInfo& info) {

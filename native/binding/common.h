@@ -12,6 +12,7 @@ Napi::Value Signal(const Napi::CallbackInfo& info);        // signalEventfd(fd, 
 Napi::Value Notify(const Napi::CallbackInfo& info);        // sdNotify(path, text): one datagram to a UNIX socket
 Napi::Value PageSize(const Napi::CallbackInfo& info);      // pageSize(): bytes of a page of this kernel
 Napi::Value LastWords(const Napi::CallbackInfo& info);     // lastWords(text, path, caught): os/last_words.h
+Napi::Value Secret(const Napi::CallbackInfo& info);        // secret(size): memory that core dumps leave out
 Napi::Value ExitNow(const Napi::CallbackInfo& info);       // exitNow(status): _exit(2), no destructors
 
 }  // namespace vioctl::common

@@ -273,7 +273,13 @@ Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
   setup.size = static_cast<uint16_t>(size);
   setup.flowControl = info[4].ToBoolean();
   setup.controller = Share<Controller>(info[5]);
+  setup.locked = info[6].ToBoolean();
   Share<Host>(info[0])->target->Setup(U32(info[1]), setup);
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetUnlock(const Napi::CallbackInfo& info) {
+  Share<Host>(info[0])->target->Unlock(U32(info[1]));
   return info.Env().Undefined();
 }
 

@@ -26,7 +26,8 @@ Napi::Value ControllerQueues(const Napi::CallbackInfo& info);  // controllerQueu
 Napi::Value TargetStart(const Napi::CallbackInfo& info);   // targetStart(options, events): target
 Napi::Value TargetListen(const Napi::CallbackInfo& info);  // targetListen(target, address, port, ipv6): port
 Napi::Value TargetSetup(
-    const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller)
+    const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller, locked)
+Napi::Value TargetUnlock(const Napi::CallbackInfo& info);  // targetUnlock(target, connection)
 Napi::Value TargetComplete(
     const Napi::CallbackInfo& info);  // targetComplete(target, [connection, tag, status, result, data][])
 Napi::Value TargetClose(const Napi::CallbackInfo& info);        // targetClose(target, connection)

@@ -30,6 +30,8 @@ Kind Connection::Classify(const Sqe& sqe) const {
   const bool fabrics = sqe.opcode == kFabrics;
   if (!assigned_) return fabrics && FctypeOf(sqe) == kConnect && connect_ == kNone ? Kind::kConnect : Kind::kEarly;
   if (leaving_) return Kind::kEarly;
+  const bool authentication = fabrics && (FctypeOf(sqe) == kAuthSend || FctypeOf(sqe) == kAuthReceive);
+  if (locked_ && !authentication) return Kind::kLocked;
   if (qid_ == 0) return Kind::kAdmin;
   return fabrics ? Kind::kFabrics : Kind::kIo;
 }
@@ -48,6 +50,7 @@ void Connection::Command(Request& request, const uint8_t* data, uint32_t length,
   }
   word |= bit;
   if (request.kind == Kind::kEarly) return Respond(request, kSequenceError);
+  if (request.kind == Kind::kLocked) return Respond(request, kAuthenticationRequired);
   if (request.kind == Kind::kIo) return IoCommand(request, data, length, badDigest);
   if (request.kind == Kind::kConnect) connect_ = kTaken;
   if (request.kind == Kind::kFabrics && FctypeOf(sqe) == kDisconnect) leaving_ = true;

@@ -378,6 +378,7 @@ void Connection::Assign(const QueueSetup& setup) {
   flowControl_ = setup.flowControl;
   sqhd_ = flowControl_ ? static_cast<uint16_t>(early_ % qsize_) : 0xffff;  // CONNECT was the first entry
   controller_ = setup.controller;
+  locked_ = setup.locked;
   if (qid_ == 0) return;
   maxInCapsule_ = kIoInCapsule;
   std::lock_guard lock(controller_->mutex);

@@ -34,6 +34,7 @@ struct Outgoing {
 // What a command is, decided when it is taken: no later step asks what its connection is by then.
 enum class Kind : uint8_t {
   kEarly,    // came before its queue was connected, or behind a Disconnect: refused
+  kLocked,   // came before its host was authenticated: refused
   kConnect,  // the CONNECT that makes the connection a queue
   kAdmin,    // of an admin queue, fabrics commands included
   kFabrics,  // a fabrics command of an I/O queue
@@ -93,6 +94,8 @@ class Connection {
   bool busy() const { return running_ > 0 || parked_ > 0; }
   // A CONNECT has made it a queue of a controller.
   bool assigned() const { return assigned_; }
+  // That, and its host is who it says, if it must prove that.
+  bool trusted() const { return assigned_ && !locked_; }
 
   void Readable();
   void Writable();
@@ -101,6 +104,8 @@ class Connection {
   // Lets go of namespaces that are gone: a queue without work must not keep them.
   void Renew();
   void Assign(const QueueSetup& setup);
+  // Lets all commands pass. False: they did already.
+  bool Unlock() { return std::exchange(locked_, false); }
   void Reply(Worker::Reply& reply);
   // Answers a request that was done elsewhere; Settle() sends that, and what was answered before it.
   void Done(Request* request);
@@ -185,6 +190,7 @@ class Connection {
   bool flowControl_ = true;
   enum : uint8_t { kNone, kTaken, kHandedOut } connect_ = kNone;  // the CONNECT that is under way
   bool assigned_ = false;                                         // a CONNECT has succeeded
+  bool locked_ = false;                                           // its host must be authenticated first
   bool leaving_ = false;                                          // a Disconnect is under way, or has succeeded
   uint32_t alignment_ = 4;
   uint16_t qid_ = 0, qsize_ = 32, sqhd_ = 0;

@@ -70,6 +70,8 @@ void Target::Setup(uint32_t connection, const QueueSetup& setup) {
   WorkerOf(connection).Post(Worker::Assign{connection, setup});
 }
 
+void Target::Unlock(uint32_t connection) { WorkerOf(connection).Post(Worker::Unlock{connection}); }
+
 void Target::Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data) {
   WorkerOf(connection).Post(Worker::Reply{connection, tag, status, result, std::move(data)});
 }

@@ -93,6 +93,7 @@ struct QueueSetup {
   uint16_t size = 0;  // entries
   bool flowControl = true;
   std::shared_ptr<Controller> controller;
+  bool locked = false;  // nothing but authentication passes until Unlock()
 };
 
 struct TargetOptions {
@@ -117,6 +118,8 @@ class Target {
   int events() const { return eventfd_.get(); }
 
   void Setup(uint32_t connection, const QueueSetup& setup);
+  // Its host has proved who it is.
+  void Unlock(uint32_t connection);
   void Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data);
   // Tells all connections that tables of namespaces have changed. `done` is called, from any thread, when none keeps a
   // namespace that is gone, other than for a command that is being done.

@@ -216,6 +216,8 @@ enum Opcode : uint8_t {
 // Types of fabrics commands that the engine knows.
 enum Fctype : uint8_t {
   kConnect = 0x01,
+  kAuthSend = 0x05,
+  kAuthReceive = 0x06,
   kDisconnect = 0x08,
 };
 
@@ -247,6 +249,7 @@ constexpr Status kWriteFault = 0x280;
 constexpr Status kReadError = 0x281;
 constexpr Status kInternalPath = 0x300;
 constexpr Status kCompareFailed = 0x285 | kDnr;
+constexpr Status kAuthenticationRequired = 0x191 | kDnr;
 
 // Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.
 constexpr uint32_t kAdminInCapsule = 8192, kIoInCapsule = 16384;

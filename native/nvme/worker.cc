@@ -146,7 +146,7 @@ void Worker::Retire(Connection* connection) {
   zombies_.push_back(std::move(found->second));
   connections_.erase(found);
   load_.fetch_sub(1, std::memory_order_relaxed);
-  if (!connection->assigned()) strangers_.fetch_sub(1, std::memory_order_relaxed);
+  if (!connection->trusted()) strangers_.fetch_sub(1, std::memory_order_relaxed);
   target_.connections_.fetch_sub(1);
 }
 
@@ -195,8 +195,9 @@ bool Worker::EvictOldest() {
   while (!newest_.empty()) {
     Connection* connection = Find(newest_.front());
     newest_.pop_front();
-    if (!connection || connection->assigned()) continue;
-    connection->Hangup("no CONNECT yet, and others wait");
+    if (!connection || connection->trusted()) continue;
+    connection->Hangup(connection->assigned() ? "not authenticated yet, and others wait"
+                                              : "no CONNECT yet, and others wait");
     return true;
   }
   return false;
@@ -246,8 +247,12 @@ void Worker::Handle(Message& message) {
   } else if (auto* assign = std::get_if<Assign>(&message)) {
     Connection* connection = Find(assign->connection);
     if (!connection) return;
-    if (!connection->assigned()) strangers_.fetch_sub(1, std::memory_order_relaxed);
+    const bool stranger = !connection->trusted();
     connection->Assign(assign->setup);
+    if (stranger && connection->trusted()) strangers_.fetch_sub(1, std::memory_order_relaxed);
+  } else if (auto* unlock = std::get_if<Unlock>(&message)) {
+    Connection* connection = Find(unlock->connection);
+    if (connection && connection->Unlock()) strangers_.fetch_sub(1, std::memory_order_relaxed);
   } else if (auto* end = std::get_if<End>(&message)) {
     if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
   } else if (auto* listen = std::get_if<ListenOn>(&message)) {
@@ -294,7 +299,7 @@ void Worker::Tick() {
   }
   while (!newest_.empty()) {
     const Connection* oldest = Find(newest_.front());
-    if (oldest && !oldest->assigned()) break;
+    if (oldest && !oldest->trusted()) break;
     newest_.pop_front();
   }
   std::vector<Connection*> all;

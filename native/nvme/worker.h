@@ -53,6 +53,9 @@ class Worker {
     uint32_t connection;
     QueueSetup setup;
   };
+  struct Unlock {
+    uint32_t connection;
+  };
   struct End {
     uint32_t connection;
   };
@@ -68,7 +71,7 @@ class Worker {
   struct Renew {
     std::shared_ptr<void> done;
   };
-  using Message = std::variant<Adopt, Reply, Assign, End, ListenOn, Evict, Go, Renew>;
+  using Message = std::variant<Adopt, Reply, Assign, Unlock, End, ListenOn, Evict, Go, Renew>;
 
   // From any thread.
   void Post(Message message);
@@ -137,7 +140,7 @@ class Worker {
   std::vector<Connection*> unsettled_;   // have answers to send
   uint64_t seen_ = 0;                    // when the first of done_ was seen, ns; 0: none is
   std::atomic<int> load_{0};
-  std::atomic<int> strangers_{0};  // connections without a CONNECT so far
+  std::atomic<int> strangers_{0};  // connections without a CONNECT, or an authentication, so far
 
   std::unique_ptr<uring::Ring> ring_;  // of this thread alone
   Fd ringEvent_;

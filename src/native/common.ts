@@ -31,6 +31,8 @@ export interface CommonNative {
   lastWords(text: string, path: string, caught: boolean): void;
   /** Ends the process at once (_exit(2)), also while a thread of libuv's pool sleeps in a read or write. */
   exitNow(status: number): never;
+  /** Zeroed memory for a secret of at most 128 bytes: not in core dumps, wiped when it is collected. */
+  secret(size: number): Buffer;
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
@@ -45,4 +47,5 @@ export const commonExports = [
   'pageSize',
   'lastWords',
   'exitNow',
+  'secret',
 ] as const satisfies (keyof CommonNative)[];

@@ -96,7 +96,11 @@ export interface NvmeNative {
   targetStart(options: TargetOptions, events: (batch: TargetEvent[]) => void): NativeTarget;
   /** @returns the port, chosen by the system where 0 was asked */
   targetListen(target: NativeTarget, address: string, port: number, ipv6: boolean): number;
-  /** Makes a connection a queue; call it before the CONNECT is completed. @param size entries, 2 to 1024 */
+  /**
+   * Makes a connection a queue; call it before the CONNECT is completed.
+   * @param size entries, 2 to 1024
+   * @param locked only authentication passes until targetUnlock(); other commands are answered with Authentication Required
+   */
   targetSetup(
     target: NativeTarget,
     connection: number,
@@ -104,7 +108,10 @@ export interface NvmeNative {
     size: number,
     flowControl: boolean,
     controller: NativeController,
+    locked: boolean,
   ): void;
+  /** The host of a locked connection is authenticated: all commands pass. */
+  targetUnlock(target: NativeTarget, connection: number): void;
   targetComplete(target: NativeTarget, batch: Completion[]): void;
   /** Ends a connection after what was queued for it. */
   targetClose(target: NativeTarget, connection: number): void;
@@ -118,6 +125,8 @@ export interface NvmeNative {
   targetRenew(target: NativeTarget): Promise<void>;
   /** Closes all connections at once. Resolves when the commands under way have ended: a source that hangs keeps it waiting. */
   targetStop(target: NativeTarget): Promise<void>;
+  /** base ^ exponent mod modulus, big-endian, by a thread of libuv's pool. @throws EINVAL, ENOTSUP without OpenSSL's functions */
+  dhPower(base: Uint8Array, exponent: Uint8Array, modulus: Uint8Array): Promise<Buffer>;
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
@@ -143,4 +152,6 @@ export const nvmeExports = [
   'targetEngine',
   'targetRenew',
   'targetStop',
+  'targetUnlock',
+  'dhPower',
 ] as const satisfies (keyof NvmeNative)[];

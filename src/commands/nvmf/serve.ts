@@ -44,6 +44,16 @@ export default class NvmfServe extends Command {
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a file, JSON or YAML (- is stdin)' }),
+    'dhchap-secret-file': Flags.string({
+      multiple: true,
+      helpValue: '[NQN=]FILE',
+      summary: 'DH-HMAC-CHAP key of a host, or of every host',
+    }),
+    'dhchap-ctrl-secret-file': Flags.string({
+      multiple: true,
+      helpValue: '[NQN=]FILE',
+      summary: 'DH-HMAC-CHAP key of the controller, for hosts that ask',
+    }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     metrics: Flags.string({
       helpValue: 'ADDR',

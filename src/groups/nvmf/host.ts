@@ -3,6 +3,7 @@
 import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
+import { readChapKey } from '../../nvme/auth/read.js';
 import { Controller, type ControllerOptions, hostIdentity, Namespace, onlyNamespace } from '../../nvme/host/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
@@ -25,6 +26,11 @@ export const endpointFlags = {
     max: 4_294_967,
     helpValue: 'SECONDS',
     summary: 'keep-alive time-out; 0 is none',
+  }),
+  'dhchap-secret-file': Flags.string({ helpValue: 'FILE', summary: 'DH-HMAC-CHAP key of this host (also env:NAME, fd:N)' }),
+  'dhchap-ctrl-secret-file': Flags.string({
+    helpValue: 'FILE',
+    summary: 'DH-HMAC-CHAP key that the target must prove to know',
   }),
   timeout: Flags.duration({ default: 30000, summary: 'longest time for connecting and for each command' }),
 };
@@ -70,6 +76,14 @@ export const rangeFlags = {
 
 type Parsed = Record<string, unknown>;
 
+/** Keys of a host. @throws VioError */
+function chapOptions(own: string | undefined, controller: string | undefined): ControllerOptions['chap'] {
+  if (own === undefined && controller === undefined) return undefined;
+  if (own === undefined) throw usage('--dhchap-ctrl-secret-file needs --dhchap-secret-file');
+  const key = readChapKey(own, 'DH-HMAC-CHAP key');
+  return { key, controllerKey: controller === undefined ? undefined : readChapKey(controller, "controller's DH-HMAC-CHAP key") };
+}
+
 /** The options that flags make. @throws usage errors */
 export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): ControllerOptions {
   const { hostnqn, hostid } = hostIdentity({
@@ -86,6 +100,7 @@ export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): C
     hostnqn,
     hostid,
     subnqn,
+    chap: chapOptions(flags['dhchap-secret-file'] as string | undefined, flags['dhchap-ctrl-secret-file'] as string | undefined),
     ...(io && {
       ioQueues: flags['nr-io-queues'] as number,
       queueSize: flags['queue-size'] as number,

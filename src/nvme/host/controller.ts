@@ -1,8 +1,14 @@
 /** An association of a host with a controller: admin queue, enabling, I/O queues, keep-alive, admin commands, shutdown. */
 import { Exit, usage, VioError } from '../../common/errors.js';
+import { power } from '../auth/dh.js';
+import { authenticate } from '../auth/host.js';
+import type { Key } from '../auth/keys.js';
 import {
   AdminOpcode,
+  AuthReq,
   allNamespaces,
+  authCmd,
+  authProtocol,
   Cattr,
   Cns,
   cap,
@@ -33,8 +39,19 @@ import { NvmeError, timedOut } from './errors.js';
 import type { HostIdentity } from './identity.js';
 import { type Completion, type Endpoint, Queue, type Transfer } from './queue.js';
 
+/** Keys for DH-HMAC-CHAP. */
+export interface ChapOptions {
+  key: Key;
+  /** With it, the controller must authenticate too. */
+  controllerKey?: Key | undefined;
+  /** What to offer, when it is not everything. */
+  hashes?: readonly number[];
+  groups?: readonly number[];
+}
+
 export interface ControllerOptions extends Endpoint, HostIdentity {
   subnqn: string;
+  chap?: ChapOptions | undefined;
   /** I/O queues wanted; 0 for admin work alone. The controller may grant fewer. */
   ioQueues?: number;
   /** Entries of each I/O queue; bounded by the controller. */
@@ -101,13 +118,7 @@ export class Controller {
   async #start(): Promise<void> {
     const { admin, options } = this;
     const keepAlive = options.keepAlive ?? 0;
-    const completion = await this.#connectQueue(admin, adminEntries, dynamicCntlid, keepAlive);
-    const result = Buffer.alloc(4);
-    result.writeUInt32LE(completion.dw0);
-    const { cntlid, authreq } = connectOk.decode(result);
-    if (authreq !== 0)
-      throw new VioError('the target asks for authentication', { code: 'EKEYREJECTED', exit: Exit.unsupported, details: { authreq } });
-    this.cntlid = cntlid;
+    this.cntlid = await this.#connectQueue(admin, adminEntries, dynamicCntlid, keepAlive);
     admin.depth = adminEntries - 1;
     const raw = Buffer.alloc(8);
     raw.writeBigUInt64LE(await this.getProperty('CAP'));
@@ -162,7 +173,44 @@ export class Controller {
     }
   }
 
-  #connectQueue(queue: Queue, entries: number, cntlid: number, kato: number): Promise<Completion> {
+  /** Connects a queue, and authenticates it if the target wants that. @returns the controller's identifier */
+  async #connectQueue(queue: Queue, entries: number, cntlid: number, kato: number): Promise<number> {
+    const { dw0 } = await this.#sendConnect(queue, entries, cntlid, kato);
+    const result = Buffer.alloc(4);
+    result.writeUInt32LE(dw0);
+    const { cntlid: given, authreq } = connectOk.decode(result);
+    const { chap } = this.options;
+    if (authreq & AuthReq.secureChannel)
+      throw new VioError('the target asks for secure channel concatenation', { code: 'ENOTSUP', exit: Exit.unsupported });
+    if (authreq & AuthReq.required) await this.authenticate(queue);
+    else if (chap?.controllerKey)
+      throw new VioError('the target does not authenticate itself: it asks for no authentication', {
+        code: 'EKEYREJECTED',
+        exit: Exit.permission,
+        hint: 'without --dhchap-ctrl-secret-file',
+      });
+    return given;
+  }
+
+  /** DH-HMAC-CHAP on a queue; also again, at any time. @throws VioError */
+  authenticate(queue: Queue): Promise<void> {
+    const { hostnqn, subnqn, chap } = this.options;
+    const command = (fctype: number, length: number) => {
+      const sqe = sqeTable.encode({ opcode: AdminOpcode.fabrics, fctype });
+      return authCmd.encode({ ...authProtocol, length }, sqe);
+    };
+    const transport = {
+      send: async (message: Buffer) => void (await queue.run(command(Fctype.authSend, message.length), { out: message })),
+      receive: async (size: number) => {
+        const into = Buffer.alloc(size);
+        await queue.run(command(Fctype.authReceive, size), { into });
+        return into;
+      },
+    };
+    return authenticate(transport, { ...chap, hostnqn, subnqn, key: chap?.key, power });
+  }
+
+  #sendConnect(queue: Queue, entries: number, cntlid: number, kato: number): Promise<Completion> {
     const { hostid, hostnqn, subnqn, sqFlowControlOff } = this.options;
     const sqe = sqeTable.encode({ opcode: AdminOpcode.fabrics, fctype: Fctype.connect });
     connectCmd.encode({ qid: queue.qid, sqsize: entries - 1, cattr: sqFlowControlOff ? Cattr.sqFlowControlOff : 0, kato }, sqe);

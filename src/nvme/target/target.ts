@@ -5,12 +5,15 @@ import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions }
 import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
-import { AdminOpcode, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
+import type { ChapPolicy } from '../auth/controller.js';
+import { AdminOpcode, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { type Connect, parseConnect } from './connect.js';
 import { Controller, type Surroundings } from './controller.js';
 import { discoveryLog, type Listener, type Referral } from './discovery.js';
 import type { Answer, ControllerState, Namespace, NamespaceOptions, SubsystemState } from './model.js';
 import { badParameter, invalidField, Refusal, statusCode } from './refusal.js';
+import { Authentication } from './security/authentication.js';
+import { KeyRing } from './security/keyring.js';
 import type { Subsystem } from './subsystem.js';
 
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
@@ -49,6 +52,8 @@ export class Target {
   readonly state: IdentityState | undefined;
   readonly listeners: Listener[] = [];
   readonly referrals: Referral[] = [];
+  /** Keys of hosts. */
+  readonly keys: KeyRing;
   readonly #native: NvmeNative;
   readonly #engine: NativeTarget;
   readonly #log: TargetLog;
@@ -59,21 +64,38 @@ export class Target {
   readonly #timer: NodeJS.Timeout;
   readonly #around: Surroundings;
   readonly #answers: Completion[] = [];
+  readonly #authentication: Authentication;
   readonly #watches = new WeakMap<Namespace, SourceWatch>();
   #nextDiscovery = 1;
   #generation = 1n;
   #stopping: Promise<void> | undefined;
   #ticks = 0;
 
-  constructor(native: NvmeNative, options: TargetOptions & { log?: TargetLog; state?: IdentityState | undefined } = {}) {
-    const { log = () => {}, state, ...engine } = options;
+  constructor(
+    native: NvmeNative,
+    options: TargetOptions & {
+      log?: TargetLog;
+      state?: IdentityState | undefined;
+      keys?: KeyRing | undefined;
+      chapPolicy?: ChapPolicy | undefined;
+    } = {},
+  ) {
+    const { log = () => {}, state, keys, chapPolicy, ...engine } = options;
     this.state = state;
+    this.keys = keys ?? new KeyRing([]);
     this.#native = native;
     this.#log = log;
     this.#wanted = options.engine ?? 'sync';
     this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
+    this.#authentication = new Authentication(this.keys, chapPolicy, {
+      answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
+      unlock: (connection) => native.targetUnlock(this.#engine, connection),
+      end: (connection) => this.#endQueue(connection),
+      log,
+    });
     this.#timer = setInterval(() => {
       this.#checkKeepAlive();
+      this.#authentication.tick();
       if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
       this.#eachWatch((watch) => watch.tick());
       tellRefusal(this.#wanted, log);
@@ -249,6 +271,7 @@ export class Target {
     } finally {
       clearTimeout(slow);
       this.#eachWatch((watch) => watch.close());
+      this.keys.close();
       for (const subsystem of this.subsystems.values()) subsystem.close();
     }
   }
@@ -327,6 +350,7 @@ export class Target {
   /** @throws Refusal */
   #execute(id: number, connection: Connection, command: Buffer, data: Buffer, tag: number): Answer {
     const { opcode, fctype } = sqe.decode(command);
+    const isAuthentication = opcode === AdminOpcode.fabrics && (fctype === Fctype.authSend || fctype === Fctype.authReceive);
     const isConnect = opcode === AdminOpcode.fabrics && fctype === Fctype.connect;
     const { controller, qid } = connection;
     if (!controller) {
@@ -334,6 +358,7 @@ export class Target {
       return this.#connect(id, connection, parseConnect(command, data));
     }
     if (isConnect) throw new Refusal(Status.sequenceError);
+    if (isAuthentication) return this.#authentication.command(id, command, data, tag);
     if (qid === 0) return controller.command(command, data, tag);
     if (opcode !== AdminOpcode.fabrics || fctype !== Fctype.disconnect) throw invalidField(4);
     // The queue goes alone, its association stays (NVMe Base 2.0, 6.4).
@@ -347,13 +372,24 @@ export class Target {
     const controller = connect.qid === 0 ? this.#newController(id, connection, connect) : this.#newQueue(id, connection, connect);
     connection.controller = controller;
     connection.qid = connect.qid;
-    this.#native.targetSetup(this.#engine, id, connect.qid, connect.size, connect.flowControl, controller.handle);
-    return { result: connectOk.encode({ cntlid: controller.cntlid }).readUInt32LE(0) };
+    // the discovery service tells each host only of what it may use, and is open to all, as those of others
+    const locked = this.#authentication.required && !connect.discovery;
+    if (locked) this.#authentication.guard(id, connect, connection.peer);
+    this.#native.targetSetup(this.#engine, id, connect.qid, connect.size, connect.flowControl, controller.handle, locked);
+    const authreq = locked ? AuthReq.required : 0;
+    return { result: connectOk.encode({ cntlid: controller.cntlid, authreq }).readUInt32LE(0) };
+  }
+
+  /** Ends a queue, with an admin queue its association. */
+  #endQueue(id: number): void {
+    const connection = this.#connections.get(id);
+    if (connection?.controller && connection.qid === 0) connection.controller.end();
+    else this.#around.close(id);
   }
 
   #newController(id: number, connection: Connection, connect: Connect): ControllerState {
     const { hostnqn, hostid, keepAlive, subnqn } = connect;
-    if (this.controllers().length >= maxControllers) throw new Refusal(Status.connectBusy);
+    if (this.controllers().length >= maxControllers && !this.#makeRoom()) throw new Refusal(Status.connectBusy);
     if (connect.discovery) {
       while (this.#discovery.has(this.#nextDiscovery)) this.#nextDiscovery = (this.#nextDiscovery % 0xffef) + 1;
       const cntlid = this.#nextDiscovery;
@@ -374,6 +410,14 @@ export class Target {
     subsystem.controllers.set(cntlid, controller);
     this.#log(`${connection.peer}: host ${hostnqn} uses ${subnqn} as controller ${cntlid}`);
     return controller;
+  }
+
+  /** Ends the oldest association whose host has not proved who it is: such hosts must not keep others out. */
+  #makeRoom(): boolean {
+    if (!this.#authentication.required) return false;
+    const stranger = this.controllers().find(({ admin, subsystem }) => subsystem && !this.#authentication.trusts(admin));
+    stranger?.end();
+    return stranger !== undefined;
   }
 
   #newQueue(id: number, connection: Connection, connect: Connect): ControllerState {
@@ -398,6 +442,7 @@ export class Target {
    */
   #closed(id: number, connection: Connection, reason: string): void {
     this.#connections.delete(id);
+    this.#authentication.closed(id);
     const { controller, qid } = connection;
     if (!controller) return;
     if (qid !== 0) {

@@ -1,6 +1,7 @@
 /** The wire formats of NVMe over TCP: tables, and what is encoded and decoded by them. */
 
 export * from '../../common/struct.js';
+export * from './auth.js';
 export * from './command.js';
 export * from './identify.js';
 export * from './limits.js';

@@ -2,12 +2,14 @@
 import { glob } from '../../../common/glob.js';
 import { asNumber, bad, type Check, checked, distinct, flag, list, number, object, oneOf, text } from '../../../common/text/checks.js';
 import { engineCheck, sourceChecks } from '../../../storage/config/checks.js';
+import { groupNames } from '../../auth/groups.js';
+import { hashNames } from '../../auth/keys.js';
 import { anaStateNames } from '../../wire/index.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from '../names.js';
 import { parseAddress, parseMetricsPlace } from '../serve/listen.js';
-import type { AnaEntry, ConfigFile, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
+import type { AnaEntry, ConfigFile, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
 const portOrNone: Check<number | 'none'> = (v, place) => {
   const value = asNumber(v, place);
@@ -47,6 +49,17 @@ const subsystem = object<SubsystemEntry>(
 
 const referral = object<ReferralEntry>({ address: text, port: number(1, 65535), nqn: checked(checkHostNqn) }, ['address', 'port']);
 
+/** Some of the names, each once; as the numbers that go with them. */
+const chosen =
+  (names: ReadonlyMap<number, string>): Check<number[]> =>
+  (v, place) => {
+    const items = distinct(oneOf(...names.values()), 'the name', (one) => one)(v, place);
+    if (items.length === 0) throw bad(place, 'must not be empty');
+    return items.map((one) => [...names].find(([, name]) => name === one)![0]);
+  };
+
+const keys = object<KeyEntry>({ host: checked(checkHostNqn), dhchapSecretFile: text, dhchapCtrlSecretFile: text }, []);
+
 const file = object<ConfigFile>(
   {
     $schema: text,
@@ -78,6 +91,9 @@ const file = object<ConfigFile>(
       }),
     ),
     referrals: list(referral),
+    keys: distinct(keys, 'the host', (one) => one.host ?? 'every host'),
+    dhchapHashes: chosen(hashNames),
+    dhchapGroups: chosen(groupNames),
     subsystems: distinct(subsystem, 'the NQN', (one) => one.nqn),
   },
   ['subsystems'],

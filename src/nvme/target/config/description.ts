@@ -38,6 +38,12 @@ export interface ConfigFile {
   sources?: string[];
   /** other discovery services that hosts are told about */
   referrals?: ReferralEntry[];
+  /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
+  keys?: KeyEntry[];
+  /** hash functions for DH-HMAC-CHAP, the preferred one first; default: sha512, sha384, sha256 */
+  dhchapHashes?: ('sha256' | 'sha384' | 'sha512')[];
+  /** Diffie-Hellman groups for DH-HMAC-CHAP, the preferred one first; default: ffdhe3072, 4096, 6144, 8192, 2048, null */
+  dhchapGroups?: ('null' | 'ffdhe2048' | 'ffdhe3072' | 'ffdhe4096' | 'ffdhe6144' | 'ffdhe8192')[];
   /** what is served */
   subsystems: SubsystemEntry[];
 }
@@ -50,6 +56,16 @@ export interface ReferralEntry {
   port: number;
   /** NQN of the service; default: the well-known one */
   nqn?: string;
+}
+
+/** The keys of a host. Each is in a file that only its owner can read; env:NAME and fd:N name a variable or a descriptor instead. */
+export interface KeyEntry {
+  /** NQN of the host; default: every host without an entry of its own */
+  host?: string;
+  /** key that the host proves to know (DHHC-1:…), as nvme gen-dhchap-key makes it */
+  dhchapSecretFile?: string;
+  /** key that this target proves to know, for hosts that ask (DHHC-1:…) */
+  dhchapCtrlSecretFile?: string;
 }
 
 /** A set of namespaces under one name. */

@@ -1,11 +1,14 @@
+import path from 'node:path';
 import { printable } from '../../../common/escape.js';
 import { type ConfigText, parseDocument } from '../../../common/text/document.js';
 import { sourceOf } from '../../../storage/config/checks.js';
+import { defaultPolicy } from '../../auth/controller.js';
 import { anaStateNames } from '../../wire/index.js';
 import type { CntlidRange } from '../names.js';
+import { type KeySources, rereadable } from '../security/keyring.js';
 import { type NumberedNamespace, numbered, type SubsystemConfig, type TargetConfig } from '../serve/config.js';
 import { checkFile } from './check.js';
-import type { ConfigFile, NamespaceEntry, SubsystemEntry } from './description.js';
+import type { ConfigFile, KeyEntry, NamespaceEntry, SubsystemEntry } from './description.js';
 import { fromNvmetcli, isNvmetcli } from './nvmetcli.js';
 
 export const stateOfName = new Map([...anaStateNames].map(([state, name]) => [name, state]));
@@ -32,13 +35,27 @@ function subsystemOf(entry: SubsystemEntry, folder: string, place: string): Subs
   };
 }
 
+/** Sources of keys, whose relative names start in the folder of the file. */
+function keysOf({ host, ...from }: KeyEntry, folder: string): KeySources {
+  const files = Object.entries(from).map(([key, file]) => [key, rereadable(file) ? path.resolve(folder, file) : file]);
+  return { ...(host !== undefined && { nqn: host }), ...Object.fromEntries(files) };
+}
+
 /** The configuration of a checked file. @throws VioError (2) */
 function configOf(file: ConfigFile, folder: string, name: string): TargetConfig {
-  const { $schema: _ignored, listen, referrals, subsystems, ...rest } = file;
+  const { $schema: _ignored, listen, referrals, subsystems, keys, dhchapHashes, dhchapGroups, ...rest } = file;
   return {
     ...rest,
     listen: listen ?? [],
     referrals: referrals ?? [],
+    ...(keys && { keys: keys.map((one) => keysOf(one, folder)) }),
+    // numbers by now: see check.ts
+    ...((dhchapHashes || dhchapGroups) && {
+      chapPolicy: {
+        hashes: (dhchapHashes as unknown as number[] | undefined) ?? defaultPolicy.hashes,
+        groups: (dhchapGroups as unknown as number[] | undefined) ?? defaultPolicy.groups,
+      },
+    }),
     subsystems: subsystems.map((one, i) => subsystemOf(one, folder, `${printable(name)}.subsystems[${i}]`)),
   };
 }

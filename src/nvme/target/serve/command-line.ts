@@ -3,6 +3,7 @@ import type { Sysroot } from '../../../common/sysroot.js';
 import { readConfigText } from '../../../common/text/document.js';
 import { parseConfig } from '../config/read.js';
 import { parseCntlidRange } from '../names.js';
+import { keySources } from '../security/keyring.js';
 import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 
 /** Options of `nvmf serve` by their names. */
@@ -12,6 +13,8 @@ export interface ServeFlags {
   nqn?: string | undefined;
   'allow-host'?: string[] | undefined;
   'cntlid-range'?: string | undefined;
+  'dhchap-secret-file'?: string[] | undefined;
+  'dhchap-ctrl-secret-file'?: string[] | undefined;
   config?: string | undefined;
   control?: string | undefined;
   metrics?: string | undefined;
@@ -65,6 +68,7 @@ export async function commandLineConfig(
   const base = flags.config
     ? await parseConfig(readConfigText(flags.config))
     : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
+  const keys = keySources({ dhchapSecretFile: flags['dhchap-secret-file'], dhchapCtrlSecretFile: flags['dhchap-ctrl-secret-file'] });
   return {
     ...base,
     ...(flags.listen && { listen: flags.listen }),
@@ -72,6 +76,7 @@ export async function commandLineConfig(
     ...(flags.control !== undefined && { control: flags.control }),
     ...(flags.metrics !== undefined && { metrics: flags.metrics }),
     ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
+    ...(keys.length > 0 && { keys }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
     ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
     ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),

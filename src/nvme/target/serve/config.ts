@@ -3,9 +3,11 @@ import { usage } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
 import { machineName } from '../../../storage/identity.js';
 import { decimal, parseSourceText, type SourceOption } from '../../../storage/source.js';
+import type { ChapPolicy } from '../../auth/controller.js';
 import { parseId, uuidOf, uuidText } from '../identity.js';
 import { maxNamespaces, type NamespaceOptions } from '../model.js';
 import type { CntlidRange } from '../names.js';
+import type { KeySources } from '../security/keyring.js';
 
 /** Everything that `nvmf serve` is told: by its command line or by a file. */
 export interface TargetConfig {
@@ -30,6 +32,9 @@ export interface TargetConfig {
   sources?: string[];
   /** Where metrics are served: see metrics.ts. */
   metrics?: string;
+  /** Keys of hosts: see KeyRing. */
+  keys?: KeySources[];
+  chapPolicy?: ChapPolicy;
   /** What was left out of a file of another program, for the log. */
   notes?: string[];
 }

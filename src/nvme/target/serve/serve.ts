@@ -6,6 +6,7 @@ import { openSourceLater } from '../../../storage/open.js';
 import { IdentityState } from '../../../storage/state.js';
 import { discoveryPort } from '../../wire/index.js';
 import { metricsOf } from '../metrics.js';
+import { KeyRing } from '../security/keyring.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { TargetConfig } from './config.js';
@@ -27,9 +28,12 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
   const { threads, spinMicroseconds, maxConnections, engine, headerDigest, dataDigest } = config;
   const metricsPlace = config.metrics === undefined ? undefined : parseMetricsPlace(config.metrics);
   const state = config.stateDir === undefined ? undefined : new IdentityState(config.stateDir);
+  const keys = new KeyRing(config.keys ?? []);
   const target = new Target(native, {
     log,
     state,
+    keys,
+    ...(config.chapPolicy && { chapPolicy: config.chapPolicy }),
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(maxConnections !== undefined && { maxConnections }),

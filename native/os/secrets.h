@@ -1,0 +1,17 @@
+// Memory for secrets: left out of core dumps, kept out of swap where the limit on locked memory allows it, and wiped
+// when it is given back. Any thread may use it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace vioctl::os {
+
+// Largest secret in bytes.
+constexpr size_t kMaxSecret = 128;
+
+// A zeroed place for a secret. Throws SysError: ENOMEM when the process has too many, or no memory; E2BIG.
+uint8_t* TakeSecret(size_t size);
+// Wipes a place and gives it back.
+void GiveSecret(uint8_t* place) noexcept;
+
+}  // namespace vioctl::os

@@ -1,0 +1,159 @@
+/** The keys of hosts, and where they come from. All files are read before the first key changes. */
+import { usage } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
+import type { ChapKeys } from '../../auth/controller.js';
+import type { Key } from '../../auth/keys.js';
+import { readChapKey, readTlsKey } from '../../auth/read.js';
+import { wipe } from '../../auth/secret.js';
+import { checkHostNqn } from '../names.js';
+
+/** Where the keys of a host are: a file, `env:NAME` or `fd:N` each. */
+export interface KeySources {
+  /** Host NQN; left out: every host that is not named. */
+  nqn?: string;
+  /** What the host proves to know (DHHC-1). */
+  dhchapSecretFile?: string;
+  /** What we prove to know, to hosts that ask (DHHC-1). */
+  dhchapCtrlSecretFile?: string;
+  /** Configured PSK of TLS (NVMeTLSkey-1). */
+  tlsKeyFile?: string;
+}
+
+interface HostKeys {
+  chap: ChapKeys | undefined;
+  tls: Key | undefined;
+}
+
+/** Key of the map for hosts that are not named. */
+const anyHost = '';
+
+/** Whether a source of a key is a file, which can be read again. */
+export const rereadable = (from: string): boolean => from !== '-' && !/^(env:|fd:)/.test(from);
+
+const files = ['dhchapSecretFile', 'dhchapCtrlSecretFile', 'tlsKeyFile'] as const;
+
+export class KeyRing {
+  readonly #sources: readonly KeySources[];
+  #keys: Map<string, HostKeys>;
+
+  /** @throws VioError: what is wrong with which file; never a byte of a key */
+  constructor(sources: readonly KeySources[]) {
+    const names = new Set<string>();
+    for (const { nqn = anyHost, ...from } of sources) {
+      if (names.has(nqn))
+        throw usage(nqn === anyHost ? 'keys of every host are given twice' : `keys of host ${printable(nqn)} are given twice`);
+      names.add(nqn);
+      if (from.dhchapCtrlSecretFile !== undefined && from.dhchapSecretFile === undefined)
+        throw usage('a key of the controller needs a key of the host', '--dhchap-secret-file FILE');
+    }
+    this.#sources = sources;
+    this.#keys = load(sources, new Map());
+  }
+
+  /** Whether hosts have to authenticate. */
+  get chap(): boolean {
+    return [...this.#keys.values()].some(({ chap }) => chap !== undefined);
+  }
+
+  /** Whether there are keys for TLS. */
+  get tls(): boolean {
+    return [...this.#keys.values()].some(({ tls }) => tls !== undefined);
+  }
+
+  /** Keys of a host for DH-HMAC-CHAP, its own or those of every host. */
+  chapKeys(hostnqn: string): ChapKeys | undefined {
+    return this.#keys.get(hostnqn)?.chap ?? this.#keys.get(anyHost)?.chap;
+  }
+
+  /** Configured PSKs of a host. */
+  tlsKeys(hostnqn: string): Key[] {
+    return [this.#keys.get(hostnqn)?.tls, this.#keys.get(anyHost)?.tls].filter((key) => key !== undefined);
+  }
+
+  /**
+   * Reads all files again. Associations go on; the next authentication or handshake uses the new keys.
+   * @returns the hosts whose keys are others now, `*` for every host
+   * @throws VioError; then all keys are as before
+   */
+  rotate(): string[] {
+    const fresh = load(this.#sources, this.#keys);
+    const changed = [...fresh].filter(([nqn, keys]) => !sameKeys(keys, this.#keys.get(nqn))).map(([nqn]) => nqn || '*');
+    const kept = new Set([...fresh.values()].flatMap(keysOf));
+    for (const key of [...this.#keys.values()].flatMap(keysOf)) if (!kept.has(key)) wipe(key.bytes);
+    this.#keys = fresh;
+    return changed;
+  }
+
+  /** What rotate() would change, without changing it. @throws VioError */
+  check(): string[] {
+    const fresh = load(this.#sources, this.#keys);
+    const changed = [...fresh].filter(([nqn, keys]) => !sameKeys(keys, this.#keys.get(nqn))).map(([nqn]) => nqn || '*');
+    const kept = new Set([...this.#keys.values()].flatMap(keysOf));
+    for (const key of [...fresh.values()].flatMap(keysOf)) if (!kept.has(key)) wipe(key.bytes);
+    return changed;
+  }
+
+  /** Wipes all keys. */
+  close(): void {
+    for (const key of [...this.#keys.values()].flatMap(keysOf)) wipe(key.bytes);
+    this.#keys.clear();
+  }
+}
+
+const keysOf = ({ chap, tls }: HostKeys): Key[] => [chap?.host, chap?.controller, tls].filter((key) => key !== undefined);
+
+const same = (a: Key | undefined, b: Key | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && a.hash === b.hash && a.bytes.equals(b.bytes));
+
+const sameKeys = (a: HostKeys, b: HostKeys | undefined): boolean =>
+  b !== undefined && same(a.chap?.host, b.chap?.host) && same(a.chap?.controller, b.chap?.controller) && same(a.tls, b.tls);
+
+/** @param before keys that cannot be read again stay as they are */
+function load(sources: readonly KeySources[], before: ReadonlyMap<string, HostKeys>): Map<string, HostKeys> {
+  const fresh = new Map<string, HostKeys>();
+  const made: Key[] = [];
+  try {
+    for (const { nqn = anyHost, ...from } of sources) {
+      const old = before.get(nqn);
+      const olds = { dhchapSecretFile: old?.chap?.host, dhchapCtrlSecretFile: old?.chap?.controller, tlsKeyFile: old?.tls };
+      const [host, controller, tls] = files.map((name) => {
+        const file = from[name];
+        if (file === undefined) return undefined;
+        if (olds[name] && !rereadable(file)) return olds[name];
+        const key = readOne(file, name, nqn);
+        made.push(key);
+        return key;
+      });
+      if (same(host, controller) && host) throw usage(`keys of ${hostName(nqn)}: host and controller must not have the same key`);
+      fresh.set(nqn, { chap: host && { host, controller }, tls });
+    }
+    return fresh;
+  } catch (err) {
+    for (const { bytes } of made) wipe(bytes);
+    throw err;
+  }
+}
+
+const hostName = (nqn: string): string => (nqn === anyHost ? 'every host' : `host ${printable(nqn)}`);
+
+function readOne(from: string, kind: (typeof files)[number], nqn: string): Key {
+  const what = kind === 'tlsKeyFile' ? 'TLS key' : kind === 'dhchapSecretFile' ? 'DH-HMAC-CHAP key' : "controller's DH-HMAC-CHAP key";
+  return (kind === 'tlsKeyFile' ? readTlsKey : readChapKey)(from, nqn === anyHost ? what : `${what} of ${printable(nqn)}`);
+}
+
+/**
+ * Sources of keys from options, each `FILE` for every host or `NQN=FILE` for one. @throws usage error for two of a kind
+ */
+export function keySources(options: { readonly [Kind in (typeof files)[number]]?: readonly string[] | undefined }): KeySources[] {
+  const found = new Map<string, KeySources>();
+  for (const kind of files)
+    for (const option of options[kind] ?? []) {
+      const match = /^(nqn\.[^=]*)=(.+)$/s.exec(option);
+      const [nqn, file] = match ? [checkHostNqn(match[1]!), match[2]!] : [undefined, option];
+      const entry: KeySources = found.get(nqn ?? anyHost) ?? (nqn === undefined ? {} : { nqn });
+      if (entry[kind] !== undefined) throw usage(`two keys of a kind for ${hostName(nqn ?? anyHost)}: ${printable(file)}`);
+      entry[kind] = file;
+      found.set(nqn ?? anyHost, entry);
+    }
+  return [...found.values()];
+}

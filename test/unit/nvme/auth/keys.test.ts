@@ -1,0 +1,153 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { VioError } from '../../../../src/common/errors.js';
+import { formatChapKey, formatTlsKey, parseChapKey, parseTlsKey, transformedKey } from '../../../../src/nvme/auth/keys.js';
+import { parseIdentity, pskOf, tlsPsk } from '../../../../src/nvme/auth/tls-psk.js';
+
+// the key and the texts of libnvme's test/psk.c
+const part1 = '5512DBB6737D0106F65975B773DFB011FFC344BCF442E2DD6D8BC4870B5D5B03';
+const psk32 = Buffer.from(part1, 'hex');
+const psk48 = Buffer.from(`${part1}FFC344BCF442E2DD6D8BC4870B5D5B03`, 'hex');
+const published = {
+  none: 'NVMeTLSkey-1:00:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:',
+  sha256: 'NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:',
+  sha384: 'NVMeTLSkey-1:02:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwP/w0S89ELi3W2LxIcLXVsDn8kXZQ==:',
+};
+const host = 'nqn.psk-test-host';
+const subsystem = 'nqn.psk-test-subsys';
+
+describe('TLS keys', () => {
+  test.each([
+    [0, psk32, published.none],
+    [1, psk32, published.sha256],
+    [2, psk48, published.sha384],
+  ])('hash %d: the published text and the key make each other', (hash, bytes, text) => {
+    expect(parseTlsKey(Buffer.from(text))).toEqual({ hash, bytes });
+    expect(formatTlsKey({ hash, bytes })).toBe(text);
+  });
+
+  test.each([
+    [1, psk32, 'NVMe1R01 nqn.psk-test-host nqn.psk-test-subsys iSbjiStwJ/1TrTvDlt2fjFmzvsytOJelidNnA+X5lEU='],
+    [2, psk48, 'NVMe1R02 nqn.psk-test-host nqn.psk-test-subsys QhW2+Rp6RzHlNtCslyRxMnwJ11tKKhz8JCAQpQ+XUD8f9td1VeH5h53yz2wKJG1a'],
+  ])('hash %d: the published identity', (hash, bytes, identity) => {
+    const made = tlsPsk({ hash, bytes }, host, subsystem);
+    expect(made.identity).toBe(identity);
+    expect(made.hash).toBe(hash);
+    expect(made.psk).toHaveLength(bytes.length);
+    expect(parseIdentity(identity)).toMatchObject({ version: 1, hash, hostnqn: host, subnqn: subsystem });
+    expect(
+      pskOf(identity, [
+        { hash: 1, bytes: randomBytes(32) },
+        { hash, bytes },
+      ])?.psk,
+    ).toEqual(made.psk);
+  });
+
+  /** RFC 5869 and RFC 8446 by hand, as the derivation of the PSK has no published answer. */
+  function byHand(name: string, key: Buffer, label: string, context: string): Buffer {
+    const size = key.length;
+    const prk = createHmac(name, Buffer.alloc(size)).update(key).digest();
+    const info = `\0${String.fromCharCode(size, label.length)}${label}${String.fromCharCode(context.length)}${context}\x01`;
+    return createHmac(name, prk).update(Buffer.from(info, 'latin1')).digest();
+  }
+
+  test.each([
+    ['sha256', 1, psk32],
+    ['sha384', 2, psk48],
+  ] as const)('%s: retained and TLS PSK of both versions', (name, hash, bytes) => {
+    const retained = byHand(name, bytes, 'tls13 HostNQN', host);
+    const v0 = tlsPsk({ hash, bytes }, host, subsystem, 0);
+    expect(v0.identity).toBe(`NVMe0R0${hash} ${host} ${subsystem}`);
+    expect(v0.psk).toEqual(byHand(name, retained, 'tls13 nvme-tls-psk', v0.identity));
+    const v1 = tlsPsk({ hash, bytes }, host, subsystem, 1);
+    expect(v1.psk).toEqual(byHand(name, retained, 'tls13 nvme-tls-psk', `0${hash} ${v1.identity.split(' ')[3]}`));
+    expect(pskOf(v0.identity, [{ hash, bytes }])?.psk).toEqual(v0.psk);
+  });
+
+  test('a key without a hash is the retained PSK, and its length chooses the cipher', () => {
+    expect(tlsPsk({ hash: 0, bytes: psk48 }, host, subsystem).identity).toMatch(/^NVMe1R02 /);
+    expect(tlsPsk({ hash: 0, bytes: psk32 }, host, subsystem).identity).toMatch(/^NVMe1R01 /);
+  });
+
+  test('an identity of another key, host or version has no PSK', () => {
+    const keys = [parseTlsKey(Buffer.from(published.sha256))];
+    const { identity } = tlsPsk(keys[0]!, host, subsystem);
+    expect(pskOf(identity, keys)).toBeDefined();
+    for (const other of [
+      identity.replace('test-host', 'test-hosT'),
+      identity.replace('NVMe1', 'NVMe0'),
+      identity.replace('R01', 'R02'),
+      identity.replace('R01', 'R03'),
+      identity.replace('iSb', 'iSB'),
+      `${identity} `,
+      `${identity}\0`,
+      identity.replace(/ [^ ]*$/, ''),
+      `NVMe0R01 ${'h'.repeat(224)} ${subsystem}`,
+      '',
+    ])
+      expect(pskOf(other, keys)).toBeUndefined();
+  });
+});
+
+describe('DH-HMAC-CHAP keys', () => {
+  // of the manual page of nvme gen-kxchap-secret
+  const published = 'DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:';
+
+  test('the published secret is one', () => {
+    const key = parseChapKey(Buffer.from(published));
+    expect(key.hash).toBe(0);
+    expect(key.bytes).toHaveLength(32);
+    expect(formatChapKey(key)).toBe(published);
+  });
+
+  test('every length and hash comes back', () => {
+    for (const size of [32, 48, 64])
+      for (let hash = 0; hash <= 3; hash++) {
+        const key = { hash, bytes: randomBytes(size) };
+        expect(parseChapKey(Buffer.from(formatChapKey(key)))).toEqual(key);
+      }
+  });
+
+  test('transformation', () => {
+    const bytes = Buffer.from(part1, 'hex');
+    expect(transformedKey({ hash: 0, bytes }, host)).toEqual(bytes);
+    for (const [hash, name] of [
+      [1, 'sha256'],
+      [2, 'sha384'],
+      [3, 'sha512'],
+    ] as const)
+      expect(transformedKey({ hash, bytes }, host)).toEqual(createHmac(name, bytes).update(`${host}NVMe-over-Fabrics`).digest());
+  });
+
+  test('every changed character is an error, and no error shows the key', () => {
+    const text = Buffer.from(formatChapKey({ hash: 1, bytes: randomBytes(48) }));
+    const secret = text.toString().split(':')[2]!;
+    const spoilt: Buffer[] = [];
+    for (let at = 0; at < text.length; at++) {
+      if (at === 8) continue; // another hash
+      for (const byte of [0, 0x20, 0x3a, 0x3d, 0x41, 0x7f, 0xff, text[at]! ^ 1]) {
+        const one = Buffer.from(text);
+        one[at] = byte;
+        if (!one.equals(text)) spoilt.push(one);
+      }
+      spoilt.push(text.subarray(0, at), Buffer.concat([text.subarray(0, at), text.subarray(at + 1)]));
+    }
+    spoilt.push(
+      Buffer.concat([text, text]),
+      Buffer.alloc(0),
+      Buffer.from('DHHC-1:04:AAAA:'),
+      Buffer.from('DHHC-1:00::'),
+      Buffer.from(published.replace('DHHC', 'dhhc')),
+    );
+    for (const one of spoilt) {
+      let caught: unknown;
+      try {
+        parseChapKey(one);
+      } catch (err) {
+        caught = err;
+      }
+      if (!(caught instanceof VioError)) throw new Error(`taken: ${JSON.stringify(one.toString('latin1'))}`);
+      expect(caught.code).toBe('BAD_KEY');
+      expect(caught.message).not.toContain(secret.slice(0, 6));
+    }
+  });
+});
