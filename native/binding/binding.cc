@@ -111,6 +111,8 @@ constexpr Export kNvme[] = {
     {"controllerQueues", Guarded<vioctl::nvme::ControllerQueues, K::kHandle>},
     {"targetStart", Guarded<vioctl::nvme::TargetStart, K::kObject, K::kFunction>},
     {"targetListen", Guarded<vioctl::nvme::TargetListen, K::kHandle, K::kPath, K::kUint32, K::kBoolean>},
+    {"targetUnlisten", Guarded<vioctl::nvme::TargetUnlisten, K::kHandle, K::kUint32>},
+    {"targetMaxConnections", Guarded<vioctl::nvme::TargetMaxConnections, K::kHandle, K::kUint32>},
     {"targetSetup", Guarded<vioctl::nvme::TargetSetup, K::kHandle, K::kUint32, K::kUint32, K::kUint32, K::kBoolean,
                             K::kHandle, K::kBoolean>},
     {"targetComplete", Guarded<vioctl::nvme::TargetComplete, K::kHandle, K::kArray>},

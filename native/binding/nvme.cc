@@ -93,6 +93,7 @@ void SetCounters(Napi::Object& object, const Counters& of) {
   Set(object, "flushes", of.flushes);
   Set(object, "others", of.others);
   Set(object, "errors", of.errors);
+  Set(object, "outstanding", of.outstanding);
 }
 
 int Option(const Napi::Object& options, const char* name, int fallback) {
@@ -173,14 +174,19 @@ Napi::Value ControllerStats(const Napi::CallbackInfo& info) {
   const auto controller = Share<Controller>(info[0]);
   Counters sum;
   size_t queues;
+  uint64_t outstanding = 0;
   {
     std::lock_guard lock(controller->mutex);
     sum.Merge(controller->closed);
-    for (const auto& queue : controller->queues) sum.Merge(*queue);
+    for (const auto& queue : controller->queues) {
+      sum.Merge(*queue);
+      outstanding += queue->outstanding;
+    }
     queues = controller->queues.size();
   }
   Napi::Object object = Napi::Object::New(info.Env());
   Set(object, "queues", queues);
+  sum.outstanding = outstanding;
   SetCounters(object, sum);
   return object;
 }
@@ -263,6 +269,21 @@ Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   const auto port = static_cast<uint16_t>(U32(info[2]));
   return Napi::Number::New(info.Env(),
                            Share<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
+}
+
+Napi::Value TargetUnlisten(const Napi::CallbackInfo& info) {
+  const uint32_t listener = U32(info[1]);
+  const auto start = [&](std::function<void()> ended) {
+    Get<Host>(info[0]).target->Unlisten(listener, std::move(ended));
+  };
+  return Answer(info.Env(), start, [](Napi::Env env) { return env.Undefined(); });
+}
+
+Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info) {
+  const uint32_t connections = U32(info[1]);
+  if (connections > INT32_MAX) throw SysError(EINVAL, "connections");
+  Get<Host>(info[0]).target->SetMaxConnections(static_cast<int>(connections));
+  return info.Env().Undefined();
 }
 
 Napi::Value TargetSetup(const Napi::CallbackInfo& info) {

@@ -23,8 +23,10 @@ Napi::Value ControllerStats(const Napi::CallbackInfo& info);    // controllerSta
 
 Napi::Value ControllerQueues(const Napi::CallbackInfo& info);  // controllerQueues(controller): counters[]
 
-Napi::Value TargetStart(const Napi::CallbackInfo& info);   // targetStart(options, events): target
-Napi::Value TargetListen(const Napi::CallbackInfo& info);  // targetListen(target, address, port, ipv6): port
+Napi::Value TargetStart(const Napi::CallbackInfo& info);           // targetStart(options, events): target
+Napi::Value TargetListen(const Napi::CallbackInfo& info);          // targetListen(target, address, port, ipv6): port
+Napi::Value TargetUnlisten(const Napi::CallbackInfo& info);        // targetUnlisten(target, listener): Promise
+Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info);  // targetMaxConnections(target, connections)
 Napi::Value TargetSetup(
     const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller, locked)
 Napi::Value TargetUnlock(const Napi::CallbackInfo& info);  // targetUnlock(target, connection)

@@ -51,6 +51,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   request->ready = false;
   request->r2t.request = nullptr;
   inflight_++;
+  counters_->outstanding.store(inflight_, std::memory_order_relaxed);
   return request;
 }
 
@@ -65,6 +66,7 @@ void Connection::Release(Request* request) {
   request->next = free_;
   free_ = request;
   inflight_--;
+  counters_->outstanding.store(inflight_, std::memory_order_relaxed);
 }
 
 // Gives the command a buffer of its own.

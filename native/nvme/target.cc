@@ -30,7 +30,8 @@ void Counters::Merge(const Counters& from) {
   Add(errors, from.errors);
 }
 
-Target::Target(const TargetOptions& options) : options_(options), eventfd_(os::NewEventfd()) {
+Target::Target(const TargetOptions& options)
+    : options_(options), eventfd_(os::NewEventfd()), maxConnections_(options.maxConnections) {
   options_.threads = std::clamp(options_.threads, 1, 64);
   // A worker looks at all workers when it accepts: the list is complete before the first listener is there.
   workers_.reserve(static_cast<size_t>(options_.threads));
@@ -44,6 +45,10 @@ uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
   Fd fd = os::ListenTcp(address, port, ipv6, kBacklog, &bound);
   workers_[0]->Post(Worker::ListenOn{std::move(fd)});
   return bound;
+}
+
+void Target::Unlisten(uint32_t listener, std::function<void()> done) {
+  workers_[0]->Post(Worker::Unlisten{listener, {nullptr, [done = std::move(done)](void*) { done(); }}});
 }
 
 void Target::Push(Event event) {

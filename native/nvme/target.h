@@ -21,6 +21,7 @@ class Worker;
 struct Counters {
   uint16_t qid = 0;  // set before others see it
   std::atomic<uint64_t> reads{0}, writes{0}, readBytes{0}, writtenBytes{0}, flushes{0}, others{0}, errors{0};
+  std::atomic<uint64_t> outstanding{0};  // commands under way; not merged
   static void Add(std::atomic<uint64_t>& counter, uint64_t n = 1) {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
@@ -112,6 +113,8 @@ class Target {
 
   // Listens and returns the port. Throws SysError.
   uint16_t Listen(const std::string& address, uint16_t port, bool ipv6);
+  // Closes a listener, as Listen() counts them; `done` is called, from any thread, when its port is free.
+  void Unlisten(uint32_t listener, std::function<void()> done);
 
   // All events since the last call; `events()` is readable when there are some.
   std::vector<Event> Take();
@@ -131,6 +134,7 @@ class Target {
 
   const TargetOptions& options() const { return options_; }
   int connections() const { return connections_.load(); }
+  void SetMaxConnections(int connections) { maxConnections_.store(connections); }
   // "uring" or "sync": what does the I/O that waits, once a thread has tried.
   const char* engine() const { return options_.uring && !uringMissing_.load() ? "uring" : "sync"; }
 
@@ -144,7 +148,7 @@ class Target {
   Fd eventfd_;
   std::mutex mutex_;
   std::vector<Event> events_;
-  std::atomic<int> connections_{0};
+  std::atomic<int> connections_{0}, maxConnections_;
   std::atomic<bool> uringMissing_{false};
   std::vector<std::unique_ptr<Worker>> workers_;
   bool stopped_ = false;

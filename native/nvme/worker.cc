@@ -156,17 +156,19 @@ Connection* Worker::Find(uint32_t id) {
 }
 
 void Worker::Accept(uint32_t listener) {
+  if (!listeners_[listener].valid()) return;  // closed since
   for (int i = 0; i < 64; i++) {
     Fd fd;
     if (const int error = os::TryAccept(listeners_[listener].get(), fd)) {
       if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
         if (EvictOldest()) continue;
         full_ = true;
-        for (const Fd& one : listeners_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
+        for (const Fd& one : listeners_)
+          if (one.valid()) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
       }
       return;
     }
-    if (target_.connections_.load() >= target_.options_.maxConnections && !MakeRoom()) continue;
+    if (target_.connections_.load() >= target_.maxConnections_.load() && !MakeRoom()) continue;
     target_.connections_.fetch_add(1);
     Worker* best = this;
     for (const auto& worker : target_.workers_)
@@ -259,6 +261,8 @@ void Worker::Handle(Message& message) {
     listeners_.push_back(std::move(listen->fd));
     epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
+  } else if (auto* unlisten = std::get_if<Unlisten>(&message)) {
+    if (unlisten->listener < listeners_.size()) listeners_[unlisten->listener] = Fd();
   } else if (auto* go = std::get_if<Go>(&message)) {
     go->request->connection->Go(*go->request);
   } else if (std::holds_alternative<Renew>(message)) {
@@ -293,6 +297,7 @@ void Worker::Tick() {
   if (full_) {
     full_ = false;
     for (size_t i = 0; i < listeners_.size(); i++) {
+      if (!listeners_[i].valid()) continue;
       epoll_event event{EPOLLIN, {.u64 = kListenKey + i}};
       ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_[i].get(), &event);
     }

@@ -62,6 +62,10 @@ class Worker {
   struct ListenOn {
     Fd fd;
   };
+  struct Unlisten {
+    uint32_t listener;
+    std::shared_ptr<void> done;  // given back when it is closed
+  };
   struct Evict {};
   // A request that its source's limits had delayed may go.
   struct Go {
@@ -71,7 +75,7 @@ class Worker {
   struct Renew {
     std::shared_ptr<void> done;
   };
-  using Message = std::variant<Adopt, Reply, Assign, Unlock, End, ListenOn, Evict, Go, Renew>;
+  using Message = std::variant<Adopt, Reply, Assign, Unlock, End, ListenOn, Unlisten, Evict, Go, Renew>;
 
   // From any thread.
   void Post(Message message);

@@ -45,6 +45,8 @@ export interface QueueCounters {
   flushes: number;
   others: number;
   errors: number;
+  /** Commands that are under way, of queues that are there. */
+  outstanding: number;
 }
 
 /** Bucket i has what took less than 2^(first + i) ns; the last one has the rest (native/nvme/usage.h). */
@@ -96,6 +98,10 @@ export interface NvmeNative {
   targetStart(options: TargetOptions, events: (batch: TargetEvent[]) => void): NativeTarget;
   /** @returns the port, chosen by the system where 0 was asked */
   targetListen(target: NativeTarget, address: string, port: number, ipv6: boolean): number;
+  /** Stops listening. @param listener as targetListen counts them. Resolves when its port is free. */
+  targetUnlisten(target: NativeTarget, listener: number): Promise<void>;
+  /** Connections from now on, those without a CONNECT included. */
+  targetMaxConnections(target: NativeTarget, connections: number): void;
   /**
    * Makes a connection a queue; call it before the CONNECT is completed.
    * @param size entries, 2 to 1024
@@ -145,6 +151,8 @@ export const nvmeExports = [
   'controllerQueues',
   'targetStart',
   'targetListen',
+  'targetUnlisten',
+  'targetMaxConnections',
   'targetSetup',
   'targetComplete',
   'targetClose',

@@ -88,6 +88,8 @@ const signatures: Record<string, Record<string, string>> = {
     controllerQueues: 'handle:controller',
     targetStart: 'object function',
     targetListen: 'handle:target path uint32 boolean',
+    targetUnlisten: 'handle:target uint32',
+    targetMaxConnections: 'handle:target uint32',
     targetSetup: 'handle:target uint32 uint32 uint32 boolean handle:controller boolean',
     targetComplete: 'handle:target array',
     targetClose: 'handle:target uint32',

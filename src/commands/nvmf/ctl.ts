@@ -1,7 +1,8 @@
 import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
-import { type ControlAction, runControl } from '../../nvme/target/serve/ctl.js';
+import { runControl } from '../../nvme/target/serve/ctl.js';
+import { type ControlAction, controlActions } from '../../nvme/target/serve/verbs.js';
 
 export default class NvmfCtl extends Command {
   static override readonly description =
@@ -14,9 +15,20 @@ export default class NvmfCtl extends Command {
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
     'resize NSID: look at the size of the file again at once (it is looked at every second anyway).\n\n' +
     'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
-    'limits NSID iops=RATE[/BURST[/SECONDS]] bps=…: how fast a namespace may be used (see nvmf serve); none lifts a limit.\n\n' +
-    'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
-    'kick: end the associations of --host NQN or of --cntlid N.\n\n' +
+    'mask NSID NQN…: only these hosts see the namespace; mask NSID any shows it to all hosts of the subsystem, mask NSID none to no host.\n\n' +
+    'host add NQN…, host remove NQN…: the list of hosts that may use the subsystem. A host that is removed is disconnected. host any lets every ' +
+    'host in, whatever the list says; host any off lets in the hosts of the list alone.\n\n' +
+    'listener add ADDRESS[:PORT]: one more path. --advertise tells hosts another address, and --discovery-only serves no subsystem there. listener remove ' +
+    'ADDRESS[:PORT] ends the associations of hosts that came through it. listener ana ADDRESS[:PORT] STATE sets the ANA state ' +
+    'of one path: of --group N, or of all groups with namespaces.\n\n' +
+    'referral add ADDRESS[:PORT], referral remove ADDRESS[:PORT]: other discovery services that hosts are told about (port 8009); --nqn names the one there.\n\n' +
+    'limits NSID iops=RATE[/BURST[/SECONDS]] bps=…: how fast a namespace may be used (see nvmf serve); none lifts a limit. limits ' +
+    'controllers=N connections=N queues=N: what the target admits, with queues counted per controller. limits --host NQN ' +
+    'connections=N queues=N bytes=SIZE: the same for one host, or for each host with --host any; bytes limits the data of commands under way.\n\n' +
+    'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change, on all paths.\n\n' +
+    'kick: end the associations of --host NQN, of --cntlid N, or of --nqn NQN.\n\n' +
+    'drain: admit no host and no command, wait for the commands under way (up to --timeout), and flush. Hosts use other paths, or wait ' +
+    'for drain off.\n\n' +
     'stats: counters of every controller.\n\n' +
     'Repeating a completed change succeeds: nothing is done, and the command says so.';
   static readonly examples: readonly Example[] = [
@@ -25,24 +37,30 @@ export default class NvmfCtl extends Command {
     ['truncate -s 20G disk.img; vioctl nvmf ctl nvmf.sock resize 1', 'a larger namespace'],
     ['vioctl nvmf ctl nvmf.sock limits 1 iops=1000/4000 bps=none', 'a namespace of 1,000 operations a second'],
     ['vioctl nvmf ctl nvmf.sock stats --watch=1s', 'what hosts do, second by second'],
-    ['vioctl nvmf ctl nvmf.sock ana 1 inaccessible', 'hosts with several paths use another one'],
+    ['vioctl nvmf ctl nvmf.sock listener ana 192.0.2.1:4420 inaccessible', 'hosts use another path'],
+    ['vioctl nvmf ctl nvmf.sock mask 2 $(cat /etc/nvme/hostnqn)', 'a namespace for one host'],
+    ['vioctl nvmf ctl nvmf.sock limits --host any bytes=8M queues=4', 'no host takes more than that'],
+    ['vioctl nvmf ctl nvmf.sock drain --timeout 1m', 'idle, before a restart'],
   ];
   static override readonly args = {
     socket: Args.string({ required: true, description: 'control socket of nvmf serve --control' }),
     action: Args.string({
       required: true,
-      options: ['list', 'add', 'remove', 'resize', 'reopen', 'limits', 'ana', 'kick', 'stats'],
-      description: 'list, add, remove, resize, reopen, limits, ana, kick or stats',
+      options: controlActions,
+      description: `${controlActions.slice(0, -1).join(', ')} or ${controlActions.at(-1)}`,
     }),
-    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, NSID LIMIT, or GROUP STATE' }),
+    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, NSID LIMIT, GROUP STATE, or add ADDRESS' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly changes = true;
   static override readonly flags = {
     ...watchFlag,
     nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
-    host: Flags.string({ helpValue: 'NQN', summary: 'kick: associations of this host' }),
+    host: Flags.string({ helpValue: 'NQN', summary: 'kick, limits: this host' }),
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
+    group: Flags.integer({ min: 1, max: 32, helpValue: 'N', summary: 'listener ana: this ANA group' }),
+    advertise: Flags.string({ helpValue: 'ADDRESS[:PORT]', summary: 'listener add: address that hosts are told' }),
+    'discovery-only': Flags.boolean({ summary: 'listener add: answer discovery alone' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: let this host use the subsystem too' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),

@@ -34,13 +34,14 @@ export default class NvmfServe extends Command {
   static override readonly flags = {
     listen: Flags.string({
       multiple: true,
-      helpValue: 'ADDRESS[:PORT]',
+      helpValue: 'ADDRESS[:PORT][,advertise=ADDRESS:PORT]',
       summary: 'where to listen (127.0.0.1:4420); port 0 is a free one',
     }),
     'discovery-port': Flags.string({
       helpValue: 'PORT',
       summary: 'discovery port [default: 8009 if free; "none" disables it]',
     }),
+    'discovery-nqn': Flags.string({ helpValue: 'NQN', summary: 'name of the discovery service besides the well-known one' }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a file, JSON or YAML (- is stdin)' }),
@@ -69,6 +70,9 @@ export default class NvmfServe extends Command {
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
+    'max-controllers': Flags.integer({ min: 1, max: 65519, helpValue: 'N', summary: 'associations at a time [default: 512]' }),
+    'max-connections': Flags.integer({ min: 1, max: 65535, helpValue: 'N', summary: 'connections at a time [default: 1024]' }),
+    'max-queues': Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'I/O queues of a controller [default: 64]' }),
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     engine: engineFlag('I/O that waits for a device: uring, sync (threads), or auto: uring if it works'),
     spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'busy-poll time before sleeping, in µs [default: 30]' }),

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { NativeController, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import {
   AdminOpcode,
   AsyncEvent,
@@ -19,10 +19,11 @@ import {
   Status,
   sqe,
 } from '../wire/index.js';
-import { Features } from './features.js';
+import { gateOf } from './ana.js';
+import { Features, maxQueues } from './features.js';
 import { errorEntries, identify, maxEventRequests, version } from './identify.js';
 import { getLog } from './logs.js';
-import type { Answer, ControllerState, ErrorRecord, SubsystemState } from './model.js';
+import type { Answer, ControllerState, ErrorRecord, Namespace, SubsystemState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
 
 /** What a controller needs of the target around it. */
@@ -38,6 +39,9 @@ export interface Surroundings {
   discoveryLog(hostnqn: string, connection: number): Buffer;
 }
 
+/** Whether a host sees a namespace. */
+export const sees = ({ hosts }: Namespace, hostnqn: string): boolean => hosts === undefined || hosts.has(hostnqn);
+
 /** Seconds until a controller is ready at most, in units of 500 ms. */
 const readyTimeout = 30;
 const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
@@ -50,6 +54,24 @@ const shutdownLook = 10;
 /** A keep-alive time-out in whole seconds, the unit of KAS, that still fits the 32 bits of the feature. */
 export const roundKeepAlive = (ms: number): number => Math.min(Math.ceil(ms / 1000), 4_294_967) * 1000;
 
+/** What a new controller is told. */
+export interface ControllerOptions {
+  cntlid: number;
+  /** Left out for a discovery controller. */
+  subsystem?: SubsystemState;
+  hostnqn: string;
+  hostid: Buffer;
+  port: number;
+  /** Connection of the admin queue. */
+  admin: number;
+  /** Milliseconds, 0: none. */
+  keepAlive: number;
+  /** I/O queues at most. */
+  mostQueues?: number;
+  /** NQN of a discovery controller. */
+  discoveryNqn?: string;
+}
+
 /** One association of a host with a subsystem, or with the discovery service: registers, admin commands, events. */
 export class Controller implements ControllerState {
   readonly cntlid: number;
@@ -57,15 +79,19 @@ export class Controller implements ControllerState {
   readonly subsystem: SubsystemState | undefined;
   readonly hostnqn: string;
   readonly hostid: Buffer;
+  readonly port: number;
   /** Connection of the admin queue. */
   readonly admin: number;
   readonly handle: NativeController;
   /** I/O queues: identifier to connection. */
   readonly queues = new Map<number, number>();
-  readonly features = new Features();
+  readonly features: Features;
+  readonly mostQueues: number;
   readonly errors: ErrorRecord[] = [];
   /** Namespaces that changed since the host last asked. */
   readonly changed = new Set<number>();
+  anaChanges = 0n;
+  readonly groupChanges = new Map<number, bigint>();
   errorCount = 0n;
   mediaErrors = 0n;
   /** Keep-alive time-out in milliseconds; 0 is none. */
@@ -73,6 +99,7 @@ export class Controller implements ControllerState {
   /** Feature 06h. */
   writeCache = true;
   readonly #around: Surroundings;
+  readonly #discoveryNqn: string;
   #cc = 0;
   #csts = { rdy: 0, shst: 0 };
   /** CC.EN is 0, and commands of the queues may still be under way. */
@@ -86,23 +113,37 @@ export class Controller implements ControllerState {
   /** Log pages of told events that the host has not read yet: no more events about them. */
   readonly #masked = new Set<number>();
 
-  constructor(
-    around: Surroundings,
-    options: { cntlid: number; subsystem?: SubsystemState; hostnqn: string; hostid: Buffer; admin: number; keepAlive: number },
-  ) {
+  constructor(around: Surroundings, options: ControllerOptions) {
     this.#around = around;
+    this.port = options.port;
+    this.mostQueues = options.mostQueues ?? maxQueues;
+    this.features = new Features(this.mostQueues);
     this.cntlid = options.cntlid;
     this.subsystem = options.subsystem;
     this.hostnqn = options.hostnqn;
     this.hostid = options.hostid;
     this.admin = options.admin;
     this.keepAlive = roundKeepAlive(options.keepAlive);
+    this.#discoveryNqn = options.discoveryNqn ?? discoveryNqn;
     this.handle = around.native.controllerNew();
     this.refreshTable();
   }
 
   get subnqn(): string {
-    return this.subsystem?.nqn ?? discoveryNqn;
+    return this.subsystem?.nqn ?? this.#discoveryNqn;
+  }
+
+  namespace(nsid: number): Namespace | undefined {
+    const found = this.subsystem?.namespaces.get(nsid);
+    return found && sees(found, this.hostnqn) ? found : undefined;
+  }
+
+  nsids(): number[] {
+    const all = [...(this.subsystem?.namespaces.values() ?? [])];
+    return all
+      .filter((namespace) => sees(namespace, this.hostnqn))
+      .map(({ nsid }) => nsid)
+      .sort((a, b) => a - b);
   }
 
   /** CSTS.RDY */
@@ -114,9 +155,17 @@ export class Controller implements ControllerState {
     return this.#around.native.controllerStats(this.handle);
   }
 
-  /** Gives the engine the subsystem's namespaces as they are now. */
+  /** Gives the engine the namespaces that the host sees, as they are now. */
   refreshTable(): void {
-    if (this.subsystem) this.#around.native.controllerNamespaces(this.handle, this.subsystem.table());
+    const { subsystem } = this;
+    if (!subsystem) return;
+    const table: [number, NativeNamespace, number][] = [];
+    for (const namespace of subsystem.namespaces.values()) {
+      if (!sees(namespace, this.hostnqn)) continue;
+      const gate = gateOf(subsystem.ana.stateOf(namespace.group, this.port), this.features.retryDelays);
+      table.push([namespace.nsid, namespace.handle, gate]);
+    }
+    this.#around.native.controllerNamespaces(this.handle, table);
   }
 
   /** Whether the host has been silent for longer than it promised. Any command on any queue counts (CTRATT.TBKAS). */
@@ -177,7 +226,9 @@ export class Controller implements ControllerState {
         return { data: getLog(this, command) };
       case AdminOpcode.setFeatures: {
         const cached = this.writeCache;
+        const delays = this.features.retryDelays;
         const result = this.features.set(this, command, data) >>> 0;
+        if (delays !== this.features.retryDelays) this.refreshTable();
         if (!cached || this.writeCache) return { result };
         this.#emptyCache(tag);
         return undefined;
@@ -285,6 +336,8 @@ export class Controller implements ControllerState {
     this.#events.clear();
     this.#masked.clear();
     this.changed.clear();
+    this.anaChanges = 0n;
+    this.groupChanges.clear();
     this.features.events = 0;
     this.setWriteCache(true);
   }
@@ -330,14 +383,22 @@ export class Controller implements ControllerState {
     if (this.errors.length > errorEntries) this.errors.pop();
   }
 
-  /** A namespace has come, gone or changed its size. */
-  namespaceChanged(nsid: number): void {
+  namespaceChanged(nsid: number, group?: number): void {
+    if (group !== undefined) this.#countAna([group]); // without an event of its own (NVMe Base 2.0, 8.1.3)
     this.changed.add(nsid);
     this.#event(Oaes.namespaceAttribute, Lid.changedNamespaces, AsyncEvent.namespaceChanged);
   }
 
-  anaChanged(): void {
+  /** States of groups have changed on this controller's port. */
+  anaChanged(groups: readonly number[]): void {
+    this.#countAna(groups);
     this.#event(Oaes.ana, Lid.ana, AsyncEvent.anaChanged);
+  }
+
+  /** Counts a change of the ANA log as this controller gives it. */
+  #countAna(groups: readonly number[]): void {
+    this.anaChanges++;
+    for (const group of groups) this.groupChanges.set(group, (this.groupChanges.get(group) ?? 0n) + 1n);
   }
 
   discoveryChanged(): void {

@@ -2,22 +2,32 @@ import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, 
 
 /** An address where hosts can connect. */
 export interface Listener {
-  address: string;
-  port: number;
-  ipv6: boolean;
+  /** Number of this port, never used again; PORTID is one more. */
+  readonly id: number;
+  readonly address: string;
+  readonly port: number;
+  readonly ipv6: boolean;
   /** Answers discovery alone: no subsystem can be connected to here. */
-  discoveryOnly?: boolean;
+  readonly discoveryOnly?: boolean;
+  /** What discovery tells hosts instead, where they reach this port by another address. */
+  readonly advertise?: { readonly address: string; readonly port: number } | undefined;
 }
 
 /** Another discovery service that hosts are told about. */
 export interface Referral {
   address: string;
   port: number;
+  /** Of the discovery service there, if it has one of its own. */
   nqn?: string;
 }
 
 const explicitPersistentConnections = 2; // EFLAGS: this service tells of changes
 const wildcard = (address: string): boolean => address === '0.0.0.0' || address === '::';
+/** Whether two texts name one IP address (RFC 4291, 2.2); a scope counts. */
+export function sameAddress(a: string, b: string): boolean {
+  const plain = (address: string): string => (address.includes(':') ? new URL(`http://[${address.replace(/%.*/, '')}]`).host : address);
+  return plain(a) === plain(b) && a.replace(/^[^%]*/, '') === b.replace(/^[^%]*/, '');
+}
 const isV6 = (address: string): boolean => address.includes(':');
 
 /**
@@ -30,6 +40,8 @@ export function discoveryLog(options: {
   subsystems: readonly string[];
   referrals: readonly Referral[];
   via: string;
+  /** Of this discovery service. */
+  nqn?: string | undefined;
 }): Buffer {
   const records: Parameters<typeof discoveryRecord.encode>[0][] = [];
   const record = (at: { address: string; port: number }, portid: number, subtype: number, subnqn: string, eflags = 0) => {
@@ -47,11 +59,11 @@ export function discoveryLog(options: {
       traddr: at.address.replace(/%.*/, ''), // a scope is of this machine only
     });
   };
-  for (const [i, listener] of options.listeners.entries()) {
-    if (wildcard(listener.address) && isV6(options.via) !== listener.ipv6) continue;
-    const at = { address: wildcard(listener.address) ? options.via : listener.address, port: listener.port };
-    record(at, i + 1, Subtype.current, discoveryNqn, explicitPersistentConnections);
-    if (!listener.discoveryOnly) for (const nqn of options.subsystems) record(at, i + 1, Subtype.nvm, nqn);
+  for (const { id, address, port, ipv6, discoveryOnly, advertise } of options.listeners) {
+    if (!advertise && wildcard(address) && isV6(options.via) !== ipv6) continue;
+    const at = advertise ?? { address: wildcard(address) ? options.via : address, port };
+    record(at, id + 1, Subtype.current, options.nqn ?? discoveryNqn, explicitPersistentConnections);
+    if (!discoveryOnly) for (const nqn of options.subsystems) record(at, id + 1, Subtype.nvm, nqn);
   }
   for (const referral of options.referrals) record(referral, 0, Subtype.referral, referral.nqn ?? discoveryNqn);
   const out = Buffer.alloc(discoveryHeader.size + records.length * discoveryRecord.size);

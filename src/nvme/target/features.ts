@@ -21,6 +21,20 @@ const subsystemEvents = 0x3f | Oaes.namespaceAttribute | Oaes.ana;
 /** Length of the data of Host Behaviour Support. */
 const behaviourSize = 512;
 
+/** Features that a controller has, for the log that lists them. */
+export const supportedFeatures = (c: ControllerState): number[] =>
+  c.subsystem
+    ? [
+        ...plain.keys(),
+        Fid.volatileWriteCache,
+        Fid.numberOfQueues,
+        Fid.asyncEventConfiguration,
+        Fid.keepAliveTimer,
+        Fid.hostBehaviour,
+        Fid.hostIdentifier,
+      ]
+    : [Fid.asyncEventConfiguration, Fid.keepAliveTimer];
+
 /** Features of one controller. */
 export class Features {
   readonly #values = new Map([...plain].map(([fid, { first }]) => [fid, first]));
@@ -28,7 +42,19 @@ export class Features {
   /** FID 0Bh: the events that the host wants. */
   events = 0;
   /** I/O queues granted. */
-  queues = maxQueues;
+  queues: number;
+  readonly #most: number;
+
+  /** @param most I/O queues that the host may have */
+  constructor(most = maxQueues) {
+    this.#most = most;
+    this.queues = most;
+  }
+
+  /** ACRE: the host waits as long as a status tells it to (CRDT1 to CRDT3). */
+  get retryDelays(): boolean {
+    return this.#behaviour[0] === 1;
+  }
 
   /** Set Features (NVMe Base 2.0, 5.27). @returns dword 0 @throws Refusal */
   set(c: ControllerState, command: Buffer, data: Buffer): number {
@@ -43,8 +69,8 @@ export class Features {
     }
     switch (fid) {
       case Fid.volatileWriteCache:
-        if (!c.subsystem) throw invalidField(40);
-        c.setWriteCache((value & 1) === 1);
+        if ((value & ~1) !== 0) throw invalidField(44);
+        c.setWriteCache(value === 1);
         return 0;
       case Fid.numberOfQueues: {
         const submission = value & 0xffff;
@@ -52,7 +78,7 @@ export class Features {
         if (submission === 0xffff || completion === 0xffff) throw invalidField(44);
         if (c.queues.size > 0) throw new Refusal(Status.sequenceError);
         // one submission and one completion queue make a connection
-        this.queues = Math.min(maxQueues, submission + 1, completion + 1);
+        this.queues = Math.min(this.#most, submission + 1, completion + 1);
         return ((this.queues - 1) << 16) | (this.queues - 1);
       }
       case Fid.asyncEventConfiguration:
@@ -90,7 +116,7 @@ export class Features {
       case Fid.volatileWriteCache:
         return sel === 3 ? capabilities(true) : { result: first || c.writeCache ? 1 : 0 };
       case Fid.numberOfQueues: {
-        const queues = (first ? maxQueues : this.queues) - 1;
+        const queues = (first ? this.#most : this.queues) - 1;
         return sel === 3 ? capabilities(true) : { result: ((queues << 16) | queues) >>> 0 };
       }
       case Fid.asyncEventConfiguration:

@@ -31,7 +31,8 @@ import {
   sqe,
   wzsl,
 } from '../wire/index.js';
-import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type SubsystemState } from './model.js';
+import { transitionDelay, transitionSeconds } from './ana.js';
+import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from './model.js';
 import { invalidField, Refusal } from './refusal.js';
 
 /** Version of the base specification that we follow: 2.0. */
@@ -73,11 +74,12 @@ function ioController(c: ControllerState): Buffer {
     endgidmax: rotatingGroup,
     cntrltype: ControllerType.io,
     frmw: 0x03, // one slot, read only
-    lpa: Lpa.effects | Lpa.extended,
+    lpa: Lpa.effects | Lpa.extended | Lpa.supported,
+    crdt1: transitionDelay,
     npss: 0,
     wctemp: 343,
     cctemp: 353,
-    anatt: 10,
+    anatt: transitionSeconds,
     anacap: 0x1f | 0x40, // all states reported; ANAGRPID does not change while attached
     anagrpmax: maxGroups,
     nanagrpid: maxGroups,
@@ -114,8 +116,8 @@ function discoveryController(c: ControllerState): Buffer {
  */
 export const rotatingGroup = 1;
 const enduranceGroupOf = (ns: Namespace): number => (ns.geometry.rotational ? rotatingGroup : 0);
-/** Whether a subsystem has such a group. */
-export const rotates = (subsystem: SubsystemState): boolean => [...subsystem.namespaces.values()].some((ns) => ns.geometry.rotational);
+/** Whether a host sees such a group. */
+export const rotates = (c: ControllerState): boolean => c.nsids().some((nsid) => c.namespace(nsid)!.geometry.rotational);
 
 /** CNS 00h. */
 function namespace(ns: Namespace): Buffer {
@@ -179,14 +181,14 @@ export function identify(c: ControllerState, command: Buffer): Buffer {
   /** An active namespace; undefined for a valid number that is not active. */
   const active = (): Namespace | undefined => {
     if (nsid === 0 || nsid > maxNamespaces) throw new Refusal(Status.invalidNamespace, { location: 4 });
-    return subsystem.namespaces.get(nsid);
+    return c.namespace(nsid);
   };
   const nvm = (): void => {
     if (csi !== 0) throw invalidField(47);
   };
   const list = (): Buffer => {
     if (nsid >= 0xffff_fffe) throw new Refusal(Status.invalidNamespace, { location: 4 });
-    return encodeNamespaceList(subsystem.nsids().filter((id) => id > nsid));
+    return encodeNamespaceList(c.nsids().filter((id) => id > nsid));
   };
   switch (cns) {
     case Cns.namespace: {
@@ -232,7 +234,7 @@ export function identify(c: ControllerState, command: Buffer): Buffer {
       return encodeControllerList([...subsystem.controllers.keys()].filter((id) => id >= cntid).sort((a, b) => a - b));
     case Cns.endurancegroups: {
       const groups = Buffer.alloc(identifySize);
-      if (rotates(subsystem) && identifyCmd.get(command, 'cnssid') <= rotatingGroup) {
+      if (rotates(c) && identifyCmd.get(command, 'cnssid') <= rotatingGroup) {
         groups.writeUInt16LE(1, 0);
         groups.writeUInt16LE(rotatingGroup, 2);
       }

@@ -6,6 +6,7 @@ import {
   encodeNamespaceList,
   enduranceGroupLog,
   errorEntry,
+  featureEffectsLog,
   firmwareLog,
   getLogCmd,
   Lid,
@@ -17,6 +18,7 @@ import {
   sqe,
   Trtype,
 } from '../wire/index.js';
+import { supportedFeatures } from './features.js';
 import { errorEntries, firmware, rotates, rotatingGroup } from './identify.js';
 import type { ControllerState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
@@ -71,30 +73,38 @@ function smart(c: ControllerState, nsid: number): Buffer {
 function effects(): Buffer {
   const acs = new Array<number>(256).fill(0);
   const iocs = new Array<number>(256).fill(0);
-  for (const opcode of Object.values(AdminOpcode)) acs[opcode] = Effect.supported;
-  const { supported, lbcc } = Effect;
+  for (const opcode of Object.values(AdminOpcode)) acs[opcode] = Effect.supported | Effect.controllerScope;
+  const { lbcc } = Effect;
+  const supported = Effect.supported | Effect.namespaceScope;
   for (const opcode of [NvmOpcode.flush, NvmOpcode.read, NvmOpcode.compare, NvmOpcode.verify]) iocs[opcode] = supported;
   for (const opcode of [NvmOpcode.write, NvmOpcode.writeZeroes, NvmOpcode.datasetManagement, NvmOpcode.copy])
     iocs[opcode] = supported | lbcc;
   return effectsLog.encode({ acs, iocs });
 }
 
+function featureEffects(c: ControllerState): Buffer {
+  const fids = new Array<number>(256).fill(0);
+  for (const fid of supportedFeatures(c)) fids[fid] = Effect.supported | Effect.controllerScope;
+  return featureEffectsLog.encode({ fids });
+}
+
 function ana(c: ControllerState, groupsOnly: boolean): Buffer {
-  const { subsystem } = c;
-  const groups = new Map<number, number[]>();
-  for (const nsid of subsystem!.nsids()) {
-    const { group } = subsystem!.namespaces.get(nsid)!;
-    groups.set(group, [...(groups.get(group) ?? []), nsid]);
+  const { ana: states } = c.subsystem!;
+  const groups = new Map<number, number[]>(states.groups(c.port).map((group) => [group, []]));
+  for (const nsid of c.nsids()) {
+    const { group } = c.namespace(nsid)!;
+    const list = groups.get(group);
+    if (list) list.push(nsid);
+    else groups.set(group, [nsid]);
   }
-  for (const group of subsystem!.groups.keys()) if (!groups.has(group)) groups.set(group, []);
   return encodeAnaLog(
-    subsystem!.anaChanges,
+    c.anaChanges,
     [...groups.entries()]
       .sort(([a], [b]) => a - b)
       .map(([grpid, nsids]) => ({
         grpid,
-        chgcnt: subsystem!.groupChanges.get(grpid) ?? 0n,
-        state: subsystem!.stateOf(grpid),
+        chgcnt: c.groupChanges.get(grpid) ?? 0n,
+        state: states.stateOf(grpid, c.port),
         nsids: groupsOnly ? [] : nsids,
       })),
   );
@@ -109,7 +119,7 @@ function supportedLogs(lids: Iterable<number>): Buffer {
 
 /** @throws Refusal for a group that is not there */
 function checkGroup(c: ControllerState, group: number): void {
-  if (group !== rotatingGroup || !rotates(c.subsystem!)) throw invalidField(46);
+  if (group !== rotatingGroup || !rotates(c)) throw invalidField(46);
 }
 
 /** The logs of the endurance group of media that rotate. How much of a medium is used up, and its speed, no kernel tells. */
@@ -129,6 +139,8 @@ const ioLogs = [
   Lid.effects,
   Lid.enduranceGroup,
   Lid.ana,
+  Lid.featureEffects,
+  Lid.managementEffects,
   Lid.rotationalMedia,
 ];
 const discoveryLogs = [Lid.supported, Lid.error, Lid.discovery];
@@ -169,6 +181,12 @@ export function getLog(c: ControllerState, command: Buffer): Buffer {
     case Lid.enduranceGroup:
     case Lid.rotationalMedia:
       log = groupLog(c, lid, lsi);
+      break;
+    case Lid.featureEffects:
+      log = featureEffects(c);
+      break;
+    case Lid.managementEffects:
+      log = featureEffectsLog.encode({ fids: new Array<number>(256).fill(0) }); // there is no management endpoint
       break;
     case Lid.ana:
       log = ana(c, (lsp & 1) !== 0);

@@ -2,9 +2,10 @@
 import { type Labels, type MetricsFormat, MetricsText } from '../../control/metrics-text.js';
 import { native as addon } from '../../native/index.js';
 import type { LatencyHistogram, NvmeNative, QueueCounters } from '../../native/nvme.js';
-import { AnaState, anaStateNames } from '../wire/index.js';
+import { anaStateNames } from '../wire/index.js';
 import { uuidText } from './identity.js';
 import type { ControllerState, Namespace } from './model.js';
+import { anaOf } from './operations/index.js';
 import type { Subsystem } from './subsystem.js';
 import type { Target } from './target.js';
 
@@ -212,8 +213,11 @@ function controllerMetrics(text: MetricsText, native: NvmeNative, controllers: C
   );
 }
 
-/** States of the groups of a subsystem that namespaces are in. */
-function anaSamples(_target: Target, subsystem: Subsystem, labels: Labels): [Labels, string][] {
-  const groups = [...new Set([...subsystem.namespaces.values()].map(({ group }) => group))].sort((a, b) => a - b);
-  return groups.map((group) => [{ ...labels, group }, anaStateNames.get(subsystem.stateOf(group) || AnaState.optimized)!]);
+/** States of the groups of a subsystem, as hosts of each listener meet them: a path is a host's way through one. */
+function anaSamples(target: Target, subsystem: Subsystem, labels: Labels): [Labels, string][] {
+  return target.listeners
+    .filter(({ discoveryOnly }) => !discoveryOnly)
+    .flatMap(({ id, address, port }) =>
+      anaOf(subsystem, id).map(({ group, state }): [Labels, string] => [{ ...labels, address, port, group }, state]),
+    );
 }

@@ -2,6 +2,7 @@
 import type { NativeController, NativeNamespace, QueueCounters } from '../../native/nvme.js';
 import type { Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
+import type { AnaStates } from './ana.js';
 import type { NamespaceIds } from './identity.js';
 
 /**
@@ -20,6 +21,8 @@ export interface NamespaceOptions extends SourceOptions {
   group?: number;
   /** Identifiers that it is to have, as hexadecimal digits. */
   ids?: Partial<Record<keyof NamespaceIds, string>>;
+  /** Hosts that see it, by NQN; left out: all that may use the subsystem. */
+  hosts?: readonly string[] | undefined;
 }
 
 /** A namespace of a subsystem and what it is stored in. */
@@ -28,6 +31,8 @@ export interface Namespace extends Source {
   readonly source: string;
   readonly group: number;
   readonly ids: NamespaceIds;
+  /** Hosts that see it, by NQN; undefined: all that may use the subsystem. */
+  hosts: ReadonlySet<string> | undefined;
   readonly handle: NativeNamespace;
   /** What it was opened with. */
   readonly options: NamespaceOptions;
@@ -58,13 +63,8 @@ export interface SubsystemState {
   readonly started: number;
   readonly namespaces: ReadonlyMap<number, Namespace>;
   readonly controllers: ReadonlyMap<number, ControllerState>;
-  readonly groups: ReadonlyMap<number, number>;
-  readonly anaChanges: bigint;
-  readonly groupChanges: ReadonlyMap<number, bigint>;
+  readonly ana: AnaStates;
   counters(): QueueCounters;
-  nsids(): number[];
-  stateOf(group: number): number;
-  table(): [number, NativeNamespace, number][];
   syncError(namespace: Namespace): string | undefined;
   retire(controller: ControllerState): void;
 }
@@ -76,18 +76,29 @@ export interface ControllerState {
   readonly subnqn: string;
   readonly hostnqn: string;
   readonly hostid: Buffer;
+  /** The port that the host has connected to. */
+  readonly port: number;
   readonly admin: number;
   readonly handle: NativeController;
   readonly queues: Map<number, number>;
-  readonly features: { readonly queues: number };
+  readonly features: { readonly queues: number; readonly retryDelays: boolean };
+  /** I/O queues that the host may have at most. */
+  readonly mostQueues: number;
   readonly errors: readonly ErrorRecord[];
   readonly errorCount: bigint;
   readonly mediaErrors: bigint;
   readonly changed: ReadonlySet<number>;
+  /** Counts of the ANA log since the last reset: of the whole log, and of single groups. */
+  readonly anaChanges: bigint;
+  readonly groupChanges: ReadonlyMap<number, bigint>;
   readonly keepAlive: number;
   readonly writeCache: boolean;
   readonly ready: boolean;
   counters(): QueueCounters;
+  /** A namespace that its host sees. */
+  namespace(nsid: number): Namespace | undefined;
+  /** NSIDs that its host sees, in order. */
+  nsids(): number[];
   refreshTable(): void;
   expired(): boolean;
   setKeepAlive(ms: number): void;
@@ -97,8 +108,9 @@ export interface ControllerState {
   command(command: Buffer, data: Buffer, tag: number): Answer;
   failed(error: Omit<ErrorRecord, 'count'>): void;
   logRead(lid: number): void;
-  namespaceChanged(nsid: number): void;
-  anaChanged(): void;
+  /** @param group of a namespace that has come or gone: its list in the ANA log is another one */
+  namespaceChanged(nsid: number, group?: number): void;
+  anaChanged(groups: readonly number[]): void;
   discoveryChanged(): void;
   end(): void;
 }

@@ -2,23 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { Exit, VioError } from '../../common/errors.js';
 import { printable, shellFile } from '../../common/escape.js';
 import { native } from '../../native/index.js';
-import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import type { NativeController, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import { rateText } from '../../storage/limits.js';
 import { openSource, type Source } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { isFile, type RemoteOptions } from '../../storage/uri.js';
-import { AnaState, Status } from '../wire/index.js';
+import { AccessList } from './admission/access.js';
+import { AnaStates } from './ana.js';
 import { idsOf, type NamespaceIds, parseId, serialOf } from './identity.js';
 import { type ControllerState, maxGroups, maxNamespaces, type Namespace, type NamespaceOptions, type SubsystemState } from './model.js';
 import { type CntlidRange, checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, serialSize } from './names.js';
-import { statusCode } from './refusal.js';
-
-/** Gates of ANA states: the status of all I/O commands in that state. */
-const gates = new Map<number, number>([
-  [AnaState.inaccessible, statusCode(Status.anaInaccessible)],
-  [AnaState.persistentLoss, statusCode(Status.anaPersistentLoss)],
-  [AnaState.change, statusCode(Status.anaTransition)],
-]);
 
 /** Ended controllers that are kept until their counters are folded; more only while commands of theirs hang. */
 const mostEnded = 64;
@@ -52,7 +45,9 @@ export interface SubsystemOptions {
   /** 1 to 40 printable ASCII characters. */
   model?: string;
   /** Host NQNs; every host when left out. */
-  allowed?: Iterable<string>;
+  allowed?: Iterable<string> | undefined;
+  /** Every host, whatever the list says. */
+  anyHost?: boolean | undefined;
   /** Identifiers for its controllers: processes that serve one subsystem need ranges that do not meet. */
   cntlids?: CntlidRange;
   /** What its sources were called before. */
@@ -68,18 +63,15 @@ export class Subsystem implements SubsystemState {
   readonly started = performance.now();
   readonly namespaces = new Map<number, Namespace>();
   readonly controllers = new Map<number, ControllerState>();
-  /** Host NQNs; undefined lets every host in. */
-  allowed: Set<string> | undefined;
-  /** ANA group to state; groups not listed are optimized. */
-  readonly groups = new Map<number, number>();
-  /** Change counts of the ANA log. */
-  anaChanges = 0n;
-  readonly groupChanges = new Map<number, bigint>();
+  readonly access: AccessList;
+  readonly ana = new AnaStates();
   readonly #native: NvmeNative;
   /** Controllers whose association has ended: their counters count on, their last queues may not be closed yet. */
   #ended: NativeController[] = [];
   #foldAt = mostEnded;
-  readonly #totals: QueueCounters = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
+  readonly #totals: QueueCounters = {
+    ...{ queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0, outstanding: 0 },
+  };
   readonly #cntlids: CntlidRange;
   readonly #state: IdentityState | undefined;
   #nextCntlid: number;
@@ -92,14 +84,10 @@ export class Subsystem implements SubsystemState {
     this.nqn = checkSubsystemNqn(options.nqn);
     this.serial = checkAscii(options.serial ?? serialOf(options.nqn), 'serial number', serialSize);
     this.model = checkAscii(options.model ?? 'vioctl NVMe/TCP target', 'model', modelSize);
-    this.allowed = options.allowed && new Set([...options.allowed].map(checkHostNqn));
+    this.access = new AccessList(options.allowed, options.anyHost);
     this.#state = options.state;
     this.#cntlids = options.cntlids ?? [1, lastCntlid];
     this.#nextCntlid = this.#cntlids[0];
-  }
-
-  admits(hostnqn: string): boolean {
-    return this.allowed === undefined || this.allowed.has(hostnqn);
   }
 
   /** A controller identifier that is not in use; undefined when all are. */
@@ -156,8 +144,8 @@ export class Subsystem implements SubsystemState {
     return namespace;
   }
 
-  /** The number and the group of a namespace that could be added. @throws VioError */
-  place(options: NamespaceOptions): { nsid: number; group: number } {
+  /** The number, the group and the mask of a namespace that could be added. @throws VioError */
+  place(options: NamespaceOptions): Pick<Namespace, 'nsid' | 'group' | 'hosts'> {
     let nsid = options.nsid;
     if (nsid === undefined) {
       while (this.namespaces.has(this.#firstFree)) this.#firstFree++;
@@ -169,7 +157,7 @@ export class Subsystem implements SubsystemState {
     const group = options.group ?? 1;
     if (!Number.isInteger(group) || group < 1 || group > maxGroups)
       throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
-    return { nsid, group };
+    return { nsid, group, hosts: options.hosts && new Set(options.hosts.map(checkHostNqn)) };
   }
 
   /**
@@ -178,14 +166,14 @@ export class Subsystem implements SubsystemState {
    * @throws VioError
    */
   prepare(options: NamespaceOptions, opened?: Source): Namespace {
-    let place: { nsid: number; group: number };
+    let place: ReturnType<Subsystem['place']>;
     try {
       place = this.place(options);
     } catch (err) {
       if (opened) native().storage.close(opened.store);
       throw err;
     }
-    const { nsid, group } = place;
+    const { nsid, group, hosts } = place;
     const source = opened ?? openSource(options, undefined, this.#state);
     const { store, blockSize, readonly } = source;
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
@@ -215,6 +203,7 @@ export class Subsystem implements SubsystemState {
       source: options.source,
       group,
       ids,
+      hosts,
       handle: this.#native.namespaceNew(store, Math.log2(blockSize), readonly),
       options,
       size,
@@ -288,17 +277,8 @@ export class Subsystem implements SubsystemState {
     return true;
   }
 
-  stateOf(group: number): number {
-    return this.groups.get(group) ?? AnaState.optimized;
-  }
-
   /** NSIDs in order. */
   nsids(): number[] {
     return [...this.namespaces.keys()].sort((a, b) => a - b);
-  }
-
-  /** The table of namespaces as the engine takes it. */
-  table(): [number, NativeNamespace, number][] {
-    return [...this.namespaces.values()].map((ns) => [ns.nsid, ns.handle, gates.get(this.stateOf(ns.group)) ?? 0]);
   }
 }

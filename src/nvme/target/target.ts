@@ -6,12 +6,15 @@ import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import type { ChapPolicy } from '../auth/controller.js';
-import { AdminOpcode, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
-import { type Connect, parseConnect } from './connect.js';
-import { Controller, type Surroundings } from './controller.js';
+import { AdminOpcode, AnaState, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
+import { admitController, admitQueue, Census, type Connection, type Guarded } from './admission/admit.js';
+import { type Connect, parseConnect } from './admission/connect.js';
+import { defaultLimits, type HostLimits, spareConnections, type TargetLimits } from './admission/limits.js';
+import { transitionSeconds } from './ana.js';
+import type { Surroundings } from './controller.js';
 import { discoveryLog, type Listener, type Referral } from './discovery.js';
 import type { Answer, ControllerState, Namespace, NamespaceOptions, SubsystemState } from './model.js';
-import { badParameter, invalidField, Refusal, statusCode } from './refusal.js';
+import { invalidField, Refusal, statusCode } from './refusal.js';
 import { Authentication } from './security/authentication.js';
 import { KeyRing } from './security/keyring.js';
 import type { Subsystem } from './subsystem.js';
@@ -25,28 +28,28 @@ async function all(work: Promise<void>[]): Promise<void> {
   if (failed) throw failed.reason;
 }
 
-interface Connection {
-  peer: string;
-  /** Our address of this connection. */
-  via: string;
-  /** Index of the listener that it came through. */
-  listener: number;
-  controller?: ControllerState;
-  qid?: number;
-}
-
 /** How often keep-alive times are looked at, in milliseconds. */
 const keepAliveCheck = 250;
 /** After this time (ms) a stop says what it waits for. It has no limit: the source decides, or a second signal. */
 const slowStop = 5000;
-/** Most controllers at a time. */
-const maxControllers = 512;
+
+/** What a new target is told: options of the engine, and these. */
+export interface TargetSetup extends TargetOptions {
+  log?: TargetLog;
+  state?: IdentityState | undefined;
+  limits?: Partial<TargetLimits> | undefined;
+  /** NQN of the discovery service, besides the well-known one. */
+  discoveryNqn?: string | undefined;
+  /** Keys of hosts; left out: hosts need none. */
+  keys?: KeyRing | undefined;
+  chapPolicy?: ChapPolicy | undefined;
+}
 
 /**
  * An NVMe/TCP target: subsystems behind listeners, their discovery service, and the associations of hosts with them.
  * The engine (native/nvme) moves data; everything that happens once per connection or admin command is decided here.
  */
-export class Target {
+export class Target implements Guarded {
   readonly subsystems = new Map<string, Subsystem>();
   /** What sources were called before, for subsystems that are made later. */
   readonly state: IdentityState | undefined;
@@ -54,39 +57,39 @@ export class Target {
   readonly referrals: Referral[] = [];
   /** Keys of hosts. */
   readonly keys: KeyRing;
+  readonly limits: TargetLimits;
+  /** Limits of single hosts; those of every other host are under `any`. */
+  readonly hostLimits = new Map<string, HostLimits>();
+  readonly discovery = new Map<number, ControllerState>();
+  readonly discoveryNqn: string | undefined;
+  readonly census = new Census();
+  readonly around: Surroundings;
   readonly #native: NvmeNative;
   readonly #engine: NativeTarget;
   readonly #log: TargetLog;
   /** The engine that was asked for. */
   readonly #wanted: 'sync' | 'uring';
   readonly #connections = new Map<number, Connection>();
-  readonly #discovery = new Map<number, ControllerState>();
   readonly #timer: NodeJS.Timeout;
-  readonly #around: Surroundings;
   readonly #answers: Completion[] = [];
   readonly #authentication: Authentication;
   readonly #watches = new WeakMap<Namespace, SourceWatch>();
-  #nextDiscovery = 1;
+  #nextPort = 0;
   #generation = 1n;
   #stopping: Promise<void> | undefined;
   #ticks = 0;
 
-  constructor(
-    native: NvmeNative,
-    options: TargetOptions & {
-      log?: TargetLog;
-      state?: IdentityState | undefined;
-      keys?: KeyRing | undefined;
-      chapPolicy?: ChapPolicy | undefined;
-    } = {},
-  ) {
-    const { log = () => {}, state, keys, chapPolicy, ...engine } = options;
+  constructor(native: NvmeNative, options: TargetSetup = {}) {
+    const { log = () => {}, state, limits, discoveryNqn, keys, chapPolicy, ...engine } = options;
     this.state = state;
+    this.limits = { ...defaultLimits, ...limits };
+    this.discoveryNqn = discoveryNqn;
     this.keys = keys ?? new KeyRing([]);
     this.#native = native;
     this.#log = log;
     this.#wanted = options.engine ?? 'sync';
-    this.#engine = native.targetStart(engine, (batch) => this.#take(batch));
+    const maxConnections = this.limits.connections + spareConnections;
+    this.#engine = native.targetStart({ maxConnections, ...engine }, (batch) => this.#take(batch));
     this.#authentication = new Authentication(this.keys, chapPolicy, {
       answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
       unlock: (connection) => native.targetUnlock(this.#engine, connection),
@@ -102,7 +105,7 @@ export class Target {
     }, keepAliveCheck);
     this.#timer.unref();
     tellRefusal(this.#wanted, log);
-    this.#around = {
+    this.around = {
       native,
       complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
       close: (connection) => native.targetClose(this.#engine, connection),
@@ -127,20 +130,45 @@ export class Target {
     for (const namespace of subsystem.namespaces.values()) this.#watchOf(subsystem, namespace).close();
     subsystem.close();
     this.#discoveryChanged();
-    await this.#renew();
+    await this.renew();
   }
 
-  /** Listens. @param port 0 lets the system choose @param discoveryOnly no subsystem can be connected to here @throws VioError */
-  listen(address: string, port: number, discoveryOnly = false): Listener {
+  /**
+   * Listens.
+   * @param port 0 lets the system choose
+   * @param discoveryOnly no subsystem can be connected to here
+   * @param advertise what discovery names instead of this address
+   * @throws VioError
+   */
+  listen(address: string, port: number, discoveryOnly = false, advertise?: Listener['advertise']): Listener {
     const ipv6 = address.includes(':');
     try {
-      const listener: Listener = { address, port: this.#native.targetListen(this.#engine, address, port, ipv6), ipv6, discoveryOnly };
+      const bound = this.#native.targetListen(this.#engine, address, port, ipv6);
+      const listener: Listener = { id: this.#nextPort++, address, port: bound, ipv6, discoveryOnly, advertise };
       this.listeners.push(listener);
       this.#discoveryChanged();
       return listener;
     } catch (err) {
       throw listenError(address, port, err);
     }
+  }
+
+  /** Closes a listener and ends the associations of hosts that came through it. Its port is free when this resolves. */
+  async unlisten(listener: Listener): Promise<void> {
+    const at = this.listeners.indexOf(listener);
+    if (at < 0) return;
+    this.listeners.splice(at, 1);
+    this.#discoveryChanged();
+    for (const subsystem of this.subsystems.values()) subsystem.ana.forget(listener.id);
+    for (const controller of this.controllers()) if (controller.port === listener.id) controller.end();
+    for (const [id, connection] of this.#connections) if (connection.listener === listener) this.around.close(id);
+    if (!this.#stopped) await this.#native.targetUnlisten(this.#engine, listener.id);
+  }
+
+  /** Other discovery services that hosts are told about from now on. */
+  setReferrals(referrals: readonly Referral[]): void {
+    this.referrals.splice(0, Infinity, ...referrals);
+    this.#discoveryChanged();
   }
 
   /** Adds a namespace to a running subsystem and tells the hosts. @throws VioError */
@@ -152,7 +180,7 @@ export class Target {
   adopt(subsystem: Subsystem, namespace: Namespace): Namespace {
     subsystem.adopt(namespace);
     this.#watchOf(subsystem, namespace);
-    this.#namespaceChanged(subsystem, namespace.nsid);
+    this.#namespaceChanged(subsystem, namespace, true);
     return namespace;
   }
 
@@ -162,9 +190,9 @@ export class Target {
     if (!namespace) return;
     subsystem.namespaces.delete(nsid);
     this.#watchOf(subsystem, namespace).close();
-    this.#namespaceChanged(subsystem, nsid);
+    this.#namespaceChanged(subsystem, namespace, true);
     subsystem.release(namespace);
-    await this.#renew();
+    await this.renew();
   }
 
   /** The size of a namespace's source now, in bytes. It may take long: look the namespace up again then. @throws VioError */
@@ -186,22 +214,98 @@ export class Target {
     await this.#watchOf(subsystem, namespace).reopen();
   }
 
-  /** Sets the ANA state of a group and tells the hosts. */
-  setAna(subsystem: Subsystem, group: number, state: number): void {
-    if (subsystem.stateOf(group) === state) return;
-    subsystem.groups.set(group, state);
-    subsystem.anaChanges++;
-    subsystem.groupChanges.set(group, subsystem.anaChanges);
-    for (const controller of subsystem.controllers.values()) {
+  /** Says which hosts see a namespace (undefined: all), and tells those for which that changes. */
+  setMask(subsystem: Subsystem, namespace: Namespace, hosts: ReadonlySet<string> | undefined): void {
+    const before = [...subsystem.controllers.values()].map((c) => [c, c.namespace(namespace.nsid) !== undefined] as const);
+    namespace.hosts = hosts;
+    for (const [controller, saw] of before) {
+      if ((controller.namespace(namespace.nsid) !== undefined) === saw) continue;
       controller.refreshTable();
-      controller.anaChanged();
+      controller.namespaceChanged(namespace.nsid, namespace.group);
     }
+  }
+
+  /** Sets the ANA state of groups, on one port or on all, and tells the hosts for which it changes. */
+  setAna(subsystem: Subsystem, groups: readonly number[], state: number, port?: number): void {
+    this.#changeAna(subsystem, groups, () => {
+      for (const group of groups) subsystem.ana.set(group, state, port);
+    });
+    if (state !== AnaState.change) return;
+    const late = groups.filter((group) => this.#inChange(subsystem, group, port));
+    setTimeout(() => {
+      if (this.#stopped || !late.some((group) => this.#inChange(subsystem, group, port))) return;
+      this.#log(`${subsystem.nqn}: ANA groups ${late.join(', ')} in "change" for more than ${transitionSeconds} s: hosts reset`);
+    }, transitionSeconds * 1000).unref();
+  }
+
+  #inChange(subsystem: Subsystem, group: number, port: number | undefined): boolean {
+    const ports = port === undefined ? this.listeners.map(({ id }) => id) : [port];
+    return ports.some((id) => subsystem.ana.stateOf(group, id) === AnaState.change);
+  }
+
+  /** Does what may change ANA states, and tells each host about the groups that its port has in another state now. */
+  #changeAna(subsystem: Subsystem, groups: readonly number[], change: () => void): void {
+    const states = (c: ControllerState) => groups.map((group) => subsystem.ana.stateOf(group, c.port));
+    const before = [...subsystem.controllers.values()].map((c) => [c, states(c)] as const);
+    change();
+    for (const [controller, was] of before) {
+      const now = states(controller);
+      const changed = groups.filter((_, i) => was[i] !== now[i]);
+      if (changed.length === 0) continue;
+      controller.refreshTable();
+      controller.anaChanged(changed);
+    }
+  }
+
+  /**
+   * Begins or ends draining: no association and no queue is admitted, and no group is accessible, so that hosts use other
+   * paths. What is under way goes on (see QueueCounters.outstanding).
+   */
+  setDraining(subsystem: Subsystem, draining: boolean): void {
+    const groups = [...new Set([...subsystem.namespaces.values()].map(({ group }) => group))];
+    this.#changeAna(subsystem, groups, () => {
+      subsystem.ana.draining = draining;
+    });
   }
 
   /** Adds hosts to the list of those that may use a subsystem; associations go on. */
   allow(subsystem: Subsystem, hosts: Iterable<string>): void {
-    for (const host of hosts) subsystem.allowed?.add(host);
+    for (const host of hosts) subsystem.access.hosts.add(host);
     this.#discoveryChanged();
+  }
+
+  /** Takes hosts off the list; the associations of hosts that may not use the subsystem any more end. */
+  disallow(subsystem: Subsystem, hosts: Iterable<string>): void {
+    for (const host of hosts) subsystem.access.hosts.delete(host);
+    this.#expel(subsystem);
+  }
+
+  /** Lets every host use a subsystem, or those of its list alone. */
+  allowAny(subsystem: Subsystem, any: boolean): void {
+    subsystem.access.any = any;
+    this.#expel(subsystem);
+  }
+
+  #expel(subsystem: Subsystem): void {
+    for (const controller of subsystem.controllers.values()) if (!subsystem.access.admits(controller.hostnqn)) controller.end();
+    this.#discoveryChanged();
+  }
+
+  limitsOf(host: string): HostLimits {
+    return { ...this.hostLimits.get('any'), ...this.hostLimits.get(host) };
+  }
+
+  /** Changes limits of the whole target. Hosts that are connected stay, however many they are. */
+  setLimits(limits: Partial<TargetLimits>): void {
+    Object.assign(this.limits, limits);
+    this.#native.targetMaxConnections(this.#engine, this.limits.connections + spareConnections);
+  }
+
+  /** Changes the limits of one host, or of every host that has none of its own (`any`). */
+  setHostLimits(host: string, limits: HostLimits): void {
+    const all = Object.entries({ ...this.hostLimits.get(host), ...limits }).filter(([, value]) => value !== undefined);
+    if (all.length > 0) this.hostLimits.set(host, Object.fromEntries(all));
+    else this.hostLimits.delete(host);
   }
 
   /** Ends the associations of a host, or of one controller. @returns how many */
@@ -213,7 +317,7 @@ export class Target {
 
   /** All controllers, those of the discovery service last. */
   controllers(): ControllerState[] {
-    return [...[...this.subsystems.values()].flatMap((s) => [...s.controllers.values()]), ...this.#discovery.values()];
+    return [...[...this.subsystems.values()].flatMap((s) => [...s.controllers.values()]), ...this.discovery.values()];
   }
 
   /** Addresses of a connection: the host's and ours. */
@@ -246,9 +350,10 @@ export class Target {
     return discoveryLog({
       generation: this.#generation,
       listeners: this.listeners,
-      subsystems: [...this.subsystems.values()].filter((s) => s.admits(hostnqn)).map((s) => s.nqn),
+      subsystems: [...this.subsystems.values()].filter((s) => s.access.admits(hostnqn)).map((s) => s.nqn),
       referrals: this.referrals,
       via,
+      nqn: this.discoveryNqn,
     });
   }
 
@@ -276,32 +381,42 @@ export class Target {
     }
   }
 
+  /** A line for whoever runs the target. */
+  log(message: string): void {
+    this.#log(message);
+  }
+
   get #stopped(): boolean {
     return this.#stopping !== undefined;
   }
 
-  #namespaceChanged(subsystem: Subsystem, nsid: number): void {
+  /** @param attached it has come or gone, not only changed its size */
+  #namespaceChanged(subsystem: Subsystem, { nsid, hosts, group }: Namespace, attached: boolean): void {
     for (const controller of subsystem.controllers.values()) {
+      if (hosts !== undefined && !hosts.has(controller.hostnqn)) continue;
       controller.refreshTable();
-      controller.namespaceChanged(nsid);
+      controller.namespaceChanged(nsid, attached ? group : undefined);
     }
   }
 
-  /** Queues without work let go of namespaces that were released, so that their files can be used again at once. */
-  async #renew(): Promise<void> {
+  /** All queues take tables of namespaces over as they are now. Those without work let go of namespaces that were released, so that their files can be used again at once. */
+  async renew(): Promise<void> {
     if (!this.#stopped) await this.#native.targetRenew(this.#engine);
   }
 
   #discoveryChanged(): void {
     this.#generation++;
-    for (const controller of this.#discovery.values()) controller.discoveryChanged();
+    for (const controller of this.discovery.values()) controller.discoveryChanged();
   }
 
   #take(batch: TargetEvent[]): void {
     for (const event of batch) {
       if (event.kind === 'opened') {
         const [address, port, own] = event.peer.split(' ');
-        this.#connections.set(event.connection, { peer: `${address} port ${port}`, via: own ?? '', listener: event.listener });
+        const listener = this.listeners.find(({ id }) => id === event.listener);
+        if (!listener)
+          this.around.close(event.connection); // gone since
+        else this.#connections.set(event.connection, { peer: `${address} port ${port}`, via: own ?? '', listener });
         continue;
       }
       const connection = this.#connections.get(event.connection);
@@ -355,7 +470,7 @@ export class Target {
     const { controller, qid } = connection;
     if (!controller) {
       if (!isConnect) throw new Refusal(Status.sequenceError);
-      return this.#connect(id, connection, parseConnect(command, data));
+      return this.#connect(id, connection, parseConnect(command, data, this.discoveryNqn));
     }
     if (isConnect) throw new Refusal(Status.sequenceError);
     if (isAuthentication) return this.#authentication.command(id, command, data, tag);
@@ -364,14 +479,15 @@ export class Target {
     // The queue goes alone, its association stays (NVMe Base 2.0, 6.4).
     if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
     this.#answer(id, tag, 0, 0);
-    queueMicrotask(() => this.#around.close(id));
+    queueMicrotask(() => this.around.close(id));
     return undefined;
   }
 
   #connect(id: number, connection: Connection, connect: Connect): Answer {
-    const controller = connect.qid === 0 ? this.#newController(id, connection, connect) : this.#newQueue(id, connection, connect);
+    const controller = (connect.qid === 0 ? admitController : admitQueue)(this, id, connection, connect);
     connection.controller = controller;
     connection.qid = connect.qid;
+    this.census.count(controller, connect.qid, 1);
     // the discovery service tells each host only of what it may use, and is open to all, as those of others
     const locked = this.#authentication.required && !connect.discovery;
     if (locked) this.#authentication.guard(id, connect, connection.peer);
@@ -384,56 +500,15 @@ export class Target {
   #endQueue(id: number): void {
     const connection = this.#connections.get(id);
     if (connection?.controller && connection.qid === 0) connection.controller.end();
-    else this.#around.close(id);
-  }
-
-  #newController(id: number, connection: Connection, connect: Connect): ControllerState {
-    const { hostnqn, hostid, keepAlive, subnqn } = connect;
-    if (this.controllers().length >= maxControllers && !this.#makeRoom()) throw new Refusal(Status.connectBusy);
-    if (connect.discovery) {
-      while (this.#discovery.has(this.#nextDiscovery)) this.#nextDiscovery = (this.#nextDiscovery % 0xffef) + 1;
-      const cntlid = this.#nextDiscovery;
-      this.#nextDiscovery = (cntlid % 0xffef) + 1;
-      const controller = new Controller(this.#around, { cntlid, hostnqn, hostid, admin: id, keepAlive });
-      this.#discovery.set(cntlid, controller);
-      return controller;
-    }
-    const subsystem = this.subsystems.get(subnqn);
-    if (!subsystem || this.listeners[connection.listener]?.discoveryOnly) throw badParameter('data', 256);
-    if (!subsystem.admits(hostnqn)) {
-      this.#log(`${connection.peer}: host ${hostnqn} is not allowed to use ${subnqn}`);
-      throw new Refusal(Status.connectInvalidHost);
-    }
-    const cntlid = subsystem.takeCntlid();
-    if (cntlid === undefined) throw new Refusal(Status.connectBusy);
-    const controller = new Controller(this.#around, { cntlid, subsystem, hostnqn, hostid, admin: id, keepAlive });
-    subsystem.controllers.set(cntlid, controller);
-    this.#log(`${connection.peer}: host ${hostnqn} uses ${subnqn} as controller ${cntlid}`);
-    return controller;
+    else this.around.close(id);
   }
 
   /** Ends the oldest association whose host has not proved who it is: such hosts must not keep others out. */
-  #makeRoom(): boolean {
+  makeRoom(): boolean {
     if (!this.#authentication.required) return false;
     const stranger = this.controllers().find(({ admin, subsystem }) => subsystem && !this.#authentication.trusts(admin));
     stranger?.end();
     return stranger !== undefined;
-  }
-
-  #newQueue(id: number, connection: Connection, connect: Connect): ControllerState {
-    const subsystem = this.subsystems.get(connect.subnqn);
-    if (!subsystem) throw badParameter('data', 256);
-    const controller = subsystem.controllers.get(connect.cntlid);
-    if (!controller) throw badParameter('data', 16);
-    if (!controller.hostid.equals(connect.hostid)) throw badParameter('data', 0);
-    if (controller.hostnqn !== connect.hostnqn) throw badParameter('data', 512);
-    // a controller is bound to one port of its subsystem, and so are all its queues (NVMe Base 2.0, 3.1.2.1.1 and 2.2.2)
-    if (this.#connections.get(controller.admin)?.listener !== connection.listener) throw badParameter('data', 16);
-    if (!controller.ready) throw new Refusal(Status.sequenceError);
-    if (connect.qid > controller.features.queues) throw badParameter('sqe', 42);
-    if (controller.queues.has(connect.qid)) throw new Refusal(Status.sequenceError);
-    controller.queues.set(connect.qid, id);
-    return controller;
   }
 
   /**
@@ -445,12 +520,13 @@ export class Target {
     this.#authentication.closed(id);
     const { controller, qid } = connection;
     if (!controller) return;
+    this.census.count(controller, qid!, -1);
     if (qid !== 0) {
       if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
       return;
     }
     if (controller.subsystem) controller.subsystem.retire(controller);
-    else this.#discovery.delete(controller.cntlid);
+    else this.discovery.delete(controller.cntlid);
     if (controller.subsystem) this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`}`);
     controller.end();
   }
@@ -477,7 +553,7 @@ export class Target {
     const { nsid } = namespace;
     const resized = (bytes: number): number | undefined => {
       if (this.#stopped || subsystem.namespaces.get(nsid) !== namespace || !subsystem.resize(namespace, bytes)) return undefined;
-      this.#namespaceChanged(subsystem, nsid);
+      this.#namespaceChanged(subsystem, namespace, false);
       return namespace.size;
     };
     const watch = new SourceWatch(namespace, {

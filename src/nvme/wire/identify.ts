@@ -118,7 +118,14 @@ export const Oncs = {
   copy: 1 << 8,
 } as const;
 /** LPA bits: log page attributes. */
-export const Lpa = { perNamespaceSmart: 1 << 0, effects: 1 << 1, extended: 1 << 2, telemetry: 1 << 3, persistent: 1 << 4 } as const;
+export const Lpa = {
+  perNamespaceSmart: 1 << 0,
+  effects: 1 << 1,
+  extended: 1 << 2,
+  telemetry: 1 << 3,
+  persistent: 1 << 4,
+  supported: 1 << 5,
+} as const;
 /** CTRATT bits. */
 export const Ctratt = { hostId128: 1 << 0, enduranceGroups: 1 << 4, tbkas: 1 << 6 } as const;
 /** CMIC bits: several ports, several controllers, ANA reporting. */

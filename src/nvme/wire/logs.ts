@@ -85,7 +85,13 @@ export const Effect = {
   ncc: 1 << 2,
   nic: 1 << 3,
   ccc: 1 << 4,
+  /** What it is about, of a command or of a feature. */
+  namespaceScope: 1 << 20,
+  controllerScope: 1 << 21,
 } as const;
+
+/** LID 12h: Feature Identifiers Supported and Effects; LID 13h, of NVMe-MI commands, looks alike. */
+export const featureEffectsLog = new Struct('Feature effects log', 1024, { fids: u32s(256, 0) });
 
 /** LID 0Ch: Asymmetric Namespace Access. */
 export const anaHeader = new Struct('ANA log', 16, { chgcnt: u64(0), ngrps: u16(8) });

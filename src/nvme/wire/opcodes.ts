@@ -87,6 +87,7 @@ export const Lid = {
   ana: 0x0c,
   persistentEvent: 0x0d,
   featureEffects: 0x12,
+  managementEffects: 0x13,
   rotationalMedia: 0x16,
   discovery: 0x70,
   reservation: 0x80,

@@ -5,10 +5,11 @@ import { engineCheck, sourceChecks } from '../../../storage/config/checks.js';
 import { groupNames } from '../../auth/groups.js';
 import { hashNames } from '../../auth/keys.js';
 import { anaStateNames } from '../../wire/index.js';
+import { maxQueues } from '../features.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
-import { checkAscii, checkHostNqn, checkSubsystemNqn, modelSize, parseCntlidRange, serialSize } from '../names.js';
-import { parseAddress, parseMetricsPlace } from '../serve/listen.js';
+import { checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, parseCntlidRange, serialSize } from '../names.js';
+import { parseListen, parseMetricsPlace } from '../serve/listen.js';
 import type { AnaEntry, ConfigFile, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
 const portOrNone: Check<number | 'none'> = (v, place) => {
@@ -65,7 +66,7 @@ const file = object<ConfigFile>(
     $schema: text,
     listen: distinct(
       checked((v) => {
-        parseAddress(v);
+        parseListen(v);
         return v;
       }),
       'address',
@@ -80,7 +81,10 @@ const file = object<ConfigFile>(
     }),
     threads: number(1, 64),
     spinMicroseconds: number(0, 1_000_000),
+    maxControllers: number(1, lastCntlid),
     maxConnections: number(1, 65535),
+    maxQueues: number(1, maxQueues),
+    discoveryNqn: checked(checkSubsystemNqn),
     engine: engineCheck,
     headerDigest: flag,
     dataDigest: flag,

@@ -9,7 +9,7 @@ import type { SourceEntry } from '../../../storage/config/entry.js';
 export interface ConfigFile {
   /** path of the JSON Schema, for editors; ignored */
   $schema?: string;
-  /** where hosts connect; default: 127.0.0.1:4420 */
+  /** where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT]; default: 127.0.0.1:4420. Hosts are told the advertised address instead */
   listen?: string[];
   /** port for discovery alone on every address of listen, or "none"; default: 8009 if free. @minimum 0 @maximum 65535 */
   discoveryPort?: number | 'none';
@@ -23,8 +23,14 @@ export interface ConfigFile {
   threads?: number;
   /** busy-poll time before sleeping, in µs; default: 30. @minimum 0 @maximum 1000000 */
   spinMicroseconds?: number;
+  /** associations at a time; default: 512. @minimum 1 @maximum 65519 */
+  maxControllers?: number;
   /** connections at a time; default: 1024. @minimum 1 @maximum 65535 */
   maxConnections?: number;
+  /** I/O queues of a controller; default: 64. @minimum 1 @maximum 64 */
+  maxQueues?: number;
+  /** NQN of the discovery service besides the well-known one. @maxLength 223 */
+  discoveryNqn?: string;
   /** who does I/O that waits for a device: threads with system calls, or io_uring; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
   /** grant header digests to hosts that ask; default: true */

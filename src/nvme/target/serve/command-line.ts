@@ -2,7 +2,7 @@ import { usage } from '../../../common/errors.js';
 import type { Sysroot } from '../../../common/sysroot.js';
 import { readConfigText } from '../../../common/text/document.js';
 import { parseConfig } from '../config/read.js';
-import { parseCntlidRange } from '../names.js';
+import { checkSubsystemNqn, parseCntlidRange } from '../names.js';
 import { keySources } from '../security/keyring.js';
 import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 
@@ -10,6 +10,10 @@ import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemCo
 export interface ServeFlags {
   listen?: string[] | undefined;
   'discovery-port'?: string | undefined;
+  'discovery-nqn'?: string | undefined;
+  'max-controllers'?: number | undefined;
+  'max-connections'?: number | undefined;
+  'max-queues'?: number | undefined;
   nqn?: string | undefined;
   'allow-host'?: string[] | undefined;
   'cntlid-range'?: string | undefined;
@@ -73,6 +77,10 @@ export async function commandLineConfig(
     ...base,
     ...(flags.listen && { listen: flags.listen }),
     ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
+    ...(flags['discovery-nqn'] !== undefined && { discoveryNqn: checkSubsystemNqn(flags['discovery-nqn']) }),
+    ...(flags['max-controllers'] !== undefined && { maxControllers: flags['max-controllers'] }),
+    ...(flags['max-connections'] !== undefined && { maxConnections: flags['max-connections'] }),
+    ...(flags['max-queues'] !== undefined && { maxQueues: flags['max-queues'] }),
     ...(flags.control !== undefined && { control: flags.control }),
     ...(flags.metrics !== undefined && { metrics: flags.metrics }),
     ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),

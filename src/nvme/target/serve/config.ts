@@ -23,7 +23,12 @@ export interface TargetConfig {
   stateDir?: string;
   threads?: number;
   spinMicroseconds?: number;
+  /** Limits of the target (src/nvme/target/limits.ts). */
+  maxControllers?: number;
   maxConnections?: number;
+  maxQueues?: number;
+  /** NQN of the discovery service besides the well-known one. */
+  discoveryNqn?: string;
   /** Who does the I/O that waits for a device; auto: threads. */
   engine?: Engine;
   headerDigest?: boolean;

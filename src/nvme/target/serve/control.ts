@@ -1,51 +1,18 @@
-import { codeOf, Exit, VioError, wrap } from '../../../common/errors.js';
+import { codeOf, Exit, usage, VioError, wrap } from '../../../common/errors.js';
 import { ask } from '../../../control/client.js';
 import { ControlServer } from '../../../control/server.js';
 import { native as addon } from '../../../native/index.js';
-import type { NvmeNative, QueueCounters } from '../../../native/nvme.js';
-import { changedLimits, type LimitTexts } from '../../../storage/limits.js';
-import { openSourceLater, type Source } from '../../../storage/open.js';
-import { AnaState, anaStateNames } from '../../wire/index.js';
-import { type ControllerState, maxGroups, type Namespace, type NamespaceOptions } from '../model.js';
-import { checkHostNqn } from '../names.js';
-import { Subsystem } from '../subsystem.js';
+import type { NvmeNative } from '../../../native/nvme.js';
+import type { Source } from '../../../storage/open.js';
+import * as operations from '../operations/index.js';
+import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
-import { reportListeners, reportSubsystem, type SubsystemReport } from './report.js';
-
-/** A request of `nvmf ctl`. */
-export type ControlRequest =
-  | { op: 'list' }
-  | { op: 'stats' }
-  | ((
-      | { op: 'add'; nqn?: string; namespace?: NamespaceOptions; allowHosts?: string[] }
-      | { op: 'remove'; nqn?: string; nsid?: number }
-      | { op: 'resize'; nqn?: string; nsid: number }
-      | { op: 'reopen'; nqn?: string; nsid: number }
-      | { op: 'limits'; nqn?: string; nsid: number; limits: LimitTexts }
-      | { op: 'ana'; nqn?: string; group: number; state: string }
-      | { op: 'kick'; host?: string; cntlid?: number }
-    ) & { /** All checks, and nothing done. */ dryRun?: boolean });
-
-export interface ControllerReport {
-  nqn: string;
-  cntlid: number;
-  hostnqn: string;
-  peer: string;
-  keepAlive: number;
-  ready: boolean;
-  queues: number;
-}
-
-export interface ControlList {
-  listen: { address: string; port: number }[];
-  discovery?: { address: string; port: number }[];
-  subsystems: (SubsystemReport & { allowHosts?: string[]; ana: { group: number; state: string }[] })[];
-  controllers: ControllerReport[];
-}
+import { describe, list } from './list.js';
+import { addressesOf, discoveryServicePort, parseAddress, parseNumericAddress } from './listen.js';
+import { reportSubsystem } from './report.js';
+import type { ChangeRequest, ControlRequest, LimitNumbers } from './requests.js';
 
 const service = 'nvmf serve';
-
-const states = new Map<string, number>([...anaStateNames].map(([state, name]) => [name, state]));
 
 /** Answers requests at `path`, until it is closed. @throws VioError */
 export function serveControl(path: string, native: NvmeNative, target: Target): ControlServer {
@@ -61,7 +28,7 @@ export function serveControl(path: string, native: NvmeNative, target: Target): 
   }
 }
 
-/** The subsystem that a request names; without a name, the only one. */
+/** The subsystem that a request names; without a name, the only one. @throws VioError */
 function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
   const found = nqn === undefined && target.subsystems.size === 1 ? [...target.subsystems.values()][0] : target.subsystems.get(nqn ?? '');
   if (found) return found;
@@ -75,23 +42,10 @@ function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
   );
 }
 
-/** What a request would change: found out first, so that it can be told without doing it. */
+/** What a request changes, and what is there afterwards. */
 interface Plan {
-  /** What is to be done, for people; empty if it is done. */
-  todo: string[];
-  apply: () => unknown;
-  /** What is there afterwards. */
+  changes: operations.Change[];
   report: () => object;
-  /** Gives back what was opened for the plan, when it is not carried out. */
-  abandon?: () => void;
-}
-
-/** What sources have answered before a plan is made. */
-interface Found {
-  /** Of a resize: what the source of the namespace has. */
-  bytes?: number;
-  /** Of what is to be added, if it is not served: the plan closes it, or its namespace does. */
-  source?: Source | undefined;
 }
 
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
@@ -102,139 +56,112 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
       connections: target.connections,
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
-  // Only questions to a source can take long. What was found out then is planned and done without a pause.
-  const found: Found =
-    request.op === 'resize'
-      ? { bytes: await measured(target, request) }
-      : request.op === 'add'
-        ? { source: await opened(target, request) }
-        : {};
-  const { todo, apply, report, abandon } = plan(request, native, target, found);
+  // Only a question to a source or a name server can take long. What was found out then is planned and done without a pause.
+  const { changes, report } = plan(request, native, target, await findOut(request, target));
+  const todo = changes.flatMap((change) => change.todo);
   if (request.dryRun) {
     const told = { changed: false, dryRun: true, would: todo, ...report() };
-    abandon?.();
+    for (const change of changes) change.abandon?.();
     return told;
   }
-  if (todo.length > 0) await apply();
+  await operations.applyAll(changes);
   return { changed: todo.length > 0, ...report() };
-}
-
-/** The namespace that a request names. @throws VioError */
-function namespaceOf(target: Target, { nqn, nsid }: { nqn?: string; nsid: number }): { subsystem: Subsystem; namespace: Namespace } {
-  const subsystem = subsystemOf(target, nqn);
-  const namespace = subsystem.namespaces.get(nsid);
-  if (!namespace) throw new VioError(`${subsystem.nqn} has no namespace ${nsid}`, { code: 'ENOENT' });
-  return { subsystem, namespace };
 }
 
 /** The size of the source of the namespace that a request names, in bytes. @throws VioError */
 async function measured(target: Target, request: { nqn?: string; nsid: number }): Promise<number> {
+  const named = () => {
+    const subsystem = subsystemOf(target, request.nqn);
+    return { subsystem, namespace: operations.namespaceOf(subsystem, request.nsid) };
+  };
   for (;;) {
-    const { subsystem, namespace } = namespaceOf(target, request);
+    const { subsystem, namespace } = named();
     const [answer] = await Promise.allSettled([target.measure(subsystem, namespace)]);
     // if another one has its number by now, that one is meant
-    if (namespaceOf(target, request).namespace !== namespace) continue;
+    if (named().namespace !== namespace) continue;
     if (answer.status === 'rejected') throw answer.reason;
     return answer.value;
   }
 }
 
-/** Sources that are being opened for each target. */
-const opening = new WeakMap<Target, Map<string, Promise<unknown>>>();
-
-/** Opens what is to be added; undefined if that is served already. One that hangs delays nobody but those who want the same one. @throws VioError */
-async function opened(target: Target, { nqn, namespace }: { nqn?: string; namespace?: NamespaceOptions }): Promise<Source | undefined> {
-  if (!namespace) return undefined;
-  const known = opening.get(target) ?? new Map<string, Promise<unknown>>();
-  opening.set(target, known);
-  while (known.has(namespace.source)) await known.get(namespace.source);
-  const subsystem = nqn === undefined || target.subsystems.has(nqn) ? subsystemOf(target, nqn) : undefined;
-  if (subsystem?.same(namespace)) return undefined;
-  try {
-    subsystem?.place(namespace);
-    const work = openSourceLater(namespace, undefined, target.state);
-    known.set(
-      namespace.source,
-      work.catch(() => {}).finally(() => known.delete(namespace.source)),
-    );
-    return await work;
-  } catch (err) {
-    throw withHint(err, subsystem, namespace);
-  }
+/** What sources and name servers have answered before a request is planned. */
+interface Found {
+  /** Of a resize: what the source of the namespace has. */
+  bytes: number;
+  /** Of the place of a listener. */
+  addresses: string[];
+  /** Of what is to be added, if it is not served: the plan closes it, or its namespace does. */
+  source: Source | undefined;
 }
 
-function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native: NvmeNative, target: Target, found: Found): Plan {
+async function findOut(request: ChangeRequest, target: Target): Promise<Found> {
+  const found: Found = { bytes: 0, addresses: [], source: undefined };
+  if (request.op === 'resize') found.bytes = await measured(target, request);
+  if (request.op === 'listener') found.addresses = await addressesOf(parseAddress(request.at));
+  if (request.op === 'add' && request.namespace) {
+    const { nqn, namespace } = request;
+    const subsystem = nqn === undefined || target.subsystems.has(nqn) ? subsystemOf(target, nqn) : undefined;
+    found.source = await operations.openFor(target, subsystem, namespace);
+  }
+  return found;
+}
+
+function plan(request: ChangeRequest & { dryRun?: boolean }, native: NvmeNative, target: Target, found: Found): Plan {
+  const of = (subsystem: Subsystem, change: operations.Change): Plan => ({ changes: [change], report: () => reportSubsystem(subsystem) });
   switch (request.op) {
     case 'add':
       return planAdd(request, native, target, found.source);
     case 'remove': {
       const { nqn, nsid } = request;
       if (nsid === undefined && nqn !== undefined && !target.subsystems.has(nqn))
-        return { todo: [], apply: () => {}, report: () => ({ nqn, namespaces: [] }) };
+        return { changes: [], report: () => ({ nqn, namespaces: [] }) };
       const subsystem = subsystemOf(target, nqn);
-      const report = () => reportSubsystem(subsystem);
-      if (nsid === undefined)
-        return { todo: [`remove subsystem ${subsystem.nqn}`], apply: () => target.removeSubsystem(subsystem), report };
-      const found = subsystem.namespaces.get(nsid);
-      return {
-        todo: found ? [`remove namespace ${nsid} (${found.source}) of ${subsystem.nqn}`] : [],
-        apply: () => target.remove(subsystem, nsid),
-        report,
-      };
+      return of(
+        subsystem,
+        nsid === undefined ? operations.removeSubsystem(target, subsystem.nqn) : operations.removeNamespace(target, subsystem, nsid),
+      );
     }
     case 'resize': {
-      const { subsystem, namespace } = namespaceOf(target, request);
-      const bytes = found.bytes!;
-      const size = subsystem.sizeOf(namespace, bytes);
-      return {
-        todo: size === namespace.size ? [] : [`resize namespace ${request.nsid} from ${namespace.size} to ${size} bytes`],
-        apply: () => target.resize(subsystem, namespace, bytes),
-        report: () => reportSubsystem(subsystem),
-      };
+      const subsystem = subsystemOf(target, request.nqn);
+      return of(subsystem, operations.resizeNamespace(target, subsystem, request.nsid, found.bytes));
     }
     case 'reopen': {
-      const { subsystem, namespace } = namespaceOf(target, request);
-      return {
-        todo: [`open ${namespace.source} of namespace ${request.nsid} anew`],
-        apply: () => target.reopen(subsystem, request.nsid),
-        report: () => reportSubsystem(subsystem),
-      };
+      const subsystem = subsystemOf(target, request.nqn);
+      return of(subsystem, operations.reopenNamespace(target, subsystem, request.nsid));
     }
-    case 'limits': {
-      const { subsystem, namespace } = namespaceOf(target, request);
-      const { limits, todo } = changedLimits(namespace.store, request.limits);
-      return {
-        todo: todo.map((text) => `limit namespace ${request.nsid} to ${text}`),
-        apply: () => addon().storage.setLimits(namespace.store, limits),
-        report: () => reportSubsystem(subsystem),
-      };
+    case 'mask': {
+      const subsystem = subsystemOf(target, request.nqn);
+      return of(subsystem, operations.setMask(target, subsystem, request.nsid, request.hosts));
     }
+    case 'host':
+      return planHost(request, target);
+    case 'listener':
+      return planListener(request, target, found.addresses);
+    case 'referral':
+      return planReferral(request, target);
+    case 'limits':
+      return planLimits(request, target);
     case 'ana': {
       const subsystem = subsystemOf(target, request.nqn);
-      const { group } = request;
-      const state = states.get(request.state);
-      if (state === undefined)
-        throw new VioError(`not an ANA state: ${request.state}`, {
-          code: 'BAD_STATE',
-          exit: Exit.usage,
-          hint: [...states.keys()].join(', '),
-        });
-      if (!Number.isInteger(group) || group < 1 || group > maxGroups)
-        throw new VioError(`ANA group ${group}: must be 1 to ${maxGroups}`, { code: 'BAD_GROUP', exit: Exit.usage });
+      const { group, state } = request;
       return {
-        todo: subsystem.stateOf(group) === state ? [] : [`make ANA group ${group} of ${subsystem.nqn} ${request.state}`],
-        apply: () => target.setAna(subsystem, group, state),
-        report: () => ({ nqn: subsystem.nqn, group, state: request.state }),
+        changes: [operations.setAna(target, subsystem, group, operations.anaState(state))],
+        report: () => ({ nqn: subsystem.nqn, group, state }),
       };
     }
     case 'kick': {
-      const { host, cntlid } = request;
-      const match = (c: ControllerState) => (cntlid === undefined || c.cntlid === cntlid) && (host === undefined || c.hostnqn === host);
-      const found = target.controllers().filter(match);
+      const change = operations.kick(target, request);
+      return { changes: [change], report: () => ({ ended: request.dryRun ? 0 : change.found }) };
+    }
+    case 'drain': {
+      const { nqn, off = false, wait } = request;
+      const subsystems = nqn === undefined ? [...target.subsystems.values()] : [subsystemOf(target, nqn)];
+      const change = off ? operations.resume(target, subsystems) : operations.drain(target, subsystems, wait);
       return {
-        todo: found.map((c) => `end controller ${c.cntlid} of host ${c.hostnqn}`),
-        apply: () => target.kick(match),
-        report: () => ({ ended: request.dryRun ? 0 : found.length }),
+        changes: [change],
+        report: () => ({
+          subsystems: subsystems.map((one) => ({ nqn: one.nqn, draining: one.ana.draining, outstanding: operations.outstanding(one) })),
+        }),
       };
     }
     default:
@@ -242,101 +169,97 @@ function plan(request: Exclude<ControlRequest, { op: 'list' | 'stats' }>, native
   }
 }
 
-/** The error of what was to be added. A source that is served with other options is in use: the hint says how to change it. */
-function withHint(err: unknown, subsystem: Subsystem | undefined, options: NamespaceOptions): unknown {
-  const hint = subsystem?.otherwise(options);
-  if (!(err instanceof VioError) || hint === undefined || !['IN_USE', 'EEXIST'].includes(err.code)) return err;
-  return new VioError(err.message, { code: err.code, exit: err.exit, hint, cause: err });
-}
-
-type AddRequest = Extract<ControlRequest, { op: 'add' }>;
-
 /** @param source of the namespace, if it is not served already; closed unless it becomes one */
-function planAdd(request: AddRequest, native: NvmeNative, target: Target, source: Source | undefined): Plan {
-  const { nqn } = request;
+function planAdd(request: Extract<ChangeRequest, { op: 'add' }>, native: NvmeNative, target: Target, source: Source | undefined): Plan {
+  const { nqn, namespace, allowHosts } = request;
+  if (nqn !== undefined && !target.subsystems.has(nqn)) {
+    const namespaces = namespace ? [namespace] : [];
+    const change = operations.addSubsystem(native, target, { nqn, allowed: allowHosts, namespaces, sources: [source] });
+    return { changes: [change], report: () => reportSubsystem(change.subsystem) };
+  }
+  const changes: operations.Change[] = [];
   let rest = source;
-  /** The namespace that is asked for, out of the source that was opened for it. */
-  const make = (subsystem: Subsystem): Namespace => {
-    const opened = rest;
-    rest = undefined;
-    try {
-      return subsystem.prepare(request.namespace!, opened);
-    } catch (err) {
-      throw withHint(err, subsystem, request.namespace!);
-    }
-  };
   try {
-    if (nqn !== undefined && !target.subsystems.has(nqn)) return planSubsystem(nqn, request, native, target, make);
-    return planNamespace(subsystemOf(target, nqn), request, target, make);
+    const subsystem = subsystemOf(target, nqn);
+    if (allowHosts && subsystem.access.any)
+      throw new VioError(`every host may use ${subsystem.nqn}: there is no list to add a host to`, {
+        code: 'ANY_HOST',
+        exit: Exit.refused,
+        hint: 'vioctl nvmf ctl SOCK host add NQN, then host any off',
+      });
+    if (allowHosts) changes.push(operations.addHosts(target, subsystem, allowHosts));
+    rest = undefined;
+    if (namespace) changes.push(operations.addNamespace(target, subsystem, namespace, source));
+    return { changes, report: () => reportSubsystem(subsystem) };
   } finally {
     if (rest) addon().storage.close(rest.store);
   }
 }
 
-function planSubsystem(nqn: string, request: AddRequest, native: NvmeNative, target: Target, make: (of: Subsystem) => Namespace): Plan {
-  const { namespace, allowHosts } = request;
-  const subsystem = new Subsystem(native, { nqn, state: target.state, ...(allowHosts && { allowed: allowHosts }) });
-  if (namespace) subsystem.adopt(make(subsystem));
-  return {
-    todo: [`add subsystem ${nqn}${namespace ? ` with ${namespace.source}` : ''}`],
-    apply: () => target.addSubsystem(subsystem),
-    report: () => reportSubsystem(subsystem),
-    abandon: () => subsystem.close(),
-  };
+function planHost(request: Extract<ChangeRequest, { op: 'host' }>, target: Target): Plan {
+  const subsystem = subsystemOf(target, request.nqn);
+  const change =
+    request.action === 'any'
+      ? operations.setAnyHost(target, subsystem, request.any)
+      : (request.action === 'add' ? operations.addHosts : operations.removeHosts)(target, subsystem, request.hosts);
+  const { access } = subsystem;
+  return { changes: [change], report: () => ({ nqn: subsystem.nqn, anyHost: access.any, allowHosts: [...access.hosts] }) };
 }
 
-function planNamespace(subsystem: Subsystem, request: AddRequest, target: Target, make: (of: Subsystem) => Namespace): Plan {
-  const { namespace, allowHosts } = request;
-  const todo: string[] = [];
-  const { allowed } = subsystem;
-  if (allowHosts && !allowed)
-    throw new VioError(`every host may use ${subsystem.nqn}: there is no list to add a host to`, {
-      code: 'ANY_HOST',
-      exit: Exit.refused,
-      hint: 'vioctl nvmf serve --allow-host NQN starts with a list',
-    });
-  const guests = [...new Set(allowHosts)].map(checkHostNqn).filter((host) => !allowed!.has(host));
-  if (guests.length > 0) todo.push(`let ${guests.join(', ')} use ${subsystem.nqn}`);
-  const fresh = namespace && !subsystem.same(namespace) ? make(subsystem) : undefined;
-  if (fresh) todo.push(`add ${fresh.source} as namespace ${fresh.nsid} of ${subsystem.nqn}`);
-  return {
-    todo,
-    apply: () => {
-      if (guests.length > 0) target.allow(subsystem, guests);
-      if (fresh) target.adopt(subsystem, fresh);
-    },
-    report: () => reportSubsystem(subsystem),
-    abandon: () => fresh && subsystem.release(fresh),
-  };
+function planListener(request: Extract<ChangeRequest, { op: 'listener' }>, target: Target, addresses: readonly string[]): Plan {
+  const { port } = parseAddress(request.at);
+  const places = addresses.map((address) => ({ address, port }));
+  const report = () => ({ listeners: list(target).listeners });
+  switch (request.action) {
+    case 'add': {
+      const { discoveryOnly } = request;
+      const advertise = request.advertise === undefined ? undefined : parseNumericAddress(request.advertise);
+      return { changes: places.map((place) => operations.addListener(target, { ...place, discoveryOnly, advertise })), report };
+    }
+    case 'remove':
+      return { changes: places.map((place) => operations.removeListener(target, place)), report };
+    default: {
+      const subsystem = subsystemOf(target, request.nqn);
+      const state = operations.anaState(request.state);
+      const listeners = places.map((place) => operations.listenerOf(target, place));
+      return {
+        changes: listeners.map((listener) => operations.setListenerAna(target, subsystem, listener, request.group, state)),
+        report,
+      };
+    }
+  }
 }
 
-const describe = (target: Target, c: ReturnType<Target['controllers']>[number]): ControllerReport => ({
-  nqn: c.subnqn,
-  cntlid: c.cntlid,
-  hostnqn: c.hostnqn,
-  peer: target.peerOf(c.admin) ?? '',
-  keepAlive: c.keepAlive,
-  ready: c.ready,
-  queues: c.queues.size,
-});
-
-function list(target: Target): ControlList {
-  return {
-    ...reportListeners(target),
-    subsystems: [...target.subsystems.values()].map((subsystem) => ({
-      ...reportSubsystem(subsystem),
-      ...(subsystem.allowed && { allowHosts: [...subsystem.allowed] }),
-      ana: [...new Set([...subsystem.namespaces.values()].map((ns) => ns.group))].map((group) => ({
-        group,
-        state: anaStateNames.get(subsystem.stateOf(group) || AnaState.optimized)!,
-      })),
-    })),
-    controllers: target.controllers().map((c) => describe(target, c)),
-  };
+function planReferral(request: Extract<ChangeRequest, { op: 'referral' }>, target: Target): Plan {
+  const at = parseNumericAddress(request.at, discoveryServicePort);
+  const change =
+    request.action === 'remove'
+      ? operations.removeReferral(target, at)
+      : operations.addReferral(target, { ...at, ...(request.nqn !== undefined && { nqn: request.nqn }) });
+  return { changes: [change], report: () => ({ referrals: [...target.referrals] }) };
 }
 
-/** Counters of one controller, as `nvmf ctl SOCK stats` shows them. */
-export type ControllerStats = ControllerReport & QueueCounters;
+/** Limits without null, which JSON has for none. */
+const lifted = (limits: LimitNumbers): Record<string, number | undefined> =>
+  Object.fromEntries(Object.entries(limits).map(([name, value]) => [name, value ?? undefined]));
+
+function planLimits(request: Extract<ChangeRequest, { op: 'limits' }>, target: Target): Plan {
+  if (request.nsid !== undefined) {
+    const subsystem = subsystemOf(target, request.nqn);
+    return { changes: [operations.limitNamespace(subsystem, request.nsid, request.limits)], report: () => reportSubsystem(subsystem) };
+  }
+  if (request.target) {
+    const wanted = lifted(request.target);
+    const none = Object.keys(wanted).find((name) => wanted[name] === undefined);
+    if (none) throw usage(`${none}=none: a target has a limit`);
+    return { changes: [operations.setLimits(target, wanted as Record<string, number>)], report: () => ({ limits: { ...target.limits } }) };
+  }
+  const { host } = request;
+  return {
+    changes: [operations.setHostLimits(target, host, lifted(request.numbers))],
+    report: () => ({ host, hostLimits: { ...target.hostLimits.get(host) } }),
+  };
+}
 
 /**
  * Sends one request to a running target.

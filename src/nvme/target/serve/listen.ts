@@ -7,6 +7,9 @@ import type { MetricsPlace } from '../../../control/metrics-server.js';
 /** Well-known port of NVMe over TCP. */
 export const defaultPort = 4420;
 
+/** Well-known port of the discovery service. */
+export { discoveryPort as discoveryServicePort } from '../../wire/index.js';
+
 /** One place: `address` is an IPv4 or IPv6 address (with a scope, as `fe80::1%eth0`), or a name to be looked up. */
 export interface Place {
   address: string;
@@ -33,6 +36,32 @@ export function parseAddress(text: string, port = defaultPort): Place {
   if (!match || !right || number > 65535)
     throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420, NAME:4420 or :4420; port 0 takes a free one');
   return { address, port: number };
+}
+
+/** A place to listen at. */
+export interface ListenPlace extends Place {
+  /** What discovery tells hosts instead. */
+  advertise?: Place | undefined;
+}
+
+/** `ADDRESS[:PORT][,advertise=ADDRESS[:PORT]]`, as --listen has it. @throws usage error */
+export function parseListen(text: string): ListenPlace {
+  const [place = '', ...options] = text.split(',');
+  let advertise: Place | undefined;
+  for (const option of options) {
+    const value = /^advertise=(.+)$/.exec(option)?.[1];
+    if (value === undefined || advertise) throw usage(`--listen ${text}: "${option}"`, 'ADDRESS[:PORT],advertise=ADDRESS:PORT');
+    advertise = parseNumericAddress(value);
+  }
+  return { ...parseAddress(place), ...(advertise && { advertise }) };
+}
+
+/** An address that hosts are told: no name, no scope, and a port. @throws usage error */
+export function parseNumericAddress(text: string, port = defaultPort): Place {
+  const place = parseAddress(text, port);
+  if (isIP(place.address) === 0 || place.address.includes('%') || place.port === 0)
+    throw usage(`not an address for hosts: "${text}"`, 'hosts are told an IP address and a port, such as 192.0.2.1:4420');
+  return place;
 }
 
 /**

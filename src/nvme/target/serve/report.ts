@@ -26,6 +26,10 @@ export interface NamespaceReport {
   blockSize: number;
   nguid: string;
   readOnly: boolean;
+  /** ANA group. */
+  group: number;
+  /** Hosts that see it; left out: all that may use the subsystem. */
+  hosts?: string[];
   /** Limits of the source, and the requests that they delay and have delayed. */
   limits?: LimitsReport;
   /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
@@ -37,11 +41,11 @@ export const reportSubsystem = (subsystem: Subsystem): SubsystemReport => ({
   nqn: subsystem.nqn,
   namespaces: subsystem.nsids().map((nsid) => {
     const namespace = subsystem.namespaces.get(nsid)!;
-    const { source, size, blockSize, ids, readonly } = namespace;
+    const { source, size, blockSize, ids, readonly, group, hosts } = namespace;
     const syncError = subsystem.syncError(namespace);
-    const report = { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly };
+    const report = { nsid, source, size, blockSize, nguid: ids.nguid.toString('hex'), readOnly: readonly, group };
     const limits = limitsReport(namespace.store);
-    return { ...report, ...(limits && { limits }), ...(syncError !== undefined && { syncError }) };
+    return { ...report, ...(hosts && { hosts: [...hosts] }), ...(limits && { limits }), ...(syncError !== undefined && { syncError }) };
   }),
 });
 

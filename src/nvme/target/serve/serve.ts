@@ -11,7 +11,7 @@ import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { TargetConfig } from './config.js';
 import { serveControl } from './control.js';
-import { addressesOf, notHere, type Place, parseAddress, parseMetricsPlace } from './listen.js';
+import { addressesOf, type ListenPlace, notHere, type Place, parseListen, parseMetricsPlace } from './listen.js';
 
 /** A running target and its control socket. */
 export interface Running {
@@ -25,7 +25,7 @@ export interface Running {
  * Whatever fails, nothing is left behind. @throws VioError
  */
 export async function serve(native: NvmeNative, config: TargetConfig, log: TargetLog): Promise<Running> {
-  const { threads, spinMicroseconds, maxConnections, engine, headerDigest, dataDigest } = config;
+  const { threads, spinMicroseconds, maxControllers, maxConnections, maxQueues, discoveryNqn, engine, headerDigest, dataDigest } = config;
   const metricsPlace = config.metrics === undefined ? undefined : parseMetricsPlace(config.metrics);
   const state = config.stateDir === undefined ? undefined : new IdentityState(config.stateDir);
   const keys = new KeyRing(config.keys ?? []);
@@ -36,7 +36,12 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
     ...(config.chapPolicy && { chapPolicy: config.chapPolicy }),
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
-    ...(maxConnections !== undefined && { maxConnections }),
+    limits: {
+      ...(maxControllers !== undefined && { controllers: maxControllers }),
+      ...(maxConnections !== undefined && { connections: maxConnections }),
+      ...(maxQueues !== undefined && { queues: maxQueues }),
+    },
+    discoveryNqn,
     engine: engine === 'sync' ? 'sync' : 'uring', // which falls back to threads
     ...(headerDigest !== undefined && { headerDigest }),
     ...(dataDigest !== undefined && { dataDigest }),
@@ -60,11 +65,11 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
         ...(allowHosts !== undefined && { allowed: allowHosts }),
       });
       for (const namespace of namespaces) subsystem.adopt(subsystem.prepare(namespace, await openSourceLater(namespace, undefined, state)));
-      for (const { group, state: anaState } of ana ?? []) subsystem.groups.set(group, anaState);
+      for (const { group, state: anaState } of ana ?? []) subsystem.ana.set(group, anaState);
       target.addSubsystem(subsystem);
     }
     target.referrals.push(...config.referrals);
-    const places = (config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']).map((text) => parseAddress(text));
+    const places = (config.listen.length > 0 ? config.listen : ['127.0.0.1:4420']).map((text) => parseListen(text));
     const at: Place[] = [];
     for (const place of places) at.push(...(await listenAt(target, place)));
     listenForDiscovery(target, at, config.discoveryPort, log);
@@ -78,14 +83,14 @@ export async function serve(native: NvmeNative, config: TargetConfig, log: Targe
 }
 
 /** Listens at all addresses of a place, with one port. @returns where, with the port that was asked for @throws VioError */
-async function listenAt(target: Target, place: Place): Promise<Place[]> {
+async function listenAt(target: Target, place: ListenPlace): Promise<Place[]> {
   const addresses = await addressesOf(place);
   const at: Place[] = [];
   let { port } = place;
   let missing: unknown;
   for (const address of addresses) {
     try {
-      ({ port } = target.listen(address, port));
+      ({ port } = target.listen(address, port, false, place.advertise));
       at.push({ address, port: place.port });
     } catch (err) {
       if (addresses.length === 1 || !notHere(err)) throw err;

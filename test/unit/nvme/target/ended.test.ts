@@ -2,7 +2,7 @@ import type { NativeController, NvmeNative, QueueCounters } from '../../../../sr
 import type { ControllerState } from '../../../../src/nvme/target/model.js';
 import { Subsystem } from '../../../../src/nvme/target/subsystem.js';
 
-const none = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0 };
+const none = { queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0, outstanding: 0 };
 /** Controllers as the addon has them: one that is asked no more may be collected. */
 class Engine {
   asked: NativeController[] = [];

@@ -41,7 +41,8 @@ function controllerOf(ns: object): ControllerState {
     ids: { nguid: Buffer.alloc(16, 1), eui64: Buffer.alloc(8, 1), uuid: Buffer.alloc(16, 1) },
     ...ns,
   } as unknown as Namespace;
-  return { checkBuffer: () => {}, logRead: () => {}, subsystem: { namespaces: new Map([[1, namespace]]) } } as unknown as ControllerState;
+  const sees = { namespace: (nsid: number) => (nsid === 1 ? namespace : undefined), nsids: () => [1] };
+  return { checkBuffer: () => {}, logRead: () => {}, subsystem: {}, ...sees } as unknown as ControllerState;
 }
 function answer(cns: number, ns: object): Buffer {
   return identify(controllerOf(ns), identifyCmd.encode({ cns, csi: 0 }, sqe.encode({ opcode: 6, nsid: 1 })));

@@ -1,13 +1,13 @@
 import { Sysroot } from '../../../../src/common/sysroot.js';
-import { parseConnect } from '../../../../src/nvme/target/connect.js';
+import { parseConnect } from '../../../../src/nvme/target/admission/connect.js';
 import { roundKeepAlive } from '../../../../src/nvme/target/controller.js';
 import { discoveryLog } from '../../../../src/nvme/target/discovery.js';
 import { namespaceIds, serialOf, uuidText } from '../../../../src/nvme/target/identity.js';
 import { parseCntlidRange, validNqn } from '../../../../src/nvme/target/names.js';
 import { Refusal } from '../../../../src/nvme/target/refusal.js';
 import { defaultNqn, parseSource } from '../../../../src/nvme/target/serve/config.js';
-import { controlRequest } from '../../../../src/nvme/target/serve/ctl.js';
 import { addressesOf, parseAddress } from '../../../../src/nvme/target/serve/listen.js';
+import { controlRequest } from '../../../../src/nvme/target/serve/verbs.js';
 import { connectCmd, connectData, discoveryHeader, discoveryRecord, sqe } from '../../../../src/nvme/wire/index.js';
 
 describe('what the command line says', () => {
@@ -186,9 +186,9 @@ test('the discovery log: wildcard listeners by the address that was used, of its
   const log = discoveryLog({
     generation: 7n,
     listeners: [
-      { address: '0.0.0.0', port: 4420, ipv6: false },
-      { address: '::', port: 4421, ipv6: true },
-      { address: '192.0.2.9', port: 8009, ipv6: false },
+      { id: 0, address: '0.0.0.0', port: 4420, ipv6: false },
+      { id: 1, address: '::', port: 4421, ipv6: true },
+      { id: 2, address: '192.0.2.9', port: 8009, ipv6: false },
     ],
     subsystems: ['nqn.a'],
     referrals: [{ address: '2001:db8::1', port: 8009 }],

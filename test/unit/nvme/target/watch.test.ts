@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../../../src/native/index.js';
-import { type ControlRequest, perform } from '../../../../src/nvme/target/serve/control.js';
+import { perform } from '../../../../src/nvme/target/serve/control.js';
+import type { ControlRequest } from '../../../../src/nvme/target/serve/requests.js';
 import { Subsystem } from '../../../../src/nvme/target/subsystem.js';
 import { Target } from '../../../../src/nvme/target/target.js';
 

@@ -10,9 +10,9 @@ import {
   Status,
   sqe,
   terminated,
-} from '../wire/index.js';
-import { possibleName } from './names.js';
-import { badParameter, invalidField, Refusal } from './refusal.js';
+} from '../../wire/index.js';
+import { possibleName } from '../names.js';
+import { badParameter, invalidField, Refusal } from '../refusal.js';
 
 /** HOSTNQN may be empty: hosts that were given no name send none, and only a list of allowed hosts needs one. */
 const validHostNqn = (nqn: string): boolean => nqn === '' || possibleName(nqn);
@@ -35,9 +35,10 @@ export interface Connect {
 
 /**
  * Reads a Connect command (NVMe Base 2.0, 6.3). The lowest wrong field is the one that is named.
+ * @param ownDiscoveryNqn name of the discovery service besides the well-known one
  * @throws Refusal
  */
-export function parseConnect(command: Buffer, data: Buffer): Connect {
+export function parseConnect(command: Buffer, data: Buffer, ownDiscoveryNqn?: string): Connect {
   if (sqe.get(command, 'psdt') !== psdtSgl) throw invalidField(1);
   if (data.length !== connectData.size) throw new Refusal(Status.sglLengthInvalid, { location: 32 });
   const { recfmt, qid, sqsize, cattr, kato } = connectCmd.decode(command);
@@ -48,7 +49,7 @@ export function parseConnect(command: Buffer, data: Buffer): Connect {
   if (qid === 0 ? cntlid !== dynamicCntlid : cntlid > maxCntlid) throw badParameter('data', 16);
   if (!terminated(connectData.fields.subnqn, data) || !possibleName(subnqn)) throw badParameter('data', 256);
   if (!terminated(connectData.fields.hostnqn, data) || !validHostNqn(hostnqn)) throw badParameter('data', 512);
-  const discovery = subnqn === discoveryNqn;
+  const discovery = subnqn === discoveryNqn || subnqn === ownDiscoveryNqn;
   if (discovery && qid !== 0) throw badParameter('sqe', 42);
   return {
     qid,
