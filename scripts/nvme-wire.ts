@@ -1,8 +1,10 @@
 // native/nvme/wire.h from the tables of src/nvme/wire: layouts, PDU types and what each may say, opcodes, statuses, limits.
 import type { Field, Fields, Struct } from '../src/common/struct.js';
-import { copyRange, cqe, dsmRange, rwCmd, Sgl, sqe } from '../src/nvme/wire/command.js';
+import { Cattr, connectData, copyRange, cqe, dsmRange, dynamicCntlid, rwCmd, Sgl, sqe } from '../src/nvme/wire/command.js';
+import { Cmic, identifyController, identifyNamespace, lbaFormat, Nsfeat, nsattrWriteProtected, Oncs } from '../src/nvme/wire/identify.js';
 import * as limits from '../src/nvme/wire/limits.js';
-import { Fctype, NvmOpcode } from '../src/nvme/wire/opcodes.js';
+import { AnaState, anaGroup, anaHeader } from '../src/nvme/wire/logs.js';
+import { AdminOpcode, AsyncEvent, allNamespaces, Cns, Fctype, Fid, Lid, maxNqn, NvmOpcode, Oaes } from '../src/nvme/wire/opcodes.js';
 import {
   c2hData,
   commonHeader,
@@ -17,6 +19,7 @@ import {
   termReq,
   termReqPlen,
 } from '../src/nvme/wire/pdu.js';
+import { properties } from '../src/nvme/wire/properties.js';
 import { NvmStatus, Status } from '../src/nvme/wire/status.js';
 
 /** `kInvalidField` for `invalidField`. */
@@ -55,6 +58,59 @@ function structure(name: string, size: number, list: Member[], extra = ''): stri
   gap(size);
   return `struct ${name} {\n${lines.join('\n')}\n${extra}};\nstatic_assert(sizeof(${name}) == ${size});\n`;
 }
+
+/** Some fields of a table, texts and byte strings as arrays; all others are reserved. */
+const some = (table: Struct<Fields>, names: string[]): Member[] =>
+  table
+    .layout()
+    .filter(([name]) => names.includes(name))
+    .map(([name, field, offset]) => {
+      const number = /^u(8|16|32|64)$/.test(field.type);
+      return [number ? declare(name, field) : `uint8_t ${name}[${field.size}]`, offset, field.size!];
+    });
+
+/** What the host reads of Identify data. */
+const controllerFields = [
+  ...[
+    'vid',
+    'sn',
+    'mn',
+    'cmic',
+    'mdts',
+    'cntlid',
+    'ver',
+    'oaes',
+    'crdt1',
+    'crdt2',
+    'crdt3',
+    'acl',
+    'kas',
+    'anatt',
+    'anagrpmax',
+    'nanagrpid',
+  ],
+  ...['cqt', 'maxcmd', 'nn', 'oncs', 'vwc', 'mnan', 'subnqn', 'ioccsz', 'icdoff'],
+];
+const namespaceFields = [
+  ...[
+    'nsze',
+    'nsfeat',
+    'nlbaf',
+    'flbas',
+    'dlfeat',
+    'nawupf',
+    'nabspf',
+    'noiob',
+    'npwg',
+    'npdg',
+    'nows',
+    'anagrpid',
+    'nsattr',
+    'nguid',
+    'eui64',
+  ],
+];
+const formats = identifyNamespace.fields.lbafs;
 
 const ch: Member = ['CommonHeader ch', 0, commonHeader.size];
 const pdu = (name: string, table: Struct<Fields>, more: Member[] = []) => structure(name, table.size, [ch, ...members(table), ...more]);
@@ -112,7 +168,17 @@ const statuses = {
   kReadError: 'unrecoveredRead',
   kInternalPath: 'internalPath',
   kCompareFailed: 'compareFailure',
+  kAborted: 'abortRequested',
+  kAbortedSq: 'abortSqDeletion',
+  kInterrupted: 'interrupted',
+  kNotReady: 'namespaceNotReady',
+  kReservationConflict: 'reservationConflict',
+  kInvalidHost: 'connectInvalidHost',
+  kConnectParameters: 'connectInvalidParameters',
   kAuthenticationRequired: 'authenticationRequired',
+  kAnaPersistentLossStatus: 'anaPersistentLoss',
+  kAnaInaccessibleStatus: 'anaInaccessible',
+  kAnaTransitionStatus: 'anaTransition',
 } as const satisfies Record<string, keyof typeof allStatuses>;
 const fes = {
   kFesHeader: 'invalidHeader',
@@ -130,6 +196,7 @@ export const nvmeWire = `\
 // clang-format off
 #pragma once
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace vioctl::nvme {
@@ -197,6 +264,18 @@ ${pdu('R2t', r2t)}
 ${structure('DsmRange', dsmRange.size, members(dsmRange))}
 // Source range of Copy, descriptor format 0 (NVM command set, 3.2.2). nlb is 0's based.
 ${structure('CopyRange', copyRange.size, members(copyRange))}
+// Data of Connect.
+${structure('ConnectData', connectData.size, some(connectData, ['hostid', 'cntlid', 'subnqn', 'hostnqn']))}
+// Identify Controller and Identify Namespace: what the host reads of them.
+${structure('IdController', identifyController.size, some(identifyController, controllerFields))}
+${structure('LbaFormat', lbaFormat.size, some(lbaFormat, ['ms', 'ds']))}
+${structure('IdNamespace', identifyNamespace.size, [
+  ...some(identifyNamespace, namespaceFields),
+  [`LbaFormat lbafs[${formats.size! / lbaFormat.size}]`, formats.offset!, formats.size!],
+])}
+// Log of asymmetric access: a header, then groups with their namespaces. state: bits 3:0.
+${structure('AnaHeader', anaHeader.size, members(anaHeader))}
+${structure('AnaGroup', anaGroup.size, [...members(anaGroup, ['state']), ['uint8_t state', anaGroup.fields.state.offset!, 1]])}
 #pragma pack(pop)
 
 // Opcodes of the NVM command set that the engine knows, and the one of all fabrics commands.
@@ -205,11 +284,42 @@ ${enumeration(
   'uint8_t',
   opcodes.map((name) => [name === 'datasetManagement' ? 'kDsm' : constant(name), hex(NvmOpcode[name])]),
 )}
-// Types of fabrics commands that the engine knows.
+// Types of fabrics commands.
 ${enumeration(
   'Fctype',
   'uint8_t',
-  (['connect', 'authSend', 'authReceive', 'disconnect'] as const).map((name) => [constant(name), hex(Fctype[name])]),
+  entries(Fctype).map(([name, value]) => [constant(name), hex(value)]),
+)}
+// Opcodes of admin commands that the host sends.
+${enumeration(
+  'AdminOpcodes',
+  'uint8_t',
+  (['getLogPage', 'identify', 'abort', 'setFeatures', 'asyncEventRequest', 'keepAlive'] as const).map((name) => [
+    constant(name),
+    hex(AdminOpcode[name]),
+  ]),
+)}
+// What the host asks for: Identify structures, log pages, features, properties and their offsets.
+constexpr uint8_t kCnsNamespace = ${hex(Cns.namespace)}, kCnsController = ${hex(Cns.controller)};
+constexpr uint8_t kCnsNamespaces = ${hex(Cns.activeNamespaces)}, kCnsDescriptors = ${hex(Cns.namespaceDescriptors)};
+constexpr uint8_t kLidChangedNamespaces = ${hex(Lid.changedNamespaces)}, kLidAna = ${hex(Lid.ana)};
+constexpr uint8_t kFidQueues = ${hex(Fid.numberOfQueues)}, kFidEvents = ${hex(Fid.asyncEventConfiguration)};
+constexpr uint32_t kPropertyCap = ${hex(properties.CAP.offset)}, kPropertyVs = ${hex(properties.VS.offset)};
+constexpr uint32_t kPropertyCc = ${hex(properties.CC.offset)}, kPropertyCsts = ${hex(properties.CSTS.offset)};
+constexpr uint32_t kEventNamespace = ${hex(AsyncEvent.namespaceChanged, 8)}, kEventAna = ${hex(AsyncEvent.anaChanged, 8)};
+constexpr uint32_t kOaesNamespace = ${hex(Oaes.namespaceAttribute)}, kOaesAna = ${hex(Oaes.ana)};
+constexpr uint32_t kAllNamespaces = ${hex(allNamespaces, 8)};
+constexpr uint16_t kDynamicCntlid = ${hex(dynamicCntlid, 4)};
+constexpr uint8_t kSqFlowControlOff = ${hex(Cattr.sqFlowControlOff)};
+constexpr uint16_t kOncsCompare = ${hex(Oncs.compare)}, kOncsDsm = ${hex(Oncs.dsm)}, kOncsWriteZeroes = ${hex(Oncs.writeZeroes)};
+constexpr uint8_t kCmicAna = ${hex(Cmic.ana)};
+constexpr uint8_t kNsfeatAtomic = ${hex(Nsfeat.atomic)}, kNsfeatOptimal = ${hex(Nsfeat.optimal)};
+constexpr uint8_t kNsattrWriteProtected = ${hex(nsattrWriteProtected)};
+constexpr size_t kMaxNqn = ${maxNqn};
+${enumeration(
+  'AnaState',
+  'uint8_t',
+  entries(AnaState).map(([name, value]) => [`kAna${name[0]!.toUpperCase()}${name.slice(1)}`, hex(value)]),
 )}
 // Bits of cdw12: of Write, Copy and Write Zeroes; of Write Zeroes.
 inline constexpr uint32_t kFua = 1u << ${bitOfCdw12(rwCmd.fields.fua)};

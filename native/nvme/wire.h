@@ -2,6 +2,7 @@
 // clang-format off
 #pragma once
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace vioctl::nvme {
@@ -198,6 +199,118 @@ struct CopyRange {
 };
 static_assert(sizeof(CopyRange) == 32);
 
+// Data of Connect.
+struct ConnectData {
+  uint8_t hostid[16];
+  uint16_t cntlid;
+  uint8_t reserved0[238];
+  uint8_t subnqn[256];
+  uint8_t hostnqn[256];
+  uint8_t reserved1[256];
+};
+static_assert(sizeof(ConnectData) == 1024);
+
+// Identify Controller and Identify Namespace: what the host reads of them.
+struct IdController {
+  uint16_t vid;
+  uint8_t reserved0[2];
+  uint8_t sn[20];
+  uint8_t mn[40];
+  uint8_t reserved1[12];
+  uint8_t cmic;
+  uint8_t mdts;
+  uint16_t cntlid;
+  uint32_t ver;
+  uint8_t reserved2[8];
+  uint32_t oaes;
+  uint8_t reserved3[32];
+  uint16_t crdt1;
+  uint16_t crdt2;
+  uint16_t crdt3;
+  uint8_t reserved4[124];
+  uint8_t acl;
+  uint8_t reserved5[61];
+  uint16_t kas;
+  uint8_t reserved6[20];
+  uint8_t anatt;
+  uint8_t reserved7[1];
+  uint32_t anagrpmax;
+  uint32_t nanagrpid;
+  uint8_t reserved8[34];
+  uint16_t cqt;
+  uint8_t reserved9[126];
+  uint16_t maxcmd;
+  uint32_t nn;
+  uint16_t oncs;
+  uint8_t reserved10[3];
+  uint8_t vwc;
+  uint8_t reserved11[14];
+  uint32_t mnan;
+  uint8_t reserved12[224];
+  uint8_t subnqn[256];
+  uint8_t reserved13[768];
+  uint32_t ioccsz;
+  uint8_t reserved14[4];
+  uint16_t icdoff;
+  uint8_t reserved15[2294];
+};
+static_assert(sizeof(IdController) == 4096);
+
+struct LbaFormat {
+  uint16_t ms;
+  uint8_t ds;
+  uint8_t reserved0[1];
+};
+static_assert(sizeof(LbaFormat) == 4);
+
+struct IdNamespace {
+  uint64_t nsze;
+  uint8_t reserved0[16];
+  uint8_t nsfeat;
+  uint8_t nlbaf;
+  uint8_t flbas;
+  uint8_t reserved1[6];
+  uint8_t dlfeat;
+  uint8_t reserved2[2];
+  uint16_t nawupf;
+  uint8_t reserved3[6];
+  uint16_t nabspf;
+  uint16_t noiob;
+  uint8_t reserved4[16];
+  uint16_t npwg;
+  uint8_t reserved5[2];
+  uint16_t npdg;
+  uint8_t reserved6[2];
+  uint16_t nows;
+  uint8_t reserved7[18];
+  uint32_t anagrpid;
+  uint8_t reserved8[3];
+  uint8_t nsattr;
+  uint8_t reserved9[4];
+  uint8_t nguid[16];
+  uint8_t eui64[8];
+  LbaFormat lbafs[64];
+  uint8_t reserved10[3712];
+};
+static_assert(sizeof(IdNamespace) == 4096);
+
+// Log of asymmetric access: a header, then groups with their namespaces. state: bits 3:0.
+struct AnaHeader {
+  uint64_t chgcnt;
+  uint16_t ngrps;
+  uint8_t reserved0[6];
+};
+static_assert(sizeof(AnaHeader) == 16);
+
+struct AnaGroup {
+  uint32_t grpid;
+  uint32_t nnsids;
+  uint64_t chgcnt;
+  uint8_t state;
+  uint8_t reserved0[15];
+};
+static_assert(sizeof(AnaGroup) == 32);
+
 #pragma pack(pop)
 
 // Opcodes of the NVM command set that the engine knows, and the one of all fabrics commands.
@@ -213,12 +326,49 @@ enum Opcode : uint8_t {
   kFabrics = 0x7F,
 };
 
-// Types of fabrics commands that the engine knows.
+// Types of fabrics commands.
 enum Fctype : uint8_t {
+  kPropertySet = 0x00,
   kConnect = 0x01,
+  kPropertyGet = 0x04,
   kAuthSend = 0x05,
   kAuthReceive = 0x06,
   kDisconnect = 0x08,
+};
+
+// Opcodes of admin commands that the host sends.
+enum AdminOpcodes : uint8_t {
+  kGetLogPage = 0x02,
+  kIdentify = 0x06,
+  kAbort = 0x08,
+  kSetFeatures = 0x09,
+  kAsyncEventRequest = 0x0C,
+  kKeepAlive = 0x18,
+};
+
+// What the host asks for: Identify structures, log pages, features, properties and their offsets.
+constexpr uint8_t kCnsNamespace = 0x00, kCnsController = 0x01;
+constexpr uint8_t kCnsNamespaces = 0x02, kCnsDescriptors = 0x03;
+constexpr uint8_t kLidChangedNamespaces = 0x04, kLidAna = 0x0C;
+constexpr uint8_t kFidQueues = 0x07, kFidEvents = 0x0B;
+constexpr uint32_t kPropertyCap = 0x00, kPropertyVs = 0x08;
+constexpr uint32_t kPropertyCc = 0x14, kPropertyCsts = 0x1C;
+constexpr uint32_t kEventNamespace = 0x00040002, kEventAna = 0x000C0302;
+constexpr uint32_t kOaesNamespace = 0x100, kOaesAna = 0x800;
+constexpr uint32_t kAllNamespaces = 0xFFFFFFFF;
+constexpr uint16_t kDynamicCntlid = 0xFFFF;
+constexpr uint8_t kSqFlowControlOff = 0x04;
+constexpr uint16_t kOncsCompare = 0x01, kOncsDsm = 0x04, kOncsWriteZeroes = 0x08;
+constexpr uint8_t kCmicAna = 0x08;
+constexpr uint8_t kNsfeatAtomic = 0x02, kNsfeatOptimal = 0x10;
+constexpr uint8_t kNsattrWriteProtected = 0x01;
+constexpr size_t kMaxNqn = 223;
+enum AnaState : uint8_t {
+  kAnaOptimized = 0x01,
+  kAnaNonOptimized = 0x02,
+  kAnaInaccessible = 0x03,
+  kAnaPersistentLoss = 0x04,
+  kAnaChange = 0x0F,
 };
 
 // Bits of cdw12: of Write, Copy and Write Zeroes; of Write Zeroes.
@@ -249,7 +399,17 @@ constexpr Status kWriteFault = 0x280;
 constexpr Status kReadError = 0x281;
 constexpr Status kInternalPath = 0x300;
 constexpr Status kCompareFailed = 0x285 | kDnr;
+constexpr Status kAborted = 0x007;
+constexpr Status kAbortedSq = 0x008;
+constexpr Status kInterrupted = 0x021;
+constexpr Status kNotReady = 0x082;
+constexpr Status kReservationConflict = 0x083 | kDnr;
+constexpr Status kInvalidHost = 0x184 | kDnr;
+constexpr Status kConnectParameters = 0x182 | kDnr;
 constexpr Status kAuthenticationRequired = 0x191 | kDnr;
+constexpr Status kAnaPersistentLossStatus = 0x301 | kDnr;
+constexpr Status kAnaInaccessibleStatus = 0x302;
+constexpr Status kAnaTransitionStatus = 0x303;
 
 // Limits of our target (src/nvme/wire/limits.ts): what Identify and ICResp promise.
 constexpr uint32_t kAdminInCapsule = 8192, kIoInCapsule = 16384;

@@ -73,6 +73,8 @@ export const identifyController = new Struct('Identify Controller', identifySize
   pels: u32(352),
   domainid: u16(356),
   megcap: u128(368),
+  /** Command Quiesce Time, ms (2.1) */
+  cqt: u16(386),
   sqes: u8(512),
   cqes: u8(513),
   maxcmd: u16(514),

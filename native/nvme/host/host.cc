@@ -1,0 +1,26 @@
+#include "nvme/host/host.h"
+
+#include "nvme/host/engine.h"
+
+namespace vioctl::nvme::host {
+
+std::unique_ptr<Host> Host::Open(const NamespaceOptions& options, Events events, int stop) {
+  std::unique_ptr<Host> host(new Host);
+  host->engine_ = std::make_shared<Engine>(options, std::move(events));
+  host->engine_->Open(stop);
+  host->facts_ = host->engine_->facts();
+  host->controller_ = host->engine_->controller();
+  return host;
+}
+
+Host::~Host() {
+  if (engine_) engine_->Stop();
+}
+
+uint64_t Host::size() const { return engine_->size.load(); }
+uint32_t Host::paths() const { return engine_->paths.load(); }
+uint64_t Host::reconnects() const { return engine_->reconnects.load(); }
+void Host::Submit(storage::Request* request) { engine_->Submit(request); }
+Status Host::failure() const { return engine_->failure.load(); }
+
+}  // namespace vioctl::nvme::host

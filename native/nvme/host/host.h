@@ -1,0 +1,62 @@
+// A namespace of a remote subsystem: requests go in from any thread, and are answered from a thread of its own. It keeps
+// an association with each of its addresses, uses the best path, and connects again what is lost; requests wait meanwhile.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "nvme/host/association.h"
+#include "storage/request.h"
+
+namespace vioctl::nvme::host {
+
+struct NamespaceOptions : HostOptions {
+  std::vector<Address> addresses;  // of one subsystem: its paths
+  uint32_t nsid = 1;
+  uint64_t loss_ms = 600'000;  // requests fail when no path was usable for so long; 0: at once, and nothing is replayed
+  bool replay = true;          // writes that a lost cache may have had (journal.h); else the next flush fails
+  uint32_t spin_us = 50;       // its thread looks for work so long before it sleeps
+};
+
+// What happens, for a log. From the host's thread; `what` is one of the words of src/storage/news.ts.
+struct Events {
+  std::function<void(const char* what, int err)> news;
+  std::function<void(uint64_t bytes)> resized;
+};
+
+class Engine;
+
+class Host {
+ public:
+  // Connects to the first address that answers, and then to the others. Waits; the descriptor `stop` ends that when it
+  // becomes readable. Throws SysError, CommandError.
+  static std::unique_ptr<Host> Open(const NamespaceOptions& options, Events events, int stop = -1);
+  // Ends the connections. Requests that are under way are answered with ESHUTDOWN. May be called by done() of a request.
+  ~Host();
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  // As they were when it was opened.
+  const NamespaceFacts& facts() const { return facts_; }
+  const Controller& controller() const { return controller_; }
+  uint64_t size() const;
+  // Associations that there are now, and those that were made again.
+  uint32_t paths() const;
+  uint64_t reconnects() const;
+  // Bytes from the start of the namespace and their number, whole blocks. done() comes once, from the host's thread.
+  // Errors: ENOTCONN if no path was usable for the time of loss, ESHUTDOWN, else what the status means (ErrnoOf).
+  void Submit(storage::Request* request);
+  // The status of the last command that failed, for messages; kOk if there is none.
+  Status failure() const;
+
+ private:
+  Host() = default;
+
+  std::shared_ptr<Engine> engine_;
+  NamespaceFacts facts_;
+  Controller controller_;
+};
+
+}  // namespace vioctl::nvme::host

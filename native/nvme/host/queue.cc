@@ -1,0 +1,533 @@
+#include "nvme/host/queue.h"
+
+#include <limits.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "common/assert.h"
+#include "common/crc32c.h"
+#include "common/error.h"
+#include "nvme/pdu.h"
+#include "os/clock.h"
+
+namespace vioctl::nvme::host {
+namespace {
+
+constexpr size_t kInBuffer = 256 << 10;
+// Data of at most this many bytes is copied behind its header, which costs less than a piece of its own.
+constexpr uint32_t kCopied = 8 << 10;
+// Of larger data, a read goes straight to its place, with this much behind it.
+constexpr size_t kDirect = 16 << 10, kBehindLarge = 8 << 10;
+constexpr size_t kMaxPieces = 256;       // of one system call
+constexpr size_t kMaxKept = 4 << 20;     // bytes
+constexpr size_t kKeepHead = 256 << 10;  // bytes of head_ that have been sent, before the rest is moved down
+constexpr uint32_t kDigest = 4;
+constexpr uint32_t kLeastH2c = 4096;  // what MAXH2CDATA is at least (NVMe/TCP 3.6.2.3)
+constexpr uint32_t kMaxCpda = 31;
+constexpr uint8_t kPsdtSgl = 0x40;
+constexpr uint16_t kNoCid = 0xFFFF;  // stands for no command in error log entries
+
+// Fields of the common header by their offsets, as CheckHeader names them.
+constexpr const char* kFieldNames[] = {"PDU type", "FLAGS", "HLEN", "PDO", "PLEN"};
+const char* FieldName(uint32_t at) { return at < std::size(kFieldNames) ? kFieldNames[at] : "header"; }
+
+// Offsets of fields of PDUs, for a TermReq.
+constexpr uint32_t kCccidAt = 8, kDataoAt = 12, kDatalAt = 16, kCidAt = 20;
+constexpr uint32_t kPfvAt = 8, kCpdaAt = 10, kDgstAt = 11, kMaxH2cAt = 12;
+
+void CopyOut(const Command& command, uint64_t from, uint8_t* to, size_t size) {
+  uint64_t skip = command.skip + from;
+  for (int i = 0; i < command.count && size > 0; i++) {
+    const iovec& part = command.parts[i];
+    if (skip >= part.iov_len) {
+      skip -= part.iov_len;
+      continue;
+    }
+    const size_t n = std::min<size_t>(size, part.iov_len - skip);
+    memcpy(to, static_cast<const uint8_t*>(part.iov_base) + skip, n);
+    to += n;
+    size -= n;
+    skip = 0;
+  }
+}
+
+void CopyIn(const Command& command, uint64_t to, const uint8_t* from, size_t size) {
+  uint64_t skip = command.skip + to;
+  for (int i = 0; i < command.count && size > 0; i++) {
+    const iovec& part = command.parts[i];
+    if (skip >= part.iov_len) {
+      skip -= part.iov_len;
+      continue;
+    }
+    const size_t n = std::min<size_t>(size, part.iov_len - skip);
+    memcpy(static_cast<uint8_t*>(part.iov_base) + skip, from, n);
+    from += n;
+    size -= n;
+    skip = 0;
+  }
+}
+
+}  // namespace
+
+void Slice(const iovec* parts, int count, uint64_t from, uint64_t size, std::vector<iovec>& out) {
+  for (int i = 0; i < count && size > 0; i++) {
+    if (from >= parts[i].iov_len) {
+      from -= parts[i].iov_len;
+      continue;
+    }
+    const size_t n = std::min<uint64_t>(size, parts[i].iov_len - from);
+    out.push_back({static_cast<uint8_t*>(parts[i].iov_base) + from, n});
+    size -= n;
+    from = 0;
+  }
+}
+
+Queue::Queue(std::unique_ptr<Stream> stream, const QueueOptions& options)
+    : stream_(std::move(stream)),
+      options_(options),
+      in_(new uint8_t[kInBuffer]),  // not zeroed: pages come when they are used
+      ahead_(kInBuffer) {
+  VIOCTL_ASSERT(options.entries >= 2 && options.entries <= 65536);
+  slots_.resize(depth());
+  turns_.resize(depth());
+  slot_bits_ = std::bit_width(depth() - 1);
+  for (size_t i = slots_.size(); i-- > 0;) free_.push_back(static_cast<uint16_t>(i));
+}
+
+// --- sending
+
+uint8_t* Queue::Head(size_t size) {
+  if (head_end_ + size > head_.size()) head_.resize(std::max(head_.size() * 2, head_end_ + size));
+  uint8_t* at = head_.data() + head_end_;
+  head_end_ += size;
+  if (out_.size() > out_start_ && !out_.back().memory)
+    out_.back().size += size;
+  else
+    out_.push_back({nullptr, size, nullptr});
+  return at;
+}
+
+// A PDU: header with its digest, padding, `size` bytes of a command's data with their digest. PLEN, PDO and the digest
+// flags are set here.
+void Queue::Put(void* header, size_t hlen, Command* data, uint64_t from, uint32_t size) {
+  const size_t end = hlen + (header_digest_ ? kDigest : 0);
+  const size_t pdo = size ? (end + align_ - 1) / align_ * align_ : end;
+  auto* ch = static_cast<CommonHeader*>(header);
+  if (header_digest_) ch->flags |= kHdgstFlag;
+  if (size && data_digest_) ch->flags |= kDdgstFlag;
+  ch->pdo = static_cast<uint8_t>(size ? pdo : 0);
+  ch->plen = static_cast<uint32_t>(pdo + size + (size && data_digest_ ? kDigest : 0));
+  const bool copied = size <= kCopied;
+  uint8_t* at = Head(pdo + (copied ? size : 0));
+  memcpy(at, header, hlen);
+  if (header_digest_) {
+    const uint32_t crc = Crc32c(header, hlen);
+    memcpy(at + hlen, &crc, kDigest);
+  }
+  memset(at + end, 0, pdo - end);
+  if (size == 0) return;
+  uint32_t crc = 0;
+  if (copied) {
+    CopyOut(*data, from, at + pdo, size);
+    if (data_digest_) crc = Crc32c(at + pdo, size);
+  } else {
+    iov_.clear();
+    Slice(data->parts, data->count, data->skip + from, size, iov_);
+    for (const iovec& part : iov_) {
+      const auto* bytes = static_cast<const uint8_t*>(part.iov_base);
+      if (data_digest_) crc = Crc32c(bytes, part.iov_len, crc);
+      out_.push_back({bytes, part.iov_len, data});
+      data->unsent++;
+    }
+  }
+  if (data_digest_) memcpy(Head(kDigest), &crc, kDigest);
+}
+
+bool Queue::Flush() {
+  bool any = false;
+  while (out_start_ < out_.size()) {
+    iov_.clear();
+    size_t at = head_start_, total = 0;
+    for (size_t i = out_start_; i < out_.size() && iov_.size() < kMaxPieces; i++) {
+      const Piece& piece = out_[i];
+      iov_.push_back({piece.memory ? const_cast<uint8_t*>(piece.memory) : head_.data() + at, piece.size});
+      if (!piece.memory) at += piece.size;
+      total += piece.size;
+    }
+    const ssize_t n = stream_->Write(iov_.data(), static_cast<int>(iov_.size()));
+    if (n == -EAGAIN) return any;
+    if (n < 0) throw SysError(static_cast<int>(-n), "send");
+    any = true;
+    Sent(static_cast<size_t>(n));
+    if (static_cast<size_t>(n) < total) return true;
+  }
+  return any;
+}
+
+void Queue::Sent(size_t size) {
+  while (size > 0) {
+    Piece& piece = out_[out_start_];
+    const size_t n = std::min(size, piece.size);
+    size -= n;
+    piece.size -= n;
+    if (piece.memory)
+      piece.memory += n;
+    else
+      head_start_ += n;
+    if (piece.size > 0) return;
+    if (piece.owner) piece.owner->unsent--;
+    out_start_++;
+  }
+  if (out_start_ == out_.size()) {
+    out_.clear();
+    kept_.clear();
+    out_start_ = head_start_ = head_end_ = kept_bytes_ = 0;
+  } else if (head_start_ >= kKeepHead) {
+    memmove(head_.data(), head_.data() + head_start_, head_end_ - head_start_);
+    head_end_ -= std::exchange(head_start_, 0);
+    out_.erase(out_.begin(), out_.begin() + static_cast<ptrdiff_t>(std::exchange(out_start_, 0)));
+  }
+}
+
+// A command has ended although some of its data waits for the socket: the bytes must still be sent, and its memory is
+// not ours any more.
+void Queue::Keep(Command* command) {
+  for (size_t i = out_start_; i < out_.size(); i++) {
+    Piece& piece = out_[i];
+    if (piece.owner != command) continue;
+    if (kept_bytes_ + piece.size > kMaxKept)
+      Broken("commands end while their data is on its way", kFesSequence, 0);
+    auto copy = std::make_unique<uint8_t[]>(piece.size);
+    memcpy(copy.get(), piece.memory, piece.size);
+    piece.memory = copy.get();
+    piece.owner = nullptr;
+    kept_bytes_ += piece.size;
+    kept_.push_back(std::move(copy));
+  }
+  command->unsent = 0;
+}
+
+void Queue::Submit(Command* command, uint64_t now) {
+  VIOCTL_ASSERT(!free_.empty());
+  const uint16_t slot = free_.back();
+  free_.pop_back();
+  do command->cid = static_cast<uint16_t>(slot | (static_cast<uint32_t>(turns_[slot]++) << slot_bits_));
+  while (command->cid == kNoCid && slot_bits_ < 16);
+  slots_[slot] = command;
+  command->started = now;
+  command->deadline = command->timeout == 0 ? 0 : now + command->timeout;
+  command->moved = command->unsent = 0;
+  command->bad_digest = command->aborted = false;
+  command->in_capsule = command->direction == kToController && command->length <= options_.in_capsule;
+  if (command->in_capsule) command->moved = command->length;
+  CapsuleCmd capsule{};
+  capsule.ch = {.type = kCapsuleCmd, .flags = 0, .hlen = sizeof capsule, .pdo = 0, .plen = 0};
+  capsule.sqe = command->sqe;
+  capsule.sqe.flags = static_cast<uint8_t>((command->sqe.flags & 3) | kPsdtSgl);
+  capsule.sqe.cid = command->cid;
+  capsule.sqe.sgl = {};
+  capsule.sqe.sgl.length = command->length;
+  capsule.sqe.sgl.id = command->in_capsule ? kSglInCapsule : kSglCommandBuffer;
+  Put(&capsule, sizeof capsule, command, 0, command->in_capsule ? command->length : 0);
+}
+
+// --- receiving
+
+// Tells the target what it did wrong, as far as the socket takes it, and ends.
+void Queue::Broken(const char* what, Fes fes, uint32_t fei, const void* header, size_t size) {
+  TermReq term{};
+  size = std::min<size_t>(size, kTermReqMax - sizeof term);
+  term.ch = {.type = kH2cTermReq, .flags = 0, .hlen = sizeof term, .pdo = 0, .plen = 0};
+  term.ch.plen = static_cast<uint32_t>(sizeof term + size);
+  term.fes = fes;
+  term.fei = fei;
+  uint8_t* at = Head(sizeof term + size);
+  memcpy(at, &term, sizeof term);
+  if (size > 0) memcpy(at + sizeof term, header, size);
+  try {
+    Flush();
+  } catch (const SysError&) {
+    // what it did wrong is the better answer
+  }
+  throw SysError(EPROTO, "nvme/tcp", what);
+}
+
+bool Queue::Receive() {
+  iov_.clear();
+  const bool direct = data_ && !digest_due_ && have_ == 0 && data_left_ >= kDirect;
+  if (direct) Slice(data_->parts, data_->count, data_->skip + data_->moved, data_left_, iov_);
+  if (iov_.size() >= IOV_MAX) iov_.resize(IOV_MAX - 1);
+  size_t known = 0;
+  for (const iovec& part : iov_) known += part.iov_len;
+  const size_t behind = known < data_left_ && direct ? 0 : std::min(ahead_, kInBuffer - have_);
+  if (behind > 0) iov_.push_back({in_.get() + have_, behind});
+  const ssize_t n = stream_->Read(iov_.data(), static_cast<int>(iov_.size()));
+  if (n == -EAGAIN) return false;
+  if (n < 0) throw SysError(static_cast<int>(-n), "recv");
+  if (n == 0) throw SysError(ECONNRESET, "recv", "the target closed the connection");
+  const size_t placed = std::min(static_cast<size_t>(n), known);
+  if (placed > 0) {
+    if (data_digest_)
+      for (size_t left = placed, i = 0; left > 0; i++) {
+        const size_t part = std::min(left, iov_[i].iov_len);
+        crc_ = Crc32c(iov_[i].iov_base, part, crc_);
+        left -= part;
+      }
+    DataCame(placed);
+  }
+  have_ += static_cast<size_t>(n) - placed;
+  const size_t used = Parse(in_.get(), have_);
+  // What is left is less than one header: data is taken as it comes.
+  memmove(in_.get(), in_.get() + used, have_ - used);
+  have_ -= used;
+  return true;
+}
+
+size_t Queue::Parse(const uint8_t* bytes, size_t size) {
+  size_t at = 0;
+  while (true) {
+    const size_t left = size - at;
+    size_t used = 0;
+    if (data_ || digest_due_)
+      used = TakeData(bytes + at, left);
+    else if (left >= sizeof(CommonHeader))
+      used = Header(bytes + at, left);
+    if (used == 0) return at;
+    at += used;
+  }
+}
+
+size_t Queue::TakeData(const uint8_t* bytes, size_t left) {
+  if (digest_due_) {
+    if (left < kDigest) return 0;
+    uint32_t got;
+    memcpy(&got, bytes, kDigest);
+    if (got != crc_) data_->bad_digest = true;
+    digest_due_ = false;
+    FinishData();
+    return kDigest;
+  }
+  const size_t n = std::min<size_t>(left, data_left_);
+  if (n == 0) return 0;
+  CopyIn(*data_, data_->moved, bytes, n);
+  if (data_digest_) crc_ = Crc32c(bytes, n, crc_);
+  DataCame(n);
+  return n;
+}
+
+void Queue::DataCame(size_t size) {
+  data_->moved += static_cast<uint32_t>(size);
+  data_left_ -= static_cast<uint32_t>(size);
+  if (data_left_ > 0) return;
+  if (data_digest_)
+    digest_due_ = true;
+  else
+    FinishData();
+}
+
+void Queue::Terminated(const uint8_t* bytes, size_t left) const {
+  TermReq term{};
+  memcpy(&term, bytes, std::min(left, sizeof term));
+  throw SysError(EPROTO, "nvme/tcp",
+                 "the target ended the connection (C2HTermReq, FES " + std::to_string(term.fes) + ", FEI " +
+                     std::to_string(term.fei) + ")");
+}
+
+// One header with digest and padding. Returns the bytes taken, 0 if they are not all here.
+size_t Queue::Header(const uint8_t* bytes, size_t left) {
+  CommonHeader ch;
+  memcpy(&ch, bytes, sizeof ch);
+  if (ch.type == kC2hTermReq) {
+    // It may come in parts; its end, or that of the connection, is near.
+    if (left < sizeof(TermReq)) return 0;
+    Terminated(bytes, left);
+  }
+  if (ch.type == kIcResp) Broken("ICResp at the wrong time", kFesSequence, 0, bytes, sizeof ch);
+  const PduTerms terms{.to_controller = false, .header_digest = header_digest_, .data_digest = data_digest_};
+  uint32_t want = 0;
+  if (const PduFault fault = CheckHeader(ch, terms, &want))
+    Broken(FieldName(fault.fei), static_cast<Fes>(fault.fes), fault.fei, bytes, sizeof ch);
+  if (left < want) return 0;
+  if (header_digest_) {
+    uint32_t got;
+    memcpy(&got, bytes + ch.hlen, kDigest);
+    if (got != Crc32c(bytes, ch.hlen)) throw SysError(EBADMSG, "nvme/tcp", "header digest");
+  }
+  if (ch.type == kC2hData) {
+    Data header;
+    memcpy(&header, bytes, sizeof header);
+    StartData(header);
+  } else if (ch.type == kR2t) {
+    R2t header;
+    memcpy(&header, bytes, sizeof header);
+    Answer(header);
+  } else {
+    CapsuleResp header;
+    memcpy(&header, bytes, sizeof header);
+    Command* command = Find(header.cqe.cid, kCidAt, &header);
+    command->cqe = header.cqe;
+    if (command->status() == kOk && command->direction != kNoData && command->moved != command->length)
+      Broken("success before all data was moved", kFesSequence, 0, &header, sizeof header);
+    End(command, command->bad_digest ? EBADMSG : 0);
+  }
+  return want;
+}
+
+Command* Queue::Find(uint16_t cid, uint32_t fei, const void* header) {
+  const size_t slot = cid & ((1u << slot_bits_) - 1);
+  Command* command = slot < slots_.size() ? slots_[slot] : nullptr;
+  if (!command || command->cid != cid) Broken("a command that is not outstanding", kFesHeader, fei, header, sizeof(R2t));
+  return command;
+}
+
+void Queue::StartData(const Data& header) {
+  Command* command = Find(header.cccid, kCccidAt, &header);
+  const uint32_t digest = data_digest_ ? kDigest : 0;
+  if (command->direction != kToHost)
+    Broken("data for a command that reads nothing", kFesHeader, kCccidAt, &header, sizeof header);
+  if (header.ch.plen <= header.ch.pdo + digest || header.datal != header.ch.plen - header.ch.pdo - digest)
+    Broken("DATAL", kFesHeader, kDatalAt, &header, sizeof header);
+  if (header.datal > command->length || header.datao > command->length - header.datal)
+    Broken("data beyond the command", kFesRange, 0, &header, sizeof header);
+  if (header.datao != command->moved) Broken("DATAO", kFesSequence, 0, &header, sizeof header);
+  if ((header.ch.flags & kSuccess) && !(header.ch.flags & kLastPdu))
+    Broken("SUCCESS without LAST_PDU", kFesHeader, 1, &header, sizeof header);
+  data_ = command;
+  data_flags_ = header.ch.flags;
+  data_left_ = data_size_ = header.datal;
+  crc_ = 0;
+  ahead_ = data_size_ >= 2 * kDirect ? kBehindLarge : kInBuffer;
+}
+
+void Queue::FinishData() {
+  Command* command = std::exchange(data_, nullptr);
+  if ((data_flags_ & kLastPdu) && command->moved != command->length)
+    Broken("LAST_PDU before the end", kFesSequence, 0);
+  if (!(data_flags_ & kSuccess)) return;
+  command->cqe = {};
+  command->cqe.cid = command->cid;
+  End(command, command->bad_digest ? EBADMSG : 0);
+}
+
+void Queue::Answer(const R2t& ask) {
+  Command* command = Find(ask.cccid, kCccidAt, &ask);
+  if (command->direction != kToController || command->in_capsule)
+    Broken("R2T for a command that has nothing to send", kFesHeader, kCccidAt, &ask, sizeof ask);
+  if (ask.r2tl == 0) Broken("R2TL", kFesHeader, kDatalAt, &ask, sizeof ask);
+  if (ask.r2tl > command->length || ask.r2to > command->length - ask.r2tl)
+    Broken("R2T beyond the command", kFesRange, 0, &ask, sizeof ask);
+  if (ask.r2to != command->moved) Broken("R2TO", kFesSequence, kDataoAt, &ask, sizeof ask);
+  // One at a time was agreed (MAXR2T 0): the data of the one before has left.
+  if (command->unsent > 0) Broken("more R2Ts than MAXR2T", kFesLimit, 0, &ask, sizeof ask);
+  command->moved += ask.r2tl;
+  for (uint32_t at = 0; at < ask.r2tl;) {
+    const uint32_t size = std::min(ask.r2tl - at, max_h2c_);
+    Data header{};
+    header.ch = {.type = kH2cData, .flags = 0, .hlen = sizeof header, .pdo = 0, .plen = 0};
+    header.cccid = ask.cccid;
+    header.ttag = ask.ttag;
+    header.datao = ask.r2to + at;
+    header.datal = size;
+    if (at + size == ask.r2tl) header.ch.flags = kLastPdu;
+    Put(&header, sizeof header, command, header.datao, size);
+    at += size;
+  }
+}
+
+void Queue::End(Command* command, int err) {
+  if (command->unsent > 0) Keep(command);
+  const auto slot = static_cast<uint16_t>(command->cid & ((1u << slot_bits_) - 1));
+  slots_[slot] = nullptr;
+  free_.push_back(slot);
+  command->done(command, err);
+}
+
+void Queue::Fail(int err) {
+  data_ = nullptr;
+  out_.clear();
+  out_start_ = head_start_ = head_end_ = 0;
+  for (size_t slot = 0; slot < slots_.size(); slot++) {
+    Command* command = std::exchange(slots_[slot], nullptr);
+    if (!command) continue;
+    free_.push_back(static_cast<uint16_t>(slot));
+    command->unsent = 0;
+    command->done(command, err);
+  }
+}
+
+// --- what waits
+
+void Queue::Negotiate(const Wait& wait) {
+  IcReq hello{};
+  hello.ch = {.type = kIcReq, .flags = 0, .hlen = sizeof hello, .pdo = 0, .plen = sizeof hello};
+  hello.dgst = static_cast<uint8_t>((options_.header_digest ? 1 : 0) | (options_.data_digest ? 2 : 0));
+  memcpy(Head(sizeof hello), &hello, sizeof hello);
+  while (sending())
+    if (!Flush()) wait.For(fd(), POLLOUT);
+  // Exactly these bytes: what follows belongs to the next PDU.
+  IcResp answer;
+  for (size_t got = 0; got < sizeof answer;) {
+    iovec rest{reinterpret_cast<uint8_t*>(&answer) + got, sizeof answer - got};
+    const ssize_t n = stream_->Read(&rest, 1);
+    if (n == -EAGAIN)
+      wait.For(fd(), POLLIN);
+    else if (n < 0)
+      throw SysError(static_cast<int>(-n), "recv");
+    else if (n == 0)
+      throw SysError(ECONNRESET, "recv", "the target closed the connection");
+    else
+      got += static_cast<size_t>(n);
+    // The first eight bytes say what comes; a TermReq is shorter.
+    if (got < sizeof(CommonHeader)) continue;
+    if (answer.ch.type == kC2hTermReq && got >= sizeof(TermReq))
+      Terminated(reinterpret_cast<const uint8_t*>(&answer), got);
+    uint32_t need = 0;
+    const PduTerms terms{.to_controller = false};
+    if (const PduFault fault = CheckHeader(answer.ch, terms, &need))
+      Broken(FieldName(fault.fei), static_cast<Fes>(fault.fes), fault.fei, &answer, sizeof answer.ch);
+    if (answer.ch.type != kIcResp && answer.ch.type != kC2hTermReq)
+      Broken("no ICResp", kFesSequence, 0, &answer, sizeof answer.ch);
+  }
+  if (answer.pfv != 0) Broken("PFV of ICResp", kFesUnsupported, kPfvAt, &answer, sizeof answer);
+  if (answer.cpda > kMaxCpda) Broken("CPDA of ICResp", kFesHeader, kCpdaAt, &answer, sizeof answer);
+  if (answer.dgst & ~hello.dgst) Broken("a digest that was not asked for", kFesHeader, kDgstAt, &answer, sizeof answer);
+  if (answer.maxh2cdata < kLeastH2c || answer.maxh2cdata % 4 != 0)
+    Broken("MAXH2CDATA", kFesHeader, kMaxH2cAt, &answer, sizeof answer);
+  if (answer.dgst != hello.dgst) throw SysError(ENOTSUP, "nvme/tcp", "the target does not do the digest asked for");
+  max_h2c_ = answer.maxh2cdata;
+  align_ = (answer.cpda + 1u) * 4;
+  header_digest_ = options_.header_digest;
+  data_digest_ = options_.data_digest;
+}
+
+Cqe Queue::Call(Command& command, const Wait& wait) {
+  struct Result {
+    bool over = false;
+    int err = 0;
+  } result;
+  command.owner = &result;
+  command.done = [](Command* done, int err) {
+    auto* to = static_cast<Result*>(done->owner);
+    to->over = true;
+    to->err = err;
+  };
+  Submit(&command, os::NowNs());
+  try {
+    while (!result.over) {
+      const bool moved = Flush();
+      if (Receive() || moved || pending()) continue;
+      wait.For(fd(), static_cast<short>(POLLIN | (sending() ? POLLOUT : 0)));
+    }
+  } catch (const SysError&) {
+    // The command is the caller's: nothing may refer to it any more. The connection is of no use now.
+    Fail(ECONNRESET);
+    throw;
+  }
+  if (result.err != 0) throw SysError(result.err, "nvme/tcp", "data digest");
+  return command.cqe;
+}
+
+}  // namespace vioctl::nvme::host

@@ -1,0 +1,47 @@
+// The bytes below a queue: a TCP connection, or what wraps one (TLS).
+#pragma once
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "os/fd.h"
+
+namespace vioctl::nvme::host {
+
+// How long something may take that waits for a peer, and a descriptor that ends it when it becomes readable.
+struct Wait {
+  uint64_t deadline;  // ns of os::NowNs()
+  int stop = -1;
+
+  // Waits until one of the events comes. Throws SysError: ETIMEDOUT, ECANCELED.
+  void For(int fd, short events) const;
+  // Sleeps. True: it was not stopped.
+  static bool Sleep(uint64_t ns, int stop);
+};
+
+// Never waits: Read() and Write() give the bytes that moved, 0 at the end of what comes, or a negative errno (-EAGAIN).
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual int fd() const = 0;  // to poll
+  virtual ssize_t Read(const iovec* to, int count) = 0;
+  virtual ssize_t Write(const iovec* from, int count) = 0;
+  // Whether Read() would give something although the descriptor is not readable.
+  virtual bool pending() const { return false; }
+};
+
+// Where a controller is: a name or an address, and a port.
+struct Address {
+  std::string host;
+  uint16_t port = 4420;
+  bool operator==(const Address&) const = default;
+  // `192.0.2.1:4420`, `[2001:db8::1]:4420`
+  std::string Text() const;
+};
+
+// Connects, trying each address of a name. Throws SysError: EADDRNOTAVAIL of getaddrinfo, connect, ETIMEDOUT, ECANCELED.
+std::unique_ptr<Stream> Dial(const Address& address, const Wait& wait);
+
+}  // namespace vioctl::nvme::host
