@@ -611,6 +611,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l blocks -x -d 'blocks, inst
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l chunk -x -d 'bytes of one command; cut to what the controller takes'
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l iodepth -x -d 'commands under way at once, over all queues'
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l data -s d -rF -d 'file to read from; - is stdin'
+complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l sparse -d 'free the space of blocks of zeroes (Deallocate)'
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l fua -d 'every write bypasses the volatile cache (Force Unit Access)'
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l dry-run -d 'connect and check sizes, write nothing'
 complete -c vioctl -n '__vioctl_in \'nvmf write\'' -l json -d 'print one JSON document'

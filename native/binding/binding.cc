@@ -10,6 +10,7 @@
 #include "binding/nvme.h"
 #include "binding/nvme/auth.h"
 #include "binding/nvme/host.h"
+#include "binding/nvme/namespace.h"
 #include "binding/storage.h"
 #include "binding/sysfs.h"
 #include "binding/uring.h"
@@ -68,6 +69,10 @@ constexpr Export kUring[] = {
 
 constexpr Export kNvmeHost[] = {
     {"loadRun", Guarded<vioctl::nvme::LoadRun, K::kObject>},
+    {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
+    {"hostFacts", Guarded<vioctl::nvme::host::JsHostFacts, K::kHandle>},
+    {"hostCopy", Guarded<vioctl::nvme::host::JsHostCopy, K::kHandle, K::kObject>},
+    {"hostClose", Guarded<vioctl::nvme::host::JsHostClose, K::kHandle>},
 };
 
 constexpr Export kStorage[] = {

@@ -41,6 +41,20 @@ void Connect(int socket, const sockaddr* address, socklen_t size, const std::str
   Check(::connect(socket, address, size), "connect", detail.c_str());
 }
 
+int TryConnect(int socket, const sockaddr* address, socklen_t size) noexcept {
+  return ::connect(socket, address, size) == 0 ? 0 : errno;
+}
+
+ssize_t SendParts(int socket, const iovec* from, int count) noexcept {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(from);
+  message.msg_iovlen = static_cast<size_t>(count);
+  ssize_t n;
+  do n = ::sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  return n < 0 ? -(errno == EPIPE ? ECONNRESET : errno) : n;
+}
+
 Fd Connect(const std::string& path) {
   sockaddr_un address = Address(path, "connect");
   Fd socket = Stream();

@@ -16,6 +16,9 @@ Fd NewSocket(int family, int type);
 // connect(2); a blocking socket waits. Throws SysError with the detail.
 void Connect(int socket, const sockaddr* address, socklen_t size, const std::string& detail);
 
+// The same without an exception: 0 or the errno, EINPROGRESS of a non-blocking socket.
+int TryConnect(int socket, const sockaddr* address, socklen_t size) noexcept;
+
 // Listens at a numeric address; port 0 takes a free one, and `bound` is the port that it got. Throws SysError.
 Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, uint16_t* bound);
 
@@ -35,6 +38,10 @@ std::optional<std::string> ListenerPath(int socket);
 
 // Sends what the socket takes now, the descriptors with its first byte. -1 if it takes nothing (EAGAIN).
 ssize_t Send(int socket, const void* data, size_t size, const std::vector<int>& fds);
+
+// Sends what the socket takes now, from several places. The bytes, or a negative errno: -EAGAIN; -ECONNRESET also where
+// the peer has closed its end. No SIGPIPE.
+ssize_t SendParts(int socket, const iovec* from, int count) noexcept;
 
 // Receives at most `size` bytes; every descriptor that came with them is owned in `fds` before anything else happens.
 // 0 at the end of the stream, -1 if there is nothing (EAGAIN). Descriptors that this process has no room for are an

@@ -17,7 +17,7 @@ import type { Verification } from '../../src/migration/inspect/verify.js';
 import type { RamBlock, WalkEvent } from '../../src/migration/stream/model.js';
 import type { CaseResult } from '../../src/nvme/conform/run.js';
 import type { BenchReport } from '../../src/nvme/host/bench.js';
-import type { WriteSummary } from '../../src/nvme/host/blocks.js';
+import type { WriteSummary } from '../../src/nvme/host/copy.js';
 import type { Ping } from '../../src/nvme/host/ping.js';
 import type { ProxyRecord } from '../../src/nvme/proxy/proxy.js';
 import type { ServeReport } from '../../src/nvme/target/serve/report.js';

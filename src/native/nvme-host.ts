@@ -45,10 +45,97 @@ export interface LoadResult {
   percentilesNs: Float64Array;
 }
 
+declare const kind: unique symbol;
+/** A namespace of a remote subsystem (native/nvme/host/host.h). */
+export type RemoteNamespace = { readonly [kind]: 'remote namespace' };
+
+/** How to reach a namespace. Times in milliseconds. */
+export interface HostOptions {
+  /** Of one subsystem: its paths. */
+  addresses: { host: string; port: number }[];
+  hostnqn: string;
+  subnqn: string;
+  /** 16 bytes */
+  hostid: Uint8Array;
+  /** 0: the only one that there is. */
+  nsid: number;
+  queues: number;
+  /** Of each I/O queue. */
+  entries: number;
+  /** 0: none */
+  keepAliveMs: number;
+  /** Of connecting, and of each command. */
+  timeoutMs: number;
+  /** Requests fail when no path was usable for so long; 0: at once, and nothing is connected again. */
+  lossMs: number;
+  headerDigest: boolean;
+  dataDigest: boolean;
+  flowControl: boolean;
+  /** Writes that a volatile cache may have lost with its target are written again. */
+  replay: boolean;
+}
+
+/** What was found when it was opened. */
+export interface HostFacts {
+  nsid: number;
+  /** Bytes, now. */
+  size: bigint;
+  blockSize: number;
+  readonly: boolean;
+  volatileCache: boolean;
+  /** Bytes of one command. */
+  maxTransfer: number;
+  canZero: boolean;
+  nguid: Buffer;
+  uuid: Buffer;
+  eui64: Buffer;
+  /** Associations now, and those that were made again. */
+  paths: number;
+  reconnects: number;
+}
+
+/** What to copy: see native/nvme/host/copy.h. */
+export interface CopyOptions {
+  fd: number;
+  /** Into the namespace, else out of it. */
+  write: boolean;
+  /** Bytes of the namespace. */
+  offset: bigint;
+  length: bigint;
+  chunk: number;
+  depth: number;
+  fua: boolean;
+  deallocate: boolean;
+}
+
+/** How far a copy came. */
+export interface CopyResult {
+  bytes: bigint;
+  /** Of a write: bytes that survive a power failure of the target. */
+  durable: bigint;
+  mergedBlocks: number;
+  /** The input is longer than the range. */
+  overlong: boolean;
+  /** Errno name; '' for success. */
+  error: string;
+  where: 'none' | 'namespace' | 'input' | 'output';
+  /** Status of the last command that failed, without its phase bit; 0: none did. */
+  status: number;
+  /** Errno name of the connection that was lost; '' for none. */
+  lost: string;
+}
+
 /** native/nvme, the host's side */
 export interface NvmeHostNative {
+  /** Connects, off the event loop; `stop` ends that. Rejects with a system error, which has `status` if a command was refused. */
+  hostOpen(options: HostOptions): { done: Promise<RemoteNamespace>; stop: () => void };
+  hostFacts(host: RemoteNamespace): HostFacts;
+  /** Copies in threads of its own; `stop` ends it early with ECANCELED. `progress` gives the bytes so far. */
+  hostCopy(host: RemoteNamespace, options: CopyOptions): { done: Promise<CopyResult>; stop: () => void; progress: () => number };
+  /** Shuts its controllers down. */
+  hostClose(host: RemoteNamespace): Promise<void>;
   /** Starts the load in threads of its own. Rejects with a system error; `stop` ends it early with what there is. */
   loadRun(options: LoadOptions): { done: Promise<LoadResult>; stop: () => void };
 }
 
-export const nvmeHostExports = ['loadRun'] as const satisfies (keyof NvmeHostNative)[];
+export const nvmeHostExports = ['loadRun', 'hostOpen', 'hostFacts', 'hostCopy', 'hostClose'] as const satisfies (keyof NvmeHostNative)[];

@@ -72,6 +72,10 @@ const signatures: Record<string, Record<string, string>> = {
   },
   nvmeHost: {
     loadRun: 'object',
+    hostOpen: 'object',
+    hostFacts: 'handle:remote',
+    hostCopy: 'handle:remote object',
+    hostClose: 'handle:remote',
   },
   nvme: {
     namespaceRelease: 'handle:namespace',
@@ -232,6 +236,7 @@ const make = {
   bulk: () => uring.bulkOpen({ work: 1, plain: true, threads: 1, depth: 4 }, () => {}),
   digest: () => uring.digestNew('crc32c'),
   store: () => storage.ram(65536),
+  remote: () => undefined, // it takes a target and a promise: handles of other types are refused all the same
   namespace: () => nvme.namespaceNew(open.store, 9, false),
   controller: () => nvme.controllerNew(),
   target: () => nvme.targetStart({ threads: 1 }, () => {}),

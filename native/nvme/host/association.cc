@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kMs = 1'000'000;  // ns
 constexpr uint32_t kAdminEntries = 32;
-constexpr uint32_t kPage = 4096;               // of CAP.MPSMIN 0, what MDTS counts in
+constexpr uint32_t kPage = 4096;                // of CAP.MPSMIN 0, what MDTS counts in
 constexpr uint32_t kMaxTransferHere = 1 << 20;  // of one command, whatever MDTS says
 constexpr uint32_t kSqeSize = 64, kIoccszUnit = 16, kMaxCapsule = 1 << 24;
 constexpr uint32_t kConnectCapsule = 8192;  // data in an admin capsule that every target takes
@@ -264,8 +264,7 @@ void Association::ReadController(const Wait& wait) {
   controller_.aborts = raw.acl + 1u;
   controller_.quiesce_ms = std::min<uint32_t>(raw.cqt, kQuiesceMax);
   const uint16_t delays[] = {raw.crdt1, raw.crdt2, raw.crdt3};
-  for (size_t i = 0; i < 3; i++)
-    controller_.retry_delay_ms[i] = std::min(delays[i] * kRetryDelayUnit, kRetryDelayMax);
+  for (size_t i = 0; i < 3; i++) controller_.retry_delay_ms[i] = std::min(delays[i] * kRetryDelayUnit, kRetryDelayMax);
 }
 
 void Association::OpenIo(const Wait& wait) {
@@ -317,7 +316,8 @@ NamespaceFacts Association::Identify(uint32_t nsid, const Wait& wait) {
 AnaState Association::StateOf(uint32_t group, const Wait& wait) {
   if (controller_.groups == 0) return kAnaOptimized;
   std::vector<uint8_t> log(AnaLogSize(controller_));
-  Run("ANA log", LogSqe(kLidAna, static_cast<uint32_t>(log.size()), 1), log.data(), static_cast<uint32_t>(log.size()), wait);
+  Run("ANA log", LogSqe(kLidAna, static_cast<uint32_t>(log.size()), 1), log.data(), static_cast<uint32_t>(log.size()),
+      wait);
   return ParseAna(log.data(), log.size(), group);
 }
 

@@ -15,6 +15,15 @@ constexpr uint64_t kMs = 1'000'000;  // ns
 constexpr uint64_t kTendMs = 20;     // between two looks at clocks, while something is outstanding
 constexpr uint64_t kIdleMs = 200;
 constexpr size_t kMaxWaiting = 65'536;  // requests that wait for a path: more are EAGAIN
+constexpr size_t kNamed = 8;            // namespaces that an error names
+
+uint32_t OnlyNamespace(Association& association, const Wait& wait) {
+  const std::vector<uint32_t> all = association.Namespaces(wait);
+  if (all.size() == 1) return all[0];
+  std::string names = std::to_string(all.size());
+  for (size_t i = 0; i < std::min(all.size(), kNamed); i++) names += (i == 0 ? ": " : ", ") + std::to_string(all[i]);
+  throw SysError(ENOTUNIQ, "namespaces", names);
+}
 
 }  // namespace
 
@@ -38,7 +47,8 @@ void Engine::Open(int stop) {
       const Wait wait{os::NowNs() + options_.timeout_ms * kMs, stop};
       attempt.made = Association::Connect(options_, path->address, stop);
       if (attempt.made->io().empty()) throw SysError(ENXIO, "nvme", "the controller granted no I/O queue");
-      attempt.facts = attempt.made->Identify(options_.nsid, wait);
+      const uint32_t nsid = options_.nsid != 0 ? options_.nsid : OnlyNamespace(*attempt.made, wait);
+      attempt.facts = attempt.made->Identify(nsid, wait);
       attempt.state = attempt.made->StateOf(attempt.facts.group, wait);
     } catch (const SysError& error) {
       if (!first) first = std::current_exception();

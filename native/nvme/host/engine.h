@@ -60,16 +60,16 @@ struct Path {
   std::unique_ptr<Association> live;
   std::shared_ptr<Attempt> attempt;
   AnaState state = kAnaOptimized;
-  uint32_t failures = 0;     // attempts since it was live
-  uint64_t retry_at = 0;     // ns
-  uint64_t beat_at = 0;      // next Keep Alive
-  uint64_t look_at = 0;      // next Identify of a target that does not report changes, ns
-  uint64_t stale_at = 0;     // next look at the state of a path that is not usable, ns
-  uint32_t event = 0;        // that has come and was not looked at yet
-  uint32_t aborts = 0;       // under way
+  uint32_t failures = 0;  // attempts since it was live
+  uint64_t retry_at = 0;  // ns
+  uint64_t beat_at = 0;   // next Keep Alive
+  uint64_t look_at = 0;   // next Identify of a target that does not report changes, ns
+  uint64_t stale_at = 0;  // next look at the state of a path that is not usable, ns
+  uint32_t event = 0;     // that has come and was not looked at yet
+  uint32_t aborts = 0;    // under way
   bool beating = false, looking = false, stale = false;
   bool listening = false, heard = false;  // an event was asked for; it has come and was not looked at to the end
-  int failed = 0;  // errno: it is to be given up
+  int failed = 0;                         // errno: it is to be given up
   Command beat;
   Sqe look_next{};
   std::vector<uint8_t> page;  // that `look` fills
@@ -92,6 +92,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<uint64_t> size{0}, reconnects{0};
   std::atomic<uint32_t> paths{0};
   std::atomic<Status> failure{kOk};
+  std::atomic<int> lost{0};
 
  private:
   // engine.cc: the loop and the requests that come in
@@ -162,16 +163,16 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<Part*> part_free_;
   uint32_t writing_ = 0;  // writes, zeroes and flushes that are outstanding
   Journal journal_;
-  bool unflushed_ = false;     // without a journal: writes were acknowledged that no flush has covered
-  bool maybe_lost_ = false;    // and their target was lost
-  bool flushing_ = false;      // a flush of our own is under way
-  bool replay_due_ = false;    // before anything else
-  uint64_t replay_next_ = 0;   // number of an entry of the journal; 0: not begun
+  bool unflushed_ = false;       // without a journal: writes were acknowledged that no flush has covered
+  bool maybe_lost_ = false;      // and their target was lost
+  bool flushing_ = false;        // a flush of our own is under way
+  bool replay_due_ = false;      // before anything else
+  uint64_t replay_next_ = 0;     // number of an entry of the journal; 0: not begun
   bool replay_refused_ = false;  // the controller does not take an entry: what it forgot is lost
   std::vector<Part*> replaying_;
-  uint64_t hold_until_ = 0;    // commands of a lost association may be carried out until then
-  uint64_t alone_since_ = 0;   // no path is usable since then; 0: one is
-  bool down_ = false;          // for so long that requests fail
+  uint64_t hold_until_ = 0;   // commands of a lost association may be carried out until then
+  uint64_t alone_since_ = 0;  // no path is usable since then; 0: one is
+  bool down_ = false;         // for so long that requests fail
   uint64_t tend_at_ = 0;
   bool look_at_admin_ = true;  // something may have come for an admin queue
   std::minstd_rand jitter_;

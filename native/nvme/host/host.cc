@@ -22,5 +22,6 @@ uint32_t Host::paths() const { return engine_->paths.load(); }
 uint64_t Host::reconnects() const { return engine_->reconnects.load(); }
 void Host::Submit(storage::Request* request) { engine_->Submit(request); }
 Status Host::failure() const { return engine_->failure.load(); }
+int Host::lost() const { return engine_->lost.load(); }
 
 }  // namespace vioctl::nvme::host

@@ -1,5 +1,6 @@
-// A namespace of a remote subsystem: requests go in from any thread, and are answered from a thread of its own. It keeps
-// an association with each of its addresses, uses the best path, and connects again what is lost; requests wait meanwhile.
+// A namespace of a remote subsystem: requests go in from any thread, and are answered from a thread of its own. It
+// keeps an association with each of its addresses, uses the best path, and connects again what is lost; requests wait
+// meanwhile.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,7 +15,7 @@ namespace vioctl::nvme::host {
 
 struct NamespaceOptions : HostOptions {
   std::vector<Address> addresses;  // of one subsystem: its paths
-  uint32_t nsid = 1;
+  uint32_t nsid = 0;               // 0: the only one that there is
   uint64_t loss_ms = 600'000;  // requests fail when no path was usable for so long; 0: at once, and nothing is replayed
   bool replay = true;          // writes that a lost cache may have had (journal.h); else the next flush fails
   uint32_t spin_us = 50;       // its thread looks for work so long before it sleeps
@@ -31,9 +32,11 @@ class Engine;
 class Host {
  public:
   // Connects to the first address that answers, and then to the others. Waits; the descriptor `stop` ends that when it
-  // becomes readable. Throws SysError, CommandError.
+  // becomes readable. Throws SysError (ENOTUNIQ of "namespaces" if there is more than one and
+  // none was named), CommandError.
   static std::unique_ptr<Host> Open(const NamespaceOptions& options, Events events, int stop = -1);
-  // Ends the connections. Requests that are under way are answered with ESHUTDOWN. May be called by done() of a request.
+  // Ends the connections. Requests that are under way are answered with ESHUTDOWN. May be called by done() of a
+  // request.
   ~Host();
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
@@ -48,8 +51,10 @@ class Host {
   // Bytes from the start of the namespace and their number, whole blocks. done() comes once, from the host's thread.
   // Errors: ENOTCONN if no path was usable for the time of loss, ESHUTDOWN, else what the status means (ErrnoOf).
   void Submit(storage::Request* request);
-  // The status of the last command that failed, for messages; kOk if there is none.
+  // The status of the last command that failed and the errno of the last connection that was lost, for messages; 0 if
+  // there is none.
   Status failure() const;
+  int lost() const;
 
  private:
   Host() = default;

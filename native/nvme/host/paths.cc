@@ -12,8 +12,8 @@ namespace {
 constexpr uint64_t kMs = 1'000'000;                           // ns
 constexpr uint64_t kBackoffFirstMs = 50, kBackoffMs = 5'000;  // between attempts: doubled up to the second
 constexpr uint64_t kAbortGraceMs = 5'000;                     // for a command that was aborted, before all is given up
-constexpr uint64_t kLookMs = 10'000;  // between looks at the size, if the target does not tell of changes
-constexpr uint64_t kStaleMs = 200;    // between looks at the state of a path that has refused commands
+constexpr uint64_t kLookMs = 10'000;     // between looks at the size, if the target does not tell of changes
+constexpr uint64_t kStaleMs = 200;       // between looks at the state of a path that has refused commands
 constexpr uint32_t kEventKind = 0xffff;  // type and information of an event
 
 }  // namespace
@@ -52,12 +52,12 @@ void Engine::TendLive(Path& path, uint64_t now) {
 void Engine::Begin(Path& path) {
   path.attempt = std::make_shared<Attempt>();
   path.attempt->wake = wake_;
-  const auto body = [attempt = path.attempt, options = options_, address = path.address] {
+  const auto body = [attempt = path.attempt, options = options_, nsid = facts_.nsid, address = path.address] {
     try {
       const Wait wait{os::NowNs() + options.timeout_ms * kMs, attempt->stop.get()};
       attempt->made = Association::Connect(options, address, attempt->stop.get());
       if (attempt->made->io().empty()) throw SysError(ENXIO, "nvme");
-      attempt->facts = attempt->made->Identify(options.nsid, wait);
+      attempt->facts = attempt->made->Identify(nsid, wait);
       attempt->state = attempt->made->StateOf(attempt->facts.group, wait);
     } catch (const SysError& error) {
       attempt->err = error.err();
@@ -134,6 +134,7 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
   live->admin().Fail(ECONNRESET);
   path.failed = 0;
   paths.fetch_sub(1);
+  lost.store(err);
   if (quiesce > 0) hold_until_ = std::max(hold_until_, now + quiesce * kMs);
   if (!journal_.empty()) {
     replay_due_ = true;

@@ -198,8 +198,7 @@ void Queue::Keep(Command* command) {
   for (size_t i = out_start_; i < out_.size(); i++) {
     Piece& piece = out_[i];
     if (piece.owner != command) continue;
-    if (kept_bytes_ + piece.size > kMaxKept)
-      Broken("commands end while their data is on its way", kFesSequence, 0);
+    if (kept_bytes_ + piece.size > kMaxKept) Broken("commands end while their data is on its way", kFesSequence, 0);
     auto copy = std::make_unique<uint8_t[]>(piece.size);
     memcpy(copy.get(), piece.memory, piece.size);
     piece.memory = copy.get();
@@ -379,7 +378,8 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
 Command* Queue::Find(uint16_t cid, uint32_t fei, const void* header) {
   const size_t slot = cid & ((1u << slot_bits_) - 1);
   Command* command = slot < slots_.size() ? slots_[slot] : nullptr;
-  if (!command || command->cid != cid) Broken("a command that is not outstanding", kFesHeader, fei, header, sizeof(R2t));
+  if (!command || command->cid != cid)
+    Broken("a command that is not outstanding", kFesHeader, fei, header, sizeof(R2t));
   return command;
 }
 
@@ -404,8 +404,7 @@ void Queue::StartData(const Data& header) {
 
 void Queue::FinishData() {
   Command* command = std::exchange(data_, nullptr);
-  if ((data_flags_ & kLastPdu) && command->moved != command->length)
-    Broken("LAST_PDU before the end", kFesSequence, 0);
+  if ((data_flags_ & kLastPdu) && command->moved != command->length) Broken("LAST_PDU before the end", kFesSequence, 0);
   if (!(data_flags_ & kSuccess)) return;
   command->cqe = {};
   command->cqe.cid = command->cid;

@@ -1,6 +1,6 @@
-// One queue of a controller, seen from the host: its connection, its PDUs, and the commands that are outstanding. All that
-// comes is checked against the command that it names. One thread at a time uses a queue; nothing here waits, except
-// Negotiate() and Call().
+// One queue of a controller, seen from the host: its connection, its PDUs, and the commands that are outstanding. All
+// that comes is checked against the command that it names. One thread at a time uses a queue; nothing here waits,
+// except Negotiate() and Call().
 #pragma once
 #include <sys/uio.h>
 
@@ -22,9 +22,9 @@ struct Command {
   uint64_t skip = 0;
   uint32_t length = 0;  // bytes; 0: no data
   Direction direction = kNoData;
-  uint64_t timeout = 0;                            // ns; 0: none
-  void (*done)(Command*, int err) = nullptr;       // 0: `cqe` has the answer; EBADMSG: data with a wrong digest
-  void* owner = nullptr;                           // of whoever asks
+  uint64_t timeout = 0;                       // ns; 0: none
+  void (*done)(Command*, int err) = nullptr;  // 0: `cqe` has the answer; EBADMSG: data with a wrong digest
+  void* owner = nullptr;                      // of whoever asks
   Cqe cqe{};
   uint64_t started = 0;  // ns
 
@@ -109,8 +109,8 @@ class Queue {
 
   std::unique_ptr<Stream> stream_;
   QueueOptions options_;
-  std::vector<Command*> slots_;     // by the low bits of the CID
-  std::vector<uint16_t> turns_;     // the bits above them: a late completion is not taken for another command's
+  std::vector<Command*> slots_;  // by the low bits of the CID
+  std::vector<uint16_t> turns_;  // the bits above them: a late completion is not taken for another command's
   std::vector<uint16_t> free_;
   int slot_bits_ = 0;
 
@@ -132,7 +132,8 @@ class Queue {
   bool digest_due_ = false;
 
   bool header_digest_ = false, data_digest_ = false, receiving_ = false;
-  uint32_t align_ = 4, max_h2c_ = 4096;
+  uint32_t align_ = 4;  // of data in a PDU
+  uint32_t max_h2c_ = 0;
 };
 
 // Bytes [from, from + size) of some parts, appended to a list.

@@ -11,13 +11,13 @@ namespace {
 
 using storage::Op;
 
-constexpr uint64_t kMs = 1'000'000;          // ns
-constexpr uint32_t kMaxTries = 5;            // of a command that the controller has not carried out
-constexpr uint32_t kMaxLosses = 64;          // of connections while one command was outstanding
-constexpr uint32_t kTimedOutTries = 16;      // of them, what one is worth that took it down by its silence
-constexpr uint64_t kRetryMs = 100;           // where the controller does not say
-constexpr uint32_t kMaxBlocks = 65'536;      // of one command
-constexpr uint32_t kMaxDiscard = 1u << 30;   // bytes of one range
+constexpr uint64_t kMs = 1'000'000;         // ns
+constexpr uint32_t kMaxTries = 5;           // of a command that the controller has not carried out
+constexpr uint32_t kMaxLosses = 64;         // of connections while one command was outstanding
+constexpr uint32_t kTimedOutTries = 16;     // of them, what one is worth that took it down by its silence
+constexpr uint64_t kRetryMs = 100;          // where the controller does not say
+constexpr uint32_t kMaxBlocks = 65'536;     // of one command
+constexpr uint32_t kMaxDiscard = 1u << 30;  // bytes of one range
 constexpr size_t kReplayDepth = 32;
 constexpr uint32_t kAttributeDeallocate = 4;  // AD of Dataset Management
 constexpr int kCrdShift = 11;                 // CRD in a status
@@ -66,7 +66,8 @@ Queue* Engine::Pick(Path** chosen) {
         }
     }
     // An optimized path that is full is waited for: the others are slower.
-    if (best || std::any_of(paths_.begin(), paths_.end(), [&](const auto& p) { return p->usable() && p->state == wanted; }))
+    if (best ||
+        std::any_of(paths_.begin(), paths_.end(), [&](const auto& p) { return p->usable() && p->state == wanted; }))
       break;
   }
   if (best) turn_++;

@@ -33,16 +33,7 @@ class Tcp final : public Stream {
     return n < 0 ? -errno : n;
   }
 
-  ssize_t Write(const iovec* from, int count) override {
-    msghdr message{};
-    message.msg_iov = const_cast<iovec*>(from);
-    message.msg_iovlen = static_cast<size_t>(count);
-    ssize_t n;
-    do n = ::sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    // The same end, whether sending or receiving meets it first.
-    return n < 0 ? -(errno == EPIPE ? ECONNRESET : errno) : n;
-  }
+  ssize_t Write(const iovec* from, int count) override { return os::SendParts(fd_.get(), from, count); }
 
  private:
   Fd fd_;
@@ -53,14 +44,13 @@ int TryConnect(const addrinfo& at, const Wait& wait, Fd& out) {
   Fd fd = os::NewSocket(at.ai_family, SOCK_STREAM | SOCK_NONBLOCK);
   const int one = 1;
   Check(::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "setsockopt", "TCP_NODELAY");
-  if (::connect(fd.get(), at.ai_addr, at.ai_addrlen) != 0) {
-    if (errno != EINPROGRESS) return errno;
+  int err = os::TryConnect(fd.get(), at.ai_addr, at.ai_addrlen);
+  if (err == EINPROGRESS) {
     wait.For(fd.get(), POLLOUT);
-    int err = 0;
     socklen_t size = sizeof err;
     Check(::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &err, &size), "getsockopt", "SO_ERROR");
-    if (err != 0) return err;
   }
+  if (err != 0) return err;
   out = std::move(fd);
   return 0;
 }
@@ -100,7 +90,8 @@ std::unique_ptr<Stream> Dial(const Address& address, const Wait& wait) {
   hints.ai_flags = AI_NUMERICSERV;
   const int failed = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
   if (failed != 0)
-    throw SysError(failed == EAI_AGAIN ? EAGAIN : EADDRNOTAVAIL, "getaddrinfo", address.host + ": " + gai_strerror(failed));
+    throw SysError(failed == EAI_AGAIN ? EAGAIN : EADDRNOTAVAIL, "getaddrinfo",
+                   address.host + ": " + gai_strerror(failed));
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(list, &::freeaddrinfo);
   int err = EADDRNOTAVAIL;
   for (const addrinfo* at = list; at; at = at->ai_next) {

@@ -41,7 +41,8 @@ struct Address {
   std::string Text() const;
 };
 
-// Connects, trying each address of a name. Throws SysError: EADDRNOTAVAIL of getaddrinfo, connect, ETIMEDOUT, ECANCELED.
+// Connects, trying each address of a name. Throws SysError: EADDRNOTAVAIL of getaddrinfo, connect, ETIMEDOUT,
+// ECANCELED.
 std::unique_ptr<Stream> Dial(const Address& address, const Wait& wait);
 
 }  // namespace vioctl::nvme::host

@@ -1,13 +1,16 @@
 import { Command } from '../../cli/command.js';
+import { mayBlock } from '../../cli/exit.js';
 import { Flags } from '../../cli/flags.js';
-import { byteSink } from '../../cli/streams/bytes.js';
-import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
-import { readRange, wantedRange } from '../../nvme/host/index.js';
+import { ClosedPipe } from '../../cli/output/stdio.js';
+import { byteOutput } from '../../cli/streams/bytes.js';
+import { printable } from '../../common/escape.js';
+import { endpointFlags, namespaceFlags, openNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
+import { wantedRange } from '../../nvme/host/index.js';
 
 export default class NvmfRead extends Command {
   static override readonly description =
     'Reads a namespace, or a part of it, to stdout or a file. Offsets and counts need not be whole blocks. Exactly the bytes asked for are written; ' +
-    'when the target fails in the middle, what was read before that is out and the status is not 0.';
+    'if the target fails in the middle, standard output has what was read before, and a file keeps its earlier content. Blocks of zeroes become holes of a new file.';
   static readonly examples = [
     ['vioctl nvmf read -a 192.0.2.1 -n nqn.2014-08.org.example:disk | sha256sum', 'the checksum of a remote disk'],
     ['vioctl nvmf read -n nqn.2014-08.org.example:disk --count 1M -g -G -d boot.img', 'its first MiB, with digests, to a file'],
@@ -24,16 +27,20 @@ export default class NvmfRead extends Command {
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfRead);
-    const controller = await connect(this.life, flags, true);
-    const ns = await pickNamespace(controller, flags);
-    const range = wantedRange(ns, flags);
+    const ns = await openNamespace(this.life, flags);
+    const range = wantedRange(ns.facts, flags);
     const progress = this.progress('read', Number(range.length), { streams: flags.data === '-' });
-    const sink = await byteSink(flags.data, this.life);
-    for await (const data of readRange(ns, range, { depth: flags.iodepth, chunk: flags.chunk })) {
-      await sink.write(data);
-      progress.add(data.length);
-    }
-    await sink.end();
+    const output = byteOutput(flags.data, this.life);
+    const { chunk, iodepth: depth } = flags;
+    const copy = ns.copy({ fd: output.fd, write: false, ...range, chunk, depth, fua: false, deallocate: false });
+    this.life.signal.addEventListener('abort', copy.stop, { once: true });
+    progress.follow(copy.progress);
+    const result = await mayBlock(copy.done);
+    progress.end();
+    this.life.signal.throwIfAborted();
+    if (result.where === 'output' && result.error === 'EPIPE') throw new ClosedPipe();
+    if (result.error !== '') throw ns.failure(result, flags.data === '-' ? 'stdout' : printable(flags.data));
+    output.finish();
     return 0;
   }
 }

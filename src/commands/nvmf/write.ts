@@ -1,14 +1,30 @@
 import { Command } from '../../cli/command.js';
+import { mayBlock } from '../../cli/exit.js';
 import { Flags } from '../../cli/flags.js';
-import { byteSource } from '../../cli/streams/bytes.js';
+import { byteInput } from '../../cli/streams/bytes.js';
+import { now } from '../../common/clock.js';
+import { Exit, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
-import { connect, endpointFlags, namespaceFlags, pickNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
-import { wantedRange, writeRange } from '../../nvme/host/index.js';
+import { endpointFlags, namespaceFlags, openNamespace, queueFlags, rangeFlags, subsystemFlags } from '../../groups/nvmf/host.js';
+import type { CopyOptions, CopyResult } from '../../native/nvme-host.js';
+import { type OpenNamespace, type WriteSummary, wantedRange, writeFailure } from '../../nvme/host/index.js';
+
+/** What is copied, and whether the input has to fill it. */
+interface Wanted extends Omit<CopyOptions, 'write' | 'depth' | 'deallocate' | 'fua'> {
+  fua: boolean | undefined;
+  iodepth: number;
+  sparse: boolean | undefined;
+  exact: boolean;
+  size: number | undefined;
+  data: string;
+}
 
 export default class NvmfWrite extends Command {
   static override readonly description =
     'Writes stdin or a file to a namespace and flushes it: status 0 means that all is on the medium. Input that does not fill its last block keeps the ' +
-    'rest of that block. Input that is longer than the namespace, or shorter than --count, is written as far as it goes and reported with status 1.';
+    'rest of that block. Input that is longer than the namespace, or shorter than --count, is written as far as it goes and reported with status 1. ' +
+    'Blocks of zeroes are written as zeroes without their data if the controller can do so. If the target fails, the error says how far the data is durable.';
   static readonly examples = [
     ['vioctl nvmf write -a 192.0.2.1 -n nqn.2014-08.org.example:disk < disk.img', 'copy an image to a remote disk'],
     [
@@ -24,34 +40,53 @@ export default class NvmfWrite extends Command {
     ...queueFlags,
     ...rangeFlags,
     data: Flags.string({ char: 'd', default: '-', helpValue: 'FILE', summary: 'file to read from; - is stdin' }),
+    sparse: Flags.boolean({ summary: 'free the space of blocks of zeroes (Deallocate)' }),
     fua: Flags.boolean({ summary: 'every write bypasses the volatile cache (Force Unit Access)' }),
     'dry-run': Flags.boolean({ summary: 'connect and check sizes, write nothing' }),
   };
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfWrite);
-    const controller = await connect(this.life, flags, true);
-    const ns = await pickNamespace(controller, flags);
-    const range = wantedRange(ns, flags);
-    const source = byteSource(flags.data, this.life);
-    const counted = flags.count !== undefined || flags.blocks !== undefined;
-    const progress = this.progress('write', source.size ?? (counted ? Number(range.length) : 0));
-    const result = await writeRange(ns, source.bytes, range, {
-      depth: flags.iodepth,
-      chunk: flags.chunk,
-      fua: flags.fua,
-      dryRun: flags['dry-run'],
-      exact: counted,
-      size: source.size,
-      report: (bytes) => progress.add(bytes),
-    });
-    progress.end();
-    if (this.out.format === 'json') await this.out.document(result, () => '');
-    else if (result.bytes === null) this.info('would write the input, whose size is not known');
+    const ns = await openNamespace(this.life, flags);
+    const range = wantedRange(ns.facts, flags);
+    const input = byteInput(flags.data, this.life);
+    const { nsid, readonly } = ns.facts;
+    if (readonly) throw new VioError(`namespace ${nsid} is write protected`, { code: 'EROFS', exit: Exit.refused });
+    const dryRun = flags['dry-run'];
+    const exact = flags.count !== undefined || flags.blocks !== undefined;
+    const started = now();
+    if (dryRun && input.size !== undefined && BigInt(input.size) > range.length)
+      throw new VioError(`the input has ${input.size} bytes, there is room for ${range.length}`, { code: 'ENOSPC', exit: Exit.refused });
+    const done = dryRun ? undefined : await this.#copy(ns, { ...flags, ...range, fd: input.fd, size: input.size, exact });
+    const summary: WriteSummary = {
+      nsid,
+      offset: range.offset,
+      bytes: done ? Number(done.bytes) : (input.size ?? null),
+      mergedBlocks: done?.mergedBlocks ?? 0,
+      flushed: done !== undefined,
+      seconds: (now() - started) / 1000,
+    };
+    if (this.out.format === 'json') await this.out.document(summary, () => '');
+    else if (summary.bytes === null) this.info('would write the input, whose size is not known');
     else {
-      const size = `${formatSize(result.bytes)} (${result.bytes} bytes)`;
-      this.info(flags['dry-run'] ? `would write ${size}` : `wrote ${size} in ${result.seconds.toFixed(2)} s`);
+      const size = `${formatSize(summary.bytes)} (${summary.bytes} bytes)`;
+      this.info(dryRun ? `would write ${size}` : `wrote ${size} in ${summary.seconds.toFixed(2)} s`);
     }
     return 0;
+  }
+
+  /** @throws VioError if not all of it could be written: it says how far it came */
+  async #copy(ns: OpenNamespace, wanted: Wanted): Promise<CopyResult> {
+    const { fd, offset, length, chunk, iodepth: depth, fua, sparse: deallocate, exact, size, data } = wanted;
+    const progress = this.progress('write', size ?? (exact ? Number(length) : 0));
+    const copy = ns.copy({ fd, write: true, offset, length, chunk, depth, fua: fua === true, deallocate: deallocate === true });
+    this.life.signal.addEventListener('abort', copy.stop, { once: true });
+    progress.follow(copy.progress);
+    const result = await mayBlock(copy.done);
+    progress.end();
+    this.life.signal.throwIfAborted();
+    const failure = writeFailure(ns, result, { offset, length }, exact, data === '-' ? 'stdin' : printable(data));
+    if (failure) throw failure;
+    return result;
   }
 }

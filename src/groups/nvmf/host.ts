@@ -4,7 +4,7 @@ import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
 import { readChapKey } from '../../nvme/auth/read.js';
-import { Controller, type ControllerOptions, hostIdentity, Namespace, onlyNamespace } from '../../nvme/host/index.js';
+import { Controller, type ControllerOptions, hostIdentity, OpenNamespace } from '../../nvme/host/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
 export const endpointFlags = {
@@ -70,7 +70,7 @@ export const rangeFlags = {
   count: Flags.sizeBig({ summary: 'bytes; default: to the end of the namespace', exclusive: ['blocks'] }),
   'start-block': Flags.u64({ helpValue: 'LBA', summary: 'first block, instead of --offset' }),
   blocks: Flags.u64({ helpValue: 'N', summary: 'blocks, instead of --count; 1 is one block' }),
-  chunk: Flags.size({ default: 131072, summary: 'bytes of one command; cut to what the controller takes' }),
+  chunk: Flags.size({ default: 1 << 20, summary: 'bytes of one command; cut to what the controller takes' }),
   iodepth: Flags.integer({ default: 32, min: 1, max: 1024, helpValue: 'N', summary: 'commands under way at once, over all queues' }),
 };
 
@@ -117,10 +117,12 @@ export async function connect(life: Lifetime, flags: Parsed, io: boolean): Promi
   return controller;
 }
 
-/** The namespace that --namespace-id names, or the only one. @throws usage error when there are several */
-export async function pickNamespace(controller: Controller, flags: Parsed): Promise<Namespace> {
-  const nsid = (flags['namespace-id'] as number | undefined) ?? (await onlyNamespace(controller));
-  return new Namespace(controller, await controller.namespace(nsid));
+/** Opens the namespace that --namespace-id names, or the only one, in the native host; the end of the command closes it. */
+export async function openNamespace(life: Lifetime, flags: Parsed): Promise<OpenNamespace> {
+  const options = controllerOptions(flags, flags.nqn as string, true);
+  const ns = await OpenNamespace.open(options, flags['namespace-id'] as number | undefined, life.signal);
+  life.defer(() => ns.close());
+  return ns;
 }
 
 /** `127.0.0.1:4420`, `[::1]:4420`, `:4420` (loopback). @throws usage error */

@@ -2,6 +2,7 @@
 export * from './bench.js';
 export * from './blocks.js';
 export * from './controller.js';
+export * from './copy.js';
 export * from './discovery.js';
 export * from './errors.js';
 export * from './identify.js';

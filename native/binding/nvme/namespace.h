@@ -1,0 +1,27 @@
+// Exports of a remote namespace (native/nvme/host).
+#pragma once
+#include <napi.h>
+
+#include "binding/core/handle.h"
+#include "nvme/host/host.h"
+
+namespace vioctl {
+template <>
+inline constexpr char kHandleName<nvme::host::Host>[] = "remote namespace";
+}
+
+namespace vioctl::nvme::host {
+
+// The options of a host from JavaScript (HostOptions of src/native/nvme-host.ts). Throws SysError EINVAL.
+NamespaceOptions OptionsOf(const Napi::Object& given);
+
+// hostOpen(options): {done: Promise<handle>, stop()}
+Napi::Value JsHostOpen(const Napi::CallbackInfo& info);
+// hostFacts(handle): what was found
+Napi::Value JsHostFacts(const Napi::CallbackInfo& info);
+// hostCopy(handle, options): {done: Promise<result>, stop(), progress(): bytes}
+Napi::Value JsHostCopy(const Napi::CallbackInfo& info);
+// hostClose(handle): Promise
+Napi::Value JsHostClose(const Napi::CallbackInfo& info);
+
+}  // namespace vioctl::nvme::host
