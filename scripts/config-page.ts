@@ -1,9 +1,7 @@
-// vioctl-nvmf(5) from the description of the configuration file, and from the samples that tests run.
+// The manual page of a configuration file, from its description and from the samples that tests run; and the words of vioctl-nvmf(5).
 import fs from 'node:fs';
 import { bold, line, roff, section, seeAlso, title } from '../src/cli/help/man.js';
 import type { FileSection } from './schemas/schema.js';
-
-const samples = 'docs/samples/nvmf';
 
 /** Title of the section of an object: its place in the file. */
 const heading = (path: string): string => (path === '' ? 'KEYS OF THE FILE' : `KEYS OF ${path.toUpperCase()}`);
@@ -39,8 +37,34 @@ const notes = [
   'nvmf ctl save never writes keys or other secrets.',
 ];
 
+/** What a page says besides the keys. */
+export interface ConfigPage {
+  /** `vioctl-nvmf` */
+  name: string;
+  /** Behind the name. */
+  summary: string;
+  /** Folder of the samples. */
+  samples: string;
+  description: readonly string[];
+  reload: readonly string[];
+  file: readonly [path: string, text: string];
+  notes: readonly string[];
+  seeAlso: readonly string[];
+}
+
+export const nvmfPage: ConfigPage = {
+  name: 'vioctl-nvmf',
+  summary: 'configuration file of vioctl nvmf serve',
+  samples: 'docs/samples/nvmf',
+  description,
+  reload,
+  file: ['/etc/vioctl/nvmf.json', 'The file of vioctl-nvmf.service.'],
+  notes,
+  seeAlso: ['vioctl-nvmf-serve(1)', 'vioctl-nvmf-ctl(1)', 'nvmetcli(8)'],
+};
+
 /** The manual page. @param sections keys, object by object */
-export function configPage(sections: readonly FileSection[]): string {
+export function configPage(page: ConfigPage, sections: readonly FileSection[]): string {
   const keys = sections.flatMap(({ path, text, keys: list }) =>
     section(heading(path), [
       ...(text === '' ? [] : [roff(text)]),
@@ -52,22 +76,22 @@ export function configPage(sections: readonly FileSection[]): string {
     ]),
   );
   const examples = fs
-    .readdirSync(samples)
+    .readdirSync(page.samples)
     .sort()
     .flatMap((name) => {
-      const text = fs.readFileSync(`${samples}/${name}`, 'utf8').trimEnd();
+      const text = fs.readFileSync(`${page.samples}/${name}`, 'utf8').trimEnd();
       const body = text.split('\n').map((one) => line(one).replace(/^$/, '.sp'));
       return ['.PP', roff(`${name}:`), '.PP', '.nf', '.RS', ...body, '.RE', '.fi'];
     });
   return `${[
-    ...title('vioctl-nvmf', 5),
-    ...section('NAME', ['vioctl\\-nvmf \\- configuration file of vioctl nvmf serve']),
-    ...section('DESCRIPTION', paragraphs(...description)),
+    ...title(page.name, 5),
+    ...section('NAME', [roff(`${page.name} - ${page.summary}`)]),
+    ...section('DESCRIPTION', paragraphs(...page.description)),
     ...keys,
-    ...section('RELOADING', paragraphs(...reload)),
-    ...section('FILES', ['.TP', bold('/etc/vioctl/nvmf.json'), 'The file of vioctl\\-nvmf.service.']),
+    ...section('RELOADING', paragraphs(...page.reload)),
+    ...section('FILES', ['.TP', bold(page.file[0]), roff(page.file[1])]),
     ...section('EXAMPLES', examples.slice(1)),
-    ...section('NOTES', paragraphs(...notes)),
-    ...section('SEE ALSO', seeAlso(['vioctl-nvmf-serve(1)', 'vioctl-nvmf-ctl(1)', 'nvmetcli(8)'])),
+    ...section('NOTES', paragraphs(...page.notes)),
+    ...section('SEE ALSO', seeAlso([...page.seeAlso])),
   ].join('\n')}\n`;
 }

@@ -1,7 +1,8 @@
 // Everything that `npm run gen` writes.
 import fs from 'node:fs';
 import { allCommands, generated } from '../src/cli/help/man.js';
-import { configPage } from './config-page.js';
+import { configPage, nvmfPage } from './config-page.js';
+import { vhostUserPage } from './config-page-vhost-user.js';
 import { documentSchemas, fileSchema } from './schemas/schema.js';
 import { sharedHeaders } from './shared.js';
 
@@ -9,17 +10,15 @@ import { sharedHeaders } from './shared.js';
 export async function allGenerated(): Promise<Map<string, string>> {
   const ids = (await allCommands()).map(({ doc }) => doc.id);
   const documents = documentSchemas(ids);
-  const config = fileSchema(
-    'src/nvme/target/config/description.ts',
-    'ConfigFile',
-    'nvmf-config',
-    'configuration file of vioctl nvmf serve',
-  );
+  const files = [
+    { page: nvmfPage, id: 'nvmf-config', type: 'ConfigFile', description: 'src/nvme/target/config/description.ts' },
+    { page: vhostUserPage, id: 'vhost-user-config', type: 'BlkConfigFile', description: 'src/vhost-user/blk/config/description.ts' },
+  ].map((file) => ({ ...file, ...fileSchema(file.description, file.type, file.id, file.page.summary) }));
   return new Map([
     ...(await generated(fs.readFileSync('README.md', 'utf8'), documents)),
     ...sharedHeaders,
-    ['man/vioctl-nvmf.5', configPage(config.sections)],
-    ['schemas/nvmf-config.json', `${JSON.stringify(config.schema, undefined, 2)}\n`],
+    ...files.map(({ page, sections }) => [`man/${page.name}.5`, configPage(page, sections)] as const),
+    ...files.map(({ id, schema }) => [`schemas/${id}.json`, `${JSON.stringify(schema, undefined, 2)}\n`] as const),
     ...[...documents].map(
       ([id, { schema }]) => [`schemas/${id.replaceAll(' ', '-')}.json`, `${JSON.stringify(schema, undefined, 2)}\n`] as const,
     ),

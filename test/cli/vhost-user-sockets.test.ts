@@ -6,7 +6,7 @@ import path from 'node:path';
 import { FrontEnd } from '../../src/vhost-user/frontend/frontend.js';
 import { Background } from '../support/background.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
-import { skip } from '../support/skip.js';
+import { skip, which } from '../support/skip.js';
 
 let dir: string;
 let server: Background | undefined;
@@ -111,4 +111,24 @@ test('one socket of the service manager needs no path; one that fits no disk is 
   server = activated([at('s1')], [`${at('s2')}=${at('a')}`], '1');
   await server.sees(/^serving .*s2/m);
   expect(await server.stop()).toBe(0);
+});
+
+test('the units for systemd are well-formed, and the service can do little', () => {
+  if (!which('systemd-analyze')) return skip('systemd units of vhost-user', 'systemd-analyze is missing');
+  const units = path.resolve(program, '../../systemd');
+  const analyze = (...words: string[]) => spawnSync('systemd-analyze', words, { encoding: 'utf8', env: plainEnv({ TERM: 'dumb' }) });
+  const files = ['service', 'socket'].map((kind) => {
+    const text = fs.readFileSync(path.join(units, `vioctl-vhost-user@.${kind}`), 'utf8');
+    fs.writeFileSync(at(`vioctl-vhost-user@x.${kind}`), text.replace(/^(Exec\w+=-?)\S+/gm, '$1/bin/true'));
+    return at(`vioctl-vhost-user@x.${kind}`);
+  });
+  const verified = analyze('verify', '--man=no', ...files);
+  expect({ status: verified.status, said: verified.stderr.split('\n').filter((line) => line.includes('vioctl')) }).toEqual({
+    status: 0,
+    said: [],
+  });
+  // The threshold is in tenths; an exposure above it is a failure.
+  const { status, stdout, stderr } = analyze('security', '--offline=yes', '--threshold=20', '--no-pager', files[0]!);
+  if (/unrecognized option/.test(stderr)) return skip('exposure of the unit', 'this systemd-analyze is too old');
+  expect({ status, overall: /Overall exposure level.*/.exec(stdout)?.[0] }).toMatchObject({ status: 0 });
 });

@@ -69,15 +69,17 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
   },
   'vhost-user': {
     files: [
+      ['/etc/vioctl/vhost-user/NAME.json', 'the configuration that vioctl-vhost-user@NAME.service serves'],
       ['/proc/net/unix', 'the sockets of this host, which vhost-user list reads'],
       ['/usr/share/qemu/vhost-user', 'descriptions of installed back-ends (list --installed)'],
     ],
     environment: [
+      ['LISTEN_FDS, LISTEN_PID', 'sockets that systemd has opened for serve blk'],
       ['NOTIFY_SOCKET', 'serve blk tells systemd when it is ready and when it stops'],
       ['STATE_DIRECTORY', 'default of --state-dir, as systemd sets it'],
     ],
     notes: ['The front-end must share its memory: with QEMU, -object memory-backend-memfd,share=on.'],
-    seeAlso: ['qemu-system-x86_64(1)', 'qemu-storage-daemon(1)', 'unix(7)'],
+    seeAlso: ['vioctl-vhost-user(5)', 'qemu-system-x86_64(1)', 'qemu-storage-daemon(1)', 'unix(7)'],
   },
   migration: {
     files: [['NAME.PID.part', 'output that is not complete yet, beside the file that it becomes']],

@@ -1,16 +1,23 @@
 import path from 'node:path';
-import { usage } from '../../common/errors.js';
+import type { Engine } from '../../common/engines.js';
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { findGroup, findUser } from '../../common/host/ids.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { readConfigText } from '../../common/text/document.js';
 import type { Activated } from '../../launch/activation.js';
 import type { SourceOptions } from '../../storage/source.js';
 import type { SocketAccess } from '../wire/listener.js';
-import type { DiskOptions } from './model.js';
-import { checkSerial, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
+import { type BlkConfig, parseBlkConfig } from './config/read.js';
+import type { BlkServing, DiskOptions } from './model.js';
+import { checkSerial, isDiskWord, maxQueues, parseDisk, parseDiskSource, parseMode } from './words.js';
 
 /** Options of `vhost-user serve blk` by their names. */
 export interface ServeFlags {
+  config?: string | undefined;
+  engine: Engine;
+  queues?: number | undefined;
+  'state-dir'?: string | undefined;
   file?: string | undefined;
   'socket-path'?: string | undefined;
   fd?: number | undefined;
@@ -26,7 +33,7 @@ export interface ServeFlags {
 }
 
 /** Mode, owner and group of the sockets. @throws usage error */
-export function accessOf(flags: ServeFlags, root: Sysroot): SocketAccess {
+function accessOf(flags: ServeFlags, root: Sysroot): SocketAccess {
   const { 'socket-mode': mode, 'socket-owner': owner, 'socket-group': group } = flags;
   return {
     ...(mode !== undefined && { mode: parseMode(mode) }),
@@ -35,13 +42,85 @@ export function accessOf(flags: ServeFlags, root: Sysroot): SocketAccess {
   };
 }
 
+/** What a command line asks to serve. */
+export type CommandLine = Pick<BlkServing, 'disks' | 'queues' | 'access' | 'control' | 'stateDir' | 'engine'>;
+
+/** Options that say what is served: with --config, the file does. */
+const ofDisks = [
+  ...['file', 'socket-path', 'fd', 'serial', 'queues', 'block-size', 'read-only', 'force'],
+  ...['socket-mode', 'socket-owner', 'socket-group'],
+] as const satisfies (keyof ServeFlags)[] as readonly (keyof ServeFlags)[];
+
 /**
- * The disks of a command line: one of --file, several SOCKET=SOURCE, or none where ctl can add them.
+ * What a command line asks to serve, by itself or by its --config.
  * @param sockets that the service manager has opened: each is used for the disk with its path
  * @throws usage error
  */
-export function commandLineDisks(words: readonly string[], flags: ServeFlags, sockets: readonly Activated[]): DiskOptions[] {
-  return adopt(named(words, flags, sockets.length === 1 ? sockets[0]!.path : undefined), sockets);
+export async function commandLine(
+  words: readonly string[],
+  flags: ServeFlags,
+  sockets: readonly Activated[],
+  root: Sysroot,
+): Promise<CommandLine> {
+  if (flags.config !== undefined) return configured(flags.config, words, flags, sockets);
+  return {
+    disks: adopt(named(words, flags, sockets.length === 1 ? sockets[0]!.path : undefined), sockets),
+    queues: flags.queues ?? maxQueues,
+    access: accessOf(flags, root),
+    control: flags.control,
+    stateDir: flags['state-dir'],
+    engine: flags.engine,
+  };
+}
+
+async function configured(file: string, words: readonly string[], flags: ServeFlags, sockets: readonly Activated[]): Promise<CommandLine> {
+  if (words.length > 0) throw usage('disks on the command line and --config exclude each other');
+  const lost = ofDisks.find((name) => flags[name] !== undefined);
+  if (lost !== undefined) throw usage(`--${lost} and --config exclude each other`, 'the file has a key for it: man 5 vioctl-vhost-user');
+  const { disks, ...config } = await parseBlkConfig(readConfigText(file));
+  const later = flags.incoming ? { later: true } : {};
+  return {
+    disks: adopt(
+      disks.map((disk) => ({ ...disk, source: { ...disk.source, ...later } })),
+      sockets,
+    ),
+    queues: maxQueues,
+    control: flags.control ?? config.control,
+    stateDir: flags['state-dir'] ?? config.stateDir,
+    engine: flags.engine === 'auto' ? (config.engine ?? 'auto') : flags.engine,
+  };
+}
+
+/** Keys that a running server cannot change. */
+const lasting = ['control', 'stateDir', 'engine'] as const;
+
+/**
+ * The function that reads a configuration file again and serves what it says now. It never fails: the log is told.
+ * @param file of --config @param state of the service manager: RELOADING, then READY
+ */
+export async function reloader(
+  file: string,
+  reload: (wanted: BlkConfig['disks']) => Promise<string[]>,
+  { log, state }: { log: (text: string) => void; state: (text: string) => void },
+): Promise<() => Promise<void>> {
+  const name = file === '-' ? 'stdin' : printable(file);
+  if (file === '-') return async () => log('SIGHUP: stdin cannot be read again');
+  const first = await parseBlkConfig(readConfigText(file));
+  return async () => {
+    state('RELOADING=1');
+    try {
+      const next = await parseBlkConfig(readConfigText(file));
+      const fixed = lasting.find((key) => next[key] !== first[key]);
+      if (fixed) throw new VioError(`another ${fixed} needs a restart`, { code: 'RESTART', exit: Exit.refused });
+      const done = await reload(next.disks);
+      for (const text of done) log(`${name}: ${printable(text)}`);
+      if (done.length === 0) log(`${name}: nothing has changed`);
+    } catch (err) {
+      log(`${name} is not taken over: ${(err as Error).message}`);
+    } finally {
+      state('READY=1');
+    }
+  };
 }
 
 function named(words: readonly string[], flags: ServeFlags, activated: string | undefined): DiskOptions[] {
@@ -68,7 +147,7 @@ function named(words: readonly string[], flags: ServeFlags, activated: string | 
 }
 
 /** Gives each disk the socket that the service manager has opened for it. @throws usage error for one that no disk is served at */
-export function adopt(disks: readonly DiskOptions[], sockets: readonly Activated[]): DiskOptions[] {
+function adopt(disks: readonly DiskOptions[], sockets: readonly Activated[]): DiskOptions[] {
   const all = [...disks];
   for (const { fd, path: at } of sockets) {
     const index = all.findIndex(({ socket }) => socket !== undefined && path.resolve(socket) === path.resolve(at));

@@ -1,5 +1,4 @@
 import path from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
@@ -10,6 +9,7 @@ import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { changedLimits, type LimitsReport, type LimitTexts, limitsReport, limitsText, limitWords } from '../../storage/limits.js';
 import type { ControlledDisk, DiskOptions, DiskSet } from './model.js';
+import { sameDisk, sameLimits } from './reload.js';
 import { parseDisk } from './words.js';
 
 /** Actions of `vhost-user ctl`. */
@@ -144,18 +144,12 @@ interface Plan {
   told: () => object;
 }
 
-/** Whether two disks were asked for with the same words. */
-const same = (a: DiskOptions, b: DiskOptions): boolean => {
-  const plain = ({ socket, listener, ...rest }: DiskOptions): unknown =>
-    JSON.parse(JSON.stringify({ ...rest, socket: path.resolve(socket!) }));
-  return isDeepStrictEqual(plain(a), plain(b));
-};
-
 async function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Promise<Plan> {
   const socket = options?.socket;
   if (options === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
   const there = set.find(socket);
-  if (there && same(there.options, options)) return { todo: [], apply: () => {}, told: () => report(there) };
+  if (there && sameDisk(there.options, options) && sameLimits(there.options.source, options.source))
+    return { todo: [], apply: () => {}, told: () => report(there) };
   if (there)
     throw new VioError(`${printable(socket)}: ${printable(there.source.name)} is served there already, or with other options`, {
       code: 'EEXIST',

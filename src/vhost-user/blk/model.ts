@@ -41,6 +41,8 @@ export interface BlkServing {
   /** Where the names of sources are kept. */
   stateDir?: string | undefined;
   engine: Engine;
+  /** Takes the function that changes what is served to what a configuration says. It gives what it has changed. */
+  onReload?: (reload: (wanted: readonly (DiskOptions & { socket: string })[]) => Promise<string[]>) => Promise<void>;
   onReady: (ready: BlkReady[]) => Promise<void>;
   onLog: (text: string) => void;
 }

@@ -9,6 +9,7 @@ import { serveBlkControl } from './control.js';
 import { add, noStats } from './device.js';
 import { Disk, tryDisk } from './disk.js';
 import type { BlkServing, DiskOptions, DiskSet } from './model.js';
+import { reload } from './reload.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
 export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-file'] } as const;
@@ -27,6 +28,7 @@ interface Served {
   removal: Promise<void> | undefined;
 }
 
+const ending = (): VioError => new VioError('the server is about to end', { code: 'ESHUTDOWN' });
 const samePath = (a: string | undefined, b: string): boolean => a !== undefined && path.resolve(a) === path.resolve(b);
 
 /** The disks of one process. Each is served until it is removed or the process ends; one that fails by itself ends all of them. */
@@ -37,6 +39,8 @@ class BlkServer implements DiskSet {
   readonly #end = new AbortController();
   readonly #totals = noStats();
   #started = false;
+  /** The end of the last reload. */
+  #reloading: Promise<void> = Promise.resolve();
   #failure: Error | undefined;
 
   constructor(options: BlkServing) {
@@ -77,6 +81,16 @@ class BlkServer implements DiskSet {
     return served.removal;
   }
 
+  /** Serves what a configuration says; one reload at a time. @returns what was changed @throws VioError */
+  reload(wanted: readonly (DiskOptions & { socket: string })[]): Promise<string[]> {
+    const next = this.#reloading.then(() => reload(this, wanted));
+    this.#reloading = next.then(
+      () => {},
+      () => {},
+    );
+    return next;
+  }
+
   /** Serves all disks. Resolves when all have ended. @returns what all disks have done @throws what ended one of them */
   async serve(signal: AbortSignal): Promise<BlkStats> {
     const stop = (): void => this.#end.abort(signal.reason);
@@ -110,7 +124,7 @@ class BlkServer implements DiskSet {
   }
 
   #refuse({ socket }: DiskOptions): void {
-    if (this.#end.signal.aborted) throw new VioError('the server is about to end', { code: 'ESHUTDOWN' });
+    if (this.#end.signal.aborted) throw ending();
     if (this.#served.length >= maxDisks)
       throw new VioError(`there are ${maxDisks} disks already`, { code: 'ENOSPC', hint: 'start another server' });
     if (socket === undefined || !this.find(socket)) return;
@@ -157,6 +171,7 @@ export async function serveBlk(options: BlkServing, signal: AbortSignal): Promis
     for (const disk of options.disks) await server.add(disk);
     if (options.control !== undefined) control = serveBlkControl(options.control, server);
     tellRefusal(options.engine, options.onLog);
+    await options.onReload?.((wanted) => server.reload(wanted));
     await options.onReady(server.disks.map((d) => d.ready));
     return await server.serve(signal);
   } finally {

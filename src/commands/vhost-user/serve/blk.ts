@@ -6,7 +6,7 @@ import { formatSize } from '../../../common/units.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../../groups/sources.js';
 import { activatedSockets } from '../../../launch/activation.js';
 import { requireRings } from '../../../uring/host/unavailable.js';
-import { accessOf, commandLineDisks } from '../../../vhost-user/blk/command-line.js';
+import { commandLine, reloader } from '../../../vhost-user/blk/command-line.js';
 import type { BlkReady } from '../../../vhost-user/blk/model.js';
 import { blkCapabilities, serveBlk } from '../../../vhost-user/blk/serving.js';
 import { maxQueues } from '../../../vhost-user/blk/words.js';
@@ -30,6 +30,8 @@ The VMM must share its memory (memory-backend-memfd or -file with share=on).
 A source of a disk can also have ,serial=TEXT and ,queues=N behind it. With --control, disks come and go at run time: vhost-user ctl
 SOCK add and remove. The server can then start without a disk.
 
+--config FILE describes the disks: see vioctl-vhost-user(5). SIGHUP reads the file again.
+
 A socket gets its mode, owner and group before anybody can connect. A socket that systemd passes (LISTEN_FDS) is used for the disk with
 its path, and its file stays.`;
   static readonly examples = [
@@ -40,17 +42,19 @@ its path, and its file stays.`;
     ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'a volume, for reading'],
     ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'several disks in one process'],
     ['vioctl vhost-user serve blk /run/b.sock=disk.img --socket-mode 0660 --socket-group kvm', 'for a VMM of the group kvm'],
+    ['vioctl vhost-user serve blk --config /etc/vioctl/vhost-user/vm1.json', 'what the systemd unit vioctl-vhost-user@vm1 does'],
   ] as const;
   static override readonly args = {
     disk: Args.string({ multiple: true, description: 'socket for the VMM, or SOCKET=SOURCE for each of several disks' }),
   };
   static override readonly flags = {
+    config: Flags.string({ helpValue: 'FILE', summary: 'take the disks from a JSON or YAML file (- is stdin)' }),
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
     incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
-    queues: Flags.integer({ min: 1, max: maxQueues, default: maxQueues, summary: 'virtqueues at most; each that a VMM uses has a thread' }),
+    queues: Flags.integer({ min: 1, max: maxQueues, summary: `virtqueues at most; each in use has a thread [default: ${maxQueues}]` }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     'state-dir': stateDirFlag,
     serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),
@@ -71,8 +75,8 @@ its path, and its file stays.`;
       return 0;
     }
     const sockets = activatedSockets(this.env);
-    const disks = commandLineDisks(args.disk ?? [], flags, sockets);
-    if (flags.engine === 'uring') requireRings(this.sysroot);
+    const given = await commandLine(args.disk ?? [], flags, sockets, this.sysroot);
+    if (given.engine === 'uring') requireRings(this.sysroot);
     this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
     const shown = (ready: BlkReady[]) =>
@@ -81,12 +85,9 @@ its path, and its file stays.`;
       );
     const totals = await serveBlk(
       {
-        disks,
-        queues: flags.queues,
-        access: accessOf(flags, this.sysroot),
-        control: flags.control,
-        stateDir: stateDirOf(flags['state-dir'], this.env),
-        engine: flags.engine,
+        ...given,
+        stateDir: stateDirOf(given.stateDir, this.env),
+        onReload: (reload) => this.#reloadAt(flags.config, reload),
         onReady: (ready) => shown(ready).then(() => notify(this.env, 'READY=1')),
         onLog: (text) => this.info(text),
       },
@@ -94,5 +95,13 @@ its path, and its file stays.`;
     );
     this.info(`${totals.reads} reads, ${totals.writes} writes, ${totals.flushes} flushes, ${totals.errors} errors`);
     return 0;
+  }
+
+  /** With --config, SIGHUP reads the file again. */
+  async #reloadAt(file: string | undefined, reload: Parameters<typeof reloader>[1]): Promise<void> {
+    if (file === undefined) return;
+    const report = { log: (text: string) => this.info(text), state: (text: string) => notify(this.env, text) };
+    const again = await reloader(file, reload, report);
+    this.life.onReload(() => void again());
   }
 }

@@ -1,0 +1,152 @@
+/** `vhost-user serve blk --config`: what a file says is served, and SIGHUP takes over what it says then. */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Window } from '../../src/vhost-user/frontend/window.js';
+import { connect } from '../../src/vhost-user/wire/channel.js';
+import { Background } from '../support/background.js';
+import { vioctl } from '../support/cli.js';
+import { Driver } from '../support/vhost-user.js';
+
+let dir: string;
+let server: Background | undefined;
+beforeEach(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-config-'));
+  for (const name of ['a', 'b', 'c']) fs.writeFileSync(at(name), Buffer.alloc(1 << 20));
+});
+afterEach(async () => {
+  await server?.stop('SIGKILL');
+  server = undefined;
+  fs.rmSync(dir, { recursive: true });
+});
+const at = (name: string): string => path.join(dir, name);
+const write = (disks: object[], more: object = {}): void =>
+  fs.writeFileSync(at('conf.json'), JSON.stringify({ control: 'ctl', ...more, disks }));
+const disks = () => JSON.parse(vioctl(['vhost-user', 'ctl', at('ctl'), 'list', '--json']).stdout).disks;
+async function serve(...words: string[]): Promise<void> {
+  server = Background.vioctl(['vhost-user', 'serve', 'blk', '--config', at('conf.json'), ...words]);
+  await server.sees(/^serving /m);
+}
+let reloads = 0;
+/** SIGHUP, and what the log says of it. */
+async function reload(said: RegExp): Promise<void> {
+  const before = server!.stderr.length;
+  server!.child.kill('SIGHUP');
+  for (let i = 0; i < 400 && !said.test(server!.stderr.slice(before)); i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  expect(server!.stderr.slice(before)).toMatch(said);
+  reloads++;
+}
+
+test('disks of a file, with paths that start in its folder; keys of the file hold for all disks', async () => {
+  write(
+    [
+      { socket: 's1', source: 'a', serial: 'one', iops: '10/20' },
+      { socket: at('s2'), source: at('b'), readOnly: true, queues: 2, socketMode: '0666' },
+    ],
+    { socketMode: '0640', queues: 3 },
+  );
+  await serve();
+  expect(disks()).toMatchObject([
+    { socket: at('s1'), source: at('a'), queues: 3, readOnly: false, limits: { iops: { average: 10, burst: 20 } } },
+    { socket: at('s2'), source: at('b'), queues: 2, readOnly: true },
+  ]);
+  expect(['s1', 's2'].map((name) => fs.statSync(at(name)).mode & 0o777)).toEqual([0o640, 0o666]);
+  expect(await server!.stop()).toBe(0);
+});
+
+test('YAML on standard input, where 0660 is a text', () => {
+  const input = `disks:\n  - {socket: ${at('s1')}, source: ${at('missing')}, socketMode: 0660}\n`;
+  const result = vioctl(['vhost-user', 'serve', 'blk', '--config', '-'], { input });
+  expect(result).toMatchObject({ status: 1, stderr: expect.stringMatching(/missing: ENOENT/) });
+});
+
+test('a reload changes what differs, and a disk in use that stays the same does not notice', async () => {
+  write([
+    { socket: 's1', source: 'a', iops: 1000 },
+    { socket: 's2', source: 'b' },
+  ]);
+  await serve();
+  const window = await Window.open(await connect(at('s1')));
+  await window.start();
+  const driver = new Driver(window);
+  const header = Buffer.alloc(16);
+  header.writeUInt32LE(1);
+  const write512 = async () => (await driver.request([header, Buffer.alloc(512, 'w')], 1, 60_000))[0];
+  expect(await write512()).toBe(0);
+  await reload(/conf\.json: nothing has changed/);
+  // s2 ends, its source moves to s3, s1 has another limit
+  write([
+    { socket: 's1', source: 'a', iops: 2000 },
+    { socket: 's3', source: 'b', readOnly: true },
+    { socket: 's4', source: 'c' },
+  ]);
+  await reload(/end .*b at .*s2\n.*limit .*a to iops=2000 .*\n.*serve .*b at .*s3\n.*serve .*c at .*s4/);
+  expect(disks()).toMatchObject([
+    { socket: at('s1'), connected: true, running: true, limits: { iops: { average: 2000 } } },
+    { socket: at('s3'), source: at('b'), readOnly: true },
+    { socket: at('s4'), source: at('c') },
+  ]);
+  expect(await write512()).toBe(0);
+  expect(fs.existsSync(at('s2'))).toBe(false);
+  // what ctl has changed since is undone
+  vioctl(['vhost-user', 'ctl', at('ctl'), 'remove', at('s4')]);
+  vioctl(['vhost-user', 'ctl', at('ctl'), 'throttle', at('s1'), 'iops=none']);
+  await reload(/limit .*a to iops=2000 .*\n.*serve .*c at .*s4/);
+  window.close();
+  expect(await server!.stop()).toBe(0);
+});
+
+test('a file that is wrong, or cannot be served, changes nothing; one that another process keeps is tried first', async () => {
+  write([{ socket: 's1', source: 'a' }]);
+  await serve();
+  const before = disks();
+  fs.writeFileSync(at('conf.json'), '{"disks": [');
+  await reload(/is not taken over: .*conf\.json/);
+  write([{ socket: 's1', source: 'a', colour: 1 }]);
+  await reload(/is not taken over: .*disks\[0\]\.colour: is not known/);
+  write([{ socket: 's9', source: 'b' }], { control: 'other' });
+  await reload(/is not taken over: another control needs a restart/);
+  write([{ socket: 's2', source: 'missing' }]); // s1 is to go, but s2 cannot come
+  await reload(/is not taken over: .*missing: ENOENT/);
+  const other = Background.vioctl(['vhost-user', 'serve', 'blk', `${at('elsewhere')}=${at('b')}`]);
+  try {
+    await other.sees(/^serving /m);
+    write([{ socket: 's2', source: 'b' }]);
+    await reload(/is not taken over: .*already in use/);
+  } finally {
+    await other.stop();
+  }
+  expect(disks()).toEqual(before);
+  fs.rmSync(at('conf.json'));
+  await reload(/is not taken over: .*ENOENT/);
+  expect(await server!.stop()).toBe(0);
+  expect(reloads).toBeGreaterThan(0);
+});
+
+test.each([
+  [[{ socket: 's1', source: 'a' }], { queues: 65 }, [], /queues: must be a number from 1 to 64/],
+  [[{ socket: 's1' }], {}, [], /disks\[0\]: "source" is missing/],
+  [[{ source: 'a' }], {}, [], /disks\[0\]: "socket" is missing/],
+  [
+    [
+      { socket: 's1', source: 'a' },
+      { socket: './s1', source: 'b' },
+    ],
+    {},
+    [],
+    /disks\[1\]: socket .* is that of \[0\] too/,
+  ],
+  [[{ socket: 's1', source: 'a', serial: 'x'.repeat(21) }], {}, [], /disks\[0\]\.serial: more than 20 bytes/],
+  [[{ socket: 's1', source: 'a', socketMode: '999' }], {}, [], /disks\[0\]\.socketMode: not a mode/],
+  [[{ socket: 's1', source: 'a', socketOwner: 'nobody-of-this-name' }], {}, [], /socketOwner: no such user/],
+  [[{ socket: 's1', source: 'a', blockSize: 513 }], {}, [], /blockSize: must be a power of two/],
+  [[{ socket: 's1', source: 'a', iops: 'much' }], {}, [], /disks\[0\]\.iops: not a number/],
+  [[{ socket: 's1', source: 'a' }], {}, ['--queues', '2'], /--queues and --config exclude each other/],
+  [[{ socket: 's1', source: 'a' }], {}, ['--read-only'], /--read-only and --config exclude each other/],
+  [[{ socket: 's1', source: 'a' }], {}, ['s2=b'], /disks on the command line and --config exclude/],
+] as const)('%j %j %j is wrong usage', (list, more, words, text) => {
+  write([...list], more);
+  const result = vioctl(['vhost-user', 'serve', 'blk', '--config', at('conf.json'), ...words]);
+  expect(result).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(text) });
+  expect(fs.existsSync(at('s1'))).toBe(false);
+});
