@@ -5,7 +5,7 @@ import { vioctl } from '../support/cli.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
-import { at, image, running } from '../support/storage-servers.js';
+import { at, image, running, serve } from '../support/storage-servers.js';
 
 const missing = noFaultDisk();
 /** Longer than any answer may take here, on a slow machine too. */
@@ -40,5 +40,26 @@ test('nvmf: a file system that hangs at open delays only what opens there', asyn
   } finally {
     await disk.close(); // ends what waits for it
     await target.stop('SIGKILL');
+  }
+}, 120_000);
+
+test('vhost-user: so does one of a disk that is added', async () => {
+  if (missing) return skip('vhost-user: opening what hangs', missing);
+  const disk = await FaultDisk.open(8 << 20);
+  const control = at('ctl');
+  try {
+    const server = await serve('vhost-user', image('disk'), '--control', control);
+    const ctl = (...args: string[]): number | null => vioctl(['vhost-user', 'ctl', control, ...args], { timeout: 30_000 }).status;
+    await disk.set({ open_delay: hang });
+    running.push(Background.vioctl(['vhost-user', 'ctl', control, 'add', `${at('slow')}=${disk.file}`]));
+    const opens = async (): Promise<number> => (await disk.ops()).filter((op) => op === 'open').length;
+    for (let i = 0; i < 200 && (await opens()) < 1; i++) await new Promise((done) => setTimeout(done, 50));
+    expect(ctl('list')).toBe(0);
+    expect(ctl('add', `${at('quick')}=ram:1M`)).toBe(0);
+    expect(await opens()).toBe(1);
+    await disk.close(); // ends what waits for it
+    expect(await server.stop()).toBe(0);
+  } finally {
+    await disk.close();
   }
 }, 120_000);

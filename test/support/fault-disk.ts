@@ -48,6 +48,7 @@ export class FaultDisk {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
+  #closed = false;
 
   private constructor(dir: string, child: ChildProcess) {
     this.#dir = dir;
@@ -99,7 +100,10 @@ export class FaultDisk {
     await this.#ask({ cut: 1 });
   }
 
+  /** Ends the file system, and every request that waits for it. Also twice. */
   async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
     if (this.#child.exitCode === null) {
       this.#child.stdin!.end();
