@@ -52,7 +52,7 @@ export interface GuestResult {
 }
 
 /** Why a guest gave no exit status. */
-export type LabFailure = 'panic' | 'timeout' | 'boot' | 'qemu' | 'stopped';
+export type LabFailure = 'panic' | 'timeout' | 'stalled' | 'boot' | 'qemu' | 'stopped';
 
 /** A guest that did not end by itself with a status. The message ends with the tail of its console. */
 export class LabError extends Error {
@@ -67,6 +67,27 @@ export class LabError extends Error {
     this.kind = kind;
     this.console = console;
     this.stdout = stdout;
+  }
+}
+
+/** How often a guest is looked at for a stall, in milliseconds. */
+const stallLook = 5000;
+/** The kernel's reports of a processor that gets no further (kernel/rcu/tree_stall.h): the first after 21 s, then one a minute. */
+const stallReport = /rcu: INFO: rcu_\w+ (?:self-)?detected (?:expedited )?stalls?/g;
+
+/** Whether a guest gets no further: two such reports without a byte of its output before, between and after them. */
+export class StallWatch {
+  #output = -1;
+  #reports = 0;
+
+  /** @param output bytes of all its output so far */
+  stalled(output: number, console: string): boolean {
+    const reports = console.match(stallReport)?.length ?? 0;
+    if (output !== this.#output) {
+      this.#output = output;
+      this.#reports = reports;
+    }
+    return reports - this.#reports >= 2;
   }
 }
 
@@ -86,6 +107,7 @@ export class Guest {
   private watchers = new Set<() => void>();
   private failure: { kind: LabFailure; what: string } | undefined;
   private readonly timer: NodeJS.Timeout;
+  private readonly stallTimer: NodeJS.Timeout;
   private readonly ended: Promise<void>;
   private over = false;
   private input: Socket | undefined;
@@ -110,11 +132,17 @@ export class Guest {
       this.stderrText += b.toString();
     });
     this.timer = setTimeout(() => this.kill('timeout', `guest did not end within ${timeout} s`), timeout * 1000);
+    const watch = new StallWatch();
+    this.stallTimer = setInterval(() => {
+      const output = this.out.reduce((sum, part) => sum + part.length, 0) + this.stderr.length;
+      if (this.up && watch.stalled(output, this.console())) this.kill('stalled', 'guest stood still (its kernel reports stalls)');
+    }, stallLook);
     this.ended = new Promise((done) => {
       const finish = (qemuStatus: string) => {
         if (this.over) return;
         this.over = true;
         clearTimeout(this.timer);
+        clearInterval(this.stallTimer);
         this.seconds = (Date.now() - this.begun) / 1000;
         this.monitor?.close();
         this.input?.destroy();

@@ -2,7 +2,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { boot, devices, KERNELS, LabError, spawnGuest } from './lab.js';
+import { StallWatch } from './guest.js';
+import { boot, devices, KERNELS, LabError, onceMore, spawnGuest } from './lab.js';
 
 /** All 256 byte values, then a piece of text with line ends that a tty would change. */
 const BYTES = Buffer.concat([Buffer.from(Array.from({ length: 256 }, (_, i) => i)), Buffer.from('a\nb\r\nc\u0004')]);
@@ -81,6 +82,28 @@ test('a time-out ends the guest and is reported as one', async () => {
   );
   expect(error).toBeInstanceOf(LabError);
   expect(error).toMatchObject({ kind: 'timeout' });
+});
+
+test('two stall reports of the kernel without a byte of output between them are a guest that stands still', () => {
+  const report = 'rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n';
+  const watch = new StallWatch();
+  expect(watch.stalled(10, '')).toBe(false);
+  expect(watch.stalled(10, report)).toBe(false);
+  expect(watch.stalled(11, report)).toBe(false); // it went on
+  expect(watch.stalled(11, `${report}rcu: INFO: rcu_sched self-detected stall on CPU\n`)).toBe(false);
+  expect(watch.stalled(11, `${report}${report}other words\n${report}`)).toBe(true);
+  expect(watch.stalled(12, `${report}${report}other words\n${report}`)).toBe(false);
+});
+
+test('what stood still is run once more, and not a second time', async () => {
+  let runs = 0;
+  const standing = () => {
+    runs++;
+    return Promise.reject(new LabError('stalled', 'guest stood still', '', '', ''));
+  };
+  await expect(onceMore(standing)).rejects.toMatchObject({ kind: 'stalled' });
+  expect(runs).toBe(2);
+  await expect(onceMore(() => (runs++ === 2 ? standing() : Promise.resolve('done')))).resolves.toBe('done');
 });
 
 test('a machine that QEMU refuses is reported with its words', async () => {

@@ -83,12 +83,12 @@ async function started(options: GuestOptions, interactive: boolean): Promise<Gue
   }
 }
 
-/** Runs something with a guest; once more if the emulator itself breaks (an assertion of its own). */
-export async function unlessQemuBreaks<T>(run: () => Promise<T>): Promise<T> {
+/** Runs something with a guest; once more if the emulator breaks (an assertion of its own), or its guest stands still. */
+export async function onceMore<T>(run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (e) {
-    if (!(e instanceof LabError) || e.kind !== 'qemu') throw e;
+    if (!(e instanceof LabError) || !['qemu', 'stalled'].includes(e.kind)) throw e;
     process.stderr.write(`lab: once more: ${e.message.split('\n')[0]}\n`);
     return run();
   }
@@ -96,7 +96,7 @@ export async function unlessQemuBreaks<T>(run: () => Promise<T>): Promise<T> {
 
 /** Boots a kernel, runs the command, returns its result. See GuestOptions; rejects with LabError. */
 export async function boot(options: GuestOptions): Promise<GuestResult> {
-  return unlessQemuBreaks(() => bootOnce(options));
+  return onceMore(() => bootOnce(options));
 }
 
 async function bootOnce(options: GuestOptions): Promise<GuestResult> {

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { boot, devices, type GuestResult, spawnGuest, unlessQemuBreaks } from './lab.js';
+import { boot, devices, type GuestResult, onceMore, spawnGuest } from './lab.js';
 import { sessionCases } from './session/cases.js';
 import { caseName } from './session/harness.js';
 import { bundle } from './vfio-guest.js';
@@ -80,7 +80,7 @@ describe.each([
   };
 
   beforeAll(async () => {
-    result = await unlessQemuBreaks(session);
+    result = await onceMore(session);
     for (const line of result.stdout.split('\n').filter((text) => text.startsWith('{"name"'))) {
       const report = JSON.parse(line) as Report;
       reports.set(report.name, report);
