@@ -70,6 +70,7 @@ constexpr Export kUring[] = {
 constexpr Export kNvmeHost[] = {
     {"loadRun", Guarded<vioctl::nvme::LoadRun, K::kObject>},
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
+    {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
     {"hostFacts", Guarded<vioctl::nvme::host::JsHostFacts, K::kHandle>},
     {"hostCopy", Guarded<vioctl::nvme::host::JsHostCopy, K::kHandle, K::kObject>},
     {"hostClose", Guarded<vioctl::nvme::host::JsHostClose, K::kHandle>},

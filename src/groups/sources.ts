@@ -25,6 +25,11 @@ discards and writes of zeroes as one operation; flushes are free. QEMU calls the
 iops-total-max-length. The control socket of the server changes limits at run time. Hosts and guests give up on requests that
 wait longer than their time-out (Linux: 30 s).
 
+nvme+tcp://HOST[:PORT]/NQN/NSID is a namespace of another NVMe/TCP target. Its options are queues=N (I/O queues), hdgst=on and
+ddgst=on (digests), hostnqn=NQN and timeout=TIME (default: 10m). If the target is away, requests wait and are repeated when it is
+back; after the time-out they fail until then. Writes that were not flushed when it was lost are written again, unless shared=on: a
+flush then reports the loss.
+
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
 

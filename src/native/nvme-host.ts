@@ -1,3 +1,5 @@
+import type { Store } from './storage.js';
+
 /** What to run: see native/nvme/initiator.h. The association is the caller's. */
 export interface LoadOptions {
   address: string;
@@ -129,6 +131,8 @@ export interface CopyResult {
 export interface NvmeHostNative {
   /** Connects, off the event loop; `stop` ends that. Rejects with a system error, which has `status` if a command was refused. */
   hostOpen(options: HostOptions): { done: Promise<RemoteNamespace>; stop: () => void };
+  /** A namespace as a source of blocks. Rejects as hostOpen() does. */
+  hostSource(options: HostOptions & { readonly: boolean; unmap: boolean }): Promise<Store>;
   hostFacts(host: RemoteNamespace): HostFacts;
   /** Copies in threads of its own; `stop` ends it early with ECANCELED. `progress` gives the bytes so far. */
   hostCopy(host: RemoteNamespace, options: CopyOptions): { done: Promise<CopyResult>; stop: () => void; progress: () => number };
@@ -138,4 +142,11 @@ export interface NvmeHostNative {
   loadRun(options: LoadOptions): { done: Promise<LoadResult>; stop: () => void };
 }
 
-export const nvmeHostExports = ['loadRun', 'hostOpen', 'hostFacts', 'hostCopy', 'hostClose'] as const satisfies (keyof NvmeHostNative)[];
+export const nvmeHostExports = [
+  'loadRun',
+  'hostOpen',
+  'hostSource',
+  'hostFacts',
+  'hostCopy',
+  'hostClose',
+] as const satisfies (keyof NvmeHostNative)[];

@@ -73,6 +73,7 @@ const signatures: Record<string, Record<string, string>> = {
   nvmeHost: {
     loadRun: 'object',
     hostOpen: 'object',
+    hostSource: 'object',
     hostFacts: 'handle:remote',
     hostCopy: 'handle:remote object',
     hostClose: 'handle:remote',

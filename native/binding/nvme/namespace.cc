@@ -3,10 +3,13 @@
 #include <cstring>
 #include <optional>
 
+#include "binding/core/answers.h"
 #include "binding/core/async.h"
 #include "binding/core/call.h"
 #include "binding/core/values.h"
+#include "binding/storage.h"
 #include "nvme/host/copy.h"
+#include "nvme/host/source.h"
 #include "os/eventfd.h"
 
 namespace vioctl::nvme::host {
@@ -91,6 +94,37 @@ Napi::Value JsHostOpen(const Napi::CallbackInfo& info) {
                          stop));
   SetMethod(object, "stop", [stop](const Napi::CallbackInfo&) { stop(); });
   return object;
+}
+
+Napi::Value JsHostSource(const Napi::CallbackInfo& info) {
+  struct Opening {
+    SourceOptions options;
+    std::shared_ptr<storage::Store> store;
+    std::optional<SysError> failure;
+    std::optional<CommandError> refused;
+  };
+  const auto opening = std::make_shared<Opening>();
+  const auto given = info[0].As<Napi::Object>();
+  static_cast<NamespaceOptions&>(opening->options) = OptionsOf(given);
+  opening->options.readonly = Field(given, "readonly", Kind::kBoolean).As<Napi::Boolean>();
+  opening->options.unmap = Field(given, "unmap", Kind::kBoolean).As<Napi::Boolean>();
+  const auto start = [opening](const std::function<void()>& ended) {
+    storage::Executor::Shared().Submit(std::make_shared<storage::Lane>(), [opening, ended] {
+      try {
+        opening->store = OpenSource(opening->options);
+      } catch (const CommandError& error) {
+        opening->refused = error;
+      } catch (const SysError& error) {
+        opening->failure = error;
+      }
+      ended();
+    });
+  };
+  return Answer(info.Env(), start, [opening](Napi::Env env) -> Napi::Value {
+    if (opening->refused) throw Refused(env, *opening->refused);
+    if (opening->failure) throw *opening->failure;
+    return NewHandle(env, std::move(opening->store));
+  });
 }
 
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info) {

@@ -17,6 +17,8 @@ NamespaceOptions OptionsOf(const Napi::Object& given);
 
 // hostOpen(options): {done: Promise<handle>, stop()}
 Napi::Value JsHostOpen(const Napi::CallbackInfo& info);
+// hostSource(options): promise of a store
+Napi::Value JsHostSource(const Napi::CallbackInfo& info);
 // hostFacts(handle): what was found
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info);
 // hostCopy(handle, options): {done: Promise<result>, stop(), progress(): bytes}

@@ -62,7 +62,8 @@ const whereOf = ({ address, port }: ControllerOptions): string => `${address.inc
 const brokeProtocol = (where: string, detail = ''): VioError =>
   new VioError(`${where}: the target broke the protocol${detail}`, { code: 'EPROTO', exit: Exit.damaged });
 
-function hostOptions(options: ControllerOptions, nsid: number | undefined): HostOptions {
+/** What the native host is told. Nothing is connected again, and nothing replayed, unless that is changed. */
+export function hostOptions(options: ControllerOptions, nsid: number | undefined): HostOptions {
   return {
     addresses: [{ host: options.address, port: options.port }],
     hostnqn: options.hostnqn,

@@ -4,6 +4,7 @@ import type { Store } from '../../native/storage.js';
 import type { SourceOptions } from '../source.js';
 import { ask, type Steps } from '../steps.js';
 import { kindOf, type SourceKind } from '../uri.js';
+import { openNvme } from './nvme.js';
 
 /** How long a request waits for a source that does not answer, in milliseconds. */
 export const defaultTimeout = 30_000;
@@ -14,10 +15,13 @@ type Opener = (options: SourceOptions) => Promise<Store>;
 /** Where a kind's library comes from, in Debian. */
 interface Engine {
   open: Opener;
+  /** '' where it is part of vioctl */
   package: string;
 }
 
-const engines: Readonly<Partial<Record<SourceKind, Engine>>> = {};
+const engines: Readonly<Partial<Record<SourceKind, Engine>>> = {
+  nvme: { open: openNvme, package: '' },
+};
 
 /**
  * Opens a remote source. Only openSourceLater() may ask for it: it can take as long as the time-out.
@@ -42,6 +46,8 @@ export function* openRemote(options: SourceOptions): Steps<Store> {
 /** The error of an engine, with what to do about it. */
 function explained(source: string, debian: string, err: unknown): VioError {
   const what = `open ${printable(source)}`;
+  if (err instanceof VioError)
+    return new VioError(`${what}: ${err.message}`, { code: err.code, exit: err.exit, hint: err.hint, details: err.details });
   const detail = /'([^']+)'$/.exec((err as Error).message)?.[1];
   switch (codeOf(err)) {
     case 'ELIBACC':
