@@ -29,6 +29,8 @@ inline constexpr const char* kHandleName<nvme::Namespace> = "namespace";
 template <>
 inline constexpr const char* kHandleName<nvme::Controller> = "controller";
 template <>
+inline constexpr const char* kHandleName<nvme::Budget> = "budget";
+template <>
 inline constexpr const char* kHandleName<nvme::Host> = "target";
 
 }  // namespace vioctl
@@ -132,6 +134,20 @@ Napi::Value ControllerNew(const Napi::CallbackInfo& info) {
   auto controller = std::make_shared<Controller>();
   controller->activity = os::NowMs();
   return NewHandle(info.Env(), std::move(controller));
+}
+
+Napi::Value ControllerBudget(const Napi::CallbackInfo& info) {
+  const auto controller = Share<Controller>(info[0]);
+  if (controller->budget) throw SysError(EEXIST, "controller", "it has a budget");
+  controller->budget = Share<Budget>(info[1]);
+  return info.Env().Undefined();
+}
+
+Napi::Value BudgetNew(const Napi::CallbackInfo& info) { return NewHandle(info.Env(), std::make_shared<Budget>()); }
+
+Napi::Value BudgetLimit(const Napi::CallbackInfo& info) {
+  Share<Budget>(info[0])->Set(U64(info[1]));
+  return info.Env().Undefined();
 }
 
 Napi::Value ControllerReady(const Napi::CallbackInfo& info) {

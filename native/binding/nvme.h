@@ -12,6 +12,10 @@ Napi::Value NamespaceResize(const Napi::CallbackInfo& info);  // namespaceResize
 
 Napi::Value NamespaceUsage(const Napi::CallbackInfo& info);  // namespaceUsage(namespace): counters, latencies
 
+Napi::Value BudgetNew(const Napi::CallbackInfo& info);         // budgetNew(): budget
+Napi::Value BudgetLimit(const Napi::CallbackInfo& info);       // budgetLimit(budget, bytes): 0 is none
+Napi::Value ControllerBudget(const Napi::CallbackInfo& info);  // controllerBudget(controller, budget), once
+
 Napi::Value ControllerNew(const Napi::CallbackInfo& info);         // controllerNew(): controller
 Napi::Value ControllerReady(const Napi::CallbackInfo& info);       // controllerReady(controller, ready)
 Napi::Value ControllerWriteCache(const Napi::CallbackInfo& info);  // controllerWriteCache(controller, on)

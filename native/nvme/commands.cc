@@ -243,6 +243,7 @@ void Connection::IoCommand(Request& request, const uint8_t* data, uint32_t lengt
     request.sqe.cdw12 |= kFua;
   if ((sqe.flags & 3) == 1) fusedFirst_ = &request;
   if (request.ns->store->throttle().active() && Park(request, data, length)) return;
+  if (Hold(request, data, length)) return;
   Proceed(request, data, length);
 }
 
@@ -410,7 +411,7 @@ void Connection::LetGo() {
       Request& request = chunk[i];
       if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
       if (request.state == Request::kParked) {
-        if (request.ns->store->throttle().Leave(request)) worker_.Post(Worker::Go{&request});
+        if (LeaveTurn(request)) worker_.Post(Worker::Go{&request});
         continue;
       }
       const bool owed = request.state == Request::kWaiting || request.state == Request::kCollecting;

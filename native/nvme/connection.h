@@ -1,5 +1,6 @@
 // One TCP connection of the target: PDUs in, PDUs out, the commands in between. Of one worker's thread.
 #pragma once
+#include "nvme/budget.h"
 #include "nvme/worker.h"
 #include "storage/io.h"
 
@@ -47,10 +48,10 @@ constexpr size_t kMaxSlots = size_t{1} << kSlotBits;
 static_assert(kMaxSlots > kMaxQueueSize);
 
 // A command from its capsule to its completion.
-struct Request : storage::Job, storage::Throttle::Waiter {
+struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   enum State : uint8_t { kFree, kParked, kWaiting, kCollecting, kRunning, kWithHost, kSending };
-  // kParked: for its turn under the limits of its source; kWaiting: for room to ask for its data; kCollecting: R2T
-  // sent; kRunning: being done, here or elsewhere; kWithHost: handed out
+  // kParked: for its turn under the limits of its source or of its host; kWaiting: for room to ask for its data;
+  // kCollecting: R2T sent; kRunning: being done, here or elsewhere; kWithHost: handed out
 
   Request* next = nullptr;
   Connection* connection = nullptr;
@@ -67,6 +68,7 @@ struct Request : storage::Job, storage::Throttle::Waiter {
   std::shared_ptr<Namespace> ns;  // held while its memory is being sent, or a job runs
   uint8_t* buffer = nullptr;
   uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
+  uint32_t held = 0;  // bytes of its host's budget; while it waits for them, those that it is to get
   struct Durable final : storage::Io {
     Request* request = nullptr;
   } durable;                   // what it owes after its work, or what a remote source does
@@ -153,6 +155,9 @@ class Connection {
   Status CheckWriteSgl(const Sqe& sqe, uint32_t length, uint32_t inCapsuleLength) const;
   Status CheckReadSgl(const Sqe& sqe, uint32_t length) const;
   bool Park(Request& request, const uint8_t* data, uint32_t length);
+  bool Hold(Request& request, const uint8_t* data, uint32_t length);
+  void GiveBack(Request& request);
+  bool LeaveTurn(Request& request);
   void Proceed(Request& request, const uint8_t* data, uint32_t length);
   void Collect(Request& request, uint32_t length);
   void SendR2t(Request& request);

@@ -1,5 +1,6 @@
-// Commands whose source has limits (storage/throttle.h): they wait for their turn before they hold a buffer, so that a
-// slow source costs no other namespace of the connection its share.
+// Commands whose source has limits (storage/throttle.h), or whose host (budget.h): they wait for their turn before they
+// hold a buffer, so that a slow source costs no other namespace of the connection its share, and a greedy host no other
+// host.
 #include <utility>
 
 #include "nvme/connection.h"
@@ -36,6 +37,40 @@ bool Connection::Park(Request& request, const uint8_t* data, uint32_t length) {
   return false;
 }
 
+// What a command has to do with the budget of its host. True: it waits for room, without data of its own but what came
+// in its capsule.
+bool Connection::Hold(Request& request, const uint8_t* data, uint32_t length) {
+  Budget* budget = controller_->budget.get();
+  if (request.length == 0 || request.held > 0 || !budget || !budget->active()) return false;
+  request.held = request.length;
+  if ((request.sqe.flags & 3) != 0) {
+    budget->Charge(request.held);
+    return false;
+  }
+  if (length > 0 && !request.buffer) Own(request, data, length);
+  request.state = Request::kParked;
+  request.received = length;
+  parked_++;
+  controller_->running.fetch_add(1, std::memory_order_relaxed);
+  if (!budget->Enter(request, request.held)) return true;
+  Unparked();
+  request.state = Request::kRunning;
+  request.received = 0;
+  return false;
+}
+
+void Connection::GiveBack(Request& request) {
+  if (const uint32_t held = std::exchange(request.held, 0)) controller_->budget->Give(held);
+}
+
+// Takes a command back that waits for its turn. False: it is on its way here (Go()).
+bool Connection::LeaveTurn(Request& request) {
+  if (request.held == 0) return request.ns->store->throttle().Leave(request);
+  if (!controller_->budget->Leave(request)) return false;
+  request.held = 0;
+  return true;
+}
+
 void Connection::Unparked() {
   parked_--;
   controller_->running.fetch_sub(1, std::memory_order_release);
@@ -61,7 +96,7 @@ void Connection::Go(Request& request) {
     status = CheckRange(*request.ns, request.sqe.slba(), (request.sqe.cdw12 & 0xffff) + 1ull);
   if (status != kOk)
     Respond(request, status);
-  else
+  else if (!Hold(request, request.buffer, length))
     Proceed(request, request.buffer, length);
   Flush();
   if (paused_) Resume();
@@ -74,7 +109,7 @@ void Connection::Unpark() {
   for (auto& chunk : chunks_)
     for (int i = 0; i < 32; i++) {
       Request& request = chunk[i];
-      if (request.state != Request::kParked || !request.ns->store->throttle().Leave(request)) continue;
+      if (request.state != Request::kParked || !LeaveTurn(request)) continue;
       Unparked();
       request.state = Request::kRunning;
       request.ns.reset();

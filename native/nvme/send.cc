@@ -61,6 +61,7 @@ void Connection::Release(Request* request) {
     worker_.buffers().Give(request->buffer, request->capacity);
     request->buffer = nullptr;
   }
+  GiveBack(*request);
   request->ns.reset();
   request->state = Request::kFree;
   request->next = free_;

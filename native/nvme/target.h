@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "nvme/budget.h"
 #include "nvme/command.h"
 #include "nvme/usage.h"
 #include "os/fd.h"
@@ -73,6 +74,7 @@ struct Controller {
   std::shared_ptr<const NamespaceTable> table = std::make_shared<NamespaceTable>();
   std::vector<std::shared_ptr<Counters>> queues;
   Counters closed;
+  std::shared_ptr<Budget> budget;  // of its host; set before its first queue is there, and not changed
 };
 
 struct Event {

@@ -4,6 +4,7 @@ declare const kind: unique symbol;
 /** Handles of the addon: opaque, freed by the garbage collector. */
 export type NativeNamespace = { readonly [kind]: 'namespace' };
 export type NativeController = { readonly [kind]: 'controller' };
+export type NativeBudget = { readonly [kind]: 'budget' };
 export type NativeTarget = { readonly [kind]: 'target' };
 
 /** Options of the engine; all have defaults (native/nvme/target.h). */
@@ -82,6 +83,12 @@ export interface NvmeNative {
   namespaceResize(ns: NativeNamespace, blocks: number): void;
   namespaceUsage(ns: NativeNamespace): NamespaceUsage;
   controllerNew(): NativeController;
+  /** Gives a controller the budget of its host, once and before it has a queue. */
+  controllerBudget(controller: NativeController, budget: NativeBudget): void;
+  /** Bytes of data that commands of one host hold at a time, without a limit at first. */
+  budgetNew(): NativeBudget;
+  /** @param bytes 0: no limit */
+  budgetLimit(budget: NativeBudget, bytes: number): void;
   /** I/O commands are refused until it is ready. */
   controllerReady(controller: NativeController, ready: boolean): void;
   /** Off: every write that comes from now on is durable before it is answered. */
@@ -142,6 +149,9 @@ export const nvmeExports = [
   'namespaceResize',
   'namespaceUsage',
   'controllerNew',
+  'controllerBudget',
+  'budgetNew',
+  'budgetLimit',
   'controllerReady',
   'controllerWriteCache',
   'controllerNamespaces',

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
+import type { NativeBudget, NativeController, NativeNamespace, NvmeNative, QueueCounters } from '../../native/nvme.js';
 import {
   AdminOpcode,
   AsyncEvent,
@@ -68,6 +68,8 @@ export interface ControllerOptions {
   keepAlive: number;
   /** I/O queues at most. */
   mostQueues?: number;
+  /** Of its host. */
+  budget?: NativeBudget;
   /** NQN of a discovery controller. */
   discoveryNqn?: string;
 }
@@ -126,6 +128,7 @@ export class Controller implements ControllerState {
     this.keepAlive = roundKeepAlive(options.keepAlive);
     this.#discoveryNqn = options.discoveryNqn ?? discoveryNqn;
     this.handle = around.native.controllerNew();
+    if (options.budget) around.native.controllerBudget(this.handle, options.budget);
     this.refreshTable();
   }
 

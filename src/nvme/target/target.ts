@@ -1,7 +1,7 @@
 import { VioError, wrap } from '../../common/errors.js';
 import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
-import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
+import type { Completion, NativeBudget, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
@@ -9,7 +9,7 @@ import type { ChapPolicy } from '../auth/controller.js';
 import { AdminOpcode, AnaState, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { admitController, admitQueue, Census, type Connection, type Guarded } from './admission/admit.js';
 import { type Connect, parseConnect } from './admission/connect.js';
-import { defaultLimits, type HostLimits, spareConnections, type TargetLimits } from './admission/limits.js';
+import { defaultLimits, type HostLimits, hostKey, spareConnections, type TargetLimits } from './admission/limits.js';
 import { transitionSeconds } from './ana.js';
 import type { Surroundings } from './controller.js';
 import { discoveryLog, type Listener, type Referral } from './discovery.js';
@@ -73,6 +73,8 @@ export class Target implements Guarded {
   readonly #timer: NodeJS.Timeout;
   readonly #answers: Completion[] = [];
   readonly #authentication: Authentication;
+  /** By host: hostKey(). */
+  readonly #budgets = new Map<string, NativeBudget>();
   readonly #watches = new WeakMap<Namespace, SourceWatch>();
   #nextPort = 0;
   #generation = 1n;
@@ -306,6 +308,16 @@ export class Target implements Guarded {
     const all = Object.entries({ ...this.hostLimits.get(host), ...limits }).filter(([, value]) => value !== undefined);
     if (all.length > 0) this.hostLimits.set(host, Object.fromEntries(all));
     else this.hostLimits.delete(host);
+    for (const [one, budget] of this.#budgets) this.#native.budgetLimit(budget, this.limitsOf(one).bytes ?? 0);
+  }
+
+  budgetOf(host: string): NativeBudget {
+    const known = this.#budgets.get(host);
+    if (known) return known;
+    const budget = this.#native.budgetNew();
+    this.#native.budgetLimit(budget, this.limitsOf(host).bytes ?? 0);
+    this.#budgets.set(host, budget);
+    return budget;
   }
 
   /** Ends the associations of a host, or of one controller. @returns how many */
@@ -520,7 +532,7 @@ export class Target implements Guarded {
     this.#authentication.closed(id);
     const { controller, qid } = connection;
     if (!controller) return;
-    this.census.count(controller, qid!, -1);
+    this.#uncount(controller, qid!);
     if (qid !== 0) {
       if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);
       return;
@@ -529,6 +541,13 @@ export class Target implements Guarded {
     else this.discovery.delete(controller.cntlid);
     if (controller.subsystem) this.#log(`${connection.peer}: controller ${controller.cntlid} ends${reason === '' ? '' : `: ${reason}`}`);
     controller.end();
+  }
+
+  /** A queue is gone. With the last one of its host, its budget is forgotten. */
+  #uncount(controller: ControllerState, qid: number): void {
+    this.census.count(controller, qid, -1);
+    const host = hostKey(controller.hostnqn, controller.hostid);
+    if (this.census.of(host) === 0) this.#budgets.delete(host);
   }
 
   #failed(connection: Connection, event: Extract<TargetEvent, { kind: 'error' }>): void {

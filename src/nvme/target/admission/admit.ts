@@ -1,4 +1,5 @@
 /** Whether a CONNECT is let in: the subsystem, the host, the limits, and what is bound to what. */
+import type { NativeBudget } from '../../../native/nvme.js';
 import { Status } from '../../wire/index.js';
 import { Controller, type Surroundings } from '../controller.js';
 import type { Listener } from '../discovery.js';
@@ -58,6 +59,8 @@ export interface Guarded {
   readonly around: Surroundings;
   /** Limits of a host: its own, else those of every host. */
   limitsOf(host: string): HostLimits;
+  /** What limits the data of a host's commands, the same for all its controllers. */
+  budgetOf(host: string): NativeBudget;
   log(message: string): void;
   /** Ends an association whose host has not proved who it is. @returns whether there was one */
   makeRoom(): boolean;
@@ -113,7 +116,8 @@ export function admitController(target: Guarded, id: number, connection: Connect
   const cntlid = subsystem.takeCntlid();
   if (cntlid === undefined) throw new Refusal(Status.connectBusy);
   const mostQueues = Math.min(target.limits.queues, queues ?? target.limits.queues);
-  const controller = new Controller(around, { ...given, cntlid, subsystem, mostQueues });
+  const budget = target.budgetOf(hostKey(hostnqn, hostid));
+  const controller = new Controller(around, { ...given, cntlid, subsystem, mostQueues, budget });
   subsystem.controllers.set(cntlid, controller);
   target.log(`${connection.peer}: host ${hostnqn} uses ${subsystem.nqn} as controller ${cntlid}`);
   return controller;
