@@ -769,7 +769,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l read-only -d 'se
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l force -d 'serve a file that is in use or no raw disk'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l control -xa '(__vioctl_sockets)' -d 'control socket for vhost-user ctl'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l incoming -d 'let others use the disks until the guest starts (live migration)'
-complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l queues -x -d 'virtqueues at most; each in use has a thread [default: 64]'
+complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l queues -x -d 'virtqueues at most [default: 64, or the number of CPUs here]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l block-size -x -d 'logical block [default: of the device, 512 for a file]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l state-dir -rF -d 'remember the identities of sources here [default: $STATE_DIRECTORY]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l serial -x -d 'serial number, up to 20 bytes [default: made from FILE]'

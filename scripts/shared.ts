@@ -158,6 +158,7 @@ const vhostUser = header(
       ['event-idx', VirtioF.eventIdx],
       ['ring-packed', VirtioF.packed],
       ['feature-flush', featureBit('blk', 'FLUSH'), 'of virtio-blk'],
+      ['feature-config-wce', featureBit('blk', 'CONFIG_WCE'), 'of virtio-blk'],
     ]),
     number('Entries of a ring.', 'uint32_t', 'kMaxQueueSize', maxRingSize),
     number("Bytes of a request's readable part that JavaScript gets.", 'uint64_t', 'kMaxCopied', maxCopied),

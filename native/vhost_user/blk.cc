@@ -34,6 +34,9 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
       requests_(std::min(layout.num, kMaxQueueRequests)),
       max_bytes_(std::min(kMaxQueueBytes, kMaxDeviceBytes / std::max(options_.queues, 1u))),
       max_segments_(std::min(kMaxQueueSegments, kMaxDeviceSegments / std::max(options_.queues, 1u))),
+      flushes_(layout.features & kFeatureFlush),
+      sets_cache_(layout.features & kFeatureConfigWce),
+      write_through_(!flushes_),
       completions_(wake_.get()) {
   for (uint32_t i = 0; i < requests_.size(); i++) {
     free_.push_back(i);
@@ -44,7 +47,7 @@ BlkQueue::BlkQueue(BlkOptions options, std::shared_ptr<const GuestMemory> memory
     work.done = [](storage::Io* io) { static_cast<Work*>(io)->queue->completions_.Post(io); };
   }
   uses_io_uring_ = options_.io_uring && options_.store->fd() >= 0;
-  write_through_ = !(layout.features & kFeatureFlush);
+  SetWriteback(options_.writeback);
   options_.store->AddOpenedEvent(wake_.get());
   try {
     thread_ = std::thread([this] { Run(); });
@@ -59,6 +62,8 @@ BlkQueue::~BlkQueue() {
   Join();
   options_.store->RemoveOpenedEvent(wake_.get());
 }
+
+void BlkQueue::SetWriteback(bool on) { write_through_ = !flushes_ || (sets_cache_ && !on); }
 
 void BlkQueue::Stop() {
   {

@@ -39,7 +39,8 @@ struct BlkOptions {
   // As the configuration space offers them: data segments of a request, sectors and ranges of a discard or write of
   // zeroes.
   uint32_t seg_max = 126, max_sectors = 1u << 22, max_ranges = 1;
-  uint32_t queues = 1;  // that share the limits of the device
+  uint32_t queues = 1;    // that share the limits of the device
+  bool writeback = true;  // of the configuration space, for a driver that can change it
 };
 
 // Counted by the queue's thread, read by others.
@@ -64,6 +65,8 @@ class BlkQueue {
   // Another memory table; returns when the thread uses it. Throws as the constructor.
   void Remap(std::shared_ptr<const GuestMemory> memory, const Virtqueue::Layout& layout);
   void SetCall(Fd call);
+  // The driver has written the writeback field: it holds for requests that are taken from now on.
+  void SetWriteback(bool on);
   const std::string& error() const { return error_; }
   bool uses_io_uring() const { return uses_io_uring_; }
   const BlkStats& stats() const { return stats_; }
@@ -154,8 +157,9 @@ class BlkQueue {
   uint32_t in_flight_ = 0, parked_ = 0;
   const uint64_t max_bytes_, max_segments_;
   uint64_t held_bytes_ = 0, held_segments_ = 0;
-  // The driver has no flush to ask for: what it writes is durable when it is answered (virtio 1.3, 5.2.6.2).
-  bool write_through_ = false;
+  const bool flushes_, sets_cache_;  // the driver can flush, and write the writeback field
+  // What is written is durable when it is answered (virtio 1.3, 5.2.6.2): the driver cannot flush, or wants it so.
+  std::atomic<bool> write_through_;
   bool dirty_ = false;  // something was put since the last notification
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;

@@ -12,6 +12,7 @@ inline constexpr uint64_t kIndirectDesc = 0x10000000;
 inline constexpr uint64_t kEventIdx = 0x20000000;
 inline constexpr uint64_t kRingPacked = 0x400000000;
 inline constexpr uint64_t kFeatureFlush = 0x200;  // of virtio-blk
+inline constexpr uint64_t kFeatureConfigWce = 0x800;  // of virtio-blk
 
 // Entries of a ring.
 inline constexpr uint32_t kMaxQueueSize = 32768;

@@ -99,6 +99,8 @@ export interface NativeBlkOptions {
   maxRanges: number;
   /** Queues that share what the device may hold. */
   queues: number;
+  /** The writeback field of the configuration space: false writes through, if the driver may write the field. */
+  writeback: boolean;
 }
 
 /** A virtio-blk queue in a thread of its own. */
@@ -113,6 +115,8 @@ export interface NativeBlkQueue {
   remap(memory: NativeMemory, layout: RingLayout): void;
   /** Takes the descriptor; -1 is none. */
   setCall(fd: number): void;
+  /** The driver has written the writeback field of the configuration space. */
+  setWriteback(on: boolean): void;
   stop(): void;
   /** Waits for the thread. @returns the index for GET_VRING_BASE */
   close(): number;

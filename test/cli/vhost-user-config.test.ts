@@ -124,7 +124,7 @@ test('a file that is wrong, or cannot be served, changes nothing; one that anoth
 });
 
 test.each([
-  [[{ socket: 's1', source: 'a' }], { queues: 65 }, [], /queues: must be a number from 1 to 64/],
+  [[{ socket: 's1', source: 'a' }], { queues: 257 }, [], /queues: must be a number from 1 to 256/],
   [[{ socket: 's1' }], {}, [], /disks\[0\]: "source" is missing/],
   [[{ source: 'a' }], {}, [], /disks\[0\]: "socket" is missing/],
   [

@@ -214,7 +214,7 @@ test('add and remove: disks come and go, and the others do not notice', async ()
     [['add', `${b}=${b}`], 3, /no socket is there/],
     [['add', `${b}=${b}`, '--dry-run'], 3, /no socket is there/],
     [['add', b], 2, /is not SOCKET=SOURCE/],
-    [['add', `${at('b.sock')}=${b},queues=65`], 2, /queues=65/],
+    [['add', `${at('b.sock')}=${b},queues=257`], 2, /queues=257/],
     [['add', `${at('b.sock')}=${b},serial=${'x'.repeat(21)}`], 2, /serial=/],
     [['add'], 2, /SOCKET=SOURCE is missing/],
     [['remove'], 2, /the disk is missing/],

@@ -37,7 +37,8 @@ Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
                  .seg_max = number("segMax"),
                  .max_sectors = number("maxSectors"),
                  .max_ranges = number("maxRanges"),
-                 .queues = number("queues")};
+                 .queues = number("queues"),
+                 .writeback = options.Get("writeback").ToBoolean()};
   const int kick = Field(options, "kick", Kind::kInt32).As<Napi::Number>();
   Fd call(Field(options, "call", Kind::kInt32).As<Napi::Number>());  // ours from here on
   auto queue = std::make_shared<std::unique_ptr<BlkQueue>>(
@@ -59,6 +60,7 @@ Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
     open().Remap(next, at);
   });
   SetMethod<Kind::kInt32>(object, "setCall", [open](Info args) { open().SetCall(Fd(args[0].As<Napi::Number>())); });
+  SetMethod<Kind::kBoolean>(object, "setWriteback", [open](Info args) { open().SetWriteback(args[0].ToBoolean()); });
   SetMethod(object, "stop", [open](Info) { open().Stop(); });
   SetMethod(object, "close", [queue, open](Info args) {
     const uint32_t base = open().Join();

@@ -11,6 +11,10 @@ export type Region = ValuesOf<typeof region>;
 /** Slots of ADD_MEM_REG. */
 export const memSlots = 256;
 const maxU64 = 1n << 64n;
+/** Regions that a log line lists. */
+const shownRegions = 8;
+/** What helps if the memory of the machine cannot be used. */
+export const shareHint = 'is the memory of the VM shared (share=on of its memory backend)?';
 
 interface Slot {
   region: Region;
@@ -29,13 +33,42 @@ function unfit(region: Region, fd: OwnedFd): Errno | undefined {
   return undefined;
 }
 
+/** Mappings of a process (proc_pid_maps(5)); none where they may not be read. */
+function mapsOf(pid: number): { start: bigint; end: bigint; private: boolean; inode: number }[] {
+  let text: string;
+  try {
+    text = fs.readFileSync(`/proc/${pid}/maps`, 'latin1');
+  } catch {
+    return []; // another user's, another namespace's, or gone
+  }
+  return [...text.matchAll(/^([0-9a-f]+)-([0-9a-f]+) ...([ps]) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ ([1-9]\d*)/gm)].map(
+    ([, start, end, kind, inode]) => ({
+      start: BigInt(`0x${start}`),
+      end: BigInt(`0x${end}`),
+      private: kind === 'p',
+      inode: Number(inode),
+    }),
+  );
+}
+
+const isPrivate = (maps: ReturnType<typeof mapsOf>, { uva }: Region, inode: number): boolean =>
+  maps.some((map) => map.private && map.inode === inode && map.start <= uva && uva < map.end);
+
 /** The memory of the front-end's machine as this back-end knows it. Every change is complete or has not happened. */
 export class MemoryTable {
   #slots: Slot[] = [];
   #mapped: NativeMemory | undefined;
+  /** Why the last change was refused, in words. */
+  detail: string | undefined;
 
   get mapped(): NativeMemory | undefined {
     return this.#mapped;
+  }
+
+  /** Regions that the front-end itself has mapped privately: what its guest writes there cannot be seen here. @param pid of it */
+  private(pid: number): Region[] {
+    const maps = mapsOf(pid);
+    return this.#slots.filter(({ region, fd }) => isPrivate(maps, region, fs.fstatSync(fd.fd).ino)).map(({ region }) => region);
   }
 
   get regions(): readonly Region[] {
@@ -44,7 +77,8 @@ export class MemoryTable {
 
   /** SET_MEM_TABLE: all regions anew. Takes the descriptors in any case. */
   set(regions: readonly Region[], fds: OwnedFd[]): Errno | undefined {
-    const errno = regions.length !== fds.length ? 'EINVAL' : this.#replace(regions.map((region, i) => ({ region, fd: fds[i]! })));
+    this.detail = regions.length !== fds.length ? `${regions.length} regions came with ${fds.length} descriptors: ${shareHint}` : undefined;
+    const errno = this.detail !== undefined ? 'EINVAL' : this.#replace(regions.map((region, i) => ({ region, fd: fds[i]! })));
     if (errno) closeAll(fds);
     return errno;
   }
@@ -63,6 +97,18 @@ export class MemoryTable {
     return index < 0 ? 'ENOENT' : this.#replace(this.#slots.filter((_, i) => i !== index));
   }
 
+  /** The regions for the log: `regions: 0x0-0x7fffffff`. @param physical guest addresses, not those of the front-end */
+  describe(physical: boolean): string {
+    const hex = (at: bigint): string => `0x${at.toString(16)}`;
+    const spans = this.#slots.map(({ region }) => {
+      const start = physical ? region.gpa : region.uva;
+      return `${hex(start)}-${hex(start + region.size - 1n)}`;
+    });
+    if (spans.length === 0) return `there are none: ${shareHint}`;
+    const more = spans.length > shownRegions ? ` and ${spans.length - shownRegions} more` : '';
+    return `regions: ${spans.slice(0, shownRegions).join(', ')}${more}`;
+  }
+
   close(): void {
     this.#replace([]);
   }
@@ -70,7 +116,11 @@ export class MemoryTable {
   #replace(slots: Slot[]): Errno | undefined {
     for (const [i, { region, fd }] of slots.entries()) {
       const errno = unfit(region, fd);
-      if (errno) return errno;
+      if (errno) {
+        const what = `region ${i} at 0x${region.gpa.toString(16)}, ${region.size} bytes`;
+        this.detail = errno === 'ENODEV' ? `${what}: its descriptor is no file: ${shareHint}` : what;
+        return errno;
+      }
       for (const other of slots.slice(0, i).map((s) => s.region))
         if (overlap(region.gpa, region.size, other.gpa, other.size) || overlap(region.uva, region.size, other.uva, other.size))
           return 'EINVAL';

@@ -36,7 +36,7 @@ export interface DeviceModel {
   readonly regions: ReadonlyMap<number, bigint>;
   config(): Uint8Array;
   /** Takes a write to the configuration space; absent where nothing in it can be written. */
-  setConfig?(offset: number, data: Uint8Array): Errno | undefined;
+  setConfig?(offset: number, data: Uint8Array): Promise<Errno | undefined>;
   /** A ring is about to run, and no other one does: makes the device this back-end's alone. @returns why it cannot be */
   claim?(): Promise<Error | undefined>;
   /** The last ring has ended: makes durable what it wrote, and lets others have the device. Never fails: the log is told. */

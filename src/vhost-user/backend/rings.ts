@@ -12,6 +12,11 @@ import { errnoOf } from '../wire/status.js';
 import type { MemoryTable } from './memory-table.js';
 import type { DeviceModel, RunningRing } from './model.js';
 
+/** What the parts of a split and of a packed ring are called (virtio 1.3, 2.7 and 2.8). */
+const partNames = [
+  ['descriptor table', 'available ring', 'used ring'],
+  ['descriptor ring', 'driver event suppression', 'device event suppression'],
+] as const;
 /** Flag of SET_VRING_ADDR: writes of the used ring are logged. */
 const VRING_F_LOG = 1;
 
@@ -51,6 +56,8 @@ export class Rings {
   /** Why the device could not be claimed for the ring that was to start last. */
   refusal: Error | undefined;
   /** No ring starts any more. */
+  /** Why the last request was refused, in words. */
+  detail: string | undefined;
   #draining = false;
   /** The start that asks for the device now. */
   #starting: Promise<unknown> | undefined;
@@ -144,9 +151,16 @@ export class Rings {
       [addresses.avail, avail, this.#packed ? 4n : 2n],
       [addresses.used, used, 4n],
     ];
-    for (const [at, bytes, align] of parts) {
-      if (at % align !== 0n) return 'EINVAL';
-      if (!memory?.contains(at, bytes, this.physical)) return 'EFAULT';
+    for (const [i, [at, bytes, align]] of parts.entries()) {
+      const part = `ring ${addresses.index}: ${partNames[this.#packed ? 1 : 0][i]} at 0x${at.toString(16)}`;
+      if (at % align !== 0n) {
+        this.detail = `${part} is not aligned to ${align} bytes`;
+        return 'EINVAL';
+      }
+      if (!memory?.contains(at, bytes, this.physical)) {
+        this.detail = `${part} (${bytes} bytes) lies in no region; ${this.#options.memory.describe(this.physical)}`;
+        return 'EFAULT';
+      }
     }
     ring.addresses = addresses;
     if (ring.running) return this.remap();

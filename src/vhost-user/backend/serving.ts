@@ -46,7 +46,10 @@ export async function serveBackEnd(listener: Listener, options: ServeOptions, si
         if (signal.aborted) return undefined;
         throw err;
       });
-      if (fd) await serveOne(fd, options, tell, signal);
+      if (!fd) continue;
+      const waiting = listener.onWaiting(() => tell('another front-end waits until the one that is connected has gone'));
+      await serveOne(fd, options, tell, signal);
+      waiting.close();
     }
   } finally {
     signal.removeEventListener('abort', close);

@@ -22,6 +22,9 @@ type Handler = (values: Request, fds: OwnedFd[]) => Outcome | Promise<Outcome>;
 /** Messages, and descriptors that came with them, that may wait for a request under way: the front-end sends ahead without end. */
 const maxWaiting = 1024;
 
+/** Changes of the memory after which the mappings of the front-end are looked at. */
+const maxLooks = 16;
+
 export interface SessionHooks {
   /** Rings have started to run, or stopped. Called after the reply to the message that did it has been sent. */
   onRunning?(running: boolean): void;
@@ -54,6 +57,9 @@ export class BackEndSession {
   /** The request under way. */
   #current: Promise<void> = Promise.resolve();
   #running = false;
+  /** The front-end, as far as the kernel tells it. */
+  readonly #pid: number;
+  #looks = 0;
   /** The last one that was told. */
   #refusal: string | undefined;
   #done: () => void = () => {};
@@ -68,6 +74,7 @@ export class BackEndSession {
     const onBroken = (index: number, error: Error): void => this.#log(`ring ${index} stopped: ${error.message}`);
     this.rings = new Rings({ device, memory: this.memory, onBroken });
     this.#handlers = handlersOf(this);
+    this.#pid = native().vhostUser.peer(fd.fd).pid;
     this.#channel = new Channel(fd, { peer: 'front-end' });
     this.#channel.start(
       (message) => {
@@ -119,6 +126,17 @@ export class BackEndSession {
   /** What a request must not do without closing the connection. */
   violation(text: string): never {
     throw protocolError(text);
+  }
+
+  /** Warns once of memory that the front-end does not share: its guest would wait for ever, and nobody would say why. */
+  lookAtMemory(): void {
+    if (this.#looks >= maxLooks) return;
+    this.#looks++;
+    const [first] = this.memory.private(this.#pid);
+    if (!first) return;
+    this.#looks = maxLooks;
+    const at = `0x${first.gpa.toString(16)}`;
+    this.#log(`the front-end has mapped its memory at ${at} privately: requests of its guest cannot be seen; share it with share=on`);
   }
 
   #log(text: string): void {
@@ -176,7 +194,9 @@ export class BackEndSession {
   /** A device that somebody else uses is told once, not for each of its rings. */
   #logRefusal(name: string, errno: Errno): void {
     const why = errno === 'EBUSY' ? this.rings.refusal?.message : undefined;
-    if (why === undefined || why !== this.#refusal) this.#log(`${name}: refused: ${why ?? errno}`);
+    const detail = this.rings.detail ?? this.memory.detail;
+    this.rings.detail = this.memory.detail = undefined;
+    if (why === undefined || why !== this.#refusal) this.#log(`${name}: refused: ${why ?? (detail ? `${errno}: ${detail}` : errno)}`);
     this.#refusal = why;
   }
 
@@ -227,7 +247,11 @@ const word = (value: bigint): Outcome => ({ reply: number.encode({ value }) });
 function handlersOf(session: BackEndSession): Map<string, Handler> {
   const { device, rings, memory } = session;
   const offered = device.features | VirtioF.protocolFeatures;
-  const remapped = (errno: Errno | undefined): Outcome => errno ?? rings.remap();
+  const remapped = (errno: Errno | undefined): Outcome => {
+    if (errno) return errno;
+    session.lookAtMemory();
+    return rings.remap();
+  };
   const indexOf = (values: Request): number => values.index as number;
   const vringFd =
     (kind: 'kick' | 'call' | 'err'): Handler =>

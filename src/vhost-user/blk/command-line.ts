@@ -10,7 +10,7 @@ import type { SourceOptions } from '../../storage/source.js';
 import type { SocketAccess } from '../wire/listener.js';
 import { type BlkConfig, parseBlkConfig } from './config/read.js';
 import type { BlkServing, DiskOptions } from './model.js';
-import { checkSerial, isDiskWord, maxQueues, parseDisk, parseDiskSource, parseMode } from './words.js';
+import { checkSerial, defaultQueues, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
 
 /** Options of `vhost-user serve blk` by their names. */
 export interface ServeFlags {
@@ -65,7 +65,7 @@ export async function commandLine(
   if (flags.config !== undefined) return configured(flags.config, words, flags, sockets);
   return {
     disks: adopt(named(words, flags, sockets.length === 1 ? sockets[0]!.path : undefined), sockets),
-    queues: flags.queues ?? maxQueues,
+    queues: flags.queues ?? defaultQueues,
     access: accessOf(flags, root),
     control: flags.control,
     stateDir: flags['state-dir'],
@@ -84,7 +84,7 @@ async function configured(file: string, words: readonly string[], flags: ServeFl
       disks.map((disk) => ({ ...disk, source: { ...disk.source, ...later } })),
       sockets,
     ),
-    queues: maxQueues,
+    queues: defaultQueues,
     control: flags.control ?? config.control,
     stateDir: flags['state-dir'] ?? config.stateDir,
     engine: flags.engine === 'auto' ? (config.engine ?? 'auto') : flags.engine,

@@ -24,6 +24,7 @@ const BlkF = {
   blkSize: bit('BLK_SIZE'),
   flush: bit('FLUSH'),
   topology: bit('TOPOLOGY'),
+  configWce: bit('CONFIG_WCE'),
   mq: bit('MQ'),
   discard: bit('DISCARD'),
   writeZeroes: bit('WRITE_ZEROES'),
@@ -40,7 +41,7 @@ class BlkRing implements RunningRing {
   readonly #stats: (stats: BlkStats) => void;
   readonly #ended: Promise<void>;
 
-  constructor(start: RingStart, source: BlkSource, stats: (stats: BlkStats) => void) {
+  constructor(start: RingStart, source: BlkSource, writeback: boolean, stats: (stats: BlkStats) => void) {
     const { vhostUser } = native();
     // The thread has descriptors of its own: the session may replace or close its ones at any time.
     this.#kick = new OwnedFd(vhostUser.dup(start.kick.fd));
@@ -56,6 +57,7 @@ class BlkRing implements RunningRing {
         maxSectors: maxSectors,
         maxRanges: maxRanges,
         queues: source.queues,
+        writeback,
       });
     } catch (err) {
       this.#kick.close();
@@ -79,6 +81,10 @@ class BlkRing implements RunningRing {
 
   callChanged(call: OwnedFd | undefined): void {
     this.#queue.setCall(call ? native().vhostUser.dup(call.fd) : -1);
+  }
+
+  setWriteback(on: boolean): void {
+    this.#queue.setWriteback(on);
   }
 
   /** What it has done so far. */
@@ -139,6 +145,45 @@ function ownership(source: Source, log: (text: string) => void): Pick<Required<D
   };
 }
 
+/** Sectors of one discard or write of zeroes, within what the source does at once; a source that does not say splits them. */
+const sectorsOf = (bytes: number | undefined): number =>
+  bytes === undefined || bytes < virtioBlk.sector ? maxSectors : Math.min(maxSectors, Math.floor(bytes / virtioBlk.sector));
+
+/** Where the configuration space has the writeback field (virtio 1.3, 5.2.4). */
+const writebackAt = 32;
+
+/**
+ * The write cache, which a guest switches with the writeback field of the configuration space (VIRTIO_BLK_F_CONFIG_WCE). Its state
+ * belongs to the device: it outlives rings and connections, because front-ends keep a copy and do not write it again.
+ */
+function writeCache(
+  source: Source,
+  rings: ReadonlySet<BlkRing>,
+  log: (text: string) => void,
+): { readonly on: boolean; set: Required<DeviceModel>['setConfig'] } {
+  let on = true;
+  return {
+    get on() {
+      return on;
+    },
+    set: async (offset, data) => {
+      if (offset !== writebackAt || data.length !== 1 || data[0]! > 1) return 'EINVAL'; // nothing else can be written
+      if (on === (data[0] === 1)) return undefined;
+      on = !on;
+      for (const ring of rings) ring.setWriteback(on);
+      log(`${printable(source.name)}: the guest has switched its write cache ${on ? 'on' : 'off'}`);
+      if (on) return undefined;
+      // what it holds must not stay volatile after the guest has stopped to flush
+      return native()
+        .storage.flush(source.store)
+        .then(
+          () => undefined,
+          () => 'EIO' as const, // the failure is latched, and told by whoever watches the source
+        );
+    },
+  };
+}
+
 /** A virtio-blk device, and what it has done over its life. */
 export interface BlkDevice extends DeviceModel {
   stats(): BlkStats;
@@ -153,8 +198,9 @@ export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: strin
   const discards = limits === undefined || limits.discardMax > 0;
   const config = deviceByName('blk')!.config!;
   const writes = (discards ? BlkF.discard : 0n) | BlkF.writeZeroes;
-  const own = BlkF.segMax | BlkF.blkSize | BlkF.topology | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes);
+  const own = BlkF.segMax | BlkF.blkSize | BlkF.topology | BlkF.flush | BlkF.mq | (readonly ? BlkF.ro : writes | BlkF.configWce);
   const rings = new Set<BlkRing>();
+  const cache = writeCache(source, rings, log);
   return {
     name: 'blk',
     features: VirtioF.version1 | VirtioF.indirect | VirtioF.eventIdx | VirtioF.packed | VirtioF.logAll | own,
@@ -177,18 +223,20 @@ export function blkDevice(source: BlkSource, totals: BlkStats, log: (text: strin
         alignment_offset: blocks(geometry.alignmentOffset, 255),
         min_io_size: blocks(geometry.minimumIo, 65535),
         opt_io_size: blocks(geometry.optimalIo, 2 ** 32 - 1),
+        wce: cache.on ? 1 : 0,
         num_queues: queues,
-        max_discard_sectors: maxSectors,
+        max_discard_sectors: sectorsOf(limits?.discardMax),
         max_discard_seg: maxRanges,
         discard_sector_alignment: Math.max(blockSize, limits?.discardGranularity ?? geometry.physical) / virtioBlk.sector,
-        max_write_zeroes_sectors: maxSectors,
+        max_write_zeroes_sectors: sectorsOf(limits?.zeroesMax),
         max_write_zeroes_seg: maxRanges,
         write_zeroes_may_unmap: 1,
       } as never);
     },
+    ...(!readonly && { setConfig: cache.set }),
     ...ownership(source, log),
     startRing: (start) => {
-      const ring = new BlkRing(start, source, (stats) => {
+      const ring = new BlkRing(start, source, cache.on, (stats) => {
         rings.delete(ring);
         add(totals, stats);
       });

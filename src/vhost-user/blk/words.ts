@@ -1,10 +1,13 @@
+import os from 'node:os';
 import { usage } from '../../common/errors.js';
 import { decimal, parseSourceText, type SourceOption, type SourceOptions } from '../../storage/source.js';
 import { virtioBlk } from '../wire/devices.js';
 import type { DiskOptions } from './model.js';
 
-/** Virtqueues of a disk, at most. */
-export const maxQueues = 64;
+/** Virtqueues of a disk, at most: SET_VRING_KICK has eight bits for them. */
+export const maxQueues = 256;
+/** Unless told otherwise: as many as any guest here has CPUs, since VMMs want one for each and refuse a device with fewer. */
+export const defaultQueues = Math.max(64, Math.min(maxQueues, os.availableParallelism()));
 
 /** A source, with options that only disks have. */
 type DiskSource = SourceOptions & Pick<DiskOptions, 'serial' | 'queues'>;

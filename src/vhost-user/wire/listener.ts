@@ -1,5 +1,6 @@
 import type fs from 'node:fs';
 import { Sysroot } from '../../common/sysroot.js';
+import { native } from '../../native/index.js';
 import { checkListen, type ListenOptions, listenAt, watchConnections } from '../../native/listen.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
@@ -13,6 +14,8 @@ export class Listener {
   readonly path: string | undefined;
   readonly #fd: OwnedFd;
   #watch: { close(): void } | undefined;
+  /** Of onWaiting(). */
+  #waiting: { close(): void } | undefined;
 
   private constructor(fd: OwnedFd, path: string | undefined) {
     this.#fd = fd;
@@ -71,7 +74,23 @@ export class Listener {
     });
   }
 
+  /** Calls back once, as soon as somebody waits to be taken. */
+  onWaiting(callback: () => void): { close(): void } {
+    const watch = native().vhostUser.watchReadable(this.#fd.fd, () => {
+      this.#stopWaiting();
+      callback();
+    });
+    this.#waiting = watch;
+    return { close: () => this.#stopWaiting() };
+  }
+
+  #stopWaiting(): void {
+    this.#waiting?.close();
+    this.#waiting = undefined;
+  }
+
   close(): void {
+    this.#stopWaiting();
     this.#watch?.close();
     this.#watch = undefined;
     this.#fd.close();

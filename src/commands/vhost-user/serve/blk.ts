@@ -54,7 +54,7 @@ its path, and its file stays.`;
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
     incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
-    queues: Flags.integer({ min: 1, max: maxQueues, summary: `virtqueues at most; each in use has a thread [default: ${maxQueues}]` }),
+    queues: Flags.integer({ min: 1, max: maxQueues, summary: 'virtqueues at most [default: 64, or the number of CPUs here]' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     'state-dir': stateDirFlag,
     serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),

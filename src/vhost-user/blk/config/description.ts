@@ -24,7 +24,7 @@ export interface BlkConfigFile extends AccessEntry {
   stateDir?: string;
   /** who does I/O that waits for a device: io_uring, or threads with system calls; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
-  /** virtqueues of a disk at most; each that a VMM uses has a thread; default: 64. @minimum 1 @maximum 64 */
+  /** virtqueues of a disk at most; each that a VMM uses has a thread; default: 64, or the number of CPUs here if larger. @minimum 1 @maximum 256 */
   queues?: number;
   /** what is served */
   disks: DiskEntry[];
@@ -36,6 +36,6 @@ export interface DiskEntry extends SourceEntry, AccessEntry {
   socket: string;
   /** serial number, up to 20 bytes; default: made from the source. @maxLength 20 */
   serial?: string;
-  /** virtqueues at most. @minimum 1 @maximum 64 */
+  /** virtqueues at most. @minimum 1 @maximum 256 */
   queues?: number;
 }
