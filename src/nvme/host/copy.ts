@@ -104,7 +104,7 @@ export function connectError(options: ControllerOptions, nsid: number | undefine
       return closedByTarget(where);
     case 'EPROTO':
       return brokeProtocol(where, `: ${detail}`);
-    case 'ENOTSUP':
+    case 'EOPNOTSUPP':
       return new VioError(`${where}: ${detail}`, { code, exit: Exit.unsupported });
     case 'EACCES':
       return new VioError('the target asks for authentication', { code: 'EKEYREJECTED', exit: Exit.unsupported });
