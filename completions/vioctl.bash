@@ -30,20 +30,20 @@ _vioctl_command() {
       vals='--color=auto|always|never'
       args='@pci' ;;
     'vfio bind')
-      opts='--group --driver --owner --allow --expect --persist --all --wait --null -0 --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|session|upper|console|display|attached|watchdog|edac|kdump|owned|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --wait=@free --color=auto|always|never'
+      opts='--group --driver --owner --allow --expect --persist --identity --all --wait --null -0 --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--driver=@free --owner=@free --allow=mounted|swap|holder|open|route|address|session|upper|console|display|attached|watchdog|edac|kdump|owned|pf-with-vfs|bridge|chipset|boot-disk|group-member --expect=@free --identity=serial|mac|slot|address --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio unbind')
       opts='--driver --wait --ask --persist --all --null -0 --dry-run --json --no-headings --help -h --quiet --color'
       vals='--driver=@free --wait=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio sriov')
-      opts='--vfs --driver --mac --no-autoprobe --vf-token --allow --wait --dry-run --json --no-headings --help -h --quiet --color'
+      opts='--vfs --driver --mac --persist --no-autoprobe --vf-token --allow --wait --dry-run --json --no-headings --help -h --quiet --color'
       vals='--vfs=@free --driver=@free --mac=@free --vf-token=@free --allow=mounted|swap|holder|open|route|address|session|upper|console|display|attached|watchdog|edac|kdump|owned|pf-with-vfs|bridge|chipset|boot-disk|group-member --wait=@free --color=auto|always|never'
       args='@pci' ;;
     'vfio apply')
-      opts='--check --dry-run --wait --json --no-headings --help -h --quiet --color'
-      vals='--wait=@free --color=auto|always|never'
+      opts='--check --dry-run --appear --wait --json --no-headings --help -h --quiet --color'
+      vals='--appear=@free --wait=@free --color=auto|always|never'
       args='@file' ;;
     'vfio restore')
       opts='--all --wait --dry-run --json --no-headings --help -h --quiet --color'

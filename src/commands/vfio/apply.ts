@@ -17,7 +17,7 @@ export default class VfioApply extends Command {
   static override readonly description =
     'Brings devices to the state that a file declares, one by one: driver, owner of the nodes, persistence, virtual functions, power ' +
     'policy. A second run changes nothing, an interrupted one can be repeated, and what fails keeps no other entry from being done.\n\n' +
-    'The file is YAML or JSON: a list `devices` of entries with the key `device` (address or selector) and any of `driver` (vfio, host or ' +
+    'The file is YAML or JSON: a list `devices` of entries with the key `device` (address or selector) and any of `expect` (vendor:device), `function` (number), `driver` (vfio, host or ' +
     'a name), `owner`, `persist`, `allow` (checks to ignore), `vfs`, `vfDriver`, `macs`, `autoprobe`, `power` (on or auto), `all` (the ' +
     'selector may match several) and `optional` (it need not be there). What an entry leaves out stays as it is.';
   static readonly examples: readonly Example[] = [
@@ -29,6 +29,7 @@ export default class VfioApply extends Command {
   static override readonly flags = {
     check: Flags.boolean({ summary: 'tell the differences, change nothing; status 4 if there are any' }),
     'dry-run': Flags.boolean({ summary: 'as --check, but with status 0' }),
+    appear: Flags.duration({ default: 0, summary: 'how long to wait for devices that are not there yet' }),
     wait: Flags.duration({ default: raceWait, summary: 'how long to wait for holders and other runs' }),
   };
   static override readonly changes = true;
@@ -42,6 +43,7 @@ export default class VfioApply extends Command {
     const devices = await apply(systemHost(this.sysroot, process.pid, census.modules), census, entries, {
       check,
       wait: flags.wait,
+      appear: flags.appear,
       signal: this.life.signal,
       program: [process.execPath, path.resolve(process.argv[1] ?? '')],
     });

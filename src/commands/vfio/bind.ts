@@ -11,6 +11,7 @@ import { bindScript, shellScript } from '../../vfio/binding/script.js';
 import type { Census } from '../../vfio/census/census.js';
 import { systemCensus } from '../../vfio/census/live.js';
 import { checks } from '../../vfio/checks/finding.js';
+import { identityKinds } from '../../vfio/devices/identity.js';
 
 export default class VfioBind extends Command {
   static override readonly description =
@@ -23,7 +24,7 @@ export default class VfioBind extends Command {
   static readonly examples: readonly Example[] = [
     ['vioctl vfio bind 0000:01:00.0', 'bind one device'],
     ['vioctl vfio bind 05:02.0 --group --owner qemu', 'bind all endpoints of its IOMMU group, for user qemu'],
-    ['vioctl vfio bind 01:00.0 --persist --owner spdk', 'now and at every boot; a renumbered device is left alone'],
+    ['vioctl vfio bind 01:00.0 --persist --owner spdk', 'now and at every boot, wherever it is plugged in then'],
     ['vioctl vfio bind 01:00.0 --dry-run > change.sh', 'the writes, as a shell script'],
     ['vioctl vfio bind 03:00.0 --allow route', 'although the default route leads out of it'],
   ];
@@ -37,6 +38,11 @@ export default class VfioBind extends Command {
     allow: allowFlag,
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
     persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
+    identity: Flags.option({
+      options: identityKinds,
+      helpValue: 'KIND',
+      summary: 'with --persist: recognise it by serial, mac, slot or address [default: the first it has]',
+    })(),
     all: allFlag,
     wait: Flags.duration({ default: raceWait, summary: 'how long to wait for another run that changes a device' }),
     null: nullFlag,
@@ -54,6 +60,7 @@ export default class VfioBind extends Command {
       allow: flags.allow,
       owner: flags.owner === undefined ? undefined : parseOwner(this.sysroot, flags.owner),
       expect: flags.expect,
+      identity: flags.identity,
       persist: flags.persist ? [process.execPath, path.resolve(process.argv[1] ?? '')] : undefined,
     };
     const census = systemCensus(this.sysroot, process.pid);

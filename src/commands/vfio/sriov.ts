@@ -1,9 +1,10 @@
+import path from 'node:path';
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { allowFlag, deviceArg, scriptFlag, tokenFlag } from '../../groups/vfio/options.js';
 import { sriovResultLines } from '../../groups/vfio/views.js';
 import { raceWait } from '../../vfio/binding/batch.js';
-import { systemHost } from '../../vfio/binding/host.js';
+import { reload, systemHost } from '../../vfio/binding/host.js';
 import { systemCensus } from '../../vfio/census/live.js';
 import { findDevice } from '../../vfio/devices/select.js';
 import { planSriov, showSriov, sriov, sriovLines } from '../../vfio/sriov/sriov.js';
@@ -21,12 +22,14 @@ export default class VfioSriov extends Command {
     ['vioctl vfio sriov net:eth0 --vfs 4 --driver vfio-pci', 'switch four on and bind them to VFIO'],
     ['vioctl vfio sriov 04:00.0 --vfs 2 --mac 52:54:00:00:00:01 --mac 52:54:00:00:00:02', 'with MAC addresses'],
     ['vioctl vfio sriov 04:00.0 --vfs 0', 'switch them off'],
+    ['vioctl vfio sriov net:eth0 --vfs 4 --driver vfio-pci --persist', 'at every boot too'],
   ];
   static override readonly args = { bdf: deviceArg };
   static override readonly flags = {
     vfs: Flags.integer({ helpValue: 'NUMBER', min: 0, summary: 'number of virtual functions' }),
     driver: Flags.string({ helpValue: 'DRIVER', summary: 'bind the virtual functions to this driver' }),
     mac: Flags.string({ helpValue: 'ADDRESS', multiple: true, summary: 'MAC address of the next virtual function' }),
+    persist: Flags.boolean({ summary: 'set them at every boot too; with --vfs 0 no longer' }),
     'no-autoprobe': Flags.boolean({ summary: 'do not offer the virtual functions to drivers' }),
     'vf-token': { ...tokenFlag, summary: 'VF token to set, if the physical function is on VFIO [default: a new one]' },
     allow: allowFlag,
@@ -41,7 +44,12 @@ export default class VfioSriov extends Command {
     const { bdf, numVfs } = findDevice(this.sysroot, args.bdf);
     const census = systemCensus(this.sysroot, process.pid);
     const show =
-      flags.vfs === undefined && flags.driver === undefined && flags.mac === undefined && !flags['no-autoprobe'] && !flags['vf-token'];
+      flags.vfs === undefined &&
+      flags.driver === undefined &&
+      flags.mac === undefined &&
+      !flags['no-autoprobe'] &&
+      !flags['vf-token'] &&
+      !flags.persist;
     const options = {
       vfs: flags.vfs ?? numVfs,
       driver: flags.driver,
@@ -49,6 +57,7 @@ export default class VfioSriov extends Command {
       autoprobe: flags['no-autoprobe'] ? false : undefined,
       allow: flags.allow,
       token: flags['vf-token'],
+      persist: flags.persist ? ([process.execPath, path.resolve(process.argv[1] ?? '')] as const) : undefined,
       wait: flags.wait,
       signal: this.life.signal,
     };
@@ -62,6 +71,7 @@ export default class VfioSriov extends Command {
     }
     const host = systemHost(this.sysroot, process.pid, census.modules);
     const result = show ? await showSriov(host, census, bdf) : await sriov(host, census, bdf, options);
+    for (const failure of await reload(this.sysroot, result.files)) this.warn(failure);
     await this.out.document(result, sriovResultLines);
     return undefined;
   }

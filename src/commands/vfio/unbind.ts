@@ -5,7 +5,7 @@ import { failureLines, unboundLines } from '../../groups/vfio/views.js';
 import { batchError, oneByOne } from '../../vfio/binding/batch.js';
 import { reload, systemHost } from '../../vfio/binding/host.js';
 import { shellScript, unbindScript } from '../../vfio/binding/script.js';
-import { planUnbind, unbind, unbindFiles } from '../../vfio/binding/unbind.js';
+import { isGoneSelector, planUnbind, unbind, unbindFiles } from '../../vfio/binding/unbind.js';
 import { boundElsewhere } from '../../vfio/census/boot-rules.js';
 import { Census } from '../../vfio/census/census.js';
 import { describeHolder } from '../../vfio/census/holders.js';
@@ -39,9 +39,14 @@ export default class VfioUnbind extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioUnbind);
-    const bdfs = await deviceList(this.sysroot, args.bdf, flags);
+    const gone = flags.persist ? args.bdf.filter((word) => isGoneSelector(this.sysroot, word)) : [];
+    const bdfs = await deviceList(
+      this.sysroot,
+      args.bdf.filter((word) => !gone.includes(word)),
+      flags,
+    );
     const census = new Census(this.sysroot);
-    const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask, persist: flags.persist };
+    const options = { bdfs, driver: flags.driver, wait: flags.wait, ask: flags.ask, persist: flags.persist, gone };
     if (flags.persist) this.#elsewhere(bdfs);
     if (flags['dry-run']) {
       await this.out.document(unbindScript(planUnbind(census, options, { privileged: false }), unbindFiles(census, options)), shellScript);

@@ -96,7 +96,7 @@ export const doctorLines = (found: readonly Diagnosis[]): string[] =>
   found.flatMap(({ level, message, fix }) => [`${level.padEnd(5)} ${message}`, ...(fix === undefined ? [] : [`      do: ${fix}`])]);
 
 /** The virtual functions of a physical one. */
-export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfToken }: SriovResult): string[] {
+export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfToken, files }: SriovResult): string[] {
   const was = already || previousVfs === numVfs ? '' : ` (${previousVfs} before)`;
   return [
     `${bdf}: ${numVfs} virtual function${numVfs === 1 ? '' : 's'}${was}`,
@@ -105,6 +105,7 @@ export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfTok
       const parts = [driver ?? 'no driver', ...(group === undefined ? [] : [`group ${group}`]), ...(mac === undefined ? [] : [mac])];
       return `  ${String(index).padStart(3)}  ${bdf}  ${parts.join(', ')}`;
     }),
+    ...files.map((file) => `wrote ${file}`),
   ];
 }
 

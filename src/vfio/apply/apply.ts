@@ -1,17 +1,19 @@
 import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Exit, type ExitStatus, reason, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
 import { nodesOf, type Owner, parseOwner } from '../binding/owner.js';
-import type { ProgramWords } from '../binding/persist.js';
+import type { ProgramWords } from '../binding/persist-files.js';
 import { unbind } from '../binding/unbind.js';
 import type { Census } from '../census/census.js';
 import { interfacesOf } from '../census/interfaces.js';
-import { type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
+import { fits } from '../devices/identity.js';
+import { idOf, type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
 import { select } from '../devices/select.js';
 import { readMacs } from '../sriov/macs.js';
-import { planSriov, sriov } from '../sriov/sriov.js';
+import { planSriov, sriov, sriovFiles } from '../sriov/sriov.js';
 import type { Host } from '../transaction/move.js';
 import type { Declared } from './document.js';
 
@@ -38,6 +40,8 @@ export interface ApplyOptions {
   /** Only tell the differences. */
   check: boolean;
   wait: number;
+  /** Milliseconds from the start to wait for devices that are not there yet. */
+  appear?: number | undefined;
   signal?: AbortSignal | undefined;
   program: ProgramWords;
 }
@@ -86,8 +90,16 @@ function bindingDifferences(census: Census, declared: Declared, device: PciDevic
   return found;
 }
 
+const sriovOptions = ({ vfs, vfDriver, macs, autoprobe, allow }: Declared) => ({ vfs: vfs!, driver: vfDriver, macs, autoprobe, allow });
+
 /** The differences of virtual functions. @throws VioError (7) without SR-IOV */
-async function vfDifferences(host: Host, census: Census, declared: Declared, device: PciDevice): Promise<Difference[]> {
+async function vfDifferences(
+  host: Host,
+  census: Census,
+  declared: Declared,
+  device: PciDevice,
+  program: ProgramWords,
+): Promise<Difference[]> {
   const { vfs, vfDriver, macs, autoprobe } = declared;
   if (vfs === undefined) return [];
   const found: Difference[] = [];
@@ -105,6 +117,11 @@ async function vfDifferences(host: Host, census: Census, declared: Declared, dev
     const i = macs.findIndex((mac, index) => now.get(index) !== mac);
     if (i >= 0) found.push({ what: 'macs', is: now.get(i) ?? 'none', wanted: macs[i]! });
   }
+  if (declared.persist) {
+    const { write, remove } = sriovFiles(census.root, { ...sriovOptions(declared), persist: program }, device);
+    if (remove.length > 0 || write.some((file) => census.root.attr(file.path) !== file.text.trim()))
+      found.push({ what: 'persist', is: 'no', wanted: 'yes' });
+  }
   return found;
 }
 
@@ -121,7 +138,7 @@ async function differencesOf(host: Host, census: Census, declared: Declared, bdf
   if (!device) throw new VioError(`${bdf}: the device is gone: ENODEV (No such device)`, { code: 'ENODEV' });
   return [
     ...bindingDifferences(census, declared, device, program),
-    ...(await vfDifferences(host, census, declared, device)),
+    ...(await vfDifferences(host, census, declared, device, program)),
     ...powerDifference(census.root, declared, bdf),
   ];
 }
@@ -137,20 +154,17 @@ async function bring(
 ): Promise<void> {
   const has = (...whats: Difference['what'][]) => differences.some(({ what }) => whats.includes(what));
   const { wait, signal } = options;
-  if (has('driver', 'owner', 'persist')) {
+  if (declared.driver !== undefined && has('driver', 'owner', 'persist')) {
     if (declared.driver === 'host') await unbind(host, census, { bdfs: [bdf], wait, signal });
     else {
       const owner = declared.owner === undefined ? undefined : parseOwner(host.root, declared.owner);
       await bind(host, census, { ...bindOptions(declared, bdf, owner, options.program), wait, signal });
     }
   }
-  if (has('vfs', 'vfDriver', 'macs', 'autoprobe'))
+  if (declared.vfs !== undefined && has('vfs', 'vfDriver', 'macs', 'autoprobe', 'persist'))
     await sriov(host, census.fresh(), bdf, {
-      vfs: declared.vfs!,
-      driver: declared.vfDriver,
-      macs: declared.macs,
-      autoprobe: declared.autoprobe,
-      allow: declared.allow,
+      ...sriovOptions(declared),
+      persist: declared.persist ? options.program : undefined,
       wait,
       signal,
     });
@@ -178,6 +192,31 @@ async function applyOne(host: Host, census: Census, declared: Declared, bdf: str
   }
 }
 
+/** Milliseconds between two looks for a device. */
+const lookAgain = 200;
+
+/** The devices of an entry, waited for until a deadline. @throws VioError of select(); ENODEV where id or function differ; the signal's reason */
+async function matching(root: Sysroot, declared: Declared, deadline: number, signal: AbortSignal | undefined): Promise<PciDevice[]> {
+  for (;;) {
+    try {
+      const found = select(root, declared.device);
+      const right = found.filter((device) => fits(device, declared));
+      if (right.length > 0) return right;
+      throw new VioError(
+        `${declared.device}: ${found[0]!.bdf} is ${idOf(found[0]!)}, not what is expected: it was renumbered or replaced`,
+        {
+          code: 'ENODEV',
+          hint: 'vioctl vfio list',
+        },
+      );
+    } catch (err) {
+      const left = deadline - performance.now();
+      if (!(err instanceof VioError) || err.code !== 'ENODEV' || left <= 0) throw err;
+      await sleep(Math.min(lookAgain, left), undefined, signal === undefined ? {} : { signal });
+    }
+  }
+}
+
 /**
  * Brings devices to their declared state, entry by entry, or tells the differences. What fails keeps no other from being done,
  * and a second run changes nothing.
@@ -185,12 +224,13 @@ async function applyOne(host: Host, census: Census, declared: Declared, bdf: str
  */
 export async function apply(host: Host, census: Census, entries: readonly Declared[], options: ApplyOptions): Promise<Applied[]> {
   const results: Applied[] = [];
+  const deadline = performance.now() + (options.appear ?? 0);
   for (const declared of entries) {
     options.signal?.throwIfAborted();
     const { device } = declared;
     let bdfs: string[];
     try {
-      bdfs = select(census.root, device).map(({ bdf }) => bdf);
+      bdfs = (await matching(census.root, declared, deadline, options.signal)).map(({ bdf }) => bdf);
       if (bdfs.length > 1 && !declared.all)
         throw new VioError(`${device} matches ${bdfs.length} devices: ${bdfs.slice(0, 8).join(', ')}`, {
           code: 'USAGE',

@@ -8,6 +8,9 @@ import { parseMac } from '../sriov/macs.js';
 export interface Declared {
   /** Address or selector. */
   device: string;
+  /** `vendor:device` that the device must have, and its function number: together with a serial number they name one function. */
+  expect: string | undefined;
+  function: number | undefined;
   /** The selector may match several. */
   all: boolean;
   /** It is no failure if nothing matches. */
@@ -16,7 +19,7 @@ export interface Declared {
   driver: string | undefined;
   /** Owner of the VFIO nodes. */
   owner: string | undefined;
-  /** Bind at every boot too. */
+  /** Bind, and set the virtual functions, at every boot too. */
   persist: boolean | undefined;
   allow: CheckName[];
   /** Number of virtual functions. */
@@ -28,7 +31,22 @@ export interface Declared {
   power: 'on' | 'auto' | undefined;
 }
 
-const keys = ['device', 'all', 'optional', 'driver', 'owner', 'persist', 'allow', 'vfs', 'vfDriver', 'macs', 'autoprobe', 'power'];
+const keys = [
+  'device',
+  'expect',
+  'function',
+  'all',
+  'optional',
+  'driver',
+  'owner',
+  'persist',
+  'allow',
+  'vfs',
+  'vfDriver',
+  'macs',
+  'autoprobe',
+  'power',
+];
 
 /** Entries that one file may have. */
 const mostEntries = 10_000;
@@ -40,6 +58,11 @@ const read = {
   text(where: string, value: unknown): string {
     if (typeof value !== 'string' || value === '') throw wrong(where, 'not a text');
     return value;
+  },
+  id(where: string, value: unknown): string {
+    const text = read.text(where, value).toLowerCase();
+    if (!/^[0-9a-f]{4}:[0-9a-f]{4}$/.test(text)) throw wrong(where, 'not a vendor:device pair');
+    return text;
   },
   flag(where: string, value: unknown): boolean {
     const word = String(value).toLowerCase();
@@ -72,6 +95,8 @@ function entryOf(where: string, value: unknown): Declared {
   if (power !== undefined && power !== 'on' && power !== 'auto') throw wrong(`${where}.power`, 'not on or auto');
   const entry: Declared = {
     device: read.text(`${where}.device`, fields.device),
+    expect: get('expect', read.id),
+    function: get('function', read.count),
     all: get('all', read.flag) ?? false,
     optional: get('optional', read.flag) ?? false,
     driver: get('driver', read.text),
@@ -86,8 +111,10 @@ function entryOf(where: string, value: unknown): Declared {
   };
   if (entry.vfs === undefined && (entry.vfDriver !== undefined || entry.macs.length > 0 || entry.autoprobe !== undefined))
     throw wrong(where, 'vfDriver, macs and autoprobe need vfs');
-  if ((entry.owner !== undefined || entry.persist) && (entry.driver === undefined || entry.driver === 'host'))
-    throw wrong(where, 'owner and persist need a VFIO driver');
+  const hosts = entry.driver === undefined || entry.driver === 'host';
+  if (entry.owner !== undefined && hosts) throw wrong(where, 'owner and persist need a VFIO driver');
+  if (entry.persist && hosts && entry.vfs === undefined)
+    throw wrong(where, 'owner and persist need a VFIO driver; persist goes with vfs too');
   return entry;
 }
 

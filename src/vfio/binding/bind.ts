@@ -6,6 +6,7 @@ import { checkDevice } from '../checks/checks.js';
 import { chipsetRole } from '../checks/chipset.js';
 import { type CheckName, checkNames, type Finding } from '../checks/finding.js';
 import { readGroup } from '../devices/group.js';
+import type { IdentityKind } from '../devices/identity.js';
 import { noIommu, readIommu } from '../devices/iommu.js';
 import type { DriverChoice } from '../devices/modules.js';
 import { idOf, isGone, type PciDevice, pciDevices, readDevice } from '../devices/pci.js';
@@ -16,7 +17,8 @@ import { type Move, Transaction } from '../transaction/transaction.js';
 import { writable } from '../transaction/writer.js';
 import { raceWait, whileBusy } from './batch.js';
 import { changeOwner, groupNumber, type NodeOwner, nodeOf, nodesOf, type Owner, restoreOwners } from './owner.js';
-import { type PersistFile, type ProgramWords, persistFiles, takeBack, type WrittenFile, writePersistent } from './persist.js';
+import { persistFiles } from './persist.js';
+import { type PersistFile, type ProgramWords, takeBack, type WrittenFile, writePersistent } from './persist-files.js';
 
 export interface BindOptions {
   /** PCI addresses as the user wrote them. */
@@ -32,6 +34,8 @@ export interface BindOptions {
   expect?: string | undefined;
   /** Bind at every boot too: the words that start this program. */
   persist?: ProgramWords | undefined;
+  /** How the next boot recognises the devices; the best way that each has unless given. */
+  identity?: IdentityKind | undefined;
 }
 
 /** What bind would do with one device. */

@@ -6,7 +6,7 @@ import type { Sysroot } from '../../common/sysroot.js';
 import { Modules } from '../devices/modules.js';
 import type { Host } from '../transaction/move.js';
 import { ChildWriter, FileWriter } from '../transaction/writer.js';
-import { reloadCommands } from './persist.js';
+import { reloadCommands } from './persist-files.js';
 
 /** Runs modprobe. @throws VioError MODPROBE (7) with its message */
 function modprobe(module: string): Promise<void> {

@@ -1,19 +1,15 @@
 import fs from 'node:fs';
-import path from 'node:path';
 import { Exit, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { CheckName } from '../checks/finding.js';
+import { type IdentityKind, identityOf } from '../devices/identity.js';
 import type { DriverChoice } from '../devices/modules.js';
 import { idOf, type PciDevice } from '../devices/pci.js';
+import { bindMembers, declare, keysAbout, undeclare } from './declared.js';
 import type { Owner } from './owner.js';
+import { configs, type PersistFile, type ProgramWords, rules, takeBack, units, unitWord, writePersistent } from './persist-files.js';
 
-/** How this program is started: the words before `vfio bind`, absolute. */
-export type ProgramWords = readonly string[];
-
-const rules = '/etc/udev/rules.d';
-const units = '/etc/systemd/system';
 const unit = 'vioctl-vfio@.service';
-const configs = '/etc/vioctl/vfio.d';
 const hook = '/etc/initramfs-tools/hooks/vioctl-vfio';
 
 const ruleFile = (bdf: string): string => `${rules}/20-vioctl-vfio-${bdf}.rules`;
@@ -29,18 +25,9 @@ export interface Persisted {
 export interface PersistOptions {
   owner?: Owner | undefined;
   allow?: readonly CheckName[] | undefined;
+  /** How the device is recognised; the best way that it has unless given. */
+  identity?: IdentityKind | undefined;
 }
-
-/** A file that --persist writes. */
-export interface PersistFile {
-  path: string;
-  mode: number;
-  text: string;
-}
-
-/** A word of a unit's command line (systemd.service(5), COMMAND LINES). */
-const unitWord = (word: string): string =>
-  /^[\w./:@+,=-]+$/.test(word) ? word : `"${word.replace(/["\\$%]/g, (c) => (c === '"' || c === '\\' ? `\\${c}` : c + c))}"`;
 
 /**
  * The udev rule of a device. It holds for the address *and* the id, so a device that was renumbered or replaced is left to its
@@ -109,96 +96,73 @@ const hasInitramfsTools = (root: Sysroot): boolean =>
 
 /** All files that make a binding persistent. */
 export function persistFiles(root: Sysroot, planned: readonly Persisted[], options: PersistOptions, program: ProgramWords): PersistFile[] {
-  const files: PersistFile[] = [{ path: `${units}/${unit}`, mode: 0o644, text: unitText(program) }];
-  if (hasInitramfsTools(root)) files.push({ path: hook, mode: 0o755, text: hookText });
+  const files: PersistFile[] = [];
   for (const entry of planned) {
     if (!entry.choice.vfio)
       throw new VioError(`${entry.device.bdf}: --persist is for VFIO drivers, not for ${entry.choice.driver}`, {
         code: 'USAGE',
         exit: Exit.usage,
       });
+    const identity = identityOf(root, entry.device, options.identity);
+    if (identity === undefined)
+      throw new VioError(`${entry.device.bdf}: it has no ${options.identity} of its own to be recognised by`, {
+        code: 'NO_IDENTITY',
+        exit: Exit.unsupported,
+        hint: '--identity address',
+      });
+    if (identity.kind !== 'address') {
+      const members = {
+        driver: entry.choice.driver,
+        ...(options.owner && { owner: options.owner.text }),
+        ...(options.allow && options.allow.length > 0 && { allow: [...options.allow] }),
+      };
+      for (const file of declare(root, entry.device, identity, members, program))
+        if (!files.some(({ path }) => path === file.path)) files.push(file);
+      continue;
+    }
+    if (!files.some(({ path }) => path === `${units}/${unit}`)) {
+      files.push({ path: `${units}/${unit}`, mode: 0o644, text: unitText(program) });
+      if (hasInitramfsTools(root)) files.push({ path: hook, mode: 0o755, text: hookText });
+    }
     files.push({ path: configFile(entry.device.bdf), mode: 0o644, text: configText(entry, options) });
     files.push({ path: ruleFile(entry.device.bdf), mode: 0o644, text: udevRule(entry) });
   }
   return files;
 }
 
-/** A file that was written, and what was there before; undefined for nothing. */
-export interface WrittenFile {
-  path: string;
-  before: PersistFile | undefined;
-}
-
-/** Writes files, each at once (temporary file, rename). @returns those that differed @throws VioError; what was written is taken back */
-export function writePersistent(root: Sysroot, files: readonly PersistFile[]): WrittenFile[] {
-  const written: WrittenFile[] = [];
-  try {
-    for (const file of files) {
-      const { path } = file;
-      const before = root.exists(path) ? { path, mode: fs.statSync(root.path(path)).mode & 0o7777, text: root.read(path) } : undefined;
-      if (before?.text === file.text) continue;
-      replace(root, file);
-      written.push({ path, before });
-    }
-  } catch (err) {
-    takeBack(root, written);
-    throw wrap('make the binding persistent', err, { hint: '/etc must be writable' });
-  }
-  return written;
-}
-
-/** Undoes writePersistent. Every file is tried. @throws VioError that names the files that could not be put back */
-export function takeBack(root: Sysroot, written: readonly WrittenFile[]): void {
-  const stuck: string[] = [];
-  let cause: unknown;
-  for (const { path, before } of written) {
-    try {
-      if (before === undefined) fs.rmSync(root.path(path), { force: true });
-      else replace(root, before);
-    } catch (err) {
-      stuck.push(path);
-      cause ??= err;
-    }
-  }
-  if (stuck.length > 0) throw wrap(`put back ${stuck.join(', ')}`, cause);
-}
-
-function replace(root: Sysroot, file: PersistFile): void {
-  const target = root.path(file.path);
-  fs.mkdirSync(path.dirname(target), { recursive: true });
-  fs.writeFileSync(`${target}.new`, file.text, { mode: file.mode });
-  fs.chmodSync(`${target}.new`, file.mode);
-  fs.renameSync(`${target}.new`, target);
-}
-
 /** Addresses with a persistent binding. */
 export const persistent = (root: Sysroot): string[] =>
   root.list(configs).flatMap((name) => (name.endsWith('.env') ? [name.slice(0, -4)] : []));
 
-/** The files that go with the persistent bindings of some addresses; the shared ones go with the last binding. */
-export function filesToRemove(root: Sysroot, bdfs: readonly string[]): string[] {
-  const own = bdfs.flatMap((bdf) => [ruleFile(bdf), configFile(bdf)]);
-  const shared = persistent(root).every((bdf) => bdfs.includes(bdf)) ? [`${units}/${unit}`, hook] : [];
-  return [...own, ...shared].filter((file) => root.exists(file));
+/** What ends the persistent bindings of some devices; shared files go with the last binding. */
+export interface PersistentEnd {
+  write: PersistFile[];
+  remove: string[];
 }
 
-/** Removes persistent bindings. @returns the files that were removed */
-export function removePersistent(root: Sysroot, bdfs: readonly string[]): string[] {
-  const files = filesToRemove(root, bdfs);
-  for (const file of files) {
+/**
+ * @param bdfs addresses, where no device need be any more
+ * @param selectors as --persist wrote them, for devices that are gone
+ */
+export function endOf(root: Sysroot, bdfs: readonly string[], selectors: readonly string[] = []): PersistentEnd {
+  const own = bdfs.flatMap((bdf) => [ruleFile(bdf), configFile(bdf)]).filter((file) => root.exists(file));
+  const kept = persistent(root).filter((bdf) => !bdfs.includes(bdf));
+  const shared = own.length > 0 && kept.length === 0 ? [`${units}/${unit}`, hook].filter((file) => root.exists(file)) : [];
+  const keys = [...bdfs, ...selectors].flatMap((word) => keysAbout(root, word));
+  const { write, remove } = undeclare(root, keys, bindMembers);
+  return { write, remove: [...own, ...shared, ...remove] };
+}
+
+/** Makes it so. @returns the files that were removed or changed @throws VioError; changed files are put back, removed ones are gone */
+export function endPersistent(root: Sysroot, { write, remove }: PersistentEnd): string[] {
+  const written = writePersistent(root, write);
+  for (const file of remove) {
     try {
       fs.rmSync(root.path(file));
     } catch (err) {
+      takeBack(root, written);
       throw wrap(`remove ${file}`, err);
     }
   }
-  return files;
-}
-
-/** Programs that take notice of changed files, where they are installed. */
-export function reloadCommands(root: Sysroot, changed: readonly string[]): string[][] {
-  const commands: string[][] = [];
-  if (changed.some((file) => file.startsWith(units)) && root.exists('/run/systemd/system')) commands.push(['systemctl', 'daemon-reload']);
-  if (changed.some((file) => file.startsWith(rules)) && root.exists('/run/udev/control')) commands.push(['udevadm', 'control', '--reload']);
-  return commands;
+  return [...remove, ...written.map(({ path }) => path)];
 }

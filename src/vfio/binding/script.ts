@@ -7,7 +7,8 @@ import { Store } from '../transaction/journal.js';
 import { type Host, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { type BindPlan, plannedWrites } from './bind.js';
 import { nodeOf } from './owner.js';
-import type { PersistFile } from './persist.js';
+import type { PersistentEnd } from './persist.js';
+import type { PersistFile } from './persist-files.js';
 import { pending } from './restore.js';
 import { type PlannedUnbind, planUnbind, unbindWrites } from './unbind.js';
 
@@ -51,10 +52,11 @@ export function bindScript(root: Sysroot, plan: BindPlan): Script {
 }
 
 /** The script of an unbind. */
-export const unbindScript = (plan: readonly PlannedUnbind[], remove: readonly string[] = []): Script => ({
+export const unbindScript = (plan: readonly PlannedUnbind[], end: PersistentEnd = { write: [], remove: [] }): Script => ({
   modules: plan.flatMap(({ module }) => module ?? []),
   devices: unbindWrites(plan),
-  remove,
+  files: end.write,
+  remove: end.remove,
 });
 
 /** The script of a restore: what differs now from what the journals want back. */

@@ -1,17 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Exit, VioError } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, type Holder, holdersOf } from '../census/holders.js';
 import { Processes } from '../census/processes.js';
 import { idOf, linkName, type PciDevice, parseBdf, pciDevices, readDevice } from '../devices/pci.js';
-import { findDevice } from '../devices/select.js';
+import { findDevice, isSelector, select } from '../devices/select.js';
 import { forgetToken } from '../session/token.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { type Host, lockedError, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
 import { Transaction, writeTimeout } from '../transaction/transaction.js';
 import { whileBusy } from './batch.js';
 import { requirePrivilege } from './bind.js';
-import { filesToRemove, persistent, removePersistent } from './persist.js';
+import { keysAbout } from './declared.js';
+import { endOf, endPersistent, type PersistentEnd, persistent } from './persist.js';
 
 export interface UnbindOptions {
   bdfs: readonly string[];
@@ -23,6 +25,8 @@ export interface UnbindOptions {
   ask?: boolean | undefined;
   /** Also end what bind --persist set up; an address where no device is any more is accepted then. */
   persist?: boolean | undefined;
+  /** Selectors of persistent bindings whose devices are gone, to end too. */
+  gone?: readonly string[] | undefined;
 }
 
 export interface PlannedUnbind {
@@ -98,9 +102,20 @@ export function planUnbind(
 export const unbindWrites = (plan: readonly PlannedUnbind[]): { bdf: string; writes: SysfsWrite[] }[] =>
   plan.map(({ device, from, to, already }) => ({ bdf: device.bdf, writes: already ? [] : planMove(device.bdf, from, to) }));
 
-/** The files of persistent bindings that go, in the order of their removal. */
-export const unbindFiles = (census: Census, options: Pick<UnbindOptions, 'bdfs' | 'persist'>): string[] =>
-  options.persist ? filesToRemove(census.root, options.bdfs.map(parseBdf)) : [];
+/** True for a selector of a persistent binding whose device is not there any more. */
+export function isGoneSelector(root: Sysroot, word: string): boolean {
+  if (!isSelector(word) || keysAbout(root, word).length === 0) return false;
+  try {
+    select(root, word);
+    return false;
+  } catch (err) {
+    return err instanceof VioError && err.code === 'ENODEV';
+  }
+}
+
+/** What becomes of the files of persistent bindings. */
+export const unbindFiles = (census: Census, options: Pick<UnbindOptions, 'bdfs' | 'persist' | 'gone'>): PersistentEnd =>
+  options.persist ? endOf(census.root, options.bdfs.map(parseBdf), options.gone) : { write: [], remove: [] };
 
 /** The holders that remain after waiting; empty when all let go. */
 async function waitForHolders(
@@ -149,6 +164,8 @@ async function unbindOnce(
   options: UnbindOptions & { signal?: AbortSignal | undefined; note?: (bdf: string, holders: Holder[]) => void },
 ): Promise<{ devices: UnboundDevice[]; files: string[] }> {
   const plan = planUnbind(census, options, { privileged: true });
+  // before the move: a device that leaves VFIO is called by other means
+  const end = unbindFiles(census, options);
   const moving = plan.filter(({ already }) => !already);
   if (!options.ask) {
     for (const { device, from } of moving) {
@@ -176,7 +193,7 @@ async function unbindOnce(
     for (const { device } of moving) forgetToken(host.root, device.bdf); // the next driver begins with another
   }
   // last: a device that could not be given back stays as it is at the next boot too
-  const files = options.persist ? removePersistent(host.root, options.bdfs.map(parseBdf)) : [];
+  const files = endPersistent(host.root, end);
   const devices = plan.map(({ device, from, already }) => ({
     bdf: device.bdf,
     id: idOf(device),

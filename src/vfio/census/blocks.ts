@@ -31,10 +31,16 @@ function kindOf(root: Sysroot, name: string): string {
 export class Blocks {
   readonly #root: Sysroot;
   readonly #links: Map<string, string>;
+  /** Names by the PCI functions on the way to them. */
+  readonly #on = new Map<string, string[]>();
+  #users: { path: string; what: string }[] | undefined;
 
   constructor(root: Sysroot) {
     this.#root = root;
     this.#links = new Map(root.list(blockFolder).map((name) => [name, root.readlink(`${blockFolder}/${name}`) ?? '']));
+    for (const [name, link] of this.#links)
+      for (const bdf of link.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g) ?? [])
+        this.#on.set(bdf, [...(this.#on.get(bdf) ?? []), name]);
   }
 
   /** `259:3`; empty where the device is gone. */
@@ -48,8 +54,8 @@ export class Blocks {
    */
   disks(bdf: string): string[] {
     const names = new Set<string>();
-    for (const [name, link] of this.#links) {
-      if (!link.includes(`/${bdf}/`) || this.#root.exists(`${blockFolder}/${name}/partition`)) continue;
+    for (const name of this.#on.get(bdf) ?? []) {
+      if (this.#root.exists(`${blockFolder}/${name}/partition`)) continue;
       const path = /^nvme(\d+)c\d+n(\d+)$/.exec(name);
       if (!path) names.add(name);
       else if (this.#links.has(`nvme${path[1]}n${path[2]}`)) names.add(`nvme${path[1]}n${path[2]}`);
@@ -76,7 +82,11 @@ export class Blocks {
   }
 
   /** Kernel users that leave no holder link: loop devices, NVMe and SCSI targets, members of a btrfs. By device path, links resolved. */
-  get kernelUsers(): { path: string; what: string; mountOf?: string }[] {
+  get kernelUsers(): { path: string; what: string }[] {
+    return (this.#users ??= this.#readUsers());
+  }
+
+  #readUsers(): { path: string; what: string }[] {
     const root = this.#root;
     const users: { path: string; what: string }[] = [];
     for (const name of this.#links.keys()) {

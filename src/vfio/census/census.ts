@@ -9,6 +9,35 @@ import { addressesOf, procRoutes, type Route } from './interfaces.js';
 import { type Mounts, parseSwaps, readMounts } from './mounts.js';
 import { Processes, sshPeer } from './processes.js';
 
+/** A link of sysfs. */
+export interface SysfsLink {
+  name: string;
+  target: string;
+}
+
+/** The links of a folder by the addresses of all PCI functions on the way to their targets. */
+function indexLinks(root: Sysroot, folder: string): Map<string, SysfsLink[]> {
+  const index = new Map<string, SysfsLink[]>();
+  for (const name of root.list(folder)) {
+    const target = root.readlink(`${folder}/${name}`);
+    for (const bdf of target?.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g) ?? []) {
+      const links = index.get(bdf);
+      if (links) links.push({ name, target: target! });
+      else index.set(bdf, [{ name, target: target! }]);
+    }
+  }
+  return index;
+}
+
+const edacFolders = ['/sys/devices/system/edac/mc', '/sys/devices/system/edac/pci', '/sys/bus/edac/devices'];
+
+/** Terminals that the kernel prints on: /proc/consoles (`ttyS4 -W- (EC p) 4:68`) and the active ones of /dev/console. */
+function readConsoles(root: Sysroot): string[] {
+  const lines = (root.attr('/proc/consoles') ?? '').split('\n').flatMap((line) => line.split(/\s/, 1)[0] || []);
+  const active = (root.attr('/sys/class/tty/console/active') ?? '').split(/\s+/).filter((name) => name !== '');
+  return [...new Set([...lines, ...active])];
+}
+
 export interface CensusOptions {
   pid?: number;
   peer?: string | undefined;
@@ -28,6 +57,10 @@ export class Census {
   readonly #routesNow: (() => Route[] | undefined) | undefined;
   readonly #live: LiveNetwork | undefined;
   readonly #pid: number | undefined;
+  readonly #folders = new Map<string, Map<string, SysfsLink[]>>();
+  readonly #vfioDrivers = new Map<string, boolean>();
+  #edac: SysfsLink[] | undefined;
+  #consoles: string[] | undefined;
   #routes: Route[] | undefined;
   #processes: Processes | undefined;
   #blocks: Blocks | undefined;
@@ -53,6 +86,24 @@ export class Census {
     this.#routesNow = options.routes;
     this.#live = options.live;
     this.#pid = options.pid;
+  }
+
+  /**
+   * Links in a folder of sysfs that lead below a PCI function: its interfaces in /sys/class/net, its nodes in /sys/dev/char.
+   * Each folder is read once for all devices.
+   */
+  below(folder: string, bdf: string): readonly SysfsLink[] {
+    let index = this.#folders.get(folder);
+    if (!index) this.#folders.set(folder, (index = indexLinks(this.root, folder)));
+    return index.get(bdf) ?? [];
+  }
+
+  /** True for a driver that is one of VFIO. */
+  isVfio(driver: string | undefined): boolean {
+    if (driver === undefined) return false;
+    let known = this.#vfioDrivers.get(driver);
+    if (known === undefined) this.#vfioDrivers.set(driver, (known = this.modules.isVfio(driver)));
+    return known;
   }
 
   /** A census of the same system that has read nothing yet. */
@@ -113,9 +164,24 @@ export class Census {
     return (this.#bootRules ??= new BootRules(this.root));
   }
 
+  /** Devices that EDAC watches memory errors with. */
+  get edac(): readonly SysfsLink[] {
+    return (this.#edac ??= edacFolders.flatMap((folder) =>
+      this.root.list(folder).flatMap((name) => {
+        const target = this.root.readlink(`${folder}/${name}/device`);
+        return target === undefined ? [] : [{ name, target }];
+      }),
+    ));
+  }
+
   /** Where a crash kernel writes its dumps. */
   get crash(): { devices: string[]; hosts: string[] } {
     return (this.#crash ??= readCrashTargets(this.root));
+  }
+
+  /** Terminals that the kernel prints on. */
+  get consoles(): string[] {
+    return (this.#consoles ??= readConsoles(this.root));
   }
 
   get routes(): Route[] {

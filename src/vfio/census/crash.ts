@@ -21,6 +21,8 @@ export function crashTargets(conf: string, tools: string): { devices: string[]; 
   return { devices, hosts };
 }
 
-/** The targets that this host's configuration names. */
+/** The targets that this host's configuration names; none as long as no crash kernel is loaded. */
 export const readCrashTargets = (root: Sysroot): { devices: string[]; hosts: string[] } =>
-  crashTargets(root.attr('/etc/kdump.conf') ?? '', root.attr('/etc/default/kdump-tools') ?? '');
+  root.attr('/sys/kernel/kexec_crash_loaded') !== '1'
+    ? { devices: [], hosts: [] }
+    : crashTargets(root.attr('/etc/kdump.conf') ?? '', root.attr('/etc/default/kdump-tools') ?? '');

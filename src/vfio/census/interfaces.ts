@@ -114,8 +114,9 @@ export function kindOf(root: Sysroot, name: string): string {
 export function uppersOf(root: Sysroot, name: string): string[] {
   const found = new Set<string>();
   const visit = (at: string) => {
-    const uppers = root.list(`${netFolder}/${at}`).flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice(6)] : []));
-    const master = root.readlink(`${netFolder}/${at}/master`)?.split('/').pop();
+    const entries = root.list(`${netFolder}/${at}`);
+    const uppers = entries.flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice(6)] : []));
+    const master = entries.includes('master') ? root.readlink(`${netFolder}/${at}/master`)?.split('/').pop() : undefined;
     for (const upper of master === undefined ? uppers : [...uppers, master]) {
       if (found.has(upper)) continue;
       found.add(upper);

@@ -10,17 +10,16 @@ const idle = new Set(['hub', 'usbfs', 'usb']);
 const mostLevels = 8;
 
 /** Folders of USB devices below a folder of sysfs, hubs included. */
-function usbDevices(root: Sysroot, folder: string, level = 0): string[] {
+function usbDevices(root: Sysroot, folder: string, entries: readonly string[], level = 0): string[] {
   if (level > mostLevels) return [];
-  return root
-    .list(folder)
+  return entries
     .filter((name) => /^(usb\d+|\d+-\d+(\.\d+)*)$/.test(name))
-    .flatMap((name) => [`${folder}/${name}`, ...usbDevices(root, `${folder}/${name}`, level + 1)]);
+    .flatMap((name) => [`${folder}/${name}`, ...usbDevices(root, `${folder}/${name}`, root.list(`${folder}/${name}`), level + 1)]);
 }
 
 /** Devices of a USB controller that a driver of this host uses. */
 function usbFindings({ root }: Census, device: PciDevice): Finding[] {
-  return usbDevices(root, `${pciDevices}/${device.bdf}`).flatMap((folder): Finding[] => {
+  return usbDevices(root, `${pciDevices}/${device.bdf}`, device.entries).flatMap((folder): Finding[] => {
     const drivers = root
       .list(folder)
       .filter((name) => /^\d+-[\d.]+:\d+\.\d+$/.test(name))
@@ -37,11 +36,11 @@ function usbFindings({ root }: Census, device: PciDevice): Finding[] {
 }
 
 /** Keyboards and mice that are not on USB: virtio, I2C, serial. Jacks of sound cards and keys of graphics adapters are none. */
-function inputFindings({ root }: Census, device: PciDevice): Finding[] {
+function inputFindings(census: Census, device: PciDevice): Finding[] {
   const folder = '/sys/class/input';
-  return root.list(folder).flatMap((name): Finding[] => {
-    const link = /^input\d+$/.test(name) ? root.readlink(`${folder}/${name}`) : undefined;
-    if (!link?.includes(`/${device.bdf}/`) || /\/(sound|drm|usb\d+)\//.test(link)) return [];
+  const { root } = census;
+  return census.below(folder, device.bdf).flatMap(({ name, target }): Finding[] => {
+    if (!/^input\d+$/.test(name) || /\/(sound|drm|usb\d+)\//.test(target)) return [];
     const label = printable(root.attr(`${folder}/${name}/name`) ?? name);
     return [
       {
@@ -56,9 +55,10 @@ function inputFindings({ root }: Census, device: PciDevice): Finding[] {
 }
 
 /** Streams of a sound card that run (/proc/asound/cardN/pcmNp/subN/status); their processes have its nodes open as a rule. */
-function soundFindings({ root }: Census, device: PciDevice): Finding[] {
-  return root.list('/sys/class/sound').flatMap((card): Finding[] => {
-    if (!/^card\d+$/.test(card) || !root.readlink(`/sys/class/sound/${card}`)?.includes(`/${device.bdf}/`)) return [];
+function soundFindings(census: Census, device: PciDevice): Finding[] {
+  const { root } = census;
+  return census.below('/sys/class/sound', device.bdf).flatMap(({ name: card }): Finding[] => {
+    if (!/^card\d+$/.test(card)) return [];
     const pcms = root.list(`/proc/asound/${card}`).filter((name) => /^pcm\d+[pc]$/.test(name));
     const running = pcms.find((pcm) =>
       root

@@ -65,9 +65,7 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
       fix: `echo 0 > ${pciDevices}/${device.bdf}/sriov_numvfs`,
     });
   found.push(...attachedFindings(census, device), ...machineFindings(census, device), ...ownedFindings(census, device));
-  const mediated = census.root
-    .list(`${pciDevices}/${device.bdf}`)
-    .filter((name) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name));
+  const mediated = device.entries.filter((name) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name));
   if (mediated.length > 0)
     found.push({
       check: 'holder',

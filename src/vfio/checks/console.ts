@@ -7,17 +7,10 @@ import type { Finding } from './finding.js';
 /** Names under which /proc/iomem shows a frame buffer that firmware set up. */
 const firmwareFb = /BOOTFB|efifb|vesafb|simplefb|simple-framebuffer/;
 
-/** Terminals that the kernel prints on: /proc/consoles (`ttyS4 -W- (EC p) 4:68`) and the active ones of /dev/console. */
-function consoles(root: Sysroot): string[] {
-  const lines = (root.attr('/proc/consoles') ?? '').split('\n').flatMap((line) => line.split(/\s/, 1)[0] || []);
-  const active = (root.attr('/sys/class/tty/console/active') ?? '').split(/\s+/).filter((name) => name !== '');
-  return [...new Set([...lines, ...active])];
-}
-
 /** Consoles of the kernel on a device: serial ports, virtio consoles (hvc: the driver's ports, whichever port it is). */
 function terminalFindings(census: Census, device: PciDevice): Finding[] {
   const { root } = census;
-  const printing = consoles(root);
+  const printing = census.consoles;
   if (printing.length === 0) return [];
   return printing
     .filter(
@@ -40,8 +33,10 @@ function hasVirtioConsole(root: Sysroot, device: PciDevice): boolean {
 }
 
 /** Monitors that a graphics adapter drives, and processes that are master of its DRM device (/sys/kernel/debug/dri). */
-function displayFindings({ root }: Census, device: PciDevice): Finding[] {
-  const cards = root.list('/sys/class/drm').filter((name) => root.readlink(`/sys/class/drm/${name}`)?.includes(`/${device.bdf}/`));
+function displayFindings(census: Census, device: PciDevice): Finding[] {
+  if (device.class >> 16 !== 0x03) return [];
+  const { root } = census;
+  const cards = census.below('/sys/class/drm', device.bdf).map(({ name }) => name);
   return cards.flatMap((name): Finding[] => {
     if (name.includes('-')) {
       const on = root.attr(`/sys/class/drm/${name}/enabled`) === 'enabled' && root.attr(`/sys/class/drm/${name}/dpms`) !== 'Off';
@@ -77,11 +72,9 @@ export const consoleFindings = (census: Census, device: PciDevice): Finding[] =>
 ];
 
 function adapterFindings(census: Census, device: PciDevice): Finding[] {
-  if (device.class >> 16 !== 0x03 || census.modules.isVfio(device.driver)) return [];
+  if (device.class >> 16 !== 0x03 || census.isVfio(device.driver)) return [];
   const { root } = census;
-  const fb = root
-    .list('/sys/class/graphics')
-    .find((name) => name.startsWith('fb') && root.readlink(`/sys/class/graphics/${name}`)?.includes(`/${device.bdf}/`));
+  const fb = census.below('/sys/class/graphics', device.bdf).find(({ name }) => name.startsWith('fb'))?.name;
   const bars = (root.attr(`${pciDevices}/${device.bdf}/resource`) ?? '').split('\n').map((line) => line.split(' ').map(Number));
   const firmware = (root.attr('/proc/iomem') ?? '').split('\n').some((line) => {
     const match = /^\s*([0-9a-f]+)-([0-9a-f]+) : (.*)$/.exec(line);

@@ -19,7 +19,7 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
     fix: `stop ${what}`,
   });
   // a controller that a target exports as a whole opens no namespace
-  for (const name of census.root.list(`${pciDevices}/${device.bdf}/nvme`))
+  for (const name of device.entries.includes('nvme') ? census.root.list(`${pciDevices}/${device.bdf}/nvme`) : [])
     for (const user of users.filter(({ path }) => path === `/dev/${name}`)) found.push(used(user.path, printable(user.what)));
   const tree = census.blocks.tree(device.bdf);
   if (tree.length === 0) return found;

@@ -62,8 +62,7 @@ function virtioFs(census: Census, device: PciDevice, child: string): Finding[] {
 
 /** Mounted file systems of virtio devices, which have no block device. */
 export function shareFindings(census: Census, device: PciDevice): Finding[] {
-  return census.root
-    .list(`${pciDevices}/${device.bdf}`)
+  return device.entries
     .filter((name) => /^virtio\d+$/.test(name))
     .flatMap((child) => [...nineP(census, device, child), ...virtioFs(census, device, child)]);
 }

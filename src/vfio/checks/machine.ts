@@ -1,16 +1,16 @@
 import { isIP } from 'node:net';
 import { printable } from '../../common/escape.js';
 import type { Census } from '../census/census.js';
-import { interfacesOf, routesTo, uppersOf } from '../census/interfaces.js';
+import { routesTo, uppersOf } from '../census/interfaces.js';
 import type { PciDevice } from '../devices/pci.js';
 import type { Finding } from './finding.js';
 
 /** Watchdogs that run: without their driver the machine reboots, or nothing notices that it hangs. */
-function watchdogFindings({ root }: Census, device: PciDevice): Finding[] {
+function watchdogFindings(census: Census, device: PciDevice): Finding[] {
   const folder = '/sys/class/watchdog';
-  return root.list(folder).flatMap((name): Finding[] => {
-    const ours = root.readlink(`${folder}/${name}`)?.includes(`/${device.bdf}/`);
-    if (!ours || root.attr(`${folder}/${name}/state`) !== 'active') return [];
+  const { root } = census;
+  return census.below(folder, device.bdf).flatMap(({ name }): Finding[] => {
+    if (root.attr(`${folder}/${name}/state`) !== 'active') return [];
     const label = root.attr(`${folder}/${name}/identity`);
     const message = `its watchdog ${name}${label === undefined ? '' : ` (${printable(label)})`} runs: if nobody serves it, the machine reboots`;
     return [{ check: 'watchdog', subject: name, brief: `watchdog ${name}`, message, fix: `stop the watchdog daemon` }];
@@ -18,11 +18,8 @@ function watchdogFindings({ root }: Census, device: PciDevice): Finding[] {
 }
 
 /** Memory controllers whose errors the kernel counts (EDAC), by the link of their device or by their driver. */
-function edacFindings({ root }: Census, device: PciDevice): Finding[] {
-  const folders = ['/sys/devices/system/edac/mc', '/sys/devices/system/edac/pci', '/sys/bus/edac/devices'];
-  const found = folders.flatMap((folder) =>
-    root.list(folder).filter((name) => new RegExp(`(^|/)${device.bdf}$`).test(root.readlink(`${folder}/${name}/device`) ?? '')),
-  );
+function edacFindings(census: Census, device: PciDevice): Finding[] {
+  const found = census.edac.flatMap(({ name, target }) => (target.endsWith(`/${device.bdf}`) || target === device.bdf ? [name] : []));
   const name = found[0] ?? (/(^|_)edac(_|$)/.test(device.driver ?? '') ? device.driver : undefined);
   if (name === undefined) return [];
   const message = `the kernel watches memory errors with it (EDAC, ${printable(name)})`;
@@ -32,7 +29,6 @@ function edacFindings({ root }: Census, device: PciDevice): Finding[] {
 /** Disks and interfaces that a loaded crash kernel needs. What is mounted has a finding of its own. */
 function crashFindings(census: Census, device: PciDevice): Finding[] {
   const { root } = census;
-  if (root.attr('/sys/kernel/kexec_crash_loaded') !== '1') return [];
   const { devices, hosts } = census.crash;
   const found: Finding[] = [];
   const add = (subject: string, what: string) =>
@@ -52,7 +48,7 @@ function crashFindings(census: Census, device: PciDevice): Finding[] {
     const real = new Set(paths.flatMap((path) => [path, root.realpath(path)]));
     for (const { name } of census.blocks.tree(device.bdf)) if (real.has(`/dev/${name}`)) add(`/dev/${name}`, `to /dev/${name}`);
   }
-  for (const name of interfacesOf(root, device.bdf)) {
+  for (const { name } of hosts.length === 0 ? [] : census.below('/sys/class/net', device.bdf)) {
     const stack = new Set([name, ...uppersOf(root, name)]);
     const target = hosts.find((text) => isIP(text) !== 0 && routesTo(census.routes, text).some((route) => stack.has(route.device)));
     if (target !== undefined) add(name, `to ${target} through ${name}`);

@@ -1,6 +1,6 @@
 import { printable } from '../../common/escape.js';
 import type { Census } from '../census/census.js';
-import { foreignInterfaces, interfacesOf, isDefault, isUp, kindOf, routesTo, uppersOf } from '../census/interfaces.js';
+import { foreignInterfaces, isDefault, isUp, kindOf, routesTo, uppersOf } from '../census/interfaces.js';
 import type { PciDevice } from '../devices/pci.js';
 import { conversationFindings } from './conversations.js';
 import { mountFindings, serversOf } from './filesystems.js';
@@ -31,7 +31,7 @@ function addressFindings(census: Census, name: string): Finding[] {
 export function netFindings(census: Census, device: PciDevice): Finding[] {
   const { root } = census;
   const found: Finding[] = [];
-  for (const name of interfacesOf(root, device.bdf)) {
+  for (const { name } of census.below('/sys/class/net', device.bdf)) {
     const uppers = uppersOf(root, name);
     for (const upper of uppers) {
       const kind = kindOf(root, upper);
@@ -70,7 +70,7 @@ export function netFindings(census: Census, device: PciDevice): Finding[] {
     if (!found.some(({ check, subject }) => check === 'route' && subject === name)) found.push(...addressFindings(census, name));
   }
   // an interface that was moved into another network namespace does not show here
-  if (found.length === 0 && device.class >> 16 === 0x02 && device.driver !== undefined && !census.modules.isVfio(device.driver)) {
+  if (found.length === 0 && device.class >> 16 === 0x02 && device.driver !== undefined && !census.isVfio(device.driver)) {
     for (const { pid, ns } of census.processes.namespaces('net', root.readlink('/proc/self/ns/net'))) {
       for (const name of foreignInterfaces(root, device.bdf, pid)) {
         const who = `${printable(census.processes.comm(pid))} (pid ${pid})`;
@@ -85,7 +85,7 @@ export function netFindings(census: Census, device: PciDevice): Finding[] {
       }
     }
     const named = root.list('/run/netns');
-    if (found.length === 0 && named.length > 0 && interfacesOf(root, device.bdf).length === 0) {
+    if (found.length === 0 && named.length > 0 && census.below('/sys/class/net', device.bdf).length === 0) {
       const message = `it has no interface here; there are other network namespaces (${named.map(printable).join(', ')}) that may have it`;
       found.push({ check: 'route', subject: device.bdf, brief: 'in another netns', message, fix: `ip -n ${named[0]} link` });
     }

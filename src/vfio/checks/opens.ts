@@ -14,10 +14,7 @@ function deviceNodes(census: Census, device: PciDevice): { rdevs: Set<string>; p
     const name = /^DEVNAME=(\S+)$/m.exec(root.attr(`${dir}/uevent`) ?? '')?.[1];
     if (name !== undefined) paths.add(`/dev/${name}`);
   };
-  for (const number of root.list('/sys/dev/char')) {
-    const link = root.readlink(`/sys/dev/char/${number}`);
-    if (link?.includes(`/${device.bdf}/`) && !link.includes('/vfio-dev/')) add('c', number);
-  }
+  for (const { name, target } of census.below('/sys/dev/char', device.bdf)) if (!target.includes('/vfio-dev/')) add('c', name);
   for (const block of census.blocks.tree(device.bdf)) {
     if (block.dev !== '') add('b', block.dev);
     paths.add(`/dev/${block.name}`);

@@ -12,14 +12,16 @@ export const pciDrivers = '/sys/bus/pci/drivers';
 export interface PciDevice {
   /** `0000:01:00.0` */
   bdf: string;
+  /** Names in its folder of sysfs. */
+  entries: readonly string[];
   vendor: number;
   device: number;
-  subsystemVendor: number;
-  subsystemDevice: number;
-  revision: number;
+  readonly subsystemVendor: number;
+  readonly subsystemDevice: number;
+  readonly revision: number;
   /** 24 bits: base class, sub-class, programming interface. */
   class: number;
-  modalias: string;
+  readonly modalias: string;
   driver: string | undefined;
   /** driver_override, undefined when it is not set. */
   override: string | undefined;
@@ -29,7 +31,7 @@ export interface PciDevice {
   busy: boolean;
   /** Number of the IOMMU group; undefined without an IOMMU. */
   group: number | undefined;
-  numaNode: number | undefined;
+  readonly numaNode: number | undefined;
   /** A PCI or CardBus bridge (header type 1 or 2): VFIO does not take it. */
   bridge: boolean;
   /** The adapter that firmware used for the console. */
@@ -122,75 +124,100 @@ const lockTimeout = 2000;
 /** Attributes whose reading takes the lock of the device (drivers/pci: driver_override_show, sriov_numvfs_show). */
 const lockingAttributes = ['driver_override', 'sriov_numvfs'] as const;
 
+/** Reads paths as they are. */
+const plainRoot = new Sysroot();
+
 type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
 
 /**
  * The attributes of devices that need the device's lock. While a driver is stuck in unbind such a read would never return, so
  * on a real sysfs they are read in a process of its own (native/sysfs).
  */
-function readLocking(root: Sysroot, bdfs: readonly string[]): Locking[] {
-  const paths = bdfs.flatMap((bdf) => lockingAttributes.map((name) => root.path(`${pciDevices}/${bdf}/${name}`)));
-  const values = root.root === '/' ? native().sysfs.readAll(paths, lockTimeout) : paths.map((path) => new Sysroot().attr(path) ?? null);
-  return bdfs.map((_, i) => {
-    const [override, vfs] = values
-      .slice(i * lockingAttributes.length, (i + 1) * lockingAttributes.length)
-      .map((v) => (typeof v === 'string' ? v.trim() : v));
-    const count = Number(vfs || 0);
-    return {
-      // the kernel shows an unset one as `(null)`
-      override: typeof override !== 'string' || override === '' || override === '(null)' ? undefined : override,
-      numVfs: Number.isInteger(count) ? count : 0,
-      busy: override === false || vfs === false,
-    };
-  });
+function readLocking(root: Sysroot, devices: readonly { bdf: string; entries?: ReadonlySet<string> }[]): Locking[] {
+  // no need to ask for what the folder does not have
+  const wanted = devices.flatMap(({ bdf, entries }, i) =>
+    lockingAttributes
+      .filter((name) => entries?.has(name) ?? true)
+      .map((name) => ({ i, name, path: root.path(`${pciDevices}/${bdf}/${name}`) })),
+  );
+  const paths = wanted.map(({ path }) => path);
+  const values = root.root === '/' ? native().sysfs.readAll(paths, lockTimeout) : paths.map((path) => plainRoot.attr(path) ?? null);
+  const found = devices.map((): Locking => ({ override: undefined, numVfs: 0, busy: false }));
+  for (const [at, { i, name }] of wanted.entries()) {
+    const value = values[at];
+    if (value === false) found[i]!.busy = true;
+    if (typeof value !== 'string') continue;
+    const text = value.trim();
+    // the kernel shows an unset one as `(null)`
+    if (name === 'driver_override') found[i]!.override = text === '' || text === '(null)' ? undefined : text;
+    else found[i]!.numVfs = Number.isInteger(Number(text)) ? Number(text) : 0;
+  }
+  return found;
 }
 
 /** The value of driver_override. */
-export const readOverride = (root: Sysroot, bdf: string): string | undefined => readLocking(root, [bdf])[0]!.override;
+export const readOverride = (root: Sysroot, bdf: string): string | undefined => readLocking(root, [{ bdf }])[0]!.override;
 
 /** Reads one device. @returns undefined when there is no such device */
 export const readDevice = (root: Sysroot, bdf: string): PciDevice | undefined => readDevices(root, [bdf])[0];
 
 /** Reads devices; those that are not there are left out. */
 export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
-  const present = bdfs.filter((bdf) => root.exists(`${pciDevices}/${bdf}/vendor`));
+  const present = bdfs.flatMap((bdf) => {
+    const names = root.list(`${pciDevices}/${bdf}`);
+    const entries = new Set(names);
+    return entries.has('vendor') ? [{ bdf, names, entries }] : [];
+  });
   const locking = readLocking(root, present);
-  return present.map((bdf, i) => readUnlocked(root, bdf, locking[i]!));
+  return present.map(({ bdf, names, entries }, i) => readUnlocked(root, bdf, names, entries, locking[i]!));
 }
 
-function readUnlocked(root: Sysroot, bdf: string, locking: Locking): PciDevice {
+/** The names in a device's folder tell what need not be read. */
+function readUnlocked(root: Sysroot, bdf: string, entries: readonly string[], has: ReadonlySet<string>, locking: Locking): PciDevice {
   const dir = `${pciDevices}/${bdf}`;
-  const entries = root.list(dir);
   const cls = hexAttr(root, `${dir}/class`);
-  const group = linkName(root, `${dir}/iommu_group`);
-  const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
+  const link = (name: string) => (has.has(name) ? linkName(root, `${dir}/${name}`) : undefined);
+  const text = (name: string) => (has.has(name) ? root.attr(`${dir}/${name}`) : undefined);
+  const group = link('iommu_group');
   const header = headerType(readHeader(root, bdf));
-  const autoprobe = root.attr(`${dir}/sriov_drivers_autoprobe`);
-  const vf = (name: string) => linkName(root, `${dir}/${name}`);
+  const autoprobe = text('sriov_drivers_autoprobe');
   return {
     bdf,
+    entries,
     vendor: hexAttr(root, `${dir}/vendor`),
     device: hexAttr(root, `${dir}/device`),
-    subsystemVendor: hexAttr(root, `${dir}/subsystem_vendor`),
-    subsystemDevice: hexAttr(root, `${dir}/subsystem_device`),
-    revision: hexAttr(root, `${dir}/revision`),
     class: cls,
-    modalias: root.attr(`${dir}/modalias`) ?? '',
-    driver: linkName(root, `${dir}/driver`),
+    // asked of single devices only: a list of thousands need not read them
+    get subsystemVendor() {
+      return hexAttr(root, `${dir}/subsystem_vendor`);
+    },
+    get subsystemDevice() {
+      return hexAttr(root, `${dir}/subsystem_device`);
+    },
+    get revision() {
+      return hexAttr(root, `${dir}/revision`);
+    },
+    get modalias() {
+      return root.attr(`${dir}/modalias`) ?? '';
+    },
+    get numaNode() {
+      const node = Number(root.attr(`${dir}/numa_node`) ?? -1);
+      return Number.isInteger(node) && node >= 0 ? node : undefined;
+    },
+    driver: link('driver'),
     ...locking,
     group: group === undefined ? undefined : Number(group),
-    numaNode: Number.isInteger(node) && node >= 0 ? node : undefined,
     bridge: header === undefined ? bridgeClasses.has(cls >> 8) : header !== 0,
-    bootVga: root.attr(`${dir}/boot_vga`) === '1',
+    bootVga: text('boot_vga') === '1',
     upstream: /\/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\/[^/]+$/.exec(root.readlink(dir) ?? '')?.[1],
-    physfn: vf('physfn'),
+    physfn: link('physfn'),
     vfs: entries
       .filter((name) => /^virtfn\d+$/.test(name))
       .sort((a, b) => Number(a.slice(6)) - Number(b.slice(6)))
-      .flatMap((name) => vf(name) ?? []),
-    vfsTotal: Number(root.attr(`${dir}/sriov_totalvfs`) ?? 0),
+      .flatMap((name) => link(name) ?? []),
+    vfsTotal: Number(text('sriov_totalvfs') ?? 0),
     autoprobe: autoprobe === undefined ? undefined : autoprobe === '1',
-    vfioDevice: root.list(`${dir}/vfio-dev`)[0],
+    vfioDevice: has.has('vfio-dev') ? root.list(`${dir}/vfio-dev`)[0] : undefined,
   };
 }
 

@@ -2,15 +2,16 @@ import { usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { glob } from '../../common/glob.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { type Names, Store } from '../transaction/journal.js';
 import { readConfig } from './capabilities.js';
 import { classMatcher, idOf, listDevices, noDevice, type PciDevice, parseBdf, pciDevices, readDevice, readDevices } from './pci.js';
 
 /** How a device can be named besides its address. */
-const selectors = ['net', 'block', 'id', 'class', 'serial', 'slot'] as const;
+const selectors = ['net', 'block', 'id', 'class', 'serial', 'mac', 'slot'] as const;
 type Selector = (typeof selectors)[number];
 
 export const selectorHelp =
-  'addresses are 0000:01:00.0 or 01:00.0; selectors net:eth0, block:nvme0n1, id:8086:10fb, class:nvme, serial:…, slot:…, or a glob';
+  'addresses are 0000:01:00.0 or 01:00.0; selectors net:eth0, block:nvme0n1, id:8086:10fb, class:nvme, serial:…, mac:…, slot:…, or a glob';
 
 /** The last PCI function in a path of sysfs: the one that a device hangs on. */
 const functionIn = (link: string | undefined): string | undefined =>
@@ -28,8 +29,31 @@ function ofBlock(root: Sysroot, name: string): string[] {
   return root.list(folder).flatMap((other) => (path.test(other) ? (functionIn(root.readlink(`${folder}/${other}`)) ?? []) : []));
 }
 
-/** Serial numbers of a device: that of an NVMe controller, that of its disks, and the one in PCI Express config space. */
-export function serialsOf(root: Sysroot, bdf: string): string[] {
+/** Devices that vioctl bound in this boot and that were called so before: VFIO shows neither serial numbers nor interfaces. */
+function formerly(root: Sysroot, has: (names: Names) => boolean): PciDevice[] {
+  const records = new Store(root).records().filter(({ names }) => names !== undefined && has(names));
+  return readDevices(
+    root,
+    records.map(({ bdf }) => bdf),
+  ).filter((device) => records.some((one) => one.bdf === device.bdf && one.vendor === device.vendor && one.device === device.device));
+}
+
+/** Block devices on a PCI device, now. */
+export const liveBlocks = (root: Sysroot, bdf: string): string[] =>
+  root.list('/sys/class/block').filter((name) => root.readlink(`/sys/class/block/${name}`)?.includes(`/${bdf}/`));
+
+/** Permanent MAC addresses of the interfaces of a device (addr_assign_type 0 is NET_ADDR_PERM; small trees have none). */
+export function liveMacs(root: Sysroot, bdf: string): string[] {
+  const dir = `${pciDevices}/${bdf}/net`;
+  return root.list(dir).flatMap((name) => {
+    const mac = root.attr(`${dir}/${name}/address`)?.toLowerCase();
+    const permanent = (root.attr(`${dir}/${name}/addr_assign_type`) ?? '0') === '0';
+    return mac !== undefined && permanent && /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(mac) && mac !== '00:00:00:00:00:00' ? [mac] : [];
+  });
+}
+
+/** Serial numbers of a device, now: that of an NVMe controller, and the one in PCI Express config space. */
+export function liveSerials(root: Sysroot, bdf: string): string[] {
   const dir = `${pciDevices}/${bdf}`;
   const found = root.list(`${dir}/nvme`).map((name) => root.attr(`${dir}/nvme/${name}/serial`));
   // Device Serial Number (PCI Express Base, extended capability 3): as lspci prints it
@@ -61,10 +85,13 @@ function matches(root: Sysroot, kind: Selector, value: string): PciDevice[] {
   switch (kind) {
     case 'net': {
       const bdf = functionIn(root.readlink(`/sys/class/net/${value}`));
-      return bdf === undefined ? [] : readDevices(root, [bdf]);
+      return bdf === undefined ? formerly(root, ({ nets }) => nets.includes(value)) : readDevices(root, [bdf]);
     }
-    case 'block':
-      return readDevices(root, ofBlock(root, value.replace(/^\/dev\//, '')));
+    case 'block': {
+      const name = value.replace(/^\/dev\//, '');
+      const found = ofBlock(root, name);
+      return found.length === 0 ? formerly(root, ({ blocks }) => blocks.includes(name)) : readDevices(root, found);
+    }
     case 'id': {
       if (!/^(?:0x)?[0-9a-f]{4}:(?:0x)?[0-9a-f]{4}$/i.test(value))
         throw usage(`not a vendor:device pair: "${printable(value)}"`, 'such as id:1b36:0010');
@@ -74,21 +101,29 @@ function matches(root: Sysroot, kind: Selector, value: string): PciDevice[] {
     case 'class':
       return listDevices(root).filter(classMatcher(value));
     case 'serial':
-      return listDevices(root).filter(({ bdf }) => serialsOf(root, bdf).some((serial) => serial.toLowerCase() === value.toLowerCase()));
+    case 'mac': {
+      const text = value.toLowerCase();
+      const wanted = kind === 'mac' ? text.replaceAll('-', ':') : text;
+      const has = (list: readonly string[]) => list.some((one) => one.toLowerCase() === wanted);
+      const live = kind === 'mac' ? liveMacs : liveSerials;
+      const now = listDevices(root).filter(({ bdf }) => has(live(root, bdf)));
+      const former = formerly(root, (names) => has(kind === 'mac' ? names.macs : names.serials));
+      return [...new Map([...now, ...former].map((device) => [device.bdf, device])).values()];
+    }
     case 'slot':
       return listDevices(root).filter(({ bdf }) => slotsOf(root, bdf).includes(value));
   }
 }
 
 /** True for a word that names devices by something else than one address. */
-export const isSelector = (text: string): boolean => /^(?:net|block|id|class|serial|slot):./s.test(text) || /[*?[]/.test(text);
+export const isSelector = (text: string): boolean => /^(?:net|block|id|class|serial|mac|slot):./s.test(text) || /[*?[]/.test(text);
 
 /**
  * The devices that a word names: an address, a selector or a glob over addresses.
  * @throws VioError: usage (2); ENODEV (1) if nothing matches
  */
 export function select(root: Sysroot, text: string): PciDevice[] {
-  const selector = /^(net|block|id|class|serial|slot):(.+)$/s.exec(text);
+  const selector = /^(net|block|id|class|serial|mac|slot):(.+)$/s.exec(text);
   let found: PciDevice[];
   if (selector) found = matches(root, selector[1] as Selector, selector[2]!);
   else if (/[*?[]/.test(text)) {

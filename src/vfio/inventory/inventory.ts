@@ -77,7 +77,7 @@ export interface ListFilter {
 
 function row(census: Census, names: PciNames, device: PciDevice, brief: boolean): DeviceRow {
   const { vendor, device: model } = names.lookup(device);
-  const vfio = census.modules.isVfio(device.driver);
+  const vfio = census.isVfio(device.driver);
   return {
     bdf: device.bdf,
     class: classCode(device),

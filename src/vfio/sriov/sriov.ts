@@ -1,11 +1,16 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
+import type { Sysroot } from '../../common/sysroot.js';
 import { whileBusy } from '../binding/batch.js';
 import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
+import { declare, keysAbout, sriovMembers, undeclare } from '../binding/declared.js';
+import { endPersistent } from '../binding/persist.js';
+import type { PersistFile, ProgramWords } from '../binding/persist-files.js';
 import type { Census } from '../census/census.js';
 import { blocking, describeHolder, holdersOf } from '../census/holders.js';
 import { interfacesOf } from '../census/interfaces.js';
 import { usesOf } from '../checks/checks.js';
 import type { CheckName, Finding } from '../checks/finding.js';
+import { identityOf } from '../devices/identity.js';
 import { noDevice, type PciDevice, pciDevices, readDevice, readDevices } from '../devices/pci.js';
 import { forgetToken, keptToken } from '../session/token.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
@@ -24,6 +29,8 @@ export interface SriovOptions {
   /** False: the virtual functions are not offered to drivers, now and later. */
   autoprobe?: boolean | undefined;
   allow?: readonly CheckName[] | undefined;
+  /** Set them at every boot too: the words that start this program. */
+  persist?: ProgramWords | undefined;
   /** VF token for a physical function on VFIO; a new one unless given. */
   token?: string | undefined;
   /** Milliseconds to wait for another run that changes the device. */
@@ -138,6 +145,8 @@ export interface SriovResult {
   previousVfs: number;
   vfs: { bdf: string; index: number; driver: string | undefined; mac: string | undefined; group: number | undefined }[];
   already: boolean;
+  /** Files that were written or removed to make it persistent. */
+  files: string[];
   /** The token that the virtual functions open with, where vioctl set it. */
   vfToken: string | undefined;
 }
@@ -200,6 +209,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   let macsChanged = false;
   let settled = false;
   let tokenSet = false;
+  let files: string[] = [];
   try {
     if (plan.vfio && to.numVfs > 0 && (changes || options.token !== undefined)) tokenSet = setToken(host.root, pf, options.token);
     await transaction?.run({ signal: options.signal, timeout: vfsTimeout });
@@ -218,6 +228,7 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
         signal: options.signal,
       });
     settled = await settleAutoprobe(host, plan);
+    if (options.persist !== undefined) files = persist(host.root, options, pf);
   } catch (err) {
     // run() has put the number back if it failed itself
     if (transaction && !transaction.ended) await transaction.undo(err);
@@ -226,9 +237,32 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   await transaction?.commit();
   return resultOf(host, plan, {
     previousVfs: from.numVfs,
-    already: !changes && !macsChanged && !settled && !tokenSet && (binding?.devices ?? []).every((device: BoundDevice) => device.already),
+    files,
+    already:
+      !changes &&
+      !macsChanged &&
+      !settled &&
+      !tokenSet &&
+      files.length === 0 &&
+      (binding?.devices ?? []).every((device: BoundDevice) => device.already),
   });
 }
+
+/** The files that declare the virtual functions for the next boot; of none, what is left of them. */
+export function sriovFiles(root: Sysroot, options: Omit<SriovOptions, 'wait'>, pf: PciDevice): { write: PersistFile[]; remove: string[] } {
+  const { vfs, driver, autoprobe, macs } = options;
+  if (vfs === 0) return undeclare(root, keysAbout(root, pf.bdf), sriovMembers);
+  const members = {
+    vfs,
+    vfDriver: driver,
+    autoprobe,
+    macs: macs && macs.length > 0 ? macs.map(parseMac) : undefined,
+    ...(options.allow && options.allow.length > 0 && { allow: [...options.allow] }),
+  };
+  return { write: declare(root, pf, identityOf(root, pf)!, members, options.persist!), remove: [] };
+}
+
+const persist = (root: Sysroot, options: SriovOptions, pf: PciDevice): string[] => endPersistent(root, sriovFiles(root, options, pf));
 
 /** Sets whether drivers are offered the virtual functions from now on. @returns whether that changed */
 async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Promise<boolean> {
@@ -240,7 +274,7 @@ async function settleAutoprobe(host: Host, { pf, to, autoprobe }: SriovPlan): Pr
 async function resultOf(
   host: Host,
   { pf, link }: Pick<SriovPlan, 'pf' | 'link'>,
-  told: Pick<SriovResult, 'previousVfs' | 'already'>,
+  told: Pick<SriovResult, 'previousVfs' | 'already' | 'files'>,
 ): Promise<SriovResult> {
   const now = readDevice(host.root, pf.bdf);
   const macs = link === undefined ? new Map<number, string>() : await readMacs(host, link);
@@ -261,5 +295,5 @@ async function resultOf(
 export function showSriov(host: Host, census: Census, bdf: string): Promise<SriovResult> {
   const pf = physical(census, bdf);
   const [link] = interfacesOf(census.root, bdf);
-  return resultOf(host, { pf, link }, { previousVfs: pf.numVfs, already: true });
+  return resultOf(host, { pf, link }, { previousVfs: pf.numVfs, already: true, files: [] });
 }

@@ -14,6 +14,16 @@ export interface DeviceState {
   autoprobe?: boolean | undefined;
 }
 
+/** What a device is called while a host driver has it. */
+export interface Names {
+  serials: string[];
+  /** Permanent addresses of its interfaces, in lower case. */
+  macs: string[];
+  /** Network interfaces and block devices. */
+  nets: string[];
+  blocks: string[];
+}
+
 /** One device of a transaction. */
 export interface JournalDevice {
   bdf: string;
@@ -25,6 +35,8 @@ export interface JournalDevice {
   step: string;
   /** MAC addresses that virtual functions had, by their index, and the interface that sets them. */
   macs?: { link: string; before: [vf: number, mac: string][] } | undefined;
+  /** What it is called, if it leaves a host driver. */
+  names?: Names | undefined;
 }
 
 /** A transaction that has not ended. It is on disk before the first write and goes away with the last. */
@@ -48,6 +60,8 @@ export interface BoundRecord {
   device: number;
   before: DeviceState;
   after: DeviceState;
+  /** What it was called before. */
+  names?: Names | undefined;
 }
 
 const stateFolder = '/run/vioctl/vfio';

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { assert, Exit, reason, VioError } from '../../common/errors.js';
+import { namesOf } from '../devices/identity.js';
 import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
 import { checkSignal, type Host, macCommand, moveTo, type Step, stateOf } from './move.js';
@@ -92,6 +93,7 @@ export class Transaction {
         after: to,
         step: 'none',
         ...(macs && { macs }),
+        ...(device.driver !== undefined && !host.modules.isVfio(device.driver) && { names: namesOf(host.root, device.bdf) }),
       }),
     );
     const started = startTime(host.root, host.pid) ?? '';
@@ -202,8 +204,17 @@ export class Transaction {
   }
 
   /** What is kept about a bound device. A second bind to another VFIO driver keeps the state of the first. */
-  #recordOf({ bdf, vendor, device, before, after }: JournalDevice, earlier: BoundRecord | undefined): BoundRecord {
+  #recordOf({ bdf, vendor, device, before, after, names }: JournalDevice, earlier: BoundRecord | undefined): BoundRecord {
     const first = earlier?.vendor === vendor && earlier.device === device && earlier.after.driver === before.driver;
-    return { version: 1, boot: this.#journal.boot, bdf, vendor, device, before: first ? earlier.before : before, after };
+    return {
+      version: 1,
+      boot: this.#journal.boot,
+      bdf,
+      vendor,
+      device,
+      before: first ? earlier.before : before,
+      after,
+      names: first ? earlier.names : names,
+    };
   }
 }

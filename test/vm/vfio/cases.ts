@@ -240,12 +240,12 @@ export const working: Case[] = [
     name: '--persist: bound again when the device appears, by udev alone and by the unit; another device at the address is left alone',
     run: async () => {
       const bdf = NVME[2];
-      const { files } = await does<{ files: string[] }>(`bind ${bdf} --persist --owner nobody`);
+      const { files } = await does<{ files: string[] }>(`bind ${bdf} --persist --identity address --owner nobody`);
       const rule = `/etc/udev/rules.d/20-vioctl-vfio-${bdf}.rules`;
       const config = `/etc/vioctl/vfio.d/${bdf}.env`;
       const unit = '/etc/systemd/system/vioctl-vfio@.service';
       for (const file of [rule, config, unit]) assert.ok(files.includes(file), file);
-      assert.deepEqual((await does<{ files: string[] }>(`bind ${bdf} --persist --owner nobody`)).files, []);
+      assert.deepEqual((await does<{ files: string[] }>(`bind ${bdf} --persist --identity address --owner nobody`)).files, []);
       // the unit's command line, as systemd would run it: the program in this test is not bin/run.js
       const start = /^ExecStart=\S+ \S+ (vfio bind %i) \$VIOCTL_BIND$/m.exec(fs.readFileSync(unit, 'utf8'))?.[1];
       assert.ok(start);

@@ -61,7 +61,7 @@ test('--check tells the differences and changes nothing; apply makes them; a sec
     ['vfio-pci', 'vfio-pci'],
     'auto',
   ]);
-  expect(tree.root.list('/etc/vioctl/vfio.d')).toEqual([`${DISK}.env`]);
+  expect(tree.root.list('/etc/vioctl/vfio.d')).toEqual(['serial_S1-0.json']);
   kernel.seen.length = 0;
   expect((await run(FILE)).map(({ outcome }) => outcome)).toEqual(['same', 'same', 'absent']);
   expect((await run(FILE, true)).map(({ outcome }) => outcome)).toEqual(['same', 'same', 'absent']);

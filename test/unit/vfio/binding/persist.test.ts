@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { bind, planBind } from '../../../../src/vfio/binding/bind.js';
+import { applyUnitText } from '../../../../src/vfio/binding/declared.js';
 import { hookText, persistent, unitText } from '../../../../src/vfio/binding/persist.js';
 import { bindScript, shellScript } from '../../../../src/vfio/binding/script.js';
 import { unbind } from '../../../../src/vfio/binding/unbind.js';
@@ -32,6 +33,7 @@ const persist = (more = {}) => bind(host, census(), { bdfs: [A], persist: progra
 
 test('the shipped unit and hook are those that --persist writes', () => {
   expect(shipped('vioctl-vfio@.service')).toBe(unitText(['/usr/bin/vioctl']));
+  expect(shipped('vioctl-vfio-apply@.service')).toBe(applyUnitText(['/usr/bin/vioctl']));
   expect(shipped('initramfs-hook-vioctl-vfio')).toBe(hookText);
 });
 
