@@ -5,9 +5,11 @@ import { exact, formatSize, hex64 } from '../common/units.js';
 import { native } from '../native/index.js';
 import { DmaAccess, type NativeMemory, type NativeSession } from '../native/vfio.js';
 import type { Aperture } from './aperture.js';
+import { requireFeasible } from './forecast.js';
 import { Layout, type Placement } from './layout.js';
-import { memoryNeed, requireMemory } from './memory.js';
-import { pinHint, requirePinnable, writeBackOf } from './pinning.js';
+import { type LockLimit, lockHint, lockText, requireLockable } from './lock-limit.js';
+import { requireMemory } from './memory.js';
+import { pinHint, writeBackOf } from './pinning.js';
 import type { MapSpec } from './spec.js';
 
 /** A mapping that is there. */
@@ -27,12 +29,6 @@ export interface Named {
   offset: bigint;
   live: boolean;
   readOnly: boolean;
-}
-
-/** RLIMIT_MEMLOCK and whether it binds us (CAP_IPC_LOCK, capability 14, lifts it). */
-export interface LockLimit {
-  bytes: number;
-  exempt: boolean;
 }
 
 /** Gone mappings that are remembered, for faults that arrive late. */
@@ -87,15 +83,9 @@ export class Mapper {
       for (const spec of specs)
         if (this.#maps.has(spec.name)) throw new VioError(`mapping ${spec.name} is there already`, { code: 'EEXIST', exit: Exit.refused });
       placed = this.layout.placeAll(specs);
-      if (limit)
-        requireLockable(
-          placed.reduce((sum, { size }) => sum + size, this.#lockedBytes),
-          limit,
-        );
-      if (this.#root) {
-        requirePinnable(this.#root, specs);
-        requireMemory(this.#root, memoryNeed(specs, this.layout.aperture.pages[0]!));
-      }
+      const locked = placed.reduce((sum, { size }) => sum + size, this.#lockedBytes);
+      if (this.#root) requireFeasible(this.#root, specs, locked, this.layout.aperture.pages[0]!, limit);
+      else if (limit) requireLockable(locked, limit);
       for (const [i, spec] of specs.entries()) done.push(this.#memory(spec, placed[i]!));
       for (const [i, spec] of specs.entries()) this.#populate(spec, done[i]!);
       this.#commit(done);
@@ -273,24 +263,4 @@ export class Mapper {
     }
     if (failure !== undefined) throw failure;
   }
-}
-
-const lockHint = 'ulimit -l, LimitMEMLOCK= of a systemd unit; each mapping counts in full, hugepages too';
-const lockText = (bytes: number): string => (Number.isFinite(bytes) ? formatSize(bytes) : 'unlimited');
-
-/** @param wanted bytes that will be locked in all @throws VioError MEMLOCK (6) */
-export function requireLockable(wanted: bigint, limit: LockLimit): void {
-  if (limit.exempt || wanted <= limit.bytes) return;
-  throw new VioError(`${formatSize(wanted)} would be locked, the limit is ${lockText(limit.bytes)}`, {
-    code: 'MEMLOCK',
-    exit: Exit.permission,
-    hint: lockHint,
-    details: { wanted: exact(wanted), limit: limit.bytes },
-  });
-}
-
-/** The limit of this process. @param status text of /proc/self/status */
-export function lockLimit(status: string): LockLimit {
-  const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
-  return { bytes: native().vfio.memlock().soft, exempt: caps !== undefined && (BigInt(`0x${caps}`) >> 14n) % 2n === 1n };
 }

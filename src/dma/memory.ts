@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { Exit, VioError } from '../common/errors.js';
+import { printable } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { exact, formatSize } from '../common/units.js';
 import { sizeOf } from './layout.js';
@@ -11,6 +12,8 @@ export interface MemoryNeed {
   ordinary: bigint;
   /** Bytes of hugepages by their size. */
   huge: Map<bigint, bigint>;
+  /** Files in tmpfs that have to grow, and the room that their file system has. */
+  files?: { path: string; missing: bigint; room: bigint }[];
 }
 
 /** A bound on the memory that can be taken now without the kernel killing a process. */
@@ -32,12 +35,17 @@ const reserve = 16n << 20n;
 /** What a file takes when its pages are pinned. */
 function fileNeed(spec: MapSpec, size: bigint, need: MemoryNeed): void {
   const stat = fs.statSync(spec.file!, { bigint: true });
-  const { type, bsize } = fs.statfsSync(spec.file!);
+  const { type, bsize, bavail, blocks } = fs.statfsSync(spec.file!, { bigint: true });
   const allocated = stat.blocks * 512n;
   const missing = size > allocated ? size - allocated : 0n;
-  if (type >>> 0 === hugetlbfs) need.huge.set(BigInt(bsize), (need.huge.get(BigInt(bsize)) ?? 0n) + missing);
+  if (Number(BigInt.asUintN(32, type)) === hugetlbfs) need.huge.set(BigInt(bsize), (need.huge.get(BigInt(bsize)) ?? 0n) + missing);
   // pages of tmpfs are counted as used already; clean page cache of other files counts as available until it is pinned
-  else need.ordinary += type >>> 0 === tmpfs ? missing : size;
+  else {
+    const memory = Number(BigInt.asUintN(32, type)) === tmpfs;
+    need.ordinary += memory ? missing : size;
+    // a tmpfs without a limit says that it has no blocks
+    if (memory && missing > 0n && blocks > 0n) (need.files ??= []).push({ path: spec.file!, missing, room: bavail * bsize });
+  }
 }
 
 /** Sums up what mappings will take. @param page the IOMMU's smallest page @throws VioError for a size or file that cannot be mapped */
@@ -113,8 +121,14 @@ function cgroupBounds(root: Sysroot): MemoryBound[] {
 
 /** The tightest bound on ordinary pages; undefined where the kernel tells none. */
 export function ordinaryBound(root: Sysroot): MemoryBound | undefined {
-  const kib = number(/^MemAvailable:\s+(\d+) kB$/m.exec(root.attr('/proc/meminfo') ?? '')?.[1]);
+  const meminfo = root.attr('/proc/meminfo') ?? '';
+  const field = (name: string) => number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(meminfo)?.[1]);
   const bounds = cgroupBounds(root);
+  const [most, promised] = [field('CommitLimit'), field('Committed_AS')];
+  // vm.overcommit_memory=2: the kernel counts what it has promised, whether it is used or not
+  if (root.attr('/proc/sys/vm/overcommit_memory') === '2' && most !== undefined && promised !== undefined)
+    bounds.push({ bytes: most > promised ? (most - promised) << 10n : 0n, by: 'CommitLimit, as overcommitting is off' });
+  const kib = field('MemAvailable');
   if (kib !== undefined) bounds.push({ bytes: kib << 10n, by: 'MemAvailable' });
   return bounds.reduce<MemoryBound | undefined>((least, bound) => (!least || bound.bytes < least.bytes ? bound : least), undefined);
 }
@@ -163,6 +177,9 @@ export function requireMemory(root: Sysroot, need: MemoryNeed): void {
   const bound = need.ordinary > 0n ? ordinaryBound(root) : undefined;
   if (bound && need.ordinary + need.ordinary / overhead + reserve > bound.bytes)
     throw shortage(need.ordinary, bound, 'memory', 'map less, stop what uses memory, or map hugepages that are reserved (huge=2M)');
+  for (const { path, missing, room } of need.files ?? [])
+    if (missing > room)
+      throw shortage(missing, { bytes: room, by: `the tmpfs of ${printable(path)}` }, 'memory', 'mount -o remount,size=… gives it more');
   for (const [size, bytes] of need.huge) {
     if (bytes === 0n) continue;
     for (const limit of hugeBounds(root, size))

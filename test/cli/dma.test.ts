@@ -45,6 +45,15 @@ describe('dma plan', () => {
     expect(JSON.parse(stdout).maps).toEqual([{ name: 'a', iova: '0x1000000', size: 4096, pageSize: 4096 }]);
   });
 
+  test('@FILE has one mapping in a line, - is stdin; words and files go together', () => {
+    const lines = '# rings\n\na=64K \r\n  b=4G,below4g=no\n'.replace(',below4g=no', '');
+    const args = ['dma', 'plan', '--reserved', '/dev/null', '--aw', '39', '--json'];
+    const direct = vioctl([...args, 'a=64K', 'b=4G', 'c=4K']);
+    expect(vioctl([...args, '@-', 'c=4K'], { input: lines })).toEqual(direct);
+    expect(vioctl([...args, '@/nonexistent'])).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOENT') });
+    expect(vioctl([...args, '@/dev/null'])).toMatchObject({ status: 2 });
+  });
+
   test('people see a table', () => {
     const { stdout } = vioctl(['dma', 'plan', '--reserved', '-', 'buf=64M'], { input: MSI });
     expect(stdout).toContain('memlock  64M (67108864 bytes)');

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { load } from '../../src/common/text/yaml.js';
 import { type Device, iommu } from './devices.js';
 import { guestSteps, igb } from './vfio-guest.js';
 
@@ -89,8 +90,44 @@ test('a reboot with all devices in other slots', async () => {
     expect(after('owner').text).toMatch(/nobody/);
     expect(after('restored').text).toMatch(/vioctl-vfio-apply@serial_NV1-0\.service/);
     expect(after('twice').text).not.toMatch(/differs|changed|FAILED/);
-    expect(after('ended').text).not.toMatch(/vioctl-vfio|json/);
+    expect(after('ended').text).toMatch(/\/etc\/udev\/rules\.d:\n\n\/etc\/vioctl\/vfio\.d:\n$/);
   } finally {
     fs.rmSync(share, { recursive: true, force: true });
+  }
+}, 900_000);
+
+/** Scalars and lists of the samples, as Ansible and cloud-init read them. */
+const sample = async (name: string): Promise<unknown> =>
+  load(fs.readFileSync(path.resolve(__dirname, `../../docs/samples/vfio/${name}`), 'utf8'), name);
+
+test('the samples for Ansible and cloud-init, by the commands that the tools would run', async () => {
+  const [{ tasks }] = (await sample('ansible.yaml')) as [{ tasks: Record<string, unknown>[] }];
+  const command = (i: number) => tasks[i]!['ansible.builtin.command'] as string;
+  const cloud = (await sample('cloud-init.yaml')) as { write_files: { path: string; content: string }[]; runcmd: string[][] };
+  const step = await guestSteps(
+    '6.12',
+    [
+      ['cloud-init', cloud.runcmd[0]!.map((word) => `'${word}'`).join(' ')],
+      ['again', cloud.runcmd[0]!.join(' ')],
+      ['back', `${V} unbind serial:NV1 --persist; cp docs/samples/vfio/devices.yaml /etc/vioctl/devices.yaml`],
+      ['check', command(1)],
+      ['apply', command(2)],
+      ['check again', command(1)],
+    ],
+    `${prepare}; modprobe vfio-pci; ln -s $PWD/bin/run.js /usr/bin/vioctl; chmod a+x bin/run.js; mkdir -p /etc/vioctl; cp /devices.yaml /etc/vioctl`,
+    [iommu(), disks(['NV0', 'NV1']), igb],
+    { files: { '/devices.yaml': cloud.write_files[0]!.content } },
+  );
+  expect([cloud.write_files[0]!.path, cloud.runcmd[0]![3]]).toEqual(['/etc/vioctl/devices.yaml', '/etc/vioctl/devices.yaml']);
+  expect(step('cloud-init')).toMatchObject({ status: 0, text: expect.stringContaining('changed') });
+  expect(step('again')).toMatchObject({ status: 0, text: expect.stringContaining('same') });
+  for (const [name, status, outcomes] of [
+    ['check', 4, ['differs', 'differs']],
+    ['apply', 0, ['changed', 'changed']],
+    ['check again', 0, ['same', 'same']],
+  ] as const) {
+    expect({ name, ...step(name) }).toMatchObject({ name, status });
+    const { devices } = JSON.parse(step(name).text) as { devices: { outcome: string }[] };
+    expect(devices.map(({ outcome }) => outcome)).toEqual(outcomes);
   }
 }, 900_000);

@@ -4,12 +4,12 @@ import { watchEnd } from '../../cli/streams/input.js';
 import { notify } from '../../cli/systemd.js';
 import { Exit, usage } from '../../common/errors.js';
 import { describeFault, watchFaults } from '../../dma/faults.js';
+import { requireFeasible } from '../../dma/forecast.js';
 import { describeMaps, Holder } from '../../dma/holder.js';
 import { plan } from '../../dma/layout.js';
-import { lockLimit, requireLockable } from '../../dma/mapper.js';
-import { memoryNeed, requireMemory } from '../../dma/memory.js';
-import { requirePinnable } from '../../dma/pinning.js';
+import { lockLimit } from '../../dma/lock-limit.js';
 import { parseSpecs } from '../../dma/spec.js';
+import { specWords } from '../../groups/dma/specs.js';
 import { holderLines } from '../../groups/dma/views.js';
 import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
@@ -31,7 +31,7 @@ export default class DmaMap extends Command {
     map: Args.string({
       required: true,
       multiple: true,
-      description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…',
+      description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…, or @FILE with one in a line',
     }),
   };
   static override readonly flags = {
@@ -47,7 +47,7 @@ export default class DmaMap extends Command {
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(DmaMap);
-    const specs = parseSpecs(args.map as unknown as string[]);
+    const specs = parseSpecs(await specWords(args.map as unknown as string[]));
     if (flags.notify && !this.env.NOTIFY_SOCKET) throw usage('--notify: NOTIFY_SOCKET is not set', 'use it in a unit with Type=notify');
     const limit = lockLimit(this.sysroot.attr('/proc/self/status') ?? '');
     const hold = new Hold(new Census(this.sysroot), [args.bdf], flags.api, flags['dry-run'] ? [] : specs, limit, {
@@ -58,9 +58,7 @@ export default class DmaMap extends Command {
     const mapper = hold.mapper!;
     if (flags['dry-run']) {
       const planned = plan(session.aperture(), specs);
-      requireLockable(BigInt(planned.memlock), limit);
-      requirePinnable(this.sysroot, specs);
-      requireMemory(this.sysroot, memoryNeed(specs, session.aperture().pages[0]!));
+      requireFeasible(this.sysroot, specs, BigInt(planned.memlock), session.aperture().pages[0]!, limit);
       await this.out.document({ bdf: session.bdf, api: session.api, ...planned }, holderLines);
       return Exit.ok;
     }

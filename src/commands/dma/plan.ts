@@ -13,10 +13,12 @@ import {
   readAperture,
   widthRange,
 } from '../../dma/aperture.js';
+import { requireFeasible } from '../../dma/forecast.js';
 import { plan } from '../../dma/layout.js';
-import { memoryNeed, requireMemory } from '../../dma/memory.js';
-import { pinHint, pinProblem, requirePinnable } from '../../dma/pinning.js';
+import { lockLimit } from '../../dma/lock-limit.js';
+import { pinHint, pinProblem } from '../../dma/pinning.js';
 import { parseSpecs } from '../../dma/spec.js';
+import { specWords } from '../../groups/dma/specs.js';
 import { planLines } from '../../groups/dma/views.js';
 import { expand } from '../../vfio/devices/select.js';
 
@@ -38,9 +40,10 @@ export default class DmaPlan extends Command {
     'Shows where "dma map" would put each mapping, how many DMA entries they take and how much locked memory they count as. ' +
     'It needs no device and no privilege: the IOMMU is described by a device of this host, or by the reserved regions and the ' +
     'address width of another one. The exit status is 3 when the mappings do not fit, or when a device of this host is given and ' +
-    'the host has too little memory for them now.';
+    'the host has too little memory for them now. It is 6 when more would be locked than RLIMIT_MEMLOCK allows.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'for a device of this host'],
+    ['vioctl dma plan net:eth1 @maps.txt', 'many mappings, one in a line'],
     [
       'ssh host cat /sys/kernel/iommu_groups/7/reserved_regions | vioctl dma plan --reserved - --aw 39 guest=1536G',
       'will it fit on another host?',
@@ -50,7 +53,8 @@ export default class DmaPlan extends Command {
     'bdf|map': Args.string({
       required: true,
       multiple: true,
-      description: 'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…',
+      description:
+        'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…, or @FILE with one in a line',
     }),
   };
   static override readonly flags = {
@@ -63,13 +67,13 @@ export default class DmaPlan extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(DmaPlan);
     const words = args['bdf|map'] as unknown as string[];
-    const bdf = words[0]?.includes('=') ? undefined : expand(this.sysroot, [words[0] ?? ''])[0]!;
+    const bdf = /^@|=/.test(words[0] ?? '') ? undefined : expand(this.sysroot, [words[0] ?? ''])[0]!;
     if ((bdf === undefined) === (flags.reserved === undefined))
       throw usage(
         bdf ? 'a device and --reserved exclude each other' : 'no device: give its PCI address, or --reserved FILE',
         bdf ? undefined : 'vioctl dma plan 0000:01:00.0 buf=64M',
       );
-    const specs = parseSpecs(words.slice(bdf === undefined ? 0 : 1));
+    const specs = parseSpecs(await specWords(words.slice(bdf === undefined ? 0 : 1)));
     if (specs.length === 0) throw usage('nothing to map', 'NAME=SIZE, such as buf=64M');
     const pages = parsePages(flags.pgsizes);
     const avoid = (flags.avoid ?? []).map(parseAvoid);
@@ -83,8 +87,8 @@ export default class DmaPlan extends Command {
     if (avoid.length > 0) aperture = { ...aperture, ranges: allowed(aperture.ranges, avoid), reserved: [...aperture.reserved, ...avoid] };
     const planned = plan(aperture, specs);
     if (bdf !== undefined) {
-      requirePinnable(this.sysroot, specs);
-      requireMemory(this.sysroot, memoryNeed(specs, aperture.pages[0]!));
+      const limit = lockLimit(this.sysroot.attr('/proc/self/status') ?? '');
+      requireFeasible(this.sysroot, specs, BigInt(planned.memlock), aperture.pages[0]!, limit);
     } else {
       for (const spec of specs) {
         const problem = pinProblem(spec);

@@ -2,7 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { usage } from '../../common/errors.js';
 import { parseSize } from '../../common/units.js';
-import { lockLimit } from '../../dma/mapper.js';
+import { lockLimit } from '../../dma/lock-limit.js';
 import { parseSpecs } from '../../dma/spec.js';
 import { apiFlag, tokenFlag } from '../../groups/vfio/options.js';
 import { execReplacing } from '../../launch/handover.js';

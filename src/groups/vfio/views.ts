@@ -105,7 +105,7 @@ export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfTok
       const parts = [driver ?? 'no driver', ...(group === undefined ? [] : [`group ${group}`]), ...(mac === undefined ? [] : [mac])];
       return `  ${String(index).padStart(3)}  ${bdf}  ${parts.join(', ')}`;
     }),
-    ...files.map((file) => `wrote ${file}`),
+    ...files.map((file) => `${numVfs === 0 ? 'removed' : 'wrote'} ${file}`),
   ];
 }
 

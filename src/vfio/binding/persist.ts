@@ -141,14 +141,14 @@ export interface PersistentEnd {
 }
 
 /**
- * @param bdfs addresses, where no device need be any more
+ * @param addresses where no device need be any more
  * @param selectors as --persist wrote them, for devices that are gone
  */
-export function endOf(root: Sysroot, bdfs: readonly string[], selectors: readonly string[] = []): PersistentEnd {
-  const own = bdfs.flatMap((bdf) => [ruleFile(bdf), configFile(bdf)]).filter((file) => root.exists(file));
-  const kept = persistent(root).filter((bdf) => !bdfs.includes(bdf));
+export function endOf(root: Sysroot, addresses: readonly string[], selectors: readonly string[] = []): PersistentEnd {
+  const own = addresses.flatMap((bdf) => [ruleFile(bdf), configFile(bdf)]).filter((file) => root.exists(file));
+  const kept = persistent(root).filter((bdf) => !addresses.includes(bdf));
   const shared = own.length > 0 && kept.length === 0 ? [`${units}/${unit}`, hook].filter((file) => root.exists(file)) : [];
-  const keys = [...bdfs, ...selectors].flatMap((word) => keysAbout(root, word));
+  const keys = [...addresses, ...selectors].flatMap((word) => keysAbout(root, word));
   const { write, remove } = undeclare(root, keys, bindMembers);
   return { write, remove: [...own, ...shared, ...remove] };
 }

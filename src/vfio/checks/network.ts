@@ -17,12 +17,11 @@ function remoteFindings(census: Census, name: string, stack: ReadonlySet<string>
 
 /** An interface that is up and has addresses or routes of its own: storage and cluster networks. Link-local ones come by themselves. */
 function addressFindings(census: Census, name: string): Finding[] {
-  if (!isUp(census.root, name)) return [];
   const own = [
     ...(census.addresses.get(name) ?? []),
     ...census.routes.filter((r) => r.device === name && !isDefault(r)).map((r) => `a route to ${r.destination}`),
   ].filter((text) => !/\bfe80:/i.test(text));
-  if (own.length === 0) return [];
+  if (own.length === 0 || !isUp(census.root, name)) return [];
   const message = `interface ${name} is up and has ${own.slice(0, 3).join(', ')}${own.length > 3 ? ', …' : ''}`;
   return [{ check: 'address', subject: name, brief: `${name} has an address`, message, fix: `ip link set ${name} down` }];
 }

@@ -4,7 +4,7 @@ import type { Sysroot } from '../../common/sysroot.js';
 import { formatSize } from '../../common/units.js';
 import { describeFault, watchFaults } from '../../dma/faults.js';
 import { apiOf, handOver } from '../../dma/handover.js';
-import type { LockLimit } from '../../dma/mapper.js';
+import type { LockLimit } from '../../dma/lock-limit.js';
 import type { MapSpec } from '../../dma/spec.js';
 import type { HandOver } from '../../launch/handover.js';
 import { native } from '../../native/index.js';

@@ -132,3 +132,32 @@ test('files: what tmpfs has allocated is paid for, the page cache of a disk is n
     }
   }
 });
+
+test('what is promised counts where overcommitting is off', () => {
+  const tree = new PciTree();
+  try {
+    tree.file('/proc/meminfo', 'MemAvailable:    8388608 kB\nCommitLimit:     4194304 kB\nCommitted_AS:    3145728 kB\n');
+    tree.file('/proc/sys/vm/overcommit_memory', '0\n');
+    expect(ordinaryBound(tree.root)).toEqual({ bytes: 8n << 30n, by: 'MemAvailable' });
+    tree.file('/proc/sys/vm/overcommit_memory', '2\n');
+    expect(ordinaryBound(tree.root)).toEqual({ bytes: 1n << 30n, by: 'CommitLimit, as overcommitting is off' });
+    tree.file('/proc/meminfo', 'MemAvailable:    8388608 kB\nCommitLimit:     1 kB\nCommitted_AS:    3145728 kB\n');
+    expect(ordinaryBound(tree.root)?.bytes).toBe(0n);
+  } finally {
+    tree.remove();
+  }
+});
+
+test('a file of a tmpfs that has no room to grow', () => {
+  const tree = new PciTree();
+  try {
+    const need = { ordinary: 0n, huge: new Map<bigint, bigint>(), files: [{ path: '/mnt/x', missing: 2n << 20n, room: 1n << 20n }] };
+    expect(() => requireMemory(tree.root, need)).toThrow(
+      expect.objectContaining({ exit: 3, message: expect.stringContaining('(the tmpfs of /mnt/x)') }),
+    );
+    need.files[0]!.room = 2n << 20n;
+    expect(() => requireMemory(tree.root, need)).not.toThrow();
+  } finally {
+    tree.remove();
+  }
+});

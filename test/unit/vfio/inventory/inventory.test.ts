@@ -1,3 +1,4 @@
+import { Sysroot } from '../../../../src/common/sysroot.js';
 import { showLines } from '../../../../src/groups/vfio/views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { parseBdf } from '../../../../src/vfio/devices/pci.js';
@@ -63,6 +64,33 @@ describe('tree', () => {
     tree.link('/sys/devices/pci0000:00/0000:02:00.0/physfn', '/sys/devices/pci0000:00/0000:01:00.0');
     expect(asTree(inventory(new Census(tree.root), { parents: true })).map(({ bdf }) => bdf)).toEqual(['0000:01:00.0', '0000:02:00.0']);
   });
+});
+
+test('looking at twice as many devices takes twice as many looks at the system, not four times', () => {
+  /** Files, links and folders that a list reads. */
+  const looks = (devices: number): number => {
+    const big = new PciTree();
+    let count = 0;
+    class Counting extends Sysroot {
+      override path(absolute: string): string {
+        count++;
+        return super.path(absolute);
+      }
+    }
+    try {
+      for (let i = 0; i < devices; i++) {
+        const bdf = `0000:${(1 + (i >> 3)).toString(16).padStart(2, '0')}:00.${i & 7}`;
+        const dir = big.device(bdf, { class: i % 2 ? 0x010802 : 0x020000, driver: i % 2 ? 'nvme' : 'igb', group: i });
+        if (i % 2) big.block(`${dir}/nvme/nvme${i}`, `nvme${i}n1`, `259:${i}`);
+        else big.net(dir, `eth${i}`);
+      }
+      expect(inventory(new Census(new Counting(big.dir)))).toHaveLength(devices);
+      return count;
+    } finally {
+      big.remove();
+    }
+  };
+  expect(looks(160)).toBeLessThan(2.2 * looks(80));
 });
 
 describe('list', () => {

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Sysroot } from '../../../../src/common/sysroot.js';
-import { lockLimit } from '../../../../src/dma/mapper.js';
+import { lockLimit } from '../../../../src/dma/lock-limit.js';
 import { hexLines } from '../../../../src/groups/vfio/session-views.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { selftestOf } from '../../../../src/vfio/selftest/selftest.js';
