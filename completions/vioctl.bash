@@ -134,9 +134,9 @@ _vioctl_command() {
       vals='--listen=@free --discovery-port=@free --discovery-nqn=@free --nqn=@free --allow-host=@free --config=@file --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --control=@socket --metrics=@free --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --max-controllers=@free --max-connections=@free --max-queues=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
-      opts='--watch --nqn --host --cntlid --group --advertise --discovery-only --allow-host --block-size --read-only --force --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
+      opts='--watch --nqn --host --cntlid --group --advertise --discovery-only --allow-host --block-size --read-only --force --check --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
       vals='--watch=@free --nqn=@free --host=@free --cntlid=@free --group=@free --advertise=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
-      args='@socket list|stats|add|remove|resize|reopen|mask|host|listener|referral|limits|ana|kick|drain @free ...' ;;
+      args='@socket list|stats|add|remove|resize|reopen|mask|host|listener|referral|limits|ana|kick|drain|save|load @free ...' ;;
     'nvmf discover')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
       vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --columns=@free --sort=@free --color=auto|always|never'

@@ -443,6 +443,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l allow-host -x -d 'add: let t
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l block-size -x -d 'add: block size [default: of the device, 512 for a file]'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l read-only -d 'add: read-only'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l force -d 'add: serve a source that is in use or no raw disk'
+complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l check -d 'load: only tell the changes; status 4 if there are any'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l dry-run -d 'all checks, then what would be done; nothing is changed'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l timeout -x -d 'give up after this time'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l json -d 'print one JSON document'
@@ -452,7 +453,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l help -s h -d 'print this hel
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l quiet -d 'no prose and no progress on stderr, errors only'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -l color -xa 'auto always never' -d 'colours: auto, always or never'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa '(__vioctl_sockets)'
-complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa 'list stats add remove resize reopen mask host listener referral limits ana kick drain'
+complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -fa 'list stats add remove resize reopen mask host listener referral limits ana kick drain save load'
 complete -c vioctl -n '__vioctl_in \'nvmf ctl\'' -f
 complete -c vioctl -n '__vioctl_in \'nvmf discover\'' -l transport -s t -xa 'tcp' -d 'transport; tcp is the only one'
 complete -c vioctl -n '__vioctl_in \'nvmf discover\'' -l traddr -s a -x -d 'address of the target'

@@ -40,8 +40,36 @@ Napi::Value Signal(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Notify(const Napi::CallbackInfo& info) {
-  os::SendDatagram(info[0].As<Napi::String>(), info[1].As<Napi::String>());
+  std::vector<int> fds;
+  if (info[2].IsArray()) {
+    const auto list = info[2].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); i++)
+      fds.push_back(Item(list, i, Kind::kInt32).As<Napi::Number>().Int32Value());
+  }
+  os::SendDatagram(info[0].As<Napi::String>(), info[1].As<Napi::String>(), fds);
   return info.Env().Undefined();
+}
+
+Napi::Value TcpListen(const Napi::CallbackInfo& info) {
+  const uint32_t port = U32(info[1]);
+  if (port > UINT16_MAX) throw SysError(EINVAL, "port");
+  uint16_t bound = 0;
+  Fd fd = os::ListenTcp(info[0].As<Napi::String>(), static_cast<uint16_t>(port), info[2].ToBoolean(),
+                        os::kListenBacklog, &bound);
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("port", bound);
+  object.Set("fd", fd.Release());
+  return object;
+}
+
+Napi::Value TcpListener(const Napi::CallbackInfo& info) {
+  const auto place = os::AdoptListener(info[0].As<Napi::Number>().Int32Value());
+  if (!place) return info.Env().Undefined();
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("address", place->address);
+  object.Set("port", place->port);
+  object.Set("ipv6", place->ipv6);
+  return object;
 }
 
 Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(), os::PageSize()); }

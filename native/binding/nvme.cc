@@ -14,6 +14,7 @@
 #include "nvme/target.h"
 #include "os/clock.h"
 #include "os/eventfd.h"
+#include "os/socket.h"
 #include "os/thread.h"
 
 namespace vioctl::nvme {
@@ -299,6 +300,13 @@ Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info) {
   const uint32_t connections = U32(info[1]);
   if (connections > INT32_MAX) throw SysError(EINVAL, "connections");
   Get<Host>(info[0]).target->SetMaxConnections(static_cast<int>(connections));
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetListenFd(const Napi::CallbackInfo& info) {
+  const int fd = info[1].As<Napi::Number>().Int32Value();
+  if (!os::AdoptListener(fd)) throw SysError(EINVAL, "listen", "no listening TCP socket");
+  Get<Host>(info[0]).target->Listen(os::Duplicate(fd));
   return info.Env().Undefined();
 }
 

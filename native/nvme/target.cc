@@ -10,12 +10,6 @@
 namespace vioctl::nvme {
 namespace {
 
-constexpr int kBacklog = 1024;  // connections that wait for the worker
-
-}  // namespace
-
-namespace {
-
 constexpr size_t kMaxEvents = 4096;
 
 }  // namespace
@@ -42,14 +36,16 @@ Target::~Target() { Stop(); }
 
 uint16_t Target::Listen(const std::string& address, uint16_t port, bool ipv6) {
   uint16_t bound = 0;
-  Fd fd = os::ListenTcp(address, port, ipv6, kBacklog, &bound);
-  workers_[0]->Post(Worker::ListenOn{std::move(fd)});
+  Fd fd = os::ListenTcp(address, port, ipv6, os::kListenBacklog, &bound);
+  Listen(std::move(fd));
   return bound;
 }
 
 void Target::Unlisten(uint32_t listener, std::function<void()> done) {
   workers_[0]->Post(Worker::Unlisten{listener, {nullptr, [done = std::move(done)](void*) { done(); }}});
 }
+
+void Target::Listen(Fd fd) { workers_[0]->Post(Worker::ListenOn{std::move(fd)}); }
 
 void Target::Push(Event event) {
   std::lock_guard lock(mutex_);

@@ -117,6 +117,8 @@ class Target {
   uint16_t Listen(const std::string& address, uint16_t port, bool ipv6);
   // Closes a listener, as Listen() counts them; `done` is called, from any thread, when its port is free.
   void Unlisten(uint32_t listener, std::function<void()> done);
+  // Takes connections of a socket that listens.
+  void Listen(Fd fd);
 
   // All events since the last call; `events()` is readable when there are some.
   std::vector<Event> Take();

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <string>
 
 #include "common/error.h"
 
@@ -113,6 +114,24 @@ Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, 
   return fd;
 }
 
+std::optional<TcpPlace> AdoptListener(int fd) {
+  sockaddr_storage at{};
+  socklen_t size = sizeof at, length = sizeof(int);
+  int listens = 0, protocol = 0;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0 ||
+      (at.ss_family != AF_INET && at.ss_family != AF_INET6) ||
+      ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) != 0 || !listens ||
+      ::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) != 0 || protocol != IPPROTO_TCP)
+    return std::nullopt;
+  char host[NI_MAXHOST], service[NI_MAXSERV];
+  if (::getnameinfo(reinterpret_cast<sockaddr*>(&at), size, host, sizeof host, service, sizeof service,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    throw SysError(EINVAL, "getnameinfo");
+  Check(::fcntl(fd, F_SETFD, FD_CLOEXEC), "fcntl", "F_SETFD");
+  Check(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), "fcntl", "F_SETFL");
+  return TcpPlace{host, static_cast<uint16_t>(std::stoi(service)), at.ss_family == AF_INET6};
+}
+
 int TryAccept(int listener, Fd& accepted) noexcept {
   int fd;
   do fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -211,11 +230,16 @@ ssize_t Receive(int socket, void* data, size_t size, std::vector<Fd>& fds) {
   return got;
 }
 
-void SendDatagram(const std::string& path, const std::string& text) {
+void SendDatagram(const std::string& path, const std::string& text, const std::vector<int>& fds) {
   sockaddr_un address = Address(path, "connect");
   if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract name, as sd_notify(3) spells it
   const Fd socket = NewSocket(AF_UNIX, SOCK_DGRAM);
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  if (!fds.empty()) {
+    Connect(socket.get(), reinterpret_cast<sockaddr*>(&address), size, path);
+    if (Send(socket.get(), text.data(), text.size(), fds) < 0) throw SysError(EAGAIN, "sendmsg", path);
+    return;
+  }
   Check(::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size),
         "sendto", path.c_str());
 }

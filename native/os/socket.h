@@ -19,8 +19,20 @@ void Connect(int socket, const sockaddr* address, socklen_t size, const std::str
 // The same without an exception: 0 or the errno, EINPROGRESS of a non-blocking socket.
 int TryConnect(int socket, const sockaddr* address, socklen_t size) noexcept;
 
+// Connections that wait until somebody takes them.
+inline constexpr int kListenBacklog = 1024;
 // Listens at a numeric address; port 0 takes a free one, and `bound` is the port that it got. Throws SysError.
 Fd ListenTcp(const std::string& address, uint16_t port, bool ipv6, int backlog, uint16_t* bound);
+
+// Where a TCP socket listens: a numeric address, with its scope if it has one.
+struct TcpPlace {
+  std::string address;
+  uint16_t port = 0;
+  bool ipv6 = false;
+};
+// The place of a listening TCP socket that came from elsewhere, which becomes close-on-exec and non-blocking. None for
+// any other descriptor. Throws SysError.
+std::optional<TcpPlace> AdoptListener(int fd);
 
 // Takes one waiting connection, non-blocking. Returns 0 or the errno: EAGAIN if nobody waits.
 int TryAccept(int listener, Fd& accepted) noexcept;
@@ -48,7 +60,7 @@ ssize_t SendParts(int socket, const iovec* from, int count) noexcept;
 // error (EMFILE), and those that did arrive are closed.
 ssize_t Receive(int socket, void* data, size_t size, std::vector<Fd>& fds);
 
-// One datagram to a UNIX socket; a path that begins with @ is an abstract name. Throws SysError.
-void SendDatagram(const std::string& path, const std::string& text);
+// One datagram to a UNIX socket, with descriptors; a path that begins with @ is an abstract name. Throws SysError.
+void SendDatagram(const std::string& path, const std::string& text, const std::vector<int>& fds = {});
 
 }  // namespace vioctl::os

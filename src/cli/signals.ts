@@ -83,6 +83,12 @@ export class Lifetime {
     });
   }
 
+  /** Calls back for each SIGHUP that a server gets: its configuration may have changed. */
+  onHangup(callback: () => void): void {
+    process.on('SIGHUP', callback);
+    this.#undos.push(() => void process.removeListener('SIGHUP', callback));
+  }
+
   /** Resolves when the command is told to end. */
   ended(): Promise<void> {
     const { signal } = this;

@@ -42,6 +42,8 @@ export interface Service {
   name: string;
   /** Descriptors that a request may bring. */
   requestFds?: number;
+  /** Longest request, in bytes with its newline; maxRequest unless given. */
+  request?: number;
   /** @throws VioError, which the client gets whole */
   handle(asked: Asked): Answer | Promise<Answer>;
 }
@@ -132,7 +134,7 @@ class Connection {
     this.#onClose = onClose;
     this.#stream = new Stream(
       fd,
-      { line: maxRequest, fds: service.requestFds ?? 0 },
+      { line: service.request ?? maxRequest, fds: service.requestFds ?? 0 },
       {
         line: (text, fds) => void this.#line(text, fds),
         end: (error) => {

@@ -19,8 +19,12 @@ export interface CommonNative {
   signalEventfd(fd: number, count: number): void;
   /** Calls back with the counter whenever the eventfd is signalled, and clears it. */
   watchEventfd(fd: number, callback: (count: number) => void): EventWatch;
-  /** Sends one datagram to systemd's notification socket (sd_notify(3)); `@name` is abstract. */
-  sdNotify(path: string, text: string): void;
+  /** Sends one datagram to systemd's notification socket (sd_notify(3)), with descriptors; `@name` is abstract. */
+  sdNotify(path: string, text: string, fds?: number[]): void;
+  /** Listens at a numeric address; the caller owns and closes the descriptor. @param port 0 takes a free one */
+  tcpListen(address: string, port: number, ipv6: boolean): { fd: number; port: number };
+  /** Where a listening TCP socket that came from elsewhere listens, now close-on-exec and non-blocking; undefined for other descriptors. */
+  tcpListener(fd: number): { address: string; port: number; ipv6: boolean } | undefined;
   /** Bytes of a page of this kernel: 4096, on arm64 also 16384 or 65536; VIOCTL_TEST_PAGE_SIZE raises it. */
   pageSize(): number;
   /**
@@ -44,6 +48,8 @@ export const commonExports = [
   'signalEventfd',
   'watchEventfd',
   'sdNotify',
+  'tcpListen',
+  'tcpListener',
   'pageSize',
   'lastWords',
   'exitNow',

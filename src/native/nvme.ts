@@ -109,6 +109,8 @@ export interface NvmeNative {
   targetUnlisten(target: NativeTarget, listener: number): Promise<void>;
   /** Connections from now on, those without a CONNECT included. */
   targetMaxConnections(target: NativeTarget, connections: number): void;
+  /** Takes connections of a listening TCP socket too; the descriptor stays the caller's. */
+  targetListenFd(target: NativeTarget, fd: number): void;
   /**
    * Makes a connection a queue; call it before the CONNECT is completed.
    * @param size entries, 2 to 1024
@@ -163,6 +165,7 @@ export const nvmeExports = [
   'targetListen',
   'targetUnlisten',
   'targetMaxConnections',
+  'targetListenFd',
   'targetSetup',
   'targetComplete',
   'targetClose',

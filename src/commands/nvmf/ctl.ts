@@ -1,6 +1,7 @@
 import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { usage } from '../../common/errors.js';
+import { Exit, usage } from '../../common/errors.js';
+import type { LoadReport } from '../../nvme/target/config/configuration.js';
 import { runControl } from '../../nvme/target/serve/ctl.js';
 import { type ControlAction, controlActions } from '../../nvme/target/serve/verbs.js';
 
@@ -30,6 +31,9 @@ export default class NvmfCtl extends Command {
     'drain: admit no host and no command, wait for the commands under way (up to --timeout), and flush. Hosts use other paths, or wait ' +
     'for drain off.\n\n' +
     'stats: counters of every controller.\n\n' +
+    'save: the configuration as it is now, in the form that nvmf serve --config reads (vioctl-nvmf(5)); without keys.\n\n' +
+    'load FILE: change the target to what a configuration says. Hosts notice nothing of what stays the same. If a step fails, the target ' +
+    'keeps the configuration that it had. --check only tells the changes (status 4 if there are any).\n\n' +
     'Repeating a completed change succeeds: nothing is done, and the command says so.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
@@ -40,6 +44,8 @@ export default class NvmfCtl extends Command {
     ['vioctl nvmf ctl nvmf.sock listener ana 192.0.2.1:4420 inaccessible', 'hosts use another path'],
     ['vioctl nvmf ctl nvmf.sock mask 2 $(cat /etc/nvme/hostnqn)', 'a namespace for one host'],
     ['vioctl nvmf ctl nvmf.sock limits --host any bytes=8M queues=4', 'no host takes more than that'],
+    ['vioctl nvmf ctl nvmf.sock save > nvmf.json', 'what is served now, for the next start'],
+    ['vioctl nvmf ctl nvmf.sock load nvmf.json --check', 'what would change'],
     ['vioctl nvmf ctl nvmf.sock drain --timeout 1m', 'idle, before a restart'],
   ];
   static override readonly args = {
@@ -65,18 +71,21 @@ export default class NvmfCtl extends Command {
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
     force: Flags.boolean({ summary: 'add: serve a source that is in use or no raw disk' }),
+    check: Flags.boolean({ summary: 'load: only tell the changes; status 4 if there are any' }),
     'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };
 
-  async run(): Promise<undefined> {
+  async run(): Promise<number> {
     const { args, flags } = await this.parse(NvmfCtl);
     const action = args.action as ControlAction;
     if (flags.watch !== undefined && action !== 'stats' && action !== 'list') throw usage('--watch goes with list and stats');
+    let differs = false;
     await this.watch(flags.watch, async () => {
       const { document, view } = await runControl(args.socket, action, args.operand ?? [], flags);
       await this.out.document(document, view);
+      differs = flags.check === true && (document as LoadReport).changes.length > 0;
     });
-    return undefined;
+    return differs ? Exit.differs : Exit.ok;
   }
 }

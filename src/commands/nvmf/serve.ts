@@ -1,10 +1,13 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../cli/flags.js';
-import { notify } from '../../cli/systemd.js';
+import { ServiceManager } from '../../cli/systemd.js';
 import { printable } from '../../common/escape.js';
+import { reload } from '../../groups/nvmf/reload.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../groups/sources.js';
+import { activatedListeners } from '../../launch/activation.js';
 import { native } from '../../native/index.js';
-import { commandLineConfig } from '../../nvme/target/serve/command-line.js';
+import { commandLineConfig, commandLineOptions } from '../../nvme/target/serve/command-line.js';
+import { givenSockets, keptSockets, statusLine } from '../../nvme/target/serve/manager.js';
 import { readyLine, report } from '../../nvme/target/serve/report.js';
 import { serve } from '../../nvme/target/serve/serve.js';
 import { requireRings } from '../../uring/host/unavailable.js';
@@ -82,17 +85,25 @@ export default class NvmfServe extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
-    const config = await commandLineConfig(flags, args.source, this.sysroot);
+    const log = (message: string): void => this.info(printable(message));
+    const read = () => commandLineConfig(flags, args.source, this.sysroot);
+    const config = await read();
     if (config.engine === 'uring') requireRings(this.sysroot);
     const stateDir = config.stateDir ?? stateDirOf(undefined, this.env);
-    const running = await serve(native().nvme, { ...config, ...(stateDir !== undefined && { stateDir }) }, (message) =>
-      this.info(printable(message)),
-    );
+    const manager = new ServiceManager(this.env);
+    const running = await serve(native().nvme, { ...config, ...(stateDir !== undefined && { stateDir }) }, log, {
+      given: givenSockets(activatedListeners(this.env)),
+      options: commandLineOptions(flags),
+    });
     this.life.defer(() => running.stop());
     await this.out.document(report(running.target, running.metrics?.place), readyLine);
-    notify(this.env, 'READY=1');
+    manager.ready(
+      () => statusLine(running.target),
+      () => keptSockets(running.target),
+    );
+    this.life.onHangup(() => void reload(running, flags.config, read, manager, log));
     await this.life.ended();
-    notify(this.env, 'STOPPING=1');
+    manager.stopping();
     return undefined;
   }
 }

@@ -1,3 +1,4 @@
+import type { OwnedFd } from '../../native/owned-fd.js';
 import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, Subtype, Treq, Trtype } from '../wire/index.js';
 
 /** An address where hosts can connect. */
@@ -11,6 +12,10 @@ export interface Listener {
   readonly discoveryOnly?: boolean;
   /** What discovery tells hosts instead, where they reach this port by another address. */
   readonly advertise?: { readonly address: string; readonly port: number } | undefined;
+  /** What was asked for: a name and port 0 stay what they are; `discovery` for the ports of the discovery service. */
+  readonly asked?: string | undefined;
+  /** Where connections come in. The engine has it too. */
+  readonly socket: OwnedFd;
 }
 
 /** Another discovery service that hosts are told about. */
@@ -36,7 +41,7 @@ const isV6 = (address: string): boolean => address.includes(':');
  */
 export function discoveryLog(options: {
   generation: bigint;
-  listeners: readonly Listener[];
+  listeners: readonly Omit<Listener, 'socket'>[];
   subsystems: readonly string[];
   referrals: readonly Referral[];
   via: string;

@@ -35,7 +35,7 @@ export interface Namespace extends Source {
   hosts: ReadonlySet<string> | undefined;
   readonly handle: NativeNamespace;
   /** What it was opened with. */
-  readonly options: NamespaceOptions;
+  options: NamespaceOptions;
   /** Size in bytes, whole blocks. */
   size: number;
 }

@@ -37,6 +37,9 @@ function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
   ];
 }
 
+/** Model of a subsystem that was given none. */
+export const defaultModel = 'vioctl NVMe/TCP target';
+
 /** How a subsystem presents itself. */
 export interface SubsystemOptions {
   nqn: string;
@@ -64,6 +67,7 @@ export class Subsystem implements SubsystemState {
   readonly namespaces = new Map<number, Namespace>();
   readonly controllers = new Map<number, ControllerState>();
   readonly access: AccessList;
+  readonly cntlids: CntlidRange;
   readonly ana = new AnaStates();
   readonly #native: NvmeNative;
   /** Controllers whose association has ended: their counters count on, their last queues may not be closed yet. */
@@ -72,7 +76,6 @@ export class Subsystem implements SubsystemState {
   readonly #totals: QueueCounters = {
     ...{ queues: 0, reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, flushes: 0, others: 0, errors: 0, outstanding: 0 },
   };
-  readonly #cntlids: CntlidRange;
   readonly #state: IdentityState | undefined;
   #nextCntlid: number;
   /** No namespace below has a free NSID. */
@@ -83,16 +86,16 @@ export class Subsystem implements SubsystemState {
     this.#native = native;
     this.nqn = checkSubsystemNqn(options.nqn);
     this.serial = checkAscii(options.serial ?? serialOf(options.nqn), 'serial number', serialSize);
-    this.model = checkAscii(options.model ?? 'vioctl NVMe/TCP target', 'model', modelSize);
+    this.model = checkAscii(options.model ?? defaultModel, 'model', modelSize);
     this.access = new AccessList(options.allowed, options.anyHost);
     this.#state = options.state;
-    this.#cntlids = options.cntlids ?? [1, lastCntlid];
-    this.#nextCntlid = this.#cntlids[0];
+    this.cntlids = options.cntlids ?? [1, lastCntlid];
+    this.#nextCntlid = this.cntlids[0];
   }
 
   /** A controller identifier that is not in use; undefined when all are. */
   takeCntlid(): number | undefined {
-    const [first, last] = this.#cntlids;
+    const [first, last] = this.cntlids;
     for (let tries = first; tries <= last; tries++) {
       const id = this.#nextCntlid;
       this.#nextCntlid = id >= last ? first : id + 1;

@@ -17,6 +17,7 @@ import type { Answer, ControllerState, Namespace, NamespaceOptions, SubsystemSta
 import { invalidField, Refusal, statusCode } from './refusal.js';
 import { Authentication } from './security/authentication.js';
 import { KeyRing } from './security/keyring.js';
+import { type BoundSocket, bindSocket } from './sockets.js';
 import type { Subsystem } from './subsystem.js';
 
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
@@ -140,19 +141,28 @@ export class Target implements Guarded {
    * @param port 0 lets the system choose
    * @param discoveryOnly no subsystem can be connected to here
    * @param advertise what discovery names instead of this address
+   * @param more what was asked for, if it is not the address; a socket that listens there already, which is the target's now
    * @throws VioError
    */
-  listen(address: string, port: number, discoveryOnly = false, advertise?: Listener['advertise']): Listener {
-    const ipv6 = address.includes(':');
+  listen(
+    address: string,
+    port: number,
+    discoveryOnly = false,
+    advertise?: Listener['advertise'],
+    more: { asked?: string | undefined; socket?: BoundSocket | undefined } = {},
+  ): Listener {
+    const { fd: socket, port: bound } = more.socket ?? bindSocket(address, port);
     try {
-      const bound = this.#native.targetListen(this.#engine, address, port, ipv6);
-      const listener: Listener = { id: this.#nextPort++, address, port: bound, ipv6, discoveryOnly, advertise };
-      this.listeners.push(listener);
-      this.#discoveryChanged();
-      return listener;
+      this.#native.targetListenFd(this.#engine, socket.fd);
     } catch (err) {
+      socket.close();
       throw listenError(address, port, err);
     }
+    const ipv6 = address.includes(':');
+    const listener: Listener = { id: this.#nextPort++, address, port: bound, ipv6, discoveryOnly, advertise, asked: more.asked, socket };
+    this.listeners.push(listener);
+    this.#discoveryChanged();
+    return listener;
   }
 
   /** Closes a listener and ends the associations of hosts that came through it. Its port is free when this resolves. */
@@ -165,6 +175,7 @@ export class Target implements Guarded {
     for (const controller of this.controllers()) if (controller.port === listener.id) controller.end();
     for (const [id, connection] of this.#connections) if (connection.listener === listener) this.around.close(id);
     if (!this.#stopped) await this.#native.targetUnlisten(this.#engine, listener.id);
+    listener.socket.close();
   }
 
   /** Other discovery services that hosts are told about from now on. */
@@ -380,6 +391,7 @@ export class Target implements Guarded {
 
   async #stop(): Promise<void> {
     clearInterval(this.#timer);
+    for (const { socket } of this.listeners) socket.close();
     const slow = setTimeout(() => this.#log('finishing the commands under way; a second signal ends at once'), slowStop);
     try {
       await this.#native.targetStop(this.#engine);

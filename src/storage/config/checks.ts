@@ -3,7 +3,7 @@ import { type Engine, engineAliases, engines } from '../../common/engines.js';
 import { Exit, VioError } from '../../common/errors.js';
 import { bad, type Check, type Checks, checked, flag, number, oneOf, text } from '../../common/text/checks.js';
 import type { Rate } from '../../native/storage.js';
-import { parseRate } from '../limits.js';
+import { parseRate, rateText } from '../limits.js';
 import { type SourceOptions, sourcePath } from '../source.js';
 import type { SourceEntry } from './entry.js';
 
@@ -53,5 +53,15 @@ export function sourceOf({ source, readOnly, iops, bps, ...rest }: SourceEntry, 
     ...(readOnly !== undefined && { readonly: readOnly }),
     ...(iops !== undefined && { iops: iops as unknown as Rate | null }),
     ...(bps !== undefined && { bps: bps as unknown as Rate | null }),
+  };
+}
+
+/** The entry of a source: what sourceOf() reads. Options of a server beside those of a source stay out. */
+export function sourceEntry({ readonly, later: _later, iops, bps, ...rest }: SourceOptions): SourceEntry {
+  return {
+    ...rest,
+    ...(readonly !== undefined && { readOnly: readonly }),
+    ...(iops && { iops: rateText('iops', iops) }),
+    ...(bps && { bps: rateText('bps', bps) }),
   };
 }

@@ -9,8 +9,8 @@ import { maxQueues } from '../features.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, parseCntlidRange, serialSize } from '../names.js';
-import { parseListen, parseMetricsPlace } from '../serve/listen.js';
-import type { AnaEntry, ConfigFile, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
+import { parseAddress, parseListen, parseMetricsPlace, placeText } from '../serve/listen.js';
+import type { AnaEntry, ConfigFile, HostLimitEntry, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
 const portOrNone: Check<number | 'none'> = (v, place) => {
   const value = asNumber(v, place);
@@ -23,6 +23,7 @@ const namespace = object<NamespaceEntry>(
     ...sourceChecks,
     nsid: number(1, maxNamespaces),
     group: number(1, maxGroups),
+    hosts: list(checked(checkHostNqn)),
     nguid: checked((v) => parseId('nguid', v)),
     eui64: checked((v) => parseId('eui64', v)),
     uuid: checked((v) => parseId('uuid', v)),
@@ -30,10 +31,11 @@ const namespace = object<NamespaceEntry>(
   ['source'],
 );
 
-const ana = object<AnaEntry>({ group: number(1, maxGroups), state: oneOf(...([...anaStateNames.values()] as AnaEntry['state'][])) }, [
-  'group',
-  'state',
-]);
+const place: Check = checked((v) => placeText(parseAddress(v)));
+const ana = object<AnaEntry>(
+  { group: number(1, maxGroups), listener: place, state: oneOf(...([...anaStateNames.values()] as AnaEntry['state'][])) },
+  ['group', 'state'],
+);
 
 const subsystem = object<SubsystemEntry>(
   {
@@ -42,7 +44,8 @@ const subsystem = object<SubsystemEntry>(
     model: checked((v) => checkAscii(v, 'model', modelSize)),
     cntlids: checked(parseCntlidRange),
     allowHosts: list(checked(checkHostNqn)),
-    ana: distinct(ana, 'group', (entry) => entry.group),
+    anyHost: flag,
+    ana: distinct(ana, 'group', ({ group, listener }) => [group, ...(listener === undefined ? [] : [listener])].join(' at ')),
     namespaces: distinct(namespace, 'nsid', (entry) => entry.nsid),
   },
   ['nqn', 'namespaces'],
@@ -61,6 +64,16 @@ const chosen =
 
 const keys = object<KeyEntry>({ host: checked(checkHostNqn), dhchapSecretFile: text, dhchapCtrlSecretFile: text }, []);
 
+const hostLimit = object<HostLimitEntry>(
+  {
+    host: checked((v) => (v === 'any' || /^hostid:[0-9a-f]{32}$/.test(v) ? v : checkHostNqn(v))),
+    connections: number(1, 65535),
+    queues: number(1, maxQueues),
+    bytes: number(4096, 2 ** 40),
+  },
+  ['host'],
+);
+
 const file = object<ConfigFile>(
   {
     $schema: text,
@@ -72,6 +85,7 @@ const file = object<ConfigFile>(
       'address',
       (one) => one,
     ),
+    listenDiscovery: distinct(place, 'address', (one) => one),
     discoveryPort: portOrNone,
     control: text,
     stateDir: text,
@@ -95,6 +109,7 @@ const file = object<ConfigFile>(
       }),
     ),
     referrals: list(referral),
+    hostLimits: distinct(hostLimit, 'host', (one) => one.host),
     keys: distinct(keys, 'the host', (one) => one.host ?? 'every host'),
     dhchapHashes: chosen(hashNames),
     dhchapGroups: chosen(groupNames),

@@ -11,6 +11,8 @@ export interface ConfigFile {
   $schema?: string;
   /** where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT]; default: 127.0.0.1:4420. Hosts are told the advertised address instead */
   listen?: string[];
+  /** addresses for discovery alone, as in listen; discoveryPort adds more of them */
+  listenDiscovery?: string[];
   /** port for discovery alone on every address of listen, or "none"; default: 8009 if free. @minimum 0 @maximum 65535 */
   discoveryPort?: number | 'none';
   /** path of the control socket for nvmf ctl */
@@ -44,6 +46,8 @@ export interface ConfigFile {
   sources?: string[];
   /** other discovery services that hosts are told about */
   referrals?: ReferralEntry[];
+  /** limits of single hosts, or of every host */
+  hostLimits?: HostLimitEntry[];
   /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
   keys?: KeyEntry[];
   /** hash functions for DH-HMAC-CHAP, the preferred one first; default: sha512, sha384, sha256 */
@@ -62,6 +66,18 @@ export interface ReferralEntry {
   port: number;
   /** NQN of the service; default: the well-known one */
   nqn?: string;
+}
+
+/** How much one host may take. Limits that are not given are those of "any", if it is listed, else those of the server. */
+export interface HostLimitEntry {
+  /** NQN of the host, hostid: and the 32 digits of the ID of a host without a name, or any */
+  host: string;
+  /** connections with a queue. @minimum 1 @maximum 65535 */
+  connections?: number;
+  /** I/O queues of a controller. @minimum 1 @maximum 64 */
+  queues?: number;
+  /** bytes of data that its commands hold at a time. @minimum 4096 @maximum 1099511627776 */
+  bytes?: number;
 }
 
 /** The keys of a host. Each is in a file that only its owner can read; env:NAME and fd:N name a variable or a descriptor instead. */
@@ -86,6 +102,8 @@ export interface SubsystemEntry {
   cntlids?: string;
   /** NQNs of the hosts that may connect; default: every host. An empty list lets nobody in */
   allowHosts?: string[];
+  /** let every host in although there is a list, which nvmf ctl may switch on again; default: false */
+  anyHost?: boolean;
   /** states of ANA groups; groups that are not listed are optimized */
   ana?: AnaEntry[];
   /** disks. A namespace without nsid gets the lowest free one, in the order of the file */
@@ -96,6 +114,8 @@ export interface SubsystemEntry {
 export interface AnaEntry {
   /** number of the group. @minimum 1 @maximum 32 */
   group: number;
+  /** one address of listen, if the state is only that of hosts that connect there */
+  listener?: string;
   /** access through this server */
   state: 'optimized' | 'non-optimized' | 'inaccessible' | 'persistent-loss' | 'change';
 }
@@ -106,6 +126,8 @@ export interface NamespaceEntry extends SourceEntry {
   nsid?: number;
   /** ANA group; default: 1. @minimum 1 @maximum 32 */
   group?: number;
+  /** NQNs of the hosts that see the namespace; default: all hosts of the subsystem. An empty list hides it */
+  hosts?: string[];
   /** NGUID, 32 hexadecimal digits; default: made from the source. @pattern ^[0-9A-Fa-f]{32}$ */
   nguid?: string;
   /** EUI-64, 16 hexadecimal digits; default: made from the source. @pattern ^[0-9A-Fa-f]{16}$ */

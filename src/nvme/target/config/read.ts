@@ -15,12 +15,13 @@ export const stateOfName = new Map([...anaStateNames].map(([state, name]) => [na
 
 /** @throws usage error for a size of memory */
 function namespaceOf(entry: NamespaceEntry, folder: string, place: string): NumberedNamespace | Omit<NumberedNamespace, 'nsid'> {
-  const { nsid, group, nguid, eui64, uuid, ...rest } = entry;
+  const { nsid, group, hosts, nguid, eui64, uuid, ...rest } = entry;
   const ids = { ...(nguid !== undefined && { nguid }), ...(eui64 !== undefined && { eui64 }), ...(uuid !== undefined && { uuid }) };
   return {
     ...sourceOf(rest, folder, place),
     ...(nsid !== undefined && { nsid }),
     ...(group !== undefined && { group }),
+    ...(hosts !== undefined && { hosts }),
     ...(Object.keys(ids).length > 0 && { ids }),
   };
 }
@@ -30,7 +31,7 @@ function subsystemOf(entry: SubsystemEntry, folder: string, place: string): Subs
   return {
     ...rest,
     ...(cntlids !== undefined && { cntlids: cntlids as unknown as CntlidRange }),
-    ...(ana && { ana: ana.map(({ group, state }) => ({ group, state: stateOfName.get(state)! })) }),
+    ...(ana && { ana: ana.map(({ state, ...entry }) => ({ ...entry, state: stateOfName.get(state)! })) }),
     namespaces: numbered(namespaces.map((one, i) => namespaceOf(one, folder, `${place}.namespaces[${i}]`))),
   };
 }

@@ -55,6 +55,26 @@ function subsystemOf(flags: ServeFlags, sources: readonly string[], sysroot: Sys
   };
 }
 
+/** Options of a command line that replace keys of a file. @throws usage error */
+export function commandLineOptions(flags: ServeFlags): Partial<TargetConfig> {
+  const keys = keySources({ dhchapSecretFile: flags['dhchap-secret-file'], dhchapCtrlSecretFile: flags['dhchap-ctrl-secret-file'] });
+  return {
+    ...(flags.listen && { listen: flags.listen }),
+    ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
+    ...(flags['discovery-nqn'] !== undefined && { discoveryNqn: checkSubsystemNqn(flags['discovery-nqn']) }),
+    ...(flags['max-controllers'] !== undefined && { maxControllers: flags['max-controllers'] }),
+    ...(flags['max-connections'] !== undefined && { maxConnections: flags['max-connections'] }),
+    ...(flags['max-queues'] !== undefined && { maxQueues: flags['max-queues'] }),
+    ...(flags.control !== undefined && { control: flags.control }),
+    ...(flags.metrics !== undefined && { metrics: flags.metrics }),
+    ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
+    ...(keys.length > 0 && { keys }),
+    ...(flags.threads !== undefined && { threads: flags.threads }),
+    ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
+    ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
+  };
+}
+
 /** What a command line asks to serve, by itself or by its --config. @throws usage error */
 export async function commandLineConfig(
   flags: ServeFlags,
@@ -72,21 +92,5 @@ export async function commandLineConfig(
   const base = flags.config
     ? await parseConfig(readConfigText(flags.config))
     : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
-  const keys = keySources({ dhchapSecretFile: flags['dhchap-secret-file'], dhchapCtrlSecretFile: flags['dhchap-ctrl-secret-file'] });
-  return {
-    ...base,
-    ...(flags.listen && { listen: flags.listen }),
-    ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
-    ...(flags['discovery-nqn'] !== undefined && { discoveryNqn: checkSubsystemNqn(flags['discovery-nqn']) }),
-    ...(flags['max-controllers'] !== undefined && { maxControllers: flags['max-controllers'] }),
-    ...(flags['max-connections'] !== undefined && { maxConnections: flags['max-connections'] }),
-    ...(flags['max-queues'] !== undefined && { maxQueues: flags['max-queues'] }),
-    ...(flags.control !== undefined && { control: flags.control }),
-    ...(flags.metrics !== undefined && { metrics: flags.metrics }),
-    ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
-    ...(keys.length > 0 && { keys }),
-    ...(flags.threads !== undefined && { threads: flags.threads }),
-    ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
-    ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),
-  };
+  return { ...base, ...commandLineOptions(flags) };
 }

@@ -4,6 +4,7 @@ import type { Sysroot } from '../../../common/sysroot.js';
 import { machineName } from '../../../storage/identity.js';
 import { decimal, parseSourceText, type SourceOption } from '../../../storage/source.js';
 import type { ChapPolicy } from '../../auth/controller.js';
+import type { HostLimits } from '../admission/limits.js';
 import { parseId, uuidOf, uuidText } from '../identity.js';
 import { maxNamespaces, type NamespaceOptions } from '../model.js';
 import type { CntlidRange } from '../names.js';
@@ -15,6 +16,9 @@ export interface TargetConfig {
   listen: string[];
   subsystems: SubsystemConfig[];
   referrals: { address: string; port: number; nqn?: string }[];
+  /** Addresses for discovery alone. */
+  listenDiscovery?: string[];
+  hostLimits?: ({ host: string } & HostLimits)[];
   /** Port for discovery alone on every address that is listened on; 8009 where free and not asked for. */
   discoveryPort?: number | 'none';
   /** Path of the control socket. */
@@ -52,8 +56,10 @@ export interface SubsystemConfig {
   cntlids?: CntlidRange;
   /** Host NQNs; every host when left out. */
   allowHosts?: string[];
-  /** ANA states of groups that are not optimized. */
-  ana?: { group: number; state: number }[];
+  /** Every host, whatever the list says. */
+  anyHost?: boolean;
+  /** ANA states of groups: on all ports, or on the one of a listener (placeText). */
+  ana?: { group: number; state: number; listener?: string }[];
   namespaces: NumberedNamespace[];
 }
 

@@ -1,9 +1,12 @@
 import { codeOf, Exit, usage, VioError, wrap } from '../../../common/errors.js';
+import { maxConfigBytes } from '../../../common/text/document.js';
 import { ask } from '../../../control/client.js';
 import { ControlServer } from '../../../control/server.js';
 import { native as addon } from '../../../native/index.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import type { Source } from '../../../storage/open.js';
+import type { Configuration } from '../config/configuration.js';
+import { parseConfig } from '../config/read.js';
 import * as operations from '../operations/index.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
@@ -13,13 +16,16 @@ import { reportSubsystem } from './report.js';
 import type { ChangeRequest, ControlRequest, LimitNumbers } from './requests.js';
 
 const service = 'nvmf serve';
+/** Longest request, in bytes: a configuration as a JSON text. */
+const maxLoad = 2 * maxConfigBytes;
 
 /** Answers requests at `path`, until it is closed. @throws VioError */
-export function serveControl(path: string, native: NvmeNative, target: Target): ControlServer {
+export function serveControl(path: string, native: NvmeNative, target: Target, configuration: Configuration): ControlServer {
   try {
     return new ControlServer(path, {
       name: service,
-      handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as ControlRequest, native, target) }),
+      request: maxLoad,
+      handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as ControlRequest, native, target, configuration) }),
     });
   } catch (err) {
     if (codeOf(err) !== 'EADDRINUSE') throw err;
@@ -49,15 +55,23 @@ interface Plan {
 }
 
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
-export async function perform(request: ControlRequest, native: NvmeNative, target: Target): Promise<unknown> {
+export async function perform(request: ControlRequest, native: NvmeNative, target: Target, configuration: Configuration): Promise<unknown> {
   if (request.op === 'list') return list(target);
+  if (request.op === 'save') return configuration.save();
+  if (request.op === 'load') {
+    const { text, name, folder, dryRun = false } = request;
+    return configuration.load(await parseConfig({ text, name, folder }), { dryRun });
+  }
   if (request.op === 'stats')
     return {
       connections: target.connections,
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
   // Only a question to a source or a name server can take long. What was found out then is planned and done without a pause.
-  const { changes, report } = plan(request, native, target, await findOut(request, target));
+  if (request.op === 'add' && request.namespace) configuration.checkSource(request.namespace.source);
+  const found = await findOut(request, target);
+  await configuration.idle();
+  const { changes, report } = plan(request, native, target, found);
   const todo = changes.flatMap((change) => change.todo);
   if (request.dryRun) {
     const told = { changed: false, dryRun: true, would: todo, ...report() };

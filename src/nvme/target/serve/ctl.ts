@@ -1,7 +1,9 @@
 import { printable } from '../../../common/escape.js';
+import { toJson } from '../../../common/json.js';
 import { formatSize } from '../../../common/units.js';
 import { unchangedLines } from '../../../control/view.js';
 import { limitsText } from '../../../storage/limits.js';
+import type { LoadReport } from '../config/configuration.js';
 import { control } from './control.js';
 import type { SubsystemReport } from './report.js';
 import type { ControlList, ControllerStats, GroupState } from './requests.js';
@@ -44,6 +46,11 @@ const hostLines = ({ anyHost, allowHosts = [] }: { anyHost: boolean; allowHosts?
   ...allowHosts.map((host) => `  allowed: ${printable(host)}`),
 ];
 
+const loadLines = ({ changes, notes = [], dryRun }: LoadReport): string[] => [
+  ...notes.map(printable),
+  ...(changes.length === 0 ? ['nothing differs'] : changes.map((change) => `${dryRun ? 'would ' : ''}${printable(change)}`)),
+];
+
 function listLines(list: ControlList): string[] {
   const lines = [...listenerLines(list), ...referralLines(list)];
   for (const subsystem of list.subsystems) {
@@ -80,8 +87,12 @@ export async function runControl(
   const document = await control<object>(socket, request, flags.timeout);
   const view = () => {
     const unchanged = unchangedLines(document);
-    if (unchanged && (action !== 'kick' || flags['dry-run'])) return unchanged;
+    if (unchanged && action !== 'load' && (action !== 'kick' || flags['dry-run'])) return unchanged;
     switch (action) {
+      case 'save':
+        return toJson(document, 2).split('\n');
+      case 'load':
+        return loadLines(document as LoadReport);
       case 'list':
         return listLines(document as ControlList);
       case 'stats':

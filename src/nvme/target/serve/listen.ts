@@ -38,6 +38,9 @@ export function parseAddress(text: string, port = defaultPort): Place {
   return { address, port: number };
 }
 
+/** A place as parseAddress reads it. */
+export const placeText = ({ address, port }: Place): string => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
+
 /** A place to listen at. */
 export interface ListenPlace extends Place {
   /** What discovery tells hosts instead. */

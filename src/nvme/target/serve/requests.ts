@@ -28,10 +28,16 @@ export type ChangeRequest =
   | { op: 'limits'; nsid?: undefined; target?: undefined; host: string; numbers: LimitNumbers }
   | { op: 'ana'; nqn?: string; group: number; state: string }
   | { op: 'kick'; nqn?: string; host?: string; cntlid?: number }
+  /** the text of a configuration; folder of its relative names */
+  | { op: 'load'; text: string; name: string; folder: string }
   /** wait in milliseconds */
   | { op: 'drain'; nqn?: string; off?: boolean; wait: number };
 
-export type ControlRequest = { op: 'list' } | { op: 'stats' } | (ChangeRequest & { /** All checks, and nothing done. */ dryRun?: boolean });
+export type ControlRequest =
+  | { op: 'list' }
+  | { op: 'stats' }
+  | { op: 'save' }
+  | (ChangeRequest & { /** All checks, and nothing done. */ dryRun?: boolean });
 
 /** State of an ANA group by its name. */
 export interface GroupState {

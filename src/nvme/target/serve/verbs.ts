@@ -1,5 +1,6 @@
 /** Command lines of `nvmf ctl` as requests. */
 import { usage } from '../../../common/errors.js';
+import { readConfigText } from '../../../common/text/document.js';
 import { parseDecimal } from '../../../common/units.js';
 import { limitWords } from '../../../storage/limits.js';
 import { limitNumbers } from '../admission/limits.js';
@@ -21,6 +22,7 @@ export interface ControlFlags {
   'read-only'?: boolean | undefined;
   force?: boolean | undefined;
   'dry-run'?: boolean | undefined;
+  check?: boolean | undefined;
   timeout: number;
 }
 
@@ -164,11 +166,17 @@ const drain: Verb = ([word, ...more], flags, nqn) => {
 };
 
 const bare =
-  (op: 'list' | 'stats'): Verb =>
+  (op: 'list' | 'stats' | 'save'): Verb =>
   (operands) => {
     atMost(op, operands, 0);
     return { op };
   };
+
+const load: Verb = ([file, ...more], flags) => {
+  needed('load', file, 'which file', 'nvmf.json');
+  atMost('load', more, 0);
+  return { op: 'load', ...readConfigText(file!), ...(flags.check && { dryRun: true }) };
+};
 
 const verbs: Readonly<Record<ControlAction, Verb>> = {
   list: bare('list'),
@@ -185,6 +193,8 @@ const verbs: Readonly<Record<ControlAction, Verb>> = {
   ana,
   kick,
   drain,
+  save: bare('save'),
+  load,
 };
 
 /** Names of all actions, in the order of the help. */
@@ -201,6 +211,7 @@ const flagsOf: Readonly<Partial<Record<keyof ControlFlags, readonly ControlActio
   'block-size': ['add'],
   'read-only': ['add'],
   force: ['add'],
+  check: ['load'],
 };
 
 /** The request of a command line. @throws usage error */
@@ -208,5 +219,7 @@ export function controlRequest(action: ControlAction, operands: readonly string[
   for (const [flag, actions] of Object.entries(flagsOf))
     if (flags[flag as keyof ControlFlags] && !actions.includes(action)) throw usage(`--${flag} goes with ${actions.join(' and ')}`);
   const request = verbs[action](operands, flags, flags.nqn === undefined ? {} : { nqn: flags.nqn });
-  return flags['dry-run'] && request.op !== 'list' && request.op !== 'stats' ? { ...request, dryRun: true } : request;
+  return flags['dry-run'] && request.op !== 'list' && request.op !== 'stats' && request.op !== 'save'
+    ? { ...request, dryRun: true }
+    : request;
 }

@@ -139,7 +139,15 @@ describe('what is written about the file', () => {
 
   test('the checks, the schema and the manual page have the same keys', async () => {
     const page = fs.readFileSync(path.join(root, 'man/vioctl-nvmf.5'), 'utf8');
-    expect([...keys.keys()]).toEqual(['', 'referrals[]', 'subsystems[]', 'subsystems[].ana[]', 'subsystems[].namespaces[]']);
+    expect([...keys.keys()]).toEqual([
+      '',
+      'referrals[]',
+      'hostLimits[]',
+      'keys[]',
+      'subsystems[]',
+      'subsystems[].ana[]',
+      'subsystems[].namespaces[]',
+    ]);
     for (const [at, list] of keys) {
       // what the checks know, they say when they meet another key
       let value: unknown = { '?': 0 };
@@ -147,10 +155,10 @@ describe('what is written about the file', () => {
       const filled = JSON.stringify(value)
         .replace(
           /\{"\?":0\}/,
-          '{"?":0,"source":"s","group":1,"state":"change","address":"a","port":1,"nqn":"nqn.2014-08.a:n","namespaces":[],"subsystems":[]}',
+          '{"?":0,"source":"s","group":1,"state":"change","address":"a","port":1,"host":"any","nqn":"nqn.2014-08.a:n","namespaces":[],"subsystems":[]}',
         )
         .replace(/("(?:ana|namespaces)":\[\{"\?)/, '"nqn":"nqn.2014-08.a:n","namespaces":[],$1')
-        .replace(/^\{"referrals"/, '{"subsystems":[],"referrals"');
+        .replace(/^\{"(referrals|hostLimits|keys)"/, '{"subsystems":[],"$1"');
       const error = await parse(filled).catch((err: Error) => err.message);
       const known = / is not known; known are (.*)$/.exec(String(error))?.[1]?.split(', ');
       expect({ at, known }).toEqual({ at, known: list });

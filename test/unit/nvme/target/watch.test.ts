@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { native } from '../../../../src/native/index.js';
+import { Configuration } from '../../../../src/nvme/target/config/configuration.js';
 import { perform } from '../../../../src/nvme/target/serve/control.js';
 import type { ControlRequest } from '../../../../src/nvme/target/serve/requests.js';
 import { Subsystem } from '../../../../src/nvme/target/subsystem.js';
@@ -62,7 +63,12 @@ describe('resize of a source that hangs', () => {
     });
   });
   afterEach(() => fs.rmSync(dir, { recursive: true }));
-  const ask = (request: ControlRequest) => perform(request, native().nvme, target) as Promise<{ changed: boolean; would?: string[] }>;
+  const settings = { listen: [], referrals: [], subsystems: [] };
+  const ask = (request: ControlRequest) =>
+    perform(request, native().nvme, target, new Configuration(native().nvme, target, settings, () => {})) as Promise<{
+      changed: boolean;
+      would?: string[];
+    }>;
   const until = async (count: number): Promise<void> => {
     while (answers.length < count) await new Promise((resolve) => setImmediate(resolve));
   };

@@ -1,0 +1,102 @@
+/** The configuration of a running target: saved, and changed as a whole. */
+import { isDeepStrictEqual } from 'node:util';
+import { Exit, VioError } from '../../../common/errors.js';
+import type { NvmeNative } from '../../../native/nvme.js';
+import type { TargetConfig } from '../serve/config.js';
+import type { Target, TargetLog } from '../target.js';
+import type { ConfigFile } from './description.js';
+import { fileOf, liveConfig } from './live.js';
+import { type Loading, planLoad } from './load.js';
+import { checkAllowed } from './sources.js';
+
+/** What a reload did, or would do. */
+export interface LoadReport {
+  changed: boolean;
+  dryRun?: true;
+  /** What was changed; with dryRun, what would be. */
+  changes: string[];
+  /** What was left out of a file of another program. */
+  notes?: string[];
+}
+
+export class Configuration {
+  readonly #loading: Loading;
+  readonly #options: Partial<TargetConfig>;
+  /** The reload that runs; others, and other changes, come behind it. */
+  #running: Promise<unknown> = Promise.resolve();
+
+  /**
+   * @param settings what the target was started with
+   * @param options of its command line, for what a file that comes over the control socket does not say
+   */
+  constructor(native: NvmeNative, target: Target, settings: TargetConfig, log: TargetLog, options: Partial<TargetConfig> = {}) {
+    this.#options = options;
+    this.#loading = { native, target, settings, log };
+  }
+
+  /** The configuration as it is now. */
+  get live(): TargetConfig {
+    return liveConfig(this.#loading.target, this.#loading.settings);
+  }
+
+  /** The same as a file that --config reads. */
+  save(): ConfigFile {
+    return fileOf(this.live);
+  }
+
+  /** Resolves when no reload runs: whoever changes the target then does it without a pause. */
+  async idle(): Promise<void> {
+    for (let running: unknown; running !== this.#running; ) {
+      running = this.#running;
+      await this.#running;
+    }
+  }
+
+  /** @throws VioError (3) for a source that the control socket may not open */
+  checkSource(source: string): void {
+    checkAllowed(this.#loading.settings.sources, source);
+  }
+
+  /**
+   * Changes the target to what a configuration says, or nothing.
+   * @param options.own it is the server's own file, which may name any source, and other patterns for `nvmf ctl`
+   * @throws VioError
+   */
+  load(wanted: TargetConfig, options: { dryRun?: boolean; own?: boolean } = {}): Promise<LoadReport> {
+    const work = this.#running.then(() => this.#load(wanted, options));
+    this.#running = work.catch(() => {});
+    return work;
+  }
+
+  async #load(file: TargetConfig, { dryRun = false, own = false }: { dryRun?: boolean; own?: boolean }): Promise<LoadReport> {
+    const said = Object.fromEntries(Object.entries(file).filter(([key, value]) => key !== 'listen' || (value as string[]).length > 0));
+    const wanted: TargetConfig = own ? file : { ...file, ...this.#options, ...said };
+    if (!own) this.#checkForeign(wanted);
+    const before = this.live;
+    const { todo, apply, abandon } = await planLoad(this.#loading, wanted);
+    const notes = wanted.notes?.length ? { notes: wanted.notes } : {};
+    if (dryRun) {
+      abandon();
+      return { changed: false, dryRun: true, changes: todo, ...notes };
+    }
+    if (!isDeepStrictEqual(this.live, before)) {
+      abandon();
+      throw new VioError('the target was changed meanwhile', { code: 'EBUSY', hint: 'load the configuration again' });
+    }
+    await apply();
+    return { changed: todo.length > 0, changes: todo, ...notes };
+  }
+
+  /** What comes over the control socket names only sources that it may open. @throws VioError (3) */
+  #checkForeign(wanted: TargetConfig): void {
+    const { target, settings } = this.#loading;
+    if (!isDeepStrictEqual(wanted.sources, settings.sources))
+      throw new VioError('sources cannot change over the control socket', {
+        code: 'NOT_ALLOWED',
+        exit: Exit.refused,
+        hint: 'change the file of --config, and send the server SIGHUP',
+      });
+    const served = new Set([...target.subsystems.values()].flatMap((one) => [...one.namespaces.values()].map(({ source }) => source)));
+    for (const { namespaces } of wanted.subsystems) for (const { source } of namespaces) if (!served.has(source)) this.checkSource(source);
+  }
+}

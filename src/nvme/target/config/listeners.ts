@@ -1,0 +1,138 @@
+/** Where a configuration listens: the listeners that it needs, those that are there, and the way from one to the other. */
+import { VioError } from '../../../common/errors.js';
+import { discoveryPort } from '../../wire/index.js';
+import { type Listener, sameAddress } from '../discovery.js';
+import type { TargetConfig } from '../serve/config.js';
+import { addressesOf, notHere, type Place, parseListen, placeText } from '../serve/listen.js';
+import { type BoundSocket, bindSocket } from '../sockets.js';
+import type { Target, TargetLog } from '../target.js';
+import { discoveryPortAsked } from './live.js';
+
+/** A listener that a configuration needs. */
+export interface WantedListener extends Place {
+  /** As the configuration has it; 0 is any port. */
+  port: number;
+  discoveryOnly: boolean;
+  advertise?: Place | undefined;
+  asked: string;
+  /** Done without if it cannot be: an address of a name that this machine does not have, or a port that nobody asked for. */
+  optional: 'not here' | 'taken' | undefined;
+}
+
+const defaultListen = ['127.0.0.1:4420'];
+
+/** The listeners that a configuration needs. @throws VioError for a name that cannot be looked up */
+export async function wantedListeners(config: TargetConfig): Promise<WantedListener[]> {
+  const wanted: WantedListener[] = [];
+  const add = async (text: string, discoveryOnly: boolean): Promise<void> => {
+    const { advertise, ...place } = parseListen(text);
+    const addresses = await addressesOf(place);
+    const optional = addresses.length > 1 ? 'not here' : undefined;
+    for (const address of addresses)
+      wanted.push({ address, port: place.port, discoveryOnly, advertise, optional, asked: askedText(place, advertise) });
+  };
+  for (const text of config.listen.length > 0 ? config.listen : defaultListen) await add(text, false);
+  for (const text of config.listenDiscovery ?? []) await add(text, true);
+  return [...wanted, ...discoveryPorts(wanted, config.discoveryPort)];
+}
+
+/** A place of `listen` in one spelling. */
+const askedText = (place: Place, advertise?: Place): string =>
+  `${placeText(place)}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
+
+/** The same for the text of a file or a command line. */
+export function oneSpelling(text: string): string {
+  const { advertise, ...place } = parseListen(text);
+  return askedText(place, advertise);
+}
+
+/**
+ * Discovery on a port of its own too, on every address. Port 8009, which nobody asked for, is done without where it is taken or not
+ * permitted, and left alone where the ports are free ones: then the target is one of several, or a test.
+ */
+function discoveryPorts(at: readonly WantedListener[], asked: TargetConfig['discoveryPort']): WantedListener[] {
+  const listening = at.filter(({ discoveryOnly }) => !discoveryOnly);
+  if (asked === 'none' || (asked === undefined && listening.some(({ port }) => port === 0))) return [];
+  const port = asked ?? discoveryPort;
+  const optional = asked === undefined ? 'taken' : undefined;
+  return [...new Set(listening.map(({ address }) => address))]
+    .filter((address) => port === 0 || !at.some((one) => one.address === address && one.port === port))
+    .map((address) => ({ address, port, discoveryOnly: true, asked: discoveryPortAsked, optional }));
+}
+
+/** Whether a listener is what is wanted. */
+const fits = (listener: Listener, wanted: WantedListener, asked: string): boolean =>
+  asked === wanted.asked &&
+  listener.address === wanted.address &&
+  (wanted.port === 0 || listener.port === wanted.port) &&
+  (listener.discoveryOnly ?? false) === wanted.discoveryOnly;
+
+/** What a running target lacks, and what it has too much. @param askedOf what each listener was asked for by */
+export function compareListeners(
+  target: Target,
+  wanted: readonly WantedListener[],
+  askedOf: (listener: Listener) => string,
+): { missing: WantedListener[]; surplus: Listener[] } {
+  const surplus = [...target.listeners];
+  const missing = wanted.filter((one) => {
+    const at = surplus.findIndex((listener) => fits(listener, one, askedOf(listener)));
+    if (at >= 0) surplus.splice(at, 1);
+    return at < 0;
+  });
+  return { missing, surplus };
+}
+
+/** Sockets that came with the start: a service manager opened them, or kept them from an earlier run. */
+export interface GivenSocket extends Place {
+  socket: BoundSocket;
+  /** The server itself had it kept: it is of no use if the configuration does not ask for it any more. */
+  kept: boolean;
+}
+
+/** Listens on sockets that a service manager has opened although the configuration does not name them; closes those it has kept. */
+export function takeRest(target: Target, given: GivenSocket[]): void {
+  for (const { kept, socket, address, port } of given.splice(0)) {
+    if (kept) socket.fd.close();
+    else target.listen(address, port, false, undefined, { socket, asked: placeText({ address, port }) });
+  }
+}
+
+/** A socket for a listener: one that was given, or a new one. @param ports of other addresses of its name @throws VioError */
+export function socketFor(wanted: WantedListener, given: GivenSocket[], ports: Map<string, number>): BoundSocket {
+  const port = ports.get(wanted.asked) ?? wanted.port;
+  const at = given.findIndex((one) => sameAddress(one.address, wanted.address) && one.port === port);
+  const socket = at >= 0 ? given.splice(at, 1)[0]!.socket : bindSocket(wanted.address, port);
+  if (wanted.asked !== discoveryPortAsked) ports.set(wanted.asked, socket.port); // all addresses of a name have one port
+  return socket;
+}
+
+/** Whether a listener that cannot be is done without; says so for a port that nobody asked for. */
+export function doneWithout(wanted: WantedListener, err: unknown, log: TargetLog): boolean {
+  if (wanted.optional === 'not here') return notHere(err);
+  if (wanted.optional !== 'taken' || !(err instanceof VioError)) return false;
+  log(`no discovery on its own port: ${err.message}`);
+  return true;
+}
+
+/** Listens at all places of a configuration that is served for the first time. @throws VioError */
+export async function listenAll(target: Target, config: TargetConfig, given: GivenSocket[], log: TargetLog): Promise<void> {
+  const ports = new Map<string, number>();
+  const refused = new Map<string, unknown>();
+  for (const wanted of await wantedListeners(config)) {
+    let socket: BoundSocket;
+    try {
+      socket = socketFor(wanted, given, ports);
+    } catch (err) {
+      if (!doneWithout(wanted, err, log)) throw err;
+      refused.set(wanted.asked, err);
+      continue;
+    }
+    listenOn(target, wanted, socket);
+  }
+  for (const [asked, err] of refused) if (asked !== discoveryPortAsked && !target.listeners.some((one) => one.asked === asked)) throw err; // no address of a name is here
+}
+
+export function listenOn(target: Target, wanted: WantedListener, socket: BoundSocket): Listener {
+  const { address, port, discoveryOnly, advertise, asked } = wanted;
+  return target.listen(address, port, discoveryOnly, advertise, { asked, socket });
+}

@@ -1,0 +1,127 @@
+/** What a running target serves, in the form of a configuration: what `save` writes and a reload compares with. */
+import { native } from '../../../native/index.js';
+import { sourceEntry } from '../../../storage/config/checks.js';
+import { groupNames } from '../../auth/groups.js';
+import { hashNames } from '../../auth/keys.js';
+import { anaStateNames } from '../../wire/index.js';
+import { defaultLimits } from '../admission/limits.js';
+import type { Listener } from '../discovery.js';
+import { serialOf, uuidText } from '../identity.js';
+import type { Namespace } from '../model.js';
+import { lastCntlid } from '../names.js';
+import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
+import { placeText } from '../serve/listen.js';
+import { defaultModel, type Subsystem } from '../subsystem.js';
+import type { Target } from '../target.js';
+import type { AnaEntry, ConfigFile, HostLimitEntry, NamespaceEntry, SubsystemEntry } from './description.js';
+
+/** What a listener was asked for by: several of one name are one. */
+export const askedOf = ({ asked, address, port, advertise }: Listener): string =>
+  asked ?? `${placeText({ address, port })}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
+
+/** Listeners of the discovery port, which follow from the others. */
+export const ofDiscoveryPort = ({ asked }: Listener): boolean => asked === discoveryPortAsked;
+export const discoveryPortAsked = 'discovery';
+
+/** Options without those that say what is the default anyway. */
+function namespaceOf({ nsid, options, store, hosts }: Namespace): NumberedNamespace {
+  const { iops: _iops, bps: _bps, later: _later, hosts: _hosts, group = 1, ids, ...rest } = options;
+  const limits = native().storage.limits(store);
+  const kept = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined && value !== false));
+  return {
+    ...(kept as Pick<NumberedNamespace, 'source'>),
+    nsid,
+    ...(group !== 1 && { group }),
+    ...(ids && Object.keys(ids).length > 0 && { ids }),
+    ...(hosts && { hosts: [...hosts] }),
+    ...(limits.iops && { iops: limits.iops }),
+    ...(limits.bps && { bps: limits.bps }),
+  };
+}
+
+function subsystemOf(target: Target, subsystem: Subsystem): SubsystemConfig {
+  const { nqn, serial, model, cntlids, access } = subsystem;
+  const ana = [
+    ...subsystem.ana.common().map(([group, state]) => ({ group, state })),
+    ...target.listeners.flatMap((listener) =>
+      subsystem.ana.own(listener.id).map(([group, state]) => ({ group, state, listener: placeText(listener) })),
+    ),
+  ];
+  return {
+    nqn,
+    ...(serial !== serialOf(nqn) && { serial }),
+    ...(model !== defaultModel && { model }),
+    ...((cntlids[0] !== 1 || cntlids[1] !== lastCntlid) && { cntlids }),
+    ...((!access.any || access.hosts.size > 0) && { allowHosts: [...access.hosts] }),
+    ...(access.any && access.hosts.size > 0 && { anyHost: true }),
+    ...(ana.length > 0 && { ana: ana.sort((a, b) => a.group - b.group) }),
+    namespaces: [...subsystem.namespaces.values()].sort((a, b) => a.nsid - b.nsid).map(namespaceOf),
+  };
+}
+
+/**
+ * The configuration of a target as it is now, changes by `nvmf ctl` included.
+ * @param settings what it was started with, for all that cannot change while it runs
+ */
+export function liveConfig(target: Target, settings: TargetConfig): TargetConfig {
+  const { notes: _notes, maxControllers: _c, maxConnections: _n, maxQueues: _q, hostLimits: _h, listenDiscovery: _d, ...fixed } = settings;
+  const { controllers, connections, queues } = target.limits;
+  const asked = (only: boolean) => [
+    ...new Set(target.listeners.filter((one) => (one.discoveryOnly ?? false) === only && !ofDiscoveryPort(one)).map(askedOf)),
+  ];
+  const discovery = asked(true);
+  const hostLimits = [...target.hostLimits].map(([host, limits]) => ({ host, ...limits }));
+  return {
+    ...fixed,
+    listen: asked(false),
+    ...(discovery.length > 0 && { listenDiscovery: discovery }),
+    ...(controllers !== defaultLimits.controllers && { maxControllers: controllers }),
+    ...(connections !== defaultLimits.connections && { maxConnections: connections }),
+    ...(queues !== defaultLimits.queues && { maxQueues: queues }),
+    ...(hostLimits.length > 0 && { hostLimits }),
+    referrals: target.referrals.map((one) => ({ ...one })),
+    subsystems: [...target.subsystems.values()].map((one) => subsystemOf(target, one)),
+  };
+}
+
+function namespaceEntry(options: NumberedNamespace): NamespaceEntry {
+  const { nsid, group, hosts, ids = {}, ...rest } = options;
+  return {
+    nsid,
+    ...sourceEntry(rest),
+    ...(group !== undefined && { group }),
+    ...(hosts !== undefined && { hosts: [...hosts] }),
+    ...(ids.nguid !== undefined && { nguid: ids.nguid }),
+    ...(ids.eui64 !== undefined && { eui64: ids.eui64 }),
+    ...(ids.uuid !== undefined && { uuid: uuidText(Buffer.from(ids.uuid.replaceAll('-', ''), 'hex')) }),
+  };
+}
+
+function subsystemEntry({ cntlids, ana, namespaces, ...rest }: SubsystemConfig): SubsystemEntry {
+  return {
+    ...rest,
+    ...(cntlids && { cntlids: cntlids.join('-') }),
+    ...(ana && { ana: ana.map((one) => ({ ...one, state: anaStateNames.get(one.state) as AnaEntry['state'] })) }),
+    namespaces: namespaces.map(namespaceEntry),
+  };
+}
+
+const namesOf = (numbers: readonly number[], names: ReadonlyMap<number, string>): string[] => numbers.map((one) => names.get(one)!);
+
+/** A configuration as a file that --config reads. Secrets are not in it: a file of keys is named, and what was read from it is not kept. */
+export function fileOf(config: TargetConfig): ConfigFile {
+  const { notes: _notes, listen, listenDiscovery, referrals, subsystems, hostLimits, keys, chapPolicy, ...rest } = config;
+  return {
+    ...(listen.length > 0 && { listen }),
+    ...(listenDiscovery && { listenDiscovery }),
+    ...rest,
+    ...(keys && { keys: keys.map(({ nqn, ...from }) => ({ ...(nqn !== undefined && { host: nqn }), ...from })) }),
+    ...(chapPolicy && {
+      dhchapHashes: namesOf(chapPolicy.hashes, hashNames) as NonNullable<ConfigFile['dhchapHashes']>,
+      dhchapGroups: namesOf(chapPolicy.groups, groupNames) as NonNullable<ConfigFile['dhchapGroups']>,
+    }),
+    ...(hostLimits && { hostLimits: hostLimits as HostLimitEntry[] }), // limits that are undefined are not written
+    ...(referrals.length > 0 && { referrals }),
+    subsystems: subsystems.map(subsystemEntry),
+  };
+}

@@ -1,0 +1,472 @@
+/**
+ * Changes a running target to what a configuration says. Everything that can fail comes first; then what differs is changed, and
+ * nothing else. If a step fails that had to wait for an earlier one, the target goes back to the configuration it had.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { Exit, VioError } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
+import { native as addon } from '../../../native/index.js';
+import type { NvmeNative } from '../../../native/nvme.js';
+import { rateText } from '../../../storage/limits.js';
+import { claimSource, openSourceLater, type Source } from '../../../storage/open.js';
+import { anaStateNames } from '../../wire/index.js';
+import { defaultLimits } from '../admission/limits.js';
+import type { Listener } from '../discovery.js';
+import { idsOf, serialOf } from '../identity.js';
+import type { Namespace } from '../model.js';
+import { lastCntlid } from '../names.js';
+import * as operations from '../operations/index.js';
+import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
+import { placeText } from '../serve/listen.js';
+import type { BoundSocket } from '../sockets.js';
+import { bindSocket } from '../sockets.js';
+import { defaultModel, Subsystem } from '../subsystem.js';
+import type { Target, TargetLog } from '../target.js';
+import { compareListeners, doneWithout, listenOn, socketFor, type WantedListener, wantedListeners } from './listeners.js';
+import { askedOf, liveConfig } from './live.js';
+
+/** What a reload works on. */
+export interface Loading {
+  native: NvmeNative;
+  target: Target;
+  /** What the target was started with, or last loaded. */
+  settings: TargetConfig;
+  log: TargetLog;
+}
+
+/** Keys that need a restart. */
+const fixedKeys = [
+  ...[
+    'control',
+    'stateDir',
+    'metrics',
+    'threads',
+    'spinMicroseconds',
+    'engine',
+    'headerDigest',
+    'dataDigest',
+    'discoveryNqn',
+    'keys',
+    'chapPolicy',
+  ],
+] as (keyof TargetConfig)[];
+
+/** How long the source of a namespace that was removed may stay locked by commands under way, and the pause between two looks (ms). */
+const claimTime = 10_000;
+/** How long a source may take to open, in milliseconds. */
+const openTime = 30_000;
+const claimPause = 20;
+
+/** What there is to do, in the order in which it is done. */
+class LoadPlan {
+  readonly todo: string[] = [];
+  /** Subsystems that stay. */
+  readonly kept = new Set<string>();
+  /** Namespaces and subsystems that go. Memory is lost with them: it goes when nothing can fail any more. */
+  readonly early: (() => Promise<void>)[] = [];
+  readonly late: (() => Promise<void>)[] = [];
+  /** Sources that are locked by what goes early. */
+  readonly claims: Source[] = [];
+  /** Listeners that go, and those that need a port of theirs. */
+  readonly surplus: Listener[] = [];
+  readonly deferred: WantedListener[] = [];
+  readonly bound: { wanted: WantedListener; socket: BoundSocket }[] = [];
+  readonly changes: operations.Change[] = [];
+  /** What comes: cannot fail. */
+  readonly arrivals: (() => void)[] = [];
+  /** What is done when listeners are there. */
+  readonly last: (() => operations.Change)[] = [];
+  readonly abandon: (() => void)[] = [];
+
+  change(change: operations.Change): void {
+    if (change.todo.length === 0) return;
+    this.changes.push(change);
+    this.todo.push(...change.todo);
+  }
+}
+
+/** What a reload has found out. */
+export interface Loaded {
+  /** What is changed, for people. */
+  todo: string[];
+  /** Does it. @throws VioError; nothing has changed then, or (8) what could not be restored is named */
+  apply(): Promise<void>;
+  /** Gives back what was opened, if it is not applied. */
+  abandon(): void;
+}
+
+/** @throws VioError (3) for a key that needs a restart */
+function checkFixed(settings: TargetConfig, wanted: TargetConfig): void {
+  for (const key of fixedKeys) {
+    if (wanted[key] === undefined || isDeepStrictEqual(wanted[key], settings[key])) continue;
+    throw new VioError(`${key} cannot change while the target runs`, {
+      code: 'FIXED',
+      exit: Exit.refused,
+      hint: `restart the server, or set ${key} to ${JSON.stringify(settings[key] ?? 'what it was')}`,
+    });
+  }
+}
+
+/** Whether a namespace is what is wanted, but for what can change in place. */
+function sameNamespace(subsystem: Subsystem, now: Namespace, wanted: NumberedNamespace): boolean {
+  const { source, readonly = false, direct = false, shared = false, zero, group = 1, blockSize, ids } = wanted;
+  const { options } = now;
+  // remote sources have options of their own
+  const own = (one: object) =>
+    Object.entries(one).filter(
+      ([key, value]) => value !== undefined && ![...knownOptions, 'force', 'format', 'iops', 'bps', 'hosts', 'later', 'nsid'].includes(key),
+    );
+  const name = /^ram:/.test(source) ? `${now.identity}\0${now.nsid}` : now.identity;
+  const wantedIds = idsOf(subsystem.nqn, name, ids);
+  return (
+    source === now.source &&
+    readonly === now.readonly &&
+    direct === (options.direct ?? false) &&
+    shared === (options.shared ?? false) &&
+    zero === options.zero &&
+    group === now.group &&
+    (blockSize === undefined ? options.blockSize === undefined : blockSize === now.blockSize) &&
+    (['nguid', 'eui64', 'uuid'] as const).every((kind) => wantedIds[kind].equals(now.ids[kind])) &&
+    isDeepStrictEqual(Object.fromEntries(own(wanted)), Object.fromEntries(own(options)))
+  );
+}
+const knownOptions = ['source', 'readonly', 'direct', 'shared', 'zero', 'group', 'blockSize', 'ids'];
+
+/** Whether a subsystem presents itself as it is to. */
+const sameSubsystem = (now: Subsystem, wanted: SubsystemConfig): boolean =>
+  now.serial === (wanted.serial ?? serialOf(wanted.nqn)) &&
+  now.model === (wanted.model ?? defaultModel) &&
+  isDeepStrictEqual([...now.cntlids], [...(wanted.cntlids ?? [1, lastCntlid])]);
+
+/**
+ * Opens the source of a namespace that comes. If what goes has it locked, it is locked later.
+ * @param freed whether anything goes
+ */
+async function open(loading: Loading, plan: LoadPlan, options: NumberedNamespace, freed: boolean): Promise<Source> {
+  const { state } = loading.target;
+  try {
+    return await inTime(openSourceLater(options, undefined, state), options);
+  } catch (err) {
+    if (!freed || !(err instanceof VioError) || err.code !== 'IN_USE') throw err;
+    const source = await inTime(openSourceLater({ ...options, later: true }, undefined, state), options);
+    plan.claims.push(source);
+    return source;
+  }
+}
+
+/** A source that hangs must not keep the target from being changed for ever. @throws VioError (ETIMEDOUT) */
+async function inTime(work: Promise<Source>, { source }: { source: string }): Promise<Source> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), openTime);
+  });
+  const opened = await Promise.race([work, late]).finally(() => clearTimeout(timer));
+  if (opened) return opened;
+  work.then(
+    ({ store }) => addon().storage.close(store),
+    () => {},
+  );
+  throw new VioError(`open ${printable(source)}: no answer within ${openTime / 1000} s`, { code: 'ETIMEDOUT' });
+}
+
+const isMemory = ({ source }: { source: string }): boolean => /^ram:/.test(source);
+
+/** Plans for the subsystems. */
+async function planSubsystems(loading: Loading, plan: LoadPlan, wanted: readonly SubsystemConfig[]): Promise<void> {
+  const { target, native } = loading;
+  const kept = new Map<SubsystemConfig, Subsystem>();
+  for (const subsystem of target.subsystems.values()) {
+    const config = wanted.find(({ nqn }) => nqn === subsystem.nqn);
+    if (config && sameSubsystem(subsystem, config)) {
+      kept.set(config, subsystem);
+      plan.kept.add(config.nqn);
+      continue;
+    }
+    plan.todo.push(config ? `replace subsystem ${subsystem.nqn}` : `remove subsystem ${subsystem.nqn}`);
+    // its files at once, for whoever gets them; its memory when nothing can fail any more
+    const all = [...subsystem.namespaces.values()];
+    if (all.some(isMemory)) {
+      for (const one of all.filter((ns) => !isMemory(ns))) plan.early.push(() => target.remove(subsystem, one.nsid));
+      plan.late.push(() => target.removeSubsystem(subsystem));
+    } else plan.early.push(() => target.removeSubsystem(subsystem));
+  }
+  const gone = new Map<Subsystem, Set<number>>();
+  for (const [config, subsystem] of kept) gone.set(subsystem, planRemovals(plan, target, subsystem, config));
+  const freed = plan.early.length > 0 || plan.late.length > 0;
+  for (const config of wanted) {
+    const subsystem = kept.get(config);
+    if (subsystem) await planNamespaces(loading, plan, subsystem, config, gone.get(subsystem)!, freed);
+    else await planNew(loading, plan, config, freed, native);
+  }
+}
+
+/** Namespaces that go, or come back as others. @returns their numbers */
+function planRemovals(plan: LoadPlan, target: Target, subsystem: Subsystem, config: SubsystemConfig): Set<number> {
+  const gone = new Set<number>();
+  for (const namespace of subsystem.namespaces.values()) {
+    const wanted = config.namespaces.find(({ nsid }) => nsid === namespace.nsid);
+    if (wanted && sameNamespace(subsystem, namespace, wanted)) continue;
+    gone.add(namespace.nsid);
+    plan.todo.push(`remove namespace ${namespace.nsid} (${namespace.source}) of ${subsystem.nqn}`);
+    (isMemory(namespace) ? plan.late : plan.early).push(() => target.remove(subsystem, namespace.nsid));
+  }
+  return gone;
+}
+
+async function planNamespaces(
+  loading: Loading,
+  plan: LoadPlan,
+  subsystem: Subsystem,
+  config: SubsystemConfig,
+  gone: ReadonlySet<number>,
+  freed: boolean,
+): Promise<void> {
+  const { target, native } = loading;
+  // stands for the subsystem as it will be, so that numbers and identifiers are checked against what stays
+  const shadow = new Subsystem(native, { nqn: subsystem.nqn, state: target.state });
+  for (const namespace of subsystem.namespaces.values()) if (!gone.has(namespace.nsid)) shadow.adopt(namespace);
+  for (const wanted of config.namespaces) {
+    const now = shadow.namespaces.get(wanted.nsid);
+    if (now) {
+      planInPlace(plan, target, subsystem, now, wanted);
+      continue;
+    }
+    const fresh = shadow.prepare(wanted, await open(loading, plan, wanted, freed));
+    shadow.adopt(fresh);
+    plan.abandon.push(() => subsystem.release(fresh));
+    plan.todo.push(`add ${wanted.source} as namespace ${wanted.nsid} of ${subsystem.nqn}`);
+    plan.arrivals.push(() => void target.adopt(subsystem, fresh));
+  }
+  planHosts(plan, target, subsystem, config);
+}
+
+/** What changes in a namespace that stays. */
+function planInPlace(plan: LoadPlan, target: Target, subsystem: Subsystem, now: Namespace, wanted: NumberedNamespace): void {
+  const { nsid } = now;
+  plan.change(operations.setMask(target, subsystem, nsid, wanted.hosts));
+  const texts = { iops: rateText('iops', wanted.iops ?? undefined), bps: rateText('bps', wanted.bps ?? undefined) };
+  plan.change(operations.limitNamespace(subsystem, nsid, texts));
+  plan.arrivals.push(() => {
+    now.options = wanted;
+  });
+}
+
+function planHosts(plan: LoadPlan, target: Target, subsystem: Subsystem, config: SubsystemConfig): void {
+  const wanted = config.allowHosts ?? [];
+  const any = config.anyHost ?? config.allowHosts === undefined;
+  const hosts = new Set(wanted);
+  // the list first: a host that stays on it must not be disconnected when the others are shut out
+  plan.change(operations.addHosts(target, subsystem, wanted));
+  if (any) plan.change(operations.setAnyHost(target, subsystem, true));
+  plan.change(
+    operations.removeHosts(
+      target,
+      subsystem,
+      [...subsystem.access.hosts].filter((host) => !hosts.has(host)),
+    ),
+  );
+  if (!any) plan.change(operations.setAnyHost(target, subsystem, false));
+}
+
+/** A subsystem that comes. */
+async function planNew(loading: Loading, plan: LoadPlan, config: SubsystemConfig, freed: boolean, native: NvmeNative): Promise<void> {
+  const { target } = loading;
+  const { nqn, serial, model, cntlids, allowHosts, anyHost, namespaces } = config;
+  const subsystem = new Subsystem(native, {
+    nqn,
+    state: target.state,
+    ...(serial !== undefined && { serial }),
+    ...(model !== undefined && { model }),
+    ...(cntlids !== undefined && { cntlids }),
+    allowed: allowHosts,
+    anyHost,
+  });
+  plan.abandon.push(() => subsystem.close());
+  for (const one of namespaces) subsystem.adopt(subsystem.prepare(one, await open(loading, plan, one, freed)));
+  plan.todo.push(`add subsystem ${nqn}`);
+  plan.arrivals.push(() => target.addSubsystem(subsystem));
+}
+
+/** States of ANA groups: on all ports first, then on single ones, when all listeners are there. */
+function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
+  const { target } = loading;
+  const optimized = [...anaStateNames.keys()][0]!;
+  for (const { nqn, ana = [] } of wanted.subsystems) {
+    const now = plan.kept.has(nqn) ? target.subsystems.get(nqn) : undefined;
+    const groups = new Map<number, number>(now?.ana.common().map(([group]) => [group, optimized]) ?? []);
+    const own = new Set<string>();
+    for (const { group, state, listener } of ana) {
+      if (listener === undefined) groups.set(group, state);
+      else own.add(`${group} ${listener}`);
+    }
+    const differs = now === undefined ? false : !isDeepStrictEqual(anaTexts(target, now), wantedAna(ana));
+    if (differs) plan.todo.push(`set ANA states of ${nqn}`);
+    if (now !== undefined && !differs) continue;
+    plan.last.push(() => ({ todo: [''], apply: () => setStates(target, nqn, groups, ana) }));
+  }
+}
+
+const anaTexts = (target: Target, subsystem: Subsystem): string[] =>
+  [
+    ...subsystem.ana.common().map(([group, state]) => `${group} ${state}`),
+    ...target.listeners.flatMap((listener) =>
+      subsystem.ana.own(listener.id).map(([group, state]) => `${group} ${state} ${placeText(listener)}`),
+    ),
+  ].sort();
+const wantedAna = (ana: NonNullable<SubsystemConfig['ana']>): string[] =>
+  ana
+    .filter(({ state, listener }) => listener !== undefined || anaStateNames.get(state) !== 'optimized')
+    .map(({ group, state, listener }) => (listener === undefined ? `${group} ${state}` : `${group} ${state} ${listener}`))
+    .sort();
+
+/** Sets the states of groups; those that stay the same are not told. */
+function setStates(
+  target: Target,
+  nqn: string,
+  groups: ReadonlyMap<number, number>,
+  ana: readonly { group: number; state: number; listener?: string }[],
+): void {
+  const subsystem = target.subsystems.get(nqn)!;
+  const own = target.listeners.flatMap((listener) => subsystem.ana.own(listener.id).map(([group]) => ({ group, listener })));
+  for (const [group, state] of groups) {
+    const listeners = own.filter((one) => one.group === group);
+    // a port's own state goes with that of all; it comes back below if it is to stay
+    if (listeners.length > 0 || subsystem.ana.configured(group, -1) !== state) target.setAna(subsystem, [group], state);
+  }
+  for (const { group, listener } of own)
+    if (!groups.has(group)) target.setAna(subsystem, [group], subsystem.ana.configured(group, -1), listener.id);
+  for (const { group, state, listener } of ana) {
+    const at = target.listeners.find((one) => placeText(one) === listener);
+    if (at) target.setAna(subsystem, [group], state, at.id);
+  }
+}
+
+/** Listeners that come and go. Sockets are bound now, and take connections later. */
+async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
+  const { target, log } = loading;
+  const all = await wantedListeners(wanted);
+  const { missing, surplus } = compareListeners(target, all, askedOf);
+  plan.surplus.push(...surplus);
+  plan.todo.push(...surplus.map((one) => `no longer listen on ${placeText(one)}`));
+  const ports = new Map<string, number>();
+  for (const one of missing) {
+    const blocked = surplus.some(({ port }) => port === one.port);
+    try {
+      if (blocked) plan.deferred.push(one);
+      else {
+        const socket = socketFor(one, [], ports);
+        plan.abandon.push(() => socket.fd.close());
+        plan.bound.push({ wanted: one, socket });
+      }
+      plan.todo.push(`listen on ${placeText(one)}${one.discoveryOnly ? ' for discovery' : ''}`);
+    } catch (err) {
+      if (!doneWithout(one, err, log)) throw err;
+    }
+  }
+  checkAnaListeners(wanted, all);
+}
+
+/** @throws VioError (2) for a state of a port that is not listened on */
+function checkAnaListeners(wanted: TargetConfig, all: readonly WantedListener[]): void {
+  for (const { ana = [], nqn } of wanted.subsystems)
+    for (const { listener } of ana)
+      if (listener !== undefined && !all.some((one) => placeText(one) === listener || one.port === 0))
+        throw new VioError(`${nqn}: ANA state of ${printable(listener)}: nothing listens there`, { code: 'CONFIG', exit: Exit.usage });
+}
+
+function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
+  plan.change(
+    operations.setLimits(target, {
+      controllers: wanted.maxControllers ?? defaultLimits.controllers,
+      connections: wanted.maxConnections ?? defaultLimits.connections,
+      queues: wanted.maxQueues ?? defaultLimits.queues,
+    }),
+  );
+  const hosts = new Map((wanted.hostLimits ?? []).map(({ host, ...limits }) => [host, limits]));
+  for (const host of new Set([...target.hostLimits.keys(), ...hosts.keys()]))
+    plan.change(
+      operations.setHostLimits(target, host, { connections: undefined, queues: undefined, bytes: undefined, ...hosts.get(host) }),
+    );
+  if (!isDeepStrictEqual([...target.referrals], wanted.referrals)) {
+    const todo = [`refer hosts to ${wanted.referrals.map(placeText).join(', ') || 'no other service'}`];
+    plan.change({ todo, apply: () => target.setReferrals(wanted.referrals) });
+  }
+}
+
+/** Sets the states of ANA groups of a target that has just begun to listen. */
+export function setAnaStates(target: Target, { subsystems }: TargetConfig): void {
+  for (const { nqn, ana = [] } of subsystems) {
+    const common = ana.filter(({ listener }) => listener === undefined).map(({ group, state }) => [group, state] as const);
+    setStates(target, nqn, new Map(common), ana);
+  }
+}
+
+/** Waits for the lock of a source whose namespace was removed: commands under way keep it. */
+async function claim(source: Source): Promise<void> {
+  const until = performance.now() + claimTime;
+  for (;;) {
+    try {
+      await claimSource(source);
+      return;
+    } catch (err) {
+      if (!(err instanceof VioError) || err.code !== 'IN_USE' || performance.now() > until) throw err;
+    }
+    await new Promise((resolve) => setTimeout(resolve, claimPause));
+  }
+}
+
+/** Finds out what a configuration changes, and opens what it needs. @throws VioError; nothing has changed and nothing stays open */
+export async function planLoad(loading: Loading, wanted: TargetConfig): Promise<Loaded> {
+  checkFixed(loading.settings, wanted);
+  const plan = new LoadPlan();
+  const abandon = () => {
+    for (const undo of plan.abandon.splice(0)) undo();
+  };
+  try {
+    await planListeners(loading, plan, wanted);
+    await planSubsystems(loading, plan, wanted.subsystems);
+    planAna(loading, plan, wanted);
+    planTarget(loading, plan, wanted);
+  } catch (err) {
+    abandon();
+    throw err;
+  }
+  return { todo: plan.todo, abandon, apply: () => applyPlan(loading, plan, wanted) };
+}
+
+async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
+  const { target } = loading;
+  const before = liveConfig(target, loading.settings);
+  try {
+    for (const remove of plan.early) await remove();
+    for (const source of plan.claims) await claim(source);
+    for (const listener of plan.surplus) await target.unlisten(listener);
+    for (const one of plan.deferred) plan.bound.push({ wanted: one, socket: bindSocket(one.address, one.port) });
+  } catch (err) {
+    for (const undo of plan.abandon.splice(0)) undo();
+    await restore(loading, before, err as Error);
+    throw err;
+  }
+  plan.abandon.length = 0;
+  for (const remove of plan.late) await remove();
+  await operations.applyAll(plan.changes);
+  for (const arrive of plan.arrivals) arrive();
+  for (const { wanted: one, socket } of plan.bound) listenOn(target, one, socket);
+  for (const change of plan.last) await change().apply();
+  const { notes: _notes, ...settings } = wanted;
+  loading.settings = { ...settings, ...Object.fromEntries(fixedKeys.map((key) => [key, loading.settings[key]])) };
+}
+
+/** Brings the earlier configuration back. @throws VioError (8) */
+async function restore(loading: Loading, before: TargetConfig, reason: Error): Promise<void> {
+  try {
+    await (await planLoad(loading, before)).apply();
+  } catch (err) {
+    throw new VioError(`${reason.message}; then: ${(err as Error).message}`, {
+      code: 'NOT_RESTORED',
+      exit: Exit.notRestored,
+      hint: 'vioctl nvmf ctl SOCK list shows what is served now',
+      cause: err,
+    });
+  }
+}
