@@ -9,6 +9,7 @@
 #include "binding/migration.h"
 #include "binding/nvme.h"
 #include "binding/nvme/auth.h"
+#include "binding/nvme/authenticator.h"
 #include "binding/nvme/host.h"
 #include "binding/nvme/namespace.h"
 #include "binding/storage.h"
@@ -70,7 +71,10 @@ constexpr Export kUring[] = {
 };
 
 constexpr Export kNvmeHost[] = {
-    {"loadRun", Guarded<vioctl::nvme::LoadRun, K::kObject>},
+    {"loadRun", Guarded<vioctl::nvme::host::LoadRun, K::kObject>},
+    {"authenticatorNew", Guarded<vioctl::nvme::host::JsAuthenticatorNew>},
+    {"authenticatorNext", Guarded<vioctl::nvme::host::JsAuthenticatorNext, K::kHandle>},
+    {"authenticatorClose", Guarded<vioctl::nvme::host::JsAuthenticatorClose, K::kHandle>},
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
     {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
     {"hostFacts", Guarded<vioctl::nvme::host::JsHostFacts, K::kHandle>},

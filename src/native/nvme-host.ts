@@ -1,39 +1,26 @@
 import type { Store } from './storage.js';
 
-/** What to run: see native/nvme/initiator.h. The association is the caller's. */
-export interface LoadOptions {
-  address: string;
-  port: number;
-  hostnqn: string;
-  subnqn: string;
-  /** 16 bytes */
-  hostid: Uint8Array;
-  cntlid: number;
-  queues: number;
+/** What to run: see native/nvme/host/load.h. It has an association of its own, with the first address. */
+export interface LoadOptions extends HostOptions {
   threads: number;
   /** Commands outstanding on each queue; less than `entries`. */
   depth: number;
-  entries: number;
-  headerDigest: boolean;
-  dataDigest: boolean;
-  flowControl: boolean;
-  nsid: number;
   blockSize: number;
   ioBlocks: number;
-  inCapsule: number;
   first: bigint;
   blocks: bigint;
   readPercent: number;
   random: boolean;
   durationMs: number;
   warmupMs: number;
-  timeoutMs: number;
   spinUs: number;
   seed: number;
 }
 
 /** What was measured. */
 export interface LoadResult {
+  /** I/O queues that the controller granted. */
+  queues: number;
   reads: number;
   writes: number;
   errors: number;
@@ -50,6 +37,20 @@ export interface LoadResult {
 declare const kind: unique symbol;
 /** A namespace of a remote subsystem (native/nvme/host/host.h). */
 export type RemoteNamespace = { readonly [kind]: 'remote namespace' };
+
+/** Authenticates queues while they are connected (native/binding/nvme/authenticator.h). */
+export type AuthenticatorHandle = { readonly [kind]: 'authenticator' };
+
+/** A queue that waits behind its Connect. */
+export interface ExchangeHandle {
+  qid: number;
+  /** AUTHREQ of Connect. */
+  authreq: number;
+  /** Runs a command on the queue; CID and SGL are filled in. Resolves with its status and data. */
+  run(sqe: Buffer, data: Buffer, toHost: boolean): Promise<{ status: number; data: Buffer }>;
+  /** Lets the connection go on (0), or fail with an errno. */
+  end(errno: number): void;
+}
 
 /** How to reach a namespace. Times in milliseconds. */
 export interface HostOptions {
@@ -75,6 +76,8 @@ export interface HostOptions {
   flowControl: boolean;
   /** Writes that a volatile cache may have lost with its target are written again. */
   replay: boolean;
+  /** Who authenticates queues; without it, a target that asks for it is EACCES. Closed with the last host that has it. */
+  authenticator?: AuthenticatorHandle | undefined;
 }
 
 /** What was found when it was opened. */
@@ -87,6 +90,9 @@ export interface HostFacts {
   volatileCache: boolean;
   /** Bytes of one command. */
   maxTransfer: number;
+  /** I/O queues granted, and commands that each takes. */
+  queues: number;
+  depth: number;
   canZero: boolean;
   nguid: Buffer;
   uuid: Buffer;
@@ -129,6 +135,10 @@ export interface CopyResult {
 
 /** native/nvme, the host's side */
 export interface NvmeHostNative {
+  authenticatorNew(): AuthenticatorHandle;
+  /** The next queue to authenticate; undefined once it is closed. One call at a time. */
+  authenticatorNext(of: AuthenticatorHandle): Promise<ExchangeHandle | undefined>;
+  authenticatorClose(of: AuthenticatorHandle): void;
   /** Connects, off the event loop; `stop` ends that. Rejects with a system error, which has `status` if a command was refused. */
   hostOpen(options: HostOptions): { done: Promise<RemoteNamespace>; stop: () => void };
   /** A namespace as a source of blocks. Rejects as hostOpen() does. */
@@ -143,10 +153,6 @@ export interface NvmeHostNative {
 }
 
 export const nvmeHostExports = [
-  'loadRun',
-  'hostOpen',
-  'hostSource',
-  'hostFacts',
-  'hostCopy',
-  'hostClose',
+  ...(['loadRun', 'authenticatorNew', 'authenticatorNext', 'authenticatorClose'] as const),
+  ...(['hostOpen', 'hostSource', 'hostFacts', 'hostCopy', 'hostClose'] as const),
 ] as const satisfies (keyof NvmeHostNative)[];

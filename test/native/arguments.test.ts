@@ -74,6 +74,9 @@ const signatures: Record<string, Record<string, string>> = {
   },
   nvmeHost: {
     loadRun: 'object',
+    authenticatorNew: '',
+    authenticatorNext: 'handle:authenticator',
+    authenticatorClose: 'handle:authenticator',
     hostOpen: 'object',
     hostSource: 'object',
     hostFacts: 'handle:remote',
@@ -243,6 +246,7 @@ const make = {
   bulk: () => uring.bulkOpen({ work: 1, plain: true, threads: 1, depth: 4 }, () => {}),
   digest: () => uring.digestNew('crc32c'),
   store: () => storage.ram(65536),
+  authenticator: () => nvmeHost.authenticatorNew(),
   remote: () => undefined, // it takes a target and a promise: handles of other types are refused all the same
   namespace: () => nvme.namespaceNew(open.store, 9, false),
   controller: () => nvme.controllerNew(),
@@ -255,7 +259,7 @@ const make = {
 };
 const close = {
   ring: uring.close, bulk: uring.bulkClose, store: storage.close, namespace: nvme.namespaceRelease, target: nvme.targetStop,
-  memory: vfio.closeMemory, guest: (memory) => memory.close(),
+  authenticator: nvmeHost.authenticatorClose, memory: vfio.closeMemory, guest: (memory) => memory.close(),
 };
 const open = {}, closed = {};
 for (const [type, of] of Object.entries(make)) {

@@ -59,7 +59,6 @@ test('the size of a page is written nowhere: os::PageSize() knows it', () => {
     /0xfff\b|>> 12\b|<< 12\b|_SC_PAGE_?SIZE|\bPAGE_SIZE\b|([Pp]age|[Aa]lign|mmap|[Rr]ound).*\b4096\b|\b4096\b.*([Pp]age|[Aa]lign)/;
   // What is not a page of this kernel.
   const allowed: Record<string, RegExp> = {
-    'nvme/initiator.cc': /align_ = 4, maxh2cdata_/, // NVMe/TCP: the least MAXH2CDATA
     'nvme/host/association.cc': /kPage = 4096/, // of CAP.MPSMIN 0, what MDTS counts in
     'os/mapping.cc': /_SC_PAGESIZE/,
     'migration/mapped.cc': /UINT64_MAX >> 12/, // "no page", below every page number

@@ -1,20 +1,24 @@
 #include "binding/nvme/host.h"
 
 #include <memory>
+#include <optional>
 
 #include "binding/core/async.h"
 #include "binding/core/call.h"
 #include "binding/core/values.h"
-#include "nvme/initiator.h"
+#include "binding/nvme/namespace.h"
+#include "nvme/host/load.h"
 
-namespace vioctl::nvme {
+namespace vioctl::nvme::host {
 namespace {
 
+constexpr uint32_t kMaxBlocks = 65'536, kMaxBlockSize = 1 << 20, kMaxIo = 64 << 20;
 constexpr double kParts[] = {0.5, 0.9, 0.95, 0.99, 0.999, 0.9999};
 
 Napi::Value ResultObject(Napi::Env env, const LoadResult& result) {
   Napi::Object o = Napi::Object::New(env);
   auto number = [&](const char* name, auto value) { o.Set(name, Napi::Number::New(env, static_cast<double>(value))); };
+  number("queues", result.queues);
   number("reads", result.reads);
   number("writes", result.writes);
   number("errors", result.errors);
@@ -31,41 +35,27 @@ Napi::Value ResultObject(Napi::Env env, const LoadResult& result) {
 }
 
 LoadOptions Options(const Napi::Object& o) {
-  auto number = [&](const char* name) { return Field(o, name, Kind::kInteger).As<Napi::Number>().Int64Value(); };
-  auto flag = [&](const char* name) { return Field(o, name, Kind::kBoolean).As<Napi::Boolean>().Value(); };
-  auto text = [&](const char* name) { return Text(Field(o, name, Kind::kPath)); };
+  const auto number = [&](const char* name) { return U32(Field(o, name, Kind::kUint32)); };
+  NamespaceOptions host = OptionsOf(o);
   LoadOptions options;
-  options.address = text("address");
-  options.port = static_cast<int>(number("port"));
-  options.hostnqn = text("hostnqn");
-  options.subnqn = text("subnqn");
-  auto id = Field(o, "hostid", Kind::kBytes).As<Napi::Uint8Array>();
-  if (id.ByteLength() != options.hostid.size()) throw SysError(EINVAL, "loadRun", "hostid");
-  memcpy(options.hostid.data(), id.Data(), options.hostid.size());
-  options.cntlid = static_cast<uint16_t>(number("cntlid"));
-  options.queues = static_cast<int>(number("queues"));
-  options.threads = static_cast<int>(number("threads"));
-  options.depth = static_cast<int>(number("depth"));
-  options.entries = static_cast<int>(number("entries"));
-  options.header_digest = flag("headerDigest");
-  options.data_digest = flag("dataDigest");
-  options.flow_control = flag("flowControl");
-  options.nsid = static_cast<uint32_t>(number("nsid"));
-  options.block_size = static_cast<uint32_t>(number("blockSize"));
-  options.io_blocks = static_cast<uint32_t>(number("ioBlocks"));
-  options.in_capsule = static_cast<uint32_t>(number("inCapsule"));
+  options.address = host.addresses.front();
+  options.host = std::move(host);
+  options.threads = number("threads");
+  options.depth = number("depth");
+  options.nsid = number("nsid");
+  options.block_size = number("blockSize");
+  options.io_blocks = number("ioBlocks");
   options.first = U64(Field(o, "first", Kind::kUint64));
   options.blocks = U64(Field(o, "blocks", Kind::kUint64));
   options.read_percent = static_cast<int>(number("readPercent"));
-  options.random = flag("random");
-  options.duration_ms = static_cast<uint64_t>(number("durationMs"));
-  options.warmup_ms = static_cast<uint64_t>(number("warmupMs"));
-  options.timeout_ms = static_cast<uint64_t>(number("timeoutMs"));
-  options.spin_us = static_cast<uint64_t>(number("spinUs"));
-  options.seed = static_cast<uint64_t>(number("seed"));
-  if (options.queues < 1 || options.depth < 1 || options.depth >= options.entries || options.entries > 65536 ||
-      options.io_blocks < 1 || options.io_blocks > 65536 || options.block_size < 512 || options.block_size > 1 << 20 ||
-      static_cast<uint64_t>(options.io_blocks) * options.block_size > 64 << 20 || options.blocks < options.io_blocks)
+  options.random = Field(o, "random", Kind::kBoolean).As<Napi::Boolean>();
+  options.duration_ms = number("durationMs");
+  options.warmup_ms = number("warmupMs");
+  options.spin_us = number("spinUs");
+  options.seed = number("seed");
+  if (options.depth < 1 || options.depth >= options.host.entries || options.io_blocks < 1 ||
+      options.io_blocks > kMaxBlocks || options.block_size < 512 || options.block_size > kMaxBlockSize ||
+      static_cast<uint64_t>(options.io_blocks) * options.block_size > kMaxIo || options.blocks < options.io_blocks)
     throw SysError(EINVAL, "loadRun", "options");
   return options;
 }
@@ -78,12 +68,24 @@ Napi::Value LoadRun(const Napi::CallbackInfo& info) {
   auto options = std::make_shared<const LoadOptions>(Options(info[0].As<Napi::Object>()));
   auto stop = std::make_shared<std::atomic<bool>>(false);
   auto result = std::make_shared<LoadResult>();
+  auto refused = std::make_shared<std::optional<CommandError>>();
   Napi::Object handle = Napi::Object::New(env);
   handle.Set("done", RunAsync(
-                         env, [options, stop, result] { *result = Run(*options, *stop); },
-                         [result](Napi::Env in) { return ResultObject(in, *result); }, [stop] { stop->store(true); }));
+                         env,
+                         [options, stop, result, refused] {
+                           try {
+                             *result = Run(*options, *stop);
+                           } catch (const CommandError& error) {
+                             *refused = error;
+                           }
+                         },
+                         [result, refused](Napi::Env in) -> Napi::Value {
+                           if (*refused) throw Refused(in, **refused);
+                           return ResultObject(in, *result);
+                         },
+                         [stop] { stop->store(true); }));
   SetMethod(handle, "stop", [stop](const Napi::CallbackInfo&) { stop->store(true); });
   return handle;
 }
 
-}  // namespace vioctl::nvme
+}  // namespace vioctl::nvme::host

@@ -2,9 +2,9 @@
 #pragma once
 #include <napi.h>
 
-namespace vioctl::nvme {
+namespace vioctl::nvme::host {
 
 // loadRun(options): {done: Promise<result>, stop()}; options and result as in src/native/nvme-host.ts
 Napi::Value LoadRun(const Napi::CallbackInfo& info);
 
-}  // namespace vioctl::nvme
+}  // namespace vioctl::nvme::host

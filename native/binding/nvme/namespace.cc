@@ -7,6 +7,7 @@
 #include "binding/core/async.h"
 #include "binding/core/call.h"
 #include "binding/core/values.h"
+#include "binding/nvme/authenticator.h"
 #include "binding/storage.h"
 #include "nvme/host/copy.h"
 #include "nvme/host/source.h"
@@ -24,15 +25,14 @@ Napi::Value Hex(Napi::Env env, const uint8_t* bytes, size_t size) {
   return Napi::Buffer<uint8_t>::Copy(env, bytes, size);
 }
 
-// An error of the system, with the status of the command that the controller refused.
+}  // namespace
+
 Napi::Error Refused(Napi::Env env, const CommandError& error) {
   Napi::Error js = ToJs(env, error);
   js.Value().Set("status", Napi::Number::New(env, error.status()));
   js.Value().Set("result", Napi::Number::New(env, static_cast<double>(error.result() & UINT32_MAX)));
   return js;
 }
-
-}  // namespace
 
 NamespaceOptions OptionsOf(const Napi::Object& given) {
   const auto number = [&](const char* name) { return U32(Field(given, name, Kind::kUint32)); };
@@ -60,6 +60,17 @@ NamespaceOptions OptionsOf(const Napi::Object& given) {
   options.data_digest = flag("dataDigest");
   options.flow_control = flag("flowControl");
   options.replay = flag("replay");
+  if (const Napi::Value handle = given.Get("authenticator"); !handle.IsUndefined()) {
+    // JavaScript waits for exchanges until the last host that may have some is gone.
+    struct Closer {
+      std::shared_ptr<Authenticator> of;
+      ~Closer() { of->Close(); }
+    };
+    const auto closer = std::make_shared<Closer>(Share<Authenticator>(handle));
+    options.authenticate = [closer](Queue& queue, const Connected& connected, const Wait& wait) {
+      closer->of->Authenticate(queue, connected, wait);
+    };
+  }
   if (options.queues < 1 || options.queues > kMaxQueues || options.entries < 2 || options.entries > kMaxEntries ||
       options.timeout_ms == 0 || options.addresses.empty())
     throw SysError(EINVAL, "hostOpen", "options");
@@ -139,6 +150,8 @@ Napi::Value JsHostFacts(const Napi::CallbackInfo& info) {
   object.Set("readonly", facts.readonly);
   object.Set("volatileCache", controller.volatile_cache);
   object.Set("maxTransfer", controller.max_transfer);
+  object.Set("queues", host.queues());
+  object.Set("depth", host.depth());
   object.Set("canZero", controller.can_zero);
   object.Set("nguid", Hex(env, facts.nguid.data(), facts.nguid.size()));
   object.Set("uuid", Hex(env, facts.uuid.data(), facts.uuid.size()));

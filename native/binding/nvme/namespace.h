@@ -15,6 +15,9 @@ namespace vioctl::nvme::host {
 // The options of a host from JavaScript (HostOptions of src/native/nvme-host.ts). Throws SysError EINVAL.
 NamespaceOptions OptionsOf(const Napi::Object& given);
 
+// A JavaScript error with the status of the command that the controller refused.
+Napi::Error Refused(Napi::Env env, const CommandError& error);
+
 // hostOpen(options): {done: Promise<handle>, stop()}
 Napi::Value JsHostOpen(const Napi::CallbackInfo& info);
 // hostSource(options): promise of a store

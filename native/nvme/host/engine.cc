@@ -58,6 +58,8 @@ void Engine::Open(int stop) {
     facts_ = attempt.facts;
     controller_ = attempt.made->controller();
     size.store(facts_.size());
+    queues = static_cast<uint32_t>(attempt.made->io().size());
+    depth = attempt.made->io().front()->depth();
     Adopt(*path, attempt, os::NowNs());
     thread_ = os::StartThread([engine = shared_from_this()] { engine->Run(); });
     return;

@@ -93,6 +93,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<uint32_t> paths{0};
   std::atomic<Status> failure{kOk};
   std::atomic<int> lost{0};
+  uint32_t queues = 0, depth = 0;  // of the first association
 
  private:
   // engine.cc: the loop and the requests that come in

@@ -10,6 +10,8 @@ std::unique_ptr<Host> Host::Open(const NamespaceOptions& options, Events events,
   host->engine_->Open(stop);
   host->facts_ = host->engine_->facts();
   host->controller_ = host->engine_->controller();
+  host->queues_ = host->engine_->queues;
+  host->depth_ = host->engine_->depth;
   return host;
 }
 

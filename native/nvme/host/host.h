@@ -45,6 +45,9 @@ class Host {
   const NamespaceFacts& facts() const { return facts_; }
   const Controller& controller() const { return controller_; }
   uint64_t size() const;
+  // I/O queues of the first association, and commands that each of them takes.
+  uint32_t queues() const { return queues_; }
+  uint32_t depth() const { return depth_; }
   // Associations that there are now, and those that were made again.
   uint32_t paths() const;
   uint64_t reconnects() const;
@@ -62,6 +65,7 @@ class Host {
   std::shared_ptr<Engine> engine_;
   NamespaceFacts facts_;
   Controller controller_;
+  uint32_t queues_ = 0, depth_ = 0;
 };
 
 }  // namespace vioctl::nvme::host

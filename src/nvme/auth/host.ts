@@ -4,6 +4,7 @@ import { Exit, VioError } from '../../common/errors.js';
 import {
   AuthFailureCode,
   AuthId,
+  AuthReq,
   AuthType,
   authDescriptor,
   authFailed,
@@ -48,6 +49,23 @@ const messageRoom = 4096;
 const rejected = (why: string, hint?: string) =>
   new VioError(`authentication: ${why}`, { code: 'EKEYREJECTED', exit: Exit.permission, hint });
 const broken = (why: string) => new VioError(`authentication: ${why}`, { code: 'EPROTO', exit: Exit.damaged });
+
+/**
+ * Whether a queue has to be authenticated. @param authreq AUTHREQ of Connect @param mutual the controller must prove itself
+ * @throws VioError if the target asks for what we cannot do, or for too little
+ */
+export function mustAuthenticate(authreq: number, mutual: boolean): boolean {
+  if (authreq & AuthReq.secureChannel)
+    throw new VioError('the target asks for secure channel concatenation', { code: 'ENOTSUP', exit: Exit.unsupported });
+  if (authreq & AuthReq.required) return true;
+  if (mutual)
+    throw new VioError('the target does not authenticate itself: it asks for no authentication', {
+      code: 'EKEYREJECTED',
+      exit: Exit.permission,
+      hint: 'without --dhchap-ctrl-secret-file',
+    });
+  return false;
+}
 
 /**
  * Authenticates a queue, and if there is a key for it, the controller.

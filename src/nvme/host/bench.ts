@@ -1,10 +1,10 @@
-/** The load generator: our association, native I/O queues, one report. */
-import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+/** The load generator: what the native host is to do, and one report. */
+import { Exit, usage, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import type { LoadOptions, LoadResult } from '../../native/nvme-host.js';
-import { decodeStatus, Fid, statusText } from '../wire/index.js';
-import { Controller, type ControllerOptions } from './controller.js';
-import { onlyNamespace } from './identify.js';
+import type { HostFacts, HostOptions, LoadOptions, LoadResult } from '../../native/nvme-host.js';
+import { decodeStatus, statusText } from '../wire/index.js';
+import type { ControllerOptions } from './controller.js';
+import { nativeOptions, OpenNamespace } from './copy.js';
 
 /** What to do, in the words of fio. */
 export const patterns = ['randread', 'randwrite', 'randrw', 'read', 'write', 'rw'] as const;
@@ -53,74 +53,55 @@ export interface BenchReport {
 
 /** Runs the load. @param signal ends it early; what was measured is reported. @throws VioError */
 export async function bench(options: ControllerOptions, load: BenchOptions, signal: AbortSignal): Promise<BenchReport> {
-  const controller = await Controller.connect({ ...options, ioQueues: 0 });
-  try {
-    const settled = await settle(controller, options, load);
-    const { done, stop } = native().nvmeHost.loadRun(settled);
-    signal.addEventListener('abort', stop, { once: true });
-    controller.admin.onLost = stop;
-    const result = await done.catch((err) => {
-      throw wrap('I/O queues', err, (err as { code?: string }).code === 'EPROTO' ? { exit: Exit.damaged } : {});
-    });
-    return reportOf(load, settled, result);
-  } finally {
-    await controller.disconnect();
-  }
+  const ns = await OpenNamespace.open(options, load.nsid, signal);
+  const { facts } = ns;
+  await ns.close();
+  const settled = settle(facts, options, load);
+  const { options: host, failed } = nativeOptions(options, facts.nsid);
+  const { done, stop } = native().nvmeHost.loadRun({ ...host, ...settled });
+  signal.addEventListener('abort', stop, { once: true });
+  const result = await done.catch((err) => {
+    throw failed(err);
+  });
+  return reportOf(load, { ...host, ...settled }, result);
 }
 
 /** What the threads are told, as the controller and the namespace allow it. @throws usage error that names what fits */
-async function settle(controller: Controller, options: ControllerOptions, load: BenchOptions): Promise<LoadOptions> {
-  const nsid = load.nsid ?? (await onlyNamespace(controller));
-  const info = await controller.namespace(nsid);
-  const wanted = options.ioQueues ?? 1;
-  const { dw0 } = await controller.setFeature(Fid.numberOfQueues, (wanted - 1) * 0x10001);
-  const queues = Math.min(wanted, (dw0 & 0xffff) + 1, (dw0 >>> 16) + 1);
-  const { blockSize } = info;
+function settle(facts: HostFacts, options: ControllerOptions, load: BenchOptions): Omit<LoadOptions, keyof HostOptions> {
+  const { blockSize, nsid } = facts;
   if (load.bs % blockSize !== 0 || load.bs === 0)
     throw usage(`${load.bs} bytes are not whole blocks of ${blockSize}`, '--bs is a multiple of the block size');
-  if (load.bs > controller.maxTransfer)
-    throw usage(`the controller takes ${controller.maxTransfer} bytes in one command`, `--bs ${controller.maxTransfer}`);
-  const entries = Math.min(options.queueSize ?? 128, controller.cap.mqes + 1, controller.identify.maxcmd || 65536);
-  const depth = Math.min(load.iodepth, entries - 1);
+  if (load.bs > facts.maxTransfer)
+    throw usage(`the controller takes ${facts.maxTransfer} bytes in one command`, `--bs ${facts.maxTransfer}`);
+  const depth = Math.min(load.iodepth, facts.depth);
   if (depth < load.iodepth)
-    throw usage(`queues of ${entries} entries hold ${entries - 1} commands`, `--iodepth ${depth}, or a larger --queue-size`);
-  if (info.readOnly && !load.rw.endsWith('read'))
+    throw usage(`queues of ${facts.depth + 1} entries hold ${facts.depth} commands`, `--iodepth ${depth}, or a larger --queue-size`);
+  if (facts.readonly && !load.rw.endsWith('read'))
     throw new VioError(`namespace ${nsid} is write protected`, { code: 'EROFS', exit: Exit.refused });
-  const blocks = load.size === undefined ? info.blocks : load.size / BigInt(blockSize);
-  if (blocks > info.blocks || blocks < BigInt(load.bs / blockSize))
-    throw usage(`a part of ${blocks} blocks of a namespace of ${info.blocks}`, '--size fits the namespace and holds one command');
+  const all = facts.size / BigInt(blockSize);
+  const blocks = load.size === undefined ? all : load.size / BigInt(blockSize);
+  if (blocks > all || blocks < BigInt(load.bs / blockSize))
+    throw usage(`a part of ${blocks} blocks of a namespace of ${all}`, '--size fits the namespace and holds one command');
   return {
-    address: options.address,
-    port: options.port,
-    hostnqn: options.hostnqn,
-    subnqn: options.subnqn,
-    hostid: options.hostid,
-    cntlid: controller.cntlid,
-    queues,
-    threads: Math.min(load.threads, queues),
+    threads: Math.min(load.threads, options.ioQueues ?? 1),
     depth,
-    entries,
-    headerDigest: options.headerDigest ?? false,
-    dataDigest: options.dataDigest ?? false,
-    flowControl: !options.sqFlowControlOff,
-    nsid,
     blockSize,
     ioBlocks: load.bs / blockSize,
-    inCapsule: Math.max(0, Math.min(controller.identify.ioccsz * 16, 1 << 24) - 64),
     first: 0n,
     blocks,
     readPercent: load.rw.endsWith('rw') ? load.rwmixread : load.rw.endsWith('read') ? 100 : 0,
     random: load.rw.startsWith('rand'),
     durationMs: load.runtime,
-    warmupMs: Math.min(200, load.runtime / 10),
-    timeoutMs: options.timeout,
+    warmupMs: Math.floor(Math.min(200, load.runtime / 10)),
     spinUs: load.spin,
     seed: 1,
   };
 }
 
 function reportOf(load: BenchOptions, settled: LoadOptions, result: LoadResult): BenchReport {
-  const { queues, threads, headerDigest, dataDigest } = settled;
+  const { headerDigest, dataDigest } = settled;
+  const { queues } = result;
+  const threads = Math.min(settled.threads, queues);
   const { seconds, reads, writes, errors } = result;
   const ios = reads + writes;
   const us = (ns: number) => Math.round(ns / 100) / 10;

@@ -1,11 +1,10 @@
 /** An association of a host with a controller: admin queue, enabling, I/O queues, keep-alive, admin commands, shutdown. */
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { power } from '../auth/dh.js';
-import { authenticate } from '../auth/host.js';
+import { authenticate, mustAuthenticate } from '../auth/host.js';
 import type { Key } from '../auth/keys.js';
 import {
   AdminOpcode,
-  AuthReq,
   allNamespaces,
   authCmd,
   authProtocol,
@@ -180,15 +179,7 @@ export class Controller {
     result.writeUInt32LE(dw0);
     const { cntlid: given, authreq } = connectOk.decode(result);
     const { chap } = this.options;
-    if (authreq & AuthReq.secureChannel)
-      throw new VioError('the target asks for secure channel concatenation', { code: 'ENOTSUP', exit: Exit.unsupported });
-    if (authreq & AuthReq.required) await this.authenticate(queue);
-    else if (chap?.controllerKey)
-      throw new VioError('the target does not authenticate itself: it asks for no authentication', {
-        code: 'EKEYREJECTED',
-        exit: Exit.permission,
-        hint: 'without --dhchap-ctrl-secret-file',
-      });
+    if (mustAuthenticate(authreq, chap?.controllerKey !== undefined)) await this.authenticate(queue);
     return given;
   }
 

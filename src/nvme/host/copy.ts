@@ -4,6 +4,7 @@ import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { CopyOptions, CopyResult, HostFacts, HostOptions, RemoteNamespace } from '../../native/nvme-host.js';
 import { decodeStatus } from '../wire/index.js';
+import { NativeAuthenticator } from './authenticator.js';
 import type { ControllerOptions } from './controller.js';
 import { closedByTarget, NvmeError, timedOut, unreachable } from './errors.js';
 
@@ -24,13 +25,14 @@ export class OpenNamespace {
    * @throws usage error if there are several namespaces; VioError
    */
   static async open(options: ControllerOptions, nsid: number | undefined, signal: AbortSignal): Promise<OpenNamespace> {
-    const { done, stop } = native().nvmeHost.hostOpen(hostOptions(options, nsid));
+    const { options: told, failed } = nativeOptions(options, nsid);
+    const { done, stop } = native().nvmeHost.hostOpen(told);
     signal.addEventListener('abort', stop, { once: true });
     try {
       return new OpenNamespace(options, await done);
     } catch (err) {
       signal.throwIfAborted();
-      throw connectError(options, nsid, err);
+      throw failed(err);
     } finally {
       signal.removeEventListener('abort', stop);
     }
@@ -62,28 +64,42 @@ const whereOf = ({ address, port }: ControllerOptions): string => `${address.inc
 const brokeProtocol = (where: string, detail = ''): VioError =>
   new VioError(`${where}: the target broke the protocol${detail}`, { code: 'EPROTO', exit: Exit.damaged });
 
-/** What the native host is told. Nothing is connected again, and nothing replayed, unless that is changed. */
-export function hostOptions(options: ControllerOptions, nsid: number | undefined): HostOptions {
+/**
+ * What the native host is told. Nothing is connected again, and nothing replayed, unless that is changed.
+ * @returns also what makes an error of connecting one in our words
+ */
+export function nativeOptions(
+  options: ControllerOptions,
+  nsid: number | undefined,
+): { options: HostOptions; failed: (err: unknown) => Error } {
+  const authenticator = options.chap && new NativeAuthenticator(options);
   return {
-    addresses: [{ host: options.address, port: options.port }],
-    hostnqn: options.hostnqn,
-    subnqn: options.subnqn,
-    hostid: options.hostid,
-    nsid: nsid ?? 0,
-    queues: options.ioQueues ?? 1,
-    entries: options.queueSize ?? 128,
-    keepAliveMs: options.keepAlive ?? 0,
-    timeoutMs: options.timeout,
-    lossMs: 0,
-    headerDigest: options.headerDigest ?? false,
-    dataDigest: options.dataDigest ?? false,
-    flowControl: !options.sqFlowControlOff,
-    replay: false,
+    options: {
+      addresses: [{ host: options.address, port: options.port }],
+      hostnqn: options.hostnqn,
+      subnqn: options.subnqn,
+      hostid: options.hostid,
+      nsid: nsid ?? 0,
+      queues: options.ioQueues ?? 1,
+      entries: options.queueSize ?? 128,
+      keepAliveMs: options.keepAlive ?? 0,
+      timeoutMs: options.timeout,
+      lossMs: 0,
+      headerDigest: options.headerDigest ?? false,
+      dataDigest: options.dataDigest ?? false,
+      flowControl: !options.sqFlowControlOff,
+      replay: false,
+      authenticator: authenticator?.handle,
+    },
+    failed: (err) => {
+      authenticator?.close();
+      return authenticator?.failure ?? connectError(options, nsid, err);
+    },
   };
 }
 
 /** Why a namespace could not be opened: the native host's errors, in the words of the host commands. */
-export function connectError(options: ControllerOptions, nsid: number | undefined, err: unknown): Error {
+function connectError(options: ControllerOptions, nsid: number | undefined, err: unknown): Error {
   const { code, syscall, status, result, message } = err as NodeJS.ErrnoException & { status?: number; result?: number };
   const where = whereOf(options);
   const detail = /'(.*)'$/s.exec(message)?.[1] ?? '';
@@ -107,7 +123,11 @@ export function connectError(options: ControllerOptions, nsid: number | undefine
     case 'EOPNOTSUPP':
       return new VioError(`${where}: ${detail}`, { code, exit: Exit.unsupported });
     case 'EACCES':
-      return new VioError('the target asks for authentication', { code: 'EKEYREJECTED', exit: Exit.unsupported });
+      return new VioError('the target asks for authentication', {
+        code: 'ENOKEY',
+        exit: Exit.permission,
+        hint: '--dhchap-secret-file FILE gives the key of this host',
+      });
     case 'ENXIO':
       return new VioError(detail, { code, hint: 'vioctl nvmf identify lists the namespaces' });
     default:

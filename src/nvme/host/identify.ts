@@ -1,5 +1,4 @@
 /** Identify data as nvme-cli shows it: the same keys in JSON, `key : value` lines for people. */
-import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { formatSize } from '../../common/units.js';
 import { Cns, identifyController, identifyNamespace, NsIdType, versionText } from '../wire/index.js';
@@ -96,11 +95,4 @@ export function describeIdentify({ json }: Identified): string[] {
     }
   }
   return lines;
-}
-
-/** The namespace of a subsystem that has one only. @throws usage error that names them where there are several */
-export async function onlyNamespace(controller: Controller): Promise<number> {
-  const all = await controller.namespaces();
-  if (all.length === 1) return all[0]!;
-  throw usage(`the subsystem has ${all.length} namespaces`, all.length > 0 ? `--namespace-id ${all.slice(0, 8).join(', ')}` : undefined);
 }

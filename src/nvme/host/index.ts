@@ -1,4 +1,5 @@
 /** A host of NVMe over TCP in user space. */
+export * from './authenticator.js';
 export * from './bench.js';
 export * from './blocks.js';
 export * from './controller.js';

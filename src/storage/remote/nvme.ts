@@ -1,7 +1,8 @@
 /** A namespace of another NVMe/TCP target as a source: `nvme+tcp://HOST[:PORT]/NQN/NSID`. */
 import { native } from '../../native/index.js';
 import type { Store } from '../../native/storage.js';
-import { connectError, hostOptions } from '../../nvme/host/copy.js';
+import { readChapKey } from '../../nvme/auth/read.js';
+import { nativeOptions } from '../../nvme/host/copy.js';
 import { hostIdentity } from '../../nvme/host/identity.js';
 import type { SourceOptions } from '../source.js';
 import { parseNvme } from '../uri.js';
@@ -18,20 +19,13 @@ export async function openNvme({ source, readonly = false, shared = false, zero,
   const { host: address, port, nqn: subnqn, nsid } = parseNvme(source);
   const timeout = Math.min(commandTimeout, remote.timeout ?? commandTimeout);
   const { hdgst: headerDigest = false, ddgst: dataDigest = false, queues: ioQueues = 1 } = remote;
-  const options = {
-    address,
-    port,
-    subnqn,
-    ...hostIdentity({ hostnqn: remote.hostnqn }),
-    headerDigest,
-    dataDigest,
-    ioQueues,
-    timeout,
-    keepAlive,
-  };
+  const chap = remote.dhchapFile === undefined ? undefined : { key: readChapKey(remote.dhchapFile, 'the key of this host') };
+  const identity = hostIdentity({ hostnqn: remote.hostnqn });
+  const options = { address, port, subnqn, ...identity, chap, headerDigest, dataDigest, ioQueues, timeout, keepAlive };
+  const { options: host, failed } = nativeOptions(options, nsid);
   try {
     return await native().nvmeHost.hostSource({
-      ...hostOptions(options, nsid),
+      ...host,
       lossMs: remote.timeout ?? lossTimeout,
       // Writes of another client that shares it must not be overwritten by older ones of ours.
       replay: !shared,
@@ -39,6 +33,6 @@ export async function openNvme({ source, readonly = false, shared = false, zero,
       unmap: zero === 'unmap',
     });
   } catch (err) {
-    throw connectError(options, nsid, err);
+    throw failed(err);
   }
 }

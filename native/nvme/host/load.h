@@ -1,32 +1,25 @@
-// A host's I/O queues as a load generator: each thread drives some connections, keeps a number of commands outstanding
-// on each, and measures. Nothing of JavaScript here; whoever calls Run() waits for it in a thread of their own.
+// I/O queues as a load generator: each thread drives some of them, keeps a number of commands outstanding on each, and
+// measures. Whoever calls Run() waits for it in a thread of their own.
 #pragma once
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <string>
-#include <vector>
 
-namespace vioctl::nvme {
+#include "nvme/host/association.h"
 
-// What to run. The association (admin queue, number of queues granted) is the caller's.
+namespace vioctl::nvme::host {
+
 struct LoadOptions {
-  std::string address;
-  int port = 0;
-  std::string hostnqn, subnqn;
-  std::array<uint8_t, 16> hostid{};
-  uint16_t cntlid = 0;
-  int queues = 1;   // I/O queues 1 to this
-  int threads = 1;  // the queues are spread over them
-  int depth = 32;   // commands outstanding on each queue
-  int entries = 128;
-  bool header_digest = false, data_digest = false, flow_control = true;
-  uint32_t nsid = 1, block_size = 512, io_blocks = 8, in_capsule = 0;
+  HostOptions host;
+  Address address;
+  uint32_t threads = 1;  // the queues are spread over them
+  uint32_t depth = 32;   // commands outstanding on each queue
+  uint32_t nsid = 1, block_size = 512, io_blocks = 8;
   uint64_t first = 0, blocks = 0;  // the part of the namespace that is used
   int read_percent = 100;
   bool random = true;
-  uint64_t duration_ms = 5000, warmup_ms = 200, timeout_ms = 30000, spin_us = 100, seed = 1;
+  uint64_t duration_ms = 5000, warmup_ms = 200, spin_us = 100, seed = 1;
 };
 
 // Latencies in nanoseconds, in buckets of 1/32 of a power of two: at most 3 % wide.
@@ -49,14 +42,15 @@ class Histogram {
 };
 
 struct LoadResult {
+  uint32_t queues = 0;
   uint64_t reads = 0, writes = 0, errors = 0;
   uint16_t first_error = 0;  // status field of the first command that failed
   double seconds = 0;
   Histogram latency;
 };
 
-// Runs the load until its time is over or `stop` is set. Throws SysError: connection refused or lost, EPROTO when the
-// target breaks the protocol (every PDU is checked against the command it names), EBADMSG on a wrong digest, ETIMEDOUT.
+// Connects, and runs the load until its time is over or `stop` is set. Throws SysError: connection refused or lost,
+// EPROTO if the target breaks the protocol, EBADMSG for a wrong digest, ETIMEDOUT; CommandError.
 LoadResult Run(const LoadOptions& options, const std::atomic<bool>& stop);
 
-}  // namespace vioctl::nvme
+}  // namespace vioctl::nvme::host
