@@ -12,7 +12,7 @@ import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
 import { ask, runLater, runNow, type Steps } from './steps.js';
 import { isFile, isRemote, kindOf } from './uri.js';
-import { hungPaths, lockHolder, type User, userOf } from './users.js';
+import { claimantOfDevice, hungPaths, lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
 const inUse = (source: string, user: User | undefined): VioError =>
@@ -129,7 +129,7 @@ function* openFile(options: SourceOptions, root: Sysroot): Steps<Store> {
     const wanted = { readonly, shared, force, direct, zero, claim: !later };
     return yield* ask({ now: () => storage.open(source, wanted), later: () => storage.openLater(source, wanted) });
   } catch (err) {
-    if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat));
+    if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat) ?? claimantOfDevice(root, stat));
     if (direct && codeOf(err) === 'EINVAL')
       throw new VioError(`${printable(source)}: its file system does not support direct=on (EINVAL of O_DIRECT)`, {
         code: 'EINVAL',
@@ -156,7 +156,10 @@ async function unavailable(what: string, { name }: Source, err: unknown, root: S
   if (codeOf(err) !== 'EBUSY') return wrap(`${what} ${printable(name)}`, err, { hint: codeOf(err) === 'ESTALE' ? hint : undefined });
   if (!isFile(name)) return inUse(name, { text: ' by another client', fix: undefined });
   const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false }); // it has just answered, with EBUSY
-  return inUse(name, stat && (userOf(root, name, stat, { hung: await hungPaths(root) }) ?? lockHolder(root, stat, own)));
+  return inUse(
+    name,
+    stat && (userOf(root, name, stat, { hung: await hungPaths(root) }) ?? lockHolder(root, stat, own) ?? claimantOfDevice(root, stat)),
+  );
 }
 
 /**

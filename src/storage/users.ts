@@ -3,7 +3,7 @@ import path from 'node:path';
 import { printable, shellFile } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
-import { Blocks } from '../vfio/census/blocks.js';
+import { Blocks, bcacheOf, claimantOf } from '../vfio/census/blocks.js';
 import { parseSwaps, readMounts } from '../vfio/census/mounts.js';
 import { majorMinor, Processes } from '../vfio/census/processes.js';
 
@@ -121,6 +121,13 @@ export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, look: 
   return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat, look.kernelOnly ?? false) : undefined;
 }
 
+/** Who has a block device that cannot be claimed, where userOf() finds nobody; undefined for a file. */
+export function claimantOfDevice(root: Sysroot, stat: fs.BigIntStats): User | undefined {
+  if (!stat.isBlockDevice()) return undefined;
+  const found = claimantOf(root, path.basename(root.readlink(`/sys/dev/block/${majorMinor(Number(stat.rdev))}`) ?? ''));
+  return found && { text: ` by ${printable(found.what)}`, fix: found.fix };
+}
+
 function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats, kernelOnly: boolean): User | undefined {
   const number = majorMinor(Number(stat.rdev));
   const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? file);
@@ -133,6 +140,8 @@ function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigInt
     if (mount) return { text: `: ${on}mounted on ${printable(mount.target)}`, fix: `umount ${shellFile(mount.target)}` };
     if (swaps(root).some((swap) => names.includes(swap))) return { text: `: ${on}active swap`, fix: `swapoff ${names[0]}` };
     if (block.kind !== undefined) return { text: ` by ${printable(block.kind)}`, fix: `lsblk ${shellFile(file)}` };
+    const bcache = bcacheOf(root, block.name);
+    if (bcache) return { text: ` by ${printable(bcache.what)}`, fix: bcache.fix };
   }
   if (kernelOnly) return undefined;
   const writer = processes.files.find((open) => open.rdev === `b${number}` && open.pid !== process.pid && writes(root, open.pid, open.fd));

@@ -122,6 +122,13 @@ export const kindsIn = (dir: string): Kind[] => [
     migration: { capabilities: ['x-ignore-shared'] },
     elsewhere: true,
   },
+  {
+    // memory without a name cannot be found again: from 8.1 on, QEMU sends it although it is shared (RAM_NAMED_FILE)
+    name: 'ignore-shared of a memfd',
+    builds: ['10', '11'],
+    args: ['-M', 'pc', '-m', '32', '-object', 'memory-backend-memfd,id=m,size=32M,share=on', '-machine', 'memory-backend=m'],
+    migration: { capabilities: ['x-ignore-shared'] },
+  },
   { name: 'postcopy capability', args: ['-M', 'pc', '-m', '16'], migration: { capabilities: ['postcopy-ram'], mayFail: true } },
   { name: 'return path', args: ['-M', 'pc', '-m', '16'], migration: { capabilities: ['return-path'], mayFail: true } },
   {

@@ -1,6 +1,6 @@
 /**
  * Both servers on both engines over a disk that fails at random, with restarts and power cuts:
- * `npm run soak -- storage-faults [--minutes N] [--seed N]`. Prints what each did, and how the server's memory, descriptors
+ * `npm run soak -- storage-faults [--minutes N] [--seed N]`, 10 minutes at least. Prints what each did, and how the server's memory, descriptors
  * and threads changed over its longest life. A disk without faults of its own is needed: root and /dev/fuse.
  */
 import fs from 'node:fs';
@@ -17,6 +17,9 @@ const { values } = parseArgs({
 
 /** Bytes that a server may grow by: its caches fill, and the allocator keeps what was free. */
 const MOST_GROWTH = 48 << 20;
+/** Seconds that a storm lasts at least, and that the last servers, comparisons and clean-ups of a cell take. */
+const LEAST = 10;
+const ASIDE = 20;
 /** Threads that may be more: rings and the executor start and end them as work comes. */
 const MOST_THREADS = 4;
 
@@ -30,8 +33,10 @@ const cells: Pick<StormOptions, 'kind' | 'engine' | 'suffix' | 'loop'>[] = (['nv
 async function main(): Promise<void> {
   const missing = noFaultDisk();
   if (missing) throw new Error(missing);
-  const seconds = (Number(values.minutes) * 60) / cells.length;
+  const end = performance.now() + Number(values.minutes) * 60_000;
   for (const [i, cell] of cells.entries()) {
+    // what a cell needs besides its storm is taken from the time of all
+    const seconds = Math.max(LEAST, (end - performance.now()) / 1000 / (cells.length - i) - ASIDE);
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-soak-'));
     const disk = await FaultDisk.open(STORM_SIZE, true);
     const seed = Number(values.seed) * 100 + i;

@@ -1,3 +1,4 @@
+import { shellFile } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
 
 const blockFolder = '/sys/class/block';
@@ -25,6 +26,32 @@ function kindOf(root: Sysroot, name: string): string {
   if (root.exists(`${blockFolder}/${name}/md`)) return `MD array ${name}`;
   if (root.exists(`${blockFolder}/${name}/bcache`) || name.startsWith('bcache')) return `bcache device ${name}`;
   return `block device ${name}`;
+}
+
+/** What in the kernel has a device that cannot be claimed, and the command that helps. */
+export interface Claimant {
+  what: string;
+  fix: string | undefined;
+}
+
+/** bcache has a device from its registration on, and shows it before anything is stacked on it (drivers/md/bcache/super.c). */
+export function bcacheOf(root: Sysroot, name: string): Claimant | undefined {
+  if (name.startsWith('bcache') || !root.exists(`${blockFolder}/${name}/bcache`)) return undefined;
+  const set = root.readlink(`${blockFolder}/${name}/bcache/set`) ?? root.readlink(`${blockFolder}/${name}/bcache/cache`);
+  const uuid = set?.split('/').at(-1);
+  if (uuid === undefined) return { what: 'bcache', fix: `echo 1 > ${blockFolder}/${name}/bcache/stop` };
+  return { what: `bcache set ${uuid}`, fix: `echo 1 > /sys/fs/bcache/${uuid}/stop` };
+}
+
+/** Who in the kernel may have a block device that an exclusive open finds busy, although nothing is mounted or stacked on it. */
+export function claimantOf(root: Sysroot, name: string): Claimant | undefined {
+  const bcache = bcacheOf(root, name);
+  if (bcache) return bcache;
+  // a pool leaves no trace at its devices; those that are imported have a folder of counters
+  const pools = root.list('/proc/spl/kstat/zfs').filter((pool) => root.exists(`/proc/spl/kstat/zfs/${pool}/state`));
+  if (pools.length === 0) return undefined;
+  const one = pools.length === 1 ? `ZFS pool ${pools[0]}` : `one of the ZFS pools ${pools.join(', ')}`;
+  return { what: `${one}, probably`, fix: pools.length === 1 ? `zpool export ${shellFile(pools[0]!)}` : 'zpool status' };
 }
 
 /** Every block device by name, with the links that tell where it lives. */

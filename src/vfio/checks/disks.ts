@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { codeOf } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import type { BlockDevice } from '../census/blocks.js';
+import { type BlockDevice, claimantOf } from '../census/blocks.js';
 import type { Census } from '../census/census.js';
 import { type PciDevice, pciDevices } from '../devices/pci.js';
 import { mountFindings } from './filesystems.js';
@@ -57,13 +57,13 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
   }
   const block = claim && found.length === 0 ? tree.find((entry) => claimed(census, path(entry))) : undefined;
   if (block) {
-    const zfs = census.root.exists('/proc/spl');
+    const { what, fix } = claimantOf(census.root, block.name) ?? { what: 'a kernel user that shows no holder', fix: undefined };
     found.push({
       check: 'holder',
       subject: path(block),
       brief: 'claimed by the kernel',
-      message: `${path(block)} is claimed exclusively (EBUSY): ${zfs ? 'probably by a ZFS pool' : 'by a kernel user that shows no holder'}`,
-      fix: zfs ? 'zpool status; zpool export' : undefined,
+      message: `${path(block)} is claimed exclusively (EBUSY) by ${printable(what)}`,
+      fix,
     });
   }
   return found;

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { Sysroot } from '../../../src/common/sysroot.js';
 import { native } from '../../../src/native/index.js';
 import { claimSource, reopenSource, type Source } from '../../../src/storage/open.js';
-import { lockHolder, userOf } from '../../../src/storage/users.js';
+import { claimantOfDevice, lockHolder, userOf } from '../../../src/storage/users.js';
 
 let root: string;
 beforeEach(() => {
@@ -127,4 +127,56 @@ test.each([
 test('a file that nobody uses', () => {
   const { file, stat } = image();
   expect(userOf(new Sysroot(root), file, stat)).toBeUndefined();
+});
+
+describe('block devices that the kernel has', () => {
+  const uuid = 'd3f7a1c2-0b1e-4c55-9a35-6a0c9be1f0a2';
+  const sdb = { isBlockDevice: () => true, rdev: 0x810n, dev: 5n, ino: 99n } as fs.BigIntStats;
+  /** /dev/sdb, as sysfs shows it. */
+  const device = '/sys/devices/pci0000:00/0000:00:1f.2/ata2/host1/target1:0:0/1:0:0:0/block/sdb';
+  const link = (file: string, target: string): void => {
+    fs.mkdirSync(path.join(root, path.dirname(file)), { recursive: true });
+    fs.symlinkSync(target, path.join(root, file));
+  };
+  beforeEach(() => {
+    put(`${device}/dev`, '8:16\n');
+    link('/sys/class/block/sdb', `../..${device.slice(4)}`);
+    link('/sys/dev/block/8:16', `../..${device.slice(4)}`);
+  });
+  const user = () => userOf(new Sysroot(root), '/dev/sdb', sdb);
+  /** The way from the device's folder to the root of sysfs. */
+  const up = '../'.repeat(device.split('/').length - 1);
+
+  test('a cache device of bcache without a backing device', () => {
+    put(`${device}/bcache/block_size`, '0.5k\n');
+    link(`${device}/bcache/set`, `${up}fs/bcache/${uuid}`);
+    expect(user()).toEqual({ text: ` by bcache set ${uuid}`, fix: `echo 1 > /sys/fs/bcache/${uuid}/stop` });
+  });
+
+  test('a backing device of bcache: with a cache, and before it has one', () => {
+    put(`${device}/bcache/state`, 'no cache\n');
+    expect(user()).toEqual({ text: ' by bcache', fix: 'echo 1 > /sys/class/block/sdb/bcache/stop' });
+    link(`${device}/bcache/cache`, `${up}fs/bcache/${uuid}`);
+    expect(user()).toMatchObject({ text: ` by bcache set ${uuid}` });
+    // running: it holds the device as others do
+    fs.mkdirSync(path.join(root, device, 'holders'));
+    link(`${device}/holders/bcache0`, '../../bcache0');
+    link('/sys/class/block/bcache0', '../../devices/virtual/block/bcache0');
+    link('/sys/devices/virtual/block/bcache0/bcache', `../../../..${device.slice(4)}/bcache`);
+    put('/sys/devices/virtual/block/bcache0/dev', '252:0\n');
+    expect(user()).toMatchObject({ text: expect.stringContaining('bcache') });
+  });
+
+  test('a member of a ZFS pool shows nothing: a claim that fails is told to be that of an imported pool', () => {
+    const claimant = () => claimantOfDevice(new Sysroot(root), sdb);
+    expect([user(), claimant()]).toEqual([undefined, undefined]);
+    put('/proc/spl/kstat/zfs/arcstats', '13 1 0x01 147\n'); // the module, without a pool
+    expect(claimant()).toBeUndefined();
+    put('/proc/spl/kstat/zfs/tank/state', 'ONLINE\n');
+    expect(claimant()).toEqual({ text: ' by ZFS pool tank, probably', fix: 'zpool export tank' });
+    put('/proc/spl/kstat/zfs/spare pool/state', 'ONLINE\n');
+    expect(claimant()).toMatchObject({ fix: 'zpool status' });
+    expect(claimantOfDevice(new Sysroot(root), { ...sdb, isBlockDevice: () => false } as fs.BigIntStats)).toBeUndefined();
+    expect(user()).toBeUndefined();
+  });
 });
