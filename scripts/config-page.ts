@@ -27,8 +27,21 @@ const reload = [
   'Limits, hosts, ANA states and referrals change in place. A namespace whose source or options change is removed and added: hosts see ' +
     'another disk. A subsystem is replaced if its serial number, model or controller IDs change: hosts connect again. A host that is no ' +
     'longer allowed is disconnected.',
-  'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, maxConnections, engine, headerDigest and ' +
-    'dataDigest. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+  'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, engine, headerDigest, dataDigest, ' +
+    'discoveryNqn, keys, dhchapHashes and dhchapGroups. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+];
+
+const metrics = [
+  'metrics, or --metrics ADDR, serves GET and HEAD of /metrics over HTTP, as OpenMetrics or in the text format of Prometheus. Nobody has ' +
+    'to log in: an address without a host is on loopback, and the group of the server may use a UNIX socket.',
+  'The names begin with vioctl_nvmf_. Counters have the commands, bytes and failures of each subsystem, namespace, host and queue. Gauges ' +
+    'have sizes, latched errors of flushes, requests that limits delay, and ANA states. A histogram for each namespace has the time from ' +
+    'the arrival of a command to its answer; that of a write includes the data that the host sends. An answer has at most 100,000 series.',
+];
+
+const security = [
+  'The file names files of keys and has no keys. A key file that others can read is rejected. If there is any key for DH-HMAC-CHAP, hosts ' +
+    'without a key cannot connect.',
 ];
 
 const notes = [
@@ -47,6 +60,8 @@ export interface ConfigPage {
   samples: string;
   description: readonly string[];
   reload: readonly string[];
+  /** Sections behind RELOADING. */
+  more?: readonly (readonly [title: string, paragraphs: readonly string[]])[];
   file: readonly [path: string, text: string];
   notes: readonly string[];
   seeAlso: readonly string[];
@@ -58,6 +73,10 @@ export const nvmfPage: ConfigPage = {
   samples: 'docs/samples/nvmf',
   description,
   reload,
+  more: [
+    ['METRICS', metrics],
+    ['SECURITY', security],
+  ],
   file: ['/etc/vioctl/nvmf.json', 'The file of vioctl-nvmf.service.'],
   notes,
   seeAlso: ['vioctl-nvmf-serve(1)', 'vioctl-nvmf-ctl(1)', 'nvmetcli(8)'],
@@ -89,6 +108,7 @@ export function configPage(page: ConfigPage, sections: readonly FileSection[]): 
     ...section('DESCRIPTION', paragraphs(...page.description)),
     ...keys,
     ...section('RELOADING', paragraphs(...page.reload)),
+    ...(page.more ?? []).flatMap(([name, texts]) => section(name, paragraphs(...texts))),
     ...section('FILES', ['.TP', bold(page.file[0]), roff(page.file[1])]),
     ...section('EXAMPLES', examples.slice(1)),
     ...section('NOTES', paragraphs(...page.notes)),

@@ -58,7 +58,8 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
       ['/etc/machine-id', 'the name of this host is made from it if there is no hostnqn'],
     ],
     environment: [
-      ['NOTIFY_SOCKET', 'serve tells systemd when it is ready and when it stops'],
+      ['NOTIFY_SOCKET, WATCHDOG_USEC', 'serve tells systemd when it is ready, reloads and stops, what it does, and that it lives'],
+      ['LISTEN_FDS, LISTEN_FDNAMES', 'listening sockets that systemd has opened, or kept from an earlier run'],
       ['STATE_DIRECTORY', 'default of --state-dir, as systemd sets it'],
     ],
     notes: [
