@@ -15,6 +15,8 @@ export interface WantedListener extends Place {
   discoveryOnly: boolean;
   advertise?: Place | undefined;
   asked: string;
+  /** What the configuration says once: all addresses of a name have one port. */
+  place: Place | undefined;
   /** Done without if it cannot be: an address of a name that this machine does not have, or a port that nobody asked for. */
   optional: 'not here' | 'taken' | undefined;
 }
@@ -29,7 +31,7 @@ export async function wantedListeners(config: TargetConfig): Promise<WantedListe
     const addresses = await addressesOf(place);
     const optional = addresses.length > 1 ? 'not here' : undefined;
     for (const address of addresses)
-      wanted.push({ address, port: place.port, discoveryOnly, advertise, optional, asked: askedText(place, advertise) });
+      wanted.push({ address, port: place.port, discoveryOnly, advertise, optional, asked: askedText(place, advertise), place });
   };
   for (const text of config.listen.length > 0 ? config.listen : defaultListen) await add(text, false);
   for (const text of config.listenDiscovery ?? []) await add(text, true);
@@ -57,7 +59,7 @@ function discoveryPorts(at: readonly WantedListener[], asked: TargetConfig['disc
   const optional = asked === undefined ? 'taken' : undefined;
   return [...new Set(listening.map(({ address }) => address))]
     .filter((address) => port === 0 || !at.some((one) => one.address === address && one.port === port))
-    .map((address) => ({ address, port, discoveryOnly: true, asked: discoveryPortAsked, optional }));
+    .map((address) => ({ address, port, discoveryOnly: true, asked: discoveryPortAsked, place: undefined, optional }));
 }
 
 /** Whether a listener is what is wanted. */
@@ -97,12 +99,15 @@ export function takeRest(target: Target, given: GivenSocket[]): void {
   }
 }
 
-/** A socket for a listener: one that was given, or a new one. @param ports of other addresses of its name @throws VioError */
-export function socketFor(wanted: WantedListener, given: GivenSocket[], ports: Map<string, number>): BoundSocket {
-  const port = ports.get(wanted.asked) ?? wanted.port;
+/** Ports that places have got: all addresses of a name have one. */
+export type PortsOfPlaces = Map<Place | undefined, number>;
+
+/** A socket for a listener: one that was given, or a new one. @throws VioError */
+export function socketFor(wanted: WantedListener, given: GivenSocket[], ports: PortsOfPlaces): BoundSocket {
+  const port = ports.get(wanted.place) ?? wanted.port;
   const at = given.findIndex((one) => sameAddress(one.address, wanted.address) && one.port === port);
   const socket = at >= 0 ? given.splice(at, 1)[0]!.socket : bindSocket(wanted.address, port);
-  if (wanted.asked !== discoveryPortAsked) ports.set(wanted.asked, socket.port); // all addresses of a name have one port
+  if (wanted.place) ports.set(wanted.place, socket.port);
   return socket;
 }
 
@@ -116,7 +121,7 @@ export function doneWithout(wanted: WantedListener, err: unknown, log: TargetLog
 
 /** Listens at all places of a configuration that is served for the first time. @throws VioError */
 export async function listenAll(target: Target, config: TargetConfig, given: GivenSocket[], log: TargetLog): Promise<void> {
-  const ports = new Map<string, number>();
+  const ports: PortsOfPlaces = new Map();
   const refused = new Map<string, unknown>();
   for (const wanted of await wantedListeners(config)) {
     let socket: BoundSocket;

@@ -22,7 +22,15 @@ import type { BoundSocket } from '../sockets.js';
 import { bindSocket } from '../sockets.js';
 import { defaultModel, Subsystem } from '../subsystem.js';
 import type { Target, TargetLog } from '../target.js';
-import { compareListeners, doneWithout, listenOn, socketFor, type WantedListener, wantedListeners } from './listeners.js';
+import {
+  compareListeners,
+  doneWithout,
+  listenOn,
+  type PortsOfPlaces,
+  socketFor,
+  type WantedListener,
+  wantedListeners,
+} from './listeners.js';
 import { askedOf, liveConfig } from './live.js';
 
 /** What a reload works on. */
@@ -348,7 +356,7 @@ async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetCon
   const { missing, surplus } = compareListeners(target, all, askedOf);
   plan.surplus.push(...surplus);
   plan.todo.push(...surplus.map((one) => `no longer listen on ${placeText(one)}`));
-  const ports = new Map<string, number>();
+  const ports: PortsOfPlaces = new Map();
   for (const one of missing) {
     const blocked = surplus.some(({ port }) => port === one.port);
     try {
