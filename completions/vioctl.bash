@@ -58,8 +58,8 @@ _vioctl_command() {
       vals='--map=@file --user=@free --memlock=@free --api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci ...' ;;
     'vfio reset')
-      opts='--hot --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
-      vals='--api=auto|group|cdev --vf-token=@free --color=auto|always|never'
+      opts='--hot --method --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'
+      vals='--method=@free --api=auto|group|cdev --vf-token=@free --color=auto|always|never'
       args='@pci' ;;
     'vfio config')
       opts='--raw --api --vf-token --dry-run --json --no-headings --help -h --quiet --color'

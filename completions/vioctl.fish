@@ -207,6 +207,7 @@ complete -c vioctl -n '__vioctl_in \'vfio exec\'' -l quiet -d 'no prose and no p
 complete -c vioctl -n '__vioctl_in \'vfio exec\'' -l color -xa 'auto always never' -d 'colours: auto, always or never'
 complete -c vioctl -n '__vioctl_in \'vfio exec\'' -fa '(__vioctl_pci)'
 complete -c vioctl -n '__vioctl_in \'vfio reset\'' -l hot -d 'reset the slot or bus'
+complete -c vioctl -n '__vioctl_in \'vfio reset\'' -l method -x -d 'by this method of the device only: flr, pm, bus, …'
 complete -c vioctl -n '__vioctl_in \'vfio reset\'' -l api -xa 'auto group cdev' -d 'auto, group (container) or cdev (iommufd)'
 complete -c vioctl -n '__vioctl_in \'vfio reset\'' -l vf-token -x -d 'VF token, for a device whose physical function is on VFIO'
 complete -c vioctl -n '__vioctl_in \'vfio reset\'' -l dry-run -d 'tell what would be reset, and reset nothing'

@@ -244,6 +244,7 @@ constexpr Export kVfio[] = {
     {"fileMemory", Guarded<vioctl::vfio::JsFileMemory, K::kPath, K::kUint64, K::kBoolean, K::kUint64, K::kUint64>},
     {"populate", Guarded<vioctl::vfio::JsPopulate, K::kHandle, K::kUint64, K::kUint64, K::kBoolean>},
     {"memoryInfo", Guarded<vioctl::vfio::JsMemoryInfo, K::kHandle>},
+    {"loadMemory", Guarded<vioctl::vfio::JsLoadMemory, K::kHandle, K::kUint64, K::kUint32>},
     {"readMemory", Guarded<vioctl::vfio::JsReadMemory, K::kHandle, K::kUint64, K::kBytes>},
     {"writeMemory", Guarded<vioctl::vfio::JsWriteMemory, K::kHandle, K::kUint64, K::kBytes>},
     {"closeMemory", Guarded<vioctl::vfio::JsCloseMemory, K::kHandle>},

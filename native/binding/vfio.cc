@@ -269,6 +269,21 @@ Napi::Value JsMemoryInfo(const Info& info) {
                       {"writable", Napi::Boolean::New(env, memory.writable())}});
 }
 
+Napi::Value JsLoadMemory(const Info& info) {
+  Memory& memory = M(info);
+  const uint64_t offset = U64(info[1]);
+  const unsigned width = U32(info[2]);
+  if ((width != 1 && width != 2 && width != 4 && width != 8) || offset % width) throw SysError(EINVAL, "memory");
+  const volatile uint8_t* at = Part(memory, offset, width);
+  uint64_t value = 0;
+  if (width == 1) value = *at;
+  if (width == 2) value = *reinterpret_cast<const volatile uint16_t*>(at);
+  if (width == 4) value = *reinterpret_cast<const volatile uint32_t*>(at);
+  if (width == 8) value = *reinterpret_cast<const volatile uint64_t*>(at);
+  CheckWhole(memory);
+  return Big(info.Env(), value);
+}
+
 Napi::Value JsReadMemory(const Info& info) {
   auto bytes = info[2].As<Napi::Uint8Array>();
   memcpy(bytes.Data(), Part(M(info), U64(info[1]), bytes.ByteLength()), bytes.ByteLength());

@@ -30,6 +30,7 @@ Napi::Value JsNewMemory(const Napi::CallbackInfo& info);
 Napi::Value JsFileMemory(const Napi::CallbackInfo& info);
 Napi::Value JsPopulate(const Napi::CallbackInfo& info);
 Napi::Value JsMemoryInfo(const Napi::CallbackInfo& info);
+Napi::Value JsLoadMemory(const Napi::CallbackInfo& info);
 Napi::Value JsReadMemory(const Napi::CallbackInfo& info);
 Napi::Value JsWriteMemory(const Napi::CallbackInfo& info);
 Napi::Value JsCloseMemory(const Napi::CallbackInfo& info);

@@ -94,6 +94,8 @@ export interface VfioNative {
   populate(memory: NativeMemory, offset: number | bigint, size: number | bigint, write: boolean): void;
   /** The descriptor stays the memory's. */
   memoryInfo(memory: NativeMemory): { va: bigint; size: bigint; fd: number; writable: boolean };
+  /** One access of 1, 2, 4 or 8 bytes, aligned. @throws EINVAL, ERANGE, EIO */
+  loadMemory(memory: NativeMemory, offset: number | bigint, width: number): bigint;
   readMemory<T extends Uint8Array>(memory: NativeMemory, offset: number | bigint, bytes: T): T;
   writeMemory(memory: NativeMemory, offset: number | bigint, bytes: Uint8Array): void;
   closeMemory(memory: NativeMemory): void;
@@ -133,6 +135,7 @@ export const vfioExports = [
   'fileMemory',
   'populate',
   'memoryInfo',
+  'loadMemory',
   'readMemory',
   'writeMemory',
   'closeMemory',

@@ -211,6 +211,7 @@ const signatures: Record<string, Record<string, string>> = {
     fileMemory: 'path uint64 boolean uint64 uint64',
     populate: 'handle:memory uint64 uint64 boolean',
     memoryInfo: 'handle:memory',
+    loadMemory: 'handle:memory uint64 uint32',
     readMemory: 'handle:memory uint64 bytes',
     writeMemory: 'handle:memory uint64 bytes',
     closeMemory: 'handle:memory',

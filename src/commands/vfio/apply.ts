@@ -18,7 +18,7 @@ export default class VfioApply extends Command {
     'Brings devices to the state that a file declares, one by one: driver, owner of the nodes, persistence, virtual functions, power ' +
     'policy. A second run changes nothing, an interrupted one can be repeated, and what fails keeps no other entry from being done.\n\n' +
     'The file is YAML or JSON: a list `devices` of entries with the key `device` (address or selector) and any of `expect` (vendor:device), `function` (number), `driver` (vfio, host or ' +
-    'a name), `owner`, `persist`, `allow` (checks to ignore), `vfs`, `vfDriver`, `macs`, `autoprobe`, `power` (on or auto), `all` (the ' +
+    'a name), `owner`, `persist`, `allow` (checks to ignore), `vfs`, `vfDriver`, `macs`, `autoprobe`, `power` (on or auto), `d3cold` (the device may be switched off in its sleep), `resetMethod` (such as flr), `all` (the ' +
     'selector may match several) and `optional` (it need not be there). What an entry leaves out stays as it is.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio apply /etc/vioctl/devices.yaml', 'bring the host to its declared state'],

@@ -7,12 +7,14 @@ import { Census } from '../../vfio/census/census.js';
 import { barIndex, dumpRange, writeWidths } from '../../vfio/session/bar.js';
 import { access, parseAccess } from '../../vfio/session/config.js';
 import { openSession } from '../../vfio/session/open.js';
+import { openSpace } from '../../vfio/session/space.js';
 
 export default class VfioBar extends Command {
   static override readonly description =
     'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` make one access of the given width per register, ' +
     'through the mapped BAR where the kernel lets it be mapped; `dump` copies a range. Reading a register can change the device: ' +
-    'nothing is read that was not asked for.';
+    'nothing is read that was not asked for. A device without a driver need not be bound: its memory BARs are read through sysfs, and it is kept ' +
+    'awake meanwhile.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio bar 0000:01:00.0 0 read 0.q 8.l', 'capabilities and version of an NVMe controller'],
     ['vioctl vfio bar 00:04.0 0 write 4.l=12345678', 'write a register, print what it holds then'],
@@ -50,7 +52,11 @@ export default class VfioBar extends Command {
       throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
     for (const { text, value } of list)
       if ((value === undefined) !== (args.verb === 'read')) throw usage(`${args.verb}: ${text}`, 'read 4.l, write 4.l=1');
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
+    const census = new Census(this.sysroot);
+    const session =
+      args.verb === 'write'
+        ? openSession(census, args.bdf, flags.api, [], flags['vf-token'])
+        : openSpace(census, args.bdf, flags.api, flags['vf-token']);
     this.life.defer(() => session.close());
     if (flags['dry-run']) {
       const would = list.length > 0 ? list.map(({ text }) => `would ${args.verb} ${text}`) : ['would dump'];

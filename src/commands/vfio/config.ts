@@ -6,11 +6,12 @@ import { Census } from '../../vfio/census/census.js';
 import { access, parseAccess, readConfigSpace, resolveAccess } from '../../vfio/session/config.js';
 import { openSession } from '../../vfio/session/open.js';
 import { configRegion } from '../../vfio/session/session.js';
+import { openSpace } from '../../vfio/session/space.js';
 
 export default class VfioConfig extends Command {
   static override readonly description =
-    'Reads and writes the configuration space of a device that is bound to VFIO, as VFIO shows it: some registers are virtual, ' +
-    'and writes that would disturb the host do nothing. Without a register the whole space is decoded. Registers are spelled as ' +
+    'Reads the configuration space of a device, and writes that of one that is bound to VFIO. It is read as VFIO shows it then: some ' +
+    'registers are virtual, and writes that would disturb the host do nothing. Of other devices sysfs shows it. Without a register the whole space is decoded. Registers are spelled as ' +
     'for setpci: OFFSET[.b|.w|.l][=VALUE] in hexadecimal, or the name of a header register; they are done in order, and the ' +
     'value that a register holds afterwards is printed.';
   static readonly examples: readonly Example[] = [
@@ -33,7 +34,11 @@ export default class VfioConfig extends Command {
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(VfioConfig);
     const list = (args.register ?? []).map((text) => ({ text, ...parseAccess(text, 4) }));
-    const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
+    const writes = !flags['dry-run'] && list.some(({ value }) => value !== undefined);
+    const census = new Census(this.sysroot);
+    const session = writes
+      ? openSession(census, args.bdf, flags.api, [], flags['vf-token'])
+      : openSpace(census, args.bdf, flags.api, flags['vf-token']);
     this.life.defer(() => session.close());
     if (list.length > 0) {
       const registers = list

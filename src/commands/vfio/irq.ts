@@ -3,7 +3,7 @@ import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
 import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
-import { irqType, irqTypes, waitForIrqs } from '../../vfio/session/irq.js';
+import { irqType, irqTypes, requireVectors, waitForIrqs } from '../../vfio/session/irq.js';
 import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioIrq extends Command {
@@ -47,8 +47,10 @@ export default class VfioIrq extends Command {
       await this.out.list(session.irqs(), columns, 'irqs');
       return Exit.ok;
     }
+    const type = irqType(session, flags.type);
+    requireVectors(session, type, flags.vectors);
     const options = {
-      type: irqType(session, flags.type),
+      type,
       vectors: flags.vectors,
       count: flags.count,
       timeout: flags.timeout,

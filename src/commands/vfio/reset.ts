@@ -3,7 +3,7 @@ import { Flags } from '../../cli/flags.js';
 import { apiFlag, deviceArg, tokenFlag } from '../../groups/vfio/options.js';
 import { Census } from '../../vfio/census/census.js';
 import { openSession } from '../../vfio/session/open.js';
-import { planReset, resetDevice } from '../../vfio/session/reset.js';
+import { byMethod, planReset, resetDevice } from '../../vfio/session/reset.js';
 
 export default class VfioReset extends Command {
   static override readonly description =
@@ -19,6 +19,7 @@ export default class VfioReset extends Command {
   };
   static override readonly flags = {
     hot: Flags.boolean({ summary: 'reset the slot or bus' }),
+    method: Flags.string({ helpValue: 'METHOD', exclusive: ['hot'], summary: 'by this method of the device only: flr, pm, bus, …' }),
     api: apiFlag,
     'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'tell what would be reset, and reset nothing' }),
@@ -30,7 +31,11 @@ export default class VfioReset extends Command {
     const session = openSession(new Census(this.sysroot), args.bdf, flags.api, [], flags['vf-token']);
     this.life.defer(() => session.close());
     const plan = planReset(session, flags.hot);
-    if (!flags['dry-run']) resetDevice(session, plan);
+    const reset = () => {
+      if (!flags['dry-run']) resetDevice(session, plan);
+    };
+    if (flags.method === undefined) reset();
+    else byMethod(this.sysroot, plan.bdf, flags.method, reset);
     await this.out.document(
       { ...plan, done: !flags['dry-run'] },
       ({ method, devices, done }) => `${done ? 'reset' : 'would reset'} (${method}): ${devices.join(', ')}`,

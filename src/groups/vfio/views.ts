@@ -23,7 +23,9 @@ export function showLines(doc: DeviceReport): string[] {
   if (doc.busy) add('BUSY', 'the kernel holds it locked: a driver is being unbound or probed and does not come back');
   add('VFIO driver', doc.vfioDriver);
   add('NUMA node', doc.numaNode);
-  add('power', doc.powerState);
+  const idle = doc.powerControl === 'auto' ? `may sleep${doc.d3coldAllowed === false ? ', but not in D3cold' : ''}` : undefined;
+  const awake = doc.powerControl === 'on' ? 'kept awake' : idle;
+  add('power', [doc.powerState, doc.runtimeStatus, awake].filter((part) => part !== undefined).join(', '));
   add('reset', doc.resetMethods.join(', '));
   if (doc.physfn !== undefined) add('VF of', doc.physfn);
   if (doc.vfsTotal > 0) add('VFs', `${doc.vfs.length} of ${doc.vfsTotal}${doc.vfs.length ? `: ${doc.vfs.join(', ')}` : ''}`);

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Exit, type ExitStatus, reason, VioError } from '../../common/errors.js';
+import { codeOf, Exit, type ExitStatus, reason, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
@@ -19,7 +19,7 @@ import type { Declared } from './document.js';
 
 /** One difference between what is and what is declared. */
 export interface Difference {
-  what: 'driver' | 'owner' | 'persist' | 'vfs' | 'vfDriver' | 'macs' | 'autoprobe' | 'power';
+  what: 'driver' | 'owner' | 'persist' | 'vfs' | 'vfDriver' | 'macs' | 'autoprobe' | 'power' | 'd3cold' | 'resetMethod';
   is: string;
   wanted: string;
 }
@@ -125,11 +125,39 @@ async function vfDifferences(
   return found;
 }
 
-const powerFile = (bdf: string): string => `${pciDevices}/${bdf}/power/control`;
+/** Attributes of a device that a declaration sets as they are. */
+function attributesOf({
+  power,
+  d3cold,
+  resetMethod,
+}: Declared): { what: 'power' | 'd3cold' | 'resetMethod'; file: string; wanted: string }[] {
+  return [
+    ...(power === undefined ? [] : [{ what: 'power' as const, file: 'power/control', wanted: power }]),
+    ...(d3cold === undefined ? [] : [{ what: 'd3cold' as const, file: 'd3cold_allowed', wanted: d3cold ? '1' : '0' }]),
+    ...(resetMethod === undefined ? [] : [{ what: 'resetMethod' as const, file: 'reset_method', wanted: resetMethod }]),
+  ];
+}
 
-function powerDifference(root: Sysroot, declared: Declared, bdf: string): Difference[] {
-  const is = root.attr(powerFile(bdf)) ?? 'none';
-  return declared.power === undefined || declared.power === is ? [] : [{ what: 'power', is, wanted: declared.power }];
+function attributeDifferences(root: Sysroot, declared: Declared, bdf: string): Difference[] {
+  return attributesOf(declared).flatMap(({ what, file, wanted }): Difference[] => {
+    const is = root.attr(`${pciDevices}/${bdf}/${file}`)?.trim() ?? 'none';
+    return is === wanted ? [] : [{ what, is, wanted }];
+  });
+}
+
+/** Sets the attributes that differ. @throws VioError (7) for one that this device or kernel does not have */
+async function setAttributes(host: Host, declared: Declared, bdf: string, options: Pick<ApplyOptions, 'wait' | 'signal'>): Promise<void> {
+  for (const { what } of attributeDifferences(host.root, declared, bdf)) {
+    const { file, wanted } = attributesOf(declared).find((one) => one.what === what)!;
+    const path = `${pciDevices}/${bdf}/${file}`;
+    if (!host.root.exists(path))
+      throw new VioError(`${bdf}: it has no ${file}`, { code: 'ENOENT', exit: Exit.unsupported, hint: `vioctl vfio show ${bdf}` });
+    try {
+      await host.writer.write(path, `${wanted}\n`, { timeout: options.wait, signal: options.signal });
+    } catch (err) {
+      throw new VioError(`${bdf}: write ${wanted} to ${path}: ${reason(err)}`, { code: codeOf(err) ?? 'FAILED', cause: err });
+    }
+  }
 }
 
 /** All differences of one device. */
@@ -139,7 +167,7 @@ async function differencesOf(host: Host, census: Census, declared: Declared, bdf
   return [
     ...bindingDifferences(census, declared, device, program),
     ...(await vfDifferences(host, census, declared, device, program)),
-    ...powerDifference(census.root, declared, bdf),
+    ...attributeDifferences(census.root, declared, bdf),
   ];
 }
 
@@ -168,13 +196,7 @@ async function bring(
       wait,
       signal,
     });
-  if (has('power')) {
-    try {
-      await host.writer.write(powerFile(bdf), `${declared.power}\n`, { timeout: wait, signal });
-    } catch (err) {
-      throw new VioError(`${bdf}: write ${powerFile(bdf)}: ${reason(err)}`, { code: 'POWER', cause: err });
-    }
-  }
+  await setAttributes(host, declared, bdf, options);
 }
 
 async function applyOne(host: Host, census: Census, declared: Declared, bdf: string, options: ApplyOptions): Promise<Applied> {

@@ -29,6 +29,10 @@ export interface Declared {
   autoprobe: boolean | undefined;
   /** Runtime power management: `on` keeps the device awake, `auto` lets it sleep (power/control). */
   power: 'on' | 'auto' | undefined;
+  /** The device may be switched off in its sleep (d3cold_allowed). */
+  d3cold: boolean | undefined;
+  /** Ways to reset it, in the order in which the kernel tries them (reset_method). */
+  resetMethod: string | undefined;
 }
 
 const keys = [
@@ -46,6 +50,8 @@ const keys = [
   'macs',
   'autoprobe',
   'power',
+  'd3cold',
+  'resetMethod',
 ];
 
 /** Entries that one file may have. */
@@ -63,6 +69,11 @@ const read = {
     const text = read.text(where, value).toLowerCase();
     if (!/^[0-9a-f]{4}:[0-9a-f]{4}$/.test(text)) throw wrong(where, 'not a vendor:device pair');
     return text;
+  },
+  methods(where: string, value: unknown): string {
+    const words = read.list(where, value).flatMap((text) => text.trim().split(/\s+/));
+    if (words.some((word) => !/^[a-z_]{1,32}$/.test(word))) throw wrong(where, 'not names of reset methods');
+    return words.join(' ');
   },
   flag(where: string, value: unknown): boolean {
     const word = String(value).toLowerCase();
@@ -108,6 +119,8 @@ function entryOf(where: string, value: unknown): Declared {
     macs: (get('macs', read.list) ?? []).map(parseMac),
     autoprobe: get('autoprobe', read.flag),
     power,
+    d3cold: get('d3cold', read.flag),
+    resetMethod: get('resetMethod', read.methods),
   };
   if (entry.vfs === undefined && (entry.vfDriver !== undefined || entry.macs.length > 0 || entry.autoprobe !== undefined))
     throw wrong(where, 'vfDriver, macs and autoprobe need vfs');

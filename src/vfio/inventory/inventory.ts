@@ -52,6 +52,12 @@ export interface DeviceReport extends DeviceRow {
   vfs: string[];
   vfsTotal: number;
   powerState: string | undefined;
+  /** Runtime power management: `on` keeps the device awake, `auto` lets it sleep. */
+  powerControl: string | undefined;
+  /** `active`, `suspended`, … */
+  runtimeStatus: string | undefined;
+  /** The device may be switched off in its sleep. */
+  d3coldAllowed: boolean | undefined;
   resetMethods: string[];
   /** The VFIO driver that suits it best. */
   vfioDriver: string;
@@ -164,6 +170,9 @@ export function report(census: Census, device: PciDevice): DeviceReport {
     vfs: device.vfs,
     vfsTotal: device.vfsTotal,
     powerState: root.attr(`${dir}/power_state`),
+    powerControl: root.attr(`${dir}/power/control`),
+    runtimeStatus: root.attr(`${dir}/power/runtime_status`),
+    d3coldAllowed: { '0': false, '1': true }[root.attr(`${dir}/d3cold_allowed`) ?? ''],
     resetMethods: (root.attr(`${dir}/reset_method`) ?? '').split(/\s+/).filter((word) => word !== ''),
     vfioDriver: modules.bestVfio(device.modalias),
     iommuGroup: device.group === undefined ? undefined : readGroup(root, modules, device.group),

@@ -1,6 +1,6 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
-import type { Session } from './session.js';
+import type { Space } from './space.js';
 
 /** Access widths, as flags spell them. */
 export const writeWidths = ['1', '2', '4', '8'] as const;
@@ -19,7 +19,7 @@ export function barIndex(text: string): number {
  * Copies a range of a BAR by 4-byte accesses (a device need not answer others); both ends must be multiples of 4.
  * @param size to the end of the BAR unless given
  */
-export function dumpRange(session: Session, index: number, offset: number, size: number | undefined): Buffer {
+export function dumpRange(session: Space, index: number, offset: number, size: number | undefined): Buffer {
   const region = session.region(index);
   if (!region || region.size === 0n)
     throw new VioError(`${session.bdf}: no BAR ${index}`, { code: 'ENXIO', exit: Exit.usage, hint: `vioctl vfio show ${session.bdf}` });

@@ -1,7 +1,8 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { parseCapabilities } from '../devices/capabilities.js';
-import { configRegion, type Session } from './session.js';
+import { configRegion } from './session.js';
+import type { Space } from './space.js';
 
 /** Registers of the type 0 header with their offsets and widths (pci_regs.h). */
 export const namedRegisters: readonly [name: string, offset: number, width: 1 | 2 | 4][] = [
@@ -147,7 +148,7 @@ export function parseAccess(text: string, width: number): Access {
 }
 
 /** The access in the whole config space. @throws VioError NO_CAPABILITY (7) if the device lacks the capability */
-export function resolveAccess(session: Session, asked: Access): Access {
+export function resolveAccess(session: Space, asked: Access): Access {
   const { base } = asked;
   if (base === undefined) return asked;
   const found = readConfigSpace(session).capabilities.find(({ id, extended }) => id === base.id && extended === base.extended);
@@ -161,13 +162,13 @@ export function resolveAccess(session: Session, asked: Access): Access {
 }
 
 /** Reads or writes one register; a write returns what the register holds afterwards. */
-export function access(session: Session, region: number, { offset, width, value }: Omit<Access, 'base'>): bigint {
+export function access(session: Space, region: number, { offset, width, value }: Omit<Access, 'base'>): bigint {
   if (value !== undefined) session.store(region, offset, width, value);
   return session.load(region, offset, width);
 }
 
 /** The whole config space: its bytes, the header's registers and the capabilities. */
-export function readConfigSpace(session: Session) {
+export function readConfigSpace(session: Space) {
   const size = Number(session.region(configRegion)?.size ?? 256n);
   const bytes = session.read(configRegion, 0, size);
   return {

@@ -26,6 +26,18 @@ export function irqType(session: Session, wanted: (typeof irqTypes)[number] | un
   return index;
 }
 
+/** Checks that a device has as many vectors of a type. @throws VioError (usage) */
+export function requireVectors(session: Session, index: number, vectors: number): void {
+  const count = session.irqs().find((irq) => irq.index === index)?.count ?? 0;
+  if (vectors <= count) return;
+  const name = irqNames[index]!;
+  throw new VioError(`${session.bdf}: ${count} ${name} vector${count === 1 ? '' : 's'} at most, not ${vectors}`, {
+    code: 'ERANGE',
+    exit: Exit.usage,
+    hint: `vioctl vfio irq ${session.bdf} list`,
+  });
+}
+
 /**
  * Enables interrupts and reports each one until `count` have come, the time is up, or the signal aborts.
  * @returns whether it ended for another reason than time

@@ -145,3 +145,17 @@ test('a document of the largest size', () => {
     expect.objectContaining({ exit: 2 }),
   );
 });
+
+test('power policy and reset method: set where they differ; a device that lacks one fails alone', async () => {
+  const dir = `/sys/devices/pci0000:00/${DISK}`;
+  tree.file(`${dir}/d3cold_allowed`, '1\n');
+  tree.file(`${dir}/reset_method`, 'flr bus\n');
+  host.writer = { write: async (file, value) => tree.file(file, value) };
+  const text = `devices:\n- {device: ${PF}, d3cold: false}\n- {device: ${DISK}, power: auto, d3cold: false, resetMethod: bus}\n`;
+  const [without, disk] = await run(text);
+  expect(without).toMatchObject({ outcome: 'failed', error: { exit: 7, message: expect.stringContaining('d3cold_allowed') } });
+  expect(disk).toMatchObject({ outcome: 'changed', differences: [{ what: 'power' }, { what: 'd3cold' }, { what: 'resetMethod' }] });
+  expect(['power/control', 'd3cold_allowed', 'reset_method'].map((name) => tree.root.attr(`${dir}/${name}`))).toEqual(['auto', '0', 'bus']);
+  expect((await run(text))[1]).toMatchObject({ outcome: 'same' });
+  await expect(parseDeclaration('devices: [{device: a, resetMethod: ["x;y"]}]', 'x')).rejects.toMatchObject({ exit: 2 });
+});
