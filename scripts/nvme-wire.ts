@@ -1,7 +1,16 @@
 // native/nvme/wire.h from the tables of src/nvme/wire: layouts, PDU types and what each may say, opcodes, statuses, limits.
 import type { Field, Fields, Struct } from '../src/common/struct.js';
 import { Cattr, connectData, copyRange, cqe, dsmRange, dynamicCntlid, rwCmd, Sgl, sqe } from '../src/nvme/wire/command.js';
-import { Cmic, identifyController, identifyNamespace, lbaFormat, Nsfeat, nsattrWriteProtected, Oncs } from '../src/nvme/wire/identify.js';
+import {
+  Cmic,
+  identifyController,
+  identifyNamespace,
+  identifyVendor,
+  lbaFormat,
+  Nsfeat,
+  nsattrWriteProtected,
+  Oncs,
+} from '../src/nvme/wire/identify.js';
 import * as limits from '../src/nvme/wire/limits.js';
 import { AnaState, anaGroup, anaHeader } from '../src/nvme/wire/logs.js';
 import { AdminOpcode, AsyncEvent, allNamespaces, Cns, Fctype, Fid, Lid, maxNqn, NvmOpcode, Oaes } from '../src/nvme/wire/opcodes.js';
@@ -267,7 +276,10 @@ ${structure('CopyRange', copyRange.size, members(copyRange))}
 // Data of Connect.
 ${structure('ConnectData', connectData.size, some(connectData, ['hostid', 'cntlid', 'subnqn', 'hostnqn']))}
 // Identify Controller and Identify Namespace: what the host reads of them.
-${structure('IdController', identifyController.size, some(identifyController, controllerFields))}
+${structure('IdController', identifyController.size, [
+  ...some(identifyController, controllerFields),
+  [`uint8_t vendor[${identifyController.size - identifyVendor}]`, identifyVendor, identifyController.size - identifyVendor],
+])}
 ${structure('LbaFormat', lbaFormat.size, some(lbaFormat, ['ms', 'ds']))}
 ${structure('IdNamespace', identifyNamespace.size, [
   ...some(identifyNamespace, namespaceFields),

@@ -77,6 +77,7 @@ constexpr Export kNvmeHost[] = {
     {"authenticatorClose", Guarded<vioctl::nvme::host::JsAuthenticatorClose, K::kHandle>},
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
     {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
+    {"hostStamp", Guarded<vioctl::nvme::host::JsHostStamp>},
     {"hostFacts", Guarded<vioctl::nvme::host::JsHostFacts, K::kHandle>},
     {"hostCopy", Guarded<vioctl::nvme::host::JsHostCopy, K::kHandle, K::kObject>},
     {"hostClose", Guarded<vioctl::nvme::host::JsHostClose, K::kHandle>},

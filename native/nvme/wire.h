@@ -252,7 +252,8 @@ struct IdController {
   uint32_t ioccsz;
   uint8_t reserved14[4];
   uint16_t icdoff;
-  uint8_t reserved15[2294];
+  uint8_t reserved15[1270];
+  uint8_t vendor[1024];
 };
 static_assert(sizeof(IdController) == 4096);
 

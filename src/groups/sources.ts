@@ -25,7 +25,8 @@ discards and writes of zeroes as one operation; flushes are free. QEMU calls the
 iops-total-max-length. The control socket of the server changes limits at run time. Hosts and guests give up on requests that
 wait longer than their time-out (Linux: 30 s).
 
-nvme+tcp://HOST[:PORT]/NQN/NSID is a namespace of another NVMe/TCP target. Its options are queues=N (I/O queues), hdgst=on and
+nvme+tcp://HOST[:PORT]/NQN/NSID is a namespace of another NVMe/TCP target. Its options are path=HOST[:PORT] (another address of the
+same subsystem; more than once), queues=N (I/O queues), hdgst=on and
 ddgst=on (digests), hostnqn=NQN, dhchap-file=FILE (key of this host) and timeout=TIME (default: 10m). If the target is away, requests wait and are repeated when it is
 back; after the time-out they fail until then. Writes that were not flushed when it was lost are written again, unless shared=on: a
 flush then reports the loss.

@@ -143,6 +143,8 @@ export interface NvmeHostNative {
   hostOpen(options: HostOptions): { done: Promise<RemoteNamespace>; stop: () => void };
   /** A namespace as a source of blocks. Rejects as hostOpen() does. */
   hostSource(options: HostOptions & { readonly: boolean; unmap: boolean }): Promise<Store>;
+  /** Bytes that tell the targets of this process, for the vendor specific part of Identify Controller. hostSource() refuses one that has them (ELOOP). */
+  hostStamp(): Buffer;
   hostFacts(host: RemoteNamespace): HostFacts;
   /** Copies in threads of its own; `stop` ends it early with ECANCELED. `progress` gives the bytes so far. */
   hostCopy(host: RemoteNamespace, options: CopyOptions): { done: Promise<CopyResult>; stop: () => void; progress: () => number };
@@ -154,5 +156,5 @@ export interface NvmeHostNative {
 
 export const nvmeHostExports = [
   ...(['loadRun', 'authenticatorNew', 'authenticatorNext', 'authenticatorClose'] as const),
-  ...(['hostOpen', 'hostSource', 'hostFacts', 'hostCopy', 'hostClose'] as const),
+  ...(['hostOpen', 'hostSource', 'hostStamp', 'hostFacts', 'hostCopy', 'hostClose'] as const),
 ] as const satisfies (keyof NvmeHostNative)[];

@@ -119,6 +119,8 @@ export interface RemoteOptions {
   ddgst?: boolean;
   queues?: number;
   dhchapFile?: string;
+  /** More addresses of the same subsystem. */
+  paths?: { host: string; port: number }[];
 }
 
 const maxTimeout = 600_000;
@@ -142,6 +144,13 @@ function queues(value: string | undefined): number {
   const number = Number(value);
   if (!/^\d{1,3}$/.test(value ?? '') || number < 1 || number > 64) throw usage(`queues=${value ?? ''}: must be a number from 1 to 64`);
   return number;
+}
+
+function addPath(options: RemoteOptions, value: string | undefined): void {
+  const match = /^(\[[^\]/]+\]|[^:/[\]]+)(?::(\d{1,5}))?$/.exec(value ?? '');
+  const port = Number(match?.[2] ?? 4420);
+  if (!match || port < 1 || port > 65_535) throw usage(`path=${value ?? ''}: must be HOST[:PORT]`);
+  options.paths = [...(options.paths ?? []), { host: match[1]!.replace(/^\[|\]$/g, ''), port }];
 }
 
 type Setter = (options: RemoteOptions, value: string | undefined) => void;
@@ -169,6 +178,7 @@ export const remoteOptions: Readonly<Record<SourceKind, Readonly<Record<string, 
     hdgst: set('hdgst', (v) => flag('hdgst', v)),
     ddgst: set('ddgst', (v) => flag('ddgst', v)),
     queues: set('queues', queues),
+    path: addPath,
     'dhchap-file': set('dhchapFile', (v) => file('dhchap-file', v)),
   },
   qcow2: { ...waits, backing: set('backing', (v) => file('backing', v)) },

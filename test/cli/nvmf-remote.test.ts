@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Background } from '../support/background.js';
-import { type ServedTarget, serveTarget } from '../support/nvme-target.js';
+import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 import { NvmeDisk, type Outcome, RingDisk, type ServedDisk } from '../support/served-disk.js';
 
 const SIZE = 8 << 20;
@@ -144,6 +144,50 @@ describe('a cache that is lost with its target', () => {
     await end(1);
   }, 30_000);
 });
+
+test('two paths to one disk: one is killed, one becomes inaccessible, and nobody waits or fails', async () => {
+  await far.stop('SIGKILL');
+  const common = ['--nqn', nqn, '--discovery-port', 'none'];
+  const shared = `${file()},shared=on`;
+  const control = path.join(dir, 'ctl');
+  const first = await serveTarget([shared, ...common, '--listen', '127.0.0.1:0']);
+  far = await serveTarget([shared, ...common, '--listen', '127.0.0.1:0', '--control', control]);
+  port = first.port;
+  const { disk, server, end } = await serve('nvmf', `,path=127.0.0.1:${far.port},timeout=10s`);
+  const data = randomBytes(4096);
+  const use = async (): Promise<Outcome[]> => {
+    const back = Buffer.alloc(4096);
+    const outcomes = [await disk.write(8192, data), await disk.read(8192, back)];
+    expect(back.equals(data)).toBe(true);
+    return outcomes;
+  };
+  for (let i = 0; i < 20; i++) expect(await use()).toEqual(['ok', 'ok']);
+  // the second is not to be used: all goes to the first
+  expect((await nvmf(['ctl', control, 'ana', '1', 'inaccessible'])).status).toBe(0);
+  for (let i = 0; i < 20; i++) expect(await use()).toEqual(['ok', 'ok']);
+  expect((await nvmf(['ctl', control, 'ana', '1', 'optimized'])).status).toBe(0);
+  await first.stop('SIGKILL');
+  for (let i = 0; i < 20; i++) expect(await use()).toEqual(['ok', 'ok']);
+  expect(await disk.flush()).toBe('ok');
+  expect(fs.readFileSync(file()).subarray(8192, 12288).equals(data)).toBe(true);
+  await server.sees(/the connection is lost/);
+  await end();
+}, 60_000);
+
+test('a target is not its own source: neither when it starts nor later', async () => {
+  const at = `127.0.0.1:${port}`;
+  await far.stop();
+  const start = Background.vioctl(['nvmf', 'serve', source(), '--nqn', nqn, '--listen', at, '--discovery-port', 'none']);
+  expect([await start.exited, start.stderr]).toEqual([3, expect.stringContaining('serve itself')]);
+  const control = path.join(dir, 'ctl');
+  far = await serveTarget([file(), '--nqn', nqn, '--listen', at, '--discovery-port', 'none', '--control', control]);
+  const added = await nvmf(['ctl', control, 'add', `nvme+tcp://localhost:${port}/${nqn}/1`]);
+  expect([added.status, added.stderr]).toEqual([3, expect.stringContaining('serve itself')]);
+  // another process may
+  const { disk, end } = await serve('nvmf');
+  expect(await disk.read(0, Buffer.alloc(4096))).toBe('ok');
+  await end();
+}, 30_000);
 
 test('a target that stays away longer than timeout=: path errors, and service when it is back', async () => {
   const { disk, server, end } = await serve('nvmf', ',timeout=300ms');

@@ -79,6 +79,7 @@ const signatures: Record<string, Record<string, string>> = {
     authenticatorClose: 'handle:authenticator',
     hostOpen: 'object',
     hostSource: 'object',
+    hostStamp: '',
     hostFacts: 'handle:remote',
     hostCopy: 'handle:remote object',
     hostClose: 'handle:remote',

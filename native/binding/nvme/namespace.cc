@@ -11,6 +11,7 @@
 #include "binding/storage.h"
 #include "nvme/host/copy.h"
 #include "nvme/host/source.h"
+#include "nvme/host/stamp.h"
 #include "os/eventfd.h"
 
 namespace vioctl::nvme::host {
@@ -117,6 +118,7 @@ Napi::Value JsHostSource(const Napi::CallbackInfo& info) {
   const auto opening = std::make_shared<Opening>();
   const auto given = info[0].As<Napi::Object>();
   static_cast<NamespaceOptions&>(opening->options) = OptionsOf(given);
+  opening->options.refuse_own = true;
   opening->options.readonly = Field(given, "readonly", Kind::kBoolean).As<Napi::Boolean>();
   opening->options.unmap = Field(given, "unmap", Kind::kBoolean).As<Napi::Boolean>();
   const auto start = [opening](const std::function<void()>& ended) {
@@ -136,6 +138,11 @@ Napi::Value JsHostSource(const Napi::CallbackInfo& info) {
     if (opening->failure) throw *opening->failure;
     return NewHandle(env, std::move(opening->store));
   });
+}
+
+Napi::Value JsHostStamp(const Napi::CallbackInfo& info) {
+  const Stamp& stamp = ProcessStamp();
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), stamp.data(), stamp.size());
 }
 
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info) {

@@ -22,6 +22,8 @@ Napi::Error Refused(Napi::Env env, const CommandError& error);
 Napi::Value JsHostOpen(const Napi::CallbackInfo& info);
 // hostSource(options): promise of a store
 Napi::Value JsHostSource(const Napi::CallbackInfo& info);
+// hostStamp(): bytes that the controllers of this process carry
+Napi::Value JsHostStamp(const Napi::CallbackInfo& info);
 // hostFacts(handle): what was found
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info);
 // hostCopy(handle, options): {done: Promise<result>, stop(), progress(): bytes}

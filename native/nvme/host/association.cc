@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "nvme/host/stamp.h"
 #include "os/clock.h"
 
 namespace vioctl::nvme::host {
@@ -247,6 +248,7 @@ void Association::Enable(const Wait& wait) {
 void Association::ReadController(const Wait& wait) {
   IdController& raw = controller_.raw;
   Run("identify controller", IdentifySqe(kCnsController, 0), &raw, sizeof raw, wait);
+  if (options_.refuse_own && IsOwn(raw)) throw SysError(ELOOP, "nvme", "the target is this process");
   if (raw.cntlid != controller_.cntlid) throw SysError(EPROTO, "nvme", "CNTLID of Identify is not that of Connect");
   const uint64_t mdts = raw.mdts == 0 ? kMaxTransferHere : static_cast<uint64_t>(kPage) << std::min<int>(raw.mdts, 20);
   controller_.max_transfer = static_cast<uint32_t>(std::min<uint64_t>(mdts, kMaxTransferHere));

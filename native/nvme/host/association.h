@@ -42,6 +42,7 @@ struct HostOptions {
   uint32_t entries = 128;  // of each
   uint32_t keep_alive_ms = 5000;
   uint64_t timeout_ms = 30'000;  // of connecting, and of each command
+  bool refuse_own = false;       // ELOOP for a target of this process
   bool header_digest = false, data_digest = false, flow_control = true;
 
   // Puts something around a connection before the first PDU: TLS. May wait, and throws SysError.

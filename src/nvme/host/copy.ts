@@ -128,6 +128,8 @@ function connectError(options: ControllerOptions, nsid: number | undefined, err:
         exit: Exit.permission,
         hint: '--dhchap-secret-file FILE gives the key of this host',
       });
+    case 'ELOOP':
+      return new VioError(`${where}: this target would serve itself`, { code: 'ELOOP', exit: Exit.refused });
     case 'ENXIO':
       return new VioError(detail, { code, hint: 'vioctl nvmf identify lists the namespaces' });
     default:

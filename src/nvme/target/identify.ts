@@ -1,3 +1,4 @@
+import { native } from '../../native/index.js';
 import {
   Cmic,
   Cns,
@@ -12,6 +13,7 @@ import {
   identifyController,
   identifyNamespace,
   identifySize,
+  identifyVendor,
   inCapsule,
   independentNamespace,
   Lpa,
@@ -64,7 +66,7 @@ const common = (c: ControllerState) => ({
 
 /** CNS 01h of an I/O controller. */
 function ioController(c: ControllerState): Buffer {
-  return identifyController.encode({
+  const data = identifyController.encode({
     ...common(c),
     sn: c.subsystem!.serial,
     mn: c.subsystem!.model,
@@ -95,6 +97,8 @@ function ioController(c: ControllerState): Buffer {
     acwu: 0,
     ocfs: 1, // copy descriptor format 0
   });
+  native().nvmeHost.hostStamp().copy(data, identifyVendor);
+  return data;
 }
 
 /** CNS 01h of a discovery controller. */

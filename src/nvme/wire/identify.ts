@@ -6,6 +6,8 @@ import { ascii, bits, bytes, Struct, structs, text, u8, u16, u24, u32, u64, u128
 
 /** All Identify data is this long, except where the specification says otherwise. */
 export const identifySize = 4096;
+/** Where Identify Controller is vendor specific. */
+export const identifyVendor = 3072;
 
 /** CNS 01h: Identify Controller. */
 export const identifyController = new Struct('Identify Controller', identifySize, {

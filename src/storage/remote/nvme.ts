@@ -26,6 +26,7 @@ export async function openNvme({ source, readonly = false, shared = false, zero,
   try {
     return await native().nvmeHost.hostSource({
       ...host,
+      addresses: [...host.addresses, ...(remote.paths ?? [])],
       lossMs: remote.timeout ?? lossTimeout,
       // Writes of another client that shares it must not be overwritten by older ones of ours.
       replay: !shared,

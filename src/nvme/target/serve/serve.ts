@@ -12,6 +12,7 @@ import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { TargetConfig } from './config.js';
 import { serveControl } from './control.js';
+import { refuseItself } from './itself.js';
 import { parseMetricsPlace } from './listen.js';
 
 /** A running target and its control socket. */
@@ -35,6 +36,7 @@ export async function serve(
   log: TargetLog,
   { given = [], options = {} }: { given?: GivenSocket[]; options?: Partial<TargetConfig> } = {},
 ): Promise<Running> {
+  refuseItself(config);
   const { threads, spinMicroseconds, maxControllers, maxConnections, maxQueues, discoveryNqn, engine, headerDigest, dataDigest } = config;
   const metricsPlace = config.metrics === undefined ? undefined : parseMetricsPlace(config.metrics);
   const state = config.stateDir === undefined ? undefined : new IdentityState(config.stateDir);
