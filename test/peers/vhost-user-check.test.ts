@@ -36,8 +36,9 @@ test.each([
       line([process.execPath, program, 'vhost-user', 'shmem', 'serve', socket(), '--region', '0=16M', ...flags]),
     );
     expect(names(cases, 'not ok')).toEqual([]);
-    expect(cases).toHaveLength(44);
-    expect(names(cases, 'skipped')).toHaveLength(flags.includes('--slots') ? 0 : 4);
+    expect(cases).toHaveLength(56);
+    // rings of block devices, and messages about slots
+    expect(names(cases, 'skipped')).toHaveLength(12 + (flags.includes('--slots') ? 0 : 4));
     expect(status).toBe(0);
   },
   120000,
@@ -63,6 +64,11 @@ test('qemu-storage-daemon: what it answers to each case is told', () => {
   expect(status).toBe(4);
   expect(names(cases, 'ok')).toEqual(expect.arrayContaining(['a ring is set up, started and stopped', 'SET_MEM_TABLE with one region']));
   expect(names(cases, 'not ok')).toEqual(expect.arrayContaining(['GET_CONFIG honours its offset', 'version 0', 'an unknown request']));
+  // Its rings are right, as far as it offers what is asked. It may answer GET_VRING_BASE while requests are still under way: the used
+  // index then lies behind the base.
+  const stopped = 'requests in the ring at GET_VRING_BASE are answered or left';
+  expect(names(cases.slice(44), 'not ok').filter((name) => name !== stopped)).toEqual([]);
+  expect(names(cases.slice(44), 'ok').length).toBeGreaterThanOrEqual(8);
   expect(cases.find((c) => c.name === 'version 0')).toMatchObject({
     got: 'accepted (reply 0)',
     expected: expect.stringContaining('refused'),

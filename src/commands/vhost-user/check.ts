@@ -8,7 +8,8 @@ import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/ru
 export default class Check extends Command {
   static override readonly description = `
 Judges a back-end on the wire: well-behaved requests must work, malformed ones must be refused (a reply that is not zero, and
-the connection goes on) or end the connection. Each case has a connection of its own.
+the connection goes on) or end the connection. Each case has a connection of its own. On a block device, requests run through a ring
+as well: their answers, reconnections, requests in flight and the dirty log are judged. They read the first sector and write nothing.
 
 This sends damaged messages: run it on an unused back-end. --respawn starts the back-end again where a case, or the
 end of a connection, has ended it.`;

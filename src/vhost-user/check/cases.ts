@@ -1,17 +1,8 @@
 import { regionsOf } from '../frontend/frontend.js';
 import { config, encodeMessage, Flag, memTable, number, shmemConfig, singleRegion, vringState } from '../wire/messages.js';
+import type { CheckCase, Outcome } from './model.js';
+import { ringCases } from './ring-cases.js';
 import { type CheckSession, memorySize, memoryUva, type Reaction, reactionText } from './session.js';
-
-/** The outcome of a case: what came, and whether that is what the specification asks for; or why it could not be asked. */
-export type Outcome = { ok: boolean; got: string } | { skipped: string };
-
-export interface CheckCase {
-  readonly name: string;
-  /** Section of the vhost-user specification that the expectation follows from. */
-  readonly section: string;
-  readonly expected: string;
-  run(session: CheckSession): Promise<Outcome>;
-}
 
 const refusedOrClosed = 'refused, or the connection closed';
 
@@ -282,4 +273,4 @@ const contents: CheckCase[] = [
 ];
 
 /** All cases, in the order they run. Each has a connection of its own. */
-export const checkCases: readonly CheckCase[] = [...good, ...framing, ...contents];
+export const checkCases: readonly CheckCase[] = [...good, ...framing, ...contents, ...ringCases];

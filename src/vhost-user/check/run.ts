@@ -5,7 +5,8 @@ import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { tapPoint } from '../../common/tap.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
 import { type Meeting, receive, visit } from '../wire/meeting.js';
-import { type CheckCase, checkCases } from './cases.js';
+import { checkCases } from './cases.js';
+import type { CheckCase } from './model.js';
 import { CheckSession } from './session.js';
 
 export interface CheckOptions {
@@ -91,7 +92,7 @@ class Subject {
 async function runCase(subject: Subject, entry: CheckCase, options: CheckOptions): Promise<Omit<CheckResult, 'id'>> {
   const { name, section, expected } = entry;
   const { signal } = options;
-  const session = new CheckSession(await subject.connect(), options.timeout);
+  const session = new CheckSession(await subject.connect(), options.timeout, () => subject.connect());
   const stop = (): void => session.close();
   signal?.addEventListener('abort', stop, { once: true });
   try {

@@ -1,6 +1,7 @@
 import { native } from '../../native/index.js';
 import { closeAll, OwnedFd } from '../../native/owned-fd.js';
 import { keepSize } from '../shmem/regions.js';
+import { looksLikeBlock } from '../tools/probe.js';
 import { Channel } from '../wire/channel.js';
 import { Exchange } from '../wire/exchange.js';
 import { protocolMask, VirtioF } from '../wire/features.js';
@@ -21,22 +22,31 @@ export function reactionText(r: Reaction): string {
   return r.kind === 'closed' ? 'connection closed' : 'no answer';
 }
 
-const wantedFeatures = ['MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'BACKEND_SEND_FD', 'CONFIGURE_MEM_SLOTS', 'SHMEM', 'RESET_DEVICE'];
+const wantedFeatures = [
+  ...['MQ', 'REPLY_ACK', 'BACKEND_REQ', 'CONFIG', 'BACKEND_SEND_FD', 'CONFIGURE_MEM_SLOTS', 'SHMEM', 'RESET_DEVICE'],
+  ...['LOG_SHMFD', 'INFLIGHT_SHMFD'],
+];
+/** Bytes of a configuration space that every block back-end has (virtio 1.3, up to write zeroes). */
+const blockConfig = 60;
 export const memorySize = 1 << 21;
 export const memoryUva = 0x7f0000000000n;
 
 /** One connection of the conformance run: sends anything, well-formed or not, and sees every reaction. */
 export class CheckSession {
   readonly #exchange: Exchange;
-  readonly #timeout: number;
+  /** How long an answer may take (ms). */
+  readonly timeout: number;
+  readonly #connect: () => Promise<OwnedFd>;
+  #again: CheckSession | undefined;
   features = 0n;
   protocol = 0n;
   acked = 0n;
   readonly memory = new OwnedFd(native().vhostUser.memfd('vioctl-check', memorySize, keepSize));
 
-  /** @param timeout how long an answer may take (ms) */
-  constructor(fd: OwnedFd, timeout: number) {
-    this.#timeout = timeout;
+  /** @param timeout how long an answer may take (ms) @param connect makes another connection to the same back-end */
+  constructor(fd: OwnedFd, timeout: number, connect: () => Promise<OwnedFd>) {
+    this.timeout = timeout;
+    this.#connect = connect;
     this.#exchange = new Exchange(new Channel(fd, { peer: 'back-end', maxPayload: 65536 }));
   }
 
@@ -49,8 +59,39 @@ export class CheckSession {
   }
 
   close(): void {
+    this.#again?.close();
     this.#exchange.close();
     this.memory.close();
+  }
+
+  /** Ends this connection and makes another one, negotiated anew. The memory stays, as that of a VMM does. @throws VioError */
+  async reconnect(): Promise<CheckSession> {
+    this.#exchange.close();
+    this.#again = new CheckSession(await this.#connect(), this.timeout, this.#connect);
+    await this.#again.negotiate();
+    return this.#again;
+  }
+
+  /** Virtio features that negotiate() has acknowledged. */
+  get ackedFeatures(): bigint {
+    return this.features & (VirtioF.version1 | VirtioF.protocolFeatures);
+  }
+
+  /** Whether it is a block device, by its features and its configuration space. */
+  async isBlock(): Promise<boolean> {
+    if (!this.has('CONFIG')) return false;
+    const size = blockConfig;
+    const r = await this.request('GET_CONFIG', { offset: 0, size, flags: 0, data: new Uint8Array(size) });
+    return r.kind === 'reply' && r.payload.length === 12 + size && looksLikeBlock(this.features, r.payload.subarray(12));
+  }
+
+  /** A request whose reply brings descriptors, which the caller closes. */
+  async withFds(id: number, payload: Uint8Array): Promise<{ reaction: Reaction; fds: OwnedFd[] }> {
+    this.raw(id, Flag.version, payload);
+    const answer = await this.#exchange.next(this.timeout);
+    if (answer.kind !== 'message') return { reaction: { kind: answer.kind }, fds: [] };
+    const { payload: reply, flags, id: of, fds } = answer.message;
+    return { reaction: { kind: 'reply', payload: reply, flags, id: of }, fds };
   }
 
   /** A descriptor of its own for a message. */
@@ -70,7 +111,7 @@ export class CheckSession {
   }
 
   /** The next thing that the back-end does. @param ack an eight-byte reply is an acknowledgement */
-  async reaction(ack: boolean, timeout = this.#timeout): Promise<Reaction> {
+  async reaction(ack: boolean, timeout = this.timeout): Promise<Reaction> {
     const answer = await this.#exchange.next(timeout);
     if (answer.kind !== 'message') return { kind: answer.kind };
     const { payload, flags, id, fds } = answer.message;
@@ -118,7 +159,7 @@ export class CheckSession {
       this.acked = acked;
     }
     this.raw(3, Flag.version, new Uint8Array(0));
-    await this.request('SET_FEATURES', { value: this.features & (VirtioF.version1 | VirtioF.protocolFeatures) });
+    await this.request('SET_FEATURES', { value: this.ackedFeatures });
   }
 
   region(over: Record<string, bigint> = {}): Record<string, bigint> {

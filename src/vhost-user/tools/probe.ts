@@ -96,14 +96,17 @@ const bit = (n: number): bigint => 1n << BigInt(n);
 const blkFeatures = bit(2) | bit(6) | bit(9);
 const NET_CTRL_VQ = bit(17);
 
+/** Whether features and configuration space are those of a block device. */
+export const looksLikeBlock = (features: bigint, config: Uint8Array): boolean =>
+  config.length >= 56 && (features & 0xff_ffffn & blkFeatures) === blkFeatures && (features & NET_CTRL_VQ) === 0n;
+
 /** The type that a program's name, or its configuration and its feature bits, point to. */
 function guess(exe: string, features: bigint, config: Uint8Array | undefined): DeviceType | undefined {
   if (/virtiofsd/.test(exe)) return deviceByName('fs');
   const named = deviceTypes.find((d) => new RegExp(`(vhost|user)[-_](device[-_])?(user[-_])?${d.name}`).test(exe));
   if (named) return named;
   const own = features & 0xff_ffffn;
-  if (config !== undefined && config.length >= 56 && (own & blkFeatures) === blkFeatures && (own & NET_CTRL_VQ) === 0n)
-    return deviceByName('blk');
+  if (config !== undefined && looksLikeBlock(features, config)) return deviceByName('blk');
   if (config !== undefined && config.length >= 16 && own === 1n && config.subarray(16).every((byte) => byte === 0))
     return deviceByName('pmem');
   return undefined;
