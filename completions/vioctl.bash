@@ -150,8 +150,8 @@ _vioctl_command() {
       vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --nr-io-queues=@free -i=@free --queue-size=@free -Q=@free --rw=randread|randwrite|randrw|read|write|rw --rwmixread=@free --bs=@free --iodepth=@free --threads=@free --runtime=@free --size=@free --spin=@free --color=auto|always|never'
       args='' ;;
     'nvmf conform')
-      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --only --junit --change --dry-run --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
-      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --only=@free --change=@free --columns=@free --sort=@free --color=auto|always|never'
+      opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --timeout --nqn -n --namespace-id --only --junit --change --change-ana --dry-run --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'
+      vals='--transport=tcp -t=tcp --traddr=@free -a=@free --trsvcid=@free -s=@free --hostnqn=@free -q=@free --hostid=@free -I=@free --keep-alive-tmo=@free -k=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --timeout=@free --nqn=@free -n=@free --namespace-id=@free --only=@free --change=@free --change-ana=@free --columns=@free --sort=@free --color=auto|always|never'
       args='' ;;
     'nvmf proxy')
       opts='--listen --to --pcap --fault --ndjson --no-headings --help -h --quiet --color'

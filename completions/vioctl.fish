@@ -545,6 +545,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l namespace-id -x -d 'name
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l only -x -d 'only cases whose id matches'
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l junit -d 'print JUnit XML'
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l change -x -d 'shell command that changes what the discovery log of the target lists, for the case about that (di02)'
+complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l change-ana -x -d 'shell command that changes an ANA state at this address alone, for the case about that (an05)'
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l dry-run -d 'list the cases, connect to nothing'
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l json -d 'print one JSON document'
 complete -c vioctl -n '__vioctl_in \'nvmf conform\'' -l ndjson -d 'print one JSON object per line'

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { discoveryHeader, discoveryRecord, Oncs, sqe } from '../../src/nvme/wire/index.js';
+import { connectData, discoveryHeader, discoveryRecord, Oncs, sqe } from '../../src/nvme/wire/index.js';
 import { program } from '../support/cli.js';
 import { type FakeHooks, FakeTarget } from '../support/nvme-fake.js';
 import { brokenTarget, type Change } from '../support/nvme-relay.js';
@@ -25,13 +25,17 @@ afterAll(async () => {
 let changes = 0;
 const changeLog = () => `"${process.execPath}" "${program}" nvmf ctl ${socket} add ram:1M --nqn nqn.2014-08.org.example:extra${++changes}`;
 
+/** A shell command that changes an ANA state. */
+const changeAna = (words: string) => `"${process.execPath}" "${program}" nvmf ctl ${socket} --nqn ${target.nqn} ${words}`;
+
 const conform = (port: number, ...args: string[]) => nvmf(['conform', '-s', String(port), '-n', target.nqn, ...args]);
 
 test('our target is right in every case', async () => {
-  const { status, stdout, stderr } = await conform(target.port, '--json', '--change', changeLog());
+  const changes = ['--change', changeLog(), '--change-ana', changeAna(`listener ana 127.0.0.1:${target.port} non-optimized`)];
+  const { status, stdout, stderr } = await conform(target.port, '--json', ...changes);
   const report = JSON.parse(stdout.toString());
   expect(report.cases.filter((c: { verdict: string }) => c.verdict !== 'ok')).toEqual([]);
-  expect(report.cases.length).toBe(170);
+  expect(report.cases.length).toBe(183);
   expect({ status, ok: report.ok, stderr }).toEqual({ status: 0, ok: report.cases.length, stderr: expect.stringContaining(' 0 differ') });
 }, 120000);
 
@@ -67,6 +71,17 @@ describe('a target that breaks one rule is found', () => {
     }
     return pdu[0] === 5 && swallowed.delete(pdu.readUInt16LE(20)) ? [] : [pdu];
   };
+  /** Data of a log page with this many bytes, changed. */
+  const page =
+    (bytes: number) =>
+    (change: (data: Buffer) => unknown): Change =>
+    (pdu, { digests }) => {
+      if (pdu[0] === 7 && digests === 0 && pdu.length === 24 + bytes) change(pdu.subarray(24));
+      return [pdu];
+    };
+  /** 32 groups and 1024 namespaces. */
+  const anaLog = page(16 + 32 * 32 + 4 * 1024);
+  const errorEntry = page(64);
   const rows: [string, Change, string[], string[]][] = [
     [
       'never sends C2HTermReq',
@@ -96,6 +111,11 @@ describe('a target that breaks one rule is found', () => {
     ['does not say which Connect parameter is wrong', noIpo, ['co0?', 'co20'], ['co04', 'co05', 'co07', 'co09']],
     ['ignores HPDA', misaligned, ['ic07', 'io29'], ['ic07']],
     ['uses the SUCCESS flag with SQ flow control on', successFlag, ['io29', 'ad15'], ['io29']],
+    ['lists a namespace in the ANA log that is not there', anaLog((log) => log.writeUInt32LE(9, 48)), ['an01', 'an03'], ['an01']],
+    ['tells another ANA state than I/O meets', anaLog((log) => log.writeUInt8(3, 32)), ['an01', 'an02'], ['an02']],
+    ['lists namespaces although groups alone are asked for', anaLog((log) => log.writeUInt32LE(1, 20)), ['an01', 'an03'], ['an03']],
+    ['says that the transport is to blame for every error', errorEntry((entry) => entry.writeUInt8(3, 29)), ['lo0?'], ['lo03']],
+    ['names another queue in the error log', errorEntry((entry) => entry.writeUInt16LE(7, 8)), ['lo0?'], ['lo03']],
   ];
   test.each(rows)(
     '%s',
@@ -199,6 +219,69 @@ describe('a target of its own that breaks one rule is found', () => {
     });
     second.close();
     expect(found).toEqual(['co25']);
+  }, 60000);
+
+  test('two addresses give out one controller ID', async () => {
+    const second = new FakeTarget();
+    const other = await second.listen();
+    const found = await judge({}, ['an04'], (fake, port) => {
+      const record = (trsvcid: number) =>
+        discoveryRecord.encode({ trtype: 3, adrfam: 1, subtype: 2, trsvcid: String(trsvcid), traddr: '127.0.0.1', subnqn: target.nqn });
+      fake.log = Buffer.concat([discoveryHeader.encode({ genctr: 1n, numrec: 2n }, Buffer.alloc(1024)), record(port), record(other)]);
+    });
+    second.close();
+    expect(found).toEqual(['an04']);
+  }, 60000);
+
+  test('an ANA change is told at every address, or at none', async () => {
+    const run = async (command: string) => {
+      const { stdout } = await conform(target.port, '--json', '--only', 'an05', '--change-ana', command);
+      return JSON.parse(stdout.toString()).cases[0] as { verdict: string; got: string };
+    };
+    await run(changeAna('ana 1 optimized'));
+    const everywhere = await run(changeAna('ana 1 non-optimized'));
+    expect(everywhere).toMatchObject({ verdict: 'differs', got: expect.stringMatching(/at the other address/) });
+    expect(await run('true')).toMatchObject({ verdict: 'differs', got: expect.stringMatching(/no ANA event here/) });
+    expect(await run(changeAna(`listener ana 127.0.0.1:${target.port} optimized`))).toMatchObject({ verdict: 'ok' });
+    expect((await run(changeAna('ana 1 optimized'))).verdict).toBe('differs');
+  }, 60000);
+
+  test('a masked namespace is read all the same; one that is not there, too', async () => {
+    const guests = new WeakSet<object>();
+    let first: string | undefined;
+    const mask: FakeHooks['command'] = (connection, command, data) => {
+      if (opcodeOf(command) === 0x7f && command[4] === 1) {
+        const { hostnqn } = connectData.decode(data);
+        first ??= hostnqn;
+        if (hostnqn !== first) guests.add(connection);
+      }
+      if (opcodeOf(command) !== 6 || command[40] !== 2 || !guests.has(connection)) return false;
+      connection.answer(sqe.get(command, 'cid'), Buffer.concat([Buffer.from([1, 0, 0, 0]), Buffer.alloc(4092)]));
+      return true;
+    };
+    const prepare = (fake: FakeTarget) => {
+      fake.nsids = [1, 2];
+      fake.controller = { nn: 16 };
+    };
+    expect(await judge({ command: mask }, ['ho01'], prepare)).toEqual(['ho01']);
+    expect(await judge({}, ['ho02'], prepare)).toEqual(['ho02']);
+  }, 60000);
+
+  test('a host beyond a limit is cut off without a word', async () => {
+    expect(await judge({}, ['li01'], (fake) => fake.limit(20))).toEqual(['li01']);
+  }, 60000);
+
+  test('lists of logs and features say other things than what answers; unknown bits are forgotten', async () => {
+    const prepare = (fake: FakeTarget) => {
+      fake.controller = { lpa: 0x20 };
+      fake.log = Buffer.alloc(4096);
+    };
+    expect(await judge({}, ['lo01', 'lo02', 'fe01'], prepare)).toEqual(['lo01', 'lo02', 'fe01']);
+  }, 60000);
+
+  test('what comes behind a Connect is never answered', async () => {
+    const swallow: FakeHooks['command'] = (connection, command) => connection.qid > 0 && opcodeOf(command) === 1;
+    expect(await judge({ command: swallow }, ['co28'])).toEqual(['co28']);
   }, 60000);
 
   test('GENCTR stays while the discovery log changes', async () => {

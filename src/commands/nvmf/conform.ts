@@ -31,6 +31,10 @@ export default class NvmfConform extends Command {
       helpValue: 'COMMAND',
       summary: 'shell command that changes what the discovery log of the target lists, for the case about that (di02)',
     }),
+    'change-ana': Flags.string({
+      helpValue: 'COMMAND',
+      summary: 'shell command that changes an ANA state at this address alone, for the case about that (an05)',
+    }),
     'dry-run': Flags.boolean({ summary: 'list the cases, connect to nothing' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -53,10 +57,11 @@ export default class NvmfConform extends Command {
       }));
       return 0;
     }
-    const { change } = flags;
+    const { change, 'change-ana': changeAna } = flags;
     const facts = {
       ...(await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id'])),
       ...(change !== undefined && { change: () => shell(change, this.life.signal) }),
+      ...(changeAna !== undefined && { changeAna: () => shell(changeAna, this.life.signal) }),
     };
     if (text) await this.out.line(tapHead(cases.length));
     const results: CaseResult[] = [];

@@ -22,7 +22,7 @@ import { type CommandOptions, type Outcome, RawConnection, type RawOptions } fro
 /** Descriptors that are kept for everything else. */
 const reservedFiles = 100;
 /** The limit on open files of this process. */
-function openFilesLimit(): number {
+export function openFilesLimit(): number {
   const limits = fs.readFileSync('/proc/self/limits', 'utf8');
   return Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? 1024);
 }
@@ -46,6 +46,8 @@ export interface Facts extends HostIdentity {
   other?: { address: string; port: number };
   /** Changes what the discovery log lists, if whoever runs the cases knows how. */
   change?: () => Promise<void>;
+  /** Changes the ANA state of a group at this address alone, if whoever runs the cases knows how. */
+  changeAna?: () => Promise<void>;
 }
 
 /** The way to the point that a case is about did not work. */
@@ -167,11 +169,17 @@ export class Bench {
   /** A connected and enabled controller. */
   async admin(options: RawOptions = {}, fields: ConnectFields = {}): Promise<{ admin: RawConnection; cntlid: number }> {
     const { admin, cntlid } = await this.connected(options, fields);
+    await this.enable(admin);
+    return { admin, cntlid };
+  }
+
+  /** CC.EN = 1, and CSTS.RDY after that. */
+  async enable(admin: RawConnection): Promise<void> {
     const css = this.facts.cap.css & 0x40 ? 6 : 0;
     await expectSetup('CC.EN=1', this.setProperty(admin, 0x14, BigInt(ccValue({ en: 1, iosqes: 6, iocqes: 4, css }))), 'cqe');
     for (let i = 0; i < 100; i++) {
       const csts = await expectSetup('Property Get CSTS', this.getProperty(admin, 0x1c), 'cqe');
-      if (csts.dw0 & 1) return { admin, cntlid };
+      if (csts.dw0 & 1) return;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     throw new SetupError('CSTS.RDY does not become 1', { code: 'EIO' });

@@ -91,6 +91,8 @@ export class RawConnection {
   #wake: (() => void) | undefined;
   #ended: Outcome | undefined;
   #cid = 1;
+  /** Completions that came while another one was waited for. */
+  readonly #passed = new Map<number, Outcome>();
   /** Data to send when the target asks: by CID. */
   readonly #sources = new Map<number, Buffer>();
 
@@ -197,8 +199,15 @@ export class RawConnection {
         this.answer(event, source);
       } else if (event.kind !== 'cqe' || event.cid === cid) {
         return event;
+      } else {
+        this.#passed.set(event.cid, event);
       }
     }
+  }
+
+  /** The completion of a command that has come while another one was waited for. */
+  seen(cid: number): Outcome | undefined {
+    return this.#passed.get(cid);
   }
 
   /** The data an R2T asks for, in H2CData PDUs of `per` bytes at most. */

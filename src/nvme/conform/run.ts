@@ -13,6 +13,7 @@ import { connectionCases } from './cases/connection.js';
 import { dataCases } from './cases/data.js';
 import { discoveryCases } from './cases/discovery.js';
 import { ioCases } from './cases/io.js';
+import { pathCases } from './cases/paths.js';
 import { describeOutcome } from './expect.js';
 import { RawConnection } from './raw.js';
 
@@ -25,6 +26,7 @@ export const allCases: readonly Case[] = [
   ...discoveryCases,
   ...ioCases,
   ...dataCases,
+  ...pathCases,
 ];
 
 /** What came of one case. */

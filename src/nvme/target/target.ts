@@ -31,6 +31,8 @@ async function all(work: Promise<void>[]): Promise<void> {
 
 /** How often keep-alive times are looked at, in milliseconds. */
 const keepAliveCheck = 250;
+/** Sources that are looked at each time: a question to each of thousands would keep an idle target busy. */
+const mostLooks = 128;
 /** After this time (ms) a stop says what it waits for. It has no limit: the source decides, or a second signal. */
 const slowStop = 5000;
 
@@ -81,6 +83,7 @@ export class Target implements Guarded {
   #generation = 1n;
   #stopping: Promise<void> | undefined;
   #ticks = 0;
+  #looked = -1;
 
   constructor(native: NvmeNative, options: TargetSetup = {}) {
     const { log = () => {}, state, limits, discoveryNqn, keys, chapPolicy, ...engine } = options;
@@ -103,7 +106,7 @@ export class Target implements Guarded {
       this.#checkKeepAlive();
       this.#authentication.tick();
       if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
-      this.#eachWatch((watch) => watch.tick());
+      this.#lookAtSources();
       tellRefusal(this.#wanted, log);
     }, keepAliveCheck);
     this.#timer.unref();
@@ -570,6 +573,18 @@ export class Target implements Guarded {
     const { cid, nsid } = sqe.decode(event.sqe);
     const lba = rwCmd.get(event.sqe, 'slba');
     connection.controller?.failed({ sqid: connection.qid ?? 0, cid, status: event.status, location: undefined, lba, nsid });
+  }
+
+  /** Looks at sources in turn: a second apart, or longer where there are many. */
+  #lookAtSources(): void {
+    const all = [...this.subsystems.values()].flatMap((subsystem) =>
+      [...subsystem.namespaces.values()].map((namespace) => [subsystem, namespace] as const),
+    );
+    for (let i = 0; i < Math.min(all.length, mostLooks); i++) {
+      this.#looked = (this.#looked + 1) % all.length;
+      const [subsystem, namespace] = all[this.#looked]!;
+      this.#watchOf(subsystem, namespace).tick();
+    }
   }
 
   /** Calls for the watches of all namespaces. */
