@@ -42,6 +42,7 @@ const metrics = [
 const security = [
   'The file names files of keys and has no keys. A key file that others can read is rejected. If there is any key for DH-HMAC-CHAP, hosts ' +
     'without a key cannot connect.',
+  'The keys of a config.json of nvmetcli stay in that file: nvmet:key:FILE#HOSTNQN and nvmet:ctrl_key:FILE#HOSTNQN name them.',
 ];
 
 const notes = [

@@ -241,6 +241,40 @@ test('hosts write and verify while configurations are loaded that change everyth
   expect(target.messages()).not.toMatch(/controller 1 ends.*\n[\s\S]*uses/); // no reconnect
 }, 120_000);
 
+test("keys of nvmetcli's config.json let their host in, and no other; save names the file", async () => {
+  const secret = 'DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:';
+  const addr = { adrfam: 'ipv4', traddr: '127.0.0.1', trsvcid: '0', treq: 'not specified', trtype: 'tcp' };
+  const file = {
+    hosts: [{ nqn: hostnqn, dhchap: { key: secret, hash: 'hmac(sha256)', dhgroup: 'null', ctrl_key: '' } }],
+    ports: [{ addr, portid: 1, ana_groups: [{ ana: { state: 'optimized' }, grpid: 1 }], referrals: [], subsystems: [nqn] }],
+    subsystems: [
+      {
+        ...{ nqn, allowed_hosts: [hostnqn], attr: { allow_any_host: '0', serial: 'KERNEL', cntlid_min: '1', cntlid_max: '65519' } },
+        namespaces: [{ nsid: 1, enable: 1, device: { path: path.join(dir, 'disk.img'), uuid: '6ba7b810-9dad-11d1-80b4-00c04fd430c8' } }],
+      },
+    ],
+  };
+  const config = write('config.json', file);
+  fs.chmodSync(config, 0o644);
+  const refused = vioctl(['nvmf', 'serve', '--config', config]);
+  expect(refused).toMatchObject({ status: 6, stderr: expect.stringContaining('its group or others have access') });
+  fs.chmodSync(config, 0o600);
+  const target = await serve(config);
+  try {
+    await expect(connectHost(target)).rejects.toThrow();
+    const text = (await ctl('save')).stdout.toString();
+    expect(text).not.toContain(secret.slice(12, 30));
+    expect(JSON.parse(text)).toMatchObject({ keys: [{ host: hostnqn, dhchapSecretFile: `nvmet:key:${config}#${hostnqn}` }] });
+    expect((await ctl('load', write('saved.json', text), '--check')).status).toBe(0);
+    const key = write('key', secret);
+    fs.chmodSync(key, 0o600);
+    const args = ['-n', nqn, '-s', String(target.port), '-q', hostnqn];
+    expect(await nvmf(['identify', ...args, '--dhchap-secret-file', key])).toMatchObject({ status: 0 });
+  } finally {
+    await target.stop();
+  }
+}, 60_000);
+
 test('a file of keys is named by save, and its content is not', async () => {
   const secret = 'DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:';
   const key = write('key', `${secret}\n`);

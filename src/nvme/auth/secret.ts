@@ -5,6 +5,7 @@
 import fs from 'node:fs';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { printable, shellFile } from '../../common/escape.js';
+import { parseJson } from '../../common/json.js';
 
 /** Keys are short: a longer file is something else. */
 export const maxSecretBytes = 65536;
@@ -16,12 +17,15 @@ export const wipe = (...secrets: (Uint8Array | undefined)[]): void => {
 
 /**
  * Reads a secret.
- * @param from `FILE`, `env:NAME`, `fd:N`, or `-` for standard input
+ * @param from `FILE`, `env:NAME`, `fd:N`, `-` for standard input, or `nvmet:key:FILE#HOSTNQN` and `nvmet:ctrl_key:FILE#HOSTNQN` for a key in
+ * a config.json of nvmetcli
  * @param what names it in errors
  * @returns its bytes without the white space around them; wipe them after use
  * @throws VioError for a file that its group or others can read (exit 6), that is too long, or that cannot be read
  */
-export function readSecret(from: string, what: string): Buffer {
+export function readSecret(from: string, what: string, max = maxSecretBytes): Buffer {
+  const nvmet = inNvmetcli(from);
+  if (nvmet) return fromNvmetcli(nvmet, what);
   if (from.startsWith('env:')) return fromEnvironment(from.slice(4), what);
   const inherited = from === '-' ? 0 : /^fd:(\d{1,9})$/.exec(from)?.[1];
   const where = inherited === undefined ? printable(from) : from === '-' ? 'stdin' : `descriptor ${inherited}`;
@@ -31,7 +35,7 @@ export function readSecret(from: string, what: string): Buffer {
   } catch (err) {
     throw wrap(`read ${what} from ${where}`, err);
   }
-  const raw = Buffer.alloc(maxSecretBytes + 1);
+  const raw = Buffer.alloc(max + 1);
   try {
     if (inherited === undefined) checkMode(fd, from, what);
     let size = 0;
@@ -39,8 +43,7 @@ export function readSecret(from: string, what: string): Buffer {
       const got = fs.readSync(fd, raw, size, raw.length - size, null);
       size += got;
       if (got === 0) break;
-      if (size > maxSecretBytes)
-        throw new VioError(`${what} in ${where}: longer than ${maxSecretBytes} bytes`, { code: 'BAD_KEY', exit: Exit.usage });
+      if (size > max) throw new VioError(`${what} in ${where}: longer than ${max} bytes`, { code: 'BAD_KEY', exit: Exit.usage });
     }
     return trimmed(raw.subarray(0, size), what, where);
   } catch (err) {
@@ -48,6 +51,44 @@ export function readSecret(from: string, what: string): Buffer {
   } finally {
     wipe(raw);
     if (inherited === undefined) fs.closeSync(fd);
+  }
+}
+
+/** Largest config.json of nvmetcli, in bytes. */
+const maxNvmetBytes = 16 << 20;
+
+interface InNvmetcli {
+  kind: 'key' | 'ctrl_key';
+  file: string;
+  hostnqn: string;
+}
+
+/** The parts of a source that names a key in a config.json of nvmetcli. */
+export function inNvmetcli(from: string): InNvmetcli | undefined {
+  const [, kind, file, hostnqn] = /^nvmet:(key|ctrl_key):(.*?)#(nqn\..*)$/s.exec(from) ?? [];
+  return hostnqn === undefined ? undefined : { kind: kind as InNvmetcli['kind'], file: file!, hostnqn };
+}
+
+/** Such a source. */
+export const nvmetcliSource = ({ kind, file, hostnqn }: InNvmetcli): string => `nvmet:${kind}:${file}#${hostnqn}`;
+
+/** The key of a host in a config.json of nvmetcli; undefined if it has none. */
+export function nvmetcliKey(host: unknown, kind: InNvmetcli['kind']): string | undefined {
+  const { dhchap, [`dhchap_${kind}`]: flat } = (host ?? {}) as { dhchap?: Record<string, unknown> } & Record<string, unknown>;
+  const key = dhchap?.[kind] ?? flat;
+  return typeof key === 'string' && key.trim() !== '' ? key : undefined;
+}
+
+function fromNvmetcli({ kind, file, hostnqn }: InNvmetcli, what: string): Buffer {
+  const text = readSecret(file, what, maxNvmetBytes);
+  try {
+    const { hosts } = parseJson(text.toString(), file, Exit.usage) as { hosts?: unknown };
+    const host = Array.isArray(hosts) ? hosts.find((one: { nqn?: unknown } | null) => one?.nqn === hostnqn) : undefined;
+    const key = nvmetcliKey(host, kind);
+    if (key === undefined) throw new VioError(`${what} in ${printable(file)}: there is none`, { code: 'BAD_KEY', exit: Exit.usage });
+    return trimmed(Buffer.from(key), what, printable(file));
+  } finally {
+    wipe(text);
   }
 }
 

@@ -59,6 +59,9 @@ const fixedKeys = [
   ],
 ] as (keyof TargetConfig)[];
 
+/** What those that can be left out are then. */
+const fixedDefaults: Partial<TargetConfig> = { threads: 1, spinMicroseconds: 30, engine: 'auto', headerDigest: true, dataDigest: true };
+
 /** How long the source of a namespace that was removed may stay locked by commands under way, and the pause between two looks (ms). */
 const claimTime = 10_000;
 /** How long a source may take to open, in milliseconds. */
@@ -106,11 +109,12 @@ export interface Loaded {
 /** @throws VioError (3) for a key that needs a restart */
 function checkFixed(settings: TargetConfig, wanted: TargetConfig): void {
   for (const key of fixedKeys) {
-    if (wanted[key] === undefined || isDeepStrictEqual(wanted[key], settings[key])) continue;
+    const now = settings[key] ?? fixedDefaults[key];
+    if (wanted[key] === undefined || isDeepStrictEqual(wanted[key], now)) continue;
     throw new VioError(`${key} cannot change while the target runs`, {
       code: 'FIXED',
       exit: Exit.refused,
-      hint: `restart the server, or set ${key} to ${JSON.stringify(settings[key] ?? 'what it was')}`,
+      hint: `restart the server, or leave ${key} out of the file`,
     });
   }
 }
@@ -442,6 +446,17 @@ export async function planLoad(loading: Loading, wanted: TargetConfig): Promise<
   return { todo: plan.todo, abandon, apply: () => applyPlan(loading, plan, wanted) };
 }
 
+/** Binds a port that a listener had which is closed by now. @throws VioError */
+function bindLate({ log }: Loading, plan: LoadPlan, wanted: WantedListener): void {
+  try {
+    const socket = bindSocket(wanted.address, wanted.port);
+    plan.abandon.push(() => socket.fd.close());
+    plan.bound.push({ wanted, socket });
+  } catch (err) {
+    if (!doneWithout(wanted, err, log)) throw err;
+  }
+}
+
 async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
   const { target } = loading;
   const before = liveConfig(target, loading.settings);
@@ -449,7 +464,7 @@ async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig)
     for (const remove of plan.early) await remove();
     for (const source of plan.claims) await claim(source);
     for (const listener of plan.surplus) await target.unlisten(listener);
-    for (const one of plan.deferred) plan.bound.push({ wanted: one, socket: bindSocket(one.address, one.port) });
+    for (const one of plan.deferred) bindLate(loading, plan, one);
   } catch (err) {
     for (const undo of plan.abandon.splice(0)) undo();
     await restore(loading, before, err as Error);

@@ -4,6 +4,7 @@
  */
 import { Exit, VioError } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
+import { nvmetcliKey, nvmetcliSource } from '../../auth/secret.js';
 
 type Dict = Readonly<Record<string, unknown>>;
 
@@ -33,11 +34,42 @@ const bracketed = (address: string): string => (address.includes(':') ? `[${addr
 const cannot = (name: string, what: string): VioError =>
   new VioError(`${printable(name)}: ${what}`, { code: 'UNSUPPORTED', exit: Exit.unsupported });
 
-/** The state of a port's ANA groups, as text for a comparison. */
+/** The states of a port's ANA groups that are not optimized. */
 const anaOf = (port: Dict): { group: unknown; state: string }[] =>
   dicts(port.ana_groups)
     .map((group) => ({ group: number(group.grpid), state: word(dict(group.ana).state) }))
     .filter(({ state }) => state !== '' && state !== 'optimized');
+
+const placeOf = ({ addr }: Dict): string => `${bracketed(word(dict(addr).traddr))}:${word(dict(addr).trsvcid) || '4420'}`;
+
+/** States of all ports if they are the same, else of each. */
+function anaOfPorts(ports: readonly Dict[]): object[] {
+  const [main] = ports.map((port) => JSON.stringify(anaOf(port)));
+  if (ports.every((port) => JSON.stringify(anaOf(port)) === main)) return anaOf(ports[0]!);
+  return ports.flatMap((port) => anaOf(port).map((one) => ({ ...one, listener: placeOf(port) })));
+}
+
+/**
+ * Where the keys of hosts are: in this file, which others must not be able to read. What save writes names it.
+ * @throws VioError (2) for keys that came from standard input
+ */
+function keysOf(hosts: readonly Dict[], name: string, path: string | undefined): object {
+  const keys = hosts.flatMap((host) => {
+    const hostnqn = word(host.nqn);
+    const [key, ctrl] = (['key', 'ctrl_key'] as const).map((kind) => nvmetcliKey(host, kind) !== undefined);
+    if (!key && !ctrl) return [];
+    if (path === undefined)
+      throw new VioError(`${printable(name)}: keys of hosts are read from files alone`, { code: 'CONFIG', exit: Exit.usage });
+    return [
+      {
+        host: hostnqn,
+        ...(key && { dhchapSecretFile: nvmetcliSource({ kind: 'key', file: path, hostnqn }) }),
+        ...(ctrl && { dhchapCtrlSecretFile: nvmetcliSource({ kind: 'ctrl_key', file: path, hostnqn }) }),
+      },
+    ];
+  });
+  return keys.length > 0 ? { keys } : {};
+}
 
 function namespaceOf(ns: Dict): object {
   const device = dict(ns.device);
@@ -74,9 +106,10 @@ function subsystemOf(subsystem: Dict, ana: readonly object[], notes: string[]): 
 /**
  * Turns a file of nvmetcli into one of ours.
  * @param name of the file, for errors
+ * @param path of the file, which keys are read from; undefined for standard input
  * @throws VioError (7) for what a server of ours cannot do
  */
-export function fromNvmetcli(value: unknown, name: string): Converted {
+export function fromNvmetcli(value: unknown, name: string, path: string | undefined): Converted {
   const notes: string[] = [];
   const all = dicts(dict(value).ports);
   const ports = all.filter((port) => word(dict(port.addr).trtype) === 'tcp');
@@ -84,10 +117,9 @@ export function fromNvmetcli(value: unknown, name: string): Converted {
     notes.push(`port ${word(port.portid)} is ${printable(word(dict(port.addr).trtype) || 'of no type')}, not tcp: left out`);
   const [main] = ports;
   if (!main) throw cannot(name, 'no port of type tcp');
-  const key = (port: Dict): string => JSON.stringify([words(port.subsystems).sort(), anaOf(port)]);
+  const key = (port: Dict): string => JSON.stringify(words(port.subsystems).sort());
   const other = ports.find((port) => key(port) !== key(main));
-  if (other)
-    throw cannot(name, `ports ${word(main.portid)} and ${word(other.portid)} differ in their subsystems or ANA states; use one file each`);
+  if (other) throw cannot(name, `ports ${word(main.portid)} and ${word(other.portid)} differ in their subsystems; use one file each`);
   const offered = new Set(words(main.subsystems));
   const subsystems = dicts(dict(value).subsystems);
   for (const { nqn } of subsystems) if (!offered.has(word(nqn))) notes.push(`${word(nqn)} is offered by no port: left out`);
@@ -96,9 +128,10 @@ export function fromNvmetcli(value: unknown, name: string): Converted {
     .filter((referral) => !zeroOrOff(referral.enable) && word(dict(referral.addr).trtype) === 'tcp')
     .map(({ addr }) => ({ address: dict(addr).traddr, port: number(dict(addr).trsvcid) }));
   const file = {
-    listen: ports.map(({ addr }) => `${bracketed(word(dict(addr).traddr))}:${word(dict(addr).trsvcid) || '4420'}`),
+    listen: ports.map(placeOf),
     ...(referrals.length > 0 && { referrals }),
-    subsystems: subsystems.filter(({ nqn }) => offered.has(word(nqn))).map((one) => subsystemOf(one, anaOf(main), notes)),
+    ...keysOf(dicts(dict(value).hosts), name, path),
+    subsystems: subsystems.filter(({ nqn }) => offered.has(word(nqn))).map((one) => subsystemOf(one, anaOfPorts(ports), notes)),
   };
   return { file, notes };
 }

@@ -3,6 +3,7 @@ import { printable } from '../../../common/escape.js';
 import { type ConfigText, parseDocument } from '../../../common/text/document.js';
 import { sourceOf } from '../../../storage/config/checks.js';
 import { defaultPolicy } from '../../auth/controller.js';
+import { inNvmetcli } from '../../auth/secret.js';
 import { anaStateNames } from '../../wire/index.js';
 import type { CntlidRange } from '../names.js';
 import { type KeySources, rereadable } from '../security/keyring.js';
@@ -38,7 +39,7 @@ function subsystemOf(entry: SubsystemEntry, folder: string, place: string): Subs
 
 /** Sources of keys, whose relative names start in the folder of the file. */
 function keysOf({ host, ...from }: KeyEntry, folder: string): KeySources {
-  const files = Object.entries(from).map(([key, file]) => [key, rereadable(file) ? path.resolve(folder, file) : file]);
+  const files = Object.entries(from).map(([key, file]) => [key, rereadable(file) && !inNvmetcli(file) ? path.resolve(folder, file) : file]);
   return { ...(host !== undefined && { nqn: host }), ...Object.fromEntries(files) };
 }
 
@@ -69,6 +70,6 @@ export async function parseConfig(config: ConfigText): Promise<TargetConfig> {
   const { folder, name } = config;
   const { value, texts } = await parseDocument(config);
   if (!isNvmetcli(value)) return configOf(checkFile(value, name, texts), folder, name);
-  const { file, notes } = fromNvmetcli(value, name);
+  const { file, notes } = fromNvmetcli(value, name, name === 'stdin' ? undefined : path.join(folder, path.basename(name)));
   return { ...configOf(checkFile(file, name, false), folder, name), notes };
 }

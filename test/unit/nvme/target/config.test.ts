@@ -243,6 +243,33 @@ describe("nvmetcli's config.json", () => {
     });
   });
 
+  test('ANA states that differ from port to port are those of their listeners; keys are named, not copied', async () => {
+    const other = port(2, { ana_groups: [{ ana: { state: 'inaccessible' }, grpid: 1 }] });
+    const hosts = [
+      { nqn: 'nqn.2014-08.org.example:h', dhchap: { key: 'DHHC-1:00:secret:', ctrl_key: '', hash: 'hmac(sha256)', dhgroup: 'null' } },
+      { nqn: 'nqn.2014-08.org.example:i', dhchap_key: 'DHHC-1:00:other:', dhchap_ctrl_key: 'DHHC-1:00:third:' },
+      { nqn: 'nqn.2014-08.org.example:j' },
+    ];
+    const read = await parse({ ...file, hosts, ports: [port(1), other] }, '/etc/nvmet/config.json');
+    expect(read.subsystems[0]!.ana).toEqual([
+      { group: 2, state: 2, listener: '192.0.2.1:4420' },
+      { group: 1, state: 3, listener: '192.0.2.2:4420' },
+    ]);
+    expect(read.keys).toEqual([
+      { nqn: 'nqn.2014-08.org.example:h', dhchapSecretFile: 'nvmet:key:/base/config.json#nqn.2014-08.org.example:h' },
+      {
+        nqn: 'nqn.2014-08.org.example:i',
+        dhchapSecretFile: 'nvmet:key:/base/config.json#nqn.2014-08.org.example:i',
+        dhchapCtrlSecretFile: 'nvmet:ctrl_key:/base/config.json#nqn.2014-08.org.example:i',
+      },
+    ]);
+    expect(JSON.stringify(read)).not.toMatch(/secret:|other:|third:/);
+    await expect(parse({ ...file, hosts }, 'stdin')).rejects.toMatchObject({
+      exit: 2,
+      message: expect.stringContaining('from files alone'),
+    });
+  });
+
   test('a port of another type is left out with a note; wrong values are named', async () => {
     const rdma = port(3, { addr: { trtype: 'rdma', traddr: '192.0.2.3' } });
     expect((await parse({ ...file, ports: [rdma, port(1)] })).notes).toContain('port 3 is rdma, not tcp: left out');

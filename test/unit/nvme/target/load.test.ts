@@ -82,6 +82,19 @@ describe('a reload', () => {
   test('of the same file does nothing', async () => {
     const target = await start(base);
     expect(await load(target, base)).toEqual({ changed: false, changes: [] });
+    const defaults = { threads: 1, headerDigest: true, dataDigest: true, spinMicroseconds: 30 };
+    expect(await load(target, { ...base, ...defaults })).toEqual({ changed: false, changes: [] });
+  });
+
+  test('that takes the port of a listener that goes over to another address', async () => {
+    const target = await start(base);
+    const [first] = target.target.listeners;
+    const at = (address: string) => ({ ...base, listen: [`${address}:${first!.port}`], discoveryPort: 'none' });
+    await load(target, at('127.0.0.1'));
+    await load(target, at('0.0.0.0')); // the kernel refuses the one while the other is there
+    expect(target.target.listeners.map(({ address, port }) => [address, port])).toEqual([['0.0.0.0', first!.port]]);
+    await load(target, at('127.0.0.1'));
+    expect(target.target.listeners.map(({ address }) => address)).toEqual(['127.0.0.1']);
   });
 
   test('leaves alone what stays, and changes in place what can change there', async () => {
