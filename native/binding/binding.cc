@@ -13,6 +13,7 @@
 #include "binding/nvme/host.h"
 #include "binding/nvme/namespace.h"
 #include "binding/storage.h"
+#include "binding/storage/sources.h"
 #include "binding/sysfs.h"
 #include "binding/uring.h"
 #include "binding/vfio.h"
@@ -87,6 +88,8 @@ constexpr Export kStorage[] = {
     {"open", Guarded<vioctl::storage::JsOpen, K::kPath, K::kObject>},
     {"openLater", Guarded<vioctl::storage::JsOpenLater, K::kPath, K::kObject>},
     {"reach", Guarded<vioctl::storage::JsReach, K::kPath>},
+    {"openNbd", Guarded<vioctl::storage::JsOpenNbd, K::kObject>},
+    {"openRbd", Guarded<vioctl::storage::JsOpenRbd, K::kObject>},
     {"ram", Guarded<vioctl::storage::JsRam, K::kUint64>},
     {"size", Guarded<vioctl::storage::JsSize, K::kHandle>},
     {"geometry", Guarded<vioctl::storage::JsGeometry, K::kHandle>},

@@ -16,6 +16,38 @@ export interface StoreOptions {
   zero?: 'unmap' | 'off' | undefined;
 }
 
+/** An export of an NBD server (native/storage/remote/nbd.h). */
+export interface NbdOptions {
+  uri: string;
+  /** What it is called wherever it is opened; the URI unless given. */
+  name?: string;
+  readonly?: boolean;
+  shared?: boolean;
+  zero?: 'unmap' | 'off' | undefined;
+  /** Milliseconds. */
+  timeout: number;
+}
+
+/** An image of Ceph (native/storage/remote/rbd.h). */
+export interface RbdOptions {
+  pool: string;
+  namespace?: string;
+  image: string;
+  snapshot?: string | undefined;
+  conf?: string | undefined;
+  /** Name of the client, without `client.`. */
+  id?: string | undefined;
+  keyring?: string | undefined;
+  readonly?: boolean;
+  shared?: boolean;
+  force?: boolean;
+  /** Leave its lock to others until claim(). */
+  later?: boolean;
+  zero?: 'unmap' | 'off' | undefined;
+  /** Milliseconds. */
+  timeout: number;
+}
+
 /** What a source is made of (native/storage/geometry.h). Bytes; 0 where the source does not say. */
 export interface Geometry {
   /** Smallest unit of addressing. */
@@ -74,6 +106,16 @@ export interface StorageNative {
   openLater(path: string, options: StoreOptions): Promise<Store>;
   /** Looks a path up off the event loop. @throws the system's error of stat(2) */
   reach(path: string): Promise<void>;
+  /**
+   * Connects to an export of an NBD server, off the event loop.
+   * @throws the system's error; ELIBACC or ELIBBAD for a library that is missing or too old; EACCES for an export that is read-only
+   */
+  openNbd(options: NbdOptions): Promise<Store>;
+  /**
+   * Opens an image of Ceph, off the event loop.
+   * @throws as openNbd() does; EBUSY if another client has the image for itself
+   */
+  openRbd(options: RbdOptions): Promise<Store>;
   /** Zeroed memory. */
   ram(size: number): Store;
   /** Bytes. */
@@ -126,6 +168,8 @@ export const storageExports = [
   'open',
   'openLater',
   'reach',
+  'openNbd',
+  'openRbd',
   'ram',
   'size',
   'geometry',

@@ -58,6 +58,8 @@ const signatures: Record<string, Record<string, string>> = {
     failures: 'handle:store',
     peek: 'handle:store uint64 uint32',
     peekLater: 'handle:store uint64 uint32',
+    openNbd: 'object',
+    openRbd: 'object',
     news: 'handle:store',
     lastingName: 'handle:store',
     openLater: 'path object',

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { compileSanitized } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
@@ -14,14 +15,19 @@ let dir: string;
 let program: string;
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-conform-'));
-  const storage = fs.readdirSync(path.join(root, 'native/storage')).filter((file) => file.endsWith('.cc'));
+  const folders = ['native/storage', 'native/storage/remote'];
+  const storage = folders.flatMap((folder) =>
+    fs
+      .readdirSync(path.join(root, folder))
+      .filter((file) => file.endsWith('.cc'))
+      .map((file) => `${folder}/${file}`),
+  );
   program = compileSanitized(
     [
       'test/support/programs/store-conform.cc',
       ...['native/common/error.cc', 'native/common/assert.cc', 'native/uring/ring.cc'],
-      ...['fd.cc', 'mapping.cc', 'eventfd.cc'].map((file) => `native/os/${file}`),
-      ...storage.map((file) => `native/storage/${file}`),
-      'native/storage/remote/remote.cc',
+      ...['fd.cc', 'mapping.cc', 'eventfd.cc', 'thread.cc'].map((file) => `native/os/${file}`),
+      ...storage,
     ],
     path.join(dir, 'conform'),
   );
@@ -35,9 +41,11 @@ function image(folder = dir): string {
   return file;
 }
 /** Not synchronous: the fault disk is served by a process whose pipes this one reads. */
-async function conform(kind: string, file: string): Promise<string> {
+async function conform(kind: string, file: string, rounds = 400): Promise<string> {
   // another seed at each run; a failure names it
-  const child = spawn(program, [kind, `${process.env.SEED ?? Date.now() % 1_000_000}`, file], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(program, [kind, `${process.env.SEED ?? Date.now() % 1_000_000}`, file, `${rounds}`], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (said += text));
   await once(child, 'close');
@@ -83,3 +91,74 @@ test('a file system in user space; one that fails is told', async () => {
     await disk.close();
   }
 });
+
+/** A server of NBD at a socket, and its URI. */
+async function nbdServer(
+  command: string,
+  args: (socket: string) => string[],
+): Promise<{ uri: string; start(): Promise<void>; kill(): void }> {
+  const socket = path.join(fs.mkdtempSync(path.join(dir, 'nbd-')), 's');
+  let child: ReturnType<typeof spawn> | undefined;
+  const kill = (): void => {
+    child?.kill('SIGKILL');
+    fs.rmSync(socket, { force: true });
+  };
+  const start = async (): Promise<void> => {
+    child = spawn(command, args(socket), { stdio: 'ignore' });
+    for (let tries = 0; !fs.existsSync(socket); tries++) {
+      if (tries === 500) throw new Error(`${command} does not listen`);
+      await sleep(20);
+    }
+  };
+  await start();
+  return { uri: `nbd+unix:///?socket=${socket}`, start, kill };
+}
+const has = (command: string): boolean => spawnSync('which', [command]).status === 0;
+
+/** Filters and plugin of nbdkit, and what the program says then. */
+const nbdkits: [string, string[], string | RegExp][] = [
+  ['memory', ['memory', '8M'], 'ok\n'],
+  ['a server that is slow', ['--filter=delay', 'memory', '8M', 'delay-read=2ms', 'delay-write=2ms'], 'ok\n'],
+  ['large blocks', ['--filter=blocksize-policy', 'memory', '8M', 'blocksize-minimum=4096', 'blocksize-error-policy=error'], 'ok\n'],
+  ['small commands', ['--filter=blocksize-policy', 'memory', '8M', 'blocksize-maximum=64K', 'blocksize-error-policy=error'], 'ok\n'],
+  ['no flush, trim or zeroes', ['--filter=nozero', '--filter=exportname', 'memory', '8M'], 'ok\n'],
+  [
+    'errors that the server repeats for itself',
+    ['--filter=retry', '--filter=error', 'memory', '8M', 'error-pwrite-rate=0.2%', 'retry-delay=1'],
+    'ok\n',
+  ],
+  ['errors', ['--filter=error', 'memory', '8M', 'error=EIO', 'error-rate=5%'], /: EIO\n/],
+  ['a full disk', ['--filter=error', 'memory', '8M', 'error-pwrite=ENOSPC', 'error-pwrite-rate=5%'], /: ENOSPC\n/],
+];
+test.each(nbdkits)('an export of nbdkit: %s', async (_what, args, said) => {
+  if (!has('nbdkit')) return skip('storage conformance of NBD', 'needs nbdkit');
+  const server = await nbdServer('nbdkit', (socket) => ['-f', '-U', socket, ...args]);
+  try {
+    if (typeof said === 'string') expect(await conform('nbd', server.uri, 100)).toBe(said);
+    else expect(await conform('nbd', server.uri, 100)).toMatch(said);
+  } finally {
+    server.kill();
+  }
+});
+
+test('a server that is killed and started again under load: no request fails, and no data is lost', async () => {
+  if (!has('qemu-nbd')) return skip('storage conformance of NBD', 'needs qemu-nbd');
+  const file = image();
+  const server = await nbdServer('qemu-nbd', (socket) => ['-f', 'raw', '-t', '-k', socket, '--shared=8', '--discard=unmap', file]);
+  try {
+    const running = conform('nbd', server.uri, 1500);
+    let ended = false;
+    void running.finally(() => (ended = true));
+    let kills = 0;
+    for (; !ended && kills < 4; kills++) {
+      await sleep(300);
+      server.kill();
+      await sleep(100);
+      await server.start();
+    }
+    expect(kills).toBeGreaterThan(0);
+    expect(await running).toBe('ok\n');
+  } finally {
+    server.kill();
+  }
+}, 120_000);

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <semaphore>
+#include <utility>
 
 namespace vioctl::storage {
 
@@ -18,16 +19,14 @@ int Remote::Wait(Request& request) {
 
 bool Away(int err) { return err == ENOTCONN || err == ETIMEDOUT || err == ESHUTDOWN; }
 
-void Remote::Tell(const char* what, int err) {
-  std::lock_guard lock(news_lock_);
-  if (news_.size() < kMaxNews) news_.push_back({what, err});
+void NewsBoard::Tell(const char* what, int err) {
+  std::lock_guard guard(lock_);
+  if (news_.size() < kMost) news_.push_back({what, err});
 }
 
-std::vector<News> Remote::TakeNews() {
-  std::lock_guard lock(news_lock_);
-  std::vector<News> taken(news_.begin(), news_.end());
-  news_.clear();
-  return taken;
+std::vector<News> NewsBoard::Take() {
+  std::lock_guard guard(lock_);
+  return std::exchange(news_, {});
 }
 
 int Remote::DoRead(const iovec* to, int count, uint64_t offset, bool) {

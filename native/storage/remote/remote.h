@@ -7,22 +7,36 @@
 // loss as long as the source can still make good what it has acknowledged.
 #pragma once
 #include <cstdint>
-#include <deque>
 #include <mutex>
+#include <vector>
 
 #include "storage/request.h"
 #include "storage/store.h"
 
 namespace vioctl::storage {
 
+// What is to be told of a source. Threads that may outlive it share this.
+class NewsBoard {
+ public:
+  // Puts something into the log of whoever serves the source; what is too much is left out. From any thread.
+  void Tell(const char* what, int err = 0);
+  std::vector<News> Take();
+
+ private:
+  static constexpr size_t kMost = 64;  // that nobody has taken yet
+  std::mutex lock_;
+  std::vector<News> news_;
+};
+
 class Remote : public Store {
  public:
   bool remote() const override { return true; }
-  std::vector<News> TakeNews() override;
+  std::vector<News> TakeNews() override { return news_->Take(); }
 
  protected:
-  // Puts something into the log of whoever serves the source; what is too much is left out. From any thread.
-  void Tell(const char* what, int err = 0);
+  void Tell(const char* what, int err = 0) { news_->Tell(what, err); }
+
+  const std::shared_ptr<NewsBoard> news_ = std::make_shared<NewsBoard>();
 
   int DoRead(const iovec* to, int count, uint64_t offset, bool nowait) override;
   int DoWrite(const iovec* from, int count, uint64_t offset) override;
@@ -33,10 +47,6 @@ class Remote : public Store {
  private:
   // Begins a request and waits for its end.
   int Wait(Request& request);
-
-  static constexpr size_t kMaxNews = 64;  // that nobody has taken yet
-  std::mutex news_lock_;
-  std::deque<News> news_;
 };
 
 // Whether an errno says that nobody could be asked.

@@ -1,9 +1,10 @@
 import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { native } from '../../native/index.js';
 import type { Store } from '../../native/storage.js';
 import type { SourceOptions } from '../source.js';
 import { ask, type Steps } from '../steps.js';
-import { kindOf, type SourceKind } from '../uri.js';
+import { kindOf, parseRbd, type SourceKind } from '../uri.js';
 import { openNvme } from './nvme.js';
 
 /** How long a request waits for a source that does not answer, in milliseconds. */
@@ -19,7 +20,17 @@ interface Engine {
   package: string;
 }
 
+const openNbd: Opener = ({ source, readonly = false, shared = false, zero, remote }) =>
+  native().storage.openNbd({ uri: source, readonly, shared, zero, timeout: remote?.timeout ?? defaultTimeout });
+
+const openRbd: Opener = ({ source, readonly = false, shared = false, force = false, later = false, zero, remote }) => {
+  const { conf, id, keyring, timeout = defaultTimeout } = remote ?? {};
+  return native().storage.openRbd({ ...parseRbd(source), conf, id, keyring, readonly, shared, force, later, zero, timeout });
+};
+
 const engines: Readonly<Partial<Record<SourceKind, Engine>>> = {
+  nbd: { open: openNbd, package: 'libnbd0' },
+  rbd: { open: openRbd, package: 'librbd1' },
   nvme: { open: openNvme, package: '' },
 };
 

@@ -1,6 +1,6 @@
 // Holds a source against the interface of native/storage/store.h. usage: store-conform KIND SEED PATH, where KIND is
-// ram, file, direct or readonly. PATH has 8 MiB of zeroes and belongs to this program. Prints a line for each thing that
-// is wrong and ends with 1, or with "ok".
+// ram, file, direct, readonly, or nbd (PATH is a URI then). PATH has 8 MiB of zeroes and belongs to this program. Prints
+// a line for each thing that is wrong and ends with 1, or with "ok". ROUNDS: random operations of each thread.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "storage/durability.h"
 #include "storage/io.h"
+#include "storage/remote/nbd.h"
 #include "storage/store.h"
 
 using vioctl::storage::Executor;
@@ -239,17 +240,29 @@ void Truncated(Store& store, const std::string& path) {
   Expect(store.Refresh() == kSize, "which is seen as well");
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 4) return fprintf(stderr, "usage: store-conform ram|file|direct|readonly SEED PATH\n"), 2;
-  const std::string kind = argv[1], path = argv[3];
-  const uint64_t seed = std::stoull(argv[2]);
+std::shared_ptr<Store> Open(const std::string& kind, const std::string& path) {
+  if (kind == "ram") return vioctl::storage::OpenRam(kSize);
+  if (kind == "nbd") {
+    vioctl::storage::NbdOptions options;
+    options.uri = path;
+    options.zero = vioctl::storage::ZeroMode::kUnmap;
+    return vioctl::storage::OpenNbd(options);
+  }
   vioctl::storage::FileOptions options;
   options.readonly = kind == "readonly";
   options.direct = kind == "direct";
+  return vioctl::storage::OpenFile(path, options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 4) return fprintf(stderr, "usage: store-conform KIND SEED PATH [ROUNDS]\n"), 2;
+  const std::string kind = argv[1], path = argv[3];
+  const uint64_t seed = std::stoull(argv[2]);
+  const int rounds = argc > 4 ? std::stoi(argv[4]) : 400;
   try {
-    const auto store = kind == "ram" ? vioctl::storage::OpenRam(kSize) : vioctl::storage::OpenFile(path, options);
+    const auto store = Open(kind, path);
     Expect(store->size() == kSize, "size()");
     Expect(store->sync_error() == 0, "no sync has failed yet");
     for (const int err : {EBUSY, ENOSPC, EOPNOTSUPP})  // a claimed device, a full one, one that cannot
@@ -264,7 +277,7 @@ int main(int argc, char** argv) {
       std::vector<std::thread> threads;
       for (uint64_t i = 0; i < kAreas; i++)
         threads.emplace_back(
-            [&, i] { Model(*store, seed * kAreas + i, i * kSize / kAreas, kSize / kAreas, 400, failed); });
+            [&, i] { Model(*store, seed * kAreas + i, i * kSize / kAreas, kSize / kAreas, rounds, failed); });
       for (auto& thread : threads) thread.join();
       wrong += failed ? 1 : 0;
       if (!failed) Large(*store, seed);

@@ -1,0 +1,300 @@
+// librbd does the work on threads of its own, and calls back on one of them.
+//
+// Its write-back cache is off: a write that is answered is on the disks of the cluster, so that no flush can find out
+// later that it was lost, and FUA costs nothing.
+#include "storage/remote/rbd.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <utility>
+
+#include "common/error.h"
+#include "os/thread.h"
+#include "storage/remote/rbd_api.h"
+#include "storage/remote/remote.h"
+
+namespace vioctl::storage {
+namespace {
+
+using rbd::Api;
+
+constexpr size_t kNameSize = 128;                    // of identifiers that Ceph gives
+constexpr auto kFarewell = std::chrono::seconds(5);  // that closing may take; the rest is done behind our back
+
+int Checked(int result, const char* call, const std::string& what = {}) {
+  if (result < 0) throw SysError(-result, call, what);
+  return result;
+}
+
+// An image with a client of its own: one that was fenced is of no use for anything else.
+class Attached {
+ public:
+  Attached(const Api& api, const RbdOptions& options) : api_(api) {
+    try {
+      Connect(options);
+      Open(options);
+    } catch (...) {
+      Close();
+      throw;
+    }
+  }
+  ~Attached() { Close(); }
+  Attached(const Attached&) = delete;
+  Attached& operator=(const Attached&) = delete;
+
+  // Counts a request to the image: it stays open until that has left.
+  void Enter() {
+    std::lock_guard guard(lock_);
+    under_way_++;
+  }
+  void Leave() {
+    std::lock_guard guard(lock_);
+    if (--under_way_ == 0) left_.notify_all();
+  }
+  void AwaitAll() {
+    std::unique_lock guard(lock_);
+    left_.wait(guard, [this] { return under_way_ == 0; });
+  }
+
+  rbd::Image image() const { return image_; }
+  bool readonly() const { return readonly_; }
+  bool lockable() const { return lockable_; }
+  uint64_t object_size() const { return object_size_; }
+  const std::string& name() const { return name_; }
+  uint64_t Size() const {
+    uint64_t size = 0;
+    Checked(api_.get_size(image_, &size), "rbd_get_size");
+    return size;
+  }
+
+ private:
+  void Connect(const RbdOptions& options) {
+    const std::string client = "client." + (options.id.empty() ? "admin" : options.id);
+    Checked(api_.rados_create2(&cluster_, "ceph", client.c_str(), 0), "rados_create");
+    Checked(api_.rados_conf_read_file(cluster_, options.conf.empty() ? nullptr : options.conf.c_str()),
+            "rados_conf_read_file", options.conf.empty() ? "ceph.conf" : options.conf);
+    const std::string seconds = std::to_string(std::max(1u, (options.timeout_ms + 999) / 1000));
+    std::vector<std::pair<const char*, std::string>> settings = {
+        {"client_mount_timeout", seconds}, {"rados_osd_op_timeout", seconds},
+        {"rados_mon_op_timeout", seconds}, {"rbd_cache", "false"},
+        {"log_to_stderr", "false"},        {"err_to_stderr", "false"},
+    };
+    if (!options.keyring.empty()) settings.emplace_back("keyring", options.keyring);
+    for (const auto& [option, value] : settings)
+      Checked(api_.rados_conf_set(cluster_, option, value.c_str()), "rados_conf_set", option);
+    Checked(api_.rados_connect(cluster_), "rados_connect");
+    connected_ = true;
+  }
+
+  void Open(const RbdOptions& options) {
+    Checked(api_.rados_ioctx_create(cluster_, options.pool.c_str(), &pool_), "rados_ioctx_create", options.pool);
+    if (!options.space.empty()) api_.rados_ioctx_set_namespace(pool_, options.space.c_str());
+    const char* const snapshot = options.snapshot.empty() ? nullptr : options.snapshot.c_str();
+    readonly_ = options.readonly || snapshot;
+    const auto open = readonly_ ? api_.open_read_only : api_.open;
+    Checked(open(pool_, options.image.c_str(), &image_, snapshot), "rbd_open", options.image);
+    rbd::Info info{};
+    Checked(api_.stat(image_, &info, sizeof info), "rbd_stat");
+    object_size_ = info.object_size;
+    uint64_t features = 0;
+    Checked(api_.get_features(image_, &features), "rbd_get_features");
+    lockable_ = !readonly_ && !options.shared && !options.force && (features & rbd::kExclusiveLock);
+    char fsid[kNameSize] = {}, id[kNameSize] = {};
+    Checked(api_.rados_cluster_fsid(cluster_, fsid, sizeof fsid - 1), "rados_cluster_fsid");
+    Checked(api_.get_id(image_, id, sizeof id - 1), "rbd_get_id");
+    name_ = std::string(fsid) + "/" + std::to_string(api_.rados_ioctx_get_id(pool_)) + "/" + options.space + "/" + id;
+    if (snapshot) name_ += "@" + options.snapshot;
+  }
+
+  void Close() {
+    if (image_) api_.close(image_);
+    if (pool_) api_.rados_ioctx_destroy(pool_);
+    if (cluster_ && connected_) api_.rados_shutdown(cluster_);
+    image_ = pool_ = cluster_ = nullptr;
+  }
+
+  const Api& api_;
+  std::mutex lock_;
+  std::condition_variable left_;
+  uint32_t under_way_ = 0;
+  rbd::Cluster cluster_ = nullptr;
+  rbd::Pool pool_ = nullptr;
+  rbd::Image image_ = nullptr;
+  bool connected_ = false, readonly_ = false, lockable_ = false;
+  uint64_t object_size_ = 0;
+  std::string name_;
+};
+
+// Closes an image on a thread of its own, and waits for a while: a cluster that is away keeps librbd waiting.
+void Part(std::shared_ptr<Attached> opened) {
+  struct Ended {
+    std::mutex lock;
+    std::condition_variable changed;
+    bool done = false;
+  };
+  const auto ended = std::make_shared<Ended>();
+  os::StartThread([ended, kept = std::move(opened)]() mutable {
+    kept->AwaitAll();
+    kept.reset();
+    std::lock_guard guard(ended->lock);
+    ended->done = true;
+    ended->changed.notify_all();
+  }).detach();
+  std::unique_lock guard(ended->lock);
+  ended->changed.wait_for(guard, kFarewell, [&] { return ended->done; });
+}
+
+class Rbd final : public Remote {
+ public:
+  explicit Rbd(const RbdOptions& options)
+      : api_(Api::Get()), options_(options), attached_(std::make_shared<Attached>(api_, options)) {
+    try {
+      readonly_ = attached_->readonly();
+      name_ = attached_->name();
+      size_.store(attached_->Size());
+      if (options.claim) Claim();
+    } catch (...) {
+      Part(std::move(attached_));
+      throw;
+    }
+  }
+  ~Rbd() override {
+    try {
+      Part(std::move(attached_));
+    } catch (const SysError&) {
+      // Without a thread, it is closed here.
+    }
+  }
+
+  void Begin(Request* request) override {
+    std::shared_ptr<Attached> opened;
+    {
+      std::lock_guard guard(lock_);
+      opened = attached_;
+      opened->Enter();
+    }
+    auto* asked = new Asked{this, request, opened.get()};
+    rbd::Completion completion = nullptr;
+    int result = api_.aio_create_completion(asked, &Rbd::Done, &completion);
+    if (result >= 0) result = Issue(*request, opened->image(), completion);
+    if (result >= 0) return;
+    if (completion) api_.aio_release(completion);
+    delete asked;
+    opened->Leave();
+    End(request, -result);
+  }
+
+  bool TakesDurable() const override { return true; }
+  bool Loses(int) const override { return false; }  // what was answered is on disks; a fence is latched when it is met
+  std::string lasting_name() const override { return name_; }
+
+  uint64_t Refresh() override {
+    // librbd watches the header of the image: this asks the cluster only when it has changed.
+    size_.store(Now()->Size(), std::memory_order_relaxed);
+    return size();
+  }
+
+  Geometry geometry() const override {
+    Geometry geometry;
+    geometry.optimal_io = static_cast<uint32_t>(std::min<uint64_t>(Now()->object_size(), 1u << 30));
+    geometry.readonly = readonly_;
+    return geometry;
+  }
+
+  // A client that was fenced stays so: the image is opened by a new one.
+  void Reopen() override {
+    auto fresh = std::make_shared<Attached>(api_, options_);
+    if (fresh->name() != name_) throw SysError(ESTALE, "rbd_open", options_.image);
+    {
+      std::lock_guard guard(lock_);
+      std::swap(fresh, attached_);
+      fenced_ = false;
+    }
+    Part(std::move(fresh));
+    durability_->Clear();
+    if (claimed_.exchange(false)) Claim();
+  }
+
+  void Claim() override {
+    const auto opened = Now();
+    if (claimed_.exchange(true) || !opened->lockable()) return;
+    const int result = api_.lock_acquire(opened->image(), rbd::kLockExclusive);
+    if (result >= 0) return;
+    claimed_ = false;
+    // Another client holds it and does not let go.
+    throw SysError(result == -EROFS || result == -EAGAIN ? EBUSY : -result, "rbd_lock_acquire", options_.image);
+  }
+
+  void Release() override {
+    const auto opened = Now();
+    if (!claimed_.exchange(false) || !opened->lockable()) return;
+    Checked(api_.lock_release(opened->image()), "rbd_lock_release", options_.image);
+  }
+
+ private:
+  struct Asked {
+    Rbd* rbd;
+    Request* request;
+    Attached* opened;
+  };
+
+  std::shared_ptr<Attached> Now() const {
+    std::lock_guard guard(lock_);
+    return attached_;
+  }
+
+  int Issue(const Request& request, rbd::Image image, rbd::Completion completion) const {
+    switch (request.op) {
+      case Op::kRead:
+        return api_.aio_readv(image, request.parts, request.count, request.offset, completion);
+      case Op::kWrite:
+        if (options_.zero != ZeroMode::kUnmap || request.length < kZeroMinimum ||
+            !AllZero(request.parts, request.count))
+          return api_.aio_writev(image, request.parts, request.count, request.offset, completion);
+        return api_.aio_write_zeroes(image, request.offset, request.length, completion, 0, 0);
+      case Op::kFlush:
+        return api_.aio_flush(image, completion);
+      case Op::kDiscard:
+        return api_.aio_discard(image, request.offset, request.length, completion);
+      default:
+        return api_.aio_write_zeroes(image, request.offset, request.length, completion,
+                                     request.deallocate ? 0 : rbd::kThick, 0);
+    }
+  }
+
+  static void Done(rbd::Completion completion, void* user) {
+    auto* asked = static_cast<Asked*>(user);
+    Rbd* const self = asked->rbd;
+    Request* const request = asked->request;
+    const ssize_t result = self->api_.aio_get_return_value(completion);
+    self->api_.aio_release(completion);
+    asked->opened->Leave();
+    delete asked;
+    int err = result < 0 ? static_cast<int>(-result) : 0;
+    if (err == 0 && request->op == Op::kRead && static_cast<uint64_t>(result) != request->length) err = EIO;
+    self->End(request, err);
+  }
+
+  void End(Request* request, int err) {
+    if (err == ESHUTDOWN && !fenced_.exchange(true)) {
+      durability_->Fail(err);
+      news_->Tell("fenced", err);
+    }
+    request->result = err;
+    request->done(request);  // the last use of this store
+  }
+
+  const Api& api_;
+  const RbdOptions options_;
+  mutable std::mutex lock_;
+  std::shared_ptr<Attached> attached_;
+  std::string name_;
+  std::atomic<bool> fenced_{false}, claimed_{false};
+};
+
+}  // namespace
+
+std::shared_ptr<Store> OpenRbd(const RbdOptions& options) { return std::make_shared<Rbd>(options); }
+
+}  // namespace vioctl::storage
