@@ -1,7 +1,7 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
 import { now } from '../../common/clock.js';
-import { Exit } from '../../common/errors.js';
+import { Exit, usage } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type BenchReport, bench, patterns } from '../../nvme/host/index.js';
@@ -12,6 +12,9 @@ const lines = (r: BenchReport): string[] => [
   `bandwidth  ${formatSize(r.bandwidth)}/s`,
   `latency us min ${r.latency.min}, mean ${r.latency.mean}, p50 ${r.latency.p50}, p90 ${r.latency.p90}, p99 ${r.latency.p99}, p99.9 ${r.latency.p999}, p99.99 ${r.latency.p9999}, max ${r.latency.max}`,
 ];
+
+/** Bytes of the smallest block of a namespace (NVM Command Set 1.0, LBADS). */
+const leastBlock = 512;
 
 export default class NvmfBench extends Command {
   static override readonly description =
@@ -54,6 +57,8 @@ export default class NvmfBench extends Command {
 
   async run(): Promise<number> {
     const { flags } = await this.parse(NvmfBench);
+    if (flags.bs % leastBlock !== 0)
+      throw usage(`--bs: not a multiple of ${leastBlock} bytes: ${flags.bs}`, 'blocks of a namespace have 512 bytes or more');
     if (flags['dry-run']) {
       const { rw, bs, iodepth, runtime } = flags;
       await this.out.document(

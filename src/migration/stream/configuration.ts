@@ -7,6 +7,9 @@ import { report } from './issues.js';
 import type { Configuration, WalkEvent } from './model.js';
 import { endText, type StreamReader } from './reader.js';
 
+const magic4 = Buffer.alloc(4);
+magic4.writeUInt32BE(streamMagic);
+
 /** Magic and version. Yields what is wrong; false when the walk cannot go on. */
 export function* readHeader(reader: StreamReader, force: boolean): Generator<WalkEvent, boolean> {
   const at = reader.position;
@@ -18,6 +21,8 @@ export function* readHeader(reader: StreamReader, force: boolean): Generator<Wal
       yield report('error', 'read-error', head.end.at, '', `header: ${endText(head.end)}`);
     } else if (head.bytes.length === 0) {
       yield report('error', 'empty', at, '', 'the input is empty', { expected: 'a migration stream' });
+    } else if (!magic4.subarray(0, head.bytes.length).equals(head.bytes.subarray(0, 4))) {
+      yield report('error', 'magic', at, '', 'not a QEMU migration stream', { expected: 'QEVM', found: head.bytes.toString('latin1') });
     } else {
       yield report('error', 'truncated', head.end.at, '', 'truncated header', {
         expected: '8 bytes',

@@ -142,7 +142,7 @@ function named(words: readonly string[], flags: ServeFlags, activated: string | 
   if (words.length > 1) throw usage('several disks are written SOCKET=SOURCE each');
   if (flags.control !== undefined && socket === undefined && fd === undefined && file === undefined) return [];
   if ((socket === undefined) === (fd === undefined)) throw usage('one of SOCKET, --socket-path and --fd is needed');
-  if (file === undefined) throw usage('--file is needed, or SOCKET=SOURCE');
+  if (file === undefined) throw usage('--file is needed, or SOCKET=SOURCE', 'vioctl vhost-user serve blk SOCKET=disk.img');
   return [{ socket, fd, ...common, ...parseDiskSource(file, defaults) }];
 }
 

@@ -1,7 +1,8 @@
+import { wrap } from '../../common/errors.js';
 import { ControlClient } from '../../control/client.js';
 import { type Asked, ControlServer } from '../../control/server.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
-import { connectError, protocolError } from '../wire/channel.js';
+import { protocolError } from '../wire/channel.js';
 import { served } from '../wire/listener.js';
 import { prepareFile } from './file.js';
 import type { EntryView, ShmemServer } from './server.js';
@@ -83,7 +84,11 @@ export class ShmemControl {
 
   /** @throws VioError */
   static async connect(path: string): Promise<ShmemControl> {
-    const options = { service, timeout: answerTime, unreachable: (err: unknown) => connectError(path, err) };
+    const options = {
+      service,
+      timeout: answerTime,
+      unreachable: (err: unknown) => wrap(`connect ${path}`, err, { hint: 'vhost-user shmem serve --control SOCK opens it' }),
+    };
     return new ShmemControl(await ControlClient.connect(path, options));
   }
 
