@@ -21,7 +21,8 @@ export interface WantedListener extends Place {
   optional: 'not here' | 'taken' | undefined;
 }
 
-const defaultListen = ['127.0.0.1:4420'];
+/** Where a target listens that is not told where. */
+export const defaultListen = ['127.0.0.1:4420'];
 
 /** The listeners that a configuration needs. @throws VioError for a name that cannot be looked up */
 export async function wantedListeners(config: TargetConfig): Promise<WantedListener[]> {
