@@ -1,6 +1,8 @@
 /** Our user-space host against the kernel's own target (nvmet), which runs in a guest and is reached through a forwarded port. */
 import { createHash, randomBytes } from 'node:crypto';
+import { Background } from '../support/background.js';
 import { nvmf } from '../support/nvme-target.js';
+import { NvmeDisk } from '../support/served-disk.js';
 import { devices, type Guest, KERNELS, spawnGuest } from './lab.js';
 
 const nqn = 'nqn.2014-08.org.example:kernel';
@@ -23,7 +25,15 @@ const nvmet = `
   echo tcp >addr_trtype; echo ipv4 >addr_adrfam; echo 0.0.0.0 >addr_traddr; echo 4420 >addr_trsvcid
   ln -s $s subsystems/x
   echo ready
-  read end
+  n=0
+  while read word; do
+    case $word in
+      down) rm subsystems/x ;;
+      up) ln -s $s subsystems/x ;;
+      end) break ;;
+    esac
+    n=$((n + 1)); echo "$word $n done"
+  done
   sync; sha256sum </mnt/t/1; sha256sum </mnt/t/2
   dmesg | grep -E 'nvmet.*(fail|error|bad|fatal)|BUG:|WARNING:' | head -20 >&2
 `;
@@ -68,6 +78,43 @@ describe.each(KERNELS)('kernel %s as target', (kernel) => {
     }
     const ping = await vioctl(port, 'ping', ['-n', nqn, '--count', '3', '--interval', '1ms', '--json']);
     expect(JSON.parse(ping.stdout.toString())).toMatchObject({ count: 3 });
+  });
+
+  test('a namespace as our source, whose port goes and comes back under load: a pause, no error, all data right', async () => {
+    const near = 'nqn.2014-08.org.example:near';
+    const source = `nvme+tcp://127.0.0.1:${port}/${nqn}/2,queues=2,ddgst=on`;
+    const server = Background.vioctl(['nvmf', 'serve', source, '--nqn', near, '--listen', '127.0.0.1:0', '--discovery-port', 'none']);
+    const [, at] = await server.sees(/on 127\.0\.0\.1:(\d+)/);
+    const disk = await NvmeDisk.open(Number(at), near);
+    const size = 1 << 20;
+    let [over, done, said] = [false, 0, 0];
+    const lane = async (n: number): Promise<void> => {
+      while (!over) {
+        const data = randomBytes(16384);
+        const where = n * size + 4096 * (done % 200);
+        expect(await disk.write(where, data)).toBe('ok');
+        const back = Buffer.alloc(data.length);
+        expect(await disk.read(where, back)).toBe('ok');
+        expect(back.equals(data)).toBe(true);
+        done++;
+      }
+      expect(await disk.write(n * size, Buffer.alloc(size))).toBe('ok');
+    };
+    const lanes = Promise.all([0, 1, 2, 3].map(lane));
+    for (let i = 0; i < 2; i++) {
+      const before = done;
+      while (done < before + 8) await new Promise((resolve) => setTimeout(resolve, 20));
+      for (const word of ['down', 'up']) {
+        guest.write(`${word}\n`);
+        await guest.line(new RegExp(`${word} ${++said} done`));
+      }
+    }
+    await server.sees(/connected again/);
+    over = true;
+    await lanes;
+    expect(await disk.flush()).toBe('ok');
+    disk.close();
+    expect(await server.stop()).toBe(0);
   });
 
   test('write and read: digests, one to four queues, offsets inside of blocks, in-capsule sizes', async () => {
