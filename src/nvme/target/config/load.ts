@@ -12,16 +12,16 @@ import { claimSource, openSourceLater, type Source } from '../../../storage/open
 import { anaStateNames } from '../../wire/index.js';
 import { defaultLimits } from '../admission/limits.js';
 import type { Listener } from '../discovery.js';
-import { idsOf, serialOf } from '../identity.js';
 import type { Namespace } from '../model.js';
-import { lastCntlid } from '../names.js';
 import * as operations from '../operations/index.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
 import { placeText } from '../serve/listen.js';
 import type { BoundSocket } from '../sockets.js';
 import { bindSocket } from '../sockets.js';
-import { defaultModel, Subsystem } from '../subsystem.js';
+import { Subsystem } from '../subsystem.js';
 import type { Target, TargetLog } from '../target.js';
+import { anaTexts, checkAnaListeners, setStates, wantedAna } from './ana.js';
+import { checkFixed, fixedKeys, sameNamespace, sameSubsystem } from './compare.js';
 import {
   compareListeners,
   doneWithout,
@@ -41,26 +41,6 @@ export interface Loading {
   settings: TargetConfig;
   log: TargetLog;
 }
-
-/** Keys that need a restart. */
-const fixedKeys = [
-  ...[
-    'control',
-    'stateDir',
-    'metrics',
-    'threads',
-    'spinMicroseconds',
-    'engine',
-    'headerDigest',
-    'dataDigest',
-    'discoveryNqn',
-    'keys',
-    'chapPolicy',
-  ],
-] as (keyof TargetConfig)[];
-
-/** What those that can be left out are then. */
-const fixedDefaults: Partial<TargetConfig> = { threads: 1, spinMicroseconds: 30, engine: 'auto', headerDigest: true, dataDigest: true };
 
 /** How long the source of a namespace that was removed may stay locked by commands under way, and the pause between two looks (ms). */
 const claimTime = 10_000;
@@ -105,50 +85,6 @@ export interface Loaded {
   /** Gives back what was opened, if it is not applied. */
   abandon(): void;
 }
-
-/** @throws VioError (3) for a key that needs a restart */
-function checkFixed(settings: TargetConfig, wanted: TargetConfig): void {
-  for (const key of fixedKeys) {
-    const now = settings[key] ?? fixedDefaults[key];
-    if (wanted[key] === undefined || isDeepStrictEqual(wanted[key], now)) continue;
-    throw new VioError(`${key} cannot change while the target runs`, {
-      code: 'FIXED',
-      exit: Exit.refused,
-      hint: `restart the server, or leave ${key} out of the file`,
-    });
-  }
-}
-
-/** Whether a namespace is what is wanted, but for what can change in place. */
-function sameNamespace(subsystem: Subsystem, now: Namespace, wanted: NumberedNamespace): boolean {
-  const { source, readonly = false, direct = false, shared = false, zero, group = 1, blockSize, ids } = wanted;
-  const { options } = now;
-  // remote sources have options of their own
-  const own = (one: object) =>
-    Object.entries(one).filter(
-      ([key, value]) => value !== undefined && ![...knownOptions, 'force', 'format', 'iops', 'bps', 'hosts', 'later', 'nsid'].includes(key),
-    );
-  const name = /^ram:/.test(source) ? `${now.identity}\0${now.nsid}` : now.identity;
-  const wantedIds = idsOf(subsystem.nqn, name, ids);
-  return (
-    source === now.source &&
-    readonly === now.readonly &&
-    direct === (options.direct ?? false) &&
-    shared === (options.shared ?? false) &&
-    zero === options.zero &&
-    group === now.group &&
-    (blockSize === undefined ? options.blockSize === undefined : blockSize === now.blockSize) &&
-    (['nguid', 'eui64', 'uuid'] as const).every((kind) => wantedIds[kind].equals(now.ids[kind])) &&
-    isDeepStrictEqual(Object.fromEntries(own(wanted)), Object.fromEntries(own(options)))
-  );
-}
-const knownOptions = ['source', 'readonly', 'direct', 'shared', 'zero', 'group', 'blockSize', 'ids'];
-
-/** Whether a subsystem presents itself as it is to. */
-const sameSubsystem = (now: Subsystem, wanted: SubsystemConfig): boolean =>
-  now.serial === (wanted.serial ?? serialOf(wanted.nqn)) &&
-  now.model === (wanted.model ?? defaultModel) &&
-  isDeepStrictEqual([...now.cntlids], [...(wanted.cntlids ?? [1, lastCntlid])]);
 
 /**
  * Opens the source of a namespace that comes. If what goes has it locked, it is locked later.
@@ -318,41 +254,6 @@ function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
   }
 }
 
-const anaTexts = (target: Target, subsystem: Subsystem): string[] =>
-  [
-    ...subsystem.ana.common().map(([group, state]) => `${group} ${state}`),
-    ...target.listeners.flatMap((listener) =>
-      subsystem.ana.own(listener.id).map(([group, state]) => `${group} ${state} ${placeText(listener)}`),
-    ),
-  ].sort();
-const wantedAna = (ana: NonNullable<SubsystemConfig['ana']>): string[] =>
-  ana
-    .filter(({ state, listener }) => listener !== undefined || anaStateNames.get(state) !== 'optimized')
-    .map(({ group, state, listener }) => (listener === undefined ? `${group} ${state}` : `${group} ${state} ${listener}`))
-    .sort();
-
-/** Sets the states of groups; those that stay the same are not told. */
-function setStates(
-  target: Target,
-  nqn: string,
-  groups: ReadonlyMap<number, number>,
-  ana: readonly { group: number; state: number; listener?: string }[],
-): void {
-  const subsystem = target.subsystems.get(nqn)!;
-  const own = target.listeners.flatMap((listener) => subsystem.ana.own(listener.id).map(([group]) => ({ group, listener })));
-  for (const [group, state] of groups) {
-    const listeners = own.filter((one) => one.group === group);
-    // a port's own state goes with that of all; it comes back below if it is to stay
-    if (listeners.length > 0 || subsystem.ana.configured(group, -1) !== state) target.setAna(subsystem, [group], state);
-  }
-  for (const { group, listener } of own)
-    if (!groups.has(group)) target.setAna(subsystem, [group], subsystem.ana.configured(group, -1), listener.id);
-  for (const { group, state, listener } of ana) {
-    const at = target.listeners.find((one) => placeText(one) === listener);
-    if (at) target.setAna(subsystem, [group], state, at.id);
-  }
-}
-
 /** Listeners that come and go. Sockets are bound now, and take connections later. */
 async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
   const { target, log } = loading;
@@ -378,14 +279,6 @@ async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetCon
   checkAnaListeners(wanted, all);
 }
 
-/** @throws VioError (2) for a state of a port that is not listened on */
-function checkAnaListeners(wanted: TargetConfig, all: readonly WantedListener[]): void {
-  for (const { ana = [], nqn } of wanted.subsystems)
-    for (const { listener } of ana)
-      if (listener !== undefined && !all.some((one) => placeText(one) === listener || one.port === 0))
-        throw new VioError(`${nqn}: ANA state of ${printable(listener)}: nothing listens there`, { code: 'CONFIG', exit: Exit.usage });
-}
-
 function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
   plan.change(
     operations.setLimits(target, {
@@ -402,14 +295,6 @@ function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): 
   if (!isDeepStrictEqual([...target.referrals], wanted.referrals)) {
     const todo = [`refer hosts to ${wanted.referrals.map(placeText).join(', ') || 'no other service'}`];
     plan.change({ todo, apply: () => target.setReferrals(wanted.referrals) });
-  }
-}
-
-/** Sets the states of ANA groups of a target that has just begun to listen. */
-export function setAnaStates(target: Target, { subsystems }: TargetConfig): void {
-  for (const { nqn, ana = [] } of subsystems) {
-    const common = ana.filter(({ listener }) => listener === undefined).map(({ group, state }) => [group, state] as const);
-    setStates(target, nqn, new Map(common), ana);
   }
 }
 
