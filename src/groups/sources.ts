@@ -31,6 +31,15 @@ ddgst=on (digests), hostnqn=NQN, dhchap-file=FILE (key of this host) and timeout
 back; after the time-out they fail until then. Writes that were not flushed when it was lost are written again, unless shared=on: a
 flush then reports the loss.
 
+Sources on other machines: rbd:POOL[/NAMESPACE]/IMAGE[@SNAP] (Ceph; ,conf=FILE ,id=NAME ,keyring=FILE), nbd://HOST[:PORT]/EXPORT,
+nbd+unix:///EXPORT?socket=PATH (nbds: with TLS), nvme+tcp://HOST[:PORT]/NQN/NSID, and qcow2:FILE, which qemu-storage-daemon reads
+(,backing=DIR permits backing and data files below DIR). ,timeout=TIME (default: 30s) is how long requests wait for one that does not
+answer. They fail with path errors then. ./rbd:x is a file. The libraries are those of the packages librbd1 and libnbd0.
+
+An NBD or qcow2 server that dies and comes back is a pause: what it had acknowledged and not flushed is written to it again. With
+,shared=on, flushes fail instead, until the source is opened anew. Writes to Ceph are durable when they are answered. The server takes
+the exclusive lock of an image that has this feature.
+
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
 

@@ -1,7 +1,7 @@
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { lostText, type Source } from './open.js';
-import { newsText } from './remote/news.js';
+import { newsText, takeNotes } from './remote/news.js';
 import { isRemote } from './uri.js';
 
 /** Requests that fail are told at most this often for a source, in milliseconds: a host can repeat one without end. */
@@ -31,8 +31,10 @@ export class Health {
   /** @param last nothing will be told later: what was held back is told now */
   look(last = false): void {
     const { store, name } = this.#source;
-    if (isRemote(name))
+    if (isRemote(name)) {
       for (const { what, error } of native().storage.news(store)) this.#log(`${printable(name)}: ${newsText(what, error)}`);
+      for (const line of takeNotes(store)) this.#log(`${printable(name)}: ${line}`);
+    }
     const code = native().storage.syncError(store);
     if (code !== undefined && !this.#lost) this.#log(lostText(name, code));
     this.#lost = code !== undefined;

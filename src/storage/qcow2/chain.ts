@@ -85,8 +85,7 @@ function permitted(image: string, name: string, what: string, below: string | un
   if (name === '') throw refuse(image, `it names no ${what}`);
   if (isProtocol(name)) throw refuse(image, `${named}: only plain files are opened`);
   const at = path.resolve(path.dirname(image), name);
-  if (below === undefined)
-    throw refuse(image, `it needs the ${named}, and no backing=DIR permits one`, `append ,backing=${shellFile(path.dirname(at))}`);
+  if (below === undefined) throw refuse(image, `it needs the ${named}, and no backing=DIR permits one`);
   let real: string;
   try {
     real = fs.realpathSync(at);

@@ -2,6 +2,7 @@ import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import type { Store } from '../../native/storage.js';
+import { openQcow2 } from '../qcow2/open.js';
 import type { SourceOptions } from '../source.js';
 import { ask, type Steps } from '../steps.js';
 import { kindOf, parseRbd, type SourceKind } from '../uri.js';
@@ -32,6 +33,7 @@ const engines: Readonly<Partial<Record<SourceKind, Engine>>> = {
   nbd: { open: openNbd, package: 'libnbd0' },
   rbd: { open: openRbd, package: 'librbd1' },
   nvme: { open: openNvme, package: '' },
+  qcow2: { open: (options) => openQcow2(options, options.remote?.timeout ?? defaultTimeout), package: 'libnbd0' },
 };
 
 /**

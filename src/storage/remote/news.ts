@@ -1,4 +1,5 @@
 import { errnoText } from '../../common/errno.js';
+import type { Store } from '../../native/storage.js';
 
 /** What happens to a remote source, by the words of the addon (Remote::Tell). */
 const texts: Readonly<Record<string, string>> = {
@@ -15,3 +16,17 @@ const texts: Readonly<Record<string, string>> = {
 /** A line for the log. */
 export const newsText = (what: string, error: string): string =>
   `${texts[what] ?? what}${error === '' ? '' : ` (${error}: ${errnoText(error) ?? 'unknown'})`}`;
+
+/** Lines for the log of a source that JavaScript itself has. */
+const notes = new WeakMap<Store, string[]>();
+const maxNotes = 100;
+
+/** Adds a line to the log of a source; what is too much is left out. */
+export function note(store: Store, line: string): void {
+  const lines = notes.get(store) ?? [];
+  notes.set(store, lines);
+  if (lines.length < maxNotes) lines.push(line);
+}
+
+/** What note() has added since the last call. */
+export const takeNotes = (store: Store): string[] => notes.get(store)?.splice(0) ?? [];

@@ -1,0 +1,75 @@
+/** qcow2 images as sources, in both servers. */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { vioctl } from '../support/cli.js';
+import { skip, which } from '../support/skip.js';
+import { at, both, refused, serve } from '../support/storage-servers.js';
+
+const missing = ['qemu-img', 'qemu-io', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => which(program) === undefined);
+const qemu = (...words: string[]): void => {
+  const { status, stderr } = spawnSync(words[0]!, words.slice(1), { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+};
+/** An image over a backing file that begins with sevens. */
+function overlay(): string {
+  fs.mkdirSync(at('base'));
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', at('base/b'), '64M');
+  qemu('qemu-io', '-c', 'write -P 7 0 1M', at('base/b'));
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', at('base/b'), '-F', 'qcow2', at('top'));
+  return at('top');
+}
+/** Daemons that serve an image of this process's tests: they have its file open. */
+const daemons = (image: string): number[] =>
+  fs
+    .readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        if (!fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('qemu-storage-daemon')) return false;
+        return fs.readdirSync(`/proc/${pid}/fd`).some((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === fs.realpathSync(image));
+      } catch {
+        return false;
+      }
+    });
+
+test('a permitted backing file, writes, a daemon that dies, a second server, the end', async () => {
+  if (missing) return skip('qcow2 sources', `needs ${missing}`);
+  const image = overlay();
+  const server = await serve('nvmf', `qcow2:${image},backing=${at('base')}`, '--control', at('ctl'), '--discovery-port', 'none');
+  const { listen, subsystems } = JSON.parse(vioctl(['nvmf', 'ctl', at('ctl'), 'list', '--json']).stdout);
+  const host = ['-s', String(listen[0].port), '-n', subsystems[0].nqn];
+  const read = (bytes: number): Buffer => {
+    expect(vioctl(['nvmf', 'read', ...host, '--count', String(bytes), '-d', at('read')])).toMatchObject({ status: 0 });
+    return fs.readFileSync(at('read'));
+  };
+  expect(read(1 << 20).every((byte) => byte === 7)).toBe(true);
+  const data = Buffer.alloc(2 << 20, 'what was written');
+  fs.writeFileSync(at('data'), data);
+  expect(vioctl(['nvmf', 'write', ...host, '-d', at('data')])).toMatchObject({ status: 0 });
+  const [daemon] = daemons(image);
+  expect(daemon).toBeDefined();
+  process.kill(daemon!, 'SIGKILL');
+  expect(read(2 << 20).equals(data)).toBe(true); // a pause, no error
+  await server.sees(/qemu-storage-daemon has ended \(SIGKILL\)/);
+  expect(refused('nvmf', `qcow2:${image},backing=${at('base')}`)).toMatchObject({
+    status: 3,
+    stderr: expect.stringContaining('already in use'),
+  });
+  await server.stop('SIGTERM');
+  for (let tries = 0; daemons(image).length > 0 && tries < 200; tries++) await sleep(50);
+  expect(daemons(image)).toEqual([]);
+  qemu('qemu-img', 'check', '-q', image);
+  qemu('qemu-img', 'convert', '-O', 'raw', image, at('raw'));
+  expect(fs.readFileSync(at('raw')).subarray(0, data.length).equals(data)).toBe(true);
+}, 120_000);
+
+test.each(both)('%s: a header that names a file outside of backing=DIR is refused', (server) => {
+  if (missing) return skip('qcow2 sources: refusals', `needs ${missing}`);
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', at('evil'), '8M');
+  qemu('qemu-img', 'rebase', '-u', '-b', '/etc/shadow', '-F', 'raw', at('evil'));
+  for (const options of ['', `,backing=${at('')}`])
+    expect(refused(server, `qcow2:${at('evil')}${options}`)).toMatchObject({ status: 3, stderr: expect.stringContaining('/etc/shadow') });
+  expect(daemons(at('evil'))).toEqual([]);
+});
