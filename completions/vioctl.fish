@@ -773,6 +773,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l config -rF -d 't
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l file -s f -rF -d 'image or block device'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l read-only -d 'serve it for reading'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l force -d 'serve a file that is in use or no raw disk'
+complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l allow-source -x -d 'ctl may only add sources like this'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l control -xa '(__vioctl_sockets)' -d 'control socket for vhost-user ctl'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l incoming -d 'let others use the disks until the guest starts (live migration)'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l queues -x -d 'virtqueues at most [default: 64, or the number of CPUs here]'

@@ -22,13 +22,12 @@ export class Lifetime {
   #caught: NodeJS.Signals | undefined;
   #listening = false;
   #overdue: (() => void) | undefined;
-  #hangup: (() => void) | undefined;
   readonly #words = { text: '', file: '' };
 
   constructor(server: boolean) {
     this.#server = server;
     if (!server) return;
-    process.on('SIGHUP', () => this.#hangup?.());
+    process.on('SIGHUP', () => {});
     writeInBackground();
   }
 
@@ -61,11 +60,6 @@ export class Lifetime {
   lastWords(words: { text?: string; file?: string }): void {
     Object.assign(this.#words, words);
     native().common.lastWords(this.#words.text, this.#words.file, this.#listening);
-  }
-
-  /** Calls `reload` at every SIGHUP; of a server only. */
-  onReload(reload: () => void): void {
-    this.#hangup = reload;
   }
 
   /** Ends the command as a signal would, from inside (a server told to stop by its control socket). */

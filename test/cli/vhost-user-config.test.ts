@@ -51,6 +51,13 @@ test('disks of a file, with paths that start in its folder; keys of the file hol
     { socket: at('s2'), source: at('b'), queues: 2, readOnly: true },
   ]);
   expect(['s1', 's2'].map((name) => fs.statSync(at(name)).mode & 0o777)).toEqual([0o640, 0o666]);
+  // their sockets are in no command line
+  vioctl(['vhost-user', 'ctl', at('ctl'), 'add', `${at('s3')}=ram:1M`]);
+  const { sockets } = JSON.parse(vioctl(['vhost-user', 'list', '--json']).stdout);
+  const ours = sockets.filter(({ socket }: { socket: string }) => socket.startsWith(dir));
+  expect(ours.map(({ socket, device }: { socket: string; device: string }) => [socket, device])).toEqual(
+    ['s1', 's2', 's3'].map((name) => [at(name), 'blk']),
+  );
   expect(await server!.stop()).toBe(0);
 });
 
@@ -94,6 +101,37 @@ test('a reload changes what differs, and a disk in use that stays the same does 
   await reload(/limit .*a to iops=2000 .*\n.*serve .*c at .*s4/);
   window.close();
   expect(await server!.stop()).toBe(0);
+});
+
+test('ctl adds only what the list of sources allows, which a reload changes; the file itself may have any', async () => {
+  write([{ socket: 's1', source: 'a' }], { sources: [at('c'), 'ram:*'] });
+  await serve();
+  const add = (source: string) => vioctl(['vhost-user', 'ctl', at('ctl'), 'add', `${at('s2')}=${source}`, '--dry-run']);
+  fs.symlinkSync(at('b'), at('link'));
+  for (const source of [at('b'), at('link'), `${dir}/./b,ro`])
+    expect(add(source)).toMatchObject({ status: 3, stderr: expect.stringMatching(/list of sources does not allow it/) });
+  for (const source of [at('c'), 'ram:1M', `${dir}/../${path.basename(dir)}/c`]) expect(add(source).status).toBe(0);
+  write([{ socket: 's1', source: 'a' }], { sources: [] });
+  await reload(/nothing has changed/);
+  expect(add(at('c')).status).toBe(3);
+  write([{ socket: 's1', source: 'a' }]);
+  await reload(/nothing has changed/);
+  expect(add(at('b')).status).toBe(0);
+  expect(await server!.stop()).toBe(0);
+  server = Background.vioctl([
+    'vhost-user',
+    'serve',
+    'blk',
+    '--control',
+    at('ctl'),
+    '--allow-source',
+    at('c'),
+    '--allow-source',
+    `${dir}/x*`,
+  ]);
+  await server.sees(/^serving /m);
+  expect([add(at('b')).status, add(at('c')).status]).toEqual([3, 0]);
+  expect(await server.stop()).toBe(0);
 });
 
 test('a file that is wrong, or cannot be served, changes nothing; one that another process keeps is tried first', async () => {

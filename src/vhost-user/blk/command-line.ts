@@ -8,13 +8,14 @@ import { readConfigText } from '../../common/text/document.js';
 import type { Activated } from '../../launch/activation.js';
 import type { SourceOptions } from '../../storage/source.js';
 import type { SocketAccess } from '../wire/listener.js';
-import { type BlkConfig, parseBlkConfig } from './config/read.js';
-import type { BlkServing, DiskOptions } from './model.js';
+import { parseBlkConfig } from './config/read.js';
+import type { BlkServing, DiskOptions, WantedDisks } from './model.js';
 import { checkSerial, defaultQueues, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
 
 /** Options of `vhost-user serve blk` by their names. */
 export interface ServeFlags {
   config?: string | undefined;
+  'allow-source'?: string[] | undefined;
   engine: Engine;
   queues?: number | undefined;
   'state-dir'?: string | undefined;
@@ -43,12 +44,12 @@ function accessOf(flags: ServeFlags, root: Sysroot): SocketAccess {
 }
 
 /** What a command line asks to serve. */
-export type CommandLine = Pick<BlkServing, 'disks' | 'queues' | 'access' | 'control' | 'stateDir' | 'engine'>;
+export type CommandLine = Pick<BlkServing, 'disks' | 'queues' | 'access' | 'control' | 'stateDir' | 'engine' | 'sources'>;
 
 /** Options that say what is served: with --config, the file does. */
 const ofDisks = [
   ...['file', 'socket-path', 'fd', 'serial', 'queues', 'block-size', 'read-only', 'force'],
-  ...['socket-mode', 'socket-owner', 'socket-group'],
+  ...['socket-mode', 'socket-owner', 'socket-group', 'allow-source'],
 ] as const satisfies (keyof ServeFlags)[] as readonly (keyof ServeFlags)[];
 
 /**
@@ -70,6 +71,7 @@ export async function commandLine(
     control: flags.control,
     stateDir: flags['state-dir'],
     engine: flags.engine,
+    sources: flags['allow-source'],
   };
 }
 
@@ -88,6 +90,7 @@ async function configured(file: string, words: readonly string[], flags: ServeFl
     control: flags.control ?? config.control,
     stateDir: flags['state-dir'] ?? config.stateDir,
     engine: flags.engine === 'auto' ? (config.engine ?? 'auto') : flags.engine,
+    sources: config.sources,
   };
 }
 
@@ -100,7 +103,7 @@ const lasting = ['control', 'stateDir', 'engine'] as const;
  */
 export async function reloader(
   file: string,
-  reload: (wanted: BlkConfig['disks']) => Promise<string[]>,
+  reload: (wanted: WantedDisks) => Promise<string[]>,
   { log, state }: { log: (text: string) => void; state: (text: string) => void },
 ): Promise<() => Promise<void>> {
   const name = file === '-' ? 'stdin' : printable(file);
@@ -112,7 +115,7 @@ export async function reloader(
       const next = await parseBlkConfig(readConfigText(file));
       const fixed = lasting.find((key) => next[key] !== first[key]);
       if (fixed) throw new VioError(`another ${fixed} needs a restart`, { code: 'RESTART', exit: Exit.refused });
-      const done = await reload(next.disks);
+      const done = await reload(next);
       for (const text of done) log(`${name}: ${printable(text)}`);
       if (done.length === 0) log(`${name}: nothing has changed`);
     } catch (err) {

@@ -156,6 +156,7 @@ async function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Prom
       exit: Exit.refused,
       hint: 'remove it first, or choose another socket',
     });
+  set.allow(options.source.source);
   if (dryRun) await set.try(options);
   let disk: ControlledDisk | undefined;
   return {

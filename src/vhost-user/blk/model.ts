@@ -29,6 +29,12 @@ export interface BlkReady {
   queues: number;
 }
 
+/** What a configuration wants served, and its `sources`. */
+export interface WantedDisks {
+  disks: readonly (DiskOptions & { socket: string })[];
+  sources?: readonly string[];
+}
+
 /** Everything that `serve blk` is told. */
 export interface BlkServing {
   disks: DiskOptions[];
@@ -38,11 +44,13 @@ export interface BlkServing {
   access?: SocketAccess | undefined;
   /** Path of the control socket. */
   control?: string | undefined;
+  /** Patterns of the sources that the control socket may open; every source when left out. */
+  sources?: readonly string[] | undefined;
   /** Where the names of sources are kept. */
   stateDir?: string | undefined;
   engine: Engine;
   /** Takes the function that changes what is served to what a configuration says. It gives what it has changed. */
-  onReload?: (reload: (wanted: readonly (DiskOptions & { socket: string })[]) => Promise<string[]>) => Promise<void>;
+  onReload?: (reload: (wanted: WantedDisks) => Promise<string[]>) => Promise<void>;
   onReady: (ready: BlkReady[]) => Promise<void>;
   onLog: (text: string) => void;
 }
@@ -64,6 +72,8 @@ export interface ControlledDisk {
 
 /** The disks of a server, as its control socket needs them. */
 export interface DiskSet {
+  /** @throws VioError (3) for a source that the control socket may not open */
+  allow(source: string): void;
   readonly disks: readonly ControlledDisk[];
   /** The disk that is served at a path. */
   find(socket: string): ControlledDisk | undefined;

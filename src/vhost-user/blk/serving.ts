@@ -3,12 +3,13 @@ import { assert, Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { ControlServer } from '../../control/server.js';
 import type { BlkStats } from '../../native/vhost-user.js';
+import { checkAllowed } from '../../storage/config/sources.js';
 import { tellRefusal } from '../../storage/engine.js';
 import { IdentityState } from '../../storage/state.js';
 import { serveBlkControl } from './control.js';
 import { add, noStats } from './device.js';
 import { Disk, tryDisk } from './disk.js';
-import type { BlkServing, DiskOptions, DiskSet } from './model.js';
+import type { BlkServing, DiskOptions, DiskSet, WantedDisks } from './model.js';
 import { reload } from './reload.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
@@ -38,6 +39,7 @@ class BlkServer implements DiskSet {
   readonly #served: Served[] = [];
   readonly #end = new AbortController();
   readonly #totals = noStats();
+  #sources: readonly string[] | undefined;
   #started = false;
   /** The end of the last reload. */
   #reloading: Promise<void> = Promise.resolve();
@@ -45,11 +47,16 @@ class BlkServer implements DiskSet {
 
   constructor(options: BlkServing) {
     this.#options = options;
+    this.#sources = options.sources;
     this.#state = options.stateDir === undefined ? undefined : new IdentityState(options.stateDir);
   }
 
   get disks(): readonly Disk[] {
     return this.#served.map(({ disk }) => disk);
+  }
+
+  allow(source: string): void {
+    checkAllowed(this.#sources, source);
   }
 
   find(socket: string): Disk | undefined {
@@ -82,8 +89,12 @@ class BlkServer implements DiskSet {
   }
 
   /** Serves what a configuration says; one reload at a time. @returns what was changed @throws VioError */
-  reload(wanted: readonly (DiskOptions & { socket: string })[]): Promise<string[]> {
-    const next = this.#reloading.then(() => reload(this, wanted));
+  reload({ disks, sources }: WantedDisks): Promise<string[]> {
+    const next = this.#reloading.then(async () => {
+      const done = await reload(this, disks);
+      this.#sources = sources;
+      return done;
+    });
     this.#reloading = next.then(
       () => {},
       () => {},

@@ -108,6 +108,25 @@ function ownClaims(argv: readonly string[]): Claim[] {
   return named.map((path) => ({ path, device, role: 'server' }));
 }
 
+/**
+ * Whether a process is a server of ours whose sockets are not all in its command line: those of a configuration file, and those that
+ * vhost-user ctl has added. @returns its control socket, which speaks something else, and its configuration file
+ */
+export function ownServer(argv: readonly string[]): { control: string | undefined; config: string | undefined } | undefined {
+  const at = argv.findIndex((word, i) => word === 'vhost-user' && argv[i + 1] === 'serve' && argv[i + 2] === 'blk');
+  if (at < 0) return undefined;
+  const option = (name: string): string | undefined => {
+    const i = argv.findIndex((word) => word === name || word.startsWith(`${name}=`));
+    return i < 0 ? undefined : argv[i] === name ? argv[i + 1] : argv[i]!.slice(name.length + 1);
+  };
+  return { control: option('--control'), config: option('--config') };
+}
+
+/** The control socket that the text of a configuration file names, JSON or YAML; undefined where there is none. */
+export const controlIn = (text: string): string | undefined =>
+  /^[\s{,]*["']?control["']?\s*:\s*["']?([^"',}\n]+?)["']?\s*[,}]?\s*$/m.exec(text)?.[1] ??
+  /["']control["']\s*:\s*"([^"]+)"/.exec(text)?.[1];
+
 /** A program that speaks vhost-user on the socket that its command line names, and the device in its name. */
 const dedicatedPrograms = /(?:^|\/)(?:rust-)?(virtiofsd|vhost-(?:user|device)-([a-z0-9]+))[\w.-]*$/;
 /** Words of options of other back-ends and VMMs that stand beside the socket. */

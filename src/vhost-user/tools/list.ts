@@ -1,8 +1,9 @@
 import fs from 'node:fs';
+import path from 'node:path';
 import type { Sysroot } from '../../common/sysroot.js';
 import type { UnixSocket } from '../../native/vhost-user.js';
 import { stateConnected, typeStream } from '../wire/sockets.js';
-import { claimsOf } from './claims.js';
+import { claimsOf, controlIn, ownServer } from './claims.js';
 
 /** A process that has something to do with a vhost-user socket. */
 export interface Holder {
@@ -99,7 +100,7 @@ export function listSockets(sys: Sysroot, sockets: readonly UnixSocket[], all = 
       if (byInode.has(socket.peer)) add(row.users, socket.peer);
     }
   }
-  for (const row of rows.values()) judge(row);
+  for (const row of rows.values()) judge(row, sys);
   const plain = ({ pid, command, exe }: Process): Holder => ({ pid, command, exe });
   return [...rows.values()]
     .filter((row) => all || row.evidence !== 'none')
@@ -114,14 +115,31 @@ function sameSocket(socket: string, path: string): boolean {
   return (!path.startsWith('/') || !socket.startsWith('/')) && base(path) === base(socket);
 }
 
+/** Whether a socket is that of a disk of ours: any of the server's sockets but the one for control. */
+function servesDisk({ pid, argv }: Process, socket: string, sys: Sysroot): boolean {
+  const own = ownServer(argv);
+  if (!own) return false;
+  let { control } = own;
+  if (own.config !== undefined && control === undefined) {
+    const file = path.resolve(sys.readlink(`/proc/${pid}/cwd`) ?? '/', own.config);
+    const text = sys.attr(file);
+    if (text === undefined) return false; // then one of the sockets is for control, and nobody knows which
+    control = controlIn(text);
+  }
+  return control === undefined || !sameSocket(socket, control);
+}
+
 /** A socket counts where a command line names it as vhost-user's. Which side listens does not matter. */
-function judge(row: Row): void {
+function judge(row: Row, sys: Sysroot): void {
   const claims = [...row.servers, ...row.users]
     .flatMap(({ argv, exe }) => claimsOf(argv, exe))
     .filter((c) => sameSocket(row.socket, c.path));
   const server = claims.find((c) => c.role === 'server');
   row.evidence = server ? 'server' : claims.length > 0 ? 'user' : 'none';
   row.device = claims.find((c) => c.device !== null)?.device ?? null;
+  if (row.evidence !== 'none' || !row.servers.some((holder) => servesDisk(holder, row.socket, sys))) return;
+  row.evidence = 'server';
+  row.device = 'blk';
 }
 
 /** Back-end programs that packages have described for VMMs and managers. Damaged files are left out. */

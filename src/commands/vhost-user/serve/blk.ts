@@ -52,6 +52,7 @@ its path, and its file stays.`;
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
     'read-only': Flags.boolean({ summary: 'serve it for reading' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
+    'allow-source': Flags.string({ multiple: true, helpValue: 'PATTERN', summary: 'ctl may only add sources like this' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
     incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
     queues: Flags.integer({ min: 1, max: maxQueues, summary: 'virtqueues at most [default: 64, or the number of CPUs here]' }),
@@ -102,6 +103,6 @@ its path, and its file stays.`;
     if (file === undefined) return;
     const report = { log: (text: string) => this.info(text), state: (text: string) => notify(this.env, text) };
     const again = await reloader(file, reload, report);
-    this.life.onReload(() => void again());
+    this.life.onHangup(() => void again());
   }
 }

@@ -2,12 +2,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../../common/errors.js';
 import type { NvmeNative } from '../../../native/nvme.js';
+import { checkAllowed } from '../../../storage/config/sources.js';
 import type { TargetConfig } from '../serve/config.js';
 import type { Target, TargetLog } from '../target.js';
 import type { ConfigFile } from './description.js';
 import { fileOf, liveConfig } from './live.js';
 import { type Loading, planLoad } from './load.js';
-import { checkAllowed } from './sources.js';
 
 /** What a reload did, or would do. */
 export interface LoadReport {

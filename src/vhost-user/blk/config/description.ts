@@ -24,6 +24,11 @@ export interface BlkConfigFile extends AccessEntry {
   stateDir?: string;
   /** who does I/O that waits for a device: io_uring, or threads with system calls; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
+  /**
+   * patterns of the sources that vhost-user ctl may add, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
+   * are followed first. `*` matches no slash, `**` matches everything
+   */
+  sources?: string[];
   /** virtqueues of a disk at most; each that a VMM uses has a thread; default: 64, or the number of CPUs here if larger. @minimum 1 @maximum 256 */
   queues?: number;
   /** what is served */

@@ -1,9 +1,10 @@
 import path from 'node:path';
 import type { Engine } from '../../../common/engines.js';
 import { printable } from '../../../common/escape.js';
+import { glob } from '../../../common/glob.js';
 import { findGroup, findUser } from '../../../common/host/ids.js';
 import { Sysroot } from '../../../common/sysroot.js';
-import { type Check, checked, distinct, number, object, text } from '../../../common/text/checks.js';
+import { type Check, checked, distinct, list, number, object, text } from '../../../common/text/checks.js';
 import { type ConfigText, parseDocument } from '../../../common/text/document.js';
 import { engineCheck, sourceChecks, sourceOf } from '../../../storage/config/checks.js';
 import type { SocketAccess } from '../../wire/listener.js';
@@ -16,6 +17,7 @@ export interface BlkConfig {
   control?: string;
   stateDir?: string;
   engine?: Engine;
+  sources?: string[];
   disks: (DiskOptions & { socket: string })[];
 }
 
@@ -42,6 +44,7 @@ const file = object<BlkConfigFile>(
     control: text,
     stateDir: text,
     engine: engineCheck,
+    sources: list(valid(glob)),
     queues: number(1, maxQueues),
     ...accessChecks,
     disks: distinct(disk, 'socket', ({ socket }) => path.resolve('/', socket)),
@@ -58,13 +61,14 @@ const accessOf = ({ socketMode, socketOwner, socketGroup }: AccessEntry): Socket
 /** Reads a configuration, JSON or YAML, and checks all of it. Nothing is opened. @throws VioError (2) naming the wrong key */
 export async function parseBlkConfig(config: ConfigText): Promise<BlkConfig> {
   const { value, texts } = await parseDocument(config);
-  const { control, stateDir, engine, queues, disks, ...rest } = file(value, { at: config.name, texts });
+  const { control, stateDir, engine, sources, queues, disks, ...rest } = file(value, { at: config.name, texts });
   const access = accessOf(rest);
   const full = (name: string): string => path.resolve(config.folder, name);
   return {
     ...(control !== undefined && { control: full(control) }),
     ...(stateDir !== undefined && { stateDir: full(stateDir) }),
     ...(engine !== undefined && { engine }),
+    ...(sources && { sources }),
     disks: disks.map(({ socket, serial, queues: own = queues, socketMode, socketOwner, socketGroup, ...source }, i) => ({
       socket: full(socket),
       ...(serial !== undefined && { serial }),

@@ -1,9 +1,9 @@
 /** `sources:` of a configuration: which sources the control socket may open. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { Exit, VioError } from '../../../common/errors.js';
-import { printable } from '../../../common/escape.js';
-import { globs } from '../../../common/glob.js';
+import { Exit, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
+import { globs } from '../../common/glob.js';
 
 /** The name of a source without symbolic links; of a file that is not there, at least those of its folder. */
 function realName(source: string): string {
