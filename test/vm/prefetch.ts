@@ -1,4 +1,5 @@
 // Fills the cache with all that the VM lab and the peer tests use, in the order in which tests want it.
+import { blkio } from '../peers/blkio.js';
 import { gdbMultiarch } from '../peers/gdb.js';
 import { peer } from '../peers/peers.js';
 import { iommufdKernel } from './iommufd.js';
@@ -7,6 +8,7 @@ import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
 
 const STEPS: [string, () => Promise<unknown>][] = [
   ['sid peer', () => peer('sid')],
+  ['libblkio', blkio],
   ['QEMU 10', () => qemu('10')],
   ['QEMU 10 for other machines', () => foreignQemu('10')],
   ['QEMU 11 for other machines', () => foreignQemu('11')],
