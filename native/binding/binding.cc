@@ -76,6 +76,10 @@ constexpr Export kNvmeHost[] = {
     {"authenticatorNew", Guarded<vioctl::nvme::host::JsAuthenticatorNew>},
     {"authenticatorNext", Guarded<vioctl::nvme::host::JsAuthenticatorNext, K::kHandle>},
     {"authenticatorClose", Guarded<vioctl::nvme::host::JsAuthenticatorClose, K::kHandle>},
+    {"tlsClient", Guarded<vioctl::nvme::TlsClient, K::kText, K::kBytes>},
+    {"tlsServer", Guarded<vioctl::nvme::TlsServer, K::kText, K::kBytes>},
+    {"tlsTake", Guarded<vioctl::nvme::TlsTake, K::kHandle, K::kBytes>},
+    {"tlsPut", Guarded<vioctl::nvme::TlsPut, K::kHandle, K::kBytes>},
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
     {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
     {"hostStamp", Guarded<vioctl::nvme::host::JsHostStamp>},
@@ -141,6 +145,7 @@ constexpr Export kNvme[] = {
     {"targetRenew", Guarded<vioctl::nvme::TargetRenew, K::kHandle>},
     {"targetEngine", Guarded<vioctl::nvme::TargetEngine, K::kHandle>},
     {"targetStop", Guarded<vioctl::nvme::TargetStop, K::kHandle>},
+    {"targetKey", Guarded<vioctl::nvme::TargetKey, K::kHandle, K::kUint32, K::kText, K::kBytes>},
     {"targetUnlock", Guarded<vioctl::nvme::TargetUnlock, K::kHandle, K::kUint32>},
     {"dhPower", Guarded<vioctl::nvme::DhPower, K::kBytes, K::kBytes, K::kBytes>},
 };

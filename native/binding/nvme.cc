@@ -54,7 +54,7 @@ struct Host {
 namespace {
 
 Napi::Object EventObject(Napi::Env env, const Event& event) {
-  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error"};
+  static constexpr const char* kKinds[] = {"opened", "command", "closed", "error", "key"};
   Napi::Object object = Napi::Object::New(env);
   object.Set("kind", kKinds[event.kind]);
   object.Set("connection", event.connection);
@@ -72,6 +72,15 @@ Napi::Object EventObject(Napi::Env env, const Event& event) {
     case Event::kClosed:
       object.Set("reason", event.reason);
       break;
+    case Event::kKey: {
+      Napi::Array identities = Napi::Array::New(env, event.identities.size());
+      for (uint32_t i = 0; i < event.identities.size(); i++) {
+        const std::string& one = event.identities[i];
+        identities.Set(i, Napi::Buffer<char>::Copy(env, one.data(), one.size()));
+      }
+      object.Set("identities", identities);
+      break;
+    }
     case Event::kError:
       if (event.fes != 0) {
         object.Set("fes", event.fes);
@@ -260,6 +269,9 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   options.uring = given.Get("engine").IsString() && Text(given.Get("engine")) == "uring";
   options.headerDigest = !given.Has("headerDigest") || given.Get("headerDigest").ToBoolean();
   options.dataDigest = !given.Has("dataDigest") || given.Get("dataDigest").ToBoolean();
+  options.tls = static_cast<TlsUse>(std::clamp(Option(given, "tls", 0), 0, 2));
+  if (options.tls != TlsUse::kNone && !crypto::Tls::Available())
+    throw SysError(ENOTSUP, "TLS", "this Node does not export OpenSSL");
   auto host = std::make_shared<Host>();
   host->callback = Napi::Persistent(info[1].As<Napi::Function>());
   host->context = std::make_unique<Napi::AsyncContext>(env, "vioctl:nvme-target");
@@ -320,6 +332,17 @@ Napi::Value TargetSetup(const Napi::CallbackInfo& info) {
   setup.controller = Share<Controller>(info[5]);
   setup.locked = info[6].ToBoolean();
   Share<Host>(info[0])->target->Setup(U32(info[1]), setup);
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetKey(const Napi::CallbackInfo& info) {
+  crypto::Psk psk;
+  psk.identity = Text(info[2]);
+  const auto key = Bytes(info[3]);
+  if (!key.empty() && key.size() != 32 && key.size() != 48) throw SysError(EINVAL, "key", "size");
+  psk.key.assign(key.begin(), key.end());
+  psk.hash = key.size() == 48 ? 2 : 1;
+  Share<Host>(info[0])->target->AnswerKey(U32(info[1]), std::move(psk));
   return info.Env().Undefined();
 }
 

@@ -34,6 +34,7 @@ Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info);  // targetMaxC
 Napi::Value TargetListenFd(const Napi::CallbackInfo& info);        // targetListenFd(target, fd)
 Napi::Value TargetSetup(
     const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller, locked)
+Napi::Value TargetKey(const Napi::CallbackInfo& info);     // targetKey(target, connection, identity, key)
 Napi::Value TargetUnlock(const Napi::CallbackInfo& info);  // targetUnlock(target, connection)
 Napi::Value TargetComplete(
     const Napi::CallbackInfo& info);  // targetComplete(target, [connection, tag, status, result, data][])

@@ -21,4 +21,57 @@ struct BigNumbers {
   static const BigNumbers* Get();
 };
 
+// TLS. Objects of OpenSSL are void pointers here; the names are those of its functions, shortened.
+struct Ssl {
+  const void* (*serverMethod)();
+  const void* (*clientMethod)();
+  void* (*contextNew)(const void* method);
+  long (*contextControl)(void* context, int command, long value, void* data);
+  uint64_t (*contextOptions)(void* context, uint64_t options);
+  int (*contextSuites)(void* context, const char* suites);
+  int (*contextTickets)(void* context, size_t count);
+  void (*contextHello)(void* context, int (*callback)(void* ssl, int* alert, void* data), void* data);
+  void (*contextFind)(void* context, int (*callback)(void* ssl, const uint8_t* identity, size_t size, void** session));
+  void (*contextUse)(void* context, int (*callback)(void* ssl, const void* digest, const uint8_t** identity,
+                                                    size_t* size, void** session));
+  void* (*create)(void* context);
+  void (*destroy)(void* ssl);
+  void (*acceptState)(void* ssl);
+  void (*connectState)(void* ssl);
+  int (*setExData)(void* ssl, int index, void* data);
+  void* (*getExData)(const void* ssl, int index);
+  int (*setSuites)(void* ssl, const char* suites);
+  int (*helloExtension)(void* ssl, unsigned type, const uint8_t** data, size_t* size);
+  int (*handshake)(void* ssl);
+  int (*reused)(const void* ssl);
+  int (*read)(void* ssl, void* data, size_t size, size_t* got);
+  int (*write)(void* ssl, const void* data, size_t size, size_t* done);
+  int (*shutdown)(void* ssl);
+  int (*getError)(const void* ssl, int result);
+  const void* (*cipherFind)(void* ssl, const uint8_t* id);
+  void* (*sessionNew)();
+  void (*sessionFree)(void* session);
+  int (*sessionKey)(void* session, const uint8_t* key, size_t size);
+  int (*sessionCipher)(void* session, const void* cipher);
+  int (*sessionVersion)(void* session, int version);
+  void (*setBio)(void* ssl, void* in, void* out);
+  void* (*bioMethodNew)(int type, const char* name);
+  int (*bioNewIndex)();
+  int (*bioMethodWrite)(void* method, int (*callback)(void* bio, const char* data, size_t size, size_t* done));
+  int (*bioMethodRead)(void* method, int (*callback)(void* bio, char* data, size_t size, size_t* got));
+  int (*bioMethodControl)(void* method, long (*callback)(void* bio, int command, long value, void* data));
+  void* (*bioNew)(const void* method);
+  void (*bioSetData)(void* bio, void* data);
+  void* (*bioData)(void* bio);
+  void (*bioSetInit)(void* bio, int init);
+  void (*bioSetFlags)(void* bio, int flags);
+  void (*bioClearFlags)(void* bio, int flags);
+  unsigned long (*peekError)();
+  const char* (*reasonText)(unsigned long error);
+  void (*clearErrors)();
+
+  // nullptr: this Node has not all of them.
+  static const Ssl* Get();
+};
+
 }  // namespace vioctl::crypto

@@ -56,9 +56,13 @@ bool Connection::Stalled() const {
 // Waits for what can happen next: room to send, bytes to read unless we have enough to do already.
 void Connection::Arm() {
   if (state_ == kClosed) return;
+  if (tls_ && tls_->pending() && !asking_ && !more_ && state_ != kDraining && !Stalled()) {
+    more_ = true;  // epoll does not know of it
+    worker_.Post(Worker::More{id_});
+  }
   uint32_t want = EPOLLRDHUP;
-  if (head_) want |= EPOLLOUT;
-  if (!Stalled() || state_ == kDraining)
+  if (Unsent()) want |= EPOLLOUT;
+  if (!asking_ && (!Stalled() || state_ == kDraining))
     want |= EPOLLIN;
   else
     want &= ~static_cast<uint32_t>(EPOLLRDHUP);
@@ -87,7 +91,7 @@ void Connection::Readable() {
       to[count++] = {data_->buffer + data_->received, direct};
     }
     to[count++] = {buffer + have, Worker::kReceive - have};
-    const ssize_t got = ::readv(fd_.get(), to, count);
+    const ssize_t got = Receive(to, count);
     if (got <= 0) {
       if (have > 0) Keep(buffer, have);
       if (got == 0) {
@@ -96,7 +100,7 @@ void Connection::Readable() {
       }
       if (errno == EAGAIN) break;
       if (errno == EINTR) continue;
-      return Close("connection lost");
+      return Close(errno == EPROTO ? fault_ : "connection lost");
     }
     came_ = os::NowNs();
     size_t size = static_cast<size_t>(got);
@@ -352,7 +356,7 @@ void Connection::Tick() {
   // A host that waits for the answer to its CONNECT is not late: we are.
   if (!assigned_ && state_ != kDraining && connect_ != kHandedOut && now >= deadline_)
     return Close("no CONNECT in time");
-  if (head_ && now - progress_ > kStuckMs) return Close("the host does not read");
+  if (Unsent() && now - progress_ > kStuckMs) return Close("the host does not read");
 }
 
 void Connection::Renew() {
@@ -364,7 +368,7 @@ void Connection::Hangup(const char* reason) { Close(reason); }
 
 void Connection::Finish(const char* reason) {
   if (state_ == kClosed || state_ == kDraining) return;
-  if (!head_) return Close(reason);
+  if (!Unsent()) return Close(reason);
   state_ = kDraining;
   data_ = nullptr;
   deadline_ = worker_.now() + kDrainMs;

@@ -1,5 +1,6 @@
 // One TCP connection of the target: PDUs in, PDUs out, the commands in between. Of one worker's thread.
 #pragma once
+#include "crypto/tls.h"
 #include "nvme/budget.h"
 #include "nvme/worker.h"
 #include "storage/io.h"
@@ -100,6 +101,10 @@ class Connection {
   bool trusted() const { return assigned_ && !locked_; }
 
   void Readable();
+  // The key of an identity that its host has offered, none if there is none.
+  void AnswerKey(crypto::Psk psk);
+  // Reads on what has come through TLS and was not read when it came.
+  void More();
   void Writable();
   void Hangup(const char* reason = "connection lost");
   void Tick();
@@ -144,6 +149,15 @@ class Connection {
   bool Stalled() const;
   void Resume();
   void Arm();
+
+  // secure.cc: TLS between the socket and the PDUs
+  ssize_t Receive(const iovec* to, int count);
+  ssize_t Transmit(const iovec* from, int count);
+  bool Secure();
+  bool Shake();
+  ssize_t Fetch();
+  void Pump();
+  bool Unsent() const { return head_ || (tls_ && !tls_->Unsent().empty()); }
 
   // commands.cc
   void Command(Request& request, const uint8_t* inCapsule, uint32_t inCapsuleLength, bool badDigest);
@@ -228,6 +242,13 @@ class Connection {
   Request* fusedFirst_ = nullptr;
   bool fusedFailed_ = false;
   std::unique_ptr<uint64_t[]> cids_;
+
+  std::unique_ptr<crypto::Tls> tls_;
+  bool plain_ = false;      // the first byte has shown, or the target has said, that there is no TLS
+  bool asking_ = false;     // somebody looks for its key
+  bool more_ = false;       // More() is on its way
+  bool saidBye_ = false;    // close_notify has been put behind what is sent
+  const char* fault_ = "";  // why Receive() says EPROTO
 
   Outgoing* head_ = nullptr;
   Outgoing* tail_ = nullptr;

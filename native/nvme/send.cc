@@ -171,6 +171,7 @@ void Connection::Queue(Outgoing& out, Request* request) {
 
 void Connection::Flush() {
   if (state_ == kClosed) return;
+  if (tls_) Pump();
   while (head_) {
     iovec vector[kVectors];
     int count = 0;
@@ -186,10 +187,7 @@ void Connection::Flush() {
         skip = 0;
       }
     }
-    msghdr message{};
-    message.msg_iov = vector;
-    message.msg_iovlen = static_cast<size_t>(count);
-    ssize_t done = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t done = Transmit(vector, count);
     if (done < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) return;
@@ -209,6 +207,13 @@ void Connection::Flush() {
     }
     sent_ = static_cast<uint32_t>(left);
     if (static_cast<size_t>(done) < total) return;
+  }
+  if (state_ == kDraining && tls_) {
+    if (!std::exchange(saidBye_, true)) {
+      tls_->Shutdown();
+      Pump();
+    }
+    if (Unsent()) return;
   }
   if (state_ == kDraining) {
     // Everything has left: the host reads it, then the end; what it still sends is thrown away (see Readable).

@@ -71,6 +71,10 @@ void Target::Setup(uint32_t connection, const QueueSetup& setup) {
   WorkerOf(connection).Post(Worker::Assign{connection, setup});
 }
 
+void Target::AnswerKey(uint32_t connection, crypto::Psk psk) {
+  WorkerOf(connection).Post(Worker::Key{connection, std::move(psk)});
+}
+
 void Target::Unlock(uint32_t connection) { WorkerOf(connection).Post(Worker::Unlock{connection}); }
 
 void Target::Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "crypto/tls.h"
 #include "nvme/budget.h"
 #include "nvme/command.h"
 #include "nvme/usage.h"
@@ -78,14 +79,15 @@ struct Controller {
 };
 
 struct Event {
-  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError };
+  enum Kind : uint8_t { kOpened, kCommand, kClosed, kError, kKey };
   Kind kind;
   uint32_t connection = 0;
   uint32_t tag = 0;  // of a command, for Complete(); of an opened connection: its listener, in the order of Listen()
   Sqe sqe{};
-  std::vector<uint8_t> data;  // of a command; of an opened connection: its addresses as text
-  Status status = kOk;        // of an error
-  const char* reason = "";    // of a closed connection
+  std::vector<uint8_t> data;            // of a command; of an opened connection: its addresses as text
+  Status status = kOk;                  // of an error
+  const char* reason = "";              // of a closed connection
+  std::vector<std::string> identities;  // for AnswerKey()
   uint16_t fes = 0;
   uint32_t fei = 0;
 };
@@ -99,6 +101,9 @@ struct QueueSetup {
   bool locked = false;  // nothing but authentication passes until Unlock()
 };
 
+// Whether connections are by TLS: never, as the host likes, always.
+enum class TlsUse : uint8_t { kNone, kAllow, kRequire };
+
 struct TargetOptions {
   int threads = 1;
   int spinMicroseconds = 30;
@@ -106,6 +111,7 @@ struct TargetOptions {
   int handshakeMs = 10000;
   bool uring = false;  // what may wait goes to a ring of the thread, not to the executor
   bool headerDigest = true, dataDigest = true;
+  TlsUse tls = TlsUse::kNone;
 };
 
 class Target {
@@ -125,6 +131,8 @@ class Target {
   int events() const { return eventfd_.get(); }
 
   void Setup(uint32_t connection, const QueueSetup& setup);
+  // The key of one of the identities of an event of this kind; without bytes: none is known.
+  void AnswerKey(uint32_t connection, crypto::Psk psk);
   // Its host has proved who it is.
   void Unlock(uint32_t connection);
   void Complete(uint32_t connection, uint32_t tag, Status status, uint64_t result, std::vector<uint8_t> data);

@@ -255,6 +255,10 @@ void Worker::Handle(Message& message) {
   } else if (auto* unlock = std::get_if<Unlock>(&message)) {
     Connection* connection = Find(unlock->connection);
     if (connection && connection->Unlock()) strangers_.fetch_sub(1, std::memory_order_relaxed);
+  } else if (auto* key = std::get_if<Key>(&message)) {
+    if (Connection* connection = Find(key->connection)) connection->AnswerKey(std::move(key->psk));
+  } else if (auto* more = std::get_if<More>(&message)) {
+    if (Connection* connection = Find(more->connection)) connection->More();
   } else if (auto* end = std::get_if<End>(&message)) {
     if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
   } else if (auto* listen = std::get_if<ListenOn>(&message)) {
@@ -285,6 +289,8 @@ void Worker::Messages() {
     Connection* of = nullptr;
     if (const auto* reply = std::get_if<Reply>(&message)) of = Find(reply->connection);
     if (const auto* go = std::get_if<Go>(&message)) of = go->request->connection;
+    if (const auto* key = std::get_if<Key>(&message)) of = Find(key->connection);
+    if (const auto* more = std::get_if<More>(&message)) of = Find(more->connection);
     try {
       Handle(message);
     } catch (const std::bad_alloc&) {

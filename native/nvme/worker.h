@@ -53,6 +53,13 @@ class Worker {
     uint32_t connection;
     QueueSetup setup;
   };
+  struct Key {
+    uint32_t connection;
+    crypto::Psk psk;
+  };
+  struct More {
+    uint32_t connection;
+  };
   struct Unlock {
     uint32_t connection;
   };
@@ -75,7 +82,7 @@ class Worker {
   struct Renew {
     std::shared_ptr<void> done;
   };
-  using Message = std::variant<Adopt, Reply, Assign, Unlock, End, ListenOn, Unlisten, Evict, Go, Renew>;
+  using Message = std::variant<Adopt, Reply, Assign, Unlock, Key, More, End, ListenOn, Unlisten, Evict, Go, Renew>;
 
   // From any thread.
   void Post(Message message);

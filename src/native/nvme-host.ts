@@ -78,6 +78,8 @@ export interface HostOptions {
   replay: boolean;
   /** Who authenticates queues; without it, a target that asks for it is EACCES. Closed with the last host that has it. */
   authenticator?: AuthenticatorHandle | undefined;
+  /** The key of TLS; without it, there is none. */
+  tls?: { identity: string; psk: Uint8Array } | undefined;
 }
 
 /** What was found when it was opened. */
@@ -133,6 +135,10 @@ export interface CopyResult {
   lost: string;
 }
 
+declare const tls: unique symbol;
+/** One end of a TLS 1.3 connection without a socket. */
+export type NativeTls = { readonly [tls]: 'tls' };
+
 /** native/nvme, the host's side */
 export interface NvmeHostNative {
   authenticatorNew(): AuthenticatorHandle;
@@ -150,6 +156,14 @@ export interface NvmeHostNative {
   hostCopy(host: RemoteNamespace, options: CopyOptions): { done: Promise<CopyResult>; stop: () => void; progress: () => number };
   /** Shuts its controllers down. */
   hostClose(host: RemoteNamespace): Promise<void>;
+  /** The client's end. @param key PSK of 32 (SHA-256) or 48 bytes (SHA-384) @throws ENOTSUP without OpenSSL's functions */
+  tlsClient(identity: string, key: Uint8Array): NativeTls;
+  /** The server's end for one key: what tests speak to. */
+  tlsServer(identity: string, key: Uint8Array): NativeTls;
+  /** Takes bytes of the peer; without bytes, begins. @returns plaintext, and bytes for the peer @throws EPROTO */
+  tlsTake(connection: NativeTls, bytes: Uint8Array): { plain: Buffer; out: Buffer; established: boolean; ended: boolean };
+  /** Plaintext into bytes for the peer. @throws ENOTCONN before it is established, EPROTO */
+  tlsPut(connection: NativeTls, bytes: Uint8Array): Buffer;
   /** Starts the load in threads of its own. Rejects with a system error; `stop` ends it early with what there is. */
   loadRun(options: LoadOptions): { done: Promise<LoadResult>; stop: () => void };
 }
@@ -157,4 +171,5 @@ export interface NvmeHostNative {
 export const nvmeHostExports = [
   ...(['loadRun', 'authenticatorNew', 'authenticatorNext', 'authenticatorClose'] as const),
   ...(['hostOpen', 'hostSource', 'hostStamp', 'hostFacts', 'hostCopy', 'hostClose'] as const),
+  ...(['tlsClient', 'tlsServer', 'tlsTake', 'tlsPut'] as const),
 ] as const satisfies (keyof NvmeHostNative)[];

@@ -21,6 +21,8 @@ export interface TargetOptions {
   /** Whether header and data digests are granted to hosts that ask. */
   headerDigest?: boolean;
   dataDigest?: boolean;
+  /** TLS 1.3 with pre-shared keys: 0 never, 1 if the host begins with it, 2 always. @throws ENOTSUP without OpenSSL's functions */
+  tls?: 0 | 1 | 2;
 }
 
 /** What the engine tells, in batches. */
@@ -32,6 +34,7 @@ export type TargetEvent =
       listener: number;
     }
   | { kind: 'command'; connection: number; tag: number /** 64 bytes */; sqe: Buffer; data: Buffer }
+  | { kind: 'key'; connection: number /** that a host offers for TLS: answer with targetKey() */; identities: Buffer[] }
   | { kind: 'closed'; connection: number /** empty after a protocol error */; reason: string }
   | { kind: 'error'; connection: number; fes: number; fei: number }
   | { kind: 'error'; connection: number; fes?: undefined /** of a failed I/O command */; sqe: Buffer; status: number };
@@ -125,6 +128,8 @@ export interface NvmeNative {
     controller: NativeController,
     locked: boolean,
   ): void;
+  /** Answers a `key` event. @param key PSK of 32 (SHA-256) or 48 bytes (SHA-384); none if no identity is known */
+  targetKey(target: NativeTarget, connection: number, identity: string, key: Uint8Array): void;
   /** The host of a locked connection is authenticated: all commands pass. */
   targetUnlock(target: NativeTarget, connection: number): void;
   targetComplete(target: NativeTarget, batch: Completion[]): void;
@@ -173,6 +178,7 @@ export const nvmeExports = [
   'targetEngine',
   'targetRenew',
   'targetStop',
+  'targetKey',
   'targetUnlock',
   'dhPower',
 ] as const satisfies (keyof NvmeNative)[];

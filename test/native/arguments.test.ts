@@ -75,6 +75,10 @@ const signatures: Record<string, Record<string, string>> = {
     close: 'handle:store',
   },
   nvmeHost: {
+    tlsClient: 'text bytes',
+    tlsServer: 'text bytes',
+    tlsTake: 'handle:TLS bytes',
+    tlsPut: 'handle:TLS bytes',
     loadRun: 'object',
     authenticatorNew: '',
     authenticatorNext: 'handle:authenticator',
@@ -114,6 +118,7 @@ const signatures: Record<string, Record<string, string>> = {
     targetRenew: 'handle:target',
     targetEngine: 'handle:target',
     targetStop: 'handle:target',
+    targetKey: 'handle:target uint32 text bytes',
     targetUnlock: 'handle:target uint32',
     dhPower: 'bytes bytes bytes',
   },

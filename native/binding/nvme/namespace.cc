@@ -10,6 +10,7 @@
 #include "binding/nvme/authenticator.h"
 #include "binding/storage.h"
 #include "nvme/host/copy.h"
+#include "nvme/host/secure.h"
 #include "nvme/host/source.h"
 #include "nvme/host/stamp.h"
 #include "os/eventfd.h"
@@ -24,6 +25,23 @@ constexpr const char* kWhere[] = {"none", "namespace", "input", "output"};
 
 Napi::Value Hex(Napi::Env env, const uint8_t* bytes, size_t size) {
   return Napi::Buffer<uint8_t>::Copy(env, bytes, size);
+}
+
+// TLS with a key, of which each connection gets a copy.
+void UseTls(const Napi::Object& given, NamespaceOptions& options) {
+  const auto psk = std::make_shared<crypto::Psk>();
+  psk->identity = Text(Field(given, "identity", Kind::kPath));
+  const auto key = Bytes(Field(given, "psk", Kind::kBytes));
+  if (key.size() != 32 && key.size() != 48) throw SysError(EINVAL, "hostOpen", "psk");
+  psk->key.assign(key.begin(), key.end());
+  psk->hash = key.size() == 48 ? 2 : 1;
+  options.secure = [psk](std::unique_ptr<Stream> stream, const Wait& wait) {
+    crypto::Psk copy;
+    copy.identity = psk->identity;
+    copy.key = psk->key;
+    copy.hash = psk->hash;
+    return SecureStream(std::move(stream), std::move(copy), wait);
+  };
 }
 
 }  // namespace
@@ -61,6 +79,8 @@ NamespaceOptions OptionsOf(const Napi::Object& given) {
   options.data_digest = flag("dataDigest");
   options.flow_control = flag("flowControl");
   options.replay = flag("replay");
+  if (const Napi::Value tls = Field(given, "tls", Maybe(Kind::kObject)); tls.IsObject())
+    UseTls(tls.As<Napi::Object>(), options);
   if (const Napi::Value handle = given.Get("authenticator"); !handle.IsUndefined()) {
     // JavaScript waits for exchanges until the last host that may have some is gone.
     struct Closer {

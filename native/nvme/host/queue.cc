@@ -147,7 +147,7 @@ void Queue::Put(void* header, size_t hlen, Command* data, uint64_t from, uint32_
 }
 
 bool Queue::Flush() {
-  bool any = false;
+  bool any = stream_->Push();
   while (out_start_ < out_.size()) {
     iov_.clear();
     size_t at = head_start_, total = 0;

@@ -63,7 +63,7 @@ class Queue {
   uint32_t outstanding() const { return static_cast<uint32_t>(slots_.size() - free_.size()); }
   bool full() const { return free_.empty(); }
   // Whether bytes wait for the socket; whether some have come that the descriptor does not tell of.
-  bool sending() const { return !out_.empty(); }
+  bool sending() const { return !out_.empty() || stream_->sending(); }
   bool pending() const { return stream_->pending(); }
   void set_in_capsule(uint32_t bytes) { options_.in_capsule = bytes; }
 

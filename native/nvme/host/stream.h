@@ -30,6 +30,9 @@ class Stream {
   virtual ssize_t Write(const iovec* from, int count) = 0;
   // Whether Read() would give something although the descriptor is not readable.
   virtual bool pending() const { return false; }
+  // Whether bytes that Write() has taken still wait for the descriptor; sends what it takes. True if anything left.
+  virtual bool sending() const { return false; }
+  virtual bool Push() { return false; }
 };
 
 // Where a controller is: a name or an address, and a port.

@@ -27,6 +27,7 @@ export default class NvmfCtl extends Command {
     'controllers=N connections=N queues=N: what the target admits, with queues counted per controller. limits --host NQN ' +
     'connections=N queues=N bytes=SIZE: the same for one host, or for each host with --host any; bytes limits the data of commands under way.\n\n' +
     'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change, on all paths.\n\n' +
+    'keys rotate: read the key files of nvmf serve again. Hosts that are connected stay; the next authentication uses the new keys.\n\n' +
     'kick: end the associations of --host NQN, of --cntlid N, or of --nqn NQN.\n\n' +
     'drain: admit no host and no command, wait for the commands under way (up to --timeout), and flush. Hosts use other paths, or wait ' +
     'for drain off.\n\n' +

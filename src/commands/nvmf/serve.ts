@@ -2,6 +2,7 @@ import { Command, type Example } from '../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../cli/flags.js';
 import { ServiceManager } from '../../cli/systemd.js';
 import { printable } from '../../common/escape.js';
+import { keyFlags } from '../../groups/nvmf/keys.js';
 import { reload } from '../../groups/nvmf/reload.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../groups/sources.js';
 import { activatedListeners } from '../../launch/activation.js';
@@ -47,17 +48,8 @@ export default class NvmfServe extends Command {
     'discovery-nqn': Flags.string({ helpValue: 'NQN', summary: 'name of the discovery service besides the well-known one' }),
     nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
+    ...keyFlags,
     config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a file, JSON or YAML (- is stdin)' }),
-    'dhchap-secret-file': Flags.string({
-      multiple: true,
-      helpValue: '[NQN=]FILE',
-      summary: 'DH-HMAC-CHAP key of a host, or of every host',
-    }),
-    'dhchap-ctrl-secret-file': Flags.string({
-      multiple: true,
-      helpValue: '[NQN=]FILE',
-      summary: 'DH-HMAC-CHAP key of the controller, for hosts that ask',
-    }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     metrics: Flags.string({
       helpValue: 'ADDR',

@@ -3,7 +3,9 @@
 import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
-import { readChapKey } from '../../nvme/auth/read.js';
+import { readChapKey, readTlsKey } from '../../nvme/auth/read.js';
+import { wipe } from '../../nvme/auth/secret.js';
+import { tlsPsk } from '../../nvme/auth/tls-psk.js';
 import { Controller, type ControllerOptions, hostIdentity, OpenNamespace } from '../../nvme/host/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
@@ -32,6 +34,8 @@ export const endpointFlags = {
     helpValue: 'FILE',
     summary: 'DH-HMAC-CHAP key that the target must prove to know',
   }),
+  tls: Flags.boolean({ summary: 'connect by TLS 1.3; needs --tls-key-file', dependsOn: ['tls-key-file'] }),
+  'tls-key-file': Flags.string({ helpValue: 'FILE', summary: 'TLS key of this host (also env:NAME, fd:N); implies --tls' }),
   timeout: Flags.duration({ default: 30000, summary: 'longest time for connecting and for each command' }),
 };
 
@@ -76,6 +80,15 @@ export const rangeFlags = {
 
 type Parsed = Record<string, unknown>;
 
+/** @throws VioError */
+function tlsOptions(file: string | undefined, hostnqn: string, subnqn: string): ControllerOptions['tls'] {
+  if (file === undefined) return undefined;
+  const key = readTlsKey(file, 'TLS key');
+  const made = tlsPsk(key, hostnqn, subnqn);
+  wipe(key.bytes);
+  return made;
+}
+
 /** Keys of a host. @throws VioError */
 function chapOptions(own: string | undefined, controller: string | undefined): ControllerOptions['chap'] {
   if (own === undefined && controller === undefined) return undefined;
@@ -100,6 +113,7 @@ export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): C
     hostnqn,
     hostid,
     subnqn,
+    tls: tlsOptions(flags['tls-key-file'] as string | undefined, hostnqn, subnqn),
     chap: chapOptions(flags['dhchap-secret-file'] as string | undefined, flags['dhchap-ctrl-secret-file'] as string | undefined),
     ...(io && {
       ioQueues: flags['nr-io-queues'] as number,

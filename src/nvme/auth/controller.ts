@@ -21,8 +21,8 @@ import {
   dhchapProtocol,
 } from '../wire/index.js';
 import { type DhPair, makePair, type Power, sharedSecret, validValue } from './dh.js';
-import { nullGroup } from './groups.js';
-import { hashes, type Key } from './keys.js';
+import { groupNames, nullGroup } from './groups.js';
+import { hashes, hashNames, type Key } from './keys.js';
 import { type Ends, response } from './response.js';
 import { wipe } from './secret.js';
 
@@ -68,8 +68,8 @@ export interface ControllerExchangeOptions extends Ends {
   /** The keys of the host now; undefined if it has none any more. */
   keys: () => ChapKeys | undefined;
   power: Power;
-  /** Told once for each exchange that succeeds. */
-  succeeded: () => void;
+  /** Told once for each exchange that succeeds: by which algorithms, and whether in both directions. */
+  succeeded: (how: string) => void;
   /** Told once, with the reason for the log. The queue must end after the next message. */
   failed: (why: string) => void;
 }
@@ -276,8 +276,9 @@ export class ControllerExchange {
   }
 
   #done(): 'idle' {
+    const both = this.#proof ? ', both ways' : '';
     this.#forget();
-    this.#options.succeeded();
+    this.#options.succeeded(`${hashNames.get(this.#hash)}, ${groupNames.get(this.#group)}${both}`);
     return 'idle';
   }
 

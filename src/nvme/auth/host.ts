@@ -46,7 +46,16 @@ export interface HostExchangeOptions extends Ends {
 /** Room for the largest message: a challenge of SHA-512 and ffdhe8192. */
 const messageRoom = 4096;
 
-const rejected = (why: string, hint?: string) =>
+/** There is no key for a target that asks for authentication. */
+export const noKey = (): VioError =>
+  new VioError('the target asks for authentication', {
+    code: 'ENOKEY',
+    exit: Exit.permission,
+    hint: '--dhchap-secret-file FILE gives the key of this host',
+  });
+
+/** One side does not accept the other. */
+export const rejected = (why: string, hint?: string) =>
   new VioError(`authentication: ${why}`, { code: 'EKEYREJECTED', exit: Exit.permission, hint });
 const broken = (why: string) => new VioError(`authentication: ${why}`, { code: 'EPROTO', exit: Exit.damaged });
 
@@ -72,12 +81,7 @@ export function mustAuthenticate(authreq: number, mutual: boolean): boolean {
  * @throws VioError ENOKEY, EKEYREJECTED (exit 6), EPROTO (exit 5), or what the transport throws
  */
 export async function authenticate(transport: AuthTransport, options: HostExchangeOptions): Promise<void> {
-  if (!options.key)
-    throw new VioError('the target asks for authentication', {
-      code: 'ENOKEY',
-      exit: Exit.permission,
-      hint: '--dhchap-secret-file FILE gives the key of this host',
-    });
+  if (!options.key) throw noKey();
   const exchange = new HostExchange(options, options.key);
   try {
     await transport.send(exchange.negotiate());

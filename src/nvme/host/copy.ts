@@ -6,7 +6,7 @@ import type { CopyOptions, CopyResult, HostFacts, HostOptions, RemoteNamespace }
 import { decodeStatus } from '../wire/index.js';
 import { NativeAuthenticator } from './authenticator.js';
 import type { ControllerOptions } from './controller.js';
-import { closedByTarget, NvmeError, timedOut, unreachable } from './errors.js';
+import { closedByTarget, NvmeError, timedOut, tlsFailed, unreachable } from './errors.js';
 
 /** A namespace that is open in the native host. */
 export class OpenNamespace {
@@ -89,6 +89,7 @@ export function nativeOptions(
       dataDigest: options.dataDigest ?? false,
       flowControl: !options.sqFlowControlOff,
       replay: false,
+      tls: options.tls,
       authenticator: authenticator?.handle,
     },
     failed: (err) => {
@@ -116,6 +117,8 @@ function connectError(options: ControllerOptions, nsid: number | undefined, err:
   switch (code) {
     case 'ETIMEDOUT':
       return syscall === 'connect' ? unreachable(where, err as Error) : timedOut(where, options.timeout);
+    case 'EKEYREJECTED':
+      return tlsFailed(where, err as Error);
     case 'ECONNRESET':
       return closedByTarget(where);
     case 'EPROTO':

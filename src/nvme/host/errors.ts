@@ -81,3 +81,12 @@ export function unreachable(where: string, err: NodeJS.ErrnoException): VioError
 /** The connection ended while something was expected of it. */
 export const closedByTarget = (where: string): VioError =>
   new VioError(`${where}: the target closed the connection`, { code: 'ECONNRESET', exit: Exit.failed });
+
+/** TLS did not come about: in most cases, the two sides have different keys. */
+export const tlsFailed = (where: string, err: Error): VioError =>
+  new VioError(`${where}: the TLS handshake or a record of it failed: the target has another key, or speaks no TLS`, {
+    code: 'EKEYREJECTED',
+    exit: Exit.permission,
+    hint: 'vioctl nvmf discover shows whether the target uses TLS (SECTYPE, TREQ)',
+    cause: err,
+  });

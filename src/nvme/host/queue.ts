@@ -3,8 +3,9 @@
  * trusted: every PDU is checked against the command it names before a byte of it is stored.
  */
 import net from 'node:net';
-import { Exit, VioError } from '../../common/errors.js';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import type { NativeTls } from '../../native/nvme-host.js';
 import {
   buildPdu,
   c2hData,
@@ -29,7 +30,7 @@ import {
   sqe as sqeTable,
   termReq,
 } from '../wire/index.js';
-import { closedByTarget, DigestError, NvmeError, nameOf, timedOut, unreachable } from './errors.js';
+import { closedByTarget, DigestError, NvmeError, nameOf, timedOut, tlsFailed, unreachable } from './errors.js';
 
 /** Where and how to connect. */
 export interface Endpoint {
@@ -37,6 +38,8 @@ export interface Endpoint {
   port: number;
   headerDigest?: boolean;
   dataDigest?: boolean;
+  /** The key of TLS; without it, there is none. */
+  tls?: { identity: string; psk: Uint8Array } | undefined;
   /** Longest time for connecting and for each command, in milliseconds. */
   timeout: number;
 }
@@ -93,6 +96,8 @@ export class Queue {
   onLost: ((error: Error) => void) | undefined;
 
   readonly #socket: net.Socket;
+  readonly #tls: NativeTls | undefined;
+  #secured = false;
   readonly #reader: PduReader;
   readonly #crc32c = native().common.crc32c;
   readonly #pending = new Map<number, Pending>();
@@ -104,6 +109,7 @@ export class Queue {
   #timer: NodeJS.Timeout | undefined;
   #error: Error | undefined;
   #closing = false;
+  #icReq: Buffer = Buffer.alloc(0);
 
   private constructor(qid: number, endpoint: Endpoint) {
     this.qid = qid;
@@ -121,6 +127,7 @@ export class Queue {
       noDelay: true,
       onread: { buffer: Buffer.allocUnsafeSlow(readBuffer), callback: (size, buffer) => this.#received(size, buffer as Buffer) },
     });
+    this.#tls = endpoint.tls && native().nvmeHost.tlsClient(endpoint.tls.identity, endpoint.tls.psk);
     this.#socket.on('error', (err: NodeJS.ErrnoException) => this.#lose(unreachable(this.#where, err)));
     this.#socket.on('close', () => this.#lose(closedByTarget(this.#where)));
   }
@@ -132,7 +139,9 @@ export class Queue {
   static async open(qid: number, endpoint: Endpoint): Promise<Queue> {
     const queue = new Queue(qid, endpoint);
     const dgst = (endpoint.headerDigest ? Dgst.header : 0) | (endpoint.dataDigest ? Dgst.data : 0);
-    queue.#socket.write(encodePdu(pdus.icReq, { dgst, maxr2t: maxR2t - 1 }));
+    queue.#icReq = encodePdu(pdus.icReq, { dgst, maxr2t: maxR2t - 1 });
+    if (queue.#tls) queue.#ciphertext(Buffer.alloc(0));
+    else queue.#put(queue.#icReq);
     const timer = setTimeout(() => queue.#lose(timedOut(queue.#where, endpoint.timeout)), endpoint.timeout);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -248,28 +257,50 @@ export class Queue {
       crc32c: this.#crc32c,
     });
     if (!data) {
-      this.#socket.write(head, sent);
+      this.#put(head, sent);
       return;
     }
     this.#socket.cork();
-    this.#socket.write(head);
-    this.#socket.write(data, tail ? undefined : sent);
-    if (tail) this.#socket.write(tail, sent);
+    this.#put(head);
+    this.#put(data, tail ? undefined : sent);
+    if (tail) this.#put(tail, sent);
     this.#socket.uncork();
   }
 
   #received(size: number, buffer: Buffer): boolean {
     if (this.#error) return false;
     try {
-      for (const pdu of this.#reader.push(buffer.subarray(0, size))) {
-        this.#handle(pdu);
-        if (this.#error) break;
-      }
+      if (this.#tls) this.#ciphertext(buffer.subarray(0, size));
+      else this.#plaintext(buffer.subarray(0, size));
     } catch (err) {
       if (err instanceof PduError) this.#refuse(err);
-      else this.#lose(err as Error);
+      else this.#lose(this.#tls && codeOf(err) === 'EPROTO' ? tlsFailed(this.#where, err as Error) : (err as Error));
     }
     return true;
+  }
+
+  /** Bytes of the target that came by TLS, or none to begin with. */
+  #ciphertext(bytes: Buffer): void {
+    const { plain, out, established, ended } = native().nvmeHost.tlsTake(this.#tls!, bytes);
+    if (out.length > 0) this.#socket.write(out);
+    if (established && !this.#secured) {
+      this.#secured = true;
+      this.#put(this.#icReq);
+    }
+    if (plain.length > 0) this.#plaintext(plain);
+    if (ended) this.#lose(closedByTarget(this.#where));
+  }
+
+  #plaintext(bytes: Buffer): void {
+    for (const pdu of this.#reader.push(bytes)) {
+      this.#handle(pdu);
+      if (this.#error) break;
+    }
+  }
+
+  /** Sends bytes, by TLS if there is one. */
+  #put(bytes: Buffer, sent?: () => void): void {
+    this.#socket.write(this.#tls ? native().nvmeHost.tlsPut(this.#tls, bytes) : bytes, sent);
   }
 
   #handle(pdu: Pdu): void {
@@ -398,7 +429,8 @@ export class Queue {
   #refuse(error: PduError): void {
     if (!error.silent && !this.#socket.destroyed) {
       const { fes, fei, header } = error;
-      this.#socket.end(encodePdu(pdus.h2cTermReq, { fes, fei }, { data: header.subarray(0, 128) }));
+      const last = encodePdu(pdus.h2cTermReq, { fes, fei }, { data: header.subarray(0, 128) });
+      this.#socket.end(this.#tls ? native().nvmeHost.tlsPut(this.#tls, last) : last);
     }
     this.#lose(
       new VioError(`${this.#where}: the target broke the protocol: ${error.message}`, { code: 'EPROTO', exit: Exit.damaged, cause: error }),

@@ -1,5 +1,6 @@
 import type { OwnedFd } from '../../native/owned-fd.js';
-import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, Subtype, Treq, Trtype } from '../wire/index.js';
+import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, Sectype, Subtype, Treq, Trtype } from '../wire/index.js';
+import type { TlsMode } from './security/tls.js';
 
 /** An address where hosts can connect. */
 export interface Listener {
@@ -44,17 +45,20 @@ export function discoveryLog(options: {
   listeners: readonly Omit<Listener, 'socket'>[];
   subsystems: readonly string[];
   referrals: readonly Referral[];
+  tls?: TlsMode | undefined;
   via: string;
   /** Of this discovery service. */
   nqn?: string | undefined;
 }): Buffer {
   const records: Parameters<typeof discoveryRecord.encode>[0][] = [];
+  const secure = options.tls === undefined ? 0 : options.tls === 'require' ? Treq.required : Treq.notRequired;
   const record = (at: { address: string; port: number }, portid: number, subtype: number, subnqn: string, eflags = 0) => {
     records.push({
       trtype: Trtype.tcp,
       adrfam: isV6(at.address) ? Adrfam.ipv6 : Adrfam.ipv4,
       subtype,
-      treq: subtype === Subtype.referral ? 0 : Treq.sqFlowControlOff,
+      treq: subtype === Subtype.referral ? 0 : Treq.sqFlowControlOff | secure,
+      sectype: options.tls && subtype !== Subtype.referral ? Sectype.tls13 : 0,
       portid,
       cntlid: dynamicCntlid,
       asqsz: 32,

@@ -17,6 +17,7 @@ import type { Answer, ControllerState, Namespace, NamespaceOptions, SubsystemSta
 import { invalidField, Refusal, statusCode } from './refusal.js';
 import { Authentication } from './security/authentication.js';
 import { KeyRing } from './security/keyring.js';
+import { findKey, handOver, type TlsMode, tlsUse } from './security/tls.js';
 import { type BoundSocket, bindSocket } from './sockets.js';
 import type { Subsystem } from './subsystem.js';
 
@@ -46,6 +47,7 @@ export interface TargetSetup extends TargetOptions {
   /** Keys of hosts; left out: hosts need none. */
   keys?: KeyRing | undefined;
   chapPolicy?: ChapPolicy | undefined;
+  tlsMode?: TlsMode | undefined;
 }
 
 /**
@@ -67,6 +69,7 @@ export class Target implements Guarded {
   readonly discoveryNqn: string | undefined;
   readonly census = new Census();
   readonly around: Surroundings;
+  readonly tlsMode: TlsMode | undefined;
   readonly #native: NvmeNative;
   readonly #engine: NativeTarget;
   readonly #log: TargetLog;
@@ -86,7 +89,8 @@ export class Target implements Guarded {
   #looked = -1;
 
   constructor(native: NvmeNative, options: TargetSetup = {}) {
-    const { log = () => {}, state, limits, discoveryNqn, keys, chapPolicy, ...engine } = options;
+    const { log = () => {}, state, limits, discoveryNqn, keys, chapPolicy, tlsMode, ...engine } = options;
+    this.tlsMode = tlsMode;
     this.state = state;
     this.limits = { ...defaultLimits, ...limits };
     this.discoveryNqn = discoveryNqn;
@@ -95,7 +99,7 @@ export class Target implements Guarded {
     this.#log = log;
     this.#wanted = options.engine ?? 'sync';
     const maxConnections = this.limits.connections + spareConnections;
-    this.#engine = native.targetStart({ maxConnections, ...engine }, (batch) => this.#take(batch));
+    this.#engine = native.targetStart({ maxConnections, ...engine, tls: tlsUse(tlsMode) }, (batch) => this.#take(batch));
     this.#authentication = new Authentication(this.keys, chapPolicy, {
       answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
       unlock: (connection) => native.targetUnlock(this.#engine, connection),
@@ -378,6 +382,7 @@ export class Target implements Guarded {
       listeners: this.listeners,
       subsystems: [...this.subsystems.values()].filter((s) => s.access.admits(hostnqn)).map((s) => s.nqn),
       referrals: this.referrals,
+      tls: this.tlsMode,
       via,
       nqn: this.discoveryNqn,
     });
@@ -450,10 +455,19 @@ export class Target implements Guarded {
       if (!connection) continue;
       if (event.kind === 'closed') this.#closed(event.connection, connection, event.reason);
       else if (event.kind === 'error') this.#failed(connection, event);
+      else if (event.kind === 'key') this.#key(event.connection, connection, event.identities);
       else this.#command(event.connection, connection, event);
     }
     const answers = this.#answers.splice(0);
     if (answers.length > 0 && !this.#stopped) this.#native.targetComplete(this.#engine, answers);
+  }
+
+  /** A host begins TLS. */
+  #key(id: number, connection: Connection, identities: readonly Buffer[]): void {
+    const found = findKey(identities, this.keys);
+    if (found) connection.tls = { hostnqn: found.hostnqn, subnqn: found.subnqn };
+    else this.#log(`${connection.peer}: no key for TLS identity ${identities[0]?.toString('latin1').slice(0, 300)}`);
+    handOver(found, (identity, key) => this.#native.targetKey(this.#engine, id, identity, key));
   }
 
   #answer(connection: number, tag: number, status: number, result: number | bigint, data?: Buffer): void {
@@ -511,13 +525,18 @@ export class Target implements Guarded {
   }
 
   #connect(id: number, connection: Connection, connect: Connect): Answer {
+    const { tls } = connection;
+    if (tls && (tls.hostnqn !== connect.hostnqn || tls.subnqn !== connect.subnqn)) {
+      this.#log(`${connection.peer}: host ${connect.hostnqn} uses the TLS key of ${tls.hostnqn} for ${tls.subnqn}`);
+      throw new Refusal(Status.connectInvalidHost);
+    }
     const controller = (connect.qid === 0 ? admitController : admitQueue)(this, id, connection, connect);
     connection.controller = controller;
     connection.qid = connect.qid;
     this.census.count(controller, connect.qid, 1);
     // the discovery service tells each host only of what it may use, and is open to all, as those of others
     const locked = this.#authentication.required && !connect.discovery;
-    if (locked) this.#authentication.guard(id, connect, connection.peer);
+    if (locked) this.#authentication.guard(id, connect, connect.qid === 0, connection.peer);
     this.#native.targetSetup(this.#engine, id, connect.qid, connect.size, connect.flowControl, controller.handle, locked);
     const authreq = locked ? AuthReq.required : 0;
     return { result: connectOk.encode({ cntlid: controller.cntlid, authreq }).readUInt32LE(0) };

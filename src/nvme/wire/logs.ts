@@ -162,6 +162,8 @@ export const Trtype = { rdma: 1, fc: 2, tcp: 3, loop: 254 } as const;
 export const Adrfam = { pci: 0, ipv4: 1, ipv6: 2, ib: 3, fc: 4, loop: 254 } as const;
 export const Subtype = { referral: 1, nvm: 2, current: 3 } as const;
 /** TREQ: secure channel 1 required, 2 not required; bit 2: SQ flow control can be switched off. */
+/** Security type in TSAS of a record for TCP. */
+export const Sectype = { none: 0, tls12: 1, tls13: 2 } as const;
 export const Treq = { required: 1, notRequired: 2, sqFlowControlOff: 4 } as const;
 
 const trtypes = new Map([

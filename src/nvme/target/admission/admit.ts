@@ -6,6 +6,7 @@ import type { Listener } from '../discovery.js';
 import type { ControllerState } from '../model.js';
 import { lastCntlid } from '../names.js';
 import { badParameter, Refusal } from '../refusal.js';
+import type { TlsEnds } from '../security/tls.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Connect } from './connect.js';
 import { type HostLimits, hostKey, type TargetLimits } from './limits.js';
@@ -17,6 +18,8 @@ export interface Connection {
   via: string;
   /** What it came through. */
   listener: Listener;
+  /** Who the key of its TLS belongs to. */
+  tls?: TlsEnds;
   controller?: ControllerState;
   qid?: number;
 }

@@ -62,7 +62,7 @@ const chosen =
     return items.map((one) => [...names].find(([, name]) => name === one)![0]);
   };
 
-const keys = object<KeyEntry>({ host: checked(checkHostNqn), dhchapSecretFile: text, dhchapCtrlSecretFile: text }, []);
+const keys = object<KeyEntry>({ host: checked(checkHostNqn), dhchapSecretFile: text, dhchapCtrlSecretFile: text, tlsKeyFile: text }, []);
 
 const hostLimit = object<HostLimitEntry>(
   {
@@ -111,6 +111,7 @@ const file = object<ConfigFile>(
     referrals: list(referral),
     hostLimits: distinct(hostLimit, 'host', (one) => one.host),
     keys: distinct(keys, 'the host', (one) => one.host ?? 'every host'),
+    tls: oneOf('allow', 'require'),
     dhchapHashes: chosen(hashNames),
     dhchapGroups: chosen(groupNames),
     subsystems: distinct(subsystem, 'the NQN', (one) => one.nqn),

@@ -50,6 +50,8 @@ export interface ConfigFile {
   hostLimits?: HostLimitEntry[];
   /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
   keys?: KeyEntry[];
+  /** allow or require TLS 1.3 on every listener; default: require if a key for TLS is given */
+  tls?: 'allow' | 'require';
   /** hash functions for DH-HMAC-CHAP, the preferred one first; default: sha512, sha384, sha256 */
   dhchapHashes?: ('sha256' | 'sha384' | 'sha512')[];
   /** Diffie-Hellman groups for DH-HMAC-CHAP, the preferred one first; default: ffdhe3072, 4096, 6144, 8192, 2048, null */
@@ -88,6 +90,8 @@ export interface KeyEntry {
   dhchapSecretFile?: string;
   /** key that this target proves to know, for hosts that ask (DHHC-1:…) */
   dhchapCtrlSecretFile?: string;
+  /** configured pre-shared key for TLS (NVMeTLSkey-1:…), as nvme gen-tls-key makes it */
+  tlsKeyFile?: string;
 }
 
 /** A set of namespaces under one name. */

@@ -71,3 +71,18 @@ export function kick(
     },
   };
 }
+
+/**
+ * Reads the files of all keys again. Associations go on; the next authentication or handshake uses the new keys.
+ * @throws VioError for a file that cannot be used; then no key changes
+ */
+export function rotateKeys(target: Target): Change & { hosts: string[] } {
+  const hosts = target.keys.check();
+  return {
+    hosts,
+    todo: hosts.map((host) => `use the new keys of ${host === '*' ? 'every host' : `host ${host}`}`),
+    apply: () => {
+      target.keys.rotate();
+    },
+  };
+}

@@ -61,15 +61,17 @@ export class Authentication {
   }
 
   /** A queue that was connected and has to be authenticated now. */
-  guard(connection: number, ends: { hostnqn: string; subnqn: string }, peer: string): void {
+  guard(connection: number, ends: { hostnqn: string; subnqn: string }, admin: boolean, peer: string): void {
     const who = `${peer}: host ${ends.hostnqn}`;
     const guarded: Guarded = {
       exchange: new ControllerExchange({
-        ...ends,
+        hostnqn: ends.hostnqn,
+        subnqn: ends.subnqn,
         ...(this.#policy && { policy: this.#policy }),
         keys: () => this.#keys.chapKeys(ends.hostnqn),
         power: this.#power,
-        succeeded: () => {
+        succeeded: (how) => {
+          if (admin) this.#around.log(`${who} is authenticated (${how})`);
           if (!guarded.trusted) this.#around.unlock(connection);
           guarded.trusted = true;
           guarded.deadline = Infinity;

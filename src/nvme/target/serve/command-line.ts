@@ -4,6 +4,7 @@ import { readConfigText } from '../../../common/text/document.js';
 import { parseConfig } from '../config/read.js';
 import { checkSubsystemNqn, parseCntlidRange } from '../names.js';
 import { keySources } from '../security/keyring.js';
+import type { TlsMode } from '../security/tls.js';
 import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 
 /** Options of `nvmf serve` by their names. */
@@ -19,6 +20,8 @@ export interface ServeFlags {
   'cntlid-range'?: string | undefined;
   'dhchap-secret-file'?: string[] | undefined;
   'dhchap-ctrl-secret-file'?: string[] | undefined;
+  'tls-key-file'?: string[] | undefined;
+  tls?: TlsMode | undefined;
   config?: string | undefined;
   control?: string | undefined;
   metrics?: string | undefined;
@@ -57,7 +60,11 @@ function subsystemOf(flags: ServeFlags, sources: readonly string[], sysroot: Sys
 
 /** Options of a command line that replace keys of a file. @throws usage error */
 export function commandLineOptions(flags: ServeFlags): Partial<TargetConfig> {
-  const keys = keySources({ dhchapSecretFile: flags['dhchap-secret-file'], dhchapCtrlSecretFile: flags['dhchap-ctrl-secret-file'] });
+  const keys = keySources({
+    dhchapSecretFile: flags['dhchap-secret-file'],
+    dhchapCtrlSecretFile: flags['dhchap-ctrl-secret-file'],
+    tlsKeyFile: flags['tls-key-file'],
+  });
   return {
     ...(flags.listen && { listen: flags.listen }),
     ...(flags['discovery-port'] !== undefined && { discoveryPort: parseDiscoveryPort(flags['discovery-port']) }),
@@ -69,6 +76,7 @@ export function commandLineOptions(flags: ServeFlags): Partial<TargetConfig> {
     ...(flags.metrics !== undefined && { metrics: flags.metrics }),
     ...(flags['state-dir'] !== undefined && { stateDir: flags['state-dir'] }),
     ...(keys.length > 0 && { keys }),
+    ...(flags.tls !== undefined && { tls: flags.tls }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
     ...(flags.engine !== undefined && flags.engine !== 'auto' && { engine: flags.engine }),
     ...(flags.spin !== undefined && { spinMicroseconds: flags.spin }),

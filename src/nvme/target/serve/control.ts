@@ -163,6 +163,10 @@ function plan(request: ChangeRequest & { dryRun?: boolean }, native: NvmeNative,
         report: () => ({ nqn: subsystem.nqn, group, state }),
       };
     }
+    case 'keys': {
+      const change = operations.rotateKeys(target);
+      return { changes: [change], report: () => ({ hosts: change.hosts }) };
+    }
     case 'kick': {
       const change = operations.kick(target, request);
       return { changes: [change], report: () => ({ ended: request.dryRun ? 0 : change.found }) };

@@ -97,6 +97,8 @@ export async function runControl(
         return listLines(document as ControlList);
       case 'stats':
         return statsLines(document as Parameters<typeof statsLines>[0]);
+      case 'keys':
+        return (document as { hosts: string[] }).hosts.map((one) => `new keys of ${one === '*' ? 'every host' : printable(one)}`);
       case 'kick':
         return [`${(document as { ended: number }).ended} associations ended`];
       case 'host':

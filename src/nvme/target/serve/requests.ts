@@ -27,6 +27,8 @@ export type ChangeRequest =
   | { op: 'limits'; nsid?: undefined; target: LimitNumbers }
   | { op: 'limits'; nsid?: undefined; target?: undefined; host: string; numbers: LimitNumbers }
   | { op: 'ana'; nqn?: string; group: number; state: string }
+  /** reads the files of all keys again */
+  | { op: 'keys'; action: 'rotate' }
   | { op: 'kick'; nqn?: string; host?: string; cntlid?: number }
   /** the text of a configuration; folder of its relative names */
   | { op: 'load'; text: string; name: string; folder: string }

@@ -1,3 +1,4 @@
+import { usage } from '../../../common/errors.js';
 import { type MetricsServer, serveMetrics } from '../../../control/metrics-server.js';
 import type { ControlServer } from '../../../control/server.js';
 import type { NvmeNative } from '../../../native/nvme.js';
@@ -8,6 +9,7 @@ import { Configuration } from '../config/configuration.js';
 import { type GivenSocket, listenAll, takeRest } from '../config/listeners.js';
 import { metricsOf } from '../metrics.js';
 import { KeyRing } from '../security/keyring.js';
+import type { TlsMode } from '../security/tls.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { TargetConfig } from './config.js';
@@ -46,6 +48,7 @@ export async function serve(
     state,
     keys,
     ...(config.chapPolicy && { chapPolicy: config.chapPolicy }),
+    tlsMode: tlsModeOf(config, keys),
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     limits: {
@@ -93,4 +96,11 @@ export async function serve(
     await stop();
     throw err;
   }
+}
+
+/** TLS is required where there are keys for it, unless it is said otherwise. @throws usage error without a key */
+function tlsModeOf({ tls }: TargetConfig, keys: KeyRing): TlsMode | undefined {
+  if (tls !== undefined && !keys.tls)
+    throw usage(`TLS cannot be ${tls === 'allow' ? 'allowed' : 'required'} without a key`, '--tls-key-file FILE');
+  return tls ?? (keys.tls ? 'require' : undefined);
 }

@@ -156,6 +156,12 @@ const kick: Verb = (operands, flags, nqn) => {
   };
 };
 
+const keys: Verb = ([word, ...more]) => {
+  atMost('keys', more, 0);
+  if (word !== 'rotate') throw usage('keys: rotate is the only action', 'vioctl nvmf ctl SOCK keys rotate');
+  return { op: 'keys', action: 'rotate' };
+};
+
 /** What is left of the time of a drain for its answer, in milliseconds. */
 const answerTime = 500;
 
@@ -191,6 +197,7 @@ const verbs: Readonly<Record<ControlAction, Verb>> = {
   referral,
   limits,
   ana,
+  keys,
   kick,
   drain,
   save: bare('save'),

@@ -1,0 +1,186 @@
+/** Authentication and TLS of `nvmf serve`, as users and strangers meet them. */
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { native } from '../../src/native/index.js';
+import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
+import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
+import { Bench } from '../../src/nvme/conform/bench.js';
+import { AdminOpcode, authCmd, authProtocol, Fctype } from '../../src/nvme/wire/index.js';
+import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
+
+const nqn = 'nqn.2014-08.org.example:secure';
+const hostnqn = 'nqn.2014-08.org.example:host';
+let dir: string;
+const at = (name: string) => path.join(dir, name);
+const chap = {
+  host: { hash: 1, bytes: randomBytes(32) },
+  ctrl: { hash: 2, bytes: randomBytes(48) },
+  other: { hash: 0, bytes: randomBytes(64) },
+};
+const tls = { sha256: { hash: 1, bytes: randomBytes(32) }, sha384: { hash: 2, bytes: randomBytes(48) } };
+beforeAll(() => {
+  dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nvmf-secure-'));
+  for (const [name, key] of Object.entries(chap)) fs.writeFileSync(at(name), formatChapKey(key), { mode: 0o600 });
+  for (const [name, key] of Object.entries(tls)) fs.writeFileSync(at(name), formatTlsKey(key), { mode: 0o600 });
+});
+afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+const base = (target: ServedTarget) => ['-s', String(target.port), '-n', nqn, '-q', hostnqn];
+const good = async (target: ServedTarget, ...keys: string[]) => {
+  const { status, stderr } = await nvmf(['identify', ...base(target), ...keys, '--json']);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+};
+const refused = async (target: ServedTarget, exit: number, ...keys: string[]) => {
+  const { status, stdout } = await nvmf(['identify', ...base(target), ...keys, '--json']);
+  expect({ status, out: stdout.length }).toEqual({ status: exit, out: 0 });
+};
+
+describe('DH-HMAC-CHAP', () => {
+  let target: ServedTarget;
+  beforeAll(async () => {
+    const keys = ['--dhchap-secret-file', at('host'), '--dhchap-ctrl-secret-file', at('ctrl')];
+    target = await serveTarget(['ram:16M', '--nqn', nqn, ...keys]);
+  });
+  afterAll(async () => expect(await target.stop()).toBe(0));
+
+  test('right, wrong and missing keys; data in both directions', async () => {
+    const keys = ['--dhchap-secret-file', at('host')];
+    await good(target, ...keys);
+    await good(target, ...keys, '--dhchap-ctrl-secret-file', at('ctrl'));
+    await refused(target, 6);
+    await refused(target, 6, '--dhchap-secret-file', at('other'));
+    await refused(target, 6, ...keys, '--dhchap-ctrl-secret-file', at('other'));
+    const data = randomBytes(300_000);
+    expect((await nvmf(['write', ...base(target), ...keys, '-i', '2'], { input: data })).status).toBe(0);
+    expect((await nvmf(['read', ...base(target), ...keys, '--count', '300000'])).stdout.equals(data)).toBe(true);
+  });
+
+  test('nothing but authentication passes before it', async () => {
+    const bench = new Bench({ address: '127.0.0.1', port: target.port, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 7) } as never);
+    try {
+      const { admin } = await bench.connected();
+      const required = { kind: 'cqe', sct: 1, sc: 0x91, dnr: true };
+      for (let opcode = 0; opcode < 0x7f; opcode += 3) expect(await admin.command({ opcode }, { read: 4096 })).toMatchObject(required);
+      expect(await bench.getProperty(admin, 0x1c)).toMatchObject(required);
+      expect(await bench.setProperty(admin, 0x14, 0x460001n)).toMatchObject(required);
+      const auth = (fctype: number, fields: Parameters<typeof authCmd.encode>[0], options: object) =>
+        admin.command(
+          { opcode: AdminOpcode.fabrics, fctype },
+          { ...options, tweak: (sqe) => void authCmd.encode({ ...authProtocol, ...fields }, sqe) },
+        );
+      // wrong fields of the commands are refused, and change nothing
+      for (const wrong of [{ secp: 0 }, { spsp0: 2 }, { spsp1: 0 }, { length: 0 }, { length: 71 }, { length: 0xffff_ffff }])
+        expect(await auth(Fctype.authSend, { length: 72, ...wrong }, { data: Buffer.alloc(72), inCapsule: true })).toMatchObject({
+          kind: 'cqe',
+          sct: 0,
+        });
+      expect(await auth(Fctype.authReceive, { length: 8 }, { read: 4096 })).toMatchObject({ kind: 'cqe', sct: 0, sc: 0x0f });
+      // out of turn: AUTH_Failure1, then the end
+      const failure = await auth(Fctype.authReceive, { length: 4096 }, { read: 4096 });
+      expect(failure).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
+      expect([...(failure as { data: Buffer }).data.subarray(0, 8)]).toEqual([0, 0xf0, 0, 0, 0, 0, 1, 7]);
+      expect((await admin.next()).kind).toBe('closed');
+    } finally {
+      bench.close();
+    }
+    await good(target, '--dhchap-secret-file', at('host'));
+  });
+});
+
+describe.each(['sha256', 'sha384'] as const)('TLS, %s', (hash) => {
+  let target: ServedTarget;
+  beforeAll(async () => {
+    target = await serveTarget(['ram:16M', '--nqn', nqn, '--tls-key-file', at(hash)]);
+  });
+  afterAll(async () => expect(await target.stop()).toBe(0));
+
+  test('right and wrong keys, data, discovery', async () => {
+    const keys = ['--tls-key-file', at(hash)];
+    await good(target, ...keys);
+    await refused(target, 6, '--tls-key-file', at(hash === 'sha256' ? 'sha384' : 'sha256'));
+    await refused(target, 1);
+    const data = randomBytes(3_000_001);
+    expect((await nvmf(['write', ...base(target), ...keys, '-i', '3', '-g', '-G'], { input: data })).status).toBe(0);
+    const read = await nvmf(['read', ...base(target), ...keys, '--count', '3000001', '--chunk', '1M', '-i', '2']);
+    expect(read.stdout.equals(data)).toBe(true);
+    const { stdout } = await nvmf(['discover', '-s', String(target.port), '-q', hostnqn, ...keys, '--json']);
+    for (const record of JSON.parse(stdout.toString()).records) {
+      expect(record.sectype).toBe('tls13');
+      expect(record.treq).toMatch(/^required/);
+    }
+  });
+
+  test('strangers: garbage, plaintext, half a handshake, many of them', async () => {
+    const icReq = Buffer.alloc(128);
+    icReq.set([0, 0, 128, 0, 128]);
+    const hello = native().nvmeHost.tlsTake(native().nvmeHost.tlsClient('nobody', Buffer.alloc(32, 1)), Buffer.alloc(0)).out;
+    const garbage = [
+      icReq,
+      Buffer.from('GET / HTTP/1.1\r\n\r\n'),
+      Buffer.from([0x16]),
+      Buffer.alloc(20_000, 0x16),
+      randomBytes(5000),
+      hello,
+    ];
+    for (let at = 1; at < hello.length; at += 17) {
+      const spoilt = Buffer.from(hello);
+      spoilt[at]! ^= 0x55;
+      garbage.push(spoilt, hello.subarray(0, at));
+    }
+    const sockets = await Promise.all(
+      garbage.map(
+        (bytes) =>
+          new Promise<net.Socket>((resolve) => {
+            const socket = net.connect(target.port, '127.0.0.1', () => socket.write(bytes, () => resolve(socket)));
+            socket.on('error', () => resolve(socket)).resume();
+          }),
+      ),
+    );
+    await good(target, '--tls-key-file', at(hash)); // while they are there
+    for (const socket of sockets) socket.destroy();
+    expect(target.child.exitCode).toBeNull();
+  });
+
+  test('a key is good for the host and the subsystem that it names', async () => {
+    const key = tlsPsk(tls[hash], `${hostnqn}2`, nqn);
+    const client = native().nvmeHost.tlsClient(key.identity, key.psk);
+    expect(native().nvmeHost.tlsTake(client, Buffer.alloc(0)).established).toBe(false);
+    const { Controller } = await import('../../src/nvme/host/controller.js');
+    const options = { address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: key };
+    await expect(Controller.connect({ ...options, hostnqn })).rejects.toMatchObject({ exit: 6 });
+    await (await Controller.connect({ ...options, hostnqn: `${hostnqn}2` })).disconnect();
+  });
+});
+
+test.each([0, 1] as const)('OpenSSL as a TLS host, identity of version %d', async (version) => {
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, '--tls-key-file', at('sha256'), '--tls', 'allow']);
+  const { identity, psk } = tlsPsk(tls.sha256, hostnqn, nqn, version);
+  const icReq = Buffer.alloc(128);
+  icReq.set([0, 0, 128, 0, 128]);
+  fs.writeFileSync(at('icreq'), icReq);
+  const command = `(cat icreq; sleep 1) | timeout 3 openssl s_client -connect 127.0.0.1:${target.port} -tls1_3 -psk ${psk.toString('hex')} -psk_identity '${identity}' -quiet 2>err | head -c 128`;
+  const answer = execFileSync('sh', ['-c', command], { cwd: dir });
+  expect([answer.length, answer[0]]).toEqual([128, 1]); // ICResp
+  await good(target); // allowed: without TLS too
+  expect(await target.stop()).toBe(0);
+});
+
+test('keys are in no argument, no log, no answer of the control socket', async () => {
+  const control = at('ctl');
+  const keys = ['--dhchap-secret-file', at('host'), '--tls-key-file', at('sha256')];
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, '--control', control, ...keys]);
+  await good(target, ...keys);
+  await refused(target, 6, '--dhchap-secret-file', at('other'), '--tls-key-file', at('sha256'));
+  const list = await nvmf(['ctl', control, 'list', '--json']);
+  const told = `${fs.readFileSync(`/proc/${target.child.pid}/cmdline`, 'utf8')}${target.messages()}${list.stdout}`;
+  const secrets = [chap.host.bytes, tls.sha256.bytes];
+  for (const secret of secrets) {
+    expect(told).not.toContain(secret.toString('base64').slice(0, 20));
+    expect(told).not.toContain(secret.toString('hex').slice(0, 20));
+  }
+  expect(await target.stop()).toBe(0);
+});
