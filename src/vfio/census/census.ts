@@ -59,6 +59,7 @@ export class Census {
   readonly #pid: number | undefined;
   readonly #folders = new Map<string, Map<string, SysfsLink[]>>();
   readonly #vfioDrivers = new Map<string, boolean>();
+  #watchdogs: (SysfsLink & { identity: string })[] | undefined;
   #edac: SysfsLink[] | undefined;
   #consoles: string[] | undefined;
   #routes: Route[] | undefined;
@@ -162,6 +163,16 @@ export class Census {
   /** What gives devices to drivers at boot, besides vioctl. */
   get bootRules(): BootRules {
     return (this.#bootRules ??= new BootRules(this.root));
+  }
+
+  /** Watchdogs that run, with what they call themselves. */
+  get watchdogs(): readonly (SysfsLink & { identity: string })[] {
+    const folder = '/sys/class/watchdog';
+    return (this.#watchdogs ??= this.root.list(folder).flatMap((name) => {
+      const attr = (key: string) => this.root.attr(`${folder}/${name}/${key}`) ?? '';
+      const target = this.root.readlink(`${folder}/${name}`);
+      return target === undefined || attr('state') !== 'active' ? [] : [{ name, target, identity: attr('identity') }];
+    }));
   }
 
   /** Devices that EDAC watches memory errors with. */

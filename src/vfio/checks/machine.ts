@@ -5,16 +5,24 @@ import { routesTo, uppersOf } from '../census/interfaces.js';
 import type { PciDevice } from '../devices/pci.js';
 import type { Finding } from './finding.js';
 
-/** Watchdogs that run: without their driver the machine reboots, or nothing notices that it hangs. */
+/**
+ * Watchdogs that run: without their driver the machine reboots, or nothing notices that it hangs. Some drivers register theirs without
+ * a parent (i6300esb): it is known by the identity then, which names driver or module.
+ */
 function watchdogFindings(census: Census, device: PciDevice): Finding[] {
-  const folder = '/sys/class/watchdog';
-  const { root } = census;
-  return census.below(folder, device.bdf).flatMap(({ name }): Finding[] => {
-    if (root.attr(`${folder}/${name}/state`) !== 'active') return [];
-    const label = root.attr(`${folder}/${name}/identity`);
-    const message = `its watchdog ${name}${label === undefined ? '' : ` (${printable(label)})`} runs: if nobody serves it, the machine reboots`;
-    return [{ check: 'watchdog', subject: name, brief: `watchdog ${name}`, message, fix: `stop the watchdog daemon` }];
-  });
+  const { driver } = device;
+  if (driver === undefined) return [];
+  return census.watchdogs
+    .filter(({ target, identity }) => {
+      if (!/\/virtual\//.test(target)) return target.includes(`/${device.bdf}/`);
+      const module = census.modules.moduleOf(driver);
+      return identity === driver || (module !== undefined && identity.toLowerCase().split(/\W/).includes(module));
+    })
+    .map(({ name, identity }) => {
+      const label = identity === '' ? '' : ` (${printable(identity)})`;
+      const message = `its watchdog ${name}${label} runs: if nobody serves it, the machine reboots`;
+      return { check: 'watchdog', subject: name, brief: `watchdog ${name}`, message, fix: 'stop the watchdog daemon' };
+    });
 }
 
 /** Memory controllers whose errors the kernel counts (EDAC), by the link of their device or by their driver. */

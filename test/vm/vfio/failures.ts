@@ -76,12 +76,12 @@ const usageCases: Case[] = [
   fail('a bridge', () =>
     refuses(`bind ${BRIDGE} --allow group-member`, { exit: 3, code: 'BRIDGE', says: /0000:04:00\.0 is a PCI bridge/ }),
   ),
-  fail("a bridge by force: the kernel's EINVAL, and the override goes back", () =>
+  fail('a bridge, whatever is allowed', () =>
     refuses(`bind ${BRIDGE} --allow group-member --allow bridge`, {
-      exit: 1,
-      code: 'EINVAL',
-      says: /vfio-pci did not take the device: EINVAL/,
-      hint: /never bridges/,
+      exit: 3,
+      code: 'BRIDGE',
+      says: /is a PCI bridge: VFIO takes endpoints only/,
+      hint: /takes endpoints only/,
     }),
   ),
   fail('a member of the group on a host driver', () =>

@@ -213,7 +213,7 @@ describe('what hangs on a controller', () => {
 
 describe('what the machine relies on', () => {
   beforeEach(() => {
-    for (const bdf of [A, B]) tree.device(bdf);
+    for (const bdf of [A, B]) tree.device(bdf, { driver: 'nvme' });
   });
 
   test('a watchdog that runs', () => {
@@ -224,6 +224,18 @@ describe('what the machine relies on', () => {
     tree.file(`${real(A)}/watchdog/watchdog0/identity`, 'i6300ESB timer\n');
     expect(uses(A)).toEqual(['watchdog: its watchdog watchdog0 (i6300ESB timer) runs: if nobody serves it, the machine reboots']);
     expect(uses(B)).toEqual([]);
+  });
+
+  test('a watchdog without a parent, known by what it calls itself', () => {
+    tree.driver('i6300ESB timer', 'i6300esb');
+    tree.bind(B, 'i6300ESB timer');
+    tree.link('/sys/class/watchdog/watchdog0', '/sys/devices/virtual/watchdog/watchdog0');
+    tree.file('/sys/devices/virtual/watchdog/watchdog0/state', 'active\n');
+    tree.file('/sys/devices/virtual/watchdog/watchdog0/identity', 'Software Watchdog\n');
+    expect(uses(B)).toEqual([]);
+    tree.file('/sys/devices/virtual/watchdog/watchdog0/identity', 'i6300ESB timer\n');
+    expect(uses(B)).toEqual([expect.stringContaining('watchdog: its watchdog watchdog0 (i6300ESB timer) runs')]);
+    expect(uses(A)).toEqual([]);
   });
 
   test('EDAC, by its device or by its driver', () => {
