@@ -16,7 +16,7 @@ const json = async (...args: string[]) => {
 };
 
 test('smart counts what was moved, beyond the association that moved it', async () => {
-  expect(await nvmf(['write', ...at(), '--namespace-id', '1'], { input: Buffer.alloc(600_000) })).toMatchObject({ status: 0 });
+  expect(await nvmf(['write', ...at(), '--namespace-id', '1'], { input: Buffer.alloc(600_000, 1) })).toMatchObject({ status: 0 });
   expect((await nvmf(['read', ...at(), '--namespace-id', '1', '--count', '1M'])).stdout.length).toBe(1 << 20);
   const smart = await json('smart');
   expect(smart).toMatchObject({
@@ -28,8 +28,9 @@ test('smart counts what was moved, beyond the association that moved it', async 
     power_on_hours: 0,
     media_errors: 0,
   });
-  expect(smart.host_read_commands).toBeGreaterThanOrEqual(8);
-  expect(smart.host_write_commands).toBeGreaterThanOrEqual(5);
+  // of at most 1 MiB each, and the block that was completed
+  expect(smart.host_read_commands).toBeGreaterThanOrEqual(2);
+  expect(smart.host_write_commands).toBeGreaterThanOrEqual(1);
   const { stdout } = await logs('smart');
   expect(stdout.toString()).toMatch(/^temperature +: 298 K \(25 °C\)$/m);
   const raw = (await logs('smart', '--raw')).stdout;
@@ -53,7 +54,7 @@ test.each([
       ],
     },
   ],
-  ['effects', { io_cmd_support: expect.objectContaining({ 'IOCS_1 (write)': 3, 'IOCS_2 (read)': 1 }) }],
+  ['effects', { io_cmd_support: expect.objectContaining({ 'IOCS_1 (write)': 0x100003, 'IOCS_2 (read)': 0x100001 }) }],
 ])('%s', async (name, expected) => {
   expect(await json(name)).toMatchObject(expected);
   const { stdout, status } = await logs(name);

@@ -114,7 +114,7 @@ test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)('nvmf read --data that is ended by %s leaves the earlier file and nothing else', async (signal, status) => {
-  const target = await serveTarget(['ram:2G']);
+  const target = await serveTarget(['ram:2G,bps=64M']);
   try {
     fs.writeFileSync(at('out'), 'earlier');
     const args = ['nvmf', 'read', '-s', String(target.port), '-n', target.nqn, '-d', 'out'];

@@ -82,7 +82,7 @@ const values: Case[] = [
   ['nvmf serve ram:', 2, /not a size: ""/, /sizes are/],
   ['nvmf serve disk.img,bs=1000', 2, /block size 1000: must be 512 or 4096/],
   ['nvmf serve disk.img --nqn foo', 2, /not an NQN: "foo"/, /an NQN is/],
-  ['nvmf serve --config a.txt', 2, /a\.txt: must be an object/], // a word of YAML
+  ['nvmf serve --config a.txt', 2, /a\.txt: not a configuration: no keys/, /JSON, or YAML/],
   ['nvmf serve --config bad.json', 2, /bad\.json: not valid JSON/, /jq/],
   ['nvmf serve --config nosuch.json', 1, /nosuch\.json: ENOENT/],
   ['vfio apply bad.json', 5, /bad\.json: not valid JSON/, /jq/],

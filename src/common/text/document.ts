@@ -22,7 +22,14 @@ export interface ConfigText {
  */
 export async function parseDocument({ text, name }: ConfigText): Promise<{ value: unknown; texts: boolean }> {
   const json = /\.json$/i.test(name) || (!/\.ya?ml$/i.test(name) && /^\s*([[{]|$)/.test(text));
-  return { value: json ? parseJson(text, name, Exit.usage) : await parseYaml(text, name), texts: !json };
+  const value: unknown = json ? parseJson(text, name, Exit.usage) : await parseYaml(text, name);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new VioError(`${printable(name)}: not a configuration: no keys and values`, {
+      code: 'CONFIG',
+      exit: Exit.usage,
+      hint: 'a configuration is JSON, or YAML with lines such as "key: value"',
+    });
+  return { value, texts: !json };
 }
 
 async function parseYaml(text: string, name: string): Promise<unknown> {

@@ -25,7 +25,7 @@ export interface LiveNetwork {
 
 /** States of /proc/net/tcp (net/tcp_states.h) that are no connection any more. */
 const over = new Set(['06', '07']);
-const LISTEN = '0A';
+const listening = '0A';
 
 /** An address of /proc/net/tcp: 32-bit words in the CPU's byte order. */
 function addressOf(hex: string): string {
@@ -61,7 +61,7 @@ export function parseTcp(text: string): Conversation[] {
     const peer = addressOf(peerHex);
     if (loopback(local) || loopback(peer)) return [];
     const at = (address: string, port: string) => `${address.includes(':') ? `[${address}]` : address}:${Number.parseInt(port, 16)}`;
-    if (state === LISTEN) return anywhere(local) ? [] : [{ kind: 'listen', what: at(local, localPort), local }];
+    if (state === listening) return anywhere(local) ? [] : [{ kind: 'listen', what: at(local, localPort), local }];
     return [{ kind: 'tcp', what: `${at(local, localPort)} to ${at(peer, peerPort)}`, local, peer }];
   });
 }

@@ -37,7 +37,7 @@ describe('a configuration file', () => {
 
   test.each<[string, unknown, RegExp]>([
     ['not JSON', '{', /c\.json: /],
-    ['a list', '[]', /c\.json: must be an object/],
+    ['a list', '[]', /c\.json: not a configuration/],
     ['no subsystems', {}, /"subsystems" is missing/],
     ['an unknown key', { subsystems: [], port: 1 }, /c\.json\.port: is not known/],
     ['a key of Object', '{"subsystems":[],"constructor":1}', /c\.json\.constructor: is not known/],
