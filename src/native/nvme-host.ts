@@ -133,6 +133,8 @@ export interface CopyResult {
   status: number;
   /** Errno name of the connection that was lost; '' for none. */
   lost: string;
+  /** Text of that error, maybe empty. */
+  lostWhy: string;
 }
 
 declare const tls: unique symbol;

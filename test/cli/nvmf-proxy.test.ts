@@ -71,7 +71,7 @@ test('passes everything on and tells every PDU', async () => {
   // The write read its last block first, to keep the rest of it.
   const [last, read] = pdus.filter((r) => r.command === 'read' && r.type === 'CapsuleCmd');
   expect(last).toMatchObject({ fields: { nsid: 1, slba: '0x249', nlb: 1 } });
-  expect(read).toMatchObject({ dir: 'h2c', qid: 1, flags: ['hdgst'], fields: { nsid: 1, slba: '0x0', nlb: 256 } });
+  expect(read).toMatchObject({ dir: 'h2c', qid: 1, flags: ['hdgst'], fields: { nsid: 1, slba: '0x0', nlb: 586 } });
   expect(pdus.find((r) => r.command === 'flush' && r.type === 'CapsuleResp')).toMatchObject({
     status: 'Successful Completion (00h)',
     latency: expect.any(Number),

@@ -232,6 +232,7 @@ Napi::Value JsHostCopy(const Napi::CallbackInfo& info) {
                            to.Set("where", kWhere[static_cast<size_t>(result.where)]);
                            to.Set("status", copying->host->failure());
                            to.Set("lost", copying->host->lost() == 0 ? "" : ErrnoName(copying->host->lost()));
+                           to.Set("lostWhy", copying->host->lost_why());
                            return to;
                          },
                          stop));

@@ -178,6 +178,7 @@ bool Engine::Turn(uint64_t now) {
       if (look_at_admin_) any |= admin.Receive();
     } catch (const SysError& error) {
       path->failed = error.err();
+      path->why = error.what();
     }
     if (path->failed != 0) {
       Lose(*path, path->failed, now);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -70,6 +71,7 @@ struct Path {
   bool beating = false, looking = false, stale = false;
   bool listening = false, heard = false;  // an event was asked for; it has come and was not looked at to the end
   int failed = 0;                         // errno: it is to be given up
+  std::string why;                        // what() of the error, where there was one
   Command beat;
   Sqe look_next{};
   std::vector<uint8_t> page;  // that `look` fills
@@ -93,9 +95,13 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::atomic<uint32_t> paths{0};
   std::atomic<Status> failure{kOk};
   std::atomic<int> lost{0};
+  std::string LostWhy() const;
   uint32_t queues = 0, depth = 0;  // of the first association
 
  private:
+  mutable std::mutex why_lock_;
+  std::string why_;  // of the connection that was lost last
+
   // engine.cc: the loop and the requests that come in
   void Run();
   void TakeNew();

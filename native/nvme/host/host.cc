@@ -26,4 +26,6 @@ void Host::Submit(storage::Request* request) { engine_->Submit(request); }
 Status Host::failure() const { return engine_->failure.load(); }
 int Host::lost() const { return engine_->lost.load(); }
 
+std::string Host::lost_why() const { return engine_->LostWhy(); }
+
 }  // namespace vioctl::nvme::host

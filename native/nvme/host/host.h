@@ -58,6 +58,8 @@ class Host {
   // there is none.
   Status failure() const;
   int lost() const;
+  // Its text, which may be empty.
+  std::string lost_why() const;
 
  private:
   Host() = default;

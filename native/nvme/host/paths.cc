@@ -126,6 +126,11 @@ void Engine::Resized(uint64_t bytes) {
 
 // --- losing
 
+std::string Engine::LostWhy() const {
+  std::lock_guard lock(why_lock_);
+  return why_;
+}
+
 void Engine::Lose(Path& path, int err, uint64_t now) {
   const std::unique_ptr<Association> live = std::move(path.live);
   const uint32_t quiesce = writing_ > 0 ? live->controller().quiesce_ms : 0;
@@ -133,6 +138,10 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
   for (const auto& queue : live->io()) queue->Fail(ECONNRESET);
   live->admin().Fail(ECONNRESET);
   path.failed = 0;
+  {
+    std::lock_guard lock(why_lock_);
+    why_ = std::exchange(path.why, {});
+  }
   paths.fetch_sub(1);
   lost.store(err);
   if (quiesce > 0) hold_until_ = std::max(hold_until_, now + quiesce * kMs);

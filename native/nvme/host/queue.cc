@@ -353,7 +353,7 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
   if (header_digest_) {
     uint32_t got;
     memcpy(&got, bytes + ch.hlen, kDigest);
-    if (got != Crc32c(bytes, ch.hlen)) throw SysError(EBADMSG, "nvme/tcp", "header digest");
+    if (got != Crc32c(bytes, ch.hlen)) Broken("Header Digest Error", kFesHeaderDigest, got, bytes, ch.hlen);
   }
   if (ch.type == kC2hData) {
     Data header;

@@ -72,7 +72,7 @@ class Queue {
   // Sends what the socket takes. True if anything left. Throws SysError.
   bool Flush();
   // Takes what has come, one read. True if anything had. Throws SysError: EPROTO if the target broke the protocol (it
-  // is told so), EBADMSG for a header digest, ECONNRESET.
+  // is told so), ECONNRESET.
   bool Receive();
   // Calls `each` for commands whose time has run out.
   template <typename F>

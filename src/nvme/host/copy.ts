@@ -3,10 +3,10 @@ import { errnoText } from '../../common/errno.js';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { CopyOptions, CopyResult, HostFacts, HostOptions, RemoteNamespace } from '../../native/nvme-host.js';
-import { decodeStatus } from '../wire/index.js';
+import { decodeStatus, fatalErrorText } from '../wire/index.js';
 import { NativeAuthenticator } from './authenticator.js';
 import type { ControllerOptions } from './controller.js';
-import { closedByTarget, NvmeError, timedOut, tlsFailed, unreachable } from './errors.js';
+import { closedByTarget, DigestError, NvmeError, timedOut, tlsFailed, unreachable } from './errors.js';
 
 /** A namespace that is open in the native host. */
 export class OpenNamespace {
@@ -49,11 +49,12 @@ export class OpenNamespace {
 
   /** The error of a copy that failed. @param file as the user named the other end */
   failure(result: CopyResult, file: string): VioError {
-    const { error, where, lost } = result;
+    const { error, where, lost, lostWhy } = result;
     if (where !== 'namespace') return wrap(file, Object.assign(new Error(error), { code: error }));
     const at = whereOf(this.#options);
     if (error === 'ENOTCONN' && lost === 'ETIMEDOUT') return timedOut(at, this.#options.timeout);
-    if (error === 'ENOTCONN' && lost === 'EPROTO') return brokeProtocol(at);
+    if (error === 'ENOTCONN' && (lost === 'EPROTO' || lost === 'EBADMSG')) return brokeProtocol(at, lostWhy);
+    if (error === 'EBADMSG') return new DigestError(at);
     if (error === 'ENOTCONN') return closedByTarget(at);
     if (result.status !== 0) return new NvmeError('command', decodeStatus(result.status << 1), 0, 'io');
     return new VioError(`${at}: ${error}: ${errnoText(error) ?? 'unknown'}`, { code: error });
@@ -61,8 +62,17 @@ export class OpenNamespace {
 }
 
 const whereOf = ({ address, port }: ControllerOptions): string => `${address.includes(':') ? `[${address}]` : address}:${port}`;
-const brokeProtocol = (where: string, detail = ''): VioError =>
-  new VioError(`${where}: the target broke the protocol${detail}`, { code: 'EPROTO', exit: Exit.damaged });
+/** What the native host says about an error: the part behind the errno. */
+const detailOf = (message: string): string => /'(.*)'$/s.exec(message)?.[1] ?? '';
+/** A connection that ended by a wrong PDU, of the target or, as it says, of ours. @param message of the native host */
+function brokeProtocol(where: string, message: string): VioError {
+  const detail = detailOf(message);
+  const [ended, fes, fei] = /C2HTermReq, FES (\d+), FEI (\d+)/.exec(detail) ?? [];
+  const what = ended
+    ? `the target ended the connection: ${fatalErrorText(Number(fes), Number(fei))}`
+    : `the target broke the protocol: ${detail}`;
+  return new VioError(`${where}: ${what}`, { code: 'EPROTO', exit: Exit.damaged });
+}
 
 /**
  * What the native host is told. Nothing is connected again, and nothing replayed, unless that is changed.
@@ -103,7 +113,7 @@ export function nativeOptions(
 function connectError(options: ControllerOptions, nsid: number | undefined, err: unknown): Error {
   const { code, syscall, status, result, message } = err as NodeJS.ErrnoException & { status?: number; result?: number };
   const where = whereOf(options);
-  const detail = /'(.*)'$/s.exec(message)?.[1] ?? '';
+  const detail = detailOf(message);
   if (status !== undefined) {
     const what = detail.replace(/: status .*$/, '');
     return new NvmeError(nsid === undefined ? what : `${what} (namespace ${nsid})`, decodeStatus(status << 1), result ?? 0, 'admin');
@@ -122,7 +132,7 @@ function connectError(options: ControllerOptions, nsid: number | undefined, err:
     case 'ECONNRESET':
       return closedByTarget(where);
     case 'EPROTO':
-      return brokeProtocol(where, `: ${detail}`);
+      return brokeProtocol(where, message);
     case 'EOPNOTSUPP':
       return new VioError(`${where}: ${detail}`, { code, exit: Exit.unsupported });
     case 'EACCES':
