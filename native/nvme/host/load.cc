@@ -43,7 +43,7 @@ uint64_t Histogram::Percentile(double part) const {
     if (i < 64) return i;
     const size_t power = (i - 64) / 32 + 6;
     const uint64_t low = (1ULL << power) + ((i - 64) % 32 << (power - 5));
-    return std::min<uint64_t>(max_, low + (1ULL << (power - 5)) / 2);
+    return std::clamp<uint64_t>(low + (1ULL << (power - 5)) / 2, min_, max_);
   }
   return 0;
 }
