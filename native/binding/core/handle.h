@@ -9,8 +9,8 @@
 
 namespace vioctl {
 
-// The name of a type in errors; each type that has handles says it: template <> inline constexpr char kHandleName<T>[]
-// = "ring";
+// The name of a type in errors; each type that has handles says it: template <> inline constexpr const char*
+// kHandleName<T> = "ring";
 template <typename T>
 inline constexpr const char* kHandleName = nullptr;
 

@@ -66,5 +66,5 @@ Napi::Value JsAuthenticatorClose(const Napi::CallbackInfo& info);
 
 namespace vioctl {
 template <>
-inline constexpr char kHandleName<nvme::host::Authenticator>[] = "authenticator";
+inline constexpr const char* kHandleName<nvme::host::Authenticator> = "authenticator";
 }

@@ -7,7 +7,7 @@
 
 namespace vioctl {
 template <>
-inline constexpr char kHandleName<nvme::host::Host>[] = "remote namespace";
+inline constexpr const char* kHandleName<nvme::host::Host> = "remote namespace";
 }
 
 namespace vioctl::nvme::host {
