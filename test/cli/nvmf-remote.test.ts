@@ -133,6 +133,20 @@ describe('a cache that is lost with its target', () => {
     await end();
   }, 30_000);
 
+  test('a write that was durable at once stays newer than one before it', async () => {
+    const { disk, end } = await serve('nvmf');
+    const [old, young] = [randomBytes(64 << 10), randomBytes(4096)];
+    expect(await disk.write(0, old)).toBe('ok');
+    expect(await disk.write(8192, young, true)).toBe('ok');
+    await kill();
+    await startFar();
+    const back = Buffer.alloc(old.length);
+    expect(await disk.read(0, back)).toBe('ok');
+    young.copy(old, 8192);
+    expect(back.equals(old)).toBe(true);
+    await end();
+  }, 30_000);
+
   test('of a source that others share nothing is written again: the flush tells, until it is opened anew', async () => {
     const { disk, end } = await serve('nvmf', ',shared=on');
     await lose(disk);

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "nvme/host/host.h"
-#include "nvme/host/journal.h"
 #include "os/eventfd.h"
+#include "storage/remote/unflushed.h"
 
 namespace vioctl::nvme::host {
 
@@ -21,7 +21,7 @@ struct Task {
   storage::Op op = storage::Op::kRead;
   uint64_t next = 0, end = 0;  // bytes that have not been made commands yet
   uint32_t parts = 0;          // commands that are outstanding, or wait to be repeated
-  uint64_t covers = 0;         // of a flush: entries of the journal
+  uint64_t covers = 0;         // of a flush: entries of what is unflushed
   int err = 0;
 };
 
@@ -36,7 +36,7 @@ struct Again {
 
 // A command of an I/O queue.
 struct Part : Command {
-  Task* task = nullptr;  // nullptr: an entry of the journal
+  Task* task = nullptr;  // nullptr: an entry of what is unflushed
   struct Path* path = nullptr;
   uint64_t offset = 0;
   uint32_t bytes = 0, tries = 0;
@@ -169,12 +169,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::deque<Part> part_store_;
   std::vector<Part*> part_free_;
   uint32_t writing_ = 0;  // writes, zeroes and flushes that are outstanding
-  Journal journal_;
-  bool unflushed_ = false;       // without a journal: writes were acknowledged that no flush has covered
+  storage::Unflushed unflushed_;
+  bool cached_ = false;          // where it is not kept: writes were acknowledged that no flush has covered
   bool maybe_lost_ = false;      // and their target was lost
   bool flushing_ = false;        // a flush of our own is under way
   bool replay_due_ = false;      // before anything else
-  uint64_t replay_next_ = 0;     // number of an entry of the journal; 0: not begun
+  uint64_t replay_next_ = 0;     // number of an entry of unflushed_; 0: not begun
   bool replay_refused_ = false;  // the controller does not take an entry: what it forgot is lost
   std::vector<Part*> replaying_;
   uint64_t hold_until_ = 0;   // commands of a lost association may be carried out until then

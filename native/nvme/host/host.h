@@ -17,7 +17,7 @@ struct NamespaceOptions : HostOptions {
   std::vector<Address> addresses;  // of one subsystem: its paths
   uint32_t nsid = 0;               // 0: the only one that there is
   uint64_t loss_ms = 600'000;  // requests fail when no path was usable for so long; 0: at once, and nothing is replayed
-  bool replay = true;          // writes that a lost cache may have had (journal.h); else the next flush fails
+  bool replay = true;          // writes that a lost cache may have had (unflushed.h); else the next flush fails
   uint32_t spin_us = 50;       // its thread looks for work so long before it sleeps
 };
 

@@ -145,11 +145,11 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
   paths.fetch_sub(1);
   lost.store(err);
   if (quiesce > 0) hold_until_ = std::max(hold_until_, now + quiesce * kMs);
-  if (!journal_.empty()) {
+  if (!unflushed_.empty()) {
     replay_due_ = true;
     replay_next_ = 0;
   }
-  if (unflushed_) maybe_lost_ = true;
+  if (cached_) maybe_lost_ = true;
   path.retry_at = now;
   path.failures = 0;
   tend_at_ = 0;

@@ -167,7 +167,7 @@ void Engine::Start(Task* task, Path& path, Queue& queue, uint64_t offset, uint32
   part->bytes = bytes;
   part->tries = tries;
   Build(*part, *task, path);
-  if (task->op == Op::kFlush) task->covers = journal_.last();
+  if (task->op == Op::kFlush) task->covers = unflushed_.Mark();
   if (Writes(task)) writing_++;
   queue.Submit(part, now);
 }
@@ -178,10 +178,10 @@ void Engine::Issue(uint64_t now) {
   if (!Pick(&path)) return;
   if (replay_due_ && !Replay(now)) return;
   if (!IssueAgain(now)) return;
-  if (journal_.wants_flush() && !flushing_) FlushOwn();
+  if (unflushed_.wants_flush() && !flushing_) FlushOwn();
   while (!pending_.empty()) {
     Task* task = pending_.front();
-    if (journal_.full() && (task->op == Op::kWrite || task->op == Op::kZero)) return;  // its flush is under way
+    if (unflushed_.full() && (task->op == Op::kWrite || task->op == Op::kZero)) return;  // its flush is under way
     do {
       Queue* queue = Pick(&path);
       if (!queue) return;
@@ -219,7 +219,7 @@ bool Engine::IssueAgain(uint64_t now) {
   return true;
 }
 
-// A flush of our own, so that the journal stays small.
+// A flush of our own, so that little is unflushed.
 void Engine::FlushOwn() {
   auto* task = new Task;
   task->op = Op::kFlush;
@@ -234,12 +234,12 @@ bool Engine::Replay(uint64_t now) {
   if (replay_refused_) {
     maybe_lost_ = true;
     replay_refused_ = false;
-    journal_.Flushed(journal_.last());
+    unflushed_.Clear();
   }
-  const auto& entries = journal_.entries();
-  if (!entries.empty() && replay_next_ == 0) replay_next_ = entries.front().sequence;
-  while (!entries.empty() && replay_next_ <= journal_.last() && replaying_.size() < kReplayDepth) {
-    const Journal::Entry& entry = entries[replay_next_ - entries.front().sequence];
+  const auto& entries = unflushed_.entries();
+  if (!entries.empty() && replay_next_ == 0) replay_next_ = entries.front().number;
+  while (!entries.empty() && replay_next_ <= unflushed_.Mark() && replaying_.size() < kReplayDepth) {
+    const storage::Unflushed::Entry& entry = entries[replay_next_ - entries.front().number];
     const bool overlaps = std::any_of(replaying_.begin(), replaying_.end(), [&](const Part* one) {
       return one->offset < entry.offset + entry.length && entry.offset < one->offset + one->bytes;
     });
@@ -257,9 +257,13 @@ bool Engine::Replay(uint64_t now) {
     part->sqe.cdw10 = static_cast<uint32_t>(slba);
     part->sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
     part->sqe.cdw12 = part->bytes / facts_.block_size - 1;
-    part->sqe.opcode = entry.data || !path->live->controller().can_zero ? kWrite : kWriteZeroes;
+    const bool data = entry.op == Op::kWrite;
+    part->sqe.opcode = data || !path->live->controller().can_zero ? kWrite : kWriteZeroes;
+    if (entry.durable) part->sqe.cdw12 |= kFua;
+    if (part->sqe.opcode == kWriteZeroes && entry.deallocate) part->sqe.cdw12 |= kDeallocate;
     if (part->sqe.opcode == kWrite) {
-      part->own = {entry.data ? entry.data.get() : Zeroes(part->bytes), part->bytes};
+      part->own = {data ? const_cast<std::byte*>(entry.data.data()) : static_cast<void*>(Zeroes(part->bytes)),
+                   part->bytes};
       part->parts = &part->own;
       part->count = 1;
       part->length = part->bytes;
@@ -348,17 +352,16 @@ void Engine::Ended(Part& part, int err) {
 void Engine::Acknowledged(Part& part) {
   Task* task = part.task;
   if (task->op == Op::kFlush) {
-    journal_.Flushed(task->covers);
+    unflushed_.Flushed(task->covers);
     return;
   }
   const bool changes = task->op == Op::kWrite || task->op == Op::kZero;
-  if (!changes || !controller_.volatile_cache || task->request->durable || options_.loss_ms == 0) return;
+  if (!changes || !controller_.volatile_cache || options_.loss_ms == 0) return;
+  const bool durable = task->request->durable;
   if (!options_.replay)
-    unflushed_ = true;
-  else if (task->op == Op::kWrite)
-    journal_.Add(part.offset, part.bytes, part.parts, part.count, part.skip);
+    cached_ = cached_ || !durable;
   else
-    journal_.Add(part.offset, part.bytes, nullptr, 0, 0);
+    unflushed_.Add(task->op, task->request->deallocate, durable, part.offset, part.bytes, part.parts, part.skip);
 }
 
 void Engine::PartOver(Task* task) {
@@ -378,7 +381,7 @@ void Engine::Complete(Task* task) {
   int err = task->err;
   if (task->op == Op::kFlush && err == 0) {
     if (std::exchange(maybe_lost_, false)) err = EIO;
-    unflushed_ = false;
+    cached_ = false;
   }
   storage::Request* request = task->request;
   delete task;

@@ -50,7 +50,7 @@ class Source final : public storage::Remote, public std::enable_shared_from_this
     host_->Submit(request);
   }
   bool TakesDurable() const override { return true; }
-  // What is not flushed is kept (journal.h), or the loss is told by the next flush that the target answers.
+  // What is not flushed is kept (unflushed.h), or the loss is told by the next flush that the target answers.
   bool Loses(int err) const override { return err != 0 && !storage::Away(err); }
 
   std::string lasting_name() const override {

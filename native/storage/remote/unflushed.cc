@@ -1,13 +1,20 @@
 #include "storage/remote/unflushed.h"
 
+#include "storage/remote/parts.h"
+
 namespace vioctl::storage {
 
-void Unflushed::Add(Op op, bool deallocate, uint64_t offset, uint64_t length, const std::byte* data) {
-  Entry entry{op, deallocate, offset, length, last_ + 1, {}};
-  if (data) entry.data.assign(data, data + length);
+void Unflushed::Add(Op op, bool deallocate, bool durable, uint64_t offset, uint64_t length, const iovec* parts,
+                    uint64_t skip) {
+  if (durable && entries_.empty()) return;
+  Entry entry{op, deallocate, durable, offset, length, last_ + 1, {}};
+  if (op == Op::kWrite) {
+    entry.data.resize(length);
+    CopyFrom(parts, skip, entry.data.data(), length);
+  }
+  bytes_ += kEntry + entry.data.size();
   entries_.push_back(std::move(entry));
   last_++;
-  bytes_ += kEntry + (data ? length : 0);
 }
 
 void Unflushed::Flushed(uint64_t mark) {

@@ -1,0 +1,265 @@
+// The life of an export's connections, and of requests while there is none.
+#include "storage/remote/nbd_engine.h"
+
+#include <poll.h>
+
+#include <algorithm>
+
+#include "os/clock.h"
+#include "os/eventfd.h"
+
+namespace vioctl::storage::nbd {
+namespace {
+
+constexpr uint64_t kMs = 1'000'000;
+constexpr int kTickMs = 100;
+constexpr uint64_t kFirstPause = 50 * kMs, kMostPause = 2'000 * kMs;  // between attempts to connect
+constexpr auto kFarewell = std::chrono::seconds(2);  // that a thread has to end; a resolver may keep it longer
+// A session that lasts so long is worth a line in the log, and a quick new one.
+constexpr uint64_t kCalm = 10'000 * kMs;
+
+// Whether a server that has come back lacks what hosts and guests were promised.
+bool Lacks(const Facts& before, const Facts& now) {
+  return now.minimum > std::max(before.minimum, 512u) || now.maximum < before.maximum || (before.flush && !now.flush) ||
+         (before.fua && !now.fua) || (before.trim && !now.trim) || (before.zero && !now.zero) ||
+         (before.extents && !now.extents);
+}
+
+}  // namespace
+
+Engine::Engine(const NbdOptions& options, std::function<void(const char*, int)> tell,
+               std::shared_ptr<Durability> durability)
+    : api_(Api::Get()),
+      options_(options),
+      tell_(std::move(tell)),
+      durability_(std::move(durability)),
+      wake_(os::NewEventfd()) {}
+
+void Engine::Begin(Request* request) {
+  {
+    std::lock_guard guard(lock_);
+    if (!ended_) {
+      incoming_.push_back(request);
+      if (incoming_.size() == 1) os::SignalEventfd(wake_.get());
+      return;
+    }
+  }
+  request->result = ENOTCONN;
+  request->done(request);
+}
+
+void Engine::Stop() {
+  std::lock_guard guard(lock_);
+  stop_ = true;
+  os::SignalEventfd(wake_.get());
+}
+
+bool Engine::Wait() {
+  std::unique_lock guard(lock_);
+  return changed_.wait_for(guard, kFarewell, [this] { return ended_; });
+}
+
+void Engine::Reopen() {
+  std::lock_guard guard(lock_);
+  reopen_ = true;
+  os::SignalEventfd(wake_.get());
+}
+
+Facts Engine::Opened() {
+  std::unique_lock guard(lock_);
+  changed_.wait(guard, [this] { return opened_ || ended_; });
+  if (refused_) throw *refused_;
+  return first_;
+}
+
+void Engine::Run() {
+  while (true) {
+    bool reopens = false;
+    {
+      std::lock_guard guard(lock_);
+      if (stop_) break;
+      if (reopen_) {
+        reopen_ = false;
+        reopens = true;
+      }
+    }
+    if (reopens) {
+      if (session_) Lose(nullptr, 0);
+      unflushed_.Clear();
+      durability_->Clear();
+      next_try_ = 0;
+    }
+    if (session_) {
+      Serve();
+    } else if (!Connected() && !opened_) {
+      break;
+    }
+  }
+  session_.reset();
+  std::vector<Request*> left;
+  {
+    std::lock_guard guard(lock_);
+    ended_ = true;
+    left.swap(incoming_);
+  }
+  for (Request* request : left) actives_.push_back({.request = request});
+  FailAll(ENOTCONN);
+  std::lock_guard guard(lock_);
+  changed_.notify_all();
+}
+
+// One attempt to connect, if it is time for one.
+bool Engine::Connected() {
+  const uint64_t now = os::NowNs();
+  TakeIncoming();
+  Expire();
+  if (now < next_try_) {
+    pollfd polled{wake_.get(), POLLIN, 0};
+    ::poll(&polled, 1, static_cast<int>(std::min<uint64_t>((next_try_ - now) / kMs + 1, kTickMs)));
+    if (polled.revents & POLLIN) os::TakeEventfd(wake_.get());
+    return false;
+  }
+  try {
+    session_.emplace(api_, options_.uri, now + options_.timeout_ms * kMs, [this] {
+      TakeIncoming();
+      Expire();
+      std::lock_guard guard(lock_);
+      return !stop_;
+    });
+    const Facts& facts = session_->facts();
+    if (facts.readonly && !options_.readonly) throw SysError(EACCES, "connect");
+    // What was promised to hosts and guests has to be there.
+    if (opened_ && Lacks(first_, facts)) throw SysError(EPROTO, "connect");
+  } catch (const SysError& error) {
+    session_.reset();
+    if (!opened_) {
+      std::lock_guard guard(lock_);
+      refused_ = error;
+      return false;
+    }
+    if (error.err() == EPROTO && !std::exchange(told_changed_, true)) tell_("changed", 0);
+    Pause();
+    return false;
+  }
+  size_.store(session_->facts().size, std::memory_order_relaxed);
+  loads_.fill(0);
+  replayed_ = 0;
+  replaying_ = !unflushed_.empty();
+  connected_at_ = os::NowNs();
+  if (opened_ && (told_ || down_)) tell_(replaying_ ? "replayed" : "back", 0);
+  told_ = down_ = told_changed_ = false;
+  std::lock_guard guard(lock_);
+  if (!opened_) {
+    first_ = session_->facts();
+    fua_.store(first_.fua);
+    opened_ = true;
+    changed_.notify_all();
+  }
+  return true;
+}
+
+void Engine::Serve() {
+  TakeIncoming();
+  Pump();
+  const bool alive = session_->Turn(wake_.get(), kTickMs);
+  // What a connection that broke has completed with an error was not done for certain.
+  if (!alive) return Lose("lost", 0);
+  TakeCompleted();
+  if (session_) Expire();
+}
+
+// The session is over: all that was sent and not answered waits for the next one.
+void Engine::Lose(const char* what, int err) {
+  // Answers that came before the end count.
+  std::vector<Piece*> answered;
+  for (Piece* piece : completed_)
+    if (piece->err == 0) answered.push_back(piece);
+  completed_ = std::move(answered);
+  TakeCompleted();
+  session_.reset();
+  completed_.clear();
+  if (changed_blind_) {
+    // Other writers may have changed these blocks since: what is lost stays lost, and is told.
+    durability_->Fail(EIO);
+    changed_blind_ = false;
+  }
+  own_flush_ = false;
+  for (auto& piece : in_flight_)
+    if (piece->active) {
+      piece->err = 0;
+      piece->zeroes = 0;
+      queue_.push_front(std::move(piece));
+    }
+  in_flight_.clear();
+  lost_at_ = os::NowNs();
+  if (lost_at_ - connected_at_ >= kCalm) pause_ = 0;
+  // A server that breaks every connection must not fill the log.
+  if (what && lost_at_ - told_at_ >= kCalm) {
+    told_ = true;
+    told_at_ = lost_at_;
+    tell_(what, err);
+  }
+  if (what) Pause();
+}
+
+// Before the next attempt to connect.
+void Engine::Pause() {
+  next_try_ = os::NowNs() + pause_;
+  pause_ = std::clamp(pause_ * 2, kFirstPause, kMostPause);
+}
+
+void Engine::TakeIncoming() {
+  std::vector<Request*> taken;
+  {
+    std::lock_guard guard(lock_);
+    taken.swap(incoming_);
+  }
+  const uint64_t deadline = os::NowNs() + options_.timeout_ms * kMs;
+  for (Request* request : taken) {
+    if (down_) {
+      request->result = ENOTCONN;
+      request->done(request);
+      continue;
+    }
+    Active& active = actives_.emplace_back();
+    active.request = request;
+    active.deadline = deadline;
+    Cut(active);
+  }
+}
+
+// Fails what has waited for too long.
+void Engine::Expire() {
+  const uint64_t now = os::NowNs();
+  if (std::none_of(actives_.begin(), actives_.end(), [&](const Active& one) { return now >= one.deadline; })) return;
+  const auto late = [&](const auto& piece) { return piece->active && now >= piece->active->deadline; };
+  // What libnbd has, it may still write to: only the end of the connection takes that back.
+  if (session_ && std::any_of(in_flight_.begin(), in_flight_.end(), late)) return Lose("silent", ETIMEDOUT);
+  if (!session_ && !down_ && opened_ && now - lost_at_ >= options_.timeout_ms * kMs) {
+    down_ = true;
+    tell_("down", 0);
+  }
+  std::erase_if(queue_, late);
+  const int err = session_ ? ETIMEDOUT : ENOTCONN;
+  for (auto at = actives_.begin(); at != actives_.end();) {
+    auto one = at++;
+    if (now < one->deadline) continue;
+    Request* const request = one->request;
+    request->result = one->err != 0 ? one->err : err;
+    actives_.erase(one);
+    request->done(request);
+  }
+}
+
+void Engine::FailAll(int err) {
+  queue_.clear();
+  in_flight_.clear();
+  while (!actives_.empty()) {
+    Request* const request = actives_.front().request;
+    actives_.pop_front();
+    request->result = err;
+    request->done(request);
+  }
+}
+
+}  // namespace vioctl::storage::nbd
