@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { vioctl } from '../support/cli.js';
+import { daemonsOf } from '../support/qcow2-daemons.js';
 import { skip, which } from '../support/skip.js';
 import { at, both, refused, serve } from '../support/storage-servers.js';
 
@@ -19,21 +20,6 @@ function overlay(): string {
   qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', at('base/b'), '-F', 'qcow2', at('top'));
   return at('top');
 }
-/** Daemons that serve an image of this process's tests: they have its file open. */
-const daemons = (image: string): number[] =>
-  fs
-    .readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      try {
-        if (!fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('qemu-storage-daemon')) return false;
-        return fs.readdirSync(`/proc/${pid}/fd`).some((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === fs.realpathSync(image));
-      } catch {
-        return false;
-      }
-    });
-
 test('a permitted backing file, writes, a daemon that dies, a second server, the end', async () => {
   if (missing) return skip('qcow2 sources', `needs ${missing}`);
   const image = overlay();
@@ -48,7 +34,7 @@ test('a permitted backing file, writes, a daemon that dies, a second server, the
   const data = Buffer.alloc(2 << 20, 'what was written');
   fs.writeFileSync(at('data'), data);
   expect(vioctl(['nvmf', 'write', ...host, '-d', at('data')])).toMatchObject({ status: 0 });
-  const [daemon] = daemons(image);
+  const [daemon] = daemonsOf(image);
   expect(daemon).toBeDefined();
   process.kill(daemon!, 'SIGKILL');
   expect(read(2 << 20).equals(data)).toBe(true); // a pause, no error
@@ -58,8 +44,8 @@ test('a permitted backing file, writes, a daemon that dies, a second server, the
     stderr: expect.stringContaining('already in use'),
   });
   await server.stop('SIGTERM');
-  for (let tries = 0; daemons(image).length > 0 && tries < 200; tries++) await sleep(50);
-  expect(daemons(image)).toEqual([]);
+  for (let tries = 0; daemonsOf(image).length > 0 && tries < 200; tries++) await sleep(50);
+  expect(daemonsOf(image)).toEqual([]);
   qemu('qemu-img', 'check', '-q', image);
   qemu('qemu-img', 'convert', '-O', 'raw', image, at('raw'));
   expect(fs.readFileSync(at('raw')).subarray(0, data.length).equals(data)).toBe(true);
@@ -71,5 +57,5 @@ test.each(both)('%s: a header that names a file outside of backing=DIR is refuse
   qemu('qemu-img', 'rebase', '-u', '-b', '/etc/shadow', '-F', 'raw', at('evil'));
   for (const options of ['', `,backing=${at('')}`])
     expect(refused(server, `qcow2:${at('evil')}${options}`)).toMatchObject({ status: 3, stderr: expect.stringContaining('/etc/shadow') });
-  expect(daemons(at('evil'))).toEqual([]);
+  expect(daemonsOf(at('evil'))).toEqual([]);
 });

@@ -1,0 +1,162 @@
+/** Exports of NBD servers, and qcow2 images, behind both servers: data, flushes, discards, and a far side that is killed. */
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { vioctl } from '../support/cli.js';
+import { NbdServer } from '../support/nbd-server.js';
+import { daemonsOf } from '../support/qcow2-daemons.js';
+import { NvmeDisk, type Outcome, RingDisk, type ServedDisk } from '../support/served-disk.js';
+import { skip, which } from '../support/skip.js';
+import { at, both, image, lastSocket, type Server, serve } from '../support/storage-servers.js';
+
+const SIZE = 16 << 20;
+const AREA = 8 << 20; // that the load writes; discards lie behind it
+const LANES = 8;
+
+/** A far side: the source, the bytes that it has at the end, and its end and new start. */
+interface Far {
+  source: string;
+  bytes(): Buffer;
+  kill(): Promise<void>;
+  end(): Promise<void>;
+}
+const file = (): string => at('far.img');
+const fars: Record<string, { needs: string[]; open(): Promise<Far> }> = {
+  nbdkit: {
+    needs: ['nbdkit'],
+    open: async () => {
+      image('far.img', SIZE);
+      const server = await NbdServer.start(at('nbd'), (socket) => ['nbdkit', '-f', '-U', socket, 'file', file()]);
+      return { source: server.uri, bytes: () => fs.readFileSync(file()), kill: () => server.restart(), end: () => server.stop() };
+    },
+  },
+  'qemu-nbd': {
+    needs: ['qemu-nbd'],
+    open: async () => {
+      image('far.img', SIZE);
+      const args = ['--shared=8', '--discard=unmap', '--detect-zeroes=off'];
+      const server = await NbdServer.start(at('nbd'), (socket) => ['qemu-nbd', '-f', 'raw', '-t', '-k', socket, ...args, file()]);
+      return { source: server.uri, bytes: () => fs.readFileSync(file()), kill: () => server.restart(), end: () => server.stop() };
+    },
+  },
+  qcow2: {
+    needs: ['qemu-img', 'qemu-storage-daemon', 'setpriv', 'unshare'],
+    open: async () => {
+      spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', file(), `${SIZE}`]);
+      return {
+        source: `qcow2:${file()}`,
+        bytes: () => {
+          // 3: clusters are taken that nothing uses, as after any end without warning; no data is wrong
+          expect([0, 3]).toContain(spawnSync('qemu-img', ['check', '-q', file()]).status);
+          expect(spawnSync('qemu-img', ['convert', '-O', 'raw', file(), at('raw')]).status).toBe(0);
+          return fs.readFileSync(at('raw'));
+        },
+        kill: async () => {
+          for (const pid of daemonsOf(file())) process.kill(pid, 'SIGKILL');
+        },
+        end: async () => {},
+      };
+    },
+  },
+};
+
+/** A disk on a server of the source. */
+async function served(kind: Server, source: string) {
+  const server = await serve(kind, source, ...(kind === 'nvmf' ? ['--control', at('ctl'), '--discovery-port', 'none'] : []));
+  let disk: ServedDisk;
+  if (kind === 'nvmf') {
+    const { listen, subsystems } = JSON.parse(vioctl(['nvmf', 'ctl', at('ctl'), 'list', '--json']).stdout);
+    disk = await NvmeDisk.open(listen[0].port, subsystems[0].nqn);
+  } else disk = await RingDisk.open(lastSocket());
+  return { server, disk };
+}
+
+/** Writes, reads back and zeroes in lanes of their own until `over` says so. @returns what became of the requests */
+function load(disk: ServedDisk, model: Buffer, over: () => boolean): { done: () => number; ended: Promise<Set<Outcome>> } {
+  const outcomes = new Set<Outcome>();
+  let done = 0;
+  const lane = async (n: number): Promise<void> => {
+    const part = AREA / LANES;
+    while (!over()) {
+      const size = 4096 * (1 + Math.floor(Math.random() * 16));
+      const from = n * part + 4096 * Math.floor(Math.random() * ((part - size) / 4096));
+      const data = Math.random() < 0.2 ? Buffer.alloc(size) : randomBytes(size);
+      if (data[0] === 0 && data.equals(Buffer.alloc(size))) outcomes.add(await disk.zero(from, size));
+      else outcomes.add(await disk.write(from, data, Math.random() < 0.1));
+      data.copy(model, from);
+      if (Math.random() < 0.1) outcomes.add(await disk.flush());
+      const back = Buffer.alloc(size);
+      outcomes.add(await disk.read(from, back));
+      if (!back.equals(data)) throw new Error(`wrong data at ${from}`);
+      done++;
+    }
+  };
+  const ended = Promise.all(Array.from({ length: LANES }, (_, n) => lane(n))).then(() => outcomes);
+  return { done: () => done, ended };
+}
+
+describe.each(both)('%s', (kind) => {
+  test.each(Object.keys(fars))('%s is killed: a write that was durable at once stays newer than one before it', async (name) => {
+    const { needs, open } = fars[name]!;
+    const missing = needs.find((program) => which(program) === undefined);
+    if (missing) return skip(`${name} behind ${kind}`, `needs ${missing}`);
+    const far = await open();
+    try {
+      const { server, disk } = await served(kind, far.source);
+      const [old, young] = [Buffer.alloc(64 << 10, 1), Buffer.alloc(4096, 2)];
+      expect(await disk.write(0, old)).toBe('ok');
+      expect(await disk.write(8192, young, true)).toBe('ok');
+      await far.kill();
+      const back = Buffer.alloc(old.length);
+      expect(await disk.read(0, back)).toBe('ok');
+      young.copy(old, 8192);
+      expect(back.equals(old)).toBe(true);
+      disk.close();
+      expect(await server.stop()).toBe(0);
+      expect(far.bytes().subarray(0, old.length).equals(old)).toBe(true);
+    } finally {
+      await far.end();
+    }
+  });
+
+  test.each(Object.keys(fars))(
+    '%s is killed and started again under load: a pause, no error, all data right, discards done',
+    async (name) => {
+      const { needs, open } = fars[name]!;
+      const missing = needs.find((program) => which(program) === undefined);
+      if (missing) return skip(`${name} behind ${kind}`, `needs ${missing}`);
+      const far = await open();
+      try {
+        const { server, disk } = await served(kind, far.source);
+        const model = Buffer.alloc(SIZE);
+        let over = false;
+        const running = load(disk, model, () => over);
+        for (let kills = 0; kills < 3; kills++) {
+          const before = running.done();
+          for (let tries = 0; running.done() < before + 30 && tries < 500; tries++) await Promise.race([sleep(20), running.ended]);
+          expect(running.done()).toBeGreaterThanOrEqual(before + 30);
+          await far.kill();
+        }
+        const before = running.done();
+        for (let tries = 0; running.done() < before + 30 && tries < 500; tries++) await Promise.race([sleep(20), running.ended]);
+        over = true;
+        expect([...(await running.ended)]).toEqual(['ok']);
+        // what is discarded takes no space any more
+        const piece = 128 << 10;
+        for (let from = AREA; from < AREA + (4 << 20); from += piece) expect(await disk.write(from, Buffer.alloc(piece, 0xdd))).toBe('ok');
+        expect(await disk.flush()).toBe('ok');
+        const blocks = fs.statSync(file()).blocks;
+        expect(await disk.discard(AREA, 4 << 20)).toBe('ok');
+        expect(await disk.flush()).toBe('ok');
+        expect(fs.statSync(file()).blocks).toBeLessThan(blocks - (3 << 20) / 512);
+        disk.close();
+        expect(await server.stop()).toBe(0);
+        expect(far.bytes().subarray(0, AREA).equals(model.subarray(0, AREA))).toBe(true);
+      } finally {
+        await far.end();
+      }
+    },
+    120_000,
+  );
+});
