@@ -8,6 +8,9 @@ import { type FakeHooks, FakeTarget } from '../support/nvme-fake.js';
 import { brokenTarget, type Change } from '../support/nvme-relay.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
+// Ends a test that hangs, on the slowest machine: what is judged must not depend on it.
+jest.setTimeout(600_000);
+
 let target: ServedTarget;
 let dir: string;
 let socket: string;
@@ -37,7 +40,7 @@ test('our target is right in every case', async () => {
   expect(report.cases.filter((c: { verdict: string }) => c.verdict !== 'ok')).toEqual([]);
   expect(report.cases.length).toBe(183);
   expect({ status, ok: report.ok, stderr }).toEqual({ status: 0, ok: report.cases.length, stderr: expect.stringContaining(' 0 differ') });
-}, 120000);
+});
 
 describe('a target that breaks one rule is found', () => {
   /** Completions of commands with this status code, changed. */
@@ -117,24 +120,20 @@ describe('a target that breaks one rule is found', () => {
     ['says that the transport is to blame for every error', errorEntry((entry) => entry.writeUInt8(3, 29)), ['lo0?'], ['lo03']],
     ['names another queue in the error log', errorEntry((entry) => entry.writeUInt16LE(7, 8)), ['lo0?'], ['lo03']],
   ];
-  test.each(rows)(
-    '%s',
-    async (_name, change, only, expected) => {
-      const broken = await brokenTarget(target.port, change);
-      try {
-        const { status, stdout } = await conform(broken.port, '--json', ...only.flatMap((glob) => ['--only', glob]));
-        const report = JSON.parse(stdout.toString());
-        const found = report.cases.filter((c: { verdict: string }) => c.verdict === 'differs').map((c: { id: string }) => c.id);
-        for (const id of expected) expect(found).toContain(id);
-        expect({ status, differs: report.differs }).toEqual({ status: 4, differs: found.length });
-        // What has nothing to do with the rule is still judged right.
-        expect(report.ok).toBeGreaterThan(0);
-      } finally {
-        broken.close();
-      }
-    },
-    60000,
-  );
+  test.each(rows)('%s', async (_name, change, only, expected) => {
+    const broken = await brokenTarget(target.port, change);
+    try {
+      const { status, stdout } = await conform(broken.port, '--json', ...only.flatMap((glob) => ['--only', glob]));
+      const report = JSON.parse(stdout.toString());
+      const found = report.cases.filter((c: { verdict: string }) => c.verdict === 'differs').map((c: { id: string }) => c.id);
+      for (const id of expected) expect(found).toContain(id);
+      expect({ status, differs: report.differs }).toEqual({ status: 4, differs: found.length });
+      // What has nothing to do with the rule is still judged right.
+      expect(report.ok).toBeGreaterThan(0);
+    } finally {
+      broken.close();
+    }
+  });
 });
 
 describe('a target of its own that breaks one rule is found', () => {
@@ -162,15 +161,26 @@ describe('a target of its own that breaks one rule is found', () => {
       return true;
     };
     expect(await judge({ command: refuse }, ['ic17', 'au0?', 'co27'])).toEqual([]);
-  }, 60000);
+  });
+
+  test('a target that stands still for a while is slow, not silent', async () => {
+    let still = 0;
+    const sleep: FakeHooks['command'] = (_connection, command) => {
+      // all of the target, as on a machine that is too busy, for longer than silence is waited for
+      if (opcodeOf(command) === 0x18 && still++ === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500);
+      return false;
+    };
+    expect(await judge({ command: sleep }, ['ad24'])).toEqual([]);
+    expect(still).toBeGreaterThan(0);
+  });
 
   test('10,000 silent connections keep hosts out', async () => {
     expect(await judge({}, ['ic17'], (fake) => fake.limit(20))).toEqual(['ic17']);
-  }, 60000);
+  });
 
   test('event requests are taken without an end', async () => {
     expect(await judge({ command: (_c, command) => opcodeOf(command) === 0x0c }, ['ad36'])).toEqual(['ad36']);
-  }, 60000);
+  });
 
   test('authentication messages are met with silence, or end the connection', async () => {
     const auth = (command: Buffer) => opcodeOf(command) === 0x7f && [5, 6].includes(command[4]!);
@@ -180,34 +190,30 @@ describe('a target of its own that breaks one rule is found', () => {
       return auth(command);
     };
     expect(await judge({ command: hangUp }, ['au03', 'au09'])).toEqual(['au03', 'au09']);
-  }, 60000);
+  });
 
   test.each([
     ['copies the wrong blocks', 1, ['io31']],
     ['copies block by block, which is allowed', 0, []],
-  ])(
-    '%s',
-    async (_what, shift, expected) => {
-      let disk: Buffer;
-      const copy: FakeHooks['command'] = (connection, command, data) => {
-        if (connection.qid === 0 || opcodeOf(command) !== 0x19) return false;
-        let to = Number(command.readBigUInt64LE(40)) * 512;
-        for (let at = 0; at < data.length; at += 32) {
-          const from = (Number(data.readBigUInt64LE(at + 8)) + shift) * 512;
-          for (let n = 0; n <= data.readUInt16LE(at + 16); n++, to += 512) disk.copy(disk, to, from + n * 512, from + (n + 1) * 512);
-        }
-        connection.complete(sqe.get(command, 'cid'));
-        return true;
-      };
-      const found = await judge({ command: copy }, ['io31'], (fake) => {
-        disk = fake.disk;
-        fake.controller = { oncs: Oncs.copy };
-        fake.namespace = { msrc: 127, mssrl: 128, mcl: 128 };
-      });
-      expect(found).toEqual(expected);
-    },
-    60000,
-  );
+  ])('%s', async (_what, shift, expected) => {
+    let disk: Buffer;
+    const copy: FakeHooks['command'] = (connection, command, data) => {
+      if (connection.qid === 0 || opcodeOf(command) !== 0x19) return false;
+      let to = Number(command.readBigUInt64LE(40)) * 512;
+      for (let at = 0; at < data.length; at += 32) {
+        const from = (Number(data.readBigUInt64LE(at + 8)) + shift) * 512;
+        for (let n = 0; n <= data.readUInt16LE(at + 16); n++, to += 512) disk.copy(disk, to, from + n * 512, from + (n + 1) * 512);
+      }
+      connection.complete(sqe.get(command, 'cid'));
+      return true;
+    };
+    const found = await judge({ command: copy }, ['io31'], (fake) => {
+      disk = fake.disk;
+      fake.controller = { oncs: Oncs.copy };
+      fake.namespace = { msrc: 127, mssrl: 128, mcl: 128 };
+    });
+    expect(found).toEqual(expected);
+  });
 
   test('an I/O queue is let in through another address', async () => {
     const second = new FakeTarget();
@@ -219,7 +225,7 @@ describe('a target of its own that breaks one rule is found', () => {
     });
     second.close();
     expect(found).toEqual(['co25']);
-  }, 60000);
+  });
 
   test('two addresses give out one controller ID', async () => {
     const second = new FakeTarget();
@@ -231,7 +237,7 @@ describe('a target of its own that breaks one rule is found', () => {
     });
     second.close();
     expect(found).toEqual(['an04']);
-  }, 60000);
+  });
 
   test('an ANA change is told at every address, or at none', async () => {
     const run = async (command: string) => {
@@ -244,7 +250,7 @@ describe('a target of its own that breaks one rule is found', () => {
     expect(await run('true')).toMatchObject({ verdict: 'differs', got: expect.stringMatching(/no ANA event here/) });
     expect(await run(changeAna(`listener ana 127.0.0.1:${target.port} optimized`))).toMatchObject({ verdict: 'ok' });
     expect((await run(changeAna('ana 1 optimized'))).verdict).toBe('differs');
-  }, 60000);
+  });
 
   test('a masked namespace is read all the same; one that is not there, too', async () => {
     const guests = new WeakSet<object>();
@@ -265,11 +271,11 @@ describe('a target of its own that breaks one rule is found', () => {
     };
     expect(await judge({ command: mask }, ['ho01'], prepare)).toEqual(['ho01']);
     expect(await judge({}, ['ho02'], prepare)).toEqual(['ho02']);
-  }, 60000);
+  });
 
   test('a host beyond a limit is cut off without a word', async () => {
     expect(await judge({}, ['li01'], (fake) => fake.limit(20))).toEqual(['li01']);
-  }, 60000);
+  });
 
   test('lists of logs and features say other things than what answers; unknown bits are forgotten', async () => {
     const prepare = (fake: FakeTarget) => {
@@ -277,12 +283,12 @@ describe('a target of its own that breaks one rule is found', () => {
       fake.log = Buffer.alloc(4096);
     };
     expect(await judge({}, ['lo01', 'lo02', 'fe01'], prepare)).toEqual(['lo01', 'lo02', 'fe01']);
-  }, 60000);
+  });
 
   test('what comes behind a Connect is never answered', async () => {
     const swallow: FakeHooks['command'] = (connection, command) => connection.qid > 0 && opcodeOf(command) === 1;
     expect(await judge({ command: swallow }, ['co28'])).toEqual(['co28']);
-  }, 60000);
+  });
 
   test('GENCTR stays while the discovery log changes', async () => {
     const still: Change = (pdu, { digests }) => {
@@ -306,7 +312,7 @@ describe('a target of its own that breaks one rule is found', () => {
       expect(JSON.parse(text.toString()).cases[0].got).toMatch(got);
     }
     expect(JSON.parse((await conform(target.port, '--json', '--only', 'di02')).stdout.toString()).skipped).toBe(1);
-  }, 60000);
+  });
 });
 
 test('TAP, JUnit and NDJSON tell the same, and a glob that matches nothing is wrong usage', async () => {

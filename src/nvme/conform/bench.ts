@@ -8,6 +8,7 @@ import {
   ccValue,
   connectCmd,
   connectData,
+  discoveryNqn,
   dynamicCntlid,
   Fctype,
   Fid,
@@ -19,6 +20,10 @@ import {
 import { describeOutcome } from './expect.js';
 import { type CommandOptions, type Outcome, RawConnection, type RawOptions } from './raw.js';
 
+/** How long another host waits for each answer before silence is believed, in milliseconds. */
+const answerLimit = 8000;
+/** How long CSTS may take to change, in milliseconds. */
+const statusLimit = 10000;
 /** Descriptors that are kept for everything else. */
 const reservedFiles = 100;
 /** The limit on open files of this process. */
@@ -76,6 +81,7 @@ export class Bench {
   readonly facts: Facts;
   readonly #open: RawConnection[] = [];
   readonly #silent: net.Socket[] = [];
+  readonly #started = performance.now();
 
   constructor(facts: Facts) {
     this.facts = facts;
@@ -88,9 +94,28 @@ export class Bench {
 
   /** TCP alone. */
   async raw(at: { address: string; port: number } = this.facts): Promise<RawConnection> {
-    const connection = await RawConnection.open(at.address, at.port);
+    const connection = await RawConnection.open(at.address, at.port, undefined, () => this.#answers(at));
     this.#open.push(connection);
     return connection;
+  }
+
+  /** When something came last on any connection, by performance.now(); the start of the case, if nothing has. */
+  heardAt(): number {
+    return Math.max(this.#started, ...this.#open.map((connection) => connection.heardAt));
+  }
+
+  /** Waits until the target has refused a Connect of one more host: whatever it had to do before is done then. */
+  async #answers({ address, port }: { address: string; port: number }): Promise<void> {
+    let connection: RawConnection | undefined;
+    try {
+      connection = await RawConnection.open(address, port, answerLimit);
+      await connection.initialise({}, {}, answerLimit);
+      await this.connect(connection, { subnqn: `${discoveryNqn}.nothing` }, { wait: answerLimit });
+    } catch {
+      // it takes no more connections: that is an answer as well
+    } finally {
+      connection?.close();
+    }
   }
 
   /**
@@ -177,12 +202,17 @@ export class Bench {
   async enable(admin: RawConnection): Promise<void> {
     const css = this.facts.cap.css & 0x40 ? 6 : 0;
     await expectSetup('CC.EN=1', this.setProperty(admin, 0x14, BigInt(ccValue({ en: 1, iosqes: 6, iocqes: 4, css }))), 'cqe');
-    for (let i = 0; i < 100; i++) {
-      const csts = await expectSetup('Property Get CSTS', this.getProperty(admin, 0x1c), 'cqe');
-      if (csts.dw0 & 1) return;
+    if (!(await this.becomes(admin, (csts) => (csts & 1) === 1))) throw new SetupError('CSTS.RDY does not become 1', { code: 'EIO' });
+  }
+
+  /** Reads CSTS until it is as wanted, for `statusLimit` at most. @returns whether it has become so @throws SetupError */
+  async becomes(admin: RawConnection, wanted: (csts: number) => boolean): Promise<boolean> {
+    for (const end = performance.now() + statusLimit; performance.now() < end; ) {
+      const { dw0 } = await expectSetup('Property Get CSTS', this.getProperty(admin, 0x1c), 'cqe');
+      if (wanted(dw0)) return true;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    throw new SetupError('CSTS.RDY does not become 1', { code: 'EIO' });
+    return false;
   }
 
   /** An enabled controller with I/O queue 1. */

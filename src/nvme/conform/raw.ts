@@ -59,8 +59,11 @@ export interface RawOptions {
   hpda?: number;
 }
 
-/** How long silence is waited for, in milliseconds. */
+/** How long silence is waited for, in milliseconds; then until the target has answered another host (see `Liveness`). */
 export const patience = 2000;
+
+/** Resolves when the target has answered another host, or will not: on a busy machine an answer may take longer than `patience`. */
+export type Liveness = () => Promise<void>;
 
 type SqeFields = Parameters<typeof sqeTable.encode>[0];
 /** A change to the 64 bytes after the tables have filled them. */
@@ -83,6 +86,9 @@ export interface CommandOptions {
 export class RawConnection {
   readonly socket: net.Socket;
   maxh2cdata = 4096;
+  /** When something came last, by performance.now(). */
+  heardAt = performance.now();
+  readonly #alive: Liveness | undefined;
   #reader: PduReader;
   #options: RawOptions = {};
   #align = 4;
@@ -96,16 +102,17 @@ export class RawConnection {
   /** Data to send when the target asks: by CID. */
   readonly #sources = new Map<number, Buffer>();
 
-  private constructor(socket: net.Socket) {
+  private constructor(socket: net.Socket, alive: Liveness | undefined) {
     this.socket = socket;
+    this.#alive = alive;
     this.#reader = new PduReader({ direction: 'c2h', crc32c: native().common.crc32c, maxData: () => 16 << 20 });
     socket.on('data', (chunk: Buffer) => this.#received(chunk));
     socket.on('error', () => this.#end({ kind: 'closed' })); // a reset is a way of closing
     socket.on('close', () => this.#end({ kind: 'closed' }));
   }
 
-  /** A TCP connection, nothing sent. @throws VioError */
-  static open(address: string, port: number, limit = 10000): Promise<RawConnection> {
+  /** A TCP connection, nothing sent. @param alive asked before silence is believed @throws VioError */
+  static open(address: string, port: number, limit = 10000, alive?: Liveness): Promise<RawConnection> {
     return new Promise((resolve, reject) => {
       const socket = net.connect({ host: address, port, noDelay: true });
       const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), limit);
@@ -113,17 +120,17 @@ export class RawConnection {
       socket.once('connect', () => {
         clearTimeout(timer);
         socket.removeAllListeners('error');
-        resolve(new RawConnection(socket));
+        resolve(new RawConnection(socket, alive));
       });
     });
   }
 
   /** ICReq with these options, or fields of it. */
-  async initialise(options: RawOptions = {}, fields: Parameters<typeof icReq.encode>[0] = {}): Promise<Outcome> {
+  async initialise(options: RawOptions = {}, fields: Parameters<typeof icReq.encode>[0] = {}, wait = patience): Promise<Outcome> {
     this.#options = options;
     const dgst = (options.headerDigest ? 1 : 0) | (options.dataDigest ? 2 : 0);
     this.send(encodePdu(pdus.icReq, { dgst, hpda: options.hpda ?? 0, ...fields }));
-    return this.next();
+    return this.next(wait);
   }
 
   send(bytes: Uint8Array): void {
@@ -137,11 +144,16 @@ export class RawConnection {
   /** The next thing that happens, or silence. */
   async next(wait = patience): Promise<Outcome> {
     const deadline = performance.now() + wait;
-    for (;;) {
+    for (let asked = false; ; ) {
       const event = this.#events.shift() ?? this.#ended;
       if (event) return event;
       const left = deadline - performance.now();
-      if (left <= 0) return { kind: 'silent' };
+      if (left <= 0) {
+        if (asked || !this.#alive) return { kind: 'silent' };
+        asked = true;
+        await this.#alive();
+        continue;
+      }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left);
         this.#wake = () => {
@@ -231,6 +243,7 @@ export class RawConnection {
   }
 
   #received(chunk: Buffer): void {
+    this.heardAt = performance.now();
     if (this.#ended) return;
     try {
       for (const pdu of this.#reader.push(chunk)) this.#take(pdu);

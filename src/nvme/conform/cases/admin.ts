@@ -277,13 +277,25 @@ export const adminCases: Case[] = [
     spec: '3.9: the association lives',
     accept: [ok()],
     run: async (bench) => {
-      const { admin } = await bench.admin({}, { kato: 2000 });
-      for (let i = 0; i < 5; i++) {
-        const outcome = await admin.command({ opcode: AdminOpcode.keepAlive });
-        if (!ok().match(outcome)) return outcome;
-        await new Promise((resolve) => setTimeout(resolve, 1000));
+      const kato = 2000;
+      for (let attempt = 1; ; attempt++) {
+        const { admin } = await bench.admin({}, { kato });
+        let [sent, longest] = [performance.now(), 0];
+        const send = (command: () => Promise<Outcome>): Promise<Outcome> => {
+          longest = Math.max(longest, performance.now() - sent);
+          sent = performance.now();
+          return command();
+        };
+        let outcome: Outcome = finding(true, '');
+        for (let i = 0; i < 5; i++) {
+          outcome = await send(() => admin.command({ opcode: AdminOpcode.keepAlive }));
+          if (!ok().match(outcome)) break;
+          await new Promise((resolve) => setTimeout(resolve, 1000));
+        }
+        if (ok().match(outcome)) outcome = await send(() => bench.getProperty(admin, 0x1c));
+        // on a busy machine it is this host that was late, and the target may be right
+        if (longest < kato || attempt === 3) return outcome;
       }
-      return bench.getProperty(admin, 0x1c);
     },
     skip: (facts) => (facts.identify.kas === 0 ? 'no keep-alive (KAS 0)' : undefined),
   },
@@ -319,14 +331,16 @@ export const adminCases: Case[] = [
     spec: '5.2: beyond AERL + 1 each is Asynchronous Event Request Limit Exceeded; nothing is kept for them, and the queue lives',
     accept: [holds('all refused, the queue lives')],
     run: async (bench) => {
-      const { admin } = await bench.admin();
+      const sqsize = Math.min(bench.facts.cap.mqes, 127);
+      const { admin } = await bench.admin({}, { sqsize });
+      const most = Math.max(1, sqsize - (bench.facts.identify.aerl + 1));
       const count = 65535;
       let answered = 0;
       let wrong: Outcome | undefined;
       for (let cid = 0; cid < count; ) {
         const burst: Buffer[] = [];
         // as many as the queue holds at a time: this host keeps the rules of flow control
-        for (const end = Math.min(count, cid + 16); cid < end; cid++)
+        for (const end = Math.min(count, cid + most); cid < end; cid++)
           burst.push(admin.capsule({ opcode: AdminOpcode.asyncEventRequest }, { cid }).pdu);
         admin.send(Buffer.concat(burst));
         // those that wait for events are never answered

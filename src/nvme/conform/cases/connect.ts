@@ -337,12 +337,7 @@ export const connectCases: Case[] = [
           bench.setProperty(admin, 0x14, BigInt(ccValue({ en, iosqes: 6, iocqes: 4, css: bench.facts.cap.css & 0x40 ? 6 : 0 }))),
           'cqe',
         );
-        for (let i = 0; i < 100; i++) {
-          const { dw0 } = await expectSetup('CSTS', bench.getProperty(admin, 0x1c), 'cqe');
-          if ((dw0 & 1) === en) return true;
-          await new Promise((resolve) => setTimeout(resolve, 10));
-        }
-        return false;
+        return bench.becomes(admin, (csts) => (csts & 1) === en);
       };
       const down = await follow(0);
       const up = await follow(1);
@@ -361,12 +356,8 @@ export const connectCases: Case[] = [
         bench.setProperty(admin, 0x14, BigInt(ccValue({ en: 1, iosqes: 6, iocqes: 4, css: bench.facts.cap.css & 0x40 ? 6 : 0, shn: 1 }))),
         'cqe',
       );
-      for (let i = 0; i < 100; i++) {
-        const { dw0 } = await expectSetup('CSTS', bench.getProperty(admin, 0x1c), 'cqe');
-        if (((dw0 >> 2) & 3) === 2) return finding(true, 'SHST becomes 2');
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
-      return finding(false, 'SHST is not 2 after a second');
+      const good = await bench.becomes(admin, (csts) => ((csts >> 2) & 3) === 2);
+      return finding(good, good ? 'SHST becomes 2' : 'SHST does not become 2');
     },
   },
 ];
