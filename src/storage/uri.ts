@@ -63,7 +63,7 @@ const nbdParameters = ['socket', 'tls-certificates', 'tls-psk-file', 'tls-verify
 export function parseNbd(source: string): string {
   let url: URL;
   try {
-    url = new URL(source.replace(/^nbds?(\+unix)?:/, 'http:').replace('///', '//unix/'));
+    url = new URL(source.replace(/^nbds?(\+unix)?:/, 'http:').replace(/^http:\/\/([^/@]*@)?\//, 'http://$1unix/'));
   } catch {
     throw usage(`${source}: not an NBD URI`);
   }

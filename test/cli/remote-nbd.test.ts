@@ -8,7 +8,7 @@ import { NbdServer } from '../support/nbd-server.js';
 import { daemonsOf } from '../support/qcow2-daemons.js';
 import { NvmeDisk, type Outcome, RingDisk, type ServedDisk } from '../support/served-disk.js';
 import { skip, which } from '../support/skip.js';
-import { at, both, image, lastSocket, type Server, serve } from '../support/storage-servers.js';
+import { at, both, image, lastSocket, refused, type Server, serve } from '../support/storage-servers.js';
 
 const SIZE = 16 << 20;
 const AREA = 8 << 20; // that the load writes; discards lie behind it
@@ -29,6 +29,17 @@ const fars: Record<string, { needs: string[]; open(): Promise<Far> }> = {
       image('far.img', SIZE);
       const server = await NbdServer.start(at('nbd'), (socket) => ['nbdkit', '-f', '-U', socket, 'file', file()]);
       return { source: server.uri, bytes: () => fs.readFileSync(file()), kill: () => server.restart(), end: () => server.stop() };
+    },
+  },
+  'nbdkit over TLS': {
+    needs: ['nbdkit'],
+    open: async () => {
+      image('far.img', SIZE);
+      fs.writeFileSync(at('psk'), `user:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
+      const argv = (socket: string): string[] => ['nbdkit', '-f', '-U', socket, '--tls=require', `--tls-psk=${at('psk')}`, 'file', file()];
+      const server = await NbdServer.start(at('nbd'), argv);
+      const source = `${server.uri.replace('nbd+unix://', 'nbds+unix://user@')}&tls-psk-file=${at('psk')}`;
+      return { source, bytes: () => fs.readFileSync(file()), kill: () => server.restart(), end: () => server.stop() };
     },
   },
   'qemu-nbd': {
@@ -159,4 +170,20 @@ describe.each(both)('%s', (kind) => {
     },
     120_000,
   );
+});
+
+test.each(both)('%s: a server of TLS takes neither a wrong key nor none', async (kind) => {
+  const { needs, open } = fars['nbdkit over TLS']!;
+  if (which(...needs) === undefined) return skip(`NBD over TLS behind ${kind}`, 'needs nbdkit');
+  const far = await open();
+  try {
+    fs.writeFileSync(at('other'), `user:${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
+    const psk = (name: string): string => far.source.replace(/tls-psk-file=.*/, `tls-psk-file=${at(name)}`);
+    expect(refused(kind, psk('other')).status).toBe(1);
+    expect(refused(kind, psk('none')).status).toBe(1);
+    const plain = far.source.replace('nbds+unix://user@', 'nbd+unix://').replace(/&tls-psk-file=.*/, '');
+    expect(refused(kind, plain)).toMatchObject({ status: 7, stderr: expect.stringContaining('nbds+unix://') });
+  } finally {
+    await far.end();
+  }
 });

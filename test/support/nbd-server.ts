@@ -9,15 +9,14 @@ export class NbdServer {
   #child: ChildProcess | undefined;
   readonly uri: string;
 
-  private constructor(socket: string, argv: readonly string[], scheme: string, parameters: string) {
+  private constructor(socket: string, argv: readonly string[]) {
     this.#socket = socket;
     this.#argv = argv;
-    this.uri = `${scheme}+unix:///?socket=${socket}${parameters}`;
+    this.uri = `nbd+unix:///?socket=${socket}`;
   }
 
-  /** @param parameters of the URI, after its socket */
-  static async start(socket: string, argv: (socket: string) => string[], scheme = 'nbd', parameters = ''): Promise<NbdServer> {
-    const server = new NbdServer(socket, argv(socket), scheme, parameters);
+  static async start(socket: string, argv: (socket: string) => string[]): Promise<NbdServer> {
+    const server = new NbdServer(socket, argv(socket));
     await server.start();
     return server;
   }

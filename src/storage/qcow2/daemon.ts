@@ -135,6 +135,7 @@ export class Daemon {
     const child = this.#child;
     if (child) {
       const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.ref(); // whoever waits for this may have nothing else to live for
       child.kill('SIGTERM');
       await Promise.race([ended, sleep(startTime, undefined, { ref: false })]);
       child.kill('SIGKILL');

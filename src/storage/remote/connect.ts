@@ -77,6 +77,8 @@ function explained(source: string, debian: string, err: unknown): VioError {
       });
     case 'EBUSY':
       return new VioError(`${printable(source)}: already in use by another client`, { code: 'IN_USE', exit: Exit.refused });
+    case 'EOPNOTSUPP':
+      return wrap(what, err, { hint: /^nbd[:+]/.test(source) ? 'the server may require TLS: nbds:// or nbds+unix://' : undefined });
     default:
       return wrap(what, err);
   }

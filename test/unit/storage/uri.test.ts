@@ -54,6 +54,7 @@ test.each([
   'nbd+unix:///x',
   'nbd://h/x?socket=/s',
   'nbd://user:secret@h/x',
+  'nbds+unix://user:secret@/x?socket=/s',
   'nbd://h/x?tls-psk-file=/k',
   'nbds://h/x?what=1',
   'nbd://[::1',
@@ -68,6 +69,8 @@ test('paths of sources are made whole, URIs stay as they are', () => {
   expect(canonicalSource('qcow2:a', '/srv')).toBe('qcow2:/srv/a');
   expect(canonicalSource('./rbd:x', '/srv')).toBe('/srv/rbd:x');
   expect(canonicalSource('nbd://h/a', '/srv')).toBe('nbd://h/a');
+  const secure = 'nbds+unix://user@/a?socket=/s&tls-psk-file=/k';
+  expect(canonicalSource(secure, '/srv')).toBe(secure);
 });
 
 test('options behind a URI: of its own kind, and those of every source', () => {
