@@ -22,7 +22,7 @@ import {
 } from '../wire/index.js';
 import { type DhPair, makePair, type Power, sharedSecret, validValue } from './dh.js';
 import { groupNames, nullGroup } from './groups.js';
-import { hashes, hashNames, type Key } from './keys.js';
+import { copyKey, hashes, hashNames, type Key, sameKey } from './keys.js';
 import { type Ends, response } from './response.js';
 import { wipe } from './secret.js';
 
@@ -39,6 +39,10 @@ export interface ChapKeys {
   readonly host: Key;
   readonly controller: Key | undefined;
 }
+
+const copyOf = ({ host, controller }: ChapKeys): ChapKeys => ({ host: copyKey(host), controller: controller && copyKey(controller) });
+const sameKeys = (a: ChapKeys, b: ChapKeys | undefined): boolean =>
+  b !== undefined && sameKey(a.host, b.host) && sameKey(a.controller, b.controller);
 
 /** Where an exchange is. */
 export type ChapState =
@@ -107,7 +111,7 @@ export class ControllerExchange {
   /** Takes a message of Authentication Send. A wrong one becomes a failure, which receive() tells. Never throws. */
   async send(message: Buffer): Promise<void> {
     const state = this.#state;
-    if (state === 'over') return;
+    if (state === 'over' || state === 'failure') return;
     // while another one is worked on: what comes of that does not count any more
     if (state === 'working') return this.#fail(AuthFailureCode.incorrectMessage, 'a message before the one ahead of it was answered');
     this.#state = 'working';
@@ -160,7 +164,7 @@ export class ControllerExchange {
   }
 
   #forget(): void {
-    wipe(this.#pair?.secret, this.#challenge, this.#proof);
+    wipe(this.#pair?.secret, this.#challenge, this.#proof, this.#keys?.host.bytes, this.#keys?.controller?.bytes);
     this.#pair = undefined;
     this.#keys = undefined;
     this.#proof = undefined;
@@ -204,7 +208,8 @@ export class ControllerExchange {
     this.#hash =
       policy.hashes.find((id) => offered.hashes.includes(id)) ?? fail('hashUnusable', `hash functions ${offered.hashes.join(', ')}`);
     this.#group = policy.groups.find((id) => offered.groups.includes(id)) ?? fail('groupUnusable', `groups ${offered.groups.join(', ')}`);
-    this.#keys = this.#options.keys() ?? fail('failed', 'the host has no key here');
+    // a copy: whoever has the keys may change them, and wipes those that go
+    this.#keys = copyOf(this.#options.keys() ?? fail('failed', 'the host has no key here'));
     this.#challenge = randomBytes(hashes.get(this.#hash)!.size);
     this.#seqnum = this.#seqnum >= 0xffff_ffff ? 1 : this.#seqnum + 1;
     if (this.#group !== nullGroup) this.#pair = await makePair(this.#group, this.#options.power);
@@ -250,6 +255,7 @@ export class ControllerExchange {
     const keys = this.#keys!;
     const shared = this.#pair && (await sharedSecret(this.#pair, value, this.#options.power));
     try {
+      if (!sameKeys(keys, this.#options.keys())) fail('failed', 'the keys of the host were changed meanwhile');
       const { hostnqn, subnqn } = this.#options;
       const common = { hash: this.#hash, shared, tid: this.#tid, scc: 0, hostnqn, subnqn };
       const right = response({ ...common, side: 'host', key: keys.host, challenge: this.#challenge, seqnum: this.#seqnum });

@@ -45,6 +45,13 @@ function protect(secret: Uint8Array): Buffer {
   return copy;
 }
 
+/** A key of its own, for whoever must not lose it when another one wipes it. */
+export const copyKey = ({ hash, bytes }: Key): Key => ({ hash, bytes: protect(bytes) });
+
+/** Whether two keys are the same, or both are none. */
+export const sameKey = (a: Key | undefined, b: Key | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && a.hash === b.hash && a.bytes.equals(b.bytes));
+
 /** Never tells a byte of what it was given. */
 const bad = (form: KeyForm, why: string): VioError =>
   new VioError(`not a ${form.prefix} key: ${why}`, {

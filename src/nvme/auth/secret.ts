@@ -26,6 +26,8 @@ export const wipe = (...secrets: (Uint8Array | undefined)[]): void => {
 export function readSecret(from: string, what: string, max = maxSecretBytes): Buffer {
   const nvmet = inNvmetcli(from);
   if (nvmet) return fromNvmetcli(nvmet, what);
+  if (/(^|\/)(DHHC-1|NVMeTLSkey-1):/.test(from))
+    throw usage(`${what}: this is a key, which every process can read; put it into a file`, 'chmod 600 FILE, then name FILE');
   if (from.startsWith('env:')) return fromEnvironment(from.slice(4), what);
   const inherited = from === '-' ? 0 : /^fd:(\d{1,9})$/.exec(from)?.[1];
   const where = inherited === undefined ? printable(from) : from === '-' ? 'stdin' : `descriptor ${inherited}`;

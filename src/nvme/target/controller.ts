@@ -108,6 +108,8 @@ export class Controller implements ControllerState {
   #resetting = false;
   /** Shutdowns so far: the flush of an earlier one says nothing about the newest. */
   #shutdowns = 0;
+  #shutdownWanted = false;
+  #shuttingDown = false;
   /** Tags of the Asynchronous Event Requests that wait, and their command identifiers. */
   #requests: { tag: number; cid: number }[] = [];
   /** Events to be told: by log page, so that one that is not told yet is told once. */
@@ -350,18 +352,32 @@ export class Controller implements ControllerState {
     this.queues.clear();
   }
 
-  /** CC.SHN: what was written, commands under way included, reaches stable storage before CSTS.SHST says that it is done. */
+  /**
+   * CC.SHN: what was written, commands under way included, reaches stable storage before CSTS.SHST says that it is done. One at a
+   * time: a host may ask as often as it likes.
+   */
   async #shutDown(): Promise<void> {
     this.#csts.shst = 1;
-    const shutdown = ++this.#shutdowns;
-    const { subsystem } = this;
-    if (subsystem) {
-      // a command that hangs was not acknowledged: the host loses nothing that it counts on
-      for (const until = performance.now() + shutdownWait; this.#running > 0 && performance.now() < until; )
-        await sleep(shutdownLook, undefined, { ref: false });
-      await this.#around.flush(subsystem);
+    this.#shutdownWanted = true;
+    if (this.#shuttingDown) return; // its end begins the next
+    this.#shuttingDown = true;
+    while (this.#shutdownWanted) {
+      this.#shutdownWanted = false;
+      const shutdown = ++this.#shutdowns;
+      await this.#settle();
+      if (this.#shutdowns === shutdown && !this.#shutdownWanted && this.#csts.shst === 1) this.#csts.shst = 2;
     }
-    if (this.#shutdowns === shutdown && this.#csts.shst === 1) this.#csts.shst = 2;
+    this.#shuttingDown = false;
+  }
+
+  /** Waits for the commands under way, and flushes. */
+  async #settle(): Promise<void> {
+    const { subsystem } = this;
+    if (!subsystem) return;
+    // a command that hangs was not acknowledged: the host loses nothing that it counts on
+    for (const until = performance.now() + shutdownWait; this.#running > 0 && performance.now() < until; )
+      await sleep(shutdownLook, undefined, { ref: false });
+    await this.#around.flush(subsystem);
   }
 
   /** I/O commands of all queues that are being done. */

@@ -81,6 +81,8 @@ export class Target implements Guarded {
   readonly #authentication: Authentication;
   /** By host: hostKey(). */
   readonly #budgets = new Map<string, NativeBudget>();
+  /** Controllers that were ended to make room, until they are gone. */
+  readonly #leaving = new WeakSet<ControllerState>();
   readonly #watches = new WeakMap<Namespace, SourceWatch>();
   #nextPort = 0;
   #generation = 1n;
@@ -549,12 +551,14 @@ export class Target implements Guarded {
     else this.around.close(id);
   }
 
-  /** Ends the oldest association whose host has not proved who it is: such hosts must not keep others out. */
+  /** Ends the oldest association whose host has not proved who it is, for discovery at last: such hosts must not keep others out. */
   makeRoom(): boolean {
     if (!this.#authentication.required) return false;
-    const stranger = this.controllers().find(({ admin, subsystem }) => subsystem && !this.#authentication.trusts(admin));
-    stranger?.end();
-    return stranger !== undefined;
+    const stranger = this.controllers().find((one) => !this.#leaving.has(one) && !this.#authentication.trusts(one.admin));
+    if (!stranger) return false;
+    this.#leaving.add(stranger);
+    stranger.end();
+    return true;
   }
 
   /**

@@ -2,7 +2,7 @@
 import { usage } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import type { ChapKeys } from '../../auth/controller.js';
-import type { Key } from '../../auth/keys.js';
+import { type Key, sameKey } from '../../auth/keys.js';
 import { readChapKey, readTlsKey } from '../../auth/read.js';
 import { wipe } from '../../auth/secret.js';
 import { checkHostNqn } from '../names.js';
@@ -65,9 +65,10 @@ export class KeyRing {
     return this.#keys.get(hostnqn)?.chap ?? this.#keys.get(anyHost)?.chap;
   }
 
-  /** Configured PSKs of a host. */
+  /** The configured PSK of a host: its own, or that of every host, which a host with its own does not answer to. */
   tlsKeys(hostnqn: string): Key[] {
-    return [this.#keys.get(hostnqn)?.tls, this.#keys.get(anyHost)?.tls].filter((key) => key !== undefined);
+    const key = this.#keys.get(hostnqn)?.tls ?? this.#keys.get(anyHost)?.tls;
+    return key ? [key] : [];
   }
 
   /**
@@ -102,11 +103,8 @@ export class KeyRing {
 
 const keysOf = ({ chap, tls }: HostKeys): Key[] => [chap?.host, chap?.controller, tls].filter((key) => key !== undefined);
 
-const same = (a: Key | undefined, b: Key | undefined): boolean =>
-  a === b || (a !== undefined && b !== undefined && a.hash === b.hash && a.bytes.equals(b.bytes));
-
 const sameKeys = (a: HostKeys, b: HostKeys | undefined): boolean =>
-  b !== undefined && same(a.chap?.host, b.chap?.host) && same(a.chap?.controller, b.chap?.controller) && same(a.tls, b.tls);
+  b !== undefined && sameKey(a.chap?.host, b.chap?.host) && sameKey(a.chap?.controller, b.chap?.controller) && sameKey(a.tls, b.tls);
 
 /** @param before keys that cannot be read again stay as they are */
 function load(sources: readonly KeySources[], before: ReadonlyMap<string, HostKeys>): Map<string, HostKeys> {
@@ -124,7 +122,7 @@ function load(sources: readonly KeySources[], before: ReadonlyMap<string, HostKe
         made.push(key);
         return key;
       });
-      if (same(host, controller) && host) throw usage(`keys of ${hostName(nqn)}: host and controller must not have the same key`);
+      if (sameKey(host, controller) && host) throw usage(`keys of ${hostName(nqn)}: host and controller must not have the same key`);
       fresh.set(nqn, { chap: host && { host, controller }, tls });
     }
     return fresh;

@@ -105,6 +105,34 @@ describe('both sides', () => {
     });
   });
 
+  test('keys that are wiped and replaced within an exchange open nothing', async () => {
+    const known = keys();
+    const old: Key = { hash: known.host.hash, bytes: Buffer.from(known.host.bytes) };
+    const zeroes: Key = { hash: old.hash, bytes: Buffer.alloc(old.bytes.length) };
+    for (const theirs of [zeroes, old]) {
+      let now: ChapKeys = { host: { hash: old.hash, bytes: Buffer.from(old.bytes) }, controller: undefined };
+      const told = { succeeded: 0, failed: [] as string[] };
+      const exchange = new ControllerExchange({
+        ...ends,
+        policy: { hashes: [1], groups: [0] },
+        keys: () => now,
+        power,
+        succeeded: () => void told.succeeded++,
+        failed: (why) => void told.failed.push(why),
+      });
+      await reject(
+        run(exchange, { key: theirs }, (message, towards) => {
+          if (towards === 'host' && message[1] === 1) {
+            now.host.bytes.fill(0); // as a rotation does
+            now = keys(false);
+          }
+          return message;
+        }),
+      );
+      expect(told).toEqual({ succeeded: 0, failed: [expect.stringContaining('changed meanwhile')] });
+    }
+  });
+
   test('wrong, missing and swapped keys', async () => {
     const known = keys();
     const check = async (options: Parameters<typeof run>[1], theirs: ChapKeys | undefined, code: string) => {

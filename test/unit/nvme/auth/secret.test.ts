@@ -69,3 +69,15 @@ test('wiped', () => {
   wipe(secret, undefined);
   expect(secret).toEqual(Buffer.alloc(6));
 });
+
+test.each(['DHHC-1:00:c2VjcmV0:', 'NVMeTLSkey-1:01:c2VjcmV0:', '/etc/vioctl/DHHC-1:00:c2VjcmV0:'])(
+  'a key in place of a file, %s, is not repeated',
+  (text) => {
+    const { message, hint, exit } = caught(text);
+    expect({ message, exit }).toEqual({
+      message: 'key: this is a key, which every process can read; put it into a file',
+      exit: Exit.usage,
+    });
+    expect(`${message}${hint}`).not.toContain('c2VjcmV0');
+  },
+);
