@@ -60,4 +60,26 @@ describe('dma plan', () => {
     expect(stdout).toContain('memlock  64M (67108864 bytes)');
     expect(stdout).toMatch(/^buf {3}0x200000 +64M {2}2M$/m);
   });
+
+  test.each([
+    ['C.UTF-8', '█', '░'],
+    ['C', '#', ':'],
+  ])('and a map of the addresses, whole and in order (%s)', (locale, mapped, reserved) => {
+    const { stdout } = vioctl(['dma', 'plan', '--reserved', '-', 'buf=64M', 'low=4K,iova=0xfedff000', 'high=1T,iova=0x100000000'], {
+      input: MSI,
+      env: { LC_ALL: locale },
+    });
+    const rows = [...stdout.slice(stdout.indexOf('ADDRESSES')).matchAll(/^(0x\S+) +\S+ {2}(\S+) *(.*)$/gm)];
+    const glyphs = rows.map(([, from, name, bar]) => [from, name, [...new Set(bar)].join('')]);
+    expect(glyphs).toEqual([
+      ['0x0', 'free', ''],
+      ['0x200000', 'buf', mapped],
+      ['0x4200000', 'free', ''],
+      ['0xfedff000', 'low', mapped],
+      ['0xfee00000', 'reserved', reserved],
+      ['0xfef00000', 'free', ''],
+      ['0x100000000', 'high', mapped],
+      ['0x10100000000', 'free', ''],
+    ]);
+  });
 });

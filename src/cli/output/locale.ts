@@ -17,6 +17,7 @@ const spelled: Readonly<Record<string, string>> = {
   µ: 'u',
   '·': '.',
   '█': '#',
+  '░': ':',
   '├': '|',
   '└': '`',
   '│': '|',

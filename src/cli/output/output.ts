@@ -51,6 +51,12 @@ function compareValues(a: Value, b: Value): number {
   return collator.compare(String(a), String(b));
 }
 
+/** The text form of a document, as text or lines. @param room columns for its pictures */
+export type View<T> = (doc: T, chalk: ChalkInstance, room: number) => string | string[];
+
+/** Columns for pictures that no terminal shows. */
+const offTerminal = 80;
+
 /** Rows taken for the column widths before a streaming table starts to print. */
 const widthRows = 1000;
 
@@ -100,6 +106,11 @@ export class Output {
     return this.#chalk;
   }
 
+  /** Columns for pictures: those of the terminal, and 80 off one. */
+  get room(): number {
+    return this.tty ? terminalWidth(this.#env) : offTerminal;
+  }
+
   /** Raw bytes or text, for commands whose data is not a table. Await it: that is the back-pressure. */
   async raw(data: string | Uint8Array): Promise<void> {
     await this.#writer.write(data);
@@ -130,7 +141,7 @@ export class Output {
    * Written at once, so that a reader of a server's ready line need not wait for the next one; a server serves on even if
    * its reader is gone.
    */
-  async document<T>(doc: T, view: (doc: T, chalk: ChalkInstance) => string | string[]): Promise<void> {
+  async document<T>(doc: T, view: View<T>): Promise<void> {
     try {
       await this.#document(doc, view);
     } catch (err) {
@@ -138,9 +149,9 @@ export class Output {
     }
   }
 
-  async #document<T>(doc: T, view: (doc: T, chalk: ChalkInstance) => string | string[]): Promise<void> {
+  async #document<T>(doc: T, view: View<T>): Promise<void> {
     if (this.format === 'text') {
-      const shown = view(doc, this.chalk);
+      const shown = view(doc, this.chalk, this.room);
       const text = this.#spell(await this.#fitted(Array.isArray(shown) ? shown.join('\n') : shown));
       if (text !== '') await this.raw(text.endsWith('\n') ? text : `${text}\n`);
     } else {

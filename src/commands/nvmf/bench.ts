@@ -1,16 +1,37 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { bar } from '../../cli/output/bars.js';
 import { now } from '../../common/clock.js';
 import { Exit, usage } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type BenchReport, bench, patterns } from '../../nvme/host/index.js';
 
-const lines = (r: BenchReport): string[] => [
+/** The latency below which a part of the commands stayed, as bars: how far the slow ones are from the others. */
+function latencyLines({ latency }: BenchReport, room: number): string[] {
+  const rows = (
+    [
+      ['p50', latency.p50],
+      ['p90', latency.p90],
+      ['p95', latency.p95],
+      ['p99', latency.p99],
+      ['p99.9', latency.p999],
+      ['p99.99', latency.p9999],
+      ['max', latency.max],
+    ] as const
+  ).map(([name, us]) => ({ name, us, text: `${us} us` }));
+  const [names, times] = [6, Math.max(...rows.map(({ text }) => text.length))];
+  return rows.map(({ name, us, text }) =>
+    `${name.padStart(names)}  ${text.padStart(times)}  ${bar(us, latency.max, Math.min(48, room - names - times - 4))}`.trimEnd(),
+  );
+}
+
+const lines = (r: BenchReport, room: number): string[] => [
   `${r.rw} ${formatSize(r.bs)}, ${r.queues} queue(s) of depth ${r.iodepth}, ${r.seconds.toFixed(2)} s`,
   `IOPS       ${r.iops} (${r.reads} reads, ${r.writes} writes, ${r.errors} errors)`,
   `bandwidth  ${formatSize(r.bandwidth)}/s`,
   `latency us min ${r.latency.min}, mean ${r.latency.mean}, p50 ${r.latency.p50}, p90 ${r.latency.p90}, p99 ${r.latency.p99}, p99.9 ${r.latency.p999}, p99.99 ${r.latency.p9999}, max ${r.latency.max}`,
+  ...(r.ios > 0 ? latencyLines(r, room) : []),
 ];
 
 /** Bytes of the smallest block of a namespace (NVM Command Set 1.0, LBADS). */
@@ -74,7 +95,7 @@ export default class NvmfBench extends Command {
     progress.follow(() => now() - started);
     const report = await bench(options, { ...flags, nsid: flags['namespace-id'] }, this.life.signal);
     progress.end();
-    await this.out.document(report, lines);
+    await this.out.document(report, (doc, _chalk, room) => lines(doc, room));
     return report.errors > 0 ? Exit.failed : Exit.ok;
   }
 }

@@ -1,11 +1,12 @@
 import { Command } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { histogram, histogramLines } from '../../cli/output/bars.js';
 import { connect, endpointFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { pingSummary, pings } from '../../nvme/host/index.js';
 
 export default class NvmfPing extends Command {
   static override readonly description =
-    'Connects to a controller, sends Keep Alive commands and prints the time of each round trip. Where the controller has no keep-alive, Property Get is sent.';
+    'Connects to a controller, sends Keep Alive commands and prints the time of each round trip, and a histogram at the end. Where the controller has no keep-alive, Property Get is sent.';
   static readonly examples = [
     ['vioctl nvmf ping -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'five round trips'],
     ['vioctl nvmf ping -n nqn.2014-08.org.example:disk --count 0 --ndjson', 'for ever, one JSON object each'],
@@ -30,7 +31,11 @@ export default class NvmfPing extends Command {
     }
     const summary = pingSummary(times);
     if (this.out.format === 'json') await this.out.document({ ...summary, microseconds: times }, () => '');
-    else this.info(`${summary.count} round trips, min/avg/max = ${summary.min}/${summary.avg}/${summary.max} us`);
+    else {
+      if (this.out.format === 'text' && times.length > 1)
+        await this.out.document(histogram(times), (b, _, room) => ['', ...histogramLines(b, 'us', room)]);
+      this.info(`${summary.count} round trips, min/avg/max = ${summary.min}/${summary.avg}/${summary.max} us`);
+    }
     return 0;
   }
 }

@@ -4,6 +4,7 @@ import { ClosedPipe } from '../../cli/output/stdio.js';
 import { Recorder } from '../../cli/streams/recorder.js';
 import { Exit, usage } from '../../common/errors.js';
 import { toJson } from '../../common/json.js';
+import { Timeline } from '../../groups/vhost-user/timeline.js';
 import type { TraceEnd, TraceRecord } from '../../vhost-user/tools/proxy.js';
 import { createCapture, openCapture, readCapture, recordText } from '../../vhost-user/tools/trace.js';
 import { traceConnections } from '../../vhost-user/tools/tracing.js';
@@ -11,7 +12,7 @@ import { traceConnections } from '../../vhost-user/tools/tracing.js';
 export default class Trace extends Command {
   static override readonly description = `
 Stands between a VMM and a back-end and shows every message that passes, on the main channel and on the back-end's own: names,
-fields, descriptors by kind, size and seals, and how long each answer took. Messages are passed on unchanged, and the data path
+fields, descriptors by kind, size and seals, and how long each answer took. When a connection ends, a time line shows its requests. Messages are passed on unchanged, and the data path
 is not touched: rings and buffers are memory that the two share.
 
 --ndjson prints records that hold the raw bytes too; --read decodes such a capture again.`;
@@ -35,9 +36,12 @@ is not touched: rings and buffers are memory that the two share.
 
   async run(): Promise<number> {
     const { args, flags } = await this.parse(Trace);
+    const timeline = new Timeline();
+    const text = (record: TraceRecord | TraceEnd) => [recordText(record), ...timeline.add(record, this.out.room)].join('\n');
     if (flags.read !== undefined) {
       if (flags.listen !== undefined || args.socket !== undefined) throw usage('--read takes no socket');
-      for await (const record of readCapture(openCapture(flags.read), flags.device)) await this.out.record(record, recordText);
+      for await (const record of readCapture(openCapture(flags.read), flags.device)) await this.out.record(record, text);
+      if (this.out.format === 'text') await this.out.document(timeline.rest(this.out.room), (lines) => lines);
       return 0;
     }
     if (flags.listen === undefined || args.socket === undefined)
@@ -47,7 +51,7 @@ is not touched: rings and buffers are memory that the two share.
     const recorder = new Recorder<TraceRecord | TraceEnd>(
       [
         ...(capture ? [{ name: flags.output!, write: (record: unknown) => capture.write(toJson(record)) }] : []),
-        { name: 'stdout', write: (record) => this.out.recordOrAbandon(record, recordText) },
+        { name: 'stdout', write: (record) => this.out.recordOrAbandon(record, text) },
       ],
       (text) => this.warn(text),
     );

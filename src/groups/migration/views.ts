@@ -1,4 +1,6 @@
 /** Results as lines of text. */
+import type { ChalkInstance } from 'chalk';
+import { bar, barWidth } from '../../cli/output/bars.js';
 import { printable } from '../../common/escape.js';
 import { formatSize, hex64 } from '../../common/units.js';
 import type { Extracted } from '../../migration/export/extract.js';
@@ -61,15 +63,17 @@ const value = (v: Value | undefined, from = 0): string => {
   return typeof v === 'bigint' ? hex64(v) : printable(String(v));
 };
 
-export function statisticsLines(s: Statistics): string[] {
+export function statisticsLines(s: Statistics, _chalk: ChalkInstance, room: number): string[] {
+  const most = s.sections.reduce((max, { bytes }) => Math.max(max, bytes), s.other);
+  const drawn = (bytes: number) => bar(bytes, most, barWidth(room)).padEnd(barWidth(room));
   const width = Math.max(4, ...s.sections.map((x) => formatSize(x.bytes).length));
   return [
     `${formatSize(s.size)}${s.machine ? `, machine ${printable(s.machine)}` : ''}`,
     ...s.sections.map((x) => {
       const parts = x.parts > 1 ? ` in ${x.parts} parts` : '';
-      return `${formatSize(x.bytes).padStart(width)}  ${x.share.toFixed(2).padStart(6)} %  ${printable(x.name)}${x.instance ? ` #${x.instance}` : ''}${parts}`;
+      return `${formatSize(x.bytes).padStart(width)}  ${x.share.toFixed(2).padStart(6)} %  ${drawn(x.bytes)}  ${printable(x.name)}${x.instance ? ` #${x.instance}` : ''}${parts}`;
     }),
-    `${formatSize(s.other).padStart(width)}  ${((s.other / Math.max(1, s.size)) * 100).toFixed(2).padStart(6)} %  header, commands, description`,
+    `${formatSize(s.other).padStart(width)}  ${((s.other / Math.max(1, s.size)) * 100).toFixed(2).padStart(6)} %  ${drawn(s.other)}  header, commands, description`,
     ...s.blocks.map((b) => {
       const counts = {
         zero: b.zero,
