@@ -7,6 +7,7 @@ import type { Geometry, Store } from '../native/storage.js';
 import { formatOf, toRaw } from './formats.js';
 import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
 import { type SourceNames, sourceNames } from './identity.js';
+import { renewQcow2 } from './qcow2/open.js';
 import { openRemote } from './remote/connect.js';
 import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
@@ -181,6 +182,7 @@ export async function claimSource(source: Source, root = new Sysroot()): Promise
  */
 export async function reopenSource(source: Source, otherwise: string, root = new Sysroot()): Promise<void> {
   try {
+    if (kindOf(source.name) === 'qcow2') await renewQcow2(source.store);
     await native().storage.reopen(source.store);
   } catch (err) {
     throw await unavailable('open', source, err, root, false, `another file has this name now: ${otherwise}`);

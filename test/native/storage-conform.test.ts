@@ -5,6 +5,8 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openChain } from '../../src/storage/qcow2/chain.js';
+import { Daemon, exportName } from '../../src/storage/qcow2/daemon.js';
 import { compileSanitized } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
@@ -162,3 +164,17 @@ test('a server that is killed and started again under load: no request fails, an
     server.kill();
   }
 }, 120_000);
+
+test('a qcow2 image, through its daemon', async () => {
+  const missing = ['qemu-img', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => !has(program));
+  if (missing) return skip('storage conformance of qcow2', `needs ${missing}`);
+  const file = path.join(dir, 'image.qcow2');
+  spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', file, `${SIZE}`]);
+  const daemon = await Daemon.start(file, openChain(file, false, undefined), { readonly: false, direct: false, force: false });
+  try {
+    expect(await conform('nbd', `nbd+unix:///${exportName}?socket=${daemon.socket}`, 100)).toBe('ok\n');
+  } finally {
+    await daemon.stop();
+  }
+  expect(spawnSync('qemu-img', ['check', '-q', file]).status).toBe(0);
+}, 60_000);

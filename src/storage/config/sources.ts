@@ -7,6 +7,7 @@ import { globs } from '../../common/glob.js';
 
 /** The name of a source without symbolic links; of a file that is not there, at least those of its folder. */
 function realName(source: string): string {
+  if (source.startsWith('qcow2:')) return `qcow2:${realName(source.slice('qcow2:'.length))}`;
   if (!source.startsWith('/')) return source;
   try {
     return fs.realpathSync(source);

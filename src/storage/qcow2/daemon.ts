@@ -75,11 +75,13 @@ export class Daemon {
   readonly socket: string;
   readonly #dir: string;
   readonly #image: string;
-  readonly #layers: readonly Layer[];
+  #layers: readonly Layer[];
   readonly #options: DaemonOptions;
   #child: ChildProcess | undefined;
   #store: Store | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #restart: NodeJS.Timeout | undefined;
+  #renewing = false;
   #said = '';
   #pause = pauses.first;
   #stopped: Promise<void> | undefined;
@@ -118,6 +120,28 @@ export class Daemon {
     if (!this.#child) this.#again();
   }
 
+  /**
+   * Starts it anew with these files, which belong to it from now on. Requests wait meanwhile.
+   * @throws VioError if it does not start; it is tried again later then
+   */
+  async renew(layers: readonly Layer[]): Promise<void> {
+    this.#renewing = true;
+    clearTimeout(this.#restart);
+    await this.#end();
+    closeChain(this.#layers);
+    this.#layers = layers;
+    try {
+      if (this.#stopped) return; // which closes them
+      this.#spawn();
+      await this.#listens();
+    } catch (err) {
+      this.#again();
+      throw err;
+    } finally {
+      this.#renewing = false;
+    }
+  }
+
   /** Ends it in order. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
@@ -132,6 +156,14 @@ export class Daemon {
 
   async #stop(): Promise<void> {
     clearInterval(this.#timer);
+    clearTimeout(this.#restart);
+    await this.#end();
+    running.delete(this);
+    closeChain(this.#layers);
+    fs.rmSync(this.#dir, { recursive: true, force: true });
+  }
+
+  async #end(): Promise<void> {
     const child = this.#child;
     if (child) {
       const ended = new Promise((resolve) => child.once('exit', resolve));
@@ -140,9 +172,6 @@ export class Daemon {
       await Promise.race([ended, sleep(startTime, undefined, { ref: false })]);
       child.kill('SIGKILL');
     }
-    running.delete(this);
-    closeChain(this.#layers);
-    fs.rmSync(this.#dir, { recursive: true, force: true });
   }
 
   #closed(): boolean {
@@ -178,8 +207,9 @@ export class Daemon {
     (child.stderr as { unref?: () => void } | null)?.unref?.();
     child.on('error', (err) => this.#says(`${err.message}\n`));
     child.once('exit', (status, signal) => {
+      if (this.#child !== child) return;
       this.#child = undefined;
-      if (this.#stopped || !this.#store) return;
+      if (this.#stopped || this.#renewing || !this.#store) return;
       note(this.#store, `${program} has ended (${signal ?? `status ${status}`}); it is started again`);
       this.#again();
     });
@@ -187,10 +217,11 @@ export class Daemon {
   }
 
   #again(): void {
-    const timer = setTimeout(() => {
+    clearTimeout(this.#restart);
+    this.#restart = setTimeout(() => {
       if (!this.#stopped && !this.#closed()) this.#spawn();
     }, this.#pause);
-    timer.unref();
+    this.#restart.unref();
     this.#pause = Math.min(this.#pause * 2, pauses.most);
   }
 

@@ -1,4 +1,6 @@
 import fs from 'node:fs';
+import { Exit, VioError } from '../../common/errors.js';
+import { printable } from '../../common/escape.js';
 import { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
 import type { Store } from '../../native/storage.js';
@@ -18,6 +20,11 @@ function nameOf(file: string): string {
   }
 }
 
+const renewals = new WeakMap<Store, () => Promise<void>>();
+
+/** Opens the files of an image anew, and starts its daemon with them. @throws VioError: as openQcow2() does, or ESTALE (3) */
+export const renewQcow2 = async (store: Store): Promise<void> => renewals.get(store)?.();
+
 /**
  * Opens `qcow2:FILE`: a daemon of QEMU reads the format, and is asked over a private socket.
  * @param timeout milliseconds that a request waits
@@ -31,8 +38,14 @@ export async function openQcow2(options: SourceOptions, timeout: number): Promis
   const daemon = await Daemon.start(image, layers, { readonly, direct, force });
   try {
     const uri = `nbd+unix:///${exportName}?socket=${encodeURIComponent(daemon.socket)}`;
-    const store = await native().storage.openNbd({ uri, name: nameOf(image), readonly, shared, zero, timeout });
+    const name = nameOf(image);
+    const store = await native().storage.openNbd({ uri, name, readonly, shared, zero, timeout });
     daemon.serves(store);
+    renewals.set(store, async () => {
+      if (nameOf(image) !== name)
+        throw new VioError(`${printable(image)}: another file has this name now`, { code: 'ESTALE', exit: Exit.refused });
+      await daemon.renew(openChain(image, readonly, remote?.backing));
+    });
     return store;
   } catch (err) {
     await daemon.stop();
