@@ -54,7 +54,7 @@ test.each([
       ],
     },
   ],
-  ['effects', { io_cmd_support: expect.objectContaining({ 'IOCS_1 (write)': 0x100003, 'IOCS_2 (read)': 0x100001 }) }],
+  ['effects', { io_cmd_support: expect.objectContaining({ 'IOCS_1 (write)': 3, 'IOCS_2 (read)': 1 }) }],
 ])('%s', async (name, expected) => {
   expect(await json(name)).toMatchObject(expected);
   const { stdout, status } = await logs(name);

@@ -75,7 +75,8 @@ function effects(): Buffer {
   const iocs = new Array<number>(256).fill(0);
   for (const opcode of Object.values(AdminOpcode)) acs[opcode] = Effect.supported | Effect.controllerScope;
   const { lbcc } = Effect;
-  const supported = Effect.supported | Effect.namespaceScope;
+  // without a scope: Linux takes scopes of I/O commands for unusual effects
+  const { supported } = Effect;
   for (const opcode of [NvmOpcode.flush, NvmOpcode.read, NvmOpcode.compare, NvmOpcode.verify]) iocs[opcode] = supported;
   for (const opcode of [NvmOpcode.write, NvmOpcode.writeZeroes, NvmOpcode.datasetManagement, NvmOpcode.copy])
     iocs[opcode] = supported | lbcc;

@@ -85,8 +85,7 @@ export const Effect = {
   ncc: 1 << 2,
   nic: 1 << 3,
   ccc: 1 << 4,
-  /** What it is about, of a command or of a feature. */
-  namespaceScope: 1 << 20,
+  /** Scope of a command or a feature. */
   controllerScope: 1 << 21,
 } as const;
 
