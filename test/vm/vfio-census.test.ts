@@ -77,7 +77,7 @@ NIC=$(at 0x10d3 1) XHCI1=$(at 0x000d 1) XHCI2=$(at 0x000d 2) KEYS=$(at 0x1052 1)
 D0=$(basename $(readlink -f /sys/class/nvme/nvme0/device)) D1=$(basename $(readlink -f /sys/class/nvme/nvme1/device))`,
       [
         iommu(),
-        qemu('-netdev', 'user,id=u0,restrict=on', '-device', 'e1000e,netdev=u0,romfile='),
+        qemu('-netdev', 'user,id=u0,restrict=on,ipv6=off', '-device', 'e1000e,netdev=u0,romfile='),
         qemu('-device', 'qemu-xhci,id=x1', '-device', 'usb-kbd,bus=x1.0', '-device', 'qemu-xhci,id=x2'),
         qemu('-device', 'i6300esb', '-device', 'virtio-keyboard-pci'),
         nvme(2),
