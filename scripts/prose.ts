@@ -26,7 +26,7 @@ const forbidden: readonly (readonly [pattern: RegExp, instead: string])[] = [
   [/\bhow (large|long|big|many) (it|they) (is|are)\b/i, 'the size, the number'],
   [/\bon which there (is|are)\b/i, 'with'],
   [/\bhuge pages?\b/i, 'hugepages'],
-  [/\bblocksizes?\b/i, 'block size'],
+  [/\b[Bb]locksizes?\b/, 'block size'],
   [/\bIO_uring\b|\bIo_uring\b|\bIO_URING\b(?!_)/, 'io_uring'],
   [/\bfront ?ends?\b/i, 'front-end'],
   [/(?<!memory[ -])\bback ?ends?\b/i, 'back-end'],
@@ -104,6 +104,23 @@ export function comments(code: string): { line: number; text: string }[] {
   return found.map(({ line, text }) => ({ line, text: text.replace(/@(param|returns|throws)\b/g, '. $1') }));
 }
 
+/** Where errors of ours are made, and hints given. */
+const made = /\b(?:VioError|usage|wrap|refused|damaged)\(|\bhint: /g;
+const literal = /'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`/g;
+
+/** Messages and hints of the errors in a file: the literals of at least two words in the statement, values as X. */
+export function messages(code: string): { line: number; text: string }[] {
+  const found = new Map<number, string>();
+  for (const { index } of code.matchAll(made)) {
+    const end = code.indexOf(';\n', index);
+    for (const match of code.slice(index, end < 0 ? undefined : end).matchAll(literal)) {
+      const text = match[0].slice(1, -1).replace(/\$\{[^}]*\}/g, 'X');
+      if (/\S\s+\S/.test(text)) found.set(index + match.index, text);
+    }
+  }
+  return [...found].map(([at, text]) => ({ line: code.slice(0, at).split('\n').length, text }));
+}
+
 const tracked = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { encoding: 'utf8' }).trim().split('\n');
 
 /** All texts by kind. */
@@ -121,7 +138,11 @@ async function collect(): Promise<Map<string, Text[]>> {
   const code = sources.flatMap((file) =>
     comments(fs.readFileSync(file, 'utf8')).map(({ line, text }) => ({ where: `${file}:${line}`, text })),
   );
+  const errors = sources
+    .filter((file) => /^src\/.*\.ts$/.test(file))
+    .flatMap((file) => messages(fs.readFileSync(file, 'utf8')).map(({ line, text }) => ({ where: `${file}:${line}`, text })));
   return new Map([
+    ['errors', errors],
     ['documents', documents],
     ['help', help],
     ['comments', code],

@@ -62,7 +62,11 @@ export async function* readCapture(input: NodeJS.ReadableStream, device?: string
 /** One line of a capture. */
 export function parseRecord(text: string, line: number, device?: string): TraceRecord | TraceEnd {
   const damaged = (why: string): VioError =>
-    new VioError(`line ${line}: ${why}`, { code: 'EPROTO', exit: Exit.damaged, hint: 'a capture is what trace --ndjson prints' });
+    new VioError(`line ${line}: ${why}`, {
+      code: 'EPROTO',
+      exit: Exit.damaged,
+      hint: 'captures are made by vioctl vhost-user trace --ndjson',
+    });
   let record: TraceRecord | TraceEnd;
   try {
     record = JSON.parse(text) as TraceRecord | TraceEnd;
