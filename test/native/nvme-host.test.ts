@@ -29,17 +29,18 @@ async function addressOf(hooks: FakeHooks, change: (fake: FakeTarget) => void = 
 const open = async (hooks: FakeHooks, options: Partial<HostOptions> = {}, change?: (fake: FakeTarget) => void) =>
   native().nvmeHost.hostOpen({ ...base, addresses: await addressOf(hooks, change), ...options }).done;
 
-/** Copies 8 KiB out of the target or into it, from byte 0 on. */
+/** Copies out of the target or into it, from byte 0 on. */
 async function copy(
   host: Awaited<ReturnType<typeof open>>,
   write: boolean,
   data = Buffer.alloc(8192, 5),
+  chunk = 8192,
 ): Promise<CopyResult & { data: Buffer }> {
   const file = path.join(dir, 'data');
   fs.writeFileSync(file, write ? data : '');
   const fd = fs.openSync(file, 'r+');
   try {
-    const what = { fd, write, offset: 0n, length: BigInt(data.length), chunk: 8192, depth: 2, fua: false, deallocate: false };
+    const what = { fd, write, offset: 0n, length: BigInt(data.length), chunk, depth: 2, fua: false, deallocate: false };
     const result = await native().nvmeHost.hostCopy(host, what).done;
     return { ...result, data: fs.readFileSync(file) };
   } finally {
@@ -296,4 +297,92 @@ test('keep-alives, and a target that does not answer them any more', async () =>
   expect(beats).toBeGreaterThanOrEqual(3);
   expect(await copy(host, false)).toMatchObject({ error: 'ENOTCONN', lost: 'ETIMEDOUT' });
   await native().nvmeHost.hostClose(host);
+});
+
+describe('what a volatile cache has acknowledged, before a flush', () => {
+  const { write, flush } = NvmOpcode;
+  const cache = { vwc: 1, mdts: 5 };
+  const lasting = { lossMs: 30_000, timeoutMs: 5000, replay: true };
+  type Hook = (connection: FakeConnection, cid: number, bytes: number) => boolean;
+  /** A target whose answers to writes and flushes may be other ones. */
+  const cached = (hooks: { write?: Hook; flush?: Hook }, options: Partial<HostOptions> = {}) => {
+    const command = (c: FakeConnection, bytes: Buffer): boolean => {
+      const { opcode, cid, sglLength } = sqe.decode(bytes);
+      const hook = c.qid === 0 ? undefined : opcode === write ? hooks.write : opcode === flush ? hooks.flush : undefined;
+      return hook?.(c, cid, sglLength) ?? false;
+    };
+    return open({ command }, { ...lasting, ...options }, (fake) => void (fake.controller = cache));
+  };
+
+  test('is written again in pieces that the target takes now', async () => {
+    const bytes = randomBytes(128 << 10);
+    let lost = false;
+    const pieces: number[] = [];
+    const host = await cached({
+      write: (_c, _cid, size) => lost && pieces.push(size) < 0,
+      flush: (c) => {
+        if (lost) return false;
+        lost = true;
+        target.disk.fill(0);
+        target.controller = { ...cache, mdts: 1 };
+        c.socket.destroy();
+        return true;
+      },
+    });
+    expect(await copy(host, true, bytes, 64 << 10)).toMatchObject({ error: '' });
+    expect(pieces).toEqual(Array(16).fill(8192));
+    expect(target.disk.subarray(0, bytes.length).equals(bytes)).toBe(true);
+    await native().nvmeHost.hostClose(host);
+  });
+
+  test('is given up, and the flush says so, if the target dies of it each time', async () => {
+    let lost = 0;
+    const host = await cached(
+      {
+        flush: (c) => lost === 0 && [lost++, c.socket.destroy()].length > 0,
+        write: (c) => lost > 0 && [lost++, c.socket.destroy()].length > 0,
+      },
+      { lossMs: 1500 },
+    );
+    expect(await copy(host, true)).toMatchObject({ error: 'EIO' });
+    expect(lost).toBeGreaterThan(2);
+    expect(lost).toBeLessThan(20); // with pauses
+    expect(await copy(host, false)).toMatchObject({ error: '' });
+    await native().nvmeHost.hostClose(host);
+  }, 20_000);
+
+  test('is given up, and the next flush that succeeds says so, if the target cannot flush it', async () => {
+    let bad = true;
+    const host = await cached({ flush: (c, cid) => bad && [c.complete(cid, { status: 0x0006 << 1 })].length > 0 });
+    const bytes = Buffer.alloc(1 << 20, 3);
+    // more than is kept
+    for (let i = 0; i < 70; i++) expect((await copy(host, true, bytes, 128 << 10)).error).toBe('EIO');
+    bad = false;
+    expect((await copy(host, true)).error).toBe('EIO');
+    expect((await copy(host, true)).error).toBe('');
+    await native().nvmeHost.hostClose(host);
+  }, 60_000);
+
+  test('is not durable by a flush that was sent before it', async () => {
+    let early: (() => void) | undefined;
+    let flushes = 0;
+    const host = await cached(
+      {
+        flush: (c, cid) => {
+          flushes++;
+          if (flushes === 1) early = () => c.complete(cid);
+          if (flushes !== 2) return flushes === 1;
+          early!();
+          c.socket.end();
+          return true;
+        },
+      },
+      { replay: false },
+    );
+    const first = copy(host, true);
+    while (!early) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect((await copy(host, true)).error).toBe('EIO');
+    expect((await first).error).toBe('');
+    await native().nvmeHost.hostClose(host);
+  });
 });

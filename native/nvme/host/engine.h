@@ -21,7 +21,7 @@ struct Task {
   storage::Op op = storage::Op::kRead;
   uint64_t next = 0, end = 0;  // bytes that have not been made commands yet
   uint32_t parts = 0;          // commands that are outstanding, or wait to be repeated
-  uint64_t covers = 0;         // of a flush: entries of what is unflushed
+  uint64_t covers = 0;         // of a flush: changes that it makes durable (Engine::Changes())
   int err = 0;
 };
 
@@ -61,8 +61,9 @@ struct Path {
   std::unique_ptr<Association> live;
   std::shared_ptr<Attempt> attempt;
   AnaState state = kAnaOptimized;
-  uint32_t failures = 0;  // attempts since it was live
+  uint32_t failures = 0;  // attempts since it was good for something
   uint64_t retry_at = 0;  // ns
+  uint64_t since = 0;     // it is live, ns
   uint64_t beat_at = 0;   // next Keep Alive
   uint64_t look_at = 0;   // next Identify of a target that does not report changes, ns
   uint64_t stale_at = 0;  // next look at the state of a path that is not usable, ns
@@ -83,8 +84,10 @@ struct Path {
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
   Engine(const NamespaceOptions& options, Events events);
-  // Connects; then starts the thread. Throws SysError.
+  // Connects. Throws SysError.
   void Open(int stop);
+  // Starts the thread, which changes what facts() gives. Throws SysError.
+  void Start();
   // From any thread.
   void Submit(storage::Request* request);
   void Stop();
@@ -114,7 +117,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void Issue(uint64_t now);
   void Start(Task* task, Path& path, Queue& queue, uint64_t offset, uint32_t bytes, uint32_t tries, uint64_t now);
   void Build(Part& part, Task& task, Path& path);
-  uint32_t Limit(const Task& task, const Path& path) const;
+  uint32_t Limit(storage::Op op, const Path& path) const;
+  uint64_t Changes() const { return options_.replay ? unflushed_.Mark() : acknowledged_; }
   bool IssueAgain(uint64_t now);
   static void Done(Command* command, int err);
   void Ended(Part& part, int err);
@@ -125,14 +129,17 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void FailAll(int err);
   void FlushOwn();
   bool Replay(uint64_t now);
+  void ReplayPiece(const storage::Unflushed::Entry& entry, Path& path, Queue& queue, uint64_t now);
   void ReplayEnded(Part& part, int err);
+  void ReplayFailed(uint32_t worth);
+  void ReplayLost(const Path& path);
   Part* NewPart();
   Queue* Pick(Path** path);
 
   // paths.cc
   void Tend(uint64_t now);
   void TendLive(Path& path, uint64_t now);
-  void Begin(Path& path);
+  void Begin(Path& path, uint64_t now);
   void Arrived(Path& path, uint64_t now);
   bool Accept(Attempt& attempt);
   void Adopt(Path& path, Attempt& attempt, uint64_t now);
@@ -170,12 +177,16 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::vector<Part*> part_free_;
   uint32_t writing_ = 0;  // writes, zeroes and flushes that are outstanding
   storage::Unflushed unflushed_;
-  bool cached_ = false;          // where it is not kept: writes were acknowledged that no flush has covered
-  bool maybe_lost_ = false;      // and their target was lost
-  bool flushing_ = false;        // a flush of our own is under way
-  bool replay_due_ = false;      // before anything else
-  uint64_t replay_next_ = 0;     // number of an entry of unflushed_; 0: not begun
-  bool replay_refused_ = false;  // the controller does not take an entry: what it forgot is lost
+  uint64_t acknowledged_ = 0;     // changes that are not kept there,
+  uint64_t durable_ = 0;          // and those of them that a flush has covered
+  bool maybe_lost_ = false;       // what was acknowledged: the next flush says so
+  bool flushing_ = false;         // a flush of our own is under way
+  bool replay_due_ = false;       // before anything else
+  uint64_t replay_next_ = 0;      // number of an entry of unflushed_; 0: not begun
+  uint64_t replay_at_ = 0;        // bytes of it that were sent
+  uint32_t replay_failures_ = 0;  // since it was due
+  uint64_t replay_since_ = 0;     // the first of it was sent, ns; 0: not yet
+  bool replay_refused_ = false;   // the controller does not take an entry: what it forgot is lost
   std::vector<Part*> replaying_;
   uint64_t hold_until_ = 0;   // commands of a lost association may be carried out until then
   uint64_t alone_since_ = 0;  // no path is usable since then; 0: one is

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t kMs = 1'000'000;                           // ns
 constexpr uint64_t kBackoffFirstMs = 50, kBackoffMs = 5'000;  // between attempts: doubled up to the second
+constexpr uint64_t kSettledMs = 5'000;                        // a path that has lived so long did not break at once
 constexpr uint64_t kAbortGraceMs = 5'000;                     // for a command that was aborted, before all is given up
 constexpr uint64_t kLookMs = 10'000;     // between looks at the size, if the target does not tell of changes
 constexpr uint64_t kStaleMs = 200;       // between looks at the state of a path that has refused commands
@@ -24,7 +25,7 @@ void Engine::Tend(uint64_t now) {
     if (path->live)
       TendLive(*path, now);
     else if (!path->attempt && now >= path->retry_at && options_.loss_ms > 0)
-      Begin(*path);
+      Begin(*path, now);
   }
   Availability(now);
 }
@@ -49,8 +50,12 @@ void Engine::TendLive(Path& path, uint64_t now) {
 
 // --- connecting
 
-void Engine::Begin(Path& path) {
-  path.attempt = std::make_shared<Attempt>();
+void Engine::Begin(Path& path, uint64_t now) {
+  try {
+    path.attempt = std::make_shared<Attempt>();
+  } catch (const std::exception&) {
+    return Backoff(path, now);  // no descriptor or no memory is left
+  }
   path.attempt->wake = wake_;
   const auto body = [attempt = path.attempt, options = options_, nsid = facts_.nsid, address = path.address] {
     try {
@@ -104,7 +109,7 @@ void Engine::Backoff(Path& path, uint64_t now) {
 void Engine::Adopt(Path& path, Attempt& attempt, uint64_t now) {
   path.live = std::move(attempt.made);
   path.state = attempt.state;
-  path.failures = 0;
+  path.since = now;
   path.failed = 0;
   path.aborts = 0;
   path.beating = path.looking = path.listening = path.heard = path.stale = false;
@@ -133,6 +138,7 @@ std::string Engine::LostWhy() const {
 
 void Engine::Lose(Path& path, int err, uint64_t now) {
   const std::unique_ptr<Association> live = std::move(path.live);
+  ReplayLost(path);
   const uint32_t quiesce = writing_ > 0 ? live->controller().quiesce_ms : 0;
   // What is outstanding asks to be repeated, on another path or on this one when it is back.
   for (const auto& queue : live->io()) queue->Fail(ECONNRESET);
@@ -149,9 +155,14 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
     replay_due_ = true;
     replay_next_ = 0;
   }
-  if (cached_) maybe_lost_ = true;
-  path.retry_at = now;
-  path.failures = 0;
+  if (acknowledged_ > durable_) maybe_lost_ = true;
+  // At once, unless it breaks whenever it is asked for something.
+  if (path.failures == 0 || now - path.since >= kSettledMs * kMs) {
+    path.failures = 1;
+    path.retry_at = now;
+  } else {
+    Backoff(path, now);
+  }
   tend_at_ = 0;
   if (events_.news) events_.news(err == ETIMEDOUT ? "silent" : "lost", err);
   Availability(now);
@@ -170,6 +181,7 @@ void Engine::Availability(uint64_t now) {
   if (now - alone_since_ < options_.loss_ms * kMs) return;
   if (!down_ && events_.news) events_.news("down", 0);
   down_ = true;
+  replay_since_ = 0;
   FailAll(ENOTCONN);
 }
 

@@ -74,10 +74,10 @@ Queue* Engine::Pick(Path** chosen) {
   return best;
 }
 
-uint32_t Engine::Limit(const Task& task, const Path& path) const {
+uint32_t Engine::Limit(Op op, const Path& path) const {
   const Controller& controller = path.live->controller();
   const uint64_t blocks = static_cast<uint64_t>(kMaxBlocks) * facts_.block_size;
-  if (task.op == Op::kDiscard) return kMaxDiscard;
+  if (op == Op::kDiscard) return kMaxDiscard;
   return static_cast<uint32_t>(std::min<uint64_t>(blocks, controller.max_transfer));
 }
 
@@ -167,7 +167,7 @@ void Engine::Start(Task* task, Path& path, Queue& queue, uint64_t offset, uint32
   part->bytes = bytes;
   part->tries = tries;
   Build(*part, *task, path);
-  if (task->op == Op::kFlush) task->covers = unflushed_.Mark();
+  if (task->op == Op::kFlush) task->covers = Changes();
   if (Writes(task)) writing_++;
   queue.Submit(part, now);
 }
@@ -185,7 +185,7 @@ void Engine::Issue(uint64_t now) {
     do {
       Queue* queue = Pick(&path);
       if (!queue) return;
-      const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(task->end - task->next, Limit(*task, *path)));
+      const auto bytes = static_cast<uint32_t>(std::min<uint64_t>(task->end - task->next, Limit(task->op, *path)));
       task->parts++;
       Start(task, *path, *queue, task->next, bytes, 0, now);
       task->next += bytes;
@@ -206,7 +206,7 @@ bool Engine::IssueAgain(uint64_t now) {
     Queue* queue = Pick(&path);
     if (!queue) return false;
     // Another path may take less at a time.
-    const uint32_t bytes = std::min(again.bytes, Limit(*again.task, *path));
+    const uint32_t bytes = std::min(again.bytes, Limit(again.task->op, *path));
     Start(again.task, *path, *queue, again.offset, bytes, again.tries, now);
     if (bytes < again.bytes) {
       again.task->parts++;
@@ -231,68 +231,101 @@ void Engine::FlushOwn() {
 bool Engine::Replay(uint64_t now) {
   // What other paths still do would be overtaken.
   if (writing_ > 0 || (replay_next_ == 0 && !replaying_.empty())) return false;
-  if (replay_refused_) {
+  if (std::exchange(replay_refused_, false)) {
     maybe_lost_ = true;
-    replay_refused_ = false;
     unflushed_.Clear();
   }
   const auto& entries = unflushed_.entries();
-  if (!entries.empty() && replay_next_ == 0) replay_next_ = entries.front().number;
+  if (!entries.empty() && replay_next_ == 0) {
+    replay_next_ = entries.front().number;
+    replay_at_ = 0;
+  }
   while (!entries.empty() && replay_next_ <= unflushed_.Mark() && replaying_.size() < kReplayDepth) {
     const storage::Unflushed::Entry& entry = entries[replay_next_ - entries.front().number];
+    const uint64_t from = entry.offset + replay_at_, end = entry.offset + entry.length;
     const bool overlaps = std::any_of(replaying_.begin(), replaying_.end(), [&](const Part* one) {
-      return one->offset < entry.offset + entry.length && entry.offset < one->offset + one->bytes;
+      return one->offset < end && from < one->offset + one->bytes;
     });
     Path* path = nullptr;
     Queue* queue = overlaps ? nullptr : Pick(&path);
     if (!queue) return false;
-    Part* part = NewPart();
-    part->task = nullptr;
-    part->path = path;
-    part->offset = entry.offset;
-    part->bytes = static_cast<uint32_t>(entry.length);
-    part->tries = 0;
-    const uint64_t slba = entry.offset / facts_.block_size;
-    part->sqe.nsid = facts_.nsid;
-    part->sqe.cdw10 = static_cast<uint32_t>(slba);
-    part->sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
-    part->sqe.cdw12 = part->bytes / facts_.block_size - 1;
-    const bool data = entry.op == Op::kWrite;
-    part->sqe.opcode = data || !path->live->controller().can_zero ? kWrite : kWriteZeroes;
-    if (entry.durable) part->sqe.cdw12 |= kFua;
-    if (part->sqe.opcode == kWriteZeroes && entry.deallocate) part->sqe.cdw12 |= kDeallocate;
-    if (part->sqe.opcode == kWrite) {
-      part->own = {data ? const_cast<std::byte*>(entry.data.data()) : static_cast<void*>(Zeroes(part->bytes)),
-                   part->bytes};
-      part->parts = &part->own;
-      part->count = 1;
-      part->length = part->bytes;
-      part->direction = kToController;
-    }
-    replaying_.push_back(part);
-    queue->Submit(part, now);
+    ReplayPiece(entry, *path, *queue, now);
+    if (replay_at_ < entry.length) continue;
     replay_next_++;
+    replay_at_ = 0;
   }
   if (!replaying_.empty()) return false;
   replay_due_ = false;
   replay_next_ = 0;
+  replay_failures_ = 0;
+  replay_since_ = 0;
   if (!entries.empty() && events_.news) events_.news("replayed", 0);
   return true;
+}
+
+// Sends the next piece of an entry: this path may take less at a time than the one that took it whole.
+void Engine::ReplayPiece(const storage::Unflushed::Entry& entry, Path& path, Queue& queue, uint64_t now) {
+  Part* part = NewPart();
+  part->task = nullptr;
+  part->path = &path;
+  part->offset = entry.offset + replay_at_;
+  part->bytes = static_cast<uint32_t>(std::min<uint64_t>(entry.length - replay_at_, Limit(entry.op, path)));
+  part->tries = 0;
+  const uint64_t slba = part->offset / facts_.block_size;
+  part->sqe.nsid = facts_.nsid;
+  part->sqe.cdw10 = static_cast<uint32_t>(slba);
+  part->sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
+  part->sqe.cdw12 = part->bytes / facts_.block_size - 1;
+  const bool data = entry.op == Op::kWrite;
+  part->sqe.opcode = data || !path.live->controller().can_zero ? kWrite : kWriteZeroes;
+  if (entry.durable) part->sqe.cdw12 |= kFua;
+  if (part->sqe.opcode == kWriteZeroes && entry.deallocate) part->sqe.cdw12 |= kDeallocate;
+  if (part->sqe.opcode == kWrite) {
+    part->own = {
+        data ? const_cast<std::byte*>(entry.data.data() + replay_at_) : static_cast<void*>(Zeroes(part->bytes)),
+        part->bytes};
+    part->parts = &part->own;
+    part->count = 1;
+    part->length = part->bytes;
+    part->direction = kToController;
+  }
+  replay_at_ += part->bytes;
+  if (replay_since_ == 0) replay_since_ = now;
+  replaying_.push_back(part);
+  queue.Submit(part, now);
 }
 
 void Engine::ReplayEnded(Part& part, int err) {
   std::erase(replaying_, &part);
   if (err == 0 && part.status() == kOk) return;
-  // From the beginning once more, on whatever path there is; a controller that says no again and again has lost it.
+  // From the beginning once more, on whatever path there is.
   replay_next_ = 0;
-  if (err != 0) return;
+  if (err != 0) return;  // Lose() counts its path, not its parts
   failure.store(part.status());
-  if (Repeats(part.status()) || OfPath(part.status())) {
-    hold_until_ = os::NowNs() + kRetryMs * kMs;
-    if (OfPath(part.status())) part.path->stale = true;
+  if (OfPath(part.status())) {
+    part.path->stale = true;
+    if (part.path->live->controller().groups > 0) part.path->state = kAnaInaccessible;
+  } else if (!Repeats(part.status())) {
+    replay_refused_ = true;
     return;
   }
-  replay_refused_ = true;
+  hold_until_ = os::NowNs() + kRetryMs * kMs;
+  ReplayFailed(1);
+}
+
+// Requests wait behind it, so it is not tried for ever: a target that says no again and again, or dies of it, has lost
+// what it forgot.
+void Engine::ReplayFailed(uint32_t worth) {
+  replay_failures_ += worth;
+  if (replay_failures_ > kMaxLosses || os::NowNs() - replay_since_ >= options_.loss_ms * kMs) replay_refused_ = true;
+}
+
+// Before a path is lost: what it has left open of the replay.
+void Engine::ReplayLost(const Path& path) {
+  uint32_t worth = 0;
+  for (const Part* part : replaying_)
+    if (part->path == &path) worth = std::max(worth, part->aborted ? kTimedOutTries : 1);
+  if (worth > 0) ReplayFailed(worth);
 }
 
 // --- answers
@@ -315,6 +348,7 @@ void Engine::Ended(Part& part, int err) {
   Task* task = part.task;
   if (Writes(task)) writing_--;
   const Status status = err == 0 ? part.status() : kOk;
+  if (err == 0) part.path->failures = 0;  // it does answer
   if (err == 0 && status == kOk) {
     Acknowledged(part);
     return PartOver(task);
@@ -352,14 +386,17 @@ void Engine::Ended(Part& part, int err) {
 void Engine::Acknowledged(Part& part) {
   Task* task = part.task;
   if (task->op == Op::kFlush) {
-    unflushed_.Flushed(task->covers);
+    if (options_.replay)
+      unflushed_.Flushed(task->covers);
+    else
+      durable_ = std::max(durable_, task->covers);
     return;
   }
   const bool changes = task->op == Op::kWrite || task->op == Op::kZero;
   if (!changes || !controller_.volatile_cache || options_.loss_ms == 0) return;
   const bool durable = task->request->durable;
   if (!options_.replay)
-    cached_ = cached_ || !durable;
+    acknowledged_ += durable ? 0 : 1;
   else
     unflushed_.Add(task->op, task->request->deallocate, durable, part.offset, part.bytes, part.parts, part.skip);
 }
@@ -375,14 +412,16 @@ void Engine::PartOver(Task* task) {
 void Engine::Complete(Task* task) {
   if (!task->request) {
     flushing_ = false;
+    // A target that cannot flush: nobody would ever be done waiting for it. Whoever flushes next is told.
+    if (task->err != 0 && task->err != ESHUTDOWN && task->err != ENOTCONN) {
+      maybe_lost_ = true;
+      unflushed_.Flushed(task->covers);
+    }
     delete task;
     return;
   }
   int err = task->err;
-  if (task->op == Op::kFlush && err == 0) {
-    if (std::exchange(maybe_lost_, false)) err = EIO;
-    cached_ = false;
-  }
+  if (task->op == Op::kFlush && err == 0 && std::exchange(maybe_lost_, false)) err = EIO;
   storage::Request* request = task->request;
   delete task;
   request->result = err;
