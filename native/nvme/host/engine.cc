@@ -61,10 +61,13 @@ void Engine::Open(int stop) {
     queues = static_cast<uint32_t>(attempt.made->io().size());
     depth = attempt.made->io().front()->depth();
     Adopt(*path, attempt, os::NowNs());
-    thread_ = os::StartThread([engine = shared_from_this()] { engine->Run(); });
     return;
   }
   std::rethrow_exception(first);
+}
+
+void Engine::Start() {
+  thread_ = os::StartThread([engine = shared_from_this()] { engine->Run(); });
 }
 
 void Engine::Submit(storage::Request* request) {
@@ -76,13 +79,14 @@ void Engine::Submit(storage::Request* request) {
       last_ = request;
       news_.store(true, std::memory_order_seq_cst);
       request = nullptr;
+      // Under the lock: as soon as its thread can take the request, whoever asks may let go of this engine.
+      if (sleeping_.exchange(false)) os::SignalPeer(wake_->get(), true);
     }
   }
   if (request) {
     request->result = ESHUTDOWN;
-    return request->done(request);
+    request->done(request);
   }
-  if (sleeping_.exchange(false)) os::SignalPeer(wake_->get(), true);
 }
 
 void Engine::Stop() {
@@ -201,7 +205,7 @@ void Engine::Sleep(uint64_t now) {
     }
     const auto add = [&](Queue& queue) {
       fds.push_back({queue.fd(), static_cast<short>(POLLIN | (queue.sending() ? POLLOUT : 0)), 0});
-      ready |= queue.pending();
+      ready |= queue.pending() && !queue.sending();  // what has to leave first is waited for
     };
     for (const auto& queue : path->live->io()) {
       busy |= queue->outstanding() > 0;
@@ -230,12 +234,13 @@ void Engine::Finish() {
     if (!path->live) continue;
     for (const auto& queue : path->live->io()) queue->Fail(ESHUTDOWN);
     path->live->admin().Fail(ESHUTDOWN);
-    const bool works = path->failed == 0;
-    if (works) path->live->Shutdown({os::NowNs() + options_.timeout_ms * kMs, -1});
-    path->live.reset();
   }
   TakeNew();
   FailAll(ESHUTDOWN);
+  for (const auto& path : paths_) {
+    if (path->live && path->failed == 0) path->live->Shutdown({os::NowNs() + options_.timeout_ms * kMs, -1});
+    path->live.reset();
+  }
 }
 
 }  // namespace vioctl::nvme::host

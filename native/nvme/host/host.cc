@@ -12,6 +12,7 @@ std::unique_ptr<Host> Host::Open(const NamespaceOptions& options, Events events,
   host->controller_ = host->engine_->controller();
   host->queues_ = host->engine_->queues;
   host->depth_ = host->engine_->depth;
+  host->engine_->Start();
   return host;
 }
 
