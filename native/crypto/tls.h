@@ -29,6 +29,7 @@ class Tls {
   static constexpr size_t kRecord = 16384;              // plaintext of a record at most
   static constexpr size_t kIn = 64 << 10;               // ciphertext that is kept until it is read
   static constexpr size_t kOut = 16 * (kRecord + 512);  // ciphertext that waits for the socket
+  static constexpr int kFetches = 16;                   // turns of a socket that are read at a time
   static constexpr size_t kMaxIdentities = 4;           // that a host may offer at a time; more are not looked at
   static constexpr size_t kMaxIdentity = 600;           // bytes: two NQNs and a digest
 

@@ -87,6 +87,7 @@ ssize_t Connection::Receive(const iovec* to, int count) {
   if (!tls_ && !plain_ && !Secure()) return errno == 0 ? 0 : -1;
   if (!tls_ || state_ == kDraining) return ::readv(fd_.get(), to, count);
   size_t total = 0, at = 0;
+  int fetches = 0;
   for (int part = 0; part < count;) {
     ssize_t step = -EAGAIN;
     if (tls_->established() || Shake())
@@ -102,7 +103,12 @@ ssize_t Connection::Receive(const iovec* to, int count) {
       part++;
       at = 0;
     } else if (step == -EAGAIN) {
-      const ssize_t got = Fetch();
+      // Records may have no data: others have their turn before the rest of them is read, which epoll tells of again.
+      ssize_t got = -1;
+      if (fetches++ < crypto::Tls::kFetches)
+        got = Fetch();
+      else
+        errno = EAGAIN;
       if (got > 0) continue;
       if (total == 0) return got;
       break;

@@ -134,8 +134,8 @@ void Worker::Ready(uint32_t id, uint32_t what) {
     if (what & (EPOLLERR | EPOLLHUP)) {
       if ((connection = Find(id))) connection->Hangup();
     }
-  } catch (const std::bad_alloc&) {
-    // Of one connection alone: what it holds is given back.
+  } catch (const std::exception&) {
+    // Of one connection alone: what it holds is given back. OpenSSL says ENOMEM by a SysError.
     if ((connection = Find(id))) connection->Hangup(kNoMemory);
   }
 }
@@ -293,7 +293,7 @@ void Worker::Messages() {
     if (const auto* more = std::get_if<More>(&message)) of = Find(more->connection);
     try {
       Handle(message);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
       if (of) of->Hangup(kNoMemory);
     }
   }

@@ -516,8 +516,9 @@ Cqe Queue::Call(Command& command, const Wait& wait) {
   Submit(&command, os::NowNs());
   try {
     while (!result.over) {
+      wait.Check();  // a target that always has something to say must not keep us
       const bool moved = Flush();
-      if (Receive() || moved || pending()) continue;
+      if (Receive() || moved || (pending() && !sending())) continue;
       wait.For(fd(), static_cast<short>(POLLIN | (sending() ? POLLOUT : 0)));
     }
   } catch (const SysError&) {

@@ -38,6 +38,7 @@ class TlsStream final : public Stream {
         continue;
       }
       const ssize_t got = Fetch();
+      wait.Check();
       if (got == -EAGAIN) wait.For(fd(), POLLIN);
       if (got == 0) throw SysError(EKEYREJECTED, "TLS", "the target closed the connection");
       if (got < 0 && got != -EAGAIN) throw SysError(static_cast<int>(-got), "TLS");
@@ -47,6 +48,7 @@ class TlsStream final : public Stream {
   ssize_t Read(const iovec* to, int count) override {
     Pump();
     size_t total = 0, at = 0;
+    int fetches = 0;
     for (int part = 0; part < count;) {
       const ssize_t got = tls_->Read(static_cast<uint8_t*>(to[part].iov_base) + at, to[part].iov_len - at);
       if (got > 0) {
@@ -56,7 +58,8 @@ class TlsStream final : public Stream {
         part++;
         at = 0;
       } else if (got == -EAGAIN) {
-        const ssize_t more = Fetch();
+        // Records may have no data: the rest of them is left to the next round.
+        const ssize_t more = fetches++ < crypto::Tls::kFetches ? Fetch() : -EAGAIN;
         if (more > 0) continue;
         if (total == 0) return more;
         break;
@@ -75,7 +78,8 @@ class TlsStream final : public Stream {
       for (size_t at = 0; at < from[part].iov_len;) {
         const ssize_t done =
             tls_->Write(static_cast<const uint8_t*>(from[part].iov_base) + at, from[part].iov_len - at);
-        if (done == -EAGAIN && Pump()) continue;
+        const bool waited = sending();  // else nothing would be different
+        if (done == -EAGAIN && waited && Pump()) continue;
         if (done < 0) return total > 0 ? static_cast<ssize_t>(total) : done;
         at += static_cast<size_t>(done);
         total += static_cast<size_t>(done);

@@ -69,6 +69,12 @@ void Wait::For(int fd, short events) const {
   }
 }
 
+void Wait::Check() const {
+  if (os::NowNs() >= deadline) throw SysError(ETIMEDOUT, "poll");
+  pollfd one{stop, POLLIN, 0};
+  if (stop >= 0 && ::poll(&one, 1, 0) > 0) throw SysError(ECANCELED, "poll");
+}
+
 bool Wait::Sleep(uint64_t ns, int stop) {
   const uint64_t end = os::NowNs() + ns;
   while (true) {

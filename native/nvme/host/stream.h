@@ -17,6 +17,8 @@ struct Wait {
 
   // Waits until one of the events comes. Throws SysError: ETIMEDOUT, ECANCELED.
   void For(int fd, short events) const;
+  // Throws the same if the time has run out, or it was stopped.
+  void Check() const;
   // Sleeps. True: it was not stopped.
   static bool Sleep(uint64_t ns, int stop);
 };
