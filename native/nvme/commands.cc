@@ -415,9 +415,7 @@ void Connection::LetGo() {
         continue;
       }
       const bool owed = request.state == Request::kWaiting || request.state == Request::kCollecting;
-      const bool parked = request.state == Request::kRunning && request.ready &&  // for the other half of its pair
-                          !(request.partner && request.partner->ready);
-      if (!owed && !parked) continue;
+      if (!owed && !request.Half()) continue;
       request.ns.reset();
       if (request.status == kOk) request.status = kInvalidNamespace;
     }
@@ -430,8 +428,8 @@ void Connection::Done(Request* request) {
   runningBytes_ -= request->length;
   if (state_ == kClosed || state_ == kDraining) {
     // Others of this connection may hang for long, and must not keep this one's source open.
-    request->ns.reset();
-    if (request->partner) request->partner->ns.reset();
+    if (request->partner) Drop(*request->partner);
+    Drop(*request);
     return;
   }
   if (Request* first = request->partner) Finished(*first);

@@ -37,10 +37,7 @@ Connection::Connection(Worker& worker, uint32_t id, Fd fd)
 
 Connection::~Connection() {
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++) {
-      if (chunk[i].buffer) worker_.buffers().Give(chunk[i].buffer, chunk[i].capacity);
-      GiveBack(chunk[i]);
-    }
+    for (int i = 0; i < 32; i++) Drop(chunk[i]);
   if (!controller_ || qid_ == 0) return;
   // Not before: until its last command has ended, the queue is not gone.
   std::lock_guard lock(controller_->mutex);

@@ -83,6 +83,8 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   uint8_t respPdu[sizeof(CapsuleResp) + 4];
 
   void Admitted() override;
+  // Half of a fused pair that waits for the other one.
+  bool Half() const { return state == kRunning && ready && !(partner && partner->ready); }
   uint16_t ttag() const { return static_cast<uint16_t>((slot & (kMaxSlots - 1)) | generation << kSlotBits); }
 };
 
@@ -191,6 +193,7 @@ class Connection {
   // send.cc
   Request* NewRequest(const Sqe& sqe);
   void Release(Request* request);
+  void Drop(Request& request);
   void Own(Request& request, uint32_t size);
   void Own(Request& request, const uint8_t* data, uint32_t size);
   void Answered(const Request& request, Status status);

@@ -80,7 +80,7 @@ void Connection::Go(Request& request) {
   Unparked();
   if (state_ == kClosed || state_ == kDraining) {
     request.state = Request::kRunning;
-    request.ns.reset();
+    Drop(request);
     return;
   }
   const uint32_t length = std::exchange(request.received, 0);
@@ -112,7 +112,7 @@ void Connection::Unpark() {
       if (request.state != Request::kParked || !LeaveTurn(request)) continue;
       Unparked();
       request.state = Request::kRunning;
-      request.ns.reset();
+      Drop(request);
     }
 }
 

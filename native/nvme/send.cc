@@ -57,17 +57,19 @@ Request* Connection::NewRequest(const Sqe& sqe) {
 
 void Connection::Release(Request* request) {
   VIOCTL_ASSERT(request->state == Request::kSending && inflight_ > 0);
-  if (request->buffer) {
-    worker_.buffers().Give(request->buffer, request->capacity);
-    request->buffer = nullptr;
-  }
-  GiveBack(*request);
-  request->ns.reset();
+  Drop(*request);
   request->state = Request::kFree;
   request->next = free_;
   free_ = request;
   inflight_--;
   counters_->outstanding.store(inflight_, std::memory_order_relaxed);
+}
+
+// Gives back all that a command holds.
+void Connection::Drop(Request& request) {
+  if (request.buffer) worker_.buffers().Give(std::exchange(request.buffer, nullptr), request.capacity);
+  GiveBack(request);
+  request.ns.reset();
 }
 
 // Gives the command a buffer of its own.
@@ -234,9 +236,15 @@ void Connection::Close(const char* reason) {
   ::shutdown(fd_.get(), SHUT_RDWR);
   fd_.Reset();
   head_ = tail_ = nullptr;
+  data_ = nullptr;
+  // Work that hangs keeps the connection, but only what that work itself needs.
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++)
-      if (chunk[i].state == Request::kSending) chunk[i].ns.reset();
+    for (int i = 0; i < 32; i++) {
+      Request& request = chunk[i];
+      const bool elsewhere =
+          request.state == Request::kParked || (request.state == Request::kRunning && !request.Half());
+      if (!elsewhere) Drop(request);
+    }
   Unpark();
   Event event{};
   event.kind = Event::kClosed;
