@@ -28,7 +28,7 @@ const reload = [
     'another disk. A subsystem is replaced if its serial number, model or controller IDs change: hosts connect again. A host that is no ' +
     'longer allowed is disconnected.',
   'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, engine, headerDigest, dataDigest, ' +
-    'discoveryNqn, keys, dhchapHashes and dhchapGroups. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+    'discoveryNqn, keys, tls, dhchapHashes and dhchapGroups. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
 ];
 
 const metrics = [

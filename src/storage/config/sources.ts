@@ -4,28 +4,55 @@ import path from 'node:path';
 import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { globs } from '../../common/glob.js';
+import { type SourceOptions, sourcePath } from '../source.js';
+import { isFile, parseNvme } from '../uri.js';
 
-/** The name of a source without symbolic links; of a file that is not there, at least those of its folder. */
-function realName(source: string): string {
-  if (source.startsWith('qcow2:')) return `qcow2:${realName(source.slice('qcow2:'.length))}`;
-  if (!source.startsWith('/')) return source;
+/** The path of a file without symbolic links; of one that is not there, at least those of its folder. */
+function realPath(file: string): string {
   try {
-    return fs.realpathSync(source);
+    return fs.realpathSync(file);
   } catch {
     try {
-      return path.join(fs.realpathSync(path.dirname(source)), path.basename(source));
+      return path.join(fs.realpathSync(path.dirname(file)), path.basename(file));
     } catch {
-      return source;
+      return file;
     }
   }
 }
 
-/** @param patterns undefined allows every source @throws VioError (3) */
-export function checkAllowed(patterns: readonly string[] | undefined, source: string): void {
-  if (patterns === undefined) return;
-  const name = realName(source);
-  if (patterns.length > 0 && globs(patterns, { paths: true })(name)) return;
-  throw new VioError(`${printable(source)}: the server's list of sources does not allow it`, {
+/** A source as patterns see it. */
+function realName(source: string): string {
+  const image = /^qcow2:(.*)$/s.exec(source)?.[1];
+  if (image !== undefined) return `qcow2:${realPath(image)}`;
+  return isFile(source) ? realPath(source) : source;
+}
+
+/** Options of remote sources that name files and folders. */
+const fileOptions = ['conf', 'keyring', 'backing', 'dhchapFile'] as const;
+
+/** All that is opened for a source: itself, the files that its options name, and its other addresses. */
+function opened({ source, remote = {} }: SourceOptions): string[] {
+  const files = fileOptions.flatMap((key) => (remote[key] === undefined ? [] : [realPath(path.resolve(remote[key]))]));
+  const others = (remote.paths ?? []).map(({ host, port }) => {
+    const { nqn, nsid } = parseNvme(source);
+    return `nvme+tcp://${host.includes(':') ? `[${host}]` : host}:${port}/${nqn}/${nsid}`;
+  });
+  return [realName(source), ...files, ...others];
+}
+
+/**
+ * Whether a source of the control socket, with everything that its options name, may be opened.
+ * @param patterns undefined allows every source
+ * @returns the options with the source in the form that is opened
+ * @throws VioError (3), or a usage error for a source that is none
+ */
+export function checkAllowed<T extends SourceOptions>(patterns: readonly string[] | undefined, options: T): T {
+  const checked = { ...options, source: sourcePath(options.source) };
+  if (patterns === undefined) return checked;
+  const allowed = patterns.length > 0 ? globs(patterns, { paths: true }) : () => false;
+  const bad = opened(checked).find((name) => !allowed(name));
+  if (bad === undefined) return checked;
+  throw new VioError(`${printable(bad)}: the server's list of sources does not allow it`, {
     code: 'NOT_ALLOWED',
     exit: Exit.refused,
     hint: `sources: in the server's configuration has ${patterns.map((one) => printable(one)).join(', ') || 'no pattern'}`,

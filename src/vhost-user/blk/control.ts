@@ -144,11 +144,11 @@ interface Plan {
   told: () => object;
 }
 
-async function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Promise<Plan> {
-  const socket = options?.socket;
-  if (options === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
+async function planAdd({ add: wanted, dryRun }: BlkRequest, set: DiskSet): Promise<Plan> {
+  const socket = wanted?.socket;
+  if (wanted === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
   const there = set.find(socket);
-  if (there && sameDisk(there.options, options) && sameLimits(there.options.source, options.source))
+  if (there && sameDisk(there.options, wanted) && sameLimits(there.options.source, wanted.source))
     return { todo: [], apply: () => {}, told: () => report(there) };
   if (there)
     throw new VioError(`${printable(socket)}: ${printable(there.source.name)} is served there already, or with other options`, {
@@ -156,7 +156,7 @@ async function planAdd({ add: options, dryRun }: BlkRequest, set: DiskSet): Prom
       exit: Exit.refused,
       hint: 'remove it first, or choose another socket',
     });
-  set.allow(options.source.source);
+  const options = { ...wanted, socket, source: set.allow(wanted.source) };
   if (dryRun) await set.try(options);
   let disk: ControlledDisk | undefined;
   return {

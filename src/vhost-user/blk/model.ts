@@ -72,8 +72,8 @@ export interface ControlledDisk {
 
 /** The disks of a server, as its control socket needs them. */
 export interface DiskSet {
-  /** @throws VioError (3) for a source that the control socket may not open */
-  allow(source: string): void;
+  /** @returns what to open @throws VioError (3) for a source that the control socket may not open */
+  allow(source: SourceOptions): SourceOptions;
   readonly disks: readonly ControlledDisk[];
   /** The disk that is served at a path. */
   find(socket: string): ControlledDisk | undefined;

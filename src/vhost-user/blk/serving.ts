@@ -6,6 +6,7 @@ import type { ControlServer } from '../../control/server.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { checkAllowed } from '../../storage/config/sources.js';
 import { tellRefusal } from '../../storage/engine.js';
+import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
 import { serveBlkControl } from './control.js';
 import { add, noStats } from './device.js';
@@ -56,8 +57,8 @@ class BlkServer implements DiskSet {
     return this.#served.map(({ disk }) => disk);
   }
 
-  allow(source: string): void {
-    checkAllowed(this.#sources, source);
+  allow(source: SourceOptions): SourceOptions {
+    return checkAllowed(this.#sources, source);
   }
 
   find(socket: string): Disk | undefined {

@@ -19,7 +19,7 @@ const takes = (patterns: string[] | undefined, source: string): boolean => {
   try {
     checkAllowed(
       patterns?.map((one) => one.replaceAll('DIR', dir)),
-      canonical,
+      { source: canonical },
     );
     return true;
   } catch (err) {

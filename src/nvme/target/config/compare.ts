@@ -21,6 +21,7 @@ export const fixedKeys = [
     'discoveryNqn',
     'keys',
     'chapPolicy',
+    'tls',
   ],
 ] as (keyof TargetConfig)[];
 

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../../common/errors.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { checkAllowed } from '../../../storage/config/sources.js';
+import type { SourceOptions } from '../../../storage/source.js';
 import type { TargetConfig } from '../serve/config.js';
 import type { Target, TargetLog } from '../target.js';
 import type { ConfigFile } from './description.js';
@@ -52,9 +53,9 @@ export class Configuration {
     }
   }
 
-  /** @throws VioError (3) for a source that the control socket may not open */
-  checkSource(source: string): void {
-    checkAllowed(this.#loading.settings.sources, source);
+  /** @returns what to open @throws VioError (3) for a source that the control socket may not open */
+  checkSource<T extends SourceOptions>(options: T): T {
+    return checkAllowed(this.#loading.settings.sources, options);
   }
 
   /**
@@ -96,7 +97,10 @@ export class Configuration {
         exit: Exit.refused,
         hint: 'change the file of --config, and send the server SIGHUP',
       });
-    const served = new Set([...target.subsystems.values()].flatMap((one) => [...one.namespaces.values()].map(({ source }) => source)));
-    for (const { namespaces } of wanted.subsystems) for (const { source } of namespaces) if (!served.has(source)) this.checkSource(source);
+    const served = [...target.subsystems.values()].flatMap((one) => [...one.namespaces.values()].map(({ options }) => options));
+    // what the server's own file has may stay, but not get more out of it than the file gives
+    const known = ({ source, readonly = false, remote }: SourceOptions): boolean =>
+      served.some((one) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote));
+    for (const { namespaces } of wanted.subsystems) for (const one of namespaces) if (!known(one)) this.checkSource(one);
   }
 }

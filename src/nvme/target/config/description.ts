@@ -41,7 +41,8 @@ export interface ConfigFile {
   dataDigest?: boolean;
   /**
    * patterns of the sources that nvmf ctl may open, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
-   * are followed first. `*` matches no slash, `**` matches everything
+   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and further addresses that a source names
+   * behind it must match too
    */
   sources?: string[];
   /** other discovery services that hosts are told about */

@@ -56,6 +56,8 @@ class LoadPlan {
   /** Namespaces and subsystems that go. Memory is lost with them: it goes when nothing can fail any more. */
   readonly early: (() => Promise<void>)[] = [];
   readonly late: (() => Promise<void>)[] = [];
+  /** Names of the sources (Source.identity) that go early: their locks go with them. */
+  readonly leaving = new Set<string>();
   /** Sources that are locked by what goes early. */
   readonly claims: Source[] = [];
   /** Listeners that go, and those that need a port of theirs. */
@@ -86,17 +88,18 @@ export interface Loaded {
   abandon(): void;
 }
 
-/**
- * Opens the source of a namespace that comes. If what goes has it locked, it is locked later.
- * @param freed whether anything goes
- */
-async function open(loading: Loading, plan: LoadPlan, options: NumberedNamespace, freed: boolean): Promise<Source> {
+/** Opens the source of a namespace that comes. If a namespace that goes has it locked, it is locked later. */
+async function open(loading: Loading, plan: LoadPlan, options: NumberedNamespace): Promise<Source> {
   const { state } = loading.target;
   try {
     return await inTime(openSourceLater(options, undefined, state), options);
   } catch (err) {
-    if (!freed || !(err instanceof VioError) || err.code !== 'IN_USE') throw err;
+    if (plan.leaving.size === 0 || !(err instanceof VioError) || err.code !== 'IN_USE') throw err;
     const source = await inTime(openSourceLater({ ...options, later: true }, undefined, state), options);
+    if (!plan.leaving.has(source.identity)) {
+      addon().storage.close(source.store); // somebody else has it: nothing may be taken away for it
+      throw err;
+    }
     plan.claims.push(source);
     return source;
   }
@@ -133,6 +136,7 @@ async function planSubsystems(loading: Loading, plan: LoadPlan, wanted: readonly
     plan.todo.push(config ? `replace subsystem ${subsystem.nqn}` : `remove subsystem ${subsystem.nqn}`);
     // its files at once, for whoever gets them; its memory when nothing can fail any more
     const all = [...subsystem.namespaces.values()];
+    for (const one of all) if (!isMemory(one)) plan.leaving.add(one.identity);
     if (all.some(isMemory)) {
       for (const one of all.filter((ns) => !isMemory(ns))) plan.early.push(() => target.remove(subsystem, one.nsid));
       plan.late.push(() => target.removeSubsystem(subsystem));
@@ -140,11 +144,10 @@ async function planSubsystems(loading: Loading, plan: LoadPlan, wanted: readonly
   }
   const gone = new Map<Subsystem, Set<number>>();
   for (const [config, subsystem] of kept) gone.set(subsystem, planRemovals(plan, target, subsystem, config));
-  const freed = plan.early.length > 0 || plan.late.length > 0;
   for (const config of wanted) {
     const subsystem = kept.get(config);
-    if (subsystem) await planNamespaces(loading, plan, subsystem, config, gone.get(subsystem)!, freed);
-    else await planNew(loading, plan, config, freed, native);
+    if (subsystem) await planNamespaces(loading, plan, subsystem, config, gone.get(subsystem)!);
+    else await planNew(loading, plan, config, native);
   }
 }
 
@@ -156,6 +159,7 @@ function planRemovals(plan: LoadPlan, target: Target, subsystem: Subsystem, conf
     if (wanted && sameNamespace(subsystem, namespace, wanted)) continue;
     gone.add(namespace.nsid);
     plan.todo.push(`remove namespace ${namespace.nsid} (${namespace.source}) of ${subsystem.nqn}`);
+    if (!isMemory(namespace)) plan.leaving.add(namespace.identity);
     (isMemory(namespace) ? plan.late : plan.early).push(() => target.remove(subsystem, namespace.nsid));
   }
   return gone;
@@ -167,7 +171,6 @@ async function planNamespaces(
   subsystem: Subsystem,
   config: SubsystemConfig,
   gone: ReadonlySet<number>,
-  freed: boolean,
 ): Promise<void> {
   const { target, native } = loading;
   // stands for the subsystem as it will be, so that numbers and identifiers are checked against what stays
@@ -179,7 +182,7 @@ async function planNamespaces(
       planInPlace(plan, target, subsystem, now, wanted);
       continue;
     }
-    const fresh = shadow.prepare(wanted, await open(loading, plan, wanted, freed));
+    const fresh = shadow.prepare(wanted, await open(loading, plan, wanted));
     shadow.adopt(fresh);
     plan.abandon.push(() => subsystem.release(fresh));
     plan.todo.push(`add ${wanted.source} as namespace ${wanted.nsid} of ${subsystem.nqn}`);
@@ -217,7 +220,7 @@ function planHosts(plan: LoadPlan, target: Target, subsystem: Subsystem, config:
 }
 
 /** A subsystem that comes. */
-async function planNew(loading: Loading, plan: LoadPlan, config: SubsystemConfig, freed: boolean, native: NvmeNative): Promise<void> {
+async function planNew(loading: Loading, plan: LoadPlan, config: SubsystemConfig, native: NvmeNative): Promise<void> {
   const { target } = loading;
   const { nqn, serial, model, cntlids, allowHosts, anyHost, namespaces } = config;
   const subsystem = new Subsystem(native, {
@@ -230,7 +233,7 @@ async function planNew(loading: Loading, plan: LoadPlan, config: SubsystemConfig
     anyHost,
   });
   plan.abandon.push(() => subsystem.close());
-  for (const one of namespaces) subsystem.adopt(subsystem.prepare(one, await open(loading, plan, one, freed)));
+  for (const one of namespaces) subsystem.adopt(subsystem.prepare(one, await open(loading, plan, one)));
   plan.todo.push(`add subsystem ${nqn}`);
   plan.arrivals.push(() => target.addSubsystem(subsystem));
 }
@@ -314,7 +317,8 @@ async function claim(source: Source): Promise<void> {
 
 /** Finds out what a configuration changes, and opens what it needs. @throws VioError; nothing has changed and nothing stays open */
 export async function planLoad(loading: Loading, wanted: TargetConfig): Promise<Loaded> {
-  checkFixed(loading.settings, wanted);
+  const { tlsMode } = loading.target;
+  checkFixed({ ...loading.settings, ...(tlsMode && { tls: tlsMode }) }, wanted);
   const plan = new LoadPlan();
   const abandon = () => {
     for (const undo of plan.abandon.splice(0)) undo();

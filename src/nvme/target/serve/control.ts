@@ -68,7 +68,7 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
       controllers: target.controllers().map((c) => ({ ...describe(target, c), ...c.counters() })),
     };
   // Only a question to a source or a name server can take long. What was found out then is planned and done without a pause.
-  if (request.op === 'add' && request.namespace) configuration.checkSource(request.namespace.source);
+  if (request.op === 'add' && request.namespace) request.namespace = configuration.checkSource(request.namespace);
   const found = await findOut(request, target);
   await configuration.idle();
   const { changes, report } = plan(request, native, target, found);

@@ -26,7 +26,8 @@ export interface BlkConfigFile extends AccessEntry {
   engine?: 'auto' | 'uring' | 'sync';
   /**
    * patterns of the sources that vhost-user ctl may add, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
-   * are followed first. `*` matches no slash, `**` matches everything
+   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and further addresses that a source names
+   * behind it must match too
    */
   sources?: string[];
   /** virtqueues of a disk at most; each that a VMM uses has a thread; default: 64, or the number of CPUs here if larger. @minimum 1 @maximum 256 */

@@ -8,6 +8,7 @@ import type { ConfigFile, NamespaceEntry, SubsystemEntry } from '../../../../src
 import { parseConfig } from '../../../../src/nvme/target/config/read.js';
 import type { TargetConfig } from '../../../../src/nvme/target/serve/config.js';
 import { type Running, serve } from '../../../../src/nvme/target/serve/serve.js';
+import { openSourceLater } from '../../../../src/storage/open.js';
 
 let dir: string;
 const files = ['a', 'b', 'c', 'd'];
@@ -95,6 +96,35 @@ describe('a reload', () => {
     expect(target.target.listeners.map(({ address, port }) => [address, port])).toEqual([['0.0.0.0', first!.port]]);
     await load(target, at('127.0.0.1'));
     expect(target.target.listeners.map(({ address }) => address)).toEqual(['127.0.0.1']);
+  });
+
+  test('takes nothing away for a source that somebody else has locked', async () => {
+    const target = await start(base);
+    const kept = target.target.subsystems.get(nqn('y'))!.namespaces.get(1);
+    const other = await openSourceLater({ source: path.join(dir, 'c') });
+    try {
+      const wanted = { ...base, subsystems: [base.subsystems[0], { nqn: nqn('y'), namespaces: [{ nsid: 1, source: 'c' }] }] };
+      await expect(load(target, wanted)).rejects.toMatchObject({ code: 'IN_USE' });
+      expect(target.target.subsystems.get(nqn('y'))!.namespaces.get(1)).toBe(kept);
+    } finally {
+      native().storage.close(other.store);
+    }
+  });
+
+  test('gets at no more through a source that is served than the server was told', async () => {
+    const file = (readOnly: boolean) => ({
+      ...base,
+      sources: ['ram:*'],
+      subsystems: [{ nqn: nqn('x'), namespaces: [{ nsid: 1, source: 'a', readOnly }] }],
+    });
+    const target = await start(file(true));
+    expect(await load(target, file(true))).toMatchObject({ changed: false });
+    await expect(load(target, file(false))).rejects.toMatchObject({ code: 'NOT_ALLOWED', exit: 3 });
+  });
+
+  test('does not change what TLS is: it says so instead of doing nothing', async () => {
+    const target = await start(base);
+    await expect(load(target, { ...base, tls: 'allow' })).rejects.toMatchObject({ code: 'FIXED', exit: 3 });
   });
 
   test('leaves alone what stays, and changes in place what can change there', async () => {
