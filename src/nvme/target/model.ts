@@ -100,7 +100,7 @@ export interface ControllerState {
   /** NSIDs that its host sees, in order. */
   nsids(): number[];
   refreshTable(): void;
-  expired(): boolean;
+  expired(now: number): boolean;
   setKeepAlive(ms: number): void;
   setWriteCache(on: boolean): void;
   discoveryLog(): Buffer;

@@ -636,8 +636,9 @@ export class Target implements Guarded {
   }
 
   #checkKeepAlive(): void {
+    const now = performance.now();
     for (const controller of this.controllers()) {
-      if (!controller.expired()) continue;
+      if (!controller.expired(now)) continue;
       this.#log(`host ${controller.hostnqn}: no keep-alive for ${controller.keepAlive} ms: controller ${controller.cntlid} ends`);
       controller.failed({ sqid: 0, cid: 0, status: statusCode(Status.keepAliveExpired), location: undefined, lba: 0n, nsid: 0 });
       controller.end();
