@@ -46,6 +46,8 @@ export const sees = ({ hosts }: Namespace, hostnqn: string): boolean => hosts ==
 const readyTimeout = 30;
 const controllerCap = capValue({ mqes: maxQueueSize - 1, cqr: 1, to: readyTimeout, css: 1, crms: 1 });
 
+/** How long a host may be silent at least before it enables its controller, in milliseconds. */
+const enableTime = 120_000;
 /** How long a shutdown waits for commands under way, in milliseconds: Linux gives up after 5 s. */
 const shutdownWait = 4000;
 /** Pause between two looks for them. */
@@ -183,8 +185,10 @@ export class Controller implements ControllerState {
   expired(now: number): boolean {
     if (this.keepAlive === 0 || now < this.#mayExpire) return false;
     const idle = this.#around.native.controllerIdle(this.handle);
-    this.#mayExpire = now + 2 * this.keepAlive - idle;
-    return idle > 2 * this.keepAlive;
+    // the timer starts when the controller is enabled (NVMe Base 2.0, 3.9); a host may compute long before that, to authenticate
+    const limit = this.#csts.rdy === 1 ? 2 * this.keepAlive : Math.max(2 * this.keepAlive, enableTime);
+    this.#mayExpire = now + limit - idle;
+    return idle > limit;
   }
 
   /** A new keep-alive time-out; the unit of KAS, one second, rounds it up, as far as 32 bits go. */
@@ -318,6 +322,7 @@ export class Controller implements ControllerState {
     this.#cc = raw.readUInt32LE(0);
     if (now.en && !before.en) {
       this.#csts = { rdy: 1, shst: 0 };
+      this.#mayExpire = 0;
       this.#resetting = false;
       this.#around.native.controllerReady(this.handle, true);
     } else if (!now.en && before.en) {
