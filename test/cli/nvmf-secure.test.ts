@@ -9,6 +9,7 @@ import { native } from '../../src/native/index.js';
 import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
 import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
 import { Bench } from '../../src/nvme/conform/bench.js';
+import { Controller, Namespace } from '../../src/nvme/host/index.js';
 import { AdminOpcode, authCmd, authProtocol, Fctype } from '../../src/nvme/wire/index.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
@@ -91,6 +92,50 @@ describe('DH-HMAC-CHAP', () => {
   });
 });
 
+test('keys rotate: tried, done, already done; hosts that are connected stay', async () => {
+  const [control, file, tlsFile] = [at('rotate'), at('rotated'), at('rotated-tls')];
+  const write = (name: string, text: string) => fs.writeFileSync(name, text, { mode: 0o600 });
+  write(file, formatChapKey(chap.host));
+  write(tlsFile, formatTlsKey(tls.sha256));
+  const keys = ['--dhchap-secret-file', `${hostnqn}=${file}`, '--tls-key-file', tlsFile];
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, '--control', control, ...keys]);
+  const rotate = async (...options: string[]) => {
+    const { status, stdout, stderr } = await nvmf(['ctl', control, 'keys', 'rotate', ...options]);
+    return { status, stdout: stdout.toString(), stderr };
+  };
+  const unchanged = { status: 0, stdout: 'nothing to do: already done\n', stderr: '' };
+  const identity = (key: typeof tls.sha256) => tlsPsk(key, hostnqn, nqn);
+  const ends = { address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5) };
+  const connect = (key: typeof chap.host, psk: typeof tls.sha256) =>
+    Controller.connect({ ...ends, ioQueues: 1, chap: { key }, tls: identity(psk) });
+  const connected = await connect(chap.host, tls.sha256);
+  expect(await rotate()).toEqual(unchanged);
+
+  // a key that cannot be used: nothing changes
+  write(file, 'DHHC-1:00:x:');
+  expect((await rotate()).status).toBe(2);
+  await (await connect(chap.host, tls.sha256)).disconnect();
+  write(file, formatChapKey(chap.other));
+  write(tlsFile, formatTlsKey(tls.sha384));
+  const dry = await rotate('--dry-run');
+  expect(dry).toMatchObject({ status: 0, stdout: expect.stringContaining(`new keys of host ${hostnqn}`) });
+  await (await connect(chap.host, tls.sha256)).disconnect();
+  expect(await rotate()).toEqual({ status: 0, stdout: `new keys of ${hostnqn}\nnew keys of every host\n`, stderr: '' });
+  expect(await rotate()).toEqual(unchanged);
+
+  await expect(connect(chap.host, tls.sha384)).rejects.toMatchObject({ exit: 6, code: 'EKEYREJECTED' });
+  await expect(connect(chap.other, tls.sha256)).rejects.toMatchObject({ exit: 6, code: 'EKEYREJECTED' });
+  await (await connect(chap.other, tls.sha384)).disconnect();
+  const disk = new Namespace(connected, await connected.namespace(1));
+  const block = randomBytes(512);
+  const back = Buffer.alloc(512);
+  await disk.write(3n, block);
+  await disk.read(3n, back);
+  expect(back.equals(block)).toBe(true);
+  await connected.disconnect();
+  expect(await target.stop()).toBe(0);
+});
+
 describe.each(['sha256', 'sha384'] as const)('TLS, %s', (hash) => {
   let target: ServedTarget;
   beforeAll(async () => {
@@ -149,7 +194,6 @@ describe.each(['sha256', 'sha384'] as const)('TLS, %s', (hash) => {
     const key = tlsPsk(tls[hash], `${hostnqn}2`, nqn);
     const client = native().nvmeHost.tlsClient(key.identity, key.psk);
     expect(native().nvmeHost.tlsTake(client, Buffer.alloc(0)).established).toBe(false);
-    const { Controller } = await import('../../src/nvme/host/controller.js');
     const options = { address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: key };
     await expect(Controller.connect({ ...options, hostnqn })).rejects.toMatchObject({ exit: 6 });
     await (await Controller.connect({ ...options, hostnqn: `${hostnqn}2` })).disconnect();
