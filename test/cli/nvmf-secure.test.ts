@@ -83,7 +83,7 @@ describe('DH-HMAC-CHAP', () => {
       // out of turn: AUTH_Failure1, then the end
       const failure = await auth(Fctype.authReceive, { length: 4096 }, { read: 4096 });
       expect(failure).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
-      expect([...(failure as { data: Buffer }).data.subarray(0, 8)]).toEqual([0, 0xf0, 0, 0, 0, 0, 1, 7]);
+      expect([...(failure as { data: Buffer }).data.subarray(0, 8)]).toEqual([0, 0xf1, 0, 0, 0, 0, 1, 7]);
       expect((await admin.next()).kind).toBe('closed');
     } finally {
       bench.close();

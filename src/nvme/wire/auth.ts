@@ -14,8 +14,8 @@ export const AuthId = {
   reply: 0x02,
   success1: 0x03,
   success2: 0x04,
-  failure1: 0xf0,
-  failure2: 0xf1,
+  failure1: 0xf1,
+  failure2: 0xf0,
 } as const;
 /** Authentication protocol identifier of DH-HMAC-CHAP. */
 export const dhchapProtocol = 1;

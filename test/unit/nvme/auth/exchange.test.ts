@@ -189,11 +189,11 @@ async function mustFail({ exchange, told }: Awaited<ReturnType<typeof stage>>, m
   expect(told.failed).toHaveLength(1);
   if (exchange.over) return; // told by AUTH_Failure2
   const failure = exchange.receive();
-  expect([failure.length, failure[0], failure[1], failure[6]]).toEqual([8, 0, 0xf0, 1]);
+  expect([failure.length, failure[0], failure[1], failure[6]]).toEqual([8, 0, 0xf1, 1]);
   if (explanation !== undefined) expect(failure[7]).toBe(explanation);
   expect(exchange.over).toBe(true);
   await exchange.send(message);
-  expect([told.succeeded, told.failed.length, exchange.receive()[1]]).toEqual([0, 1, 0xf0]);
+  expect([told.succeeded, told.failed.length, exchange.receive()[1]]).toEqual([0, 1, 0xf1]);
 }
 
 describe('a controller refuses', () => {
@@ -227,8 +227,8 @@ describe('a controller refuses', () => {
     ['a reply first', 'negotiate', (m) => edit(m, 0, 1, 2), 7],
     ['Success2 first', 'negotiate', (m) => edit(m, 0, 1, 4), 7],
     ['a challenge of its own', 'negotiate', (m) => edit(m, 0, 1, 1), 7],
-    ['AUTH_Failure1', 'negotiate', (m) => edit(m, 0, 0, 0xf0), 7],
-    ['AUTH_Failure2 first', 'negotiate', (m) => edit(m, 0, 0, 0xf1), 7],
+    ['AUTH_Failure1', 'negotiate', (m) => edit(m, 0, 0, 0xf1), 7],
+    ['AUTH_Failure2 first', 'negotiate', (m) => edit(m, 0, 0, 0xf0), 7],
     ['an unknown type', 'negotiate', (m) => edit(m, 0, 7), 7],
     ['an unknown message', 'reply', (m) => edit(m, 1, 99), 7],
     ['another transaction', 'reply', (m) => edit(m, 4, m[4]! ^ 1), 6],
@@ -257,7 +257,7 @@ describe('a controller refuses', () => {
     ['Success2 of another transaction', 'success2', (m) => edit(m, 4, m[4]! ^ 1), 6],
     ['a short Success2', 'success2', (m) => m.subarray(0, 15), 6],
     ['a long Success2', 'success2', (m) => Buffer.concat([m, m]), 6],
-    ['AUTH_Failure2 of another transaction', 'success2', (m) => edit(m, 0, 0, 0xf1, 0, 0, m[4]! ^ 1), 7],
+    ['AUTH_Failure2 of another transaction', 'success2', (m) => edit(m, 0, 0, 0xf0, 0, 0, m[4]! ^ 1), 7],
   ];
   test.each(rows)('%s (%s)', async (_what, until, spoil, explanation) => {
     const at = await stage(until);
@@ -287,7 +287,7 @@ describe('a controller refuses', () => {
     const [first] = [at.exchange.send(at.message), at.exchange.send(at.message)];
     await first;
     expect(at.told.succeeded).toBe(0);
-    expect(at.exchange.receive()[1]).toBe(0xf0);
+    expect(at.exchange.receive()[1]).toBe(0xf1);
   });
 
   test.each(['idle', 'reply', 'working', 'success2'] as const)('Authentication Receive in state %s', async (state) => {
@@ -296,7 +296,7 @@ describe('a controller refuses', () => {
     expect(at.exchange.state).toBe(state);
     const failure = at.exchange.receive();
     await pending;
-    expect([failure[1], failure[7], at.told.succeeded, at.exchange.over]).toEqual([0xf0, 7, 0, true]);
+    expect([failure[1], failure[7], at.told.succeeded, at.exchange.over]).toEqual([0xf1, 7, 0, true]);
   });
 
   test('every flipped bit of a reply and of Success2', async () => {
