@@ -1,7 +1,7 @@
 /**
  * Pre-shared keys of TLS and their identities (NVMe/TCP transport specification 1.0, 3.6.1.3 and 3.6.1.4): configured PSK ->
  * retained PSK -> identity and TLS PSK. The labels of HKDF-Expand-Label carry "tls13 " and length bytes, as RFC 8446 has them;
- * libnvme before 1.15 left both out, and its keys do not match ours nor SPDK's.
+ * older versions of libnvme left both out, and their keys do not match ours.
  */
 import { createHmac, hkdfSync } from 'node:crypto';
 import { hashes, type Key, noHash } from './keys.js';
