@@ -100,7 +100,9 @@ bool Engine::Accept(Attempt& attempt) {
 }
 
 void Engine::Backoff(Path& path, uint64_t now) {
-  const uint64_t delay = std::min(kBackoffMs, kBackoffFirstMs << std::min(path.failures, 10u));
+  // No pause may take the time in which requests wait for this path.
+  const uint64_t most = down_ ? kBackoffMs : std::clamp(options_.loss_ms / 4, kBackoffFirstMs, kBackoffMs);
+  const uint64_t delay = std::min(most, kBackoffFirstMs << std::min(path.failures, 10u));
   path.failures++;
   // Hosts that were lost together do not come back together.
   path.retry_at = now + (delay / 2 + jitter_() % (delay + 1)) * kMs;
