@@ -38,7 +38,12 @@ class Nbd final : public Remote {
     size_.store(engine_->size(), std::memory_order_relaxed);
     return size();
   }
-  void Reopen() override { engine_->Reopen(); }
+  void Reopen() override {
+    // Nothing of a shared export is written again: it has to be durable before its connections end.
+    if (options_.shared && Syncs() && sync_error() == 0)
+      if (const int err = Flush(); Loses(err)) throw SysError(err, "flush");
+    engine_->Reopen();
+  }
 
   Geometry geometry() const override {
     Geometry geometry;

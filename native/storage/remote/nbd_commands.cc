@@ -14,6 +14,7 @@ constexpr uint32_t kPieceBytes = 1 << 20;     // data of a command at most
 constexpr uint64_t kRangeBytes = 1ull << 30;  // of a discard or write of zeroes that has no data
 constexpr uint32_t kInFlight = 64;            // commands of a connection
 constexpr uint32_t kReplayed = 16;            // commands at a time that are sent again
+std::byte no_data[kPieceBytes];               // what is written where the server knows no command for it
 
 }  // namespace
 
@@ -74,8 +75,7 @@ void Engine::Add(Active& active, Op op, uint64_t at, uint64_t offset, uint64_t l
   active.left++;
   if (op == Op::kZero && !active.hole && !first_.zero) {
     piece->op = Op::kWrite;
-    piece->bounced.resize(length);
-    piece->data = piece->bounced.data();
+    piece->data = no_data;
   } else if (op == Op::kRead && ((offset | length) & (first_.minimum - 1)) != 0) {
     const uint64_t mask = first_.minimum - 1;
     piece->offset = offset & ~mask;
@@ -160,7 +160,8 @@ void Engine::FlushItself() {
 bool Engine::Send(std::unique_ptr<Piece> piece) {
   Piece& sent = *piece;
   loads_[sent.connection]++;
-  if (sent.op == Op::kFlush) sent.mark = unflushed_.Mark();
+  if (!sent.active) sent.deadline = Deadline();
+  if (sent.op == Op::kFlush) sent.mark = options_.shared ? blind_ : unflushed_.Mark();
   in_flight_.push_back(std::move(piece));
   if (Issue(sent, session_->at(sent.connection)) >= 0) return true;
   sent.err = api_.get_errno() > 0 ? api_.get_errno() : EIO;
@@ -213,8 +214,10 @@ void Engine::TakeCompleted() {
 void Engine::Completed(std::unique_ptr<Piece> piece) {
   if (piece->look) return Looked(*piece);
   if (piece->err == 0 && piece->op == Op::kFlush) {
-    unflushed_.Flushed(piece->mark);
-    changed_blind_ = changed_blind_ && !unflushed_.empty();
+    if (options_.shared)
+      blind_flushed_ = std::max(blind_flushed_, piece->mark);
+    else
+      unflushed_.Flushed(piece->mark);
   }
   if (!piece->active) {
     if (piece->op == Op::kFlush) own_flush_ = false;
@@ -228,7 +231,7 @@ void Engine::Completed(std::unique_ptr<Piece> piece) {
   if (piece->err == 0 && changes && first_.flush && !options_.readonly) {
     const iovec data{piece->data, piece->length};
     if (options_.shared)
-      changed_blind_ = changed_blind_ || !made_durable;
+      blind_ += made_durable ? 0 : 1;
     else
       unflushed_.Add(piece->op, piece->deallocate, made_durable, piece->offset, piece->length, &data, 0);
   }

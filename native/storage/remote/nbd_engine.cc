@@ -14,7 +14,8 @@ namespace {
 constexpr uint64_t kMs = 1'000'000;
 constexpr int kTickMs = 100;
 constexpr uint64_t kFirstPause = 50 * kMs, kMostPause = 2'000 * kMs;  // between attempts to connect
-constexpr auto kFarewell = std::chrono::seconds(2);  // that a thread has to end; a resolver may keep it longer
+// That a thread has to end: it asks ten times a second, and a resolver may keep it longer. The event loop may wait here.
+constexpr auto kFarewell = std::chrono::milliseconds(300);
 // A session that lasts so long is worth a line in the log, and a quick new one.
 constexpr uint64_t kCalm = 10'000 * kMs;
 
@@ -60,9 +61,10 @@ bool Engine::Wait() {
 }
 
 void Engine::Reopen() {
-  std::lock_guard guard(lock_);
-  reopen_ = true;
+  std::unique_lock guard(lock_);
+  const uint64_t mine = ++reopens_;
   os::SignalEventfd(wake_.get());
+  changed_.wait(guard, [&] { return reopened_ >= mine || ended_; });
 }
 
 Facts Engine::Opened() {
@@ -74,20 +76,17 @@ Facts Engine::Opened() {
 
 void Engine::Run() {
   while (true) {
-    bool reopens = false;
+    uint64_t reopens = 0;
     {
       std::lock_guard guard(lock_);
       if (stop_) break;
-      if (reopen_) {
-        reopen_ = false;
-        reopens = true;
-      }
+      if (reopens_ != reopened_) reopens = reopens_;
     }
-    if (reopens) {
-      if (session_) Lose(nullptr, 0);
-      unflushed_.Clear();
-      durability_->Clear();
-      next_try_ = 0;
+    if (reopens != 0) {
+      Renew();
+      std::lock_guard guard(lock_);
+      reopened_ = reopens;
+      changed_.notify_all();
     }
     if (session_) {
       Serve();
@@ -108,6 +107,18 @@ void Engine::Run() {
   changed_.notify_all();
 }
 
+// Ends the session, for a new one at once.
+void Engine::Renew() {
+  const bool failed = durability_->error() != 0;
+  if (session_) Lose(nullptr, 0);
+  // What was lost is lost, and told. While nothing was told, all that was acknowledged has to be there again.
+  if (failed) {
+    unflushed_.Clear();
+    durability_->Clear();
+  }
+  next_try_ = 0;
+}
+
 // One attempt to connect, if it is time for one.
 bool Engine::Connected() {
   const uint64_t now = os::NowNs();
@@ -124,7 +135,7 @@ bool Engine::Connected() {
       TakeIncoming();
       Expire();
       std::lock_guard guard(lock_);
-      return !stop_;
+      return !stop_ && reopens_ == reopened_;
     });
     const Facts& facts = session_->facts();
     if (facts.readonly && !options_.readonly) throw SysError(EACCES, "connect");
@@ -178,11 +189,9 @@ void Engine::Lose(const char* what, int err) {
   TakeCompleted();
   session_.reset();
   completed_.clear();
-  if (changed_blind_) {
-    // Other writers may have changed these blocks since: what is lost stays lost, and is told.
-    durability_->Fail(EIO);
-    changed_blind_ = false;
-  }
+  // Other writers may have changed these blocks since: what is lost stays lost, and is told.
+  if (blind_ != blind_flushed_) durability_->Fail(EIO);
+  blind_flushed_ = blind_;
   own_flush_ = false;
   for (auto& piece : in_flight_)
     if (piece->active) {
@@ -214,7 +223,7 @@ void Engine::TakeIncoming() {
     std::lock_guard guard(lock_);
     taken.swap(incoming_);
   }
-  const uint64_t deadline = os::NowNs() + options_.timeout_ms * kMs;
+  const uint64_t deadline = Deadline();
   for (Request* request : taken) {
     if (down_) {
       request->result = ENOTCONN;
@@ -228,13 +237,17 @@ void Engine::TakeIncoming() {
   }
 }
 
+uint64_t Engine::Deadline() const { return os::NowNs() + options_.timeout_ms * kMs; }
+
 // Fails what has waited for too long.
 void Engine::Expire() {
   const uint64_t now = os::NowNs();
-  if (std::none_of(actives_.begin(), actives_.end(), [&](const Active& one) { return now >= one.deadline; })) return;
-  const auto late = [&](const auto& piece) { return piece->active && now >= piece->active->deadline; };
+  const auto late = [&](const auto& piece) {
+    return now >= (piece->active ? piece->active->deadline : piece->deadline);
+  };
   // What libnbd has, it may still write to: only the end of the connection takes that back.
   if (session_ && std::any_of(in_flight_.begin(), in_flight_.end(), late)) return Lose("silent", ETIMEDOUT);
+  if (std::none_of(actives_.begin(), actives_.end(), [&](const Active& one) { return now >= one.deadline; })) return;
   if (!session_ && !down_ && opened_ && now - lost_at_ >= options_.timeout_ms * kMs) {
     down_ = true;
     tell_("down", 0);

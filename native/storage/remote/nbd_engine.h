@@ -45,9 +45,10 @@ struct Piece {
   uint64_t at = 0;                 // in the request's data
   uint64_t skip = 0, wanted = 0;   // of a read that was widened to whole blocks of the server
   size_t connection = 0;
-  uint64_t mark = 0;    // of a flush: what it makes durable
-  bool replay = false;  // data of Unflushed
-  uint64_t zeroes = 0;  // of a look: bytes that are a hole
+  uint64_t mark = 0;      // of a flush: what it makes durable
+  uint64_t deadline = 0;  // of the engine's own commands
+  bool replay = false;    // data of Unflushed
+  uint64_t zeroes = 0;    // of a look: bytes that are a hole
   int err = 0;
 };
 
@@ -63,6 +64,7 @@ class Engine {
   void Begin(Request* request);
   void Stop();
   bool Wait();  // for the end of Run(); false if it takes too long
+  // Connects anew, and forgets a failure that was latched. Returns when that is forgotten.
   void Reopen();
 
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
@@ -70,6 +72,7 @@ class Engine {
 
  private:
   bool Connected();
+  void Renew();
   void Pause();
   void Serve();
   void Lose(const char* what, int err);
@@ -88,6 +91,7 @@ class Engine {
   void Settle(Active* active, int err);
   void Finish(Active* active);
   void Expire();
+  uint64_t Deadline() const;  // of what begins now
   void FailAll(int err);
 
   static int Done(void* user, int* error);
@@ -104,7 +108,8 @@ class Engine {
   std::mutex lock_;
   std::condition_variable changed_;
   std::vector<Request*> incoming_;
-  bool stop_ = false, reopen_ = false, opened_ = false, ended_ = false;
+  bool stop_ = false, opened_ = false, ended_ = false;
+  uint64_t reopens_ = 0, reopened_ = 0;  // asked for, and done
   std::optional<SysError> refused_;
 
   // Of the thread.
@@ -117,7 +122,9 @@ class Engine {
   std::array<uint32_t, Session::kConnections> loads_{};
   Unflushed unflushed_;
   size_t replayed_ = 0;  // entries of it that were sent to this session
-  bool replaying_ = false, own_flush_ = false, changed_blind_ = false;
+  bool replaying_ = false, own_flush_ = false;
+  // Of a shared export, which nothing is written to again: acknowledged changes, and how many of them are durable.
+  uint64_t blind_ = 0, blind_flushed_ = 0;
   uint64_t connected_at_ = 0, lost_at_ = 0, told_at_ = 0;
   bool down_ = false, told_ = false, told_changed_ = false;
   uint64_t pause_ = 0, next_try_ = 0;

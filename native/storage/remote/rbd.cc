@@ -57,6 +57,9 @@ class Attached {
     left_.wait(guard, [this] { return under_way_ == 0; });
   }
 
+  // Of the lock of who has it: whether its client was found to be fenced.
+  bool fenced = false;
+
   rbd::Image image() const { return image_; }
   bool readonly() const { return readonly_; }
   bool lockable() const { return lockable_; }
@@ -181,6 +184,7 @@ class Rbd final : public Remote {
     if (result >= 0) return;
     if (completion) api_.aio_release(completion);
     delete asked;
+    if (result == -ESHUTDOWN) Fenced(*opened);
     opened->Leave();
     End(request, -result);
   }
@@ -208,11 +212,12 @@ class Rbd final : public Remote {
     if (fresh->name() != name_) throw SysError(ESTALE, "rbd_open", options_.image);
     {
       std::lock_guard guard(lock_);
+      // What is still under way on the old client is answered late, and says nothing of the new one.
+      attached_->fenced = true;
+      durability_->Clear();
       std::swap(fresh, attached_);
-      fenced_ = false;
     }
     Part(std::move(fresh));
-    durability_->Clear();
     if (claimed_.exchange(false)) Claim();
   }
 
@@ -269,18 +274,23 @@ class Rbd final : public Remote {
     Request* const request = asked->request;
     const ssize_t result = self->api_.aio_get_return_value(completion);
     self->api_.aio_release(completion);
+    if (result == -ESHUTDOWN) self->Fenced(*asked->opened);
     asked->opened->Leave();
     delete asked;
     int err = result < 0 ? static_cast<int>(-result) : 0;
     if (err == 0 && request->op == Op::kRead && static_cast<uint64_t>(result) != request->length) err = EIO;
-    self->End(request, err);
+    End(request, err);
   }
 
-  void End(Request* request, int err) {
-    if (err == ESHUTDOWN && !fenced_.exchange(true)) {
-      durability_->Fail(err);
-      news_->Tell("fenced", err);
-    }
+  // A request has found that its client is: latched and told once for each client.
+  void Fenced(Attached& opened) {
+    std::lock_guard guard(lock_);
+    if (std::exchange(opened.fenced, true)) return;
+    durability_->Fail(ESHUTDOWN);
+    news_->Tell("fenced", ESHUTDOWN);
+  }
+
+  static void End(Request* request, int err) {
     request->result = err;
     request->done(request);  // the last use of this store
   }
@@ -290,7 +300,7 @@ class Rbd final : public Remote {
   mutable std::mutex lock_;
   std::shared_ptr<Attached> attached_;
   std::string name_;
-  std::atomic<bool> fenced_{false}, claimed_{false};
+  std::atomic<bool> claimed_{false};
 };
 
 }  // namespace
