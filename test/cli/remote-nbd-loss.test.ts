@@ -14,10 +14,10 @@ afterEach(async () => {
 });
 
 /** A server of nbdkit with these arguments, and a disk over it. */
-async function open(argv: string[], options = '', ...more: string[]) {
+async function open(argv: string[], options = '') {
   const far = await NbdServer.start(at('nbd'), (socket) => ['nbdkit', '-f', '-U', socket, ...argv]);
   fars.push(far);
-  const server = await serve('nvmf', `${far.uri}${options}`, '--control', at('ctl'), '--discovery-port', 'none', ...more);
+  const server = await serve('nvmf', `${far.uri}${options}`, '--control', at('ctl'), '--discovery-port', 'none');
   const { listen, subsystems } = JSON.parse(vioctl(['nvmf', 'ctl', at('ctl'), 'list', '--json']).stdout);
   const disk = await NvmeDisk.open(listen[0].port, subsystems[0].nqn);
   const close = async (): Promise<void> => {
@@ -65,7 +65,7 @@ test('shared: a write that is acknowledged during a flush, and lost after it, is
   if (missing) return skip('NBD: a loss of a shared export', 'needs nbdkit');
   fs.writeFileSync(at('data'), Buffer.alloc(8 << 20));
   const waits = `touch ${at('flushing')}; while [ ! -e ${at('go')} ]; do sleep 0.05; done`;
-  const { far, disk, close } = await open(scripts(waits, ':'), '', '--shared');
+  const { far, disk, close } = await open(scripts(waits, ':'), ',shared=on');
   expect(await disk.write(0, data(1))).toBe('ok');
   const flushed = disk.flush();
   await appears('flushing');

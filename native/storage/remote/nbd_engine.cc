@@ -14,7 +14,8 @@ namespace {
 constexpr uint64_t kMs = 1'000'000;
 constexpr int kTickMs = 100;
 constexpr uint64_t kFirstPause = 50 * kMs, kMostPause = 2'000 * kMs;  // between attempts to connect
-// That a thread has to end: it asks ten times a second, and a resolver may keep it longer. The event loop may wait here.
+// That a thread has to end: it asks ten times a second, and a resolver may keep it longer. The event loop may wait
+// here.
 constexpr auto kFarewell = std::chrono::milliseconds(300);
 // A session that lasts so long is worth a line in the log, and a quick new one.
 constexpr uint64_t kCalm = 10'000 * kMs;
