@@ -40,6 +40,7 @@ constexpr Export kCommon[] = {
     {"sdNotify", Guarded<vioctl::common::Notify, K::kPath, K::kText, Maybe(K::kArray)>},
     {"tcpListen", Guarded<vioctl::common::TcpListen, K::kPath, K::kUint32, K::kBoolean>},
     {"tcpListener", Guarded<vioctl::common::TcpListener, K::kInt32>},
+    {"tcpShutdown", Guarded<vioctl::common::TcpShutdown, K::kInt32>},
     {"pageSize", Guarded<vioctl::common::PageSize>},
     {"lastWords", Guarded<vioctl::common::LastWords, K::kText, K::kPath, K::kBoolean>},
     {"exitNow", Guarded<vioctl::common::ExitNow, K::kInt32>},

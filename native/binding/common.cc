@@ -1,6 +1,9 @@
 #include "binding/common.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "binding/core/values.h"
 #include "common/crc32c.h"
@@ -70,6 +73,12 @@ Napi::Value TcpListener(const Napi::CallbackInfo& info) {
   object.Set("port", place->port);
   object.Set("ipv6", place->ipv6);
   return object;
+}
+
+Napi::Value TcpShutdown(const Napi::CallbackInfo& info) {
+  const int fd = info[0].As<Napi::Number>().Int32Value();
+  if (::shutdown(fd, SHUT_RDWR) != 0 && errno != ENOTCONN) throw SysError(errno, "shutdown");
+  return info.Env().Undefined();
 }
 
 Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(), os::PageSize()); }

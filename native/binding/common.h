@@ -12,6 +12,7 @@ Napi::Value Signal(const Napi::CallbackInfo& info);        // signalEventfd(fd, 
 Napi::Value Notify(const Napi::CallbackInfo& info);        // sdNotify(path, text, fds?): one datagram to a UNIX socket
 Napi::Value TcpListen(const Napi::CallbackInfo& info);     // tcpListen(address, port, ipv6): {fd, port}
 Napi::Value TcpListener(const Napi::CallbackInfo& info);   // tcpListener(fd): {address, port, ipv6} | undefined
+Napi::Value TcpShutdown(const Napi::CallbackInfo& info);   // tcpShutdown(fd): no more connections, for anybody
 Napi::Value PageSize(const Napi::CallbackInfo& info);      // pageSize(): bytes of a page of this kernel
 Napi::Value LastWords(const Napi::CallbackInfo& info);     // lastWords(text, path, caught): os/last_words.h
 Napi::Value Secret(const Napi::CallbackInfo& info);        // secret(size): memory that core dumps leave out

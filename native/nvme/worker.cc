@@ -266,7 +266,11 @@ void Worker::Handle(Message& message) {
     epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
   } else if (auto* unlisten = std::get_if<Unlisten>(&message)) {
-    if (unlisten->listener < listeners_.size()) listeners_[unlisten->listener] = Fd();
+    if (unlisten->listener >= listeners_.size() || !listeners_[unlisten->listener].valid()) return;
+    Fd& listener = listeners_[unlisten->listener];
+    // A service manager may have the socket open too: epoll would go on telling of it.
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.get(), nullptr);
+    listener = Fd();
   } else if (auto* go = std::get_if<Go>(&message)) {
     go->request->connection->Go(*go->request);
   } else if (std::holds_alternative<Renew>(message)) {

@@ -29,12 +29,15 @@ export class ServiceManager {
   /**
    * Says that the server is ready, and from now on that it is alive (watchdog), what it does, and which descriptors to keep.
    * @param status one line
+   * @param had names of descriptors that it has kept from an earlier run
    * @throws the system's error where the manager cannot be reached
    */
-  ready(status: () => string, keep: () => Kept[] = () => []): void {
+  ready(status: () => string, keep: () => Kept[] = () => [], had: readonly string[] = []): void {
     if (!this.#env.NOTIFY_SOCKET) return;
     this.#status = status();
     notify(this.#env, 'READY=1', `STATUS=${this.#status}`);
+    const wanted = keep();
+    for (const name of had) if (!wanted.some((one) => one.name === name)) this.#tell('FDSTOREREMOVE=1', `FDNAME=${name}`);
     const look = () => {
       this.#quietly(() => this.#keep(keep()));
       const now = status();

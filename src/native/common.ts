@@ -25,6 +25,8 @@ export interface CommonNative {
   tcpListen(address: string, port: number, ipv6: boolean): { fd: number; port: number };
   /** Where a listening TCP socket that came from elsewhere listens, now close-on-exec and non-blocking; undefined for other descriptors. */
   tcpListener(fd: number): { address: string; port: number; ipv6: boolean } | undefined;
+  /** A socket listens no more, whoever else has it open; its port is free. */
+  tcpShutdown(fd: number): void;
   /** Bytes of a page of this kernel: 4096, on arm64 also 16384 or 65536; VIOCTL_TEST_PAGE_SIZE raises it. */
   pageSize(): number;
   /**
@@ -50,6 +52,7 @@ export const commonExports = [
   'sdNotify',
   'tcpListen',
   'tcpListener',
+  'tcpShutdown',
   'pageSize',
   'lastWords',
   'exitNow',

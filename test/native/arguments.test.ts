@@ -18,6 +18,7 @@ const signatures: Record<string, Record<string, string>> = {
     sdNotify: 'path text array?',
     tcpListen: 'path uint32 boolean',
     tcpListener: 'int32',
+    tcpShutdown: 'int32',
     pageSize: '',
     lastWords: 'text path boolean',
     exitNow: 'int32',

@@ -83,8 +83,10 @@ export default class NvmfServe extends Command {
     if (config.engine === 'uring') requireRings(this.sysroot);
     const stateDir = config.stateDir ?? stateDirOf(undefined, this.env);
     const manager = new ServiceManager(this.env);
+    const given = givenSockets(activatedListeners(this.env));
+    const had = given.filter(({ kept }) => kept).map(({ name }) => name);
     const running = await serve(native().nvme, { ...config, ...(stateDir !== undefined && { stateDir }) }, log, {
-      given: givenSockets(activatedListeners(this.env)),
+      given,
       options: commandLineOptions(flags),
     });
     this.life.defer(() => running.stop());
@@ -92,6 +94,7 @@ export default class NvmfServe extends Command {
     manager.ready(
       () => statusLine(running.target),
       () => keptSockets(running.target),
+      had,
     );
     this.life.onHangup(() => void reload(running, flags.config, read, manager, log));
     await this.life.ended();

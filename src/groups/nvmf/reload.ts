@@ -1,5 +1,6 @@
 /** SIGHUP of `nvmf serve`. */
 import type { ServiceManager } from '../../cli/systemd.js';
+import type { VioError } from '../../common/errors.js';
 import type { TargetConfig } from '../../nvme/target/serve/config.js';
 import { statusLine } from '../../nvme/target/serve/manager.js';
 import type { Running } from '../../nvme/target/serve/serve.js';
@@ -25,7 +26,10 @@ export async function reload(
     for (const change of changes) log(`  ${change}`);
     manager.reloaded(statusLine(target));
   } catch (err) {
-    log(`${file} is not in use, the server goes on as before: ${(err as Error).message}`);
+    const lost = (err as VioError).code === 'NOT_RESTORED';
+    log(
+      `${file} is not in use, the server ${lost ? 'could not go back to what it served' : 'goes on as before'}: ${(err as Error).message}`,
+    );
     manager.reloaded(`reload failed: ${(err as Error).message.split('\n')[0]}`);
   }
 }

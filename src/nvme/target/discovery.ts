@@ -12,11 +12,13 @@ export interface Listener {
   /** Answers discovery alone: no subsystem can be connected to here. */
   readonly discoveryOnly?: boolean;
   /** What discovery tells hosts instead, where they reach this port by another address. */
-  readonly advertise?: { readonly address: string; readonly port: number } | undefined;
+  advertise?: { readonly address: string; readonly port: number } | undefined;
   /** What was asked for: a name and port 0 stay what they are; `discovery` for the ports of the discovery service. */
-  readonly asked?: string | undefined;
+  asked?: string | undefined;
   /** Where connections come in. The engine has it too. */
   readonly socket: OwnedFd;
+  /** A service manager has opened the socket: it is listened on besides what a configuration says. */
+  readonly activated?: boolean;
 }
 
 /** Another discovery service that hosts are told about. */

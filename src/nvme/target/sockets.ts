@@ -7,6 +7,14 @@ import { OwnedFd } from '../../native/owned-fd.js';
 export interface BoundSocket {
   fd: OwnedFd;
   port: number;
+  /** A service manager has opened it, and goes on listening when this server does not. */
+  activated?: boolean;
+}
+
+/** Ends a socket of this server: nobody listens there any more, though a service manager may keep it. */
+export function endSocket({ fd }: BoundSocket): void {
+  native().common.tcpShutdown(fd.fd);
+  fd.close();
 }
 
 /** Listens at an address; connections wait until a target takes the socket. @throws VioError */

@@ -18,7 +18,7 @@ import { invalidField, Refusal, statusCode } from './refusal.js';
 import { Authentication } from './security/authentication.js';
 import { KeyRing } from './security/keyring.js';
 import { findKey, handOver, type TlsMode, tlsUse } from './security/tls.js';
-import { type BoundSocket, bindSocket } from './sockets.js';
+import { type BoundSocket, bindSocket, endSocket } from './sockets.js';
 import type { Subsystem } from './subsystem.js';
 
 /** What happens, for a log: who connected, what was refused. Names come from hosts: escape them. */
@@ -160,7 +160,7 @@ export class Target implements Guarded {
     advertise?: Listener['advertise'],
     more: { asked?: string | undefined; socket?: BoundSocket | undefined } = {},
   ): Listener {
-    const { fd: socket, port: bound } = more.socket ?? bindSocket(address, port);
+    const { fd: socket, port: bound, activated = false } = more.socket ?? bindSocket(address, port);
     try {
       this.#native.targetListenFd(this.#engine, socket.fd);
     } catch (err) {
@@ -168,7 +168,17 @@ export class Target implements Guarded {
       throw listenError(address, port, err);
     }
     const ipv6 = address.includes(':');
-    const listener: Listener = { id: this.#nextPort++, address, port: bound, ipv6, discoveryOnly, advertise, asked: more.asked, socket };
+    const listener: Listener = {
+      id: this.#nextPort++,
+      address,
+      port: bound,
+      ipv6,
+      discoveryOnly,
+      advertise,
+      asked: more.asked,
+      socket,
+      activated,
+    };
     this.listeners.push(listener);
     this.#discoveryChanged();
     return listener;
@@ -184,7 +194,16 @@ export class Target implements Guarded {
     for (const controller of this.controllers()) if (controller.port === listener.id) controller.end();
     for (const [id, connection] of this.#connections) if (connection.listener === listener) this.around.close(id);
     if (!this.#stopped) await this.#native.targetUnlisten(this.#engine, listener.id);
-    listener.socket.close();
+    // a service manager may keep the socket, and would keep its port
+    if (listener.activated) listener.socket.close();
+    else endSocket({ fd: listener.socket, port: listener.port });
+  }
+
+  /** Hosts are told of a listener in another way from now on; it stays as it is. */
+  rename(listener: Listener, asked: string | undefined, advertise: Listener['advertise']): void {
+    listener.asked = asked;
+    listener.advertise = advertise;
+    this.#discoveryChanged();
   }
 
   /** Other discovery services that hosts are told about from now on. */

@@ -4,7 +4,7 @@ import { discoveryPort } from '../../wire/index.js';
 import { type Listener, sameAddress } from '../discovery.js';
 import type { TargetConfig } from '../serve/config.js';
 import { addressesOf, notHere, type Place, parseListen, placeText } from '../serve/listen.js';
-import { type BoundSocket, bindSocket } from '../sockets.js';
+import { type BoundSocket, bindSocket, endSocket } from '../sockets.js';
 import type { Target, TargetLog } from '../target.js';
 import { discoveryPortAsked } from './live.js';
 
@@ -71,23 +71,38 @@ const fits = (listener: Listener, wanted: WantedListener, asked: string): boolea
   (listener.discoveryOnly ?? false) === wanted.discoveryOnly;
 
 /** What a running target lacks, and what it has too much. @param askedOf what each listener was asked for by */
-export function compareListeners(
-  target: Target,
-  wanted: readonly WantedListener[],
-  askedOf: (listener: Listener) => string,
-): { missing: WantedListener[]; surplus: Listener[] } {
+export function compareListeners(target: Target, wanted: readonly WantedListener[], askedOf: (listener: Listener) => string): Comparison {
   const surplus = [...target.listeners];
   const missing = wanted.filter((one) => {
     const at = surplus.findIndex((listener) => fits(listener, one, askedOf(listener)));
     if (at >= 0) surplus.splice(at, 1);
     return at < 0;
   });
-  return { missing, surplus };
+  const renamed: Comparison['renamed'] = [];
+  const rest = missing.filter((one) => {
+    const at = one.port === 0 ? -1 : surplus.findIndex((listener) => sameSocket(listener, one));
+    if (at >= 0) renamed.push({ listener: surplus.splice(at, 1)[0]!, wanted: one });
+    return at < 0;
+  });
+  return { missing: rest, renamed, surplus: surplus.filter(({ activated }) => !activated) };
+}
+
+/** Whether a listener becomes what is wanted without another socket. */
+const sameSocket = ({ address, port, discoveryOnly = false }: Listener, wanted: WantedListener): boolean =>
+  address === wanted.address && port === wanted.port && discoveryOnly === wanted.discoveryOnly;
+
+/** What a target lacks, what hosts are to be told in another way, and what it has too much. */
+export interface Comparison {
+  missing: WantedListener[];
+  renamed: { listener: Listener; wanted: WantedListener }[];
+  surplus: Listener[];
 }
 
 /** Sockets that came with the start: a service manager opened them, or kept them from an earlier run. */
 export interface GivenSocket extends Place {
   socket: BoundSocket;
+  /** What the service manager calls it. */
+  name: string;
   /** The server itself had it kept: it is of no use if the configuration does not ask for it any more. */
   kept: boolean;
 }
@@ -120,11 +135,24 @@ export function doneWithout(wanted: WantedListener, err: unknown, log: TargetLog
   return true;
 }
 
+/** Ends kept sockets that the configuration does not want any more: they would keep their ports. */
+function endUnwanted(given: GivenSocket[], all: readonly WantedListener[]): void {
+  const same = (one: GivenSocket, at: Place): boolean => one.port === at.port && sameAddress(one.address, at.address);
+  for (const one of given.filter(({ kept }) => kept)) {
+    if (all.some((wanted) => same(one, wanted))) continue;
+    given.splice(given.indexOf(one), 1);
+    if (given.some((other) => !other.kept && same(other, one))) one.socket.fd.close();
+    else endSocket(one.socket);
+  }
+}
+
 /** Listens at all places of a configuration that is served for the first time. @throws VioError */
 export async function listenAll(target: Target, config: TargetConfig, given: GivenSocket[], log: TargetLog): Promise<void> {
   const ports: PortsOfPlaces = new Map();
   const refused = new Map<string, unknown>();
-  for (const wanted of await wantedListeners(config)) {
+  const all = await wantedListeners(config);
+  endUnwanted(given, all);
+  for (const wanted of all) {
     let socket: BoundSocket;
     try {
       socket = socketFor(wanted, given, ports);

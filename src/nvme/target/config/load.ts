@@ -261,7 +261,12 @@ function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
 async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
   const { target, log } = loading;
   const all = await wantedListeners(wanted);
-  const { missing, surplus } = compareListeners(target, all, askedOf);
+  const { missing, renamed, surplus } = compareListeners(target, all, askedOf);
+  for (const { listener, wanted: to } of renamed) {
+    if (!isDeepStrictEqual(listener.advertise, to.advertise))
+      plan.todo.push(`tell hosts ${placeText(to.advertise ?? to)} for ${placeText(to)}`);
+    plan.arrivals.push(() => target.rename(listener, to.asked, to.advertise));
+  }
   plan.surplus.push(...surplus);
   plan.todo.push(...surplus.map((one) => `no longer listen on ${placeText(one)}`));
   const ports: PortsOfPlaces = new Map();

@@ -10,7 +10,10 @@ const mostKept = 64;
 
 /** Sockets that came with the start. */
 export const givenSockets = (activated: readonly ActivatedListener[]): GivenSocket[] =>
-  activated.map(({ fd, name, address, port }) => ({ address, port, socket: { fd, port }, kept: name.startsWith(keptPrefix) }));
+  activated.map(({ fd, name, address, port }) => {
+    const kept = name.startsWith(keptPrefix);
+    return { address, port, name, socket: { fd, port, activated: !kept }, kept };
+  });
 
 /**
  * The listening sockets, for the service manager to keep: while the server restarts, connections of hosts wait in them instead of
@@ -18,7 +21,7 @@ export const givenSockets = (activated: readonly ActivatedListener[]): GivenSock
  */
 export const keptSockets = ({ listeners }: Target): { name: string; fd: number }[] =>
   listeners
-    .filter(({ socket }) => socket.open)
+    .filter(({ socket, activated }) => socket.open && !activated)
     .slice(0, mostKept)
     .map(({ address, port, socket }) => ({ name: `${keptPrefix}${address.replaceAll(':', '_')}-${port}`, fd: socket.fd }));
 

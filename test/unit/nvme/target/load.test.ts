@@ -1,4 +1,5 @@
 /** A reload: what it leaves alone, what it changes, and that it ends where a fresh start would. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -8,6 +9,7 @@ import type { ConfigFile, NamespaceEntry, SubsystemEntry } from '../../../../src
 import { parseConfig } from '../../../../src/nvme/target/config/read.js';
 import type { TargetConfig } from '../../../../src/nvme/target/serve/config.js';
 import { type Running, serve } from '../../../../src/nvme/target/serve/serve.js';
+import { bindSocket } from '../../../../src/nvme/target/sockets.js';
 import { openSourceLater } from '../../../../src/storage/open.js';
 
 let dir: string;
@@ -125,6 +127,68 @@ describe('a reload', () => {
   test('does not change what TLS is: it says so instead of doing nothing', async () => {
     const target = await start(base);
     await expect(load(target, { ...base, tls: 'allow' })).rejects.toMatchObject({ code: 'FIXED', exit: 3 });
+  });
+
+  /** A process that has a descriptor too, as a service manager keeps one; over when the test is. */
+  const keepers: ChildProcess[] = [];
+  const keep = (fd: number): void => void keepers.push(spawn('sleep', ['600'], { stdio: ['ignore', 'ignore', 'ignore', fd] }));
+  afterEach(() => {
+    for (const one of keepers.splice(0)) one.kill('SIGKILL');
+  });
+  /** Whether an epoll of this process has the socket. */
+  const polled = (inode: string): boolean =>
+    fs.readdirSync('/proc/self/fdinfo').some((fd) => {
+      try {
+        return new RegExp(`tfd:.* ino:${inode} `).test(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'));
+      } catch {
+        return false; // closed since
+      }
+    });
+  const inodeOf = (fd: number): string => Number(/\d+/.exec(fs.readlinkSync(`/proc/self/fd/${fd}`))![0]).toString(16);
+
+  test('moves a listener that a service manager keeps to another address of its port', async () => {
+    const target = await start({ ...base, discoveryPort: 'none' });
+    const { port, socket } = target.target.listeners[0]!;
+    const at = (address: string) => ({ ...base, listen: [`${address}:${port}`], discoveryPort: 'none' });
+    await load(target, at('127.0.0.1'));
+    const inode = inodeOf(socket.fd);
+    keep(socket.fd);
+    expect(polled(inode)).toBe(true);
+    await load(target, at('0.0.0.0'));
+    expect(polled(inode)).toBe(false);
+    expect(target.target.listeners.map(({ address }) => address)).toEqual(['0.0.0.0']);
+  });
+
+  test('tells hosts another address without a new socket', async () => {
+    const target = await start({ ...base, discoveryPort: 'none' });
+    const listener = target.target.listeners[0]!;
+    const place = `127.0.0.1:${listener.port}`;
+    await load(target, { ...base, listen: [place], discoveryPort: 'none' });
+    const wanted = { ...base, listen: [`${place},advertise=192.0.2.1:4420`], discoveryPort: 'none' };
+    expect((await load(target, wanted)).changes).toEqual([`tell hosts 192.0.2.1:4420 for ${place}`]);
+    expect(target.target.listeners).toEqual([listener]);
+    expect(listener.advertise).toEqual({ address: '192.0.2.1', port: 4420 });
+    expect((await load(target, wanted)).changed).toBe(false);
+  });
+
+  test('leaves sockets alone that a service manager has opened, and ends kept ones that nobody wants', async () => {
+    const [opened, kept] = [bindSocket('127.0.0.1', 0), bindSocket('127.0.0.1', 0)];
+    keep(opened.fd.fd);
+    keep(kept.fd.fd);
+    const given = [
+      { ...{ address: '127.0.0.1', port: opened.port, name: 'vioctl-nvmf.socket', kept: false }, socket: { ...opened, activated: true } },
+      { ...{ address: '127.0.0.1', port: kept.port, name: 'vioctl-listen-x', kept: true }, socket: kept },
+    ];
+    const config = await parse({ ...base, discoveryPort: 'none' });
+    const target = await serve(native().nvme, { engine: 'sync', ...config }, () => {}, { given });
+    running.add(target);
+    bindSocket('127.0.0.1', kept.port).fd.close();
+    expect((await load(target, { ...base, discoveryPort: 'none' })).changed).toBe(false);
+    const listener = target.target.listeners.find(({ port }) => port === opened.port)!;
+    const inode = inodeOf(listener.socket.fd);
+    await target.target.unlisten(listener);
+    expect(polled(inode)).toBe(false);
+    expect(() => bindSocket('127.0.0.1', opened.port)).toThrow(expect.objectContaining({ code: 'EADDRINUSE' }));
   });
 
   test('leaves alone what stays, and changes in place what can change there', async () => {
