@@ -1,6 +1,7 @@
 #include "os/secrets.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include <cerrno>
 #include <cstring>
@@ -21,6 +22,8 @@ size_t blocks = 0;
 
 void AddBlock() {
   if (blocks >= kMaxBlocks) throw SysError(ENOMEM, "secret", "too many");
+  // copies that lie elsewhere, those of OpenSSL for example: no core dump, and only root may trace or look into us
+  if (::prctl(PR_SET_DUMPABLE, 0) != 0) throw SysError(errno, "prctl");
   Mapping block = Mapping::Map(-1, kBlock, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   if (::madvise(block.get(), kBlock, MADV_DONTDUMP) != 0) throw SysError(errno, "madvise");
   ::madvise(block.get(), kBlock, MADV_DONTFORK);

@@ -1,5 +1,6 @@
-// Memory for secrets: left out of core dumps, kept out of swap where the limit on locked memory allows it, and wiped
-// when it is given back. Any thread may use it.
+// Memory for secrets: kept out of swap where the limit on locked memory allows it, and wiped when it is given back. A
+// process that has any leaves no core dump, and only root may trace it (prctl(2), PR_SET_DUMPABLE). Any thread may use
+// it.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,7 @@
 /** Authentication and TLS of `nvmf serve`, as users and strangers meet them. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
@@ -11,6 +12,8 @@ import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
 import { Bench } from '../../src/nvme/conform/bench.js';
 import { Controller, Namespace } from '../../src/nvme/host/index.js';
 import { AdminOpcode, authCmd, authProtocol, Fctype } from '../../src/nvme/wire/index.js';
+import { plainEnv, program } from '../support/cli.js';
+import { compileC } from '../support/compile.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
 const nqn = 'nqn.2014-08.org.example:secure';
@@ -227,4 +230,51 @@ test('keys are in no argument, no log, no answer of the control socket', async (
     expect(told).not.toContain(secret.toString('hex').slice(0, 20));
   }
   expect(await target.stop()).toBe(0);
+});
+
+/** Root may look into every process by CAP_SYS_PTRACE: without it, root is a user like others. */
+function asUser(): string[] {
+  const effective = /^CapEff:\s*(\w+)$/m.exec(fs.readFileSync('/proc/self/status', 'utf8'))![1]!;
+  const traces = (BigInt(`0x${effective}`) >> 19n) & 1n;
+  return traces ? ['setpriv', '--bounding-set', '-sys_ptrace', '--inh-caps', '-sys_ptrace'] : [];
+}
+
+test.each(['dhchap-secret-file', 'tls-key-file', undefined])('who may look into a server with %s', async (option) => {
+  const keys = option ? [`--${option}`, at(option === 'tls-key-file' ? 'sha256' : 'host')] : [];
+  const serve = ['nvmf', 'serve', 'ram:1M', '--nqn', nqn, '--listen', '127.0.0.1:0', '--ndjson', ...keys];
+  const [command, ...args] = [...asUser(), process.execPath, program, ...serve];
+  const child = spawn(command!, args, { env: plainEnv(), stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = once(child, 'exit');
+  try {
+    await once(child.stdout, 'data');
+    // the kernel asks for the same right as for a trace (proc_pid_exe(5))
+    const [look, ...at] = [...asUser(), 'readlink', '-v', `/proc/${child.pid}/exe`];
+    const { status, stdout, stderr } = spawnSync(look!, at, { encoding: 'utf8' });
+    if (option) expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: '', stderr: expect.stringContaining('Permission denied') });
+    else expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: `${fs.realpathSync(process.execPath)}\n`, stderr: '' });
+  } finally {
+    child.kill();
+    await ended;
+  }
+});
+
+test('a Node without a function of OpenSSL: exit 7 and the reason; all else works', async () => {
+  const library = compileC('test/support/programs/without-function.c', at('without.so'), ['-shared', '-fPIC']);
+  const without = (name: string) => ({ LD_PRELOAD: library, WITHOUT_FUNCTION: name });
+  const chapKey = ['--dhchap-secret-file', at('host')];
+  const tlsKey = ['--tls-key-file', at('sha256')];
+  const locked = await serveTarget(['ram:1M', '--nqn', nqn, ...chapKey, ...tlsKey, '--tls', 'allow']);
+  const unsupported = { status: 7, stderr: expect.stringMatching(/OpenSSL/) };
+  for (const name of ['TLS_server_method', 'SSL_CTX_set_psk_find_session_callback', 'ERR_clear_error']) {
+    const env = without(name);
+    expect(await nvmf(['serve', 'ram:1M', ...tlsKey, '--listen', '127.0.0.1:0'], { env })).toMatchObject(unsupported);
+    expect(await nvmf(['identify', ...base(locked), ...tlsKey], { env })).toMatchObject(unsupported);
+    expect(await nvmf(['identify', ...base(locked), ...chapKey], { env })).toMatchObject({ status: 0, stderr: '' });
+  }
+  const env = without('BN_mod_exp_mont_consttime');
+  expect(await nvmf(['identify', ...base(locked), ...chapKey], { env })).toMatchObject(unsupported);
+  expect(await locked.stop()).toBe(0);
+  const open = await serveTarget(['ram:1M', '--nqn', nqn], without('SSL_new'));
+  await good(open);
+  expect(await open.stop()).toBe(0);
 });

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import { groupPrime } from './groups.js';
+import { awaitOpenssl } from './openssl.js';
 
 /** `base` to the power of `exponent` modulo `prime`, all big-endian; as long as the prime. */
 export type Power = (base: Uint8Array, exponent: Uint8Array, prime: Uint8Array) => Promise<Buffer>;
@@ -26,7 +27,7 @@ export const power: Power = async (base, exponent, prime) => {
     running++;
   }
   try {
-    return await native().nvme.dhPower(base, exponent, prime);
+    return await awaitOpenssl(() => native().nvme.dhPower(base, exponent, prime));
   } finally {
     const next = waiting.shift();
     if (next) next();

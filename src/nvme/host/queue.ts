@@ -2,10 +2,12 @@
  * One connection of a host: the handshake, and a submission and completion queue over it. Nothing that the target sends is
  * trusted: every PDU is checked against the command it names before a byte of it is stored.
  */
+
 import net from 'node:net';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { NativeTls } from '../../native/nvme-host.js';
+import { withOpenssl } from '../auth/openssl.js';
 import {
   buildPdu,
   c2hData,
@@ -127,7 +129,8 @@ export class Queue {
       noDelay: true,
       onread: { buffer: Buffer.allocUnsafeSlow(readBuffer), callback: (size, buffer) => this.#received(size, buffer as Buffer) },
     });
-    this.#tls = endpoint.tls && native().nvmeHost.tlsClient(endpoint.tls.identity, endpoint.tls.psk);
+    const { tls } = endpoint;
+    this.#tls = tls && withOpenssl(() => native().nvmeHost.tlsClient(tls.identity, tls.psk));
     this.#socket.on('error', (err: NodeJS.ErrnoException) => this.#lose(unreachable(this.#where, err)));
     this.#socket.on('close', () => this.#lose(closedByTarget(this.#where)));
   }

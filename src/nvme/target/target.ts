@@ -6,6 +6,7 @@ import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import type { ChapPolicy } from '../auth/controller.js';
+import { withOpenssl } from '../auth/openssl.js';
 import { AdminOpcode, AnaState, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { admitController, admitQueue, Census, type Connection, type Guarded } from './admission/admit.js';
 import { type Connect, parseConnect } from './admission/connect.js';
@@ -101,7 +102,7 @@ export class Target implements Guarded {
     this.#log = log;
     this.#wanted = options.engine ?? 'sync';
     const maxConnections = this.limits.connections + spareConnections;
-    this.#engine = native.targetStart({ maxConnections, ...engine, tls: tlsUse(tlsMode) }, (batch) => this.#take(batch));
+    this.#engine = withOpenssl(() => native.targetStart({ maxConnections, ...engine, tls: tlsUse(tlsMode) }, (batch) => this.#take(batch)));
     this.#authentication = new Authentication(this.keys, chapPolicy, {
       answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
       unlock: (connection) => native.targetUnlock(this.#engine, connection),
