@@ -1,11 +1,14 @@
 /** Checks of what the configuration files of all servers have in common. */
+import path from 'node:path';
 import { type Engine, engineAliases, engines } from '../../common/engines.js';
 import { Exit, VioError } from '../../common/errors.js';
-import { bad, type Check, type Checks, checked, flag, number, oneOf, text } from '../../common/text/checks.js';
+import { bad, type Check, type Checks, checked, flag, list, number, object, oneOf, text } from '../../common/text/checks.js';
+import { formatDuration } from '../../common/units.js';
 import type { Rate } from '../../native/storage.js';
 import { parseRate, rateText } from '../limits.js';
 import { type SourceOptions, sourcePath } from '../source.js';
-import type { SourceEntry } from './entry.js';
+import { kindOf, type RemoteOptions, remoteOptions } from '../uri.js';
+import type { RemoteEntry, SourceEntry } from './entry.js';
 
 const blockSize: Check<number> = (v, place) => {
   const value = number(512, 65536)(v, place);
@@ -20,6 +23,23 @@ const rate = (name: 'iops' | 'bps'): Check => {
   return (v, place) => parse(typeof v === 'number' ? String(v) : v, place);
 };
 
+const remote = object<RemoteEntry>(
+  {
+    timeout: text,
+    conf: text,
+    id: text,
+    keyring: text,
+    backing: text,
+    hostnqn: text,
+    hdgst: flag,
+    ddgst: flag,
+    queues: number(1, 64),
+    dhchapFile: text,
+    paths: list(text),
+  },
+  [],
+);
+
 /** Of a source. Rates come back parsed. */
 export const sourceChecks: Checks<SourceEntry> = {
   source: text,
@@ -32,14 +52,48 @@ export const sourceChecks: Checks<SourceEntry> = {
   zero: oneOf('unmap', 'off'),
   iops: rate('iops'),
   bps: rate('bps'),
+  remote,
 };
+
+/** Keys of RemoteEntry that command lines spell otherwise, and those that name files. */
+const spelt = new Map<string, string>([
+  ['dhchapFile', 'dhchap-file'],
+  ['paths', 'path'],
+]);
+const ofFiles: ReadonlySet<string> = new Set(['conf', 'keyring', 'backing', 'dhchapFile']);
+
+/** What the options of a remote source say, as behind its name. @throws VioError (2) */
+function remoteOf(entry: RemoteEntry, source: string, folder: string, place: string): RemoteOptions {
+  const kind = kindOf(source);
+  const known = remoteOptions[kind];
+  const options: RemoteOptions = {};
+  for (const [key, value] of Object.entries(entry) as [string, string | number | boolean | string[]][]) {
+    const at = { at: `${place}.remote.${key}`, texts: false };
+    const set = known[spelt.get(key) ?? key];
+    if (!set) throw bad(at, `is no option of this source; it has ${Object.keys(known).join(', ') || 'none'}`);
+    for (const one of Array.isArray(value) ? value : [value]) {
+      const word = typeof one === 'boolean' ? (one ? 'on' : 'off') : String(one);
+      checked((text) => set(options, ofFiles.has(key) ? path.resolve(folder, text) : text))(word, at);
+    }
+  }
+  return options;
+}
+
+/** The same as a file has it. */
+function remoteEntry({ timeout, paths, ...rest }: RemoteOptions): RemoteEntry {
+  return {
+    ...rest,
+    ...(timeout !== undefined && { timeout: formatDuration(timeout) }),
+    ...(paths && { paths: paths.map(({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)) }),
+  };
+}
 
 /**
  * What to serve, from a source that was checked.
  * @param folder of its relative path @param place of the entry, for errors
  * @throws VioError (2) for a size of memory
  */
-export function sourceOf({ source, readOnly, iops, bps, ...rest }: SourceEntry, folder: string, place: string): SourceOptions {
+export function sourceOf({ source, readOnly, iops, bps, remote, ...rest }: SourceEntry, folder: string, place: string): SourceOptions {
   let full: string;
   try {
     full = sourcePath(source, folder);
@@ -50,6 +104,7 @@ export function sourceOf({ source, readOnly, iops, bps, ...rest }: SourceEntry, 
   return {
     ...rest,
     source: full,
+    ...(remote && { remote: remoteOf(remote, full, folder, place) }),
     ...(readOnly !== undefined && { readonly: readOnly }),
     ...(iops !== undefined && { iops: iops as unknown as Rate | null }),
     ...(bps !== undefined && { bps: bps as unknown as Rate | null }),
@@ -57,9 +112,10 @@ export function sourceOf({ source, readOnly, iops, bps, ...rest }: SourceEntry, 
 }
 
 /** The entry of a source: what sourceOf() reads. Options of a server beside those of a source stay out. */
-export function sourceEntry({ readonly, later: _later, iops, bps, ...rest }: SourceOptions): SourceEntry {
+export function sourceEntry({ readonly, later: _later, iops, bps, remote, ...rest }: SourceOptions): SourceEntry {
   return {
     ...rest,
+    ...(remote && { remote: remoteEntry(remote) }),
     ...(readonly !== undefined && { readOnly: readonly }),
     ...(iops && { iops: rateText('iops', iops) }),
     ...(bps && { bps: rateText('bps', bps) }),

@@ -20,4 +20,32 @@ export interface SourceEntry {
   iops?: number | string;
   /** bytes a second, RATE[/BURST[/SECONDS]], such as 100M/400M/10, or none */
   bps?: number | string;
+  /** what only a remote source is told */
+  remote?: RemoteEntry;
+}
+
+/** Options of remote sources; each kind of source has some of them. Relative names of files start in the folder of the file. */
+export interface RemoteEntry {
+  /** how long a request waits for a source that is away, such as 30s */
+  timeout?: string;
+  /** rbd: configuration file of Ceph */
+  conf?: string;
+  /** rbd: name of the client, without client. in front */
+  id?: string;
+  /** rbd: file with the client's key */
+  keyring?: string;
+  /** qcow2: folder that the backing and data files must lie in */
+  backing?: string;
+  /** nvme+tcp: NQN of the host */
+  hostnqn?: string;
+  /** nvme+tcp: digests of headers */
+  hdgst?: boolean;
+  /** nvme+tcp: digests of data */
+  ddgst?: boolean;
+  /** nvme+tcp: I/O queues. @minimum 1 @maximum 64 */
+  queues?: number;
+  /** nvme+tcp: file with the key of the host */
+  dhchapFile?: string;
+  /** nvme+tcp: more addresses of the same subsystem, HOST[:PORT] */
+  paths?: string[];
 }

@@ -147,17 +147,21 @@ describe('what is written about the file', () => {
       'subsystems[]',
       'subsystems[].ana[]',
       'subsystems[].namespaces[]',
+      'subsystems[].namespaces[].remote',
     ]);
     for (const [at, list] of keys) {
       // what the checks know, they say when they meet another key
       let value: unknown = { '?': 0 };
-      for (const part of at === '' ? [] : at.split('.').reverse()) value = { [part.replace('[]', '')]: [value] };
+      for (const part of at === '' ? [] : at.split('.').reverse())
+        value = { [part.replace('[]', '')]: part.endsWith('[]') ? [value] : value };
       const filled = JSON.stringify(value)
         .replace(
           /\{"\?":0\}/,
           '{"?":0,"source":"s","group":1,"state":"change","address":"a","port":1,"host":"any","nqn":"nqn.2014-08.a:n","namespaces":[],"subsystems":[]}',
         )
         .replace(/("(?:ana|namespaces)":\[\{"\?)/, '"nqn":"nqn.2014-08.a:n","namespaces":[],$1')
+        .replace('"remote":', '"source":"s","remote":')
+        .replace(/("(?:ana|namespaces)":\[\{"source")/, '"nqn":"nqn.2014-08.a:n","namespaces":[],$1')
         .replace(/^\{"(referrals|hostLimits|keys)"/, '{"subsystems":[],"$1"');
       const error = await parse(filled).catch((err: Error) => err.message);
       const known = / is not known; known are (.*)$/.exec(String(error))?.[1]?.split(', ');
