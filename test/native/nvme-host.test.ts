@@ -291,13 +291,13 @@ test('keep-alives, and a target that does not answer them any more', async () =>
       return true;
     },
   };
-  const host = await open(hooks, { keepAliveMs: 200 });
-  for (let i = 0; i < 200 && native().nvmeHost.hostFacts(host).paths > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  const host = await open(hooks, { keepAliveMs: 2000 });
+  for (let i = 0; i < 1500 && native().nvmeHost.hostFacts(host).paths > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
   expect(native().nvmeHost.hostFacts(host).paths).toBe(0);
   expect(beats).toBeGreaterThanOrEqual(3);
   expect(await copy(host, false)).toMatchObject({ error: 'ENOTCONN', lost: 'ETIMEDOUT' });
   await native().nvmeHost.hostClose(host);
-});
+}, 40_000);
 
 describe('what a volatile cache has acknowledged, before a flush', () => {
   const { write, flush } = NvmOpcode;
@@ -342,14 +342,15 @@ describe('what a volatile cache has acknowledged, before a flush', () => {
         flush: (c) => lost === 0 && [lost++, c.socket.destroy()].length > 0,
         write: (c) => lost > 0 && [lost++, c.socket.destroy()].length > 0,
       },
-      { lossMs: 4000 },
+      // well above the time of a connection on a slow machine
+      { lossMs: 12_000 },
     );
     expect(await copy(host, true)).toMatchObject({ error: 'EIO' });
     expect(lost).toBeGreaterThan(2);
     expect(lost).toBeLessThan(30); // with pauses
     expect(await copy(host, false)).toMatchObject({ error: '' });
     await native().nvmeHost.hostClose(host);
-  }, 20_000);
+  }, 60_000);
 
   test('is given up, and the next flush that succeeds says so, if the target cannot flush it', async () => {
     let bad = true;
