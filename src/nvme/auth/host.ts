@@ -60,14 +60,15 @@ export const rejected = (why: string, hint?: string) =>
 const broken = (why: string) => new VioError(`authentication: ${why}`, { code: 'EPROTO', exit: Exit.damaged });
 
 /**
- * Whether a queue has to be authenticated. @param authreq AUTHREQ of Connect @param mutual the controller must prove itself
+ * Whether a queue has to be authenticated. A target may ask for that on the admin queue alone, as newer Linux targets do.
+ * @param authreq AUTHREQ of Connect @param mutual the controller must prove itself
  * @throws VioError if the target asks for what we cannot do, or for too little
  */
-export function mustAuthenticate(authreq: number, mutual: boolean): boolean {
+export function mustAuthenticate(qid: number, authreq: number, mutual: boolean): boolean {
   if (authreq & AuthReq.secureChannel)
     throw new VioError('the target asks for secure channel concatenation', { code: 'ENOTSUP', exit: Exit.unsupported });
   if (authreq & AuthReq.required) return true;
-  if (mutual)
+  if (mutual && qid === 0)
     throw new VioError('the target does not authenticate itself: it asks for no authentication', {
       code: 'EKEYREJECTED',
       exit: Exit.permission,

@@ -49,7 +49,7 @@ export class NativeAuthenticator {
 
   async #authenticate(exchange: ExchangeHandle): Promise<void> {
     const { hostnqn, subnqn, chap } = this.#options;
-    if (!mustAuthenticate(exchange.authreq, chap?.controllerKey !== undefined)) return;
+    if (!mustAuthenticate(exchange.qid, exchange.authreq, chap?.controllerKey !== undefined)) return;
     const run = async (fctype: number, data: Buffer, toHost: boolean): Promise<Buffer> => {
       const sqe = sqeTable.encode({ opcode: AdminOpcode.fabrics, fctype });
       const { status, data: answer } = await exchange.run(authCmd.encode({ ...authProtocol, length: data.length }, sqe), data, toHost);

@@ -179,7 +179,7 @@ export class Controller {
     result.writeUInt32LE(dw0);
     const { cntlid: given, authreq } = connectOk.decode(result);
     const { chap } = this.options;
-    if (mustAuthenticate(authreq, chap?.controllerKey !== undefined)) await this.authenticate(queue);
+    if (mustAuthenticate(queue.qid, authreq, chap?.controllerKey !== undefined)) await this.authenticate(queue);
     return given;
   }
 

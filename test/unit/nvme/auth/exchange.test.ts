@@ -3,7 +3,7 @@ import { VioError } from '../../../../src/common/errors.js';
 import { type ChapKeys, type ChapPolicy, ControllerExchange } from '../../../../src/nvme/auth/controller.js';
 import { makePair, power, sharedSecret, validValue } from '../../../../src/nvme/auth/dh.js';
 import { groupNames, groupPrime } from '../../../../src/nvme/auth/groups.js';
-import { authenticate, HostExchange, type HostExchangeOptions } from '../../../../src/nvme/auth/host.js';
+import { authenticate, HostExchange, type HostExchangeOptions, mustAuthenticate } from '../../../../src/nvme/auth/host.js';
 import { hashes, type Key } from '../../../../src/nvme/auth/keys.js';
 
 const ends = { hostnqn: 'nqn.2014-08.org.example:host', subnqn: 'nqn.2014-08.org.example:disk' };
@@ -44,6 +44,19 @@ const reject = async (work: Promise<void>): Promise<VioError> => {
   if (!(err instanceof VioError)) throw new Error(`not rejected: ${err}`);
   return err;
 };
+
+test.each([
+  [0, 2, false, true],
+  [3, 2, true, true],
+  [0, 0, false, false],
+  [3, 0, true, false], // a target may ask on the admin queue alone
+])('queue %d with AUTHREQ %d, the target to prove itself: %s', (qid, authreq, mutual, must) => {
+  expect(mustAuthenticate(qid, authreq, mutual)).toBe(must);
+});
+test('a target that must prove itself and does not ask is not trusted', () => {
+  expect(() => mustAuthenticate(0, 0, true)).toThrow('does not authenticate itself');
+  for (const qid of [0, 1]) expect(() => mustAuthenticate(qid, 4, false)).toThrow('secure channel');
+});
 
 describe('groups', () => {
   // the last words of the primes before their 64 ones: RFC 7919, appendix A
