@@ -42,10 +42,10 @@ const kinds: Record<string, string> = {
     storage.flush(store).catch(() => {});`,
   'a load that waits for its target': `globalThis.target = addon.nvme.targetStart({ threads: 1, handshakeMs: 60000 }, () => {});
     const port = addon.nvme.targetListen(globalThis.target, '127.0.0.1', 0, false);
-    addon.nvmeHost.loadRun({ address: '127.0.0.1', port, hostnqn: 'nqn.2014-08.org.nvmexpress:uuid:1', subnqn: 'nqn.x', hostid: Buffer.alloc(16),
-      cntlid: 1, queues: 1, threads: 1, depth: 1, entries: 4, headerDigest: false, dataDigest: false, flowControl: true, nsid: 1, blockSize: 512,
-      ioBlocks: 1, inCapsule: 0, first: 0n, blocks: 8n, readPercent: 100, sequential: false, seconds: 1, durationMs: 1000, warmupMs: 0,
-      timeoutMs: 1000, spinUs: 0, seed: 1, random: false }).done.catch(() => {});`,
+    addon.nvmeHost.loadRun({ addresses: [{ host: '127.0.0.1', port }], hostnqn: 'nqn.2014-08.org.nvmexpress:uuid:1', subnqn: 'nqn.x',
+      hostid: Buffer.alloc(16), nsid: 1, queues: 1, entries: 4, keepAliveMs: 0, timeoutMs: 1000, lossMs: 0, headerDigest: false,
+      dataDigest: false, flowControl: true, replay: false, threads: 1, depth: 1, blockSize: 512, ioBlocks: 1, first: 0n, blocks: 8n,
+      readPercent: 100, random: false, durationMs: 1000, warmupMs: 0, spinUs: 0, seed: 1 }).done.catch(() => {});`,
   'memories, sources, walks, spaces, digests and queues': `const { migration, iova, uring: ring, vfio, vhostUser, common } = addon;
     const fd = fs.openSync(${JSON.stringify(disk)}, 'r+'), source = migration.openSource({ fd, kind: 'file', start: 0 });
     migration.read(source, 4);
