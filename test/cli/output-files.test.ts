@@ -114,7 +114,9 @@ test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)('nvmf read --data that is ended by %s leaves the earlier file and nothing else', async (signal, status) => {
-  const target = await serveTarget(['ram:2G,bps=64M']);
+  const served = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-served-'));
+  fs.writeFileSync(path.join(served, 'disk'), Buffer.alloc(64 << 20, 1)); // zeroes would be holes
+  const target = await serveTarget([`${path.join(served, 'disk')},bps=4M`]);
   try {
     fs.writeFileSync(at('out'), 'earlier');
     const args = ['nvmf', 'read', '-s', String(target.port), '-n', target.nqn, '-d', 'out'];
@@ -125,6 +127,7 @@ test.each([
     expect(fs.readFileSync(at('out'), 'utf8')).toBe('earlier');
   } finally {
     await target.stop('SIGKILL');
+    fs.rmSync(served, { recursive: true });
   }
 });
 

@@ -368,6 +368,7 @@ void Engine::Ended(Part& part, int err) {
   }
   if (OfPath(status) && !(status & kDnr)) {
     // Another path, or this one once it says that it is good again.
+    failure.store(status);
     part.path->stale = true;
     if (part.path->live->controller().groups > 0) part.path->state = kAnaInaccessible;
     if (++part.tries <= kMaxLosses) return Repeat(part, paths_.size() > 1 ? 0 : kRetryMs, now);

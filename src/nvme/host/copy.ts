@@ -55,7 +55,8 @@ export class OpenNamespace {
     if (error === 'ENOTCONN' && lost === 'ETIMEDOUT') return timedOut(at, this.#options.timeout);
     if (error === 'ENOTCONN' && (lost === 'EPROTO' || lost === 'EBADMSG')) return brokeProtocol(at, lostWhy);
     if (error === 'EBADMSG') return new DigestError(at);
-    if (error === 'ENOTCONN') return closedByTarget(at);
+    // without a connection that was lost: the only path answered that it does not work
+    if (error === 'ENOTCONN' && (lost !== '' || result.status === 0)) return closedByTarget(at);
     if (result.status !== 0) return new NvmeError('command', decodeStatus(result.status << 1), 0, 'io');
     return new VioError(`${at}: ${error}: ${errnoText(error) ?? 'unknown'}`, { code: error });
   }
