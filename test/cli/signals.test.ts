@@ -34,13 +34,14 @@ async function interrupted(args: string[], signal: NodeJS.Signals, stdin = '', f
   return { status, stderr, quick: performance.now() - started < 5000 };
 }
 
-/** Waits until a thread of the process sleeps in the read of its stdin. */
+/** Waits until a thread of the process sleeps in the read of its stdin, or in a poll of one descriptor, as nvmf write does. */
 async function asleep(pid: number): Promise<void> {
   for (let tries = 0; tries < 400; tries++) {
     for (const task of fs.readdirSync(`/proc/${pid}/task`)) {
       const call = fs.readFileSync(`/proc/${pid}/task/${task}/syscall`, 'utf8').split(' ');
       const read = { x64: '0', arm64: '63' }[process.arch as 'x64'];
-      if (call[0] === read && call[1] === '0x0') return;
+      const poll = { x64: '7', arm64: '73' }[process.arch as 'x64'];
+      if ((call[0] === read && call[1] === '0x0') || (call[0] === poll && call[2] === '0x1')) return;
     }
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
