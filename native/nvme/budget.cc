@@ -6,31 +6,21 @@ namespace vioctl::nvme {
 
 bool Budget::Enter(Waiter& waiter, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  VIOCTL_ASSERT(!waiter.waits_);
-  if (!first_ && RoomLocked(bytes)) {
+  VIOCTL_ASSERT(!line_.Holds(waiter));
+  if (!line_.first() && RoomLocked(bytes)) {
     used_ += bytes;
     return true;
   }
   waiter.bytes_ = bytes;
-  waiter.waits_ = true;
-  waiter.before_ = last_;
-  waiter.behind_ = nullptr;
-  (last_ ? last_->behind_ : first_) = &waiter;
-  last_ = &waiter;
+  line_.Push(waiter);
   return false;
-}
-
-void Budget::Unlink(Waiter& waiter) {
-  (waiter.before_ ? waiter.before_->behind_ : first_) = waiter.behind_;
-  (waiter.behind_ ? waiter.behind_->before_ : last_) = waiter.before_;
-  waiter.waits_ = false;
 }
 
 bool Budget::Leave(Waiter& waiter) {
   {
     std::lock_guard lock(mutex_);
-    if (!waiter.waits_) return false;
-    Unlink(waiter);
+    if (!line_.Holds(waiter)) return false;
+    line_.Remove(waiter);
   }
   Admit();  // those behind it may be smaller
   return true;
@@ -46,7 +36,7 @@ void Budget::Give(uint64_t bytes) {
     std::lock_guard lock(mutex_);
     VIOCTL_ASSERT(used_ >= bytes);
     used_ -= bytes;
-    if (!first_) return;
+    if (!line_.first()) return;
   }
   Admit();
 }
@@ -66,10 +56,10 @@ void Budget::Admit() {
     Waiter* next;
     {
       std::lock_guard lock(mutex_);
-      next = first_;
+      next = line_.first();
       if (!next || !RoomLocked(next->bytes_)) return;
       used_ += next->bytes_;
-      Unlink(*next);
+      line_.Remove(*next);
     }
     next->Admitted();
   }

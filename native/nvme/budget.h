@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <mutex>
 
+#include "common/line.h"
+
 namespace vioctl::nvme {
 
 class Budget {
  public:
   // A command that waits. It stays where it is until it is admitted, or has left.
-  class Waiter {
+  class Waiter : LineLink<Waiter> {
    public:
     virtual ~Waiter() = default;
     // It has got its bytes. From another thread, once, without locks held; the waiter may be gone when this returns.
@@ -18,10 +20,8 @@ class Budget {
 
    private:
     friend class Budget;
-    Waiter* before_ = nullptr;
-    Waiter* behind_ = nullptr;
+    friend class Line<Waiter>;
     uint64_t bytes_ = 0;
-    bool waits_ = false;
   };
 
   // Whether there is a limit: without one, Enter() need not be called.
@@ -42,14 +42,12 @@ class Budget {
 
  private:
   bool RoomLocked(uint64_t bytes) const { return limit_ == 0 || used_ == 0 || used_ + bytes <= limit_; }
-  void Unlink(Waiter& waiter);
   void Admit();
 
   std::atomic<bool> active_{false};
   std::mutex mutex_;
   uint64_t limit_ = 0, used_ = 0;
-  Waiter* first_ = nullptr;
-  Waiter* last_ = nullptr;
+  Line<Waiter> line_;
 };
 
 }  // namespace vioctl::nvme

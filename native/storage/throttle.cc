@@ -122,23 +122,19 @@ uint64_t Throttle::WaitLocked(uint64_t now) const { return std::max(operations_.
 
 bool Throttle::Enter(Waiter& waiter, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  VIOCTL_ASSERT(!waiter.parked_);
+  VIOCTL_ASSERT(!line_.Holds(waiter));
   if (!active_.load(std::memory_order_relaxed)) return true;
-  const uint64_t now = NowNs(), wait = first_ ? 1 : WaitLocked(now);
+  const uint64_t now = NowNs(), wait = line_.first() ? 1 : WaitLocked(now);
   if (wait == 0) {
     operations_.Take(now, 1);
     bytes_.Take(now, bytes);
     return true;
   }
   waiter.bytes_ = bytes;
-  waiter.parked_ = true;
-  waiter.before_ = last_;
-  waiter.behind_ = nullptr;
-  (last_ ? last_->behind_ : first_) = &waiter;
-  last_ = &waiter;
+  line_.Push(waiter);
   waiting_.fetch_add(1, std::memory_order_relaxed);
   delayed_.fetch_add(1, std::memory_order_relaxed);
-  if (first_ == &waiter) Schedule(now + std::max(wait, kSlice));
+  if (line_.first() == &waiter) Schedule(now + std::max(wait, kSlice));
   return false;
 }
 
@@ -150,16 +146,14 @@ void Throttle::Schedule(uint64_t when) {
 }
 
 void Throttle::Unlink(Waiter& waiter) {
-  (waiter.before_ ? waiter.before_->behind_ : first_) = waiter.behind_;
-  (waiter.behind_ ? waiter.behind_->before_ : last_) = waiter.before_;
-  waiter.before_ = waiter.behind_ = nullptr;
-  waiter.parked_ = false;
+  line_.Remove(waiter);
+  waiter.next_ = nullptr;
   waiting_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 bool Throttle::Leave(Waiter& waiter) {
   std::lock_guard lock(mutex_);
-  if (!waiter.parked_) return false;
+  if (!line_.Holds(waiter)) return false;
   Unlink(waiter);
   return true;
 }
@@ -171,17 +165,17 @@ void Throttle::Charge(uint64_t operations, uint64_t bytes) {
   bytes_.Take(now, bytes);
 }
 
-// All that may go now, linked by behind_, taken out of the queue.
+// All that may go now, linked by next_, taken out of the line.
 Throttle::Waiter* Throttle::TakeLocked(uint64_t now) {
   Waiter* gone = nullptr;
   Waiter** end = &gone;
-  while (first_ && WaitLocked(now) == 0) {
-    Waiter& waiter = *first_;
+  while (line_.first() && WaitLocked(now) == 0) {
+    Waiter& waiter = *line_.first();
     operations_.Take(now, 1);
     bytes_.Take(now, waiter.bytes_);
     Unlink(waiter);
     *end = &waiter;
-    end = &waiter.behind_;
+    end = &waiter.next_;
   }
   return gone;
 }
@@ -192,11 +186,11 @@ void Throttle::Release(uint64_t now) {
     std::lock_guard lock(mutex_);
     if (scheduled_ <= now) scheduled_ = 0;
     gone = TakeLocked(now);
-    if (first_) Schedule(now + std::max(WaitLocked(now), kSlice));
+    if (line_.first()) Schedule(now + std::max(WaitLocked(now), kSlice));
   }
   while (gone) {
     Waiter* const waiter = gone;
-    gone = waiter->behind_;
+    gone = waiter->next_;
     waiter->Admitted();
   }
 }
@@ -210,7 +204,7 @@ void Throttle::Set(const Limits& limits) {
     operations_.Set(limits.iops);
     bytes_.Set(limits.bps);
     active_.store(active, std::memory_order_relaxed);
-    if (first_) Schedule(NowNs());
+    if (line_.first()) Schedule(NowNs());
   }
 }
 

@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 
+#include "common/line.h"
+
 namespace vioctl::storage {
 
 // A rate in units per second. After idle time, `burst` units per second are allowed for `seconds`.
@@ -49,7 +51,7 @@ class Bucket {
 class Throttle : public std::enable_shared_from_this<Throttle> {
  public:
   // A request that waits. It stays where it is until it is admitted, or has left.
-  class Waiter {
+  class Waiter : LineLink<Waiter> {
    public:
     virtual ~Waiter() = default;
     // It may go now. From another thread, once, without locks held; the waiter may be gone when this returns.
@@ -57,10 +59,9 @@ class Throttle : public std::enable_shared_from_this<Throttle> {
 
    private:
     friend class Throttle;
-    Waiter* before_ = nullptr;
-    Waiter* behind_ = nullptr;
+    friend class Line<Waiter>;
+    Waiter* next_ = nullptr;  // of those that are admitted together
     uint64_t bytes_ = 0;
-    bool parked_ = false;
   };
 
   // Whether there are limits: without them, Enter() need not be called.
@@ -93,8 +94,7 @@ class Throttle : public std::enable_shared_from_this<Throttle> {
   mutable std::mutex mutex_;
   Limits limits_;
   Bucket operations_, bytes_;
-  Waiter* first_ = nullptr;
-  Waiter* last_ = nullptr;
+  Line<Waiter> line_;
   uint64_t scheduled_ = 0;  // when Release() is called next; 0: not at all
 };
 
