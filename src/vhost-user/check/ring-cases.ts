@@ -11,6 +11,23 @@ import { type CheckSession, memorySize, reactionText } from './session.js';
 const quiet = 200;
 const section = (name: string): string => `Front-end message types, VHOST_USER_${name}`;
 
+/** Gives a connection the memory of the ring, which the first connection has. */
+const shareMemory = (to: CheckSession, first: CheckSession): Promise<void> =>
+  must(to, 'SET_MEM_TABLE', { count: 1, regions: [first.region()] }, [first.memfd()]);
+
+/** The next connection, with the same memory. */
+async function reconnected(session: CheckSession): Promise<CheckSession> {
+  const again = await session.reconnect();
+  await shareMemory(again, session);
+  return again;
+}
+
+/** Sets a ring up and enables it. @param base index that it goes on at */
+async function start(session: CheckSession, ring: CheckRing, base?: number): Promise<void> {
+  await ring.setUp(session, base);
+  await ring.enable(session);
+}
+
 /** A case with a ring of a block device, whose requests are known. @param needs a protocol feature */
 const ringCase = (
   name: string,
@@ -27,7 +44,7 @@ const ringCase = (
     if (!(await session.isBlock())) return { skipped: 'no block device: no request is known that changes nothing' };
     const ring = new CheckRing(session.memory);
     try {
-      await must(session, 'SET_MEM_TABLE', { count: 1, regions: [session.region()] }, [session.memfd()]);
+      await shareMemory(session, session);
       const outcome = await run(session, ring);
       return typeof outcome === 'string' ? { ok: outcome === expected, got: outcome } : outcome;
     } finally {
@@ -77,14 +94,12 @@ function clean(region: { fd: OwnedFd; offset: bigint }, used: number): string {
 /** Requests are answered, and rings start, stop and go on where the specification says. */
 const io: CheckCase[] = [
   ringCase('reads are answered', 'Ring states', 'answered', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     for (let i = 0; i < 3; i++) ring.submit();
     return answered(session, ring, 3);
   }),
   ringCase('the call eventfd is signalled', section('SET_VRING_CALL'), 'signalled', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     const before = ring.called(); // a back-end may call at the start
     ring.submit();
     if (!(await ring.done(1, session.timeout))) return 'no answer';
@@ -96,8 +111,7 @@ const io: CheckCase[] = [
   }),
   ringCase('a kick that came before SET_VRING_KICK', 'Ring states', 'answered', async (session, ring) => {
     ring.submit();
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     return answered(session, ring, 1);
   }),
   ringCase('a kick before SET_VRING_ENABLE', 'Ring states', 'answered', async (session, ring) => {
@@ -111,8 +125,7 @@ const io: CheckCase[] = [
     return answered(session, ring, taken + 1, taken);
   }),
   ringCase('GET_VRING_BASE tells how far the ring was processed', section('GET_VRING_BASE'), 'base 3', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     for (let i = 0; i < 3; i++) ring.submit();
     const came = await answered(session, ring, 3);
     return came === 'answered' ? `base ${await baseOf(session)}` : came;
@@ -122,8 +135,7 @@ const io: CheckCase[] = [
     section('GET_VRING_BASE'),
     'base = used index',
     async (session, ring) => {
-      await ring.setUp(session);
-      await ring.enable(session);
+      await start(session, ring);
       for (let i = 0; i < 16; i++) ring.submit();
       const base = await baseOf(session);
       const { used } = ring;
@@ -131,8 +143,7 @@ const io: CheckCase[] = [
     },
   ),
   ringCase('a stopped ring is not processed', 'Ring states', 'not processed', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     ring.submit();
     if (!(await ring.done(1, session.timeout))) return 'no answer before the stop';
     await baseOf(session);
@@ -141,25 +152,20 @@ const io: CheckCase[] = [
     return ring.used === 1 ? 'not processed' : 'processed';
   }),
   ringCase('a ring that is started again goes on at its base', section('SET_VRING_BASE'), 'answered', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     for (let i = 0; i < 3; i++) ring.submit();
     if (!(await ring.done(3, session.timeout))) return 'no answer before the stop';
     const base = await baseOf(session);
-    await ring.setUp(session, base);
-    await ring.enable(session);
+    await start(session, ring, base);
     ring.submit();
     return answered(session, ring, 4, 3);
   }),
   ringCase('after a reconnection, a ring goes on at its used index', 'Communication', 'answered', async (session, ring) => {
-    await ring.setUp(session);
-    await ring.enable(session);
+    await start(session, ring);
     for (let i = 0; i < 3; i++) ring.submit();
     if (!(await ring.done(3, session.timeout))) return 'no answer before the end of the connection';
-    const again = await session.reconnect();
-    await must(again, 'SET_MEM_TABLE', { count: 1, regions: [session.region()] }, [session.memfd()]);
-    await ring.setUp(again, ring.used);
-    await ring.enable(again);
+    const again = await reconnected(session);
+    await start(again, ring, ring.used);
     ring.submit();
     return answered(again, ring, 4, 3);
   }),
@@ -175,8 +181,7 @@ const inflightCases: CheckCase[] = [
       const region = await regionOf(session);
       try {
         await giveRegion(session, region);
-        await ring.setUp(session);
-        await ring.enable(session);
+        await start(session, ring);
         for (let i = 0; i < 3; i++) ring.submit();
         const came = await answered(session, ring, 3);
         if (came !== 'answered') return came;
@@ -196,8 +201,7 @@ const inflightCases: CheckCase[] = [
       const region = await regionOf(session);
       try {
         await giveRegion(session, region);
-        await ring.setUp(session);
-        await ring.enable(session);
+        await start(session, ring);
         ring.submit();
         if (!(await ring.done(1, session.timeout))) return 'no answer before the reconnection';
         await baseOf(session);
@@ -209,11 +213,9 @@ const inflightCases: CheckCase[] = [
         entry.writeBigUInt64LE(2n ** 32n, layout.counter);
         fs.writeSync(region.fd.fd, entry, 0, entry.length, Number(region.offset) + layout.entries + layout.entry * request * 3);
         fs.writeSync(region.fd.fd, Buffer.from([ring.used, 0]), 0, 2, Number(region.offset) + layout.usedIndex);
-        const again = await session.reconnect();
-        await must(again, 'SET_MEM_TABLE', { count: 1, regions: [session.region()] }, [session.memfd()]);
+        const again = await reconnected(session);
         await giveRegion(again, region);
-        await ring.setUp(again, ring.used);
-        await ring.enable(again);
+        await start(again, ring, ring.used);
         ring.signal();
         if (!(await ring.done(3, session.timeout))) return `used index ${ring.used} after 3 requests`;
         await new Promise((resolve) => setTimeout(resolve, 50));
