@@ -35,7 +35,7 @@ beforeAll(() => {
 });
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 
-const linuxHost = String.raw`
+const linuxHost = `
 set -e
 fail() { dmesg | grep -i nvme | tail -20; echo "FAILED: $*"; exit 1; }
 modprobe nvme-tcp
@@ -106,7 +106,7 @@ describe.each(kernels)('a Linux %s host', (kernel) => {
   });
 });
 
-const linuxTarget = String.raw`
+const linuxTarget = `
   set -e
   modprobe nvmet; modprobe nvmet-tcp
   mount -t configfs none /sys/kernel/config 2>/dev/null || [ -d /sys/kernel/config/nvmet ]
