@@ -39,6 +39,13 @@ export function parseRbd(source: string): RbdName {
   return { pool: match[1]!, namespace: match[2] ?? '', image: match[3]!, snapshot: match[4] };
 }
 
+/** `HOST[:PORT]` of an NVMe/TCP target, an IPv6 address in brackets; undefined if it is none. */
+function hostPort(text: string): { host: string; port: number } | undefined {
+  const match = /^(\[[^\]/]+\]|[^:/[\]]+)(?::(\d{1,5}))?$/.exec(text);
+  const port = Number(match?.[2] ?? 4420);
+  return match && port >= 1 && port <= 65_535 ? { host: match[1]!.replace(/^\[|\]$/g, ''), port } : undefined;
+}
+
 /** The parts of `nvme+tcp://HOST[:PORT]/NQN/NSID`. */
 export interface NvmeName {
   host: string;
@@ -49,11 +56,11 @@ export interface NvmeName {
 
 /** @throws usage error */
 export function parseNvme(source: string): NvmeName {
-  const match = /^nvme\+tcp:\/\/(\[[^\]/]+\]|[^:/[\]]+)(?::(\d{1,5}))?\/(.+)\/(\d{1,10})$/.exec(source);
-  const [port, nsid] = [Number(match?.[2] ?? 4420), Number(match?.[4])];
-  if (!match || port < 1 || port > 65_535 || nsid < 1 || nsid > 0xffff_fffe)
-    throw usage(`${source}: must be nvme+tcp://HOST[:PORT]/NQN/NSID`);
-  return { host: match[1]!.replace(/^\[|\]$/g, ''), port, nqn: match[3]!, nsid };
+  const match = /^nvme\+tcp:\/\/([^/]+)\/(.+)\/(\d{1,10})$/.exec(source);
+  const at = match && hostPort(match[1]!);
+  const nsid = Number(match?.[3]);
+  if (!at || nsid < 1 || nsid > 0xffff_fffe) throw usage(`${source}: must be nvme+tcp://HOST[:PORT]/NQN/NSID`);
+  return { ...at, nqn: match[2]!, nsid };
 }
 
 /** The parameters that a URI of NBD may have (the NBD project's doc/uri.md; TLS as libnbd spells it). */
@@ -123,6 +130,9 @@ export interface RemoteOptions {
   paths?: { host: string; port: number }[];
 }
 
+/** Those that name files and folders. */
+export const fileOptions = ['conf', 'keyring', 'backing', 'dhchapFile'] as const;
+
 const maxTimeout = 600_000;
 
 function text(name: string, value: string | undefined): string {
@@ -147,10 +157,9 @@ function queues(value: string | undefined): number {
 }
 
 function addPath(options: RemoteOptions, value: string | undefined): void {
-  const match = /^(\[[^\]/]+\]|[^:/[\]]+)(?::(\d{1,5}))?$/.exec(value ?? '');
-  const port = Number(match?.[2] ?? 4420);
-  if (!match || port < 1 || port > 65_535) throw usage(`path=${value ?? ''}: must be HOST[:PORT]`);
-  options.paths = [...(options.paths ?? []), { host: match[1]!.replace(/^\[|\]$/g, ''), port }];
+  const at = hostPort(value ?? '');
+  if (!at) throw usage(`path=${value ?? ''}: must be HOST[:PORT]`);
+  options.paths = [...(options.paths ?? []), at];
 }
 
 type Setter = (options: RemoteOptions, value: string | undefined) => void;

@@ -1,6 +1,7 @@
 /** Bulk data between a namespace and a descriptor, without JavaScript on its way (native/nvme/host/copy.h). */
 import { errnoText } from '../../common/errno.js';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+import { placeText } from '../../common/text/place.js';
 import { native } from '../../native/index.js';
 import type { CopyOptions, CopyResult, HostFacts, HostOptions, RemoteNamespace } from '../../native/nvme-host.js';
 import { decodeStatus, fatalErrorText } from '../wire/index.js';
@@ -51,7 +52,7 @@ export class OpenNamespace {
   failure(result: CopyResult, file: string): VioError {
     const { error, where, lost, lostWhy } = result;
     if (where !== 'namespace') return wrap(file, Object.assign(new Error(error), { code: error }));
-    const at = whereOf(this.#options);
+    const at = placeText(this.#options);
     if (error === 'ENOTCONN' && lost === 'ETIMEDOUT') return timedOut(at, this.#options.timeout);
     if (error === 'ENOTCONN' && (lost === 'EPROTO' || lost === 'EBADMSG')) return brokeProtocol(at, lostWhy);
     if (error === 'EBADMSG') return new DigestError(at);
@@ -62,7 +63,6 @@ export class OpenNamespace {
   }
 }
 
-const whereOf = ({ address, port }: ControllerOptions): string => `${address.includes(':') ? `[${address}]` : address}:${port}`;
 /** What the native host says about an error: the part behind the errno. */
 const detailOf = (message: string): string => /'(.*)'$/s.exec(message)?.[1] ?? '';
 /** A connection that ended by a wrong PDU, of the target or, as it says, of ours. @param message of the native host */
@@ -113,7 +113,7 @@ export function nativeOptions(
 /** Why a namespace could not be opened: the native host's errors, in the words of the host commands. */
 function connectError(options: ControllerOptions, nsid: number | undefined, err: unknown): Error {
   const { code, syscall, status, result, message } = err as NodeJS.ErrnoException & { status?: number; result?: number };
-  const where = whereOf(options);
+  const where = placeText(options);
   const detail = detailOf(message);
   if (status !== undefined) {
     const what = detail.replace(/: status .*$/, '');

@@ -5,6 +5,7 @@
 
 import net from 'node:net';
 import { codeOf, Exit, VioError } from '../../common/errors.js';
+import { placeText } from '../../common/text/place.js';
 import { native } from '../../native/index.js';
 import type { NativeTls } from '../../native/nvme-host.js';
 import { withOpenssl } from '../auth/openssl.js';
@@ -157,8 +158,7 @@ export class Queue {
   }
 
   get #where(): string {
-    const { address, port } = this.endpoint;
-    return `${address.includes(':') ? `[${address}]` : address}:${port}${this.qid > 0 ? ` queue ${this.qid}` : ''}`;
+    return `${placeText(this.endpoint)}${this.qid > 0 ? ` queue ${this.qid}` : ''}`;
   }
 
   /** Commands that may be outstanding: the queue's entries less one. */

@@ -3,11 +3,12 @@ import path from 'node:path';
 import { type Engine, engineAliases, engines } from '../../common/engines.js';
 import { Exit, VioError } from '../../common/errors.js';
 import { bad, type Check, type Checks, checked, flag, list, number, object, oneOf, text } from '../../common/text/checks.js';
+import { placeText } from '../../common/text/place.js';
 import { formatDuration } from '../../common/units.js';
 import type { Rate } from '../../native/storage.js';
 import { parseRate, rateText } from '../limits.js';
 import { type SourceOptions, sourcePath } from '../source.js';
-import { kindOf, type RemoteOptions, remoteOptions } from '../uri.js';
+import { fileOptions, kindOf, type RemoteOptions, remoteOptions } from '../uri.js';
 import type { RemoteEntry, SourceEntry } from './entry.js';
 
 const blockSize: Check<number> = (v, place) => {
@@ -60,7 +61,7 @@ const spelt = new Map<string, string>([
   ['dhchapFile', 'dhchap-file'],
   ['paths', 'path'],
 ]);
-const ofFiles: ReadonlySet<string> = new Set(['conf', 'keyring', 'backing', 'dhchapFile']);
+const ofFiles: ReadonlySet<string> = new Set(fileOptions);
 
 /** What the options of a remote source say, as behind its name. @throws VioError (2) */
 function remoteOf(entry: RemoteEntry, source: string, folder: string, place: string): RemoteOptions {
@@ -84,7 +85,7 @@ function remoteEntry({ timeout, paths, ...rest }: RemoteOptions): RemoteEntry {
   return {
     ...rest,
     ...(timeout !== undefined && { timeout: formatDuration(timeout) }),
-    ...(paths && { paths: paths.map(({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)) }),
+    ...(paths && { paths: paths.map(({ host, port }) => placeText({ address: host, port })) }),
   };
 }
 

@@ -4,8 +4,9 @@ import path from 'node:path';
 import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { globs } from '../../common/glob.js';
+import { placeText } from '../../common/text/place.js';
 import { type SourceOptions, sourcePath } from '../source.js';
-import { isFile, parseNvme } from '../uri.js';
+import { fileOptions, isFile, parseNvme } from '../uri.js';
 
 /** The path of a file without symbolic links; of one that is not there, at least those of its folder. */
 function realPath(file: string): string {
@@ -27,15 +28,12 @@ function realName(source: string): string {
   return isFile(source) ? realPath(source) : source;
 }
 
-/** Options of remote sources that name files and folders. */
-const fileOptions = ['conf', 'keyring', 'backing', 'dhchapFile'] as const;
-
 /** All that is opened for a source: itself, the files that its options name, and its other addresses. */
 function opened({ source, remote = {} }: SourceOptions): string[] {
   const files = fileOptions.flatMap((key) => (remote[key] === undefined ? [] : [realPath(path.resolve(remote[key]))]));
   const others = (remote.paths ?? []).map(({ host, port }) => {
     const { nqn, nsid } = parseNvme(source);
-    return `nvme+tcp://${host.includes(':') ? `[${host}]` : host}:${port}/${nqn}/${nsid}`;
+    return `nvme+tcp://${placeText({ address: host, port })}/${nqn}/${nsid}`;
   });
   return [realName(source), ...files, ...others];
 }

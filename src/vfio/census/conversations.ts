@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import os from 'node:os';
 import type { Sysroot } from '../../common/sysroot.js';
+import { placeText } from '../../common/text/place.js';
 
 /** Something that runs over the network and would break with the interface below it. Addresses are text without a scope. */
 export interface Conversation {
@@ -60,7 +61,7 @@ export function parseTcp(text: string): Conversation[] {
     const local = addressOf(localHex);
     const peer = addressOf(peerHex);
     if (loopback(local) || loopback(peer)) return [];
-    const at = (address: string, port: string) => `${address.includes(':') ? `[${address}]` : address}:${Number.parseInt(port, 16)}`;
+    const at = (address: string, port: string) => placeText({ address, port: Number.parseInt(port, 16) });
     if (state === listening) return anywhere(local) ? [] : [{ kind: 'listen', what: at(local, localPort), local }];
     return [{ kind: 'tcp', what: `${at(local, localPort)} to ${at(peer, peerPort)}`, local, peer }];
   });

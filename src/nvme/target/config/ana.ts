@@ -1,9 +1,9 @@
 /** ANA states of a configuration: those of all ports, and those of single ones. */
 import { Exit, VioError } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
+import { placeText } from '../../../common/text/place.js';
 import { anaStateNames } from '../../wire/index.js';
 import type { SubsystemConfig, TargetConfig } from '../serve/config.js';
-import { placeText } from '../serve/listen.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { WantedListener } from './listeners.js';

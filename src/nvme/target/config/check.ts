@@ -1,6 +1,7 @@
 /** Checks of the configuration file of `nvmf serve`. */
 import { glob } from '../../../common/glob.js';
 import { asNumber, bad, type Check, checked, distinct, flag, list, number, object, oneOf, text } from '../../../common/text/checks.js';
+import { placeText } from '../../../common/text/place.js';
 import { engineCheck, sourceChecks } from '../../../storage/config/checks.js';
 import { groupNames } from '../../auth/groups.js';
 import { hashNames } from '../../auth/keys.js';
@@ -9,7 +10,7 @@ import { maxQueues } from '../features.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, parseCntlidRange, serialSize } from '../names.js';
-import { parseAddress, parseListen, parseMetricsPlace, placeText } from '../serve/listen.js';
+import { parseAddress, parseListen, parseMetricsPlace } from '../serve/listen.js';
 import type { AnaEntry, ConfigFile, HostLimitEntry, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
 const portOrNone: Check<number | 'none'> = (v, place) => {

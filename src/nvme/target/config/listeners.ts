@@ -1,12 +1,13 @@
 /** Where a configuration listens: the listeners that it needs, those that are there, and the way from one to the other. */
 import { VioError } from '../../../common/errors.js';
+import { type Place, placeText } from '../../../common/text/place.js';
 import { discoveryPort } from '../../wire/index.js';
 import { type Listener, sameAddress } from '../discovery.js';
 import type { TargetConfig } from '../serve/config.js';
-import { addressesOf, notHere, type Place, parseListen, placeText } from '../serve/listen.js';
+import { addressesOf, notHere, parseListen } from '../serve/listen.js';
 import { type BoundSocket, bindSocket, endSocket } from '../sockets.js';
 import type { Target, TargetLog } from '../target.js';
-import { discoveryPortAsked } from './live.js';
+import { askedText, discoveryPortAsked } from './live.js';
 
 /** A listener that a configuration needs. */
 export interface WantedListener extends Place {
@@ -37,16 +38,6 @@ export async function wantedListeners(config: TargetConfig): Promise<WantedListe
   for (const text of config.listen.length > 0 ? config.listen : defaultListen) await add(text, false);
   for (const text of config.listenDiscovery ?? []) await add(text, true);
   return [...wanted, ...discoveryPorts(wanted, config.discoveryPort)];
-}
-
-/** A place of `listen` in one spelling. */
-const askedText = (place: Place, advertise?: Place): string =>
-  `${placeText(place)}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
-
-/** The same for the text of a file or a command line. */
-export function oneSpelling(text: string): string {
-  const { advertise, ...place } = parseListen(text);
-  return askedText(place, advertise);
 }
 
 /**

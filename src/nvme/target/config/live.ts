@@ -1,4 +1,6 @@
 /** What a running target serves, in the form of a configuration: what `save` writes and a reload compares with. */
+
+import { type Place, placeText } from '../../../common/text/place.js';
 import { native } from '../../../native/index.js';
 import { sourceEntry } from '../../../storage/config/checks.js';
 import { groupNames } from '../../auth/groups.js';
@@ -10,14 +12,16 @@ import { serialOf, uuidText } from '../identity.js';
 import type { Namespace } from '../model.js';
 import { lastCntlid } from '../names.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
-import { placeText } from '../serve/listen.js';
 import { defaultModel, type Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { AnaEntry, ConfigFile, HostLimitEntry, NamespaceEntry, SubsystemEntry } from './description.js';
 
+/** A place of `listen` in one spelling. */
+export const askedText = (place: Place, advertise?: Place): string =>
+  `${placeText(place)}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
+
 /** What a listener was asked for by: several of one name are one. */
-export const askedOf = ({ asked, address, port, advertise }: Listener): string =>
-  asked ?? `${placeText({ address, port })}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
+export const askedOf = ({ asked, address, port, advertise }: Listener): string => asked ?? askedText({ address, port }, advertise);
 
 /** Listeners of the discovery port, which follow from the others. */
 export const ofDiscoveryPort = ({ asked }: Listener): boolean => asked === discoveryPortAsked;

@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
+import { placeText } from '../../../common/text/place.js';
 import { native as addon } from '../../../native/index.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { rateText } from '../../../storage/limits.js';
@@ -15,7 +16,6 @@ import type { Listener } from '../discovery.js';
 import type { Namespace } from '../model.js';
 import * as operations from '../operations/index.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
-import { placeText } from '../serve/listen.js';
 import type { BoundSocket } from '../sockets.js';
 import { bindSocket } from '../sockets.js';
 import { Subsystem } from '../subsystem.js';

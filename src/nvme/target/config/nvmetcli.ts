@@ -4,6 +4,7 @@
  */
 import { Exit, VioError } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
+import { bracketed } from '../../../common/text/place.js';
 import { nvmetcliKey, nvmetcliSource } from '../../auth/secret.js';
 
 type Dict = Readonly<Record<string, unknown>>;
@@ -28,8 +29,6 @@ export interface Converted {
   /** What was left out, for the log. */
   notes: string[];
 }
-
-const bracketed = (address: string): string => (address.includes(':') ? `[${address}]` : address);
 
 const cannot = (name: string, what: string): VioError =>
   new VioError(`${printable(name)}: ${what}`, { code: 'UNSUPPORTED', exit: Exit.unsupported });

@@ -1,5 +1,7 @@
 /** How hosts get to a target: listeners, ANA states, referrals. */
+
 import { Exit, usage, VioError } from '../../../common/errors.js';
+import { placeText } from '../../../common/text/place.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
 import { type Listener, type Referral, sameAddress } from '../discovery.js';
 import { maxGroups } from '../model.js';
@@ -15,9 +17,6 @@ export interface NewListener {
   discoveryOnly?: boolean | undefined;
   advertise?: Listener['advertise'];
 }
-
-const placeText = ({ address, port }: { address: string; port: number }): string =>
-  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 
 /** The listener at an address and port, if there is one. */
 export const listenerAt = (target: Target, at: { address: string; port: number }): Listener | undefined =>

@@ -2,6 +2,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { codeOf, usage, VioError } from '../../../common/errors.js';
+import type { Place } from '../../../common/text/place.js';
 import type { MetricsPlace } from '../../../control/metrics-server.js';
 
 /** Well-known port of NVMe over TCP. */
@@ -9,12 +10,6 @@ export const defaultPort = 4420;
 
 /** Well-known port of the discovery service. */
 export { discoveryPort as discoveryServicePort } from '../../wire/index.js';
-
-/** One place: `address` is an IPv4 or IPv6 address (with a scope, as `fe80::1%eth0`), or a name to be looked up. */
-export interface Place {
-  address: string;
-  port: number;
-}
 
 /** Port of metrics unless another one is given. */
 export const metricsPort = 9421;
@@ -37,9 +32,6 @@ export function parseAddress(text: string, port = defaultPort): Place {
     throw usage(`not an address: "${text}"`, 'addresses are 127.0.0.1:4420, [::1]:4420, NAME:4420 or :4420; port 0 takes a free one');
   return { address, port: number };
 }
-
-/** A place as parseAddress reads it. */
-export const placeText = ({ address, port }: Place): string => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`);
 
 /** A place to listen at. */
 export interface ListenPlace extends Place {

@@ -1,6 +1,7 @@
 /** What is served, for documents and people. */
 
 import { printable } from '../../../common/escape.js';
+import { placeText } from '../../../common/text/place.js';
 import { formatSize } from '../../../common/units.js';
 import { type LimitsReport, limitsReport } from '../../../storage/limits.js';
 import type { Subsystem } from '../subsystem.js';
@@ -66,8 +67,7 @@ export const report = (target: Target, metrics?: ServeReport['metrics']): ServeR
 
 /** The ready line: where, what. */
 export const readyLine = ({ listen, discovery, subsystems }: ServeReport): string => {
-  const places = (list: ServeReport['listen']) =>
-    list.map(({ address, port }) => (address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`)).join(', ');
+  const places = (list: ServeReport['listen']) => list.map(placeText).join(', ');
   const what = subsystems.map(({ nqn, namespaces }) => {
     const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
     return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
