@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "crypto/openssl.h"
+#include "os/secrets.h"
 
 namespace vioctl::crypto {
 namespace {
@@ -35,7 +36,7 @@ Psk& Psk::operator=(Psk&& other) noexcept {
 }
 
 void Psk::Wipe() {
-  ::explicit_bzero(key.data(), key.size());
+  os::Wipe(key);
   key.clear();
 }
 

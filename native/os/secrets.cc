@@ -46,9 +46,13 @@ uint8_t* TakeSecret(size_t size) {
 }
 
 void GiveSecret(uint8_t* place) noexcept {
-  ::explicit_bzero(place, kMaxSecret);
+  Wipe({place, kMaxSecret});
   std::lock_guard lock(mutex);
   places.push_back(place);  // has room: see AddBlock
+}
+
+void Wipe(std::span<uint8_t> bytes) noexcept {
+  if (!bytes.empty()) ::explicit_bzero(bytes.data(), bytes.size());
 }
 
 }  // namespace vioctl::os

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace vioctl::os {
 
@@ -14,5 +15,7 @@ constexpr size_t kMaxSecret = 128;
 uint8_t* TakeSecret(size_t size);
 // Wipes a place and gives it back.
 void GiveSecret(uint8_t* place) noexcept;
+// Overwrites bytes so that the compiler cannot leave it out. There may be none.
+void Wipe(std::span<uint8_t> bytes) noexcept;
 
 }  // namespace vioctl::os

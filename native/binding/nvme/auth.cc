@@ -8,6 +8,7 @@
 #include "binding/core/values.h"
 #include "crypto/dh.h"
 #include "crypto/tls.h"
+#include "os/secrets.h"
 
 namespace vioctl {
 
@@ -25,7 +26,7 @@ using crypto::Tls;
 struct Numbers {
   std::vector<uint8_t> base, exponent, modulus, result;
   ~Numbers() {
-    for (auto* one : {&base, &exponent, &result}) ::explicit_bzero(one->data(), one->size());
+    for (auto* one : {&base, &exponent, &result}) os::Wipe(*one);
   }
 };
 
