@@ -17,6 +17,8 @@ export interface Listener {
   asked?: string | undefined;
   /** Where connections come in. The engine has it too. */
   readonly socket: OwnedFd;
+  /** What is served here is not complete yet: hosts are told to try again. */
+  opening?: boolean;
   /** A service manager has opened the socket: it is listened on besides what a configuration says. */
   readonly activated?: boolean;
 }

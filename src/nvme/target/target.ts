@@ -60,6 +60,8 @@ export class Target implements Guarded {
   /** What sources were called before, for subsystems that are made later. */
   readonly state: IdentityState | undefined;
   readonly listeners: Listener[] = [];
+  /** Listeners were added or removed since the configuration was read: those of its discovery port are saved one by one. */
+  listenersChanged = false;
   readonly referrals: Referral[] = [];
   /** Keys of hosts. */
   readonly keys: KeyRing;

@@ -92,6 +92,7 @@ function subsystemOf(target: Guarded, connection: Connection, { subnqn, hostnqn 
     target.log(`${connection.peer}: host ${hostnqn} is not allowed to use ${subnqn}`);
     throw new Refusal(Status.connectInvalidHost);
   }
+  if (connection.listener.opening) throw new Refusal(Status.connectBusy);
   if (subsystem.ana.draining) {
     target.log(`${connection.peer}: host ${hostnqn} is refused for now: ${subnqn} drains`);
     throw new Refusal(Status.connectBusy);

@@ -8,7 +8,7 @@ import type { TargetConfig } from '../serve/config.js';
 import type { Target, TargetLog } from '../target.js';
 import type { ConfigFile } from './description.js';
 import { fileOf, liveConfig } from './live.js';
-import { type Loading, planLoad } from './load.js';
+import { ending, type Loading, planLoad } from './load.js';
 
 /** What a reload did, or would do. */
 export interface LoadReport {
@@ -25,6 +25,8 @@ export class Configuration {
   readonly #options: Partial<TargetConfig>;
   /** The reload that runs; others, and other changes, come behind it. */
   #running: Promise<unknown> = Promise.resolve();
+  /** Steps of a reload that change the target, while they run. */
+  #applying: Promise<unknown> = Promise.resolve();
 
   /**
    * @param settings what the target was started with
@@ -32,7 +34,7 @@ export class Configuration {
    */
   constructor(native: NvmeNative, target: Target, settings: TargetConfig, log: TargetLog, options: Partial<TargetConfig> = {}) {
     this.#options = options;
-    this.#loading = { native, target, settings, log };
+    this.#loading = { native, target, settings, log, ended: false };
   }
 
   /** The configuration as it is now. */
@@ -45,12 +47,30 @@ export class Configuration {
     return fileOf(this.live);
   }
 
-  /** Resolves when no reload runs: whoever changes the target then does it without a pause. */
+  /**
+   * Resolves when no reload runs: whoever changes the target then does it without a pause.
+   * @throws VioError (ECANCELED) when the target is about to stop
+   */
   async idle(): Promise<void> {
     for (let running: unknown; running !== this.#running; ) {
       running = this.#running;
       await this.#running;
     }
+    this.#checkEnded();
+  }
+
+  /**
+   * Nothing changes the target any more, so that it can stop: a reload that still waits for a source gives it back, one that has
+   * begun to change the target comes to its end first.
+   */
+  async end(): Promise<void> {
+    this.#loading.ended = true;
+    await this.#applying;
+  }
+
+  /** @throws VioError (ECANCELED) */
+  #checkEnded(): void {
+    if (this.#loading.ended) throw ending();
   }
 
   /** @returns what to open @throws VioError (3) for a source that the control socket may not open */
@@ -70,8 +90,9 @@ export class Configuration {
   }
 
   async #load(file: TargetConfig, { dryRun = false, own = false }: { dryRun?: boolean; own?: boolean }): Promise<LoadReport> {
-    const said = Object.fromEntries(Object.entries(file).filter(([key, value]) => key !== 'listen' || (value as string[]).length > 0));
+    const said = Object.fromEntries(Object.entries(file).filter(([, value]) => value !== undefined));
     const wanted: TargetConfig = own ? file : { ...file, ...this.#options, ...said };
+    this.#checkEnded();
     if (!own) this.#checkForeign(wanted);
     const before = this.live;
     const { todo, apply, abandon } = await planLoad(this.#loading, wanted);
@@ -80,11 +101,14 @@ export class Configuration {
       abandon();
       return { changed: false, dryRun: true, changes: todo, ...notes };
     }
-    if (!isDeepStrictEqual(this.live, before)) {
+    if (this.#loading.ended || !isDeepStrictEqual(this.live, before)) {
       abandon();
+      this.#checkEnded();
       throw new VioError('the target was changed meanwhile', { code: 'EBUSY', hint: 'load the configuration again' });
     }
-    await apply();
+    const applying = apply();
+    this.#applying = applying.catch(() => {});
+    await applying;
     return { changed: todo.length > 0, changes: todo, ...notes };
   }
 

@@ -9,7 +9,10 @@ import type { SourceEntry } from '../../../storage/config/entry.js';
 export interface ConfigFile {
   /** path of the JSON Schema, for editors; ignored */
   $schema?: string;
-  /** where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT]; default: 127.0.0.1:4420. Hosts are told the advertised address instead */
+  /**
+   * where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT]; default: 127.0.0.1:4420. Hosts are told the advertised address
+   * instead. With an empty list, the server only listens where nvmf ctl or the service manager tells it to
+   */
   listen?: string[];
   /** addresses for discovery alone, as in listen; discoveryPort adds more of them */
   listenDiscovery?: string[];

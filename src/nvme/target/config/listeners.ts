@@ -35,7 +35,7 @@ export async function wantedListeners(config: TargetConfig): Promise<WantedListe
     for (const address of addresses)
       wanted.push({ address, port: place.port, discoveryOnly, advertise, optional, asked: askedText(place, advertise), place });
   };
-  for (const text of config.listen.length > 0 ? config.listen : defaultListen) await add(text, false);
+  for (const text of config.listen ?? defaultListen) await add(text, false);
   for (const text of config.listenDiscovery ?? []) await add(text, true);
   return [...wanted, ...discoveryPorts(wanted, config.discoveryPort)];
 }

@@ -68,8 +68,11 @@ function subsystemOf(target: Target, subsystem: Subsystem): SubsystemConfig {
  * @param settings what it was started with, for all that cannot change while it runs
  */
 export function liveConfig(target: Target, settings: TargetConfig): TargetConfig {
-  const { notes: _notes, maxControllers: _c, maxConnections: _n, maxQueues: _q, hostLimits: _h, listenDiscovery: _d, ...fixed } = settings;
+  const { notes: _notes, maxControllers, maxConnections, maxQueues, hostLimits: _h, listenDiscovery: _d, ...fixed } = settings;
   const { controllers, connections, queues } = target.limits;
+  // a limit that was set once is written even if it is the default now: a reload would take the command line's
+  const limit = <K extends string>(key: K, now: number, usual: number, set: number | undefined) =>
+    (now !== usual || set !== undefined ? { [key]: now } : {}) as { [_ in K]?: number };
   const asked = (only: boolean) => [
     ...new Set(target.listeners.filter((one) => (one.discoveryOnly ?? false) === only && !ofDiscoveryPort(one)).map(askedOf)),
   ];
@@ -79,9 +82,10 @@ export function liveConfig(target: Target, settings: TargetConfig): TargetConfig
     ...fixed,
     listen: asked(false),
     ...(discovery.length > 0 && { listenDiscovery: discovery }),
-    ...(controllers !== defaultLimits.controllers && { maxControllers: controllers }),
-    ...(connections !== defaultLimits.connections && { maxConnections: connections }),
-    ...(queues !== defaultLimits.queues && { maxQueues: queues }),
+    ...(target.listenersChanged && { discoveryPort: 'none' as const }), // each is named in listenDiscovery
+    ...limit('maxControllers', controllers, defaultLimits.controllers, maxControllers),
+    ...limit('maxConnections', connections, defaultLimits.connections, maxConnections),
+    ...limit('maxQueues', queues, defaultLimits.queues, maxQueues),
     ...(hostLimits.length > 0 && { hostLimits }),
     referrals: target.referrals.map((one) => ({ ...one })),
     subsystems: [...target.subsystems.values()].map((one) => subsystemOf(target, one)),
@@ -116,7 +120,7 @@ const namesOf = (numbers: readonly number[], names: ReadonlyMap<number, string>)
 export function fileOf(config: TargetConfig): ConfigFile {
   const { notes: _notes, listen, listenDiscovery, referrals, subsystems, hostLimits, keys, chapPolicy, ...rest } = config;
   return {
-    ...(listen.length > 0 && { listen }),
+    ...(listen && { listen }), // an empty list too: a file without one means the default
     ...(listenDiscovery && { listenDiscovery }),
     ...rest,
     ...(keys && { keys: keys.map(({ nqn, ...from }) => ({ ...(nqn !== undefined && { host: nqn }), ...from })) }),

@@ -40,7 +40,12 @@ export interface Loading {
   /** What the target was started with, or last loaded. */
   settings: TargetConfig;
   log: TargetLog;
+  /** The target is about to stop: nothing waits any more, and nothing is restored. */
+  ended: boolean;
 }
+
+/** Why a change is not made any more. */
+export const ending = (): VioError => new VioError('the server ends', { code: 'ECANCELED' });
 
 /** How long the source of a namespace that was removed may stay locked by commands under way, and the pause between two looks (ms). */
 const claimTime = 10_000;
@@ -307,9 +312,10 @@ function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): 
 }
 
 /** Waits for the lock of a source whose namespace was removed: commands under way keep it. */
-async function claim(source: Source): Promise<void> {
+async function claim(loading: Loading, source: Source): Promise<void> {
   const until = performance.now() + claimTime;
   for (;;) {
+    if (loading.ended) throw ending();
     try {
       await claimSource(source);
       return;
@@ -354,22 +360,30 @@ function bindLate({ log }: Loading, plan: LoadPlan, wanted: WantedListener): voi
 async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
   const { target } = loading;
   const before = liveConfig(target, loading.settings);
+  const opened: Listener[] = [];
   try {
     for (const remove of plan.early) await remove();
-    for (const source of plan.claims) await claim(source);
+    for (const source of plan.claims) await claim(loading, source);
     for (const listener of plan.surplus) await target.unlisten(listener);
     for (const one of plan.deferred) bindLate(loading, plan, one);
+    for (const { wanted: one, socket } of plan.bound) {
+      const listener = listenOn(target, one, socket);
+      listener.opening = true; // it may fail, so it comes before what cannot be taken back
+      opened.push(listener);
+    }
   } catch (err) {
+    for (const listener of opened) await target.unlisten(listener);
     for (const undo of plan.abandon.splice(0)) undo();
-    await restore(loading, before, err as Error);
+    if (!loading.ended) await restore(loading, before, err as Error);
     throw err;
   }
   plan.abandon.length = 0;
   for (const remove of plan.late) await remove();
   await operations.applyAll(plan.changes);
   for (const arrive of plan.arrivals) arrive();
-  for (const { wanted: one, socket } of plan.bound) listenOn(target, one, socket);
+  target.listenersChanged = false;
   for (const change of plan.last) await change().apply();
+  for (const listener of opened) listener.opening = false;
   const { notes: _notes, ...settings } = wanted;
   loading.settings = { ...settings, ...Object.fromEntries(fixedKeys.map((key) => [key, loading.settings[key]])) };
 }

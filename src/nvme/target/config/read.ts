@@ -48,7 +48,7 @@ function configOf(file: ConfigFile, folder: string, name: string): TargetConfig 
   const { $schema: _ignored, listen, referrals, subsystems, keys, dhchapHashes, dhchapGroups, ...rest } = file;
   return {
     ...rest,
-    listen: listen ?? [],
+    ...(listen && { listen }),
     referrals: referrals ?? [],
     ...(keys && { keys: keys.map((one) => keysOf(one, folder)) }),
     // numbers by now: see check.ts

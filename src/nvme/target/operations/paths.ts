@@ -3,6 +3,7 @@
 import { Exit, usage, VioError } from '../../../common/errors.js';
 import { placeText } from '../../../common/text/place.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
+import { askedText, ofDiscoveryPort } from '../config/live.js';
 import { type Listener, type Referral, sameAddress } from '../discovery.js';
 import { maxGroups } from '../model.js';
 import type { Subsystem } from '../subsystem.js';
@@ -38,6 +39,7 @@ export function addListener(target: Target, wanted: NewListener): Change {
     ],
     apply: () => {
       target.listen(address, port, discoveryOnly, advertise);
+      nameEach(target);
     },
   };
 }
@@ -48,7 +50,23 @@ const placeOf = (at: Listener['advertise']): string | undefined => at && placeTe
 export function removeListener(target: Target, at: { address: string; port: number }): Change {
   const listener = listenerAt(target, at);
   if (!listener) return nothing;
-  return { todo: [`no longer listen on ${placeText(listener)}`], apply: () => target.unlisten(listener) };
+  return {
+    todo: [`no longer listen on ${placeText(listener)}`],
+    apply: () => {
+      nameEach(target, listener.asked);
+      return target.unlisten(listener);
+    },
+  };
+}
+
+/**
+ * Has listeners saved one by one that a configuration asks for in one word: those of the discovery port, and those of a name that
+ * has lost an address. A reload of what was saved would bring back what was removed.
+ */
+function nameEach(target: Target, name?: string): void {
+  for (const one of target.listeners)
+    if (ofDiscoveryPort(one) || (name !== undefined && one.asked === name)) one.asked = askedText(one, one.advertise);
+  target.listenersChanged = true;
 }
 
 /** The listener that an operation is about. @throws VioError (ENOENT) */

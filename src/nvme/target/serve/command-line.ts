@@ -99,6 +99,6 @@ export async function commandLineConfig(
     );
   const base = flags.config
     ? await parseConfig(readConfigText(flags.config))
-    : { listen: [], referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
+    : { referrals: [], subsystems: [subsystemOf(flags, sources ?? [], sysroot)] };
   return { ...base, ...commandLineOptions(flags) };
 }

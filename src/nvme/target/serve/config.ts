@@ -13,8 +13,8 @@ import type { TlsMode } from '../security/tls.js';
 
 /** Everything that `nvmf serve` is told: by its command line or by a file. */
 export interface TargetConfig {
-  /** `ADDRESS:PORT`, `[ADDRESS]:PORT`, `:PORT` */
-  listen: string[];
+  /** `ADDRESS:PORT`, `[ADDRESS]:PORT`, `:PORT`; defaultListen when left out, nowhere when empty */
+  listen?: string[];
   subsystems: SubsystemConfig[];
   referrals: { address: string; port: number; nqn?: string }[];
   /** Addresses for discovery alone. */

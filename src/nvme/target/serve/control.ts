@@ -70,7 +70,12 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
   // Only a question to a source or a name server can take long. What was found out then is planned and done without a pause.
   if (request.op === 'add' && request.namespace) request.namespace = configuration.checkSource(request.namespace);
   const found = await findOut(request, target);
-  await configuration.idle();
+  try {
+    await configuration.idle();
+  } catch (err) {
+    closeSource(found.source);
+    throw err;
+  }
   const { changes, report } = plan(request, native, target, found);
   const todo = changes.flatMap((change) => change.todo);
   if (request.dryRun) {
@@ -81,6 +86,10 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
   await operations.applyAll(changes);
   return { changed: todo.length > 0, ...report() };
 }
+
+const closeSource = (source: Source | undefined): void => {
+  if (source) addon().storage.close(source.store);
+};
 
 /** The size of the source of the namespace that a request names, in bytes. @throws VioError */
 async function measured(target: Target, request: { nqn?: string; nsid: number }): Promise<number> {
@@ -210,7 +219,7 @@ function planAdd(request: Extract<ChangeRequest, { op: 'add' }>, native: NvmeNat
     if (namespace) changes.push(operations.addNamespace(target, subsystem, namespace, source));
     return { changes, report: () => reportSubsystem(subsystem) };
   } finally {
-    if (rest) addon().storage.close(rest.store);
+    closeSource(rest);
   }
 }
 

@@ -19,7 +19,7 @@ function answering(address: string): Set<string> {
 /** @throws VioError (3) for a source that is a namespace of the target that is to serve it */
 export function refuseItself(config: Pick<TargetConfig, 'listen' | 'subsystems'>): void {
   const own = new Set(config.subsystems.map(({ nqn }) => nqn));
-  const places = (config.listen.length > 0 ? config.listen : defaultListen).map(parseListen);
+  const places = (config.listen ?? defaultListen).map(parseListen);
   for (const { source } of config.subsystems.flatMap(({ namespaces }) => namespaces)) {
     if (kindOf(source) !== 'nvme') continue;
     const { host, port, nqn } = parseNvme(source);

@@ -63,9 +63,11 @@ export async function serve(
   });
   let control: ControlServer | undefined;
   let metrics: MetricsServer | undefined;
+  let configuration: Configuration | undefined;
   const stop = async () => {
     control?.close();
     await metrics?.close();
+    await configuration?.end();
     await target.stop();
   };
   for (const note of config.notes ?? []) log(note);
@@ -88,7 +90,7 @@ export async function serve(
     await listenAll(target, config, given, log);
     takeRest(target, given);
     setAnaStates(target, config);
-    const configuration = new Configuration(native, target, config, log, options);
+    configuration = new Configuration(native, target, config, log, options);
     if (config.control !== undefined) control = serveControl(config.control, native, target, configuration);
     if (metricsPlace) metrics = await serveMetrics(metricsPlace, (format) => metricsOf(native, target, format));
     return { target, metrics, configuration, stop };
