@@ -8,6 +8,7 @@ import {
   identifyVendor,
   lbaFormat,
   Nsfeat,
+  namespaceVendor,
   nsattrWriteProtected,
   Oncs,
 } from '../src/nvme/wire/identify.js';
@@ -284,6 +285,7 @@ ${structure('LbaFormat', lbaFormat.size, some(lbaFormat, ['ms', 'ds']))}
 ${structure('IdNamespace', identifyNamespace.size, [
   ...some(identifyNamespace, namespaceFields),
   [`LbaFormat lbafs[${formats.size! / lbaFormat.size}]`, formats.offset!, formats.size!],
+  [`uint8_t vendor[${identifyNamespace.size - namespaceVendor}]`, namespaceVendor, identifyNamespace.size - namespaceVendor],
 ])}
 // Log of asymmetric access: a header, then groups with their namespaces. state: bits 3:0.
 ${structure('AnaHeader', anaHeader.size, members(anaHeader))}

@@ -84,6 +84,8 @@ constexpr Export kNvmeHost[] = {
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
     {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
     {"hostStamp", Guarded<vioctl::nvme::host::JsHostStamp>},
+    {"hostHops", Guarded<vioctl::nvme::host::JsHostHops, K::kHandle>},
+    {"hostPaths", Guarded<vioctl::nvme::host::JsHostPaths, K::kHandle, Maybe(K::kArray)>},
     {"hostFacts", Guarded<vioctl::nvme::host::JsHostFacts, K::kHandle>},
     {"hostCopy", Guarded<vioctl::nvme::host::JsHostCopy, K::kHandle, K::kObject>},
     {"hostClose", Guarded<vioctl::nvme::host::JsHostClose, K::kHandle>},

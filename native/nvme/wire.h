@@ -291,7 +291,7 @@ struct IdNamespace {
   uint8_t nguid[16];
   uint8_t eui64[8];
   LbaFormat lbafs[64];
-  uint8_t reserved10[3712];
+  uint8_t vendor[3712];
 };
 static_assert(sizeof(IdNamespace) == 4096);
 

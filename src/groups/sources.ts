@@ -26,10 +26,18 @@ iops-total-max-length. The control socket of the server changes limits at run ti
 wait longer than their time-out (Linux: 30 s).
 
 nvme+tcp://HOST[:PORT]/NQN/NSID is a namespace of another NVMe/TCP target. Its options are path=HOST[:PORT] (another address of the
-same subsystem; more than once), queues=N (I/O queues), hdgst=on and
-ddgst=on (digests), hostnqn=NQN, dhchap-file=FILE (key of this host) and timeout=TIME (default: 10m). If the target is away, requests wait and are repeated when it is
-back; after the time-out they fail until then. Writes that were not flushed when it was lost are written again, unless shared=on: a
-flush then reports the loss.
+same subsystem; more than once), discovery=HOST[:PORT] (a discovery service that names addresses of it; more than once; default port:
+8009), queues=N (I/O queues), hdgst=on and ddgst=on (digests), hostnqn=NQN, dhchap-secret-file=FILE (key of this host),
+dhchap-ctrl-secret-file=FILE (key that the target must prove to know), tls-key-file=FILE (TLS key of this host: connect by TLS 1.3) and
+timeout=TIME (default: 10m). Keys are read when the source is opened, and are used for discovery services too. If the target is away,
+requests wait and are repeated when it is back; after the time-out they fail until then. Writes that were not flushed when it was lost
+are written again, unless shared=on: a flush then reports the loss.
+
+A discovery service is asked when the source is opened, again and again while a path is away, and once a minute otherwise. Its
+referrals are followed. New addresses become paths. An address that it does not name any more is dropped when its connection is lost.
+
+A target that would serve itself is rejected, by way of other vioctl targets too. Targets of other programs hide what is behind
+them, and so do the kernel's host and protocols such as NBD: do not build a loop through them.
 
 Sources on other machines: rbd:POOL[/NAMESPACE]/IMAGE[@SNAP] (Ceph; ,conf=FILE ,id=NAME ,keyring=FILE), nbd://HOST[:PORT]/EXPORT,
 nbd+unix:///EXPORT?socket=PATH (nbds: with TLS), nvme+tcp://HOST[:PORT]/NQN/NSID, and qcow2:FILE, which qemu-storage-daemon reads

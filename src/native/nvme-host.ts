@@ -56,6 +56,8 @@ export interface ExchangeHandle {
 export interface HostOptions {
   /** Of one subsystem: its paths. */
   addresses: { host: string; port: number }[];
+  /** More of them, which hostPaths() changes. */
+  found?: { host: string; port: number }[];
   hostnqn: string;
   subnqn: string;
   /** 16 bytes */
@@ -153,6 +155,13 @@ export interface NvmeHostNative {
   hostSource(options: HostOptions & { readonly: boolean; unmap: boolean }): Promise<Store>;
   /** Bytes that tell the targets of this process, for the vendor specific part of Identify Controller. hostSource() refuses one that has them (ELOOP). */
   hostStamp(): Buffer;
+  /** Bytes for the vendor specific part of Identify Namespace: the targets that requests for a source pass (native/nvme/host/stamp.h). */
+  hostHops(store: Store): Buffer;
+  /**
+   * Paths of a store of hostSource(): those with an association, and all.
+   * @param found takes the place of `found` of its options
+   */
+  hostPaths(store: Store, found?: { host: string; port: number }[]): { live: number; all: number };
   hostFacts(host: RemoteNamespace): HostFacts;
   /** Copies in threads of its own; `stop` ends it early with ECANCELED. `progress` gives the bytes so far. */
   hostCopy(host: RemoteNamespace, options: CopyOptions): { done: Promise<CopyResult>; stop: () => void; progress: () => number };
@@ -172,6 +181,6 @@ export interface NvmeHostNative {
 
 export const nvmeHostExports = [
   ...(['loadRun', 'authenticatorNew', 'authenticatorNext', 'authenticatorClose'] as const),
-  ...(['hostOpen', 'hostSource', 'hostStamp', 'hostFacts', 'hostCopy', 'hostClose'] as const),
+  ...(['hostOpen', 'hostSource', 'hostStamp', 'hostHops', 'hostPaths', 'hostFacts', 'hostCopy', 'hostClose'] as const),
   ...(['tlsClient', 'tlsServer', 'tlsTake', 'tlsPut'] as const),
 ] as const satisfies (keyof NvmeHostNative)[];

@@ -2,7 +2,7 @@ import { usage } from '../common/errors.js';
 import { parseDecimal } from '../common/units.js';
 import type { Rate } from '../native/storage.js';
 import { parseRate } from './limits.js';
-import { canonicalSource, isRemote, kindOf, type RemoteOptions, remoteOptions } from './uri.js';
+import { canonicalSource, checkRemote, isRemote, kindOf, type RemoteOptions, remoteOptions } from './uri.js';
 
 /** What to serve and how, the same for every server. */
 export interface SourceOptions {
@@ -118,6 +118,7 @@ export function parseSourceText<T extends SourceOptions = SourceOptions>(
     name = match[1]!;
   }
   for (const { apply, value } of found) apply(options, value);
+  if (options.remote) checkRemote(options.remote);
   options.source = sourcePath(options.source);
   return options;
 }

@@ -39,10 +39,13 @@ export function parseRbd(source: string): RbdName {
   return { pool: match[1]!, namespace: match[2] ?? '', image: match[3]!, snapshot: match[4] };
 }
 
-/** `HOST[:PORT]` of an NVMe/TCP target, an IPv6 address in brackets; undefined if it is none. */
-function hostPort(text: string): { host: string; port: number } | undefined {
+/** Ports of NVMe/TCP targets and of their discovery services, if none is given. */
+const ports = { target: 4420, discovery: 8009 };
+
+/** `HOST[:PORT]`, an IPv6 address in brackets; undefined if it is none. */
+function hostPort(text: string, usual: number): { host: string; port: number } | undefined {
   const match = /^(\[[^\]/]+\]|[^:/[\]]+)(?::(\d{1,5}))?$/.exec(text);
-  const port = Number(match?.[2] ?? 4420);
+  const port = Number(match?.[2] ?? usual);
   return match && port >= 1 && port <= 65_535 ? { host: match[1]!.replace(/^\[|\]$/g, ''), port } : undefined;
 }
 
@@ -57,7 +60,7 @@ export interface NvmeName {
 /** @throws usage error */
 export function parseNvme(source: string): NvmeName {
   const match = /^nvme\+tcp:\/\/([^/]+)\/(.+)\/(\d{1,10})$/.exec(source);
-  const at = match && hostPort(match[1]!);
+  const at = match && hostPort(match[1]!, ports.target);
   const nsid = Number(match?.[3]);
   if (!at || nsid < 1 || nsid > 0xffff_fffe) throw usage(`${source}: must be nvme+tcp://HOST[:PORT]/NQN/NSID`);
   return { ...at, nqn: match[2]!, nsid };
@@ -120,18 +123,24 @@ export interface RemoteOptions {
   keyring?: string;
   /** Folder that the backing and data files of a qcow2 image must lie in. */
   backing?: string;
-  /** Host NQN; digests; I/O queues; file with the host's DH-HMAC-CHAP secret. */
+  /** Host NQN; digests; I/O queues. */
   hostnqn?: string;
   hdgst?: boolean;
   ddgst?: boolean;
   queues?: number;
-  dhchapFile?: string;
-  /** More addresses of the same subsystem. */
+  /** Files with the DH-HMAC-CHAP keys of the host and of the controller, and with the TLS key of the host. */
+  dhchapSecretFile?: string;
+  dhchapCtrlSecretFile?: string;
+  tlsKeyFile?: string;
+  /** Connect by TLS: so it is wherever there is a key. */
+  tls?: boolean;
+  /** More addresses of the same subsystem, and discovery services that name some. */
   paths?: { host: string; port: number }[];
+  discovery?: { host: string; port: number }[];
 }
 
 /** Those that name files and folders. */
-export const fileOptions = ['conf', 'keyring', 'backing', 'dhchapFile'] as const;
+export const fileOptions = ['conf', 'keyring', 'backing', 'dhchapSecretFile', 'dhchapCtrlSecretFile', 'tlsKeyFile'] as const;
 
 const maxTimeout = 600_000;
 
@@ -156,18 +165,22 @@ function queues(value: string | undefined): number {
   return number;
 }
 
-function addPath(options: RemoteOptions, value: string | undefined): void {
-  const at = hostPort(value ?? '');
-  if (!at) throw usage(`path=${value ?? ''}: must be HOST[:PORT]`);
-  options.paths = [...(options.paths ?? []), at];
-}
-
 type Setter = (options: RemoteOptions, value: string | undefined) => void;
+/** An address more, each time that the option is given. */
+const add =
+  (key: 'paths' | 'discovery', name: string, port: number): Setter =>
+  (options, value) => {
+    const at = hostPort(value ?? '', port);
+    if (!at) throw usage(`${name}=${value ?? ''}: must be HOST[:PORT]`);
+    options[key] = [...(options[key] ?? []), at];
+  };
 const set =
   <K extends keyof RemoteOptions>(key: K, parse: (value: string | undefined) => NonNullable<RemoteOptions[K]>): Setter =>
   (options, value) => {
     options[key] = parse(value);
   };
+const secretFile = (key: 'dhchapSecretFile' | 'dhchapCtrlSecretFile' | 'tlsKeyFile', name: string): Setter =>
+  set(key, (v) => file(name, v));
 const waits = { timeout: set('timeout', timeout) };
 
 /** Options of each kind of remote source, by the names that users write. @throws usage error of a value */
@@ -187,8 +200,21 @@ export const remoteOptions: Readonly<Record<SourceKind, Readonly<Record<string, 
     hdgst: set('hdgst', (v) => flag('hdgst', v)),
     ddgst: set('ddgst', (v) => flag('ddgst', v)),
     queues: set('queues', queues),
-    path: addPath,
-    'dhchap-file': set('dhchapFile', (v) => file('dhchap-file', v)),
+    path: add('paths', 'path', ports.target),
+    discovery: add('discovery', 'discovery', ports.discovery),
+    'dhchap-secret-file': secretFile('dhchapSecretFile', 'dhchap-secret-file'),
+    'dhchap-file': secretFile('dhchapSecretFile', 'dhchap-file'),
+    'dhchap-ctrl-secret-file': secretFile('dhchapCtrlSecretFile', 'dhchap-ctrl-secret-file'),
+    tls: set('tls', (v) => flag('tls', v)),
+    'tls-key-file': secretFile('tlsKeyFile', 'tls-key-file'),
   },
   qcow2: { ...waits, backing: set('backing', (v) => file('backing', v)) },
 };
+
+/** Whether options belong together that do not make sense alone. @throws usage error */
+export function checkRemote({ dhchapSecretFile, dhchapCtrlSecretFile, tls, tlsKeyFile }: RemoteOptions): void {
+  if (dhchapCtrlSecretFile !== undefined && dhchapSecretFile === undefined)
+    throw usage('dhchap-ctrl-secret-file= needs dhchap-secret-file=');
+  if (tls === true && tlsKeyFile === undefined) throw usage('tls needs tls-key-file=');
+  if (tls === false && tlsKeyFile !== undefined) throw usage('tls-key-file= is for TLS, which tls=off forbids');
+}

@@ -87,6 +87,8 @@ const signatures: Record<string, Record<string, string>> = {
     hostOpen: 'object',
     hostSource: 'object',
     hostStamp: '',
+    hostHops: 'handle:store',
+    hostPaths: 'handle:store array?',
     hostFacts: 'handle:remote',
     hostCopy: 'handle:remote object',
     hostClose: 'handle:remote',

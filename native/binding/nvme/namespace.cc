@@ -27,6 +27,17 @@ Napi::Value Hex(Napi::Env env, const uint8_t* bytes, size_t size) {
   return Napi::Buffer<uint8_t>::Copy(env, bytes, size);
 }
 
+std::vector<Address> AddressesOf(const Napi::Array& given) {
+  std::vector<Address> addresses;
+  for (uint32_t i = 0; i < given.Length(); i++) {
+    const auto one = Item(given, i, Kind::kObject).As<Napi::Object>();
+    const uint32_t port = U32(Field(one, "port", Kind::kUint32));
+    if (port == 0 || port > UINT16_MAX) throw SysError(EINVAL, "hostOpen", "port");
+    addresses.push_back({Text(Field(one, "host", Kind::kPath)), static_cast<uint16_t>(port)});
+  }
+  return addresses;
+}
+
 // TLS with a key, of which each connection gets a copy.
 void UseTls(const Napi::Object& given, NamespaceOptions& options) {
   const auto psk = std::make_shared<crypto::Psk>();
@@ -57,13 +68,9 @@ NamespaceOptions OptionsOf(const Napi::Object& given) {
   const auto number = [&](const char* name) { return U32(Field(given, name, Kind::kUint32)); };
   const auto flag = [&](const char* name) { return Field(given, name, Kind::kBoolean).As<Napi::Boolean>().Value(); };
   NamespaceOptions options;
-  const auto addresses = Field(given, "addresses", Kind::kArray).As<Napi::Array>();
-  for (uint32_t i = 0; i < addresses.Length(); i++) {
-    const auto one = Item(addresses, i, Kind::kObject).As<Napi::Object>();
-    const uint32_t port = U32(Field(one, "port", Kind::kUint32));
-    if (port == 0 || port > UINT16_MAX) throw SysError(EINVAL, "hostOpen", "port");
-    options.addresses.push_back({Text(Field(one, "host", Kind::kPath)), static_cast<uint16_t>(port)});
-  }
+  options.addresses = AddressesOf(Field(given, "addresses", Kind::kArray).As<Napi::Array>());
+  if (const Napi::Value found = Field(given, "found", Maybe(Kind::kArray)); found.IsArray())
+    options.found = AddressesOf(found.As<Napi::Array>());
   options.hostnqn = Text(Field(given, "hostnqn", Kind::kPath));
   options.subnqn = Text(Field(given, "subnqn", Kind::kPath));
   const auto id = Bytes(Field(given, "hostid", Kind::kBytes));
@@ -165,6 +172,21 @@ Napi::Value JsHostStamp(const Napi::CallbackInfo& info) {
   return Napi::Buffer<uint8_t>::Copy(info.Env(), stamp.data(), stamp.size());
 }
 
+Napi::Value JsHostHops(const Napi::CallbackInfo& info) {
+  const std::vector<uint8_t> hops = PassedOn(HopsTo(Get<storage::Store>(info[0])));
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), hops.data(), hops.size());
+}
+
+Napi::Value JsHostPaths(const Napi::CallbackInfo& info) {
+  auto& store = Get<storage::Store>(info[0]);
+  if (info[1].IsArray()) Follow(store, AddressesOf(info[1].As<Napi::Array>()));
+  const PathCount count = PathsOf(store);
+  auto object = Napi::Object::New(info.Env());
+  object.Set("live", count.live);
+  object.Set("all", count.all);
+  return object;
+}
+
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const Host& host = Get<Host>(info[0]);
@@ -183,7 +205,7 @@ Napi::Value JsHostFacts(const Napi::CallbackInfo& info) {
   object.Set("nguid", Hex(env, facts.nguid.data(), facts.nguid.size()));
   object.Set("uuid", Hex(env, facts.uuid.data(), facts.uuid.size()));
   object.Set("eui64", Hex(env, facts.eui64.data(), facts.eui64.size()));
-  object.Set("paths", host.paths());
+  object.Set("paths", host.paths().live);
   object.Set("reconnects", Number(env, host.reconnects()));
   return object;
 }

@@ -24,6 +24,10 @@ Napi::Value JsHostOpen(const Napi::CallbackInfo& info);
 Napi::Value JsHostSource(const Napi::CallbackInfo& info);
 // hostStamp(): bytes that the controllers of this process carry
 Napi::Value JsHostStamp(const Napi::CallbackInfo& info);
+// hostHops(store): bytes for Identify Namespace of what is stored there
+Napi::Value JsHostHops(const Napi::CallbackInfo& info);
+// hostPaths(store, found?): {live, all} of a store of hostSource(), after it was told of these addresses
+Napi::Value JsHostPaths(const Napi::CallbackInfo& info);
 // hostFacts(handle): what was found
 Napi::Value JsHostFacts(const Napi::CallbackInfo& info);
 // hostCopy(handle, options): {done: Promise<result>, stop(), progress(): bytes}

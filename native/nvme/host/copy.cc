@@ -412,7 +412,7 @@ CopyResult Copy::Write() {
   }
   result_.bytes = Prefix();
   // What was acknowledged is made durable even if something failed: the user is told how far it is good.
-  if (result_.where != Where::kNamespace || host_.paths() > 0) {
+  if (result_.where != Where::kNamespace || host_.paths().live > 0) {
     FlushSome(true);
     while (Await())
       while (Slot* slot = TakeOver()) Written(*slot);

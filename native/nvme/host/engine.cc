@@ -36,6 +36,7 @@ Engine::Engine(const NamespaceOptions& options, Events events)
     paths_.push_back(std::make_unique<Path>());
     paths_.back()->address = address;
   }
+  AddPaths(options.found);
 }
 
 void Engine::Open(int stop) {
@@ -49,6 +50,8 @@ void Engine::Open(int stop) {
       if (attempt.made->io().empty()) throw SysError(ENXIO, "nvme", "the controller granted no I/O queue");
       const uint32_t nsid = options_.nsid != 0 ? options_.nsid : OnlyNamespace(*attempt.made, wait);
       attempt.facts = attempt.made->Identify(nsid, wait);
+      if (options_.refuse_own && HopsOf(attempt.facts.raw).loop())
+        throw SysError(ELOOP, "nvme", "requests would come back to this process");
       attempt.state = attempt.made->StateOf(attempt.facts.group, wait);
     } catch (const SysError& error) {
       if (!first) first = std::current_exception();
@@ -87,6 +90,15 @@ void Engine::Submit(storage::Request* request) {
     request->result = ESHUTDOWN;
     request->done(request);
   }
+}
+
+void Engine::Follow(std::vector<Address> found) {
+  {
+    std::lock_guard guard(lock_);
+    found_ = std::move(found);
+    news_.store(true);
+  }
+  os::SignalPeer(wake_->get(), true);
 }
 
 void Engine::Stop() {
@@ -130,12 +142,15 @@ void Engine::Run() {
 
 void Engine::TakeNew() {
   storage::Request* request;
+  std::optional<std::vector<Address>> found;
   {
     std::lock_guard guard(lock_);
     request = std::exchange(first_, nullptr);
     last_ = nullptr;
+    found = std::exchange(found_, std::nullopt);
     news_.store(stop_, std::memory_order_relaxed);
   }
+  if (found) AddPaths(*found);
   while (request) Admit(std::exchange(request, request->link));
 }
 

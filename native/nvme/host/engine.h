@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -14,6 +15,8 @@
 #include "storage/remote/unflushed.h"
 
 namespace vioctl::nvme::host {
+
+constexpr size_t kMaxPaths = 32;
 
 // A request of somebody, cut into commands as it is done.
 struct Task {
@@ -58,6 +61,8 @@ struct Attempt {
 // One address.
 struct Path {
   Address address;
+  bool given = true;   // not found by a discovery service
+  bool wanted = true;  // still named by one
   std::unique_ptr<Association> live;
   std::shared_ptr<Attempt> attempt;
   AnaState state = kAnaOptimized;
@@ -90,20 +95,23 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void Start();
   // From any thread.
   void Submit(storage::Request* request);
+  void Follow(std::vector<Address> found);
   void Stop();
 
   const NamespaceFacts& facts() const { return facts_; }
   const Controller& controller() const { return controller_; }
   std::atomic<uint64_t> size{0}, reconnects{0};
-  std::atomic<uint32_t> paths{0};
+  std::atomic<uint32_t> paths{0}, addresses{0};
   std::atomic<Status> failure{kOk};
   std::atomic<int> lost{0};
   std::string LostWhy() const;
+  Hops hops() const;
   uint32_t queues = 0, depth = 0;  // of the first association
 
  private:
-  mutable std::mutex why_lock_;
+  mutable std::mutex told_lock_;
   std::string why_;  // of the connection that was lost last
+  Hops hops_;
 
   // engine.cc: the loop and the requests that come in
   void Run();
@@ -138,6 +146,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   // paths.cc
   void Tend(uint64_t now);
+  void AddPaths(const std::vector<Address>& found);
+  void DropPaths();
   void TendLive(Path& path, uint64_t now);
   void Begin(Path& path, uint64_t now);
   void Arrived(Path& path, uint64_t now);
@@ -167,7 +177,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   storage::Request* first_ = nullptr;
   storage::Request* last_ = nullptr;
   bool stop_ = false;
-  std::atomic<bool> news_{false};  // there is something behind the lock
+  std::optional<std::vector<Address>> found_;  // not looked at yet
+  std::atomic<bool> news_{false};              // there is something behind the lock
 
   std::vector<std::unique_ptr<Path>> paths_;
   size_t turn_ = 0;

@@ -21,7 +21,9 @@ Host::~Host() {
 }
 
 uint64_t Host::size() const { return engine_->size.load(); }
-uint32_t Host::paths() const { return engine_->paths.load(); }
+PathCount Host::paths() const { return {engine_->paths.load(), engine_->addresses.load()}; }
+void Host::Follow(std::vector<Address> found) { engine_->Follow(std::move(found)); }
+Hops Host::hops() const { return engine_->hops(); }
 uint64_t Host::reconnects() const { return engine_->reconnects.load(); }
 void Host::Submit(storage::Request* request) { engine_->Submit(request); }
 Status Host::failure() const { return engine_->failure.load(); }

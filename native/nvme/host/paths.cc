@@ -20,6 +20,7 @@ constexpr uint32_t kEventKind = 0xffff;  // type and information of an event
 }  // namespace
 
 void Engine::Tend(uint64_t now) {
+  DropPaths();
   for (const auto& path : paths_) {
     if (path->attempt && path->attempt->over.load(std::memory_order_acquire)) Arrived(*path, now);
     if (path->live)
@@ -46,6 +47,30 @@ void Engine::TendLive(Path& path, uint64_t now) {
     path.look_at = now + kLookMs * kMs;
     Look(path, IdentifySqe(kCnsNamespace, facts_.nsid), sizeof(IdNamespace), now);
   }
+}
+
+// Addresses that a discovery service names now. Those that it does not name any more go when they are lost.
+void Engine::AddPaths(const std::vector<Address>& found) {
+  for (const auto& path : paths_)
+    path->wanted = path->given || std::find(found.begin(), found.end(), path->address) != found.end();
+  for (const Address& address : found) {
+    const auto same = [&](const auto& path) { return path->address == address; };
+    if (paths_.size() >= kMaxPaths || std::any_of(paths_.begin(), paths_.end(), same)) continue;
+    paths_.push_back(std::make_unique<Path>());
+    paths_.back()->address = address;
+    paths_.back()->given = false;
+  }
+  addresses.store(static_cast<uint32_t>(paths_.size()));
+  tend_at_ = 0;
+}
+
+void Engine::DropPaths() {
+  std::erase_if(paths_, [](const auto& path) {
+    if (path->wanted || path->live) return false;
+    if (path->attempt) os::SignalPeer(path->attempt->stop.get(), true);
+    return true;
+  });
+  addresses.store(static_cast<uint32_t>(paths_.size()));
 }
 
 // --- connecting
@@ -94,8 +119,10 @@ void Engine::Arrived(Path& path, uint64_t now) {
 
 // Whether this is the namespace that was opened.
 bool Engine::Accept(Attempt& attempt) {
-  if (attempt.facts.Same(facts_) && (facts_.readonly || !attempt.facts.readonly)) return true;
-  if (events_.news) events_.news("changed", 0);
+  const bool same = attempt.facts.Same(facts_) && (facts_.readonly || !attempt.facts.readonly);
+  const bool loop = options_.refuse_own && HopsOf(attempt.facts.raw).loop();
+  if (same && !loop) return true;
+  if (events_.news) events_.news(loop ? "loop" : "changed", 0);
   return false;
 }
 
@@ -123,6 +150,10 @@ void Engine::Adopt(Path& path, Attempt& attempt, uint64_t now) {
   // From now on its cache is the one that counts: it may have become volatile, not the other way round.
   controller_.volatile_cache |= path.live->controller().volatile_cache;
   paths.fetch_add(1);
+  {
+    std::lock_guard lock(told_lock_);
+    hops_ = HopsOf(attempt.facts.raw);
+  }
   Resized(attempt.facts.size());
   Availability(now);
 }
@@ -134,8 +165,13 @@ void Engine::Resized(uint64_t bytes) {
 // --- losing
 
 std::string Engine::LostWhy() const {
-  std::lock_guard lock(why_lock_);
+  std::lock_guard lock(told_lock_);
   return why_;
+}
+
+Hops Engine::hops() const {
+  std::lock_guard lock(told_lock_);
+  return hops_;
 }
 
 void Engine::Lose(Path& path, int err, uint64_t now) {
@@ -147,7 +183,7 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
   live->admin().Fail(ECONNRESET);
   path.failed = 0;
   {
-    std::lock_guard lock(why_lock_);
+    std::lock_guard lock(told_lock_);
     why_ = std::exchange(path.why, {});
   }
   paths.fetch_sub(1);

@@ -83,6 +83,8 @@ class Source final : public storage::Remote, public std::enable_shared_from_this
 
   void Reopen() override { durability_->Clear(); }
 
+  Host& host() { return *host_; }
+
  protected:
   // Looks at a header need not be whole blocks.
   int DoRead(const iovec* to, int count, uint64_t offset, bool nowait) override {
@@ -102,7 +104,22 @@ class Source final : public storage::Remote, public std::enable_shared_from_this
   std::unique_ptr<Host> host_;
 };
 
+Source& Known(storage::Store& store) {
+  auto* source = dynamic_cast<Source*>(&store);
+  if (!source) throw SysError(EINVAL, "hostPaths", "not a source of NVMe/TCP");
+  return *source;
+}
+
 }  // namespace
+
+PathCount PathsOf(storage::Store& store) { return Known(store).host().paths(); }
+
+void Follow(storage::Store& store, std::vector<Address> found) { Known(store).host().Follow(std::move(found)); }
+
+Hops HopsTo(storage::Store& store) {
+  auto* source = dynamic_cast<Source*>(&store);
+  return source ? source->host().hops() : Hops{};
+}
 
 std::shared_ptr<storage::Store> OpenSource(const SourceOptions& options) {
   auto source = std::make_shared<Source>(options);

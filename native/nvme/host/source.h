@@ -16,4 +16,10 @@ struct SourceOptions : NamespaceOptions {
 // CommandError.
 std::shared_ptr<storage::Store> OpenSource(const SourceOptions& options);
 
+// Of such a source (Host::paths, Host::Follow). Throw SysError EINVAL for another kind.
+PathCount PathsOf(storage::Store& store);
+void Follow(storage::Store& store, std::vector<Address> found);
+// Targets that it leads to; none for another kind.
+Hops HopsTo(storage::Store& store);
+
 }  // namespace vioctl::nvme::host

@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/error.h"
@@ -28,5 +29,30 @@ const Stamp& ProcessStamp() {
 }
 
 bool IsOwn(const IdController& controller) { return memcmp(controller.vendor, ProcessStamp().data(), kStampSize) == 0; }
+
+bool Hops::loop() const {
+  return stamps.size() >= kMost || std::find(stamps.begin(), stamps.end(), ProcessStamp()) != stamps.end();
+}
+
+Hops HopsOf(const IdNamespace& data) {
+  static_assert(Hops::kMost * kStampSize <= sizeof data.vendor);
+  Hops hops;
+  for (size_t i = 0; i < Hops::kMost; i++) {
+    Stamp stamp;
+    memcpy(stamp.data(), data.vendor + i * kStampSize, kStampSize);
+    if (memcmp(stamp.data(), kName, kNameSize) != 0) break;
+    hops.stamps.push_back(stamp);
+  }
+  return hops;
+}
+
+std::vector<uint8_t> PassedOn(const Hops& hops) {
+  std::vector<uint8_t> bytes(ProcessStamp().begin(), ProcessStamp().end());
+  for (const Stamp& stamp : hops.stamps) {
+    if (bytes.size() >= Hops::kMost * kStampSize) break;
+    bytes.insert(bytes.end(), stamp.begin(), stamp.end());
+  }
+  return bytes;
+}
 
 }  // namespace vioctl::nvme::host

@@ -3,10 +3,7 @@
 import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
-import { readChapKey, readTlsKey } from '../../nvme/auth/read.js';
-import { wipe } from '../../nvme/auth/secret.js';
-import { tlsPsk } from '../../nvme/auth/tls-psk.js';
-import { Controller, type ControllerOptions, hostIdentity, OpenNamespace } from '../../nvme/host/index.js';
+import { Controller, type ControllerOptions, chapOptions, hostIdentity, OpenNamespace, tlsOptions } from '../../nvme/host/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
 export const endpointFlags = {
@@ -79,23 +76,6 @@ export const rangeFlags = {
 };
 
 type Parsed = Record<string, unknown>;
-
-/** @throws VioError */
-function tlsOptions(file: string | undefined, hostnqn: string, subnqn: string): ControllerOptions['tls'] {
-  if (file === undefined) return undefined;
-  const key = readTlsKey(file, 'TLS key');
-  const made = tlsPsk(key, hostnqn, subnqn);
-  wipe(key.bytes);
-  return made;
-}
-
-/** Keys of a host. @throws VioError */
-function chapOptions(own: string | undefined, controller: string | undefined): ControllerOptions['chap'] {
-  if (own === undefined && controller === undefined) return undefined;
-  if (own === undefined) throw usage('--dhchap-ctrl-secret-file needs --dhchap-secret-file');
-  const key = readChapKey(own, 'DH-HMAC-CHAP key');
-  return { key, controllerKey: controller === undefined ? undefined : readChapKey(controller, "controller's DH-HMAC-CHAP key") };
-}
 
 /** The options that flags make. @throws usage errors */
 export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): ControllerOptions {

@@ -8,6 +8,7 @@ export * from './discovery.js';
 export * from './errors.js';
 export * from './identify.js';
 export * from './identity.js';
+export * from './keys.js';
 export * from './logs.js';
 export * from './ping.js';
 export * from './queue.js';

@@ -23,6 +23,7 @@ import {
   Nsfeat,
   NsfeatAll,
   NsIdType,
+  namespaceVendor,
   nsattrWriteProtected,
   nvmController,
   nvmNamespace,
@@ -137,7 +138,7 @@ function namespace(ns: Namespace): Buffer {
   const atomic = units(ns.atomicWrite);
   const boundary = Math.floor((limits?.chunk ?? 0) / ns.blockSize);
   const discard = units(Math.max(limits?.discardGranularity ?? 0, geometry.physical));
-  return identifyNamespace.encode({
+  const data = identifyNamespace.encode({
     nsze: blocks,
     ncap: blocks,
     nuse: blocks,
@@ -167,6 +168,8 @@ function namespace(ns: Namespace): Buffer {
     eui64: ns.ids.eui64,
     lbafs: [{ ms: 0, ds, rp: 0 }],
   });
+  native().nvmeHost.hostHops(ns.store).copy(data, namespaceVendor);
+  return data;
 }
 
 /**

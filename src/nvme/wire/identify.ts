@@ -6,8 +6,9 @@ import { ascii, bits, bytes, Struct, structs, text, u8, u16, u24, u32, u64, u128
 
 /** All Identify data is this long, except where the specification says otherwise. */
 export const identifySize = 4096;
-/** Where Identify Controller is vendor specific. */
+/** Where Identify Controller and Identify Namespace are vendor specific. */
 export const identifyVendor = 3072;
+export const namespaceVendor = 384;
 
 /** CNS 01h: Identify Controller. */
 export const identifyController = new Struct('Identify Controller', identifySize, {

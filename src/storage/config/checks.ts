@@ -8,7 +8,7 @@ import { formatDuration } from '../../common/units.js';
 import type { Rate } from '../../native/storage.js';
 import { parseRate, rateText } from '../limits.js';
 import { type SourceOptions, sourcePath } from '../source.js';
-import { fileOptions, kindOf, type RemoteOptions, remoteOptions } from '../uri.js';
+import { checkRemote, fileOptions, kindOf, type RemoteOptions, remoteOptions } from '../uri.js';
 import type { RemoteEntry, SourceEntry } from './entry.js';
 
 const blockSize: Check<number> = (v, place) => {
@@ -35,8 +35,13 @@ const remote = object<RemoteEntry>(
     hdgst: flag,
     ddgst: flag,
     queues: number(1, 64),
+    dhchapSecretFile: text,
     dhchapFile: text,
+    dhchapCtrlSecretFile: text,
+    tls: flag,
+    tlsKeyFile: text,
     paths: list(text),
+    discovery: list(text),
   },
   [],
 );
@@ -58,10 +63,13 @@ export const sourceChecks: Checks<SourceEntry> = {
 
 /** Keys of RemoteEntry that command lines spell otherwise, and those that name files. */
 const spelt = new Map<string, string>([
+  ['dhchapSecretFile', 'dhchap-secret-file'],
   ['dhchapFile', 'dhchap-file'],
+  ['dhchapCtrlSecretFile', 'dhchap-ctrl-secret-file'],
+  ['tlsKeyFile', 'tls-key-file'],
   ['paths', 'path'],
 ]);
-const ofFiles: ReadonlySet<string> = new Set(fileOptions);
+const ofFiles: ReadonlySet<string> = new Set([...fileOptions, 'dhchapFile']);
 
 /** What the options of a remote source say, as behind its name. @throws VioError (2) */
 function remoteOf(entry: RemoteEntry, source: string, folder: string, place: string): RemoteOptions {
@@ -77,15 +85,18 @@ function remoteOf(entry: RemoteEntry, source: string, folder: string, place: str
       checked((text) => set(options, ofFiles.has(key) ? path.resolve(folder, text) : text))(word, at);
     }
   }
+  checked(() => checkRemote(options))('remote', { at: `${place}.remote`, texts: false });
   return options;
 }
 
 /** The same as a file has it. */
-function remoteEntry({ timeout, paths, ...rest }: RemoteOptions): RemoteEntry {
+function remoteEntry({ timeout, paths, discovery, ...rest }: RemoteOptions): RemoteEntry {
+  const places = (list: { host: string; port: number }[]) => list.map(({ host, port }) => placeText({ address: host, port }));
   return {
     ...rest,
     ...(timeout !== undefined && { timeout: formatDuration(timeout) }),
-    ...(paths && { paths: paths.map(({ host, port }) => placeText({ address: host, port })) }),
+    ...(paths && { paths: places(paths) }),
+    ...(discovery && { discovery: places(discovery) }),
   };
 }
 

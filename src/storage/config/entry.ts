@@ -44,8 +44,18 @@ export interface RemoteEntry {
   ddgst?: boolean;
   /** nvme+tcp: I/O queues. @minimum 1 @maximum 64 */
   queues?: number;
-  /** nvme+tcp: file with the key of the host */
+  /** nvme+tcp: file with the DH-HMAC-CHAP key of the host */
+  dhchapSecretFile?: string;
+  /** nvme+tcp: another name of dhchapSecretFile */
   dhchapFile?: string;
+  /** nvme+tcp: file with the DH-HMAC-CHAP key that the target must prove to know */
+  dhchapCtrlSecretFile?: string;
+  /** nvme+tcp: connect by TLS 1.3; needs tlsKeyFile. Default: true if there is a tlsKeyFile */
+  tls?: boolean;
+  /** nvme+tcp: file with the TLS key of the host */
+  tlsKeyFile?: string;
   /** nvme+tcp: more addresses of the same subsystem, HOST[:PORT] */
   paths?: string[];
+  /** nvme+tcp: discovery services that name addresses of the subsystem, HOST[:PORT]; the default port is 8009 */
+  discovery?: string[];
 }

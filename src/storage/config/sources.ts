@@ -31,7 +31,8 @@ function realName(source: string): string {
 /** All that is opened for a source: itself, the files that its options name, and its other addresses. */
 function opened({ source, remote = {} }: SourceOptions): string[] {
   const files = fileOptions.flatMap((key) => (remote[key] === undefined ? [] : [realPath(path.resolve(remote[key]))]));
-  const others = (remote.paths ?? []).map(({ host, port }) => {
+  // What a discovery service names may be opened if the service itself may be asked.
+  const others = [...(remote.paths ?? []), ...(remote.discovery ?? [])].map(({ host, port }) => {
     const { nqn, nsid } = parseNvme(source);
     return `nvme+tcp://${placeText({ address: host, port })}/${nqn}/${nsid}`;
   });

@@ -7,6 +7,7 @@ const texts: Readonly<Record<string, string>> = {
   silent: 'no answer in time: the connection is given up',
   down: 'still away: requests fail until it is back',
   back: 'connected again',
+  loop: 'the target there serves this one by now: it is not used',
   changed: 'the server has another disk by this name now: it is not used',
   replayed: 'connected again; writes that the server may have lost were written again',
   fenced: 'another client has taken it over, or an operator has fenced this one: every request fails until it is opened anew',

@@ -49,7 +49,10 @@ describe('what the control socket may open', () => {
     ['backing files behind dots', { source: 'qcow2:@/in/disk', remote: { backing: '@/in/../out' } }],
     ['a second address', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { paths: [{ host: '198.51.100.1', port: 4420 }] } }],
     ['a second port', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { paths: [{ host: '192.0.2.1', port: 22 }] } }],
-    ['a secret', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { dhchapFile: '/etc/shadow' } }],
+    ['a discovery service', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { discovery: [{ host: '192.0.2.1', port: 8009 }] } }],
+    ['a secret', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { dhchapSecretFile: '/etc/shadow' } }],
+    ['a secret of the controller', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { dhchapCtrlSecretFile: '/etc/shadow' } }],
+    ['a key of TLS', { source: `nvme+tcp://192.0.2.1:4420/${nqn}/1`, remote: { tlsKeyFile: '/etc/shadow' } }],
     ['a configuration of Ceph', { source: 'rbd:pool/image', remote: { conf: '@/out/disk' } }],
     ['a keyring of Ceph', { source: 'rbd:pool/image', remote: { keyring: '@/in/link' } }],
   ])('not %s', (_what, options) => expect(() => allow(options)).toThrow(expect.objectContaining({ code: 'NOT_ALLOWED', exit: 3 })));
