@@ -1,5 +1,6 @@
 #include "storage/durability.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <map>
@@ -10,6 +11,7 @@ namespace {
 
 // Device, inode, whether it is a block device: symbolic links, hard links and other nodes of a device are one file.
 using Key = std::tuple<dev_t, ino_t, bool>;
+constexpr size_t kFewFiles = 64;  // entries of files that are closed may stay among so many
 
 // A thread that waits for its turn.
 class Blocked final : public SyncWaiter {
@@ -44,10 +46,14 @@ class Blocked final : public SyncWaiter {
 std::shared_ptr<Durability> Durability::Of(const struct stat& file) {
   static std::mutex mutex;
   static std::map<Key, std::weak_ptr<Durability>> known;
+  static size_t sweep_at = kFewFiles;
   const bool device = S_ISBLK(file.st_mode);
   const Key key = device ? Key{file.st_rdev, 0, true} : Key{file.st_dev, file.st_ino, false};
   std::lock_guard lock(mutex);
-  std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
+  if (known.size() >= sweep_at) {  // not each time: there may be thousands
+    std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at = std::max(kFewFiles, 2 * known.size());
+  }
   auto& entry = known[key];
   auto found = entry.lock();
   if (!found) entry = found = std::make_shared<Durability>();

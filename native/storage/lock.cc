@@ -63,7 +63,7 @@ void UnlockImage(int fd) {
 int LockImage(int fd, const LockMode& mode) {
   const unsigned uses = mode.write ? kRead | kWrite : kRead;
   const unsigned refuses = mode.shared ? kResize : kWrite | kResize;
-  std::minstd_rand random(static_cast<unsigned>(::getpid()) ^ std::random_device{}());
+  thread_local std::minstd_rand random(static_cast<unsigned>(::getpid()) ^ std::random_device{}());
   for (int tries = 1;; tries++) {
     const int err = TryLock(fd, uses, refuses, !mode.force);
     if (err == 0 || mode.force) return 0;

@@ -75,3 +75,30 @@ export class Sysroot {
     }
   }
 }
+
+/** A system that is asked each question once: for a look at many things that are to be of one moment. */
+export class RememberedSysroot extends Sysroot {
+  readonly #answers = new Map<string, unknown>();
+
+  #once<T>(question: string, absolute: string, ask: () => T): T {
+    const key = `${question} ${absolute}`;
+    if (!this.#answers.has(key)) this.#answers.set(key, ask());
+    return this.#answers.get(key) as T;
+  }
+
+  override exists(absolute: string): boolean {
+    return this.#once('exists', absolute, () => super.exists(absolute));
+  }
+
+  override attr(absolute: string): string | undefined {
+    return this.#once('attr', absolute, () => super.attr(absolute));
+  }
+
+  override list(absolute: string): string[] {
+    return this.#once('list', absolute, () => super.list(absolute));
+  }
+
+  override readlink(absolute: string): string | undefined {
+    return this.#once('readlink', absolute, () => super.readlink(absolute));
+  }
+}

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { printable, shellFile } from '../common/escape.js';
-import { Sysroot } from '../common/sysroot.js';
+import { RememberedSysroot, Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
 import type { Geometry, Store } from '../native/storage.js';
 import { formatOf, toRaw } from './formats.js';
@@ -13,7 +13,7 @@ import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
 import { ask, runLater, runNow, type Steps } from './steps.js';
 import { isFile, isRemote, kindOf } from './uri.js';
-import { claimantOfDevice, hungPaths, lockHolder, type User, userOf } from './users.js';
+import { claimantOfDevice, KernelUsers, lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
 const inUse = (source: string, user: User | undefined): VioError =>
@@ -40,6 +40,34 @@ export interface Source {
   readonly identity: string;
 }
 
+/** Sources that are opened at the same time. */
+const openAtOnce = 64;
+
+/** What the checks of a source, or of several that are opened together, know of the system. */
+class Around {
+  readonly root: Sysroot;
+  /** For what does not change from one source to the next. */
+  readonly once: Sysroot;
+  #users: Promise<KernelUsers> | undefined;
+
+  constructor(root: Sysroot) {
+    this.root = root;
+    this.once = new RememberedSysroot(root.root);
+  }
+
+  usersNow(): KernelUsers {
+    return new KernelUsers(this.root);
+  }
+
+  usersLater(): Promise<KernelUsers> {
+    this.#users ??= KernelUsers.look(this.root);
+    return this.#users;
+  }
+}
+
+/** A source that is open, and what it could be called. */
+type Opened = Omit<Source, 'identity'> & { names: SourceNames };
+
 /**
  * Opens what is to be served, after all checks: nobody else writes to it, and it is a raw disk.
  * @param root where /proc and /sys are looked at
@@ -47,26 +75,66 @@ export interface Source {
  * @throws VioError: 2 for a block size, 3 (IN_USE, FORMAT) for a refusal, else the system's error
  */
 export function openSource(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Source {
-  return runNow(openSteps(options, root, state));
+  return named([runNow(openSteps(options, new Around(root)))], state)[0]!;
 }
 
 /** The same without waiting for a source that hangs. Remote sources are opened only so. @throws as openSource() does */
-export function openSourceLater(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Promise<Source> {
-  return runLater(openSteps(options, root, state));
+export async function openSourceLater(options: SourceOptions, root = new Sysroot(), state?: IdentityState): Promise<Source> {
+  return (await openSources([options], root, state))[0]!;
 }
 
-function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState | undefined): Steps<Source> {
+/** The same for several sources: all are open, or none is. @throws as openSource() does, of the first one that cannot be opened */
+export async function openSources(list: readonly SourceOptions[], root = new Sysroot(), state?: IdentityState): Promise<Source[]> {
+  const around = new Around(root);
+  const opened: Opened[] = [];
+  const failures: { at: number; err: unknown }[] = [];
+  let next = 0;
+  const open = async (): Promise<void> => {
+    while (next < list.length && failures.length === 0) {
+      const at = next++;
+      try {
+        opened[at] = await runLater(openSteps(list[at]!, around));
+      } catch (err) {
+        failures.push({ at, err });
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(openAtOnce, list.length) }, open));
+  const [failed] = failures.sort((a, b) => a.at - b.at);
+  if (!failed) return named(opened, state);
+  for (const one of opened) if (one) native().storage.close(one.store);
+  throw failed.err;
+}
+
+/** Finds out what sources are called. Closes all if that fails. */
+function named(opened: readonly Opened[], state: IdentityState | undefined): Source[] {
+  try {
+    // memory has no name to remember
+    const remembered = state ? opened.filter(({ names }) => names.strong.length + names.weak.length > 0) : [];
+    const identities = new Map(state?.identities(remembered.map(({ names }) => names)).map((identity, i) => [remembered[i], identity]));
+    return opened.map((one) => {
+      const { names, ...source } = one;
+      return { ...source, identity: identities.get(one) ?? names.identity };
+    });
+  } catch (err) {
+    for (const { store } of opened) native().storage.close(store);
+    throw wrap(`open ${printable(opened[0]!.name)}`, err);
+  }
+}
+
+function* openSteps(options: SourceOptions, around: Around): Steps<Opened> {
   const { source } = options;
   const { storage } = native();
+  const { once } = around;
   const ram = /^ram:(\d+)$/.exec(source);
   const remote = isRemote(source);
-  const store = ram ? openRam(Number(ram[1])) : remote ? yield* openRemote(options) : yield* openFile(options, root);
+  const store = ram ? openRam(Number(ram[1])) : remote ? yield* openRemote(options) : yield* openFile(options, around);
   try {
     const readonly = (options.readonly ?? false) || (remote && storage.geometry(store).readonly);
     if (!ram && !options.force && options.format !== 'raw') yield* refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
     const identity = storage.identity(store);
-    const names = remote ? remoteNames(source, store) : sourceNames(root, ram ? undefined : source, identity);
+    const names = remote ? remoteNames(source, store) : sourceNames(once, ram ? undefined : source, identity);
     if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops ?? undefined, bps: options.bps ?? undefined });
     const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
@@ -75,9 +143,9 @@ function* openSteps(options: SourceOptions, root: Sysroot, state: IdentityState 
       readonly,
       blockSize,
       geometry,
-      atomicWrite: atomicWriteOf(root, geometry, identity?.device),
-      limits: queueLimits(root, geometry, identity?.device),
-      identity: ram || !state ? names.identity : state.identity(names),
+      atomicWrite: atomicWriteOf(once, geometry, identity?.device),
+      limits: queueLimits(once, geometry, identity?.device),
+      names,
     };
   } catch (err) {
     storage.close(store);
@@ -109,7 +177,8 @@ function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<v
   });
 }
 
-function* openFile(options: SourceOptions, root: Sysroot): Steps<Store> {
+function* openFile(options: SourceOptions, around: Around): Steps<Store> {
+  const { root } = around;
   const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero } = options;
   const { storage } = native();
   let stat: fs.BigIntStats;
@@ -121,8 +190,8 @@ function* openFile(options: SourceOptions, root: Sysroot): Steps<Store> {
   }
   if (!readonly && !force) {
     const user = yield* ask({
-      now: () => userOf(root, source, stat, { kernelOnly: later }),
-      later: async () => userOf(root, source, stat, { kernelOnly: later, hung: await hungPaths(root) }),
+      now: () => userOf(root, source, stat, { kernelOnly: later, users: around.usersNow() }),
+      later: async () => userOf(root, source, stat, { kernelOnly: later, users: await around.usersLater() }),
     });
     if (user) throw inUse(source, user);
   }
@@ -159,7 +228,8 @@ async function unavailable(what: string, { name }: Source, err: unknown, root: S
   const stat = fs.statSync(name, { bigint: true, throwIfNoEntry: false }); // it has just answered, with EBUSY
   return inUse(
     name,
-    stat && (userOf(root, name, stat, { hung: await hungPaths(root) }) ?? lockHolder(root, stat, own) ?? claimantOfDevice(root, stat)),
+    stat &&
+      (userOf(root, name, stat, { users: await KernelUsers.look(root) }) ?? lockHolder(root, stat, own) ?? claimantOfDevice(root, stat)),
   );
 }
 

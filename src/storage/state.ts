@@ -51,21 +51,17 @@ export class IdentityState {
    * @throws VioError: 5 (STATE_DAMAGED) for a file that is no state, else the system's error
    */
   identity(names: SourceNames): string {
+    return this.identities([names])[0]!;
+  }
+
+  /** The same for several sources, which are remembered at once. @throws as identity() does */
+  identities(list: readonly SourceNames[]): string[] {
+    if (list.length === 0) return [];
     return this.#locked(() => {
-      const state = this.#read();
-      const found = find(state.sources, names);
-      const seen = this.#today();
-      const entry: Entry = {
-        identity: found?.identity ?? names.identity,
-        strong: union(found?.strong, names.strong),
-        weak: union(found?.weak, names.weak),
-        seen,
-      };
-      if (found && found.seen === seen && found.strong.length === entry.strong.length && found.weak.length === entry.weak.length)
-        return found.identity;
-      const others = state.sources.filter((one) => one !== found).sort((a, b) => (a.seen < b.seen ? 1 : a.seen > b.seen ? -1 : 0));
-      this.#write({ version: 1, sources: [entry, ...others].slice(0, maxSources) });
-      return entry.identity;
+      const sources = new Known(this.#read().sources);
+      const found = list.map((names) => sources.see(names, this.#today()));
+      if (sources.changed) this.#write({ version: 1, sources: sources.latestFirst().slice(0, maxSources) });
+      return found;
     });
   }
 
@@ -121,14 +117,59 @@ export class IdentityState {
   }
 }
 
-const union = (before: readonly string[] | undefined, now: readonly string[]): string[] => [...new Set([...(before ?? []), ...now])];
+const union = (before: readonly string[], now: readonly string[]): string[] => [...new Set([...before, ...now])];
 
-/** A source that has one of the names for certain; else one that has one of the weak names and never had a certain one. */
-function find(sources: readonly Entry[], { strong, weak }: SourceNames): Entry | undefined {
-  return (
-    sources.find((entry) => entry.strong.some((name) => strong.includes(name))) ??
-    sources.find((entry) => (entry.strong.length === 0 || strong.length === 0) && entry.weak.some((name) => weak.includes(name)))
-  );
+/** The sources that are remembered, by their names. */
+class Known {
+  changed = false;
+  readonly #entries: Entry[];
+  /** By a name that is certain, and by one that is not: those that have it, the one to prefer last. */
+  readonly #strong = new Map<string, Set<Entry>>();
+  readonly #weak = new Map<string, Set<Entry>>();
+  /** Those that were seen here for the first time or changed, in that order. */
+  readonly #fresh = new Set<Entry>();
+
+  constructor(entries: readonly Entry[]) {
+    this.#entries = [...entries];
+    for (const entry of entries.toReversed()) this.#index(entry);
+  }
+
+  /** The name that a source had when it was seen first. */
+  see(names: SourceNames, today: string): string {
+    const found = this.#find(names);
+    const entry = found ?? { identity: names.identity, strong: [], weak: [], seen: '' };
+    const [strong, weak] = [union(entry.strong, names.strong), union(entry.weak, names.weak)];
+    if (found?.seen === today && strong.length === entry.strong.length && weak.length === entry.weak.length) return entry.identity;
+    this.changed = true;
+    if (!found) this.#entries.push(entry);
+    Object.assign(entry, { strong, weak, seen: today });
+    this.#index(entry);
+    this.#fresh.delete(entry);
+    this.#fresh.add(entry);
+    return entry.identity;
+  }
+
+  latestFirst(): Entry[] {
+    const others = this.#entries.filter((one) => !this.#fresh.has(one));
+    return [...[...this.#fresh].reverse(), ...others.sort((a, b) => (a.seen < b.seen ? 1 : a.seen > b.seen ? -1 : 0))];
+  }
+
+  #index(entry: Entry): void {
+    for (const [map, names] of [[this.#strong, entry.strong] as const, [this.#weak, entry.weak] as const])
+      for (const name of names) {
+        const entries = map.get(name) ?? new Set();
+        map.set(name, entries);
+        entries.delete(entry);
+        entries.add(entry);
+      }
+  }
+
+  /** A source that has one of the names for certain; else one that has one of the weak names and never had a certain one. */
+  #find({ strong, weak }: SourceNames): Entry | undefined {
+    const having = (map: ReadonlyMap<string, Set<Entry>>, names: readonly string[]) => names.flatMap((name) => [...(map.get(name) ?? [])]);
+    const certain = having(this.#strong, strong).at(-1);
+    return certain ?? having(this.#weak, weak).findLast((entry) => entry.strong.length === 0 || strong.length === 0);
+  }
 }
 
 function isState(value: unknown): value is State {

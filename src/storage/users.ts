@@ -50,28 +50,27 @@ export function lockHolder(root: Sysroot, stat: fs.BigIntStats, own = true): Use
   return pid > 0 && (own || pid !== process.pid) ? byProcess(root, pid) : undefined;
 }
 
-/** Whether a path leads to the same file or block device. */
-function isSame(file: string, stat: fs.BigIntStats): boolean {
+/** What two paths have in common that lead to the same file or block device. */
+const keyOf = (stat: fs.BigIntStats): string => (stat.isBlockDevice() ? `device ${stat.rdev}` : `file ${stat.dev} ${stat.ino}`);
+
+function keyAt(file: string): string | undefined {
   try {
-    const other = fs.statSync(file, { bigint: true });
-    if (stat.isBlockDevice()) return other.isBlockDevice() && other.rdev === stat.rdev;
-    return other.dev === stat.dev && other.ino === stat.ino;
+    return keyOf(fs.statSync(file, { bigint: true }));
   } catch {
-    return false;
+    return undefined;
   }
 }
+
+/** Whether a path leads to the same file or block device. */
+const isSame = (file: string, stat: fs.BigIntStats): boolean => keyAt(file) === keyOf(stat);
 
 /** How long a path may take to be looked up, in milliseconds: the file systems of others can hang. */
 const reachTime = 1000;
 /** Paths that have not answered yet: each is asked once. */
 const asked = new Map<string, Promise<void>>();
 
-/**
- * Paths of the kernel's users whose file system hangs. None of them is a file that has answered meanwhile, and nobody is to
- * wait for them.
- */
-export async function hungPaths(root: Sysroot): Promise<ReadonlySet<string>> {
-  const paths = new Set([...swaps(root), ...new Blocks(root).kernelUsers.map((user) => user.path)].map((name) => root.path(name)));
+/** Those of the paths whose file system hangs. None of them is a file that has answered meanwhile, and nobody is to wait for them. */
+async function hungOf(paths: ReadonlySet<string>): Promise<ReadonlySet<string>> {
   const hung = new Set(paths);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<void>((resolve) => {
@@ -96,12 +95,43 @@ export async function hungPaths(root: Sysroot): Promise<ReadonlySet<string>> {
 
 const swaps = (root: Sysroot): string[] => parseSwaps(root.attr('/proc/swaps') ?? '');
 
+/** The kernel's users of files and devices at one moment: of one source, or of all that are opened together. */
+export class KernelUsers {
+  readonly blocks: Blocks;
+  readonly #users = new Map<string, User>();
+
+  /** @param hung paths that are not looked up */
+  constructor(root: Sysroot, blocks = new Blocks(root), hung: ReadonlySet<string> = new Set()) {
+    this.blocks = blocks;
+    const add = (name: string, user: User): void => {
+      const key = hung.has(root.path(name)) ? undefined : keyAt(root.path(name));
+      if (key !== undefined && !this.#users.has(key)) this.#users.set(key, user);
+    };
+    for (const swap of swaps(root)) add(swap, { text: ': active swap', fix: `swapoff ${shellFile(swap)}` });
+    for (const user of blocks.kernelUsers) {
+      const loop = /^loop device (loop\d+)$/.exec(user.what)?.[1];
+      add(user.path, { text: ` by ${printable(user.what)}`, fix: loop === undefined ? undefined : `losetup -d /dev/${loop}` });
+    }
+  }
+
+  /** The same without waiting for a path that hangs. */
+  static async look(root: Sysroot): Promise<KernelUsers> {
+    const blocks = new Blocks(root);
+    const paths = [...swaps(root), ...blocks.kernelUsers.map((user) => user.path)].map((name) => root.path(name));
+    return new KernelUsers(root, blocks, await hungOf(new Set(paths)));
+  }
+
+  of(stat: fs.BigIntStats): User | undefined {
+    return this.#users.get(keyOf(stat));
+  }
+}
+
 /** How to look for users. */
 export interface Look {
   /** Processes may use it for now. */
   kernelOnly?: boolean;
-  /** Paths that are not looked up. */
-  hung?: ReadonlySet<string>;
+  /** What is known of the kernel's users. */
+  users?: KernelUsers;
 }
 
 /**
@@ -109,16 +139,10 @@ export interface Look {
  * a mount, swap, a holder (LVM, MD, dm-crypt, bcache), a loop device, an NVMe target, a writer of the device.
  */
 export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, look: Look = {}): User | undefined {
-  const blocks = new Blocks(root);
-  const is = (name: string): boolean => !look.hung?.has(root.path(name)) && isSame(root.path(name), stat);
-  const swap = swaps(root).find(is);
-  if (swap !== undefined) return { text: ': active swap', fix: `swapoff ${shellFile(swap)}` };
-  const kernel = blocks.kernelUsers.find((user) => is(user.path));
-  if (kernel) {
-    const loop = /^loop device (loop\d+)$/.exec(kernel.what)?.[1];
-    return { text: ` by ${printable(kernel.what)}`, fix: loop === undefined ? undefined : `losetup -d /dev/${loop}` };
-  }
-  return stat.isBlockDevice() ? deviceUser(root, blocks, file, stat, look.kernelOnly ?? false) : undefined;
+  const users = look.users ?? new KernelUsers(root);
+  const user = users.of(stat);
+  if (user) return user;
+  return stat.isBlockDevice() ? deviceUser(root, users.blocks, file, stat, look.kernelOnly ?? false) : undefined;
 }
 
 /** Who has a block device that cannot be claimed, where userOf() finds nobody; undefined for a file. */

@@ -37,6 +37,10 @@ function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
   ];
 }
 
+/** Identifiers with their kinds, for a map. */
+const idNames = (ids: NamespaceIds): string[] =>
+  (['uuid', 'nguid', 'eui64'] as const).map((kind) => `${kind} ${ids[kind].toString('hex')}`);
+
 /** Model of a subsystem that was given none. */
 export const defaultModel = 'vioctl NVMe/TCP target';
 
@@ -64,7 +68,9 @@ export class Subsystem implements SubsystemState {
   readonly model: string;
   /** When it began to be served, by performance.now(): SMART's power-on hours count from here. */
   readonly started = performance.now();
-  readonly namespaces = new Map<number, Namespace>();
+  readonly #namespaces = new Map<number, Namespace>();
+  /** By kind and digits: hosts take two namespaces with one identifier for one disk. More than one only where that was forced. */
+  readonly #named = new Map<string, Set<Namespace>>();
   readonly controllers = new Map<number, ControllerState>();
   readonly access: AccessList;
   readonly cntlids: CntlidRange;
@@ -91,6 +97,10 @@ export class Subsystem implements SubsystemState {
     this.#state = options.state;
     this.cntlids = options.cntlids ?? [1, lastCntlid];
     this.#nextCntlid = this.cntlids[0];
+  }
+
+  get namespaces(): ReadonlyMap<number, Namespace> {
+    return this.#namespaces;
   }
 
   /** A controller identifier that is not in use; undefined when all are. */
@@ -143,7 +153,21 @@ export class Subsystem implements SubsystemState {
 
   /** Adds a namespace that prepare() has made. */
   adopt(namespace: Namespace): Namespace {
-    this.namespaces.set(namespace.nsid, namespace);
+    this.#namespaces.set(namespace.nsid, namespace);
+    for (const name of idNames(namespace.ids)) this.#named.set(name, (this.#named.get(name) ?? new Set()).add(namespace));
+    return namespace;
+  }
+
+  /** Takes a namespace out of the table. Whoever does so releases it. */
+  take(nsid: number): Namespace | undefined {
+    const namespace = this.#namespaces.get(nsid);
+    if (!namespace) return undefined;
+    this.#namespaces.delete(nsid);
+    for (const name of idNames(namespace.ids)) {
+      const same = this.#named.get(name);
+      same?.delete(namespace);
+      if (same?.size === 0) this.#named.delete(name);
+    }
     return namespace;
   }
 
@@ -213,16 +237,18 @@ export class Subsystem implements SubsystemState {
     };
   }
 
-  /** Hosts take two namespaces with one identifier for one disk. @throws VioError */
+  /** @throws VioError for identifiers that another namespace has */
   #checkUnique(ids: NamespaceIds, source: string): void {
-    for (const other of this.namespaces.values())
-      for (const kind of ['uuid', 'nguid', 'eui64'] as const)
-        if (other.ids[kind].equals(ids[kind]))
-          throw new VioError(`${printable(source)}: namespace ${other.nsid} of ${this.nqn} has this ${kind.toUpperCase()} already`, {
-            code: 'EEXIST',
-            exit: Exit.refused,
-            hint: `append ,uuid=${randomUUID()} to one of them`,
-          });
+    for (const name of idNames(ids)) {
+      const [other] = this.#named.get(name) ?? [];
+      if (!other) continue;
+      const kind = name.split(' ')[0]!.toUpperCase();
+      throw new VioError(`${printable(source)}: namespace ${other.nsid} of ${this.nqn} has this ${kind} already`, {
+        code: 'EEXIST',
+        exit: Exit.refused,
+        hint: `append ,uuid=${randomUUID()} to one of them`,
+      });
+    }
   }
 
   /** Lets go of a namespace that is not served (any more): its file is closed after the last command. */
@@ -234,8 +260,7 @@ export class Subsystem implements SubsystemState {
 
   /** Lets go of all namespaces. */
   close(): void {
-    for (const namespace of this.namespaces.values()) this.release(namespace);
-    this.namespaces.clear();
+    for (const nsid of [...this.#namespaces.keys()]) this.release(this.take(nsid)!);
   }
 
   /** The namespace that has all that is asked for already. A `ram:` without a number is always a new one. */

@@ -230,9 +230,8 @@ export class Target implements Guarded {
 
   /** Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one. */
   async remove(subsystem: Subsystem, nsid: number): Promise<void> {
-    const namespace = subsystem.namespaces.get(nsid);
+    const namespace = subsystem.take(nsid);
     if (!namespace) return;
-    subsystem.namespaces.delete(nsid);
     this.#watchOf(subsystem, namespace).close();
     this.#namespaceChanged(subsystem, namespace, true);
     subsystem.release(namespace);

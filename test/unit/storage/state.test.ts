@@ -29,6 +29,26 @@ test('a source keeps the name that it was first served under', () => {
   expect(new IdentityState(path.join(dir, 'state')).identity(names(['serial']))).toBe('fsid 7');
 });
 
+test('sources that are remembered together get the names that they would get one after the other', () => {
+  let seed = 1;
+  const random = (below: number): number => {
+    seed = (seed * 48271) % 0x7fff_ffff;
+    return seed % below;
+  };
+  const some = (kind: string): string[] => Array.from({ length: random(3) }, () => `${kind} ${random(12)}`);
+  for (let round = 0; round < 10; round++) {
+    const list = Array.from({ length: 12 }, (_, i) => ({
+      identity: `source ${round} ${i}`,
+      strong: some('uuid'),
+      weak: some('fsid'),
+    })).filter(({ strong, weak }) => strong.length + weak.length > 0);
+    const [one, other] = ['one', 'other'].map(
+      (name) => new IdentityState(path.join(dir, `${name} ${Math.floor(round / 5)}`), () => '2026-11-30'),
+    ) as [IdentityState, IdentityState];
+    expect(one.identities(list)).toEqual(list.map((each) => other.identity(each)));
+  }
+});
+
 test('what is written is whole, and nothing is written for what is known', () => {
   state.identity(names(['a']));
   const { mtimeNs, ino } = fs.statSync(file(), { bigint: true });

@@ -1,8 +1,9 @@
 import { usage } from '../../../common/errors.js';
 import { type MetricsServer, serveMetrics } from '../../../control/metrics-server.js';
 import type { ControlServer } from '../../../control/server.js';
+import { native as addon } from '../../../native/index.js';
 import type { NvmeNative } from '../../../native/nvme.js';
-import { openSourceLater } from '../../../storage/open.js';
+import { openSources, type Source } from '../../../storage/open.js';
 import { IdentityState } from '../../../storage/state.js';
 import { setAnaStates } from '../config/ana.js';
 import { Configuration } from '../config/configuration.js';
@@ -12,7 +13,7 @@ import { KeyRing } from '../security/keyring.js';
 import type { TlsMode } from '../security/tls.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
-import type { TargetConfig } from './config.js';
+import type { NumberedNamespace, TargetConfig } from './config.js';
 import { serveControl } from './control.js';
 import { refuseItself } from './itself.js';
 import { parseMetricsPlace } from './listen.js';
@@ -82,7 +83,7 @@ export async function serve(
         allowed: allowHosts,
         anyHost,
       });
-      for (const namespace of namespaces) subsystem.adopt(subsystem.prepare(namespace, await openSourceLater(namespace, undefined, state)));
+      adoptAll(subsystem, namespaces, await openSources(namespaces, undefined, state));
       target.addSubsystem(subsystem);
     }
     target.referrals.push(...config.referrals);
@@ -96,6 +97,17 @@ export async function serve(
     return { target, metrics, configuration, stop };
   } catch (err) {
     await stop();
+    throw err;
+  }
+}
+
+/** Makes namespaces of sources that are open. If one cannot become one, nothing stays open. @throws VioError */
+function adoptAll(subsystem: Subsystem, namespaces: readonly NumberedNamespace[], sources: Source[]): void {
+  try {
+    for (const namespace of namespaces) subsystem.adopt(subsystem.prepare(namespace, sources.shift()));
+  } catch (err) {
+    for (const { store } of sources) addon().storage.close(store);
+    subsystem.close();
     throw err;
   }
 }
