@@ -66,7 +66,8 @@ describe('DH-HMAC-CHAP', () => {
   test('nothing but authentication passes before it', async () => {
     const bench = new Bench({ address: '127.0.0.1', port: target.port, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 7) } as never);
     try {
-      const { admin } = await bench.connected();
+      const admin = await bench.initialised();
+      expect(await bench.connect(admin)).toMatchObject({ kind: 'cqe', sc: 0 });
       const required = { kind: 'cqe', sct: 1, sc: 0x91, dnr: true };
       for (let opcode = 0; opcode < 0x7f; opcode += 3) expect(await admin.command({ opcode }, { read: 4096 })).toMatchObject(required);
       expect(await bench.getProperty(admin, 0x1c)).toMatchObject(required);
@@ -93,6 +94,24 @@ describe('DH-HMAC-CHAP', () => {
     }
     await good(target, '--dhchap-secret-file', at('host'));
   });
+});
+
+test('those who only claim to be a host do not use up its limit, nor that of the target', async () => {
+  const [control, keys] = [at('claimed'), ['--dhchap-secret-file', at('host')]];
+  const limits = ['--max-connections', '6', '--max-controllers', '6'];
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, '--control', control, ...limits, ...keys]);
+  expect((await nvmf(['ctl', control, 'limits', '--host', 'any', 'connections=2'])).status).toBe(0);
+  const bench = new Bench({ address: '127.0.0.1', port: target.port, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 7) } as never);
+  try {
+    for (let i = 0; i < 4; i++) expect(await bench.connect(await bench.initialised())).toMatchObject({ kind: 'cqe', sc: 0 });
+    await good(target, ...keys);
+    for (let i = 0; i < 8; i++)
+      expect(await bench.connect(await bench.initialised(), { hostnqn: `${hostnqn}${i}` })).toMatchObject({ sc: 0 });
+    await good(target, ...keys);
+  } finally {
+    bench.close();
+  }
+  expect(await target.stop()).toBe(0);
 });
 
 test('keys rotate: tried, done, already done; hosts that are connected stay', async () => {

@@ -8,9 +8,10 @@ import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import type { ChapPolicy } from '../auth/controller.js';
 import { withOpenssl } from '../auth/openssl.js';
 import { AdminOpcode, AnaState, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
-import { admitController, admitQueue, Census, type Connection, type Guarded } from './admission/admit.js';
+import { addressOf, admitController, admitQueue, Census, type Connection, type Guarded } from './admission/admit.js';
 import { type Connect, parseConnect } from './admission/connect.js';
 import { defaultLimits, type HostLimits, hostKey, spareConnections, type TargetLimits } from './admission/limits.js';
+import { surplus } from './admission/strangers.js';
 import { transitionSeconds } from './ana.js';
 import type { Surroundings } from './controller.js';
 import { discoveryLog, type Listener, type Referral } from './discovery.js';
@@ -85,7 +86,7 @@ export class Target implements Guarded {
   /** By host: hostKey(). */
   readonly #budgets = new Map<string, NativeBudget>();
   /** Controllers that were ended to make room, until they are gone. */
-  readonly #leaving = new WeakSet<ControllerState>();
+  readonly #leaving = new Set<ControllerState>();
   readonly #watches = new WeakMap<Namespace, SourceWatch>();
   #nextPort = 0;
   #generation = 1n;
@@ -572,12 +573,19 @@ export class Target implements Guarded {
     else this.around.close(id);
   }
 
-  /** Ends the oldest association whose host has not proved who it is, for discovery at last: such hosts must not keep others out. */
-  makeRoom(): boolean {
+  /** Ends an association whose host has not proved who it is, for discovery at last: such hosts must not keep others out. */
+  makeRoom(host?: string): boolean {
     if (!this.#authentication.required) return false;
-    const stranger = this.controllers().find((one) => !this.#leaving.has(one) && !this.#authentication.trusts(one.admin));
+    const strangers = this.controllers().filter(
+      (one) =>
+        !this.#leaving.has(one) &&
+        !this.#authentication.trusts(one.admin) &&
+        (host === undefined || hostKey(one.hostnqn, one.hostid) === host),
+    );
+    const stranger = surplus(strangers, ({ admin }) => addressOf(this.#connections.get(admin)));
     if (!stranger) return false;
     this.#leaving.add(stranger);
+    this.census.leave(stranger, 1);
     stranger.end();
     return true;
   }
@@ -591,6 +599,7 @@ export class Target implements Guarded {
     this.#authentication.closed(id);
     const { controller, qid } = connection;
     if (!controller) return;
+    if (qid === 0 && this.#leaving.delete(controller)) this.census.leave(controller, -1);
     this.#uncount(controller, qid!);
     if (qid !== 0) {
       if (controller.queues.get(qid!) === id) controller.queues.delete(qid!);

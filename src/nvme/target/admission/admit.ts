@@ -24,6 +24,9 @@ export interface Connection {
   qid?: number;
 }
 
+/** Where a connection comes from, whatever its port. */
+export const addressOf = (connection: Connection | undefined): string => connection?.peer.replace(/ port .*/, '') ?? '';
+
 /** How many queues there are, in all and of each host. Kept up to date: a count over all of them for each CONNECT would be quadratic. */
 export class Census {
   connections = 0;
@@ -38,6 +41,11 @@ export class Census {
     const now = (this.#hosts.get(key) ?? 0) + by;
     if (now > 0) this.#hosts.set(key, now);
     else this.#hosts.delete(key);
+  }
+
+  /** An admin queue that was ended to make room does not count any more, although it is still there. @param by 1, and -1 once it is gone */
+  leave(controller: ControllerState, by: 1 | -1): void {
+    this.count(controller, 0, by === 1 ? -1 : 1);
   }
 
   /** Connections of a host. */
@@ -65,8 +73,12 @@ export interface Guarded {
   /** What limits the data of a host's commands, the same for all its controllers. */
   budgetOf(host: string): NativeBudget;
   log(message: string): void;
-  /** Ends an association whose host has not proved who it is. @returns whether there was one */
-  makeRoom(): boolean;
+  /**
+   * Ends an association whose host has not proved who it is.
+   * @param host only one that claims to be this host
+   * @returns whether there was one
+   */
+  makeRoom(host?: string): boolean;
 }
 
 /** Refuses what is beyond a limit, for now: hosts try again. @throws Refusal */
@@ -78,8 +90,10 @@ function checkLimits(target: Guarded, connect: Connect, peer: string): HostLimit
     return new Refusal(Status.connectBusy);
   };
   const { connections, controllers } = target.limits;
-  if (target.census.connections >= connections) throw busy(`${connections} connections`);
-  if (own.connections !== undefined && target.census.of(host) >= own.connections) throw busy(`${own.connections} connections of this host`);
+  if (target.census.connections >= connections && !target.makeRoom()) throw busy(`${connections} connections`);
+  // whoever only claims to be this host does not count against it
+  if (own.connections !== undefined && target.census.of(host) >= own.connections && !target.makeRoom(host))
+    throw busy(`${own.connections} connections of this host`);
   if (connect.qid === 0 && target.census.controllers >= controllers && !target.makeRoom()) throw busy(`${controllers} controllers`);
   return own;
 }
