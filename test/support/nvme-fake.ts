@@ -131,7 +131,10 @@ export class FakeConnection {
 
   #data({ cccid, datao }: { cccid: number; datao: number }, data: Buffer, flags: number): void {
     const write = this.#writes.get(cccid);
-    if (!write) return; // asked for by a hook
+    if (!write) {
+      this.#target.hooks.data?.(this, cccid, data); // asked for by a hook
+      return;
+    }
     data.copy(write.data, datao);
     if (!(flags & PduFlag.last)) return;
     write.data.copy(this.#target.disk, write.at);
@@ -145,6 +148,8 @@ export interface FakeHooks {
   ic?: (connection: FakeConnection) => boolean;
   /** Instead of the answer to a command. Returns whether it answered. */
   command?: (connection: FakeConnection, command: Buffer, data: Buffer) => boolean;
+  /** Takes data that a hook has asked for. */
+  data?: (connection: FakeConnection, cid: number, data: Buffer) => void;
 }
 
 /** A small target in TypeScript that is right where no hook makes it wrong. One namespace of 1 MiB, 512-byte blocks. */

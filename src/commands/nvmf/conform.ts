@@ -3,13 +3,14 @@ import { Flags } from '../../cli/flags.js';
 import { shell } from '../../cli/shell.js';
 import { Exit } from '../../common/errors.js';
 import { tapHead } from '../../common/tap.js';
-import { controllerOptions, endpointFlags, namespaceFlags, subsystemFlags } from '../../groups/nvmf/host.js';
+import { endpointFlags, namespaceFlags, optionsWithDiscovery, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '../../nvme/conform/index.js';
 
 export default class NvmfConform extends Command {
   static override readonly description =
     'Judges a target on the wire: malformed, abusive and odd but legal PDUs and commands, each with what the specification expects and what came. ' +
     'After each case a new host must be able to connect and identify. Prints TAP; status 4 when anything differs.\n\n' +
+    'Cases about authentication need the keys of this host, and those about TLS its TLS key; without them, they are skipped.\n\n' +
     'Cases write to the first blocks of the namespace what was there before, or put it back; a faulty target may damage them all the same. ' +
     'Use a scratch namespace: its data may be overwritten.';
   static readonly examples: readonly Example[] = [
@@ -17,6 +18,10 @@ export default class NvmfConform extends Command {
     [
       "vioctl nvmf conform -n nqn.2014-08.org.example:scratch --only 'io*' --only h212 --json | jq '.cases[] | select(.verdict==\"differs\")'",
       'some cases, what differs',
+    ],
+    [
+      'vioctl nvmf conform -n nqn.2014-08.org.example:scratch --dhchap-secret-file host.key --dhchap-ctrl-secret-file ctrl.key',
+      'a target that asks for authentication',
     ],
     ['vioctl nvmf conform -n nqn.2014-08.org.example:scratch --junit > conform.xml', 'for a CI system'],
   ];
@@ -58,8 +63,9 @@ export default class NvmfConform extends Command {
       return 0;
     }
     const { change, 'change-ana': changeAna } = flags;
+    const { options, discoveryTls } = optionsWithDiscovery(flags, flags.nqn);
     const facts = {
-      ...(await learn(controllerOptions(flags, flags.nqn, true), flags['namespace-id'])),
+      ...(await learn(options, flags['namespace-id'], discoveryTls)),
       ...(change !== undefined && { change: () => shell(change, this.life.signal) }),
       ...(changeAna !== undefined && { changeAna: () => shell(changeAna, this.life.signal) }),
     };

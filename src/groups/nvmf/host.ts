@@ -3,7 +3,11 @@
 import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
+import { readTlsKey } from '../../nvme/auth/read.js';
+import { wipe } from '../../nvme/auth/secret.js';
+import { tlsPsk } from '../../nvme/auth/tls-psk.js';
 import { Controller, type ControllerOptions, chapOptions, hostIdentity, OpenNamespace, tlsOptions } from '../../nvme/host/index.js';
+import { discoveryNqn } from '../../nvme/wire/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
 export const endpointFlags = {
@@ -101,6 +105,20 @@ export function controllerOptions(flags: Parsed, subnqn: string, io: boolean): C
       sqFlowControlOff: flags['disable-sqflow'] === true,
     }),
   };
+}
+
+/** As controllerOptions, and the key of TLS for the discovery service too: a key may be read only once. @throws usage errors */
+export function optionsWithDiscovery(
+  flags: Parsed,
+  subnqn: string,
+): { options: ControllerOptions; discoveryTls: ControllerOptions['tls'] } {
+  const { 'tls-key-file': file, ...rest } = flags;
+  const options = controllerOptions(rest, subnqn, true);
+  if (file === undefined) return { options, discoveryTls: undefined };
+  const key = readTlsKey(file as string, 'TLS key');
+  const [tls, discoveryTls] = [subnqn, discoveryNqn].map((nqn) => tlsPsk(key, options.hostnqn, nqn));
+  wipe(key.bytes);
+  return { options: { ...options, tls }, discoveryTls };
 }
 
 /** Connects; the end of the command disconnects, whatever way it comes. */

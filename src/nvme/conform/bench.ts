@@ -2,9 +2,14 @@
 import fs from 'node:fs';
 import net from 'node:net';
 import { VioError } from '../../common/errors.js';
-import type { Controller, HostIdentity, NamespaceInfo } from '../host/index.js';
+import { power } from '../auth/dh.js';
+import { authenticate } from '../auth/host.js';
+import type { ChapOptions, Controller, HostIdentity, NamespaceInfo } from '../host/index.js';
 import {
   AdminOpcode,
+  AuthReq,
+  authCmd,
+  authProtocol,
   ccValue,
   connectCmd,
   connectData,
@@ -17,13 +22,16 @@ import {
   propertyCmd,
   rwCmd,
 } from '../wire/index.js';
+import { Bytes } from './bytes.js';
 import { describeOutcome } from './expect.js';
-import { type CommandOptions, type Outcome, RawConnection, type RawOptions } from './raw.js';
+import { type CommandOptions, type Outcome, RawConnection, type RawOptions, type RawTls } from './raw.js';
 
 /** How long another host waits for each answer before silence is believed, in milliseconds. */
 const answerLimit = 8000;
 /** How long CSTS may take to change, in milliseconds. */
 const statusLimit = 10000;
+/** Bytes of data that fit a command capsule of an admin queue (NVMe TCP Transport 1.0, 3.3.1.2). */
+const adminCapsule = 8192;
 /** Descriptors that are kept for everything else. */
 const reservedFiles = 100;
 /** The limit on open files of this process. */
@@ -47,6 +55,14 @@ export interface Facts extends HostIdentity {
   maxTransfer: number;
   /** Whether the discovery service answers at this address. */
   discovery?: boolean;
+  /** Keys of DH-HMAC-CHAP; and the hash function and group that the target chooses, if it asks for authentication. */
+  chap?: ChapOptions & { chosen?: { hash: number; group: number } };
+  /** The key of TLS, with which every connection begins. */
+  tls?: RawTls;
+  /** The same for the discovery service. */
+  discoveryTls?: RawTls;
+  /** Whether discovery says that TLS is required here, if it says anything. */
+  tlsRequired?: boolean;
   /** Another address of the same subsystem, by the discovery log. */
   other?: { address: string; port: number };
   /** Changes what the discovery log lists, if whoever runs the cases knows how. */
@@ -79,7 +95,7 @@ export interface Session {
 
 export class Bench {
   readonly facts: Facts;
-  readonly #open: RawConnection[] = [];
+  readonly #open: (RawConnection | Bytes)[] = [];
   readonly #silent: net.Socket[] = [];
   readonly #started = performance.now();
 
@@ -92,9 +108,18 @@ export class Bench {
     return this.facts.ns.blockSize;
   }
 
-  /** TCP alone. */
-  async raw(at: { address: string; port: number } = this.facts): Promise<RawConnection> {
-    const connection = await RawConnection.open(at.address, at.port, undefined, () => this.#answers(at));
+  /** TCP, and TLS where it is used. @param subnqn of the Connect to come, where it matters for the key */
+  async raw(at: { address: string; port: number } = this.facts, subnqn?: string): Promise<RawConnection> {
+    const { tls, discoveryTls } = this.facts;
+    const key = subnqn === discoveryNqn ? discoveryTls : tls;
+    const connection = await RawConnection.open(at.address, at.port, undefined, () => this.#answers(at), key);
+    this.#open.push(connection);
+    return connection;
+  }
+
+  /** TCP alone, and no PDUs. */
+  async bytes(): Promise<Bytes> {
+    const connection = await Bytes.open(this.facts, () => this.#answers(this.facts));
     this.#open.push(connection);
     return connection;
   }
@@ -108,7 +133,7 @@ export class Bench {
   async #answers({ address, port }: { address: string; port: number }): Promise<void> {
     let connection: RawConnection | undefined;
     try {
-      connection = await RawConnection.open(address, port, answerLimit);
+      connection = await RawConnection.open(address, port, answerLimit, undefined, this.facts.tls);
       await connection.initialise({}, {}, answerLimit);
       await this.connect(connection, { subnqn: `${discoveryNqn}.nothing` }, { wait: answerLimit });
     } catch {
@@ -119,10 +144,10 @@ export class Bench {
   }
 
   /**
-   * Opens connections that say nothing: as many as asked for, or as the limit on open files and the target allow.
+   * Opens connections that say nothing, or one thing: as many as asked for, or as the limit on open files and the target allow.
    * @returns how many were open in the end
    */
-  async silent(count: number): Promise<number> {
+  async silent(count: number, first?: () => Buffer): Promise<number> {
     const wanted = Math.min(count, openFilesLimit() - reservedFiles);
     const sockets = this.#silent;
     for (let at = 0; at < wanted; ) {
@@ -136,7 +161,7 @@ export class Bench {
             (resolve) =>
               void socket
                 .on('error', () => resolve())
-                .once('connect', () => resolve())
+                .once('connect', () => (first ? socket.write(first(), () => resolve()) : resolve()))
                 .once('close', () => resolve()),
           ),
         );
@@ -153,8 +178,8 @@ export class Bench {
   }
 
   /** After ICReq and ICResp. */
-  async initialised(options: RawOptions = {}, at?: { address: string; port: number }): Promise<RawConnection> {
-    const connection = await this.raw(at);
+  async initialised(options: RawOptions = {}, at?: { address: string; port: number }, subnqn?: string): Promise<RawConnection> {
+    const connection = await this.raw(at, subnqn);
     await expectSetup('ICReq', connection.initialise(options), 'icresp');
     return connection;
   }
@@ -170,6 +195,7 @@ export class Bench {
     });
     fields.spoilData?.(data);
     const { qid = 0, sqsize = 31, kato = 0, cattr = 0 } = fields;
+    connection.qid = qid;
     return connection.command(
       { opcode: AdminOpcode.fabrics, fctype: Fctype.connect },
       {
@@ -184,11 +210,61 @@ export class Bench {
     );
   }
 
-  /** A connected admin queue, the controller not enabled yet. */
+  /** An admin queue that is connected, and authenticated if the target asks for it; the controller is not enabled yet. */
   async connected(options: RawOptions = {}, fields: ConnectFields = {}): Promise<{ admin: RawConnection; cntlid: number }> {
-    const admin = await this.initialised(options);
-    const outcome = await expectSetup('Connect', this.connect(admin, fields), 'cqe');
-    return { admin, cntlid: outcome.dw0 & 0xffff };
+    const admin = await this.initialised(options, undefined, fields.subnqn);
+    return { admin, cntlid: await this.join(admin, fields) };
+  }
+
+  /** Connect, and authentication if the target asks for it. @returns the controller ID @throws SetupError */
+  async join(connection: RawConnection, fields: ConnectFields = {}): Promise<number> {
+    const { dw0 } = await expectSetup(`Connect of queue ${fields.qid ?? 0}`, this.connect(connection, fields), 'cqe');
+    if ((dw0 >> 16) & AuthReq.required) await this.prove(connection, fields);
+    return dw0 & 0xffff;
+  }
+
+  /** Authenticates a queue that is connected. @throws SetupError */
+  async prove(connection: RawConnection, fields: ConnectFields = {}): Promise<void> {
+    const { hostnqn = this.facts.hostnqn, subnqn = this.facts.subnqn } = fields;
+    const { chap } = this.facts;
+    const transport = {
+      send: async (message: Buffer) => void (await expectSetup('Authentication Send', this.authSend(connection, message), 'cqe')),
+      receive: async (size: number) => (await expectSetup('Authentication Receive', this.authReceive(connection, size), 'cqe')).data,
+    };
+    await authenticate(transport, { key: chap?.key, controllerKey: chap?.controllerKey, hostnqn, subnqn, power });
+  }
+
+  /** Authentication Send, as it is or with other fields. */
+  authSend(
+    connection: RawConnection,
+    message: Buffer,
+    fields: Parameters<typeof authCmd.encode>[0] = {},
+    options: CommandOptions = {},
+  ): Promise<Outcome> {
+    const command = { ...authProtocol, length: message.length, ...fields };
+    return connection.command(
+      { opcode: AdminOpcode.fabrics, fctype: Fctype.authSend },
+      {
+        data: message,
+        inCapsule: message.length <= (connection.qid === 0 ? adminCapsule : this.facts.inCapsule),
+        ...options,
+        tweak: (sqe) => void authCmd.encode(command, sqe),
+      },
+    );
+  }
+
+  /** Authentication Receive, likewise. */
+  authReceive(
+    connection: RawConnection,
+    size: number,
+    fields: Parameters<typeof authCmd.encode>[0] = {},
+    options: CommandOptions = {},
+  ): Promise<Outcome> {
+    const command = { ...authProtocol, length: size, ...fields };
+    return connection.command(
+      { opcode: AdminOpcode.fabrics, fctype: Fctype.authReceive },
+      { read: size, ...options, tweak: (sqe) => void authCmd.encode(command, sqe) },
+    );
   }
 
   /** A connected and enabled controller. */
@@ -225,7 +301,7 @@ export class Bench {
 
   async ioQueue(cntlid: number, qid: number, options: RawOptions = {}, fields: ConnectFields = {}): Promise<RawConnection> {
     const io = await this.initialised(options);
-    await expectSetup(`Connect of queue ${qid}`, this.connect(io, { qid, cntlid, sqsize: this.entries - 1, ...fields }), 'cqe');
+    await this.join(io, { qid, cntlid, sqsize: this.entries - 1, ...fields });
     return io;
   }
 

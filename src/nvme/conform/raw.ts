@@ -3,8 +3,10 @@
  * targets; a real host is in ../host.
  */
 import net from 'node:net';
-import { VioError, wrap } from '../../common/errors.js';
+import { codeOf, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
+import type { NativeTls } from '../../native/nvme-host.js';
+import { withOpenssl } from '../auth/openssl.js';
 import {
   type BuildOptions,
   c2hData,
@@ -50,7 +52,18 @@ export type Outcome =
   /** A finding of a case with several steps. */
   | { kind: 'finding'; ok: boolean; text: string /** Under which conditions, for the report. */; note?: string };
 
-export const finding = (ok: boolean, text: string): Outcome => ({ kind: 'finding', ok, text });
+export const finding = (ok: boolean, text: string, note?: string): Outcome => ({
+  kind: 'finding',
+  ok,
+  text,
+  ...(note !== undefined && { note }),
+});
+
+/** The key of TLS, and whose it is. */
+export interface RawTls {
+  identity: string;
+  psk: Uint8Array;
+}
 
 export interface RawOptions {
   headerDigest?: boolean;
@@ -85,10 +98,14 @@ export interface CommandOptions {
 
 export class RawConnection {
   readonly socket: net.Socket;
+  /** Of the last Connect. */
+  qid = 0;
   maxh2cdata = 4096;
   /** When something came last, by performance.now(). */
   heardAt = performance.now();
   readonly #alive: Liveness | undefined;
+  readonly #tls: NativeTls | undefined;
+  #established: (() => void) | undefined;
   #reader: PduReader;
   #options: RawOptions = {};
   #align = 4;
@@ -102,17 +119,27 @@ export class RawConnection {
   /** Data to send when the target asks: by CID. */
   readonly #sources = new Map<number, Buffer>();
 
-  private constructor(socket: net.Socket, alive: Liveness | undefined) {
+  private constructor(socket: net.Socket, alive: Liveness | undefined, tls: RawTls | undefined) {
     this.socket = socket;
     this.#alive = alive;
+    this.#tls = tls && withOpenssl(() => native().nvmeHost.tlsClient(tls.identity, tls.psk));
     this.#reader = new PduReader({ direction: 'c2h', crc32c: native().common.crc32c, maxData: () => 16 << 20 });
     socket.on('data', (chunk: Buffer) => this.#received(chunk));
     socket.on('error', () => this.#end({ kind: 'closed' })); // a reset is a way of closing
     socket.on('close', () => this.#end({ kind: 'closed' }));
   }
 
-  /** A TCP connection, nothing sent. @param alive asked before silence is believed @throws VioError */
-  static open(address: string, port: number, limit = 10000, alive?: Liveness): Promise<RawConnection> {
+  /**
+   * A TCP connection, with TLS if there is a key for it, and nothing else sent.
+   * @param alive asked before silence is believed @throws VioError
+   */
+  static async open(address: string, port: number, limit = 10000, alive?: Liveness, tls?: RawTls): Promise<RawConnection> {
+    const connection = await RawConnection.#connect(address, port, limit, alive, tls);
+    if (tls) await connection.#secure(limit);
+    return connection;
+  }
+
+  static #connect(address: string, port: number, limit: number, alive?: Liveness, tls?: RawTls): Promise<RawConnection> {
     return new Promise((resolve, reject) => {
       const socket = net.connect({ host: address, port, noDelay: true });
       const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), limit);
@@ -120,9 +147,25 @@ export class RawConnection {
       socket.once('connect', () => {
         clearTimeout(timer);
         socket.removeAllListeners('error');
-        resolve(new RawConnection(socket, alive));
+        resolve(new RawConnection(socket, alive, tls));
       });
     });
+  }
+
+  /** The TLS handshake. @throws VioError */
+  async #secure(limit: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const done = await new Promise<boolean>((resolve) => {
+      timer = setTimeout(() => resolve(false), limit);
+      this.#established = () => resolve(true);
+      this.socket.once('close', () => resolve(false));
+      this.#decrypt(Buffer.alloc(0));
+    });
+    clearTimeout(timer);
+    this.#established = undefined;
+    if (done) return;
+    this.socket.destroy();
+    throw new VioError('TLS: the target does not finish the handshake', { code: 'EPROTO' });
   }
 
   /** ICReq with these options, or fields of it. */
@@ -134,7 +177,8 @@ export class RawConnection {
   }
 
   send(bytes: Uint8Array): void {
-    if (!this.socket.destroyed) this.socket.write(bytes);
+    if (this.socket.destroyed) return;
+    this.socket.write(this.#tls ? native().nvmeHost.tlsPut(this.#tls, bytes) : bytes);
   }
 
   close(): void {
@@ -246,12 +290,27 @@ export class RawConnection {
     this.heardAt = performance.now();
     if (this.#ended) return;
     try {
-      for (const pdu of this.#reader.push(chunk)) this.#take(pdu);
+      for (const pdu of this.#reader.push(this.#tls ? this.#decrypt(chunk) : chunk)) this.#take(pdu);
     } catch (err) {
       if (!(err instanceof PduError)) throw err;
       this.#end({ kind: 'broken', text: err.message });
     }
     this.#wake?.();
+  }
+
+  /** Plaintext of what came; answers what TLS itself has to answer. A fault of TLS ends the connection. */
+  #decrypt(bytes: Buffer): Buffer {
+    try {
+      const { plain, out, established, ended } = native().nvmeHost.tlsTake(this.#tls!, bytes);
+      if (out.length > 0) this.socket.write(out);
+      if (established) this.#established?.();
+      if (ended) this.socket.destroySoon();
+      return plain;
+    } catch (err) {
+      if (codeOf(err) !== 'EPROTO') throw err;
+      this.socket.destroySoon();
+      return Buffer.alloc(0);
+    }
   }
 
   #take({ rule, header, data, flags, dataDigestOk }: Pdu): void {

@@ -2,19 +2,22 @@
 
 import { reason, usage, VioError } from '../../common/errors.js';
 import { glob } from '../../common/glob.js';
-import { Controller, type ControllerOptions, discover, Namespace } from '../host/index.js';
-import { discoveryNqn, identifyController } from '../wire/index.js';
+import { type ChapOptions, Controller, type ControllerOptions, discover, Namespace } from '../host/index.js';
+import { chapChallenge, discoveryNqn, identifyController } from '../wire/index.js';
 import { Bench, type Facts } from './bench.js';
 import type { Case } from './case.js';
 import { adminCases } from './cases/admin.js';
 import { authCases } from './cases/auth.js';
+import { chapCases } from './cases/chap.js';
 import { connectCases } from './cases/connect.js';
 import { connectionCases } from './cases/connection.js';
 import { dataCases } from './cases/data.js';
 import { discoveryCases } from './cases/discovery.js';
 import { ioCases } from './cases/io.js';
 import { pathCases } from './cases/paths.js';
+import { tlsCases } from './cases/tls.js';
 import { describeOutcome } from './expect.js';
+import { Locked } from './locked.js';
 import { RawConnection } from './raw.js';
 
 /** The whole table, in order. */
@@ -22,6 +25,8 @@ export const allCases: readonly Case[] = [
   ...connectionCases,
   ...connectCases,
   ...authCases,
+  ...chapCases,
+  ...tlsCases,
   ...adminCases,
   ...discoveryCases,
   ...ioCases,
@@ -60,8 +65,12 @@ export function selectCases(patterns: readonly string[]): Case[] {
   return allCases.filter((one) => chosen.has(one));
 }
 
-/** Learns what the cases need to know, as an ordinary host. @throws VioError when the target does not serve one */
-export async function learn(options: ControllerOptions, nsid?: number): Promise<Facts> {
+/**
+ * Learns what the cases need to know, as an ordinary host.
+ * @param discoveryTls the key of TLS for the discovery service
+ * @throws VioError when the target does not serve one
+ */
+export async function learn(options: ControllerOptions, nsid?: number, discoveryTls?: ControllerOptions['tls']): Promise<Facts> {
   const controller = await Controller.connect({ ...options, keepAlive: 0, ioQueues: 1 });
   try {
     const nsids = await controller.namespaces();
@@ -70,8 +79,8 @@ export async function learn(options: ControllerOptions, nsid?: number): Promise<
     const info = await controller.namespace(id);
     const ns = new Namespace(controller, info);
     await ns.read(0n, Buffer.alloc(info.blockSize));
-    const { address, port, subnqn, hostnqn, hostid } = options;
-    return {
+    const { address, port, subnqn, hostnqn, hostid, tls, chap } = options;
+    const facts: Facts = {
       address,
       port,
       subnqn,
@@ -83,15 +92,31 @@ export async function learn(options: ControllerOptions, nsid?: number): Promise<
       nsids,
       inCapsule: controller.queues[0]!.inCapsule,
       maxTransfer: controller.maxTransfer,
-      ...(await elsewhere(options)),
+      ...(tls && { tls }),
+      ...(discoveryTls && { discoveryTls }),
+      ...(await elsewhere({ ...options, tls: discoveryTls })),
     };
+    return chap ? await withChoice(facts, chap) : facts;
   } finally {
     await controller.disconnect();
   }
 }
 
+/** Keys, and what the target chooses if it asks for authentication. @throws VioError */
+async function withChoice(facts: Facts, chap: ChapOptions): Promise<Facts> {
+  const bench = new Bench({ ...facts, chap });
+  try {
+    const locked = await Locked.find(bench);
+    if (!locked) return bench.facts;
+    const { hashid, dhgid } = chapChallenge.decode(await locked.challenge());
+    return { ...facts, chap: { ...chap, chosen: { hash: hashid, group: dhgid } } };
+  } finally {
+    bench.close();
+  }
+}
+
 /** What the discovery service at the same address tells: whether it is there, and another address of the subsystem. */
-async function elsewhere(options: ControllerOptions): Promise<Pick<Facts, 'discovery' | 'other'>> {
+async function elsewhere(options: ControllerOptions): Promise<Pick<Facts, 'discovery' | 'other' | 'tlsRequired'>> {
   let records: Awaited<ReturnType<typeof discover>>['records'];
   try {
     ({ records } = await discover({ ...options, subnqn: discoveryNqn, headerDigest: false, dataDigest: false }));
@@ -103,7 +128,9 @@ async function elsewhere(options: ControllerOptions): Promise<Pick<Facts, 'disco
   // Behind a forwarder another address in the log may be the one that is used: only who finds itself there can tell.
   const found = ours.some(here) ? ours.find((r) => !here(r)) : undefined;
   const other = found && { address: found.traddr, port: Number(found.trsvcid) };
-  return { discovery: true, ...(other && (await reachable(other)) && { other }) };
+  const treq = ours.find(here)?.treq;
+  const tlsRequired = treq && { tlsRequired: treq.startsWith('required') };
+  return { discovery: true, ...tlsRequired, ...(other && (await reachable(other)) && { other }) };
 }
 
 /** Whether something answers there at once. */

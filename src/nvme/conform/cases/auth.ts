@@ -41,7 +41,7 @@ const admin =
     return finding(ok().match(alive), ok().match(alive) ? refused : `${describeOutcome(judged.outcome)}; then ${describeOutcome(alive)}`);
   };
 
-export const authCases: Case[] = [
+const cases: Case[] = [
   {
     id: 'au01',
     title: 'Authentication Send where none is asked for',
@@ -126,3 +126,9 @@ export const authCases: Case[] = [
     },
   },
 ];
+
+/** None of them means anything at a target that asks for authentication: see chap.ts. */
+export const authCases: Case[] = cases.map((one) => ({
+  ...one,
+  skip: ({ chap }) => (chap?.chosen ? 'the target asks for authentication' : undefined),
+}));

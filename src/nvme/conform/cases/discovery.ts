@@ -96,7 +96,7 @@ export const discoveryCases: Case[] = [
     accept: [status(1, 0x82), permanent(0x0c), permanent(0x02), permanent(0x01)],
     run: async (bench) => {
       const { cntlid } = await service(bench);
-      return bench.connect(await bench.initialised(), { qid: 1, cntlid, sqsize: 31, subnqn: discoveryNqn });
+      return bench.connect(await bench.initialised({}, undefined, discoveryNqn), { qid: 1, cntlid, sqsize: 31, subnqn: discoveryNqn });
     },
     skip: noDiscovery,
   },

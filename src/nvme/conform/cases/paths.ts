@@ -88,12 +88,12 @@ const statusOf = new Map<number, { sct: number; sc: number }>([
 /** A queue like that of session(), through another address. */
 async function sessionAt(bench: Bench, at: { address: string; port: number } | undefined, fields: ConnectFields = {}) {
   const admin = await bench.initialised({}, at);
-  const { dw0 } = await expectSetup('Connect', bench.connect(admin, fields), 'cqe');
+  const cntlid = await bench.join(admin, fields);
   await bench.enable(admin);
   await expectSetup('Number of Queues', bench.feature(admin, Fid.numberOfQueues, 0), 'cqe');
   const io = await bench.initialised({}, at);
-  await expectSetup('Connect', bench.connect(io, { ...fields, qid: 1, cntlid: dw0 & 0xffff, sqsize: bench.entries - 1 }), 'cqe');
-  return { admin, io, cntlid: dw0 & 0xffff };
+  await bench.join(io, { ...fields, qid: 1, cntlid, sqsize: bench.entries - 1 });
+  return { admin, io, cntlid };
 }
 
 /** Another host, the same one every time. */
