@@ -211,3 +211,66 @@ describe.each<QemuName>(['7.2', '10', '11'])('QEMU %s', (name) => {
     120_000,
   );
 });
+
+/** Flash with something at each place. */
+fs.writeFileSync(
+  path.join(dir, 'flash.bin'),
+  Buffer.from(Array.from({ length: 512 << 8 }, (_, i) => Buffer.from([i, i >> 8, i >> 16, 0x5a])).flatMap((b) => [...b])),
+);
+const flash = ['-drive', `if=pflash,format=raw,readonly=on,file=${path.join(dir, 'flash.bin')}`];
+const [legacy, mebi, part] = [0xc0000, 0x100000, 0x4000];
+
+/** Below 1 MiB: the seven registers of the chipset open the RAM behind the ROM, part by part, to reads (1), writes (2) or both (3). */
+describe.each<QemuName>(['7.2', '10', '11'])('ROM over RAM, QEMU %s', (name) => {
+  test.each<[string, string[], number[] | undefined]>([
+    ['pc', [], [0, 0, 0, 0, 0, 0, 0]],
+    ['pc', [], [0x10, 0x31, 0x02, 0x13, 0x20, 0x01, 0x33]],
+    ['pc', [], [0x20, 0x11, 0x33, 0x13, 0x31, 0x30, 0x03]],
+    // Nothing describes the registers.
+    ['pc,suppress-vmdesc=on', [], [0x10, 0x31, 0x02, 0x13, 0x20, 0x01, 0x30]],
+    ['q35,suppress-vmdesc=on', [], [0x10, 0x31, 0x02, 0x13, 0x20, 0x01, 0x30]],
+    ['q35', [], [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]],
+    ['q35', flash, [0x00, 0x31, 0x02, 0x13, 0x20, 0x01, 0x30]],
+    ['isapc', [], undefined],
+    ['microvm', [], undefined],
+  ])('%s %j, registers %j', async (machine, more, registers) => {
+    const build = await qemuForTest(name, 'ROM of real machines');
+    if (!build) return;
+    const [stream, socket, out] = ['m', 'qtest', 'mem'].map((f) => path.join(dir, f)) as [string, string, string];
+    fs.rmSync(socket, { force: true });
+    const seen: Buffer[] = [];
+    await withGuest(build, dir, ['-M', machine, '-m', '32', ...more, '-qtest', `unix:${socket},server=on,wait=off`], async (guest) => {
+      const qtest = await Qtest.open(socket, () => true);
+      if (registers) {
+        const { write } = qtest.pci(0);
+        const set = async (all: number[]) => {
+          // Doublewords, with what lies beside the registers as QEMU has it after a reset.
+          const bytes = machine.startsWith('pc') ? [0, ...all] : [...all, 0];
+          const words = Buffer.from(bytes);
+          for (const at of [0, 4]) await write((machine.startsWith('pc') ? 0x58 : 0x90) + at, words.readUInt32LE(at));
+        };
+        await set(Array.from({ length: 7 }, () => 0x33));
+        for (let at = legacy; at < mebi; at += part) await qtest.write(BigInt(at), Buffer.from(`RAM at ${at}`));
+        await set(registers);
+      }
+      for (let at = legacy; at < mebi; at += part) seen.push(await qtest.read(BigInt(at), part));
+      qtest.close();
+      await guest.migrate({ uri: uri(name, stream) });
+    });
+    const fd = fs.openSync(out, 'w+');
+    try {
+      const { ranges, complete, unplaced } = await extract(openInput(stream), fd, { as: 'sparse' }, () => {});
+      expect({ complete, unplaced }).toEqual({ complete: true, unplaced: undefined });
+      const wrong = seen.flatMap((bytes, i) => {
+        const got = Buffer.alloc(part);
+        fs.readSync(fd, got, 0, part, legacy + i * part);
+        return got.equals(bytes) ? [] : [(legacy + i * part).toString(16)];
+      });
+      expect({ wrong, ranges: ranges.map((r) => `${r.block} 0x${r.address.toString(16)}`) }).toMatchObject({ wrong: [] });
+      // Something is there to be wrong: ROMs, marks, or both.
+      expect(seen.filter((bytes) => bytes.some((b) => b !== 0)).length).toBeGreaterThan(1);
+    } finally {
+      fs.closeSync(fd);
+    }
+  });
+});

@@ -32,6 +32,8 @@ p = drgn.Program()
 p.set_core_dump(sys.argv[1])
 p.load_debug_info([sys.argv[2]])
 print(p["init_uts_ns"].name.release.string_().decode(), *[t.comm.string_().decode() for t in for_each_task(p)])
+print(p.stack_trace(1))
+print(p.stack_trace(2))
 `;
 
 const expect = (what: string, text: string, wanted: RegExp): void => {
@@ -61,6 +63,9 @@ async function main(): Promise<void> {
   expect('crash, stack', said, /panic at[\s\S]*mount_block_root at[\s\S]*kernel_init at[\s\S]*ret_from_fork at/);
   const python = { ...env, PYTHONPATH: path.join(root, 'usr/lib/python3/dist-packages') };
   const tasks = execFileSync('/usr/bin/python3', ['-c', SCRIPT, core, vmlinux], { env: python, encoding: 'utf8' });
+  // Task 1 ran into the panic on a CPU, with registers of its note; task 2 waits.
+  expect('drgn, stack of a CPU', tasks, /#\d+ +panic[\s\S]*mount_block_root[\s\S]*kernel_init[\s\S]*ret_from_fork/);
+  expect('drgn, stack of a task that waits', tasks, /context_switch[\s\S]*__schedule[\s\S]*schedule[\s\S]*kthreadd[\s\S]*ret_from_fork/);
   expect('drgn, tasks', tasks, new RegExp(`^${release} swapper/0 kthreadd `));
   fs.rmSync(dir, { recursive: true, force: true });
 }

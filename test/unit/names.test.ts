@@ -19,14 +19,17 @@ const foreign: Record<string, string> = {
   'vfio/inventory/inventory.ts': 'IORESOURCE_IO IORESOURCE_MEM IORESOURCE_PREFETCH IORESOURCE_MEM_64',
   'vfio/devices/capabilities.ts': 'PCI_STATUS_CAP_LIST',
   'vfio/session/open.ts': 'BIND_IOMMUFD',
-  'migration/devices/evidence.ts': 'CMOS',
+  'migration/devices/evidence.ts': 'CMOS PAM',
   'migration/devices/virtio-class.ts': 'CTRL_GUEST_OFFLOADS NET_MQ RSS RING_PACKED',
+  'migration/export/arm.ts':
+    'NT_ARM_VFP NT_ARM_SVE FPSR_BITS FPCR_BITS SCTLR_EL1 SCTLR SCTLR_EE HCR_EL2 SCR_EL3 SCR_NS SCR_EEL2 SVCR MIDR ID_AA64ZFR0 ' +
+    'ID_AA64SMFR0 ID_AA64PFR0 ID_AA64ISAR0 NRW USR FIQ IRQ SVC ABT HYP UND SYS',
   'migration/export/cpus.ts':
-    'NT_PRSTATUS NT_PRFPREG NT_PPC_VMX NT_PPC_SPE NT_PPC_VSX NT_S390_TIMER NT_S390_TODCMP NT_S390_TODPREG NT_S390_CTRS NT_S390_PREFIX ' +
-    'NT_S390_VXRS_LOW NT_S390_VXRS_HIGH NT_S390_GS_CB NT_ARM_VFP LPCR LPCR_ILE XER LR CTR SPEFSCR FPSR_BITS FPCR_BITS SCTLR_EL1 SCTLR_EE ' +
-    'UBE ID_AA64PFR0 NRW',
+    'NT_PRSTATUS NT_PPC_VMX NT_PPC_SPE NT_PPC_VSX NT_S390_TIMER NT_S390_TODCMP NT_S390_TODPREG NT_S390_CTRS NT_S390_PREFIX ' +
+    'NT_S390_VXRS_LOW NT_S390_VXRS_HIGH NT_S390_GS_CB LPCR LPCR_ILE XER LR CTR SPEFSCR UBE',
   'migration/export/elf.ts': 'EHDR PHDR PT_LOAD PT_NOTE',
   'migration/export/extract.ts': 'LIME',
+  'migration/export/registers.ts': 'NT_PRFPREG',
   'migration/export/vmcoreinfo.ts': 'START_KERNEL_MAP',
   'uring/bulk/name.ts': 'PATH_MAX',
   'uring/bulk/engine/engine.ts': 'TMPFS_MAGIC',

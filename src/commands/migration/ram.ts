@@ -23,12 +23,10 @@ function writeAll(fd: number, bytes: Buffer, name: string): void {
 
 export default class MigrationRam extends Command {
   static override readonly description =
-    'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory, with the hole below 4 GiB ' +
-    'where the machine has one, so that offsets in a raw file are addresses. The split and the addresses come from the guest (CMOS, ACPI tables, devices); --machine names the machine of a stream that does not. A block whose address nothing tells is named and left out, with exit status 7 for raw and sparse unless --partial is given. sparse leaves holes where the memory is zero; raw ' +
-    'allocates every byte; elf is a core file as dump-guest-memory writes it, with the registers of the CPUs (x86, Arm, PowerPC, s390x, RISC-V, LoongArch) and the note VMCOREINFO, ' +
-    'which the device of that name or a search of the memory gives, for gdb, crash and drgn (addresses are physical); lime is ' +
-    'the format of LiME. What a damaged stream still has is written, with exit status 5. --rom adds firmware whose address the ' +
-    'machine fixes: the BIOS or flash of PCs, the flash of Arm and RISC-V `virt`; --layout places any other block.\n\n' +
+    'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory: offsets in a raw file are addresses. sparse leaves holes where the memory is zero, and raw allocates every byte. ' +
+    'elf is a core file as dump-guest-memory writes it, for gdb, crash and drgn, with physical addresses. It has the registers of the CPUs (x86, Arm with SVE, PowerPC, s390x, RISC-V, LoongArch) and the note VMCOREINFO, from the device of that name or a search of the memory. lime is the format of LiME.\n\n' +
+    'The addresses come from the guest: CMOS, chipset, ACPI tables, devices. --machine names the machine of a stream that does not. If a stream does not tell the address of a block, the block is named and left out, with exit status 7 for raw and sparse unless --partial is given. --layout gives an address. ' +
+    'Between 768 KiB and 1 MiB, a PC has RAM or ROM as its guest reads it. --rom adds firmware whose address the machine fixes: the BIOS or flash of PCs, the flash of Arm and RISC-V `virt`. What a damaged stream still has is written, with exit status 5.\n\n' +
     'The JSON has `as`, `machine`, `size`, `ranges` (address, length, block, offset in the output), `blocks` (name, pages, present, ' +
     'undecodable), `missing`, `unplaced` (block, length), `cpus`, `vmcoreinfo` (device or memory), `complete` and `issues`.';
   static readonly examples = [

@@ -16,7 +16,7 @@ export interface VirtioMem {
 }
 
 /** Sections that are decoded for their facts even if nobody asked for fields. */
-const wanted = /(^|\/)(virtio-mem(-device-early)?|virtio-balloon|mc146818rtc|spapr)$/;
+const wanted = /(^|\/)(virtio-mem(-device-early)?|virtio-balloon|mc146818rtc|spapr|I440FX|mch)$/;
 
 const big = (v: Value | undefined): bigint | undefined => (typeof v === 'bigint' ? v : typeof v === 'number' ? BigInt(v) : undefined);
 
@@ -68,6 +68,17 @@ function lateVirtioMem(section: string, bytes: Buffer): VirtioMem | undefined {
 /** Bytes of a PC's CMOS. */
 const CMOS = 128;
 
+/** Where the registers are, in the configuration space, that say which RAM below 1 MiB guests read (82441FX, 3.2.18; Q35, 5.1.22). */
+const PAM: { device: RegExp; at: number }[] = [
+  { device: /(^|\/)I440FX$/, at: 0x59 },
+  { device: /(^|\/)mch$/, at: 0x90 },
+];
+const pamSize = 7;
+const pamOf = (section: string, config: Uint8Array): Uint8Array | undefined => {
+  const at = PAM.find(({ device }) => device.test(section))?.at;
+  return at === undefined ? undefined : Uint8Array.from({ length: pamSize }, (_, i) => config[at + i] ?? 0);
+};
+
 const hints = 'virtio-balloon-device/free-page-report';
 
 /** Whether a balloon's guest took the feature of free-page hints, and QEMU asked for them at least once. */
@@ -83,6 +94,8 @@ export class Evidence {
   freePageHints = false;
   /** battery-backed memory of a PC */
   cmos: Uint8Array | undefined;
+  /** the seven registers that open a PC's RAM between 768 KiB and 1 MiB */
+  pam: Uint8Array | undefined;
   /** the device tree of a pseries guest */
   deviceTree: Buffer | undefined;
 
@@ -92,21 +105,25 @@ export class Evidence {
   }
 
   /** Bytes from the start of a body that noteRaw looks at. */
-  static readonly rawBytes = CMOS;
+  static readonly rawBytes = 256;
 
   /** Whether the start of a section's body is a fact, described or not. */
   static wantsRaw(name: string): boolean {
-    return name === 'mc146818rtc';
+    return name === 'mc146818rtc' || PAM.some(({ device }) => device.test(name));
   }
 
-  /** Takes the facts of a body that nothing describes: the CMOS comes first in it (QEMU hw/rtc/mc146818rtc.c). */
+  /** Takes the facts of a body that nothing describes: what matters comes first (QEMU hw/rtc/mc146818rtc.c, hw/pci/pci.c). */
   noteRaw(section: string, body: Buffer): void {
     if (section === 'mc146818rtc' && body.length >= CMOS) this.cmos ??= Buffer.from(body.subarray(0, CMOS));
+    // A version, then the configuration space.
+    else if (body.length >= 160) this.pam ??= pamOf(section, body.subarray(4));
   }
 
   /** Takes the facts of a section. */
   note(section: string, fields: Fields): void {
     if (section.endsWith('mc146818rtc') && fields.cmos_data instanceof Uint8Array) this.cmos ??= fields.cmos_data;
+    const config = (fields as { parent_obj?: { 'config[0]'?: Fields } }).parent_obj?.['config[0]']?.bytes;
+    if (config instanceof Uint8Array) this.pam ??= pamOf(section, config);
     if (section === 'spapr') {
       const blob = (fields as { spapr_dtb?: Fields }).spapr_dtb?.fdt_blob;
       if (blob instanceof Uint8Array) this.deviceTree ??= Buffer.from(blob);

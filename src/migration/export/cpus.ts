@@ -2,6 +2,10 @@
 import type { Fields } from '../devices/fields.js';
 import type { Arch } from '../memory/arch.js';
 import type { Value } from '../stream/model.js';
+import { aarch64, arm, armBig } from './arm.js';
+import { at, big, type CpuNote, type Layout, list, NT_PRFPREG, sub, type Word, wide, words, zeros } from './registers.js';
+
+export { archOfCpu, lostVectorBytes } from './arm.js';
 
 /** What an ELF core says about the machine. */
 export interface CoreFormat {
@@ -11,38 +15,8 @@ export interface CoreFormat {
   big: boolean;
 }
 
-export const big = (v: Value | undefined): bigint => {
-  if (typeof v === 'bigint') return BigInt.asUintN(64, v);
-  if (typeof v === 'number') return BigInt.asUintN(64, BigInt(Math.trunc(v)));
-  // Fields of a type that nothing decodes are bytes in the order of the stream.
-  return v instanceof Uint8Array && v.length <= 8 ? BigInt(`0x0${Buffer.from(v).toString('hex')}`) : 0n;
-};
-
-/** Element `i` of an array, or of one of which only the elements other than zero were kept. */
-function at(v: Value | undefined, i: number): bigint {
-  if (Array.isArray(v)) return big(v[i]);
-  const sparse = (v as { nonzero?: { [index: string]: Value } } | undefined)?.nonzero;
-  return sparse ? big(sparse[String(i)]) : 0n;
-}
-
-const list = (v: Value | undefined, count: number): bigint[] => Array.from({ length: count }, (_, i) => at(v, i));
-
-/** A number of a note and its bytes. */
-type Word = readonly [value: bigint, bytes: number];
-const words = (values: readonly bigint[], bytes: number): Word[] => values.map((v) => [v, bytes] as const);
-/** Bytes that have no meaning, or whose meaning nothing in the stream tells. */
-const zeros = (bytes: number): Word => [0n, bytes];
-
-/** A note of a CPU beside NT_PRSTATUS. */
-interface CpuNote {
-  name: 'CORE' | 'LINUX';
-  type: number;
-  words: Word[];
-}
-
 /** Types of notes (Linux include/uapi/linux/elf.h). */
 export const NT_PRSTATUS = 1;
-const NT_PRFPREG = 2;
 const NT_PPC_VMX = 0x100;
 const NT_PPC_SPE = 0x101;
 const NT_PPC_VSX = 0x102;
@@ -54,22 +28,6 @@ const NT_S390_PREFIX = 0x305;
 const NT_S390_VXRS_LOW = 0x309;
 const NT_S390_VXRS_HIGH = 0x30a;
 const NT_S390_GS_CB = 0x30b;
-const NT_ARM_VFP = 0x400;
-
-/** Registers of one architecture: those of elf_prstatus from pr_reg to its end, and the notes behind it. */
-interface Layout {
-  bits: 32 | 64;
-  registers: (f: Fields) => Word[];
-  more?: (f: Fields) => CpuNote[];
-}
-
-/** A subsection of a CPU's state. */
-const sub = (f: Fields, name: string): Fields | undefined => {
-  const inner = f[name];
-  return inner !== null && typeof inner === 'object' && !Array.isArray(inner) && !(inner instanceof Uint8Array) ? inner : undefined;
-};
-
-const wide = (high: bigint, low: bigint): bigint => (high << 64n) | low;
 
 const LPCR = 0x13e;
 /** Interrupts are taken little-endian: the guest's kernel is. */
@@ -79,35 +37,6 @@ const LR = 8;
 const CTR = 9;
 const SPEFSCR = 512;
 const crf = (f: Fields): bigint => list(f['env.crf'], 8).reduce((n, field) => (n << 4n) | (field & 15n), 0n);
-
-/** Bits of FPSCR that AArch64 has in FPSR and in FPCR (Arm ARM, C5.2.8 and C5.2.10). */
-const FPSR_BITS = 0xf800009fn;
-const FPCR_BITS = 0x07f79f00n;
-
-/** The 32 vector registers of 128 bits. */
-const neon = (vfp: Fields): bigint[] => {
-  const pair = (i: number) => list(vfp[`env.vfp.zregs[${i}].d`], 2) as [bigint, bigint];
-  return Array.from({ length: 32 }, (_, i) => wide(pair(i)[1], pair(i)[0]));
-};
-
-/** NT_PRFPREG of AArch64: struct user_fpsimd_state. */
-function fpsimd(f: Fields): CpuNote[] {
-  const vfp = sub(f, 'cpu/vfp');
-  if (!vfp) return [];
-  // A CPU with more control bits than FPSCR has saves the two registers apart.
-  const apart = sub(vfp, 'cpu/vfp/fpcr_fpsr') ?? sub(f, 'cpu/vfp/fpcr_fpsr');
-  const fpscr = big(vfp.fpscr);
-  const control = apart ? [big(apart.fpsr), big(apart.fpcr)] : [fpscr & FPSR_BITS, fpscr & FPCR_BITS];
-  return [{ name: 'CORE', type: NT_PRFPREG, words: [...words(neon(vfp), 16), ...words(control, 4), zeros(8)] }];
-}
-
-/** NT_ARM_VFP: struct user_vfp, 32 registers of 64 bits and FPSCR. */
-function vfp32(f: Fields): CpuNote[] {
-  const vfp = sub(f, 'cpu/vfp');
-  if (!vfp) return [];
-  const half = Array.from({ length: 32 }, (_, i) => at(vfp[`env.vfp.zregs[${i >> 1}].d`], i & 1));
-  return [{ name: 'LINUX', type: NT_ARM_VFP, words: [...words(half, 8), [big(vfp.fpscr), 4]] }];
-}
 
 /** A vector register as the stream has it: the halves in the order of the host that saved, taken as little-endian. */
 const vector = (v: Value | undefined): bigint => {
@@ -171,18 +100,8 @@ function s390Notes(f: Fields): CpuNote[] {
 }
 
 const layouts: Partial<Record<Arch, Layout>> = {
-  aarch64: {
-    bits: 64,
-    // x0-x30, sp, pc, pstate; then whether there are floating-point registers
-    registers: (f) => [...words([...list(f['env.xregs'], 32), big(f['env.pc']), big(f.cpsr)], 8), [1n, 4], zeros(4)],
-    more: fpsimd,
-  },
-  arm: {
-    bits: 32,
-    // r0-r15, cpsr, orig_r0
-    registers: (f) => [...words([...list(f['env.regs'], 16), big(f.cpsr), 0n], 4), [sub(f, 'cpu/vfp') ? 1n : 0n, 4]],
-    more: vfp32,
-  },
+  aarch64,
+  arm,
   riscv: { bits: 64, registers: (f) => [...words([big(f['env.pc']), ...list(f['env.gpr'], 32).slice(1)], 8), zeros(8)] },
   loongarch: {
     bits: 64,
@@ -214,28 +133,8 @@ const narrow: Partial<Record<Arch, (f: Fields) => boolean>> = {
   riscv: (f) => big(f['env.misa_mxl']) === 1n,
 };
 
-/** An id of a register as KVM has them (Linux asm/kvm.h): SCTLR_EL1, whose bit 25 is the byte order of EL1. */
-const SCTLR_EL1 = 0x603000000013c080n;
-const SCTLR_EE = 1n << 25n;
 /** MSTATUS.UBE of RISC-V. */
 const UBE = 0x40n;
-
-/** ID_AA64PFR0_EL1, which a CPU without AArch64 does not have. */
-const ID_AA64PFR0 = 0x603000000013c020n;
-/** PSTATE.nRW: the CPU is in AArch32 state. */
-const NRW = 0x10n;
-
-const armIds = (cpu: Fields): Value[] => (Array.isArray(cpu.cpreg_vmstate_indexes) ? cpu.cpreg_vmstate_indexes : []);
-const armBig = (cpu: Fields): boolean => {
-  const index = armIds(cpu).findIndex((id) => big(id) === SCTLR_EL1);
-  return index >= 0 && (at(cpu.cpreg_vmstate_values, index) & SCTLR_EE) !== 0n;
-};
-
-/** The architecture of a CPU where a machine has CPUs of two: a Virt machine's 32-bit ARM has no register of AArch64. */
-export function archOfCpu(arch: Arch, cpu: Fields | undefined): Arch {
-  if (arch !== 'aarch64' || !cpu || armIds(cpu).length === 0) return arch;
-  return (big(cpu.cpsr) & NRW) === 0n || armIds(cpu).some((id) => big(id) === ID_AA64PFR0) ? 'aarch64' : 'arm';
-}
 
 /** Whether a guest's kernel is big-endian, on architectures that have both. */
 const bigEndian: Partial<Record<Arch, (cpu: Fields) => boolean>> = {

@@ -2,7 +2,8 @@
 import type { Fields } from '../devices/fields.js';
 import type { Arch } from '../memory/arch.js';
 import type { Value } from '../stream/model.js';
-import { big, type CoreFormat, NT_PRSTATUS, notesOf } from './cpus.js';
+import { type CoreFormat, NT_PRSTATUS, notesOf } from './cpus.js';
+import { big } from './registers.js';
 
 export interface Segment {
   /** virtual; of memory, the guest-physical address is used, so that a debugger finds memory by it */

@@ -26,6 +26,7 @@ import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import { Walker } from '../walk.js';
 import { type Plan, writeAt, writeCore } from './core.js';
+import { lostVectorBytes } from './cpus.js';
 import { memoryStart } from './elf.js';
 import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
 
@@ -405,6 +406,8 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
   }
   extraction.finish(archOf(blocks, walker.description, options.machine ?? walker.configuration?.machine), ram);
   if (options.as === 'elf' && extraction.registers === 0) issues.add(withoutRegisters);
+  const lost = options.as === 'elf' ? Math.max(0, ...extraction.cpus.map(lostVectorBytes)) : 0;
+  if (lost > 0) issues.add(shortVectors(lost));
   if (extraction.notes > 0) issues.add(severalNotes(extraction.notes));
   return result(walker, extraction, extraction.plan, options, issues);
 }
@@ -416,6 +419,14 @@ const withoutRegisters: Issue = {
   path: 'cpu',
   message: 'the core has no registers: the stream does not describe its CPUs, or they are of an architecture without a layout for notes',
 };
+
+const shortVectors = (bytes: number): Issue => ({
+  severity: 'warning',
+  code: 'short-vectors',
+  offset: 0n,
+  path: 'cpu',
+  message: `QEMU did not save the last ${bytes} bytes of each SVE register: they are zeros in the core`,
+});
 
 const severalNotes = (count: number): Issue => ({
   severity: 'note',

@@ -1,8 +1,8 @@
 /** The note VMCOREINFO of a Linux guest: where its device says it is, or found in its memory (Linux kernel/vmcore_info.c). */
 import fs from 'node:fs';
 import type { Fields } from '../devices/fields.js';
-import { big } from './cpus.js';
 import { pad } from './elf.js';
+import { big } from './registers.js';
 
 /** A guest's own note in its memory. */
 export interface NotePlace {

@@ -9,16 +9,10 @@ import { type MemoryRange, nfitRanges, sratMemory, windowStarts } from './acpi.j
 import { type Arch, archOf } from './arch.js';
 import { dynamicMemory, memoryNodes } from './fdt.js';
 import { virtioMemOf } from './missing.js';
+import type { PhysicalRange } from './options.js';
+import { withRom } from './shadow.js';
 
-/** A run of guest-physical memory and the block bytes that are there. */
-export interface PhysicalRange {
-  gpa: bigint;
-  length: bigint;
-  /** index of the block */
-  block: number;
-  /** first byte in the block */
-  from: bigint;
-}
+export type { PhysicalRange } from './options.js';
 
 /** A block of the guest's memory whose address nothing tells. */
 export interface Unplaced {
@@ -296,7 +290,8 @@ export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], option
     });
   }
   const parts = family ? ramBlocks(blocks, options.ramBlocks, taken).filter((i) => !taken.has(i)) : [];
-  const own = family ? ownRam(family, facts, blocks, parts, options.below4g) : [];
+  const ram = family ? ownRam(family, facts, blocks, parts, options.below4g) : [];
+  const own = family?.high === fourGibi ? withRom(ram, facts.machine, facts.evidence, blocks) : ram;
   for (const i of parts) taken.add(i);
   const roms = options.rom ? firmwareRanges(facts, blocks, taken) : [];
   const ranges = [...own, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));

@@ -2,6 +2,16 @@
 import type { RamBlock } from '../stream/model.js';
 import type { ByteOrder } from './bitmap-order.js';
 
+/** A run of guest-physical memory and the block bytes that are there. */
+export interface PhysicalRange {
+  gpa: bigint;
+  length: bigint;
+  /** index of the block */
+  block: number;
+  /** first byte in the block */
+  from: bigint;
+}
+
 /** Where extracted pages go: byte ranges of blocks, by index, at offsets of a file. */
 export interface Placement {
   block: number;
