@@ -247,6 +247,11 @@ Napi::Value JsRingRefusal(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Value JsBufferRefusal(const Napi::CallbackInfo& info) {
+  const int err = uring::BufferRefusal();
+  return err == 0 ? info.Env().Undefined() : Napi::String::New(info.Env(), ErrnoName(err));
+}
+
 Napi::Value JsSyncError(const Napi::CallbackInfo& info) {
   const int err = Get<Store>(info[0]).sync_error();
   if (err == 0) return info.Env().Undefined();

@@ -59,8 +59,9 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   State state = kFree;
   Kind kind = Kind::kEarly;
   bool badDigest = false;
-  bool threaded = false;  // may keep a thread of the ring
-  bool written = false;   // by the ring: what is left to do is a flush
+  std::atomic<uint32_t>* counted =
+      nullptr;           // of its namespace, while it is in the ring; none: a read that may be there
+  bool written = false;  // by the ring: what is left to do is a flush
   uint16_t slot = 0, generation = 0;
   Status status = kOk;
   uint64_t result = 0;

@@ -19,6 +19,9 @@ namespace {
 constexpr uint32_t kRingEntries = 256;
 constexpr uint32_t kRingThreads = 64;  // of the kernel, for what a ring cannot do at once
 constexpr uint32_t kRingThreadsPerSource = 8;
+// Past the page cache, of one source in all rings: less than the threads, since a device that has no room for more
+// keeps one for each.
+constexpr uint32_t kDirectPerSource = 48;
 constexpr uint64_t kGather = 20'000;                  // ns that an answer waits for others that are about to come
 constexpr uint64_t kStint = 500'000;                  // ns that the loop's thread writes at a time
 constexpr auto kLook = std::chrono::milliseconds(1);  // a write that takes longer hangs
@@ -190,7 +193,7 @@ void Worker::TakeOver() {
   HandOver();
   at_.store(kLooping, std::memory_order_release);
   if (ring_) {
-    ring_.reset();  // empty, and of the other thread
+    CloseRing();  // empty, and of the other thread
     OpenRing();
   }
 }
@@ -222,55 +225,82 @@ void Worker::OpenRing() {
     if (const int err = ring_->RegisterEventfd(ringEvent_.get()); err < 0) throw SysError(-err, "io_uring_register");
     epoll_event event{EPOLLIN, {.u64 = kRingKey}};
     Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ringEvent_.get(), &event), "epoll_ctl");
+    if (storage::RingFiles::Suits(*ring_)) files_.emplace(*ring_, wake_.get());
   } catch (const SysError& error) {
     uring::NoteRefusal(error);
-    ring_.reset();
+    CloseRing();
     target_.uringMissing_.store(true);
   }
 }
 
+void Worker::CloseRing() {
+  files_.reset();
+  ring_.reset();
+  ringBuffers_.Forget();
+}
+
 // A request that waits keeps a thread of the ring: one source must not have them all. What the kernel can read without
-// a thread (it says so by allowing RWF_NOWAIT) has only the room of the ring to share.
-bool Worker::RoomInRing(const Request& request) const {
-  if (request.sqe.opcode == kRead && request.ns->store->CanTry()) return inRing_ < ring_->cq_entries();
-  const uint32_t mine = request.ns->inRings.load(std::memory_order_relaxed);
+// a thread (it says so by allowing RWF_NOWAIT) has only the room of the ring to share. `counted`: what counts it.
+bool Worker::RoomInRing(const Request& request, std::atomic<uint32_t>** counted) const {
+  Namespace& ns = *request.ns;
+  *counted = nullptr;
+  if (inRing_ >= ring_->cq_entries()) return false;
+  if (request.sqe.opcode == kRead && ns.store->CanTry()) return true;
+  if (ns.store->Async()) {
+    *counted = &ns.direct;
+    return ns.direct.load(std::memory_order_relaxed) < kDirectPerSource;
+  }
+  *counted = &ns.inRings;
+  const uint32_t mine = ns.inRings.load(std::memory_order_relaxed);
   return threaded_ < kRingThreads && mine < (threaded_ < kRingThreads / 2 ? kRingThreadsPerSource : 1);
 }
 
-// Puts a read or a write of a file into the ring. False: there is no room, or it is neither. What makes data durable is
-// not: the store orders that (storage/durability.h).
-bool Worker::Ring(Request* request) {
-  const Sqe& command = request->sqe;
-  const int fd = request->ns->store->fd();
+// Whether the ring can do a command: a read or a write of a file that does not keep others waiting. What makes data
+// durable is not: the store orders that (storage/durability.h).
+bool Worker::SuitsRing(const Request& request) const {
+  const Sqe& command = request.sqe;
+  const Namespace& ns = *request.ns;
+  const storage::Store& store = *ns.store;
   const bool fused = (command.flags & 3) != 0;
-  if (fd < 0 || fused) return false;
-  // The kernel has one thread at a time for the buffered writes of all regular files whose inodes hash alike: a file
-  // that hangs would keep others waiting, and no two writes of one file run at once.
-  if (command.opcode != kRead && (command.opcode != kWrite || request->ns->regular)) return false;
-  if (!RoomInRing(*request)) return false;
-  if (command.opcode == kWrite && (request->ns->readonly || (command.cdw12 & kFua))) return false;
-  const iovec data{request->buffer, request->length};
-  if (command.opcode == kWrite && request->ns->store->WantsZeroes(&data, 1)) return false;
-  if (!request->ns->store->Takes(&data, 1, command.slba() << request->ns->shift)) return false;
+  if (store.fd() < 0 || fused) return false;
+  const iovec data{request.buffer, request.length};
+  if (!store.Takes(&data, 1, command.slba() << ns.shift)) return false;
+  if (command.opcode == kRead) return true;
+  if (command.opcode != kWrite || ns.readonly || (command.cdw12 & kFua)) return false;
+  // The kernel has one thread at a time for the writes of all regular files whose inodes hash alike, unless the file
+  // system takes several: a file that hangs would keep others waiting, and no two writes of one file run at once.
+  const bool several = store.Async() && store.parallel() && (ring_->features() & uring::abi::kFeatRecvsendBundle);
+  return (!ns.regular || several) && !store.WantsZeroes(&data, 1);
+}
+
+// Puts a read or a write of a file into the ring. False: there is no room, or it is neither.
+bool Worker::Ring(Request* request) {
+  std::atomic<uint32_t>* counted;
+  if (!SuitsRing(*request) || !RoomInRing(*request, &counted)) return false;
+  const Sqe& command = request->sqe;
+  Namespace& ns = *request->ns;
+  const bool writes = command.opcode == kWrite;
   // Not while a fused pair has the namespace; the executor waits for its turn.
-  if (command.opcode == kWrite && !request->ns->TryWrite()) return false;
+  if (writes && !ns.TryWrite()) return false;
+  const int slot = files_ && !ns.removed.load(std::memory_order_relaxed) ? files_->SlotOf(ns.store) : -1;
   io_uring_sqe* sqe = ring_->Next();
   if (!sqe) {
     ring_->Submit();
     if (!(sqe = ring_->Next())) {
-      if (command.opcode == kWrite) request->ns->WriteDone();
+      if (writes) ns.WriteDone();
       return false;
     }
   }
-  const uint64_t offset = command.slba() << request->ns->shift, tag = reinterpret_cast<uintptr_t>(request);
-  uring::Prepare(sqe, command.opcode == kRead ? IORING_OP_READ : IORING_OP_WRITE, fd, request->buffer, request->length,
-                 offset, tag);
+  const uint64_t offset = command.slba() << ns.shift, tag = reinterpret_cast<uintptr_t>(request);
+  const bool fixed = ringBuffers_.Fixed(request->buffer);
+  const uint8_t opcode =
+      fixed ? (writes ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED) : (writes ? IORING_OP_WRITE : IORING_OP_READ);
+  uring::Prepare(sqe, opcode, slot < 0 ? ns.store->fd() : slot, request->buffer, request->length, offset, tag,
+                 slot < 0 ? 0 : IOSQE_FIXED_FILE);
   inRing_++;
-  request->threaded = command.opcode != kRead || !request->ns->store->CanTry();
-  if (request->threaded) {
-    threaded_++;
-    request->ns->inRings.fetch_add(1, std::memory_order_relaxed);
-  }
+  request->counted = counted;
+  if (counted == &ns.inRings) threaded_++;
+  if (counted) counted->fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
@@ -279,12 +309,11 @@ void Worker::TurnRing() {
   if (ring_->Pending() > 0 || ring_->NeedsEnter()) ring_->Submit();
   ring_->Reap([this](const io_uring_cqe& cqe) {
     auto* request = reinterpret_cast<Request*>(static_cast<uintptr_t>(cqe.user_data));
-    VIOCTL_ASSERT(inRing_ > 0 && (!request->threaded || threaded_ > 0));
+    const bool threaded = request->counted == &request->ns->inRings;
+    VIOCTL_ASSERT(inRing_ > 0 && (!threaded || threaded_ > 0));
     inRing_--;
-    if (request->threaded) {
-      threaded_--;
-      request->ns->inRings.fetch_sub(1, std::memory_order_relaxed);
-    }
+    if (threaded) threaded_--;
+    if (request->counted) request->counted->fetch_sub(1, std::memory_order_relaxed);
     if (request->sqe.opcode == kWrite) request->ns->WriteDone();
     // Half done, or an error: the executor does it again, to the end, and finds the right status.
     const bool whole = cqe.res >= 0 && static_cast<uint32_t>(cqe.res) == request->length;

@@ -67,7 +67,7 @@ void Connection::Release(Request* request) {
 
 // Gives back all that a command holds.
 void Connection::Drop(Request& request) {
-  if (request.buffer) worker_.buffers().Give(std::exchange(request.buffer, nullptr), request.capacity);
+  if (request.buffer) worker_.GiveBuffer(std::exchange(request.buffer, nullptr), request.capacity);
   GiveBack(request);
   request.ns.reset();
 }
@@ -75,7 +75,7 @@ void Connection::Drop(Request& request) {
 // Gives the command a buffer of its own.
 void Connection::Own(Request& request, uint32_t size) {
   if (request.buffer) return;
-  request.buffer = worker_.buffers().Take(size);
+  request.buffer = worker_.TakeBuffer(request, size);
   request.capacity = size;
 }
 

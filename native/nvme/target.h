@@ -33,8 +33,10 @@ struct Counters {
 struct Namespace {
   std::shared_ptr<storage::Store> store;
   std::atomic<bool> removed{false};  // hosts that owe data for it must not keep it
-  std::atomic<uint32_t> inRings{0};  // of its requests, those that are in a ring and may take a thread of the kernel
-  uint8_t shift = 9;                 // log2 of the block size
+  // Of its requests, those that are in a ring: those that may take a thread of the kernel; those that do not wait for
+  // the page cache either.
+  std::atomic<uint32_t> inRings{0}, direct{0};
+  uint8_t shift = 9;  // log2 of the block size
   bool readonly = false;
   bool regular = false;  // stored in a regular file
   std::atomic<uint64_t> blocks{0};

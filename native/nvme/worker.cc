@@ -87,6 +87,18 @@ void Buffers::Give(uint8_t* buffer, uint32_t size) {
     free_[i].push_back(buffer);
 }
 
+uint8_t* Worker::TakeBuffer(const Request& request, uint32_t size) {
+  if (ring_ && request.ns && request.ns->store->Async()) {
+    if (!ringBuffers_.tried()) ringBuffers_.Register(*ring_);
+    if (uint8_t* buffer = ringBuffers_.Take(size)) return buffer;
+  }
+  return buffers_.Take(size);
+}
+
+void Worker::GiveBuffer(uint8_t* buffer, uint32_t size) {
+  if (!ringBuffers_.Give(buffer)) buffers_.Give(buffer, size);
+}
+
 Worker::Worker(Target& target, int index)
     : target_(target),
       index_(index),
@@ -274,6 +286,7 @@ void Worker::Handle(Message& message) {
   } else if (auto* go = std::get_if<Go>(&message)) {
     go->request->connection->Go(*go->request);
   } else if (std::holds_alternative<Renew>(message)) {
+    if (files_) files_->Clear();  // a slot holds its file
     for (const auto& [id, connection] : connections_) connection->Renew();
     for (const auto& connection : zombies_) connection->Renew();
   } else {
@@ -284,6 +297,7 @@ void Worker::Handle(Message& message) {
 void Worker::Messages() {
   uint64_t count;
   [[maybe_unused]] const ssize_t done = ::read(wake_.get(), &count, sizeof count);
+  if (files_) files_->Refresh();
   std::vector<Message> inbox;
   {
     std::lock_guard lock(mutex_);
@@ -304,6 +318,7 @@ void Worker::Messages() {
 }
 
 void Worker::Tick() {
+  if (files_) files_->Sweep();
   if (full_) {
     full_ = false;
     for (size_t i = 0; i < listeners_.size(); i++) {
@@ -413,7 +428,7 @@ void Worker::Drain() {
     [[maybe_unused]] const bool mine = Dispatch();  // nothing is written here any more
   }
   while (done_.out() > 0) ::sched_yield();  // threads of the executor that are about to leave done_
-  ring_.reset();
+  CloseRing();
 }
 
 }  // namespace vioctl::nvme

@@ -5,12 +5,15 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <variant>
 
 #include "nvme/target.h"
 #include "storage/completions.h"
+#include "storage/ring_buffers.h"
+#include "storage/ring_files.h"
 #include "uring/ring.h"
 
 namespace vioctl::nvme {
@@ -93,7 +96,9 @@ class Worker {
 
   // The rest is for the worker's own thread.
   Target& target() { return target_; }
-  Buffers& buffers() { return buffers_; }
+  // Memory for the data of a request.
+  uint8_t* TakeBuffer(const Request& request, uint32_t size);
+  void GiveBuffer(uint8_t* buffer, uint32_t size);
   uint8_t* receiveBuffer() { return receive_.get(); }
   uint64_t now() const { return now_; }
   int epoll() const { return epoll_.get(); }
@@ -121,8 +126,10 @@ class Worker {
   [[nodiscard]] bool WriteHere();
   void Drain();
   void OpenRing();
+  void CloseRing();
+  bool SuitsRing(const Request& request) const;
   bool Ring(Request* request);
-  bool RoomInRing(const Request& request) const;
+  bool RoomInRing(const Request& request, std::atomic<uint32_t>** counted) const;
   bool Remote(Request* request);
   void Elsewhere(Request* request);
   int Wait(epoll_event* events, int count, int timeout);
@@ -154,6 +161,8 @@ class Worker {
   std::atomic<int> strangers_{0};  // connections without a CONNECT, or an authentication, so far
 
   std::unique_ptr<uring::Ring> ring_;  // of this thread alone
+  std::optional<storage::RingFiles> files_;
+  storage::RingBuffers ringBuffers_;  // filled when a source is used past the page cache
   Fd ringEvent_;
   uint32_t inRing_ = 0, threaded_ = 0;  // requests in the ring; those that may keep one of its threads
   std::unique_ptr<uint8_t[]> receive_;

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "storage/direct.h"
+#include "uring/refusal.h"
 
 namespace vioctl::storage {
 
@@ -17,7 +18,9 @@ BouncePool::BouncePool(uring::Ring& ring)
     buffers.push_back({At(i), kBufferSize});
     free_.push_back(i);
   }
-  registered_ = ring.RegisterBuffers(buffers) == 0;
+  const int err = ring.RegisterBuffers(buffers);
+  registered_ = err == 0;
+  if (err < 0) uring::NoteBufferRefusal(-err);
 }
 
 int BouncePool::Take() {

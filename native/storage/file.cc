@@ -24,6 +24,8 @@ namespace {
 constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magic.h
 // File systems whose close(2) asks a server, which may not answer: NFS, Ceph, CIFS, SMB 2 (linux/magic.h), FUSE.
 constexpr long kAsking[] = {0x6969, 0x00c36400, 0xff534d42, 0xfe534d42, kFuseMagic};
+// File systems that take writes past the page cache at the same time: ext4, XFS (FOP_DIO_PARALLEL_WRITE, Linux 6.10).
+constexpr long kParallel[] = {0xef53, 0x58465342};
 constexpr int kClaimTries = 300;     // kernels before 6.2 let go of a file of a ring a second after it was replaced
 constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
 constexpr unsigned kClaimPauseUs = 10'000;
@@ -92,7 +94,12 @@ class File final : public Store {
     char byte;
     iovec one{&byte, 1};
     // A kernel that cannot do it for this file says so, even at the end of the file.
-    try_ = !tmpfs_ && !options.direct && (::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN);
+    // Past the page cache it says so before it looks at the alignment.
+    const bool nowait =
+        ::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN || (options.direct && errno == EINVAL);
+    try_ = nowait && !tmpfs_ && !options.direct;
+    async_ = nowait && options.direct;
+    parallel_ = known && std::find(std::begin(kParallel), std::end(kParallel), fs.f_type) != std::end(kParallel);
   }
 
   // Whoever drops the last reference may be the event loop.
@@ -105,6 +112,8 @@ class File final : public Store {
   }
 
   bool CanTry() const override { return try_; }
+  bool Async() const override { return async_; }
+  bool parallel() const override { return parallel_; }
   bool Cached() const override { return !options_.direct; }
   bool Waits() const override { return !tmpfs_; }
   // io_uring goes on behind a short transfer by itself. On files of FUSE without a page cache it does so from the
@@ -289,7 +298,7 @@ class File final : public Store {
   Geometry geometry_;
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;
-  bool device_ = false, tmpfs_ = false, fuse_ = false, asks_ = false, try_ = false;
+  bool device_ = false, tmpfs_ = false, fuse_ = false, asks_ = false, try_ = false, async_ = false, parallel_ = false;
   std::mutex changing_;  // of the description behind fd_, which may hang
   bool claimed_ = true;
 };

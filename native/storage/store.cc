@@ -15,6 +15,11 @@ constexpr size_t kCompared = 256 << 10;  // bytes that are compared at a time
 
 }  // namespace
 
+uint64_t Store::NextId() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
 int Store::Compare(const iovec* with, int count, uint64_t offset) {
   std::vector<std::byte> found;
   for (int i = 0; i < count; i++) {

@@ -33,6 +33,9 @@ class Store {
  public:
   virtual ~Store() = default;
 
+  // Of this store alone, for the life of the process.
+  uint64_t id() const { return id_; }
+
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
   bool readonly() const { return readonly_; }
 
@@ -43,6 +46,10 @@ class Store {
   virtual bool CanTry() const { return false; }
   // Whether writes end in the page cache, as a rule without waiting.
   virtual bool Cached() const { return false; }
+  // Whether the kernel does reads, and with parallel() writes, past the page cache without keeping a thread for each.
+  virtual bool Async() const { return false; }
+  // Whether the kernel does such writes of a regular file at the same time (FOP_DIO_PARALLEL_WRITE).
+  virtual bool parallel() const { return false; }
   // Whether a plain read may wait for a device.
   virtual bool Waits() const { return true; }
   // The file behind the store, for engines that do their own I/O on it; -1 where there is none. Such an engine only
@@ -166,6 +173,8 @@ class Store {
   std::shared_ptr<Durability> durability_ = std::make_shared<Durability>();
 
  private:
+  static uint64_t NextId();
+  const uint64_t id_ = NextId();
   std::atomic<uint32_t> opened_{0};
   std::mutex opened_lock_;
   std::vector<int> opened_events_;

@@ -1,5 +1,6 @@
 #include "uring/refusal.h"
 
+#include <atomic>
 #include <mutex>
 
 #include "uring/ring.h"
@@ -10,6 +11,7 @@ namespace {
 std::mutex mutex;
 std::optional<Refusal> first;
 bool tried = false;
+std::atomic<int> buffers{0};
 
 constexpr uint32_t kEntries = 4;
 
@@ -19,6 +21,13 @@ void NoteRefusal(const SysError& error) {
   std::lock_guard lock(mutex);
   if (!first) first = Refusal{error.err(), error.call()};
 }
+
+void NoteBufferRefusal(int err) {
+  int none = 0;
+  buffers.compare_exchange_strong(none, err);
+}
+
+int BufferRefusal() { return buffers.load(); }
 
 std::optional<Refusal> FirstRefusal() {
   std::lock_guard lock(mutex);

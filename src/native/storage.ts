@@ -139,6 +139,8 @@ export interface StorageNative {
   flush(store: Store): Promise<void>;
   /** The first refusal of io_uring that an engine of this process met; tries a ring if there was none so far. */
   ringRefusal(): { code: string; syscall: string } | undefined;
+  /** Errno name of io_uring_register(2) that did not register the buffers of an engine: the kernel pins them for each request then. */
+  bufferRefusal(): string | undefined;
   /** Errno name of the sync that failed: all later ones fail too, until the source is opened anew. */
   syncError(store: Store): string | undefined;
   /** Requests and syncs that have failed so far, and the errno name of the last one. */
@@ -182,6 +184,7 @@ export const storageExports = [
   'lastingName',
   'flush',
   'ringRefusal',
+  'bufferRefusal',
   'syncError',
   'failures',
   'claim',

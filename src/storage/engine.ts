@@ -5,13 +5,20 @@ import { explain } from '../uring/host/unavailable.js';
 import type { Source } from './open.js';
 
 let told = false;
+let toldBuffers = false;
 
 /**
- * Tells the log why threads do the I/O although io_uring may: once in the life of the process, whoever met the refusal first.
- * Call it at the start, and again from time to time: a limit may be reached later.
+ * Tells the log why threads do the I/O although io_uring may, or why a ring has no registered buffers: each once in the life of the
+ * process, whoever met it first. Call it at the start, and again from time to time: a limit may be reached later.
  */
 export function tellRefusal(engine: Engine, log: (text: string) => void): void {
-  if (told || engine === 'sync') return;
+  if (engine === 'sync') return;
+  const pinning = native().storage.bufferRefusal();
+  if (pinning !== undefined && !toldBuffers) {
+    toldBuffers = true;
+    log(`io_uring buffers are not registered, so each direct request costs more: io_uring_register: ${pinning} (${explain(pinning).why})`);
+  }
+  if (told) return;
   const refusal = native().storage.ringRefusal();
   if (!refusal) return;
   told = true;

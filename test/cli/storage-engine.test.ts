@@ -30,6 +30,8 @@ afterAll(() => fs.rmSync(dir, { recursive: true }));
 
 const EPERM = '1';
 const ENOSYS = '38';
+/** io_uring_register(2) of IORING_REGISTER_BUFFERS answers ENOMEM, as it does beyond RLIMIT_MEMLOCK. */
+const noBuffers = '12:427:0';
 const servers = ['nvmf', 'vhost-user'] as const;
 let sockets = 0;
 
@@ -130,6 +132,19 @@ describe.each(servers)('%s', (kind) => {
       expect(stderr).toMatch(/: io_uring is not available: a seccomp filter/);
       expect(fs.existsSync(socket)).toBe(false);
     }
+  });
+
+  test('direct=on under a limit of locked memory: the log says once that buffers are not registered, and data is right', async () => {
+    const { server, request, close } = await serve(kind, `${image('limited')},direct=on`, undefined, [withoutUring, noBuffers]);
+    await request(true, 64);
+    expect(await request(false, 64)).toEqual(Buffer.alloc(4096, 'w'));
+    await server.sees(/io_uring buffers are not registered/);
+    await new Promise((resolve) => setTimeout(resolve, 1200)); // the next look at everything
+    close();
+    expect(await server.stop()).toBe(0);
+    expect(server.stderr.match(/io_uring.*/g)).toEqual([
+      expect.stringMatching(/buffers are not registered, .*: io_uring_register: ENOMEM \(locked memory is used up/),
+    ]);
   });
 
   // Not FUSE: the kernel lets nobody go whose request the file system has taken.

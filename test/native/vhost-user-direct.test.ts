@@ -2,8 +2,10 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { Sysroot } from '../../src/common/sysroot.js';
 import { native } from '../../src/native/index.js';
 import { openSource } from '../../src/storage/open.js';
+import { ringsOf } from '../../src/uring/host/processes.js';
 import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { skip } from '../support/skip.js';
@@ -85,6 +87,9 @@ test.each([
           throw new Error(`seed ${seed}, round ${round}: wrong data at ${offset}+${size}`);
       }
     }
+    // the file, and the eight buffers for what is not aligned
+    const rings = ringsOf(new Sysroot(), process.pid).filter(({ files }) => files.some((one) => one.path === file));
+    expect(rings.map(({ buffers }) => buffers.map(({ size }) => size))).toEqual(ioUring ? [Array(8).fill(256 << 10)] : []);
     await guest.stopRing(0);
     guest.close();
     await session.done;

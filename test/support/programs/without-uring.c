@@ -1,5 +1,5 @@
-/* without-uring ERRNO[:NR] CMD [ARG]...: runs CMD under a seccomp filter that fails io_uring_setup(2), as containers do,
- * or the system call NR. */
+/* without-uring ERRNO[:NR[:OPCODE]] CMD [ARG]...: runs CMD under a seccomp filter that fails io_uring_setup(2), as containers
+ * do, or the system call NR, or that with the second argument OPCODE alone. */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -15,9 +15,12 @@
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
   const char *which = strchr(argv[1], ':');
+  const char *opcode = which ? strchr(which + 1, ':') : NULL;
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, which ? (unsigned)atoi(which + 1) : __NR_io_uring_setup, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, which ? (unsigned)atoi(which + 1) : __NR_io_uring_setup, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),  // its low half: little-endian
+      BPF_JUMP(BPF_JMP | (opcode ? BPF_JEQ : BPF_JGE) | BPF_K, opcode ? (unsigned)atoi(opcode + 1) : 0, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)atoi(argv[1])),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
