@@ -6,6 +6,7 @@
 
 #include "binding/core/answers.h"
 #include "binding/core/values.h"
+#include "storage/farewell.h"
 #include "storage/io.h"
 #include "uring/refusal.h"
 
@@ -289,6 +290,14 @@ Napi::Value JsClaim(const Napi::CallbackInfo& info) { return Change(info, &Store
 Napi::Value JsRelease(const Napi::CallbackInfo& info) { return Change(info, &Store::Release); }
 
 Napi::Value JsReopen(const Napi::CallbackInfo& info) { return Change(info, &Store::Reopen); }
+
+Napi::Value JsFarewells(const Napi::CallbackInfo& info) {
+  const auto work = [most = std::chrono::milliseconds(U32(info[0]))] {
+    return AwaitFarewells(most) != Farewells::kLast;
+  };
+  return InLane<bool>(info.Env(), std::make_shared<Lane>(), work,
+                      [](Napi::Env env, bool ended) { return Napi::Boolean::New(env, ended); });
+}
 
 Napi::Value JsClose(const Napi::CallbackInfo& info) {
   TakeFrom<Store>(info[0]);

@@ -38,6 +38,7 @@ Napi::Value JsLimits(const Napi::CallbackInfo& info);         // limits(store): 
 Napi::Value JsClaim(const Napi::CallbackInfo& info);          // claim(store): Promise
 Napi::Value JsRelease(const Napi::CallbackInfo& info);        // release(store): Promise
 Napi::Value JsReopen(const Napi::CallbackInfo& info);         // reopen(store): Promise
+Napi::Value JsFarewells(const Napi::CallbackInfo& info);      // farewells(ms): promise
 Napi::Value JsClose(const Napi::CallbackInfo& info);          // close(store): void; closed once no command uses it
 
 }  // namespace vioctl::storage

@@ -15,6 +15,7 @@
 #include "common/error.h"
 #include "os/fd.h"
 #include "storage/direct.h"
+#include "storage/farewell.h"
 #include "storage/lock.h"
 #include "storage/store.h"
 
@@ -104,11 +105,12 @@ class File final : public Store {
 
   // Whoever drops the last reference may be the event loop.
   ~File() override {
-    if (!asks_) return;
+    // The last close(2) of a block device writes back what is dirty.
+    if (!asks_ && (!device_ || readonly_)) return;
     if (fuse_)
       UnlockImage(fd_.get());  // the kernel keeps these locks itself, as a rule: others may use the file at once
     const auto last = std::make_shared<Fd>(std::move(fd_));
-    Executor::Shared().Submit(changes(), [last] { last->Reset(); });
+    Farewell(changes(), [last] { last->Reset(); });
   }
 
   bool CanTry() const override { return try_; }
@@ -306,7 +308,13 @@ class File final : public Store {
 }  // namespace
 
 std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options) {
-  return std::make_shared<File>(path, options);
+  try {
+    return std::make_shared<File>(path, options);
+  } catch (const SysError& error) {
+    // This process may just be letting go of it.
+    if (error.err() != EBUSY || AwaitFarewells() != Farewells::kEnded) throw;
+    return std::make_shared<File>(path, options);
+  }
 }
 
 }  // namespace vioctl::storage

@@ -161,8 +161,16 @@ export interface StorageNative {
    * @throws ESTALE if the name leads to another file by now; EBUSY if the device cannot be claimed again
    */
   reopen(store: Store): Promise<void>;
-  /** The handle is void from now on; the file is closed, and its lock given up, when no command uses it any more. */
+  /**
+   * The handle is void from now on; the file is closed, and its lock given up, when no command uses it any more. What closing a remote
+   * source, a device or a file over a network waits for is done off the event loop.
+   */
   close(store: Store): void;
+  /**
+   * Waits for sources that are closing now, so many milliseconds at most. The end of the process waits for them too.
+   * @returns false: some are not closed yet
+   */
+  farewells(most: number): Promise<boolean>;
 }
 
 /** Names of the exports, for the test that compares this interface with the addon. */
@@ -193,4 +201,5 @@ export const storageExports = [
   'limits',
   'reopen',
   'close',
+  'farewells',
 ] as const satisfies (keyof StorageNative)[];

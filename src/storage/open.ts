@@ -259,6 +259,12 @@ export async function reopenSource(source: Source, otherwise: string, root = new
   }
 }
 
+/** Milliseconds that an answer waits for sources that it has let go of. */
+const letGoTime = 1000;
+
+/** Waits, for a while, until sources that were closed can be used by others. */
+export const sourcesGone = (): Promise<unknown> => native().storage.farewells(letGoTime);
+
 /** What is said once when a sync of a source has failed. */
 export const lostText = (source: string, code: string): string =>
   `${printable(source)}: data may be lost (${code} of a sync): every flush fails from now on, until the source is opened anew`;

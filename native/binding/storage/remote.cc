@@ -1,9 +1,11 @@
 #include "binding/storage/remote.h"
 
+#include <cerrno>
 #include <optional>
 
 #include "binding/core/answers.h"
 #include "binding/storage.h"
+#include "storage/farewell.h"
 
 namespace vioctl::storage {
 
@@ -16,7 +18,13 @@ Napi::Value OpenRemote(Napi::Env env, std::function<std::shared_ptr<Store>()> op
   const auto start = [&](const std::function<void()>& ended) {
     Executor::Shared().Submit(std::make_shared<Lane>(), [opening, open, ended] {
       try {
-        opening->store = open();
+        try {
+          opening->store = open();
+        } catch (const SysError& error) {
+          // This process may just be letting go of it.
+          if (error.err() != EBUSY || AwaitFarewells() != Farewells::kEnded) throw;
+          opening->store = open();
+        }
       } catch (const SysError& error) {
         opening->failure = error;
       }

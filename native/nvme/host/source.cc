@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "storage/direct.h"
+#include "storage/farewell.h"
 #include "storage/remote/remote.h"
 
 namespace vioctl::nvme::host {
@@ -122,7 +123,7 @@ Hops HopsTo(storage::Store& store) {
 }
 
 std::shared_ptr<storage::Store> OpenSource(const SourceOptions& options) {
-  auto source = std::make_shared<Source>(options);
+  auto source = storage::MakeSlow<Source>(options);
   source->Open(options);
   return source;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "os/thread.h"
+#include "storage/farewell.h"
 #include "storage/remote/nbd_engine.h"
 #include "storage/remote/remote.h"
 
@@ -63,6 +64,6 @@ class Nbd final : public Remote {
 
 }  // namespace
 
-std::shared_ptr<Store> OpenNbd(const NbdOptions& options) { return std::make_shared<Nbd>(options); }
+std::shared_ptr<Store> OpenNbd(const NbdOptions& options) { return MakeSlow<Nbd>(options); }
 
 }  // namespace vioctl::storage

@@ -11,6 +11,7 @@
 
 #include "common/error.h"
 #include "os/thread.h"
+#include "storage/farewell.h"
 #include "storage/remote/rbd_api.h"
 #include "storage/remote/remote.h"
 
@@ -305,6 +306,6 @@ class Rbd final : public Remote {
 
 }  // namespace
 
-std::shared_ptr<Store> OpenRbd(const RbdOptions& options) { return std::make_shared<Rbd>(options); }
+std::shared_ptr<Store> OpenRbd(const RbdOptions& options) { return MakeSlow<Rbd>(options); }
 
 }  // namespace vioctl::storage

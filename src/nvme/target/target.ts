@@ -3,6 +3,7 @@ import { listenError } from '../../common/listen.js';
 import { native } from '../../native/index.js';
 import type { Completion, NativeBudget, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import { tellRefusal, tellWithoutRing } from '../../storage/engine.js';
+import { sourcesGone } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { SourceWatch, watchPeriod } from '../../storage/watch.js';
 import type { ChapPolicy } from '../auth/controller.js';
@@ -457,7 +458,9 @@ export class Target implements Guarded {
 
   /** All queues take tables of namespaces over as they are now. Those without work let go of namespaces that were released, so that their files can be used again at once. */
   async renew(): Promise<void> {
-    if (!this.#stopped) await this.#native.targetRenew(this.#engine);
+    if (this.#stopped) return;
+    await this.#native.targetRenew(this.#engine);
+    await sourcesGone();
   }
 
   #discoveryChanged(): void {

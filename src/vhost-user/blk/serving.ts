@@ -6,6 +6,7 @@ import type { ControlServer } from '../../control/server.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { checkAllowed } from '../../storage/config/sources.js';
 import { tellRefusal } from '../../storage/engine.js';
+import { sourcesGone } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
 import { serveBlkControl } from './control.js';
@@ -166,6 +167,7 @@ class BlkServer implements DiskSet {
     const failure = await served.ended;
     add(this.#totals, served.disk.stats());
     served.disk.close();
+    await sourcesGone();
     const at = this.#served.indexOf(served);
     assert(at >= 0, 'a disk is removed once');
     this.#served.splice(at, 1);
