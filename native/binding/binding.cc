@@ -109,7 +109,7 @@ constexpr Export kStorage[] = {
     {"lastingName", Guarded<vioctl::storage::JsLastingName, K::kHandle>},
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},
     {"ringRefusal", Guarded<vioctl::storage::JsRingRefusal>},
-    {"farewells", Guarded<vioctl::storage::JsFarewells>},
+    {"farewells", Guarded<vioctl::storage::JsFarewells, K::kUint32>},
     {"bufferRefusal", Guarded<vioctl::storage::JsBufferRefusal>},
     {"syncError", Guarded<vioctl::storage::JsSyncError, K::kHandle>},
     {"failures", Guarded<vioctl::storage::JsFailures, K::kHandle>},

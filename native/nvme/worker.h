@@ -12,8 +12,8 @@
 
 #include "nvme/target.h"
 #include "storage/completions.h"
-#include "storage/ring_buffers.h"
-#include "storage/ring_files.h"
+#include "storage/ring/buffers.h"
+#include "storage/ring/files.h"
 #include "uring/ring.h"
 
 namespace vioctl::nvme {

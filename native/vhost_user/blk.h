@@ -13,9 +13,9 @@
 
 #include "common/error.h"
 #include "os/fd.h"
-#include "storage/bounce.h"
 #include "storage/completions.h"
 #include "storage/io.h"
+#include "storage/ring/bounce.h"
 #include "storage/store.h"
 #include "uring/ring.h"
 #include "vhost_user/virtqueue.h"

@@ -67,6 +67,8 @@ const signatures: Record<string, Record<string, string>> = {
     reach: 'path',
     flush: 'handle:store',
     ringRefusal: '',
+    bufferRefusal: '',
+    farewells: 'uint32',
     syncError: 'handle:store',
     claim: 'handle:store',
     release: 'handle:store',

@@ -1,4 +1,4 @@
-#include "storage/bounce.h"
+#include "storage/ring/bounce.h"
 
 #include <sys/uio.h>
 

@@ -1,4 +1,4 @@
-#include "storage/ring_files.h"
+#include "storage/ring/files.h"
 
 #include <sys/resource.h>
 

@@ -1,4 +1,4 @@
-#include "storage/ring_buffers.h"
+#include "storage/ring/buffers.h"
 
 #include <cerrno>
 
