@@ -11,6 +11,7 @@
 #include "binding/nvme/auth.h"
 #include "binding/nvme/authenticator.h"
 #include "binding/nvme/host.h"
+#include "binding/nvme/lone_queue.h"
 #include "binding/nvme/namespace.h"
 #include "binding/storage.h"
 #include "binding/storage/sources.h"
@@ -81,6 +82,10 @@ constexpr Export kNvmeHost[] = {
     {"tlsServer", Guarded<vioctl::nvme::TlsServer, K::kText, K::kBytes>},
     {"tlsTake", Guarded<vioctl::nvme::TlsTake, K::kHandle, K::kBytes>},
     {"tlsPut", Guarded<vioctl::nvme::TlsPut, K::kHandle, K::kBytes>},
+    {"queueOpen", Guarded<vioctl::nvme::host::JsQueueOpen, K::kObject>},
+    {"queueRun", Guarded<vioctl::nvme::host::JsQueueRun, K::kHandle, K::kObject>},
+    {"queueOver", Guarded<vioctl::nvme::host::JsQueueOver, K::kHandle>},
+    {"queueClose", Guarded<vioctl::nvme::host::JsQueueClose, K::kHandle>},
     {"hostOpen", Guarded<vioctl::nvme::host::JsHostOpen, K::kObject>},
     {"hostSource", Guarded<vioctl::nvme::host::JsHostSource, K::kObject>},
     {"hostStamp", Guarded<vioctl::nvme::host::JsHostStamp>},

@@ -52,6 +52,49 @@ export interface ExchangeHandle {
   end(errno: number): void;
 }
 
+/** A connection with one queue (native/nvme/host/lone_queue.h). */
+export type QueueHandle = { readonly [kind]: 'queue' };
+
+/** How to connect a queue. Times in milliseconds. */
+export interface QueueOptions {
+  host: string;
+  port: number;
+  qid: number;
+  entries: number;
+  headerDigest: boolean;
+  dataDigest: boolean;
+  /** Of connecting. */
+  timeoutMs: number;
+  tls?: { identity: string; psk: Uint8Array } | undefined;
+}
+
+/** A command of a queue. Times in milliseconds. */
+export interface QueueCommand {
+  /** 64 bytes; CID, PSDT and SGL are filled in. */
+  sqe: Uint8Array;
+  /** Data for the controller. */
+  out?: Uint8Array | undefined;
+  /** Bytes of data for the host; 0 with `out`. */
+  size: number;
+  /** 0: none */
+  timeoutMs: number;
+  /** Bytes of data that the capsule of this command takes. */
+  inCapsule: number;
+}
+
+/** What the controller answered. */
+export interface QueueCompletion {
+  /** With the phase bit. */
+  status: number;
+  dw0: number;
+  dw1: number;
+  sqhd: number;
+  /** From the submission to the completion. */
+  nanoseconds: number;
+  /** Of a command with `size`: what came. */
+  data?: Buffer;
+}
+
 /** How to reach a namespace. Times in milliseconds. */
 export interface HostOptions {
   /** Of one subsystem: its paths. */
@@ -149,6 +192,14 @@ export interface NvmeHostNative {
   /** The next queue to authenticate; undefined once it is closed. One call at a time. */
   authenticatorNext(of: AuthenticatorHandle): Promise<ExchangeHandle | undefined>;
   authenticatorClose(of: AuthenticatorHandle): void;
+  /** Connects and negotiates, off the event loop. Rejects with a system error. */
+  queueOpen(options: QueueOptions): Promise<QueueHandle>;
+  /** Runs a command. Rejects with EBADMSG (data with a wrong digest), or with what ended the connection (ETIMEDOUT of this command: with a detail). */
+  queueRun(queue: QueueHandle, command: QueueCommand): Promise<QueueCompletion>;
+  /** Rejects when the connection is over. */
+  queueOver(queue: QueueHandle): Promise<never>;
+  /** Ends the connection: commands that are under way fail with ECANCELED. */
+  queueClose(queue: QueueHandle): void;
   /** Connects, off the event loop; `stop` ends that. Rejects with a system error, which has `status` if a command was refused. */
   hostOpen(options: HostOptions): { done: Promise<RemoteNamespace>; stop: () => void };
   /** A namespace as a source of blocks. Rejects as hostOpen() does. */
@@ -182,5 +233,6 @@ export interface NvmeHostNative {
 export const nvmeHostExports = [
   ...(['loadRun', 'authenticatorNew', 'authenticatorNext', 'authenticatorClose'] as const),
   ...(['hostOpen', 'hostSource', 'hostStamp', 'hostHops', 'hostPaths', 'hostFacts', 'hostCopy', 'hostClose'] as const),
+  ...(['queueOpen', 'queueRun', 'queueOver', 'queueClose'] as const),
   ...(['tlsClient', 'tlsServer', 'tlsTake', 'tlsPut'] as const),
 ] as const satisfies (keyof NvmeHostNative)[];

@@ -159,7 +159,6 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
   test('a queue of two entries works, through all of its turns', async () => {
     const host = await connect({ queueSize: 2 });
     const [queue] = host.queues;
-    expect(queue!.depth).toBe(1);
     const seen: number[] = [];
     for (let i = 0; i < 5; i++) seen.push((await queue!.run(block(NvmOpcode.read, 0, 8), { into: Buffer.alloc(4096) })).sqhd);
     expect(seen).toEqual([0, 1, 0, 1, 0]);

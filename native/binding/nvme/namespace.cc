@@ -38,15 +38,19 @@ std::vector<Address> AddressesOf(const Napi::Array& given) {
   return addresses;
 }
 
-// TLS with a key, of which each connection gets a copy.
-void UseTls(const Napi::Object& given, NamespaceOptions& options) {
+}  // namespace
+
+// Each connection gets a copy of the key.
+Secure SecureOf(const Napi::Value& value) {
+  if (!value.IsObject()) return nullptr;
+  const auto given = value.As<Napi::Object>();
   const auto psk = std::make_shared<crypto::Psk>();
   psk->identity = Text(Field(given, "identity", Kind::kPath));
   const auto key = Bytes(Field(given, "psk", Kind::kBytes));
   if (key.size() != 32 && key.size() != 48) throw SysError(EINVAL, "hostOpen", "psk");
   psk->key.assign(key.begin(), key.end());
   psk->hash = key.size() == 48 ? 2 : 1;
-  options.secure = [psk](std::unique_ptr<Stream> stream, const Wait& wait) {
+  return [psk](std::unique_ptr<Stream> stream, const Wait& wait) {
     crypto::Psk copy;
     copy.identity = psk->identity;
     copy.key = psk->key;
@@ -54,8 +58,6 @@ void UseTls(const Napi::Object& given, NamespaceOptions& options) {
     return SecureStream(std::move(stream), std::move(copy), wait);
   };
 }
-
-}  // namespace
 
 Napi::Error Refused(Napi::Env env, const CommandError& error) {
   Napi::Error js = ToJs(env, error);
@@ -86,8 +88,7 @@ NamespaceOptions OptionsOf(const Napi::Object& given) {
   options.data_digest = flag("dataDigest");
   options.flow_control = flag("flowControl");
   options.replay = flag("replay");
-  if (const Napi::Value tls = Field(given, "tls", Maybe(Kind::kObject)); tls.IsObject())
-    UseTls(tls.As<Napi::Object>(), options);
+  options.secure = SecureOf(Field(given, "tls", Maybe(Kind::kObject)));
   if (const Napi::Value handle = given.Get("authenticator"); !handle.IsUndefined()) {
     // JavaScript waits for exchanges until the last host that may have some is gone.
     struct Closer {

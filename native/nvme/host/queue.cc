@@ -31,8 +31,8 @@ constexpr uint8_t kPsdtSgl = 0x40;
 constexpr uint16_t kNoCid = 0xFFFF;  // stands for no command in error log entries
 
 // Fields of the common header by their offsets, as CheckHeader names them.
-constexpr const char* kFieldNames[] = {"PDU type", "FLAGS", "HLEN", "PDO", "PLEN"};
-const char* FieldName(uint32_t at) { return at < std::size(kFieldNames) ? kFieldNames[at] : "header"; }
+constexpr const char* kFieldNames[] = {"wrong PDU type", "wrong FLAGS", "wrong HLEN", "wrong PDO", "wrong PLEN"};
+const char* FieldName(uint32_t at) { return at < std::size(kFieldNames) ? kFieldNames[at] : "wrong header"; }
 
 // Offsets of fields of PDUs, for a TermReq.
 constexpr uint32_t kCccidAt = 8, kDataoAt = 12, kDatalAt = 16, kCidAt = 20;
@@ -103,6 +103,7 @@ uint8_t* Queue::Head(size_t size) {
   if (head_end_ + size > head_.size()) head_.resize(std::max(head_.size() * 2, head_end_ + size));
   uint8_t* at = head_.data() + head_end_;
   head_end_ += size;
+  put_ += size;
   if (out_.size() > out_start_ && !out_.back().memory)
     out_.back().size += size;
   else
@@ -140,6 +141,7 @@ void Queue::Put(void* header, size_t hlen, Command* data, uint64_t from, uint32_
       const auto* bytes = static_cast<const uint8_t*>(part.iov_base);
       if (data_digest_) crc = Crc32c(bytes, part.iov_len, crc);
       out_.push_back({bytes, part.iov_len, data});
+      put_ += part.iov_len;
       data->unsent++;
     }
   }
@@ -168,6 +170,7 @@ bool Queue::Flush() {
 }
 
 void Queue::Sent(size_t size) {
+  sent_ += size;
   while (size > 0) {
     Piece& piece = out_[out_start_];
     const size_t n = std::min(size, piece.size);
@@ -219,6 +222,8 @@ void Queue::Submit(Command* command, uint64_t now) {
   command->started = now;
   command->deadline = command->timeout == 0 ? 0 : now + command->timeout;
   command->moved = command->unsent = 0;
+  command->answered = 0;
+  longest_ = std::max(longest_, command->length);
   command->bad_digest = command->aborted = false;
   command->in_capsule = command->direction == kToController && command->length <= options_.in_capsule;
   if (command->in_capsule) command->moved = command->length;
@@ -349,6 +354,9 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
   uint32_t want = 0;
   if (const PduFault fault = CheckHeader(ch, terms, &want))
     Broken(FieldName(fault.fei), static_cast<Fes>(fault.fes), fault.fei, bytes, sizeof ch);
+  // Whatever command it will name: none has so much data.
+  if (ch.type == kC2hData && ch.plen > longest_ + ch.pdo + kDigest)
+    Broken("more data than any command has", kFesLimit, 0, bytes, sizeof ch);
   if (left < want) return 0;
   if (header_digest_) {
     uint32_t got;
@@ -389,10 +397,10 @@ void Queue::StartData(const Data& header) {
   if (command->direction != kToHost)
     Broken("data for a command that reads nothing", kFesHeader, kCccidAt, &header, sizeof header);
   if (header.ch.plen <= header.ch.pdo + digest || header.datal != header.ch.plen - header.ch.pdo - digest)
-    Broken("DATAL", kFesHeader, kDatalAt, &header, sizeof header);
+    Broken("wrong DATAL", kFesHeader, kDatalAt, &header, sizeof header);
   if (header.datal > command->length || header.datao > command->length - header.datal)
     Broken("data beyond the command", kFesRange, 0, &header, sizeof header);
-  if (header.datao != command->moved) Broken("DATAO", kFesSequence, 0, &header, sizeof header);
+  if (header.datao != command->moved) Broken("wrong DATAO", kFesSequence, 0, &header, sizeof header);
   if ((header.ch.flags & kSuccess) && !(header.ch.flags & kLastPdu))
     Broken("SUCCESS without LAST_PDU", kFesHeader, 1, &header, sizeof header);
   data_ = command;
@@ -415,12 +423,12 @@ void Queue::Answer(const R2t& ask) {
   Command* command = Find(ask.cccid, kCccidAt, &ask);
   if (command->direction != kToController || command->in_capsule)
     Broken("R2T for a command that has nothing to send", kFesHeader, kCccidAt, &ask, sizeof ask);
-  if (ask.r2tl == 0) Broken("R2TL", kFesHeader, kDatalAt, &ask, sizeof ask);
+  if (ask.r2tl == 0) Broken("R2T of 0 bytes", kFesHeader, kDatalAt, &ask, sizeof ask);
   if (ask.r2tl > command->length || ask.r2to > command->length - ask.r2tl)
     Broken("R2T beyond the command", kFesRange, 0, &ask, sizeof ask);
-  if (ask.r2to != command->moved) Broken("R2TO", kFesSequence, kDataoAt, &ask, sizeof ask);
+  if (ask.r2to != command->moved) Broken("wrong R2TO", kFesSequence, kDataoAt, &ask, sizeof ask);
   // One at a time was agreed (MAXR2T 0): the data of the one before has left.
-  if (command->unsent > 0) Broken("more R2Ts than MAXR2T", kFesLimit, 0, &ask, sizeof ask);
+  if (sent_ < command->answered) Broken("more R2Ts than MAXR2T", kFesLimit, 0, &ask, sizeof ask);
   command->moved += ask.r2tl;
   for (uint32_t at = 0; at < ask.r2tl;) {
     const uint32_t size = std::min(ask.r2tl - at, max_h2c_);
@@ -434,6 +442,7 @@ void Queue::Answer(const R2t& ask) {
     Put(&header, sizeof header, command, header.datao, size);
     at += size;
   }
+  command->answered = put_;
 }
 
 void Queue::End(Command* command, int err) {
@@ -490,11 +499,11 @@ void Queue::Negotiate(const Wait& wait) {
     if (answer.ch.type != kIcResp && answer.ch.type != kC2hTermReq)
       Broken("no ICResp", kFesSequence, 0, &answer, sizeof answer.ch);
   }
-  if (answer.pfv != 0) Broken("PFV of ICResp", kFesUnsupported, kPfvAt, &answer, sizeof answer);
-  if (answer.cpda > kMaxCpda) Broken("CPDA of ICResp", kFesHeader, kCpdaAt, &answer, sizeof answer);
+  if (answer.pfv != 0) Broken("wrong PFV of ICResp", kFesUnsupported, kPfvAt, &answer, sizeof answer);
+  if (answer.cpda > kMaxCpda) Broken("wrong CPDA of ICResp", kFesHeader, kCpdaAt, &answer, sizeof answer);
   if (answer.dgst & ~hello.dgst) Broken("a digest that was not asked for", kFesHeader, kDgstAt, &answer, sizeof answer);
   if (answer.maxh2cdata < kLeastH2c || answer.maxh2cdata % 4 != 0)
-    Broken("MAXH2CDATA", kFesHeader, kMaxH2cAt, &answer, sizeof answer);
+    Broken("wrong MAXH2CDATA", kFesHeader, kMaxH2cAt, &answer, sizeof answer);
   if (answer.dgst != hello.dgst) throw SysError(ENOTSUP, "nvme/tcp", "the target does not do the digest asked for");
   max_h2c_ = answer.maxh2cdata;
   align_ = (answer.cpda + 1u) * 4;

@@ -33,6 +33,7 @@ struct Command {
   // The rest is the queue's.
   uint64_t deadline = 0;
   uint32_t moved = 0, unsent = 0;  // unsent: pieces of its memory that wait for the socket
+  uint64_t answered = 0;           // the data of its last R2T has left when so many bytes of the queue have
   uint16_t cid = 0;
   bool in_capsule = false, bad_digest = false, aborted = false;
 };
@@ -118,6 +119,7 @@ class Queue {
   size_t head_start_ = 0, head_end_ = 0;
   std::vector<Piece> out_;  // from out_start_ on
   size_t out_start_ = 0;
+  uint64_t put_ = 0, sent_ = 0;  // bytes, since the beginning
   std::vector<iovec> iov_;
   std::vector<std::unique_ptr<uint8_t[]>> kept_;  // data of commands that ended before it had left
   size_t kept_bytes_ = 0;
@@ -134,6 +136,8 @@ class Queue {
   bool header_digest_ = false, data_digest_ = false, receiving_ = false;
   uint32_t align_ = 4;  // of data in a PDU
   uint32_t max_h2c_ = 0;
+  uint32_t longest_ = kLeastLongest;  // data of a command, bytes
+  static constexpr uint32_t kLeastLongest = 1 << 20;
 };
 
 // Bytes [from, from + size) of some parts, appended to a list.

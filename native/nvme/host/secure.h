@@ -1,4 +1,4 @@
-// TLS of a host (NVMe/TCP transport specification 1.0, 3.6.1): what HostOptions calls `secure`.
+// TLS of a host (NVMe/TCP transport specification 1.0, 3.6.1): a Secure with a key.
 #pragma once
 #include <memory>
 

@@ -3,6 +3,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -36,6 +37,9 @@ class Stream {
   virtual bool sending() const { return false; }
   virtual bool Push() { return false; }
 };
+
+// Puts something around a connection before the first PDU, such as TLS. May wait, and throws SysError.
+using Secure = std::function<std::unique_ptr<Stream>(std::unique_ptr<Stream>, const Wait&)>;
 
 // Where a controller is: a name or an address, and a port.
 struct Address {

@@ -104,7 +104,7 @@ export class Controller {
    */
   static async connect(options: ControllerOptions): Promise<Controller> {
     if (options.subnqn === '' || Buffer.byteLength(options.subnqn) > maxNqn) throw usage(`not an NQN: "${options.subnqn}"`);
-    const controller = new Controller(options, await Queue.open(0, options));
+    const controller = new Controller(options, await Queue.open(0, options, adminEntries));
     try {
       await controller.#start();
       return controller;
@@ -118,7 +118,6 @@ export class Controller {
     const { admin, options } = this;
     const keepAlive = options.keepAlive ?? 0;
     this.cntlid = await this.#connectQueue(admin, adminEntries, dynamicCntlid, keepAlive);
-    admin.depth = adminEntries - 1;
     const raw = Buffer.alloc(8);
     raw.writeBigUInt64LE(await this.getProperty('CAP'));
     this.cap = cap.decode(raw);
@@ -163,12 +162,10 @@ export class Controller {
     const entries = Math.max(2, Math.min(this.options.queueSize ?? 128, this.cap.mqes + 1, this.identify.maxcmd || 0xffff));
     const inCapsule = Math.max(0, Math.min(this.identify.ioccsz * 16, 1 << 24) - 64);
     for (let qid = 1; qid <= granted; qid++) {
-      const queue = await Queue.open(qid, this.options);
+      const queue = await Queue.open(qid, this.options, entries);
       this.queues.push(queue);
       await this.#connectQueue(queue, entries, this.cntlid, 0);
-      queue.depth = entries - 1;
       queue.inCapsule = this.identify.icdoff === 0 ? inCapsule : 0;
-      queue.maxTransfer = Math.max(this.maxTransfer, queue.maxTransfer);
     }
   }
 
@@ -218,12 +215,16 @@ export class Controller {
     return mdts === 0 ? transferLimit : Math.min(transferLimit, page * 2 ** Math.min(mdts, 20));
   }
 
-  async getProperty(name: PropertyName): Promise<bigint> {
+  #property(name: PropertyName): Promise<Completion> {
     const { offset, size } = properties[name];
     const sqe = sqeTable.encode({ opcode: AdminOpcode.fabrics, fctype: Fctype.propertyGet });
     propertyCmd.encode({ attrib: size === 8 ? 1 : 0, ofst: offset }, sqe);
-    const { dw0, dw1 } = await this.admin.run(sqe, undefined, `property get ${name}`);
-    return size === 8 ? BigInt(dw0) | (BigInt(dw1) << 32n) : BigInt(dw0);
+    return this.admin.run(sqe, undefined, `property get ${name}`);
+  }
+
+  async getProperty(name: PropertyName): Promise<bigint> {
+    const { dw0, dw1 } = await this.#property(name);
+    return properties[name].size === 8 ? BigInt(dw0) | (BigInt(dw1) << 32n) : BigInt(dw0);
   }
 
   async setProperty(name: PropertyName, value: bigint): Promise<void> {
@@ -320,9 +321,13 @@ export class Controller {
     return (await this.admin.run(sqe, undefined, `get feature ${fid.toString(16).padStart(2, '0')}h`)).dw0;
   }
 
-  /** One Keep Alive; resolves when it is answered. */
-  async keepAlive(): Promise<void> {
-    await this.admin.run(sqeTable.encode({ opcode: AdminOpcode.keepAlive }));
+  /** One Keep Alive. @returns the time until it was answered, in nanoseconds */
+  async keepAlive(): Promise<number> {
+    return (await this.admin.run(sqeTable.encode({ opcode: AdminOpcode.keepAlive }))).nanoseconds;
+  }
+  /** A Keep Alive, or the reading of a property if the controller has none. @returns as keepAlive() */
+  async roundTrip(): Promise<number> {
+    return this.identify.kas > 0 ? this.keepAlive() : (await this.#property('CSTS')).nanoseconds;
   }
 
   /** An Asynchronous Event Request: dw0 of the event, whenever it comes. */

@@ -4,10 +4,10 @@ import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { placeText } from '../../common/text/place.js';
 import { native } from '../../native/index.js';
 import type { CopyOptions, CopyResult, HostFacts, HostOptions, RemoteNamespace } from '../../native/nvme-host.js';
-import { decodeStatus, fatalErrorText } from '../wire/index.js';
+import { decodeStatus } from '../wire/index.js';
 import { NativeAuthenticator } from './authenticator.js';
 import type { ControllerOptions } from './controller.js';
-import { closedByTarget, DigestError, NvmeError, timedOut, tlsFailed, unreachable } from './errors.js';
+import { brokeProtocol, closedByTarget, connectionError, DigestError, detailOf, NvmeError, timedOut } from './errors.js';
 
 /** A namespace that is open in the native host. */
 export class OpenNamespace {
@@ -63,18 +63,6 @@ export class OpenNamespace {
   }
 }
 
-/** What the native host says about an error: the part behind the errno. */
-const detailOf = (message: string): string => /'(.*)'$/s.exec(message)?.[1] ?? '';
-/** A connection that ended by a wrong PDU, of the target or, as it says, of ours. @param message of the native host */
-function brokeProtocol(where: string, message: string): VioError {
-  const detail = detailOf(message);
-  const [ended, fes, fei] = /C2HTermReq, FES (\d+), FEI (\d+)/.exec(detail) ?? [];
-  const what = ended
-    ? `the target ended the connection: ${fatalErrorText(Number(fes), Number(fei))}`
-    : `the target broke the protocol: ${detail}`;
-  return new VioError(`${where}: ${what}`, { code: 'EPROTO', exit: Exit.damaged });
-}
-
 /**
  * What the native host is told. Nothing is connected again, and nothing replayed, unless that is changed.
  * @returns also what makes an error of connecting one in our words
@@ -123,19 +111,7 @@ function connectError(options: ControllerOptions, nsid: number | undefined, err:
     const names = detail.split(': ')[1];
     return usage(`the subsystem has ${detail.split(':')[0]} namespaces`, names && `--namespace-id ${names}`);
   }
-  if (syscall === 'getaddrinfo')
-    return unreachable(where, Object.assign(new Error(), { code: code === 'EAGAIN' ? 'EAI_AGAIN' : 'ENOTFOUND' }));
   switch (code) {
-    case 'ETIMEDOUT':
-      return syscall === 'connect' ? unreachable(where, err as Error) : timedOut(where, options.timeout);
-    case 'EKEYREJECTED':
-      return tlsFailed(where, err as Error);
-    case 'ECONNRESET':
-      return closedByTarget(where);
-    case 'EPROTO':
-      return brokeProtocol(where, message);
-    case 'EOPNOTSUPP':
-      return new VioError(`${where}: ${detail}`, { code, exit: Exit.unsupported });
     case 'EACCES':
       return new VioError('the target asks for authentication', {
         code: 'ENOKEY',
@@ -147,7 +123,7 @@ function connectError(options: ControllerOptions, nsid: number | undefined, err:
     case 'ENXIO':
       return new VioError(detail, { code, hint: 'vioctl nvmf identify lists the namespaces' });
     default:
-      return unreachable(where, err as Error);
+      return connectionError(where, options.timeout, err);
   }
 }
 

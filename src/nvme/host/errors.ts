@@ -1,5 +1,5 @@
 import { Exit, type ExitStatus, VioError, wrap } from '../../common/errors.js';
-import { commandName, Status, type StatusField, statusCode, statusText } from '../wire/index.js';
+import { commandName, fatalErrorText, Status, type StatusField, statusCode, statusText } from '../wire/index.js';
 
 /** A command that the controller completed with an error. */
 export class NvmeError extends VioError {
@@ -90,3 +90,41 @@ export const tlsFailed = (where: string, err: Error): VioError =>
     hint: 'vioctl nvmf discover shows whether the target uses TLS (SECTYPE, TREQ)',
     cause: err,
   });
+
+/** What the native host says about an error: the part behind the errno. */
+export const detailOf = (message: string): string => /'(.*)'$/s.exec(message)?.[1] ?? '';
+
+/** A connection that ended by a wrong PDU, of the target or, as it says, of ours. @param message of the native host */
+export function brokeProtocol(where: string, message: string): VioError {
+  const detail = detailOf(message);
+  const [ended, fes, fei] = /C2HTermReq, FES (\d+), FEI (\d+)/.exec(detail) ?? [];
+  const what = ended
+    ? `the target ended the connection: ${fatalErrorText(Number(fes), Number(fei))}`
+    : `the target broke the protocol: ${detail}`;
+  return new VioError(`${where}: ${what}`, { code: 'EPROTO', exit: Exit.damaged });
+}
+
+/** Why a connection could not be made or ended: an error of the native host in our words. @param timeout of the user, in milliseconds */
+export function connectionError(where: string, timeout: number, err: unknown): VioError {
+  const { code, syscall, message } = err as NodeJS.ErrnoException;
+  if (syscall === 'getaddrinfo')
+    return unreachable(where, Object.assign(new Error(), { code: code === 'EAGAIN' ? 'EAI_AGAIN' : 'ENOTFOUND' }));
+  switch (code) {
+    case 'ETIMEDOUT':
+      return syscall === 'connect' ? unreachable(where, err as Error) : timedOut(where, timeout);
+    case 'EKEYREJECTED':
+      return tlsFailed(where, err as Error);
+    case 'ECONNRESET':
+      return closedByTarget(where);
+    case 'EPROTO':
+      return brokeProtocol(where, message);
+    case 'EOPNOTSUPP':
+      return new VioError(`${where}: ${detailOf(message)}`, {
+        code,
+        exit: Exit.unsupported,
+        hint: message.includes('digest') ? 'leave out --hdr-digest and --data-digest' : undefined,
+      });
+    default:
+      return unreachable(where, err as Error);
+  }
+}

@@ -11,10 +11,7 @@ export interface Ping {
 export async function* pings(controller: Controller, count: number, interval: number, signal: AbortSignal): AsyncGenerator<Ping, void> {
   const command = controller.identify.kas > 0 ? 'keep-alive' : 'property-get';
   for (let seq = 1; !signal.aborted; seq++) {
-    const started = performance.now();
-    if (command === 'keep-alive') await controller.keepAlive();
-    else await controller.getProperty('CSTS');
-    yield { seq, command, microseconds: Math.round((performance.now() - started) * 1000) };
+    yield { seq, command, microseconds: Math.round((await controller.roundTrip()) / 1000) };
     if (seq === count) return;
     await new Promise<void>((resolve) => {
       const done = () => {
