@@ -190,9 +190,9 @@ _vioctl_command() {
       vals='--respawn=@free --only=@free --timeout=@free --columns=@free --sort=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user ctl')
-      opts='--watch --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
+      opts='--watch --check --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
       vals='--watch=@free --timeout=@free --color=auto|always|never'
-      args='@socket list|stats|add|remove|throttle|resize|reopen @free ...' ;;
+      args='@socket list|stats|add|remove|throttle|resize|reopen|save|load @free ...' ;;
     'vhost-user shmem serve')
       opts='--region --map -m --pmem --control --slots --queues --config-size --any-regions --socket-path --fd --print-capabilities --json --no-headings --help -h --quiet --color'
       vals='--region=@free --map=@file -m=@file --control=@file --queues=@free --config-size=@free --socket-path=@file --fd=@free --color=auto|always|never'

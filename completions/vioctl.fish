@@ -735,6 +735,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user check\'' -l quiet -d 'no prose a
 complete -c vioctl -n '__vioctl_in \'vhost-user check\'' -l color -xa 'auto always never' -d 'colours: auto, always or never'
 complete -c vioctl -n '__vioctl_in \'vhost-user check\'' -fa '(__vioctl_sockets)'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l watch -x -d 'repeat at this interval until a signal comes; --watch alone: 2s'
+complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l check -d 'load: only tell the changes; status 4 if there are any'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l dry-run -d 'run all checks and print the change without making it'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l timeout -x -d 'give up after this time'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l json -d 'print one JSON document'
@@ -744,7 +745,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l help -s h -d 'print th
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l quiet -d 'no prose and no progress on stderr, errors only'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -l color -xa 'auto always never' -d 'colours: auto, always or never'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -fa '(__vioctl_sockets)'
-complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -fa 'list stats add remove throttle resize reopen'
+complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -fa 'list stats add remove throttle resize reopen save load'
 complete -c vioctl -n '__vioctl_in \'vhost-user ctl\'' -f
 complete -c vioctl -n '__vioctl_in \'vhost-user shmem serve\'' -l region -x -d 'a region of the device'
 complete -c vioctl -n '__vioctl_in \'vhost-user shmem serve\'' -l map -s m -rF -d 'a file to map from the start'

@@ -6,7 +6,8 @@ export const vhostUserPage: ConfigPage = {
   summary: 'configuration file of vioctl vhost-user serve blk',
   samples: 'docs/samples/vhost-user',
   description: [
-    'vioctl vhost-user serve blk --config FILE reads its disks from a file. SIGHUP reads the file again.',
+    'vioctl vhost-user serve blk --config FILE reads its disks from a file. SIGHUP reads the file again. vioctl vhost-user ctl save writes ' +
+      'such a file, and load serves what one says.',
     'The file is JSON, or YAML if its name ends in .yaml or .yml. On standard input, text that begins with { is JSON. In YAML, numbers, ' +
       'true and false may be quoted. A key that is not listed here is an error. The server checks the whole file before it opens anything.',
     'The options --control, --state-dir, --engine and --incoming of the command line go with --config. The first three replace the same ' +
@@ -20,6 +21,8 @@ export const vhostUserPage: ConfigPage = {
     'New sources are tried before anything changes; if one of them cannot be served, the server goes on as before and says why. If a ' +
       'later step fails, the others are made all the same, and the log names the one that failed.',
     'The keys control, stateDir and engine need a restart. A reload with another value is rejected.',
+    'vhost-user ctl load does the same with any file. It can open only what sources of the running server allows, and cannot change sources. ' +
+      'What such a file does not say of queues and sockets, the command line of the server says.',
   ],
   file: ['/etc/vioctl/vhost-user/NAME.json', 'The file of vioctl-vhost-user@NAME.service.'],
   notes: [

@@ -3,6 +3,7 @@
  * are made from these types; a command's type is its id in one word. Only types: nothing of this runs.
  */
 
+import type { LoadReport } from '../../src/control/load-report.js';
 import type { HolderInfo } from '../../src/dma/holder.js';
 import type { Placement, Plan } from '../../src/dma/layout.js';
 import type { Extent } from '../../src/dma/space.js';
@@ -40,6 +41,7 @@ import type { IrqEvent } from '../../src/vfio/session/irq.js';
 import type { IrqType, Region } from '../../src/vfio/session/session.js';
 import type { SriovResult } from '../../src/vfio/sriov/sriov.js';
 import type { Leftover } from '../../src/vfio/transaction/transaction.js';
+import type { BlkConfigFile } from '../../src/vhost-user/blk/config/description.js';
 import type { DiskChange, DiskGone, DiskReport, DiskStats } from '../../src/vhost-user/blk/control.js';
 import type { BlkReady } from '../../src/vhost-user/blk/model.js';
 import type { CheckResult } from '../../src/vhost-user/check/run.js';
@@ -374,7 +376,7 @@ interface DiskCounters {
   /** with stats: one entry for each disk */
   disks: DiskStats[];
 }
-export type VhostUserCtl = DiskReports | DiskCounters | DiskChange | DiskGone;
+export type VhostUserCtl = DiskReports | DiskCounters | DiskChange | DiskGone | BlkConfigFile | LoadReport;
 export type VhostUserShmemServe = ShmemReady;
 interface PlannedMapping {
   /** region */

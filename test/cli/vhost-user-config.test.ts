@@ -188,3 +188,94 @@ test.each([
   expect(result).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(text) });
   expect(fs.existsSync(at('s1'))).toBe(false);
 });
+
+describe('save and load', () => {
+  const ctl = (...args: string[]) => vioctl(['vhost-user', 'ctl', at('ctl'), ...args]);
+  const saved = () => JSON.parse(ctl('save').stdout) as { disks: object[]; sources?: string[] };
+  const keep = (name: string, config: object): string => {
+    fs.writeFileSync(at(name), JSON.stringify(config));
+    return at(name);
+  };
+  /** A server that was told everything on its command line, changed since. */
+  async function changed(): Promise<void> {
+    const words = [`${at('s1')}=${at('a')},serial=one,iops=10/20`, `${at('s2')}=${at('b')},ro,queues=2`];
+    const options = ['--queues', '3', '--socket-mode', '0640', '--socket-group', '0', '--engine', 'sync', '--allow-source', 'ram:*'];
+    server = Background.vioctl(['vhost-user', 'serve', 'blk', ...words, '--control', at('ctl'), ...options]);
+    await server.sees(/^serving [\s\S]*^serving /m);
+    for (const words of [
+      ['throttle', at('s1'), 'iops=none', 'bps=1M/2M/3'],
+      ['add', `${at('s3')}=ram:1M,bs=4096`],
+      ['remove', at('s2')],
+    ])
+      expect(ctl(...words).status).toBe(0);
+  }
+
+  test('what is saved starts the same server again, and loading it changes nothing', async () => {
+    await changed();
+    const first = saved();
+    expect(first).toEqual({
+      control: at('ctl'),
+      engine: 'sync',
+      sources: ['ram:*'],
+      disks: [
+        { socket: at('s1'), source: at('a'), serial: 'one', queues: 3, socketMode: '0640', socketGroup: '0', bps: expect.any(String) },
+        { socket: at('s3'), source: 'ram:1048576', blockSize: 4096, queues: 3, socketMode: '0640', socketGroup: '0' },
+      ],
+    });
+    const file = keep('saved.json', first);
+    expect(ctl('load', file)).toMatchObject({ status: 0, stdout: 'nothing differs\n' });
+    const before = disks();
+    expect(await server!.stop()).toBe(0);
+    server = Background.vioctl(['vhost-user', 'serve', 'blk', '--config', file]);
+    await server.sees(/^serving /m);
+    expect(saved()).toEqual(first);
+    expect(disks()).toEqual(before);
+    expect(ctl('load', file, '--check')).toMatchObject({ status: 0, stdout: 'nothing differs\n' });
+    expect(await server!.stop()).toBe(0);
+  });
+
+  test('load changes what differs; --check tells it with status 4 and changes nothing', async () => {
+    await changed();
+    const first = saved();
+    const [one] = first.disks;
+    const file = keep('next.json', {
+      disks: [
+        { ...one, bps: 'none' },
+        { socket: 's4', source: 'ram:2M' },
+      ],
+    });
+    const would = [`end ram:1048576 at ${at('s3')}`, expect.stringMatching(/^limit .*a to bps=none /), `serve ram:2097152 at ${at('s4')}`];
+    const check = ctl('load', file, '--check', '--json');
+    expect(check.status).toBe(4);
+    expect(JSON.parse(check.stdout)).toEqual({ changed: false, dryRun: true, changes: would });
+    expect(saved()).toEqual(first);
+    expect(JSON.parse(ctl('load', file, '--json').stdout)).toEqual({ changed: true, changes: would });
+    expect(saved().disks).toEqual([
+      { ...one, bps: undefined },
+      { socket: at('s4'), source: 'ram:2097152', queues: 3, socketMode: '0640', socketGroup: '0' },
+    ]);
+    expect(await server!.stop()).toBe(0);
+  });
+
+  test('a load that is refused changes nothing', async () => {
+    await changed();
+    const first = saved();
+    const [one] = first.disks;
+    for (const [config, status, said] of [
+      [{ disks: [one, { socket: 's4', source: 'c' }] }, 3, /list of sources does not allow it/],
+      [{ disks: [one], sources: ['**'] }, 3, /sources cannot change over the control socket/],
+      [{ disks: [one], engine: 'uring' }, 3, /another engine needs a restart/],
+      [{ disks: [one], control: 'other' }, 3, /another control needs a restart/],
+      [{ disks: [...first.disks, { socket: 'missing/s4', source: 'ram:1M' }] }, 1, /missing/],
+      [{ disks: [...first.disks, { socket: 's4', source: 'ram:1000' }] }, 1, /no multiple of 512 bytes/],
+      [{ disks: [one, one] }, 2, /socket/],
+      [{ disks: [one], discs: [] }, 2, /discs/],
+    ] as const) {
+      expect(ctl('load', keep('bad.json', config))).toMatchObject({ status, stderr: expect.stringMatching(said) });
+      expect(saved()).toEqual(first);
+    }
+    expect(ctl('load', at('none'))).toMatchObject({ status: 1, stderr: expect.stringMatching(/none: ENOENT/) });
+    for (const wrong of [['load'], ['load', 'a', 'b'], ['save', 'a'], ['list', '--check']]) expect(ctl(...wrong).status).toBe(2);
+    expect(await server!.stop()).toBe(0);
+  });
+});

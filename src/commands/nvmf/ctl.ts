@@ -1,7 +1,7 @@
 import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
-import type { LoadReport } from '../../nvme/target/config/configuration.js';
+import type { LoadReport } from '../../control/load-report.js';
 import { runControl } from '../../nvme/target/serve/ctl.js';
 import { type ControlAction, controlActions } from '../../nvme/target/serve/verbs.js';
 

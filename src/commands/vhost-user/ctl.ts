@@ -1,6 +1,7 @@
 import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { usage } from '../../common/errors.js';
+import { Exit, usage } from '../../common/errors.js';
+import type { LoadReport } from '../../control/load-report.js';
 import { type BlkAction, blkActions, blkRequest, runBlkControl } from '../../vhost-user/blk/control.js';
 
 export default class VhostUserCtl extends Command {
@@ -22,6 +23,12 @@ resize [DISK]: look at the size of the source again at once. The server looks ev
 
 reopen [DISK]: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.
 
+save: what is served now, in the form that vhost-user serve blk --config reads (vioctl-vhost-user(5)).
+
+load FILE: serve what a configuration says. A disk that stays the same does not notice. What can be checked is checked before anything
+changes; a later step that fails keeps none of the others from being made, and the status is 8. --check only tells the changes (status 4 if
+there are any).
+
 DISK is the socket or the source of a disk. With one disk, it can be left out. Repeating a completed change succeeds.`;
   static readonly examples: readonly Example[] = [
     ['vioctl vhost-user ctl /run/blk.ctl list', 'what is served, and to whom'],
@@ -30,29 +37,40 @@ DISK is the socket or the source of a disk. With one disk, it can be left out. R
     ['vioctl vhost-user ctl /run/blk.ctl add /run/data.sock=data.img,iops=1000', 'one more disk'],
     ['vioctl vhost-user ctl /run/blk.ctl remove /run/data.sock', 'one less'],
     ['vioctl vhost-user ctl /run/blk.ctl stats --watch=5s', 'counters every five seconds'],
+    ['vioctl vhost-user ctl /run/blk.ctl save > disks.json', 'what is served now, for the next start'],
+    ['vioctl vhost-user ctl /run/blk.ctl load disks.json --check', 'what would change'],
     ['truncate -s 20G disk.img; vioctl vhost-user ctl /run/blk.ctl resize', 'a larger disk'],
   ];
   static override readonly args = {
     socket: Args.string({ required: true, description: 'control socket of vhost-user serve blk --control' }),
-    action: Args.string({ required: true, options: [...blkActions], description: 'list, stats, add, remove, throttle, resize or reopen' }),
-    operand: Args.string({ multiple: true, description: 'DISK, and limits; SOCKET=SOURCE for add' }),
+    action: Args.string({
+      required: true,
+      options: [...blkActions],
+      description: `${blkActions.slice(0, -1).join(', ')} or ${blkActions.at(-1)}`,
+    }),
+    operand: Args.string({ multiple: true, description: 'DISK, and limits; SOCKET=SOURCE for add; FILE for load' }),
   };
   static override readonly changes = true;
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly flags = {
     ...watchFlag,
+    check: Flags.boolean({ summary: 'load: only tell the changes; status 4 if there are any' }),
     'dry-run': Flags.boolean({ summary: 'run all checks and print the change without making it' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };
 
-  async run(): Promise<undefined> {
+  async run(): Promise<number> {
     const { args, flags } = await this.parse(VhostUserCtl);
     if (flags.watch !== undefined && args.action !== 'stats' && args.action !== 'list') throw usage('--watch goes with list and stats');
-    const request = blkRequest(args.action as BlkAction, args.operand ?? [], flags['dry-run'] ?? false);
+    const { check = false, 'dry-run': dryRun = false } = flags;
+    if (check && args.action !== 'load') throw usage('--check goes with load');
+    const request = blkRequest(args.action as BlkAction, args.operand ?? [], dryRun || check);
+    let differs = false;
     await this.watch(flags.watch, async () => {
       const { document, view } = await runBlkControl(args.socket, request, flags.timeout);
       await this.out.document(document, view);
+      differs = check && (document as LoadReport).changes.length > 0;
     });
-    return undefined;
+    return differs ? Exit.differs : Exit.ok;
   }
 }

@@ -55,9 +55,9 @@ export class Rings {
   alwaysEnabled = true;
   /** Why the device could not be claimed for the ring that was to start last. */
   refusal: Error | undefined;
-  /** No ring starts any more. */
   /** Why the last request was refused, in words. */
   detail: string | undefined;
+  /** No ring starts any more. */
   #draining = false;
   /** The start that asks for the device now. */
   #starting: Promise<unknown> | undefined;

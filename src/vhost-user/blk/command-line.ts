@@ -1,6 +1,6 @@
 import path from 'node:path';
 import type { Engine } from '../../common/engines.js';
-import { Exit, usage, VioError } from '../../common/errors.js';
+import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { findGroup, findUser } from '../../common/host/ids.js';
 import type { Sysroot } from '../../common/sysroot.js';
@@ -8,6 +8,7 @@ import { readConfigText } from '../../common/text/document.js';
 import type { Activated } from '../../launch/activation.js';
 import type { SourceOptions } from '../../storage/source.js';
 import type { SocketAccess } from '../wire/listener.js';
+import { lasting, needsRestart } from './config/live.js';
 import { parseBlkConfig } from './config/read.js';
 import type { BlkServing, DiskOptions, WantedDisks } from './model.js';
 import { checkSerial, defaultQueues, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
@@ -94,9 +95,6 @@ async function configured(file: string, words: readonly string[], flags: ServeFl
   };
 }
 
-/** Keys that a running server cannot change. */
-const lasting = ['control', 'stateDir', 'engine'] as const;
-
 /**
  * The function that reads a configuration file again and serves what it says now. It never fails: the log is told.
  * @param file of --config @param state of the service manager: RELOADING, then READY
@@ -114,7 +112,7 @@ export async function reloader(
     try {
       const next = await parseBlkConfig(readConfigText(file));
       const fixed = lasting.find((key) => next[key] !== first[key]);
-      if (fixed) throw new VioError(`another ${fixed} needs a restart`, { code: 'RESTART', exit: Exit.refused });
+      if (fixed) throw needsRestart(fixed);
       const done = await reload(next);
       for (const text of done) log(`${name}: ${printable(text)}`);
       if (done.length === 0) log(`${name}: nothing has changed`);

@@ -1,19 +1,23 @@
 import path from 'node:path';
 import { Exit, usage, VioError, wrap } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { toJson } from '../../common/json.js';
+import { type ConfigText, maxConfigBytes, readConfigText } from '../../common/text/document.js';
 import { formatSize } from '../../common/units.js';
 import { ask } from '../../control/client.js';
+import { type LoadReport, loadLines } from '../../control/load-report.js';
 import { ControlServer } from '../../control/server.js';
 import { unchangedLines } from '../../control/view.js';
 import { native } from '../../native/index.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { changedLimits, type LimitsReport, type LimitTexts, limitsReport, limitsText, limitWords } from '../../storage/limits.js';
+import { parseBlkConfig } from './config/read.js';
 import type { ControlledDisk, DiskOptions, DiskSet } from './model.js';
 import { sameDisk, sameLimits } from './reload.js';
 import { parseDisk } from './words.js';
 
 /** Actions of `vhost-user ctl`. */
-export const blkActions = ['list', 'stats', 'add', 'remove', 'throttle', 'resize', 'reopen'] as const;
+export const blkActions = ['list', 'stats', 'add', 'remove', 'throttle', 'resize', 'reopen', 'save', 'load'] as const;
 export type BlkAction = (typeof blkActions)[number];
 
 /** A request of `vhost-user ctl`. */
@@ -26,6 +30,8 @@ export interface BlkRequest {
   limits?: LimitTexts;
   /** The disk to add; its paths are full. */
   add?: DiskOptions;
+  /** The configuration to load. */
+  file?: ConfigText;
   /** All checks, and nothing done. */
   dryRun?: boolean;
 }
@@ -68,11 +74,14 @@ export interface DiskGone extends Change {
 }
 
 const service = 'vhost-user serve blk';
+/** Longest request, in bytes: a configuration as a JSON text. */
+const maxRequest = 2 * maxConfigBytes;
 
 /** Answers requests at `path` until it is closed. @throws VioError */
 export const serveBlkControl = (path: string, disks: DiskSet): ControlServer =>
   new ControlServer(path, {
     name: service,
+    request: maxRequest,
     handle: async ({ op, args }) => ({ result: await perform({ ...args, op } as BlkRequest, disks) }),
   });
 
@@ -124,6 +133,8 @@ export async function perform(request: BlkRequest, set: DiskSet): Promise<unknow
         ...disk.stats(),
       })),
     };
+  if (op === 'save') return set.save();
+  if (op === 'load') return load(request, set);
   const { todo, apply, told } =
     op === 'add'
       ? await planAdd(request, set)
@@ -133,6 +144,12 @@ export async function perform(request: BlkRequest, set: DiskSet): Promise<unknow
   if (dryRun) return { changed: false, dryRun: true, would: todo, ...told() };
   if (todo.length > 0) await apply();
   return { changed: todo.length > 0, ...told() };
+}
+
+async function load({ file, dryRun = false }: BlkRequest, set: DiskSet): Promise<LoadReport> {
+  if (file === undefined) throw usage('load: which file?');
+  const changes = await set.load(await parseBlkConfig(file), dryRun);
+  return { changed: !dryRun && changes.length > 0, ...(dryRun && { dryRun }), changes };
 }
 
 /** What a request would change: found out first, so that it can be told without doing it. */
@@ -148,7 +165,7 @@ async function planAdd({ add: wanted, dryRun }: BlkRequest, set: DiskSet): Promi
   const socket = wanted?.socket;
   if (wanted === undefined || socket === undefined) throw usage('add: which disk?', 'write it as SOCKET=SOURCE');
   const there = set.find(socket);
-  if (there && sameDisk(there.options, wanted) && sameLimits(there.options.source, wanted.source))
+  if (there && sameDisk(there.options, set.complete(wanted)) && sameLimits(there.options.source, wanted.source))
     return { todo: [], apply: () => {}, told: () => report(there) };
   if (there)
     throw new VioError(`${printable(socket)}: ${printable(there.source.name)} is served there already, or with other options`, {
@@ -217,7 +234,16 @@ const operandsOf: Record<BlkAction, readonly [least: number, most: number]> = {
   throttle: [0, 1],
   resize: [0, 1],
   reopen: [0, 1],
+  save: [0, 0],
+  load: [1, 1],
 };
+
+const missing: ReadonlyMap<BlkAction, string> = new Map([
+  ['add', 'SOCKET=SOURCE'],
+  ['load', 'the file'],
+]);
+/** Actions that change nothing anyway. */
+const readOnly: ReadonlySet<BlkAction> = new Set(['list', 'stats', 'save']);
 
 /** The request of a command line. @throws usage error */
 export function blkRequest(op: BlkAction, operands: readonly string[], dryRun: boolean): BlkRequest {
@@ -226,8 +252,9 @@ export function blkRequest(op: BlkAction, operands: readonly string[], dryRun: b
   const names = operands.filter((word) => !words.includes(word));
   const [least, most] = operandsOf[op];
   if (names.length > most) throw usage(`${op}: too many operands: "${names[most]}"`);
-  if (names.length < least) throw usage(op === 'add' ? 'add: SOCKET=SOURCE is missing' : `${op}: the disk is missing`);
-  const dry = dryRun && op !== 'list' && op !== 'stats' ? { dryRun: true } : {};
+  if (names.length < least) throw usage(`${op}: ${missing.get(op) ?? 'the disk'} is missing`);
+  const dry = dryRun && !readOnly.has(op) ? { dryRun: true } : {};
+  if (op === 'load') return { op, file: readConfigText(names[0]!), ...dry };
   if (op === 'add') {
     const disk = parseDisk(names[0]!, {});
     return { op, add: { ...disk, socket: path.resolve(disk.socket) }, ...dry };
@@ -269,6 +296,8 @@ export async function runBlkControl(
     const { disks } = document as { disks?: never[] };
     if (op === 'list') return disks!.map(diskLine);
     if (op === 'stats') return disks!.map(statsLine);
+    if (op === 'save') return toJson(document, 2).split('\n');
+    if (op === 'load') return loadLines(document as LoadReport);
     if (op === 'remove') return unchangedLines(document) ?? [removedLine(document as DiskReport)];
     return unchangedLines(document) ?? [diskLine(document as DiskReport)];
   };

@@ -49,11 +49,13 @@ export async function tryDisk({ socket, source }: DiskOptions, state: IdentitySt
   native().storage.close((await openDisk(source, state)).store);
 }
 
-type DiskServing = Pick<BlkServing, 'queues' | 'engine' | 'access' | 'onLog'>;
+type DiskServing = Pick<BlkServing, 'engine' | 'onLog'>;
+/** Options that say everything (DiskSet.complete()). */
+export type CompleteOptions = DiskOptions & { queues: number };
 
 /** A disk that is open and listens. */
 export class Disk implements ControlledDisk {
-  readonly options: DiskOptions;
+  readonly options: CompleteOptions;
   readonly ready: BlkReady;
   readonly source: Source;
   readonly watch: SourceWatch;
@@ -71,7 +73,7 @@ export class Disk implements ControlledDisk {
    * @throws VioError; then nothing is open
    */
   static async open(
-    options: DiskOptions,
+    options: CompleteOptions,
     serving: DiskServing,
     onLog: (text: string) => void,
     state: IdentityState | undefined,
@@ -87,9 +89,9 @@ export class Disk implements ControlledDisk {
     return new Disk(options, serving, onLog, source);
   }
 
-  private constructor(options: DiskOptions, serving: DiskServing, onLog: (text: string) => void, source: Source) {
+  private constructor(options: CompleteOptions, serving: DiskServing, onLog: (text: string) => void, source: Source) {
     const { engine } = serving;
-    const { socket, fd, serial, queues = serving.queues } = options;
+    const { socket, fd, serial, queues } = options;
     this.options = options;
     this.#onLog = onLog;
     this.source = source;
@@ -116,7 +118,7 @@ export class Disk implements ControlledDisk {
         onLog,
       );
       if (options.listener) this.#listener = Listener.inherited(options.listener);
-      else if (socket !== undefined) this.#listener = Listener.at(socket, { ...serving.access, ...options });
+      else if (socket !== undefined) this.#listener = Listener.at(socket, options);
       else this.#inherited = inheritedSocket(fd!);
       this.ready = { socket, file, size: native().storage.size(store), readonly, queues };
     } catch (err) {

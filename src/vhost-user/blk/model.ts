@@ -5,6 +5,7 @@ import type { Source } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import type { SourceWatch } from '../../storage/watch.js';
 import type { SocketAccess } from '../wire/listener.js';
+import type { BlkConfigFile } from './config/description.js';
 
 /** One disk: where it is served, and what from. */
 export interface DiskOptions extends SocketAccess {
@@ -29,11 +30,17 @@ export interface BlkReady {
   queues: number;
 }
 
-/** What a configuration wants served, and its `sources`. */
-export interface WantedDisks {
-  disks: readonly (DiskOptions & { socket: string })[];
-  sources?: readonly string[];
+/** What a configuration file says, with full paths. */
+export interface BlkConfig {
+  control?: string;
+  stateDir?: string;
+  engine?: Engine;
+  sources?: string[];
+  disks: (DiskOptions & { socket: string })[];
 }
+
+/** What a configuration wants served, and its `sources`. */
+export type WantedDisks = Pick<BlkConfig, 'disks' | 'sources'>;
 
 /** Everything that `serve blk` is told. */
 export interface BlkServing {
@@ -77,6 +84,16 @@ export interface DiskSet {
   readonly disks: readonly ControlledDisk[];
   /** The disk that is served at a path. */
   find(socket: string): ControlledDisk | undefined;
+  /** Options with those of the server where the disk has none. */
+  complete<T extends DiskOptions>(options: T): T & { queues: number };
+  /** What is served now, as a file that --config reads. */
+  save(): BlkConfigFile;
+  /**
+   * Serves what a configuration says that came over the control socket.
+   * @returns what was changed; with dryRun, what would be
+   * @throws VioError
+   */
+  load(wanted: BlkConfig, dryRun: boolean): Promise<string[]>;
   /** All checks of add(), and nothing done. @throws VioError */
   try(options: DiskOptions): Promise<void>;
   /** Serves one more disk. @throws VioError */

@@ -18,7 +18,9 @@ interface Step {
 /** What two disks differ in, apart from limits, which change in place. */
 const fixed = ({ socket, listener: _listener, source, ...rest }: DiskOptions): unknown => {
   const { iops: _iops, bps: _bps, later: _later, ...of } = source;
-  return JSON.parse(JSON.stringify({ ...rest, source: of, socket: path.resolve(socket!) }));
+  // an option that is off is the same as one that is not there
+  const on = Object.fromEntries(Object.entries(of).filter(([, value]) => value !== false));
+  return JSON.parse(JSON.stringify({ ...rest, source: on, socket: path.resolve(socket!) }));
 };
 
 /** Whether two disks are the same but for their limits. */
@@ -70,12 +72,14 @@ function stepsTo(set: DiskSet, wanted: readonly (DiskOptions & { socket: string 
 /**
  * Serves what a configuration says. What can be checked is checked before anything is changed; a step that fails all the same does not
  * keep the others from being made.
- * @returns what was changed
+ * @param wanted complete
+ * @returns what was changed; with dryRun, what would be
  * @throws VioError: nothing was changed; 8 (PARTLY) if some steps were made
  */
-export async function reload(set: DiskSet, wanted: readonly (DiskOptions & { socket: string })[]): Promise<string[]> {
+export async function reload(set: DiskSet, wanted: readonly (DiskOptions & { socket: string })[], dryRun = false): Promise<string[]> {
   const steps = stepsTo(set, wanted);
   for (const { check } of steps) await check?.();
+  if (dryRun) return steps.map(({ text }) => text);
   const [done, failed]: [string[], string[]] = [[], []];
   for (const { text, run } of steps) {
     try {
@@ -88,7 +92,7 @@ export async function reload(set: DiskSet, wanted: readonly (DiskOptions & { soc
   if (failed.length > 0)
     throw new VioError(`${failed.length} of ${steps.length} changes failed: ${failed.join('; ')}`, {
       code: 'PARTLY',
-      exit: Exit.notRestored,
+      exit: done.length > 0 ? Exit.notRestored : Exit.failed,
     });
   return done;
 }

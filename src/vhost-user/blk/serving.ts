@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import v8 from 'node:v8';
 import { assert, Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
@@ -9,10 +10,12 @@ import { tellRefusal } from '../../storage/engine.js';
 import { sourcesGone } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
+import type { BlkConfigFile } from './config/description.js';
+import { checkForeign, fileOf } from './config/live.js';
 import { serveBlkControl } from './control.js';
 import { add, noStats } from './device.js';
 import { Disk, tryDisk } from './disk.js';
-import type { BlkServing, DiskOptions, DiskSet, WantedDisks } from './model.js';
+import type { BlkConfig, BlkServing, DiskOptions, DiskSet, WantedDisks } from './model.js';
 import { reload } from './reload.js';
 
 /** What a back-end program says of itself (docs/interop/vhost-user.json). */
@@ -77,7 +80,7 @@ class BlkServer implements DiskSet {
     const named = this.#started || this.#options.disks.length > 1;
     const name = named ? `${options.socket}: ` : '';
     const log = (text: string): void => this.#options.onLog(`${name}${text}`);
-    const disk = await Disk.open(options, this.#options, log, this.#state, () => this.#refuse(options));
+    const disk = await Disk.open(this.complete(options), this.#options, log, this.#state, () => this.#refuse(options));
     const served: Served = { disk, end: new AbortController(), ended: Promise.resolve(undefined), removal: undefined };
     this.#served.push(served);
     if (this.#started) this.#serve(served);
@@ -91,13 +94,49 @@ class BlkServer implements DiskSet {
     return served.removal;
   }
 
-  /** Serves what a configuration says; one reload at a time. @returns what was changed @throws VioError */
+  complete<T extends DiskOptions>(options: T): T & { queues: number } {
+    const { queues, access } = this.#options;
+    return { ...access, ...options, queues: options.queues ?? queues };
+  }
+
+  save(): BlkConfigFile {
+    return fileOf(this.disks, { ...this.#options, sources: this.#sources });
+  }
+
+  load(wanted: BlkConfig, dryRun: boolean): Promise<string[]> {
+    checkForeign(wanted, { ...this.#options, sources: this.#sources });
+    for (const { source } of wanted.disks) if (!this.#gives(source)) this.allow(source);
+    return this.#reload(() =>
+      reload(
+        this,
+        wanted.disks.map((disk) => this.complete(disk)),
+        dryRun,
+      ),
+    );
+  }
+
+  /** Serves what the server's own configuration says. @returns what was changed @throws VioError */
   reload({ disks, sources }: WantedDisks): Promise<string[]> {
-    const next = this.#reloading.then(async () => {
-      const done = await reload(this, disks);
+    return this.#reload(async () => {
+      const done = await reload(
+        this,
+        disks.map((disk) => this.complete(disk)),
+      );
       this.#sources = sources;
       return done;
     });
+  }
+
+  /** Whether a source is served already, with as much as is wanted of it: the server's own file may have any source. */
+  #gives({ source, readonly = false, remote }: SourceOptions): boolean {
+    return this.disks.some(
+      ({ options: { source: one } }) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote),
+    );
+  }
+
+  /** One reload at a time. */
+  #reload(work: () => Promise<string[]>): Promise<string[]> {
+    const next = this.#reloading.then(work);
     this.#reloading = next.then(
       () => {},
       () => {},

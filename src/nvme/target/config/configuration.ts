@@ -1,6 +1,7 @@
 /** The configuration of a running target: saved, and changed as a whole. */
 import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../../common/errors.js';
+import type { LoadReport } from '../../../control/load-report.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { checkAllowed } from '../../../storage/config/sources.js';
 import type { SourceOptions } from '../../../storage/source.js';
@@ -9,16 +10,6 @@ import type { Target, TargetLog } from '../target.js';
 import type { ConfigFile } from './description.js';
 import { fileOf, liveConfig } from './live.js';
 import { ending, type Loading, planLoad } from './load.js';
-
-/** What a reload did, or would do. */
-export interface LoadReport {
-  changed: boolean;
-  dryRun?: true;
-  /** What was changed; with dryRun, what would be. */
-  changes: string[];
-  /** What was left out of a file of another program. */
-  notes?: string[];
-}
 
 export class Configuration {
   readonly #loading: Loading;

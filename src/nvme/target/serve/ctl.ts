@@ -1,9 +1,9 @@
 import { printable } from '../../../common/escape.js';
 import { toJson } from '../../../common/json.js';
 import { formatSize } from '../../../common/units.js';
+import { type LoadReport, loadLines } from '../../../control/load-report.js';
 import { unchangedLines } from '../../../control/view.js';
 import { limitsText } from '../../../storage/limits.js';
-import type { LoadReport } from '../config/configuration.js';
 import { control } from './control.js';
 import type { SubsystemReport } from './report.js';
 import type { ControlList, ControllerStats, GroupState } from './requests.js';
@@ -44,11 +44,6 @@ const hostLines = ({ anyHost, allowHosts = [] }: { anyHost: boolean; allowHosts?
   ...(anyHost ? [allowHosts.length > 0 ? '  any host is allowed, whatever the list says' : '  any host is allowed'] : []),
   ...(!anyHost && allowHosts.length === 0 ? ['  no host is allowed'] : []),
   ...allowHosts.map((host) => `  allowed: ${printable(host)}`),
-];
-
-const loadLines = ({ changes, notes = [], dryRun }: LoadReport): string[] => [
-  ...notes.map(printable),
-  ...(changes.length === 0 ? ['nothing differs'] : changes.map((change) => `${dryRun ? 'would ' : ''}${printable(change)}`)),
 ];
 
 function listLines(list: ControlList): string[] {

@@ -1,5 +1,4 @@
 import path from 'node:path';
-import type { Engine } from '../../../common/engines.js';
 import { printable } from '../../../common/escape.js';
 import { glob } from '../../../common/glob.js';
 import { findGroup, findUser } from '../../../common/host/ids.js';
@@ -8,18 +7,9 @@ import { type Check, checked, distinct, list, number, object, text } from '../..
 import { type ConfigText, parseDocument } from '../../../common/text/document.js';
 import { engineCheck, sourceChecks, sourceOf } from '../../../storage/config/checks.js';
 import type { SocketAccess } from '../../wire/listener.js';
-import type { DiskOptions } from '../model.js';
+import type { BlkConfig } from '../model.js';
 import { checkSerial, maxQueues, parseMode } from '../words.js';
 import type { AccessEntry, BlkConfigFile, DiskEntry } from './description.js';
-
-/** What a configuration file says, with full paths. */
-export interface BlkConfig {
-  control?: string;
-  stateDir?: string;
-  engine?: Engine;
-  sources?: string[];
-  disks: (DiskOptions & { socket: string })[];
-}
 
 /** Takes a text whose meaning another function checks, and leaves it as it is. */
 const valid = (check: (value: string) => unknown): Check<string> =>

@@ -50,7 +50,8 @@ const change = async (request: BlkRequest, disks: readonly ControlledDisk[]): Pr
   const refuse = (): never => {
     throw new Error('no disk comes or goes here');
   };
-  return (await perform(request, { disks, allow: refuse, find: () => undefined, try: refuse, add: refuse, remove: refuse })) as DiskChange;
+  const coming = { allow: refuse, find: () => undefined, try: refuse, add: refuse, remove: refuse, complete: refuse };
+  return (await perform(request, { disks, ...coming, save: refuse, load: refuse })) as DiskChange;
 };
 
 test('resize: a dry run tells what the real one does, and an unchanged size is nothing to do', async () => {
