@@ -416,6 +416,7 @@ complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l tls -xa 'allow require' -d
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l config -rF -d 'take everything from a file, JSON or YAML (- is stdin)'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l control -xa '(__vioctl_sockets)' -d 'control socket for nvmf ctl'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l metrics -x -d 'serve metrics at [ADDRESS:]PORT or the path of a UNIX socket'
+complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l log-format -xa 'text json' -d 'messages on standard error: text, or one JSON object a line'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l state-dir -rF -d 'remember the identities of sources here [default: $STATE_DIRECTORY]'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l serial -x -d 'serial number of the subsystem'
 complete -c vioctl -n '__vioctl_in \'nvmf serve\'' -l cntlid-range -x -d 'controller IDs to give out [default: 1-65519]'

@@ -1,8 +1,9 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, engineFlag, Flags } from '../../cli/flags.js';
 import { ServiceManager } from '../../cli/systemd.js';
-import { printable } from '../../common/escape.js';
+import { boundedByPeer, logLine } from '../../common/text/log.js';
 import { keyFlags } from '../../groups/nvmf/keys.js';
+import { limitFlags, logFormatFlag } from '../../groups/nvmf/limits.js';
 import { reload } from '../../groups/nvmf/reload.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../groups/sources.js';
 import { activatedListeners } from '../../launch/activation.js';
@@ -21,6 +22,9 @@ export default class NvmfServe extends Command {
     `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
     'Metrics for Prometheus (OpenMetrics) are at /metrics of --metrics ADDR: on loopback unless ADDR names another address. Nobody has to ' +
     'prove who he is there.\n\n' +
+    'Messages say who connects, is refused, or breaks the protocol. Names of hosts are in quotes unless they are plain. With --log-format ' +
+    'json each has "time", "event" and "message", and "peer", "host", "subsystem" and "controller" if it is about them. Messages about one ' +
+    'address are limited to 50 in 10 s.\n\n' +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
@@ -55,6 +59,7 @@ export default class NvmfServe extends Command {
       helpValue: 'ADDR',
       summary: 'serve metrics at [ADDRESS:]PORT or the path of a UNIX socket',
     }),
+    'log-format': logFormatFlag,
     'state-dir': stateDirFlag,
     serial: Flags.string({ helpValue: 'TEXT', summary: 'serial number of the subsystem' }),
     'cntlid-range': Flags.string({
@@ -65,9 +70,7 @@ export default class NvmfServe extends Command {
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'block size of all sources [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'all sources are read-only' }),
     force: Flags.boolean({ summary: 'serve sources that are in use or no raw disks' }),
-    'max-controllers': Flags.integer({ min: 1, max: 65519, helpValue: 'N', summary: 'associations at a time [default: 512]' }),
-    'max-connections': Flags.integer({ min: 1, max: 65535, helpValue: 'N', summary: 'connections at a time [default: 1024]' }),
-    'max-queues': Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'I/O queues of a controller [default: 64]' }),
+    ...limitFlags,
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     engine: engineFlag('I/O that waits for a device: uring, sync (threads), or auto: uring if it works'),
     spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'busy-poll time before sleeping, in µs [default: 30]' }),
@@ -77,7 +80,7 @@ export default class NvmfServe extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
-    const log = (message: string): void => this.info(printable(message));
+    const log = boundedByPeer((message, about) => this.info(logLine(flags['log-format'], message, about, new Date())));
     const read = () => commandLineConfig(flags, args.source, this.sysroot);
     const config = await read();
     if (config.engine === 'uring') requireRings(this.sysroot);

@@ -19,10 +19,10 @@ import {
   Status,
   sqe,
 } from '../wire/index.js';
+import { Features, maxQueues } from './admin/features.js';
+import { errorEntries, identify, maxEventRequests, version } from './admin/identify.js';
+import { getLog } from './admin/logs.js';
 import { gateOf } from './ana.js';
-import { Features, maxQueues } from './features.js';
-import { errorEntries, identify, maxEventRequests, version } from './identify.js';
-import { getLog } from './logs.js';
 import type { Answer, ControllerState, ErrorRecord, Namespace, SubsystemState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
 
@@ -89,6 +89,7 @@ export class Controller implements ControllerState {
   readonly handle: NativeController;
   /** I/O queues: identifier to connection. */
   readonly queues = new Map<number, number>();
+  readonly joining = new Set<number>();
   readonly features: Features;
   readonly mostQueues: number;
   readonly errors: ErrorRecord[] = [];
@@ -363,8 +364,9 @@ export class Controller implements ControllerState {
   }
 
   #dropQueues(): void {
-    for (const connection of this.queues.values()) this.#around.close(connection);
+    for (const connection of [...this.queues.values(), ...this.joining]) this.#around.close(connection);
     this.queues.clear();
+    this.joining.clear();
   }
 
   /**

@@ -81,6 +81,8 @@ export interface ControllerState {
   readonly admin: number;
   readonly handle: NativeController;
   readonly queues: Map<number, number>;
+  /** Connections that become I/O queues once their host has proved who it is. */
+  readonly joining: Set<number>;
   readonly features: { readonly queues: number; readonly retryDelays: boolean };
   /** I/O queues that the host may have at most. */
   readonly mostQueues: number;

@@ -1,4 +1,5 @@
 import { reason, usage } from '../../common/errors.js';
+import { bounded } from '../../common/text/log.js';
 import { native } from '../../native/index.js';
 import { OwnedFd } from '../../native/owned-fd.js';
 import type { Listener } from '../wire/listener.js';
@@ -7,23 +8,6 @@ import { BackEndSession, type SessionHooks } from './session.js';
 
 /** After this time (ms) a drain says what it waits for. It has no limit: the disk decides, or a second signal. */
 const slowDrain = 5000;
-
-/** Log lines about the front-ends of one server in one period (ms): a guest can break a ring, or connect, again and again. */
-const logLines = 50;
-const logPeriod = 10000;
-
-/** Passes on a bounded number of lines, and says how many it left out. */
-export function bounded(log: (text: string) => void, now: () => number = () => performance.now()): (text: string) => void {
-  let [since, lines] = [now(), 0];
-  return (text) => {
-    if (now() - since >= logPeriod) {
-      if (lines > logLines) log(`${lines - logLines} more messages`);
-      [since, lines] = [now(), 0];
-    }
-    if (++lines <= logLines) log(text);
-    else if (lines === logLines + 1) log(`further messages are left out for up to ${logPeriod / 1000} s`);
-  };
-}
 
 export interface ServeOptions {
   device: DeviceModel;

@@ -1,13 +1,15 @@
 /** Whether a CONNECT is let in: the subsystem, the host, the limits, and what is bound to what. */
-import type { NativeBudget } from '../../../native/nvme.js';
+import { type Log, nameText } from '../../../common/text/log.js';
 import { Status } from '../../wire/index.js';
 import { Controller, type Surroundings } from '../controller.js';
 import type { Listener } from '../discovery.js';
-import type { ControllerState } from '../model.js';
+import type { ControllerState, SubsystemState } from '../model.js';
 import { lastCntlid } from '../names.js';
 import { badParameter, Refusal } from '../refusal.js';
+import type { KeyRing } from '../security/keyring.js';
 import type { TlsEnds } from '../security/tls.js';
 import type { Subsystem } from '../subsystem.js';
+import type { Budgets } from './budgets.js';
 import type { Connect } from './connect.js';
 import { type HostLimits, hostKey, type TargetLimits } from './limits.js';
 
@@ -22,6 +24,8 @@ export interface Connection {
   tls?: TlsEnds;
   controller?: ControllerState;
   qid?: number;
+  /** What its host is counted by; undefined if it counts for no host (yet). */
+  counted?: string | undefined;
 }
 
 /** Where a connection comes from, whatever its port. */
@@ -33,95 +37,126 @@ export class Census {
   controllers = 0;
   readonly #hosts = new Map<string, number>();
 
-  /** @param by 1 for a queue that has come, -1 for one that has gone */
-  count({ hostnqn, hostid }: ControllerState, qid: number, by: 1 | -1): void {
+  /**
+   * @param key whose it is: see Connection.counted
+   * @param by 1 for a queue that has come, -1 for one that has gone
+   */
+  count(key: string | undefined, qid: number, by: 1 | -1): void {
     this.connections += by;
     if (qid === 0) this.controllers += by;
-    const key = hostKey(hostnqn, hostid);
+    if (key !== undefined) this.#add(key, by);
+  }
+
+  /** A connection that was nobody's is that of a host now. */
+  recount(key: string): void {
+    this.#add(key, 1);
+  }
+
+  /** An admin queue that was ended to make room does not count any more, although it is still there. @param by 1, and -1 once it is gone */
+  leave(by: 1 | -1): void {
+    this.count(undefined, 0, by === 1 ? -1 : 1);
+  }
+
+  #add(key: string, by: 1 | -1): void {
     const now = (this.#hosts.get(key) ?? 0) + by;
     if (now > 0) this.#hosts.set(key, now);
     else this.#hosts.delete(key);
   }
 
-  /** An admin queue that was ended to make room does not count any more, although it is still there. @param by 1, and -1 once it is gone */
-  leave(controller: ControllerState, by: 1 | -1): void {
-    this.count(controller, 0, by === 1 ? -1 : 1);
+  /** Connections that count as those of a host. */
+  of(key: string): number {
+    return this.#hosts.get(key) ?? 0;
   }
+}
 
-  /** Connections of a host. */
-  of(host: string): number {
-    return this.#hosts.get(host) ?? 0;
-  }
-
-  hosts(): [host: string, connections: number][] {
-    return [...this.#hosts];
-  }
+/** The target, as its connections see it. */
+export interface Hub {
+  readonly subsystems: ReadonlyMap<string, Subsystem>;
+  readonly listeners: readonly Listener[];
+  readonly keys: KeyRing;
+  readonly limits: Readonly<TargetLimits>;
+  /** NQN of the discovery service, if it has one of its own. */
+  readonly discoveryNqn: string | undefined;
+  /** It ends: nothing is answered any more. */
+  readonly stopped: boolean;
+  readonly log: Log;
+  /** Limits of a host: its own, else those of every host. */
+  limitsOf(host: string): HostLimits;
+  /** Everything written to a subsystem's namespaces reaches stable storage. @throws VioError */
+  flush(subsystem: SubsystemState): Promise<void>;
+  discoveryLog(hostnqn: string, via: string): Buffer;
 }
 
 /** What admission looks at. */
 export interface Guarded {
-  readonly subsystems: ReadonlyMap<string, Subsystem>;
+  readonly hub: Hub;
   readonly census: Census;
   /** Controllers of the discovery service. */
   readonly discovery: Map<number, ControllerState>;
-  readonly limits: Readonly<TargetLimits>;
-  /** NQN of the discovery service, if it has one of its own. */
-  readonly discoveryNqn: string | undefined;
   readonly around: Surroundings;
-  /** Limits of a host: its own, else those of every host. */
-  limitsOf(host: string): HostLimits;
-  /** What limits the data of a host's commands, the same for all its controllers. */
-  budgetOf(host: string): NativeBudget;
-  log(message: string): void;
-  /**
-   * Ends an association whose host has not proved who it is.
-   * @param host only one that claims to be this host
-   * @returns whether there was one
-   */
-  makeRoom(host?: string): boolean;
+  readonly budgets: Budgets;
+  /** Ends an association, or a connection, whose host has not proved who it is. @returns whether there was one */
+  makeRoom(): boolean;
 }
 
 /** Refuses what is beyond a limit, for now: hosts try again. @throws Refusal */
-function checkLimits(target: Guarded, connect: Connect, peer: string): HostLimits {
+function checkLimits(target: Guarded, connect: Connect, peer: string, counted: string | undefined): HostLimits {
+  const { hub, census } = target;
   const host = hostKey(connect.hostnqn, connect.hostid);
-  const own = target.limitsOf(host);
+  const own = hub.limitsOf(host);
   const busy = (limit: string): Refusal => {
-    target.log(`${peer}: host ${connect.hostnqn} is refused for now: limit of ${limit}`);
+    const { hostnqn, subnqn } = connect;
+    const about = { event: 'busy', peer, host: hostnqn, subsystem: subnqn };
+    hub.log(`${peer}: host ${nameText(hostnqn)} is refused for now: limit of ${limit}`, about);
     return new Refusal(Status.connectBusy);
   };
-  const { connections, controllers } = target.limits;
-  if (target.census.connections >= connections && !target.makeRoom()) throw busy(`${connections} connections`);
-  // whoever only claims to be this host does not count against it
-  if (own.connections !== undefined && target.census.of(host) >= own.connections && !target.makeRoom(host))
+  const { connections, controllers } = hub.limits;
+  // one that counts for no host is refused all the same if its host has all that it may have
+  if (own.connections !== undefined && census.of(counted ?? host) >= own.connections)
     throw busy(`${own.connections} connections of this host`);
-  if (connect.qid === 0 && target.census.controllers >= controllers && !target.makeRoom()) throw busy(`${controllers} controllers`);
+  if (census.connections >= connections && !target.makeRoom()) throw busy(`${connections} connections`);
+  if (connect.qid === 0 && census.controllers >= controllers && !target.makeRoom()) throw busy(`${controllers} controllers`);
   return own;
 }
 
 /** The subsystem that a CONNECT names, if its host may use it through this connection. @throws Refusal */
-function subsystemOf(target: Guarded, connection: Connection, { subnqn, hostnqn }: Connect): Subsystem {
-  const subsystem = target.subsystems.get(subnqn);
-  if (!subsystem || connection.listener.discoveryOnly) throw badParameter('data', 256);
+function subsystemOf({ hub }: Guarded, { listener, peer }: Connection, { subnqn, hostnqn }: Connect): Subsystem {
+  const subsystem = hub.subsystems.get(subnqn);
+  if (!subsystem || listener.discoveryOnly) throw badParameter('data', 256);
+  const about = { peer, host: hostnqn, subsystem: subnqn };
   if (!subsystem.access.admits(hostnqn)) {
-    target.log(`${connection.peer}: host ${hostnqn} is not allowed to use ${subnqn}`);
+    hub.log(`${peer}: host ${nameText(hostnqn)} is not allowed to use ${nameText(subnqn)}`, { event: 'refused', ...about });
     throw new Refusal(Status.connectInvalidHost);
   }
-  if (connection.listener.opening) throw new Refusal(Status.connectBusy);
+  if (listener.opening) throw new Refusal(Status.connectBusy);
   if (subsystem.ana.draining) {
-    target.log(`${connection.peer}: host ${hostnqn} is refused for now: ${subnqn} drains`);
+    hub.log(`${peer}: host ${nameText(hostnqn)} is refused for now: ${nameText(subnqn)} drains`, { event: 'busy', ...about });
     throw new Refusal(Status.connectBusy);
   }
   return subsystem;
 }
 
-/** A new association. @param id of the connection @throws Refusal */
-export function admitController(target: Guarded, id: number, connection: Connection, connect: Connect): ControllerState {
+/**
+ * A new association.
+ * @param id of the connection
+ * @param counted what its host is counted by
+ * @throws Refusal
+ */
+export function admitController(
+  target: Guarded,
+  id: number,
+  connection: Connection,
+  connect: Connect,
+  counted: string | undefined,
+): ControllerState {
   const { hostnqn, hostid, keepAlive } = connect;
-  const { around } = target;
+  const { around, hub } = target;
+  const { peer } = connection;
   const given = { hostnqn, hostid, port: connection.listener.id, admin: id, keepAlive };
   if (connect.discovery) {
-    checkLimits(target, connect, connection.peer);
-    const { discovery, discoveryNqn } = target;
+    checkLimits(target, connect, peer, counted);
+    const { discovery } = target;
+    const { discoveryNqn } = hub;
     let cntlid = 1;
     for (const last of discovery.keys()) cntlid = (last % lastCntlid) + 1; // the next of the newest
     while (discovery.has(cntlid)) cntlid = (cntlid % lastCntlid) + 1;
@@ -130,20 +165,32 @@ export function admitController(target: Guarded, id: number, connection: Connect
     return controller;
   }
   const subsystem = subsystemOf(target, connection, connect);
-  const { queues } = checkLimits(target, connect, connection.peer);
+  const { queues } = checkLimits(target, connect, peer, counted);
   const cntlid = subsystem.takeCntlid();
   if (cntlid === undefined) throw new Refusal(Status.connectBusy);
-  const mostQueues = Math.min(target.limits.queues, queues ?? target.limits.queues);
-  const budget = target.budgetOf(hostKey(hostnqn, hostid));
+  const mostQueues = Math.min(hub.limits.queues, queues ?? hub.limits.queues);
+  const budget = target.budgets.take(hostKey(hostnqn, hostid));
   const controller = new Controller(around, { ...given, cntlid, subsystem, mostQueues, budget });
   subsystem.controllers.set(cntlid, controller);
-  target.log(`${connection.peer}: host ${hostnqn} uses ${subsystem.nqn} as controller ${cntlid}`);
+  const about = { event: 'connect', peer, host: hostnqn, subsystem: subsystem.nqn, controller: cntlid };
+  hub.log(`${peer}: host ${nameText(hostnqn)} uses ${nameText(subsystem.nqn)} as controller ${cntlid}`, about);
   return controller;
 }
 
-/** An I/O queue of an association. @param id of the connection @throws Refusal */
-export function admitQueue(target: Guarded, id: number, connection: Connection, connect: Connect): ControllerState {
-  const subsystem = target.subsystems.get(connect.subnqn);
+/**
+ * The association that an I/O queue may join.
+ * @param id of the connection
+ * @param counted what its host is counted by
+ * @throws Refusal
+ */
+export function admitQueue(
+  target: Guarded,
+  _id: number,
+  connection: Connection,
+  connect: Connect,
+  counted: string | undefined,
+): ControllerState {
+  const subsystem = target.hub.subsystems.get(connect.subnqn);
   if (!subsystem) throw badParameter('data', 256);
   const controller = subsystem.controllers.get(connect.cntlid);
   if (!controller) throw badParameter('data', 16);
@@ -155,7 +202,6 @@ export function admitQueue(target: Guarded, id: number, connection: Connection, 
   if (connect.qid > controller.features.queues) throw badParameter('sqe', 42);
   if (controller.queues.has(connect.qid)) throw new Refusal(Status.sequenceError);
   if (subsystem.ana.draining) throw new Refusal(Status.connectBusy);
-  checkLimits(target, connect, connection.peer);
-  controller.queues.set(connect.qid, id);
+  checkLimits(target, connect, connection.peer, counted);
   return controller;
 }

@@ -1,7 +1,7 @@
 /** How much a target admits, in all and of one host. */
 import { usage } from '../../../common/errors.js';
 import { parseDecimal, parseSize } from '../../../common/units.js';
-import { maxQueues } from '../features.js';
+import { maxQueues } from '../admin/features.js';
 import { lastCntlid } from '../names.js';
 
 /** Limits of a whole target. What they refuse is told with a status that hosts retry: Connect Controller Busy. */

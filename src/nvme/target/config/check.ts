@@ -6,7 +6,7 @@ import { engineCheck, sourceChecks } from '../../../storage/config/checks.js';
 import { groupNames } from '../../auth/groups.js';
 import { hashNames } from '../../auth/keys.js';
 import { anaStateNames } from '../../wire/index.js';
-import { maxQueues } from '../features.js';
+import { maxQueues } from '../admin/features.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, parseCntlidRange, serialSize } from '../names.js';

@@ -1,5 +1,6 @@
 /** DH-HMAC-CHAP on the queues of a target: Authentication Send and Receive, their limits of time and size, and the end after a failure. */
 
+import { type About, type Log, nameText } from '../../../common/text/log.js';
 import type { ChapPolicy } from '../../auth/controller.js';
 import { ControllerExchange } from '../../auth/controller.js';
 import { type Power, power } from '../../auth/dh.js';
@@ -19,11 +20,11 @@ const maxBuffer = 65_536;
 export interface AuthSurroundings {
   /** Answers a command that waited; data of Authentication Receive. */
   answer(connection: number, tag: number, status: number, data?: Buffer): void;
-  /** Lets all commands of a connection pass. */
-  unlock(connection: number): void;
+  /** Lets all commands of a connection pass, unless its host has all that it may have. @returns whether it does */
+  unlock(connection: number): boolean;
   /** Ends a connection once what was answered has left, and with an admin queue its association. */
   end(connection: number): void;
-  log(message: string): void;
+  readonly log: Log;
 }
 
 /** One queue whose host must prove who it is. */
@@ -32,7 +33,9 @@ interface Guarded {
   /** By performance.now(); Infinity while nothing is under way. */
   deadline: number;
   trusted: boolean;
+  /** Its host and peer, for messages. */
   who: string;
+  about: Omit<About, 'event'>;
 }
 
 /** All queues that have to be, or have been, authenticated. */
@@ -62,7 +65,8 @@ export class Authentication {
 
   /** A queue that was connected and has to be authenticated now. */
   guard(connection: number, ends: { hostnqn: string; subnqn: string }, admin: boolean, peer: string): void {
-    const who = `${peer}: host ${ends.hostnqn}`;
+    const who = `${peer}: host ${nameText(ends.hostnqn)}`;
+    const about = { peer, host: ends.hostnqn, subsystem: ends.subnqn };
     const guarded: Guarded = {
       exchange: new ControllerExchange({
         hostnqn: ends.hostnqn,
@@ -71,16 +75,18 @@ export class Authentication {
         keys: () => this.#keys.chapKeys(ends.hostnqn),
         power: this.#power,
         succeeded: (how) => {
-          if (admin) this.#around.log(`${who} is authenticated (${how})`);
-          if (!guarded.trusted) this.#around.unlock(connection);
-          guarded.trusted = true;
           guarded.deadline = Infinity;
+          if (!guarded.trusted && !this.#around.unlock(connection)) return queueMicrotask(() => this.#around.end(connection)); // behind the answer
+          guarded.trusted = true;
+          if (admin) this.#around.log(`${who} is authenticated (${how})`, { event: 'authenticated', ...about });
         },
-        failed: (why) => this.#around.log(`${who} is not authenticated for ${ends.subnqn}: ${why}`),
+        failed: (why) =>
+          this.#around.log(`${who} is not authenticated for ${nameText(ends.subnqn)}: ${why}`, { event: 'not-authenticated', ...about }),
       }),
       deadline: performance.now() + authTime,
       trusted: false,
       who,
+      about,
     };
     this.#queues.set(connection, guarded);
   }
@@ -133,9 +139,9 @@ export class Authentication {
   /** Ends the queues whose host took too long. */
   tick(): void {
     const now = performance.now();
-    for (const [connection, { deadline, who }] of this.#queues) {
+    for (const [connection, { deadline, who, about }] of this.#queues) {
       if (now < deadline) continue;
-      this.#around.log(`${who}: not authenticated within ${authTime / 1000} s`);
+      this.#around.log(`${who}: not authenticated within ${authTime / 1000} s`, { event: 'not-authenticated', ...about });
       this.#around.end(connection);
       this.#queues.get(connection)!.deadline = Infinity;
     }

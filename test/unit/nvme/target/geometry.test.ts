@@ -1,6 +1,7 @@
 /** What hosts learn of a source's geometry (NVM Command Set 1.0, 4.1.5 and 5.8.2). */
-import { identify } from '../../../../src/nvme/target/identify.js';
-import { getLog } from '../../../../src/nvme/target/logs.js';
+import { native } from '../../../../src/native/index.js';
+import { identify } from '../../../../src/nvme/target/admin/identify.js';
+import { getLog } from '../../../../src/nvme/target/admin/logs.js';
 import type { ControllerState, Namespace } from '../../../../src/nvme/target/model.js';
 import { Refusal } from '../../../../src/nvme/target/refusal.js';
 import {
@@ -26,6 +27,8 @@ const file = {
   device: false,
   readonly: false,
 };
+const store = native().storage.ram(1 << 20);
+afterAll(() => native().storage.close(store));
 const none = { discardGranularity: 0, discardMax: 0, zeroesMax: 0, chunk: 0 };
 
 function controllerOf(ns: object): ControllerState {
@@ -38,6 +41,7 @@ function controllerOf(ns: object): ControllerState {
     limits: undefined,
     atomicWrite: 512,
     geometry: file,
+    store,
     ids: { nguid: Buffer.alloc(16, 1), eui64: Buffer.alloc(8, 1), uuid: Buffer.alloc(16, 1) },
     ...ns,
   } as unknown as Namespace;

@@ -1,8 +1,9 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { bounded } from '../../../../src/common/text/log.js';
 import { native } from '../../../../src/native/index.js';
-import { bounded, serveBackEnd } from '../../../../src/vhost-user/backend/serving.js';
+import { serveBackEnd } from '../../../../src/vhost-user/backend/serving.js';
 import { windowDevice } from '../../../../src/vhost-user/shmem/device.js';
 import { ShmemServer } from '../../../../src/vhost-user/shmem/server.js';
 import { Listener } from '../../../../src/vhost-user/wire/listener.js';

@@ -1,4 +1,4 @@
-import { native } from '../../native/index.js';
+import { native } from '../../../native/index.js';
 import {
   Cmic,
   Cns,
@@ -33,10 +33,10 @@ import {
   Status,
   sqe,
   wzsl,
-} from '../wire/index.js';
-import { transitionDelay, transitionSeconds } from './ana.js';
-import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from './model.js';
-import { invalidField, Refusal } from './refusal.js';
+} from '../../wire/index.js';
+import { transitionDelay, transitionSeconds } from '../ana.js';
+import { type ControllerState, maxGroups, maxNamespaces, type Namespace } from '../model.js';
+import { invalidField, Refusal } from '../refusal.js';
 
 /** Version of the base specification that we follow: 2.0. */
 export const version = 0x0002_0000;

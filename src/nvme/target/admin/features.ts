@@ -1,6 +1,6 @@
-import { Fid, featureCmd, Oaes, Status } from '../wire/index.js';
-import type { ControllerState } from './model.js';
-import { invalidField, Refusal } from './refusal.js';
+import { Fid, featureCmd, Oaes, Status } from '../../wire/index.js';
+import type { ControllerState } from '../model.js';
+import { invalidField, Refusal } from '../refusal.js';
 
 /** I/O queues of a controller. */
 export const maxQueues = 64;

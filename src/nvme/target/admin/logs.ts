@@ -17,11 +17,11 @@ import {
   smartLog,
   sqe,
   Trtype,
-} from '../wire/index.js';
+} from '../../wire/index.js';
+import type { ControllerState } from '../model.js';
+import { invalidField, Refusal, statusCode } from '../refusal.js';
 import { supportedFeatures } from './features.js';
 import { errorEntries, firmware, rotates, rotatingGroup } from './identify.js';
-import type { ControllerState } from './model.js';
-import { invalidField, Refusal, statusCode } from './refusal.js';
 
 function errorLog(c: ControllerState): Buffer {
   const out = Buffer.alloc(errorEntries * errorEntry.size);
