@@ -1,5 +1,6 @@
 import { shellFile } from '../../common/escape.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { functionsIn } from '../devices/pci.js';
 
 const blockFolder = '/sys/class/block';
 
@@ -14,6 +15,9 @@ export interface BlockDevice {
   /** `LVM volume vg-root`, `md array`: what a stacked device is. */
   kind: string | undefined;
 }
+
+/** The name of the folder that a link of sysfs leads into: `nvme0n1` for `../../devices/…/nvme0n1/nvme0n1p1`. */
+const folderOf = (link: string): string => link.split('/').at(-2) ?? '';
 
 /** What a stacked block device is, from its sysfs folder. */
 function kindOf(root: Sysroot, name: string): string {
@@ -60,14 +64,37 @@ export class Blocks {
   readonly #links: Map<string, string>;
   /** Names by the PCI functions on the way to them. */
   readonly #on = new Map<string, string[]>();
+  /** Names by the folder that they are in: the partitions of a disk. */
+  readonly #in = new Map<string, string[]>();
+  readonly #trees = new Map<string, readonly BlockDevice[]>();
   #users: { path: string; what: string }[] | undefined;
+  #generic: ReadonlySet<string> | undefined;
 
   constructor(root: Sysroot) {
     this.#root = root;
     this.#links = new Map(root.list(blockFolder).map((name) => [name, root.readlink(`${blockFolder}/${name}`) ?? '']));
-    for (const [name, link] of this.#links)
-      for (const bdf of link.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g) ?? [])
-        this.#on.set(bdf, [...(this.#on.get(bdf) ?? []), name]);
+    const add = (index: Map<string, string[]>, key: string, name: string) => {
+      const names = index.get(key);
+      if (names) names.push(name);
+      else index.set(key, [name]);
+    };
+    for (const [name, link] of this.#links) {
+      for (const bdf of functionsIn(link)) add(this.#on, bdf, name);
+      add(this.#in, folderOf(link), name);
+    }
+  }
+
+  /** True for a partition: its folder lies in that of its disk. */
+  #isPartition(name: string): boolean {
+    return this.#links.has(folderOf(this.#links.get(name) ?? ''));
+  }
+
+  /** `259:3` of the character device that passes commands to an NVMe namespace; undefined for other disks. */
+  generic(name: string): string | undefined {
+    const folder = '/sys/class/nvme-generic';
+    this.#generic ??= new Set(this.#root.list(folder));
+    const node = name.replace(/^nvme/, 'ng');
+    return this.#generic.has(node) ? this.#root.attr(`${folder}/${node}/dev`) : undefined;
   }
 
   /** `259:3`; empty where the device is gone. */
@@ -82,7 +109,7 @@ export class Blocks {
   disks(bdf: string): string[] {
     const names = new Set<string>();
     for (const name of this.#on.get(bdf) ?? []) {
-      if (this.#root.exists(`${blockFolder}/${name}/partition`)) continue;
+      if (this.#isPartition(name)) continue;
       const path = /^nvme(\d+)c\d+n(\d+)$/.exec(name);
       if (!path) names.add(name);
       else if (this.#links.has(`nvme${path[1]}n${path[2]}`)) names.add(`nvme${path[1]}n${path[2]}`);
@@ -91,8 +118,10 @@ export class Blocks {
   }
 
   /** The disks of a PCI device with partitions and everything stacked on them. */
-  tree(bdf: string): BlockDevice[] {
-    return this.stack(this.disks(bdf));
+  tree(bdf: string): readonly BlockDevice[] {
+    let tree = this.#trees.get(bdf);
+    if (!tree) this.#trees.set(bdf, (tree = this.stack(this.disks(bdf))));
+    return tree;
   }
 
   /** Block devices by name, with partitions and everything stacked on them. */
@@ -101,7 +130,7 @@ export class Blocks {
     const visit = (name: string, below: string | undefined, kind: string | undefined) => {
       if (found.has(name)) return;
       found.set(name, { name, dev: this.dev(name), below, kind });
-      for (const [other, link] of this.#links) if (link.endsWith(`/${name}/${other}`)) visit(other, name, undefined);
+      for (const other of this.#in.get(name) ?? []) visit(other, name, undefined);
       for (const holder of this.#root.list(`${blockFolder}/${name}/holders`)) visit(holder, name, kindOf(this.#root, holder));
     };
     for (const name of names) visit(name, undefined, undefined);

@@ -1,5 +1,6 @@
 import type { Sysroot } from '../../common/sysroot.js';
 import { Modules } from '../devices/modules.js';
+import { functionsIn } from '../devices/pci.js';
 import { Blocks } from './blocks.js';
 import { BootRules } from './boot-rules.js';
 import { type Conversation, type LiveNetwork, ownersOf, readConversations } from './conversations.js';
@@ -20,7 +21,7 @@ function indexLinks(root: Sysroot, folder: string): Map<string, SysfsLink[]> {
   const index = new Map<string, SysfsLink[]>();
   for (const name of root.list(folder)) {
     const target = root.readlink(`${folder}/${name}`);
-    for (const bdf of target?.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g) ?? []) {
+    for (const bdf of functionsIn(target ?? '')) {
       const links = index.get(bdf);
       if (links) links.push({ name, target: target! });
       else index.set(bdf, [{ name, target: target! }]);
@@ -74,6 +75,7 @@ export class Census {
   #domains: Map<string, Domain> | undefined;
   #bootRules: BootRules | undefined;
   #crash: { devices: string[]; hosts: string[] } | undefined;
+  #namespaces: { foreign: { pid: number; ns: string }[]; named: string[] } | undefined;
 
   /**
    * @param options.pid our own process, whose ancestors tell the ssh session
@@ -193,6 +195,14 @@ export class Census {
   /** Terminals that the kernel prints on. */
   get consoles(): string[] {
     return (this.#consoles ??= readConsoles(this.root));
+  }
+
+  /** Network namespaces besides ours: one process in each that has any, and the names of those that ip(8) keeps. */
+  get namespaces(): { foreign: { pid: number; ns: string }[]; named: string[] } {
+    return (this.#namespaces ??= {
+      foreign: this.processes.namespaces('net', this.root.readlink('/proc/self/ns/net')),
+      named: this.root.list('/run/netns'),
+    });
   }
 
   get routes(): Route[] {

@@ -25,6 +25,7 @@ export class Processes {
   readonly #root: Sysroot;
   readonly pids: number[];
   #files: OpenFile[] | undefined;
+  #nodes: { byNumber: Map<string, OpenFile[]>; byPath: Map<string, OpenFile[]> } | undefined;
   #hidden = 0;
   #resources: { pid: number; path: string }[] | undefined;
 
@@ -41,6 +42,20 @@ export class Processes {
   get files(): OpenFile[] {
     this.#files ??= this.#scan();
     return this.#files;
+  }
+
+  /** Open device nodes by number, and those whose number is not known by path. */
+  get nodes(): { byNumber: ReadonlyMap<string, OpenFile[]>; byPath: ReadonlyMap<string, OpenFile[]> } {
+    if (this.#nodes) return this.#nodes;
+    const byNumber = new Map<string, OpenFile[]>();
+    const byPath = new Map<string, OpenFile[]>();
+    for (const file of this.files) {
+      const [index, key] = file.rdev === undefined ? [byPath, file.path] : [byNumber, file.rdev];
+      const held = index.get(key);
+      if (held) held.push(file);
+      else index.set(key, [file]);
+    }
+    return (this.#nodes = { byNumber, byPath });
   }
 
   /** Processes that have BARs mapped through sysfs, as DPDK does with UIO; by the path of the resource file. */

@@ -70,17 +70,27 @@ function isIommu(census: Census, device: PciDevice): boolean {
   return census.iommus.some((link) => link.includes(`/${device.bdf}/`));
 }
 
+const entries = new Map<number, (typeof classes)[number] | undefined>();
+
+/** What the table says of a class; each class is looked for once. */
+function classEntry(code: number): (typeof classes)[number] | undefined {
+  if (!entries.has(code)) {
+    const digits = code.toString(16).padStart(6, '0');
+    entries.set(code, classes.filter(([prefix]) => digits.startsWith(prefix)).at(-1));
+  }
+  return entries.get(code);
+}
+
 /** What an endpoint function does for the machine itself, undefined for a device that can be given away. */
 export function chipsetRole(census: Census, device: PciDevice): string | undefined {
   const { root } = census;
-  const code = device.class.toString(16).padStart(6, '0');
-  const [, where, what] = classes.filter(([prefix]) => code.startsWith(prefix)).at(-1) ?? [];
+  const [, where, what] = classEntry(device.class) ?? [];
   if (where === undefined) return isIommu(census, device) ? 'IOMMU' : undefined;
   if (where === 'anywhere') return what;
   if (!onRootBus(root, device.bdf)) return undefined;
   if (where === 'root bus') return what;
   if (!makers.has(device.vendor)) return undefined;
   // Data-movement engines share the class of the chipset's register files; they have registers in memory, or their driver.
-  const engine = code.startsWith('0880') && (hasBars(root, device.bdf) || engines.has(device.driver ?? ''));
+  const engine = device.class >> 8 === 0x0880 && (hasBars(root, device.bdf) || engines.has(device.driver ?? ''));
   return engine ? undefined : what;
 }

@@ -19,7 +19,7 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
     fix: `stop ${what}`,
   });
   // a controller that a target exports as a whole opens no namespace
-  for (const name of device.entries.includes('nvme') ? census.root.list(`${pciDevices}/${device.bdf}/nvme`) : [])
+  for (const name of users.length > 0 && device.entries.includes('nvme') ? census.root.list(`${pciDevices}/${device.bdf}/nvme`) : [])
     for (const user of users.filter(({ path }) => path === `/dev/${name}`)) found.push(used(user.path, printable(user.what)));
   const tree = census.blocks.tree(device.bdf);
   if (tree.length === 0) return found;
@@ -35,7 +35,7 @@ export function blockFindings(census: Census, device: PciDevice, claim: boolean)
     return parts.join(' on ');
   };
   for (const block of tree) {
-    const dm = census.root.attr(`/sys/class/block/${block.name}/dm/name`);
+    const dm = block.name.startsWith('dm-') ? census.root.attr(`/sys/class/block/${block.name}/dm/name`) : undefined;
     const names = [path(block), ...(dm === undefined ? [] : [`/dev/mapper/${dm}`])];
     // btrfs and others mount an anonymous device: their source tells
     for (const mount of census.mounts.all.filter((m) => (block.dev !== '' && m.dev === block.dev) || names.includes(m.source)))

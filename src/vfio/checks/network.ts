@@ -70,7 +70,8 @@ export function netFindings(census: Census, device: PciDevice): Finding[] {
   }
   // an interface that was moved into another network namespace does not show here
   if (found.length === 0 && device.class >> 16 === 0x02 && device.driver !== undefined && !census.isVfio(device.driver)) {
-    for (const { pid, ns } of census.processes.namespaces('net', root.readlink('/proc/self/ns/net'))) {
+    const { foreign, named } = census.namespaces;
+    for (const { pid, ns } of foreign) {
       for (const name of foreignInterfaces(root, device.bdf, pid)) {
         const who = `${printable(census.processes.comm(pid))} (pid ${pid})`;
         const message = `its interface ${name} is in the network namespace of ${who}, ${ns}`;
@@ -83,7 +84,6 @@ export function netFindings(census: Census, device: PciDevice): Finding[] {
         });
       }
     }
-    const named = root.list('/run/netns');
     if (found.length === 0 && named.length > 0 && census.below('/sys/class/net', device.bdf).length === 0) {
       const message = `it has no interface here; there are other network namespaces (${named.map(printable).join(', ')}) that may have it`;
       found.push({ check: 'route', subject: device.bdf, brief: 'in another netns', message, fix: `ip -n ${named[0]} link` });

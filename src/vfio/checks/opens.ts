@@ -3,26 +3,28 @@ import type { Census } from '../census/census.js';
 import type { PciDevice } from '../devices/pci.js';
 import type { Finding } from './finding.js';
 
-/** Numbers and names of the device nodes below a PCI device: NVMe, DRM, sound, UIO, and its disks. */
-function deviceNodes(census: Census, device: PciDevice): { rdevs: Set<string>; paths: Set<string> } {
-  const { root } = census;
+/** Numbers of the device nodes below a PCI device: NVMe, DRM, sound, UIO, and its disks; `b259:0`, `c10:196`. */
+function nodesOf(census: Census, device: PciDevice): Set<string> {
   const rdevs = new Set<string>();
-  const paths = new Set<string>();
-  const add = (kind: 'b' | 'c', number: string) => {
-    const dir = `/sys/dev/${kind === 'b' ? 'block' : 'char'}/${number}`;
-    rdevs.add(`${kind}${number}`);
-    const name = /^DEVNAME=(\S+)$/m.exec(root.attr(`${dir}/uevent`) ?? '')?.[1];
-    if (name !== undefined) paths.add(`/dev/${name}`);
-  };
-  for (const { name, target } of census.below('/sys/dev/char', device.bdf)) if (!target.includes('/vfio-dev/')) add('c', name);
+  for (const { name, target } of census.below('/sys/dev/char', device.bdf)) if (!target.includes('/vfio-dev/')) rdevs.add(`c${name}`);
   for (const block of census.blocks.tree(device.bdf)) {
-    if (block.dev !== '') add('b', block.dev);
-    paths.add(`/dev/${block.name}`);
+    if (block.dev !== '') rdevs.add(`b${block.dev}`);
     // the generic character device of an NVMe namespace under multipath hangs below the subsystem too
-    const generic = root.attr(`/sys/class/nvme-generic/${block.name.replace(/^nvme/, 'ng')}/dev`);
-    if (generic !== undefined) add('c', generic);
+    const generic = census.blocks.generic(block.name);
+    if (generic !== undefined) rdevs.add(`c${generic}`);
   }
-  return { rdevs, paths };
+  return rdevs;
+}
+
+/** Paths of the same nodes, as devtmpfs has them. */
+function pathsOf(census: Census, device: PciDevice, rdevs: ReadonlySet<string>): Set<string> {
+  const paths = new Set(census.blocks.tree(device.bdf).map(({ name }) => `/dev/${name}`));
+  for (const rdev of rdevs) {
+    const folder = `/sys/dev/${rdev.startsWith('b') ? 'block' : 'char'}/${rdev.slice(1)}`;
+    const name = /^DEVNAME=(\S+)$/m.exec(census.root.attr(`${folder}/uevent`) ?? '')?.[1];
+    if (name !== undefined) paths.add(`/dev/${name}`);
+  }
+  return paths;
 }
 
 /** Processes that drive the device through the resource files of sysfs. */
@@ -42,17 +44,17 @@ export const openFindings = (census: Census, device: PciDevice): Finding[] => [
 ];
 
 function nodeFindings(census: Census, device: PciDevice): Finding[] {
-  const { rdevs, paths } = deviceNodes(census, device);
-  if (rdevs.size === 0 && paths.size === 0) return [];
-  const seen = new Set<string>();
-  return census.processes.files.flatMap((file): Finding[] => {
-    // where the number of the node is known it decides: the path may be of another namespace
-    const ours = file.rdev === undefined ? paths.has(file.path) : rdevs.has(file.rdev);
-    const key = `${file.pid} ${file.path}`;
-    if (!ours || seen.has(key)) return [];
-    seen.add(key);
+  const { byNumber, byPath } = census.processes.nodes;
+  if (byNumber.size === 0 && byPath.size === 0) return [];
+  const rdevs = nodesOf(census, device);
+  const files = [...rdevs].flatMap((rdev) => byNumber.get(rdev) ?? []);
+  // where the number of a node is known it decides: the path may be of another namespace
+  if (byPath.size > 0) for (const path of pathsOf(census, device, rdevs)) files.push(...(byPath.get(path) ?? []));
+  const once = new Map(files.map((file) => [`${file.pid} ${file.path}`, file]));
+  const sorted = [...once.values()].sort((a, b) => a.pid - b.pid || a.fd - b.fd);
+  return sorted.map((file) => {
     const who = `${printable(census.processes.comm(file.pid))} (pid ${file.pid})`;
     const subject = printable(file.path);
-    return [{ check: 'open', subject, brief: `open by ${who}`, message: `${subject} is open in ${who}`, fix: `end process ${file.pid}` }];
+    return { check: 'open', subject, brief: `open by ${who}`, message: `${subject} is open in ${who}`, fix: `end process ${file.pid}` };
   });
 }

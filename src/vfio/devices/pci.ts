@@ -77,6 +77,10 @@ const hexAttr = (root: Sysroot, path: string): number => {
   return Number.isNaN(value) ? 0 : value;
 };
 
+/** Addresses of the PCI functions on the way to the target of a link of sysfs, from the root bus on. */
+export const functionsIn = (link: string): readonly string[] =>
+  link.includes(':') ? (link.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g) ?? []) : [];
+
 /** Last part of a symbolic link's target. */
 export const linkName = (root: Sysroot, path: string): string | undefined => root.readlink(path)?.split('/').pop();
 
@@ -290,12 +294,19 @@ const classWords: readonly (readonly [prefix: string, word: string])[] = [
   ['ff', 'unassigned'],
 ];
 
+/** Words of the classes that were asked for: a host has thousands of devices, and few classes. */
+const classNames = new Map<number, string>();
+
 /** Word for a device's class: `nvme`, `ethernet`, `pci-bridge`; the code where it has none. */
 export function className(device: Pick<PciDevice, 'class'>): string {
-  const code = classCode(device);
-  let best: readonly [string, string] | undefined;
-  for (const entry of classWords) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
-  return best?.[1] ?? code;
+  let name = classNames.get(device.class);
+  if (name === undefined) {
+    const code = classCode(device);
+    let best: readonly [string, string] | undefined;
+    for (const entry of classWords) if (code.startsWith(entry[0]) && entry[0].length > (best?.[0].length ?? 0)) best = entry;
+    classNames.set(device.class, (name = best?.[1] ?? code));
+  }
+  return name;
 }
 
 /** Matcher of a class given as a word (`nvme`, `net`) or as the first digits of its code (`0108`). @throws VioError (usage) */

@@ -9,6 +9,7 @@ const files = ['/usr/share/misc/pci.ids', '/usr/share/hwdata/pci.ids', '/usr/sha
  */
 export class PciNames {
   readonly #text: string;
+  readonly #known = new Map<number, { vendor: string | undefined; device: string | undefined }>();
 
   constructor(root: Sysroot) {
     this.#text = `\n${files.map((file) => root.attr(file)).find((text) => text !== undefined) ?? ''}\n`;
@@ -16,6 +17,14 @@ export class PciNames {
 
   /** Names of a device's vendor and model; undefined where the file does not have them. */
   lookup(device: Pick<PciDevice, 'vendor' | 'device'>): { vendor: string | undefined; device: string | undefined } {
+    const key = device.vendor * 0x1_0000 + device.device;
+    let known = this.#known.get(key);
+    if (!known) this.#known.set(key, (known = this.#search(device)));
+    return known;
+  }
+
+  /** Looks through the file, which has more than a megabyte. */
+  #search(device: Pick<PciDevice, 'vendor' | 'device'>): { vendor: string | undefined; device: string | undefined } {
     const id = (value: number) => value.toString(16).padStart(4, '0');
     const at = this.#text.indexOf(`\n${id(device.vendor)}  `);
     if (at < 0) return { vendor: undefined, device: undefined };

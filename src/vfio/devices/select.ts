@@ -4,7 +4,18 @@ import { glob } from '../../common/glob.js';
 import type { Sysroot } from '../../common/sysroot.js';
 import { type Names, Store } from '../transaction/journal.js';
 import { readConfig } from './capabilities.js';
-import { classMatcher, idOf, listDevices, noDevice, type PciDevice, parseBdf, pciDevices, readDevice, readDevices } from './pci.js';
+import {
+  classMatcher,
+  functionsIn,
+  idOf,
+  listDevices,
+  noDevice,
+  type PciDevice,
+  parseBdf,
+  pciDevices,
+  readDevice,
+  readDevices,
+} from './pci.js';
 
 /** How a device can be named besides its address. */
 const selectors = ['net', 'block', 'id', 'class', 'serial', 'mac', 'slot'] as const;
@@ -14,8 +25,7 @@ export const selectorHelp =
   'addresses are 0000:01:00.0 or 01:00.0; selectors net:eth0, block:nvme0n1, id:8086:10fb, class:nvme, serial:…, mac:…, slot:…, or a glob';
 
 /** The last PCI function in a path of sysfs: the one that a device hangs on. */
-const functionIn = (link: string | undefined): string | undefined =>
-  link?.match(/[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?=\/)/g)?.at(-1);
+const functionIn = (link: string | undefined): string | undefined => functionsIn(link ?? '').at(-1);
 
 /** Addresses behind a block device: itself, or the paths of an NVMe namespace under multipath (`nvmeScCnN`). */
 function ofBlock(root: Sysroot, name: string): string[] {
