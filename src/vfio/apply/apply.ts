@@ -6,6 +6,7 @@ import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
 import { nodesOf, type Owner, parseOwner } from '../binding/owner.js';
 import type { ProgramWords } from '../binding/persist-files.js';
+import { restorationError, restore } from '../binding/restore.js';
 import { unbind } from '../binding/unbind.js';
 import type { Census } from '../census/census.js';
 import { interfacesOf } from '../census/interfaces.js';
@@ -199,6 +200,12 @@ async function bring(
   await setAttributes(host, declared, bdf, options);
 }
 
+/** An earlier run was killed: what it left is undone first, so that a declaration can be applied again. @throws VioError NOT_RESTORED (8) */
+async function undoInterrupted(host: Host, census: Census, options: ApplyOptions): Promise<void> {
+  const error = restorationError(await restore(host, census.fresh(), { all: false, wait: options.wait, signal: options.signal }));
+  if (error) throw error;
+}
+
 async function applyOne(host: Host, census: Census, declared: Declared, bdf: string, options: ApplyOptions): Promise<Applied> {
   const { device } = declared;
   let differences: Difference[] = [];
@@ -206,7 +213,13 @@ async function applyOne(host: Host, census: Census, declared: Declared, bdf: str
     differences = await differencesOf(host, census, declared, bdf, options.program);
     if (differences.length === 0) return { device, bdf, outcome: 'same', differences, error: undefined };
     if (options.check) return { device, bdf, outcome: 'differs', differences, error: undefined };
-    await bring(host, census, declared, bdf, differences, options);
+    try {
+      await bring(host, census, declared, bdf, differences, options);
+    } catch (err) {
+      if (!(err instanceof VioError) || err.code !== 'INTERRUPTED') throw err;
+      await undoInterrupted(host, census, options);
+      await bring(host, census.fresh(), declared, bdf, await differencesOf(host, census.fresh(), declared, bdf, options.program), options);
+    }
     return { device, bdf, outcome: 'changed', differences, error: undefined };
   } catch (err) {
     if (!(err instanceof VioError) || options.signal?.aborted) throw err;

@@ -15,7 +15,7 @@ import { noDevice, type PciDevice, pciDevices, readDevice, readDevices } from '.
 import { forgetToken, keptToken } from '../session/token.js';
 import { type DeviceState, Store } from '../transaction/journal.js';
 import { checkSignal, type Host, lockedError, macCommand, planMove, type SysfsWrite, stateOf } from '../transaction/move.js';
-import { Transaction } from '../transaction/transaction.js';
+import { type Move, Transaction } from '../transaction/transaction.js';
 import { parseMac, readMacs } from './macs.js';
 import { requireSriov, setToken } from './token.js';
 
@@ -170,6 +170,24 @@ async function wrongMacs(host: Host, { link, macs }: SriovPlan): Promise<{ vf: n
   return [...macs.entries()].map(([vf, mac]) => ({ vf, mac, is: now.get(vf) })).filter(({ is, mac }) => is !== mac);
 }
 
+/** No MAC address is set for a virtual function. */
+const noMac = '00:00:00:00:00:00';
+
+/**
+ * MAC addresses to put back if the change is undone: those that are changed, and all of virtual functions that go. What ip(8) does not
+ * tell keeps nobody from removing them.
+ */
+async function earlierMacs(host: Host, plan: SriovPlan, wrong: Awaited<ReturnType<typeof wrongMacs>>): Promise<Move['macs']> {
+  const { pf, to } = plan;
+  const [link] = plan.link === undefined ? interfacesOf(host.root, pf.bdf) : [plan.link];
+  if (link === undefined) return undefined;
+  const goes = pf.numVfs > 0 && pf.numVfs !== to.numVfs;
+  const all = goes ? [...(await readMacs(host, link).catch(() => new Map<number, string>()))] : [];
+  const before = [...all, ...wrong.flatMap(({ vf, is }): [number, string][] => (is === undefined ? [] : [[vf, is]]))];
+  const set = before.filter(([, mac]) => mac !== noMac);
+  return set.length === 0 ? undefined : { link, before: set };
+}
+
 /** Sets the MAC addresses that differ, and looks whether each virtual function has its own. @throws VioError NOT_APPLIED */
 async function setMacs(host: Host, plan: SriovPlan, mark: () => void): Promise<boolean> {
   const wrong = await wrongMacs(host, plan);
@@ -199,10 +217,8 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
   const plan = planSriov(census, bdf, options, { privileged: true });
   const { pf, from, to } = plan;
   const changes = sriovWrites(plan).length > 0;
-  // those that stay get back what they have now; those that appear have nothing to go back to
   const macsNow = pf.numVfs === to.numVfs ? await wrongMacs(host, plan) : [];
-  const before = macsNow.flatMap(({ vf, is }): [number, string][] => (is === undefined ? [] : [[vf, is]]));
-  const macs = plan.link === undefined || before.length === 0 ? undefined : { link: plan.link, before };
+  const macs = await earlierMacs(host, plan, macsNow);
   const begins = changes || macsNow.length > 0;
   const transaction = begins ? Transaction.begin(host, 'sriov', [{ device: pf, to, ...(macs && { macs }) }]) : undefined;
   let binding: Binding | undefined;
@@ -215,8 +231,8 @@ async function sriovOnce(host: Host, census: Census, bdf: string, options: Sriov
     await transaction?.run({ signal: options.signal, timeout: vfsTimeout });
     if (plan.vfio && to.numVfs === 0) forgetToken(host.root, bdf);
     const store = new Store(host.root);
-    if (pf.numVfs !== to.numVfs) for (const vf of pf.vfs) store.forget(vf); // those that come at these addresses are others
     const vfs = await awaitVfs(host, bdf, to.numVfs);
+    if (pf.numVfs !== to.numVfs) for (const vf of [...pf.vfs, ...vfs]) store.forget(vf); // those that come at these addresses are others
     macsChanged = await setMacs(host, plan, () => transaction?.mark('macs'));
     if (transaction) await checkSignal(options.signal);
     if (plan.driver !== undefined && vfs.length > 0)

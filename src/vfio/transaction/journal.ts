@@ -35,6 +35,8 @@ export interface JournalDevice {
   step: string;
   /** MAC addresses that virtual functions had, by their index, and the interface that sets them. */
   macs?: { link: string; before: [vf: number, mac: string][] } | undefined;
+  /** Virtual functions that the change takes away: their states, and the records of those that were bound. */
+  vfs?: { bdf: string; state: DeviceState; record?: BoundRecord | undefined }[] | undefined;
   /** What it is called, if it leaves a host driver. */
   names?: Names | undefined;
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { assert, Exit, reason, VioError } from '../../common/errors.js';
 import { namesOf } from '../devices/identity.js';
-import { idOf, type PciDevice, readDevice } from '../devices/pci.js';
+import { idOf, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
 import { checkSignal, type Host, macCommand, moveTo, type Step, stateOf } from './move.js';
 
@@ -9,7 +9,7 @@ import { checkSignal, type Host, macCommand, moveTo, type Step, stateOf } from '
 export interface Move {
   device: PciDevice;
   to: DeviceState;
-  /** MAC addresses to put back, where the virtual functions stay. */
+  /** MAC addresses to put back. */
   macs?: JournalDevice['macs'];
 }
 
@@ -29,6 +29,37 @@ const stateText = ({ driver, override, numVfs }: DeviceState): string =>
 const differs = (a: DeviceState, b: DeviceState): boolean =>
   a.driver !== b.driver || a.override !== b.override || a.numVfs !== b.numVfs || a.autoprobe !== b.autoprobe;
 
+/** Takes a device to a state it had, with its driver's module. */
+async function back(host: Host, bdf: string, state: DeviceState, mark: (step: Step) => void): Promise<void> {
+  if (state.driver !== undefined && !host.modules.registered(state.driver)) await host.modprobe(state.driver);
+  await moveTo(host, bdf, state, { mark, timeout: writeTimeout });
+}
+
+/**
+ * Takes a device to its earlier state. Virtual functions that the change took away come back without being offered to drivers, and
+ * get the addresses and drivers that they had; those that it made leave no record. @param vfs those that are there now
+ */
+async function putBack(host: Host, entry: JournalDevice, vfs: readonly string[], mark: (step: Step) => void): Promise<void> {
+  const { bdf, before, macs } = entry;
+  const store = new Store(host.root);
+  const lost = entry.vfs ?? [];
+  if (lost.length > 0) await back(host, bdf, { ...before, ...(before.autoprobe !== undefined && { autoprobe: false }) }, mark);
+  else await back(host, bdf, before, mark);
+  for (const [vf, mac] of macs?.before ?? []) await host.ip(macCommand(macs!.link, vf, mac));
+  for (const vf of lost) {
+    await back(host, vf.bdf, vf.state, () => mark('vfs'));
+    if (vf.record) store.keep(vf.record);
+  }
+  if (lost.length > 0) await back(host, bdf, before, mark);
+  for (const vf of vfs) if (!lost.some((one) => one.bdf === vf) && readDevice(host.root, vf) === undefined) store.forget(vf);
+}
+
+/** The virtual functions that a change takes away, as they are. */
+function lostVfs(host: Host, store: Store, device: PciDevice, to: DeviceState): JournalDevice['vfs'] {
+  if (device.numVfs === 0 || (device.numVfs === to.numVfs && device.driver === to.driver)) return undefined;
+  return readDevices(host.root, device.vfs).map((vf) => ({ bdf: vf.bdf, state: stateOf(vf), record: store.record(vf.bdf) }));
+}
+
 /** Takes devices to their earlier states, last first; every one is tried. @returns what could not be put back */
 export async function rollBack(
   host: Host,
@@ -41,10 +72,7 @@ export async function rollBack(
     try {
       if (device && (device.vendor !== entry.vendor || device.device !== entry.device))
         throw new VioError(`another device (${idOf(device)}) is at this address now`, { code: 'RENUMBERED' });
-      if (entry.before.driver !== undefined && !host.modules.registered(entry.before.driver)) await host.modprobe(entry.before.driver);
-      await moveTo(host, entry.bdf, entry.before, { mark: (step) => mark(entry, step), timeout: writeTimeout });
-      if (entry.macs && entry.before.numVfs === entry.after.numVfs)
-        for (const [vf, mac] of entry.macs.before) await host.ip(macCommand(entry.macs.link, vf, mac));
+      await putBack(host, entry, device?.vfs ?? [], (step) => mark(entry, step));
     } catch (err) {
       left.push({ bdf: entry.bdf, want: entry.before, why: err instanceof Error && !('syscall' in err) ? err.message : reason(err) });
     }
@@ -84,8 +112,9 @@ export class Transaction {
   /** Claims the devices and writes the journal. Nothing is changed yet. @throws VioError BUSY, INTERRUPTED, or that of the journal */
   static begin(host: Host, operation: Journal['operation'], moves: readonly Move[]): Transaction {
     const store = new Store(host.root);
-    const devices = moves.map(
-      ({ device, to, macs }): JournalDevice => ({
+    const devices = moves.map(({ device, to, macs }): JournalDevice => {
+      const vfs = lostVfs(host, store, device, to);
+      return {
         bdf: device.bdf,
         vendor: device.vendor,
         device: device.device,
@@ -93,9 +122,10 @@ export class Transaction {
         after: to,
         step: 'none',
         ...(macs && { macs }),
+        ...(vfs && { vfs }),
         ...(device.driver !== undefined && !host.modules.isVfio(device.driver) && { names: namesOf(host.root, device.bdf) }),
-      }),
-    );
+      };
+    });
     const started = startTime(host.root, host.pid) ?? '';
     // random: in a container every run may have the same pid
     const id = `${operation}-${moves[0]!.device.bdf}-${host.pid}-${randomBytes(4).toString('hex')}`;

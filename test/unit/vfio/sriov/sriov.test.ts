@@ -106,6 +106,39 @@ test.each([0, 1, 2, 3, 4, 5, 6])('killed at write %i: restore takes the virtual 
   expect([tree.root.list('/run/vioctl/vfio/journal'), tree.root.list('/run/vioctl/vfio/claims')]).toEqual([[], []]);
 });
 
+test.each([
+  [0, 0],
+  [0, 1],
+  [3, 0],
+  [3, 1],
+  [3, 2],
+  [3, 3],
+  [3, 5],
+  [3, 7],
+])('to %i functions, killed after %i writes: restore gives back number, drivers, records and addresses', async (vfs, done) => {
+  await run({ vfs: 2, driver: 'vfio-pci', macs: ['52:54:00:00:00:0a', '52:54:00:00:00:0b'] });
+  const records = new Store(tree.root).records();
+  let writes = 0;
+  const write = kernel.write.bind(kernel);
+  host.writer = {
+    write: async (file, value) => {
+      if (writes < done) await write(file, value);
+      if (pf().vfs.length === 0) macs = []; // those that come have addresses of their own
+      if (++writes >= done) await new Promise(() => {});
+    },
+  };
+  void run({ vfs, ...(vfs > 0 && { driver: 'vfio-pci' }) }).catch(() => {});
+  for (let turn = 0; turn < 80; turn++) await new Promise((resolve) => setImmediate(resolve));
+  expect(writes).toBeGreaterThanOrEqual(done);
+  tree.file('/proc/100/stat', ''); // our process is dead
+  host.writer = kernel;
+  expect((await restore(host, census(), { all: false, wait: 0 })).left).toEqual([]);
+  expect([pf().numVfs, pf().autoprobe, macs]).toEqual([2, true, ['52:54:00:00:00:0a', '52:54:00:00:00:0b']]);
+  expect(pf().vfs.map((vf) => linkName(tree.root, `/sys/bus/pci/devices/${vf}/driver`))).toEqual(['vfio-pci', 'vfio-pci']);
+  expect(new Store(tree.root).records()).toEqual(records);
+  expect([tree.root.list('/run/vioctl/vfio/journal'), tree.root.list('/run/vioctl/vfio/claims')]).toEqual([[], []]);
+});
+
 test('a virtual function that is used keeps the number as it is', async () => {
   await run({ vfs: 2 });
   const vf = `/sys/devices/pci0000:00/${VFS[1]}`;
