@@ -225,6 +225,7 @@ constexpr Export kSysfs[] = {
     {"routes", Guarded<vioctl::sysfs::JsRoutes>},
     {"xdpPrograms", Guarded<vioctl::sysfs::JsXdpPrograms>},
     {"xdpSockets", Guarded<vioctl::sysfs::JsXdpSockets>},
+    {"wireguardPeers", Guarded<vioctl::sysfs::JsWireguardPeers>},
     {"descriptors", Guarded<vioctl::sysfs::JsDescriptors>},
 };
 

@@ -3,8 +3,9 @@
 #include <sys/socket.h>
 
 #include "binding/core/values.h"
-#include "os/links.h"
-#include "os/routes.h"
+#include "os/netlink/links.h"
+#include "os/netlink/routes.h"
+#include "os/netlink/wireguard.h"
 #include "sysfs/descriptors.h"
 #include "sysfs/detached.h"
 
@@ -64,6 +65,18 @@ Napi::Value JsXdpSockets(const Napi::CallbackInfo& info) {
     socket.Set("device", Napi::String::New(info.Env(), sockets[i].device));
     socket.Set("queue", Napi::Number::New(info.Env(), sockets[i].queue));
     result.Set(i, socket);
+  }
+  return result;
+}
+
+Napi::Value JsWireguardPeers(const Napi::CallbackInfo& info) {
+  const std::vector<os::WireguardPeer> peers = os::WireguardPeers(Texts(info[0]));
+  auto result = Napi::Array::New(info.Env(), peers.size());
+  for (uint32_t i = 0; i < peers.size(); i++) {
+    auto peer = Napi::Object::New(info.Env());
+    peer.Set("name", Napi::String::New(info.Env(), peers[i].device));
+    peer.Set("peer", Napi::String::New(info.Env(), peers[i].address));
+    result.Set(i, peer);
   }
   return result;
 }

@@ -10,6 +10,7 @@ Napi::Value JsReadAll(const Napi::CallbackInfo& info);  // readAll(paths, timeou
 Napi::Value JsRoutes(const Napi::CallbackInfo& info);   // routes(): {family, destination, prefix, device, table}[]
 Napi::Value JsXdpPrograms(const Napi::CallbackInfo& info);
 Napi::Value JsXdpSockets(const Napi::CallbackInfo& info);
+Napi::Value JsWireguardPeers(const Napi::CallbackInfo& info);
 Napi::Value JsDescriptors(const Napi::CallbackInfo& info);  // descriptors(): {found: {pid, fd, path, rdev}[], hidden}
 
 }  // namespace vioctl::sysfs

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "common/error.h"
-#include "os/netlink.h"
+#include "os/netlink/netlink.h"
 
 namespace vioctl::os {
 namespace {

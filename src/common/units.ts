@@ -76,6 +76,9 @@ export const hex64 = (value: bigint | number): string => `0x${value.toString(16)
 /** A count or size for JSON: a number where a double holds it exactly, else the bigint. */
 export const exact = (value: bigint): number | bigint => (value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value);
 
+/** `1 device`, `2 devices`: a number and the noun that goes with it. @param many the plural, if it is not the noun with an s */
+export const counted = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
+
 /** A whole decimal number that a double holds exactly; undefined for any other text. */
 export const parseDecimal = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { errnoName } from '../common/errno.js';
 import { Exit, VioError, wrap } from '../common/errors.js';
-import { exact, formatSize, hex64 } from '../common/units.js';
+import { counted, exact, formatSize, hex64 } from '../common/units.js';
 import { type Aperture, describeAddress } from './aperture.js';
 import { type Hole, pack } from './packing.js';
 import { type Extent, IovaSpace } from './space.js';
@@ -149,7 +149,7 @@ export class Layout {
     if (this.#names.size >= this.aperture.limit)
       throw refused(
         name,
-        `${this.aperture.limit} mappings are the limit of a container`,
+        `a container holds at most ${counted(Number(this.aperture.limit), 'mapping')}`,
         'ENOSPC',
         { limit: this.aperture.limit },
         limitHint,

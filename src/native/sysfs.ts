@@ -19,6 +19,8 @@ export interface SysfsNative {
   xdpPrograms(): string[];
   /** AF_XDP sockets of this network namespace. @throws ENOENT where the kernel does not tell */
   xdpSockets(): { device: string; queue: number }[];
+  /** Addresses of the peers of WireGuard interfaces. @throws ENOENT where the kernel has no WireGuard, EPERM without CAP_NET_ADMIN */
+  wireguardPeers(names: string[]): { name: string; peer: string }[];
   /**
    * Descriptors of all processes that are device nodes or have "vfio" in their name. `rdev`: `b259:0` or `c10:196`.
    * `hidden`: processes that may not be read.
@@ -33,5 +35,6 @@ export const sysfsExports = [
   'routes',
   'xdpPrograms',
   'xdpSockets',
+  'wireguardPeers',
   'descriptors',
 ] as const satisfies (keyof SysfsNative)[];

@@ -192,6 +192,7 @@ const signatures: Record<string, Record<string, string>> = {
     routes: '',
     xdpPrograms: '',
     xdpSockets: '',
+    wireguardPeers: 'array',
     descriptors: '',
   },
   iova: {

@@ -112,3 +112,14 @@ test('routes are those that ip(8) shows: every table, both families, every next 
     .map(({ family, destination, prefix, device, table }) => `${family} ${destination}/${prefix} ${device} ${table}`);
   expect(ours.sort()).toEqual(lines.sort());
 });
+
+test('peers of WireGuard: none of no interface; without the module or the privilege the kernel says so', () => {
+  const { sysfs } = native();
+  expect(sysfs.wireguardPeers([])).toEqual([]);
+  // there is no such interface, or no WireGuard at all; the lab has peers (test/vm/vfio-census.test.ts)
+  try {
+    expect(sysfs.wireguardPeers(['vioctl-none', 'a name longer than that of any interface'])).toEqual([]);
+  } catch (err) {
+    expect((err as NodeJS.ErrnoException).code).toMatch(/^(ENOENT|ENODEV|EPERM|EOPNOTSUPP)$/);
+  }
+});

@@ -1,5 +1,6 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
+import { counted } from '../../common/units.js';
 import { describeHolder } from '../../vfio/census/holders.js';
 import { systemCensus } from '../../vfio/census/live.js';
 import { noIommu, readIommu } from '../../vfio/devices/iommu.js';
@@ -61,7 +62,7 @@ export default class VfioList extends Command {
     );
     // Only for --unused: to count them is to look at every descriptor of the host.
     const hidden = flags.unused ? census.processes.hidden : 0;
-    if (hidden > 0) this.warn(`${hidden} processes may not be read: a listed device may be in use (run as root)`);
+    if (hidden > 0) this.warn(`${counted(hidden, 'process', 'processes')} may not be read: a listed device may be in use (run as root)`);
     const iommu = readIommu(this.sysroot);
     if (!iommu.present && !iommu.noiommu) this.warn(`${noIommu(iommu).message} (vioctl vfio doctor says what is missing)`);
     return undefined;

@@ -1,4 +1,5 @@
 import { Command, type Example } from '../../cli/command.js';
+import { counted } from '../../common/units.js';
 import { deviceArg } from '../../groups/vfio/options.js';
 import { insideLines } from '../../groups/vfio/session-views.js';
 import { showLines } from '../../groups/vfio/views.js';
@@ -30,7 +31,8 @@ export default class VfioShow extends Command {
     await this.out.document(doc, (d) => [...showLines(d), ...insideLines(d.inside)]);
     const iommu = readIommu(this.sysroot);
     if (!iommu.present && !iommu.noiommu) this.warn(noIommu(iommu).message);
-    if (doc.hiddenProcesses > 0) this.warn(`${doc.hiddenProcesses} processes may not be read: holders may be missing (run as root)`);
+    if (doc.hiddenProcesses > 0)
+      this.warn(`${counted(doc.hiddenProcesses, 'process', 'processes')} may not be read: holders may be missing (run as root)`);
     return undefined;
   }
 }

@@ -1,7 +1,7 @@
 import type { ChalkInstance } from 'chalk';
 import { bar, shaded, solid } from '../../cli/output/bars.js';
 import { printable } from '../../common/escape.js';
-import { formatSize, hex64 } from '../../common/units.js';
+import { counted, formatSize, hex64 } from '../../common/units.js';
 import type { Placement, Plan } from '../../dma/layout.js';
 
 /** Aligned columns of placements. */
@@ -87,6 +87,6 @@ export function planLines(plan: Plan, chalk: ChalkInstance, room: number): strin
 
 /** The text form of what a device has mapped. */
 export function holderLines(info: Plan & { bdf: string; api: string }, chalk: ChalkInstance): string[] {
-  const what = info.entries === 1 ? '1 mapping' : `${info.entries} mappings`;
+  const what = counted(info.entries, 'mapping');
   return [`${info.bdf} through ${info.api}: ${what}, ${formatSize(info.memlock)} locked`, ...placementLines(info.maps, chalk)];
 }

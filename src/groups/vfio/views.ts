@@ -1,5 +1,5 @@
 import { printable } from '../../common/escape.js';
-import { formatSize, hex64 } from '../../common/units.js';
+import { counted, formatSize, hex64 } from '../../common/units.js';
 import type { Applied } from '../../vfio/apply/apply.js';
 import type { Failure } from '../../vfio/binding/batch.js';
 import type { BoundDevice } from '../../vfio/binding/bind.js';
@@ -101,7 +101,7 @@ export const doctorLines = (found: readonly Diagnosis[]): string[] =>
 export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfToken, files }: SriovResult): string[] {
   const was = already || previousVfs === numVfs ? '' : ` (${previousVfs} before)`;
   return [
-    `${bdf}: ${numVfs} virtual function${numVfs === 1 ? '' : 's'}${was}`,
+    `${bdf}: ${counted(numVfs, 'virtual function')}${was}`,
     ...(vfToken === undefined ? [] : [`  VF token ${vfToken}`]),
     ...vfs.map(({ bdf, index, driver, mac, group }) => {
       const parts = [driver ?? 'no driver', ...(group === undefined ? [] : [`group ${group}`]), ...(mac === undefined ? [] : [mac])];

@@ -55,7 +55,7 @@ export function batchError(failed: readonly Failure[], count: number): VioError 
   const exit = exits.has(8) ? 8 : exits.size === 1 ? [...exits][0]! : 1;
   const [first] = failed;
   const more = failed.length > 1 ? failed.map(({ message }) => message).join('; ') : first!.message;
-  return new VioError(`${failed.length} of ${count} devices failed: ${more}`, {
+  return new VioError(count === 1 ? more : `${failed.length} of ${count} devices failed: ${more}`, {
     code: failed.length === 1 ? first!.code : 'SOME_FAILED',
     exit,
     hint: first!.hint,

@@ -87,6 +87,7 @@ export async function restore(
     if (failed.length > 0) left.push(...failed);
     else result(journal, 'restored', lost);
   }
+  store.sweep();
   if (!options.all) return { devices, left, failed: [] };
   const records = store.records();
   for (const record of records.filter((one) => isLost(host, one))) {

@@ -109,6 +109,11 @@ export class Census {
     return known;
   }
 
+  /** Our own process, if it is known. */
+  get pid(): number | undefined {
+    return this.#pid;
+  }
+
   /** A census of the same system that has read nothing yet. */
   fresh(): Census {
     return new Census(this.root, {

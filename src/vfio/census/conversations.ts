@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import os from 'node:os';
 import type { Sysroot } from '../../common/sysroot.js';
 import { placeText } from '../../common/text/place.js';
+import { counted } from '../../common/units.js';
 
 /** Something that runs over the network and would break with the interface below it. Addresses are text without a scope. */
 export interface Conversation {
@@ -141,7 +142,7 @@ function packets(root: Sysroot): Conversation[] {
   if (counts.size === 0) return [];
   return root.list('/sys/class/net').flatMap((device): Conversation[] => {
     const count = counts.get(root.attr(`/sys/class/net/${device}/ifindex`) ?? '');
-    return count === undefined ? [] : [{ kind: 'packet', what: `${count} packet socket${count === 1 ? '' : 's'}`, device }];
+    return count === undefined ? [] : [{ kind: 'packet', what: counted(count, 'packet socket'), device }];
   });
 }
 

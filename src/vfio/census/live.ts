@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import type { Sysroot } from '../../common/sysroot.js';
 import { native } from '../../native/index.js';
 import { Census } from './census.js';
@@ -14,25 +13,11 @@ function tried<T>(ask: () => T[]): T[] {
   }
 }
 
-/** Lines of `wg show all endpoints`: interface, public key, address and port. */
-export function parseEndpoints(text: string): { name: string; peer: string }[] {
-  return text.split('\n').flatMap((line) => {
-    const [name, , endpoint] = line.split('\t');
-    const peer = endpoint?.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
-    return name === undefined || peer === undefined || peer === '(none)' ? [] : [{ name, peer }];
-  });
-}
-
-/** Peers of WireGuard interfaces, if there are any: only wg(8) tells them. */
+/** Peers of WireGuard interfaces, if there are any. */
 function wireguard(root: Sysroot): { name: string; peer: string }[] {
   const folder = '/sys/class/net';
-  if (!root.list(folder).some((name) => root.attr(`${folder}/${name}/uevent`)?.includes('DEVTYPE=wireguard'))) return [];
-  const { stdout } = spawnSync('wg', ['show', 'all', 'endpoints'], {
-    encoding: 'utf8',
-    timeout: 5000,
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  return parseEndpoints(stdout ?? '');
+  const names = root.list(folder).filter((name) => root.attr(`${folder}/${name}/uevent`)?.includes('DEVTYPE=wireguard'));
+  return names.length === 0 ? [] : tried(() => native().sysfs.wireguardPeers(names));
 }
 
 const liveNetwork = (root: Sysroot): LiveNetwork => ({

@@ -1,3 +1,4 @@
+import { counted } from '../../common/units.js';
 import type { Census } from '../census/census.js';
 import { readGroup } from '../devices/group.js';
 import { type PciDevice, pciDevices } from '../devices/pci.js';
@@ -60,8 +61,8 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
     found.push({
       check: 'pf-with-vfs',
       subject: device.bdf,
-      brief: `${device.vfs.length} VFs`,
-      message: `${device.bdf} has ${device.vfs.length} virtual functions (${device.vfs.join(', ')}) that would vanish`,
+      brief: counted(device.vfs.length, 'VF'),
+      message: `${device.bdf} has ${counted(device.vfs.length, 'virtual function')} (${device.vfs.join(', ')}) that would vanish`,
       fix: `echo 0 > ${pciDevices}/${device.bdf}/sriov_numvfs`,
     });
   found.push(...attachedFindings(census, device), ...machineFindings(census, device), ...ownedFindings(census, device));
@@ -70,7 +71,7 @@ export function usesOf(census: Census, device: PciDevice, options: { claim?: boo
     found.push({
       check: 'holder',
       subject: mediated[0]!,
-      brief: `${mediated.length} mediated device${mediated.length === 1 ? '' : 's'}`,
+      brief: counted(mediated.length, 'mediated device'),
       message: `mediated devices are made of it (${mediated.slice(0, 3).join(', ')}${mediated.length > 3 ? ', …' : ''})`,
       fix: `mdevctl stop --uuid ${mediated[0]}`,
     });

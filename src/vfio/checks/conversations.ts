@@ -1,4 +1,5 @@
 import { printable } from '../../common/escape.js';
+import { counted } from '../../common/units.js';
 import type { Census } from '../census/census.js';
 import type { Conversation } from '../census/conversations.js';
 import { routesTo } from '../census/interfaces.js';
@@ -25,7 +26,7 @@ export function conversationFindings(census: Census, name: string, stack: Readon
   const several = (kind: Conversation['kind'], noun: string, verb: string) => {
     const list = mine.filter((one) => one.kind === kind);
     if (list.length === 0) return;
-    const count = `${list.length} ${noun}${list.length === 1 ? '' : 's'}`;
+    const count = counted(list.length, noun);
     const some = list.slice(0, most).map(({ what }) => what);
     const verbs = list.length === 1 ? `${verb}s` : verb;
     add(count, `${count} (${some.join(', ')}${list.length > most ? ', …' : ''}) ${verbs} over`, undefined);

@@ -50,7 +50,8 @@ function nodeFindings(census: Census, device: PciDevice): Finding[] {
   const files = [...rdevs].flatMap((rdev) => byNumber.get(rdev) ?? []);
   // where the number of a node is known it decides: the path may be of another namespace
   if (byPath.size > 0) for (const path of pathsOf(census, device, rdevs)) files.push(...(byPath.get(path) ?? []));
-  const once = new Map(files.map((file) => [`${file.pid} ${file.path}`, file]));
+  // descriptors that we inherited are not a use of ours
+  const once = new Map(files.filter(({ pid }) => pid !== census.pid).map((file) => [`${file.pid} ${file.path}`, file]));
   const sorted = [...once.values()].sort((a, b) => a.pid - b.pid || a.fd - b.fd);
   return sorted.map((file) => {
     const who = `${printable(census.processes.comm(file.pid))} (pid ${file.pid})`;

@@ -1,4 +1,4 @@
-import { formatSize } from '../../common/units.js';
+import { counted, formatSize } from '../../common/units.js';
 import { pending } from '../binding/restore.js';
 import type { Census } from '../census/census.js';
 import { readGroup } from '../devices/group.js';
@@ -79,7 +79,8 @@ function modulePart(census: Census): Diagnosis[] {
   if (variants.length > 0) found.push(entry('variants', 'note', `VFIO variant drivers of this kernel: ${variants.join(', ')}`));
   if (root.exists('/dev/iommu')) found.push(entry('iommufd', 'note', 'iommufd is there: /dev/iommu'));
   const limit = root.attr('/sys/module/vfio_iommu_type1/parameters/dma_entry_limit');
-  if (limit !== undefined) found.push(entry('dma-entries', 'note', `at most ${limit} mappings per container (dma_entry_limit)`));
+  if (limit !== undefined)
+    found.push(entry('dma-entries', 'note', `at most ${counted(Number(limit), 'mapping')} per container (dma_entry_limit)`));
   return found;
 }
 

@@ -1,5 +1,6 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
+import { counted } from '../../common/units.js';
 import { parseCapabilities } from '../devices/capabilities.js';
 import { configRegion } from './session.js';
 import type { Space } from './space.js';
@@ -140,10 +141,11 @@ export function parseAccess(text: string, width: number): Access {
   const asked = match[3] === undefined ? undefined : widths[match[3].toLowerCase() as keyof typeof widths];
   const bytes = asked ?? known?.[2] ?? width;
   const value = match[4] === undefined ? undefined : BigInt(`0x${match[4]}`);
-  if (value !== undefined && value >> BigInt(8 * bytes) !== 0n) throw usage(`0x${value.toString(16)} does not fit ${bytes} bytes`);
+  if (value !== undefined && value >> BigInt(8 * bytes) !== 0n)
+    throw usage(`0x${value.toString(16)} does not fit ${counted(bytes, 'byte')}`);
   const offset = known?.[1] ?? Number.parseInt(hex!, 16);
   if (offset % bytes !== 0)
-    throw usage(`0x${offset.toString(16)} is no multiple of ${bytes} bytes`, `accesses are aligned: ${text.split(/[.=]/)[0]}.b`);
+    throw usage(`0x${offset.toString(16)} is no multiple of ${counted(bytes, 'byte')}`, `accesses are aligned: ${text.split(/[.=]/)[0]}.b`);
   return { base: undefined, offset, width: bytes, value };
 }
 

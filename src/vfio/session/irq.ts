@@ -1,4 +1,5 @@
 import { Exit, VioError } from '../../common/errors.js';
+import { counted } from '../../common/units.js';
 import { irqNames, type Session } from './session.js';
 
 /** Interrupt types, as flags spell them; their order is that of VFIO's indexes. */
@@ -31,7 +32,7 @@ export function requireVectors(session: Session, index: number, vectors: number)
   const count = session.irqs().find((irq) => irq.index === index)?.count ?? 0;
   if (vectors <= count) return;
   const name = irqNames[index]!;
-  throw new VioError(`${session.bdf}: ${count} ${name} vector${count === 1 ? '' : 's'} at most, not ${vectors}`, {
+  throw new VioError(`${session.bdf}: ${counted(count, `${name} vector`)} at most, not ${vectors}`, {
     code: 'ERANGE',
     exit: Exit.usage,
     hint: `vioctl vfio irq ${session.bdf} list`,

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { codeOf, Exit, VioError, wrap } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { counted } from '../../common/units.js';
 import { native } from '../../native/index.js';
 import type { NativeMemory } from '../../native/vfio.js';
 import type { Census } from '../census/census.js';
@@ -87,7 +88,7 @@ export class SysfsSpace implements Space {
     if (got === size) return bytes;
     const privileged = got > 0 || offset < 64 ? 'root' : 'CAP_SYS_ADMIN';
     throw new VioError(
-      `${this.bdf}: CONFIG at 0x${(offset + got).toString(16)}: it cannot be read (${got} of ${size} bytes were): EACCES`,
+      `${this.bdf}: CONFIG at 0x${(offset + got).toString(16)}: it cannot be read (${got} of ${counted(size, 'byte')}): EACCES`,
       {
         code: 'EACCES',
         exit: Exit.permission,

@@ -1,5 +1,6 @@
 import { Exit, usage, VioError } from '../../common/errors.js';
 import type { Sysroot } from '../../common/sysroot.js';
+import { counted } from '../../common/units.js';
 import { whileBusy } from '../binding/batch.js';
 import { type Binding, type BoundDevice, bind, refused, requirePrivilege } from '../binding/bind.js';
 import { declare, keysAbout, sriovMembers, undeclare } from '../binding/declared.js';
@@ -89,7 +90,10 @@ function physical(census: Census, bdf: string): PciDevice {
 export function planSriov(census: Census, bdf: string, options: SriovOptions, { privileged }: { privileged: boolean }): SriovPlan {
   const pf = physical(census, bdf);
   if (options.vfs > pf.vfsTotal)
-    throw new VioError(`${bdf}: at most ${pf.vfsTotal} virtual functions, not ${options.vfs}`, { code: 'ERANGE', exit: Exit.usage });
+    throw new VioError(`${bdf}: at most ${counted(pf.vfsTotal, 'virtual function')}, not ${options.vfs}`, {
+      code: 'ERANGE',
+      exit: Exit.usage,
+    });
   if (pf.driver === undefined)
     throw new VioError(`${bdf}: it has no driver, which virtual functions need`, { code: 'NO_DRIVER', hint: `vioctl vfio show ${bdf}` });
   if (pf.busy) throw lockedError(bdf);
@@ -97,7 +101,8 @@ export function planSriov(census: Census, bdf: string, options: SriovOptions, { 
   if (vfio && options.vfs > 0) requireSriov(census, pf);
   if (!vfio && options.token !== undefined) throw usage(`${bdf}: it takes no VF token: its driver is ${pf.driver}`, 'leave out --vf-token');
   const macs = (options.macs ?? []).map(parseMac);
-  if (macs.length > options.vfs) throw usage(`${macs.length} MAC addresses for ${options.vfs} virtual functions`);
+  if (macs.length > options.vfs)
+    throw usage(`${counted(macs.length, 'MAC address', 'MAC addresses')} for ${counted(options.vfs, 'virtual function')}`);
   if (new Set(macs).size !== macs.length) throw usage('a MAC address is given twice');
   const [link] = macs.length > 0 ? interfacesOf(census.root, bdf) : [];
   if (macs.length > 0 && link === undefined)
@@ -158,7 +163,7 @@ async function awaitVfs(host: Host, bdf: string, count: number): Promise<string[
     const vfs = readDevice(host.root, bdf)?.vfs ?? [];
     if (vfs.length === count) return vfs;
     if (performance.now() > deadline)
-      throw new VioError(`${bdf}: ${count} virtual functions are on, ${vfs.length} appeared`, { code: 'NO_VFS', details: { bdf } });
+      throw new VioError(`${bdf}: ${vfs.length} of ${counted(count, 'virtual function')} appeared`, { code: 'NO_VFS', details: { bdf } });
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -188,6 +188,26 @@ export class Store {
     }
   }
 
+  /** Takes away what runs left that died before they had a journal. */
+  sweep(): void {
+    for (const name of this.#root.list(claimFolder)) {
+      const claim = `${claimFolder}/${name}`;
+      const bdf = name.slice(0, name.indexOf('.') + 2); // files of a run have its name behind the address
+      if (name !== bdf) {
+        const [pid, started] = (this.#root.attr(claim) ?? '').split(' ');
+        // an empty one is just being written
+        if (started !== undefined && !this.alive({ pid: Number(pid), started })) this.#remove(claim);
+        continue;
+      }
+      try {
+        this.#clear(bdf, claim, this.#root.path(`${claim}.sweep-${process.pid}`));
+      } catch (err) {
+        // one that somebody works on, or that a journal tells of
+        if (!(err instanceof VioError)) throw wrap(`remove ${claim}`, err);
+      }
+    }
+  }
+
   /** Takes away a claim whose run died before it wrote a journal. @throws VioError BUSY, INTERRUPTED */
   #clear(bdf: string, claim: string, own: string): void {
     const text = this.#root.attr(claim);
@@ -210,8 +230,10 @@ export class Store {
     }
     try {
       if (fs.readFileSync(aside, 'utf8').trim() !== text) fs.linkSync(aside, this.#root.path(claim));
+      else if (id !== '')
+        for (const file of [`${claim}.${id}`, `${claim}.${id}.old`, `${journalFolder}/${id}.json.new`]) this.#remove(file);
     } catch (err) {
-      if (codeOf(err) !== 'EEXIST') throw err;
+      if (!['EEXIST', 'ENOENT'].includes(codeOf(err) ?? '')) throw err;
     } finally {
       fs.rmSync(aside, { force: true });
     }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { assert, Exit, reason, VioError } from '../../common/errors.js';
+import { counted } from '../../common/units.js';
 import { namesOf } from '../devices/identity.js';
 import { idOf, type PciDevice, readDevice, readDevices } from '../devices/pci.js';
 import { type BoundRecord, type DeviceState, type Journal, type JournalDevice, Store, startTime } from './journal.js';
@@ -24,7 +25,7 @@ export interface Leftover {
 }
 
 const stateText = ({ driver, override, numVfs }: DeviceState): string =>
-  `${driver === undefined ? 'no driver' : `driver ${driver}`}${override === undefined ? '' : `, driver_override ${override}`}${numVfs > 0 ? `, ${numVfs} VFs` : ''}`;
+  `${driver === undefined ? 'no driver' : `driver ${driver}`}${override === undefined ? '' : `, driver_override ${override}`}${numVfs > 0 ? `, ${counted(numVfs, 'VF')}` : ''}`;
 
 const differs = (a: DeviceState, b: DeviceState): boolean =>
   a.driver !== b.driver || a.override !== b.override || a.numVfs !== b.numVfs || a.autoprobe !== b.autoprobe;

@@ -325,6 +325,23 @@ describe('two runs', () => {
     expect(kernel.seen).toEqual([]);
     expect(tree.root.exists(`/run/vioctl/vfio/claims/${A}`)).toBe(true);
   });
+  test('what a run left that died before its journal was there goes with a restore, and with the next claim; a live one stays', async () => {
+    const folder = '/run/vioctl/vfio';
+    const left = () => ['claims', 'journal'].flatMap((name) => tree.root.list(`${folder}/${name}`));
+    const die = () => {
+      claim('56 43 bind-dead\n');
+      tree.file(`${folder}/claims/${A}.bind-dead`, '56 43 bind-dead\n');
+      tree.file(`${folder}/journal/bind-dead.json.new`, '{');
+    };
+    tree.file('/proc/55/stat', `55 (a) S ${'1 '.repeat(18)}42 0\n`);
+    tree.file(`${folder}/claims/${B}`, '55 42 bind-live\n');
+    die();
+    await restore(host, census(), { all: false, wait: 0 });
+    expect(left()).toEqual([B]);
+    die();
+    await run();
+    expect(left()).toEqual([B]);
+  });
   test('another run to the same goal is waited for; then there is nothing left to do', async () => {
     tree.file('/proc/55/stat', `55 (a) S ${'1 '.repeat(18)}42 0\n`);
     claim('55 42 bind-x\n');

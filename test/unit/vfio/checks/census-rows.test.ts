@@ -2,7 +2,6 @@ import { planBind } from '../../../../src/vfio/binding/bind.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import type { LiveNetwork } from '../../../../src/vfio/census/conversations.js';
 import { hostDevices } from '../../../../src/vfio/census/domains.js';
-import { parseEndpoints } from '../../../../src/vfio/census/live.js';
 import { usesOf } from '../../../../src/vfio/checks/checks.js';
 import { readDevice } from '../../../../src/vfio/devices/pci.js';
 import { inventory } from '../../../../src/vfio/inventory/inventory.js';
@@ -137,10 +136,6 @@ describe('what runs over a network interface', () => {
       'session: there is an AF_XDP socket on queue 3 on eth1',
     ]);
     expect(sessions(B)).toEqual(['session: there is an XDP program on eth2']);
-    expect(parseEndpoints('wg0\tkey=\t10.0.0.5:51820\nwg0\tk2=\t[fd00::5]:51820\nwg1\tk3=\t(none)\n\n')).toEqual([
-      { name: 'wg0', peer: '10.0.0.5' },
-      { name: 'wg0', peer: 'fd00::5' },
-    ]);
   });
 
   test('through a bridge above the interface', () => {

@@ -443,7 +443,7 @@ describe('the rest', () => {
   test('a PF with VFs', () => {
     tree.device('0000:01:00.1');
     tree.link(`${disk}/virtfn0`, '../0000:01:00.1');
-    expect(findings(DISK)).toMatchObject([['pf-with-vfs', '0000:01:00.0 has 1 virtual functions (0000:01:00.1) that would vanish']]);
+    expect(findings(DISK)).toMatchObject([['pf-with-vfs', '0000:01:00.0 has 1 virtual function (0000:01:00.1) that would vanish']]);
   });
 
   test('a bridge by its header type, whatever its class says', () => {

@@ -1,4 +1,4 @@
-#include "os/routes.h"
+#include "os/netlink/routes.h"
 
 #include <arpa/inet.h>
 #include <linux/rtnetlink.h>
@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "common/error.h"
-#include "os/netlink.h"
+#include "os/netlink/netlink.h"
 
 namespace vioctl::os {
 namespace {

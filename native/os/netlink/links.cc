@@ -1,4 +1,4 @@
-#include "os/links.h"
+#include "os/netlink/links.h"
 
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "os/netlink.h"
+#include "os/netlink/netlink.h"
 
 namespace vioctl::os {
 namespace {

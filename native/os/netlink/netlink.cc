@@ -1,4 +1,4 @@
-#include "os/netlink.h"
+#include "os/netlink/netlink.h"
 
 #include <sys/socket.h>
 
