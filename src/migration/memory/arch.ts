@@ -2,8 +2,9 @@
 
 import type { Description } from '../devices/vmdesc.js';
 import type { RamBlock } from '../stream/model.js';
+import { type Arch, boardOf } from './boards.js';
 
-export type Arch = 'x86' | 'aarch64' | 'arm' | 'riscv' | 'loongarch' | 'm68k' | 'openrisc' | 's390x' | 'ppc' | 'sparc' | 'mips' | 'avr';
+export type { Arch };
 
 /** Machines name their own RAM; a memory backend has the name that the user gave it. */
 const blockNames: [RegExp, Arch][] = [
@@ -44,7 +45,7 @@ export function archOf(blocks: readonly Pick<RamBlock, 'name'>[], description?: 
   const arch = registers.find(([name]) => fields.has(name))?.[1];
   if (arch) return arch;
   if (description?.devices.some((d) => d.name.startsWith('or1k'))) return 'openrisc';
-  return machineNames.find(([name]) => name.test(machine))?.[1];
+  return machineNames.find(([name]) => name.test(machine))?.[1] ?? boardOf(machine)?.arch;
 }
 
 /** ELF e_machine (System V ABI). */

@@ -7,6 +7,7 @@ import type { Description } from '../devices/vmdesc.js';
 import type { RamBlock } from '../stream/model.js';
 import { type MemoryRange, nfitRanges, sratMemory, windowStarts } from './acpi.js';
 import { type Arch, archOf } from './arch.js';
+import { boardOf, type Family } from './boards.js';
 import { dynamicMemory, memoryNodes } from './fdt.js';
 import { virtioMemOf } from './missing.js';
 import type { PhysicalRange } from './options.js';
@@ -51,13 +52,6 @@ const mebi = 1n << 20n;
 const gibi = 1n << 30n;
 const fourGibi = 4n * gibi;
 
-/** RAM from `base` on; with a size of the first part, the rest lies at `high`. */
-interface Family {
-  base: bigint;
-  low?: (size: bigint) => bigint;
-  high?: bigint;
-}
-
 /** Layouts by machine type, as QEMU's `info mtree` has them. */
 const machines: { name: RegExp; family: Family }[] = [
   { name: /^(pc-)?q35(-|$)/, family: { base: 0n, low: (size) => (size >= 0xb0000000n ? 0x80000000n : size), high: fourGibi } },
@@ -94,7 +88,7 @@ function familyOf({ machine, description }: Facts, blocks: readonly RamBlock[]):
     return arch && virt[arch];
   }
   const name = unnamedPc(machine, blocks) ? 'pc' : machine;
-  return machines.find((m) => m.name.test(name))?.family;
+  return machines.find((m) => m.name.test(name))?.family ?? boardOf(machine)?.family;
 }
 
 /**
@@ -118,7 +112,7 @@ function cmosSplit(cmos: Uint8Array, total: bigint): bigint {
 
 /** Blocks that belong to devices or firmware, by their names in QEMU. */
 const notRam =
-  /^\/rom@|^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\/|(^|[./])(m?rom|bios|vram|flash\d*|vgamem|isa-bios)$|^system\.flash|^(virt|pflash)\.flash|vga/;
+  /^\/rom@|^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\/|(^|[./])([imp]?rom\d*|secure_rom|caam|eNVM|bios|vram|p?flash\d*|vgamem|isa-bios)$|^system\.flash|^(virt|pflash)\.flash|vga/;
 const mainRam = /^(pc|microvm|mach-virt|ppc_spapr|s390|riscv_virt_board|loongarch|m68k_virt|openrisc)\.ram$/;
 
 /** The block of this name, also as it is printed: a name may have bytes that nobody can type. @throws VioError */
@@ -205,6 +199,21 @@ function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: Layout
   ];
 }
 
+/** The RAM of a board by its own name for it; none where a memory backend has another. */
+function boardRam(machine: string, blocks: readonly RamBlock[]): string[] {
+  const ram = boardOf(machine)?.ram;
+  return ram !== undefined && blocks.some((b) => b.name === ram) ? [ram] : [];
+}
+
+/** Memory that a board has beside its RAM. */
+function boardRanges(machine: string, blocks: readonly RamBlock[], taken: ReadonlySet<number>): PhysicalRange[] {
+  const more = boardOf(machine)?.more ?? {};
+  return blocks.flatMap((b, block) => {
+    const gpa = taken.has(block) || !Object.hasOwn(more, b.name) ? undefined : more[b.name];
+    return gpa === undefined ? [] : [{ gpa, length: b.length, block, from: 0n }];
+  });
+}
+
 /** Firmware by the names of its blocks: where it begins, by how much of the space below 4 GiB it ends (QEMU hw/i386/x86.c, pc_sysfw.c, hw/arm/virt.c, hw/riscv/virt.c). */
 const belowFourG = (b: RamBlock): bigint => fourGibi - b.length;
 const firmware: Partial<Record<Arch, Record<string, (block: RamBlock, blocks: readonly RamBlock[]) => bigint>>> = {
@@ -289,12 +298,14 @@ export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], option
       hint: `--machine TYPE, --block NAME or --layout ADDRESS=NAME; there are: ${blocks.map((b) => printable(b.name)).join(', ')}`,
     });
   }
-  const parts = family ? ramBlocks(blocks, options.ramBlocks, taken).filter((i) => !taken.has(i)) : [];
+  const parts = family ? ramBlocks(blocks, options.ramBlocks ?? boardRam(facts.machine, blocks), taken).filter((i) => !taken.has(i)) : [];
   const ram = family ? ownRam(family, facts, blocks, parts, options.below4g) : [];
   const own = family?.high === fourGibi ? withRom(ram, facts.machine, facts.evidence, blocks) : ram;
   for (const i of parts) taken.add(i);
+  const others = boardRanges(facts.machine, blocks, taken);
+  for (const { block } of others) taken.add(block);
   const roms = options.rom ? firmwareRanges(facts, blocks, taken) : [];
-  const ranges = [...own, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+  const ranges = [...own, ...others, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
   noOverlap(ranges, blocks);
   const unplaced = options.ramBlocks?.length ? [] : blocks.filter((b, i) => !taken.has(i) && !notRam.test(b.name));
   return { ranges, unplaced: unplaced.map((b) => ({ block: b.name, length: b.length })) };

@@ -57,6 +57,42 @@ test.each([
   expect(shape(physicalLayout({ machine: 'virt' }, blocks([name, 64n * M])))).toEqual([[base, 64n * M, 0n]]);
 });
 
+// Boards whose QEMU the lab has not; the addresses are those of `info mtree` of QEMU 7.2.
+test.each<[string, [string, bigint][], [bigint, bigint, bigint][]]>([
+  ['malta', [['mips_malta.ram', 128n * M]], [[0n, 128n * M, 0n]]],
+  [
+    'malta',
+    [['mips_malta.ram', G]],
+    [
+      [0n, 256n * M, 0n],
+      [0x90000000n, 768n * M, 256n * M],
+    ],
+  ],
+  ['fuloong2e', [['fuloong2e.ram', 256n * M]], [[0n, 256n * M, 0n]]],
+  [
+    'SS-20',
+    [
+      ['sun4m.ram', 128n * M],
+      ['sun4m.prom', M],
+    ],
+    [[0n, 128n * M, 0n]],
+  ],
+  ['leon3_generic', [['leon3.ram', 128n * M]], [[0x40000000n, 128n * M, 0n]]],
+  [
+    'sun4u',
+    [
+      ['sun4u.ram', 128n * M],
+      ['sun4u.prom', 4n * M],
+    ],
+    [[0n, 128n * M, 0n]],
+  ],
+  // A memory backend in place of the board's own block.
+  ['vexpress-a15', [['mem0', 128n * M]], [[0x80000000n, 128n * M, 0n]]],
+])('the board %s with %j', (machine, list, wanted) => {
+  const layout = physicalLayout({ machine }, blocks(...list));
+  expect({ ranges: shape(layout), unplaced: layout.unplaced }).toEqual({ ranges: wanted, unplaced: [] });
+});
+
 test('the machine virt of an architecture that nothing tells is not laid out', () => {
   expect(() => physicalLayout({ machine: 'virt' }, blocks(['mem0', 64n * M]))).toThrow(expect.objectContaining({ exit: 7 }));
   expect(() => physicalLayout({ machine: 'virt' }, blocks(['virt.ram', 64n * M]))).toThrow(expect.objectContaining({ exit: 7 }));
