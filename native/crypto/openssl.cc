@@ -65,6 +65,7 @@ const Ssl* Ssl::Get() {
     look(f.shutdown, "SSL_shutdown");
     look(f.getError, "SSL_get_error");
     look(f.cipherFind, "SSL_CIPHER_find");
+    look(f.session, "SSL_get_session");
     look(f.sessionNew, "SSL_SESSION_new");
     look(f.sessionFree, "SSL_SESSION_free");
     look(f.sessionKey, "SSL_SESSION_set1_master_key");

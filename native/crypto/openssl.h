@@ -49,6 +49,7 @@ struct Ssl {
   int (*shutdown)(void* ssl);
   int (*getError)(const void* ssl, int result);
   const void* (*cipherFind)(void* ssl, const uint8_t* id);
+  void* (*session)(const void* ssl);
   void* (*sessionNew)();
   void (*sessionFree)(void* session);
   int (*sessionKey)(void* session, const uint8_t* key, size_t size);

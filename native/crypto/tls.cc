@@ -6,7 +6,6 @@
 
 #include "common/error.h"
 #include "crypto/openssl.h"
-#include "os/secrets.h"
 
 namespace vioctl::crypto {
 namespace {
@@ -250,14 +249,23 @@ Tls::Step Tls::Handshake() {
       closed_ = true;
       return kFailed;
     }
-    psk_.Wipe();
-    identities_.clear();
+    ForgetKey();
     established_ = true;
     drained_ = false;
     return kDone;
   }
   if (server_ && asked_ && !answered_ && f->getError(ssl_, result) == kWantClientHello) return kKey;
   return Failed(result) == -EAGAIN ? kMore : (closed_ = true, kFailed);
+}
+
+// The connection has keys of its own now. Without tickets, OpenSSL has no use for its copy of the PSK any more, but
+// keeps it.
+void Tls::ForgetKey() {
+  const Ssl* f = Ssl::Get();
+  const std::vector<uint8_t> zeroes(psk_.key.size());
+  if (void* session = f->session(ssl_)) f->sessionKey(session, zeroes.data(), zeroes.size());
+  psk_.Wipe();
+  identities_.clear();
 }
 
 void Tls::Answer(Psk psk) {

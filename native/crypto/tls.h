@@ -9,13 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "os/secrets.h"
+
 namespace vioctl::crypto {
 
 // A key as TLS takes it. It is wiped when it goes.
 struct Psk {
   std::string identity;
-  std::vector<uint8_t> key;  // 32 or 48 bytes
-  int hash = 1;              // 1: SHA-256 with AES-128-GCM, 2: SHA-384 with AES-256-GCM
+  os::SecretBytes key;  // 32 or 48 bytes
+  int hash = 1;         // 1: SHA-256 with AES-128-GCM, 2: SHA-384 with AES-256-GCM
 
   Psk() = default;
   Psk(Psk&&) = default;
@@ -74,6 +76,7 @@ class Tls {
   Tls(bool server);
   bool HasRoom() const { return kOut - out_.size() >= kRecord + 512; }
   int Failed(int result);
+  void ForgetKey();
 
   void* ssl_ = nullptr;
   const bool server_;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace vioctl::os {
 
@@ -17,5 +18,15 @@ uint8_t* TakeSecret(size_t size);
 void GiveSecret(uint8_t* place) noexcept;
 // Overwrites bytes so that the compiler cannot leave it out. There may be none.
 void Wipe(std::span<uint8_t> bytes) noexcept;
+
+// Puts what a vector holds into such a place. It throws what TakeSecret() throws.
+template <typename T>
+struct SecretAllocator {
+  using value_type = T;
+  T* allocate(size_t count) { return reinterpret_cast<T*>(TakeSecret(count * sizeof(T))); }
+  void deallocate(T* at, size_t) noexcept { GiveSecret(reinterpret_cast<uint8_t*>(at)); }
+  bool operator==(const SecretAllocator&) const { return true; }
+};
+using SecretBytes = std::vector<uint8_t, SecretAllocator<uint8_t>>;
 
 }  // namespace vioctl::os

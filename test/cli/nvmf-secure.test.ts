@@ -6,14 +6,16 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../src/native/index.js';
-import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
+import { formatChapKey, formatTlsKey, transformedKey } from '../../src/nvme/auth/keys.js';
 import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
 import { Bench } from '../../src/nvme/conform/bench.js';
 import { Controller, Namespace } from '../../src/nvme/host/index.js';
 import { AdminOpcode, authCmd, authProtocol, Fctype } from '../../src/nvme/wire/index.js';
 import { plainEnv, program } from '../support/cli.js';
 import { compileC } from '../support/compile.js';
+import { searchMemory } from '../support/memory-search.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
 const nqn = 'nqn.2014-08.org.example:secure';
@@ -276,6 +278,55 @@ test.each(['dhchap-secret-file', 'tls-key-file', undefined])('who may look into 
     await ended;
   }
 });
+
+/** Every form in which a key may lie in memory or in a log. */
+function formsOf(): Map<string, Buffer> {
+  const forms = new Map<string, Buffer>();
+  for (const [name, key, nqnOf] of [
+    ['host', chap.host, hostnqn],
+    ['ctrl', chap.ctrl, nqn],
+  ] as const) {
+    forms.set(`${name}: bytes`, key.bytes);
+    forms.set(`${name}: text`, Buffer.from(key.bytes.toString('base64').slice(0, 40)));
+    forms.set(`${name}: hexadecimal`, Buffer.from(key.bytes.toString('hex')));
+    forms.set(`${name}: transformed`, transformedKey(key, nqnOf));
+  }
+  forms.set('TLS: bytes', tls.sha256.bytes);
+  forms.set('TLS: text', Buffer.from(tls.sha256.bytes.toString('base64').slice(0, 40)));
+  forms.set('TLS: PSK', tlsPsk(tls.sha256, hostnqn, nqn).psk);
+  return forms;
+}
+
+test('a core dump and the log of a target and of a host that is connected have no key', async () => {
+  const keys = ['--dhchap-secret-file', at('host'), '--dhchap-ctrl-secret-file', at('ctrl'), '--tls-key-file', at('sha256')];
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, ...keys]);
+  await good(target, ...keys);
+  await refused(target, 6, '--dhchap-secret-file', at('other'), '--tls-key-file', at('sha256'));
+  const args = [program, 'nvmf', 'bench', ...base(target), ...keys, '--runtime', '10m', '--iodepth', '1'];
+  const host = spawn(process.execPath, args, { env: plainEnv(), stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = once(host, 'exit');
+  try {
+    while ((target.messages().match(/is authenticated/g) ?? []).length < 2 && host.exitCode === null) await sleep(50);
+    expect(host.exitCode).toBeNull();
+    if (process.getuid!() !== 0) {
+      expect(() => searchMemory(target.child.pid!, formsOf())).toThrow(/EACCES/); // nor may anybody else look
+      return;
+    }
+    const forms = formsOf();
+    // what is searched for can be found: the names of both ends by this search, the keys in this process
+    const names = new Map([['name', Buffer.from(nqn)]]);
+    for (const { pid } of [target.child, host]) expect(searchMemory(pid!, names).length).toBeGreaterThan(0);
+    const here = new Set(searchMemory(process.pid, forms).map(({ what }) => what));
+    expect([...forms.keys()].filter((what) => !here.has(what) && !/bytes|PSK|transformed/.test(what))).toEqual([]);
+    expect(searchMemory(target.child.pid!, forms)).toEqual([]);
+    expect(searchMemory(host.pid!, forms)).toEqual([]);
+    for (const [what, bytes] of forms) expect([what, Buffer.from(target.messages()).includes(bytes)]).toEqual([what, false]);
+  } finally {
+    host.kill();
+    await ended;
+  }
+  expect(await target.stop()).toBe(0);
+}, 120_000);
 
 test('a Node without a function of OpenSSL: exit 7 and the reason; all else works', async () => {
   const library = compileC('test/support/programs/without-function.c', at('without.so'), ['-shared', '-fPIC']);

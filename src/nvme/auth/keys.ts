@@ -38,8 +38,11 @@ interface KeyForm {
 const chapForm: KeyForm = { prefix: 'DHHC-1', hashes: 3, sizes: [32, 48, 64] };
 const tlsForm: KeyForm = { prefix: 'NVMeTLSkey-1', hashes: 2, sizes: [32, 48] };
 
+/** Largest key with its checksum in base64 has no more bytes than this. */
+const maxDecoded = 128;
+
 /** A copy in memory that core dumps leave out, as a key is kept for long. */
-function protect(secret: Uint8Array): Buffer {
+export function protect(secret: Uint8Array): Buffer {
   const copy = native().common.secret(secret.length);
   copy.set(secret);
   return copy;
@@ -82,11 +85,15 @@ function parse(text: Uint8Array, form: KeyForm): Key {
   }
 }
 
-/** Strict base64 without a string in between, which could not be wiped. */
+/**
+ * Strict base64, without a string in between, which could not be wiped, and not into a small Buffer: V8 keeps those in its heap and copies them.
+ */
 function decodeBase64(text: Buffer): Buffer | undefined {
   if (text.length === 0 || text.length % 4 !== 0) return undefined;
   const pad = text.at(-1) !== 0x3d ? 0 : text.at(-2) === 0x3d ? 2 : 1;
-  const out = Buffer.alloc((text.length / 4) * 3);
+  const size = (text.length / 4) * 3;
+  if (size > maxDecoded) return undefined;
+  const out = Buffer.from(new ArrayBuffer(maxDecoded), 0, size);
   let value = 0;
   for (let i = 0; i < text.length; i++) {
     const digit = i >= text.length - pad ? 0 : base64Digit(text[i]!);
@@ -122,6 +129,6 @@ export const formatTlsKey = (key: Key): string => format(key, tlsForm);
 /** What goes into responses: the key, or if it says so, its HMAC with the NQN of whoever has it (NVMe Base 2.0, 8.3.4.5.7). */
 export function transformedKey({ hash, bytes }: Key, nqn: string): Buffer {
   const how = hashes.get(hash);
-  if (!how) return Buffer.from(bytes);
+  if (!how) return protect(bytes);
   return createHmac(how.name, bytes).update(nqn).update('NVMe-over-Fabrics').digest();
 }

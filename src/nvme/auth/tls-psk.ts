@@ -3,8 +3,8 @@
  * retained PSK -> identity and TLS PSK. The labels of HKDF-Expand-Label carry "tls13 " and length bytes, as RFC 8446 has them;
  * older versions of libnvme left both out, and their keys do not match ours.
  */
-import { createHmac, hkdfSync } from 'node:crypto';
-import { hashes, type Key, noHash } from './keys.js';
+import { createHmac } from 'node:crypto';
+import { hashes, type Key, noHash, protect } from './keys.js';
 import { wipe } from './secret.js';
 
 /** Hash identifiers of TLS cipher suites: TLS_AES_128_GCM_SHA256 and TLS_AES_256_GCM_SHA384. */
@@ -27,13 +27,22 @@ export interface TlsPsk {
   psk: Buffer;
 }
 
-/** HKDF-Extract without salt, then HKDF-Expand-Label (RFC 5869; RFC 8446, 7.1). */
+/**
+ * HKDF-Extract without salt, then HKDF-Expand-Label (RFC 5869; RFC 8446, 7.1). Not by hkdfSync: its copy of the key stays in memory until
+ * the garbage collector finds it.
+ */
 function expandLabel(hash: PskHash, key: Uint8Array, label: string, context: string): Buffer {
   const { name, size } = hashes.get(hash)!;
   const full = Buffer.from(`tls13 ${label}`);
   const about = Buffer.from(context);
   const info = Buffer.concat([Buffer.from([size >> 8, size & 0xff, full.length]), full, Buffer.from([about.length]), about]);
-  return Buffer.from(hkdfSync(name, key, Buffer.alloc(0), info, size));
+  const extracted = createHmac(name, Buffer.alloc(size)).update(key).digest();
+  const expanded = createHmac(name, extracted).update(info).update(Buffer.of(1)).digest(); // one block is as long as a key
+  try {
+    return protect(expanded);
+  } finally {
+    wipe(extracted, expanded);
+  }
 }
 
 /** The cipher's hash of a configured PSK: the one that it names, else by its length. */
@@ -41,7 +50,7 @@ const cipherHash = ({ hash, bytes }: Key): PskHash => (hash === noHash ? (bytes.
 
 /** What a host and a controller keep of a configured PSK. */
 function retainedPsk(key: Key, hostnqn: string): Buffer {
-  if (key.hash === noHash) return Buffer.from(key.bytes);
+  if (key.hash === noHash) return protect(key.bytes);
   return expandLabel(key.hash as PskHash, key.bytes, 'HostNQN', hostnqn);
 }
 

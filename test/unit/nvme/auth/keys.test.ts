@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from 'node:crypto';
+import { createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import { VioError } from '../../../../src/common/errors.js';
 import { formatChapKey, formatTlsKey, parseChapKey, parseTlsKey, transformedKey } from '../../../../src/nvme/auth/keys.js';
 import { parseIdentity, pskOf, tlsPsk } from '../../../../src/nvme/auth/tls-psk.js';
@@ -42,24 +42,22 @@ describe('TLS keys', () => {
     ).toEqual(made.psk);
   });
 
-  /** RFC 5869 and RFC 8446 by hand, as the derivation of the PSK has no published answer. */
-  function byHand(name: string, key: Buffer, label: string, context: string): Buffer {
-    const size = key.length;
-    const prk = createHmac(name, Buffer.alloc(size)).update(key).digest();
-    const info = `\0${String.fromCharCode(size, label.length)}${label}${String.fromCharCode(context.length)}${context}\x01`;
-    return createHmac(name, prk).update(Buffer.from(info, 'latin1')).digest();
+  /** RFC 5869 and RFC 8446 by Node, as the derivation of the PSK has no published answer. */
+  function byNode(name: string, key: Buffer, label: string, context: string): Buffer {
+    const info = `\0${String.fromCharCode(key.length, label.length)}${label}${String.fromCharCode(context.length)}${context}`;
+    return Buffer.from(hkdfSync(name, key, Buffer.alloc(0), Buffer.from(info, 'latin1'), key.length));
   }
 
   test.each([
     ['sha256', 1, psk32],
     ['sha384', 2, psk48],
   ] as const)('%s: retained and TLS PSK of both versions', (name, hash, bytes) => {
-    const retained = byHand(name, bytes, 'tls13 HostNQN', host);
+    const retained = byNode(name, bytes, 'tls13 HostNQN', host);
     const v0 = tlsPsk({ hash, bytes }, host, subsystem, 0);
     expect(v0.identity).toBe(`NVMe0R0${hash} ${host} ${subsystem}`);
-    expect(v0.psk).toEqual(byHand(name, retained, 'tls13 nvme-tls-psk', v0.identity));
+    expect(v0.psk).toEqual(byNode(name, retained, 'tls13 nvme-tls-psk', v0.identity));
     const v1 = tlsPsk({ hash, bytes }, host, subsystem, 1);
-    expect(v1.psk).toEqual(byHand(name, retained, 'tls13 nvme-tls-psk', `0${hash} ${v1.identity.split(' ')[3]}`));
+    expect(v1.psk).toEqual(byNode(name, retained, 'tls13 nvme-tls-psk', `0${hash} ${v1.identity.split(' ')[3]}`));
     expect(pskOf(v0.identity, [{ hash, bytes }])?.psk).toEqual(v0.psk);
   });
 
