@@ -32,6 +32,8 @@ export interface LoadResult {
   maxNs: number;
   /** 50, 90, 95, 99, 99.9 and 99.99 % */
   percentilesNs: Float64Array;
+  /** for each bucket with samples: where it begins, where it ends, how many */
+  histogramNs: Float64Array;
 }
 
 declare const kind: unique symbol;

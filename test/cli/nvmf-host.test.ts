@@ -151,6 +151,13 @@ test('ping and bench: JSON and text', async () => {
   const large = await nvmf(host('bench', '--rw', 'write', '--bs', '256K', '--iodepth', '4', '--runtime', '200ms', '-G'));
   expect(large).toMatchObject({ status: 0, stderr: '' });
   expect(large.stdout.toString()).toMatch(/^write 256K, 1 queue\(s\) of depth 4, .*\nIOPS +\d+ \(0 reads, \d+ writes, 0 errors\)/);
+  // A histogram: each line has a range, a count and a bar; ranges follow each other, and all commands are counted.
+  const [, , , , ...picture] = large.stdout.toString().trimEnd().split('\n');
+  const rows = picture.map((line) => /^ *([\d.]+)-([\d.]+) us +(\d+)(?: +(█+|#+))?$/.exec(line)?.slice(1) ?? [line]);
+  expect(rows.slice(1).map(([from]) => from)).toEqual(rows.slice(0, -1).map(([, to]) => to));
+  expect(rows.filter(([, , count, bar]) => (count === '0') !== (bar === undefined))).toEqual([]);
+  const [, writes] = /(\d+) writes/.exec(large.stdout.toString())!;
+  expect(rows.reduce((sum, [, , count]) => sum + Number(count), 0)).toBe(Number(writes));
   expect(await nvmf(host('bench', '--bs', '1000'))).toMatchObject({ status: 2 });
   expect(await nvmf(host('bench', '--size', '1T'))).toMatchObject({ status: 2 });
 }, 30000);

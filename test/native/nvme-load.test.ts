@@ -65,7 +65,7 @@ describe('against our target', () => {
   ];
   test.each(digests)('%j in all sizes and mixtures', async (options) => {
     for (const shape of shapes) {
-      const { reads, writes, errors, percentilesNs } = await native().nvmeHost.loadRun({
+      const { reads, writes, errors, percentilesNs, histogramNs, minNs, maxNs } = await native().nvmeHost.loadRun({
         ...base,
         ...options,
         ...shape,
@@ -83,6 +83,14 @@ describe('against our target', () => {
         only: 0,
       });
       expect(percentilesNs[0]).toBeGreaterThan(0);
+      const buckets = Array.from({ length: histogramNs.length / 3 }, (_, i) => [...histogramNs.subarray(3 * i, 3 * i + 3)]);
+      expect(buckets.reduce((sum, [, , count]) => sum + count!, 0)).toBe(reads + writes);
+      for (const [i, [from, to, count]] of buckets.entries())
+        expect(
+          from! >= (buckets[i - 1]?.[1] ?? 0) && to! > from! && count! > 0 && (to! - from! === 1 || (to! - from!) / from! <= 1 / 32),
+        ).toBe(true);
+      expect(buckets[0]![0]! <= minNs && minNs < buckets[0]![1]!).toBe(true);
+      expect(buckets.at(-1)![0]! <= maxNs && maxNs < buckets.at(-1)![1]!).toBe(true);
     }
   });
 

@@ -31,6 +31,12 @@ Napi::Value ResultObject(Napi::Env env, const LoadResult& result) {
   for (size_t i = 0; i < std::size(kParts); i++)
     percentiles[i] = static_cast<double>(result.latency.Percentile(kParts[i]));
   o.Set("percentilesNs", percentiles);
+  const auto buckets = result.latency.Buckets();
+  Napi::Float64Array histogram = Napi::Float64Array::New(env, 3 * buckets.size());
+  size_t next = 0;
+  for (const auto& [from, to, count] : buckets)
+    for (const uint64_t value : {from, to, uint64_t{count}}) histogram[next++] = static_cast<double>(value);
+  o.Set("histogramNs", histogram);
   return o;
 }
 

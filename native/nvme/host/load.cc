@@ -34,16 +34,31 @@ void Histogram::Merge(const Histogram& other) {
   max_ = std::max(max_, other.max_);
 }
 
+Histogram::Bucket Histogram::Bounds(size_t index) {
+  if (index < 64) return {index, index + 1, 0};
+  const size_t power = (index - 64) / 32 + 6;
+  const uint64_t low = (1ULL << power) + ((index - 64) % 32 << (power - 5));
+  return {low, low + (1ULL << (power - 5)), 0};
+}
+
+std::vector<Histogram::Bucket> Histogram::Buckets() const {
+  std::vector<Bucket> all;
+  for (size_t i = 0; i < kBuckets; i++) {
+    if (buckets_[i] == 0) continue;
+    all.push_back(Bounds(i));
+    all.back().count = buckets_[i];
+  }
+  return all;
+}
+
 uint64_t Histogram::Percentile(double part) const {
   const auto wanted = static_cast<uint64_t>(part * static_cast<double>(count_));
   uint64_t seen = 0;
   for (size_t i = 0; i < kBuckets; i++) {
     seen += buckets_[i];
     if (seen == 0 || seen < wanted) continue;
-    if (i < 64) return i;
-    const size_t power = (i - 64) / 32 + 6;
-    const uint64_t low = (1ULL << power) + ((i - 64) % 32 << (power - 5));
-    return std::clamp<uint64_t>(low + (1ULL << (power - 5)) / 2, min_, max_);
+    const auto [from, to, count] = Bounds(i);
+    return std::clamp<uint64_t>(from + (to - from) / 2, min_, max_);
   }
   return 0;
 }

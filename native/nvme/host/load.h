@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "nvme/host/association.h"
 
@@ -29,6 +30,13 @@ class Histogram {
   void Merge(const Histogram& other);
   // The value below which this part (0 to 1) of the samples lies; 0 without samples.
   uint64_t Percentile(double part) const;
+  // Samples from `from` on, and below `to`.
+  struct Bucket {
+    uint64_t from, to;
+    uint32_t count;
+  };
+  // Those with samples, in order.
+  std::vector<Bucket> Buckets() const;
   uint64_t count() const { return count_; }
   uint64_t min() const { return count_ ? min_ : 0; }
   uint64_t max() const { return max_; }
@@ -36,6 +44,7 @@ class Histogram {
 
  private:
   static constexpr size_t kBuckets = 64 + 58 * 32;
+  static Bucket Bounds(size_t index);
   std::array<uint32_t, kBuckets> buckets_{};
   uint64_t count_ = 0, min_ = UINT64_MAX, max_ = 0;
   double sum_ = 0;

@@ -48,8 +48,9 @@ function roundStep(least: number): number {
 /**
  * Counts values in buckets with round borders: of one size, or of sizes 1, 2, 5, 10 … where the greatest value is many times the
  * least. Every bucket between the least and the greatest value is given, also the empty ones. @param values at least 0
+ * @param counts how often each value is there, if not once
  */
-export function histogram(values: readonly number[]): Bucket[] {
+export function histogram(values: readonly number[], counts?: readonly number[]): Bucket[] {
   if (values.length === 0) return [];
   const least = values.reduce((a, b) => Math.min(a, b));
   const greatest = values.reduce((a, b) => Math.max(a, b));
@@ -66,7 +67,7 @@ export function histogram(values: readonly number[]): Bucket[] {
     borders.push(border);
   }
   const buckets = borders.slice(1).map((to, i) => ({ from: borders[i]!, to, count: 0 }));
-  for (const value of values) buckets.findLast(({ from }) => value >= from)!.count++;
+  for (const [i, value] of values.entries()) buckets.findLast(({ from }) => value >= from)!.count += counts?.[i] ?? 1;
   return buckets;
 }
 

@@ -1,36 +1,24 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Flags } from '../../cli/flags.js';
-import { bar } from '../../cli/output/bars.js';
+import { histogram, histogramLines } from '../../cli/output/bars.js';
 import { now } from '../../common/clock.js';
 import { Exit, usage } from '../../common/errors.js';
 import { formatSize } from '../../common/units.js';
 import { controllerOptions, endpointFlags, namespaceFlags, queueFlags, subsystemFlags } from '../../groups/nvmf/host.js';
 import { type BenchReport, bench, patterns } from '../../nvme/host/index.js';
 
-/** The latency below which a part of the commands stayed, as bars: how far the slow ones are from the others. */
-function latencyLines({ latency }: BenchReport, room: number): string[] {
-  const rows = (
-    [
-      ['p50', latency.p50],
-      ['p90', latency.p90],
-      ['p95', latency.p95],
-      ['p99', latency.p99],
-      ['p99.9', latency.p999],
-      ['p99.99', latency.p9999],
-      ['max', latency.max],
-    ] as const
-  ).map(([name, us]) => ({ name, us, text: `${us} us` }));
-  const [names, times] = [6, Math.max(...rows.map(({ text }) => text.length))];
-  return rows.map(({ name, us, text }) =>
-    `${name.padStart(names)}  ${text.padStart(times)}  ${bar(us, latency.max, Math.min(48, room - names - times - 4))}`.trimEnd(),
-  );
+/** The latencies as a histogram with round borders: a bucket of the measurement counts where its middle is. */
+function latencyLines({ histogram: all, latency }: BenchReport, room: number): string[] {
+  const middles = all.map(({ from, to }) => Math.max(latency.min, Math.min(latency.max, (from + to) / 2)));
+  const counts = all.map(({ count }) => count);
+  return histogramLines(histogram(middles, counts), 'us', room);
 }
 
 const lines = (r: BenchReport, room: number): string[] => [
   `${r.rw} ${formatSize(r.bs)}, ${r.queues} queue(s) of depth ${r.iodepth}, ${r.seconds.toFixed(2)} s`,
   `IOPS       ${r.iops} (${r.reads} reads, ${r.writes} writes, ${r.errors} errors)`,
   `bandwidth  ${formatSize(r.bandwidth)}/s`,
-  `latency us min ${r.latency.min}, mean ${r.latency.mean}, p50 ${r.latency.p50}, p90 ${r.latency.p90}, p99 ${r.latency.p99}, p99.9 ${r.latency.p999}, p99.99 ${r.latency.p9999}, max ${r.latency.max}`,
+  `latency us min ${r.latency.min}, mean ${r.latency.mean}, p50 ${r.latency.p50}, p90 ${r.latency.p90}, p95 ${r.latency.p95}, p99 ${r.latency.p99}, p99.9 ${r.latency.p999}, p99.99 ${r.latency.p9999}, max ${r.latency.max}`,
   ...(r.ios > 0 ? latencyLines(r, room) : []),
 ];
 

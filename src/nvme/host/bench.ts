@@ -49,6 +49,8 @@ export interface BenchReport {
   bandwidth: number;
   /** Microseconds. */
   latency: { min: number; mean: number; max: number; p50: number; p90: number; p95: number; p99: number; p999: number; p9999: number };
+  /** Commands by their latency in microseconds, from `from` to below `to`: each bucket is at most 3 % wide, and empty ones are left out. */
+  histogram: { from: number; to: number; count: number }[];
 }
 
 /** Runs the load. @param signal ends it early; what was measured is reported. @throws VioError */
@@ -123,5 +125,9 @@ function reportOf(load: BenchOptions, settled: LoadOptions, result: LoadResult):
     iops: seconds > 0 ? Math.round(ios / seconds) : 0,
     bandwidth: seconds > 0 ? Math.round((ios * load.bs) / seconds) : 0,
     latency: { min: us(result.minNs), mean: us(result.meanNs), max: us(result.maxNs), p50, p90, p95, p99, p999, p9999 },
+    histogram: Array.from({ length: result.histogramNs.length / 3 }, (_, i) => {
+      const [from, to, count] = result.histogramNs.subarray(3 * i) as unknown as [number, number, number];
+      return { from: from / 1000, to: to / 1000, count };
+    }),
   };
 }

@@ -50,6 +50,13 @@ describe('histogram', () => {
     expect(buckets[0]!.count * buckets.at(-1)!.count).toBeGreaterThan(0);
   });
 
+  test('values that are there several times count so often', () => {
+    const values = [410, 455, 470, 620];
+    const counts = [3, 0, 7, 1];
+    const each = values.flatMap((v, i) => Array.from({ length: counts[i]! }, () => v));
+    expect(histogram(values, counts)).toEqual(histogram(each));
+  });
+
   test('nothing has no buckets', () => expect(histogram([])).toEqual([]));
 
   test.each([40, 80, 200])('the lines fit %d columns', (room) => {
