@@ -14,7 +14,8 @@ export interface KillOptions {
 }
 const [SECTORS, WRITERS, RINGS] = [64, 8, 2];
 
-function randomOf(seed: number): () => number {
+/** Numbers from 0 to 1, the same for the same seed. */
+export function randomOf(seed: number): () => number {
   let state = seed;
   return () => {
     state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;

@@ -1,15 +1,13 @@
 // A guest of Linux under fio verify that moves from QEMU to QEMU, and its disk from `serve blk` to `serve blk` on one image.
-import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import type { Socket } from 'node:net';
 import path from 'node:path';
 import { TestGuest } from '../peers/migration-guest.js';
-import { type CpioEntry, cpio } from '../vm/cpio.js';
-import { kernel } from '../vm/kernels.js';
 import type { QemuBuild } from '../vm/qemu.js';
 import { connectUnix } from '../vm/qmp.js';
 import { Background } from './background.js';
+import { fioGuest, fioPrologue } from './fio-guest.js';
 
 export interface MigrateOptions {
   dir: string;
@@ -35,13 +33,7 @@ const MACHINE = 'pc-q35-10.0';
  * Two fio jobs write and verify halves of the disk, one of them through the page cache; a third program reads the disk over and over into
  * pages that nobody but the device writes. A line on the console ends it all.
  */
-const init = `#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
-mkdir -p /dev/shm /tmp; mount -t tmpfs t /dev/shm
-exec </dev/ttyS0 >/dev/ttyS0 2>&1
-insmod /virtio_blk.ko
-[ -b /dev/vda ] || echo NO DISK
+const init = `${fioPrologue}
 echo "PACKED $(cut -c35 /sys/block/vda/device/features)"
 verify() {
   n=0
@@ -64,41 +56,6 @@ sync
 echo ALL ENDED
 sleep 99999
 `;
-
-/** The programs and libraries that fio needs, as the entries of an archive. */
-function withLibraries(program: string): CpioEntry[] {
-  const said = spawnSync('ldd', [program], { encoding: 'utf8' }).stdout;
-  const files = [program, ...[...said.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1]!)];
-  return files.map((file) => ({ name: file.slice(1), type: 'file', data: fs.readFileSync(file), mode: 0o755 }));
-}
-
-/** An initramfs with fio and the driver of the disk. @returns QEMU's arguments */
-async function bootArgs(dir: string): Promise<string[]> {
-  const { dir: tree, release, vmlinuz } = await kernel('6.12');
-  const module = path.join(tree, 'lib/modules', release, 'kernel/drivers/block/virtio_blk.ko.xz');
-  const files: CpioEntry[] = [
-    { name: 'bin/busybox', type: 'file', data: fs.readFileSync('/bin/busybox'), mode: 0o755 },
-    { name: 'virtio_blk.ko', type: 'file', data: execFileSync('xz', ['-dc', module], { maxBuffer: 1 << 24 }) },
-    ...withLibraries('/usr/bin/fio'),
-  ];
-  const folders = new Set(['dev', 'proc', 'sys']);
-  for (const { name } of files) for (let at = name.indexOf('/'); at > 0; at = name.indexOf('/', at + 1)) folders.add(name.slice(0, at));
-  const archive = cpio([
-    ...[...folders].map((name) => ({ name, type: 'dir' }) as const),
-    ...files,
-    { name: 'init', type: 'file', data: init, mode: 0o755 },
-  ]);
-  const initrd = path.join(dir, 'initrd');
-  fs.writeFileSync(initrd, archive);
-  return [
-    '-kernel',
-    vmlinuz,
-    '-initrd',
-    initrd,
-    '-append',
-    'console=ttyS0 quiet no_timer_check tsc=reliable panic=0 init_on_alloc=0 init_on_free=0',
-  ];
-}
 
 /** One place where the guest runs: a server, a QEMU and what it has said there. */
 class Place {
@@ -216,7 +173,7 @@ export interface MigrateResult {
  */
 export async function migrateGuest(options: MigrateOptions): Promise<MigrateResult> {
   const { dir, builds, hops } = options;
-  const boot = await bootArgs(dir);
+  const boot = await fioGuest(dir, init);
   fs.writeFileSync(path.join(dir, 'img'), Buffer.concat([Buffer.alloc(WRITTEN), randomBytes(READ)]));
   const places: Place[] = [];
   const open = async (n: number): Promise<Place> => {
