@@ -3,8 +3,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { program, vioctl } from '../support/cli.js';
 import { type QemuBuild, qemuForTest } from '../vm/qemu.js';
+import { vhostDeviceForTest } from './vhost-device.js';
 
-/** check over our own back-ends, qemu-storage-daemon's and virtiofsd's. */
+/** check over our own back-ends, and over those of QEMU and rust-vmm. */
 let dir: string;
 let build: QemuBuild | undefined;
 beforeAll(async () => {
@@ -55,32 +56,80 @@ test('TAP', () => {
   ]);
 });
 
-test('qemu-storage-daemon: what it answers to each case is told', () => {
-  if (!build) return;
-  fs.writeFileSync(path.join(dir, 'img'), Buffer.alloc(1 << 20));
-  const exported = `type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=${socket()},num-queues=2,writable=on`;
-  const args = ['--blockdev', `driver=file,node-name=f,filename=${dir}/img`, '--export', exported];
-  const { status, cases } = check(line(build.argv('qemu-storage-daemon', args)));
-  expect(status).toBe(4);
-  expect(names(cases, 'ok')).toEqual(expect.arrayContaining(['a ring is set up, started and stopped', 'SET_MEM_TABLE with one region']));
-  expect(names(cases, 'not ok')).toEqual(expect.arrayContaining(['GET_CONFIG honours its offset', 'version 0', 'an unknown request']));
-  // Its rings are right, as far as it offers what is asked. It may answer GET_VRING_BASE while requests are still under way: the used
-  // index then lies behind the base.
-  const stopped = 'requests in the ring at GET_VRING_BASE are answered or left';
-  expect(names(cases.slice(44), 'not ok').filter((name) => name !== stopped)).toEqual([]);
-  expect(names(cases.slice(44), 'ok').length).toBeGreaterThanOrEqual(8);
-  expect(cases.find((c) => c.name === 'version 0')).toMatchObject({
-    got: 'accepted (reply 0)',
-    expected: expect.stringContaining('refused'),
-  });
-}, 120000);
+/** What front-ends of the wild send by mistake at most, and no honest one at all: a back-end that takes it says 0, success. */
+const framing = [
+  ...['version 0', 'version 2', 'a request with the reply bit', 'a reserved flag bit', 'a payload where none belongs'],
+  ...['a payload that is too short', 'a payload that is too long', 'a descriptor where none belongs'],
+];
+/** Success is told of a feature that the back-end has not offered. */
+const unoffered = ['SET_FEATURES with a bit that was not offered', 'SET_PROTOCOL_FEATURES with a bit that was not offered'];
+/** The first access to the memory behind the end of the file is a SIGBUS. */
+const beyondFile = ['SET_MEM_TABLE beyond the end of its file', 'ADD_MEM_REG beyond the end of its file'];
+/** Indexes of a split ring are taken modulo its size (virtio 1.3, 2.7): with 3 they jump when they wrap. */
+const oddSize = ['SET_VRING_NUM that is no power of two'];
+/** libvhost-user logs these as errors, does nothing, and says success all the same. */
+const ignored = [
+  ...['an unknown request', 'SET_MEM_TABLE without its descriptor', 'SET_MEM_TABLE with a descriptor too many'],
+  ...['SET_MEM_TABLE with a region of no size', 'SET_MEM_TABLE with regions that overlap', 'ADD_MEM_REG with two descriptors'],
+  ...['ADD_MEM_REG without a descriptor', 'REM_MEM_REG of a region that is not there', 'SET_VRING_NUM for ring 200'],
+  ...['SET_VRING_NUM of 65536', 'SET_VRING_BASE for ring 200', 'SET_VRING_ENABLE for ring 200', 'SET_VRING_ENABLE with 2'],
+  ...['SET_VRING_ADDR outside memory', 'SET_VRING_KICK without its descriptor', 'SET_VRING_CALL with two descriptors'],
+  ...['SET_VRING_CALL for ring 200', 'SET_BACKEND_REQ_FD without its descriptor'],
+];
+/** An answer to GET_VRING_BASE makes a front-end believe in the ring; that of QEMU 10 ends by an assertion. */
+const noRing = ['GET_VRING_BASE of ring 200'];
+/** Bytes from 0 on come, whatever the offset. */
+const offset = ['GET_CONFIG honours its offset'];
+/** It may answer while requests are under way, and then the used index lies behind the base: seen on most runs. */
+const sometimes = ['requests in the ring at GET_VRING_BASE are answered or left'];
 
-test('virtiofsd: what it answers to each case is told, though it ends with every connection', () => {
+/** Every finding over another back-end has its reason above; nothing else is found. */
+function findings(cases: Case[]): string[] {
+  return names(cases, 'not ok')
+    .filter((name) => !sometimes.includes(name))
+    .sort();
+}
+
+test.each(['10', '11'] as const)(
+  'qemu-storage-daemon of QEMU %s: every finding has its reason',
+  async (version) => {
+    const daemon = await qemuForTest(version, `check over qemu-storage-daemon ${version}`);
+    if (!daemon) return;
+    fs.writeFileSync(path.join(dir, 'img'), Buffer.alloc(1 << 20));
+    const exported = `type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=${socket()},num-queues=2,writable=on`;
+    const args = ['--blockdev', `driver=file,node-name=f,filename=${dir}/img`, '--export', exported];
+    const { status, cases } = check(line(daemon.argv('qemu-storage-daemon', args)));
+    expect(status).toBe(4);
+    expect(findings(cases)).toEqual([...framing, ...unoffered, ...beyondFile, ...oddSize, ...ignored, ...noRing, ...offset].sort());
+    expect(cases.find((c) => c.name === 'version 0')).toMatchObject({
+      got: 'accepted (reply 0)',
+      expected: expect.stringContaining('refused'),
+    });
+  },
+  120000,
+);
+
+test('virtiofsd, which ends with every connection: every finding has its reason', () => {
   if (!build) return;
   fs.mkdirSync(path.join(dir, 'share'));
   const args = [`--socket-path=${socket()}`, '--shared-dir', path.join(dir, 'share'), '--sandbox=none'];
   const { status, cases } = check(line(build.argv('virtiofsd', args)));
   expect(status).toBe(4);
-  expect(names(cases, 'ok')).toEqual(expect.arrayContaining(['version 0', 'a reserved flag bit', 'a ring is set up, started and stopped']));
-  expect(names(cases, 'not ok')).toEqual(expect.arrayContaining(['SET_MEM_TABLE beyond the end of its file']));
+  expect(findings(cases)).toEqual([unoffered[1]!, ...beyondFile, ...oddSize].sort());
+  // It refuses by an error, then closes.
+  expect(cases.find((c) => c.name === 'SET_VRING_NUM for ring 200')).toMatchObject({
+    result: 'ok',
+    got: expect.stringMatching(/^refused \(error 1\), then the connection closed$/),
+  });
+}, 120000);
+
+test('vhost-device-vsock: every finding has its reason', async () => {
+  const daemon = await vhostDeviceForTest('check over vhost-device-vsock');
+  if (!daemon) return;
+  const argv = [daemon, '--guest-cid', '3', '--socket', socket(), '--uds-path', path.join(dir, 'uds')];
+  const { status, cases } = check(line(argv));
+  expect(status).toBe(4);
+  expect(findings(cases)).toEqual([unoffered[1]!, beyondFile[0]!, ...oddSize].sort());
+  // its error is a configuration without bytes
+  expect(cases.find((c) => c.name === 'GET_CONFIG beyond the end')).toMatchObject({ result: 'ok', got: 'reply of 12 bytes' });
 }, 120000);

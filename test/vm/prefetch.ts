@@ -2,6 +2,7 @@
 import { blkio } from '../peers/blkio.js';
 import { gdbMultiarch } from '../peers/gdb.js';
 import { peer } from '../peers/peers.js';
+import { vhostDevice } from '../peers/vhost-device.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
 import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
@@ -9,6 +10,7 @@ import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
 const STEPS: [string, () => Promise<unknown>][] = [
   ['sid peer', () => peer('sid')],
   ['libblkio', blkio],
+  ['vhost-device-vsock', vhostDevice],
   ['QEMU 10', () => qemu('10')],
   ['QEMU 10 for other machines', () => foreignQemu('10')],
   ['QEMU 11 for other machines', () => foreignQemu('11')],

@@ -134,13 +134,16 @@ export class CheckSession {
     const ack = !own && this.has('REPLY_ACK');
     this.raw(id, flags | (ack ? Flag.needReply : 0), payload, fds);
     if (own || ack) return this.reaction(ack);
-    return (await this.alive()) ? { kind: 'silence' } : { kind: 'closed' };
+    const condition = await this.condition();
+    if (condition === 'stuck') throw new Error('no answer any more');
+    return condition === 'alive' ? { kind: 'silence' } : { kind: 'closed' };
   }
 
-  /** Whether the back-end still answers. */
-  async alive(): Promise<boolean> {
+  /** Whether the back-end still answers on this connection, has closed it, or does neither. */
+  async condition(): Promise<'alive' | 'closed' | 'stuck'> {
     const reaction = await this.request('GET_FEATURES');
-    return reaction.kind === 'reply' && reaction.id === 1;
+    if (reaction.kind === 'closed') return 'closed';
+    return reaction.kind === 'reply' && reaction.id === 1 ? 'alive' : 'stuck';
   }
 
   async number(name: string): Promise<bigint> {
