@@ -210,8 +210,11 @@ export function documentSchemas(ids: readonly string[]): Map<string, Documented>
     const writer = new Writer(types);
     const root = json ? writer.schema(json.type, '') : undefined;
     const line = record ? writer.schema(record.type, '') : undefined;
+    // those of a configuration file stand in its own page
+    const isFile = (type: Type): boolean => type.kind === 'name' && /ConfigFile$/.test(type.name);
     const keysOf = (type: Type | undefined): Key[] =>
-      (type ? (type.kind === 'union' ? type.of.flatMap((one) => writer.members(one)) : writer.members(type)) : [])
+      (type?.kind === 'union' ? type.of.filter((one) => !isFile(one)) : type ? [type] : [])
+        .flatMap((one) => writer.members(one))
         .filter((member, i, list) => list.findIndex((other) => other.name === member.name) === i)
         .map((member) => ({ name: member.name, text: member.comment ?? kindOf(writer.schema(member.type, member.name)) }));
     all.set(id, {

@@ -167,6 +167,63 @@ describe('nvmf', () => {
     for (const action of [['list'], ['stats'], ['add', 'ram:1M', '--dry-run']]) both(['nvmf', 'ctl', control(), ...action]);
   });
 
+  test('each verb of ctl has an answer of its own type, done, tried and repeated', () => {
+    const [name, peer] = ['nqn.2014-08.org.example:h', '127.0.0.2:0'];
+    const of = (type: string): ValidateFunction => {
+      const { $defs } = strict(schemaOf('nvmf ctl')) as { $defs: Json };
+      return ajv.compile({ $ref: `#/$defs/${type}`, $defs });
+    };
+    const ctl = (type: string, ...words: string[]): Json => {
+      const document = both(['nvmf', 'ctl', control(), ...words], {}, [0, 4]);
+      const validate = of(type);
+      expect({ words, valid: validate(document), errors: validate.errors }).toEqual({ words, valid: true, errors: null });
+      return document;
+    };
+    /** The dry run, the change, and once more, which changes nothing. */
+    const change = (type: string, ...words: string[]) => {
+      const tried = ctl(type, ...words, '--dry-run');
+      expect(tried).toMatchObject({ changed: false, dryRun: true, would: expect.any(Array) });
+      expect((tried.would as string[]).length).toBeGreaterThan(0);
+      const { status, stdout } = vioctl(['nvmf', 'ctl', control(), ...words, '--json']);
+      expect({ words, status, document: JSON.parse(stdout) }).toMatchObject({ words, status: 0, document: { changed: true } });
+      const again = ctl(type, ...words);
+      expect(again).toMatchObject({ changed: false });
+      expect(again).not.toHaveProperty('would');
+    };
+    const [first] = target.namespaces;
+    change('SubsystemAnswer', 'add', 'ram:1M,nsid=9');
+    change('SubsystemAnswer', 'mask', '9', name);
+    change('SubsystemAnswer', 'limits', '9', 'iops=100/200', 'bps=1M');
+    change('HostAnswer', 'host', 'add', name);
+    change('HostAnswer', 'host', 'any', 'off');
+    change('HostAnswer', 'host', 'any', 'on');
+    change('HostAnswer', 'host', 'remove', name);
+    change('LimitsAnswer', 'limits', 'controllers=99', 'queues=3');
+    change('HostLimitsAnswer', 'limits', '--host', name, 'connections=9', 'bytes=1M');
+    change('HostLimitsAnswer', 'limits', '--host', name, 'connections=none', 'bytes=none');
+    change('AnaAnswer', 'ana', '1', 'non-optimized');
+    change('ReferralAnswer', 'referral', 'add', '192.0.2.1', '--nqn', 'nqn.2014-08.org.example:discovery');
+    change('ReferralAnswer', 'referral', 'remove', '192.0.2.1');
+    change('DrainAnswer', 'drain');
+    change('DrainAnswer', 'drain', 'off');
+    const listeners = () =>
+      (ctl('ControlList', 'list').listeners as { address: string; port: number }[]).filter((one) => one.address === '127.0.0.2');
+    expect(ctl('ListenerAnswer', 'listener', 'add', peer, '--advertise', '192.0.2.9:4420')).toMatchObject({ changed: true });
+    const at = `127.0.0.2:${listeners()[0]!.port}`;
+    change('ListenerAnswer', 'listener', 'ana', at, 'inaccessible', '--group', '1');
+    for (const { port } of listeners()) change('ListenerAnswer', 'listener', 'remove', `127.0.0.2:${port}`);
+    expect(ctl('KickAnswer', 'kick', '--host', name)).toMatchObject({ changed: false, ended: 0 });
+    expect(ctl('KeysAnswer', 'keys', 'rotate')).toMatchObject({ changed: false, hosts: [] });
+    expect(ctl('SubsystemAnswer', 'resize', String(first!.nsid))).toMatchObject({ changed: false });
+    expect(ctl('SubsystemAnswer', 'reopen', String(first!.nsid), '--dry-run')).toMatchObject({ dryRun: true });
+    ctl('StatsAnswer', 'stats');
+    fs.writeFileSync(path.join(dir, 'saved.json'), JSON.stringify(ctl('ConfigFile', 'save')));
+    expect(ctl('LoadReport', 'load', path.join(dir, 'saved.json'), '--check')).toMatchObject({ changes: [], dryRun: true });
+    change('SubsystemAnswer', 'remove', '9');
+    change('SubsystemAnswer', 'add', '--nqn', 'nqn.2014-08.org.example:other', '--allow-host', name);
+    change('SubsystemAnswer', 'remove', '--nqn', 'nqn.2014-08.org.example:other');
+  }, 120_000);
+
   test('what hosts print', () => {
     both(
       ['nvmf', 'discover', '-s', String((target.document as { discovery?: { port: number }[] }).discovery?.[0]?.port ?? target.port)],

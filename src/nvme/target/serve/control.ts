@@ -10,6 +10,7 @@ import { parseConfig } from '../config/read.js';
 import * as operations from '../operations/index.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
+import type { ControlAnswer, Report } from './answers.js';
 import { describe, list } from './list.js';
 import { addressesOf, discoveryServicePort, parseAddress, parseNumericAddress } from './listen.js';
 import { reportSubsystem } from './report.js';
@@ -51,11 +52,16 @@ function subsystemOf(target: Target, nqn: string | undefined): Subsystem {
 /** What a request changes, and what is there afterwards. */
 interface Plan {
   changes: operations.Change[];
-  report: () => object;
+  report: () => Report;
 }
 
 /** Answers one request; with `dryRun`, after all checks and without doing it. @throws VioError */
-export async function perform(request: ControlRequest, native: NvmeNative, target: Target, configuration: Configuration): Promise<unknown> {
+export async function perform(
+  request: ControlRequest,
+  native: NvmeNative,
+  target: Target,
+  configuration: Configuration,
+): Promise<ControlAnswer> {
   if (request.op === 'list') return list(target);
   if (request.op === 'save') return configuration.save();
   if (request.op === 'load') {
@@ -79,7 +85,7 @@ export async function perform(request: ControlRequest, native: NvmeNative, targe
   const { changes, report } = plan(request, native, target, found);
   const todo = changes.flatMap((change) => change.todo);
   if (request.dryRun) {
-    const told = { changed: false, dryRun: true, would: todo, ...report() };
+    const told = { changed: false, dryRun: true as const, would: todo, ...report() };
     for (const change of changes) change.abandon?.();
     return told;
   }

@@ -4,9 +4,10 @@ import { formatSize } from '../../../common/units.js';
 import { type LoadReport, loadLines } from '../../../control/load-report.js';
 import { unchangedLines } from '../../../control/view.js';
 import { limitsText } from '../../../storage/limits.js';
+import type * as answers from './answers.js';
+import type { ControlList, GroupState } from './answers.js';
 import { control } from './control.js';
 import type { SubsystemReport } from './report.js';
-import type { ControlList, ControllerStats, GroupState } from './requests.js';
 import { type ControlAction, type ControlFlags, controlRequest } from './verbs.js';
 
 const subsystemLines = ({ nqn, namespaces }: SubsystemReport): string[] => [
@@ -40,7 +41,7 @@ const listenerLines = ({ listeners }: Pick<ControlList, 'listeners'>): string[] 
 const referralLines = ({ referrals }: Pick<ControlList, 'referrals'>): string[] =>
   referrals.map((one) => `referral to ${placeText(one)}${one.nqn === undefined ? '' : ` (${printable(one.nqn)})`}`);
 
-const hostLines = ({ anyHost, allowHosts = [] }: { anyHost: boolean; allowHosts?: string[] }): string[] => [
+const hostLines = ({ anyHost, allowHosts = [] }: Pick<ControlList['subsystems'][number], 'anyHost' | 'allowHosts'>): string[] => [
   ...(anyHost ? [allowHosts.length > 0 ? '  any host is allowed, whatever the list says' : '  any host is allowed'] : []),
   ...(!anyHost && allowHosts.length === 0 ? ['  no host is allowed'] : []),
   ...allowHosts.map((host) => `  allowed: ${printable(host)}`),
@@ -62,7 +63,7 @@ function listLines(list: ControlList): string[] {
   return lines;
 }
 
-const statsLines = ({ connections, controllers }: { connections: number; controllers: ControllerStats[] }): string[] => [
+const statsLines = ({ connections, controllers }: answers.StatsAnswer): string[] => [
   `${connections} connections`,
   ...controllers.map(
     (c) =>
@@ -91,19 +92,19 @@ export async function runControl(
       case 'list':
         return listLines(document as ControlList);
       case 'stats':
-        return statsLines(document as Parameters<typeof statsLines>[0]);
+        return statsLines(document as answers.StatsAnswer);
       case 'keys':
-        return (document as { hosts: string[] }).hosts.map((one) => `new keys of ${one === '*' ? 'every host' : printable(one)}`);
+        return (document as answers.KeysAnswer).hosts.map((one) => `new keys of ${one === '*' ? 'every host' : printable(one)}`);
       case 'kick':
-        return [`${(document as { ended: number }).ended} associations ended`];
+        return [`${(document as answers.KickAnswer).ended} associations ended`];
       case 'host':
-        return hostLines(document as Parameters<typeof hostLines>[0]).map((line) => line.trimStart());
+        return hostLines(document as answers.HostAnswer).map((line) => line.trimStart());
       case 'listener':
-        return listenerLines(document as ControlList);
+        return listenerLines(document as answers.ListenerAnswer);
       case 'referral':
-        return referralLines(document as ControlList);
+        return referralLines(document as answers.ReferralAnswer);
       case 'drain':
-        return (document as { subsystems: { nqn: string; draining: boolean }[] }).subsystems.map(
+        return (document as answers.DrainAnswer).subsystems.map(
           ({ nqn, draining }) => `${printable(nqn)} ${draining ? 'is idle' : 'admits hosts'}`,
         );
       case 'limits':

@@ -1,8 +1,8 @@
 /** What a running target is like: listeners, subsystems, limits, and the paths of hosts. */
 import { anaOf } from '../operations/index.js';
 import type { Target } from '../target.js';
+import type { ControlList, ControllerReport } from './answers.js';
 import { reportListeners, reportSubsystem } from './report.js';
-import type { ControlList, ControllerReport } from './requests.js';
 
 export const describe = (target: Target, c: ReturnType<Target['controllers']>[number]): ControllerReport => {
   const listener = target.listeners.find(({ id }) => id === c.port);
@@ -11,7 +11,7 @@ export const describe = (target: Target, c: ReturnType<Target['controllers']>[nu
     cntlid: c.cntlid,
     hostnqn: c.hostnqn,
     peer: target.peerOf(c.admin) ?? '',
-    listener: listener && { address: listener.address, port: listener.port },
+    ...(listener && { listener: { address: listener.address, port: listener.port } }),
     keepAlive: c.keepAlive,
     ready: c.ready,
     queues: c.queues.size,

@@ -1,8 +1,6 @@
-/** Requests of `nvmf ctl`, and what they are answered with. */
-import type { QueueCounters } from '../../../native/nvme.js';
+/** Requests of `nvmf ctl`; answers.ts has what they are answered with. */
 import type { LimitTexts } from '../../../storage/limits.js';
 import type { NamespaceOptions } from '../model.js';
-import type { SubsystemReport } from './report.js';
 
 /** Limits as JSON has them: null lifts one. */
 export type LimitNumbers = Record<string, number | null>;
@@ -40,54 +38,3 @@ export type ControlRequest =
   | { op: 'stats' }
   | { op: 'save' }
   | (ChangeRequest & { /** All checks, and nothing done. */ dryRun?: boolean });
-
-/** State of an ANA group by its name. */
-export interface GroupState {
-  group: number;
-  state: string;
-}
-
-export interface ControllerReport {
-  nqn: string;
-  cntlid: number;
-  hostnqn: string;
-  peer: string;
-  /** Where it has connected to. */
-  listener: { address: string; port: number } | undefined;
-  keepAlive: number;
-  ready: boolean;
-  queues: number;
-}
-
-/** Counters of one controller, as `nvmf ctl SOCK stats` shows them. */
-export type ControllerStats = ControllerReport & QueueCounters;
-
-export interface ListenerReport {
-  address: string;
-  port: number;
-  /** PORTID of the discovery log. */
-  portid: number;
-  discoveryOnly: boolean;
-  advertise?: { address: string; port: number };
-  /** ANA states of each subsystem as hosts of this listener meet them. */
-  ana: { nqn: string; groups: GroupState[] }[];
-}
-
-export interface ControlList {
-  listen: { address: string; port: number }[];
-  discovery?: { address: string; port: number }[];
-  listeners: ListenerReport[];
-  referrals: { address: string; port: number; nqn?: string }[];
-  limits: { controllers: number; connections: number; queues: number };
-  hostLimits: ({ host: string } & Record<string, string | number | undefined>)[];
-  subsystems: (SubsystemReport & {
-    anyHost: boolean;
-    /** Left out where every host may use it and none is named. */
-    allowHosts?: string[];
-    draining: boolean;
-    /** On all ports that have no state of their own. */
-    ana: GroupState[];
-  })[];
-  /** Paths: one is a host's association through a listener. */
-  controllers: (ControllerReport & { ana: GroupState[] })[];
-}
