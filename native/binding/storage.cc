@@ -83,6 +83,7 @@ FileOptions OptionsOf(const Napi::Object& given) {
   options.force = given.Get("force").ToBoolean();
   options.direct = given.Get("direct").ToBoolean();
   if (const Napi::Value claim = given.Get("claim"); claim.IsBoolean()) options.claim = claim.ToBoolean();
+  if (const Napi::Value ring = given.Get("ring"); ring.IsBoolean()) options.ring = ring.ToBoolean();
   if (const Napi::Value mode = Field(given, "zero", Maybe(Kind::kText)); mode.IsString()) {
     const std::string zero = Text(mode);
     options.zero = zero == "unmap" ? ZeroMode::kUnmap : zero == "off" ? ZeroMode::kWrite : ZeroMode::kHoles;

@@ -121,7 +121,7 @@ class File final : public Store {
   // io_uring goes on behind a short transfer by itself. On files of FUSE without a page cache it does so from the
   // offset of the whole request, and the wrong data counts as moved (seen on Linux 6.18 with short reads and short
   // writes).
-  int fd() const override { return fuse_ ? -1 : fd_.get(); }
+  int fd() const override { return fuse_ || !options_.ring ? -1 : fd_.get(); }
   const char* without_ring() const override { return fuse_ ? "FUSE" : nullptr; }
   Geometry geometry() const override { return geometry_; }
   std::optional<FileIdentity> identity() const override { return identity_; }

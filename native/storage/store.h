@@ -189,6 +189,7 @@ struct FileOptions {
   bool force = false;   // although somebody else uses it
   bool direct = false;  // past the page cache (O_DIRECT)
   bool claim = true;    // lock it at once
+  bool ring = true;     // io_uring may do its I/O
   ZeroMode zero = ZeroMode::kHoles;
 };
 

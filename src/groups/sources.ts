@@ -15,7 +15,7 @@ export const sourceHelp = (more?: string): string =>
   `\
 A source can have options behind it: FILE,ro (read-only); FILE,bs=4096 (block size);${more === undefined ? '' : ` ${more};`} FILE,format=raw (serve the bytes of an
 image of another format); FILE,shared=on (share it with other servers that do so too); FILE,direct=on
-(bypass the page cache); FILE,zero=unmap (free the space of zeroes that hosts write; by default, zeroes only leave holes as they
+(bypass the page cache); FILE,engine=sync (threads do its I/O, not io_uring), FILE,engine=uring (io_uring or nothing); FILE,zero=unmap (free the space of zeroes that hosts write; by default, zeroes only leave holes as they
 are); FILE,zero=off (write zeroes as any data); FILE,iops=1000/4000 and FILE,bps=100M/400M/10
 (limits). Write a comma in a file name twice.
 

@@ -12,6 +12,8 @@ export interface StoreOptions {
   direct?: boolean;
   /** Lock it at once (true). */
   claim?: boolean;
+  /** io_uring may do its I/O (true). */
+  ring?: boolean;
   /** Writes of zeroes: holes stay holes unless given; `unmap` makes holes, `off` writes. */
   zero?: 'unmap' | 'off' | undefined;
 }

@@ -4,6 +4,7 @@ import { printable, shellFile } from '../common/escape.js';
 import { RememberedSysroot, Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
 import type { Geometry, Store } from '../native/storage.js';
+import { requireRings } from '../uring/host/unavailable.js';
 import { formatOf, toRaw } from './formats.js';
 import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
 import { type SourceNames, sourceNames } from './identity.js';
@@ -133,6 +134,7 @@ function* openSteps(options: SourceOptions, around: Around): Steps<Opened> {
     const readonly = (options.readonly ?? false) || (remote && storage.geometry(store).readonly);
     if (!ram && !options.force && options.format !== 'raw') yield* refuseFormat(source, store, readonly);
     const geometry = storage.geometry(store);
+    if (options.engine === 'uring' && !ram) checkRing(geometry, around.root);
     const identity = storage.identity(store);
     const names = remote ? remoteNames(source, store) : sourceNames(once, ram ? undefined : source, identity);
     if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops ?? undefined, bps: options.bps ?? undefined });
@@ -159,6 +161,17 @@ function remoteNames(source: string, store: Store): SourceNames {
   return { identity: name, strong: [name], weak: [] };
 }
 
+/** @throws VioError (7) if io_uring cannot do the I/O of a file that asks for it */
+function checkRing({ withoutRing }: Geometry, root: Sysroot): void {
+  requireRings(root);
+  if (withoutRing !== undefined)
+    throw new VioError(`io_uring cannot do its I/O on ${withoutRing}`, {
+      code: 'UNAVAILABLE',
+      exit: Exit.unsupported,
+      hint: 'leave ,engine=uring out',
+    });
+}
+
 function openRam(size: number): Store {
   try {
     return native().storage.ram(size);
@@ -179,7 +192,7 @@ function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<v
 
 function* openFile(options: SourceOptions, around: Around): Steps<Store> {
   const { root } = around;
-  const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero } = options;
+  const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero, engine } = options;
   const { storage } = native();
   let stat: fs.BigIntStats;
   try {
@@ -196,7 +209,7 @@ function* openFile(options: SourceOptions, around: Around): Steps<Store> {
     if (user) throw inUse(source, user);
   }
   try {
-    const wanted = { readonly, shared, force, direct, zero, claim: !later };
+    const wanted = { readonly, shared, force, direct, zero, claim: !later, ring: engine !== 'sync' };
     return yield* ask({ now: () => storage.open(source, wanted), later: () => storage.openLater(source, wanted) });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat) ?? claimantOfDevice(root, stat));

@@ -1,3 +1,4 @@
+import { type Engine, engineAliases, engines } from '../common/engines.js';
 import { usage } from '../common/errors.js';
 import { parseDecimal } from '../common/units.js';
 import type { Rate } from '../native/storage.js';
@@ -17,6 +18,8 @@ export interface SourceOptions {
   shared?: boolean;
   /** Past the page cache (O_DIRECT). */
   direct?: boolean;
+  /** Who does its I/O that waits: threads although the server has a ring (sync), or a ring and nothing else (uring). */
+  engine?: Exclude<Engine, 'auto'>;
   /** Writes of zeroes: a hole stays a hole unless given; `unmap` makes one, `off` writes them. */
   zero?: 'unmap' | 'off';
   /** I/O operations and bytes per second (limits.ts); null: no limit, as `none` asks for. */
@@ -63,6 +66,11 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
   direct: (o, value) => {
     o.direct = onOff(value, 'direct');
   },
+  engine: (o, value) => {
+    const engine = engineAliases.get(value ?? '') ?? oneOf(...engines)(value, 'engine');
+    if (engine === 'auto') delete o.engine;
+    else o.engine = engine;
+  },
   zero: (o, value) => {
     o.zero = oneOf('unmap', 'off')(value, 'zero');
   },
@@ -78,7 +86,10 @@ export const commonOptions: Readonly<Record<string, SourceOption<SourceOptions>>
 };
 
 /** Options that make no sense for a kind of source. */
-const without: Readonly<Record<string, string>> = { direct: 'bypasses a page cache that only files have' };
+const without: Readonly<Record<string, string>> = {
+  direct: 'bypasses a page cache that only files have',
+  engine: 'chooses who does the I/O of files',
+};
 
 /**
  * A source of the command line: `FILE`, `ram:SIZE` or a URI, with options behind it: `,ro`, `,bs=4096`. A doubled comma is a comma

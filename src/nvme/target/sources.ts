@@ -64,7 +64,7 @@ export class Sources {
       otherwise: `vioctl nvmf ctl SOCK remove ${nsid}, then add it`,
     });
     this.#watches.set(namespace, watch);
-    tellWithoutRing(namespace, this.#wanted, target.log);
+    tellWithoutRing(namespace, namespace.options.engine ?? this.#wanted, target.log);
     return watch;
   }
 }

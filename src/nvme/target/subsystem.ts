@@ -19,8 +19,8 @@ const mostEnded = 64;
 /** Names of the options that are asked for and that a namespace does not have. Those that only skip checks are no difference. */
 function differences(namespace: Namespace, asked: NamespaceOptions): string[] {
   const { nsid, blockSize, readonly, group, ids, store, options } = namespace;
-  const { direct = false, shared = false, zero } = options;
-  const has = { nsid, blockSize, readonly, group, direct, shared, zero };
+  const { direct = false, shared = false, zero, engine } = options;
+  const has = { nsid, blockSize, readonly, group, direct, shared, zero, engine };
   const now = native().storage.limits(store);
   return [
     ...(Object.keys(has) as (keyof typeof has)[]).filter((name) => asked[name] !== undefined && asked[name] !== has[name]),

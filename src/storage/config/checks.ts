@@ -55,6 +55,7 @@ export const sourceChecks: Checks<SourceEntry> = {
   format: oneOf('raw'),
   shared: flag,
   direct: flag,
+  engine: engineCheck,
   zero: oneOf('unmap', 'off'),
   iops: rate('iops'),
   bps: rate('bps'),
@@ -105,7 +106,11 @@ function remoteEntry({ timeout, paths, discovery, ...rest }: RemoteOptions): Rem
  * @param folder of its relative path @param place of the entry, for errors
  * @throws VioError (2) for a size of memory
  */
-export function sourceOf({ source, readOnly, iops, bps, remote, ...rest }: SourceEntry, folder: string, place: string): SourceOptions {
+export function sourceOf(
+  { source, readOnly, iops, bps, remote, engine, ...rest }: SourceEntry,
+  folder: string,
+  place: string,
+): SourceOptions {
   let full: string;
   try {
     full = sourcePath(source, folder);
@@ -116,6 +121,7 @@ export function sourceOf({ source, readOnly, iops, bps, remote, ...rest }: Sourc
   return {
     ...rest,
     source: full,
+    ...(engine !== undefined && engine !== 'auto' && { engine }),
     ...(remote && { remote: remoteOf(remote, full, folder, place) }),
     ...(readOnly !== undefined && { readonly: readOnly }),
     ...(iops !== undefined && { iops: iops as unknown as Rate | null }),

@@ -14,6 +14,8 @@ export interface SourceEntry {
   shared?: boolean;
   /** bypass the page cache (O_DIRECT); default: false */
   direct?: boolean;
+  /** who does I/O of a file that waits for a device: threads (sync), or io_uring alone; default: what the server uses */
+  engine?: 'auto' | 'uring' | 'sync';
   /** what writes of zeroes do: unmap frees space, off writes; default: holes stay holes */
   zero?: 'unmap' | 'off';
   /** operations a second, RATE[/BURST[/SECONDS]], or none */

@@ -96,7 +96,7 @@ export class Disk implements ControlledDisk {
     this.#onLog = onLog;
     this.source = source;
     const { store, identity, name: file, readonly } = this.source;
-    tellWithoutRing(this.source, engine, onLog);
+    tellWithoutRing(this.source, options.source.engine ?? engine, onLog);
     this.#news = new SizeNews(onLog);
     this.watch = new SourceWatch(this.source, {
       log: onLog,

@@ -34,3 +34,11 @@ test('an option overrides the default of the command line, and only one that is 
   expect(parseSourceText('/a,nsid=3')).toEqual({ source: '/a,nsid=3' });
   expect(parseSourceText('/a,constructor')).toEqual({ source: '/a,constructor' });
 });
+
+test('engine=: threads, io_uring, or what the server uses', () => {
+  expect(parseSourceText('/a,engine=sync')).toEqual({ source: '/a', engine: 'sync' });
+  for (const name of ['uring', 'io_uring']) expect(parseSourceText(`/a,engine=${name}`)).toEqual({ source: '/a', engine: 'uring' });
+  expect(parseSourceText('/a,engine=sync,engine=auto')).toEqual({ source: '/a' });
+  for (const wrong of ['/a,engine', '/a,engine=', '/a,engine=threads']) expect(() => parseSourceText(wrong)).toThrow('engine=');
+  expect(() => parseSourceText('nbd://192.0.2.1/x,engine=sync')).toThrow('engine: chooses who does the I/O of files');
+});

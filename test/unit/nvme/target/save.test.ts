@@ -91,6 +91,17 @@ describe('save', () => {
     await expectFixedPoint(one);
   });
 
+  test('the engine of a source; changing it opens the source anew', async () => {
+    const file = (engine: 'auto' | 'sync') => ({ ...base, subsystems: [{ nqn, namespaces: [{ nsid: 1, source: 'a', engine }] }] });
+    const one = await start(file('sync'));
+    expect(one.configuration.save().subsystems[0]!.namespaces).toEqual([{ nsid: 1, source: path.join(dir, 'a'), engine: 'sync' }]);
+    expect((await load(one, file('auto'))).changes).toHaveLength(2);
+    expect(one.configuration.save().subsystems[0]!.namespaces).toEqual([{ nsid: 1, source: path.join(dir, 'a') }]);
+    expect((await load(one, base)).changes).toEqual([]);
+    await load(one, file('sync'));
+    await expectFixedPoint(one);
+  });
+
   test('a limit that is the default again, though the command line has another one', async () => {
     const one = await start(base, { maxControllers: 7 });
     await ctl(one, { op: 'limits', target: { controllers: 512 } });
