@@ -136,13 +136,15 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void Complete(Task* task);
   void FailAll(int err);
   void FlushOwn();
+  Part* NewPart();
+  Queue* Pick(Path** path);
+
+  // replay.cc
   bool Replay(uint64_t now);
   void ReplayPiece(const storage::Unflushed::Entry& entry, Path& path, Queue& queue, uint64_t now);
   void ReplayEnded(Part& part, int err);
   void ReplayFailed(uint32_t worth);
   void ReplayLost(const Path& path);
-  Part* NewPart();
-  Queue* Pick(Path** path);
 
   // paths.cc
   void Tend(uint64_t now);
