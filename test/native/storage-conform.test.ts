@@ -9,6 +9,7 @@ import { openChain } from '../../src/storage/qcow2/chain.js';
 import { Daemon, exportName } from '../../src/storage/qcow2/daemon.js';
 import { compileSanitized } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 
 const root = path.resolve(__dirname, '..', '..');
@@ -17,18 +18,21 @@ let dir: string;
 let program: string;
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-conform-'));
-  const folders = ['native/storage', 'native/storage/remote'];
+  const folders = ['native/storage', 'native/storage/remote', 'native/nvme/host'];
+  // a host without what JavaScript asks of it: TLS, copies, the load generator, queues by themselves
+  const apart = ['secure.cc', 'copy.cc', 'load.cc', 'lone_queue.cc'];
   const storage = folders.flatMap((folder) =>
     fs
       .readdirSync(path.join(root, folder))
-      .filter((file) => file.endsWith('.cc'))
+      .filter((file) => file.endsWith('.cc') && !apart.includes(file))
       .map((file) => `${folder}/${file}`),
   );
   program = compileSanitized(
     [
       'test/support/programs/store-conform.cc',
-      ...['native/common/error.cc', 'native/common/assert.cc', 'native/uring/ring.cc'],
-      ...['fd.cc', 'mapping.cc', 'eventfd.cc', 'thread.cc'].map((file) => `native/os/${file}`),
+      ...['error.cc', 'assert.cc', 'crc32c.cc'].map((file) => `native/common/${file}`),
+      ...['native/uring/ring.cc', 'native/nvme/pdu.cc'],
+      ...['fd.cc', 'mapping.cc', 'eventfd.cc', 'thread.cc', 'socket.cc'].map((file) => `native/os/${file}`),
       ...storage,
     ],
     path.join(dir, 'conform'),
@@ -164,6 +168,64 @@ test('a server that is killed and started again under load: no request fails, an
     server.kill();
   }
 }, 120_000);
+
+describe('a namespace of another target', () => {
+  const nqn = 'nqn.2014-08.org.nvmexpress:conform';
+  const serve = (source: string, port = 0) =>
+    serveTarget([source, '--nqn', nqn, '--listen', `127.0.0.1:${port}`, '--discovery-port', 'none']);
+
+  test.each(['nvme', 'nvme-digests'])('%s', async (kind) => {
+    const target = await serve(image());
+    expect(await conform(kind, `${target.port}/${nqn}`, 100)).toBe('ok\n');
+    await target.stop();
+  });
+
+  test('that is write protected', async () => {
+    const target = await serve(`${image()},ro`);
+    expect(await conform('nvme-readonly', `${target.port}/${nqn}`)).toBe('ok\n');
+    await target.stop();
+  });
+
+  test('whose target is killed and started again under load: no request fails, and no data is lost', async () => {
+    const file = image();
+    let target = await serve(file);
+    const running = conform('nvme', `${target.port}/${nqn}`, 600);
+    let ended = false;
+    void running.finally(() => (ended = true));
+    let kills = 0;
+    for (; !ended && kills < 4; kills++) {
+      await sleep(300);
+      await target.stop('SIGKILL');
+      target = await serve(file, target.port);
+    }
+    expect(kills).toBeGreaterThan(0);
+    expect(await running).toBe('ok\n');
+    await target.stop();
+  }, 120_000);
+
+  test('that answers with errors', async () => {
+    const missing = noFaultDisk();
+    if (missing) return skip('storage conformance of a namespace with errors', missing);
+    const disk = await FaultDisk.open(SIZE);
+    const faults: [Parameters<FaultDisk['set']>[0], RegExp][] = [
+      [{ fail_writes: 1 }, /: EIO\n/],
+      [{ fail_writes: 0, fail_syncs: 1 }, /: EIO\n/],
+      [{ fail_syncs: 0, full_after: 1 }, /: ENOSPC\n/],
+    ];
+    try {
+      for (const [fault, said] of faults) {
+        // a failed flush is remembered until the source is opened anew
+        const target = await serve(disk.file);
+        await disk.set(fault);
+        expect(await conform('nvme', `${target.port}/${nqn}`)).toMatch(said);
+        await disk.set({ fail_writes: 0, fail_syncs: 0 });
+        await target.stop();
+      }
+    } finally {
+      await disk.close();
+    }
+  }, 60_000);
+});
 
 test('a qcow2 image, through its daemon', async () => {
   const missing = ['qemu-img', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => !has(program));

@@ -1,5 +1,6 @@
 // Holds a source against the interface of native/storage/store.h. usage: store-conform KIND SEED PATH, where KIND is
-// ram, file, direct, readonly, or nbd (PATH is a URI then). PATH has 8 MiB of zeroes and belongs to this program. Prints
+// ram, file, direct, readonly, nbd (PATH is a URI then), or nvme, nvme-digests and nvme-readonly (PATH is PORT/NQN of a
+// target on loopback then, whose namespace 1 is used). PATH has 8 MiB of zeroes and belongs to this program. Prints
 // a line for each thing that is wrong and ends with 1, or with "ok". ROUNDS: random operations of each thread.
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "nvme/host/source.h"
 #include "storage/durability.h"
 #include "storage/io.h"
 #include "storage/remote/nbd.h"
@@ -240,8 +242,23 @@ void Truncated(Store& store, const std::string& path) {
   Expect(store.Refresh() == kSize, "which is seen as well");
 }
 
+std::shared_ptr<Store> OpenNvme(const std::string& kind, const std::string& path) {
+  vioctl::nvme::host::SourceOptions options;
+  const size_t slash = path.find('/');
+  options.addresses = {{"127.0.0.1", static_cast<uint16_t>(std::stoi(path.substr(0, slash)))}};
+  options.subnqn = path.substr(slash + 1);
+  options.hostnqn = "nqn.2014-08.org.nvmexpress:conform";
+  options.hostid.fill(7);
+  options.nsid = 1;
+  options.queues = kind == "nvme-digests" ? 3 : 1;
+  options.header_digest = options.data_digest = kind == "nvme-digests";
+  options.unmap = true;
+  return vioctl::nvme::host::OpenSource(options);
+}
+
 std::shared_ptr<Store> Open(const std::string& kind, const std::string& path) {
   if (kind == "ram") return vioctl::storage::OpenRam(kSize);
+  if (kind.starts_with("nvme")) return OpenNvme(kind, path);
   if (kind == "nbd") {
     vioctl::storage::NbdOptions options;
     options.uri = path;
@@ -270,7 +287,7 @@ int main(int argc, char** argv) {
     Expect(vioctl::storage::MayLoseData(EIO), "EIO may lose data");
     const auto geometry = store->geometry();
     Expect(geometry.logical >= 512 && geometry.physical >= geometry.logical, "geometry()");
-    if (kind == "readonly") {
+    if (kind.ends_with("readonly")) {
       ReadOnly(*store);
     } else {
       std::atomic<bool> failed{false};
