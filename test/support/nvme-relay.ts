@@ -23,7 +23,7 @@ class Splitter {
  * A target that breaks a rule: a relay to a good one that changes what the target sends, and passes on what the host sends
  * byte by byte.
  */
-export async function brokenTarget(port: number, change: Change): Promise<{ port: number; close: () => void }> {
+export async function brokenTarget(port: number, change: Change): Promise<{ port: number; cut: () => number; close: () => void }> {
   const sockets = new Set<net.Socket>();
   const server = net.createServer((host) => {
     const target = net.connect({ host: '127.0.0.1', port, noDelay: true });
@@ -49,6 +49,12 @@ export async function brokenTarget(port: number, change: Change): Promise<{ port
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
+    /** Ends the connections that there are. @returns how many ends they had */
+    cut: () => {
+      const ends = sockets.size;
+      for (const socket of sockets) socket.destroy();
+      return ends;
+    },
     close: () => {
       server.close();
       for (const socket of sockets) socket.destroy();

@@ -112,26 +112,31 @@ Napi::Value JsHostOpen(const Napi::CallbackInfo& info) {
     NamespaceOptions options;
     Fd stop = os::NewEventfd();
     std::shared_ptr<Host> host;
+    std::optional<SysError> failure;
     std::optional<CommandError> refused;
   };
   auto opening = std::make_shared<Opening>();
   opening->options = OptionsOf(info[0].As<Napi::Object>());
-  const auto stop = [opening] { os::SignalPeer(opening->stop.get(), true); };
+  const auto stop = [opening] {
+    if (opening->stop.valid()) os::SignalPeer(opening->stop.get(), true);
+  };
+  const auto work = [opening] {
+    try {
+      opening->host = Host::Open(opening->options, {}, opening->stop.get());
+    } catch (const CommandError& error) {
+      opening->refused = error;
+    } catch (const SysError& error) {
+      opening->failure = error;
+    }
+  };
+  const auto result = [opening](Napi::Env in) {
+    opening->stop.Reset();  // the method may outlive this
+    if (opening->refused) throw Refused(in, *opening->refused);
+    if (opening->failure) throw *opening->failure;
+    return NewHandle(in, std::move(opening->host));
+  };
   Napi::Object object = Napi::Object::New(env);
-  object.Set("done", RunAsync(
-                         env,
-                         [opening] {
-                           try {
-                             opening->host = Host::Open(opening->options, {}, opening->stop.get());
-                           } catch (const CommandError& error) {
-                             opening->refused = error;
-                           }
-                         },
-                         [opening](Napi::Env in) {
-                           if (opening->refused) throw Refused(in, *opening->refused);
-                           return NewHandle(in, std::move(opening->host));
-                         },
-                         stop));
+  object.Set("done", RunAsync(env, work, result, stop));
   SetMethod(object, "stop", [stop](const Napi::CallbackInfo&) { stop(); });
   return object;
 }
@@ -245,6 +250,8 @@ Napi::Value JsHostCopy(const Napi::CallbackInfo& info) {
                                                    : ReadInto(*copying->host, copying->options, copying->state);
                          },
                          [copying](Napi::Env in) {
+                           // The methods may outlive this: from now on, hostClose() ends the association.
+                           const std::shared_ptr<Host> host = std::move(copying->host);
                            const CopyResult& result = copying->result;
                            auto to = Napi::Object::New(in);
                            to.Set("bytes", Napi::BigInt::New(in, result.bytes));
@@ -253,9 +260,9 @@ Napi::Value JsHostCopy(const Napi::CallbackInfo& info) {
                            to.Set("overlong", result.overlong);
                            to.Set("error", result.err == 0 ? "" : ErrnoName(result.err));
                            to.Set("where", kWhere[static_cast<size_t>(result.where)]);
-                           to.Set("status", copying->host->failure());
-                           to.Set("lost", copying->host->lost() == 0 ? "" : ErrnoName(copying->host->lost()));
-                           to.Set("lostWhy", copying->host->lost_why());
+                           to.Set("status", host->failure());
+                           to.Set("lost", host->lost() == 0 ? "" : ErrnoName(host->lost()));
+                           to.Set("lostWhy", host->lost_why());
                            return to;
                          },
                          stop));
