@@ -18,7 +18,7 @@ let dir: string;
 let program: string;
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-conform-'));
-  const folders = ['native/storage', 'native/storage/remote', 'native/nvme/host'];
+  const folders = ['native/storage', 'native/storage/remote', 'native/nvme/host', 'native/nvme/host/engine'];
   // a host without what JavaScript asks of it: TLS, copies, the load generator, queues by themselves
   const apart = ['secure.cc', 'copy.cc', 'load.cc', 'lone_queue.cc'];
   const storage = folders.flatMap((folder) =>

@@ -1,6 +1,6 @@
 #include "nvme/host/host.h"
 
-#include "nvme/host/engine.h"
+#include "nvme/host/engine/engine.h"
 
 namespace vioctl::nvme::host {
 

@@ -16,7 +16,7 @@ export interface PathAddress {
 
 /** Services that are asked at a time, referrals included. */
 const maxServices = 16;
-/** Addresses that are believed: as many as a source has paths (kMaxPaths of native/nvme/host/engine.h). */
+/** Addresses that are believed: as many as a source has paths (kMaxPaths of native/nvme/host/engine/engine.h). */
 export const maxPaths = 32;
 /** How often a source looks whether it should ask, and how often it asks although all its paths are there, in milliseconds. */
 const lookTime = 2000;

@@ -1,4 +1,4 @@
-#include "nvme/host/engine.h"
+#include "nvme/host/engine/engine.h"
 
 #include <poll.h>
 #include <pthread.h>

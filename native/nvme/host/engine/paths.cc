@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "nvme/host/engine.h"
+#include "nvme/host/engine/engine.h"
 #include "os/clock.h"
 #include "os/thread.h"
 

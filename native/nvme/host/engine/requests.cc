@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "nvme/host/engine.h"
-#include "nvme/host/repeat.h"
+#include "nvme/host/engine/engine.h"
+#include "nvme/host/engine/repeat.h"
 #include "os/clock.h"
 
 namespace vioctl::nvme::host {
