@@ -14,7 +14,7 @@ export default class NvmfCtl extends Command {
     'use the subsystem, and becomes the list of a new one. A source that is served with other options is rejected: change its limits, ' +
     'or remove it and add it again.\n\n' +
     'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
-    'resize NSID: look at the size of the file again at once (it is looked at every second anyway, less often with more than 128 namespaces).\n\n' +
+    'resize NSID: look at the size of the file again at once (it is looked at every second anyway, less often with more than 64 namespaces).\n\n' +
     'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
     'mask NSID NQN…: only these hosts see the namespace; mask NSID any shows it to all hosts of the subsystem, mask NSID none to no host.\n\n' +
     'host add NQN…, host remove NQN…: the list of hosts that may use the subsystem. A host that is removed is disconnected. host any lets every ' +

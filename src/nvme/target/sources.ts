@@ -6,7 +6,7 @@ import type { Namespace } from './model.js';
 import type { Subsystem } from './subsystem.js';
 
 /** Sources that are looked at each time: a question to each of thousands would keep an idle target busy. */
-const mostLooks = 128;
+const mostLooks = 64;
 
 /** What the watching of sources needs of the target. */
 export interface Watched {

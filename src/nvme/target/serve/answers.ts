@@ -85,7 +85,7 @@ export interface StatsAnswer {
 
 /** What every answer to a change says. */
 interface Changed {
-  /** false: it was so already, or with --dry-run */
+  /** false: already done, or with --dry-run */
   changed: boolean;
   /** with --dry-run */
   dryRun?: true;
