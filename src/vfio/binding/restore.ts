@@ -54,7 +54,7 @@ async function replayOne(host: Host, store: Store, journal: Journal): Promise<Le
   // a bind that was killed while it committed may have left records of what is now undone
   if (journal.operation === 'bind')
     for (const { bdf, before } of journal.devices) if (!host.modules.isVfio(before.driver)) store.forget(bdf);
-  store.end(journal);
+  store.endKilled(journal);
   return [];
 }
 
@@ -78,7 +78,7 @@ export async function restore(
   };
   for (const journal of running) result(journal, 'running');
   for (const journal of stale) {
-    store.end(journal);
+    store.endKilled(journal);
     result(journal, 'other boot');
   }
   for (const journal of replay) {

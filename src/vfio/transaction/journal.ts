@@ -154,6 +154,12 @@ export class Store {
     this.release(journal.devices);
   }
 
+  /** Ends the journal of a run that was killed, with the next step that it was writing beside it. */
+  endKilled(journal: Journal): void {
+    this.#remove(`${journalFolder}/${journal.id}.json.new`);
+    this.end(journal);
+  }
+
   /** Gives up claims of a run that wrote no journal. */
   release(devices: readonly Pick<JournalDevice, 'bdf'>[]): void {
     for (const { bdf } of devices) this.#remove(`${claimFolder}/${bdf}`);
