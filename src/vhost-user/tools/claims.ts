@@ -127,6 +127,17 @@ export const controlIn = (text: string): string | undefined =>
   /^[\s{,]*["']?control["']?\s*:\s*["']?([^"',}\n]+?)["']?\s*[,}]?\s*$/m.exec(text)?.[1] ??
   /["']control["']\s*:\s*"([^"]+)"/.exec(text)?.[1];
 
+/** passt, with which libvirt connects guests to the network: vhost-user only if it is told so. */
+function passtClaims(argv: readonly string[], exe: string | null): Claim[] {
+  const passt = /(?:^|\/)passt[\w.-]*$/;
+  if (!passt.test(argv[0] ?? '') && !passt.test(exe ?? '')) return [];
+  if (!argv.includes('--vhost-user')) return [];
+  return argv.flatMap((word, i) => {
+    const path = /^(?:--socket|-s)$/.test(word) ? argv[i + 1] : /^(?:--socket=|-s)(.+)$/s.exec(word)?.[1];
+    return path === undefined ? [] : [{ path, device: 'net', role: 'server' as const }];
+  });
+}
+
 /** A program that speaks vhost-user on the socket that its command line names, and the device in its name. */
 const dedicatedPrograms = /(?:^|\/)(?:rust-)?(virtiofsd|vhost-(?:user|device)-([a-z0-9]+))[\w.-]*$/;
 /** Words of options of other back-ends and VMMs that stand beside the socket. */
@@ -174,6 +185,8 @@ function otherClaims(argv: readonly string[], exe: string | null): Claim[] {
 export function claimsOf(argv: readonly string[], exe: string | null = null): Claim[] {
   const own = ownClaims(argv);
   if (own.length > 0) return own;
+  const passt = passtClaims(argv, exe);
+  if (passt.length > 0) return passt;
   const exported = exportClaims(argv);
   if (exported.length > 0) return exported;
   if (argv.some((word) => /^--?(chardev|netdev)$/.test(word)) && !argv.some((word) => /vhost_user=/.test(word))) return qemuClaims(argv);

@@ -71,6 +71,9 @@ test.each<Case>([
   ],
   ['crosvm', ['crosvm', 'run', '--socket', '/ctl', '--vhost-user', 'type=net,socket=/n'], [['/n', 'net', 'user']]],
   ['DPDK', ['dpdk-testpmd', '--vdev', 'net_vhost0,iface=/n,queues=1'], [['/n', 'net', 'server']]],
+  ['passt, as libvirt starts it', ['/usr/bin/passt', '--one-off', '--socket', '/n', '--vhost-user'], [['/n', 'net', 'server']]],
+  ['passt, in short', ['passt.avx2', '--vhost-user', '-s', '/n', '-f'], [['/n', 'net', 'server']]],
+  ['passt without vhost-user', ['passt', '--socket', '/n'], []],
   ['another program', ['sshd', '-f', '/x'], []],
 ])('%s', (_what, argv, expected) => {
   const sockets = /^(\/[nbftcsv]|\/a,b|\/mon|\/api|\/ctl|rel\.sock)$/;
