@@ -118,6 +118,12 @@ describe('a target that breaks one rule is found', () => {
     ['ignores HPDA', misaligned, ['ic07', 'io29'], ['ic07']],
     ['uses the SUCCESS flag with SQ flow control on', successFlag, ['io29', 'ad15'], ['io29']],
     ['lists a namespace in the ANA log that is not there', anaLog((log) => log.writeUInt32LE(9, 48)), ['an01', 'an03'], ['an01']],
+    [
+      'counts groups that its ANA log does not have',
+      anaLog((log) => log.writeUInt16LE(999, 8)),
+      ['an01', 'an02', 'an03', 'io01'],
+      ['an01', 'an02', 'an03'],
+    ],
     ['tells another ANA state than I/O meets', anaLog((log) => log.writeUInt8(3, 32)), ['an01', 'an02'], ['an02']],
     ['lists namespaces although groups alone are asked for', anaLog((log) => log.writeUInt32LE(1, 20)), ['an01', 'an03'], ['an03']],
     ['says that the transport is to blame for every error', errorEntry((entry) => entry.writeUInt8(3, 29)), ['lo0?'], ['lo03']],
