@@ -11,6 +11,10 @@ export interface SloppyOptions {
   hurry?: number;
   /** Ends connections that authenticate again. */
   once?: boolean;
+  /** Changes a message before it leaves, by its AUTH_ID; without one, the host waits for ever. */
+  spoil?: (message: Buffer, id: number) => Buffer | undefined;
+  /** AUTHREQ of Connect. */
+  authreq?: number;
 }
 
 /** Success1 that proves nothing. */
@@ -18,7 +22,7 @@ const success = (): Buffer =>
   chapSuccess1.encode({ type: AuthType.dhchap, id: AuthId.success1, hl: 32 }, Buffer.alloc(chapSuccess1.size + 32));
 
 /** A target that asks for authentication, lets right hosts in, and wrong ones, too: nothing waits for an exchange, and none fails. */
-export function sloppyTarget({ keys, hurry = Infinity, once = false }: SloppyOptions): FakeTarget {
+export function sloppyTarget({ keys, hurry = Infinity, once = false, spoil, authreq = AuthReq.required }: SloppyOptions): FakeTarget {
   const exchanges = new WeakMap<FakeConnection, { exchange: ControllerExchange; heard: number; passed: boolean }>();
   const take: FakeHooks['data'] = (connection, cid, data) => {
     const sent = exchanges.get(connection)!.exchange.send(Buffer.from(data));
@@ -42,7 +46,7 @@ export function sloppyTarget({ keys, hurry = Infinity, once = false }: SloppyOpt
       });
       exchanges.set(connection, { exchange, heard: performance.now(), passed: false });
       connection.qid = bytes.readUInt16LE(42);
-      connection.complete(cid, { dw0: 1 | (AuthReq.required << 16) });
+      connection.complete(cid, { dw0: 1 | (authreq << 16) });
       return true;
     }
     if (!state || (fctype !== Fctype.authSend && fctype !== Fctype.authReceive)) return false;
@@ -55,7 +59,9 @@ export function sloppyTarget({ keys, hurry = Infinity, once = false }: SloppyOpt
       return true;
     }
     const good = state.exchange.state === 'challenge' || state.exchange.state === 'success1';
-    connection.answer(cid, Buffer.concat([good ? state.exchange.receive() : success()], Math.min(sglLength, 4096)));
+    const right = good ? state.exchange.receive() : success();
+    const message = spoil ? spoil(right, right[1]!) : right;
+    if (message) connection.answer(cid, Buffer.concat([message], Math.min(sglLength, 4096)));
     return true;
   };
   return new FakeTarget({ command, data: take });

@@ -1,5 +1,4 @@
 /** DH-HMAC-CHAP for the native host, which connects in threads of its own: the keys and the exchange are here. */
-import { codeOf } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { AuthenticatorHandle, ExchangeHandle } from '../../native/nvme-host.js';
 import { power } from '../auth/dh.js';
@@ -42,7 +41,8 @@ export class NativeAuthenticator {
       this.failure = undefined;
       exchange.end(0);
     } catch (err) {
-      if (codeOf(err) !== 'ECANCELED') this.failure = err as Error;
+      // what happened to the connection, the native host tells itself
+      if ((err as NodeJS.ErrnoException).syscall !== 'authenticate') this.failure = err as Error;
       exchange.end(accessDenied);
     }
   }

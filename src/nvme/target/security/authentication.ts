@@ -3,7 +3,7 @@
 import { type About, type Log, nameText } from '../../../common/text/log.js';
 import type { ChapPolicy } from '../../auth/controller.js';
 import { ControllerExchange } from '../../auth/controller.js';
-import { type Power, power } from '../../auth/dh.js';
+import { powerFor } from '../../auth/dh.js';
 import { authCmd, authProtocol, Fctype, psdtSgl, Sgl, Status, sqe } from '../../wire/index.js';
 import type { Answer } from '../model.js';
 import { invalidField, Refusal } from '../refusal.js';
@@ -43,14 +43,12 @@ export class Authentication {
   readonly #keys: KeyRing;
   readonly #policy: ChapPolicy | undefined;
   readonly #around: AuthSurroundings;
-  readonly #power: Power;
   readonly #queues = new Map<number, Guarded>();
 
-  constructor(keys: KeyRing, policy: ChapPolicy | undefined, around: AuthSurroundings, raise: Power = power) {
+  constructor(keys: KeyRing, policy: ChapPolicy | undefined, around: AuthSurroundings) {
     this.#keys = keys;
     this.#policy = policy;
     this.#around = around;
-    this.#power = raise;
   }
 
   /** Whether hosts have to authenticate. */
@@ -73,7 +71,7 @@ export class Authentication {
         subnqn: ends.subnqn,
         ...(this.#policy && { policy: this.#policy }),
         keys: () => this.#keys.chapKeys(ends.hostnqn),
-        power: this.#power,
+        power: powerFor(peer.replace(/ port .*/, '')), // by address
         succeeded: (how) => {
           guarded.deadline = Infinity;
           if (!guarded.trusted && !this.#around.unlock(connection)) return queueMicrotask(() => this.#around.end(connection)); // behind the answer
