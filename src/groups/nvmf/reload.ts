@@ -6,7 +6,7 @@ import { statusLine } from '../../nvme/target/serve/manager.js';
 import type { Running } from '../../nvme/target/serve/serve.js';
 
 /**
- * Reads the file of --config again. Whatever is wrong with it, the server goes on as it was.
+ * Reads the file of --config and the files of keys again. Whatever is wrong with it, the server goes on as it was.
  * @param file of --config; without one there is nothing to read
  * @param read gives what the command line asks to serve
  */
@@ -21,7 +21,10 @@ export async function reload(
   if (file === '-') return log('the configuration came from stdin: it is not read again');
   manager.reloading();
   try {
-    const { changes } = await configuration.load(await read(), { own: true });
+    const rotated = target.keys.check(); // a key that cannot be used is told before anything changes
+    const { changes: loaded } = await configuration.load(await read(), { own: true });
+    target.keys.rotate();
+    const changes = [...loaded, ...rotated.map((host) => `use the new keys of ${host === '*' ? 'every host' : `host ${host}`}`)];
     log(changes.length > 0 ? `read ${file} again:` : `read ${file} again: nothing differs`);
     for (const change of changes) log(`  ${change}`);
     manager.reloaded(statusLine(target));
