@@ -88,10 +88,17 @@ Napi::Value LastWords(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// What a secret counts for the garbage collector: places are few, so that those of no use must come back soon.
+constexpr int64_t kSecretWeight = 16 << 10;
+
 Napi::Value Secret(const Napi::CallbackInfo& info) {
   const size_t size = U32(info[0]);
-  return Napi::Buffer<uint8_t>::New(info.Env(), os::TakeSecret(size), size,
-                                    [](Napi::Env, uint8_t* place) { os::GiveSecret(place); });
+  auto secret = Napi::Buffer<uint8_t>::New(info.Env(), os::TakeSecret(size), size, [](Napi::Env env, uint8_t* place) {
+    os::GiveSecret(place);
+    Napi::MemoryManagement::AdjustExternalMemory(env, -kSecretWeight);
+  });
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), kSecretWeight);
+  return secret;
 }
 
 Napi::Value ExitNow(const Napi::CallbackInfo& info) {

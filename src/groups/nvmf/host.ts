@@ -5,7 +5,7 @@ import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
 import { readTlsKey } from '../../nvme/auth/read.js';
 import { wipe } from '../../nvme/auth/secret.js';
-import { tlsPsk } from '../../nvme/auth/tls-psk.js';
+import { keptPsk } from '../../nvme/auth/tls-psk.js';
 import { Controller, type ControllerOptions, chapOptions, hostIdentity, OpenNamespace, tlsOptions } from '../../nvme/host/index.js';
 import { discoveryNqn } from '../../nvme/wire/index.js';
 
@@ -116,7 +116,7 @@ export function optionsWithDiscovery(
   const options = controllerOptions(rest, subnqn, true);
   if (file === undefined) return { options, discoveryTls: undefined };
   const key = readTlsKey(file as string, 'TLS key');
-  const [tls, discoveryTls] = [subnqn, discoveryNqn].map((nqn) => tlsPsk(key, options.hostnqn, nqn));
+  const [tls, discoveryTls] = [subnqn, discoveryNqn].map((nqn) => keptPsk(key, options.hostnqn, nqn));
   wipe(key.bytes);
   return { options: { ...options, tls }, discoveryTls };
 }

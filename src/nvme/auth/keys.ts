@@ -129,6 +129,6 @@ export const formatTlsKey = (key: Key): string => format(key, tlsForm);
 /** What goes into responses: the key, or if it says so, its HMAC with the NQN of whoever has it (NVMe Base 2.0, 8.3.4.5.7). */
 export function transformedKey({ hash, bytes }: Key, nqn: string): Buffer {
   const how = hashes.get(hash);
-  if (!how) return protect(bytes);
+  if (!how) return Buffer.from(bytes);
   return createHmac(how.name, bytes).update(nqn).update('NVMe-over-Fabrics').digest();
 }

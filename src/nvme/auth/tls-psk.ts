@@ -37,11 +37,10 @@ function expandLabel(hash: PskHash, key: Uint8Array, label: string, context: str
   const about = Buffer.from(context);
   const info = Buffer.concat([Buffer.from([size >> 8, size & 0xff, full.length]), full, Buffer.from([about.length]), about]);
   const extracted = createHmac(name, Buffer.alloc(size)).update(key).digest();
-  const expanded = createHmac(name, extracted).update(info).update(Buffer.of(1)).digest(); // one block is as long as a key
   try {
-    return protect(expanded);
+    return createHmac(name, extracted).update(info).update(Buffer.of(1)).digest(); // one block is as long as a key
   } finally {
-    wipe(extracted, expanded);
+    wipe(extracted);
   }
 }
 
@@ -50,7 +49,7 @@ const cipherHash = ({ hash, bytes }: Key): PskHash => (hash === noHash ? (bytes.
 
 /** What a host and a controller keep of a configured PSK. */
 function retainedPsk(key: Key, hostnqn: string): Buffer {
-  if (key.hash === noHash) return protect(key.bytes);
+  if (key.hash === noHash) return Buffer.from(key.bytes);
   return expandLabel(key.hash as PskHash, key.bytes, 'HostNQN', hostnqn);
 }
 
@@ -68,6 +67,16 @@ export function tlsPsk(key: Key, hostnqn: string, subnqn: string, version: 0 | 1
     return { identity: `${base} ${digest}`, hash, psk: expandLabel(hash, retained, 'nvme-tls-psk', `0${hash} ${digest}`) };
   } finally {
     wipe(retained);
+  }
+}
+
+/** The same, for whoever keeps it for long: in memory that core dumps leave out. */
+export function keptPsk(key: Key, hostnqn: string, subnqn: string): TlsPsk {
+  const made = tlsPsk(key, hostnqn, subnqn);
+  try {
+    return { ...made, psk: protect(made.psk) };
+  } finally {
+    wipe(made.psk);
   }
 }
 

@@ -2,14 +2,14 @@
 import { usage } from '../../common/errors.js';
 import { readChapKey, readTlsKey } from '../auth/read.js';
 import { wipe } from '../auth/secret.js';
-import { tlsPsk } from '../auth/tls-psk.js';
+import { keptPsk } from '../auth/tls-psk.js';
 import type { ControllerOptions } from './controller.js';
 
 /** TLS with the key of a file; undefined without one. @throws VioError */
 export function tlsOptions(file: string | undefined, hostnqn: string, subnqn: string): ControllerOptions['tls'] {
   if (file === undefined) return undefined;
   const key = readTlsKey(file, 'TLS key');
-  const made = tlsPsk(key, hostnqn, subnqn);
+  const made = keptPsk(key, hostnqn, subnqn);
   wipe(key.bytes);
   return made;
 }

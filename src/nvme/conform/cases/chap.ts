@@ -323,8 +323,7 @@ const orders: Case[] = [
     accept: [holds('the host is served')],
     run: async (bench) => {
       const begun = await beginMany(bench, crowd);
-      const { io } = await bench.session();
-      const outcome = await bench.read(io, 0n);
+      const outcome = await bench.servedAfterAll();
       const good = ok().match(outcome) && begun > 0;
       return finding(good, good ? 'the host is served' : describeOutcome(outcome), `${begun} connections were open`);
     },
