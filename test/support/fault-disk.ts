@@ -30,7 +30,8 @@ export interface Faults {
 /** Faults that can happen at random. A short transfer moves a part only. */
 export type RandomFault =
   | `${'read' | 'write' | 'sync' | 'punch'}_eio`
-  | `write_${'enospc' | 'edquot'}`
+  | `${'read' | 'write' | 'sync'}_${'estale' | 'enxio'}`
+  | `${'write' | 'sync'}_${'enospc' | 'edquot'}`
   | `${'read' | 'write'}_short`
   | `${'read' | 'write' | 'sync'}_slow`;
 

@@ -5,6 +5,7 @@ stdin:
   {"set": {...}}     write_delay, read_delay, sync_delay, open_delay, close_delay: seconds; fail_syncs, fail_writes: the next N requests answer EIO;
                      full_after: writes beyond this many bytes of data answer ENOSPC;
                      random: {"OP_FAULT": probability}: read_eio, write_eio, sync_eio, punch_eio, write_enospc, write_edquot,
+                     read, write and sync: _estale (a stale handle), _enxio (a removed device),
                      read_short, write_short, read_slow, write_slow, sync_slow; slow: seconds at most; unit: a short
                      transfer is a multiple of so many bytes; seed
   {"log": 1}         [[op, offset, length, when it came, when it was answered], ...]
@@ -89,7 +90,8 @@ class Server:
         with self.lock:
             if op == 'fsync' and k['fail_syncs'] > 0: k['fail_syncs'] -= 1; err = errno.EIO
             if op == 'write' and k['fail_writes'] > 0: k['fail_writes'] -= 1; err = errno.EIO
-            for fault, code in (('eio', errno.EIO), ('enospc', errno.ENOSPC), ('edquot', errno.EDQUOT)):
+            for fault, code in (('eio', errno.EIO), ('enospc', errno.ENOSPC), ('edquot', errno.EDQUOT),
+                                ('estale', errno.ESTALE), ('enxio', errno.ENXIO)):
                 if not err and self.hit(op, fault): err = code
             if op in ('read', 'write') and not err and n > k['unit'] and self.hit(op, 'short'):
                 n = self.dice.randrange(k['unit'], n, k['unit'])
