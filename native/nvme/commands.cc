@@ -334,9 +334,10 @@ void Connection::Read(Request& request) {
   const uint64_t offset = request.sqe.slba() << request.ns->shift;
   const uint32_t length = request.length;
   request.readLength = length;
-  if (const std::byte* memory = store.memory(); memory && !ddgst_) {
+  // Not if a digest is sent before data that may still change.
+  if (const std::byte* view = ddgst_ ? nullptr : store.View(offset, length)) {
     Count(request);
-    return RespondData(request, reinterpret_cast<const uint8_t*>(memory) + offset, length);
+    return RespondData(request, reinterpret_cast<const uint8_t*>(view), length);
   }
   Own(request, length);
   int err = 0;

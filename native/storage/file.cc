@@ -17,6 +17,7 @@
 #include "storage/direct.h"
 #include "storage/farewell.h"
 #include "storage/lock.h"
+#include "storage/memory/view.h"
 #include "storage/store.h"
 
 namespace vioctl::storage {
@@ -92,6 +93,8 @@ class File final : public Store {
     tmpfs_ = known && fs.f_type == kTmpfsMagic;
     fuse_ = known && fs.f_type == kFuseMagic;
     Refresh();
+    views_ = tmpfs_ && !options.direct && Tells(st);
+    if (views_) NewView();
     char byte;
     iovec one{&byte, 1};
     // A kernel that cannot do it for this file says so, even at the end of the file.
@@ -134,9 +137,15 @@ class File final : public Store {
       // Half of it in the page cache, or the end of a truncated file: the waiting read finds out which.
       return done == static_cast<ssize_t>(total) ? 0 : EAGAIN;
     }
+    if (tmpfs_ && ReadView(to, count, offset)) return 0;
     if (!Takes(to, count, offset)) return BouncedRead(fd_.get(), alignment_, to, count, offset);
     return All([this](const iovec* v, int n, uint64_t at) { return ::preadv(fd_.get(), v, n, static_cast<off_t>(at)); },
                to, count, offset);
+  }
+
+  const std::byte* View(uint64_t offset, uint64_t length) override {
+    FileView* view = view_.load(std::memory_order_acquire);
+    return view ? view->At(offset, length, size()) : nullptr;
   }
 
   bool Takes(const iovec* parts, int count, uint64_t offset) const override {
@@ -167,6 +176,7 @@ class File final : public Store {
   }
 
   int DoZero(uint64_t offset, uint64_t length, bool deallocate) override {
+    const Hole hole(view_, offset, length);
     const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
     for (int i = 0; i < 2; i++) {
       // Not asked to deallocate: keep the space, so that a later write cannot fail for want of it.
@@ -186,6 +196,7 @@ class File final : public Store {
   }
 
   int DoDiscard(uint64_t offset, uint64_t length) override {
+    const Hole hole(view_, offset, length);
     if (::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                     static_cast<off_t>(length)) == 0)
       return 0;
@@ -234,11 +245,63 @@ class File final : public Store {
       Check(::fstat(fd_.get(), &st), "fstat");
       bytes = static_cast<uint64_t>(st.st_size);
     }
-    size_.store(bytes, std::memory_order_relaxed);
+    const uint64_t before = size_.exchange(bytes, std::memory_order_relaxed);
+    if (views_ && before != bytes) NewSize(std::min(before, bytes));
     return bytes;
   }
 
  private:
+  static constexpr size_t kViews = 16;  // at most: each truncation that a reader meets takes one
+
+  // While a range may become a hole.
+  class Hole {
+   public:
+    Hole(const std::atomic<FileView*>& view, uint64_t offset, uint64_t length)
+        : view_(view.load(std::memory_order_acquire)), offset_(offset), length_(length) {
+      if (view_) view_->Forget(offset_, length_);
+    }
+    ~Hole() {
+      if (view_) view_->Forget(offset_, length_);
+    }
+    Hole(const Hole&) = delete;
+    Hole& operator=(const Hole&) = delete;
+
+   private:
+    FileView* const view_;
+    const uint64_t offset_, length_;
+  };
+
+  // Whether the kernel tells this process which pages of the file are there (can_do_mincore).
+  bool Tells(const struct stat& st) const {
+    return st.st_uid == ::geteuid() || ::faccessat(AT_FDCWD, path_.c_str(), W_OK, AT_EACCESS) == 0;
+  }
+
+  void NewView() {
+    std::lock_guard guard(view_lock_);
+    if (all_views_.size() == kViews) return;
+    try {
+      all_views_.push_back(std::make_unique<FileView>(fd_.get(), size()));
+      view_.store(all_views_.back().get(), std::memory_order_release);
+    } catch (const SysError&) {
+      view_.store(nullptr, std::memory_order_release);  // no room to map it: it is read
+    }
+  }
+
+  // The file has another size from `from` on.
+  void NewSize(uint64_t from) {
+    FileView* view = view_.load(std::memory_order_acquire);
+    if (view && view->broken()) return NewView();
+    if (view) view->Forget(from, UINT64_MAX);
+  }
+
+  // Reads from memory. False: the file has to be asked.
+  bool ReadView(const iovec* to, int count, uint64_t offset) {
+    const std::byte* from = View(offset, BytesOf(to, count));
+    if (!from) return false;
+    Scatter(from, to, count);
+    return !view_.load(std::memory_order_acquire)->broken();
+  }
+
   // Of a description that takes the place of another one: none, those that the other one has, new ones.
   enum class Locks : uint8_t { kNone, kKept, kFresh };
 
@@ -247,6 +310,7 @@ class File final : public Store {
     uint64_t length = 0;
     for (int i = 0; i < count; i++) length += from[i].iov_len;
     if (!device_ && IsHole(fd_.get(), offset, length)) return true;
+    const Hole hole(view_, offset, length);
     // Whatever fails here, the write that follows finds out.
     return zero_ == ZeroMode::kUnmap && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                                     static_cast<off_t>(offset), static_cast<off_t>(length)) == 0;
@@ -301,6 +365,10 @@ class File final : public Store {
   FileIdentity identity_;
   ZeroMode zero_ = ZeroMode::kWrite;
   bool device_ = false, tmpfs_ = false, fuse_ = false, asks_ = false, try_ = false, async_ = false, parallel_ = false;
+  bool views_ = false;
+  std::mutex view_lock_;
+  std::vector<std::unique_ptr<FileView>> all_views_;  // memory of earlier ones may still be on its way
+  std::atomic<FileView*> view_{nullptr};
   std::mutex changing_;  // of the description behind fd_, which may hang
   bool claimed_ = true;
 };

@@ -39,8 +39,9 @@ class Store {
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
   bool readonly() const { return readonly_; }
 
-  // Memory that is the store itself, for reads without a copy; nullptr where there is none. Never shrinks.
-  virtual std::byte* memory() const { return nullptr; }
+  // Memory that holds a part of the store, for a read without a copy; nullptr where it has to be read. It stays mapped
+  // as long as the store. The range lies within the store.
+  virtual const std::byte* View(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
 
   // Whether reads may be tried with nowait; where not, they are as fast as memory, or have to run elsewhere.
   virtual bool CanTry() const { return false; }

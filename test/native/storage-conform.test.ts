@@ -18,7 +18,7 @@ let dir: string;
 let program: string;
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-conform-'));
-  const folders = ['native/storage', 'native/storage/remote', 'native/nvme/host', 'native/nvme/host/engine'];
+  const folders = ['native/storage', 'native/storage/memory', 'native/storage/remote', 'native/nvme/host', 'native/nvme/host/engine'];
   // a host without what JavaScript asks of it: TLS, copies, the load generator, queues by themselves
   const apart = ['secure.cc', 'copy.cc', 'load.cc', 'lone_queue.cc'];
   const storage = folders.flatMap((folder) =>
@@ -32,7 +32,7 @@ beforeAll(() => {
       'test/support/programs/store-conform.cc',
       ...['error.cc', 'assert.cc', 'crc32c.cc'].map((file) => `native/common/${file}`),
       ...['native/uring/ring.cc', 'native/nvme/pdu.cc'],
-      ...['fd.cc', 'mapping.cc', 'eventfd.cc', 'thread.cc', 'socket.cc'].map((file) => `native/os/${file}`),
+      ...['bus_guard.cc', 'fd.cc', 'mapping.cc', 'eventfd.cc', 'thread.cc', 'socket.cc'].map((file) => `native/os/${file}`),
       ...storage,
     ],
     path.join(dir, 'conform'),

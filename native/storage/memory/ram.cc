@@ -15,7 +15,7 @@ class Ram final : public Store {
     size_.store(size, std::memory_order_relaxed);
   }
 
-  std::byte* memory() const override { return static_cast<std::byte*>(map_.get()); }
+  const std::byte* View(uint64_t offset, uint64_t) override { return memory() + offset; }
   bool Waits() const override { return false; }
 
   int DoRead(const iovec* to, int count, uint64_t offset, bool) override {
@@ -46,6 +46,8 @@ class Ram final : public Store {
   int DoDiscard(uint64_t offset, uint64_t length) override { return DoZero(offset, length, true); }
 
  private:
+  std::byte* memory() const { return static_cast<std::byte*>(map_.get()); }
+
   Mapping map_;
 };
 

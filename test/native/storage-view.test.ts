@@ -1,0 +1,108 @@
+/** Files in memory (tmpfs) are read as their pages: what that must not do to holes, and to files that change their size. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { native } from '../../src/native/index.js';
+import { Controller } from '../../src/nvme/host/controller.js';
+import { Subsystem } from '../../src/nvme/target/subsystem.js';
+import { Target } from '../../src/nvme/target/target.js';
+import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { skip } from '../support/skip.js';
+
+const nqn = 'nqn.2014-08.org.nvmexpress:unit';
+const SIZE = 4 << 20;
+const BLOCK = 512;
+
+describe.each([false, true])('data digest %s', (dataDigest) => {
+  let dir: string | undefined;
+  let file: string;
+  let target: Target;
+  let subsystem: Subsystem;
+  let host: Controller;
+
+  beforeEach(async () => {
+    if (!fs.existsSync('/dev/shm')) return skip('files in memory', 'needs /dev/shm');
+    dir = fs.mkdtempSync('/dev/shm/vioctl-view-');
+    file = path.join(dir, 'disk');
+    fs.writeFileSync(file, '');
+    fs.truncateSync(file, SIZE);
+    target = new Target(native().nvme, {});
+    subsystem = new Subsystem(native().nvme, { nqn });
+    subsystem.add({ source: file, blockSize: BLOCK });
+    target.addSubsystem(subsystem);
+    const { port } = target.listen('127.0.0.1', 0);
+    host = await Controller.connect({ address: '127.0.0.1', port, timeout: 60_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1, dataDigest });
+  });
+  afterEach(async () => {
+    if (dir === undefined) return;
+    host.close();
+    await target.stop();
+    fs.rmSync(dir, { recursive: true });
+    dir = undefined;
+  });
+
+  const run = async (opcode: number, at: number, fields: object, way?: { into: Buffer } | { out: Buffer }): Promise<number> => {
+    const command = rwCmd.encode({ slba: BigInt(at / BLOCK), ...fields }, sqe.encode({ opcode, nsid: 1 }));
+    const { status } = await host.queues[0]!.send(command, way);
+    return (status.sct << 8) | status.sc;
+  };
+  const read = async (at: number, size: number): Promise<Buffer> => {
+    const into = Buffer.alloc(size, 'old');
+    expect([at, size, await run(NvmOpcode.read, at, { nlb: size / BLOCK - 1 }, { into })]).toEqual([at, size, 0]);
+    return into;
+  };
+  const write = async (at: number, out: Buffer): Promise<void> =>
+    expect([at, await run(NvmOpcode.write, at, { nlb: out.length / BLOCK - 1 }, { out })]).toEqual([at, 0]);
+  const allocated = (): number => fs.statSync(file).blocks * 512;
+  const readAll = async (size: number): Promise<void> => {
+    for (let at = 0; at < size; at += 65536) await read(at, 65536);
+  };
+  const grown = async (size: number): Promise<void> => {
+    while (subsystem.namespaces.get(1)!.size !== size) await sleep(50);
+  };
+
+  test('reads fill no hole: of a new file, of zeroed and deallocated blocks, of a file that grows', async () => {
+    if (dir === undefined) return;
+    for (let i = 0; i < 3; i++) await readAll(SIZE);
+    expect(allocated()).toBe(0);
+    const data = Buffer.alloc(65536, 'data');
+    for (let at = 0; at < SIZE; at += 65536) await write(at, data);
+    for (let i = 0; i < 3; i++) expect((await read(131072, 65536)).equals(data)).toBe(true);
+    expect(fs.readFileSync('/proc/self/maps', 'utf8')).toMatch(new RegExp(` r--s .* ${file}$`, 'm'));
+    const full = allocated();
+    expect(await run(NvmOpcode.writeZeroes, 131072, { nlb: 127, deac: 1 })).toBe(0);
+    for (let i = 0; i < 20; i++) expect((await read(131072, 65536)).equals(Buffer.alloc(65536))).toBe(true);
+    expect(allocated()).toBe(full - 65536);
+    // a part of what is looked at at once
+    await write(131072 + 4096, data.subarray(0, 4096));
+    for (let i = 0; i < 20; i++) {
+      const found = await read(131072, 65536);
+      expect(found.subarray(4096, 8192).equals(data.subarray(0, 4096))).toBe(true);
+      expect(found.subarray(8192).equals(Buffer.alloc(65536 - 8192))).toBe(true);
+    }
+    fs.truncateSync(file, 2 * SIZE);
+    await grown(2 * SIZE);
+    await readAll(2 * SIZE);
+    await readAll(2 * SIZE);
+    expect(allocated()).toBe(full - 65536 + 4096);
+  });
+
+  test('a file that is cut under reads: an error, and the same host goes on; it is read as it is when it has grown again', async () => {
+    if (dir === undefined) return;
+    const data = Buffer.alloc(65536, 'data');
+    for (let round = 0; round < 3; round++) {
+      for (let at = 0; at < SIZE; at += 65536) await write(at, data);
+      await readAll(SIZE);
+      fs.truncateSync(file, SIZE / 2);
+      expect(await run(NvmOpcode.read, SIZE - 65536, { nlb: 127 }, { into: Buffer.alloc(65536) })).not.toBe(0);
+      expect((await read(0, 65536)).equals(data)).toBe(true);
+      await grown(SIZE / 2);
+      fs.truncateSync(file, SIZE);
+      await grown(SIZE);
+      expect((await read(SIZE - 65536, 65536)).equals(Buffer.alloc(65536))).toBe(true);
+      await write(SIZE - 65536, data);
+      for (let i = 0; i < 20; i++) expect((await read(SIZE - 65536, 65536)).equals(data)).toBe(true);
+    }
+  }, 60_000);
+});
