@@ -67,6 +67,7 @@ test('the size of a page is written nowhere: os::PageSize() knows it', () => {
     'migration/ram.h': /page_size = 4096/, // the guest's page
     'storage/direct.h': /kBufferAlignment = 4096/, // the largest logical block of a disk
     'nvme/worker.cc': /aligned_alloc\(4096/, // the largest logical block of a disk
+    'storage/memory/view.cc': /kSmallestPage = 4096/, // bounds what mincore(2) fills
     'vhost_user/dirty_log.h': /kPage = 4096/, // VHOST_LOG_PAGE of the protocol
     'vfio/session.cc': /query\.alignment == 4096/, // the IOMMU's pages
   };
