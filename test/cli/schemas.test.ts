@@ -4,48 +4,15 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
+import type { ValidateFunction } from 'ajv/dist/2020.js';
 import { allCommands } from '../../src/cli/help/man.js';
 import { Background } from '../support/background.js';
 import { program, vioctl } from '../support/cli.js';
 import { type ServedTarget, serveTarget } from '../support/nvme-target.js';
 import { PciTree } from '../support/pci-tree.js';
+import { ajv, checkJson as check, type Json, schemaOf, schemas, strict, validator } from '../support/schemas.js';
 
 const root = path.resolve(program, '..', '..');
-type Json = Record<string, unknown>;
-const schemaOf = (id: string): Json => JSON.parse(fs.readFileSync(path.join(root, 'schemas', `${id.replaceAll(' ', '-')}.json`), 'utf8'));
-
-/** The schema without room for unknown keys: a new key without a word in the schema fails here. */
-function strict(schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map(strict);
-  if (schema === null || typeof schema !== 'object') return schema;
-  const copy = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, strict(value)]));
-  return copy.type === 'object' && copy.properties !== undefined && !('additionalProperties' in copy)
-    ? { ...copy, additionalProperties: false }
-    : copy;
-}
-
-const ajv = new Ajv2020({ allErrors: true, strict: true, strictRequired: false, allowUnionTypes: true, strictTypes: false });
-const validators = new Map<string, ValidateFunction>();
-function validator(id: string, record: boolean): ValidateFunction {
-  const key = `${id} ${record}`;
-  const known = validators.get(key);
-  if (known) return known;
-  const { $id: _i, ...schema } = strict(schemaOf(id)) as Json;
-  const { record: line, ...defs } = schema.$defs as Record<string, Json>;
-  const made = ajv.compile(record ? { ...line, $defs: defs } : schema);
-  validators.set(key, made);
-  return made;
-}
-
-/** Checks one value, and says which part of it the schema does not know. */
-function check(id: string, value: unknown, record = false): void {
-  const validate = validator(id, record);
-  const valid = validate(value);
-  const why = (validate.errors ?? []).map((e) => `${e.instancePath} ${e.message} ${JSON.stringify(e.params)}`);
-  expect({ id, why: valid ? [] : why.slice(0, 8) }).toEqual({ id, why: [] });
-}
-
 /** Runs a command with --json and, where it has lines, with --ndjson. @returns the document */
 function both(words: string[], options: Parameters<typeof vioctl>[1] = {}, statuses = [0]): Json {
   const id = ids.find((one) => words.slice(0, one.split(' ').length).join(' ') === one)!;
@@ -77,7 +44,7 @@ afterAll(() => fs.rmSync(dir, { recursive: true }));
 test('every command with JSON has a schema, which is a valid one, and nothing else has', async () => {
   const wanted = (await allCommands()).filter(({ command }) => command.formats.length > 0).map(({ doc }) => doc.id);
   const documents = [...wanted.map((id) => `${id.replaceAll(' ', '-')}.json`), ...configurations];
-  expect(fs.readdirSync(path.join(root, 'schemas')).sort()).toEqual(documents.sort());
+  expect(fs.readdirSync(schemas).sort()).toEqual(documents.sort());
   for (const id of wanted) {
     expect({ id, valid: ajv.validateSchema(schemaOf(id)) }).toEqual({ id, valid: true });
     validator(id, false);
@@ -110,6 +77,17 @@ test('vfio', () => {
     both(['vfio', 'sriov', '03:00.0'], { env });
     both(['vfio', 'sriov', '03:00.0', '--vfs', '2', '--dry-run'], { env });
     fs.writeFileSync(path.join(dir, 'devices.yaml'), 'devices:\n  - device: 0000:01:00.0\n    driver: vfio\n  - device: 0000:09:00.0\n');
+    tree.device('0000:04:00.0', { group: 6 });
+    const config = Buffer.alloc(256);
+    config.writeUInt32LE(0x10fb8086, 0);
+    config[4] = 2; // memory space
+    tree.file('/sys/bus/pci/devices/0000:04:00.0/config', config);
+    tree.file('/sys/bus/pci/devices/0000:04:00.0/resource', `0xfe000000 0xfe000fff 0x40200\n${'0x0 0x0 0x0\n'.repeat(12)}`);
+    tree.file('/sys/bus/pci/devices/0000:04:00.0/resource0', Buffer.alloc(4096, 7));
+    both(['vfio', 'config', '04:00.0'], { env });
+    both(['vfio', 'config', '04:00.0', '0.l'], { env });
+    both(['vfio', 'bar', '04:00.0', '0', 'read', '10'], { env });
+    both(['vfio', 'bar', '04:00.0', '0', 'dump', '--size', '64'], { env });
     both(['vfio', 'apply', path.join(dir, 'devices.yaml'), '--check'], { env }, [1, 4]);
   } finally {
     tree.remove();
@@ -239,6 +217,19 @@ describe('nvmf', () => {
     both([...host('nvmf', 'conform'), '--only', 'h21*'], {}, [0, 4]);
     both([...host('nvmf', 'conform'), '--only', 'h21*', '--dry-run']);
   });
+
+  test('proxy', async () => {
+    const to = `127.0.0.1:${target.port}`;
+    const proxy = Background.vioctl(['nvmf', 'proxy', '--listen', '127.0.0.1:0', '--to', to, '--fault', 'delay:1ms', '--ndjson']);
+    try {
+      await proxy.sees(/"port":\d+.*\n/);
+      const { port } = JSON.parse(proxy.stdout.split('\n')[0]!) as { port: number };
+      expect(vioctl(['nvmf', 'identify', '-s', String(port), '-n', target.nqn]).status).toBe(0);
+    } finally {
+      await proxy.stop();
+    }
+    checkLines('nvmf proxy', proxy.stdout, 10);
+  });
 });
 
 test('vhost-user', async () => {
@@ -262,6 +253,56 @@ test('vhost-user', async () => {
   }
 });
 
+/** Lines of a program that runs until it is stopped. */
+function checkLines(id: string, text: string, least: number): void {
+  const lines = text.trim().split('\n');
+  expect(lines.length).toBeGreaterThanOrEqual(least);
+  for (const line of lines) check(id, JSON.parse(line), true);
+  seen.add(id);
+}
+
+test('vhost-user trace', async () => {
+  const [image, socket, front] = ['traced.img', 'traced.sock', 'front.sock'].map((name) => path.join(dir, name)) as [
+    string,
+    string,
+    string,
+  ];
+  fs.writeFileSync(image, Buffer.alloc(1 << 20));
+  const server = Background.vioctl(['vhost-user', 'serve', 'blk', `${socket}=${image}`, '--json']);
+  const trace = Background.vioctl(['vhost-user', 'trace', socket, '--listen', front, '--ndjson']);
+  try {
+    await server.sees(/^\}$/m);
+    await trace.sees(/listening/);
+    expect(vioctl(['vhost-user', 'probe', front]).status).toBe(0);
+    await trace.sees(/GET_CONFIG/);
+  } finally {
+    await trace.stop();
+    await server.stop();
+  }
+  checkLines('vhost-user trace', trace.stdout, 5);
+});
+
+test('vhost-user shmem', async () => {
+  const [file, socket] = ['window.data', 'window.sock'].map((name) => path.join(dir, name)) as [string, string];
+  fs.writeFileSync(file, Buffer.alloc(8192, 1));
+  const server = Background.vioctl(['vhost-user', 'shmem', 'serve', socket, '--region', '0=16M', '--map', `0:0=${file}:rw`, '--json']);
+  let window: Background | undefined;
+  try {
+    await server.sees(/^\}$/m);
+    check('vhost-user shmem serve', JSON.parse(server.stdout));
+    seen.add('vhost-user shmem serve');
+    window = Background.vioctl(['vhost-user', 'shmem', 'window', socket, '--ndjson']);
+    await window.sees(/"event": ?"map/);
+    both(['vhost-user', 'shmem', 'list', `${socket}.ctl`]);
+    both(['vhost-user', 'shmem', 'map', `${socket}.ctl`, `0:2M=${file}:ro`]);
+    both(['vhost-user', 'shmem', 'unmap', `${socket}.ctl`, '0:2M']);
+  } finally {
+    await window?.stop();
+    await server.stop();
+  }
+  checkLines('vhost-user shmem window', window!.stdout, 2);
+});
+
 test('migration', () => {
   const at = (name: string) => path.join(dir, name);
   fs.writeFileSync(at('a'), gunzipSync(fs.readFileSync(path.join(root, 'test/fixtures/migration/vfio-mtty.mig.gz'))));
@@ -276,13 +317,12 @@ test('migration', () => {
   both(['migration', 'convert', at('a'), '--to', 'mapped-ram', '-o', at('mapped')]);
 });
 
-test('nothing else has a schema, but for what only devices, QEMU or other front-ends make', () => {
-  const elsewhere = ['vfio bar', 'vfio config', 'vfio irq', 'vfio reset', 'vfio selftest', 'dma map', 'dma list', 'dma unmap'];
-  elsewhere.push('nvmf proxy', 'vhost-user trace', 'vhost-user shmem serve', 'vhost-user shmem map', 'vhost-user shmem unmap');
-  elsewhere.push('vhost-user shmem list', 'vhost-user shmem window');
+test('nothing else has a schema, but for what only devices make', () => {
+  // The lab checks these (test/vm/vfio-session.test.ts).
+  const elsewhere = ['vfio irq', 'vfio reset', 'vfio selftest', 'dma map', 'dma list', 'dma unmap'];
   const named = (id: string) => `${id.replaceAll(' ', '-')}.json`;
   const left = fs
-    .readdirSync(path.join(root, 'schemas'))
+    .readdirSync(schemas)
     .filter((file) => !configurations.includes(file) && ![...seen, ...elsewhere].some((id) => named(id) === file));
   // Without io_uring there are no rings to show.
   expect(left.filter((file) => seen.has('uring register') || !file.startsWith('uring'))).toEqual([]);
