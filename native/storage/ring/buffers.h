@@ -18,7 +18,7 @@ class RingBuffers {
   void Forget() { registered_ = tried_ = false; }
   bool tried() const { return tried_; }
 
-  // A free buffer of so many bytes at least; nullptr where none is left, or none is registered.
+  // A free buffer of at least `size` bytes; nullptr where none is left, or none is registered.
   uint8_t* Take(uint32_t size);
   // False: it is none of these.
   bool Give(uint8_t* buffer);

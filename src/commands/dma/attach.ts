@@ -6,10 +6,7 @@ import { execReplacing } from '../../launch/handover.js';
 
 export default class DmaAttach extends Command {
   static override readonly description =
-    'Runs CMD with the descriptors of a running `dma map --listen SOCK`, in the place of this process. CMD finds them from 3 on ' +
-    '(LISTEN_FDS, LISTEN_FDNAMES: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME), what is mapped in VIOCTL_VFIO as ' +
-    'JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words replaced. The mappings stay ' +
-    "the holder's: they go when it ends, whoever else has descriptors.";
+    'Runs CMD in place of this process, with the descriptors of a running `dma map --listen SOCK`. They begin at 3; LISTEN_FDS counts them, and LISTEN_FDNAMES names them: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME. VIOCTL_VFIO describes the mappings as JSON. In the words of CMD, {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} are replaced.\n\nThe mappings end with `dma map`, even if CMD still has the descriptors.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma attach /run/buf.sock -- ./probe --fd {buf.fd} --iova {buf.iova}', 'a program that shares the mapping "buf"'],
   ];

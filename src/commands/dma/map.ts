@@ -18,10 +18,7 @@ import { Irq } from '../../vfio/session/session.js';
 
 export default class DmaMap extends Command {
   static override readonly description =
-    'Maps memory for a device and holds it in the foreground: prints one document when everything is mapped, and unmaps at the end ' +
-    'of stdin (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), or when --timeout runs out (status 124). With --listen other ' +
-    'programs get the descriptors: `dma attach`, `dma list`, `dma unmap`. An access of the device that the IOMMU blocks is ' +
-    'reported on stderr with the name of the mapping, as far as the kernel log may be read.';
+    'Maps memory for a device and holds it in the foreground. It prints one document when everything is mapped. It unmaps at the end of standard input (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), or after --timeout (status 124).\n\nWith --listen, other programs use the mappings: `dma attach`, `dma list`, `dma unmap`. If the IOMMU blocks an access of the device and the kernel log can be read, stderr names the mapping.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma map 0000:01:00.0 ring=64M,huge=2M fw=./fw.bin,ro', 'hold two mappings until ^D'],
     ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'for other programs'],

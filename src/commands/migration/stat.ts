@@ -9,10 +9,7 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationStat extends Command {
   static override readonly description =
-    'Where the bytes of a stream go: each section over all its parts, and for each RAM block how many pages were zero, whole, XBZRLE ' +
-    'deltas, compressed, or sent again. --duplicates reads every page and counts those whose content no other page has.\n\n' +
-    'The JSON has `size`, `machine`, `sections` (name, instance, parts, bytes, share), `other`, `blocks` (name, length, pages, and the ' +
-    'numbers of records that were zero, normal, xbzrle, compressed, resent; distinct), `missing` and `issues`.';
+    'Prints how many bytes of a stream each section takes, over all its parts. For each RAM block it counts the pages that were zero, whole, XBZRLE deltas, compressed, or sent again. --duplicates reads every page and counts the distinct ones.\n\nThe JSON has `size`, `machine`, `sections` (name, instance, parts, bytes, share), `other`, `blocks` (name, length, pages, and the numbers of records that were zero, normal, xbzrle, compressed, resent; distinct), `missing` and `issues`.';
   static readonly examples = [
     ['vioctl migration stat vm.mig', 'sections by size, then RAM blocks'],
     ['vioctl migration stat vm.mig --duplicates --json | jq .blocks', 'what deduplication could save'],

@@ -11,14 +11,7 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationVerify extends Command {
   static override readonly description =
-    'Is a stream or save file whole? Walks every record, checks lengths, footers, page records, XBZRLE deltas and compressed pages, ' +
-    "compares the devices with the stream's own description, and counts the pages that are there. The verdict is complete, complete " +
-    'without description, truncated, or damaged; the last two are exit status 5. With --against, DEST is a stream of the destination, started with -S and never run, or the JSON of its -dump-vmstate: every device and block that keeps it from loading is named with what QEMU prints and what to change, and the exit status is 4; it is 7 if no device could be compared. The format has no checksums: a changed byte inside a ' +
-    'page cannot be seen.\n\n' +
-    'The JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), `complete`, `end` (of a ' +
-    'truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, ' +
-    '`trailing` and `issues` as in migration dump. `against` has `loads` (null: too little could be compared), `obstacles` (path, ' +
-    'message, cure), `compared` (sections, of) and `notes` about what was not compared.';
+    "Tells whether a stream or save file is complete. It walks every record, checks lengths, footers, pages, XBZRLE deltas and compressed pages, compares the devices with the stream's own description, and counts the pages. The verdict is complete, complete without description, truncated, or damaged; the last two have exit status 5. The format has no checksums, so a changed byte inside a page goes unnoticed.\n\nWith --against, vioctl tells whether a destination loads the stream. DEST is a stream of the destination, which was started with -S and never run, or the JSON of its -dump-vmstate. Each device and block in the way is named, with what QEMU prints and what to change. The exit status is then 4, or 7 if no device could be compared.\n\nThe JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), `complete`, `end` (of a truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, `trailing` and `issues` as in migration dump. `against` has `loads` (null: too little could be compared), `obstacles` (path, message, cure), `compared` (sections, of) and `notes` about what was not compared.";
   static readonly examples = [
     ['vioctl migration verify vm.mig --against dest.mig', 'will the destination load it, and if not, why'],
     ['vioctl migration verify vm.mig', 'verdict, pages present, sections'],

@@ -8,11 +8,7 @@ import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '
 
 export default class NvmfConform extends Command {
   static override readonly description =
-    'Judges a target on the wire: malformed, abusive and odd but legal PDUs and commands, each with what the specification expects and what came. ' +
-    'After each case a new host must be able to connect and identify. Prints TAP; status 4 when anything differs.\n\n' +
-    'Cases about authentication need the keys of this host, and those about TLS its TLS key; without them, they are skipped.\n\n' +
-    'Cases write to the first blocks of the namespace what was there before, or put it back; a faulty target may damage them all the same. ' +
-    'Use a scratch namespace: its data may be overwritten.';
+    'Judges a target by what it answers to malformed, abusive, and unusual but legal PDUs and commands. Each case says what the specification expects and what came. After each case, a new host must be able to connect and identify. The output is TAP; the status is 4 if a case fails.\n\nCases about authentication need the keys of this host, and those about TLS need its TLS key; without them, they are skipped.\n\nUse a scratch namespace: its data may be overwritten. Cases that write to its first blocks put the data back, but a faulty target may damage it all the same.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'all cases'],
     [

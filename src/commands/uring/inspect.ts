@@ -8,8 +8,7 @@ import { type ProcessRing, ringsOf } from '../../uring/host/processes.js';
 
 export default class Inspect extends Command {
   static override readonly description =
-    'Shows the io_urings of one process in full: every registered file with its slot and path, registered buffers, pending and ' +
-    'polled requests, overflowed completions, and how busy the thread of an SQPOLL ring is (6.9). Before kernel 6.4 a file has its bare name instead of its path.';
+    'Shows every io_uring of one process: registered files with their slots and paths, registered buffers, pending and polled requests, overflowed completions, and how busy the thread of an SQPOLL ring is (Linux 6.9). Before Linux 6.4, a file has its name without the path.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring inspect 1234', 'files and buffers of process 1234'],
     ["vioctl uring inspect 1234 --json | jq -r '.rings[].files[].path'", 'paths of its registered files'],

@@ -9,15 +9,8 @@ import { supervise } from '../../launch/supervise.js';
 import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted } from '../../uring/register.js';
 
 export default class Register extends Command {
-  static override readonly description = [
-    'Registers a file table on an io_uring, proves every slot with a read, and reports index, path and result of each: the kernel ' +
-      'itself never says which entry of a table it refused. Slots are filled in the order FILE arguments (- is a hole), names of ' +
-      'the list on stdin (with -0), --fd. The table ends with the command; --hold keeps it, and behind -- a command runs with it.',
-    'The command behind -- inherits the ring as descriptor 3 (%r in its words) and VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct ' +
-      'io_uring_params in hexadecimal) and VIOCTL_RING_FILES in its environment; include/vioctl-ring.h of the package maps the ring ' +
-      'and does I/O on the slots. It runs only if every ' +
-      'entry is registered. Signals go to it, and its exit status becomes ours (126, 127: it could not be run).',
-  ].join('\n\n');
+  static override readonly description =
+    'Registers files in the file table of an io_uring, reads from every slot, and prints index, path and result of each. The kernel itself never says which entry of a table it refused. The slots are the FILE arguments (- leaves a hole), then the names on standard input (with -0), then --fd. The table ends with the command, unless --hold keeps it.\n\nWith -- CMD, the table is handed to a command, which runs only if every entry is registered. It inherits the ring as descriptor 3 (%r in its words). VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct io_uring_params in hexadecimal) and VIOCTL_RING_FILES describe it; include/vioctl-ring.h of the package uses it. Signals go to CMD, and its exit status is the exit status of vioctl (126 or 127 if it could not run).';
   static readonly examples: readonly Example[] = [
     ['vioctl uring register disk0.img disk1.img', 'can these be registered?'],
     ["find imgs -name '*.qcow2' -print0 | vioctl uring register -0 --ndjson | jq -r 'select(.errno).path'", 'which cannot?'],

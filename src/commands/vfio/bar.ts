@@ -11,10 +11,7 @@ import { openSpace } from '../../vfio/session/space.js';
 
 export default class VfioBar extends Command {
   static override readonly description =
-    'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` make one access of the given width per register, ' +
-    'through the mapped BAR where the kernel lets it be mapped; `dump` copies a range. Reading a register can change the device: ' +
-    'nothing is read that was not asked for. A device without a driver need not be bound: its memory BARs are read through sysfs, and it is kept ' +
-    'awake meanwhile.';
+    'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` make one access of the given width for each register. `dump` copies a range. Reading a register can change the device, so vioctl reads only what you name.\n\nThe memory BARs of a device without a driver are read through sysfs; vioctl keeps the device awake meanwhile.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio bar 0000:01:00.0 0 read 0.q 8.l', 'capabilities and version of an NVMe controller'],
     ['vioctl vfio bar 00:04.0 0 write 4.l=12345678', 'write a register, print what it holds then'],

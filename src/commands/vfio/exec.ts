@@ -14,12 +14,7 @@ import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 
 export default class VfioExec extends Command {
   static override readonly description =
-    'Runs CMD with descriptors of devices and of memory that is mapped for them. CMD finds them from 3 on (LISTEN_FDS, ' +
-    'LISTEN_FDNAMES: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME; those of a second device end in -1), what is ' +
-    'mapped in VIOCTL_VFIO as JSON, and {device} {group} {container} {iommufd} {NAME.fd} {NAME.iova} {NAME.size} in its words ' +
-    'replaced. Signals go to CMD, and its exit status is that of this command; then everything is unmapped, closed, and given ' +
-    'back to its driver. An access of a device that the IOMMU blocks is reported on stderr with the name of the mapping, as far as ' +
-    'the kernel log may be read. {vf-token} is the token of --vf-token, or of `vfio sriov`. A CMD that names {iommufd} and maps nothing gets the device untouched, as QEMU wants it.';
+    'Runs CMD with devices and with memory that is mapped for them. CMD inherits their descriptors, from 3 on. LISTEN_FDS counts them, and LISTEN_FDNAMES names them: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME (with -1 behind the names of a second device). VIOCTL_VFIO describes the mappings as JSON. In the words of CMD, {device} {group} {container} {iommufd} {vf-token} {NAME.fd} {NAME.iova} {NAME.size} are replaced; the token is that of --vf-token or `vfio sriov`.\n\nSignals go to CMD, and its exit status is the exit status of vioctl. Afterwards everything is unmapped and closed, and the devices return to their drivers. If the IOMMU blocks an access of a device and the kernel log can be read, stderr names the mapping. If CMD uses {iommufd} and nothing is mapped, it gets the device untouched, as QEMU requires.';
   static readonly examples: readonly Example[] = [
     [
       'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',

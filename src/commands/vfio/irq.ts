@@ -8,8 +8,7 @@ import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioIrq extends Command {
   static override readonly description =
-    'Lists the interrupts of a device that is bound to VFIO, or waits for them: each that arrives is one line. The interrupts are ' +
-    'enabled while the command runs. `wait` ends after --count interrupts, or with status 124 when --timeout runs out first.';
+    'Lists the interrupts of a device that is bound to VFIO, or enables them and prints one line for each that arrives. `wait` ends after --count interrupts, or after --timeout with status 124.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio irq 0000:01:00.0 list', 'types, vectors, and what they can do'],
     ['vioctl vfio irq 00:04.0 wait --type msi --count 1 --timeout 10s', 'wait for one MSI'],

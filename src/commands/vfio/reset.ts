@@ -7,9 +7,7 @@ import { byMethod, planReset, resetDevice } from '../../vfio/session/reset.js';
 
 export default class VfioReset extends Command {
   static override readonly description =
-    'Resets a device that is bound to VFIO and that nobody holds: by its own function-level reset (or what the kernel has in its ' +
-    'place), or with --hot by its slot or bus, which resets every device there. The kernel asks for proof that all of them are ' +
-    'ours: where one is not, it is named and nothing is reset.';
+    'Resets a device that is bound to VFIO and that no program has open: by its function-level reset, or by what the kernel has instead. --hot resets its slot or bus, with every device there. The kernel demands that we hold all of them; if one is missing, it is named and nothing is reset.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio reset 0000:01:00.0', 'this device alone'],
     ['vioctl vfio reset 01:00.0 --hot --dry-run', 'which devices a reset of the slot would reach'],

@@ -9,9 +9,7 @@ import { openSession } from '../../vfio/session/open.js';
 
 export default class VfioSelftest extends Command {
   static override readonly description =
-    'Proves with the device itself that DMA works in both directions through the IOMMU and that an interrupt arrives: an NVMe ' +
-    'controller answers Identify on its admin queue, a QEMU edu device copies memory. The device must be bound to VFIO; it is ' +
-    'reset first. The status is 4 when a check fails.';
+    'Tests a device: DMA in both directions through the IOMMU, and one interrupt. An NVMe controller answers Identify on its admin queue, and an edu device of QEMU copies memory. The device must be bound to VFIO. It is reset first. The status is 4 if a check fails.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio selftest 0000:01:00.0', 'one device, through the newest API that the kernel has'],
     ['vioctl vfio selftest 01:00.0 --api group --json | jq .ok', 'through group and container'],

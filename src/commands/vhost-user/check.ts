@@ -6,13 +6,8 @@ import { checkCases } from '../../vhost-user/check/cases.js';
 import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/run.js';
 
 export default class Check extends Command {
-  static override readonly description = `
-Judges a back-end on the wire: well-behaved requests must work, malformed ones must be refused (a reply that is not zero, and
-the connection goes on) or end the connection. Each case has a connection of its own. On a block device, requests run through a ring
-as well: their answers, reconnections, requests in flight and the dirty log are judged. They read the first sector and write nothing.
-
-This sends damaged messages: run it on an unused back-end. --respawn starts the back-end again where a case, or the
-end of a connection, has ended it.`;
+  static override readonly description =
+    'Tests whether a back-end follows the specification. Well-behaved requests must work. Malformed ones must be refused, or end the connection. Each case has a connection of its own. Block devices also get requests through a ring: the check judges their answers, reconnections, requests in flight and the dirty log. These requests read the first sector and write nothing.\n\nThis sends damaged messages, so use a back-end that nobody needs. --respawn starts it again if a case has ended it, or if it ends with its connection.';
   static readonly examples = [
     ['vioctl vhost-user check /run/blk.sock', 'a table of all cases'],
     ["vioctl vhost-user check /run/fs.sock --tap --respawn 'virtiofsd --socket-path=/run/fs.sock --shared-dir=/x'", 'for a test harness'],

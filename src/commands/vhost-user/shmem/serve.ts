@@ -5,17 +5,8 @@ import { parseMap, parseRegion } from '../../../vhost-user/shmem/file.js';
 import { pmemCapabilities, serveShmem } from '../../../vhost-user/shmem/serving.js';
 
 export default class ShmemServe extends Command {
-  static override readonly description = `
-Serves files into the VIRTIO shared memory regions of a virtual machine: a vhost-user back-end whose device has regions, and
-whose mappings can be changed while the guest runs (shmem map, shmem unmap, shmem list, through the control socket).
-
-A mapping is sent when the guest's driver has started the device, and again after a reset. ":rw" shares the file itself; ":ro"
-shares a sealed private copy, because front-ends map read-only requests writable. A file can be shared once at a time, by one
-server; copies of it can be mapped as often as you like. After kill -9 the server can start again while the VMM still holds the file. At most three regions, a power of two
-together. More than six mappings need --slots.
-
-With --pmem the device is a virtio-pmem whose memory is region 0: the guest gets /dev/pmem0 without a driver of its own, and
-its flush writes the files out.`;
+  static override readonly description =
+    "Serves files in the VIRTIO shared memory regions of a virtual machine. It is a vhost-user back-end whose device has regions. `shmem map`, `unmap` and `list` change the mappings through its control socket while the guest runs.\n\nA mapping is sent when the guest's driver has started the device, and again after a reset. `:rw` shares the file itself. `:ro` shares a sealed private copy, because front-ends map read-only requests writable. Only one server can share a file, once; copies of it can be mapped any number of times. After kill -9 the server can start again while the VMM still holds the file. There are at most three regions, whose sizes add up to a power of two. More than six mappings need --slots.\n\nWith --pmem the device is a virtio-pmem device with region 0 as its memory. The guest gets /dev/pmem0 with its own driver, and its flushes reach the files.";
   static readonly examples = [
     [
       'vioctl vhost-user shmem serve /run/w.sock --region 0=64M --map 0:0=/srv/data.img:rw --pmem',
