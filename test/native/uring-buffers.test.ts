@@ -6,7 +6,7 @@ import { addressOf, BufferRing, CqeFlag, Op, Operations, Ring, SqeFlag } from '.
 import { skip } from '../support/skip.js';
 import { go, offers, Workspace } from '../support/uring.js';
 
-// Registered and provided buffers, as liburing's regbuf-clone, regbuf-merge, fixed-seg, fixed-buf-iter, fixed-hugepage, vec-regbuf, buf-ring,
+// Registered and provided buffers, as liburing's regbuf-clone, regbuf-merge, fixed-seg, fixed-buf-iter, fixed-buf-merge, fixed-hugepage, vec-regbuf, buf-ring,
 // buf-ring-put, buf-ring-nommap, read-mshot and read-mshot-empty look at them.
 const [EFAULT, EINVAL, ENOBUFS, ECANCELED] = [-14, -22, -105, -125] as const;
 const PAGE = 4096;
@@ -142,6 +142,38 @@ describe('registered buffers', () => {
     expect([fixed(ring, fd, memory.subarray(0, PAGE), 0), fixed(ring, fd, memory.subarray(PAGE), 1)]).toEqual([PAGE, PAGE]);
     const across = { opcode: Op.readFixed, fd, buffer: memory.subarray(PAGE - 8, PAGE + 8), offset: 0 };
     expect(go(ring, { ...across, bufIndex: 0 }, { ...across, bufIndex: 1 })).toEqual([EFAULT, EFAULT]);
+  });
+
+  test('pages that the kernel merges into one piece: each byte is its own, wherever the buffer and the part begin (fixed-buf-merge)', () => {
+    // Memory of huge pages where the kernel gives them: neighbouring pages are one piece of the registered buffer.
+    const huge = 2 << 20;
+    const arena = Buffer.from(new ArrayBuffer(3 * huge));
+    const aligned = huge - (addressOf(arena) % huge);
+    const size = 24 * PAGE;
+    const data = pattern(size, 11);
+    const fd = work.file(data);
+    for (const begin of [0, 100, PAGE - 1, huge - 5 * PAGE, huge - 3]) {
+      const memory = arena.subarray(aligned + begin - (begin === 0 ? 0 : 1), aligned + begin + size);
+      arena.fill(0xee);
+      ring.registerBuffers([memory]);
+      for (const [at, length] of [
+        [0, PAGE],
+        [1, 3 * PAGE],
+        [PAGE - 1, 2],
+        [5 * PAGE + 7, 9 * PAGE + 1],
+        [memory.length - 16 * PAGE, 16 * PAGE],
+      ] as const) {
+        const part = memory.subarray(at, at + length);
+        const before = Buffer.from(arena);
+        expect(fixed(ring, fd, part, 0, at % 50)).toBe(length);
+        data.copy(before, part.byteOffset - arena.byteOffset, at % 50, (at % 50) + length);
+        expect({ begin, at, same: arena.equals(before) }).toEqual({ begin, at, same: true });
+        const copy = work.file('');
+        expect(go(ring, { opcode: Op.writeFixed, fd: copy, buffer: part, bufIndex: 0, offset: 0 })).toEqual([length]);
+        expect(fs.readFileSync(`/proc/self/fd/${copy}`).equals(part)).toBe(true);
+      }
+      ring.buffers.unregister();
+    }
   });
 
   test('O_DIRECT out of and into the middle of a large block', () => {
