@@ -318,7 +318,7 @@ test('migration', () => {
 });
 
 test('nothing else has a schema, but for what only devices make', () => {
-  // The lab checks these (test/vm/vfio-session.test.ts).
+  // The lab checks these (test/vm/vfio-failures.test.ts).
   const elsewhere = ['vfio irq', 'vfio reset', 'vfio selftest', 'dma map', 'dma list', 'dma unmap'];
   const named = (id: string) => `${id.replaceAll(' ', '-')}.json`;
   const left = fs

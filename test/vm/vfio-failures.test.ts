@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { checkJson } from '../support/schemas.js';
 import { boot, devices, type GuestResult, onceMore, spawnGuest } from './lab.js';
 import { sessionCases } from './session/cases.js';
 import { caseName } from './session/harness.js';
@@ -103,6 +104,10 @@ describe.each([
     if (process.env.CASES !== undefined && !reports.has(name)) return;
     expect(reports.get(name)).toBeDefined();
     expect(reports.get(name)?.error).toBeUndefined();
+    if (!name.startsWith('documents of commands')) return;
+    const documents = Object.values(reports.get(name)!.result as Record<string, { command: string; document: unknown }>);
+    expect(documents.length).toBeGreaterThan(10);
+    for (const { command, document } of documents) checkJson(command, document);
   });
 });
 

@@ -17,6 +17,7 @@ import {
   NVME,
   open,
   PF,
+  type Result,
   ready,
   type SessionCase,
   vfio,
@@ -216,6 +217,40 @@ export const programs: SessionCase[] = [
       const none = failure(() => open(EDU, api).close());
       assert.equal(none.code, 'none');
       return held.stderr;
+    },
+  },
+  {
+    name: 'documents of commands that need a device, which schemas describe',
+    apis: BOTH,
+    run: async (api) => {
+      const documents: Result = {};
+      const document = (command: string, ...words: string[]) => {
+        const { status, stdout, stderr } = cli([...command.split(' '), ...words, '--json']);
+        assert.equal(status, 0, `${command}: ${stderr}`);
+        documents[`${command} ${words.slice(1).join(' ')}`] = { command, document: JSON.parse(stdout) as unknown };
+      };
+      document('vfio show', NVME);
+      document('vfio config', NVME, '--api', api);
+      document('vfio bar', NVME, '0', 'read', '0.q', '--api', api);
+      document('vfio irq', NVME, 'list', '--api', api);
+      document('vfio reset', NVME, '--api', api);
+      document('vfio reset', NVME, '--dry-run', '--api', api);
+      document('vfio selftest', NVME, '--api', api);
+      document('vfio selftest', EDU, '--api', api);
+      const socket = '/run/documents.sock';
+      const holder = background([...vioctl, 'dma', 'map', EDU, 'a=64K', 'b=2M,ro', '--listen', socket, '--api', api, '--json']);
+      try {
+        await holder.says(/^\}$/m);
+        documents['dma map'] = { command: 'dma map', document: JSON.parse(holder.out()) as unknown };
+        document('dma list', socket);
+        document('dma unmap', socket, 'a', '--dry-run');
+        document('dma unmap', socket, 'a');
+        document('dma list', socket);
+      } finally {
+        holder.child.kill('SIGTERM');
+      }
+      assert.equal(await holder.ended, 0, holder.err());
+      return documents;
     },
   },
 ];
