@@ -263,7 +263,6 @@ void Connection::SendR2t(Request& request) {
   request.state = Request::kCollecting;
   collecting_++;
   collectBytes_ += request.length;
-  Own(request, request.length);
   R2t pdu{};
   pdu.ch = {vioctl::nvme::kR2t, static_cast<uint8_t>(hdgst_ ? kHdgstFlag : 0), sizeof pdu, 0,
             static_cast<uint32_t>(sizeof pdu + (hdgst_ ? 4 : 0))};

@@ -79,7 +79,8 @@ void Connection::Readable() {
       memcpy(buffer, partial_.data(), have);
       partial_.clear();
     }
-    // Data of a large write goes straight to its buffer; what comes behind it is parsed.
+    // Data of a large write goes straight to its buffer; what comes behind it is parsed. Where more of it is on its
+    // way, little is read behind it, or before it begins.
     iovec to[2];
     int count = 0;
     size_t direct = 0;
@@ -87,7 +88,9 @@ void Connection::Readable() {
       direct = dataLeft_;
       to[count++] = {data_->buffer + data_->received, direct};
     }
-    to[count++] = {buffer + have, Worker::kReceive - have};
+    const size_t room = Worker::kReceive - have;
+    const size_t behind = collecting_ > 0 ? std::min(room, Worker::kReceiveBehind) : room;
+    to[count++] = {buffer + have, behind};
     const ssize_t got = Receive(to, count);
     if (got <= 0) {
       if (have > 0) Keep(buffer, have);
@@ -101,7 +104,7 @@ void Connection::Readable() {
     }
     came_ = os::NowNs();
     size_t size = static_cast<size_t>(got);
-    const size_t space = direct + Worker::kReceive - have;
+    const size_t space = direct + behind;
     const bool drained = size < space;
     if (direct > 0) {
       const size_t part = std::min(size, direct);
@@ -277,6 +280,9 @@ bool Connection::DataHeader(const uint8_t* pdu) {
   if (header.datal > request->length - request->received) return Fail(kFesRange, 16, pdu, sizeof header);
   const bool last = header.datal == request->length - request->received;
   if (last != ((header.ch.flags & kLastPdu) != 0)) return Fail(kFesSequence, 1, pdu, sizeof header);
+  // Not before: hosts send the data of one command after that of the other, and one buffer that stays in the cache is
+  // enough then.
+  Own(*request, request->length);
   data_ = request;
   dataLeft_ = header.datal;
   dataLast_ = last;

@@ -56,22 +56,24 @@ constexpr int kTickMs = 500;
 }  // namespace
 
 Buffers::~Buffers() {
-  for (auto& list : free_)
-    for (uint8_t* buffer : list) ::free(buffer);
+  for (const Class& one : classes_)
+    for (uint8_t* buffer : one.free) ::free(buffer);
 }
 
-int Buffers::ClassOf(uint32_t size) {
+size_t Buffers::ClassOf(uint32_t size) {
   VIOCTL_ASSERT(size <= kMaxTransfer);
-  int i = 0;
+  size_t i = 0;
   while (kSizes[i] < size) i++;
   return i;
 }
 
 uint8_t* Buffers::Take(uint32_t size) {
-  const int i = ClassOf(size);
-  if (!free_[i].empty()) {
-    uint8_t* buffer = free_[i].back();
-    free_[i].pop_back();
+  const size_t i = ClassOf(size);
+  Class& one = classes_[i];
+  if (!one.free.empty()) {
+    uint8_t* buffer = one.free.back();
+    one.free.pop_back();
+    one.spare = std::min(one.spare, one.free.size());
     return buffer;
   }
   void* buffer = ::aligned_alloc(4096, kSizes[i]);
@@ -79,12 +81,16 @@ uint8_t* Buffers::Take(uint32_t size) {
   return static_cast<uint8_t*>(buffer);
 }
 
-void Buffers::Give(uint8_t* buffer, uint32_t size) {
-  const int i = ClassOf(size);
-  if ((free_[i].size() + 1) * kSizes[i] > kKeep)
-    ::free(buffer);
-  else
-    free_[i].push_back(buffer);
+void Buffers::Give(uint8_t* buffer, uint32_t size) { classes_[ClassOf(size)].free.push_back(buffer); }
+
+void Buffers::Trim() {
+  for (Class& one : classes_) {
+    for (; one.spare > 0; one.spare--) {
+      ::free(one.free.back());
+      one.free.pop_back();
+    }
+    one.spare = one.free.size();
+  }
 }
 
 uint8_t* Worker::TakeBuffer(const Request& request, uint32_t size) {
@@ -319,6 +325,7 @@ void Worker::Messages() {
 
 void Worker::Tick() {
   if (files_) files_->Sweep();
+  buffers_.Trim();
   if (full_) {
     full_ = false;
     for (size_t i = 0; i < listeners_.size(); i++) {

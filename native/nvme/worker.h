@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -27,17 +28,24 @@ class Buffers {
   ~Buffers();
   uint8_t* Take(uint32_t size);
   void Give(uint8_t* buffer, uint32_t size);
+  // Gives back to the system what was not needed since the last call.
+  void Trim();
 
  private:
-  static constexpr uint32_t kSizes[] = {4096, 16384, 65536, 262144, kMaxTransfer};
-  static constexpr size_t kKeep = 4 << 20;  // bytes kept per class
-  static int ClassOf(uint32_t size);
-  std::vector<uint8_t*> free_[5];
+  static constexpr uint32_t kSizes[] = {4096, 16384, 65536, 131072, 262144, kMaxTransfer};
+  static constexpr size_t kClasses = std::size(kSizes);
+  static size_t ClassOf(uint32_t size);
+  struct Class {
+    std::vector<uint8_t*> free;
+    size_t spare = 0;  // fewest that were free since the last Trim()
+  } classes_[kClasses];
 };
 
 class Worker {
  public:
   static constexpr size_t kReceive = 512 << 10;
+  // Read at a time behind data that goes to a buffer of its own: more of it would have to be copied.
+  static constexpr size_t kReceiveBehind = 4 << 10;
 
   Worker(Target& target, int index);
   ~Worker();
