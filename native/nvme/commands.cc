@@ -95,8 +95,8 @@ void Connection::HandOut(Request& request, const uint8_t* data, uint32_t length)
 void Connection::Reply(Worker::Reply& reply) {
   const uint32_t slot = reply.tag & (kMaxSlots - 1);
   // Nothing follows a TermReq, or an end that has begun.
-  if (state_ == kClosed || state_ == kDraining || slot / 32 >= chunks_.size()) return;
-  Request& request = chunks_[slot / 32][slot % 32];
+  if (state_ == kClosed || state_ == kDraining || slot / kSlotChunk >= chunks_.size()) return;
+  Request& request = chunks_[slot / kSlotChunk][slot % kSlotChunk];
   if (request.state != Request::kWithHost || request.ttag() != reply.tag) return;
   // Never more than the host has room for, whatever was answered.
   const uint32_t room = DirectionOf(request.sqe) & kToHost ? request.sqe.sgl.length : 0;
@@ -407,7 +407,7 @@ void Connection::Finished(Request& request) {
 void Connection::LetGo() {
   if (collecting_ == 0 && waiting_.empty() && !fusedFirst_ && parked_ == 0) return;
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++) {
+    for (size_t i = 0; i < kSlotChunk; i++) {
       Request& request = chunk[i];
       if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
       if (request.state == Request::kParked) {

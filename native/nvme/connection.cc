@@ -37,7 +37,7 @@ Connection::Connection(Worker& worker, uint32_t id, Fd fd)
 
 Connection::~Connection() {
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++) Drop(chunk[i]);
+    for (size_t i = 0; i < kSlotChunk; i++) Drop(chunk[i]);
   if (!controller_ || qid_ == 0) return;
   // Not before: until its last command has ended, the queue is not gone.
   std::lock_guard lock(controller_->mutex);
@@ -267,7 +267,7 @@ bool Connection::DataHeader(const uint8_t* pdu) {
   Data header;
   memcpy(&header, pdu, sizeof header);
   const uint32_t tail = ddgst_ ? 4 : 0, slot = header.ttag & 0x7ff;
-  Request* request = slot / 32 < chunks_.size() ? &chunks_[slot / 32][slot % 32] : nullptr;
+  Request* request = slot / kSlotChunk < chunks_.size() ? &chunks_[slot / kSlotChunk][slot % kSlotChunk] : nullptr;
   if (!request || request->state != Request::kCollecting || request->ttag() != header.ttag)
     return Fail(kFesHeader, 10, pdu, sizeof header);
   if (request->sqe.cid != header.cccid) return Fail(kFesHeader, 8, pdu, sizeof header);

@@ -47,6 +47,8 @@ enum class Kind : uint8_t {
 constexpr int kSlotBits = 11;
 constexpr size_t kMaxSlots = size_t{1} << kSlotBits;
 static_assert(kMaxSlots > kMaxQueueSize);
+// So many are made at a time: a host that keeps few commands under way needs little memory.
+constexpr size_t kSlotChunk = 8;
 
 // A command from its capsule to its completion.
 struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {

@@ -107,7 +107,7 @@ void Connection::Unpark() {
   partial_.clear();  // what was not begun is not begun any more
   if (parked_ == 0) return;
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++) {
+    for (size_t i = 0; i < kSlotChunk; i++) {
       Request& request = chunk[i];
       if (request.state != Request::kParked || !LeaveTurn(request)) continue;
       Unparked();

@@ -24,10 +24,10 @@ size_t Seal(uint8_t* pdu, size_t hlen, bool digest) {
 
 Request* Connection::NewRequest(const Sqe& sqe) {
   if (!free_) {
-    auto chunk = std::make_unique<Request[]>(32);
-    const size_t base = chunks_.size() * 32;
-    VIOCTL_ASSERT(base + 32 <= kMaxSlots);
-    for (size_t i = 32; i-- > 0;) {
+    auto chunk = std::make_unique<Request[]>(kSlotChunk);
+    const size_t base = chunks_.size() * kSlotChunk;
+    VIOCTL_ASSERT(base + kSlotChunk <= kMaxSlots);
+    for (size_t i = kSlotChunk; i-- > 0;) {
       chunk[i].slot = static_cast<uint16_t>(base + i);
       chunk[i].connection = this;
       chunk[i].next = free_;
@@ -241,7 +241,7 @@ void Connection::Close(const char* reason) {
   data_ = nullptr;
   // Work that hangs keeps the connection, but only what that work itself needs.
   for (auto& chunk : chunks_)
-    for (int i = 0; i < 32; i++) {
+    for (size_t i = 0; i < kSlotChunk; i++) {
       Request& request = chunk[i];
       const bool elsewhere =
           request.state == Request::kParked || (request.state == Request::kRunning && !request.Half());
