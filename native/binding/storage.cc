@@ -8,6 +8,7 @@
 #include "binding/core/values.h"
 #include "storage/farewell.h"
 #include "storage/io.h"
+#include "storage/zeroes.h"
 #include "uring/refusal.h"
 
 namespace vioctl::storage {
@@ -95,7 +96,9 @@ FileOptions OptionsOf(const Napi::Object& given) {
 std::vector<std::byte> Head(Store& store, uint64_t offset, uint32_t wanted) {
   const uint64_t left = offset < store.size() ? store.size() - offset : 0;
   std::vector<std::byte> data(static_cast<size_t>(std::min<uint64_t>({wanted, left, kMaxPeek})));
-  if (!data.empty())
+  // A hole is not read: the kernel would fill the page cache with zeroes, and with more behind it, for each new disk.
+  const bool hole = store.fd() >= 0 && !store.geometry().device && IsHole(store.fd(), offset, data.size());
+  if (!data.empty() && !hole)
     if (const int err = store.Read(data.data(), data.size(), offset)) throw SysError(err, "read");
   return data;
 }
