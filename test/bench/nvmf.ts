@@ -1,84 +1,133 @@
 /**
- * NVMe/TCP over loopback: `nvmf bench` against `nvmf serve ram:…`, both as users start them. Beside the figures stands the
- * cache-line ping-pong between two cores, taken in the same round: figures of different machines, or of one machine at
- * different times, compare only with it.
+ * The NVMe/TCP target, as users start it: what digests cost, how fast it is on loopback, whether a slow source disturbs its
+ * neighbour. Figures that have no ratio compare only with others of the same ping-pong.
  *
- *   npx tsx test/bench/nvmf.ts [--rounds 3] [--runtime 2s]
+ *   npm run bench -- nvmf
  */
-import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
-import os from 'node:os';
+import { createConnection } from 'node:net';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
+import { type Load, load, peer, program, quick, type Row, rounds, scratch, serve, started, tell } from './support/bench.js';
 
-const root = path.resolve(path.dirname(process.argv[1]!), '..', '..');
-const program = path.join(root, 'bin', 'run.js');
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '3' },
-    runtime: { type: 'string', default: '2s' },
-  },
-});
+const seconds = quick ? 0.4 : 1.5;
 
-interface Report {
-  iops: number;
-  bandwidth: number;
-  latency: { p50: number; p99: number };
-}
-
-function command(args: string[]): string {
-  return execFileSync(process.execPath, [program, 'nvmf', ...args], { encoding: 'utf8' });
-}
-
-const workloads: [string, string[]][] = [
-  ['4K randread QD1', ['--iodepth', '1']],
-  ['4K randread QD32', ['--iodepth', '32']],
-  ['4K randread QD128', ['--iodepth', '128']],
-  ['4K randread QD32 digests', ['--iodepth', '32', '-g', '-G']],
-  ['4K randread QD32 SQ flow off', ['--iodepth', '32', '--disable-sqflow']],
-  ['4K randwrite QD32', ['--iodepth', '32', '--rw', 'randwrite']],
-  ['4K randwrite QD32 digests', ['--iodepth', '32', '--rw', 'randwrite', '-g', '-G']],
-  ['128K read QD32', ['--iodepth', '32', '--rw', 'read', '--bs', '128K']],
-  ['128K write QD32', ['--iodepth', '32', '--rw', 'write', '--bs', '128K']],
+/** What SPDK's target is compared at: the goals of each cell. */
+const cells: [what: string, goal: number, args: string[]][] = [
+  ['4K read QD1', 1.2, ['--iodepth', '1']],
+  ['4K read QD32', 1.5, ['--iodepth', '32']],
+  ['4K read QD128', 1.6, ['--iodepth', '128', '-Q', '256']],
+  ['4K write QD32', 1.6, ['--iodepth', '32', '--rw', 'randwrite']],
+  ['4K write QD128', 1.6, ['--iodepth', '128', '-Q', '256', '--rw', 'randwrite']],
+  ['128K read QD32', 1.3, ['--iodepth', '32', '--rw', 'read', '--bs', '128K']],
+  ['128K write QD32', 1.2, ['--iodepth', '32', '--rw', 'write', '--bs', '128K']],
 ];
 
-async function main(): Promise<void> {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-bench-'));
-  const pingPong = path.join(dir, 'ping-pong');
-  execFileSync('g++', ['-O2', '-std=c++20', '-pthread', '-o', pingPong, path.join(root, 'test', 'bench', 'ping-pong.cc')]);
-  const serve = ['nvmf', 'serve', 'ram:256M', '--listen', '127.0.0.1:0', '--json', '--quiet'];
-  const server = spawn(process.execPath, [program, ...serve], { stdio: ['ignore', 'pipe', 'inherit'] });
-  try {
-    const ready = await new Promise<{ listen: { port: number }[]; subsystems: { nqn: string }[] }>((resolve, reject) => {
-      let text = '';
-      server.stdout.on('data', (chunk: Buffer) => {
-        text += chunk;
-        if (text.endsWith('}\n')) resolve(JSON.parse(text));
+/** SPDK's target with a memory disk of 256 MiB, on its own core. */
+async function spdk(nvmfTgt: string): Promise<{ port: number; nqn: string; pid: number; stop(): Promise<void> }> {
+  const socket = path.join(scratch(), 'spdk.sock');
+  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '512', '--no-huge', '-r', socket]);
+  const call = (method: string, params: object = {}): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const connection = createConnection(socket, () => connection.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })));
+      connection.on('error', reject);
+      connection.once('data', (data) => {
+        connection.end();
+        const { error } = JSON.parse(String(data)) as { error?: { message: string } };
+        if (error) reject(new Error(`${method}: ${error.message}`));
+        else resolve();
       });
-      server.on('exit', (status) => reject(new Error(`serve ended with ${status}`)));
     });
-    const at = ['-s', String(ready.listen[0]!.port), '-n', ready.subsystems[0]!.nqn, '--runtime', values.runtime, '--json'];
-    console.log('load average  ping-pong ns  workload                        IOPS    MiB/s  p50 us  p99 us');
-    for (let round = 0; round < Number(values.rounds); round++) {
-      for (const [name, args] of workloads) {
-        const ns = execFileSync(pingPong, { encoding: 'utf8' }).trim();
-        const report = JSON.parse(command(['bench', ...at, ...args])) as Report;
-        const cells = [
-          os.loadavg()[0]!.toFixed(1).padStart(12),
-          ns.padStart(12),
-          name.padEnd(28),
-          String(report.iops).padStart(7),
-          (report.bandwidth / (1 << 20)).toFixed(0).padStart(7),
-          String(report.latency.p50).padStart(7),
-          String(report.latency.p99).padStart(7),
-        ];
-        console.log(cells.join('  '));
-      }
+  const nqn = 'nqn.2014-08.org.example:spdk';
+  const port = 14420;
+  for (let tries = 0; ; tries++)
+    try {
+      await call('framework_wait_init');
+      break;
+    } catch (err) {
+      if (tries === 100) throw err;
+      await new Promise((resolve) => setTimeout(resolve, 100));
     }
-  } finally {
-    server.kill('SIGTERM');
-    fs.rmSync(dir, { recursive: true, force: true });
-  }
+  await call('nvmf_create_transport', { trtype: 'TCP' });
+  await call('bdev_malloc_create', { name: 'memory', num_blocks: 524288, block_size: 512 });
+  await call('nvmf_create_subsystem', { nqn, allow_any_host: true });
+  await call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: 'memory' } });
+  const listen_address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: String(port) };
+  await call('nvmf_subsystem_add_listener', { nqn, listen_address });
+  return { port, nqn, pid: child.pid!, stop };
 }
 
-await main();
+/** Each cell against SPDK, or, without it, by itself. */
+async function target(): Promise<void> {
+  const ours = await serve('ram:256M');
+  const nvmfTgt = peer('nvmf_tgt');
+  const theirs = nvmfTgt === undefined ? undefined : await spdk(nvmfTgt);
+  for (const [what, goal, args] of cells) {
+    const runs: Load[] = [];
+    const ratios: number[] = [];
+    for (let i = 0; i < rounds; i++) {
+      runs.push(load(ours, seconds, ...args));
+      if (!theirs) continue;
+      // it polls: it would take its core from us too
+      process.kill(theirs.pid, 'SIGCONT');
+      ratios.push(runs.at(-1)!.iops / load({ ...theirs, took: 0 }, seconds, ...args).iops);
+      process.kill(theirs.pid, 'SIGSTOP');
+    }
+    const row: Row = { what: `${what} against SPDK`, values: ratios, unit: 'x', goal: { atLeast: goal }, peer: 'SPDK nvmf_tgt' };
+    tell(theirs ? row : { ...row, missing: 'SPDK nvmf_tgt' });
+    tell({ what, values: runs.map(({ iops }) => iops), unit: 'IOPS' });
+  }
+  if (theirs) process.kill(theirs.pid, 'SIGCONT');
+  await theirs?.stop();
+  await ours.stop();
+}
+
+/** Processor time of the target per command, with digests and without. */
+async function digests(): Promise<void> {
+  const ours = await serve('ram:256M', '--spin', '0');
+  for (const [what, args] of [
+    ['4K read QD32', ['--iodepth', '32']],
+    ['4K write QD32', ['--iodepth', '32', '--rw', 'randwrite']],
+  ] as const) {
+    const runs = Array.from({ length: rounds }, () => [load(ours, seconds, ...args), load(ours, seconds, ...args, '-g', '-G')] as const);
+    const cost = (value: (one: Load & { cpu: number }) => number): number[] =>
+      runs.map(([without, digested]) => value(digested) / value(without));
+    tell({ what: `${what}: CPU with digests to CPU without`, values: cost(({ cpu }) => cpu), unit: 'x', goal: { atMost: 1.08 } });
+    tell({ what: `${what}: IOPS with digests to IOPS without`, values: cost(({ iops }) => iops), unit: 'x', goal: { atLeast: 0.92 } });
+  }
+  await ours.stop();
+}
+
+/** A neighbour of a source with 20 ms writes, and that source itself. */
+async function isolation(): Promise<void> {
+  const nbdkit = peer('nbdkit');
+  const what = 'neighbour of a source with 20 ms writes';
+  if (nbdkit === undefined) return tell({ what, values: [], unit: 'x', goal: { atMost: 2 }, missing: 'nbdkit' });
+  const socket = path.join(scratch(), 'slow.sock');
+  const slow = await started([nbdkit, '-f', '-U', socket, '--filter=delay', 'memory', '64M', 'wdelay=20ms']);
+  for (let tries = 0; tries < 100 && !fs.existsSync(socket); tries++) await new Promise((r) => setTimeout(r, 50));
+  const ours = await serve('ram:256M', `nbd+unix:///?socket=${socket}`);
+  const reads = ['--namespace-id', '1', '--iodepth', '8'];
+  const tails: number[] = [];
+  const rates: number[] = [];
+  const own: number[] = [];
+  for (let i = 0; i < rounds; i++) {
+    const alone = load(ours, seconds, ...reads);
+    const argv = ['nvmf', 'bench', '-s', String(ours.port), '-n', ours.nqn, '--namespace-id', '2', '--rw', 'randwrite', '--iodepth', '8'];
+    const writer = await started([process.execPath, program, ...argv, '--runtime', `${seconds + 1}s`, '--json']);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const beside = load(ours, seconds, ...reads);
+    await writer.ended;
+    tails.push(beside.latency.p999 / alone.latency.p999);
+    rates.push(beside.iops / alone.iops);
+    own.push((JSON.parse(writer.output()) as Load).iops);
+  }
+  tell({ what: `${what}: p99.9 of reads to p99.9 alone`, values: tails, unit: 'x', goal: { atMost: 2 } });
+  tell({ what: `${what}: IOPS to IOPS alone`, values: rates, unit: 'x', goal: { atLeast: 0.9 } });
+  tell({ what: 'the slow source itself at QD8 (depth / latency is 400)', values: own, unit: 'IOPS', goal: { atLeast: 360 } });
+  await ours.stop();
+  await slow.stop();
+}
+
+await target();
+await digests();
+await isolation();

@@ -1,8 +1,8 @@
 /**
  * `vhost-user serve blk` against the vhost-user-blk export of qemu-storage-daemon: the same driver (vhost-user-load.cc) reads
  * 4 KiB at random places of the same file in the page cache, one read at a time and 32 at once. Figures are CPU time of the
- * back-end's process per read and reads per second; the ratios are to the better of the peer's two engines in the same
- * round, below 1 is better than the peer.
+ * back-end's process per read and reads per second; the ratios are to the peer's io_uring
+ * engine in the same round.
  *
  *   npx tsx test/bench/vhost-user.ts [--rounds 5] [--runtime 2] [--size 256]
  */
@@ -11,12 +11,12 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { compiled, peer, quick, root, tell } from './support/bench.js';
 
-const root = path.resolve(path.dirname(process.argv[1]!), '..', '..');
 const { values } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '5' },
-    runtime: { type: 'string', default: '2' },
+    rounds: { type: 'string', default: quick ? '2' : '5' },
+    runtime: { type: 'string', default: quick ? '1' : '2' },
     size: { type: 'string', default: '256' },
   },
 });
@@ -59,50 +59,33 @@ async function listening(child: ChildProcess, socket: string): Promise<void> {
   }
 }
 
-const median = (list: number[]): number => list.sort((a, b) => a - b)[list.length >> 1]!;
-
 function summary(runs: Run[]): void {
   const rounds = [...new Set(runs.map(({ round }) => round))];
-  console.log('\nmedians                   CPU ns/read   reads/s   p50 us   p99 us   CPU ratio   rate ratio');
+  const rate = (r: Run): number => r.reads / r.seconds;
   for (const depth of depths) {
-    const at = (name: string, round: number): Run => runs.find((r) => r.name === name && r.depth === depth && r.round === round)!;
-    const rate = (r: Run): number => r.reads / r.seconds;
-    for (const [name] of backEnds) {
-      const mine = rounds.map((round) => at(name, round));
-      const peers = (round: number): Run[] => [at('qemu io_uring', round), at('qemu threads', round)];
-      const cpu = median(rounds.map((round) => at(name, round).backEndNs / Math.min(...peers(round).map((r) => r.backEndNs))));
-      const speed = median(rounds.map((round) => rate(at(name, round)) / Math.max(...peers(round).map(rate))));
-      const cells = [
-        `QD${depth} ${name}`.padEnd(22),
-        median(mine.map((r) => r.backEndNs))
-          .toFixed(0)
-          .padStart(13),
-        median(mine.map(rate)).toFixed(0).padStart(8),
-        median(mine.map((r) => r.p50))
-          .toFixed(1)
-          .padStart(7),
-        median(mine.map((r) => r.p99))
-          .toFixed(1)
-          .padStart(7),
-        cpu.toFixed(2).padStart(10),
-        speed.toFixed(2).padStart(11),
-      ];
-      console.log(cells.join('  '));
-    }
+    const each = (of: (one: (name: string) => Run | undefined) => number): number[] =>
+      rounds.map((round) => of((name) => runs.find((r) => r.name === name && r.depth === depth && r.round === round)));
+    const at = `4K read QD${depth}`;
+    tell({ what: `${at}`, values: each((one) => rate(one('vioctl')!)), unit: 'IOPS' });
+    const missing = peer('qemu-storage-daemon') === undefined ? { missing: 'qemu-storage-daemon' } : {};
+    const faster = { values: each((one) => rate(one('vioctl')!) / rate(one('qemu io_uring') ?? one('vioctl')!)), ...missing };
+    const cheaper = { values: each((one) => one('vioctl')!.backEndNs / (one('qemu io_uring') ?? one('vioctl')!).backEndNs), ...missing };
+    const theirs = { peer: 'qemu-storage-daemon, io_uring' };
+    tell({ what: `${at}: IOPS to those of the peer`, unit: 'x', goal: { atLeast: depth === 1 ? 1.5 : 4 }, ...faster, ...theirs });
+    tell({ what: `${at}: CPU per read to that of the peer`, unit: 'x', goal: { atMost: 0.5 }, ...cheaper, ...theirs });
   }
 }
 
 async function main(): Promise<void> {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-bench-'));
-  const load = path.join(dir, 'load');
+  const load = compiled('vhost-user-load');
   const disk = path.join(dir, 'disk');
   const runs: Run[] = [];
   try {
-    execFileSync('g++', ['-O2', '-std=c++20', '-o', load, path.join(root, 'test', 'bench', 'vhost-user-load.cc')]);
     execFileSync('dd', ['if=/dev/urandom', `of=${disk}`, 'bs=1M', `count=${values.size}`, 'status=none']);
     console.log('load average  round  back-end           depth  CPU ns/read   reads/s   p50 us   p99 us');
     for (let round = 0; round < Number(values.rounds); round++) {
-      for (const [name, argv] of backEnds) {
+      for (const [name, argv] of backEnds.filter(([one]) => !one.startsWith('qemu') || peer('qemu-storage-daemon'))) {
         const socket = path.join(dir, 'socket');
         fs.rmSync(socket, { force: true });
         const [command = '', ...args] = argv(socket, disk);
