@@ -17,7 +17,7 @@ beforeEach(() => {
 });
 afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
 
-/** Free ports: each was somebody's a moment ago. */
+/** Changes a target, or asks it. */
 const ctl = async (socket: string, ...args: string[]): Promise<string> => {
   const { status, stdout, stderr } = await nvmf(['ctl', at(socket), ...args]);
   expect({ args, status, stderr }).toEqual({ args, status: 0, stderr: '' });

@@ -1,7 +1,9 @@
 #!/bin/bash
-# A one-node Ceph in a folder: one monitor, one manager, one OSD in memory; loopback only, no root services.
+# A one-node Ceph in a folder: one monitor, one manager, OSDS (1 or 3) OSDs in memory, each with a copy of all; loopback only, no root
+# services. The pids are in DIR/{mon,mgr,osd}.p, those of more OSDs in osd1.p and osd2.p.
+# DIR/osd1.sh starts the second one anew.
 set -e
-D=$1; PORT=${2:-16789}; mkdir -p $D/{mon,mgr,osd,run,log}
+D=$1; PORT=${2:-16789}; OSDS=${3:-1}; mkdir -p $D/{mon,mgr,osd,osd1,osd2,run,log}
 FSID=$(cat /proc/sys/kernel/random/uuid)
 cat > $D/ceph.conf <<C
 [global]
@@ -11,8 +13,11 @@ ms_bind_ipv4 = true
 auth_cluster_required = none
 auth_service_required = none
 auth_client_required = none
-osd_pool_default_size = 1
+osd_pool_default_size = $OSDS
 osd_pool_default_min_size = 1
+osd_heartbeat_interval = 1
+osd_heartbeat_grace = 25
+mon_osd_min_down_reporters = 1
 mon_allow_pool_size_one = true
 mon_warn_on_pool_no_redundancy = false
 osd_crush_chooseleaf_type = 0
@@ -37,10 +42,14 @@ monmaptool --create --fsid $FSID --addv a "[v2:127.0.0.1:$PORT]" $D/monmap >/dev
 ceph-mon $C --mkfs -i a --monmap $D/monmap
 ceph-mon $C -i a -f >$D/log/mon.out 2>&1 & echo $! >$D/mon.p
 ceph-mgr $C -i x -f >$D/log/mgr.out 2>&1 & echo $! >$D/mgr.p
-U=$(cat /proc/sys/kernel/random/uuid)
-timeout 60 ceph $C osd new $U >/dev/null
-ceph-osd $C -i 0 --mkfs --osd-uuid $U >$D/log/mkfs.out 2>&1
-ceph-osd $C -i 0 -f >$D/log/osd.out 2>&1 & echo $! >$D/osd.p
+for ((I = 0; I < OSDS; I++)); do
+  N=osd$([ $I = 0 ] || echo $I)
+  U=$(cat /proc/sys/kernel/random/uuid)
+  timeout 60 ceph $C osd new $U >/dev/null
+  # again after kill -9: what is in memory is gone, and the others fill it
+  echo "ceph-osd $C -i $I --osd-data $D/$N --mkfs --osd-uuid $U && exec ceph-osd $C -i $I --osd-data $D/$N -f" >$D/$N.sh
+  bash $D/$N.sh >$D/log/$N.out 2>&1 & echo $! >$D/$N.p
+done
 timeout 60 ceph $C osd pool create rbd 8 >/dev/null
 timeout 60 rbd $C pool init rbd
 timeout 60 rbd $C create --size 64M disk
