@@ -145,7 +145,7 @@ describe('registered buffers', () => {
   });
 
   test('pages that the kernel merges into one piece: each byte is its own, wherever the buffer and the part begin (fixed-buf-merge)', () => {
-    // Memory of huge pages where the kernel gives them: neighbouring pages are one piece of the registered buffer.
+    // Memory of hugepages where the kernel gives them: neighbouring pages are one piece of the registered buffer.
     const huge = 2 << 20;
     const arena = Buffer.from(new ArrayBuffer(3 * huge));
     const aligned = huge - (addressOf(arena) % huge);
