@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { About } from '../../src/common/text/log.js';
 import { native } from '../../src/native/index.js';
 import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
 import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
@@ -25,9 +27,14 @@ let target: Target;
 let bench: Bench;
 let options: ControllerOptions;
 let messages: string[];
+let about: (About | undefined)[];
 function setUp(keys: object, setup: TargetSetup = {}): void {
-  messages = [];
-  target = new Target(native().nvme, { keys: new KeyRing([keys]), log: (text) => messages.push(text), ...setup });
+  [messages, about] = [[], []];
+  const log = (text: string, of?: About) => {
+    messages.push(text);
+    about.push(of);
+  };
+  target = new Target(native().nvme, { keys: new KeyRing([keys]), log, ...setup });
   const subsystem = new Subsystem(native().nvme, { nqn });
   subsystem.add({ source: 'ram:1048576' });
   target.addSubsystem(subsystem);
@@ -102,6 +109,56 @@ describe('where hosts have to authenticate', () => {
     const host = await comes();
     await host.disconnect();
   });
+
+  test('I/O queues that nobody has proved make room as associations do, the oldest first', async () => {
+    locked({ limits: { connections: 4 } });
+    const host = await Controller.connect({ ...options, ioQueues: 0, chap: { key } });
+    const asks = async (qid: number) => {
+      const [connection, outcome] = await claims({ qid, cntlid: host.cntlid, sqsize: 31 });
+      expect(outcome).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
+      return connection;
+    };
+    const queues = [await asks(1), await asks(2), await asks(3)];
+    const [, outcome] = await claims({ hostnqn: `${hostnqn}2` });
+    expect(outcome).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
+    expect((await queues[0]!.next()).kind).toBe('closed');
+    for (const qid of [4, 5]) await asks(qid); // their own go, not the association that has just come
+    for (const queue of queues) expect((await queue.next()).kind).toBe('closed');
+    const { controllers } = target.subsystems.get(nqn)!;
+    expect([...controllers.values()].map(({ hostnqn: of }) => of)).toEqual([hostnqn, `${hostnqn}2`]);
+    await host.disconnect();
+  });
+
+  test('an I/O queue that is asked for again and again is one connection', async () => {
+    locked();
+    const host = await Controller.connect({ ...options, ioQueues: 0, chap: { key } });
+    const { joining } = target.subsystems.get(nqn)!.controllers.get(host.cntlid)!;
+    const all: RawConnection[] = [];
+    for (let i = 0; i < 10; i++) all.push((await claims({ qid: 1 + (i % 2), cntlid: host.cntlid, sqsize: 31 }))[0]);
+    expect(joining.size).toBe(2);
+    for (const queue of all.slice(0, -2)) expect((await queue.next()).kind).toBe('closed');
+    await host.disconnect();
+  });
+
+  test('an I/O queue makes no room for one controller more than the limit', async () => {
+    locked({ limits: { controllers: 1 } });
+    const host = await Controller.connect({ ...options, ioQueues: 0, chap: { key } });
+    expect((await claims({ qid: 1, cntlid: host.cntlid, sqsize: 31 }))[1]).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
+    expect((await claims({ hostnqn: `${hostnqn}2` }))[1]).toMatchObject(busy);
+    await host.disconnect();
+  });
+});
+
+test('a flush that fails behind a shutdown is told as a message about its host', async () => {
+  setUp({});
+  target.flush = () => Promise.reject(new Error('flush disk: EIO'));
+  const host = await comes({});
+  await host.disconnect();
+  for (const until = Date.now() + 20_000; Date.now() < until && !messages.some((text) => text.includes('EIO')); ) await sleep(10);
+  const at = messages.findIndex((text) => text.includes('EIO'));
+  expect(messages[at]).toMatch(/^127\.0\.0\.1 port \d+: controller \d+: flush disk: EIO$/);
+  expect(about[at]).toMatchObject({ event: 'flush-failed', peer: expect.stringMatching(/^127\.0\.0\.1 port \d+$/), host: hostnqn });
+  target.flush = async () => {}; // for the end
 });
 
 test('where hosts may use TLS, those without it are counted apart', async () => {

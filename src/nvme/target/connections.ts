@@ -31,8 +31,8 @@ export class Connections implements Guarded {
   readonly #connections = new Map<number, Connection>();
   readonly #answers: Completion[] = [];
   readonly #authentication: Authentication;
-  /** Controllers that were ended to make room, until they are gone. */
-  readonly #leaving = new Set<ControllerState>();
+  /** Connections that were ended to make room, until they are gone. */
+  readonly #leaving = new Set<number>();
 
   /** Starts the engine. @throws VioError without OpenSSL's functions where TLS needs them */
   constructor(
@@ -57,8 +57,12 @@ export class Connections implements Guarded {
       native,
       complete: (connection, tag, status, result) => this.#answer(connection, tag, status, result),
       close: (connection) => native.targetClose(this.engine, connection),
-      // of a shutdown: the host is not kept waiting, but whoever runs the target is told
-      flush: (subsystem) => hub.flush(subsystem).catch((err: Error) => hub.log(err.message)),
+      // the host is not kept waiting, but whoever runs the target is told, as a message about that host: it asks as often as it likes
+      flush: ({ subsystem, peer, hostnqn: host, cntlid }) =>
+        hub.flush(subsystem!).catch((err: Error) => {
+          const about = { event: 'flush-failed', peer, host, subsystem: subsystem!.nqn, controller: cntlid };
+          hub.log(`${peer}: controller ${cntlid}: ${err.message}`, about);
+        }),
       discoveryLog: (hostnqn, connection) => hub.discoveryLog(hostnqn, this.#connections.get(connection)?.via ?? '127.0.0.1'),
     };
   }
@@ -213,7 +217,8 @@ export class Connections implements Guarded {
   #proven(id: number): boolean {
     const connection = this.#connections.get(id);
     const { controller, qid, peer } = connection ?? {};
-    if (!connection || !controller) return false;
+    if (!connection || !controller || this.#leaving.has(id)) return false;
+    if (qid !== 0 && !controller.joining.delete(id)) return false; // too late: its controller was reset, or ends
     const { hostnqn: host, subnqn: subsystem } = controller;
     const key = hostKey(host, controller.hostid);
     const limit = this.hub.limitsOf(key).connections;
@@ -229,7 +234,6 @@ export class Connections implements Guarded {
     }
     connection.counted = key;
     this.census.recount(key);
-    controller.joining.delete(id);
     if (qid !== 0) controller.queues.set(qid!, id);
     this.#native.targetUnlock(this.engine, id);
     return true;
@@ -243,27 +247,40 @@ export class Connections implements Guarded {
   }
 
   /**
-   * Ends an association whose host has not proved who it is, for discovery at last, or else an I/O queue of that kind: such hosts
-   * must not keep others out.
+   * Ends an association or, for a connection, an I/O queue whose host has not proved who it is, for discovery at last: such
+   * hosts must not keep others out.
    */
-  makeRoom(): boolean {
+  makeRoom(kind: 'controller' | 'connection'): boolean {
     if (!this.#authentication.required) return false;
-    const all = this.controllers();
-    const strangers = all.filter((one) => !this.#leaving.has(one) && !this.#authentication.trusts(one.admin));
-    const stranger = surplus(strangers, ({ admin }) => addressOf(this.#connections.get(admin)));
-    if (stranger) {
-      this.#leaving.add(stranger);
-      this.census.leave(1);
-      stranger.end();
-      return true;
+    const strangers = [...this.#connections].filter(([id, { controller, qid }]) => {
+      if (!controller || this.#leaving.has(id)) return false;
+      return qid === 0 ? !this.#authentication.trusts(id) : kind === 'connection' && controller.joining.has(id);
+    });
+    const forDiscovery = ([, { controller }]: (typeof strangers)[number]) => controller!.subsystem === undefined;
+    const inOrder = [...strangers.filter((one) => !forDiscovery(one)), ...strangers.filter(forDiscovery)];
+    const stranger = surplus(inOrder, ([, connection]) => addressOf(connection));
+    if (!stranger) return false;
+    this.#leave(...stranger);
+    return true;
+  }
+
+  /**
+   * Ends the connection that has not proved yet to be the same I/O queue for the same address: a host has one of each, so that
+   * no address has more of them than the controller has queues.
+   */
+  replace({ joining }: ControllerState, qid: number, by: Connection): void {
+    for (const id of joining) {
+      const connection = this.#connections.get(id);
+      if (connection?.qid === qid && addressOf(connection) === addressOf(by)) this.#leave(id, connection);
     }
-    for (const { joining } of all)
-      for (const id of joining) {
-        joining.delete(id);
-        this.around.close(id);
-        return true;
-      }
-    return false;
+  }
+
+  /** Ends a connection that does not count any more from now on. */
+  #leave(id: number, { controller, qid }: Connection): void {
+    this.#leaving.add(id);
+    this.census.leave(qid!, 1);
+    controller?.joining.delete(id);
+    this.#endQueue(id);
   }
 
   /**
@@ -275,7 +292,7 @@ export class Connections implements Guarded {
     this.#authentication.closed(id);
     const { controller, qid, peer } = connection;
     if (!controller) return;
-    if (qid === 0 && this.#leaving.delete(controller)) this.census.leave(-1);
+    if (this.#leaving.delete(id)) this.census.leave(qid!, -1);
     this.census.count(connection.counted, qid!, -1);
     if (qid !== 0) {
       controller.joining.delete(id);

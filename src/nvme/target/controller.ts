@@ -33,8 +33,8 @@ export interface Surroundings {
   complete(connection: number, tag: number, status: number, result: number): void;
   /** Ends a connection. */
   close(connection: number): void;
-  /** Everything written to the subsystem's namespaces reaches stable storage; what fails is reported, not thrown. */
-  flush(subsystem: SubsystemState): Promise<void>;
+  /** Everything written to the namespaces of the controller's subsystem reaches stable storage; what fails is reported, not thrown. */
+  flush(controller: ControllerState): Promise<void>;
   /** The discovery log for a host that is connected through `connection`. */
   discoveryLog(hostnqn: string, connection: number): Buffer;
 }
@@ -66,6 +66,8 @@ export interface ControllerOptions {
   port: number;
   /** Connection of the admin queue. */
   admin: number;
+  /** Its address and port. */
+  peer: string;
   /** Milliseconds, 0: none. */
   keepAlive: number;
   /** I/O queues at most. */
@@ -86,6 +88,7 @@ export class Controller implements ControllerState {
   readonly port: number;
   /** Connection of the admin queue. */
   readonly admin: number;
+  readonly peer: string;
   readonly handle: NativeController;
   /** I/O queues: identifier to connection. */
   readonly queues = new Map<number, number>();
@@ -132,6 +135,7 @@ export class Controller implements ControllerState {
     this.hostnqn = options.hostnqn;
     this.hostid = options.hostid;
     this.admin = options.admin;
+    this.peer = options.peer;
     this.keepAlive = roundKeepAlive(options.keepAlive);
     this.#discoveryNqn = options.discoveryNqn ?? discoveryNqn;
     this.handle = around.native.controllerNew();
@@ -270,7 +274,7 @@ export class Controller implements ControllerState {
   /** Answers the command that has switched the write cache off once what lies in it is durable. */
   async #emptyCache(tag: number): Promise<void> {
     const subsystem = this.subsystem!;
-    await this.#around.flush(subsystem);
+    await this.#around.flush(this);
     const lost = [...subsystem.namespaces.values()].some((namespace) => subsystem.syncError(namespace) !== undefined);
     this.#around.complete(this.admin, tag, lost ? statusCode(Status.internal) : 0, 0);
   }
@@ -389,12 +393,11 @@ export class Controller implements ControllerState {
 
   /** Waits for the commands under way, and flushes. */
   async #settle(): Promise<void> {
-    const { subsystem } = this;
-    if (!subsystem) return;
+    if (!this.subsystem) return;
     // a command that hangs was not acknowledged: the host loses nothing that it counts on
     for (const until = performance.now() + shutdownWait; this.#running > 0 && performance.now() < until; )
       await sleep(shutdownLook, undefined, { ref: false });
-    await this.#around.flush(subsystem);
+    await this.#around.flush(this);
   }
 
   /** I/O commands of all queues that are being done. */

@@ -79,6 +79,8 @@ export interface ControllerState {
   /** The port that the host has connected to. */
   readonly port: number;
   readonly admin: number;
+  /** Address and port of the admin queue, for messages. */
+  readonly peer: string;
   readonly handle: NativeController;
   readonly queues: Map<number, number>;
   /** Connections that become I/O queues once their host has proved who it is. */

@@ -52,9 +52,9 @@ export class Census {
     this.#add(key, 1);
   }
 
-  /** An admin queue that was ended to make room does not count any more, although it is still there. @param by 1, and -1 once it is gone */
-  leave(by: 1 | -1): void {
-    this.count(undefined, 0, by === 1 ? -1 : 1);
+  /** A queue that was ended to make room does not count any more, although it is still there. @param by 1, and -1 once it is gone */
+  leave(qid: number, by: 1 | -1): void {
+    this.count(undefined, qid, by === 1 ? -1 : 1);
   }
 
   #add(key: string, by: 1 | -1): void {
@@ -95,8 +95,10 @@ export interface Guarded {
   readonly discovery: Map<number, ControllerState>;
   readonly around: Surroundings;
   readonly budgets: Budgets;
-  /** Ends an association, or a connection, whose host has not proved who it is. @returns whether there was one */
-  makeRoom(): boolean;
+  /** Ends an association, or for a connection an I/O queue, whose host has not proved who it is. @returns whether there was one */
+  makeRoom(kind: 'controller' | 'connection'): boolean;
+  /** Ends what the same address has not proved yet to be the same I/O queue. */
+  replace(controller: ControllerState, qid: number, by: Connection): void;
 }
 
 /** Refuses what is beyond a limit, for now: hosts try again. @throws Refusal */
@@ -114,8 +116,8 @@ function checkLimits(target: Guarded, connect: Connect, peer: string, counted: s
   // one that counts for no host is refused all the same if its host has all that it may have
   if (own.connections !== undefined && census.of(counted ?? host) >= own.connections)
     throw busy(`${own.connections} connections of this host`);
-  if (census.connections >= connections && !target.makeRoom()) throw busy(`${connections} connections`);
-  if (connect.qid === 0 && census.controllers >= controllers && !target.makeRoom()) throw busy(`${controllers} controllers`);
+  if (census.connections >= connections && !target.makeRoom('connection')) throw busy(`${connections} connections`);
+  if (connect.qid === 0 && census.controllers >= controllers && !target.makeRoom('controller')) throw busy(`${controllers} controllers`);
   return own;
 }
 
@@ -152,7 +154,7 @@ export function admitController(
   const { hostnqn, hostid, keepAlive } = connect;
   const { around, hub } = target;
   const { peer } = connection;
-  const given = { hostnqn, hostid, port: connection.listener.id, admin: id, keepAlive };
+  const given = { hostnqn, hostid, port: connection.listener.id, admin: id, peer, keepAlive };
   if (connect.discovery) {
     checkLimits(target, connect, peer, counted);
     const { discovery } = target;
@@ -202,6 +204,7 @@ export function admitQueue(
   if (connect.qid > controller.features.queues) throw badParameter('sqe', 42);
   if (controller.queues.has(connect.qid)) throw new Refusal(Status.sequenceError);
   if (subsystem.ana.draining) throw new Refusal(Status.connectBusy);
+  target.replace(controller, connect.qid, connection);
   checkLimits(target, connect, connection.peer, counted);
   return controller;
 }
