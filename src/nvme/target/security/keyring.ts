@@ -19,6 +19,16 @@ export interface KeySources {
   tlsKeyFile?: string;
 }
 
+/** Keys that were read again and are not in use yet. One of the two ends it. */
+export interface FreshKeys {
+  /** The hosts whose keys are others, `*` for every host. */
+  readonly changed: string[];
+  /** Puts them to use, unless others were put to use since: those were read later. Cannot fail. */
+  use(): void;
+  /** Wipes them, if they are not in use. */
+  drop(): void;
+}
+
 interface HostKeys {
   chap: ChapKeys | undefined;
   tls: Key | undefined;
@@ -71,37 +81,54 @@ export class KeyRing {
     return key ? [key] : [];
   }
 
+  /** Reads all files again, without changing anything yet. @throws VioError */
+  read(): FreshKeys {
+    const before = this.#keys;
+    const fresh = load(this.#sources, before);
+    return {
+      changed: [...fresh].filter(([nqn, keys]) => !sameKeys(keys, before.get(nqn))).map(([nqn]) => nqn || '*'),
+      use: () => {
+        if (this.#keys !== before) return;
+        this.#keys = fresh;
+        wipeBut(before, fresh);
+      },
+      drop: () => wipeBut(fresh, this.#keys),
+    };
+  }
+
   /**
    * Reads all files again. Associations go on; the next authentication or handshake uses the new keys.
    * @returns the hosts whose keys are others now, `*` for every host
    * @throws VioError; then all keys are as before
    */
   rotate(): string[] {
-    const fresh = load(this.#sources, this.#keys);
-    const changed = [...fresh].filter(([nqn, keys]) => !sameKeys(keys, this.#keys.get(nqn))).map(([nqn]) => nqn || '*');
-    const kept = new Set([...fresh.values()].flatMap(keysOf));
-    for (const key of [...this.#keys.values()].flatMap(keysOf)) if (!kept.has(key)) wipe(key.bytes);
-    this.#keys = fresh;
-    return changed;
+    const fresh = this.read();
+    fresh.use();
+    return fresh.changed;
   }
 
   /** What rotate() would change, without changing it. @throws VioError */
   check(): string[] {
-    const fresh = load(this.#sources, this.#keys);
-    const changed = [...fresh].filter(([nqn, keys]) => !sameKeys(keys, this.#keys.get(nqn))).map(([nqn]) => nqn || '*');
-    const kept = new Set([...this.#keys.values()].flatMap(keysOf));
-    for (const key of [...fresh.values()].flatMap(keysOf)) if (!kept.has(key)) wipe(key.bytes);
-    return changed;
+    const fresh = this.read();
+    fresh.drop();
+    return fresh.changed;
   }
 
   /** Wipes all keys. */
   close(): void {
-    for (const key of [...this.#keys.values()].flatMap(keysOf)) wipe(key.bytes);
-    this.#keys.clear();
+    wipeBut(this.#keys, new Map());
+    this.#keys = new Map();
   }
 }
 
 const keysOf = ({ chap, tls }: HostKeys): Key[] => [chap?.host, chap?.controller, tls].filter((key) => key !== undefined);
+
+/** @param kept whose keys stay: those that cannot be read again are in both */
+function wipeBut(gone: ReadonlyMap<string, HostKeys>, kept: ReadonlyMap<string, HostKeys>): void {
+  if (gone === kept) return;
+  const stay = new Set([...kept.values()].flatMap(keysOf));
+  for (const key of [...gone.values()].flatMap(keysOf)) if (!stay.has(key)) wipe(key.bytes);
+}
 
 const sameKeys = (a: HostKeys, b: HostKeys | undefined): boolean =>
   b !== undefined && sameKey(a.chap?.host, b.chap?.host) && sameKey(a.chap?.controller, b.chap?.controller) && sameKey(a.tls, b.tls);
