@@ -108,14 +108,17 @@ export class Target implements Hub, Watched {
     this.#discoveryChanged();
   }
 
-  /** Removes a subsystem and ends its associations. Its files are closed then, but for commands that are under way. */
-  async removeSubsystem(subsystem: Subsystem): Promise<void> {
+  /**
+   * Removes a subsystem and ends its associations. Its files are closed then, but for commands that are under way.
+   * @param wait until others can use them, for a while; not if the caller does that, once for many
+   */
+  async removeSubsystem(subsystem: Subsystem, wait = true): Promise<void> {
     this.subsystems.delete(subsystem.nqn);
     for (const controller of subsystem.controllers.values()) controller.end();
     for (const namespace of subsystem.namespaces.values()) this.#sources.of(subsystem, namespace).close();
     subsystem.close();
     this.#discoveryChanged();
-    await this.renew();
+    await this.renew(wait);
   }
 
   /**
@@ -197,14 +200,17 @@ export class Target implements Hub, Watched {
     return namespace;
   }
 
-  /** Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one. */
-  async remove(subsystem: Subsystem, nsid: number): Promise<void> {
+  /**
+   * Takes a namespace away, if it is there. Commands that are under way end; its file is closed after the last one.
+   * @param wait as in removeSubsystem()
+   */
+  async remove(subsystem: Subsystem, nsid: number, wait = true): Promise<void> {
     const namespace = subsystem.take(nsid);
     if (!namespace) return;
     this.#sources.of(subsystem, namespace).close();
     this.#namespaceChanged(subsystem, namespace, true);
     subsystem.release(namespace);
-    await this.renew();
+    await this.renew(wait);
   }
 
   /** The size of a namespace's source now, in bytes. It may take long: look the namespace up again then. @throws VioError */
@@ -419,10 +425,10 @@ export class Target implements Hub, Watched {
   }
 
   /** All queues take tables of namespaces over as they are now. Those without work let go of namespaces that were released, so that their files can be used again at once. */
-  async renew(): Promise<void> {
+  async renew(wait = true): Promise<void> {
     if (this.stopped) return;
     await this.#native.targetRenew(this.#hosts.engine);
-    await sourcesGone();
+    if (wait) await sourcesGone();
   }
 
   #discoveryChanged(): void {

@@ -9,7 +9,7 @@ import { placeText } from '../../../common/text/place.js';
 import { native as addon } from '../../../native/index.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { rateText } from '../../../storage/limits.js';
-import { claimSource, openSourceLater, type Source } from '../../../storage/open.js';
+import { claimSource, openSourceLater, type Source, sourcesGone } from '../../../storage/open.js';
 import { anaStateNames } from '../../wire/index.js';
 import { defaultLimits } from '../admission/limits.js';
 import type { Listener } from '../discovery.js';
@@ -143,9 +143,9 @@ async function planSubsystems(loading: Loading, plan: LoadPlan, wanted: readonly
     const all = [...subsystem.namespaces.values()];
     for (const one of all) if (!isMemory(one)) plan.leaving.add(one.identity);
     if (all.some(isMemory)) {
-      for (const one of all.filter((ns) => !isMemory(ns))) plan.early.push(() => target.remove(subsystem, one.nsid));
-      plan.late.push(() => target.removeSubsystem(subsystem));
-    } else plan.early.push(() => target.removeSubsystem(subsystem));
+      for (const one of all.filter((ns) => !isMemory(ns))) plan.early.push(() => target.remove(subsystem, one.nsid, false));
+      plan.late.push(() => target.removeSubsystem(subsystem, false));
+    } else plan.early.push(() => target.removeSubsystem(subsystem, false));
   }
   const gone = new Map<Subsystem, Set<number>>();
   for (const [config, subsystem] of kept) gone.set(subsystem, planRemovals(plan, target, subsystem, config));
@@ -165,7 +165,7 @@ function planRemovals(plan: LoadPlan, target: Target, subsystem: Subsystem, conf
     gone.add(namespace.nsid);
     plan.todo.push(`remove namespace ${namespace.nsid} (${namespace.source}) of ${subsystem.nqn}`);
     if (!isMemory(namespace)) plan.leaving.add(namespace.identity);
-    (isMemory(namespace) ? plan.late : plan.early).push(() => target.remove(subsystem, namespace.nsid));
+    (isMemory(namespace) ? plan.late : plan.early).push(() => target.remove(subsystem, namespace.nsid, false));
   }
   return gone;
 }
@@ -363,6 +363,7 @@ async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig)
   const opened: Listener[] = [];
   try {
     for (const remove of plan.early) await remove();
+    if (plan.early.length > 0) await sourcesGone(); // once for all: one that hangs is waited for as long as that takes
     for (const source of plan.claims) await claim(loading, source);
     for (const listener of plan.surplus) await target.unlisten(listener);
     for (const one of plan.deferred) bindLate(loading, plan, one);
@@ -378,12 +379,15 @@ async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig)
     throw err;
   }
   plan.abandon.length = 0;
-  for (const remove of plan.late) await remove();
-  await operations.applyAll(plan.changes);
-  for (const arrive of plan.arrivals) arrive();
-  target.listenersChanged = false;
-  for (const change of plan.last) await change().apply();
-  for (const listener of opened) listener.opening = false;
+  try {
+    for (const remove of plan.late) await remove();
+    await operations.applyAll(plan.changes);
+    for (const arrive of plan.arrivals) arrive();
+    target.listenersChanged = false;
+    for (const change of plan.last) await change().apply();
+  } finally {
+    for (const listener of opened) listener.opening = false; // hosts must not be told to wait for ever
+  }
   const { notes: _notes, ...settings } = wanted;
   loading.settings = { ...settings, ...Object.fromEntries(fixedKeys.map((key) => [key, loading.settings[key]])) };
 }

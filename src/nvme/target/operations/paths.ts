@@ -38,8 +38,10 @@ export function addListener(target: Target, wanted: NewListener): Change {
       `listen on ${placeText(wanted)}${discoveryOnly ? ' for discovery' : ''}${advertise ? `, advertised as ${placeText(advertise)}` : ''}`,
     ],
     apply: () => {
-      target.listen(address, port, discoveryOnly, advertise);
-      nameEach(target);
+      const added = target.listen(address, port, discoveryOnly, advertise);
+      // discovery ports follow from the addresses of the other listeners: with one of those more, nothing else follows
+      const known = target.listeners.some((one) => one !== added && !one.discoveryOnly && one.address === address);
+      if (!discoveryOnly && !known) nameEach(target);
     },
   };
 }

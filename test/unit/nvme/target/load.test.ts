@@ -284,6 +284,18 @@ describe('a reload', () => {
     expect(target.target.subsystems.get(nqn('x'))!.namespaces.get(1)!.blockSize).toBe(4096);
   });
 
+  test('waits once for the sources of all that it removes', async () => {
+    const namespaces = files.map((source) => ({ source }));
+    const target = await start({ ...base, subsystems: [{ nqn: nqn('x'), namespaces }] });
+    const waits = jest.spyOn(native().storage, 'farewells');
+    try {
+      await load(target, { ...base, subsystems: [{ nqn: nqn('x'), namespaces: [] }] });
+      expect(waits).toHaveBeenCalledTimes(1);
+    } finally {
+      waits.mockRestore();
+    }
+  });
+
   test('with --check finds the same and does nothing; two at a time come one after the other', async () => {
     const target = await start(base);
     const other = { ...base, subsystems: base.subsystems.slice(1) };

@@ -72,6 +72,27 @@ describe('save', () => {
     await expectFixedPoint(one);
   });
 
+  test('after a listener came on an address that is served: the port of discovery stays one that need not be free', async () => {
+    const address = '127.8.0.11'; // of this test alone, with the port of discovery
+    const { fd, port } = bindSocket(address, 0);
+    fd.close();
+    const one = await start({ ...base, listen: [`${address}:${port}`] });
+    expect(one.target.listeners.length).toBe(2);
+    await ctl(one, { op: 'listener', action: 'add', at: `${address}:0` });
+    await ctl(one, { op: 'listener', action: 'add', at: `${address}:0`, discoveryOnly: true });
+    const saved = one.configuration.save();
+    expect(saved.listenDiscovery).toEqual([`${address}:${one.target.listeners.at(-1)!.port}`]);
+    await expectFixedPoint(one);
+    for (const each of running) await each.stop();
+    running.clear();
+    const other = bindSocket(address, 8009);
+    try {
+      expect((await start(saved)).target.listeners.length).toBe(3);
+    } finally {
+      other.fd.close();
+    }
+  });
+
   test('after the listener of the discovery port was removed, and then the others', async () => {
     const one = await start({ ...base, discoveryPort: 0 });
     const { port } = one.target.listeners.find(({ discoveryOnly }) => discoveryOnly)!;
@@ -133,6 +154,22 @@ describe('a listener that cannot be had at the last moment', () => {
     expect((await load(one, { ...wanted, discoveryPort: 'none' })).changed).toBe(true);
     expect(one.target.listeners.every(({ opening }) => !opening)).toBe(true);
   });
+});
+
+test('a listener that has come lets hosts in, although a step behind it failed', async () => {
+  const one = await start({ ...base, discoveryPort: 'none' });
+  one.target.adopt = () => {
+    throw new Error('no memory');
+  };
+  const wanted = {
+    ...{ ...base, discoveryPort: 'none', listen: [...base.listen!, '127.0.0.2:0'] },
+    subsystems: [{ nqn, namespaces: [...base.subsystems[0]!.namespaces, { nsid: 2, source: 'b' }] }],
+  };
+  await expect(load(one, wanted)).rejects.toThrow('no memory');
+  expect(one.target.listeners.map(({ address, opening }) => [address, opening])).toEqual([
+    ['127.0.0.1', undefined],
+    ['127.0.0.2', false],
+  ]);
 });
 
 describe('a target that ends while it is changed', () => {
