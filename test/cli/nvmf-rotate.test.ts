@@ -128,7 +128,8 @@ test('no error, and no wrong block', async () => {
   const rotate = async () => {
     for (let i = 0; i < rotations; i++) {
       const seen = [...rounds];
-      while (!rounds.every((count, part) => count > seen[part]!)) await sleep(5); // each has had its turn with these keys
+      while (!over && !rounds.every((count, part) => count > seen[part]!)) await sleep(5); // each has had its turn with these keys
+      if (over) return;
       const stale = now;
       let done = () => {};
       changing = new Promise((resolve) => {
@@ -144,7 +145,7 @@ test('no error, and no wrong block', async () => {
         const told = () => target.messages().match(/keys? of/g)?.length ?? 0;
         const before = told();
         target.child.kill('SIGHUP');
-        while (told() === before) await sleep(5);
+        while (!over && told() === before) await sleep(5);
       }
       done();
       if (i % 4 > 1) continue;

@@ -1,10 +1,11 @@
 /** A TCP connection that sends and hears bytes, whatever they mean: for what is no PDU, as the records of TLS. */
-import net from 'node:net';
-import { VioError, wrap } from '../../common/errors.js';
-import { type Liveness, patience } from './raw.js';
+import type net from 'node:net';
+import { connectTo, type Liveness, patience } from './raw.js';
 
 /** Bytes that are kept; what comes behind them is not looked at. */
 const mostHeard = 64 << 10;
+/** How long connecting may take, in milliseconds. */
+const connectTime = 10_000;
 
 export class Bytes {
   /** When something came last, by performance.now(). */
@@ -33,17 +34,8 @@ export class Bytes {
   }
 
   /** Connects. @param alive asked before silence is believed @throws VioError */
-  static open({ address, port }: { address: string; port: number }, alive: Liveness): Promise<Bytes> {
-    return new Promise((resolve, reject) => {
-      const socket = net.connect({ host: address, port, noDelay: true });
-      const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), 10_000);
-      socket.once('error', (err) => reject(wrap(`connect ${address}:${port}`, err)));
-      socket.once('connect', () => {
-        clearTimeout(timer);
-        socket.removeAllListeners('error');
-        resolve(new Bytes(socket, alive));
-      });
-    });
+  static open(to: { address: string; port: number }, alive: Liveness): Promise<Bytes> {
+    return connectTo(to, connectTime, (socket) => new Bytes(socket, alive));
   }
 
   send(bytes: Uint8Array): void {

@@ -96,6 +96,28 @@ export interface CommandOptions {
   spoil?: (pdu: Buffer) => void;
 }
 
+/**
+ * Connects.
+ * @param limit in milliseconds
+ * @param use takes the socket before anything can come or go wrong
+ * @throws VioError
+ */
+export function connectTo<T>(to: { address: string; port: number }, limit: number, use: (socket: net.Socket) => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect({ host: to.address, port: to.port, noDelay: true });
+    const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), limit);
+    socket.once('error', (err) => {
+      clearTimeout(timer);
+      reject(wrap(`connect ${to.address}:${to.port}`, err));
+    });
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      socket.removeAllListeners('error');
+      resolve(use(socket));
+    });
+  });
+}
+
 export class RawConnection {
   readonly socket: net.Socket;
   /** Of the last Connect. */
@@ -140,16 +162,7 @@ export class RawConnection {
   }
 
   static #connect(address: string, port: number, limit: number, alive?: Liveness, tls?: RawTls): Promise<RawConnection> {
-    return new Promise((resolve, reject) => {
-      const socket = net.connect({ host: address, port, noDelay: true });
-      const timer = setTimeout(() => socket.destroy(new VioError('connect: no answer', { code: 'ETIMEDOUT' })), limit);
-      socket.once('error', (err) => reject(wrap(`connect ${address}:${port}`, err)));
-      socket.once('connect', () => {
-        clearTimeout(timer);
-        socket.removeAllListeners('error');
-        resolve(new RawConnection(socket, alive, tls));
-      });
-    });
+    return connectTo({ address, port }, limit, (socket) => new RawConnection(socket, alive, tls));
   }
 
   /** The TLS handshake. @throws VioError */
