@@ -57,7 +57,7 @@ export class Target implements Hub, Watched {
   /** What sources were called before, for subsystems that are made later. */
   readonly state: IdentityState | undefined;
   readonly listeners: Listener[] = [];
-  /** Listeners were added or removed since the configuration was read: those of its discovery port are saved one by one. */
+  /** Listeners were added or removed since the configuration was read: the addresses of its discovery port are saved. */
   listenersChanged = false;
   readonly referrals: Referral[] = [];
   /** Keys of hosts. */

@@ -1,4 +1,5 @@
 /** Checks of the configuration file of `nvmf serve`. */
+import { isIP } from 'node:net';
 import { glob } from '../../../common/glob.js';
 import { asNumber, bad, type Check, checked, distinct, flag, list, number, object, oneOf, text } from '../../../common/text/checks.js';
 import { placeText } from '../../../common/text/place.js';
@@ -18,6 +19,10 @@ const portOrNone: Check<number | 'none'> = (v, place) => {
   if (value === 'none' || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 65535))
     return value as number | 'none';
   throw bad(place, 'must be a port, or "none"');
+};
+const ipAddress: Check = (v, place) => {
+  if (typeof v !== 'string' || isIP(v) === 0) throw bad(place, 'must be an IP address');
+  return v;
 };
 const namespace = object<NamespaceEntry>(
   {
@@ -88,6 +93,7 @@ const file = object<ConfigFile>(
     ),
     listenDiscovery: distinct(place, 'address', (one) => one),
     discoveryPort: portOrNone,
+    discoveryAddresses: distinct(ipAddress, 'address', (one) => one),
     control: text,
     stateDir: text,
     metrics: checked((v) => {

@@ -18,6 +18,8 @@ export interface ConfigFile {
   listenDiscovery?: string[];
   /** port for discovery alone on every address of listen, or "none"; default: 8009 if free. @minimum 0 @maximum 65535 */
   discoveryPort?: number | 'none';
+  /** IP addresses that have discoveryPort; default: all of listen. nvmf ctl save writes them if nvmf ctl changed listeners */
+  discoveryAddresses?: string[];
   /** path of the control socket for nvmf ctl */
   control?: string;
   /** folder that remembers the identities of sources */

@@ -37,19 +37,20 @@ export async function wantedListeners(config: TargetConfig): Promise<WantedListe
   };
   for (const text of config.listen ?? defaultListen) await add(text, false);
   for (const text of config.listenDiscovery ?? []) await add(text, true);
-  return [...wanted, ...discoveryPorts(wanted, config.discoveryPort)];
+  return [...wanted, ...discoveryPorts(wanted, config)];
 }
 
 /**
- * Discovery on a port of its own too, on every address. Port 8009, which nobody asked for, is done without where it is taken or not
- * permitted, and left alone where the ports are free ones: then the target is one of several, or a test.
+ * Discovery on a port of its own too, on every address or on those that are named. Port 8009, which nobody asked for, is done
+ * without where it is taken or not permitted, and left alone where the ports are free ones: then the target is one of several, or
+ * a test.
  */
-function discoveryPorts(at: readonly WantedListener[], asked: TargetConfig['discoveryPort']): WantedListener[] {
+function discoveryPorts(at: readonly WantedListener[], { discoveryPort: asked, discoveryAddresses }: TargetConfig): WantedListener[] {
   const listening = at.filter(({ discoveryOnly }) => !discoveryOnly);
   if (asked === 'none' || (asked === undefined && listening.some(({ port }) => port === 0))) return [];
   const port = asked ?? discoveryPort;
   const optional = asked === undefined ? 'taken' : undefined;
-  return [...new Set(listening.map(({ address }) => address))]
+  return [...new Set(discoveryAddresses ?? listening.map(({ address }) => address))]
     .filter((address) => port === 0 || !at.some((one) => one.address === address && one.port === port))
     .map((address) => ({ address, port, discoveryOnly: true, asked: discoveryPortAsked, place: undefined, optional }));
 }

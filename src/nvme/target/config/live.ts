@@ -82,7 +82,11 @@ export function liveConfig(target: Target, settings: TargetConfig): TargetConfig
     ...fixed,
     listen: asked(false),
     ...(discovery.length > 0 && { listenDiscovery: discovery }),
-    ...(target.listenersChanged && { discoveryPort: 'none' as const }), // each is named in listenDiscovery
+    // their port stays one that may be done without, if nobody asked for it
+    ...(target.listenersChanged &&
+      settings.discoveryPort !== 'none' && {
+        discoveryAddresses: target.listeners.filter(ofDiscoveryPort).map(({ address }) => address),
+      }),
     ...limit('maxControllers', controllers, defaultLimits.controllers, maxControllers),
     ...limit('maxConnections', connections, defaultLimits.connections, maxConnections),
     ...limit('maxQueues', queues, defaultLimits.queues, maxQueues),

@@ -62,12 +62,12 @@ export function removeListener(target: Target, at: { address: string; port: numb
 }
 
 /**
- * Has listeners saved one by one that a configuration asks for in one word: those of the discovery port, and those of a name that
- * has lost an address. A reload of what was saved would bring back what was removed.
+ * Has the addresses of the discovery port saved, and listeners of a name that has lost an address one by one. A reload of what was
+ * saved would bring back what was removed.
  */
 function nameEach(target: Target, name?: string): void {
   for (const one of target.listeners)
-    if (ofDiscoveryPort(one) || (name !== undefined && one.asked === name)) one.asked = askedText(one, one.advertise);
+    if (name !== undefined && one.asked === name && !ofDiscoveryPort(one)) one.asked = askedText(one, one.advertise);
   target.listenersChanged = true;
 }
 

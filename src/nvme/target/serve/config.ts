@@ -22,6 +22,8 @@ export interface TargetConfig {
   hostLimits?: ({ host: string } & HostLimits)[];
   /** Port for discovery alone on every address that is listened on; 8009 where free and not asked for. */
   discoveryPort?: number | 'none';
+  /** Addresses that have this port, if not those that are listened on. */
+  discoveryAddresses?: string[];
   /** Path of the control socket. */
   control?: string;
   /** Where the names of sources are kept. */

@@ -44,6 +44,11 @@ describe('a configuration file', () => {
     ['__proto__', '{"subsystems":[],"__proto__":{}}', /c\.json\.__proto__: is not known/],
     ['a wrong type', { subsystems: [], threads: '2' }, /threads: must be a number/],
     ['a number too large', { subsystems: [], threads: 65 }, /threads: must be a number from 1 to 64/],
+    [
+      'a wrong address of the discovery port',
+      { subsystems: [], discoveryAddresses: ['host'] },
+      /discoveryAddresses\[0\]: must be an IP address/,
+    ],
     ['a wrong discovery port', { subsystems: [], discoveryPort: 70000 }, /discoveryPort: must be a port, or "none"/],
     ['a wrong engine', { subsystems: [], engine: 'aio' }, /engine: must be auto or uring or sync/],
     ['a wrong address', { subsystems: [], listen: ['127.0.0.1:99999'] }, /listen\[0\]: not an address/],

@@ -72,26 +72,29 @@ describe('save', () => {
     await expectFixedPoint(one);
   });
 
-  test('after a listener came on an address that is served: the port of discovery stays one that need not be free', async () => {
-    const address = '127.8.0.11'; // of this test alone, with the port of discovery
-    const { fd, port } = bindSocket(address, 0);
-    fd.close();
-    const one = await start({ ...base, listen: [`${address}:${port}`] });
-    expect(one.target.listeners.length).toBe(2);
-    await ctl(one, { op: 'listener', action: 'add', at: `${address}:0` });
-    await ctl(one, { op: 'listener', action: 'add', at: `${address}:0`, discoveryOnly: true });
-    const saved = one.configuration.save();
-    expect(saved.listenDiscovery).toEqual([`${address}:${one.target.listeners.at(-1)!.port}`]);
-    await expectFixedPoint(one);
-    for (const each of running) await each.stop();
-    running.clear();
-    const other = bindSocket(address, 8009);
-    try {
-      expect((await start(saved)).target.listeners.length).toBe(3);
-    } finally {
-      other.fd.close();
-    }
-  });
+  test.each(['127.8.0.11', '127.8.0.12'])(
+    'after a listener came on %s: the port of discovery stays one that need not be free',
+    async (at) => {
+      const address = '127.8.0.11'; // of this test alone, with the port of discovery
+      const { fd, port } = bindSocket(address, 0);
+      fd.close();
+      const one = await start({ ...base, listen: [`${address}:${port}`] });
+      expect(one.target.listeners.length).toBe(2);
+      await ctl(one, { op: 'listener', action: 'add', at: `${at}:0` });
+      await ctl(one, { op: 'listener', action: 'add', at: `${at}:0`, discoveryOnly: true });
+      const saved = one.configuration.save();
+      expect(saved.listenDiscovery).toEqual([`${at}:${one.target.listeners.at(-1)!.port}`]);
+      await expectFixedPoint(one);
+      for (const each of running) await each.stop();
+      running.clear();
+      const other = bindSocket(address, 8009);
+      try {
+        expect((await start(saved)).target.listeners.length).toBe(3);
+      } finally {
+        other.fd.close();
+      }
+    },
+  );
 
   test('after the listener of the discovery port was removed, and then the others', async () => {
     const one = await start({ ...base, discoveryPort: 0 });
