@@ -192,10 +192,6 @@ void Worker::TakeOver() {
   batch_.clear();
   HandOver();
   at_.store(kLooping, std::memory_order_release);
-  if (ring_) {
-    CloseRing();  // empty, and of the other thread
-    OpenRing();
-  }
 }
 
 void Worker::Live(bool loops) {
@@ -211,12 +207,13 @@ void Worker::Submit(Request* request) {
   if (!ring_ || !Ring(request)) Elsewhere(request);
 }
 
-// The ring belongs to the thread that makes it. Without io_uring (sysctl, seccomp, an old kernel) the executor does it
-// all.
+// The ring is of the thread that has the loop, one after the other (TakeOver). Without io_uring (sysctl, seccomp, an
+// old kernel) the executor does it all.
 void Worker::OpenRing() {
   try {
     // Its descriptor is not registered: that would bind it to a thread that may hang when the loop is taken over.
-    ring_ = std::make_unique<uring::Ring>(uring::RingOptions{.entries = kRingEntries, .registered_ring_fd = false});
+    ring_ = std::make_unique<uring::Ring>(
+        uring::RingOptions{.entries = kRingEntries, .prefer = uring::kPassedOn, .registered_ring_fd = false});
     ringEvent_ = os::NewEventfd();
     // Requests that the kernel cannot do without waiting take one of these threads each. Kernels before 5.15 have no
     // say in it: eight at least.

@@ -34,6 +34,11 @@ int Query(abi::QueryOpcodes* answer);
 inline constexpr uint32_t kOneThread = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                        IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
 
+// Those of a ring that one thread passes on to another. SINGLE_ISSUER would bind it to the first: the kernel refuses
+// all others its file table, even to empty that.
+inline constexpr uint32_t kPassedOn =
+    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP;
+
 // Set-up flags that a ring here works with. The others change the size of its entries or expect memory of the caller.
 inline constexpr uint32_t kSupported = kOneThread | IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF |
                                        IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN |

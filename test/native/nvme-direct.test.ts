@@ -14,6 +14,7 @@ import { Target } from '../../src/nvme/target/target.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { ringsOf } from '../../src/uring/host/processes.js';
 import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
+import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
 import { skip } from '../support/skip.js';
 
@@ -165,4 +166,38 @@ test('files and buffers are registered, and follow sources that come, go, are op
   host.close();
   await target.stop();
   expect(registered()).toEqual({ files: [], bytes: 0 });
+}, 60_000);
+
+test('a source that hangs keeps no other one: what is removed beside it is free at once', async () => {
+  const missing = noFaultDisk();
+  if (missing) return skip('a source that hangs beside direct ones', missing);
+  const random = numbers(1);
+  const [a, b] = ['disk-a', 'disk-b'].map((name) => disk(name, random)) as [string, string];
+  if (!(await serve([a, b]))) return;
+  const hanging = await FaultDisk.open(SIZE);
+  try {
+    target.add(subsystem, { nsid: 3, source: hanging.file, format: 'raw' });
+    await load(random, [1, 2], 'before');
+    await hanging.set({ write_delay: 15 });
+    let ended = false;
+    const write = rwCmd.encode({ slba: 0n, nlb: 0 }, sqe.encode({ opcode: NvmOpcode.write, nsid: 3 }));
+    const written = host.queues[0]!.send(write, { out: Buffer.alloc(subsystem.namespaces.get(3)!.blockSize) }).then(() => {
+      ended = true;
+    });
+    await load(random, [1, 2], 'beside it');
+    await target.remove(subsystem, 2);
+    expect(registered().files).not.toContain('disk-b');
+    native().storage.close(native().storage.open(b, { direct: true }));
+    await load(random, [1], 'after');
+    await target.reopen(subsystem, 1);
+    await load(random, [1], 'opened anew');
+    expect(ended).toBe(false);
+    await hanging.set({ write_delay: 0 });
+    await written;
+  } finally {
+    await hanging.set({ write_delay: 0 });
+    host.close();
+    await target.stop();
+    await hanging.close();
+  }
 }, 60_000);
