@@ -35,8 +35,7 @@ Psk& Psk::operator=(Psk&& other) noexcept {
 }
 
 void Psk::Wipe() {
-  os::Wipe(key);
-  key.clear();
+  os::SecretBytes().swap(key);  // its place is wiped, and of use to others
 }
 
 // What OpenSSL calls. Each SSL has its Tls as extra data 0, each BIO as its data.

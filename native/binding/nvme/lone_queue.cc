@@ -50,12 +50,13 @@ Napi::Value JsQueueOpen(const Napi::CallbackInfo& info) {
   const auto queue =
       std::make_shared<LoneQueue>(Address{Text(Field(given, "host", Kind::kPath)), static_cast<uint16_t>(port)},
                                   options, number("timeoutMs"), SecureOf(Field(given, "tls", Maybe(Kind::kObject))));
+  // Its thread ends when nobody has it any more: the handle, or an environment that has ended before there was one.
+  const std::shared_ptr<LoneQueue> held(queue.get(), [queue](LoneQueue*) { queue->Close(); });
   return Answer(
       info.Env(), [&](std::function<void()> ended) { queue->Open(std::move(ended)); },
-      [queue](Napi::Env env) -> Napi::Value {
-        if (const auto failure = queue->failure()) throw *failure;
-        // Nobody has it any more: its thread ends.
-        return NewHandle(env, std::shared_ptr<LoneQueue>(queue.get(), [queue](LoneQueue*) { queue->Close(); }));
+      [held](Napi::Env env) -> Napi::Value {
+        if (const auto failure = held->failure()) throw *failure;
+        return NewHandle(env, held);
       });
 }
 
