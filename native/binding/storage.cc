@@ -125,7 +125,7 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
 
 Napi::Value JsOpenLater(const Napi::CallbackInfo& info) {
   const auto work = [path = info[0].As<Napi::String>().Utf8Value(), options = OptionsOf(info[1].As<Napi::Object>())] {
-    return OpenFile(path, options);
+    return OpenFileLater(path, options);
   };
   return InLane<std::shared_ptr<Store>>(
       info.Env(), Openings(), work,

@@ -333,8 +333,8 @@ void Connection::Read(Request& request) {
   const uint64_t offset = request.sqe.slba() << request.ns->shift;
   const uint32_t length = request.length;
   request.readLength = length;
-  // Not if a digest is sent before data that may still change.
-  if (const std::byte* view = ddgst_ ? nullptr : store.View(offset, length)) {
+  // Not where we would look at it: the data may still change behind its digest, and its pages may go (Store::View).
+  if (const std::byte* view = ddgst_ || tls_ ? nullptr : store.View(offset, length)) {
     Count(request);
     return RespondData(request, reinterpret_cast<const uint8_t*>(view), length);
   }
@@ -402,16 +402,38 @@ void Connection::Finished(Request& request) {
   RespondData(request, request.buffer, request.length);
 }
 
-// A host that owes data for a namespace that is gone must not keep its file open: its command fails when the data
-// comes.
+// Lets an answer that is being sent go on without its namespace: data that would leave from there is copied first.
+// False: it cannot be had any more.
+bool Connection::Detach(Request& request) {
+  const bool sends = request.out.count > 1 && request.out.parts[0].iov_base == request.dataPdu;
+  if (sends && !request.buffer) {
+    try {
+      Own(request, request.readLength);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    storage::Store& store = *request.ns->store;  // it has views: to read it waits for nothing
+    if (store.Read(request.buffer, request.readLength, request.sqe.slba() << request.ns->shift) != 0) return false;
+    request.out.parts[1].iov_base = request.buffer;
+  }
+  request.ns.reset();
+  return true;
+}
+
+// A host that owes data for a namespace that is gone, or does not fetch what it has read, must not keep its file open:
+// its command fails when the data comes, its answer goes on without the file.
 void Connection::LetGo() {
-  if (collecting_ == 0 && waiting_.empty() && !fusedFirst_ && parked_ == 0) return;
+  if (collecting_ == 0 && waiting_.empty() && !fusedFirst_ && parked_ == 0 && !head_) return;
   for (auto& chunk : chunks_)
     for (size_t i = 0; i < kSlotChunk; i++) {
       Request& request = chunk[i];
       if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
       if (request.state == Request::kParked) {
         if (LeaveTurn(request)) worker_.Post(Worker::Go{&request});
+        continue;
+      }
+      if (request.state == Request::kSending) {
+        if (!Detach(request)) return Close("its source has gone while it was read");
         continue;
       }
       const bool owed = request.state == Request::kWaiting || request.state == Request::kCollecting;

@@ -189,6 +189,7 @@ class Connection {
   void Run(Request& request);
   Kind Classify(const Sqe& sqe) const;
   void LetGo();
+  bool Detach(Request& request);
   void Count(const Request& request);
   void Finished(Request& request);
   void Refresh();

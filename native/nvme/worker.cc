@@ -93,6 +93,10 @@ void Buffers::Trim() {
   }
 }
 
+bool Buffers::any() const {
+  return std::any_of(std::begin(classes_), std::end(classes_), [](const Class& one) { return !one.free.empty(); });
+}
+
 uint8_t* Worker::TakeBuffer(const Request& request, uint32_t size) {
   if (ring_ && request.ns && request.ns->store->Async()) {
     if (!ringBuffers_.tried()) ringBuffers_.Register(*ring_);
@@ -171,6 +175,14 @@ void Worker::Retire(Connection* connection) {
 Connection* Worker::Find(uint32_t id) {
   auto found = connections_.find(id);
   return found == connections_.end() ? nullptr : found->second.get();
+}
+
+// For whoever may end some of them on the way.
+std::vector<Connection*> Worker::All() const {
+  std::vector<Connection*> all;
+  all.reserve(connections_.size());
+  for (const auto& [id, connection] : connections_) all.push_back(connection.get());
+  return all;
 }
 
 void Worker::Accept(uint32_t listener) {
@@ -293,7 +305,7 @@ void Worker::Handle(Message& message) {
     go->request->connection->Go(*go->request);
   } else if (std::holds_alternative<Renew>(message)) {
     if (files_) files_->Clear();  // a slot holds its file
-    for (const auto& [id, connection] : connections_) connection->Renew();
+    for (Connection* connection : All()) connection->Renew();
     for (const auto& connection : zombies_) connection->Renew();
   } else {
     EvictOldest();
@@ -339,10 +351,7 @@ void Worker::Tick() {
     if (oldest && !oldest->trusted()) break;
     newest_.pop_front();
   }
-  std::vector<Connection*> all;
-  all.reserve(connections_.size());
-  for (const auto& [id, connection] : connections_) all.push_back(connection.get());
-  for (Connection* connection : all) connection->Tick();
+  for (Connection* connection : All()) connection->Tick();
 }
 
 // Waits for events. What the executor does from now on is signalled, if this thread really sleeps.
@@ -368,7 +377,7 @@ bool Worker::Run() {
     const bool deep = done_.out() >= kDeep;
     int timeout = ns - worked < spin && !deep ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
-    if (timeout < 0 && full_) timeout = kTickMs;
+    if (timeout < 0 && (full_ || buffers_.any())) timeout = kTickMs;
     // One of many jobs may hang behind others whose ends were not signalled: those are looked for.
     if (timeout != 0 && done_.out() > 1) timeout = std::min(nap, kTickMs);
     const int count = Wait(events, 256, timeout);

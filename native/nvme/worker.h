@@ -30,6 +30,8 @@ class Buffers {
   void Give(uint8_t* buffer, uint32_t size);
   // Gives back to the system what was not needed since the last call.
   void Trim();
+  // Whether any wait for the next command.
+  bool any() const;
 
  private:
   static constexpr uint32_t kSizes[] = {4096, 16384, 65536, 131072, 262144, kMaxTransfer};
@@ -154,6 +156,7 @@ class Worker {
   void Handle(Message& message);
   void Tick();
   Connection* Find(uint32_t id);
+  std::vector<Connection*> All() const;
 
   Target& target_;
   const int index_;
@@ -168,7 +171,7 @@ class Worker {
   std::atomic<int> load_{0};
   std::atomic<int> strangers_{0};  // connections without a CONNECT, or an authentication, so far
 
-  std::unique_ptr<uring::Ring> ring_;  // of this thread alone
+  std::unique_ptr<uring::Ring> ring_;  // of the thread that has the loop
   std::optional<storage::RingFiles> files_;
   storage::RingBuffers ringBuffers_;  // filled when a source is used past the page cache
   Fd ringEvent_;

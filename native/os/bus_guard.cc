@@ -43,11 +43,17 @@ struct BusGuard::Slot {
     if (at < from || at >= to) return false;
     // All pages behind the lost one are lost too. `from` is aligned to the kernel's pages, perhaps not to forced ones.
     const uintptr_t first = std::max(from, at & ~(unit - 1));
+    // Before the zeroes are there: whoever has read some finds it (Broken).
+    broken.store(true, std::memory_order_release);
     void* zeros =
         ::mmap(reinterpret_cast<void*>(first), to - first, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (zeros == MAP_FAILED) return false;
-    broken.store(true, std::memory_order_relaxed);
-    return true;
+    return zeros != MAP_FAILED;
+  }
+
+  // Of an access that has ended. `forget`: and the next one is told of new losses only.
+  bool Broken(bool forget) {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return forget ? broken.exchange(false, std::memory_order_acq_rel) : broken.load(std::memory_order_acquire);
   }
 };
 
@@ -149,9 +155,9 @@ void BusGuard::Reset() noexcept {
   g_registry->free.push_back(std::exchange(slot_, nullptr));
 }
 
-bool BusGuard::broken() const noexcept { return slot_ && slot_->broken.load(std::memory_order_relaxed); }
+bool BusGuard::broken() const noexcept { return slot_ && slot_->Broken(false); }
 
-bool BusGuard::TakeBroken() noexcept { return slot_ && slot_->broken.exchange(false, std::memory_order_relaxed); }
+bool BusGuard::TakeBroken() noexcept { return slot_ && slot_->Broken(true); }
 
 GuardedMapping::GuardedMapping(int fd, size_t size, bool writable, off_t offset) {
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;

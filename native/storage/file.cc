@@ -145,7 +145,7 @@ class File final : public Store {
 
   const std::byte* View(uint64_t offset, uint64_t length) override {
     FileView* view = view_.load(std::memory_order_acquire);
-    return view ? view->At(offset, length, size()) : nullptr;
+    return view && view->Has(offset, length, size()) ? view->for_kernel() + offset : nullptr;
   }
 
   bool Takes(const iovec* parts, int count, uint64_t offset) const override {
@@ -257,17 +257,20 @@ class File final : public Store {
   class Hole {
    public:
     Hole(const std::atomic<FileView*>& view, uint64_t offset, uint64_t length)
-        : view_(view.load(std::memory_order_acquire)), offset_(offset), length_(length) {
-      if (view_) view_->Forget(offset_, length_);
+        : view_(view), offset_(offset), length_(length) {
+      Forget();
     }
-    ~Hole() {
-      if (view_) view_->Forget(offset_, length_);
-    }
+    ~Hole() { Forget(); }
     Hole(const Hole&) = delete;
     Hole& operator=(const Hole&) = delete;
 
    private:
-    FileView* const view_;
+    // Of the view as it is now: it may be another one since.
+    void Forget() const {
+      if (FileView* view = view_.load(std::memory_order_seq_cst)) view->Forget(offset_, length_);
+    }
+
+    const std::atomic<FileView*>& view_;
     const uint64_t offset_, length_;
   };
 
@@ -281,9 +284,9 @@ class File final : public Store {
     if (all_views_.size() == kViews) return;
     try {
       all_views_.push_back(std::make_unique<FileView>(fd_.get(), size()));
-      view_.store(all_views_.back().get(), std::memory_order_release);
-    } catch (const SysError&) {
-      view_.store(nullptr, std::memory_order_release);  // no room to map it: it is read
+      view_.store(all_views_.back().get(), std::memory_order_seq_cst);
+    } catch (const std::exception&) {
+      view_.store(nullptr, std::memory_order_release);  // no room to map it, or to note it: it is read
     }
   }
 
@@ -296,10 +299,10 @@ class File final : public Store {
 
   // Reads from memory. False: the file has to be asked.
   bool ReadView(const iovec* to, int count, uint64_t offset) {
-    const std::byte* from = View(offset, BytesOf(to, count));
-    if (!from) return false;
-    Scatter(from, to, count);
-    return !view_.load(std::memory_order_acquire)->broken();
+    FileView* view = view_.load(std::memory_order_acquire);  // once: there may be another one any time
+    if (!view || !view->Has(offset, BytesOf(to, count), size())) return false;
+    Scatter(view->guarded() + offset, to, count);
+    return !view->broken();
   }
 
   // Of a description that takes the place of another one: none, those that the other one has, new ones.
@@ -352,7 +355,11 @@ class File final : public Store {
     if (now.st_mode != before.st_mode || now.st_rdev != before.st_rdev ||
         (!device_ && (now.st_dev != before.st_dev || now.st_ino != before.st_ino)))
       throw SysError(ESTALE, "open", path_);
-    if (locks != Locks::kNone) Lock(fresh.get(), locks == Locks::kKept || options_.force);
+    if (locks != Locks::kNone) {
+      Lock(fresh.get(), locks == Locks::kKept || options_.force);
+      // A view, or a request under way, keeps the older description, which would keep its own locks.
+      UnlockImage(fd_.get());
+    }
     os::Replace(fresh.get(), fd_.get());
     Opened();
   }
@@ -376,12 +383,15 @@ class File final : public Store {
 }  // namespace
 
 std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options) {
+  return std::make_shared<File>(path, options);
+}
+
+std::shared_ptr<Store> OpenFileLater(const std::string& path, const FileOptions& options) {
   try {
-    return std::make_shared<File>(path, options);
+    return OpenFile(path, options);
   } catch (const SysError& error) {
-    // This process may just be letting go of it.
     if (error.err() != EBUSY || AwaitFarewells() != Farewells::kEnded) throw;
-    return std::make_shared<File>(path, options);
+    return OpenFile(path, options);
   }
 }
 

@@ -39,8 +39,9 @@ class Store {
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
   bool readonly() const { return readonly_; }
 
-  // Memory that holds a part of the store, for a read without a copy; nullptr where it has to be read. It stays mapped
-  // as long as the store. The range lies within the store.
+  // Memory that holds a part of the store, for a system call to read without a copy; nullptr where it has to be read.
+  // It stays mapped as long as the store, but its pages may go: a system call is told so, anybody else gets a signal.
+  // The range lies within the store.
   virtual const std::byte* View(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
 
   // Whether reads may be tried with nowait; where not, they are as fast as memory, or have to run elsewhere.
@@ -197,6 +198,8 @@ struct FileOptions {
 // A regular file or a block device. Throws SysError: open, fstat; ENOTSUP for other files;
 // EBUSY of "lock" or "open" (O_EXCL of a block device) if somebody else uses it.
 std::shared_ptr<Store> OpenFile(const std::string& path, const FileOptions& options);
+// The same, for a thread that may wait: this process may just be letting go of that file (storage/farewell.h).
+std::shared_ptr<Store> OpenFileLater(const std::string& path, const FileOptions& options);
 
 // Zeroed memory that is given back at the end. Throws SysError (mmap).
 std::shared_ptr<Store> OpenRam(uint64_t size);

@@ -104,7 +104,10 @@ export interface StorageNative {
    * @throws the system's error; ENOTSUP for other kinds of file; EBUSY of `lock` or `open` if somebody else uses it
    */
   open(path: string, options: StoreOptions): Store;
-  /** The same off the event loop: a file system can hang. Few may hang at a time, and the rest waits for them. */
+  /**
+   * The same off the event loop: a file system can hang. Few may hang at a time, and the rest waits for them. It also waits for this
+   * process to let go of the file, where it has just closed it.
+   */
   openLater(path: string, options: StoreOptions): Promise<Store>;
   /** Looks a path up off the event loop. @throws the system's error of stat(2) */
   reach(path: string): Promise<void>;

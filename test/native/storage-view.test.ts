@@ -7,7 +7,7 @@ import { Controller } from '../../src/nvme/host/controller.js';
 import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
-import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { capsule, connectCapsule, enableCapsule, hostid, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
 import { skip } from '../support/skip.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
@@ -20,6 +20,7 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
   let target: Target;
   let subsystem: Subsystem;
   let host: Controller;
+  let port: number;
 
   beforeEach(async () => {
     if (!fs.existsSync('/dev/shm')) return skip('files in memory', 'needs /dev/shm');
@@ -31,7 +32,7 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
     subsystem = new Subsystem(native().nvme, { nqn });
     subsystem.add({ source: file, blockSize: BLOCK });
     target.addSubsystem(subsystem);
-    const { port } = target.listen('127.0.0.1', 0);
+    ({ port } = target.listen('127.0.0.1', 0));
     host = await Controller.connect({ address: '127.0.0.1', port, timeout: 60_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1, dataDigest });
   });
   afterEach(async () => {
@@ -104,5 +105,78 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
       await write(SIZE - 65536, data);
       for (let i = 0; i < 20; i++) expect((await read(SIZE - 65536, 65536)).equals(data)).toBe(true);
     }
+  }, 60_000);
+
+  /** A host that has asked for the whole file, in commands of 128 KiB, and has read nothing of it. */
+  const slowHost = async (): Promise<{ admin: Peer; queue: Peer }> => {
+    const admin = await Peer.open(port);
+    admin.socket.write(icRequest());
+    await admin.pdu();
+    admin.socket.write(connectCapsule(nqn));
+    const cntlid = (await admin.pdu())!.readUInt16LE(8);
+    admin.socket.write(enableCapsule());
+    await admin.pdu();
+    const queue = await Peer.open(port);
+    queue.socket.write(Buffer.concat([icRequest(), connectCapsule(nqn, { qid: 1, cntlid, size: 64 })]));
+    await queue.pdu();
+    expect((await queue.pdu())!.readUInt16LE(22)).toBe(0);
+    queue.socket.pause();
+    const reads = Array.from({ length: SLOW / LARGE }, (_, i) => {
+      const command = rwCmd.encode(
+        { slba: BigInt((i * LARGE) / BLOCK), nlb: LARGE / BLOCK - 1 },
+        sqe.encode({ opcode: NvmOpcode.read, nsid: 1, psdt: 1, cid: i, sglId: 0x5a, sglLength: LARGE }),
+      );
+      return capsule(command);
+    });
+    queue.socket.write(Buffer.concat(reads));
+    await sleep(300); // what fits into the sockets has left, the rest waits
+    return { admin, queue };
+  };
+  /** Takes the answers to its reads: all bytes must be those of the file. @returns how many have come with data */
+  const takeAll = async (queue: Peer): Promise<number> => {
+    let withData = 0;
+    queue.socket.resume();
+    for (let answers = 0; answers < SLOW / LARGE; ) {
+      const pdu = await queue.pdu(10_000);
+      if (!pdu) break;
+      if (pdu[0] === 5) answers++;
+      if (pdu[0] !== 7) continue;
+      const [hlen, cid] = [pdu[3]!, pdu.readUInt16LE(8)];
+      expect([cid, pdu.subarray(hlen, hlen + LARGE).equals(Buffer.alloc(LARGE, cid + 1))]).toEqual([cid, true]);
+      withData++;
+    }
+    return withData;
+  };
+  const SLOW = 16 << 20;
+  const LARGE = 131072;
+  const fill = async (): Promise<void> => {
+    fs.writeFileSync(file, Buffer.concat(Array.from({ length: SLOW / LARGE }, (_, i) => Buffer.alloc(LARGE, i + 1))));
+    await grown(SLOW);
+    await readAll(SLOW);
+  };
+
+  test('a host that does not fetch what it has read keeps no file that is gone, and gets its data all the same', async () => {
+    if (dir === undefined) return;
+    await fill();
+    const { admin, queue } = await slowHost();
+    await target.remove(subsystem, 1);
+    native().storage.close(native().storage.open(file, {})); // anybody may lock it
+    fs.writeFileSync(file, Buffer.alloc(SLOW)); // what was read before stays what it was
+    expect(await takeAll(queue)).toBeGreaterThan(0);
+    queue.close();
+    admin.close();
+  }, 60_000);
+
+  test('a file that is cut while its data waits to be sent: no zeroes take its place', async () => {
+    if (dir === undefined) return;
+    await fill();
+    const { admin, queue } = await slowHost();
+    fs.truncateSync(file, 4096);
+    // another host finds out first
+    expect(await run(NvmOpcode.read, 65536, { nlb: 127 }, { into: Buffer.alloc(65536) })).not.toBe(0);
+    await takeAll(queue);
+    queue.close();
+    admin.close();
+    expect((await read(0, 4096)).equals(Buffer.alloc(4096, 1))).toBe(true);
   }, 60_000);
 });

@@ -122,6 +122,26 @@ describe('opening anew', () => {
     open(file);
   });
 
+  test('a file in memory that was opened anew, and let go: others may use it, and then it again', async () => {
+    if (!fs.existsSync('/dev/shm')) return skip('storage: opening a file in memory anew', 'needs /dev/shm');
+    const memory = fs.mkdtempSync('/dev/shm/vioctl-storage-');
+    try {
+      const file = path.join(memory, 'disk');
+      fs.writeFileSync(file, Buffer.alloc(1 << 20, 'data'));
+      const store = open(file);
+      expect(native().storage.peek(store, 4096, 4).toString()).toBe('data');
+      await native().storage.reopen(store);
+      expect(() => open(file)).toThrow(busy);
+      await native().storage.release(store);
+      native().storage.close(native().storage.open(file, {}));
+      await native().storage.claim(store);
+      expect(() => open(file)).toThrow(busy);
+      expect(native().storage.peek(store, 4096, 4).toString()).toBe('data');
+    } finally {
+      fs.rmSync(memory, { recursive: true });
+    }
+  });
+
   test('a block device is claimed again', async () => {
     const { stdout, status } = spawnSync('losetup', ['-f', '--show', image('loop')], { encoding: 'utf8' });
     if (process.getuid?.() !== 0 || status !== 0) return skip('storage: opening a device anew', 'needs root and a loop device');
@@ -131,7 +151,7 @@ describe('opening anew', () => {
       expect(() => open(stdout.trim())).toThrow(busy);
       expect(spawnSync('mkfs.ext4', ['-q', stdout.trim()]).status).not.toBe(0);
       native().storage.close(store);
-      open(stdout.trim());
+      opened.push(await native().storage.openLater(stdout.trim(), {}));
     } finally {
       for (const store of opened.splice(0)) native().storage.close(store);
       spawnSync('losetup', ['-d', stdout.trim()]);

@@ -11,49 +11,63 @@ namespace vioctl::storage {
 namespace {
 
 constexpr size_t kSmallestPage = 4096;  // of any kernel
+constexpr uint64_t kHugePage = 2 << 20;
+static_assert(sizeof(std::atomic<uint8_t>) == 1 && std::atomic<uint8_t>::is_always_lock_free);
 
 }  // namespace
 
 FileView::FileView(int fd, uint64_t size)
     : map_(fd, os::RoundUp(std::max(size + size / 2, size + kRoom), kChunk), false, 0),
-      states_(std::make_unique<std::atomic<uint8_t>[]>(map_.size() / kChunk)) {}
+      kernel_(Mapping::MapAligned(fd, map_.size(), PROT_READ, kHugePage, 0)),
+      states_(Mapping::Map(-1, os::RoundUp(map_.size() / kChunk, os::PageSize()), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)) {}
 
-const std::byte* FileView::At(uint64_t offset, uint64_t length, uint64_t size) {
+bool FileView::Has(uint64_t offset, uint64_t length, uint64_t size) {
   const uint64_t all = std::min<uint64_t>(size, map_.size() / kChunk * kChunk);
-  if (length == 0 || offset >= all || length > all - offset || broken()) return nullptr;
+  if (length == 0 || offset >= all || length > all - offset || broken()) return false;
   for (uint64_t chunk = offset / kChunk; chunk <= (offset + length - 1) / kChunk; chunk++)
-    if (states_[chunk].load(std::memory_order_relaxed) != kThere && !Look(chunk, all)) return nullptr;
-  // Whoever looks at it next may be the kernel, which has no guard against a file that was cut meanwhile.
-  const auto* at = reinterpret_cast<const std::byte*>(map_.get()) + offset;
+    if (State(chunk).load(std::memory_order_relaxed) != kThere && !Look(chunk, all)) return false;
+  // A file that was cut meanwhile is noticed here, as a rule: whoever reads it then is told so, and nobody hangs up.
+  const std::byte* const at = guarded() + offset;
   const uint64_t page = os::PageSize();
   const auto touch = [at](uint64_t i) { (void)*static_cast<const volatile std::byte*>(at + i); };
   for (uint64_t i = 0; i < length; i += page) touch(i);
   touch(length - 1);
-  return broken() ? nullptr : at;
+  return !broken();
 }
 
 // Whether all pages of a chunk are there.
 bool FileView::Look(uint64_t chunk, uint64_t size) {
-  const uint8_t rested = states_[chunk].load(std::memory_order_relaxed);
+  std::atomic<uint8_t>& state = State(chunk);
+  const uint8_t rested = state.load(std::memory_order_relaxed);
   if (rested > 0 && rested < kRest) {
-    states_[chunk].store(rested + 1, std::memory_order_relaxed);
+    state.store(rested + 1, std::memory_order_relaxed);
     return false;
   }
-  states_[chunk].store(1, std::memory_order_relaxed);
+  const uint64_t forgotten = forgotten_.load(std::memory_order_seq_cst);
+  state.store(1, std::memory_order_relaxed);
   const uint64_t begin = chunk * kChunk, bytes = std::min(kChunk, os::RoundUp(size, os::PageSize()) - begin);
   unsigned char there[kChunk / kSmallestPage];
   memset(there, 1, sizeof there);  // the kernel tells of as many as there are
   if (::mincore(map_.get() + begin, bytes, there) != 0) return false;
   for (const unsigned char one : there)
     if ((one & 1) == 0) return false;
-  states_[chunk].store(kThere, std::memory_order_relaxed);
-  return true;
+  state.store(kThere, std::memory_order_seq_cst);
+  if (forgotten_.load(std::memory_order_seq_cst) == forgotten) return true;
+  // It may have become a hole meanwhile. Either this is seen here, or Forget() takes back what was stored.
+  state.store(0, std::memory_order_seq_cst);
+  return false;
 }
 
 void FileView::Forget(uint64_t offset, uint64_t length) {
-  const uint64_t count = map_.size() / kChunk, end = offset + std::min(length, UINT64_MAX - offset);
-  for (uint64_t chunk = offset / kChunk; chunk < count && chunk * kChunk < end; chunk++)
-    states_[chunk].store(0, std::memory_order_relaxed);
+  forgotten_.fetch_add(1, std::memory_order_seq_cst);
+  const uint64_t end =
+      std::min<uint64_t>(offset + std::min(length, UINT64_MAX - offset), map_.size() / kChunk * kChunk);
+  for (uint64_t chunk = offset / kChunk; chunk * kChunk < end; chunk++) {
+    std::atomic<uint8_t>& state = State(chunk);
+    // Not a page of states more than there is: most of a large file may never have been read.
+    if (state.load(std::memory_order_seq_cst) != 0) state.store(0, std::memory_order_seq_cst);
+  }
 }
 
 }  // namespace vioctl::storage

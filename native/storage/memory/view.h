@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "os/bus_guard.h"
 
@@ -11,15 +10,21 @@ namespace vioctl::storage {
 
 class FileView {
  public:
-  // Of the file and of what it may grow to. Throws SysError (mmap), std::bad_alloc.
+  // Of the file and of what it may grow to. Throws SysError (mmap).
   FileView(int fd, uint64_t size);
 
-  // The file's bytes, if they are all there; nullptr where they have to be read. A hole is none: to look at it would
-  // fill it. `size`: of the file. From any thread; the memory stays mapped as long as this object.
-  const std::byte* At(uint64_t offset, uint64_t length, uint64_t size);
+  // Whether the file's bytes are all there; they have to be read if not. A hole is not there: to look at it would fill
+  // it. `size`: of the file. From any thread; the memory stays mapped as long as this object.
+  bool Has(uint64_t offset, uint64_t length, uint64_t size);
+  // The file, for this process: zeroes stand in the place of pages that a truncation took. What was copied from here
+  // counts if broken() says no behind it.
+  const std::byte* guarded() const { return reinterpret_cast<const std::byte*>(map_.get()); }
+  // The file, for a system call to read: one that meets pages which are gone fails with EFAULT. Nothing is ever put in
+  // their place, and no thread may look at it.
+  const std::byte* for_kernel() const { return static_cast<const std::byte*>(kernel_.get()); }
   // The range may become a hole, or was one and has another size: it is looked at again. Before and after that happens.
   void Forget(uint64_t offset, uint64_t length);
-  // Pages were lost to a truncation: zeroes stand in their place for good, and At() gives nothing any more.
+  // Pages were lost to a truncation: guarded() has zeroes for good, and Has() says no from now on.
   bool broken() const { return map_.broken(); }
 
  private:
@@ -29,9 +34,12 @@ class FileView {
   static constexpr uint64_t kRoom = 64 << 20;  // bytes at least that the file may grow by
 
   bool Look(uint64_t chunk, uint64_t size);
+  std::atomic<uint8_t>& State(uint64_t chunk) const { return static_cast<std::atomic<uint8_t>*>(states_.get())[chunk]; }
 
   os::GuardedMapping map_;
-  std::unique_ptr<std::atomic<uint8_t>[]> states_;  // kThere, or calls since the chunk was looked at
+  Mapping kernel_;
+  Mapping states_;  // std::atomic<uint8_t> each: kThere, or calls since the chunk was looked at; pages as they are used
+  std::atomic<uint64_t> forgotten_{0};  // calls of Forget()
 };
 
 }  // namespace vioctl::storage
