@@ -1,6 +1,10 @@
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { addonFile } from '../support/addon.js';
 import { program } from '../support/cli.js';
 import { Workspace } from '../support/uring.js';
 
@@ -142,3 +146,25 @@ if (!isMainThread) {
   const run = spawnSync(process.env.VIOCTL_TEST_NODE || process.execPath, [at, packageRoot], { encoding: 'utf8', timeout: 80_000 });
   expect({ stdout: run.stdout, stderr: run.stderr, signal: run.signal }).toEqual({ stdout: 'alive\n', stderr: '', signal: null });
 }, 90_000);
+
+test('a worker that ends while a queue of it is being opened: its connection ends too', async () => {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  const queue = { host: '127.0.0.1', port, qid: 0, entries: 32, headerDigest: false, dataDigest: false, timeoutMs: 600_000 };
+  const worker = new Worker(
+    "const { addon, queue } = require('node:worker_threads').workerData; require(addon).nvmeHost.queueOpen(queue);",
+    {
+      eval: true,
+      workerData: { addon: addonFile, queue },
+    },
+  );
+  const [socket] = (await once(server, 'connection')) as [net.Socket];
+  const closed = once(
+    socket.resume().on('error', () => {}),
+    'close',
+  );
+  await worker.terminate();
+  await closed;
+  server.close();
+}, 60_000);
