@@ -13,6 +13,7 @@ import { skip } from '../support/skip.js';
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const SIZE = 4 << 20;
 const BLOCK = 512;
+const TIB = 2 ** 40;
 
 describe.each([false, true])('data digest %s', (dataDigest) => {
   let dir: string | undefined;
@@ -180,3 +181,27 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
     expect((await read(0, 4096)).equals(Buffer.alloc(4096, 1))).toBe(true);
   }, 60_000);
 });
+
+test('a sparse file of many terabytes takes no memory to look at, nor time to forget', () => {
+  if (!fs.existsSync('/dev/shm')) return skip('files in memory', 'needs /dev/shm');
+  const large = fs.mkdtempSync('/dev/shm/vioctl-view-');
+  const name = path.join(large, 'disk');
+  const { storage } = native();
+  try {
+    fs.writeFileSync(name, Buffer.alloc(1 << 20, 'data'));
+    fs.truncateSync(name, 8 * TIB);
+    const before = process.memoryUsage().rss;
+    const store = storage.open(name, {});
+    for (let i = 0; i < 100; i++) {
+      fs.truncateSync(name, i % 2 === 0 ? TIB : 8 * TIB);
+      storage.refresh(store);
+      expect(storage.peek(store, 1 << 16, 4).toString()).toBe('data');
+      expect(storage.peek(store, TIB - 4, 4)).toEqual(Buffer.alloc(4));
+    }
+    expect(process.memoryUsage().rss - before).toBeLessThan(64 << 20);
+    storage.close(store);
+    expect(fs.statSync(name).blocks * 512).toBe(1 << 20);
+  } finally {
+    fs.rmSync(large, { recursive: true });
+  }
+}, 60_000);

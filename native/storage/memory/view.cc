@@ -61,13 +61,20 @@ bool FileView::Look(uint64_t chunk, uint64_t size) {
 
 void FileView::Forget(uint64_t offset, uint64_t length) {
   forgotten_.fetch_add(1, std::memory_order_seq_cst);
-  const uint64_t end =
-      std::min<uint64_t>(offset + std::min(length, UINT64_MAX - offset), map_.size() / kChunk * kChunk);
-  for (uint64_t chunk = offset / kChunk; chunk * kChunk < end; chunk++) {
-    std::atomic<uint8_t>& state = State(chunk);
-    // Not a page of states more than there is: most of a large file may never have been read.
-    if (state.load(std::memory_order_seq_cst) != 0) state.store(0, std::memory_order_seq_cst);
+  const uint64_t count = map_.size() / kChunk, end = offset + std::min(length, UINT64_MAX - offset);
+  const uint64_t to = std::min(count, end / kChunk + (end % kChunk != 0));
+  uint64_t from = std::min(to, offset / kChunk);
+  // Pages of states are given back whole: most of a large file may never have been read.
+  const uint64_t first = os::RoundUp(from, os::PageSize()), last = os::RoundDown(to, os::PageSize());
+  if (first < last && ::madvise(&State(first), last - first, MADV_DONTNEED) == 0) {
+    Clear(from, first);
+    from = last;
   }
+  Clear(from, to);
+}
+
+void FileView::Clear(uint64_t from, uint64_t to) const {
+  for (uint64_t chunk = from; chunk < to; chunk++) State(chunk).store(0, std::memory_order_seq_cst);
 }
 
 }  // namespace vioctl::storage

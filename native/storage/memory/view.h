@@ -34,6 +34,7 @@ class FileView {
   static constexpr uint64_t kRoom = 64 << 20;  // bytes at least that the file may grow by
 
   bool Look(uint64_t chunk, uint64_t size);
+  void Clear(uint64_t from, uint64_t to) const;
   std::atomic<uint8_t>& State(uint64_t chunk) const { return static_cast<std::atomic<uint8_t>*>(states_.get())[chunk]; }
 
   os::GuardedMapping map_;
