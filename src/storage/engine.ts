@@ -1,8 +1,10 @@
 import type { Engine } from '../common/engines.js';
+import { usage } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { native } from '../native/index.js';
 import { explain } from '../uring/host/unavailable.js';
 import type { Source } from './open.js';
+import type { SourceOptions } from './source.js';
 
 let told = false;
 let toldBuffers = false;
@@ -24,6 +26,12 @@ export function tellRefusal(engine: Engine, log: (text: string) => void): void {
   told = true;
   const { syscall, code } = refusal;
   log(`io_uring is not available, so threads do the I/O: ${syscall}: ${code} (${explain(code).why})`);
+}
+
+/** @throws usage error for a source that wants io_uring or nothing from a server that has no ring */
+export function checkEngine({ source, engine }: SourceOptions, server: Engine | undefined): void {
+  if (engine !== 'uring' || server !== 'sync') return;
+  throw usage(`${printable(source)}: engine=uring cannot be: the engine of the server is sync`, 'leave one of the two out');
 }
 
 /** Tells the log that threads do the I/O of a source although io_uring works. Call it once for a source. */

@@ -1,9 +1,12 @@
 /** A source that follows what a discovery service says of its subsystem, and targets that would serve themselves by a detour. */
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { formatTlsKey } from '../../src/nvme/auth/keys.js';
 import { Background } from '../support/background.js';
+import { plainEnv, program } from '../support/cli.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 import { NvmeDisk } from '../support/served-disk.js';
 
@@ -97,6 +100,14 @@ test('an address that is dead when the source is opened, and a service that lead
   await other.stop();
   await far.stop();
 }, 60_000);
+
+test('a key of TLS that can be read only once serves the discovery service too', () => {
+  fs.writeFileSync(at('key'), `${formatTlsKey({ hash: 1, bytes: randomBytes(32) })}\n`, { mode: 0o600 });
+  const source = `nvme+tcp://127.0.0.1:1/${nqn}/1,tls,tls-key-file=/dev/stdin,discovery=127.0.0.1:1`;
+  const words = [process.execPath, program, 'nvmf', 'serve', source, '--listen', '127.0.0.1:0'];
+  const result = spawnSync('sh', ['-c', 'cat "$0" | "$@"', at('key'), ...words], { encoding: 'utf8', env: plainEnv(), timeout: 20_000 });
+  expect(result).toMatchObject({ status: 1, stderr: expect.stringContaining('ECONNREFUSED') });
+});
 
 test('a target that would serve itself by way of another process is refused, when it is asked to and later', async () => {
   const ids = 'uuid=11111111-2222-4333-8444-555555555555,nguid=11111111222243338444555555555555';

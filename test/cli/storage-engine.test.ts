@@ -7,7 +7,7 @@ import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { connect } from '../../src/vhost-user/wire/channel.js';
 import { Background } from '../support/background.js';
-import { plainEnv, program } from '../support/cli.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
 import { compileC } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
@@ -85,6 +85,19 @@ async function serve(
   return { server, request, close: () => window.close() };
 }
 
+/** Entries that all rings of a process have taken (io_uring's part of /proc/PID/fdinfo). */
+function ringEntries(pid: number): number {
+  const fds = fs.readdirSync(`/proc/${pid}/fd`);
+  const texts = fds.map((fd) => {
+    try {
+      return fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8');
+    } catch {
+      return ''; // closed meanwhile
+    }
+  });
+  return texts.reduce((sum, text) => sum + Number(/^SqTail:\s*(\d+)/m.exec(text)?.[1] ?? 0), 0);
+}
+
 const image = (name: string): string => {
   const file = path.join(dir, name);
   fs.writeFileSync(file, Buffer.alloc(1 << 20));
@@ -132,6 +145,31 @@ describe.each(servers)('%s', (kind) => {
       expect(stderr).toMatch(/: io_uring is not available: a seccomp filter/);
       expect(fs.existsSync(socket)).toBe(false);
     }
+  });
+
+  test('a source that wants a ring of a server without one is wrong usage', () => {
+    const socket = path.join(dir, 'contrary.sock');
+    const file = `${image('contrary')},engine=uring`;
+    const words =
+      kind === 'nvmf' ? ['nvmf', 'serve', file, '--listen', '127.0.0.1:0'] : ['vhost-user', 'serve', 'blk', `${socket}=${file}`];
+    const result = vioctl([...words, '--engine', 'sync']);
+    expect(result).toMatchObject({ status: 2, stdout: '', stderr: expect.stringMatching(/engine=uring .* the server is sync/) });
+    expect(fs.existsSync(socket)).toBe(false);
+  });
+
+  test('engine=sync of a source keeps its I/O out of the ring', async () => {
+    const counts: number[] = [];
+    for (const option of ['', ',engine=sync']) {
+      const { server, request, close } = await serve(kind, `${image('ringless')},direct=on${option}`, undefined);
+      const before = ringEntries(server.child.pid!);
+      for (let i = 0; i < 8; i++) await request(true, 8 * i);
+      counts.push(ringEntries(server.child.pid!) - before);
+      close();
+      expect(await server.stop()).toBe(0);
+    }
+    if (counts[0] === 0) return skip('io_uring', 'it is not available here');
+    expect(counts[0]).toBeGreaterThanOrEqual(8);
+    expect(counts[1]).toBe(0);
   });
 
   test('direct=on under a limit of locked memory: the log says once that buffers are not registered, and data is right', async () => {

@@ -3,10 +3,15 @@
 import { Flags } from '../../cli/flags.js';
 import type { Lifetime } from '../../cli/signals.js';
 import { usage } from '../../common/errors.js';
-import { readTlsKey } from '../../nvme/auth/read.js';
-import { wipe } from '../../nvme/auth/secret.js';
-import { keptPsk } from '../../nvme/auth/tls-psk.js';
-import { Controller, type ControllerOptions, chapOptions, hostIdentity, OpenNamespace, tlsOptions } from '../../nvme/host/index.js';
+import {
+  Controller,
+  type ControllerOptions,
+  chapOptions,
+  hostIdentity,
+  OpenNamespace,
+  tlsOptions,
+  tlsOptionsFor,
+} from '../../nvme/host/index.js';
 import { discoveryNqn } from '../../nvme/wire/index.js';
 
 /** Flags that say where the target is and how to speak to it. */
@@ -114,10 +119,7 @@ export function optionsWithDiscovery(
 ): { options: ControllerOptions; discoveryTls: ControllerOptions['tls'] } {
   const { 'tls-key-file': file, ...rest } = flags;
   const options = controllerOptions(rest, subnqn, true);
-  if (file === undefined) return { options, discoveryTls: undefined };
-  const key = readTlsKey(file as string, 'TLS key');
-  const [tls, discoveryTls] = [subnqn, discoveryNqn].map((nqn) => keptPsk(key, options.hostnqn, nqn));
-  wipe(key.bytes);
+  const [tls, discoveryTls] = tlsOptionsFor(file as string | undefined, options.hostnqn, [subnqn, discoveryNqn]);
   return { options: { ...options, tls }, discoveryTls };
 }
 

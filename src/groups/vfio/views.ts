@@ -113,7 +113,8 @@ export function sriovResultLines({ bdf, numVfs, previousVfs, already, vfs, vfTok
 
 /** One line for each device that apply looked at, and one for each difference. */
 export const appliedLines = (devices: readonly Applied[]): string[] =>
-  devices.flatMap(({ device, bdf, outcome, differences, error }) => [
+  devices.flatMap(({ device, bdf, outcome, differences, restored = [], error }) => [
     `${bdf ?? device}: ${error ? `FAILED: ${error.message.replace(`${bdf}: `, '')}` : outcome}${bdf !== undefined && bdf !== device ? ` (${device})` : ''}`,
+    ...(restored.length > 0 ? restoredLines(restored).map((line) => `  first ${line}`) : []),
     ...differences.map(({ what, is, wanted }) => `  ${what.padEnd(10)} ${is} -> ${wanted}`),
   ]);

@@ -100,11 +100,14 @@ export class Controller {
 
   /**
    * Connects: admin queue, Connect, enable, Identify, I/O queues, keep-alive.
+   * @param signal closes it, whatever it does then
    * @throws VioError; nothing stays open then
    */
-  static async connect(options: ControllerOptions): Promise<Controller> {
+  static async connect(options: ControllerOptions, signal?: AbortSignal): Promise<Controller> {
     if (options.subnqn === '' || Buffer.byteLength(options.subnqn) > maxNqn) throw usage(`not an NQN: "${options.subnqn}"`);
     const controller = new Controller(options, await Queue.open(0, options, adminEntries));
+    signal?.addEventListener('abort', () => controller.close(), { once: true });
+    if (signal?.aborted) controller.close();
     try {
       await controller.#start();
       return controller;

@@ -5,14 +5,20 @@ import { wipe } from '../auth/secret.js';
 import { keptPsk } from '../auth/tls-psk.js';
 import type { ControllerOptions } from './controller.js';
 
-/** TLS with the key of a file; undefined without one. @throws VioError */
-export function tlsOptions(file: string | undefined, hostnqn: string, subnqn: string): ControllerOptions['tls'] {
-  if (file === undefined) return undefined;
+/** TLS with the key of a file for each of several subsystems: a key may be read only once. Undefined without one. @throws VioError */
+export function tlsOptionsFor(file: string | undefined, hostnqn: string, subnqns: readonly string[]): ControllerOptions['tls'][] {
+  if (file === undefined) return subnqns.map(() => undefined);
   const key = readTlsKey(file, 'TLS key');
-  const made = keptPsk(key, hostnqn, subnqn);
-  wipe(key.bytes);
-  return made;
+  try {
+    return subnqns.map((subnqn) => keptPsk(key, hostnqn, subnqn));
+  } finally {
+    wipe(key.bytes);
+  }
 }
+
+/** The same for one. @throws VioError */
+export const tlsOptions = (file: string | undefined, hostnqn: string, subnqn: string): ControllerOptions['tls'] =>
+  tlsOptionsFor(file, hostnqn, [subnqn])[0];
 
 /** DH-HMAC-CHAP with the keys of the host and, maybe, of the controller; undefined without any. @throws VioError */
 export function chapOptions(own: string | undefined, controller: string | undefined): ControllerOptions['chap'] {

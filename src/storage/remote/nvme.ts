@@ -1,7 +1,7 @@
 /** A namespace of another NVMe/TCP target as a source: `nvme+tcp://HOST[:PORT]/NQN/NSID`. */
 import { native } from '../../native/index.js';
 import type { Store } from '../../native/storage.js';
-import { type ControllerOptions, chapOptions, hostIdentity, nativeOptions, tlsOptions } from '../../nvme/host/index.js';
+import { type ControllerOptions, chapOptions, hostIdentity, nativeOptions, tlsOptionsFor } from '../../nvme/host/index.js';
 import { discoveryNqn } from '../../nvme/wire/index.js';
 import type { SourceOptions } from '../source.js';
 import { parseNvme } from '../uri.js';
@@ -24,11 +24,11 @@ export async function openNvme({ source, readonly = false, shared = false, zero,
   const { hdgst: headerDigest = false, ddgst: dataDigest = false, queues: ioQueues = 1, discovery = [] } = remote;
   const identity = hostIdentity({ hostnqn: remote.hostnqn });
   const chap = chapOptions(remote.dhchapSecretFile, remote.dhchapCtrlSecretFile);
-  const tls = tlsOptions(remote.tlsKeyFile, identity.hostnqn, subnqn);
+  const [tls, discoveryTls] = tlsOptionsFor(remote.tlsKeyFile, identity.hostnqn, discovery.length > 0 ? [subnqn, discoveryNqn] : [subnqn]);
   const common = { ...identity, chap, headerDigest, dataDigest };
   const { ask, named } = await found(discovery, subnqn, {
     ...common,
-    tls: tlsOptions(discovery.length > 0 ? remote.tlsKeyFile : undefined, identity.hostnqn, discoveryNqn),
+    tls: discoveryTls,
     subnqn: discoveryNqn,
     timeout: Math.min(timeout, discoveryTimeout),
   });

@@ -6,7 +6,7 @@ import type { Failure } from '../binding/batch.js';
 import { bind, planBind } from '../binding/bind.js';
 import { nodesOf, type Owner, parseOwner } from '../binding/owner.js';
 import type { ProgramWords } from '../binding/persist-files.js';
-import { restorationError, restore } from '../binding/restore.js';
+import { type Restored, restorationError, restore } from '../binding/restore.js';
 import { unbind } from '../binding/unbind.js';
 import type { Census } from '../census/census.js';
 import { interfacesOf } from '../census/interfaces.js';
@@ -34,6 +34,8 @@ export interface Applied {
   /** same: as declared; changed: now as declared; differs: --check found differences; absent: optional and not there */
   outcome: 'same' | 'changed' | 'differs' | 'absent' | 'failed';
   differences: Difference[];
+  /** What an earlier run that was cut short had left of it, and was put back first. */
+  restored?: Restored[];
   error: Failure | undefined;
 }
 
@@ -200,30 +202,38 @@ async function bring(
   await setAttributes(host, declared, bdf, options);
 }
 
-/** An earlier run was killed: what it left is undone first, so that a declaration can be applied again. @throws VioError NOT_RESTORED (8) */
-async function undoInterrupted(host: Host, census: Census, options: ApplyOptions): Promise<void> {
-  const error = restorationError(await restore(host, census.fresh(), { all: false, wait: options.wait, signal: options.signal }));
+/**
+ * An earlier run was killed: what it left of a device and its virtual functions is undone first, so that a declaration can be applied
+ * again. @throws VioError NOT_RESTORED (8)
+ */
+async function undoInterrupted(host: Host, census: Census, bdf: string, options: ApplyOptions): Promise<Restored[]> {
+  const only = new Set([bdf, ...(readDevice(host.root, bdf)?.vfs ?? [])]);
+  const restoration = await restore(host, census.fresh(), { all: false, only, wait: options.wait, signal: options.signal });
+  const error = restorationError(restoration);
   if (error) throw error;
+  return restoration.devices;
 }
 
 async function applyOne(host: Host, census: Census, declared: Declared, bdf: string, options: ApplyOptions): Promise<Applied> {
   const { device } = declared;
   let differences: Difference[] = [];
+  let restored: Restored[] = [];
+  const done = () => ({ device, bdf, differences, ...(restored.length > 0 && { restored }) });
   try {
     differences = await differencesOf(host, census, declared, bdf, options.program);
-    if (differences.length === 0) return { device, bdf, outcome: 'same', differences, error: undefined };
-    if (options.check) return { device, bdf, outcome: 'differs', differences, error: undefined };
+    if (differences.length === 0) return { ...done(), outcome: 'same', error: undefined };
+    if (options.check) return { ...done(), outcome: 'differs', error: undefined };
     try {
       await bring(host, census, declared, bdf, differences, options);
     } catch (err) {
       if (!(err instanceof VioError) || err.code !== 'INTERRUPTED') throw err;
-      await undoInterrupted(host, census, options);
+      restored = await undoInterrupted(host, census, bdf, options);
       await bring(host, census.fresh(), declared, bdf, await differencesOf(host, census.fresh(), declared, bdf, options.program), options);
     }
-    return { device, bdf, outcome: 'changed', differences, error: undefined };
+    return { ...done(), outcome: 'changed', error: undefined };
   } catch (err) {
     if (!(err instanceof VioError) || options.signal?.aborted) throw err;
-    return { device, bdf, outcome: 'failed', differences, error: failureOf(bdf, err) };
+    return { ...done(), outcome: 'failed', error: failureOf(bdf, err) };
   }
 }
 

@@ -61,14 +61,17 @@ async function replayOne(host: Host, store: Store, journal: Journal): Promise<Le
 /**
  * Undoes what interrupted runs left, newest journal first. A journal of a run that is still alive is left alone; one of an
  * earlier boot only goes away, since the kernel probed all devices anew.
+ * @param options.only only what is of these devices
  * @param options.all also give back every device that a completed bind holds, one by one
  */
 export async function restore(
   host: Host,
   census: Census,
-  options: { all: boolean; wait: number; signal?: AbortSignal | undefined },
+  options: { all: boolean; only?: ReadonlySet<string>; wait: number; signal?: AbortSignal | undefined },
 ): Promise<Restoration> {
   const store = new Store(host.root);
+  const { only } = options;
+  const about = (journal: Journal): boolean => only === undefined || journal.devices.some(({ bdf }) => only.has(bdf));
   const { replay, running, stale } = pending(host);
   const devices: Restored[] = [];
   const left: Leftover[] = [];
@@ -76,12 +79,12 @@ export async function restore(
     for (const { bdf, step, before } of journal.devices)
       devices.push({ bdf, operation: journal.operation, step, driver: before.driver, outcome: lost.has(bdf) ? 'gone' : outcome });
   };
-  for (const journal of running) result(journal, 'running');
-  for (const journal of stale) {
+  for (const journal of running.filter(about)) result(journal, 'running');
+  for (const journal of stale.filter(about)) {
     store.endKilled(journal);
     result(journal, 'other boot');
   }
-  for (const journal of replay) {
+  for (const journal of replay.filter(about)) {
     const lost = new Set(journal.devices.filter((device) => isGone(host, device)).map(({ bdf }) => bdf));
     const failed = await replayOne(host, store, journal);
     if (failed.length > 0) left.push(...failed);

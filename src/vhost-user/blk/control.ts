@@ -135,6 +135,7 @@ export async function perform(request: BlkRequest, set: DiskSet): Promise<unknow
     };
   if (op === 'save') return set.save();
   if (op === 'load') return load(request, set);
+  if (op === 'add' || op === 'remove') await set.idle();
   const { todo, apply, told } =
     op === 'add'
       ? await planAdd(request, set)

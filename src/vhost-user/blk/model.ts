@@ -84,7 +84,7 @@ export interface DiskSet {
   readonly disks: readonly ControlledDisk[];
   /** The disk that is served at a path. */
   find(socket: string): ControlledDisk | undefined;
-  /** Options with those of the server where the disk has none. */
+  /** Options with those of the server where the disk has none. @throws usage error for an engine that the server does not have */
   complete<T extends DiskOptions>(options: T): T & { queues: number };
   /** What is served now, as a file that --config reads. */
   save(): BlkConfigFile;
@@ -94,6 +94,8 @@ export interface DiskSet {
    * @throws VioError
    */
   load(wanted: BlkConfig, dryRun: boolean): Promise<string[]>;
+  /** Resolves when no reload runs. @throws VioError (EBUSY) if one does not end in time */
+  idle(): Promise<void>;
   /** All checks of add(), and nothing done. @throws VioError */
   try(options: DiskOptions): Promise<void>;
   /** Serves one more disk. @throws VioError */

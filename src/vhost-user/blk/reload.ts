@@ -13,6 +13,8 @@ interface Step {
   /** Checks of what can be known before anything is changed. @throws VioError */
   check?: () => Promise<void>;
   run: () => unknown;
+  /** Whether it was made although it has failed. */
+  made?: () => boolean;
 }
 
 /** What two disks differ in, apart from limits, which change in place. */
@@ -53,7 +55,7 @@ function stepsTo(set: DiskSet, wanted: readonly (DiskOptions & { socket: string 
       if (step) changes.push(step);
       continue;
     }
-    ends.push({ text: `end ${disk.source.name} at ${disk.socket}`, run: () => set.remove(disk) });
+    ends.push({ text: `end ${disk.source.name} at ${disk.socket}`, run: () => set.remove(disk), made: () => !set.disks.includes(disk) });
   }
   const stays = (socket: string): boolean => {
     const disk = set.find(socket);
@@ -81,18 +83,21 @@ export async function reload(set: DiskSet, wanted: readonly (DiskOptions & { soc
   for (const { check } of steps) await check?.();
   if (dryRun) return steps.map(({ text }) => text);
   const [done, failed]: [string[], string[]] = [[], []];
-  for (const { text, run } of steps) {
+  let changed = false;
+  for (const { text, run, made } of steps) {
     try {
       await run();
       done.push(text);
+      changed = true;
     } catch (err) {
+      changed ||= made?.() ?? false;
       failed.push(`${printable(text)}: ${err instanceof VioError ? err.message : reason(err)}`);
     }
   }
   if (failed.length > 0)
     throw new VioError(`${failed.length} of ${steps.length} changes failed: ${failed.join('; ')}`, {
       code: 'PARTLY',
-      exit: done.length > 0 ? Exit.notRestored : Exit.failed,
+      exit: changed ? Exit.notRestored : Exit.failed,
     });
   return done;
 }

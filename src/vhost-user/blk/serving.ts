@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import v8 from 'node:v8';
 import { assert, Exit, VioError } from '../../common/errors.js';
@@ -6,7 +7,7 @@ import { printable } from '../../common/escape.js';
 import type { ControlServer } from '../../control/server.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import { checkAllowed } from '../../storage/config/sources.js';
-import { tellRefusal } from '../../storage/engine.js';
+import { checkEngine, tellRefusal } from '../../storage/engine.js';
 import { sourcesGone } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
 import { IdentityState } from '../../storage/state.js';
@@ -23,6 +24,8 @@ export const blkCapabilities = { type: 'block', features: ['read-only', 'blk-fil
 
 /** Disks that one process serves at most. */
 export const maxDisks = 1024;
+/** Milliseconds that another change waits for a reload: one whose source hangs must not keep all disks as they are. */
+const idleTime = 5000;
 
 /** A disk that is served, or is about to end. */
 interface Served {
@@ -49,6 +52,8 @@ class BlkServer implements DiskSet {
   #started = false;
   /** The end of the last reload. */
   #reloading: Promise<void> = Promise.resolve();
+  /** When the sources of the disks that were removed can be used by others. */
+  #letGo: Promise<unknown> = Promise.resolve();
   #failure: Error | undefined;
 
   constructor(options: BlkServing) {
@@ -71,7 +76,7 @@ class BlkServer implements DiskSet {
 
   async try(options: DiskOptions): Promise<void> {
     this.#refuse(options);
-    await tryDisk(options, this.#state);
+    await tryDisk(this.complete(options), this.#state);
   }
 
   /** Opens a disk and listens. It is served once the server has started. @throws VioError */
@@ -95,7 +100,8 @@ class BlkServer implements DiskSet {
   }
 
   complete<T extends DiskOptions>(options: T): T & { queues: number } {
-    const { queues, access } = this.#options;
+    const { queues, access, engine } = this.#options;
+    checkEngine(options.source, engine);
     return { ...access, ...options, queues: options.queues ?? queues };
   }
 
@@ -104,15 +110,13 @@ class BlkServer implements DiskSet {
   }
 
   load(wanted: BlkConfig, dryRun: boolean): Promise<string[]> {
-    checkForeign(wanted, { ...this.#options, sources: this.#sources });
-    for (const { source } of wanted.disks) if (!this.#gives(source)) this.allow(source);
-    return this.#reload(() =>
-      reload(
-        this,
-        wanted.disks.map((disk) => this.complete(disk)),
-        dryRun,
-      ),
-    );
+    // a reload that is under way may change what is allowed
+    return this.#reload(async () => {
+      checkForeign(wanted, { ...this.#options, sources: this.#sources });
+      for (const { source } of wanted.disks) if (!this.#gives(source)) this.allow(source);
+      const disks = wanted.disks.map((disk) => this.complete(disk));
+      return await reload(this, disks, dryRun);
+    });
   }
 
   /** Serves what the server's own configuration says. @returns what was changed @throws VioError */
@@ -132,6 +136,15 @@ class BlkServer implements DiskSet {
     return this.disks.some(
       ({ options: { source: one } }) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote),
     );
+  }
+
+  async idle(): Promise<void> {
+    const late = sleep(idleTime, true, { ref: false });
+    for (let reloading: unknown; reloading !== this.#reloading; ) {
+      reloading = this.#reloading;
+      if (await Promise.race([this.#reloading.then(() => false), late]))
+        throw new VioError('a reload is under way', { code: 'EBUSY', hint: 'try again later' });
+    }
   }
 
   /** One reload at a time. */
@@ -163,6 +176,7 @@ class BlkServer implements DiskSet {
         });
       await Promise.all(this.#served.map(({ ended }) => ended));
       await Promise.allSettled(this.#served.map(({ removal }) => removal));
+      await this.#letGo;
       if (this.#failure) throw this.#failure;
       const totals = { ...this.#totals };
       for (const disk of this.disks) add(totals, disk.stats());
@@ -206,10 +220,12 @@ class BlkServer implements DiskSet {
     const failure = await served.ended;
     add(this.#totals, served.disk.stats());
     served.disk.close();
-    await sourcesGone();
+    // without a pause: nobody may ask a disk whose source is closed
     const at = this.#served.indexOf(served);
     assert(at >= 0, 'a disk is removed once');
     this.#served.splice(at, 1);
+    this.#letGo = sourcesGone();
+    await this.#letGo;
     if (failure) throw failure;
   }
 }

@@ -4,6 +4,7 @@ import { Exit, VioError } from '../../../common/errors.js';
 import type { LoadReport } from '../../../control/load-report.js';
 import type { NvmeNative } from '../../../native/nvme.js';
 import { checkAllowed } from '../../../storage/config/sources.js';
+import { checkEngine } from '../../../storage/engine.js';
 import type { SourceOptions } from '../../../storage/source.js';
 import type { TargetConfig } from '../serve/config.js';
 import type { Target, TargetLog } from '../target.js';
@@ -64,9 +65,11 @@ export class Configuration {
     if (this.#loading.ended) throw ending();
   }
 
-  /** @returns what to open @throws VioError (3) for a source that the control socket may not open */
+  /** @returns what to open @throws VioError (3) for a source that the control socket may not open; (2) for an engine that is not there */
   checkSource<T extends SourceOptions>(options: T): T {
-    return checkAllowed(this.#loading.settings.sources, options);
+    const { engine, sources } = this.#loading.settings;
+    checkEngine(options, engine);
+    return checkAllowed(sources, options);
   }
 
   /**
@@ -84,6 +87,8 @@ export class Configuration {
     const said = Object.fromEntries(Object.entries(file).filter(([, value]) => value !== undefined));
     const wanted: TargetConfig = own ? file : { ...file, ...this.#options, ...said };
     this.#checkEnded();
+    for (const namespace of wanted.subsystems.flatMap(({ namespaces }) => namespaces))
+      checkEngine(namespace, this.#loading.settings.engine);
     if (!own) this.#checkForeign(wanted);
     const before = this.live;
     const { todo, apply, abandon } = await planLoad(this.#loading, wanted);

@@ -3,6 +3,7 @@ import { type MetricsServer, serveMetrics } from '../../../control/metrics-serve
 import type { ControlServer } from '../../../control/server.js';
 import { native as addon } from '../../../native/index.js';
 import type { NvmeNative } from '../../../native/nvme.js';
+import { checkEngine } from '../../../storage/engine.js';
 import { openSources, type Source } from '../../../storage/open.js';
 import { IdentityState } from '../../../storage/state.js';
 import { setAnaStates } from '../config/ana.js';
@@ -39,6 +40,7 @@ export async function serve(
   log: TargetLog,
   { given = [], options = {} }: { given?: GivenSocket[]; options?: Partial<TargetConfig> } = {},
 ): Promise<Running> {
+  for (const namespace of config.subsystems.flatMap(({ namespaces }) => namespaces)) checkEngine(namespace, config.engine);
   refuseItself(config);
   const { threads, spinMicroseconds, maxControllers, maxConnections, maxQueues, discoveryNqn, engine, headerDigest, dataDigest } = config;
   const metricsPlace = config.metrics === undefined ? undefined : parseMetricsPlace(config.metrics);

@@ -255,6 +255,25 @@ describe('Identify and the discovery log', () => {
     moving.target.log = Buffer.alloc(2048);
     await expect(discover(moving.options)).rejects.toThrow('changed 10 times');
   });
+  test('more records than are wanted, and answers that each come in time but never all', async () => {
+    const { options, target } = await start();
+    target.log = Buffer.alloc(3 * 1024);
+    target.log.writeBigUInt64LE(2n, 8);
+    expect((await discover(options, { records: 2 })).records).toHaveLength(2);
+    await expect(discover(options, { records: 1 })).rejects.toThrow('2 records');
+    let genctr = 0n;
+    const slow: Awaited<ReturnType<typeof start>> = await start({
+      command: (c, command) => {
+        if (command[0] !== 2) return false;
+        const page = Buffer.alloc(1024);
+        page.writeBigUInt64LE(++genctr, 0);
+        setTimeout(() => c.answer(sqe.decode(command).cid, page), 200);
+        return true;
+      },
+    });
+    await expect(discover({ ...slow.options, timeout: 60_000 }, { within: 300 })).rejects.toMatchObject({ code: 'ETIMEDOUT' });
+    expect(genctr).toBeLessThan(10n);
+  });
   test('names without end and with escape sequences', async () => {
     const { options } = await start({}, (target) => {
       target.log = Buffer.alloc(2048, 0x1b);

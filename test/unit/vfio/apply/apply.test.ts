@@ -1,8 +1,11 @@
 import fs from 'node:fs';
+import { appliedLines } from '../../../../src/groups/vfio/views.js';
 import { apply } from '../../../../src/vfio/apply/apply.js';
 import { checkDocument, parseDeclaration } from '../../../../src/vfio/apply/document.js';
+import { bind } from '../../../../src/vfio/binding/bind.js';
 import { Census } from '../../../../src/vfio/census/census.js';
 import { linkName, readDevice } from '../../../../src/vfio/devices/pci.js';
+import { Store } from '../../../../src/vfio/transaction/journal.js';
 import type { Host } from '../../../../src/vfio/transaction/move.js';
 import { PciTree } from '../../../support/pci-tree.js';
 import { type Kernel, testHost } from '../binding/kernel.js';
@@ -102,6 +105,22 @@ test('a selector that matches several needs all', async () => {
   tree.device('0000:02:00.0', { driver: 'nvme', group: 2 });
   expect(await run('devices: [{device: "class:nvme", driver: vfio}]')).toMatchObject([{ outcome: 'failed', error: { exit: 2 } }]);
   expect((await run('devices: [{device: "class:nvme", driver: vfio, all: true}]')).map(({ bdf }) => bdf)).toEqual([DISK, '0000:02:00.0']);
+});
+
+test('what a killed run left of the device is put back first, and told; what it left of others stays', async () => {
+  const other = '0000:02:00.0';
+  tree.device(other, { driver: 'nvme', group: 2 });
+  for (const bdf of [DISK, other]) {
+    await bind(host, new Census(tree.root), { bdfs: [bdf], hold: true, wait: 0 });
+    tree.bind(bdf, 'nvme'); // cut short here
+  }
+  tree.file('/proc/100/stat', '');
+  const results = await run('devices: [{device: 01:00.0, driver: vfio-pci}]');
+  const restored = [{ bdf: DISK, operation: 'bind', outcome: 'restored' }];
+  expect(results).toMatchObject([{ bdf: DISK, outcome: 'changed', restored }]);
+  expect(appliedLines(results)).toContainEqual(expect.stringMatching(/^ {2}first 0000:01:00\.0: restored \(bind was cut short/));
+  expect(driver(DISK)).toBe('vfio-pci');
+  expect(new Store(tree.root).journals().map(({ devices }) => devices.map(({ bdf }) => bdf))).toEqual([[other]]);
 });
 
 test('the owner of the nodes', async () => {

@@ -50,7 +50,7 @@ const change = async (request: BlkRequest, disks: readonly ControlledDisk[]): Pr
   const refuse = (): never => {
     throw new Error('no disk comes or goes here');
   };
-  const coming = { allow: refuse, find: () => undefined, try: refuse, add: refuse, remove: refuse, complete: refuse };
+  const coming = { idle: async () => {}, allow: refuse, find: () => undefined, try: refuse, add: refuse, remove: refuse, complete: refuse };
   return (await perform(request, { disks, ...coming, save: refuse, load: refuse })) as DiskChange;
 };
 
