@@ -47,8 +47,11 @@ test.each(['never', 'forget'] as const)(
   'a server that lies about its syncs is found out: %s',
   async (how) => {
     if (!possible()) return;
-    const lying = run({ kind: 'nvmf', engine: 'sync', seed: 4714, seconds: 10 }, how);
-    await expect(lying).rejects.toThrow(/sector \d+ holds -?\d+, allowed/);
+    let found: unknown;
+    // Which faults meet which requests is chance: few runs of this length meet none that tells.
+    for (let seed = 4714; seed < 4717 && !found; seed++)
+      found = await run({ kind: 'nvmf', engine: 'sync', seed, seconds: 10 }, how).then(() => undefined, String);
+    expect(found).toMatch(/sector \d+ holds -?\d+, allowed/);
   },
   120_000,
 );
