@@ -256,6 +256,9 @@ fs.writeFileSync(
   path.join(dir, 'flash.bin'),
   Buffer.from(Array.from({ length: 512 << 8 }, (_, i) => Buffer.from([i, i >> 8, i >> 16, 0x5a])).flatMap((b) => [...b])),
 );
+/** A BIOS that leaves room above the option ROMs: where a part is closed and nothing lies over it, guests see the RAM. */
+fs.writeFileSync(path.join(dir, 'small.bin'), Buffer.from(Array.from({ length: 1 << 16 }, (_, i) => i | 1)));
+const small = ['-bios', path.join(dir, 'small.bin')];
 const flash = ['-drive', `if=pflash,format=raw,readonly=on,file=${path.join(dir, 'flash.bin')}`];
 const [legacy, mebi, part] = [0xc0000, 0x100000, 0x4000];
 
@@ -270,6 +273,9 @@ describe.each<QemuName>(['7.2', '10', '11'])('ROM over RAM, QEMU %s', (name) => 
     ['q35,suppress-vmdesc=on', [], [0x10, 0x31, 0x02, 0x13, 0x20, 0x01, 0x30]],
     ['q35', [], [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]],
     ['q35', flash, [0x00, 0x31, 0x02, 0x13, 0x20, 0x01, 0x30]],
+    ['pc', small, [0, 0, 0, 0, 0, 0, 0]],
+    ['pc', small, [0x20, 0x11, 0x32, 0x13, 0x31, 0x20, 0x02]],
+    ['q35', small, [0, 0, 0, 0, 0, 0, 0]],
     ['isapc', [], undefined],
     ['microvm', [], undefined],
   ])('%s %j, registers %j', async (machine, more, registers) => {

@@ -32,19 +32,17 @@ function romAt(blocks: readonly RamBlock[], address: bigint): { block: number; s
   return address < end - size ? undefined : { block, start: end - size, from: length - size };
 }
 
-/** The parts that are not RAM for a guest, as ranges of its ROMs, and their bounds. */
-function hidden(machine: string, evidence: Evidence | undefined, blocks: readonly RamBlock[]): { at: bigint; rom?: PhysicalRange }[] {
+/** The parts that are ROM for a guest. Where a part is closed and has no ROM, QEMU shows the RAM. */
+function hidden(machine: string, evidence: Evidence | undefined, blocks: readonly RamBlock[]): PhysicalRange[] {
   const { pam } = evidence ?? {};
   // These two have no registers: their BIOS always lies over the RAM, and on isapc the option ROMs too.
   const always = machine === 'isapc' ? begin : /^microvm/.test(machine) ? bios : undefined;
   if (!pam && always === undefined) return [];
-  const parts: { at: bigint; rom?: PhysicalRange }[] = [];
+  const parts: PhysicalRange[] = [];
   for (let at = begin; at < end; at += step) {
     if (always === undefined ? fromRam(pam!, at) : at < always) continue;
     const rom = romAt(blocks, at);
-    if (rom) parts.push({ at, rom: { gpa: at, length: step, block: rom.block, from: rom.from + (at - rom.start) } });
-    // A machine without registers has RAM where it has no ROM; a chipset has nothing there.
-    else if (always === undefined) parts.push({ at });
+    if (rom) parts.push({ gpa: at, length: step, block: rom.block, from: rom.from + (at - rom.start) });
   }
   return parts;
 }
@@ -77,9 +75,8 @@ export function withRom(
 ): PhysicalRange[] {
   const roms: PhysicalRange[] = [];
   let left = [...ram];
-  for (const { at, rom } of hidden(machine, evidence, blocks)) {
-    left = without(left, at, at + step);
-    if (!rom) continue;
+  for (const rom of hidden(machine, evidence, blocks)) {
+    left = without(left, rom.gpa, rom.gpa + step);
     const last = roms.at(-1);
     if (follows(last, rom)) last.length += rom.length;
     else roms.push({ ...rom });
