@@ -159,6 +159,52 @@ describe('--machine', () => {
   });
 });
 
+describe('the architecture of a core', () => {
+  /** A guest whose CPU has these fields of 32 bits, or none that is described. */
+  const guest = (machine: string, names: string[], values: number[]) => {
+    const cpu = names.map((name) => ({ name, type: 'uint32', size: 4 }));
+    return m.sample({
+      configuration: m.configuration(machine),
+      ram: m.ramSections(m.cat(m.page(0, m.pattern(3), 'mem'), m.zeros(m.PAGE, 4 * m.PAGE)), m.blockList(['mem', 4 * m.PAGE])),
+      devices: names.length > 0 ? m.full(9, 'cpu', 1, m.cat(...values.map(m.be32))) : Buffer.alloc(0),
+      tail: m.cat(m.eof, m.vmdesc(names.length > 0 ? [m.device('cpu', cpu)] : [])),
+    });
+  };
+  const place = ['--layout', '0=mem', '--as', 'elf'];
+
+  test.each<[string, string[], number[], object]>([
+    ['PowerPC', ['env.gpr', 'env.nip'], [1, 2], { class: 2, data: 2, machine: 21 }],
+    ['PowerPC of 32 bits', ['env.gpr', 'env.gprh', 'env.nip'], [1, 0, 2], { class: 1, data: 2, machine: 20 }],
+    ['SPARC V8', ['env.nwindows', 'env.wim'], [8, 1], { class: 1, data: 2, machine: 2 }],
+    ['SPARC V9', ['env.nwindows', 'env.asi'], [8, 1], { class: 2, data: 2, machine: 43 }],
+    ['MIPS32', ['env.active_tc', 'env.CP0_Config0'], [0, 0x80000480 - 2 ** 32], { class: 1, data: 1, machine: 8 }],
+    ['MIPS32, big-endian', ['env.active_tc', 'env.CP0_Config0'], [0, 0x80008480 - 2 ** 32], { class: 1, data: 2, machine: 8 }],
+    ['MIPS64', ['env.active_tc', 'env.CP0_Config0'], [0, 0x80004480 - 2 ** 32], { class: 2, data: 1, machine: 8 }],
+    ['Arm', ['env.xregs', 'cpsr'], [0, 0], { class: 2, data: 1, machine: 183 }],
+  ])('%s, by the fields of its CPU', (_name, fields, values, wanted) => {
+    const { status } = ram(guest('toaster', fields, values), ...place);
+    const bytes = fs.readFileSync(out);
+    const machine = bytes[5] === 2 ? bytes.readUInt16BE(18) : bytes.readUInt16LE(18);
+    expect({ status, class: bytes[4], data: bytes[5], machine }).toEqual({ status: 0, ...wanted });
+  });
+
+  test.each<[string, string, string[], RegExp]>([
+    ['a CPU that nobody knows', 'toaster', ['env.gr'], /does not tell the architecture/],
+    ['no CPU on a board that nobody knows', 'toaster', [], /does not tell the architecture/],
+    ['no CPU on a board of MIPS, which has either byte order', 'malta', [], /does not tell the byte order/],
+  ])('%s: refused, and nothing is left behind; memory alone is written', (_name, machine, fields, message) => {
+    const stream = guest(machine, fields, [1]);
+    const where = machine === 'toaster' ? ['--layout', '0=mem'] : [];
+    for (const more of [where, ['--block', 'mem']]) {
+      const { status, stderr } = ram(stream, ...more, '--as', 'elf');
+      expect({ status, stderr }).toEqual({ status: 7, stderr: expect.stringMatching(message) });
+      expect(stderr).toMatch(/--as raw/);
+      expect(fs.existsSync(out)).toBe(false);
+    }
+    expect(ram(stream, ...where)).toMatchObject({ status: 0 });
+  });
+});
+
 describe('--rom', () => {
   const firmware = m.pattern(9);
   const stream = m.sample({

@@ -88,6 +88,7 @@ const aarch32 = (cpu: Fields): boolean => (big(cpu.cpsr) & NRW) !== 0n;
  * alone. Debug registers have an id of AArch64 on CPUs without it too.
  */
 export function archOfCpu(arch: Arch, cpu: Fields | undefined): Arch {
+  if (arch === 'aarch64' && cpu?.['cpu/m'] !== undefined) return 'arm'; // M profile, which has no system registers
   if (arch !== 'aarch64' || !cpu || armIds(cpu).length === 0) return arch;
   return !aarch32(cpu) || systemRegister(cpu, ID_AA64ISAR0, ID_AA64PFR0) !== undefined ? 'aarch64' : 'arm';
 }

@@ -2,10 +2,10 @@
 import fs from 'node:fs';
 import { Exit, VioError } from '../../common/errors.js';
 import type { Fields } from '../devices/fields.js';
-import { type Arch, elfMachine } from '../memory/arch.js';
+import type { Arch } from '../memory/arch.js';
 import type { PhysicalRange } from '../memory/layout.js';
 import type { RamSection } from '../memory/ram.js';
-import { archOfCpu, coreFormat } from './cpus.js';
+import { archOfCpu, type CoreFormat, coreFormat } from './cpus.js';
 import { cpuNotes, elfHeaders, notesAt, type Segment, x86Format } from './elf.js';
 import { findVmcoreinfo, kernelImage, type NotePlace, type Run, vmcoreinfo } from './vmcoreinfo.js';
 
@@ -18,7 +18,8 @@ export interface Plan {
 
 /** What a core is made of beside its memory. */
 export interface CoreParts {
-  arch: Arch;
+  /** undefined if nothing tells it */
+  arch: Arch | undefined;
   /** fields of the CPUs' sections, in order */
   cpus: readonly Fields[];
   guestNote: NotePlace | undefined;
@@ -94,14 +95,30 @@ function imageSegment(fd: number, plan: Plan, note: Buffer): Segment[] {
 /** With more ranges the headers have no room for one more. */
 const maxRanges = 10_000;
 
-/** Writes headers and notes. @throws VioError for memory that a core of 32 bits cannot have */
+/** Class and byte order by the CPUs. @throws VioError where several are usual and there is no CPU */
+function formatOf(arch: Arch, cpu: Fields | undefined): CoreFormat {
+  const format = coreFormat(arch, cpu);
+  if (!format) throw unknownArch('byte order');
+  return format;
+}
+
+/** A core names the machine, and no machine is the usual one. @param what is not told */
+export const unknownArch = (what: string): VioError =>
+  new VioError(`the stream does not tell the ${what} of the guest, which an ELF core needs`, {
+    code: 'ARCH',
+    exit: Exit.unsupported,
+    hint: '--as raw or --as sparse; or --machine, if it is one of the types pc, q35, microvm, isapc, pseries, powernv, s390-ccw-virtio or a board with a known layout',
+  });
+
+/** Writes headers and notes. @throws VioError for a guest of unknown architecture, or memory that a core of 32 bits cannot have */
 export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
   const { ranges, offsets, size } = plan;
   const [cpu] = parts.cpus;
   const top = ranges.reduce((n, r) => (r.gpa + r.length > n ? r.gpa + r.length : n), 0n);
+  if (!parts.arch) throw unknownArch('architecture');
   const arch = archOfCpu(parts.arch, cpu);
   const firmware = parts.ram.blocks.some((b) => belowFourG.test(b.name));
-  const format = arch === 'x86' ? x86Format(cpu, firmware && top < fourGibi ? fourGibi : top) : coreFormat(arch, elfMachine(arch), cpu);
+  const format = arch === 'x86' ? x86Format(cpu, firmware && top < fourGibi ? fourGibi : top) : formatOf(arch, cpu);
   if (format.bits === 32 && (top > fourGibi || size > fourGibi - notesMost)) {
     throw new VioError('the memory reaches above what a core of 32 bits can hold', {
       code: 'ELF32',

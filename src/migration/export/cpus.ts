@@ -1,6 +1,6 @@
 /** Registers of CPUs other than x86 as notes of an ELF core, in the layout of Linux's elf_prstatus, as dump-guest-memory writes them. */
 import type { Fields } from '../devices/fields.js';
-import type { Arch } from '../memory/arch.js';
+import { type Arch, elfMachine } from '../memory/arch.js';
 import type { Value } from '../stream/model.js';
 import { aarch64, arm, armBig } from './arm.js';
 import { at, big, type CpuNote, type Layout, list, NT_PRFPREG, sub, type Word, wide, words, zeros } from './registers.js';
@@ -122,7 +122,7 @@ const layouts: Partial<Record<Arch, Layout>> = {
     registers: (f) => {
       const spr = (n: number) => at(f['env.spr'], n);
       const special = [big(f['env.nip']), big(f['env.msr']), 0n, spr(CTR), spr(LR), spr(XER), crf(f), ...list(undefined, 5)];
-      return [...words([...list(f['env.gpr'], 32), ...special], 8), zeros(40)];
+      return words([...list(f['env.gpr'], 32), ...special, ...list(undefined, 5)], 8);
     },
     more: ppcNotes,
   },
@@ -131,8 +131,16 @@ const layouts: Partial<Record<Arch, Layout>> = {
 /** Whether the fields of a `cpu` section are those of a guest that runs 32-bit code on a machine for both. */
 const narrow: Partial<Record<Arch, (f: Fields) => boolean>> = {
   riscv: (f) => big(f['env.misa_mxl']) === 1n,
+  // the upper halves of registers, which only a target of 32 bits has apart
+  ppc: (f) => f['env.gprh'] !== undefined,
+  // the window mask of SPARC V8
+  sparc: (f) => f['env.wim'] !== undefined,
+  mips: (f) => (big(f['env.CP0_Config0']) & CONFIG_AT) === 0n,
 };
 
+/** Config.AT and Config.BE of MIPS: the architecture, 0 for MIPS32, and the byte order. */
+const CONFIG_AT = 0x6000n;
+const CONFIG_BE = 0x8000n;
 /** MSTATUS.UBE of RISC-V. */
 const UBE = 0x40n;
 
@@ -142,15 +150,20 @@ const bigEndian: Partial<Record<Arch, (cpu: Fields) => boolean>> = {
   aarch64: armBig,
   arm: armBig,
   riscv: (cpu) => (big(cpu['env.mstatus']) & UBE) !== 0n,
+  mips: (cpu) => (big(cpu['env.CP0_Config0']) & CONFIG_BE) !== 0n,
 };
 
 /** Architectures that are big-endian unless a CPU says otherwise. */
 const alwaysBig: ReadonlySet<Arch> = new Set(['s390x', 'm68k', 'openrisc', 'sparc', 'ppc']);
 
-/** What a core of this guest is: its class and byte order come from the CPUs, since one machine has several. */
-export function coreFormat(arch: Arch, machine: number, cpu: Fields | undefined): CoreFormat {
+/** Machines of these have any class and byte order. */
+const severalUsual: ReadonlySet<Arch> = new Set(['mips', 'sparc']);
+
+/** What a core of this guest is: its class and byte order come from the CPUs, since one machine has several; undefined where only they tell. */
+export function coreFormat(arch: Arch, cpu: Fields | undefined): CoreFormat | undefined {
+  if (severalUsual.has(arch) && !cpu) return undefined;
   const bits = arch === 'm68k' || arch === 'openrisc' || arch === 'avr' || (cpu && narrow[arch]?.(cpu)) ? 32 : (layouts[arch]?.bits ?? 64);
-  return { machine, bits, big: (cpu && bigEndian[arch]?.(cpu)) ?? alwaysBig.has(arch) };
+  return { machine: elfMachine(arch, bits), bits, big: (cpu && bigEndian[arch]?.(cpu)) ?? alwaysBig.has(arch) };
 }
 
 /** Numbers one behind the other, in the byte order of the core. */

@@ -25,7 +25,7 @@ import type { RamSection } from '../memory/ram.js';
 import { type Issue, Issues, issueText } from '../stream/issues.js';
 import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import { Walker } from '../walk.js';
-import { type Plan, writeAt, writeCore } from './core.js';
+import { type Plan, unknownArch, writeAt, writeCore } from './core.js';
 import { lostVectorBytes } from './cpus.js';
 import { memoryStart } from './elf.js';
 import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
@@ -273,7 +273,7 @@ class Extraction {
     if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) writeAt(this.#fd, limeHeader(r), offsets[i]! - BigInt(LIME));
     if (this.#options.as !== 'elf') return;
     const { cpus, guestNote } = this;
-    const core = writeCore(this.#fd, this.plan, { arch: arch ?? 'x86', cpus, guestNote, ram });
+    const core = writeCore(this.#fd, this.plan, { arch, cpus, guestNote, ram });
     ({ registers: this.registers, vmcoreinfo: this.vmcoreinfo, notes: this.notes } = core);
     this.plan.size = core.size;
   }
@@ -299,6 +299,9 @@ const factsOf = (walker: Walker, { machine }: ExtractOptions, bytesOf: (name: st
   acpi: bytesOf(acpiBlock),
   ramStart: deviceTreeIn(bytesOf('loongarch.ram')),
 });
+
+const archOfWalk = ({ ram, description, configuration }: Walker, { machine }: ExtractOptions): Arch | undefined =>
+  archOf(ram?.blocks ?? [], description, machine ?? configuration?.machine);
 
 /** The bytes of a block that lie at these placements of a file. */
 const staged =
@@ -360,6 +363,8 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
   const before = survey(input, options, tick);
   const surveyed = before ? input.size : 0;
   const certain = before !== undefined || options.block !== undefined;
+  // Before gigabytes are written for nothing.
+  if (before?.walker.ram && options.as === 'elf' && !archOfWalk(before.walker, options)) throw unknownArch('architecture');
   const walker: Walker = new Walker(input.reader, {
     issues: input.issues,
     fields: (name) => options.as === 'elf' && (name === 'cpu' || name === 'vmcoreinfo'),
@@ -404,21 +409,24 @@ export async function extract(input: Input, fd: number, options: ExtractOptions,
     if (extraction.plan) extraction.discard();
     throw nothing(input.name, walker, issues.list);
   }
-  extraction.finish(archOf(blocks, walker.description, options.machine ?? walker.configuration?.machine), ram);
-  if (options.as === 'elf' && extraction.registers === 0) issues.add(withoutRegisters);
+  extraction.finish(archOfWalk(walker, options), ram);
+  if (options.as === 'elf' && extraction.registers === 0) issues.add(withoutRegisters(extraction.cpus.length > 0));
   const lost = options.as === 'elf' ? Math.max(0, ...extraction.cpus.map(lostVectorBytes)) : 0;
   if (lost > 0) issues.add(shortVectors(lost));
   if (extraction.notes > 0) issues.add(severalNotes(extraction.notes));
   return result(walker, extraction, extraction.plan, options, issues);
 }
 
-const withoutRegisters: Issue = {
+/** @param described whether the stream has the fields of CPUs */
+const withoutRegisters = (described: boolean): Issue => ({
   severity: 'note',
   code: 'no-registers',
   offset: 0n,
   path: 'cpu',
-  message: 'the core has no registers: the stream does not describe its CPUs, or they are of an architecture without a layout for notes',
-};
+  message: described
+    ? 'the core has no registers: the CPUs are of an architecture without a layout for notes'
+    : 'the core has no registers: the stream does not describe its CPUs. Class and byte order are those that machines of this architecture have by default',
+});
 
 const shortVectors = (bytes: number): Issue => ({
   severity: 'warning',

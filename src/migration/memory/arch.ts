@@ -26,6 +26,9 @@ const registers: [string, Arch][] = [
   ['env.CSR_CRMD', 'loongarch'],
   ['env.dregs', 'm68k'],
   ['env.psw.mask', 's390x'],
+  ['env.nip', 'ppc'],
+  ['env.nwindows', 'sparc'],
+  ['env.active_tc', 'mips'],
   ['env.pc_w', 'avr'],
 ];
 
@@ -48,7 +51,7 @@ export function archOf(blocks: readonly Pick<RamBlock, 'name'>[], description?: 
   return machineNames.find(([name]) => name.test(machine))?.[1] ?? boardOf(machine)?.arch;
 }
 
-/** ELF e_machine (System V ABI). */
+/** ELF e_machine (System V ABI); of 64 bits where there are two. */
 const elfMachines: Record<Arch, number> = {
   x86: 62,
   aarch64: 183,
@@ -63,4 +66,5 @@ const elfMachines: Record<Arch, number> = {
   mips: 8,
   avr: 83,
 };
-export const elfMachine = (arch: Arch | undefined): number => elfMachines[arch ?? 'x86'];
+const narrowMachines: Partial<Record<Arch, number>> = { ppc: 20, sparc: 2 };
+export const elfMachine = (arch: Arch, bits: 32 | 64): number => (bits === 32 ? narrowMachines[arch] : undefined) ?? elfMachines[arch];

@@ -1,6 +1,5 @@
 /**
- * Boards whose RAM is at fixed addresses, as QEMU's `info mtree` has them. Mirrors of a block are left out: a block is where the
- * kernel of the board expects it.
+ * Boards whose RAM is at fixed addresses, as QEMU's `info mtree` has them, with the addresses at which a block is seen again.
  */
 
 export type Arch = 'x86' | 'aarch64' | 'arm' | 'riscv' | 'loongarch' | 'm68k' | 'openrisc' | 's390x' | 'ppc' | 'sparc' | 'mips' | 'avr';
@@ -14,6 +13,14 @@ export interface Family {
   high?: bigint;
 }
 
+/** A part of a block that guests see at one more address. */
+export interface Mirror {
+  block: string;
+  address: bigint;
+  from: bigint;
+  length: bigint;
+}
+
 export interface Board {
   machines: RegExp;
   arch: Arch;
@@ -22,11 +29,17 @@ export interface Board {
   family: Family;
   /** other blocks of memory, by name */
   more?: Record<string, bigint>;
+  /** by the size of the RAM and its block's name */
+  mirrors?: (size: bigint, ram: string) => Mirror[];
 }
 
 /** The first part of the RAM in front of a hole. */
 const first = (part: bigint) => (size: bigint) => (size < part ? size : part);
 const at = (base: bigint): Family => ({ base });
+
+/** The RAM once more behind itself, up to as much as the board has room for. */
+const again = (block: string, size: bigint, room: bigint, base: bigint): Mirror[] =>
+  size < room ? [{ block, address: base + size, from: 0n, length: room - size < size ? room - size : size }] : [];
 
 /** BMCs of Aspeed: base of the RAM and of the SRAM. */
 const aspeed = (machines: RegExp, base: bigint, sram: bigint): Board => ({
@@ -58,11 +71,43 @@ const boards: Board[] = [
   { machines: /^collie$/, arch: 'arm', ram: 'strongarm.sdram', family: at(0xc0000000n) },
   { machines: /^cubieboard$/, arch: 'arm', ram: 'cubieboard.ram', family: at(0x40000000n) },
   { machines: /^(highbank|midway)$/, arch: 'arm', ram: 'highbank.dram', family: at(0n), more: { 'highbank.sysram': 0xfff88000n } },
-  { machines: /^imx25-pdk$/, arch: 'arm', ram: 'imx25.ram', family: at(0x80000000n), more: { 'imx25.iram': 0x78000000n } },
+  {
+    machines: /^imx25-pdk$/,
+    arch: 'arm',
+    ram: 'imx25.ram',
+    family: { base: 0x80000000n, low: first(256n * mebi), high: 0x90000000n },
+    more: { 'imx25.iram': 0x78000000n },
+    mirrors: (size, ram) => [
+      { block: 'imx25.iram', address: 0x78020000n, from: 0n, length: 0x20000n },
+      ...again(ram, size, 512n * mebi, 0x80000000n),
+    ],
+  },
+  {
+    machines: /^integratorcp$/,
+    arch: 'arm',
+    ram: 'integrator.ram',
+    family: at(0n),
+    mirrors: (size, ram) => [{ block: ram, address: 0x80000000n, from: 0n, length: size }],
+  },
+  { machines: /^lm3s(811|6965)evb$/, arch: 'arm', ram: 'stellaris.sram', family: at(0x20000000n) },
   { machines: /^kzm$/, arch: 'arm', ram: 'kzm.ram', family: at(0x80000000n), more: { 'imx31.iram': 0x1fffc000n } },
-  { machines: /^mcimx6ul-evk$/, arch: 'arm', ram: 'mcimx6ul-evk.ram', family: at(0x80000000n), more: { 'imx6ul.ocram': 0x900000n } },
+  {
+    machines: /^mcimx6ul-evk$/,
+    arch: 'arm',
+    ram: 'mcimx6ul-evk.ram',
+    family: at(0x80000000n),
+    more: { 'imx6ul.ocram': 0x900000n },
+    mirrors: () => [{ block: 'imx6ul.ocram', address: 0x920000n, from: 0n, length: 0x20000n }],
+  },
   { machines: /^mcimx7d-sabre$/, arch: 'arm', ram: 'mcimx7d-sabre.ram', family: at(0x80000000n) },
-  { machines: /^sabrelite$/, arch: 'arm', ram: 'sabrelite.ram', family: at(0x10000000n), more: { 'imx6.ocram': 0x900000n } },
+  {
+    machines: /^sabrelite$/,
+    arch: 'arm',
+    ram: 'sabrelite.ram',
+    family: at(0x10000000n),
+    more: { 'imx6.ocram': 0x900000n },
+    mirrors: () => [{ block: 'imx6.ocram', address: 0x940000n, from: 0n, length: 0x40000n }],
+  },
   { machines: /^musicpal$/, arch: 'arm', ram: 'musicpal.ram', family: at(0n), more: { 'musicpal.sram': 0xc0000000n } },
   { machines: /^(n800|n810)$/, arch: 'arm', ram: 'omap2.dram', family: at(0x80000000n), more: { 'omap2.sram': 0x40200000n } },
   {
@@ -80,6 +125,7 @@ const boards: Board[] = [
     ram: 'realview.highmem',
     family: at(0x70000000n),
     more: { 'realview.lowmem': 0x20000000n, 'realview.hack': 0xe0000000n },
+    mirrors: (size, ram) => [{ block: ram, address: 0n, from: 0n, length: first(256n * mebi)(size) }],
   },
   { machines: /^versatile(ab|pb)$/, arch: 'arm', ram: 'versatile.ram', family: at(0n) },
   {
@@ -105,6 +151,8 @@ const boards: Board[] = [
     family: { base: 0n, low: first(2048n * mebi), high: 0x800000000n },
     more: Object.fromEntries([0, 1, 2, 3].map((n) => [`zynqmp.ocm_ram_bank_${n}`, 0xfffc0000n + BigInt(n) * 0x10000n])),
   },
+  { machines: /^g3beige$/, arch: 'ppc', ram: 'ppc_heathrow.ram', family: at(0n) },
+  { machines: /^mac99$/, arch: 'ppc', ram: 'ppc_core99.ram', family: at(0n) },
   { machines: /^powernv\d*$/, arch: 'ppc', ram: 'pnv.ram', family: at(0n) },
   {
     machines: /^malta$/,

@@ -214,6 +214,17 @@ function boardRanges(machine: string, blocks: readonly RamBlock[], taken: Readon
   });
 }
 
+/** Where guests see memory of a board once more. */
+function mirrorRanges(machine: string, blocks: readonly RamBlock[], parts: readonly number[]): PhysicalRange[] {
+  const [ram] = parts;
+  if (ram === undefined || parts.length > 1) return [];
+  const mirrors = boardOf(machine)?.mirrors?.(blocks[ram]!.length, blocks[ram]!.name) ?? [];
+  return mirrors.flatMap(({ block: name, address, from, length }) => {
+    const block = blocks.findIndex((b) => b.name === name && from + length <= b.length);
+    return block < 0 ? [] : [{ gpa: address, length, block, from }];
+  });
+}
+
 /** Firmware by the names of its blocks: where it begins, by how much of the space below 4 GiB it ends (QEMU hw/i386/x86.c, pc_sysfw.c, hw/arm/virt.c, hw/riscv/virt.c). */
 const belowFourG = (b: RamBlock): bigint => fourGibi - b.length;
 const firmware: Partial<Record<Arch, Record<string, (block: RamBlock, blocks: readonly RamBlock[]) => bigint>>> = {
@@ -305,7 +316,8 @@ export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], option
   const others = boardRanges(facts.machine, blocks, taken);
   for (const { block } of others) taken.add(block);
   const roms = options.rom ? firmwareRanges(facts, blocks, taken) : [];
-  const ranges = [...own, ...others, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
+  const mirrors = mirrorRanges(facts.machine, blocks, parts);
+  const ranges = [...own, ...others, ...mirrors, ...devices, ...roms].sort((a, b) => (a.gpa < b.gpa ? -1 : a.gpa > b.gpa ? 1 : 0));
   noOverlap(ranges, blocks);
   const unplaced = options.ramBlocks?.length ? [] : blocks.filter((b, i) => !taken.has(i) && !notRam.test(b.name));
   return { ranges, unplaced: unplaced.map((b) => ({ block: b.name, length: b.length })) };
