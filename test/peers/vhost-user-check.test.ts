@@ -21,7 +21,9 @@ const socket = (): string => path.join(dir, 's');
 /** A command line for sh. */
 const line = (argv: readonly string[]): string => argv.map((word) => `'${word}'`).join(' ');
 function check(respawn: string): { status: number | null; cases: Case[]; stderr: string } {
-  const { status, stdout, stderr } = vioctl(['vhost-user', 'check', socket(), '--json', '--respawn', respawn], { timeout: 120000 });
+  const { status, stdout, stderr } = vioctl(['vhost-user', 'check', socket(), '--json', '--timeout', '8', '--respawn', respawn], {
+    timeout: 120000,
+  });
   return { status, cases: (JSON.parse(stdout) as { cases: Case[] }).cases, stderr };
 }
 const names = (cases: Case[], result: string): string[] => cases.filter((c) => c.result === result).map((c) => c.name);

@@ -54,7 +54,7 @@ export class Raw {
     this.exchange.channel.send(Buffer.from(data), fds);
   }
   /** `ok`, the 64-bit status, `closed`, or `silence`. */
-  async reaction(timeout = 300): Promise<bigint | 'closed' | 'silence' | Buffer> {
+  async reaction(timeout = 5000): Promise<bigint | 'closed' | 'silence' | Buffer> {
     const answer = await this.exchange.next(timeout);
     if (answer.kind !== 'message') return answer.kind;
     for (const fd of answer.message.fds) fd.close();
