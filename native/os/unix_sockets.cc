@@ -42,19 +42,13 @@ void Add(const nlmsghdr& message, std::vector<UnixSocket>& sockets) {
 }  // namespace
 
 std::vector<UnixSocket> UnixSockets() {
-  struct {
-    nlmsghdr header;
-    unix_diag_req body;
-  } request{};
-  request.header.nlmsg_len = sizeof request;
-  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  DumpRequest<unix_diag_req> request(SOCK_DIAG_BY_FAMILY);
   request.body.sdiag_family = AF_UNIX;
   request.body.udiag_states = ~0u;
   request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_VFS;
   std::vector<UnixSocket> sockets;
   NetlinkDump(
-      NETLINK_SOCK_DIAG, request.header, kName, [&] { sockets.clear(); },
+      NETLINK_SOCK_DIAG, request.head, kName, [&] { sockets.clear(); },
       [&](const nlmsghdr& message) { Add(message, sockets); });
   return sockets;
 }

@@ -36,13 +36,7 @@ uint8_t XdpMode(const rtattr& xdp) {
 }  // namespace
 
 std::vector<std::string> XdpPrograms() {
-  struct {
-    nlmsghdr head;
-    ifinfomsg body;
-  } request{};
-  request.head.nlmsg_len = sizeof request;
-  request.head.nlmsg_type = RTM_GETLINK;
-  request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  DumpRequest<ifinfomsg> request(RTM_GETLINK);
   std::vector<std::string> found;
   NetlinkDump(
       NETLINK_ROUTE, request.head, "RTM_GETLINK", [&] { found.clear(); },
@@ -61,13 +55,7 @@ std::vector<std::string> XdpPrograms() {
 }
 
 std::vector<XdpSocket> XdpSockets() {
-  struct {
-    nlmsghdr head;
-    xdp_diag_req body;
-  } request{};
-  request.head.nlmsg_len = sizeof request;
-  request.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  DumpRequest<xdp_diag_req> request(SOCK_DIAG_BY_FAMILY);
   request.body.sdiag_family = AF_XDP;
   request.body.xdiag_show = XDP_SHOW_INFO;
   std::vector<XdpSocket> found;

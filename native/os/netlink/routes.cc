@@ -61,13 +61,7 @@ void Add(const nlmsghdr& message, std::vector<Route>& routes) {
 }  // namespace
 
 std::vector<Route> Routes() {
-  struct {
-    nlmsghdr head;
-    rtmsg body;
-  } request{};
-  request.head.nlmsg_len = sizeof request;
-  request.head.nlmsg_type = RTM_GETROUTE;
-  request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  DumpRequest<rtmsg> request(RTM_GETROUTE);
   request.body.rtm_family = AF_UNSPEC;
   std::vector<Route> routes;
   NetlinkDump(
