@@ -1,6 +1,6 @@
 /** A TCP connection that sends and hears bytes, whatever they mean: for what is no PDU, as the records of TLS. */
 import type net from 'node:net';
-import { connectTo, type Liveness, patience } from './raw.js';
+import { Bell, connectTo, type Liveness, patience } from './raw.js';
 
 /** Bytes that are kept; what comes behind them is not looked at. */
 const mostHeard = 64 << 10;
@@ -15,7 +15,7 @@ export class Bytes {
   readonly #alive: Liveness;
   #heard: Buffer[] = [];
   #size = 0;
-  #wake: (() => void) | undefined;
+  readonly #bell = new Bell();
 
   private constructor(socket: net.Socket, alive: Liveness) {
     this.#socket = socket;
@@ -24,12 +24,12 @@ export class Bytes {
       this.heardAt = performance.now();
       if (this.#size < mostHeard) this.#heard.push(chunk);
       this.#size += chunk.length;
-      this.#wake?.();
+      this.#bell.ring();
     });
     socket.on('error', () => {}); // a reset is a way of closing
     socket.on('close', () => {
       this.ended = true;
-      this.#wake?.();
+      this.#bell.ring();
     });
   }
 
@@ -64,14 +64,7 @@ export class Bytes {
         await this.#alive();
         continue;
       }
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-      this.#wake = undefined;
+      await this.#bell.wait(left);
     }
   }
 }

@@ -118,6 +118,27 @@ export function connectTo<T>(to: { address: string; port: number }, limit: numbe
   });
 }
 
+/** Wakes one that waits for something to come. */
+export class Bell {
+  #ring: (() => void) | undefined;
+
+  ring(): void {
+    this.#ring?.();
+  }
+
+  /** Resolves when it rings, or after some milliseconds. */
+  async wait(most: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, most);
+      this.#ring = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#ring = undefined;
+  }
+}
+
 export class RawConnection {
   readonly socket: net.Socket;
   /** Of the last Connect. */
@@ -133,7 +154,7 @@ export class RawConnection {
   #align = 4;
   #events: Outcome[] = [];
   #data = new Map<number, Buffer[]>();
-  #wake: (() => void) | undefined;
+  readonly #bell = new Bell();
   #ended: Outcome | undefined;
   #cid = 1;
   /** Completions that came while another one was waited for. */
@@ -211,14 +232,7 @@ export class RawConnection {
         await this.#alive();
         continue;
       }
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-      this.#wake = undefined;
+      await this.#bell.wait(left);
     }
   }
 
@@ -296,7 +310,7 @@ export class RawConnection {
 
   #end(outcome: Outcome): void {
     this.#ended ??= outcome;
-    this.#wake?.();
+    this.#bell.ring();
   }
 
   #received(chunk: Buffer): void {
@@ -308,7 +322,7 @@ export class RawConnection {
       if (!(err instanceof PduError)) throw err;
       this.#end({ kind: 'broken', text: err.message });
     }
-    this.#wake?.();
+    this.#bell.ring();
   }
 
   /** Plaintext of what came; answers what TLS itself has to answer. A fault of TLS ends the connection. */
