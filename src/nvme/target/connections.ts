@@ -187,7 +187,7 @@ export class Connections implements Guarded {
       throw new Refusal(Status.connectInvalidHost);
     }
     const counted = this.#countedAs(connection, connect);
-    const controller = (qid === 0 ? admitController : admitQueue)(this, id, connection, connect, counted);
+    const controller = qid === 0 ? admitController(this, id, connection, connect, counted) : admitQueue(this, connection, connect, counted);
     connection.controller = controller;
     connection.qid = qid;
     connection.counted = counted;
@@ -207,10 +207,9 @@ export class Connections implements Guarded {
    * have to authenticate, a connection counts for none until it has; where they may use TLS, those without are counted apart.
    */
   #countedAs({ tls }: Connection, { hostnqn, hostid }: Connect): string | undefined {
-    const host = hostKey(hostnqn, hostid);
-    if (tls) return this.#authentication.required ? undefined : host;
     if (this.#authentication.required) return undefined;
-    return this.#tlsMode === undefined ? host : `without TLS: ${host}`;
+    const host = hostKey(hostnqn, hostid);
+    return tls || this.#tlsMode === undefined ? host : `without TLS: ${host}`;
   }
 
   /** The host of a connection has proved who it is. @returns whether the connection may go on */

@@ -181,17 +181,10 @@ export function admitController(
 
 /**
  * The association that an I/O queue may join.
- * @param id of the connection
  * @param counted what its host is counted by
  * @throws Refusal
  */
-export function admitQueue(
-  target: Guarded,
-  _id: number,
-  connection: Connection,
-  connect: Connect,
-  counted: string | undefined,
-): ControllerState {
+export function admitQueue(target: Guarded, connection: Connection, connect: Connect, counted: string | undefined): ControllerState {
   const subsystem = target.hub.subsystems.get(connect.subnqn);
   if (!subsystem) throw badParameter('data', 256);
   const controller = subsystem.controllers.get(connect.cntlid);
