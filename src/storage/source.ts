@@ -143,3 +143,7 @@ function checkRest(name: string, known: readonly string[]): void {
 
 /** `ram:BYTES`, a URI, or the full path of a file. `./ram:x` and `./rbd:x` are files. @throws usage error */
 export const sourcePath = (source: string, folder = '.'): string => canonicalSource(source, folder);
+
+/** Options without those that say what goes without saying: one that is off is the same as one that is not there. */
+export const withoutOff = <T extends object>(options: T): T =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined && value !== false)) as T;

@@ -1,6 +1,7 @@
 /** `sources:` of a configuration: which sources the control socket may open. */
 import fs from 'node:fs';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { globs } from '../../common/glob.js';
@@ -57,3 +58,20 @@ export function checkAllowed<T extends SourceOptions>(patterns: readonly string[
     hint: `sources: in the server's configuration has ${patterns.map((one) => printable(one)).join(', ') || 'no pattern'}`,
   });
 }
+
+/** Refuses other patterns that come over the control socket. @param now those of the server @throws VioError (3) */
+export function checkPatterns(now: readonly string[] | undefined, wanted: readonly string[] | undefined): void {
+  if (isDeepStrictEqual(wanted, now)) return;
+  throw new VioError('sources cannot change over the control socket', {
+    code: 'NOT_ALLOWED',
+    exit: Exit.refused,
+    hint: 'change the file of --config, and send the server SIGHUP',
+  });
+}
+
+/**
+ * Whether a source is served already, with as much as is wanted of it: the server's own file may have any source, and what it has may
+ * stay, but not get more out of it than the file gives.
+ */
+export const gives = (served: readonly SourceOptions[], { source, readonly = false, remote }: SourceOptions): boolean =>
+  served.some((one) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote));

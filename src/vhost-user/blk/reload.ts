@@ -4,7 +4,7 @@ import { Exit, reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { native } from '../../native/index.js';
 import { changedLimits, rateText } from '../../storage/limits.js';
-import type { SourceOptions } from '../../storage/source.js';
+import { type SourceOptions, withoutOff } from '../../storage/source.js';
 import type { ControlledDisk, DiskOptions, DiskSet } from './model.js';
 
 /** One change on the way to a configuration. */
@@ -20,9 +20,7 @@ interface Step {
 /** What two disks differ in, apart from limits, which change in place. */
 const fixed = ({ socket, listener: _listener, source, ...rest }: DiskOptions): unknown => {
   const { iops: _iops, bps: _bps, later: _later, ...of } = source;
-  // an option that is off is the same as one that is not there
-  const on = Object.fromEntries(Object.entries(of).filter(([, value]) => value !== false));
-  return JSON.parse(JSON.stringify({ ...rest, source: on, socket: path.resolve(socket!) }));
+  return JSON.parse(JSON.stringify({ ...rest, source: withoutOff(of), socket: path.resolve(socket!) }));
 };
 
 /** Whether two disks are the same but for their limits. */

@@ -1,12 +1,11 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isDeepStrictEqual } from 'node:util';
 import v8 from 'node:v8';
 import { assert, Exit, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { ControlServer } from '../../control/server.js';
 import type { BlkStats } from '../../native/vhost-user.js';
-import { checkAllowed } from '../../storage/config/sources.js';
+import { checkAllowed, gives } from '../../storage/config/sources.js';
 import { checkEngine, tellRefusal } from '../../storage/engine.js';
 import { sourcesGone } from '../../storage/open.js';
 import type { SourceOptions } from '../../storage/source.js';
@@ -113,7 +112,8 @@ class BlkServer implements DiskSet {
     // a reload that is under way may change what is allowed
     return this.#reload(async () => {
       checkForeign(wanted, { ...this.#options, sources: this.#sources });
-      for (const { source } of wanted.disks) if (!this.#gives(source)) this.allow(source);
+      const served = this.disks.map(({ options }) => options.source);
+      for (const { source } of wanted.disks) if (!gives(served, source)) this.allow(source);
       const disks = wanted.disks.map((disk) => this.complete(disk));
       return await reload(this, disks, dryRun);
     });
@@ -129,13 +129,6 @@ class BlkServer implements DiskSet {
       this.#sources = sources;
       return done;
     });
-  }
-
-  /** Whether a source is served already, with as much as is wanted of it: the server's own file may have any source. */
-  #gives({ source, readonly = false, remote }: SourceOptions): boolean {
-    return this.disks.some(
-      ({ options: { source: one } }) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote),
-    );
   }
 
   async idle(): Promise<void> {

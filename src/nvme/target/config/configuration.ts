@@ -1,9 +1,9 @@
 /** The configuration of a running target: saved, and changed as a whole. */
 import { isDeepStrictEqual } from 'node:util';
-import { Exit, VioError } from '../../../common/errors.js';
+import { VioError } from '../../../common/errors.js';
 import type { LoadReport } from '../../../control/load-report.js';
 import type { NvmeNative } from '../../../native/nvme.js';
-import { checkAllowed } from '../../../storage/config/sources.js';
+import { checkAllowed, checkPatterns, gives } from '../../../storage/config/sources.js';
 import { checkEngine } from '../../../storage/engine.js';
 import type { SourceOptions } from '../../../storage/source.js';
 import type { TargetConfig } from '../serve/config.js';
@@ -111,16 +111,9 @@ export class Configuration {
   /** What comes over the control socket names only sources that it may open. @throws VioError (3) */
   #checkForeign(wanted: TargetConfig): void {
     const { target, settings } = this.#loading;
-    if (!isDeepStrictEqual(wanted.sources, settings.sources))
-      throw new VioError('sources cannot change over the control socket', {
-        code: 'NOT_ALLOWED',
-        exit: Exit.refused,
-        hint: 'change the file of --config, and send the server SIGHUP',
-      });
+    checkPatterns(settings.sources, wanted.sources);
     const served = [...target.subsystems.values()].flatMap((one) => [...one.namespaces.values()].map(({ options }) => options));
-    // what the server's own file has may stay, but not get more out of it than the file gives
-    const known = ({ source, readonly = false, remote }: SourceOptions): boolean =>
-      served.some((one) => one.source === source && (readonly || !one.readonly) && isDeepStrictEqual(one.remote, remote));
-    for (const { namespaces } of wanted.subsystems) for (const one of namespaces) if (!known(one)) this.checkSource(one);
+    for (const { namespaces } of wanted.subsystems)
+      for (const one of namespaces) if (!gives(served, one)) checkAllowed(settings.sources, one);
   }
 }

@@ -3,6 +3,7 @@
 import { type Place, placeText } from '../../../common/text/place.js';
 import { native } from '../../../native/index.js';
 import { sourceEntry } from '../../../storage/config/checks.js';
+import { withoutOff } from '../../../storage/source.js';
 import { groupNames } from '../../auth/groups.js';
 import { hashNames } from '../../auth/keys.js';
 import { anaStateNames } from '../../wire/index.js';
@@ -31,9 +32,8 @@ export const discoveryPortAsked = 'discovery';
 function namespaceOf({ nsid, options, store, hosts }: Namespace): NumberedNamespace {
   const { iops: _iops, bps: _bps, later: _later, hosts: _hosts, group = 1, ids, ...rest } = options;
   const limits = native().storage.limits(store);
-  const kept = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined && value !== false));
   return {
-    ...(kept as Pick<NumberedNamespace, 'source'>),
+    ...withoutOff(rest),
     nsid,
     ...(group !== 1 && { group }),
     ...(ids && Object.keys(ids).length > 0 && { ids }),

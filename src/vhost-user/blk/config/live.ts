@@ -1,10 +1,10 @@
 /** A running server as a configuration: what `vhost-user ctl save` writes, and what one that is loaded may change. */
 import path from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { Exit, VioError } from '../../../common/errors.js';
 import { native } from '../../../native/index.js';
 import { sourceEntry } from '../../../storage/config/checks.js';
-import type { SourceOptions } from '../../../storage/source.js';
+import { checkPatterns } from '../../../storage/config/sources.js';
+import { withoutOff } from '../../../storage/source.js';
 import type { BlkConfig, BlkServing, ControlledDisk } from '../model.js';
 import type { BlkConfigFile, DiskEntry } from './description.js';
 
@@ -20,11 +20,9 @@ export const needsRestart = (key: string): VioError =>
 function diskEntry({ options, source: { store } }: ControlledDisk, socket: string): DiskEntry {
   const { serial, queues, mode, uid, gid, source } = options;
   const { iops, bps } = native().storage.limits(store);
-  // options that are off go without saying
-  const kept = Object.fromEntries(Object.entries(source).filter(([, value]) => value !== undefined && value !== false));
   return {
     socket: path.resolve(socket),
-    ...sourceEntry({ ...(kept as Pick<SourceOptions, 'source'>), iops, bps }),
+    ...sourceEntry({ ...withoutOff(source), iops, bps }),
     ...(serial !== undefined && { serial }),
     ...(queues !== undefined && { queues }),
     ...(mode !== undefined && { socketMode: mode.toString(8).padStart(4, '0') }),
@@ -53,10 +51,5 @@ export function checkForeign(wanted: BlkConfig, settings: Settings): void {
   const now = { control, stateDir, engine: engine ?? 'auto' };
   const other = lasting.find((key) => wanted[key] !== undefined && wanted[key] !== now[key]);
   if (other) throw needsRestart(other);
-  if (wanted.sources === undefined || isDeepStrictEqual(wanted.sources, sources)) return;
-  throw new VioError('sources cannot change over the control socket', {
-    code: 'NOT_ALLOWED',
-    exit: Exit.refused,
-    hint: 'change the file of --config, and send the server SIGHUP',
-  });
+  if (wanted.sources !== undefined) checkPatterns(sources, wanted.sources);
 }
