@@ -50,6 +50,10 @@ const LANE_SECTORS = STORM_SIZE / SECTOR / LANES;
 const LARGEST = 256;
 /** An executor keeps idle threads for ten seconds. */
 const LINGER = 12_000;
+/** Exit statuses (CLI.md): a last flush that failed, and a device that somebody else still has. */
+const [LOST, REFUSED] = [1, 3];
+/** Messages of a server that is broken itself. */
+const BROKEN = /INTERNAL|Assertion|Sanitizer|runtime error/;
 /** Longest time that requests of a killed server may keep a device. */
 const CLAIM = 20_000;
 
@@ -121,6 +125,11 @@ class Storm {
     this.#source = options.disk.file;
   }
 
+  /** Whether writes end in the page cache of a device, which is written back at any time. */
+  get #cached(): boolean {
+    return this.options.loop === true && !this.options.suffix?.includes('direct');
+  }
+
   /** Uniform in [0, n). */
   #random(n: number): number {
     this.#state ^= this.#state << 13;
@@ -159,8 +168,20 @@ class Storm {
         return [server, (await server.sees(/^\{[\s\S]*\n\}\n/, 60_000))[0]];
       } catch (err) {
         if (!server.stderr.includes('IN_USE') || performance.now() > end) throw err;
+        await this.#ended(server, 'SIGTERM', [REFUSED]); // has ended by itself
       }
     }
+  }
+
+  /** Ends a server, and judges how it went: nobody else looks at one that crashes while it is told to end. */
+  async #ended(server: Background, signal: 'SIGTERM' | 'SIGKILL', allowed: readonly number[] = [0]): Promise<number> {
+    const status = await server.stop(signal);
+    const { signalCode } = server.child;
+    const right = signal === 'SIGKILL' ? signalCode === signal : signalCode === null && allowed.includes(status);
+    if (right && !BROKEN.test(server.stderr)) return status;
+    throw new Error(
+      `${signal}: ended with ${signalCode ?? `status ${status}`}, allowed ${allowed.join(', ')}:\n${server.stderr.slice(-2000)}`,
+    );
   }
 
   #close(): void {
@@ -280,7 +301,7 @@ class Storm {
   }
 
   /** After a failed sync: every host is told, and only opening the source anew ends it. */
-  async #latch(again = 0): Promise<void> {
+  async #latch(again = false): Promise<void> {
     const { disks, control } = this.#served;
     for (let i = 0; i < 2; i++)
       for (const disk of disks) if ((await disk.flush()) === 'ok') throw new Error('a flush succeeds after a failed one');
@@ -292,11 +313,12 @@ class Storm {
     this.report.reopens++;
     for (const disk of disks) {
       if ((await disk.flush()) === 'ok') continue;
-      // Pages of a device may have failed again behind the failed sync. The kernel tells the first sync of the new description what it
-      // has told nobody (errseq_sample), and so it must: they were written by hosts. Nothing fails any more by now.
-      if (!this.options.loop || again === 2) throw new Error('a flush fails although the source was opened anew');
+      // Pages that hosts wrote behind the failed sync may have failed in the background. A new description begins before an error that no
+      // description was told of (errseq_sample), so its first sync tells of it, and thereby marks it as told: the next one does not.
+      // Nothing fails any more by now, and without a page cache nothing is written in the background.
+      if (!this.#cached || again) throw new Error(`a flush fails although the source was opened anew${again ? ' twice' : ''}`);
       this.#lost();
-      return this.#latch(again + 1);
+      return this.#latch(true);
     }
     for (const region of this.regions) region.flushed();
   }
@@ -343,15 +365,15 @@ class Storm {
     const lanes = Promise.all(this.regions.map((_, i) => this.#lane(i)));
     lanes.catch(() => {});
     await sleep(this.#random(100));
-    const ended = this.#served.server.stop(how === 'term' ? 'SIGTERM' : 'SIGKILL');
+    // a server that may not call its last flush done says so
+    const ended = this.#ended(this.#served.server, how === 'term' ? 'SIGTERM' : 'SIGKILL', [latched ? LOST : 0]);
+    ended.catch(() => {});
     this.#paused = true;
-    const status = await ended;
+    await ended;
     for (const disk of new Set(this.#served.disks)) if (disk instanceof RingDisk) disk.lose();
     await lanes;
     this.#close();
     this.#ending = false;
-    if (how === 'term' && status !== 0 && !latched)
-      throw new Error(`SIGTERM: status ${status}: ${this.#served.server.stderr.slice(-2000)}`);
     if (how === 'kill') {
       // what the kernel has not written yet may fail, and nobody is left to be told
       if (this.options.loop) for (const region of this.regions) region.syncFailed();
@@ -366,9 +388,9 @@ class Storm {
   /** Reads everything, undisturbed. */
   async #verifyAll(): Promise<void> {
     if (this.options.loop) {
-      // pages of a device that failed when nobody was there any more: the kernel tells the next one that syncs
+      // pages of a device that failed when nobody was there any more: the kernel tells the next one that syncs, and only that one
       await this.#serve();
-      await this.#served.server.stop();
+      await this.#ended(this.#served.server, 'SIGTERM', this.#cached ? [0, LOST] : [0]);
       this.#close();
     }
     await this.#serve();
@@ -379,9 +401,8 @@ class Storm {
         const wrong = outcome === 'ok' ? this.#verify(region, at, into) : outcome;
         if (wrong !== undefined) throw new Error(`at the end: ${wrong}`);
       }
-    const status = await this.#served.server.stop();
+    await this.#ended(this.#served.server, 'SIGTERM');
     this.#close();
-    if (status !== 0) throw new Error(`at the end: status ${status}`);
   }
 
   async run(): Promise<StormReport> {
