@@ -223,7 +223,8 @@ Napi::Value JsFlush(const Napi::CallbackInfo& info) {
 Napi::Value JsMeasure(const Napi::CallbackInfo& info) {
   const auto store = Share<Store>(info[0]);
   const auto work = [store] { return store->Refresh(); };
-  return InLane<uint64_t>(info.Env(), store->lane(), work,
+  // A remote source may ask whoever has it: no request is to wait behind that.
+  return InLane<uint64_t>(info.Env(), store->remote() ? store->changes() : store->lane(), work,
                           [](Napi::Env env, uint64_t bytes) { return Number(env, bytes); });
 }
 

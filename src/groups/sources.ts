@@ -48,6 +48,9 @@ An NBD or qcow2 server that dies and comes back is a pause: what it had acknowle
 ,shared=on, flushes fail instead, until the source is opened anew. Writes to Ceph are durable when they are answered. The server takes
 the exclusive lock of an image that has this feature.
 
+A new size of any source is noticed within a second or two. An NBD server tells the size only to a new connection: it is asked once a
+second on one of its own. If it takes one client at a time, the new size is seen when the connection is lost, or at ctl reopen.
+
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
 

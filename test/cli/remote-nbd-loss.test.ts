@@ -90,6 +90,18 @@ test('shared: a write that is acknowledged during a flush, and lost after it, is
   await close();
 }, 60_000);
 
+test('shared: a new size loses nothing that was acknowledged and not flushed', async () => {
+  if (missing) return skip('NBD: a new size of a shared export', 'needs nbdkit');
+  fs.writeFileSync(at('data'), Buffer.alloc(8 << 20));
+  const { server, disk, close } = await open(['file', at('data')], ',shared=on');
+  expect(await disk.write(0, data(1))).toBe('ok');
+  fs.truncateSync(at('data'), 16 << 20);
+  await server.sees(/has 16777216 bytes now/);
+  expect(await disk.flush()).toBe('ok');
+  expect((await reads(disk, 0)).equals(data(1))).toBe(true);
+  await close();
+});
+
 test('a server that hangs while it gets again what it may have lost is left for a new connection', async () => {
   if (missing) return skip('NBD: a replay that hangs', 'needs nbdkit');
   fs.writeFileSync(at('data'), Buffer.alloc(8 << 20));

@@ -144,13 +144,10 @@ describe.each(both)('%s', (kind) => {
         let over = false;
         const running = load(disk, model, () => over);
         for (let kills = 0; kills < 3; kills++) {
-          const before = running.done();
-          for (let tries = 0; running.done() < before + 30 && tries < 500; tries++) await Promise.race([sleep(20), running.ended]);
-          expect(running.done()).toBeGreaterThanOrEqual(before + 30);
+          await works(running);
           await far.kill();
         }
-        const before = running.done();
-        for (let tries = 0; running.done() < before + 30 && tries < 500; tries++) await Promise.race([sleep(20), running.ended]);
+        await works(running);
         over = true;
         expect([...(await running.ended)]).toEqual(['ok']);
         // what is discarded takes no space any more
@@ -170,6 +167,71 @@ describe.each(both)('%s', (kind) => {
     },
     120_000,
   );
+});
+
+/** Waits for work of a load that runs, or for its end. */
+async function works(running: ReturnType<typeof load>): Promise<void> {
+  const before = running.done();
+  for (let tries = 0; running.done() < before + 30 && tries < 500; tries++) await Promise.race([sleep(20), running.ended]);
+  expect(running.done()).toBeGreaterThanOrEqual(before + 30);
+}
+
+describe.each(both)('%s: a size that changes', (kind) => {
+  test.each(['nbdkit', 'nbdkit over TLS'])('%s: is seen by itself, beside a load that notices nothing', async (name) => {
+    const { needs, open } = fars[name]!;
+    if (which(...needs) === undefined) return skip(`${name}: sizes behind ${kind}`, 'needs nbdkit');
+    const far = await open();
+    try {
+      const { server, disk } = await served(kind, far.source);
+      const model = Buffer.alloc(AREA);
+      let over = false;
+      const running = load(disk, model, () => over);
+      const [beyond, data, back] = [SIZE + 4096, Buffer.alloc(4096, 7), Buffer.alloc(4096)];
+      await works(running);
+      expect(await disk.write(beyond, data)).toMatch(/^error/);
+      fs.truncateSync(file(), SIZE + (8 << 20));
+      await server.sees(new RegExp(`has ${SIZE + (8 << 20)} bytes now`));
+      expect(await disk.write(beyond, data)).toBe('ok');
+      await works(running);
+      expect(await disk.read(beyond, back)).toBe('ok');
+      expect(back.equals(data)).toBe(true);
+      fs.truncateSync(file(), SIZE - 4096);
+      await server.sees(new RegExp(`has ${SIZE - 4096} bytes now`));
+      expect(await disk.read(beyond, back)).toMatch(/^error/);
+      await works(running);
+      over = true;
+      expect([...(await running.ended)]).toEqual(['ok']);
+      expect(await disk.flush()).toBe('ok');
+      expect(server.stderr).not.toMatch(/lost|connected again|no answer/);
+      disk.close();
+      expect(await server.stop()).toBe(0);
+      expect(far.bytes().subarray(0, AREA).equals(model)).toBe(true);
+    } finally {
+      await far.end();
+    }
+  });
+
+  test('is seen at a new connection where the server takes one client at a time', async () => {
+    if (which('nbdkit') === undefined) return skip(`NBD: one client at a time behind ${kind}`, 'needs nbdkit');
+    image('far.img', SIZE);
+    const far = await NbdServer.start(at('nbd'), (socket) => ['nbdkit', '-f', '-U', socket, '--filter=limit', 'file', file(), 'limit=1']);
+    try {
+      const { server, disk } = await served(kind, far.uri);
+      const data = Buffer.alloc(4096, 7);
+      expect(await disk.write(0, data)).toBe('ok');
+      fs.truncateSync(file(), 2 * SIZE);
+      await sleep(2500); // it is asked, and refuses
+      expect(await disk.write(4096, data)).toBe('ok');
+      expect(server.stderr).not.toMatch(/lost|bytes now/);
+      await far.restart();
+      await server.sees(new RegExp(`has ${2 * SIZE} bytes now`));
+      expect(await disk.write(SIZE, data)).toBe('ok');
+      disk.close();
+      expect(await server.stop()).toBe(0);
+    } finally {
+      await far.stop();
+    }
+  });
 });
 
 test.each(both)('%s: a server of TLS takes neither a wrong key nor none', async (kind) => {

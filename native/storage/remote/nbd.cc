@@ -36,6 +36,8 @@ class Nbd final : public Remote {
   bool Loses(int err) const override { return err != 0 && !Away(err); }
   std::string lasting_name() const override { return options_.name.empty() ? options_.uri : options_.name; }
   uint64_t Refresh() override {
+    // What stands behind a socket of our own has the size that it was opened with.
+    if (options_.name.empty()) engine_->LookAtSize();
     size_.store(engine_->size(), std::memory_order_relaxed);
     return size();
   }

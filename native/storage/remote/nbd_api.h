@@ -46,6 +46,10 @@ struct Api {
     VIOCTL_NBD(aio_is_processing);
     VIOCTL_NBD(aio_is_dead);
     VIOCTL_NBD(aio_is_closed);
+    VIOCTL_NBD(aio_is_negotiating);
+    VIOCTL_NBD(set_opt_mode);
+    VIOCTL_NBD(aio_opt_info);
+    VIOCTL_NBD(aio_opt_abort);
     VIOCTL_NBD(get_size);
     VIOCTL_NBD(get_block_size);
     VIOCTL_NBD(is_read_only);
@@ -87,6 +91,10 @@ struct Api {
   int (*aio_is_processing)(Handle*);
   int (*aio_is_dead)(Handle*);
   int (*aio_is_closed)(Handle*);
+  int (*aio_is_negotiating)(Handle*);
+  int (*set_opt_mode)(Handle*, bool);
+  int (*aio_opt_info)(Handle*, Completion);
+  int (*aio_opt_abort)(Handle*);
   int64_t (*get_size)(Handle*);
   int64_t (*get_block_size)(Handle*, int);
   int (*is_read_only)(Handle*);

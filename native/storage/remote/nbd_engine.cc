@@ -19,6 +19,12 @@ constexpr uint64_t kFirstPause = 50 * kMs, kMostPause = 2'000 * kMs;  // between
 constexpr auto kFarewell = std::chrono::milliseconds(300);
 // A session that lasts so long is worth a line in the log, and a quick new one.
 constexpr uint64_t kCalm = 10'000 * kMs;
+// For an answer to the question for the size, and for a session that knows it.
+constexpr uint64_t kAsk = 1'000 * kMs;
+// A server that takes one client at a time gives no answer: it is asked less and less often.
+constexpr uint64_t kFirstRest = 2'000 * kMs, kMostRest = 60'000 * kMs;
+// What takes longer is sent again on the next session.
+constexpr uint64_t kDrain = 1'000 * kMs;
 
 // Whether a server that has come back lacks what hosts and guests were promised.
 bool Lacks(const Facts& before, const Facts& now) {
@@ -68,6 +74,34 @@ void Engine::Reopen() {
   changed_.wait(guard, [&] { return reopened_ >= mine || ended_; });
 }
 
+void Engine::LookAtSize() {
+  const uint64_t now = os::NowNs();
+  uint64_t session = 0;
+  const auto same = [&] { return connected_ && sessions_ == session && reopens_ == reopened_ && !stop_; };
+  {
+    std::lock_guard guard(lock_);
+    session = sessions_;
+    if (now < ask_next_ || !same()) return;  // the next session tells its size
+  }
+  bool right = false;
+  try {
+    const uint64_t bytes = AskSize(api_, options_.uri, now + kAsk, [&] {
+      std::lock_guard guard(lock_);
+      return same();
+    });
+    if (bytes != size()) {
+      std::unique_lock guard(lock_);
+      resizes_ = same();
+      os::SignalEventfd(wake_.get());
+      changed_.wait_for(guard, std::chrono::nanoseconds(kAsk), [&] { return !resizes_ || ended_; });
+    }
+    right = bytes == size();
+  } catch (const SysError&) {
+  }
+  ask_pause_ = right ? 0 : std::clamp(ask_pause_ * 2, kFirstRest, kMostRest);
+  ask_next_ = os::NowNs() + ask_pause_;
+}
+
 Facts Engine::Opened() {
   std::unique_lock guard(lock_);
   changed_.wait(guard, [this] { return opened_ || ended_; });
@@ -78,9 +112,11 @@ Facts Engine::Opened() {
 void Engine::Run() {
   while (true) {
     uint64_t reopens = 0;
+    bool resizes = false;
     {
       std::lock_guard guard(lock_);
       if (stop_) break;
+      resizes = resizes_;
       if (reopens_ != reopened_) reopens = reopens_;
     }
     if (reopens != 0) {
@@ -90,7 +126,7 @@ void Engine::Run() {
       changed_.notify_all();
     }
     if (session_) {
-      Serve();
+      Serve(resizes);
     } else if (!Connected() && !opened_) {
       break;
     }
@@ -155,6 +191,7 @@ bool Engine::Connected() {
   }
   size_.store(session_->facts().size, std::memory_order_relaxed);
   loads_.fill(0);
+  drained_by_ = 0;
   replayed_ = 0;
   replaying_ = !unflushed_.empty();
   connected_at_ = os::NowNs();
@@ -165,19 +202,41 @@ bool Engine::Connected() {
     first_ = session_->facts();
     fua_.store(first_.fua);
     opened_ = true;
-    changed_.notify_all();
   }
+  connected_ = true;
+  sessions_++;
+  resizes_ = false;
+  changed_.notify_all();
   return true;
 }
 
-void Engine::Serve() {
+void Engine::Serve(bool resizes) {
   TakeIncoming();
-  Pump();
+  if (!resizes || replaying_) {
+    Pump();
+  } else if (Drained()) {
+    Lose(nullptr, 0);
+    next_try_ = 0;
+    return;
+  }
   const bool alive = session_->Turn(wake_.get(), kTickMs);
   // What a connection that broke has completed with an error was not done for certain.
   if (!alive) return Lose("lost", 0);
   TakeCompleted();
   if (session_) Expire();
+}
+
+// Whether the session can end without anything to be sent or written again: nothing is on its way, and all that was
+// acknowledged is durable.
+bool Engine::Drained() {
+  const uint64_t now = os::NowNs();
+  if (drained_by_ == 0) drained_by_ = now + kDrain;
+  // A shared export may not be written to again.
+  if (now >= drained_by_ && !options_.shared) return true;
+  if (!in_flight_.empty()) return false;
+  if (durability_->error() != 0 || (options_.shared ? blind_ == blind_flushed_ : unflushed_.empty())) return true;
+  FlushItself();
+  return false;
 }
 
 // The session is over: all that was sent and not answered waits for the next one.
@@ -189,6 +248,10 @@ void Engine::Lose(const char* what, int err) {
   completed_ = std::move(answered);
   TakeCompleted();
   session_.reset();
+  {
+    std::lock_guard guard(lock_);
+    connected_ = false;
+  }
   completed_.clear();
   // Other writers may have changed these blocks since: what is lost stays lost, and is told.
   if (blind_ != blind_flushed_) durability_->Fail(EIO);

@@ -66,6 +66,9 @@ class Engine {
   bool Wait();  // for the end of Run(); false if it takes too long
   // Connects anew, and forgets a failure that was latched. Returns when that is forgotten.
   void Reopen();
+  // The server may have told somebody else another size than this session: asks, and connects anew where that is so,
+  // once what is under way has ended and is durable. Waits for that, or some seconds. Of one thread at a time.
+  void LookAtSize();
 
   uint64_t size() const { return size_.load(std::memory_order_relaxed); }
   bool fua() const { return fua_.load(std::memory_order_relaxed); }
@@ -73,8 +76,9 @@ class Engine {
  private:
   bool Connected();
   void Renew();
+  bool Drained();
   void Pause();
-  void Serve();
+  void Serve(bool resizes);
   void Lose(const char* what, int err);
   void TakeIncoming();
   void Cut(Active& active);
@@ -110,7 +114,13 @@ class Engine {
   std::vector<Request*> incoming_;
   bool stop_ = false, opened_ = false, ended_ = false;
   uint64_t reopens_ = 0, reopened_ = 0;  // asked for, and done
+  bool resizes_ = false;                 // a session that knows another size is asked for
+  bool connected_ = false;
+  uint64_t sessions_ = 0;  // so far
   std::optional<SysError> refused_;
+
+  // Of whoever looks at the size.
+  uint64_t ask_next_ = 0, ask_pause_ = 0;
 
   // Of the thread.
   std::optional<Session> session_;
@@ -127,7 +137,7 @@ class Engine {
   uint64_t blind_ = 0, blind_flushed_ = 0;
   uint64_t connected_at_ = 0, lost_at_ = 0, told_at_ = 0;
   bool down_ = false, told_ = false, told_changed_ = false;
-  uint64_t pause_ = 0, next_try_ = 0;
+  uint64_t pause_ = 0, next_try_ = 0, drained_by_ = 0;
 };
 
 }  // namespace vioctl::storage::nbd

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <memory>
 
 #include "common/error.h"
 #include "os/clock.h"
@@ -35,14 +36,78 @@ SysError Failure(const Api& api) {
   return {err > 0 ? err : EPROTO, "connect"};
 }
 
+using Owner = std::unique_ptr<Handle, void (*)(Handle*)>;
+
+Owner Create(const Api& api) {
+  Owner handle(api.create(), api.close);
+  if (!handle) throw SysError(ENOMEM, "nbd_create");
+  return handle;
+}
+
+void Start(const Api& api, Handle* handle, const std::string& uri) {
+  if (api.set_uri_allow_transports(handle, kAllowTcp | kAllowUnix) < 0 ||
+      api.set_uri_allow_local_file(handle, true) < 0 || api.aio_connect_uri(handle, uri.c_str()) < 0)
+    throw Failure(api);
+}
+
+bool Over(const Api& api, Handle* handle) { return api.aio_is_dead(handle) > 0 || api.aio_is_closed(handle) > 0; }
+
+// Moves what there is until the connection is so far, or over.
+void Await(const Api& api, Handle* handle, uint64_t deadline, const GoesOn& goes_on,
+           const std::function<bool()>& so_far) {
+  while (!so_far()) {
+    if (Over(api, handle)) throw Failure(api);
+    if (!goes_on()) throw SysError(ECANCELED, "connect");
+    if (os::NowNs() >= deadline) throw SysError(ETIMEDOUT, "connect");
+    pollfd polled{api.aio_get_fd(handle), EventsOf(api, handle), 0};
+    if (polled.fd < 0) throw Failure(api);
+    if (::poll(&polled, 1, kLookMs) > 0 && !Move(api, handle, polled.revents)) throw Failure(api);
+  }
+}
+
+// What a server answers to a question of the negotiation.
+struct Answer {
+  bool come = false;
+  int err = 0;
+};
+
+int Answered(void* user, int* error) {
+  *static_cast<Answer*>(user) = {true, *error};
+  return 1;
+}
+
 }  // namespace
 
-Session::Session(const Api& api, const std::string& uri, uint64_t deadline, const std::function<bool()>& goes_on)
-    : api_(api) {
+uint64_t AskSize(const Api& api, const std::string& uri, uint64_t deadline, const GoesOn& goes_on) {
+  Answer answer;  // outlives the handle, which may still tell it
+  const Owner owner = Create(api);
+  Handle* const handle = owner.get();
+  if (api.set_opt_mode(handle, true) < 0) throw Failure(api);
+  Start(api, handle, uri);
+  const auto negotiates = [&] { return api.aio_is_negotiating(handle) > 0; };
+  // A server of the old style asks nothing back: it has told the size, and waits for requests.
+  Await(api, handle, deadline, goes_on, [&] { return negotiates() || api.aio_is_ready(handle) > 0; });
+  if (negotiates()) {
+    if (api.aio_opt_info(handle, {Answered, &answer, nullptr}) < 0) throw Failure(api);
+    Await(api, handle, deadline, goes_on, [&] { return answer.come; });
+    if (answer.err != 0) throw SysError(answer.err, "connect");
+  }
+  const int64_t size = api.get_size(handle);
+  if (size < 0) throw SysError(EPROTO, "connect");
+  // A server that is told of the end has nothing to complain about. That it hears of it is its own matter.
+  try {
+    if ((negotiates() ? api.aio_opt_abort(handle) : api.aio_disconnect(handle, 0)) >= 0)
+      Await(api, handle, deadline, goes_on, [&] { return Over(api, handle); });
+  } catch (const SysError&) {
+  }
+  return static_cast<uint64_t>(size);
+}
+
+Session::Session(const Api& api, const std::string& uri, uint64_t deadline, const GoesOn& goes_on) : api_(api) {
   try {
     Connect(uri, deadline, goes_on);
     Learn(handles_[0]);
-    const Facts first = facts_;
+    Facts first = facts_;
     while (first.several && handles_.size() < kConnections) {
       try {
         Connect(uri, deadline, goes_on);
@@ -50,9 +115,10 @@ Session::Session(const Api& api, const std::string& uri, uint64_t deadline, cons
         break;  // a server may limit them
       }
       Learn(handles_.back());
-      if (facts_.size != first.size || facts_.readonly != first.readonly || facts_.flush != first.flush ||
-          facts_.fua != first.fua)
+      if (facts_.readonly != first.readonly || facts_.flush != first.flush || facts_.fua != first.fua)
         throw SysError(EPROTO, "connect");
+      // It has just got another size: all of them have the smallest one, and whoever asks is told the new one.
+      first.size = std::min(first.size, facts_.size);
     }
     facts_ = first;
   } catch (...) {
@@ -68,27 +134,14 @@ Session::~Session() {
   }
 }
 
-void Session::Connect(const std::string& uri, uint64_t deadline, const std::function<bool()>& goes_on) {
-  Handle* const handle = api_.create();
-  if (!handle) throw SysError(ENOMEM, "nbd_create");
-  try {
-    if (api_.set_uri_allow_transports(handle, kAllowTcp | kAllowUnix) < 0 ||
-        api_.set_uri_allow_local_file(handle, true) < 0 || api_.add_meta_context(handle, kAllocation) < 0 ||
-        api_.aio_connect_uri(handle, uri.c_str()) < 0)
-      throw Failure(api_);
-    while (api_.aio_is_ready(handle) <= 0) {
-      if (api_.aio_is_dead(handle) > 0 || api_.aio_is_closed(handle) > 0) throw Failure(api_);
-      if (!goes_on()) throw SysError(ECANCELED, "connect");
-      if (os::NowNs() >= deadline) throw SysError(ETIMEDOUT, "connect");
-      pollfd polled{api_.aio_get_fd(handle), EventsOf(api_, handle), 0};
-      if (polled.fd < 0) throw Failure(api_);
-      if (::poll(&polled, 1, kLookMs) > 0 && !Move(api_, handle, polled.revents)) throw Failure(api_);
-    }
-  } catch (...) {
-    api_.close(handle);
-    throw;
-  }
+void Session::Connect(const std::string& uri, uint64_t deadline, const GoesOn& goes_on) {
+  Owner owner = Create(api_);
+  Handle* const handle = owner.get();
+  if (api_.add_meta_context(handle, kAllocation) < 0) throw Failure(api_);
+  Start(api_, handle, uri);
+  Await(api_, handle, deadline, goes_on, [&] { return api_.aio_is_ready(handle) > 0; });
   handles_.push_back(handle);
+  (void)owner.release();
 }
 
 void Session::Learn(Handle* handle) {
@@ -119,7 +172,7 @@ bool Session::Turn(int wake, int ms) {
   pollfd polled[kConnections + 1];
   const size_t count = handles_.size();
   for (Handle* handle : handles_)
-    if (api_.aio_is_dead(handle) > 0 || api_.aio_is_closed(handle) > 0) return false;
+    if (Over(api_, handle)) return false;
   for (size_t i = 0; i < count; i++) polled[i] = {api_.aio_get_fd(handles_[i]), EventsOf(api_, handles_[i]), 0};
   polled[count] = {wake, POLLIN, 0};
   if (::poll(polled, count + 1, ms) <= 0) return true;

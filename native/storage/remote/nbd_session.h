@@ -16,13 +16,19 @@ struct Facts {
   uint32_t minimum = 1, preferred = 4096, maximum = 32 << 20;  // blocks; maximum: of the data of a command
 };
 
+// Called several times a second by whoever waits; gives up if it says no.
+using GoesOn = std::function<bool()>;
+
+// The size that a server tells somebody who only asks, on a connection of its own that ends before it could move data
+// (NBD_OPT_INFO): no request waits for it. Waits until `deadline` (os::NowNs). Throws SysError.
+uint64_t AskSize(const Api& api, const std::string& uri, uint64_t deadline, const GoesOn& goes_on);
+
 class Session {
  public:
   static constexpr size_t kConnections = 4;  // where the server says that several see the same
 
-  // Connects until `deadline` (os::NowNs). Calls `goes_on` several times a second meanwhile, and gives up if it says
-  // no. Throws SysError.
-  Session(const Api& api, const std::string& uri, uint64_t deadline, const std::function<bool()>& goes_on);
+  // Connects until `deadline` (os::NowNs). Throws SysError.
+  Session(const Api& api, const std::string& uri, uint64_t deadline, const GoesOn& goes_on);
   // Whatever was under way is let go: no callback follows.
   ~Session();
   Session(const Session&) = delete;
@@ -36,7 +42,7 @@ class Session {
   bool Turn(int wake, int ms);
 
  private:
-  void Connect(const std::string& uri, uint64_t deadline, const std::function<bool()>& goes_on);
+  void Connect(const std::string& uri, uint64_t deadline, const GoesOn& goes_on);
   void Learn(Handle* handle);
 
   const Api& api_;
