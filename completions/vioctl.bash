@@ -131,11 +131,11 @@ _vioctl_command() {
       args='@file ...' ;;
     'nvmf serve')
       opts='--listen --discovery-port --discovery-nqn --nqn --allow-host --dhchap-secret-file --dhchap-ctrl-secret-file --tls-key-file --tls --config --control --metrics --log-format --state-dir --serial --cntlid-range --model --block-size --read-only --force --max-controllers --max-connections --max-queues --threads --engine --spin --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--listen=@free --discovery-port=@free --discovery-nqn=@free --nqn=@free --allow-host=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --tls-key-file=@file --tls=allow|require --config=@file --control=@socket --metrics=@free --log-format=text|json --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --max-controllers=@free --max-connections=@free --max-queues=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
+      vals='--listen=@free --discovery-port=@free --discovery-nqn=@free --nqn=@free --allow-host=@free --dhchap-secret-file=@file --dhchap-ctrl-secret-file=@file --tls-key-file=@file --tls=allow|require|off --config=@file --control=@socket --metrics=@free --log-format=text|json --state-dir=@file --serial=@free --cntlid-range=@free --model=@free --block-size=@free --max-controllers=@free --max-connections=@free --max-queues=@free --threads=@free --engine=auto|uring|sync --spin=@free --color=auto|always|never'
       args='@file ...' ;;
     'nvmf ctl')
-      opts='--watch --nqn --host --cntlid --group --advertise --discovery-only --allow-host --block-size --read-only --force --check --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
-      vals='--watch=@free --nqn=@free --host=@free --cntlid=@free --group=@free --advertise=@free --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
+      opts='--watch --nqn --host --cntlid --group --advertise --tls --discovery-only --allow-host --block-size --read-only --force --check --dry-run --timeout --json --ndjson --no-headings --help -h --quiet --color'
+      vals='--watch=@free --nqn=@free --host=@free --cntlid=@free --group=@free --advertise=@free --tls=allow|require|off --allow-host=@free --block-size=@free --timeout=@free --color=auto|always|never'
       args='@socket list|stats|add|remove|resize|reopen|mask|host|listener|referral|limits|ana|keys|kick|drain|save|load @free ...' ;;
     'nvmf discover')
       opts='--transport -t --traddr -a --trsvcid -s --hostnqn -q --hostid -I --hdr-digest -g --data-digest -G --keep-alive-tmo -k --dhchap-secret-file --dhchap-ctrl-secret-file --tls --tls-key-file --timeout --nqn -n --json --ndjson --no-headings --columns --sort --no-truncate --help -h --quiet --color'

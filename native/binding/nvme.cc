@@ -269,9 +269,6 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
   options.uring = given.Get("engine").IsString() && Text(given.Get("engine")) == "uring";
   options.headerDigest = !given.Has("headerDigest") || given.Get("headerDigest").ToBoolean();
   options.dataDigest = !given.Has("dataDigest") || given.Get("dataDigest").ToBoolean();
-  options.tls = static_cast<TlsUse>(std::clamp(Option(given, "tls", 0), 0, 2));
-  if (options.tls != TlsUse::kNone && !crypto::Tls::Available())
-    throw SysError(ENOTSUP, "TLS", "this Node does not export OpenSSL");
   auto host = std::make_shared<Host>();
   host->callback = Napi::Persistent(info[1].As<Napi::Function>());
   host->context = std::make_unique<Napi::AsyncContext>(env, "vioctl:nvme-target");
@@ -315,10 +312,24 @@ Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// What JavaScript says of TLS. Throws SysError.
+TlsUse TlsUseOf(const Napi::Value& value) {
+  const uint32_t use = U32(value);
+  if (use > static_cast<uint32_t>(TlsUse::kRequire)) throw SysError(EINVAL, "TLS", "use");
+  if (use != 0 && !crypto::Tls::Available()) throw SysError(ENOTSUP, "TLS", "this Node does not export OpenSSL");
+  return static_cast<TlsUse>(use);
+}
+
 Napi::Value TargetListenFd(const Napi::CallbackInfo& info) {
   const int fd = info[1].As<Napi::Number>().Int32Value();
+  const TlsUse tls = TlsUseOf(info[2]);
   if (!os::AdoptListener(fd)) throw SysError(EINVAL, "listen", "no listening TCP socket");
-  Get<Host>(info[0]).target->Listen(os::Duplicate(fd));
+  Get<Host>(info[0]).target->Listen(os::Duplicate(fd), tls);
+  return info.Env().Undefined();
+}
+
+Napi::Value TargetTls(const Napi::CallbackInfo& info) {
+  Get<Host>(info[0]).target->SetTls(U32(info[1]), TlsUseOf(info[2]));
   return info.Env().Undefined();
 }
 

@@ -31,7 +31,8 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info);           // targetStar
 Napi::Value TargetListen(const Napi::CallbackInfo& info);          // targetListen(target, address, port, ipv6): port
 Napi::Value TargetUnlisten(const Napi::CallbackInfo& info);        // targetUnlisten(target, listener): Promise
 Napi::Value TargetMaxConnections(const Napi::CallbackInfo& info);  // targetMaxConnections(target, connections)
-Napi::Value TargetListenFd(const Napi::CallbackInfo& info);        // targetListenFd(target, fd)
+Napi::Value TargetListenFd(const Napi::CallbackInfo& info);        // targetListenFd(target, fd, tls)
+Napi::Value TargetTls(const Napi::CallbackInfo& info);             // targetTls(target, listener, tls)
 Napi::Value TargetSetup(
     const Napi::CallbackInfo& info);  // targetSetup(target, connection, qid, size, flow, controller, locked)
 Napi::Value TargetKey(const Napi::CallbackInfo& info);     // targetKey(target, connection, identity, key)

@@ -29,8 +29,8 @@ uint32_t Load32(const uint8_t* at) {
 
 }  // namespace
 
-Connection::Connection(Worker& worker, uint32_t id, Fd fd)
-    : worker_(worker), id_(id), fd_(std::move(fd)), cids_(new uint64_t[1024]()) {
+Connection::Connection(Worker& worker, uint32_t id, Fd fd, TlsUse tls)
+    : worker_(worker), id_(id), fd_(std::move(fd)), cids_(new uint64_t[1024]()), use_(tls) {
   deadline_ = os::NowMs() + static_cast<uint64_t>(worker.target().options().handshakeMs);
   armed_ = EPOLLIN | EPOLLRDHUP;
 }

@@ -93,7 +93,7 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
 
 class Connection {
  public:
-  Connection(Worker& worker, uint32_t id, Fd fd);
+  Connection(Worker& worker, uint32_t id, Fd fd, TlsUse tls);
   ~Connection();
 
   uint32_t id() const { return id_; }
@@ -250,8 +250,9 @@ class Connection {
   bool fusedFailed_ = false;
   std::unique_ptr<uint64_t[]> cids_;
 
+  const TlsUse use_;
   std::unique_ptr<crypto::Tls> tls_;
-  bool plain_ = false;      // the first byte has shown, or the target has said, that there is no TLS
+  bool plain_ = false;      // the first byte has shown, or its listener has said, that there is no TLS
   bool asking_ = false;     // somebody looks for its key
   bool more_ = false;       // More() is on its way
   bool saidBye_ = false;    // close_notify has been put behind what is sent

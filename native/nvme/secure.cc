@@ -16,8 +16,7 @@ constexpr uint8_t kTlsHandshake = 0x16;  // first byte of a TLS connection; an I
 
 // Decides by the first byte what the connection is. False: it is not there yet, or the connection cannot be.
 bool Connection::Secure() {
-  const TlsUse use = worker_.target().options().tls;
-  if (use == TlsUse::kNone) {
+  if (use_ == TlsUse::kNone) {
     plain_ = true;
     return true;
   }
@@ -31,11 +30,11 @@ bool Connection::Secure() {
     tls_ = crypto::Tls::Server();
     return true;
   }
-  if (use == TlsUse::kAllow) {
+  if (use_ == TlsUse::kAllow) {
     plain_ = true;
     return true;
   }
-  fault_ = "no TLS, which this target requires";
+  fault_ = "no TLS, which this listener requires";
   errno = EPROTO;
   return false;
 }

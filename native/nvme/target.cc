@@ -45,7 +45,9 @@ void Target::Unlisten(uint32_t listener, std::function<void()> done) {
   workers_[0]->Post(Worker::Unlisten{listener, {nullptr, [done = std::move(done)](void*) { done(); }}});
 }
 
-void Target::Listen(Fd fd) { workers_[0]->Post(Worker::ListenOn{std::move(fd)}); }
+void Target::Listen(Fd fd, TlsUse tls) { workers_[0]->Post(Worker::ListenOn{{std::move(fd), tls}}); }
+
+void Target::SetTls(uint32_t listener, TlsUse tls) { workers_[0]->Post(Worker::SetTls{listener, tls}); }
 
 void Target::Push(Event event) {
   std::lock_guard lock(mutex_);

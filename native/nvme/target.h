@@ -103,7 +103,7 @@ struct QueueSetup {
   bool locked = false;  // nothing but authentication passes until Unlock()
 };
 
-// Whether connections are by TLS: never, as the host likes, always.
+// Whether connections through a listener are by TLS: never, as the host likes, always.
 enum class TlsUse : uint8_t { kNone, kAllow, kRequire };
 
 struct TargetOptions {
@@ -113,7 +113,6 @@ struct TargetOptions {
   int handshakeMs = 10000;
   bool uring = false;  // what may wait goes to a ring of the thread, not to the executor
   bool headerDigest = true, dataDigest = true;
-  TlsUse tls = TlsUse::kNone;
 };
 
 class Target {
@@ -126,7 +125,9 @@ class Target {
   // Closes a listener, as Listen() counts them; `done` is called, from any thread, when its port is free.
   void Unlisten(uint32_t listener, std::function<void()> done);
   // Takes connections of a socket that listens.
-  void Listen(Fd fd);
+  void Listen(Fd fd, TlsUse tls = TlsUse::kNone);
+  // TLS of the connections that come through a listener from now on.
+  void SetTls(uint32_t listener, TlsUse tls);
 
   // All events since the last call; `events()` is readable when there are some.
   std::vector<Event> Take();

@@ -186,15 +186,16 @@ std::vector<Connection*> Worker::All() const {
 }
 
 void Worker::Accept(uint32_t listener) {
-  if (!listeners_[listener].valid()) return;  // closed since
+  const auto& [socket, tls] = listeners_[listener];
+  if (!socket.valid()) return;  // closed since
   for (int i = 0; i < 64; i++) {
     Fd fd;
-    if (const int error = os::TryAccept(listeners_[listener].get(), fd)) {
+    if (const int error = os::TryAccept(socket.get(), fd)) {
       if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
         if (EvictOldest()) continue;
         full_ = true;
-        for (const Fd& one : listeners_)
-          if (one.valid()) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.get(), nullptr);
+        for (const Listener& one : listeners_)
+          if (one.fd.valid()) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, one.fd.get(), nullptr);
       }
       return;
     }
@@ -205,10 +206,11 @@ void Worker::Accept(uint32_t listener) {
       if (worker->load() < best->load()) best = worker.get();
     best->load_.fetch_add(1, std::memory_order_relaxed);
     best->strangers_.fetch_add(1, std::memory_order_relaxed);
+    Adopt come{std::move(fd), listener, tls};
     if (best == this)
-      Open(std::move(fd), listener);
+      Open(std::move(come));
     else
-      best->Post(Adopt{std::move(fd), listener});
+      best->Post(std::move(come));
   }
 }
 
@@ -235,8 +237,8 @@ bool Worker::EvictOldest() {
   return false;
 }
 
-void Worker::Open(Fd fd, uint32_t listener) {
-  const int raw = fd.get(), one = 1;
+void Worker::Open(Adopt come) {
+  const int raw = come.fd.get(), one = 1;
   ::setsockopt(raw, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   // A host without a keep-alive time-out that has vanished is noticed after two minutes.
   const int idle = 60, interval = 10, count = 6;
@@ -250,12 +252,12 @@ void Worker::Open(Fd fd, uint32_t listener) {
   Event event{};
   event.kind = Event::kOpened;
   event.connection = id;
-  event.tag = listener;
+  event.tag = come.listener;
   const std::string name = PeerName(raw);
   event.data.assign(name.begin(), name.end());
   std::unique_ptr<Connection> connection;
   try {
-    connection = std::make_unique<Connection>(*this, id, std::move(fd));
+    connection = std::make_unique<Connection>(*this, id, std::move(come.fd), come.tls);
   } catch (const std::bad_alloc&) {
     // closed below
   }
@@ -273,7 +275,7 @@ void Worker::Open(Fd fd, uint32_t listener) {
 
 void Worker::Handle(Message& message) {
   if (auto* adopt = std::get_if<Adopt>(&message)) {
-    Open(std::move(adopt->fd), adopt->listener);
+    Open(std::move(*adopt));
   } else if (auto* reply = std::get_if<Reply>(&message)) {
     if (Connection* connection = Find(reply->connection)) connection->Reply(*reply);
   } else if (auto* assign = std::get_if<Assign>(&message)) {
@@ -292,12 +294,14 @@ void Worker::Handle(Message& message) {
   } else if (auto* end = std::get_if<End>(&message)) {
     if (Connection* connection = Find(end->connection)) connection->Finish("closed by the target");
   } else if (auto* listen = std::get_if<ListenOn>(&message)) {
-    listeners_.push_back(std::move(listen->fd));
+    listeners_.push_back(std::move(listen->listener));
     epoll_event event{EPOLLIN, {.u64 = kListenKey + listeners_.size() - 1}};
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().get(), &event);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_.back().fd.get(), &event);
+  } else if (auto* set = std::get_if<SetTls>(&message)) {
+    if (set->listener < listeners_.size()) listeners_[set->listener].tls = set->tls;
   } else if (auto* unlisten = std::get_if<Unlisten>(&message)) {
-    if (unlisten->listener >= listeners_.size() || !listeners_[unlisten->listener].valid()) return;
-    Fd& listener = listeners_[unlisten->listener];
+    if (unlisten->listener >= listeners_.size() || !listeners_[unlisten->listener].fd.valid()) return;
+    Fd& listener = listeners_[unlisten->listener].fd;
     // A service manager may have the socket open too: epoll would go on telling of it.
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.get(), nullptr);
     listener = Fd();
@@ -341,9 +345,9 @@ void Worker::Tick() {
   if (full_) {
     full_ = false;
     for (size_t i = 0; i < listeners_.size(); i++) {
-      if (!listeners_[i].valid()) continue;
+      if (!listeners_[i].fd.valid()) continue;
       epoll_event event{EPOLLIN, {.u64 = kListenKey + i}};
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_[i].get(), &event);
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listeners_[i].fd.get(), &event);
     }
   }
   while (!newest_.empty()) {

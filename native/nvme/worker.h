@@ -55,6 +55,7 @@ class Worker {
   struct Adopt {
     Fd fd;
     uint32_t listener;
+    TlsUse tls;
   };
   struct Reply {
     uint32_t connection, tag;
@@ -79,8 +80,17 @@ class Worker {
   struct End {
     uint32_t connection;
   };
-  struct ListenOn {
+  // A socket that takes connections, and how they begin.
+  struct Listener {
     Fd fd;
+    TlsUse tls;
+  };
+  struct ListenOn {
+    Listener listener;
+  };
+  struct SetTls {
+    uint32_t listener;
+    TlsUse tls;
   };
   struct Unlisten {
     uint32_t listener;
@@ -95,7 +105,8 @@ class Worker {
   struct Renew {
     std::shared_ptr<void> done;
   };
-  using Message = std::variant<Adopt, Reply, Assign, Unlock, Key, More, End, ListenOn, Unlisten, Evict, Go, Renew>;
+  using Message =
+      std::variant<Adopt, Reply, Assign, Unlock, Key, More, End, ListenOn, SetTls, Unlisten, Evict, Go, Renew>;
 
   // From any thread.
   void Post(Message message);
@@ -148,7 +159,7 @@ class Worker {
   bool Ripe(uint64_t now);
   void TakeDone();
   void Accept(uint32_t listener);
-  void Open(Fd fd, uint32_t listener);
+  void Open(Adopt come);
   bool MakeRoom();
   bool EvictOldest();
   void Ready(uint32_t id, uint32_t what);
@@ -181,7 +192,7 @@ class Worker {
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> zombies_;
   std::deque<uint32_t> newest_;  // in the order they came, with some that have connected or gone since
-  std::vector<Fd> listeners_;
+  std::vector<Listener> listeners_;
   uint32_t sequence_ = 0;
   uint64_t now_ = 0;
   uint64_t ticked_ = 0;  // ms of the last Tick()

@@ -21,9 +21,10 @@ export interface TargetOptions {
   /** Whether header and data digests are granted to hosts that ask. */
   headerDigest?: boolean;
   dataDigest?: boolean;
-  /** TLS 1.3 with pre-shared keys: 0 never, 1 if the host begins with it, 2 always. @throws ENOTSUP without OpenSSL's functions */
-  tls?: 0 | 1 | 2;
 }
+
+/** TLS 1.3 with pre-shared keys: 0 never, 1 if the host begins with it, 2 always. */
+export type TlsUse = 0 | 1 | 2;
 
 /** What the engine tells, in batches. */
 export type TargetEvent =
@@ -112,8 +113,10 @@ export interface NvmeNative {
   targetUnlisten(target: NativeTarget, listener: number): Promise<void>;
   /** Connections from now on, those without a CONNECT included. */
   targetMaxConnections(target: NativeTarget, connections: number): void;
-  /** Takes connections of a listening TCP socket too; the descriptor stays the caller's. */
-  targetListenFd(target: NativeTarget, fd: number): void;
+  /** Takes connections of a listening TCP socket too; the descriptor stays the caller's. @throws ENOTSUP without OpenSSL's functions for TLS */
+  targetListenFd(target: NativeTarget, fd: number, tls: TlsUse): void;
+  /** TLS of the connections that come through a listener from now on. @throws as targetListenFd() */
+  targetTls(target: NativeTarget, listener: number, tls: TlsUse): void;
   /**
    * Makes a connection a queue; call it before the CONNECT is completed.
    * @param size entries, 2 to 1024
@@ -171,6 +174,7 @@ export const nvmeExports = [
   'targetUnlisten',
   'targetMaxConnections',
   'targetListenFd',
+  'targetTls',
   'targetSetup',
   'targetComplete',
   'targetClose',

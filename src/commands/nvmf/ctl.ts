@@ -2,6 +2,7 @@ import { Command, type Example, watchFlag } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { Exit, usage } from '../../common/errors.js';
 import type { LoadReport } from '../../control/load-report.js';
+import { tlsChoices } from '../../nvme/target/security/tls.js';
 import { runControl } from '../../nvme/target/serve/ctl.js';
 import { type ControlAction, controlActions } from '../../nvme/target/serve/verbs.js';
 
@@ -19,7 +20,7 @@ export default class NvmfCtl extends Command {
     'mask NSID NQN…: only these hosts see the namespace; mask NSID any shows it to all hosts of the subsystem, mask NSID none to no host.\n\n' +
     'host add NQN…, host remove NQN…: the list of hosts that may use the subsystem. A host that is removed is disconnected. host any lets every ' +
     'host in, whatever the list says; host any off lets in the hosts of the list alone.\n\n' +
-    'listener add ADDRESS[:PORT]: one more path. --advertise tells hosts another address, and --discovery-only serves no subsystem there. listener remove ' +
+    'listener add ADDRESS[:PORT]: one more path. --advertise tells hosts another address, --tls sets TLS of this path alone, and --discovery-only serves no subsystem there. listener remove ' +
     'ADDRESS[:PORT] ends the associations of hosts that came through it. listener ana ADDRESS[:PORT] STATE sets the ANA state ' +
     'of one path: of --group N, or of all groups with namespaces.\n\n' +
     'referral add ADDRESS[:PORT], referral remove ADDRESS[:PORT]: other discovery services that hosts are told about (port 8009); --nqn names the one there.\n\n' +
@@ -67,6 +68,7 @@ export default class NvmfCtl extends Command {
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
     group: Flags.integer({ min: 1, max: 32, helpValue: 'N', summary: 'listener ana: this ANA group' }),
     advertise: Flags.string({ helpValue: 'ADDRESS[:PORT]', summary: 'listener add: address that hosts are told' }),
+    tls: Flags.option({ options: tlsChoices, summary: 'listener add: TLS of hosts there' })(),
     'discovery-only': Flags.boolean({ summary: 'listener add: answer discovery alone' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: let this host use the subsystem too' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),

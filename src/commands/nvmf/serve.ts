@@ -42,7 +42,7 @@ export default class NvmfServe extends Command {
   static override readonly flags = {
     listen: Flags.string({
       multiple: true,
-      helpValue: 'ADDRESS[:PORT][,advertise=ADDRESS:PORT]',
+      helpValue: 'ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=MODE]',
       summary: 'where to listen (127.0.0.1:4420); port 0 is a free one',
     }),
     'discovery-port': Flags.string({

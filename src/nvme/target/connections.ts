@@ -2,7 +2,6 @@
 import { nameText } from '../../common/text/log.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
 import type { ChapPolicy } from '../auth/controller.js';
-import { withOpenssl } from '../auth/openssl.js';
 import { AdminOpcode, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { addressOf, admitController, admitQueue, Census, type Connection, type Guarded, type Hub } from './admission/admit.js';
 import { Budgets } from './admission/budgets.js';
@@ -13,7 +12,7 @@ import type { Surroundings } from './controller.js';
 import type { Answer, ControllerState } from './model.js';
 import { invalidField, Refusal, statusCode } from './refusal.js';
 import { Authentication } from './security/authentication.js';
-import { findKey, handOver, type TlsMode, tlsUse } from './security/tls.js';
+import { findKey, handOver } from './security/tls.js';
 
 /** Longest identity of a TLS key in a message, in characters. */
 const mostIdentity = 300;
@@ -27,26 +26,18 @@ export class Connections implements Guarded {
   readonly around: Surroundings;
   readonly engine: NativeTarget;
   readonly #native: NvmeNative;
-  readonly #tlsMode: TlsMode | undefined;
   readonly #connections = new Map<number, Connection>();
   readonly #answers: Completion[] = [];
   readonly #authentication: Authentication;
   /** Connections that were ended to make room, until they are gone. */
   readonly #leaving = new Set<number>();
 
-  /** Starts the engine. @throws VioError without OpenSSL's functions where TLS needs them */
-  constructor(
-    native: NvmeNative,
-    hub: Hub,
-    options: Omit<TargetOptions, 'tls'>,
-    security: { chapPolicy?: ChapPolicy | undefined; tlsMode?: TlsMode | undefined },
-  ) {
-    const { chapPolicy, tlsMode } = security;
+  /** Starts the engine. */
+  constructor(native: NvmeNative, hub: Hub, options: TargetOptions, chapPolicy: ChapPolicy | undefined) {
     this.#native = native;
-    this.#tlsMode = tlsMode;
     this.hub = hub;
     this.budgets = new Budgets(native, (host) => hub.limitsOf(host).bytes);
-    this.engine = withOpenssl(() => native.targetStart({ ...options, tls: tlsUse(tlsMode) }, (batch) => this.#take(batch)));
+    this.engine = native.targetStart(options, (batch) => this.#take(batch));
     this.#authentication = new Authentication(hub.keys, chapPolicy, {
       answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
       unlock: (connection) => this.#proven(connection),
@@ -204,12 +195,12 @@ export class Connections implements Guarded {
 
   /**
    * Whose connections a new one is counted with. Who only says that it is a host must not use up what that host may have: where hosts
-   * have to authenticate, a connection counts for none until it has; where they may use TLS, those without are counted apart.
+   * have to authenticate, a connection counts for none until it has; where some use TLS, those without are counted apart.
    */
   #countedAs({ tls }: Connection, { hostnqn, hostid }: Connect): string | undefined {
     if (this.#authentication.required) return undefined;
     const host = hostKey(hostnqn, hostid);
-    return tls || this.#tlsMode === undefined ? host : `without TLS: ${host}`;
+    return tls || !this.hub.keys.tls ? host : `without TLS: ${host}`;
   }
 
   /** The host of a connection has proved who it is. @returns whether the connection may go on */

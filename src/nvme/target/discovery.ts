@@ -1,6 +1,6 @@
 import type { OwnedFd } from '../../native/owned-fd.js';
 import { Adrfam, discoveryHeader, discoveryNqn, discoveryRecord, dynamicCntlid, Sectype, Subtype, Treq, Trtype } from '../wire/index.js';
-import type { TlsMode } from './security/tls.js';
+import type { TlsChoice, TlsMode } from './security/tls.js';
 
 /** An address where hosts can connect. */
 export interface Listener {
@@ -15,6 +15,10 @@ export interface Listener {
   advertise?: { readonly address: string; readonly port: number } | undefined;
   /** What was asked for: a name and port 0 stay what they are; `discovery` for the ports of the discovery service. */
   asked?: string | undefined;
+  /** Whether its connections are by TLS; undefined: they are not. */
+  tls?: TlsMode | undefined;
+  /** What was asked for about TLS, if anything: otherwise it is as the target's. */
+  askedTls?: TlsChoice | undefined;
   /** Where connections come in. The engine has it too. */
   readonly socket: OwnedFd;
   /** What is served here is not complete yet: hosts are told to try again. */
@@ -22,6 +26,10 @@ export interface Listener {
   /** A service manager has opened the socket: it is listened on besides what a configuration says. */
   readonly activated?: boolean;
 }
+
+/** Listeners of the discovery port, which follow from the others. */
+export const ofDiscoveryPort = ({ asked }: Listener): boolean => asked === discoveryPortAsked;
+export const discoveryPortAsked = 'discovery';
 
 /** Another discovery service that hosts are told about. */
 export interface Referral {
@@ -49,20 +57,25 @@ export function discoveryLog(options: {
   listeners: readonly Omit<Listener, 'socket'>[];
   subsystems: readonly string[];
   referrals: readonly Referral[];
-  tls?: TlsMode | undefined;
   via: string;
   /** Of this discovery service. */
   nqn?: string | undefined;
 }): Buffer {
   const records: Parameters<typeof discoveryRecord.encode>[0][] = [];
-  const secure = options.tls === undefined ? 0 : options.tls === 'require' ? Treq.required : Treq.notRequired;
-  const record = (at: { address: string; port: number }, portid: number, subtype: number, subnqn: string, eflags = 0) => {
+  const record = (
+    at: { address: string; port: number; tls?: TlsMode | undefined },
+    portid: number,
+    subtype: number,
+    subnqn: string,
+    eflags = 0,
+  ) => {
+    const secure = at.tls === undefined ? 0 : at.tls === 'require' ? Treq.required : Treq.notRequired;
     records.push({
       trtype: Trtype.tcp,
       adrfam: isV6(at.address) ? Adrfam.ipv6 : Adrfam.ipv4,
       subtype,
       treq: subtype === Subtype.referral ? 0 : Treq.sqFlowControlOff | secure,
-      sectype: options.tls && subtype !== Subtype.referral ? Sectype.tls13 : 0,
+      sectype: at.tls ? Sectype.tls13 : 0,
       portid,
       cntlid: dynamicCntlid,
       asqsz: 32,
@@ -72,9 +85,9 @@ export function discoveryLog(options: {
       traddr: at.address.replace(/%.*/, ''), // a scope is of this machine only
     });
   };
-  for (const { id, address, port, ipv6, discoveryOnly, advertise } of options.listeners) {
+  for (const { id, address, port, ipv6, discoveryOnly, advertise, tls } of options.listeners) {
     if (!advertise && wildcard(address) && isV6(options.via) !== ipv6) continue;
-    const at = advertise ?? { address: wildcard(address) ? options.via : address, port };
+    const at = { ...(advertise ?? { address: wildcard(address) ? options.via : address, port }), tls };
     record(at, id + 1, Subtype.current, options.nqn ?? discoveryNqn, explicitPersistentConnections);
     if (!discoveryOnly) for (const nqn of options.subsystems) record(at, id + 1, Subtype.nvm, nqn);
   }

@@ -8,15 +8,16 @@ import { sourcesGone } from '../../storage/open.js';
 import type { IdentityState } from '../../storage/state.js';
 import { watchPeriod } from '../../storage/watch.js';
 import type { ChapPolicy } from '../auth/controller.js';
+import { withOpenssl } from '../auth/openssl.js';
 import { AnaState } from '../wire/index.js';
 import type { Hub } from './admission/admit.js';
 import { defaultLimits, type HostLimits, spareConnections, type TargetLimits } from './admission/limits.js';
 import { transitionSeconds } from './ana.js';
 import { Connections } from './connections.js';
-import { discoveryLog, type Listener, type Referral } from './discovery.js';
+import { discoveryLog, type Listener, ofDiscoveryPort, type Referral } from './discovery.js';
 import type { ControllerState, Namespace, NamespaceOptions, SubsystemState } from './model.js';
 import { KeyRing } from './security/keyring.js';
-import type { TlsMode } from './security/tls.js';
+import { checkChoice, modeOf, type TlsChoice, type TlsMode, tlsUse } from './security/tls.js';
 import { type BoundSocket, bindSocket, endSocket } from './sockets.js';
 import { Sources, type Watched } from './sources.js';
 import type { Subsystem } from './subsystem.js';
@@ -66,6 +67,7 @@ export class Target implements Hub, Watched {
   /** Limits of single hosts; those of every other host are under `any`. */
   readonly hostLimits = new Map<string, HostLimits>();
   readonly discoveryNqn: string | undefined;
+  /** TLS of listeners that were not told otherwise. */
   readonly tlsMode: TlsMode | undefined;
   readonly log: TargetLog;
   readonly #native: NvmeNative;
@@ -89,7 +91,7 @@ export class Target implements Hub, Watched {
     const wanted = options.engine ?? 'sync';
     this.#sources = new Sources(this, wanted);
     const maxConnections = this.limits.connections + spareConnections;
-    this.#hosts = new Connections(native, this, { maxConnections, ...engine }, { chapPolicy, tlsMode });
+    this.#hosts = new Connections(native, this, { maxConnections, ...engine }, chapPolicy);
     this.#timer = setInterval(() => {
       this.#hosts.tick();
       if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
@@ -126,7 +128,8 @@ export class Target implements Hub, Watched {
    * @param port 0 lets the system choose
    * @param discoveryOnly no subsystem can be connected to here
    * @param advertise what discovery names instead of this address
-   * @param more what was asked for, if it is not the address; a socket that listens there already, which is the target's now
+   * @param more what was asked for, if it is not the address; a socket that listens there already, which is the target's now; TLS,
+   *   if it is not the target's
    * @throws VioError
    */
   listen(
@@ -134,14 +137,15 @@ export class Target implements Hub, Watched {
     port: number,
     discoveryOnly = false,
     advertise?: Listener['advertise'],
-    more: { asked?: string | undefined; socket?: BoundSocket | undefined } = {},
+    more: { asked?: string | undefined; socket?: BoundSocket | undefined; tls?: TlsChoice | undefined } = {},
   ): Listener {
+    const tls = this.#modeOf(more.tls);
     const { fd: socket, port: bound, activated = false } = more.socket ?? bindSocket(address, port);
     try {
-      this.#native.targetListenFd(this.#hosts.engine, socket.fd);
+      withOpenssl(() => this.#native.targetListenFd(this.#hosts.engine, socket.fd, tlsUse(tls)));
     } catch (err) {
       socket.close();
-      throw listenError(address, port, err);
+      throw err instanceof VioError ? err : listenError(address, port, err);
     }
     const ipv6 = address.includes(':');
     const listener: Listener = {
@@ -152,10 +156,13 @@ export class Target implements Hub, Watched {
       discoveryOnly,
       advertise,
       asked: more.asked,
+      tls,
+      askedTls: more.tls,
       socket,
       activated,
     };
     this.listeners.push(listener);
+    this.#followTls();
     this.#discoveryChanged();
     return listener;
   }
@@ -165,6 +172,7 @@ export class Target implements Hub, Watched {
     const at = this.listeners.indexOf(listener);
     if (at < 0) return;
     this.listeners.splice(at, 1);
+    this.#followTls();
     this.#discoveryChanged();
     for (const subsystem of this.subsystems.values()) subsystem.ana.forget(listener.id);
     this.#hosts.endThrough(listener.id);
@@ -174,11 +182,39 @@ export class Target implements Hub, Watched {
     else endSocket({ fd: listener.socket, port: listener.port });
   }
 
-  /** Hosts are told of a listener in another way from now on; it stays as it is. */
-  rename(listener: Listener, asked: string | undefined, advertise: Listener['advertise']): void {
+  /**
+   * Hosts are told of a listener in another way from now on. Its socket stays as it is, and so do its connections: another TLS is for
+   * those that come.
+   * @throws VioError for TLS that cannot be
+   */
+  rename(listener: Listener, asked: string | undefined, advertise: Listener['advertise'], tls: TlsChoice | undefined): void {
+    this.#setTls(listener, this.#modeOf(tls));
+    listener.askedTls = tls;
     listener.asked = asked;
     listener.advertise = advertise;
+    this.#followTls();
     this.#discoveryChanged();
+  }
+
+  /** TLS of a listener that was asked for it, or not. @throws usage error without a key */
+  #modeOf(asked: TlsChoice | undefined): TlsMode | undefined {
+    checkChoice(asked, this.keys);
+    return asked === undefined ? this.tlsMode : modeOf(asked);
+  }
+
+  #setTls(listener: Listener, tls: TlsMode | undefined): void {
+    if (listener.tls === tls) return;
+    withOpenssl(() => this.#native.targetTls(this.#hosts.engine, listener.id, tlsUse(tls)));
+    listener.tls = tls;
+  }
+
+  /** The discovery port of an address has the TLS of the other listeners there; where they differ, hosts choose. */
+  #followTls(): void {
+    for (const port of this.listeners.filter(ofDiscoveryPort)) {
+      const others = this.listeners.filter(({ discoveryOnly, address }) => !discoveryOnly && address === port.address);
+      const [first = { tls: this.tlsMode }] = others;
+      this.#setTls(port, others.every(({ tls }) => tls === first.tls) ? first.tls : 'allow');
+    }
   }
 
   /** Other discovery services that hosts are told about from now on. */
@@ -374,7 +410,6 @@ export class Target implements Hub, Watched {
       listeners: this.listeners,
       subsystems: [...this.subsystems.values()].filter((s) => s.access.admits(hostnqn)).map((s) => s.nqn),
       referrals: this.referrals,
-      tls: this.tlsMode,
       via,
       nqn: this.discoveryNqn,
     });

@@ -11,6 +11,7 @@ import { maxQueues } from '../admin/features.js';
 import { parseId } from '../identity.js';
 import { maxGroups, maxNamespaces } from '../model.js';
 import { checkAscii, checkHostNqn, checkSubsystemNqn, lastCntlid, modelSize, parseCntlidRange, serialSize } from '../names.js';
+import { tlsChoices } from '../security/tls.js';
 import { parseAddress, parseListen, parseMetricsPlace } from '../serve/listen.js';
 import type { AnaEntry, ConfigFile, HostLimitEntry, KeyEntry, NamespaceEntry, ReferralEntry, SubsystemEntry } from './description.js';
 
@@ -80,18 +81,20 @@ const hostLimit = object<HostLimitEntry>(
   ['host'],
 );
 
+const listen = distinct(
+  checked((v) => {
+    parseListen(v);
+    return v;
+  }),
+  'address',
+  (one) => one,
+);
+
 const file = object<ConfigFile>(
   {
     $schema: text,
-    listen: distinct(
-      checked((v) => {
-        parseListen(v);
-        return v;
-      }),
-      'address',
-      (one) => one,
-    ),
-    listenDiscovery: distinct(place, 'address', (one) => one),
+    listen,
+    listenDiscovery: listen,
     discoveryPort: portOrNone,
     discoveryAddresses: distinct(ipAddress, 'address', (one) => one),
     control: text,
@@ -118,7 +121,7 @@ const file = object<ConfigFile>(
     referrals: list(referral),
     hostLimits: distinct(hostLimit, 'host', (one) => one.host),
     keys: distinct(keys, 'the host', (one) => one.host ?? 'every host'),
-    tls: oneOf('allow', 'require'),
+    tls: oneOf(...tlsChoices),
     dhchapHashes: chosen(hashNames),
     dhchapGroups: chosen(groupNames),
     subsystems: distinct(subsystem, 'the NQN', (one) => one.nqn),

@@ -10,8 +10,8 @@ export interface ConfigFile {
   /** path of the JSON Schema, for editors; ignored */
   $schema?: string;
   /**
-   * where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT]; default: 127.0.0.1:4420. Hosts are told the advertised address
-   * instead. With an empty list, the server only listens where nvmf ctl or the service manager tells it to
+   * where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=require|allow|off]; default: 127.0.0.1:4420. Hosts are told the
+   * advertised address instead. tls= is for this address alone. With an empty list, the server only listens where nvmf ctl or the service manager tells it to
    */
   listen?: string[];
   /** addresses for discovery alone, as in listen; discoveryPort adds more of them */
@@ -56,8 +56,8 @@ export interface ConfigFile {
   hostLimits?: HostLimitEntry[];
   /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
   keys?: KeyEntry[];
-  /** allow or require TLS 1.3 on every listener; default: require if a key for TLS is given */
-  tls?: 'allow' | 'require';
+  /** TLS 1.3 on listeners without tls=: allowed, required or off; default: require if a key for TLS is given */
+  tls?: 'allow' | 'require' | 'off';
   /** hash functions for DH-HMAC-CHAP, the preferred one first; default: sha512, sha384, sha256 */
   dhchapHashes?: ('sha256' | 'sha384' | 'sha512')[];
   /** Diffie-Hellman groups for DH-HMAC-CHAP, the preferred one first; default: ffdhe3072, 4096, 6144, 8192, 2048, null */

@@ -2,12 +2,13 @@
 import { VioError } from '../../../common/errors.js';
 import { type Place, placeText } from '../../../common/text/place.js';
 import { discoveryPort } from '../../wire/index.js';
-import { type Listener, sameAddress } from '../discovery.js';
+import { discoveryPortAsked, type Listener, sameAddress } from '../discovery.js';
+import type { TlsChoice } from '../security/tls.js';
 import type { TargetConfig } from '../serve/config.js';
 import { addressesOf, notHere, parseListen } from '../serve/listen.js';
 import { type BoundSocket, bindSocket, endSocket } from '../sockets.js';
 import type { Target, TargetLog } from '../target.js';
-import { askedText, discoveryPortAsked } from './live.js';
+import { askedText } from './live.js';
 
 /** A listener that a configuration needs. */
 export interface WantedListener extends Place {
@@ -15,6 +16,8 @@ export interface WantedListener extends Place {
   port: number;
   discoveryOnly: boolean;
   advertise?: Place | undefined;
+  /** TLS, if it is not the target's. */
+  tls?: TlsChoice | undefined;
   asked: string;
   /** What the configuration says once: all addresses of a name have one port. */
   place: Place | undefined;
@@ -29,11 +32,20 @@ export const defaultListen = ['127.0.0.1:4420'];
 export async function wantedListeners(config: TargetConfig): Promise<WantedListener[]> {
   const wanted: WantedListener[] = [];
   const add = async (text: string, discoveryOnly: boolean): Promise<void> => {
-    const { advertise, ...place } = parseListen(text);
+    const { advertise, tls, ...place } = parseListen(text);
     const addresses = await addressesOf(place);
     const optional = addresses.length > 1 ? 'not here' : undefined;
     for (const address of addresses)
-      wanted.push({ address, port: place.port, discoveryOnly, advertise, optional, asked: askedText(place, advertise), place });
+      wanted.push({
+        address,
+        port: place.port,
+        discoveryOnly,
+        advertise,
+        tls,
+        optional,
+        asked: askedText(place, { advertise, tls }),
+        place,
+      });
   };
   for (const text of config.listen ?? defaultListen) await add(text, false);
   for (const text of config.listenDiscovery ?? []) await add(text, true);
@@ -159,6 +171,6 @@ export async function listenAll(target: Target, config: TargetConfig, given: Giv
 }
 
 export function listenOn(target: Target, wanted: WantedListener, socket: BoundSocket): Listener {
-  const { address, port, discoveryOnly, advertise, asked } = wanted;
-  return target.listen(address, port, discoveryOnly, advertise, { asked, socket });
+  const { address, port, discoveryOnly, advertise, asked, tls } = wanted;
+  return target.listen(address, port, discoveryOnly, advertise, { asked, socket, tls });
 }

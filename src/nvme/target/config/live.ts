@@ -8,25 +8,23 @@ import { groupNames } from '../../auth/groups.js';
 import { hashNames } from '../../auth/keys.js';
 import { anaStateNames } from '../../wire/index.js';
 import { defaultLimits } from '../admission/limits.js';
-import type { Listener } from '../discovery.js';
+import { type Listener, ofDiscoveryPort } from '../discovery.js';
 import { serialOf, uuidText } from '../identity.js';
 import type { Namespace } from '../model.js';
 import { lastCntlid } from '../names.js';
+import type { TlsChoice } from '../security/tls.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
 import { defaultModel, type Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { AnaEntry, ConfigFile, HostLimitEntry, NamespaceEntry, SubsystemEntry } from './description.js';
 
 /** A place of `listen` in one spelling. */
-export const askedText = (place: Place, advertise?: Place): string =>
-  `${placeText(place)}${advertise ? `,advertise=${placeText(advertise)}` : ''}`;
+export const askedText = (place: Place, { advertise, tls }: { advertise?: Place | undefined; tls?: TlsChoice | undefined }): string =>
+  `${placeText(place)}${advertise ? `,advertise=${placeText(advertise)}` : ''}${tls ? `,tls=${tls}` : ''}`;
 
 /** What a listener was asked for by: several of one name are one. */
-export const askedOf = ({ asked, address, port, advertise }: Listener): string => asked ?? askedText({ address, port }, advertise);
-
-/** Listeners of the discovery port, which follow from the others. */
-export const ofDiscoveryPort = ({ asked }: Listener): boolean => asked === discoveryPortAsked;
-export const discoveryPortAsked = 'discovery';
+export const askedOf = ({ asked, address, port, advertise, askedTls: tls }: Listener): string =>
+  asked ?? askedText({ address, port }, { advertise, tls });
 
 /** Options without those that say what is the default anyway. */
 function namespaceOf({ nsid, options, store, hosts }: Namespace): NumberedNamespace {

@@ -15,6 +15,7 @@ import { defaultLimits } from '../admission/limits.js';
 import type { Listener } from '../discovery.js';
 import type { Namespace } from '../model.js';
 import * as operations from '../operations/index.js';
+import { checkChoice, tlsText } from '../security/tls.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
 import type { BoundSocket } from '../sockets.js';
 import { bindSocket } from '../sockets.js';
@@ -270,12 +271,17 @@ async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetCon
   for (const { listener, wanted: to } of renamed) {
     if (!isDeepStrictEqual(listener.advertise, to.advertise))
       plan.todo.push(`tell hosts ${placeText(to.advertise ?? to)} for ${placeText(to)}`);
-    plan.arrivals.push(() => target.rename(listener, to.asked, to.advertise));
+    if (listener.askedTls !== to.tls) {
+      checkChoice(to.tls, target.keys);
+      plan.todo.push(`${tlsText(to.tls ?? target.tlsMode ?? 'off')} on ${placeText(to)} for new connections`);
+    }
+    plan.arrivals.push(() => target.rename(listener, to.asked, to.advertise, to.tls));
   }
   plan.surplus.push(...surplus);
   plan.todo.push(...surplus.map((one) => `no longer listen on ${placeText(one)}`));
   const ports: PortsOfPlaces = new Map();
   for (const one of missing) {
+    checkChoice(one.tls, target.keys);
     const blocked = surplus.some(({ port }) => port === one.port);
     try {
       if (blocked) plan.deferred.push(one);
@@ -328,8 +334,8 @@ async function claim(loading: Loading, source: Source): Promise<void> {
 
 /** Finds out what a configuration changes, and opens what it needs. @throws VioError; nothing has changed and nothing stays open */
 export async function planLoad(loading: Loading, wanted: TargetConfig): Promise<Loaded> {
-  const { tlsMode } = loading.target;
-  checkFixed({ ...loading.settings, ...(tlsMode && { tls: tlsMode }) }, wanted);
+  const { tlsMode, keys } = loading.target;
+  checkFixed({ ...loading.settings, ...(keys.tls && { tls: tlsMode ?? 'off' }) }, wanted);
   const plan = new LoadPlan();
   const abandon = () => {
     for (const undo of plan.abandon.splice(0)) undo();

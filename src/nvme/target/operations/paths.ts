@@ -3,9 +3,10 @@
 import { Exit, usage, VioError } from '../../../common/errors.js';
 import { placeText } from '../../../common/text/place.js';
 import { AnaState, anaStateNames } from '../../wire/index.js';
-import { askedText, ofDiscoveryPort } from '../config/live.js';
-import { type Listener, type Referral, sameAddress } from '../discovery.js';
+import { askedText } from '../config/live.js';
+import { type Listener, ofDiscoveryPort, type Referral, sameAddress } from '../discovery.js';
 import { maxGroups } from '../model.js';
+import { checkChoice, type TlsChoice, tlsText } from '../security/tls.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import { type Change, nothing } from './change.js';
@@ -17,28 +18,32 @@ export interface NewListener {
   port: number;
   discoveryOnly?: boolean | undefined;
   advertise?: Listener['advertise'];
+  /** TLS, if it is not the target's. */
+  tls?: TlsChoice | undefined;
 }
 
 /** The listener at an address and port, if there is one. */
 export const listenerAt = (target: Target, at: { address: string; port: number }): Listener | undefined =>
   target.listeners.find((one) => one.port === at.port && sameAddress(one.address, at.address));
 
-/** Listens at one more address. @throws VioError (EEXIST) if it listens there in another way */
+/** Listens at one more address. @throws VioError (EEXIST) if it listens there in another way, usage error for TLS without a key */
 export function addListener(target: Target, wanted: NewListener): Change {
-  const { address, port, discoveryOnly = false, advertise } = wanted;
+  const { address, port, discoveryOnly = false, advertise, tls } = wanted;
+  checkChoice(tls, target.keys);
   const now = port === 0 ? undefined : listenerAt(target, wanted);
   if (now) {
-    const same = (now.discoveryOnly ?? false) === discoveryOnly && placeOf(now.advertise) === placeOf(advertise);
+    const same = (now.discoveryOnly ?? false) === discoveryOnly && placeOf(now.advertise) === placeOf(advertise) && now.askedTls === tls;
     if (same) return nothing;
     const hint = `vioctl nvmf ctl SOCK listener remove ${placeText(now)}, then add it`;
     throw new VioError(`the target listens on ${placeText(now)} in another way`, { code: 'EEXIST', exit: Exit.refused, hint });
   }
   return {
     todo: [
-      `listen on ${placeText(wanted)}${discoveryOnly ? ' for discovery' : ''}${advertise ? `, advertised as ${placeText(advertise)}` : ''}`,
+      `listen on ${placeText(wanted)}${discoveryOnly ? ' for discovery' : ''}` +
+        `${advertise ? `, advertised as ${placeText(advertise)}` : ''}${tls ? `, ${tlsText(tls)}` : ''}`,
     ],
     apply: () => {
-      const added = target.listen(address, port, discoveryOnly, advertise);
+      const added = target.listen(address, port, discoveryOnly, advertise, { tls });
       // discovery ports follow from the addresses of the other listeners: with one of those more, nothing else follows
       const known = target.listeners.some((one) => one !== added && !one.discoveryOnly && one.address === address);
       if (!discoveryOnly && !known) nameEach(target);
@@ -67,7 +72,8 @@ export function removeListener(target: Target, at: { address: string; port: numb
  */
 function nameEach(target: Target, name?: string): void {
   for (const one of target.listeners)
-    if (name !== undefined && one.asked === name && !ofDiscoveryPort(one)) one.asked = askedText(one, one.advertise);
+    if (name !== undefined && one.asked === name && !ofDiscoveryPort(one))
+      one.asked = askedText(one, { advertise: one.advertise, tls: one.askedTls });
   target.listenersChanged = true;
 }
 

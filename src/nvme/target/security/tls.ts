@@ -1,4 +1,6 @@
 /** Keys for TLS handshakes: who a host says it is, and the pre-shared key that proves it. */
+import { usage } from '../../../common/errors.js';
+import type { TlsUse } from '../../../native/nvme.js';
 import { wipe } from '../../auth/secret.js';
 import { parseIdentity, pskOf, type TlsPsk } from '../../auth/tls-psk.js';
 import type { KeyRing } from './keyring.js';
@@ -6,8 +8,24 @@ import type { KeyRing } from './keyring.js';
 /** Whether connections are by TLS 1.3: as the host likes, or always. */
 export type TlsMode = 'allow' | 'require';
 
+/** What a target or a listener may be told about TLS. */
+export type TlsChoice = TlsMode | 'off';
+export const tlsChoices = ['allow', 'require', 'off'] as const satisfies readonly TlsChoice[];
+
 /** How the engine takes it. */
-export const tlsUse = (mode: TlsMode | undefined): 0 | 1 | 2 => (mode === undefined ? 0 : mode === 'allow' ? 1 : 2);
+export const tlsUse = (mode: TlsMode | undefined): TlsUse => (mode === undefined ? 0 : mode === 'allow' ? 1 : 2);
+
+/** A choice as it works: undefined is without TLS. */
+export const modeOf = (choice: TlsChoice): TlsMode | undefined => (choice === 'off' ? undefined : choice);
+
+/** For people: `TLS required`. */
+export const tlsText = (choice: TlsChoice): string => `TLS ${{ allow: 'allowed', require: 'required', off: 'off' }[choice]}`;
+
+/** @throws usage error if TLS is chosen and there is no key for it */
+export function checkChoice(choice: TlsChoice | undefined, keys: KeyRing): void {
+  if (choice === undefined || choice === 'off' || keys.tls) return;
+  throw usage(`TLS cannot be ${choice === 'allow' ? 'allowed' : 'required'} without a key`, '--tls-key-file FILE');
+}
 
 /** The two ends that an identity names: a Connect through its connection must name the same. */
 export interface TlsEnds {

@@ -46,6 +46,8 @@ export interface ListenerReport {
   portid: number;
   discoveryOnly: boolean;
   advertise?: PlaceReport;
+  /** whether connections use TLS; left out: they do not */
+  tls?: 'allow' | 'require';
   /** ANA states of each subsystem as hosts of this listener meet them. */
   ana: { nqn: string; groups: GroupState[] }[];
 }

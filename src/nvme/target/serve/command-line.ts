@@ -4,7 +4,7 @@ import { readConfigText } from '../../../common/text/document.js';
 import { parseConfig } from '../config/read.js';
 import { checkSubsystemNqn, parseCntlidRange } from '../names.js';
 import { keySources } from '../security/keyring.js';
-import type { TlsMode } from '../security/tls.js';
+import type { TlsChoice } from '../security/tls.js';
 import { defaultNqn, numbered, parseDiscoveryPort, parseSource, type SubsystemConfig, type TargetConfig } from './config.js';
 
 /** Options of `nvmf serve` by their names. */
@@ -21,7 +21,7 @@ export interface ServeFlags {
   'dhchap-secret-file'?: string[] | undefined;
   'dhchap-ctrl-secret-file'?: string[] | undefined;
   'tls-key-file'?: string[] | undefined;
-  tls?: TlsMode | undefined;
+  tls?: TlsChoice | undefined;
   config?: string | undefined;
   control?: string | undefined;
   metrics?: string | undefined;

@@ -9,7 +9,7 @@ import { parseId, uuidOf, uuidText } from '../identity.js';
 import { maxNamespaces, type NamespaceOptions } from '../model.js';
 import type { CntlidRange } from '../names.js';
 import type { KeySources } from '../security/keyring.js';
-import type { TlsMode } from '../security/tls.js';
+import type { TlsChoice } from '../security/tls.js';
 
 /** Everything that `nvmf serve` is told: by its command line or by a file. */
 export interface TargetConfig {
@@ -47,8 +47,8 @@ export interface TargetConfig {
   /** Keys of hosts: see KeyRing. */
   keys?: KeySources[];
   chapPolicy?: ChapPolicy;
-  /** Whether TLS is allowed or required; required if there are keys for it. */
-  tls?: TlsMode;
+  /** TLS of listeners that do not say it; required if there are keys for it. */
+  tls?: TlsChoice;
   /** What was left out of a file of another program, for the log. */
   notes?: string[];
 }

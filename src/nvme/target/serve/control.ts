@@ -12,7 +12,7 @@ import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { ControlAnswer, Report } from './answers.js';
 import { describe, list } from './list.js';
-import { addressesOf, discoveryServicePort, parseAddress, parseNumericAddress } from './listen.js';
+import { addressesOf, discoveryServicePort, parseAddress, parseNumericAddress, parseTlsChoice } from './listen.js';
 import { reportSubsystem } from './report.js';
 import type { ChangeRequest, ControlRequest, LimitNumbers } from './requests.js';
 
@@ -246,8 +246,9 @@ function planListener(request: Extract<ChangeRequest, { op: 'listener' }>, targe
   switch (request.action) {
     case 'add': {
       const { discoveryOnly } = request;
+      const tls = request.tls === undefined ? undefined : parseTlsChoice(request.tls);
       const advertise = request.advertise === undefined ? undefined : parseNumericAddress(request.advertise);
-      return { changes: places.map((place) => operations.addListener(target, { ...place, discoveryOnly, advertise })), report };
+      return { changes: places.map((place) => operations.addListener(target, { ...place, discoveryOnly, advertise, tls })), report };
     }
     case 'remove':
       return { changes: places.map((place) => operations.removeListener(target, place)), report };

@@ -4,6 +4,7 @@ import { formatSize } from '../../../common/units.js';
 import { type LoadReport, loadLines } from '../../../control/load-report.js';
 import { unchangedLines } from '../../../control/view.js';
 import { limitsText } from '../../../storage/limits.js';
+import { tlsText } from '../security/tls.js';
 import type * as answers from './answers.js';
 import type { ControlList, GroupState } from './answers.js';
 import { control } from './control.js';
@@ -34,7 +35,8 @@ const numbers = (limits: object): string =>
 const listenerLines = ({ listeners }: Pick<ControlList, 'listeners'>): string[] =>
   listeners.flatMap((listener) => [
     `${listener.discoveryOnly ? 'discovery' : 'listening'} on ${placeText(listener)}` +
-      (listener.advertise ? `, advertised as ${placeText(listener.advertise)}` : ''),
+      (listener.advertise ? `, advertised as ${placeText(listener.advertise)}` : '') +
+      (listener.tls ? `, ${tlsText(listener.tls)}` : ''),
     ...listener.ana.flatMap(({ nqn, groups }) => anaLines(groups, listener.ana.length > 1 ? ` (${printable(nqn)})` : '')),
   ]);
 

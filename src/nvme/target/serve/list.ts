@@ -25,12 +25,13 @@ export function list(target: Target): ControlList {
   const subsystems = [...target.subsystems.values()];
   return {
     ...reportListeners(target),
-    listeners: target.listeners.map(({ id, address, port, discoveryOnly = false, advertise }) => ({
+    listeners: target.listeners.map(({ id, address, port, discoveryOnly = false, advertise, tls }) => ({
       address,
       port,
       portid: id + 1,
       discoveryOnly,
       ...(advertise && { advertise }),
+      ...(tls && { tls }),
       ana: discoveryOnly ? [] : subsystems.map((one) => ({ nqn: one.nqn, groups: anaOf(one, id) })),
     })),
     referrals: [...target.referrals],

@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import { codeOf, usage, VioError } from '../../../common/errors.js';
 import type { Place } from '../../../common/text/place.js';
 import type { MetricsPlace } from '../../../control/metrics-server.js';
+import { type TlsChoice, tlsChoices } from '../security/tls.js';
 
 /** Well-known port of NVMe over TCP. */
 export const defaultPort = 4420;
@@ -37,18 +38,29 @@ export function parseAddress(text: string, port = defaultPort): Place {
 export interface ListenPlace extends Place {
   /** What discovery tells hosts instead. */
   advertise?: Place | undefined;
+  /** TLS here, if it is not that of the whole target. */
+  tls?: TlsChoice | undefined;
 }
 
-/** `ADDRESS[:PORT][,advertise=ADDRESS[:PORT]]`, as --listen has it. @throws usage error */
+/** `ADDRESS[:PORT][,advertise=ADDRESS[:PORT]][,tls=require|allow|off]`, as --listen has it. @throws usage error */
 export function parseListen(text: string): ListenPlace {
   const [place = '', ...options] = text.split(',');
   let advertise: Place | undefined;
+  let tls: TlsChoice | undefined;
   for (const option of options) {
-    const value = /^advertise=(.+)$/.exec(option)?.[1];
-    if (value === undefined || advertise) throw usage(`--listen ${text}: "${option}"`, 'ADDRESS[:PORT],advertise=ADDRESS:PORT');
-    advertise = parseNumericAddress(value);
+    const [, key, value = ''] = /^(advertise|tls)=(.+)$/.exec(option) ?? [];
+    if (key === 'advertise' && !advertise) advertise = parseNumericAddress(value);
+    else if (key === 'tls' && !tls) tls = parseTlsChoice(value);
+    else throw usage(`--listen ${text}: "${option}"`, 'ADDRESS[:PORT],advertise=ADDRESS:PORT,tls=require');
   }
-  return { ...parseAddress(place), ...(advertise && { advertise }) };
+  return { ...parseAddress(place), ...(advertise && { advertise }), ...(tls && { tls }) };
+}
+
+/** TLS of a listener; `required` and `allowed`, as discovery logs have it, mean the same. @throws usage error */
+export function parseTlsChoice(text: string): TlsChoice {
+  const choice = tlsChoices.find((one) => text === one || text === { allow: 'allowed', require: 'required', off: '' }[one]);
+  if (choice === undefined) throw usage(`TLS of a listener: "${text}"`, `tls= is one of ${tlsChoices.join(', ')}`);
+  return choice;
 }
 
 /** An address that hosts are told: no name, no scope, and a port. @throws usage error */

@@ -1,6 +1,7 @@
 /** Requests of `nvmf ctl`; answers.ts has what they are answered with. */
 import type { LimitTexts } from '../../../storage/limits.js';
 import type { NamespaceOptions } from '../model.js';
+import type { TlsChoice } from '../security/tls.js';
 
 /** Limits as JSON has them: null lifts one. */
 export type LimitNumbers = Record<string, number | null>;
@@ -16,7 +17,7 @@ export type ChangeRequest =
   | { op: 'host'; action: 'add' | 'remove'; nqn?: string; hosts: string[] }
   | { op: 'host'; action: 'any'; nqn?: string; any: boolean }
   /** `at`: ADDRESS:PORT as in --listen */
-  | { op: 'listener'; action: 'add'; at: string; discoveryOnly?: boolean; advertise?: string }
+  | { op: 'listener'; action: 'add'; at: string; discoveryOnly?: boolean; advertise?: string; tls?: TlsChoice }
   | { op: 'listener'; action: 'remove'; at: string }
   | { op: 'listener'; action: 'ana'; at: string; nqn?: string; group?: number; state: string }
   | { op: 'referral'; action: 'add'; at: string; nqn?: string }

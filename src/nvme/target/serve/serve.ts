@@ -1,4 +1,3 @@
-import { usage } from '../../../common/errors.js';
 import { type MetricsServer, serveMetrics } from '../../../control/metrics-server.js';
 import type { ControlServer } from '../../../control/server.js';
 import { native as addon } from '../../../native/index.js';
@@ -11,7 +10,7 @@ import { Configuration } from '../config/configuration.js';
 import { type GivenSocket, listenAll, takeRest } from '../config/listeners.js';
 import { metricsOf } from '../metrics.js';
 import { KeyRing } from '../security/keyring.js';
-import type { TlsMode } from '../security/tls.js';
+import { checkChoice, modeOf, type TlsMode } from '../security/tls.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { NumberedNamespace, TargetConfig } from './config.js';
@@ -116,7 +115,6 @@ function adoptAll(subsystem: Subsystem, namespaces: readonly NumberedNamespace[]
 
 /** TLS is required where there are keys for it, unless it is said otherwise. @throws usage error without a key */
 function tlsModeOf({ tls }: TargetConfig, keys: KeyRing): TlsMode | undefined {
-  if (tls !== undefined && !keys.tls)
-    throw usage(`TLS cannot be ${tls === 'allow' ? 'allowed' : 'required'} without a key`, '--tls-key-file FILE');
-  return tls ?? (keys.tls ? 'require' : undefined);
+  checkChoice(tls, keys);
+  return tls === undefined ? (keys.tls ? 'require' : undefined) : modeOf(tls);
 }

@@ -4,6 +4,7 @@ import { readConfigText } from '../../../common/text/document.js';
 import { parseDecimal } from '../../../common/units.js';
 import { limitWords } from '../../../storage/limits.js';
 import { limitNumbers } from '../admission/limits.js';
+import type { TlsChoice } from '../security/tls.js';
 import { parseSource } from './config.js';
 import type { ControlRequest, LimitNumbers } from './requests.js';
 
@@ -16,6 +17,7 @@ export interface ControlFlags {
   cntlid?: number | undefined;
   group?: number | undefined;
   advertise?: string | undefined;
+  tls?: TlsChoice | undefined;
   'discovery-only'?: boolean | undefined;
   'allow-host'?: string[] | undefined;
   'block-size'?: number | undefined;
@@ -114,6 +116,7 @@ const listener: Verb = ([word, ...operands], flags, nqn) => {
       at,
       ...(flags['discovery-only'] && { discoveryOnly: true }),
       ...(flags.advertise !== undefined && { advertise: flags.advertise }),
+      ...(flags.tls !== undefined && { tls: flags.tls }),
     };
   const state = needed('listener ana', operands[1], 'which state', `${at} inaccessible`);
   return { op: 'listener', action, at, ...nqn, ...(flags.group !== undefined && { group: flags.group }), state };
@@ -213,6 +216,7 @@ const flagsOf: Readonly<Partial<Record<keyof ControlFlags, readonly ControlActio
   cntlid: ['kick'],
   group: ['listener'],
   advertise: ['listener'],
+  tls: ['listener'],
   'discovery-only': ['listener'],
   'allow-host': ['add'],
   'block-size': ['add'],

@@ -356,7 +356,9 @@ describe('random configurations', () => {
   );
   const config = fc
     .record({
-      listen: fc.uniqueArray(fc.constantFrom('127.0.0.1:0', '127.0.0.2:0', '127.0.0.3:0,advertise=192.0.2.1:1'), { minLength: 1 }),
+      listen: fc.uniqueArray(fc.constantFrom('127.0.0.1:0', '127.0.0.2:0', '127.0.0.3:0,advertise=192.0.2.1:1', '127.0.0.4:0,tls=off'), {
+        minLength: 1,
+      }),
       referrals: fc.uniqueArray(fc.constantFrom({ address: '192.0.2.1', port: 8009 }, { address: '192.0.2.2', port: 1, nqn: nqn('d') }), {
         selector: ({ port }) => port,
       }),
