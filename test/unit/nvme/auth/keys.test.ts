@@ -3,7 +3,7 @@ import { VioError } from '../../../../src/common/errors.js';
 import { formatChapKey, formatTlsKey, parseChapKey, parseTlsKey, transformedKey } from '../../../../src/nvme/auth/keys.js';
 import { parseIdentity, pskOf, tlsPsk } from '../../../../src/nvme/auth/tls-psk.js';
 
-// the key and the texts of libnvme's test/psk.c
+// the key and the texts of libnvme's test/psk.c; the one with SHA-256 is that of the specification (NVMe/TCP 1.0, 3.6.1.5) too
 const part1 = '5512DBB6737D0106F65975B773DFB011FFC344BCF442E2DD6D8BC4870B5D5B03';
 const psk32 = Buffer.from(part1, 'hex');
 const psk48 = Buffer.from(`${part1}FFC344BCF442E2DD6D8BC4870B5D5B03`, 'hex');
@@ -42,7 +42,7 @@ describe('TLS keys', () => {
     ).toEqual(made.psk);
   });
 
-  /** RFC 5869 and RFC 8446 by Node, as the derivation of the PSK has no published answer. */
+  /** RFC 5869 and RFC 8446 by Node, as no source publishes answers for a configured PSK. */
   function byNode(name: string, key: Buffer, label: string, context: string): Buffer {
     const info = `\0${String.fromCharCode(key.length, label.length)}${label}${String.fromCharCode(context.length)}${context}`;
     return Buffer.from(hkdfSync(name, key, Buffer.alloc(0), Buffer.from(info, 'latin1'), key.length));
@@ -59,6 +59,36 @@ describe('TLS keys', () => {
     const v1 = tlsPsk({ hash, bytes }, host, subsystem, 1);
     expect(v1.psk).toEqual(byNode(name, retained, 'tls13 nvme-tls-psk', `0${hash} ${v1.identity.split(' ')[3]}`));
     expect(pskOf(v0.identity, [{ hash, bytes }])?.psk).toEqual(v0.psk);
+  });
+
+  // drivers/nvme/common/tests/auth_kunit.c of Linux 7: a PSK that is used as it is, for "hostnqn" and "subsysnqn"
+  test.each([
+    [
+      1,
+      '1733c59fa7f48fcf37f5f26fc4ff0268ad4f78e030f4f3b0bfd1d47e7bb1447a',
+      'OldoKuTfKddMuyCznAZojkWD7P4D9/AtzDzLimtOxqI=',
+      '3c17da628474a04d2247c4cab47968c915388193f7c071bd9489cc3666cd7cc8',
+    ],
+    [
+      2,
+      'f14b2dd3234c459694d3bc63f8968bd6b37c2c6de849e22e118749001ce4bbe8640b9e3a748cb11ce4b1d71d359cce39',
+      'cffMWk8TSS7HOQebjgYEIkrPrjWPV4JE5cdPB8WhEvY4JBW5YynKyv66XscN4A9n',
+      '2774753233537b3fa50eb7d16a8e43457d85f4906c005b2236616c5d80939d0898fff15bb8b77119d2be0aac423e7590',
+    ],
+  ])('hash %d: the digest and the TLS PSK that Linux publishes', (hash, retained, digest, psk) => {
+    const made = tlsPsk({ hash: 0, bytes: Buffer.from(retained, 'hex') }, 'hostnqn', 'subsysnqn');
+    expect(made).toEqual({ identity: `NVMe1R0${hash} hostnqn subsysnqn ${digest}`, hash, psk: Buffer.from(psk, 'hex') });
+  });
+
+  test('the identity of version 0 that the specification publishes', () => {
+    // NVMe/TCP transport specification 1.0, 3.6.1.3; the key is that of 3.6.1.5
+    const [hostnqn, subnqn] = ['f81d4fae-7dec-11d0-a765-00a0c91e6bf6', '36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2'].map(
+      (uuid) => `nqn.2014-08.org.nvmexpress:uuid:${uuid}`,
+    ) as [string, string];
+    expect(tlsPsk(parseTlsKey(Buffer.from(published.sha256)), hostnqn, subnqn, 0).identity).toBe(
+      'NVMe0R01 nqn.2014-08.org.nvmexpress:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6 ' +
+        'nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2',
+    );
   });
 
   test('a key without a hash is the retained PSK, and its length chooses the cipher', () => {
