@@ -90,12 +90,27 @@ describe('VMCOREINFO that no device points at is found in memory', () => {
     expect(notesOf(out)).toEqual([one]);
   });
 
-  // init_uts_ns at 0x40000 of the memory, of a kernel whose text is mapped from 0xffffffff80000000 - phys_base on
-  const symbol = (at: number) => `SYMBOL(init_uts_ns)=${(0xffffffff80000000n + BigInt(at)).toString(16)}\nNUMBER(phys_base)=0\n`;
   const uts = (release: string) => m.cat(Buffer.alloc(4), 'Linux', Buffer.alloc(60), 'host', Buffer.alloc(61), release, Buffer.alloc(60));
 
-  test('of several, the one that describes what lies in memory', () => {
-    const [old, now] = [text('6.1.9', symbol(0x80000)), text('6.12.1', symbol(0x40000))];
+  /** A kernel, an address of its image less the physical one, and what its note says if init_uts_ns is at the physical address `at`. */
+  const kernels: [string, bigint, (at: number) => string][] = [
+    [
+      'x86-64',
+      0xffffffff80000000n,
+      (at) => `SYMBOL(init_uts_ns)=${(0xffffffff80000000n + BigInt(at)).toString(16)}\nNUMBER(phys_base)=0\n`,
+    ],
+    [
+      'arm64',
+      0xffffd61dd0600000n,
+      (at) =>
+        ['init_uts_ns', '_stext']
+          .map((name, i) => `SYMBOL(${name})=${(0xffffd61dd0600000n + BigInt(i === 0 ? at : 0x30000)).toString(16)}\n`)
+          .concat('SYMBOL(mem_section)=ffff00bf1fecf380\nNUMBER(kimage_voffset)=0xffffd61dd0600000\n')
+          .join(''),
+    ],
+  ];
+  test.each(kernels)('of several, the one that describes what lies in memory: %s', (name, offset, symbols) => {
+    const [old, now] = [text('6.1.9', symbols(0x80000)), text('6.12.1', symbols(0x40000))];
     const parts: [number, Buffer][] = [
       [8192, note(old)],
       [16384, note(now)],
@@ -109,8 +124,25 @@ describe('VMCOREINFO that no device points at is found in memory', () => {
     const header = (i: number) => [0, 1, 2, 3, 4].map((n) => bytes.readBigUInt64LE(64 + 56 * i + 8 + 8 * n));
     expect(bytes.readUInt16LE(56)).toBe(3);
     const [[at], [imageAt, virtual, physical, size]] = [header(1), header(2)] as [bigint[], bigint[]];
-    expect([virtual, physical, imageAt! - at!]).toEqual([0xffffffff80040000n, 0x40000n, 0x40000n]);
-    expect(size).toBeGreaterThanOrEqual(4096n);
+    const first = name === 'arm64' ? 0x30000n : 0x40000n;
+    expect([virtual, physical, imageAt! - at!]).toEqual([offset + first, first, first]);
+    expect(physical! + size!).toBeGreaterThanOrEqual(0x41000n);
+  });
+
+  test.each([
+    [
+      'an address without the memory',
+      `SYMBOL(init_uts_ns)=ffff800008040000\nSYMBOL(_stext)=ffff800008000000\nNUMBER(kimage_voffset)=0x1\n`,
+    ],
+    ['a number without _stext', 'SYMBOL(init_uts_ns)=ffff800008040000\nNUMBER(kimage_voffset)=0xffff800008000000\n'],
+    [
+      'an image above its symbols',
+      `SYMBOL(init_uts_ns)=f21f494c09680000\nNUMBER(phys_base)=${0xffffffff80000000n - 0xf21f494c09640000n}\n`,
+    ],
+    ['symbols that wrap around', 'SYMBOL(init_uts_ns)=40000\nSYMBOL(_stext)=ffffffffffffffff\nNUMBER(kimage_voffset)=0x0\n'],
+  ])('%s gives no image', (_what, symbols) => {
+    expect(ram(withMemory([8192, note(text('6.12.1', symbols))], [0x40000, uts('6.12.1')]), '--as', 'elf')).toMatchObject({ status: 0 });
+    expect(fs.readFileSync(out).readUInt16LE(56)).toBe(2);
   });
 
   test('of several that nothing tells apart, none, and that is said', () => {

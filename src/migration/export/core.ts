@@ -130,7 +130,7 @@ export function writeCore(fd: number, plan: Plan, parts: CoreParts): Core {
   const { note, ...where } = guestNoteOf(fd, plan, parts, format.big);
   const notes = Buffer.concat([cpusNotes.notes, note]);
   const segments: Segment[] = ranges.map((r, i) => ({ address: r.gpa, length: r.length, offset: offsets[i]! }));
-  if (arch === 'x86' && note.length > 0) segments.push(...imageSegment(fd, plan, note));
+  if (format.bits === 64 && note.length > 0) segments.push(...imageSegment(fd, plan, note));
   const offset = notesAt(segments.length, notes.length, size);
   writeAt(fd, elfHeaders(format, segments, { offset, size: notes.length }), 0n);
   writeAt(fd, notes, offset);

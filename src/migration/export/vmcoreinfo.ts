@@ -72,27 +72,42 @@ type Read = (address: bigint, size: number) => Buffer | undefined;
 const page = 4096n;
 /** Start of the kernel's text mapping on x86-64 (Linux arch/x86/include/asm/page_64_types.h). */
 const START_KERNEL_MAP = 0xffffffff80000000n;
+/** The most that a kernel's image takes. */
+const imageMost = 1n << 30n;
 /** Bytes from init_uts_ns on in which the release is: a reference count, then names of 65 bytes. */
 const uts = 512;
 
-/**
- * Whether the memory has the kernel that a note of x86-64 describes, and has it where the note says: a kernel before a warm
- * reboot leaves its note behind. @param read bytes at a guest-physical address
- */
-function describesMemory(note: Buffer, read: Read): boolean {
-  const text = note.toString('latin1');
-  const [, release] = /OSRELEASE=([^\n]+)/.exec(text) ?? [];
-  const [, symbol] = /\nSYMBOL\(init_uts_ns\)=([0-9a-f]{1,16})\n/.exec(text) ?? [];
-  const base = physBase(text);
-  if (!release || !symbol || base === undefined) return false;
-  const bytes = read(BigInt(`0x${symbol}`) - START_KERNEL_MAP + base, uts);
-  return bytes?.includes(`\0${release}\0`, 0, 'latin1') ?? false;
+/** How a kernel maps its own image. */
+interface Mapping {
+  /** no symbol of the image is below it */
+  start: bigint;
+  /** an address in the image less its physical one */
+  offset: bigint;
 }
 
-/** What is to be added to an address of the kernel's own mapping, less its start, for the physical one. */
-function physBase(text: string): bigint | undefined {
+/** The mapping that a note tells (Linux Documentation/admin-guide/kdump/vmcoreinfo.rst): x86-64 and arm64 have a number for it. */
+function mappingOf(text: string): Mapping | undefined {
   const [, base] = /\nNUMBER\(phys_base\)=(-?\d{1,19})\n/.exec(text) ?? [];
-  return base === undefined ? undefined : BigInt(base);
+  if (base !== undefined) return { start: START_KERNEL_MAP, offset: START_KERNEL_MAP - BigInt(base) };
+  const [, offset] = /\nNUMBER\(kimage_voffset\)=0x([0-9a-f]{1,16})\n/.exec(text) ?? [];
+  const start = symbol(text, '_stext');
+  return offset === undefined || start === undefined ? undefined : { start, offset: BigInt(`0x${offset}`) };
+}
+
+function symbol(text: string, of: string): bigint | undefined {
+  const [, at] = new RegExp(`\\nSYMBOL\\(${of}\\)=([0-9a-f]{1,16})\\n`).exec(text) ?? [];
+  return at === undefined ? undefined : BigInt(`0x${at}`);
+}
+
+/**
+ * Whether the memory has the kernel that a note describes, and has it where the note says: a kernel before a warm reboot leaves its
+ * note behind. @param read bytes at a guest-physical address
+ */
+function describesMemory(text: string, mapping: Mapping | undefined, read: Read): boolean {
+  const [, release] = /OSRELEASE=([^\n]+)/.exec(text) ?? [];
+  const names = symbol(text, 'init_uts_ns');
+  if (!release || names === undefined || !mapping) return false;
+  return read(names - mapping.offset, uts)?.includes(`\0${release}\0`, 0, 'latin1') ?? false;
 }
 
 /** The kernel's image in its own mapping. */
@@ -103,19 +118,21 @@ export interface KernelImage {
 }
 
 /**
- * The image of an x86-64 kernel as far as its note tells it: from the start of its text to its last known symbol. A core with
+ * The image of a kernel as far as its note tells it: from the start of its text to its last known symbol. A core with
  * these addresses lets a debugger read the page tables, which lie there, by their virtual address (as a kdump does).
- * @returns undefined where the memory has not the kernel that the note describes
+ * @returns undefined where the note does not tell, or the memory has not the kernel that it describes
  */
 export function kernelImage(note: Buffer, read: Read): KernelImage | undefined {
   const text = note.toString('latin1');
-  const base = physBase(text);
-  if (base === undefined || !describesMemory(note, read)) return undefined;
-  const symbols = [...text.matchAll(/\nSYMBOL\(\w+\)=([0-9a-f]{16})(?=\n)/g)].map((m) => BigInt(`0x${m[1]}`));
-  const own = symbols.filter((s) => s >= START_KERNEL_MAP && s < START_KERNEL_MAP + (1n << 30n));
+  const mapping = mappingOf(text);
+  if (!mapping || !describesMemory(text, mapping, read)) return undefined;
+  const { start, offset } = mapping;
+  const symbols = [...text.matchAll(/\nSYMBOL\(\w+\)=([0-9a-f]{1,16})(?=\n)/g)].map((m) => BigInt(`0x${m[1]}`));
+  const own = symbols.filter((s) => s >= start && s < start + imageMost);
+  if (own.length === 0) return undefined;
   const [first, last] = own.reduce(([a, b], s) => [s < a ? s : a, s > b ? s : b], [own[0]!, own[0]!]);
   const from = first & ~(page - 1n);
-  return { virtual: from, physical: from - START_KERNEL_MAP + base, length: (last + 2n * page - from) & ~(page - 1n) };
+  return { virtual: from, physical: from - offset, length: (last + 2n * page - from) & ~(page - 1n) };
 }
 
 /**
@@ -134,6 +151,9 @@ export function findVmcoreinfo(fd: number, runs: Iterable<Run>, bigEndian: boole
   }
   const notes = [...found.values()];
   if (notes.length === 1) return notes[0]!;
-  const right = notes.filter((note) => describesMemory(note, read));
+  const right = notes.filter((note) => {
+    const text = note.toString('latin1');
+    return describesMemory(text, mappingOf(text), read);
+  });
   return right.length === 1 ? right[0]! : notes.length;
 }
