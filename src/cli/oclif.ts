@@ -103,6 +103,8 @@ export async function parse(
 ): Promise<Parsed> {
   const flags = Object.fromEntries(Object.entries(spec.flags).map(([name, flag]) => [name, prepared(name, flag)]));
   const args = Object.fromEntries(Object.entries(spec.args).map(([name, arg]) => [name, preparedArg(name, arg as Arg<unknown>)]));
+  const overdone = switchWithValue(argv, spec.flags);
+  if (overdone !== undefined) throw new WrongUsage(`--${overdone} takes no value`);
   try {
     const parsed = (await parseWords(argv, { flags, args, strict: true, '--': true, context: {} as never })) as Parsed;
     if (setAside.name !== undefined) {
@@ -190,6 +192,17 @@ function violations({ input, output }: NonNullable<ParserError['parse']>): strin
       ),
     );
   return said.length > 0 ? said.join('; ') : undefined;
+}
+
+/** An option without value that is given one, `--json=1`: oclif would take the value for an argument. */
+function switchWithValue(argv: readonly string[], flags: FlagInput): string | undefined {
+  for (let i = 0; i < argv.length && argv[i] !== '--'; i++) {
+    const [, name = '', value] = /^--([\w-]+)(=)?/.exec(argv[i]!) ?? [];
+    const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
+    if (flag?.type === 'boolean' && value !== undefined) return name;
+    if (flag?.type === 'option' && value === undefined) i++; // its value, whatever it looks like
+  }
+  return undefined;
 }
 
 /** What is wrong with the use of an option that takes a value: it has none, or is there twice. */

@@ -9,6 +9,7 @@ import { splitWords } from './arguments/words.js';
 import { allFlags, type Command, type CommandClass } from './command.js';
 import { completionFiles } from './completion/files.js';
 import { describe, format } from './errors.js';
+import type { HelpPage } from './help/help.js';
 import { UnknownOptions } from './oclif.js';
 import { speaksUtf8, toAscii } from './output/locale.js';
 import { ClosedPipe, FdWriter, hurryOutput, messagesLeft, stderr, WriteError } from './output/stdio.js';
@@ -52,9 +53,18 @@ function manual(words: string[]): Route {
 
 /** Finds the command of an argv. Verbs may be two words (`shmem serve`). @throws usage with a did-you-mean */
 export function route(argv: string[]): Route {
-  let [name, ...rest] = argv;
+  const [name, ...rest] = argv;
   if (name === 'help' && rest.includes('--man')) return manual(rest.filter((word) => word !== '--man'));
-  if (name === 'help') [name, ...rest] = [...rest, '--help'];
+  if (name === 'help') {
+    const found = route([...rest, '--help']);
+    const more = found.kind === 'command' ? found.argv.filter((word) => !isHelp(word)) : [];
+    if (more.length > 0)
+      throw usage(
+        `help takes a group and a verb, and not "${printable(more[0]!)}"`,
+        `vioctl help ${found.kind === 'command' ? found.id : ''}`,
+      );
+    return found;
+  }
   if (name === undefined || isHelp(name)) return { kind: 'help' };
   if (name === '--version' || name === '-V' || name === 'version') return { kind: 'version' };
   if (name === 'completion') {
@@ -91,8 +101,12 @@ export function route(argv: string[]): Route {
 /** True if the user asked for machine-readable output: errors are JSON then, even where parsing failed. */
 const asksForJson = (argv: string[]): boolean => splitWords(argv).own.some((word) => word === '--json' || word === '--ndjson');
 
-/** Columns for help: longer lines than 100 read badly. */
-const helpWidth = (env: NodeJS.ProcessEnv): number => Math.min(100, terminalWidth(env));
+/** Longest line of help: wider text reads badly. */
+const maxHelpWidth = 100;
+const helpPage = (env: NodeJS.ProcessEnv): HelpPage => ({
+  width: Math.min(maxHelpWidth, terminalWidth(env)),
+  ...(!speaksUtf8(env) && { spell: toAscii }),
+});
 
 async function print(text: string, env: NodeJS.ProcessEnv): Promise<void> {
   const writer = new FdWriter(1);
@@ -136,7 +150,7 @@ async function runLine(argv: string[], env: NodeJS.ProcessEnv, home: string): Pr
     if (target.kind === 'manual') return (await import('./help/page.js')).showManual(target.words, home);
     if (target.kind === 'help') {
       const help = await import('./help/help.js');
-      await print(target.group === undefined ? help.rootHelp(helpWidth(env)) : help.groupHelp(target.group, helpWidth(env)), env);
+      await print(target.group === undefined ? help.rootHelp(helpPage(env)) : help.groupHelp(target.group, helpPage(env)), env);
       return 0;
     }
     id = target.id;
@@ -151,7 +165,7 @@ export async function runCommand({ id, verb, argv }: CommandRoute, env: NodeJS.P
   const { default: CommandType } = await verb.load();
   if (splitWords(argv).own.some(isHelp)) {
     const help = await import('./help/help.js');
-    await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpWidth(env)), env);
+    await print(help.commandHelp(help.describeCommand(id, verb.summary, CommandType), helpPage(env)), env);
     return 0;
   }
   const command = new CommandType({ id, argv, env });

@@ -93,9 +93,19 @@ export function exitOfErrno(code: string | undefined): ExitStatus {
   }
 }
 
-/** `EBUSY (Device or resource busy)`: errno name and text of a Node or addon error, else its message. */
+/** Codes of getaddrinfo(3) as Node names them. */
+const lookupReasons: Readonly<Record<string, string>> = {
+  ENOTFOUND: 'no such host',
+  EAI_NONAME: 'no such host',
+  EAI_NODATA: 'the host has no address',
+  EAI_AGAIN: 'the resolver does not answer',
+  EAI_FAIL: 'the resolver failed',
+};
+
+/** `EBUSY (Device or resource busy)`: errno name and text of a Node or addon error, words for a failed lookup, else its message. */
 export function reason(err: unknown): string {
   const code = codeOf(err);
+  if (code !== undefined && Object.hasOwn(lookupReasons, code)) return lookupReasons[code]!;
   const text = code === undefined ? undefined : errnoText(code);
   if (text !== undefined) return `${code} (${text})`;
   return err instanceof Error ? err.message : String(err);

@@ -97,6 +97,8 @@ export function parseJson(text: string, name: string, exit: ExitStatus, options:
   try {
     return JSON.parse(text);
   } catch (err) {
+    if (text.trim() === '')
+      throw new VioError(`${printable(name)}: the file is empty`, { code: 'BAD_FILE', exit, ...options, hint: undefined });
     const at = /position (\d+)/.exec((err as Error).message)?.[1];
     const place = at === undefined ? '' : ` (line ${text.slice(0, Number(at)).split('\n').length})`;
     throw new VioError(`${printable(name)}: not valid JSON${place}`, {

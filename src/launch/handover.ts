@@ -1,6 +1,6 @@
 /** Programs that take over descriptors: their environment (sd_listen_fds(3)), and becoming one of them. */
-import { codeOf, Exit, wrap } from '../common/errors.js';
 import { native } from '../native/index.js';
+import { cannotRun } from './program.js';
 
 /** First descriptor that a program gets (SD_LISTEN_FDS_START). */
 export const firstFd = 3;
@@ -29,6 +29,6 @@ export function execReplacing({ argv, env, fds }: HandOver, base: NodeJS.Process
   try {
     return native().vfio.exec(argv[0]!, argv, all, fds, user);
   } catch (err) {
-    throw wrap(`run ${argv[0]}`, err, { exit: codeOf(err) === 'ENOENT' ? Exit.notFound : Exit.notExecutable });
+    throw cannotRun(argv[0]!, err);
   }
 }

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import os from 'node:os';
 import { Interrupted } from '../common/errors.js';
 import { isTerminal } from '../common/terminal.js';
+import { requireProgram } from './program.js';
 
 /** A program to run under supervision. */
 export interface Child {
@@ -47,9 +48,11 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
 /**
  * Runs a program and waits for its end. Signals that come meanwhile go to it; a terminal's own go to both anyway. A shell
  * in between sets LISTEN_PID, which only the program's own process knows (sd_listen_fds(3)), and is then replaced.
- * @returns its exit status, 128 + signal, 127 where it was not found, 126 where it may not be run
+ * @returns its exit status, or 128 + signal
+ * @throws VioError with status 127 if there is no such program, 126 if it cannot be run
  */
-export function supervise({ argv, env, fds, user }: Child): Promise<number> {
+export async function supervise({ argv, env, fds, user }: Child): Promise<number> {
+  requireProgram(argv[0]!, env.PATH);
   return new Promise((resolve, reject) => {
     const script = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"';
     // Before the start: a signal that comes while the program starts must not end us and leave it alone.

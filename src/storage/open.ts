@@ -13,7 +13,7 @@ import { openRemote } from './remote/connect.js';
 import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
 import { ask, runLater, runNow, type Steps } from './steps.js';
-import { isFile, isRemote, kindOf } from './uri.js';
+import { isFile, isRemote, kindOf, sourceForms } from './uri.js';
 import { claimantOfDevice, KernelUsers, lockHolder, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
@@ -201,6 +201,11 @@ function* openFile(options: SourceOptions, around: Around): Steps<Store> {
   } catch (err) {
     throw notFound(source, err);
   }
+  if (!stat.isFile() && !stat.isBlockDevice() && !stat.isDirectory())
+    throw new VioError(`${printable(source)}: ${typeOf(stat)}, neither a regular file nor a block device`, {
+      code: 'EOPNOTSUPP',
+      exit: Exit.unsupported,
+    });
   if (!readonly && !force) {
     const user = yield* ask({
       now: () => userOf(root, source, stat, { kernelOnly: later, users: around.usersNow() }),
@@ -222,16 +227,19 @@ function* openFile(options: SourceOptions, around: Around): Steps<Store> {
   }
 }
 
+/** What a file is that cannot be served. */
+const typeOf = (stat: fs.BigIntStats): string => (stat.isFIFO() ? 'a FIFO' : stat.isSocket() ? 'a socket' : 'a character device');
+
 function notFound(source: string, err: unknown): VioError {
-  const option = /,([a-z]+=[^,/]*)$/.exec(source)?.[1];
-  const missing = codeOf(err) === 'ENOENT';
-  return wrap(`open ${printable(source)}`, err, {
-    hint: !missing
-      ? undefined
-      : option === undefined
-        ? `make it: truncate -s 1G ${shellFile(source)}`
-        : `"${printable(option)}" is no option`,
-  });
+  return wrap(`open ${printable(source)}`, err, { hint: codeOf(err) === 'ENOENT' ? missingHint(source) : undefined });
+}
+
+/** What was meant by the name of a file that does not exist: an option, another kind of source, or a new file. */
+function missingHint(source: string): string {
+  const option = /,([a-z0-9-]+=[^,/]*)$/.exec(source)?.[1];
+  if (option !== undefined) return `"${printable(option)}" is no option`;
+  if (/\/[a-z][a-z0-9+.-]*:\/[^/]/.test(source)) return `sources are ${sourceForms}`;
+  return `make it: truncate -s 1G ${shellFile(source)}`;
 }
 
 /** Why a source that is open cannot be locked or opened again. @param own whether this process may be the one in the way */

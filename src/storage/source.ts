@@ -3,7 +3,7 @@ import { usage } from '../common/errors.js';
 import { parseDecimal } from '../common/units.js';
 import type { Rate } from '../native/storage.js';
 import { parseRate } from './limits.js';
-import { canonicalSource, checkRemote, isRemote, kindOf, type RemoteOptions, remoteOptions } from './uri.js';
+import { canonicalSource, checkRemote, isRemote, kindOf, type RemoteOptions, remoteOptions, sourceForms } from './uri.js';
 
 /** What to serve and how, the same for every server. */
 export interface SourceOptions {
@@ -104,6 +104,7 @@ export function parseSourceText<T extends SourceOptions = SourceOptions>(
   defaults: Partial<T> = {},
   more: Readonly<Record<string, SourceOption<T>>> = {},
 ): T {
+  if (text === '') throw usage('the name of a source is empty', `sources are ${sourceForms}`);
   const kind = kindOf(text);
   const own = Object.entries(remoteOptions[kind]).map(([name, set]): [string, SourceOption<T>] => [
     name,

@@ -13,6 +13,9 @@ const prefixes: readonly [SourceKind, RegExp][] = [
   ['qcow2', /^qcow2:/],
 ];
 
+/** How the kinds of sources are written, for hints. */
+export const sourceForms = 'FILE, ram:SIZE, rbd:POOL/IMAGE, nbd://HOST/EXPORT, nvme+tcp://HOST/NQN/NSID and qcow2:FILE';
+
 /** The kind of a source. Everything that begins like no other kind is a file: `./rbd:x` is one. */
 export const kindOf = (source: string): SourceKind => prefixes.find(([, begin]) => begin.test(source))?.[0] ?? 'file';
 

@@ -46,6 +46,7 @@ const foreign: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 /** Programs whose name somebody may type as a group. */
 const programs: Readonly<Record<string, string>> = {
   lspci: 'vioctl vfio list',
+  man: 'vioctl help --man GROUP VERB',
   driverctl: 'vioctl vfio bind',
   'dpdk-devbind': 'vioctl vfio bind',
   nvme: 'vioctl nvmf --help',

@@ -82,65 +82,80 @@ export function describeCommand(id: string, summary: string, command: CommandCla
   };
 }
 
-function terms(list: Term[], width: number): string[] {
+/** What help is printed for. */
+export interface HelpPage {
+  width: number;
+  /** Spells what a terminal outside UTF-8 cannot show; before lines are broken, since it can be longer. */
+  spell?: (text: string) => string;
+}
+
+const asIs = (text: string): string => text;
+
+function terms(unspelled: Term[], { width, spell = asIs }: HelpPage): string[] {
+  const list = unspelled.map(({ label, text }) => ({ label: spell(label), text: spell(text) }));
   const longest = list.reduce((max, { label }) => Math.max(max, label.length), 0) + 4;
   const indent = Math.min(30, longest, Math.floor(width / 2));
   return list.flatMap(({ label, text }) => {
     const lines = wrapText(text, width - indent);
-    const head = `  ${label}`;
-    const first = head.length + 2 > indent ? [head] : [head.padEnd(indent) + lines.shift()!];
+    const head = wrapText(label, width - 10).map((part, i) => `${' '.repeat(i === 0 ? 2 : 10)}${part}`);
+    const first = head.length > 1 || head[0]!.length + 2 > indent ? head : [head[0]!.padEnd(indent) + lines.shift()!];
     return [...first, ...lines.map((line) => ' '.repeat(indent) + line)];
   });
 }
 
 /** Help of one command. */
-export function commandHelp(doc: CommandDoc, width: number): string {
-  const out = [...wrapText(`vioctl ${doc.id} - ${doc.summary}`, width), '', ...wrapText(`Usage: ${doc.usage}`, width)];
-  for (const paragraph of doc.paragraphs) out.push('', ...wrapText(paragraph, width));
-  if (doc.args.length) out.push('', 'Arguments:', ...terms(doc.args, width));
-  out.push('', 'Options:', ...terms(doc.flags, width));
+export function commandHelp(doc: CommandDoc, page: HelpPage): string {
+  const { width, spell = asIs } = page;
+  const wrapped = (text: string): string[] => wrapText(spell(text), width);
+  const out = [...wrapped(`vioctl ${doc.id} - ${doc.summary}`), '', ...wrapped(`Usage: ${doc.usage}`)];
+  for (const paragraph of doc.paragraphs) out.push('', ...wrapped(paragraph));
+  if (doc.args.length) out.push('', 'Arguments:', ...terms(doc.args, page));
+  out.push('', 'Options:', ...terms(doc.flags, page));
   if (doc.examples.length)
     out.push(
       '',
       'Examples:',
-      ...doc.examples.flatMap(([line, what]) => [`  ${line}`, ...wrapText(what, width - 6).map((text) => `      ${text}`)]),
+      ...doc.examples.flatMap(([line, what]) => [`  ${spell(line)}`, ...wrapText(spell(what), width - 6).map((text) => `      ${text}`)]),
     );
   return `${out.join('\n')}\n`;
 }
 
 /** Help of one group: its verbs. */
-export function groupHelp(name: string, width: number): string {
+export function groupHelp(name: string, page: HelpPage): string {
+  const { width, spell = asIs } = page;
+  const wrapped = (text: string): string[] => wrapText(spell(text), width);
   const group = groups[name]!;
   const verbs = Object.entries(group.verbs).map(([verb, { summary }]) => ({ label: verb, text: summary }));
-  return `${[...wrapText(`vioctl ${name} - ${group.summary}`, width), '', ...wrapText(`Usage: vioctl ${name} VERB [OPTION]… [ARGUMENT]…`, width), '', 'Verbs:', ...terms(verbs, width), '', `"vioctl ${name} VERB --help" tells more of each.`].join('\n')}\n`;
+  const out = [...wrapped(`vioctl ${name} - ${group.summary}`), '', ...wrapped(`Usage: vioctl ${name} VERB [OPTION]… [ARGUMENT]…`)];
+  out.push('', 'Verbs:', ...terms(verbs, page), '', ...wrapped(`"vioctl ${name} VERB --help" describes a verb and its options.`));
+  return `${out.join('\n')}\n`;
 }
 
 /** Help of the whole program. */
-export function rootHelp(width: number): string {
+export function rootHelp(page: HelpPage): string {
+  const { width, spell = asIs } = page;
+  const wrapped = (text: string): string[] => wrapText(spell(text), width);
   const list = Object.entries(groups).map(([name, { summary }]) => ({ label: name, text: summary }));
+  const others = [
+    { label: '-h, --help', text: 'print help for vioctl, a group or a verb' },
+    { label: '-V, --version', text: 'print the version' },
+    { label: 'help [--man] …', text: 'print the help, or show the manual page, of a group and verb' },
+    { label: 'completion SHELL', text: 'print the completion script for bash, zsh or fish' },
+  ];
+  const statuses =
+    'Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety check, 4 differences found, 5 damaged input or broken ' +
+    'protocol, 6 permission missing, 7 not supported here, 8 failed and not fully restored, 124 timed out.';
   return `${[
-    ...wrapText('vioctl - user-space I/O for Linux virtualization and storage hosts', width),
+    ...wrapped('vioctl - user-space I/O for Linux virtualization and storage hosts'),
     '',
-    ...wrapText('Usage: vioctl GROUP VERB [OPTION]… [ARGUMENT]…', width),
+    ...wrapped('Usage: vioctl GROUP VERB [OPTION]… [ARGUMENT]…'),
     '',
     'Groups:',
-    ...terms(list, width),
+    ...terms(list, page),
     '',
-    'Options and other words:',
-    ...terms(
-      [
-        { label: '-h, --help', text: 'print help; behind a group or a verb, of that' },
-        { label: '-V, --version', text: 'print the version' },
-        { label: 'help [--man] …', text: 'print help, or show the manual page, of a group and verb' },
-        { label: 'completion SHELL', text: 'print the completion for bash, zsh or fish' },
-      ],
-      width,
-    ),
+    'Other words and options:',
+    ...terms(others, page),
     '',
-    ...wrapText(
-      'Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a safety check, 4 differences found, 5 damaged input or broken ' +
-        'protocol, 6 permission missing, 7 not supported here, 8 failed and not fully restored, 124 timed out.',
-      width,
-    ),
+    ...wrapped(statuses),
   ].join('\n')}\n`;
 }

@@ -33,7 +33,7 @@ export default class Register extends Command {
 
   async run(): Promise<number | undefined> {
     const { args, flags } = await this.parse(Register);
-    if (this.rest?.length === 0) throw usage('no command behind --');
+    if (this.rest?.length === 0) throw usage('the program to run goes behind --', 'vioctl uring register FILE… -- CMD');
     const paths = argumentBytes(args.file ?? []).map((path): Wanted => (path === '-' ? { hole: true } : { path }));
     const fromStdin = flags.null || (paths.length === 0 && !flags.fd && !flags.update && flags.sparse === undefined);
     const listed: Wanted[] = [];

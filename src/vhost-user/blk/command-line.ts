@@ -135,7 +135,9 @@ function named(words: readonly string[], flags: ServeFlags, activated: string | 
   };
   if (file === undefined && fd === undefined && words.length > 0 && words.every(isDiskWord)) {
     const disks = words.map((word) => parseDisk(word, defaults));
-    if (new Set(disks.map((disk) => path.resolve(disk.socket))).size < disks.length) throw usage('a socket is given twice');
+    const sockets = disks.map((disk) => path.resolve(disk.socket));
+    const twice = disks.find((_, i) => sockets.indexOf(sockets[i]!) < i);
+    if (twice) throw usage(`socket ${printable(twice.socket)} is given twice`);
     if (serial !== undefined && disks.length > 1) throw usage('--serial: there are several disks; append ,serial= to a source');
     return disks.map((disk) => ({ ...common, ...disk }));
   }

@@ -1,7 +1,8 @@
 /** Where a target listens: addresses and names of hosts, with a port. */
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
-import { codeOf, usage, VioError } from '../../../common/errors.js';
+import { codeOf, reason, usage, VioError } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
 import type { Place } from '../../../common/text/place.js';
 import type { MetricsPlace } from '../../../control/metrics-server.js';
 import { type TlsChoice, tlsChoices } from '../security/tls.js';
@@ -81,7 +82,7 @@ export async function addressesOf({ address }: Place): Promise<string[]> {
     const found = await lookup(address, { all: true });
     return [...new Set(found.sort((a, b) => a.family - b.family).map((one) => one.address))];
   } catch (err) {
-    throw new VioError(`look up ${address}: ${codeOf(err) === 'ENOTFOUND' ? 'no such host' : (err as Error).message}`, {
+    throw new VioError(`look up ${printable(address)}: ${reason(err)}`, {
       code: codeOf(err) ?? 'ENOTFOUND',
     });
   }

@@ -1,5 +1,6 @@
 /** Command lines of `nvmf ctl` as requests. */
 import { usage } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
 import { readConfigText } from '../../../common/text/document.js';
 import { parseDecimal } from '../../../common/units.js';
 import { limitWords } from '../../../storage/limits.js';
@@ -32,19 +33,23 @@ type Verb = (operands: readonly string[], flags: ControlFlags, nqn: { nqn?: stri
 
 const numberOf = (text: string | undefined, what: string): number => {
   const value = parseDecimal(text);
-  if (value === undefined) throw usage(`${what} is a number: "${text ?? ''}"`);
+  if (text === undefined) throw usage(`missing argument: ${what}`);
+  if (value === undefined) throw usage(`${what}: not a number: "${printable(text)}"`);
   return value;
 };
 
 /** What an action is about, among the words that may follow it. @throws usage error */
 function subaction<T extends string>(action: string, word: string | undefined, known: readonly T[]): T {
   const found = known.find((one) => one === word);
-  if (!found) throw usage(`${action}: ${known.join(', ')}: which one?`, `vioctl nvmf ctl SOCK ${action} ${known[0]} …`);
+  if (!found) {
+    const takes = `${action} takes ${known.slice(0, -1).join(', ')} or ${known.at(-1)}`;
+    throw usage(word === undefined ? takes : `${takes}, not "${printable(word)}"`, `vioctl nvmf ctl SOCK ${action} ${known[0]} …`);
+  }
   return found;
 }
 
 function atMost(action: string, operands: readonly string[], most: number): void {
-  if (operands.length > most) throw usage(`${action}: too many operands: "${operands[most]}"`);
+  if (operands.length > most) throw usage(`${action}: too many arguments: "${printable(operands[most]!)}"`);
 }
 
 /** An operand that must be there. @throws usage error */
