@@ -223,6 +223,7 @@ constexpr Export kMigration[] = {
 constexpr Export kSysfs[] = {
     {"startWrite", Guarded<vioctl::sysfs::JsStartWrite, K::kPath, K::kText>},
     {"readAll", Guarded<vioctl::sysfs::JsReadAll, K::kArray, K::kInt32>},
+    {"readFolders", Guarded<vioctl::sysfs::JsReadFolders, K::kPath, K::kArray, K::kArray, K::kArray, K::kArray>},
     {"routes", Guarded<vioctl::sysfs::JsRoutes>},
     {"xdpPrograms", Guarded<vioctl::sysfs::JsXdpPrograms>},
     {"xdpSockets", Guarded<vioctl::sysfs::JsXdpSockets>},

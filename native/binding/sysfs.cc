@@ -8,6 +8,7 @@
 #include "os/netlink/wireguard.h"
 #include "sysfs/descriptors.h"
 #include "sysfs/detached.h"
+#include "sysfs/folders.h"
 
 namespace vioctl::sysfs {
 
@@ -30,6 +31,30 @@ Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
       case Attribute::State::kStuck:
         result.Set(i, Napi::Boolean::New(info.Env(), false));
         break;
+    }
+  }
+  return result;
+}
+
+Napi::Value JsReadFolders(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Wanted wanted{Texts(info[2]), Texts(info[3]), Texts(info[4])};
+  const std::vector<Folder> folders = ReadFolders(info[0].As<Napi::String>(), Texts(info[1]), wanted);
+  const size_t texts = wanted.files.size() + wanted.links.size(), values = texts + wanted.headers.size();
+  auto result = Napi::Array::New(env, folders.size() * (values + 2));
+  uint32_t at = 0;
+  const auto add = [&](const Text* text) {
+    result.Set(at++, text && text->found ? Napi::String::New(env, text->text).As<Napi::Value>() : env.Null());
+  };
+  for (const Folder& folder : folders) {
+    result.Set(at++, folder.found ? Napi::String::New(env, folder.names).As<Napi::Value>() : env.Null());
+    add(&folder.target);
+    for (size_t i = 0; i < values; i++) {
+      const Text* text = folder.found ? &folder.values[i] : nullptr;
+      if (text && text->found && i >= texts)
+        result.Set(at++, Napi::Buffer<char>::Copy(env, text->text.data(), text->text.size()));
+      else
+        add(text);
     }
   }
   return result;

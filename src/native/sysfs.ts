@@ -11,6 +11,13 @@ export interface SysfsNative {
    */
   readAll(paths: string[], timeout: number): (string | null | false)[];
   /**
+   * Reads many folders: of each the names in it (`/class/config/`), its target if it is a link, then the contents of the files, the
+   * targets of the links and the first 64 bytes of the headers. null: absent, or not to be read.
+   * @param base folder of the folders
+   * @param names of the folders; the others are names in each of them
+   */
+  readFolders(base: string, names: string[], files: string[], links: string[], headers: string[]): (string | Uint8Array | null)[];
+  /**
    * Unicast routes of all tables of this network namespace (rtnetlink(7)), one entry per next hop. `table`: 254 is main.
    * @throws the system's error, where a filter of system calls forbids netlink
    */
@@ -32,6 +39,7 @@ export interface SysfsNative {
 export const sysfsExports = [
   'startWrite',
   'readAll',
+  'readFolders',
   'routes',
   'xdpPrograms',
   'xdpSockets',

@@ -190,6 +190,7 @@ const signatures: Record<string, Record<string, string>> = {
   sysfs: {
     startWrite: 'path text',
     readAll: 'array int32',
+    readFolders: 'path array array array array',
     routes: '',
     xdpPrograms: '',
     xdpSockets: '',

@@ -123,3 +123,43 @@ test('peers of WireGuard: none of no interface; without the module or the privil
     expect((err as NodeJS.ErrnoException).code).toMatch(/^(ENOENT|ENODEV|EPERM|EOPNOTSUPP)$/);
   }
 });
+
+describe('many folders at once', () => {
+  const read = (names: string[]) => native().sysfs.readFolders(dir, names, ['vendor', 'none'], ['driver'], ['config']);
+
+  test('names, links, files without their last newlines, headers as bytes; what is absent or cannot be read is null', () => {
+    fs.mkdirSync(at('real/folder'), { recursive: true });
+    fs.writeFileSync(at('real/vendor'), '0x8086\n\n');
+    fs.writeFileSync(at('real/config'), Buffer.from(Array.from({ length: 256 }, (_, i) => 255 - i)));
+    fs.symlinkSync('../../drivers/igb', at('real/driver'));
+    fs.symlinkSync('real', at('link'));
+    fs.mkdirSync(at('bare/vendor'), { recursive: true }); // a folder where a file is wanted
+    fs.writeFileSync(at('bare/driver'), 'no link');
+    fs.writeFileSync(at('file'), '');
+    const header = Buffer.from(Array.from({ length: 64 }, (_, i) => 255 - i));
+    const all = ['0x8086', null, '../../drivers/igb', header];
+    expect(read(['real', 'gone', 'link', 'file', 'bare'])).toEqual([
+      ...['/config/driver/folder/vendor/', null, ...all],
+      ...[null, null, null, null, null, null],
+      ...['/config/driver/folder/vendor/', 'real', ...all],
+      ...[null, null, null, null, null, null],
+      ...['/driver/vendor/', null, null, null, null, null],
+    ]);
+  });
+
+  test('an attribute is cut at a page; an empty folder has no names', () => {
+    fs.mkdirSync(at('long'));
+    fs.mkdirSync(at('empty'));
+    fs.writeFileSync(at('long/vendor'), 'x'.repeat(5000));
+    expect(read(['long', 'empty'])).toEqual(['/vendor/', null, 'x'.repeat(4096), null, null, null, '/', null, null, null, null, null]);
+    expect(native().sysfs.readFolders(at('none'), ['a'], [], [], [])).toEqual([null, null]);
+  });
+
+  test('thousands of folders leave no descriptor open', () => {
+    for (let i = 0; i < 2000; i++) fs.mkdirSync(at(`${i}`));
+    const open = () => fs.readdirSync('/proc/self/fd').length;
+    const before = open();
+    read(Array.from({ length: 2000 }, (_, i) => `${i}`));
+    expect(open()).toBe(before);
+  });
+});

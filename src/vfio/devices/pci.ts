@@ -72,10 +72,7 @@ export function parseBdf(text: string): string {
   return `${domain.replace(/^0+/, '').padStart(4, '0')}:${bus}:${slot}.${fn}`.toLowerCase();
 }
 
-const hexAttr = (root: Sysroot, path: string): number => {
-  const value = Number(root.attr(path) ?? 0);
-  return Number.isNaN(value) ? 0 : value;
-};
+const hexAttr = (root: Sysroot, path: string): number => numberIn(root.attr(path));
 
 /** Addresses of the PCI functions on the way to the target of a link of sysfs, from the root bus on. */
 export const functionsIn = (link: string): readonly string[] =>
@@ -106,7 +103,7 @@ function readHeader(root: Sysroot, bdf: string): Buffer {
 }
 
 /** Header type (byte 0x0e without the multi-function bit), undefined if the device does not answer. */
-function headerType(header: Buffer): number | undefined {
+function headerType(header: Uint8Array): number | undefined {
   const type = header[0x0e];
   return type === undefined || type === 0xff ? undefined : type & 0x7f;
 }
@@ -128,25 +125,25 @@ const lockTimeout = 2000;
 /** Attributes whose reading takes the lock of the device (drivers/pci: driver_override_show, sriov_numvfs_show). */
 const lockingAttributes = ['driver_override', 'sriov_numvfs'] as const;
 
-/** Reads paths as they are. */
-const plainRoot = new Sysroot();
-
 type Locking = Pick<PciDevice, 'override' | 'numVfs' | 'busy'>;
 
 /**
  * The attributes of devices that need the device's lock. While a driver is stuck in unbind such a read would never return, so
- * on a real sysfs they are read in a process of its own (native/sysfs).
+ * they are read in a process of its own (native/sysfs); those of a tree of files cannot wait.
  */
-function readLocking(root: Sysroot, devices: readonly { bdf: string; entries?: ReadonlySet<string> }[]): Locking[] {
+function readLocking(root: Sysroot, folders: readonly Pick<Folder, 'bdf' | 'has' | 'text'>[]): Locking[] {
   // no need to ask for what the folder does not have
-  const wanted = devices.flatMap(({ bdf, entries }, i) =>
-    lockingAttributes
-      .filter((name) => entries?.has(name) ?? true)
-      .map((name) => ({ i, name, path: root.path(`${pciDevices}/${bdf}/${name}`) })),
+  const wanted = folders.flatMap(({ bdf, has }, i) =>
+    lockingAttributes.filter(has).map((name) => ({ i, name, path: root.path(`${pciDevices}/${bdf}/${name}`) })),
   );
-  const paths = wanted.map(({ path }) => path);
-  const values = root.root === '/' ? native().sysfs.readAll(paths, lockTimeout) : paths.map((path) => plainRoot.attr(path) ?? null);
-  const found = devices.map((): Locking => ({ override: undefined, numVfs: 0, busy: false }));
+  const values =
+    root.root === '/'
+      ? native().sysfs.readAll(
+          wanted.map(({ path }) => path),
+          lockTimeout,
+        )
+      : wanted.map(({ i, name }) => folders[i]!.text(name) ?? null);
+  const found = folders.map((): Locking => ({ override: undefined, numVfs: 0, busy: false }));
   for (const [at, { i, name }] of wanted.entries()) {
     const value = values[at];
     if (value === false) found[i]!.busy = true;
@@ -160,36 +157,75 @@ function readLocking(root: Sysroot, devices: readonly { bdf: string; entries?: R
 }
 
 /** The value of driver_override. */
-export const readOverride = (root: Sysroot, bdf: string): string | undefined => readLocking(root, [{ bdf }])[0]!.override;
+export const readOverride = (root: Sysroot, bdf: string): string | undefined => readDevice(root, bdf)?.override;
 
 /** Reads one device. @returns undefined when there is no such device */
 export const readDevice = (root: Sysroot, bdf: string): PciDevice | undefined => readDevices(root, [bdf])[0];
 
-/** Reads devices; those that are not there are left out. */
-export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
-  const present = bdfs.flatMap((bdf) => {
-    const names = root.list(`${pciDevices}/${bdf}`);
-    const entries = new Set(names);
-    return entries.has('vendor') ? [{ bdf, names, entries }] : [];
-  });
-  const locking = readLocking(root, present);
-  return present.map(({ bdf, names, entries }, i) => readUnlocked(root, bdf, names, entries, locking[i]!));
+/** The folder of a device, as one look at it found it. */
+interface Folder {
+  bdf: string;
+  /** The names in it, each between slashes: a list of thousands of devices asks for few of them. */
+  names: string;
+  /** Target of its link in /sys/bus/pci/devices. */
+  target: string | undefined;
+  has(this: void, name: string): boolean;
+  /** Contents of a file, or target of a link, of those that are read; undefined if it is absent. */
+  text(this: void, name: string): string | undefined;
+  /** The first bytes of the config space. */
+  config: Uint8Array;
 }
 
+const folderFiles = ['vendor', 'device', 'class', 'boot_vga', 'sriov_totalvfs', 'sriov_drivers_autoprobe'];
+const folderLinks = ['driver', 'iommu_group', 'physfn'];
+const nothing = new Uint8Array(0);
+
+/** Looks at the folders of devices; those that are not there are left out. */
+function readFolders(root: Sysroot, bdfs: readonly string[]): Folder[] {
+  const files = root.root === '/' ? folderFiles : [...folderFiles, ...lockingAttributes];
+  const keys = [...files, ...folderLinks];
+  const values = native().sysfs.readFolders(root.path(pciDevices), [...bdfs], files, folderLinks, ['config']);
+  const stride = keys.length + 3;
+  return bdfs.flatMap((bdf, i): Folder[] => {
+    const [names, target] = values.slice(i * stride, i * stride + 2) as (string | null)[];
+    const has = (name: string) => names!.includes(`/${name}/`);
+    if (typeof names !== 'string' || !has('vendor')) return [];
+    const text = (name: string) => (values[i * stride + 2 + keys.indexOf(name)] as string | null) ?? undefined;
+    const config = (values[(i + 1) * stride - 1] as Uint8Array | null) ?? nothing;
+    return [{ bdf, names, target: target ?? undefined, has, text, config }];
+  });
+}
+
+/** Reads devices; those that are not there are left out. */
+export function readDevices(root: Sysroot, bdfs: readonly string[]): PciDevice[] {
+  const folders = readFolders(root, bdfs);
+  const locking = readLocking(root, folders);
+  return folders.map((folder, i) => readUnlocked(root, folder, locking[i]!));
+}
+
+const numberIn = (text: string | undefined): number => {
+  const value = Number(text ?? 0);
+  return Number.isNaN(value) ? 0 : value;
+};
+
 /** The names in a device's folder tell what need not be read. */
-function readUnlocked(root: Sysroot, bdf: string, entries: readonly string[], has: ReadonlySet<string>, locking: Locking): PciDevice {
+function readUnlocked(root: Sysroot, folder: Folder, locking: Locking): PciDevice {
+  const { bdf, names, text, has } = folder;
   const dir = `${pciDevices}/${bdf}`;
-  const cls = hexAttr(root, `${dir}/class`);
-  const link = (name: string) => (has.has(name) ? linkName(root, `${dir}/${name}`) : undefined);
-  const text = (name: string) => (has.has(name) ? root.attr(`${dir}/${name}`) : undefined);
+  const cls = numberIn(text('class'));
+  const link = (name: string) => text(name)?.split('/').pop();
   const group = link('iommu_group');
-  const header = headerType(readHeader(root, bdf));
+  const header = headerType(folder.config);
   const autoprobe = text('sriov_drivers_autoprobe');
+  let entries: readonly string[] | undefined;
+  const vfs = names.includes('/virtfn') ? names.split('/').filter((name) => /^virtfn\d+$/.test(name)) : [];
   return {
     bdf,
-    entries,
-    vendor: hexAttr(root, `${dir}/vendor`),
-    device: hexAttr(root, `${dir}/device`),
+    get entries() {
+      return (entries ??= names.slice(1, -1).split('/'));
+    },
+    vendor: numberIn(text('vendor')),
+    device: numberIn(text('device')),
     class: cls,
     // asked of single devices only: a list of thousands need not read them
     get subsystemVendor() {
@@ -213,15 +249,12 @@ function readUnlocked(root: Sysroot, bdf: string, entries: readonly string[], ha
     group: group === undefined ? undefined : Number(group),
     bridge: header === undefined ? bridgeClasses.has(cls >> 8) : header !== 0,
     bootVga: text('boot_vga') === '1',
-    upstream: /\/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\/[^/]+$/.exec(root.readlink(dir) ?? '')?.[1],
+    upstream: /\/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\/[^/]+$/.exec(folder.target ?? '')?.[1],
     physfn: link('physfn'),
-    vfs: entries
-      .filter((name) => /^virtfn\d+$/.test(name))
-      .sort((a, b) => Number(a.slice(6)) - Number(b.slice(6)))
-      .flatMap((name) => link(name) ?? []),
+    vfs: vfs.sort((a, b) => Number(a.slice(6)) - Number(b.slice(6))).flatMap((name) => linkName(root, `${dir}/${name}`) ?? []),
     vfsTotal: Number(text('sriov_totalvfs') ?? 0),
     autoprobe: autoprobe === undefined ? undefined : autoprobe === '1',
-    vfioDevice: has.has('vfio-dev') ? root.list(`${dir}/vfio-dev`)[0] : undefined,
+    vfioDevice: has('vfio-dev') ? root.list(`${dir}/vfio-dev`)[0] : undefined,
   };
 }
 
