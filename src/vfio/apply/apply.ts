@@ -15,12 +15,13 @@ import { idOf, type PciDevice, pciDevices, readDevice, readDevices } from '../de
 import { select } from '../devices/select.js';
 import { readMacs } from '../sriov/macs.js';
 import { planSriov, sriov, sriovFiles } from '../sriov/sriov.js';
+import { Store } from '../transaction/journal.js';
 import type { Host } from '../transaction/move.js';
 import type { Declared } from './document.js';
 
 /** One difference between what is and what is declared. */
 export interface Difference {
-  what: 'driver' | 'owner' | 'persist' | 'vfs' | 'vfDriver' | 'macs' | 'autoprobe' | 'power' | 'd3cold' | 'resetMethod';
+  what: 'driver' | 'owner' | 'persist' | 'vfs' | 'vfDriver' | 'macs' | 'autoprobe' | 'power' | 'd3cold' | 'resetMethod' | 'interrupted';
   is: string;
   wanted: string;
 }
@@ -163,6 +164,19 @@ async function setAttributes(host: Host, declared: Declared, bdf: string, option
   }
 }
 
+/** A device and its virtual functions. */
+const family = (root: Sysroot, bdf: string): ReadonlySet<string> => new Set([bdf, ...(readDevice(root, bdf)?.vfs ?? [])]);
+
+/**
+ * What a run that was killed left of a device. It counts even if all is as declared: the kill may have come when only the journal was
+ * left to end, and until that is done other commands refuse the device.
+ */
+function interruptedDifferences(root: Sysroot, bdf: string): Difference[] {
+  const store = new Store(root);
+  const journals = new Set([...family(root, bdf)].flatMap((one) => store.interrupted(one) ?? []));
+  return [...journals].map((journal) => ({ what: 'interrupted', is: journal, wanted: 'none' }));
+}
+
 /** All differences of one device. */
 async function differencesOf(host: Host, census: Census, declared: Declared, bdf: string, program: ProgramWords): Promise<Difference[]> {
   const device = readDevice(census.root, bdf);
@@ -207,7 +221,7 @@ async function bring(
  * again. @throws VioError NOT_RESTORED (8)
  */
 async function undoInterrupted(host: Host, census: Census, bdf: string, options: ApplyOptions): Promise<Restored[]> {
-  const only = new Set([bdf, ...(readDevice(host.root, bdf)?.vfs ?? [])]);
+  const only = family(host.root, bdf);
   const restoration = await restore(host, census.fresh(), { all: false, only, wait: options.wait, signal: options.signal });
   const error = restorationError(restoration);
   if (error) throw error;
@@ -220,16 +234,13 @@ async function applyOne(host: Host, census: Census, declared: Declared, bdf: str
   let restored: Restored[] = [];
   const done = () => ({ device, bdf, differences, ...(restored.length > 0 && { restored }) });
   try {
-    differences = await differencesOf(host, census, declared, bdf, options.program);
+    differences = interruptedDifferences(host.root, bdf);
+    if (differences.length > 0 && !options.check) restored = await undoInterrupted(host, census, bdf, options);
+    const now = restored.length > 0 ? census.fresh() : census;
+    differences.push(...(await differencesOf(host, now, declared, bdf, options.program)));
     if (differences.length === 0) return { ...done(), outcome: 'same', error: undefined };
     if (options.check) return { ...done(), outcome: 'differs', error: undefined };
-    try {
-      await bring(host, census, declared, bdf, differences, options);
-    } catch (err) {
-      if (!(err instanceof VioError) || err.code !== 'INTERRUPTED') throw err;
-      restored = await undoInterrupted(host, census, bdf, options);
-      await bring(host, census.fresh(), declared, bdf, await differencesOf(host, census.fresh(), declared, bdf, options.program), options);
-    }
+    await bring(host, now, declared, bdf, differences, options);
     return { ...done(), outcome: 'changed', error: undefined };
   } catch (err) {
     if (!(err instanceof VioError) || options.signal?.aborted) throw err;

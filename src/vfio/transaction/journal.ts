@@ -194,6 +194,13 @@ export class Store {
     }
   }
 
+  /** The journal of a run that was cut short while it changed a device; undefined if none was. */
+  interrupted(bdf: string): string | undefined {
+    const [pid = '0', started = '', id = ''] = (this.#root.attr(`${claimFolder}/${bdf}`) ?? '').split(' ');
+    const left = id !== '' && !this.alive({ pid: Number(pid), started }) && this.#root.exists(`${journalFolder}/${id}.json`);
+    return left ? id : undefined;
+  }
+
   /** Takes away what runs left that died before they had a journal. */
   sweep(): void {
     for (const name of this.#root.list(claimFolder)) {

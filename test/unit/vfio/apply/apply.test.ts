@@ -123,6 +123,18 @@ test('what a killed run left of the device is put back first, and told; what it 
   expect(new Store(tree.root).journals().map(({ devices }) => devices.map(({ bdf }) => bdf))).toEqual([[other]]);
 });
 
+test('a run that was killed when only its journal was left to end: all is as declared, and still the journal is a difference', async () => {
+  await bind(host, new Census(tree.root), { bdfs: [DISK], hold: true, wait: 0 });
+  tree.file('/proc/100/stat', '');
+  const text = 'devices: [{device: 01:00.0, driver: vfio-pci}]';
+  const differences = [{ what: 'interrupted', is: expect.stringContaining(DISK), wanted: 'none' }];
+  expect(driver(DISK)).toBe('vfio-pci');
+  expect(await run(text, true)).toMatchObject([{ outcome: 'differs', differences }]);
+  expect(await run(text)).toMatchObject([{ outcome: 'changed', restored: [{ bdf: DISK, operation: 'bind' }] }]);
+  expect([driver(DISK), new Store(tree.root).journals()]).toEqual(['vfio-pci', []]);
+  expect((await run(text)).map(({ outcome }) => outcome)).toEqual(['same']);
+});
+
 test('the owner of the nodes', async () => {
   tree.file('/etc/passwd', `me:x:${process.getuid!()}:${process.getgid!()}::/:/bin/sh\n`);
   const text = 'devices: [{device: 01:00.0, driver: vfio-pci, owner: me}]';
