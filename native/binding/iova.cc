@@ -78,7 +78,7 @@ Napi::Value Run(const Napi::CallbackInfo& info) {
   const uint64_t* in = requests.Data();
   uint64_t* out = outcomes.Data();
   for (size_t i = 0; i < count; i++, in += kRequestWords, out += kOutcomeWords) {
-    if (i % Space::kAhead == 0 && count > 1) Warm(space, in, count - i);
+    if (i % Space::kAhead == 0 && count > 1 && space.Large()) Warm(space, in, count - i);
     const Outcome outcome = Do(space, in);
     out[0] = static_cast<uint64_t>(outcome.error);
     out[1] = outcome.at;

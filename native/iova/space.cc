@@ -72,7 +72,7 @@ Outcome Space::Map(const Request& request) {
     if (request.va & mask) return {EINVAL, 0, 0};
     const uint64_t end = request.va + request.size - 1;
     if (end < request.va) return {EOVERFLOW, 0, 0};
-    if (auto c = by_va_.Touching(request.va, end)) return {EEXIST, c.start(), 0};
+    if (auto c = by_va_.SeekTouching(request.va, end)) return {EEXIST, c.start(), 0};
     if (auto c = temporary_by_va_.count() ? temporary_by_va_.Touching(request.va, end) : Tree<false>::Cursor{})
       return {EEXIST, c.start(), 0};
   }
@@ -85,8 +85,11 @@ Outcome Space::Map(const Request& request) {
   VIOCTL_ASSERT(!(request.flags & kBelow4G) || end < k4G);
   VIOCTL_ASSERT(request.align == 0 || (outcome.at & (request.align - 1)) == 0);
   (temporary ? temporary_ : fixed_).Insert(outcome.at, end, request.va, va ? kVaMapping : kMapping);
-  if (va)
-    (temporary ? temporary_by_va_ : by_va_).Insert(request.va, request.va + request.size - 1, outcome.at, kMapping);
+  const uint64_t last = request.va + request.size - 1;
+  if (va && temporary)
+    temporary_by_va_.Insert(request.va, last, outcome.at, kMapping);
+  else if (va)
+    by_va_.InsertSought(request.va, last, outcome.at, kMapping);
   (temporary ? temporary_bytes_ : bytes_) += request.size;
   (temporary ? temporary_count_ : count_)++;
   return outcome;

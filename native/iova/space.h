@@ -46,6 +46,8 @@ class Space {
 
   // How many requests of a batch are looked at together by Warm().
   static constexpr size_t kAhead = 16;
+  // True if Warm() saves more than it costs: what there is does not fit the nearer caches.
+  bool Large() const { return count_ + temporary_count_ > kLarge; }
   // A hint that these addresses are about to be asked for: at most kAhead of each.
   void Warm(const uint64_t* vas, size_t va_count, const uint64_t* iovas, size_t iova_count) const;
 
@@ -63,6 +65,8 @@ class Space {
   const std::vector<Extent>& ranges() const { return ranges_; }
 
  private:
+  static constexpr uint64_t kLarge = 4096;  // mappings, of about 100 bytes each
+
   enum Kind : uint32_t { kMapping, kVaMapping, kBlocked, kArena };
   using Gaps = Tree<true>;
 

@@ -105,9 +105,36 @@ class Tree {
 
   // Adds a range that touches no other.
   void Insert(uint64_t start, uint64_t end, uint64_t other, uint32_t kind) {
+    Seek(start);
+    InsertSought(start, end, other, kind);
+  }
+
+  // Touching() of a range that InsertSought() adds next if there is none, with one descent for both.
+  Cursor SeekTouching(uint64_t start, uint64_t end) {
+    Seek(start);
+    Leaf* leaf = sought_;
+    const uint32_t at = CountBelow<true>(leaf->key, leaf->count, start);
+    const Cursor before = at > 0           ? Cursor{leaf, at - 1}
+                          : leaf->previous ? Cursor{leaf->previous, leaf->previous->count - 1}
+                                           : Cursor{};
+    if (before && before.range().end >= start) return before;
+    const Cursor after = at < leaf->count ? Cursor{leaf, at} : leaf->next ? Cursor{leaf->next, 0} : Cursor{};
+    return after && after.start() <= end ? after : Cursor{};
+  }
+  void InsertSought(uint64_t start, uint64_t end, uint64_t other, uint32_t kind) {
     VIOCTL_ASSERT(start <= end);
     lost_ = won_ = {};
-    Node extra = Insert(root_, height_, start, {end, other, kind});
+    Node extra = InsertLeaf(sought_, start, {end, other, kind});
+    if (!extra && Gaps) {
+      RenewUp();
+    } else if (!extra) {
+      // only below the first children of all can a range come that starts before what is known of them
+      for (int h = 1; h <= height_ && start < path_[h].inner->key[0]; h++) path_[h].inner->key[0] = start;
+    }
+    for (int h = 1; h <= height_ && extra; h++) {
+      extra = InsertChild(path_[h].inner, path_[h].at, extra, h - 1);
+      if (!extra) RenewUp(h + 1);
+    }
     if (extra) {
       Inner* top = NewInner();
       top->count = 2;
@@ -115,22 +142,30 @@ class Tree {
       Set(top, 1, extra, height_);
       root_ = top;
       height_++;
+      VIOCTL_ASSERT(height_ < kDepth);
     }
     count_++;
-    if (std::exchange(carry_, false)) {
-      lost_ = won_ = {};
-      Regap(root_, height_);
-    }
+    CarryOver();
   }
 
   // Removes the range that starts at start if it is of one of the kinds (a mask of 1 << kind). False: there is none.
   bool Erase(uint64_t start, Range* erased = nullptr, uint32_t kinds = ~0u) {
-    bool found = false;
-    kinds_ = kinds;
+    Seek(start);
     lost_ = won_ = {};
-    Erase(root_, height_, start, &found);
-    if (!found) return false;
+    if (!EraseLeaf(sought_, start, kinds)) return false;
     if (erased) *erased = erased_;
+    for (int h = 1; h <= height_; h++) {
+      Inner* inner = path_[h].inner;
+      const uint32_t at = path_[h].at, left = CountOf(inner->child[at], h - 1);
+      if (left == 0) {
+        Drop(inner, at, h - 1);
+      } else if (left >= kLeaf / 4 ||
+                 !((at + 1 < inner->count && Join(inner, at, h - 1)) || (at > 0 && Join(inner, at - 1, h - 1)))) {
+        // nothing has moved: above here only the longest runs change
+        RenewUp(h);
+        break;
+      }
+    }
     while (height_ > 0 && static_cast<Inner*>(root_)->count == 1) {
       Inner* old = static_cast<Inner*>(root_);
       root_ = old->child[0];
@@ -138,10 +173,7 @@ class Tree {
       height_--;
     }
     count_--;
-    if (std::exchange(carry_, false)) {
-      lost_ = won_ = {};
-      Regap(root_, height_);
-    }
+    CarryOver();
     return true;
   }
 
@@ -161,6 +193,7 @@ class Tree {
  private:
   using Node = void*;
   static constexpr uint32_t kLeaf = kKeys, kInner = kKeys;
+  static constexpr int kDepth = 16;  // nodes are a quarter full: 8^15 leaves
 
   struct NoLongest {};
   struct alignas(64) Inner {
@@ -187,6 +220,18 @@ class Tree {
   static uint32_t Slot(const Inner* inner, uint64_t key) {
     const uint32_t below = CountBelow<true>(inner->key, inner->count, key);
     return below - (below > 0);
+  }
+
+  // Goes down to the leaf where the key is or would be, and keeps the way.
+  void Seek(uint64_t key) {
+    Node node = root_;
+    for (int h = height_; h > 0; h--) {
+      Inner* inner = static_cast<Inner*>(node);
+      const uint32_t at = Slot(inner, key);
+      path_[h] = {inner, at};
+      node = inner->child[at];
+    }
+    sought_ = static_cast<Leaf*>(node);
   }
 
   // A search in a node that is not in the cache would wait for its lines one after the other: ask for all at once.
@@ -231,20 +276,29 @@ class Tree {
     }
   }
 
+  // Brings the slots on the way up to date after a change below them, until nothing changes any more.
+  void RenewUp(int from = 1) {
+    for (int h = from; h <= height_ && Renew(path_[h].inner, path_[h].at, h - 1); h++) continue;
+  }
+
   // Brings the slot of a child up to date after a change below it: a new longest run is taken over; only where the
-  // longest one may have gone is the child looked at again.
-  void Renew(Inner* inner, uint32_t at, int height) {
+  // longest one may have gone is the child looked at again. False: it was up to date.
+  bool Renew(Inner* inner, uint32_t at, int height) {
     Node child = inner->child[at];
-    inner->key[at] = height == 0 ? static_cast<Leaf*>(child)->key[0] : static_cast<Inner*>(child)->key[0];
+    const uint64_t key = height == 0 ? static_cast<Leaf*>(child)->key[0] : static_cast<Inner*>(child)->key[0];
+    bool changed = std::exchange(inner->key[at], key) != key && at == 0;
     if constexpr (Gaps) {
       for (int c = 0; c < kClasses && sizes_[c]; c++) {
         uint64_t& longest = inner->run[c][at];
+        const uint64_t before = longest;
         if (won_.run[c] >= longest)
           longest = won_.run[c];
         else if (lost_.run[c] == longest)
           longest = LongestOf(child, height, c);
+        changed |= longest != before;
       }
     }
+    return changed;
   }
 
   static uint32_t CountOf(Node node, int height) {
@@ -280,17 +334,9 @@ class Tree {
     leaf->holes = gap == leaf->key[at] ? leaf->holes & ~bit : leaf->holes | bit;
   }
 
-  // Returns the new right neighbour where the node had to be split.
-  Node Insert(Node node, int height, uint64_t key, const Range& range) {
-    if (height == 0) return InsertLeaf(static_cast<Leaf*>(node), key, range);
-    Inner* inner = static_cast<Inner*>(node);
-    uint32_t at = Slot(inner, key);
-    Node extra = Insert(inner->child[at], height - 1, key, range);
-    if (!extra) {
-      Renew(inner, at, height - 1);
-      return nullptr;
-    }
-    Set(inner, at, inner->child[at], height - 1);
+  // Adds the right neighbour of the child at `at`. Returns the node's own where it had to be split.
+  Node InsertChild(Inner* inner, uint32_t at, Node extra, int height) {
+    Set(inner, at, inner->child[at], height);
     Inner* right = nullptr;
     at++;
     if (inner->count == kInner) {
@@ -303,10 +349,11 @@ class Tree {
     }
     MoveSlots(inner, at + 1, inner, at, inner->count - at);
     inner->count++;
-    Set(inner, at, extra, height - 1);
+    Set(inner, at, extra, height);
     return right;
   }
 
+  // Returns the new right neighbour where the leaf had to be split.
   Node InsertLeaf(Leaf* leaf, uint64_t key, const Range& range) {
     uint32_t at = CountBelow<true>(leaf->key, leaf->count, key);
     VIOCTL_ASSERT(at == 0 || leaf->value[at - 1].end < key);
@@ -353,28 +400,9 @@ class Tree {
     leaf->holes &= static_cast<uint32_t>((uint64_t{1} << leaf->count) - 1);
   }
 
-  void Erase(Node node, int height, uint64_t key, bool* found) {
-    if (height == 0) return EraseLeaf(static_cast<Leaf*>(node), key, found);
-    Inner* inner = static_cast<Inner*>(node);
-    const uint32_t at = Slot(inner, key);
-    Erase(inner->child[at], height - 1, key, found);
-    if (!*found) return;
-    const uint32_t left = CountOf(inner->child[at], height - 1);
-    if (left == 0) {
-      Drop(inner, at, height - 1);
-      return;
-    }
-    if (left < kLeaf / 4) {
-      if (at + 1 < inner->count && Join(inner, at, height - 1)) return;
-      if (at > 0 && Join(inner, at - 1, height - 1)) return;
-    }
-    Renew(inner, at, height - 1);
-  }
-
-  void EraseLeaf(Leaf* leaf, uint64_t key, bool* found) {
+  bool EraseLeaf(Leaf* leaf, uint64_t key, uint32_t kinds) {
     const uint32_t at = CountBelow<false>(leaf->key, leaf->count, key);
-    if (at == leaf->count || leaf->key[at] != key || !(kinds_ >> leaf->value[at].kind() & 1)) return;
-    *found = true;
+    if (at == leaf->count || leaf->key[at] != key || !(kinds >> leaf->value[at].kind() & 1)) return false;
     erased_ = leaf->value[at];
     if constexpr (Gaps) {
       // The free runs on both sides become one.
@@ -390,6 +418,7 @@ class Tree {
     leaf->count--;
     MoveRanges(leaf, at, leaf, at + 1, leaf->count - at);
     Trim(leaf, 1);
+    return true;
   }
 
   void Free(Node node, int height) {
@@ -427,18 +456,16 @@ class Tree {
   // A change at the end of a leaf moves the start of the free run before the next leaf's first range; that leaf may be
   // below other nodes, so it is done in a second descent.
   void Carry(uint64_t key, uint64_t gap) { carry_ = true, carry_key_ = key, carry_gap_ = gap; }
-  void Regap(Node node, int height) {
-    if (height == 0) {
-      Leaf* leaf = static_cast<Leaf*>(node);
-      const uint32_t at = CountBelow<false>(leaf->key, leaf->count, carry_key_);
-      Regard(carry_key_, leaf->gap[at], carry_gap_);
-      SetGap(leaf, at, carry_gap_);
-      return;
+  void CarryOver() {
+    if constexpr (Gaps) {
+      if (!std::exchange(carry_, false)) return;
+      lost_ = won_ = {};
+      Seek(carry_key_);
+      const uint32_t at = CountBelow<false>(sought_->key, sought_->count, carry_key_);
+      Regard(carry_key_, sought_->gap[at], carry_gap_);
+      SetGap(sought_, at, carry_gap_);
+      RenewUp();
     }
-    Inner* inner = static_cast<Inner*>(node);
-    const uint32_t at = Slot(inner, carry_key_);
-    Regap(inner->child[at], height - 1);
-    Renew(inner, at, height - 1);
   }
 
   template <class Place>
@@ -489,9 +516,14 @@ class Tree {
   Pool<Inner> inners_;
   Node root_ = nullptr;
   int height_ = 0;
+  struct Step {
+    Inner* inner;
+    uint32_t at;
+  };
+  std::array<Step, kDepth> path_;  // the inner nodes to sought_, by their height
+  Leaf* sought_ = nullptr;
   size_t count_ = 0;
   bool carry_ = false;
-  uint32_t kinds_ = 0;
   Range erased_{};
   uint64_t carry_key_ = 0, carry_gap_ = 0;
 };
