@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Controller, type ControllerOptions } from '../../src/nvme/host/controller.js';
+import { endsWithTests } from './background.js';
 import { plainEnv, program } from './cli.js';
 import { hostid, hostnqn } from './nvme-raw.js';
 
@@ -21,25 +22,15 @@ export interface ServedTarget {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null>;
 }
 
-/** Whoever is left when a test fails is ended with the tests. */
-const running = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
-if (typeof afterAll === 'function')
-  afterAll(() => {
-    for (const child of running) child.kill('SIGKILL');
-  });
-
 /** Starts `vioctl nvmf serve` on a free port of loopback and waits for its ready document. */
 export async function serveTarget(args: string[], env: Record<string, string> = {}): Promise<ServedTarget> {
   const listen = args.includes('--listen') || args.includes('--config') ? [] : ['--listen', '127.0.0.1:0'];
-  const child = spawn(process.execPath, [program, 'nvmf', 'serve', ...args, ...listen, '--ndjson'], {
-    env: plainEnv(env),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  running.add(child);
-  child.once('exit', () => running.delete(child));
+  const child = endsWithTests(
+    spawn(process.execPath, [program, 'nvmf', 'serve', ...args, ...listen, '--ndjson'], {
+      env: plainEnv(env),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    }),
+  );
   let out = '';
   let messages = '';
   child.stdout!.setEncoding('utf8').on('data', (text: string) => {
