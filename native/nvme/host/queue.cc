@@ -17,14 +17,8 @@ namespace vioctl::nvme::host {
 namespace {
 
 constexpr size_t kInBuffer = 256 << 10;
-// Data of at most this many bytes is copied behind its header, which costs less than a piece of its own.
-constexpr uint32_t kCopied = 8 << 10;
 // Of larger data, a read goes straight to its place, with this much behind it.
 constexpr size_t kDirect = 16 << 10, kBehindLarge = 8 << 10;
-constexpr size_t kMaxPieces = 256;       // of one system call
-constexpr size_t kMaxKept = 4 << 20;     // bytes
-constexpr size_t kKeepHead = 256 << 10;  // bytes of head_ that have been sent, before the rest is moved down
-constexpr uint32_t kDigest = 4;
 constexpr uint32_t kLeastH2c = 4096;  // what MAXH2CDATA is at least (NVMe/TCP 3.6.2.3)
 constexpr uint32_t kMaxCpda = 31;
 constexpr uint8_t kPsdtSgl = 0x40;
@@ -37,22 +31,6 @@ const char* FieldName(uint32_t at) { return at < std::size(kFieldNames) ? kField
 // Offsets of fields of PDUs, for a TermReq.
 constexpr uint32_t kCccidAt = 8, kDataoAt = 12, kDatalAt = 16, kCidAt = 20;
 constexpr uint32_t kPfvAt = 8, kCpdaAt = 10, kDgstAt = 11, kMaxH2cAt = 12;
-
-void CopyOut(const Command& command, uint64_t from, uint8_t* to, size_t size) {
-  uint64_t skip = command.skip + from;
-  for (int i = 0; i < command.count && size > 0; i++) {
-    const iovec& part = command.parts[i];
-    if (skip >= part.iov_len) {
-      skip -= part.iov_len;
-      continue;
-    }
-    const size_t n = std::min<size_t>(size, part.iov_len - skip);
-    memcpy(to, static_cast<const uint8_t*>(part.iov_base) + skip, n);
-    to += n;
-    size -= n;
-    skip = 0;
-  }
-}
 
 void CopyIn(const Command& command, uint64_t to, const uint8_t* from, size_t size) {
   uint64_t skip = command.skip + to;
@@ -72,19 +50,6 @@ void CopyIn(const Command& command, uint64_t to, const uint8_t* from, size_t siz
 
 }  // namespace
 
-void Slice(const iovec* parts, int count, uint64_t from, uint64_t size, std::vector<iovec>& out) {
-  for (int i = 0; i < count && size > 0; i++) {
-    if (from >= parts[i].iov_len) {
-      from -= parts[i].iov_len;
-      continue;
-    }
-    const size_t n = std::min<uint64_t>(size, parts[i].iov_len - from);
-    out.push_back({static_cast<uint8_t*>(parts[i].iov_base) + from, n});
-    size -= n;
-    from = 0;
-  }
-}
-
 Queue::Queue(std::unique_ptr<Stream> stream, const QueueOptions& options)
     : stream_(std::move(stream)),
       options_(options),
@@ -97,120 +62,7 @@ Queue::Queue(std::unique_ptr<Stream> stream, const QueueOptions& options)
   for (size_t i = slots_.size(); i-- > 0;) free_.push_back(static_cast<uint16_t>(i));
 }
 
-// --- sending
-
-uint8_t* Queue::Head(size_t size) {
-  if (head_end_ + size > head_.size()) head_.resize(std::max(head_.size() * 2, head_end_ + size));
-  uint8_t* at = head_.data() + head_end_;
-  head_end_ += size;
-  put_ += size;
-  if (out_.size() > out_start_ && !out_.back().memory)
-    out_.back().size += size;
-  else
-    out_.push_back({nullptr, size, nullptr});
-  return at;
-}
-
-// A PDU: header with its digest, padding, `size` bytes of a command's data with their digest. PLEN, PDO and the digest
-// flags are set here.
-void Queue::Put(void* header, size_t hlen, Command* data, uint64_t from, uint32_t size) {
-  const size_t end = hlen + (header_digest_ ? kDigest : 0);
-  const size_t pdo = size ? (end + align_ - 1) / align_ * align_ : end;
-  auto* ch = static_cast<CommonHeader*>(header);
-  if (header_digest_) ch->flags |= kHdgstFlag;
-  if (size && data_digest_) ch->flags |= kDdgstFlag;
-  ch->pdo = static_cast<uint8_t>(size ? pdo : 0);
-  ch->plen = static_cast<uint32_t>(pdo + size + (size && data_digest_ ? kDigest : 0));
-  const bool copied = size <= kCopied;
-  uint8_t* at = Head(pdo + (copied ? size : 0));
-  memcpy(at, header, hlen);
-  if (header_digest_) {
-    const uint32_t crc = Crc32c(header, hlen);
-    memcpy(at + hlen, &crc, kDigest);
-  }
-  memset(at + end, 0, pdo - end);
-  if (size == 0) return;
-  uint32_t crc = 0;
-  if (copied) {
-    CopyOut(*data, from, at + pdo, size);
-    if (data_digest_) crc = Crc32c(at + pdo, size);
-  } else {
-    iov_.clear();
-    Slice(data->parts, data->count, data->skip + from, size, iov_);
-    for (const iovec& part : iov_) {
-      const auto* bytes = static_cast<const uint8_t*>(part.iov_base);
-      if (data_digest_) crc = Crc32c(bytes, part.iov_len, crc);
-      out_.push_back({bytes, part.iov_len, data});
-      put_ += part.iov_len;
-      data->unsent++;
-    }
-  }
-  if (data_digest_) memcpy(Head(kDigest), &crc, kDigest);
-}
-
-bool Queue::Flush() {
-  bool any = stream_->Push();
-  while (out_start_ < out_.size()) {
-    iov_.clear();
-    size_t at = head_start_, total = 0;
-    for (size_t i = out_start_; i < out_.size() && iov_.size() < kMaxPieces; i++) {
-      const Piece& piece = out_[i];
-      iov_.push_back({piece.memory ? const_cast<uint8_t*>(piece.memory) : head_.data() + at, piece.size});
-      if (!piece.memory) at += piece.size;
-      total += piece.size;
-    }
-    const ssize_t n = stream_->Write(iov_.data(), static_cast<int>(iov_.size()));
-    if (n == -EAGAIN) return any;
-    if (n < 0) throw SysError(static_cast<int>(-n), "send");
-    any = true;
-    Sent(static_cast<size_t>(n));
-    if (static_cast<size_t>(n) < total) return true;
-  }
-  return any;
-}
-
-void Queue::Sent(size_t size) {
-  sent_ += size;
-  while (size > 0) {
-    Piece& piece = out_[out_start_];
-    const size_t n = std::min(size, piece.size);
-    size -= n;
-    piece.size -= n;
-    if (piece.memory)
-      piece.memory += n;
-    else
-      head_start_ += n;
-    if (piece.size > 0) return;
-    if (piece.owner) piece.owner->unsent--;
-    out_start_++;
-  }
-  if (out_start_ == out_.size()) {
-    out_.clear();
-    kept_.clear();
-    out_start_ = head_start_ = head_end_ = kept_bytes_ = 0;
-  } else if (head_start_ >= kKeepHead) {
-    memmove(head_.data(), head_.data() + head_start_, head_end_ - head_start_);
-    head_end_ -= std::exchange(head_start_, 0);
-    out_.erase(out_.begin(), out_.begin() + static_cast<ptrdiff_t>(std::exchange(out_start_, 0)));
-  }
-}
-
-// A command has ended although some of its data waits for the socket: the bytes must still be sent, and its memory is
-// not ours any more.
-void Queue::Keep(Command* command) {
-  for (size_t i = out_start_; i < out_.size(); i++) {
-    Piece& piece = out_[i];
-    if (piece.owner != command) continue;
-    if (kept_bytes_ + piece.size > kMaxKept) Broken("commands end while their data is on its way", kFesSequence, 0);
-    auto copy = std::make_unique<uint8_t[]>(piece.size);
-    memcpy(copy.get(), piece.memory, piece.size);
-    piece.memory = copy.get();
-    piece.owner = nullptr;
-    kept_bytes_ += piece.size;
-    kept_.push_back(std::move(copy));
-  }
-  command->unsent = 0;
-}
+// --- commands
 
 void Queue::Submit(Command* command, uint64_t now) {
   VIOCTL_ASSERT(!free_.empty());
@@ -235,7 +87,7 @@ void Queue::Submit(Command* command, uint64_t now) {
   capsule.sqe.sgl = {};
   capsule.sqe.sgl.length = command->length;
   capsule.sqe.sgl.id = command->in_capsule ? kSglInCapsule : kSglCommandBuffer;
-  Put(&capsule, sizeof capsule, command, 0, command->in_capsule ? command->length : 0);
+  out_.Put(&capsule, sizeof capsule, command, 0, command->in_capsule ? command->length : 0);
 }
 
 // --- receiving
@@ -248,7 +100,7 @@ void Queue::Broken(const char* what, Fes fes, uint32_t fei, const void* header, 
   term.ch.plen = static_cast<uint32_t>(sizeof term + size);
   term.fes = fes;
   term.fei = fei;
-  uint8_t* at = Head(sizeof term + size);
+  uint8_t* at = out_.Head(sizeof term + size);
   memcpy(at, &term, sizeof term);
   if (size > 0) memcpy(at + sizeof term, header, size);
   try {
@@ -274,7 +126,7 @@ bool Queue::Receive() {
   if (n == 0) throw SysError(ECONNRESET, "recv", "the target closed the connection");
   const size_t placed = std::min(static_cast<size_t>(n), known);
   if (placed > 0) {
-    if (data_digest_)
+    if (out_.data_digest)
       for (size_t left = placed, i = 0; left > 0; i++) {
         const size_t part = std::min(left, iov_[i].iov_len);
         crc_ = Crc32c(iov_[i].iov_base, part, crc_);
@@ -317,7 +169,7 @@ size_t Queue::TakeData(const uint8_t* bytes, size_t left) {
   const size_t n = std::min<size_t>(left, data_left_);
   if (n == 0) return 0;
   CopyIn(*data_, data_->moved, bytes, n);
-  if (data_digest_) crc_ = Crc32c(bytes, n, crc_);
+  if (out_.data_digest) crc_ = Crc32c(bytes, n, crc_);
   DataCame(n);
   return n;
 }
@@ -326,7 +178,7 @@ void Queue::DataCame(size_t size) {
   data_->moved += static_cast<uint32_t>(size);
   data_left_ -= static_cast<uint32_t>(size);
   if (data_left_ > 0) return;
-  if (data_digest_)
+  if (out_.data_digest)
     digest_due_ = true;
   else
     FinishData();
@@ -350,7 +202,7 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
     Terminated(bytes, left);
   }
   if (ch.type == kIcResp) Broken("ICResp at the wrong time", kFesSequence, 0, bytes, sizeof ch);
-  const PduTerms terms{.to_controller = false, .header_digest = header_digest_, .data_digest = data_digest_};
+  const PduTerms terms{.to_controller = false, .header_digest = out_.header_digest, .data_digest = out_.data_digest};
   uint32_t want = 0;
   if (const PduFault fault = CheckHeader(ch, terms, &want))
     Broken(FieldName(fault.fei), static_cast<Fes>(fault.fes), fault.fei, bytes, sizeof ch);
@@ -358,7 +210,7 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
   if (ch.type == kC2hData && ch.plen > longest_ + ch.pdo + kDigest)
     Broken("more data than any command has", kFesLimit, 0, bytes, sizeof ch);
   if (left < want) return 0;
-  if (header_digest_) {
+  if (out_.header_digest) {
     uint32_t got;
     memcpy(&got, bytes + ch.hlen, kDigest);
     if (got != Crc32c(bytes, ch.hlen)) Broken("Header Digest Error", kFesHeaderDigest, got, bytes, ch.hlen);
@@ -393,7 +245,7 @@ Command* Queue::Find(uint16_t cid, uint32_t fei, const void* header) {
 
 void Queue::StartData(const Data& header) {
   Command* command = Find(header.cccid, kCccidAt, &header);
-  const uint32_t digest = data_digest_ ? kDigest : 0;
+  const uint32_t digest = out_.data_digest ? kDigest : 0;
   if (command->direction != kToHost)
     Broken("data for a command that reads nothing", kFesHeader, kCccidAt, &header, sizeof header);
   if (header.ch.plen <= header.ch.pdo + digest || header.datal != header.ch.plen - header.ch.pdo - digest)
@@ -428,7 +280,7 @@ void Queue::Answer(const R2t& ask) {
     Broken("R2T beyond the command", kFesRange, 0, &ask, sizeof ask);
   if (ask.r2to != command->moved) Broken("wrong R2TO", kFesSequence, kDataoAt, &ask, sizeof ask);
   // One at a time was agreed (MAXR2T 0): the data of the one before has left.
-  if (sent_ < command->answered) Broken("more R2Ts than MAXR2T", kFesLimit, 0, &ask, sizeof ask);
+  if (out_.sent() < command->answered) Broken("more R2Ts than MAXR2T", kFesLimit, 0, &ask, sizeof ask);
   command->moved += ask.r2tl;
   for (uint32_t at = 0; at < ask.r2tl;) {
     const uint32_t size = std::min(ask.r2tl - at, max_h2c_);
@@ -439,14 +291,15 @@ void Queue::Answer(const R2t& ask) {
     header.datao = ask.r2to + at;
     header.datal = size;
     if (at + size == ask.r2tl) header.ch.flags = kLastPdu;
-    Put(&header, sizeof header, command, header.datao, size);
+    out_.Put(&header, sizeof header, command, header.datao, size);
     at += size;
   }
-  command->answered = put_;
+  command->answered = out_.put();
 }
 
 void Queue::End(Command* command, int err) {
-  if (command->unsent > 0) Keep(command);
+  if (command->unsent > 0 && !out_.Keep(command))
+    Broken("commands end while their data is on its way", kFesSequence, 0);
   const auto slot = static_cast<uint16_t>(command->cid & ((1u << slot_bits_) - 1));
   slots_[slot] = nullptr;
   free_.push_back(slot);
@@ -455,8 +308,7 @@ void Queue::End(Command* command, int err) {
 
 void Queue::Fail(int err) {
   data_ = nullptr;
-  out_.clear();
-  out_start_ = head_start_ = head_end_ = 0;
+  out_.Forget();
   for (size_t slot = 0; slot < slots_.size(); slot++) {
     Command* command = std::exchange(slots_[slot], nullptr);
     if (!command) continue;
@@ -472,7 +324,7 @@ void Queue::Negotiate(const Wait& wait) {
   IcReq hello{};
   hello.ch = {.type = kIcReq, .flags = 0, .hlen = sizeof hello, .pdo = 0, .plen = sizeof hello};
   hello.dgst = static_cast<uint8_t>((options_.header_digest ? 1 : 0) | (options_.data_digest ? 2 : 0));
-  memcpy(Head(sizeof hello), &hello, sizeof hello);
+  memcpy(out_.Head(sizeof hello), &hello, sizeof hello);
   while (sending())
     if (!Flush()) wait.For(fd(), POLLOUT);
   // Exactly these bytes: what follows belongs to the next PDU.
@@ -506,9 +358,9 @@ void Queue::Negotiate(const Wait& wait) {
     Broken("wrong MAXH2CDATA", kFesHeader, kMaxH2cAt, &answer, sizeof answer);
   if (answer.dgst != hello.dgst) throw SysError(ENOTSUP, "nvme/tcp", "the target does not do the digest asked for");
   max_h2c_ = answer.maxh2cdata;
-  align_ = (answer.cpda + 1u) * 4;
-  header_digest_ = options_.header_digest;
-  data_digest_ = options_.data_digest;
+  out_.align = (answer.cpda + 1u) * 4;
+  out_.header_digest = options_.header_digest;
+  out_.data_digest = options_.data_digest;
 }
 
 Cqe Queue::Call(Command& command, const Wait& wait) {

@@ -1,0 +1,117 @@
+// A namespace into a descriptor.
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "nvme/host/transfer.h"
+
+namespace vioctl::nvme::host {
+namespace {
+
+constexpr size_t kZeroRun = 64 << 10;  // zeroes of a chunk that a hole is made of
+
+class Reader : Transfer {
+ public:
+  Reader(Host& host, const CopyOptions& options, CopyState& state) : Transfer(host, options, state) {}
+  CopyResult Run();
+
+ private:
+  int Put(const uint8_t* data, uint64_t size, uint64_t at);
+  int PutSparse(const uint8_t* data, uint64_t size, uint64_t at);
+  void Landed(Slot& slot);
+  void EndOutput();
+};
+
+int Reader::Put(const uint8_t* data, uint64_t size, uint64_t at) {
+  for (uint64_t done = 0; done < size;) {
+    const ssize_t n = seekable_
+                          ? ::pwrite(options_.fd, data + done, size - done, position_ + static_cast<off_t>(at + done))
+                          : ::write(options_.fd, data + done, size - done);
+    if (n > 0) {
+      done += static_cast<uint64_t>(n);
+    } else if (n < 0 && errno == EAGAIN) {
+      pollfd wait{options_.fd, POLLOUT, 0};
+      ::poll(&wait, 1, kStopMs);
+      if (state_.stop.load(std::memory_order_relaxed)) return ECANCELED;
+    } else if (n == 0 || errno != EINTR) {
+      return n == 0 ? EIO : errno;
+    }
+  }
+  return 0;
+}
+
+// Behind the end of a file, what is not written is a hole.
+int Reader::PutSparse(const uint8_t* data, uint64_t size, uint64_t at) {
+  if (!regular_ || !seekable_ || position_ + static_cast<int64_t>(at) < file_size_) return Put(data, size, at);
+  for (uint64_t from = 0; from < size;) {
+    uint64_t to = from;
+    while (to < size && !AllZero(data + to, std::min<uint64_t>(kZeroRun, size - to)))
+      to += std::min<uint64_t>(kZeroRun, size - to);
+    if (to > from)
+      if (const int err = Put(data + from, to - from, at + from)) return err;
+    if (to < size) to += std::min<uint64_t>(kZeroRun, size - to);
+    from = to;
+  }
+  return 0;
+}
+
+void Reader::Landed(Slot& slot) {
+  slot.busy = false;
+  if (slot.result != 0) return Fail(slot.result, Where::kNamespace);
+  if (Failed()) return;
+  const uint64_t skip = options_.offset + slot.at - slot.offset;
+  if (const int err = PutSparse(slot.buffer.get() + skip, slot.size, slot.at)) return Fail(err, Where::kOutput);
+  state_.done.fetch_add(slot.size, std::memory_order_relaxed);
+}
+
+// A file that ends with a hole gets its length, and the position is where a writer would have left it.
+void Reader::EndOutput() {
+  if (!seekable_) return;
+  const auto end = position_ + static_cast<off_t>(options_.length);
+  struct stat stat;
+  if (regular_ && ::fstat(options_.fd, &stat) == 0 && stat.st_size < end && ::ftruncate(options_.fd, end) != 0)
+    return Fail(errno, Where::kOutput);
+  ::lseek(options_.fd, end, SEEK_SET);
+}
+
+CopyResult Reader::Run() {
+  std::deque<Slot*> order;  // of what is to be written one after the other
+  while (true) {
+    Slot* slot = nullptr;
+    while (next_ < options_.length && !Failed() && (slot = Free())) {
+      const uint64_t start = options_.offset + next_, from = start / block_ * block_;
+      slot->at = next_;
+      slot->size = std::min(options_.length - next_, from + chunk_ - start);
+      next_ += slot->size;
+      Buffer(*slot);
+      Submit(*slot, Op::kRead, from, (start + slot->size - from + block_ - 1) / block_ * block_, true);
+      order.push_back(slot);
+    }
+    if (order.empty()) break;
+    Await();
+    Failed();
+    while ((slot = TakeOver()))
+      if (seekable_) {
+        std::erase(order, slot);
+        Landed(*slot);
+      }
+    while (!seekable_ && !order.empty() && Over(*order.front())) {
+      Landed(*order.front());
+      order.pop_front();
+    }
+  }
+  if (result_.err == 0) EndOutput();
+  result_.bytes = state_.done.load();
+  return result_;
+}
+
+}  // namespace
+
+CopyResult ReadInto(Host& host, const CopyOptions& options, CopyState& state) {
+  return Reader(host, options, state).Run();
+}
+
+}  // namespace vioctl::nvme::host
