@@ -7,6 +7,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openChain } from '../../src/storage/qcow2/chain.js';
 import { Daemon, exportName } from '../../src/storage/qcow2/daemon.js';
+import { Ceph, cephMissing } from '../support/ceph.js';
 import { compileSanitized } from '../support/compile.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { serveTarget } from '../support/nvme-target.js';
@@ -226,6 +227,26 @@ describe('a namespace of another target', () => {
     }
   }, 60_000);
 });
+
+test('an image of Ceph, one whose OSD stops for a while, and a snapshot', async () => {
+  const missing = cephMissing();
+  if (missing) return skip('storage conformance of rbd', `needs ${missing}`);
+  const ceph = await Ceph.start();
+  try {
+    for (const image of ['one', 'two']) ceph.run('rbd', 'create', '--size', `${SIZE}B`, image);
+    expect(await conform('rbd', `${ceph.conf}:rbd/one`, 100)).toBe('ok\n');
+    const running = conform('rbd', `${ceph.conf}:rbd/two`, 100);
+    await sleep(500);
+    ceph.signal('SIGSTOP', 'osd');
+    await sleep(1000);
+    ceph.signal('SIGCONT', 'osd');
+    expect(await running).toBe('ok\n');
+    ceph.run('rbd', 'snap', 'create', 'one@then');
+    expect(await conform('rbd-readonly', `${ceph.conf}:rbd/one@then`)).toBe('ok\n');
+  } finally {
+    ceph.stop();
+  }
+}, 300_000);
 
 test('a qcow2 image, through its daemon', async () => {
   const missing = ['qemu-img', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => !has(program));

@@ -10,6 +10,8 @@ import { which } from './skip.js';
 export const cephMissing = (): string | undefined =>
   ['ceph-mon', 'ceph-mgr', 'ceph-osd', 'rbd'].find((program) => which(program) === undefined);
 
+/** Without the runtime of the sanitiser: Ceph's programs are not to be looked at. */
+const env = (): NodeJS.ProcessEnv => ({ ...process.env, LD_PRELOAD: '' });
 const script = path.resolve(__dirname, 'programs', 'ceph-one-node.sh');
 
 export interface CephOptions {
@@ -35,7 +37,9 @@ export class Ceph {
   static async start({ osds = 1, store = 'memstore' }: CephOptions = {}): Promise<Ceph> {
     const ceph = new Ceph(fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-ceph-')), osds);
     const port = await freePort();
-    const child = spawn('bash', [script, ceph.dir, `${port}`, `${osds}`, store], { stdio: ['ignore', 'ignore', 'pipe'], timeout: 280_000 });
+    const child = spawn('bash', [script, ceph.dir, `${port}`, `${osds}`, store], {
+      ...{ env: env(), stdio: ['ignore', 'ignore', 'pipe'], timeout: 280_000 },
+    });
     let said = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       said += text;
@@ -54,7 +58,7 @@ export class Ceph {
 
   /** Runs `rbd` or `ceph`. @returns its standard output @throws Error if it fails */
   run(program: 'rbd' | 'ceph', ...args: string[]): string {
-    const result = spawnSync(program, ['-c', this.conf, ...args], { encoding: 'utf8', timeout: 30_000 });
+    const result = spawnSync(program, ['-c', this.conf, ...args], { env: env(), encoding: 'utf8', timeout: 30_000 });
     if (result.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${result.stderr}`);
     return result.stdout;
   }
@@ -70,7 +74,7 @@ export class Ceph {
 
   /** Starts an OSD that was killed. One in memory comes back empty. */
   restart(daemon: Exclude<Daemon, 'mon' | 'mgr'>): void {
-    const child = spawn('bash', [path.join(this.dir, `${daemon}.sh`)], { stdio: 'ignore' });
+    const child = spawn('bash', [path.join(this.dir, `${daemon}.sh`)], { env: env(), stdio: 'ignore' });
     fs.writeFileSync(path.join(this.dir, `${daemon}.p`), String(child.pid));
   }
 

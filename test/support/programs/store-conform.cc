@@ -1,6 +1,7 @@
 // Holds a source against the interface of native/storage/store.h. usage: store-conform KIND SEED PATH, where KIND is
-// ram, file, direct, readonly, nbd (PATH is a URI then), or nvme, nvme-digests and nvme-readonly (PATH is PORT/NQN of a
-// target on loopback then, whose namespace 1 is used). PATH has 8 MiB of zeroes and belongs to this program. Prints
+// ram, file, direct, readonly, nbd (PATH is a URI then), rbd and rbd-readonly (PATH is CONF:POOL/IMAGE[@SNAPSHOT] then),
+// or nvme, nvme-digests and nvme-readonly (PATH is PORT/NQN of a target on loopback then, whose namespace 1 is used).
+// PATH has 8 MiB of zeroes and belongs to this program. Prints
 // a line for each thing that is wrong and ends with 1, or with "ok". ROUNDS: random operations of each thread.
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -23,6 +24,7 @@
 #include "storage/durability.h"
 #include "storage/io.h"
 #include "storage/remote/nbd.h"
+#include "storage/remote/rbd.h"
 #include "storage/store.h"
 
 using vioctl::storage::Executor;
@@ -256,9 +258,21 @@ std::shared_ptr<Store> OpenNvme(const std::string& kind, const std::string& path
   return vioctl::nvme::host::OpenSource(options);
 }
 
+std::shared_ptr<Store> OpenImage(const std::string& path) {
+  vioctl::storage::RbdOptions options;
+  const size_t colon = path.rfind(':'), slash = path.rfind('/'), snapshot = path.find('@', slash);
+  options.conf = path.substr(0, colon);
+  options.pool = path.substr(colon + 1, slash - colon - 1);
+  options.image = path.substr(slash + 1, snapshot - slash - 1);
+  if (snapshot != std::string::npos) options.snapshot = path.substr(snapshot + 1);
+  options.zero = vioctl::storage::ZeroMode::kUnmap;
+  return vioctl::storage::OpenRbd(options);
+}
+
 std::shared_ptr<Store> Open(const std::string& kind, const std::string& path) {
   if (kind == "ram") return vioctl::storage::OpenRam(kSize);
   if (kind.starts_with("nvme")) return OpenNvme(kind, path);
+  if (kind.starts_with("rbd")) return OpenImage(path);
   if (kind == "nbd") {
     vioctl::storage::NbdOptions options;
     options.uri = path;
