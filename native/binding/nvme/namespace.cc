@@ -9,7 +9,7 @@
 #include "binding/core/values.h"
 #include "binding/nvme/authenticator.h"
 #include "binding/storage.h"
-#include "nvme/host/copy.h"
+#include "nvme/host/copy/copy.h"
 #include "nvme/host/secure.h"
 #include "nvme/host/source.h"
 #include "nvme/host/stamp.h"

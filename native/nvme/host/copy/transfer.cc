@@ -1,4 +1,4 @@
-#include "nvme/host/transfer.h"
+#include "nvme/host/copy/transfer.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

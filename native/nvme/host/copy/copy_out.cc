@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "nvme/host/transfer.h"
+#include "nvme/host/copy/transfer.h"
 
 namespace vioctl::nvme::host {
 namespace {

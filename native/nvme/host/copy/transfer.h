@@ -8,7 +8,7 @@
 #include <mutex>
 #include <vector>
 
-#include "nvme/host/copy.h"
+#include "nvme/host/copy/copy.h"
 #include "storage/request.h"
 
 namespace vioctl::nvme::host {

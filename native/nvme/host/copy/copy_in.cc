@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "nvme/host/transfer.h"
+#include "nvme/host/copy/transfer.h"
 
 namespace vioctl::nvme::host {
 namespace {
