@@ -12,6 +12,13 @@ const code = (c: string): string => {
  */
 export const printable = (text: string): string => text.toWellFormed().replaceAll('\\', '\\\\').replace(unsafe, code);
 
+/** Names in a message: each printable and not long, the first ones of many. */
+export function printableNames(names: readonly string[]): string {
+  const [many, long] = [16, 100];
+  const shown = names.slice(0, many).map((name) => printable(name.length > long ? `${name.slice(0, long)}…` : name));
+  return shown.concat(names.length > many ? [`and ${names.length - many} more`] : []).join(', ');
+}
+
 /** The last guard of a message that was put together of safe parts: the same without doubling backslashes. */
 export const harmless = (text: string): string => text.toWellFormed().replace(unsafe, code);
 

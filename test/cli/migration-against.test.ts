@@ -77,7 +77,17 @@ test('a document that does not name its machine: said, and the devices are compa
   expect(against!.notes[0]).toContain('the destination does not name its machine type');
 });
 
-test.each(['{}', '{"a":null}', '{"a":1,"b":[]}', '{"vmschkmachine":{"Name":7}}', '{', '{"vmschkmachine":'])(
+const wrong = [
+  '5',
+  '{"name":5}',
+  '{"name":"x","Subsections":5}',
+  '{"name":"x","Subsections":[null]}',
+  '{"name":"x","Fields":[null]}',
+  '{"name":"x","Fields":{"length":3}}',
+  '{"name":"x","Fields":[{"Description":[]}]}',
+  `${'{"name":"x","Fields":[{"Description":'.repeat(100)}{}${'}]}'.repeat(100)}`,
+].map((d) => `{"vmschkmachine":{"Name":"${MACHINE}"},"timer":{"Description":${d}}}`);
+test.each([...wrong, '{}', '{"a":null}', '{"a":1,"b":[]}', '{"vmschkmachine":{"Name":7}}', '{', '{"vmschkmachine":'])(
   '%s is no description of a destination',
   (destination) => {
     const { status, stderr } = judge(destination);

@@ -1,7 +1,7 @@
 /** Internal snapshots of a qcow2 image (QEMU docs/interop/qcow2): the VM state lies behind the end of the virtual disk. */
 import fs from 'node:fs';
 import { Exit, VioError } from '../../common/errors.js';
-import { printable } from '../../common/escape.js';
+import { printable, printableNames } from '../../common/escape.js';
 import { limits } from '../stream/format.js';
 
 export interface Snapshot {
@@ -27,6 +27,11 @@ const unreadablePiece = -2;
 /** Incompatible feature bit: extended L2 entries (QEMU docs/interop/qcow2.txt). */
 const extendedL2 = 0x10n;
 const subclusters = 32;
+
+/** Bytes of the table of snapshots, as QEMU reads them at most (block/qcow2.h). */
+const tableMost = 64n << 20n;
+/** Bytes of L2 tables that are read: those of 1 TiB in clusters of 64 KiB. */
+const l2Most = 128 << 20;
 
 /** Pieces that are kept: 128 GiB in clusters of 64 KiB of which no two follow each other. */
 const maxPieces = 1 << 21;
@@ -83,6 +88,7 @@ export class Qcow2 {
       const nameSize = entry.readUInt16BE(14);
       const extraSize = entry.readUInt32BE(36);
       if (extraSize > 1024) throw damaged(`qcow2: snapshot ${i} has ${extraSize} bytes of extra data`);
+      if (from - offset > tableMost) throw damaged(`qcow2: the table of ${count} snapshots has more than ${tableMost} bytes`);
       const rest = at(this.#fd, from + 40n, extraSize + idSize + nameSize, `snapshot ${i}`);
       list.push({
         id: rest.toString('utf8', extraSize, extraSize + idSize),
@@ -100,7 +106,7 @@ export class Qcow2 {
   /** The snapshot of that id or name; without one, the only snapshot that has a VM state. @throws VioError */
   pick(wanted: string | undefined): Snapshot {
     const live = this.snapshots.filter((s) => s.vmStateSize > 0n);
-    const names = live.map((s) => `${printable(s.id)} (${printable(s.name)})`).join(', ') || 'none';
+    const names = printableNames(live.map((s) => `${s.id} (${s.name})`)) || 'none';
     if (wanted === undefined) {
       if (live.length === 1) return live[0]!;
       throw new VioError(`the image has ${live.length} snapshots with a VM state`, {
@@ -112,7 +118,7 @@ export class Qcow2 {
     const named = this.snapshots.filter((s) => s.name === wanted);
     const found = this.snapshots.find((s) => s.id === wanted) ?? named[0];
     if (named.length > 1 && found === named[0] && found?.id !== wanted) {
-      const ids = named.map((s) => printable(s.id)).join(', ');
+      const ids = printableNames(named.map((s) => s.id));
       throw new VioError(`${named.length} snapshots are named "${printable(wanted)}"`, {
         code: 'SNAPSHOT',
         exit: Exit.usage,
@@ -165,6 +171,8 @@ export class Qcow2 {
       else if (tables.has(table)) add(span, unreadablePiece, 'L2 table that is used twice');
       else {
         tables.add(table);
+        if (tables.size * cluster > l2Most)
+          throw new VioError(`qcow2: the VM state has more than ${l2Most} bytes of L2 tables`, { code: 'QCOW2', exit: Exit.unsupported });
         const l2 = at(this.#fd, table, cluster, 'L2 table');
         for (let i = 0; i < cluster && done < snapshot.vmStateSize; i += entry) {
           const word = l2.readBigUInt64BE(i);

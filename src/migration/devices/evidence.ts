@@ -31,6 +31,9 @@ function runsOf(bits: Value | undefined): VirtioMem['plugged'] {
       });
 }
 
+/** Runs of plugged blocks that are kept: no guest of some GiB has as many, and each takes some 100 bytes. */
+const runsMost = 1 << 16;
+
 /** The runs of a bitmap of 64-bit big-endian words. */
 function runsOfWords(c: Cursor): VirtioMem['plugged'] {
   const runs: [bigint, bigint][] = [];
@@ -40,7 +43,7 @@ function runsOfWords(c: Cursor): VirtioMem['plugged'] {
       if (((word >> bit) & 1n) === 0n) continue;
       const last = runs.at(-1);
       if (last?.[1] === at + bit) last[1] += 1n;
-      else runs.push([at + bit, at + bit + 1n]);
+      else if (runs.push([at + bit, at + bit + 1n]) > runsMost) return undefined;
     }
   }
   return runs;

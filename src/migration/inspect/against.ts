@@ -1,6 +1,4 @@
 /** Will a destination load a stream? By the checks that QEMU makes (migration/savevm.c, vmstate.c, ram.c, hw/pci/pci.c). */
-import fs from 'node:fs';
-import { usage, wrap } from '../../common/errors.js';
 import { hex64 } from '../../common/units.js';
 import { type Input, type InputOptions, openInput } from '../containers/input.js';
 import type { Fields } from '../devices/fields.js';
@@ -9,6 +7,7 @@ import type { Issue } from '../stream/issues.js';
 import type { Value } from '../stream/model.js';
 import { Walker } from '../walk.js';
 import { damaged, events, isDamaged } from './dump.js';
+import { documentIn, type TypeShape, type TypesShape, typesOf } from './vmstate.js';
 
 /** One thing that keeps the destination from loading. */
 export interface Obstacle {
@@ -51,13 +50,6 @@ interface StreamShape {
   sections: Map<string, SectionShape>;
   /** the stream describes its devices */
   described: boolean;
-}
-
-/** Version and subsections of a device type by `-dump-vmstate`. */
-interface TypeShape {
-  version: number;
-  minimum: number;
-  subsections: Set<string>;
 }
 
 const label = ({ name, instance }: Pick<SectionShape, 'name' | 'instance'>): string => (instance === 0 ? name : `${name}#${instance}`);
@@ -181,60 +173,6 @@ function* sectionObstacles(from: StreamShape, to: StreamShape): Generator<Obstac
   }
 }
 
-/** The machine and the device types, by the name of their state, of a `-dump-vmstate` document. */
-interface TypesShape {
-  machine: string;
-  types: Map<string, TypeShape>;
-}
-
-interface VmstateType {
-  Name?: string;
-  version_id?: number;
-  minimum_version_id?: number;
-  Description?: VmstateDescription;
-}
-
-/** @throws usage error */
-function typesOf(file: string, text: string): TypesShape {
-  const foreign = () => usage(`${file}: neither a migration stream nor the JSON of -dump-vmstate`);
-  let json: { [type: string]: VmstateType | null };
-  try {
-    json = JSON.parse(text);
-  } catch {
-    throw foreign();
-  }
-  const types = new Map<string, TypeShape>();
-  for (const type of Object.values(json)) {
-    const { Description: d, version_id: version = 0, minimum_version_id: minimum = 0 } = type ?? {};
-    if (typeof d?.name !== 'string') continue;
-    const before = types.get(d.name);
-    const subsections = new Set([...(before?.subsections ?? []), ...vmstateSubsections(d)]);
-    types.set(d.name, {
-      version: Math.max(version, before?.version ?? 0),
-      minimum: Math.min(minimum, before?.minimum ?? minimum),
-      subsections,
-    });
-  }
-  const machine = json.vmschkmachine?.Name;
-  if (typeof machine !== 'string' && types.size === 0) throw foreign();
-  return { machine: typeof machine === 'string' ? machine : '', types };
-}
-
-interface VmstateDescription {
-  name?: string;
-  Fields?: { Description?: VmstateDescription }[];
-  Subsections?: VmstateDescription[];
-}
-/** A document nests its states; no deeper than this. */
-const nested = 32;
-function vmstateSubsections(d: VmstateDescription, depth = 0): string[] {
-  if (depth > nested) return [];
-  return [
-    ...(d.Subsections ?? []).flatMap((s) => [s.name ?? '', ...vmstateSubsections(s, depth + 1)]),
-    ...(d.Fields ?? []).flatMap((f) => (f.Description ? vmstateSubsections(f.Description, depth + 1) : [])),
-  ];
-}
-
 function* typeObstacles(from: StreamShape, types: ReadonlyMap<string, TypeShape>): Generator<Obstacle> {
   for (const [path, a] of from.sections) {
     const type = a.vmsd === undefined ? undefined : types.get(a.vmsd);
@@ -268,26 +206,6 @@ export async function against(source: Input, file: string, options: InputOptions
   if (text !== undefined) return againstTypes(from, typesOf(file, text));
   return againstStream(from, await shapeOf(openInput(file, options), () => {}));
 }
-
-/** The text of a file that begins as JSON. @throws VioError */
-function documentIn(file: string): string | undefined {
-  let fd: number | undefined;
-  try {
-    fd = fs.openSync(file, 'r');
-    const head = Buffer.alloc(64);
-    fs.readSync(fd, head, 0, head.length, 0);
-    if (!/^\s*\{/.test(head.toString('latin1'))) return undefined;
-    if (fs.fstatSync(fd).size > documentMost) throw usage(`${file}: larger than any document of -dump-vmstate`);
-    return fs.readFileSync(file, 'utf8');
-  } catch (err) {
-    throw wrap(`open ${file}`, err);
-  } finally {
-    if (fd !== undefined) fs.closeSync(fd);
-  }
-}
-
-/** The document of a QEMU has 3 MB. */
-const documentMost = 256 << 20;
 
 /** The verdict by versions and subsections alone. */
 function againstTypes(from: StreamShape, to: TypesShape): Against {

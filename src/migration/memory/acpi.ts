@@ -18,63 +18,54 @@ export const acpiMost = 16 << 20;
 
 const header = 36;
 
-/** Bodies of the tables with this signature: by signature and a length that fits, since the block has them one behind the other. */
-function tables(bytes: Buffer, signature: string): Buffer[] {
-  const found: Buffer[] = [];
-  for (let at = bytes.indexOf(signature, 0, 'latin1'); at >= 0; at = bytes.indexOf(signature, at + 4, 'latin1')) {
-    if (at + header > bytes.length) break;
+/** Tables with this signature and a length that fits, since the block has them one behind the other. No byte is in two of them. */
+function* tables(bytes: Buffer, signature: string): Generator<Buffer> {
+  for (let at = bytes.indexOf(signature, 0, 'latin1'); at >= 0 && at + header <= bytes.length; ) {
     const length = bytes.readUInt32LE(at + 4);
-    if (length >= header && at + length <= bytes.length) found.push(bytes.subarray(at, at + length));
+    const fits = length >= header && at + length <= bytes.length;
+    if (fits) yield bytes.subarray(at, at + length);
+    at = bytes.indexOf(signature, at + (fits ? length : 4), 'latin1');
   }
-  return found;
 }
 
-/** Structures of type u8 and length u8, or u16 and u16, from `at` on. */
-function* structures(table: Buffer, at: number, wide: boolean): Generator<{ type: number; body: Buffer }> {
+/** Structures of this type and at least this size; they have type and length as u8, or as u16, and begin at `from`. */
+function* structures(table: Buffer, from: number, wide: boolean, wanted: number, least: number): Generator<Buffer> {
   const head = wide ? 4 : 2;
-  for (let i = at; i + head <= table.length; ) {
-    const type = wide ? table.readUInt16LE(i) : table[i]!;
-    const length = wide ? table.readUInt16LE(i + 2) : table[i + 1]!;
-    if (length < head || i + length > table.length) return;
-    yield { type, body: table.subarray(i, i + length) };
-    i += length;
+  for (let at = from; at + head <= table.length; ) {
+    const type = wide ? table.readUInt16LE(at) : table[at]!;
+    const length = wide ? table.readUInt16LE(at + 2) : table[at + 1]!;
+    if (length < head || at + length > table.length) return;
+    if (type === wanted && length >= least) yield table.subarray(at, at + length);
+    at += length;
   }
 }
 
 /** Memory by the SRAT: enabled structures, as they come. */
 export function sratMemory(bytes: Buffer): SratMemory[] {
-  return tables(bytes, 'SRAT').flatMap((table) =>
-    [...structures(table, header + 12, false)].flatMap(({ type, body }) => {
-      if (type !== 1 || body.length < 40) return [];
+  const found: SratMemory[] = [];
+  for (const table of tables(bytes, 'SRAT')) {
+    for (const body of structures(table, header + 12, false, 1, 40)) {
       const flags = body.readUInt32LE(28);
-      if (!(flags & 1)) return [];
-      return [
-        {
-          address: body.readBigUInt64LE(8),
-          length: body.readBigUInt64LE(16),
-          hotpluggable: (flags & 2) !== 0,
-          nonVolatile: (flags & 4) !== 0,
-        },
-      ];
-    }),
-  );
+      const range = { address: body.readBigUInt64LE(8), length: body.readBigUInt64LE(16) };
+      if (flags & 1) found.push({ ...range, hotpluggable: (flags & 2) !== 0, nonVolatile: (flags & 4) !== 0 });
+    }
+  }
+  return found;
 }
 
 /** Ranges of persistent memory by the NFIT: its System Physical Address Range structures. */
 export function nfitRanges(bytes: Buffer): MemoryRange[] {
-  return tables(bytes, 'NFIT').flatMap((table) =>
-    [...structures(table, header + 4, true)].flatMap(({ type, body }) =>
-      type === 0 && body.length >= 56 ? [{ address: body.readBigUInt64LE(32), length: body.readBigUInt64LE(40) }] : [],
-    ),
-  );
+  const found: MemoryRange[] = [];
+  for (const table of tables(bytes, 'NFIT'))
+    for (const body of structures(table, header + 4, true, 0, 56))
+      found.push({ address: body.readBigUInt64LE(32), length: body.readBigUInt64LE(40) });
+  return found;
 }
 
-/** Starts of the 64-bit memory windows of PCI hosts: QWord address space descriptors in the DSDT (ACPI 6.5, 6.4.3.5.1). */
-export function windowStarts(bytes: Buffer): bigint[] {
+/** Whether a PCI host has a 64-bit memory window from `start` on: QWord address space descriptors in the DSDT (ACPI 6.5, 6.4.3.5.1). */
+export function hasWindowAt(bytes: Buffer, start: bigint): boolean {
   const descriptor = Buffer.from([0x8a, 0x2b, 0x00, 0x00]);
-  const starts: bigint[] = [];
-  for (let at = bytes.indexOf(descriptor); at >= 0 && at + 46 <= bytes.length; at = bytes.indexOf(descriptor, at + 1)) {
-    starts.push(bytes.readBigUInt64LE(at + 14));
-  }
-  return starts;
+  for (let at = bytes.indexOf(descriptor); at >= 0 && at + 46 <= bytes.length; at = bytes.indexOf(descriptor, at + 1))
+    if (bytes.readBigUInt64LE(at + 14) === start) return true;
+  return false;
 }

@@ -6,9 +6,10 @@ const beginOfNode = 1;
 const endOfNode = 2;
 const prop = 3;
 const nop = 4;
-const done = 9;
 /** Nodes within nodes: far above any tree. */
 const depth = 32;
+/** Bytes of a name, likewise; the specification has 31. */
+const nameMost = 255;
 
 /** A property with the path of its node. */
 interface Property {
@@ -23,8 +24,8 @@ function* properties(tree: Buffer): Generator<Property> {
   const strings = tree.readUInt32BE(12);
   const path: string[] = [];
   const text = (at: number) => {
-    const end = tree.indexOf(0, at);
-    return end < 0 ? '' : tree.toString('latin1', at, end);
+    const name = tree.subarray(at, at + nameMost + 1);
+    return name.toString('latin1', 0, Math.max(0, name.indexOf(0)));
   };
   for (let at = tree.readUInt32BE(8); at + 4 <= tree.length; ) {
     const token = tree.readUInt32BE(at);
@@ -42,10 +43,7 @@ function* properties(tree: Buffer): Generator<Property> {
       if (at + 8 + length > tree.length) return;
       yield { path: path.join('/'), name: text(strings + tree.readUInt32BE(at + 4)), value: tree.subarray(at + 8, at + 8 + length) };
       at = (at + 8 + length + 3) & ~3;
-    } else if (token !== nop) {
-      if (token !== done) return;
-      return;
-    }
+    } else if (token !== nop) return;
   }
 }
 
@@ -78,13 +76,17 @@ export function dynamicMemory(tree: Buffer): MemoryRange[] {
     if (last && last.address + last.length === address) last.length += length;
     else found.push({ address, length });
   };
-  const all = [...properties(tree)].filter((p) => p.path === '/ibm,dynamic-reconfiguration-memory');
-  for (const { name, value } of all) if (name === 'ibm,lmb-size' && value.length === 8) block = value.readBigUInt64BE(0);
-  for (const { name, value } of all) {
-    if (value.length < 4 || block === 0n) continue;
+  let list: Property | undefined;
+  for (const property of properties(tree)) {
+    const { path, name, value } = property;
+    if (path !== '/ibm,dynamic-reconfiguration-memory') continue;
+    if (name === 'ibm,lmb-size' && value.length === 8) block = value.readBigUInt64BE(0);
+    if (/^ibm,dynamic-memory(-v2)?$/.test(name) && value.length >= 4) list = property;
+  }
+  if (list && block > 0n) {
+    const { name, value } = list;
     const count = value.readUInt32BE(0);
     const v2 = name === 'ibm,dynamic-memory-v2';
-    if (!v2 && name !== 'ibm,dynamic-memory') continue;
     for (let i = 0, at = 4; i < count && at + 24 <= value.length; i++, at += 24) {
       const [blocks, address, flags] = v2
         ? [BigInt(value.readUInt32BE(at)), value.readBigUInt64BE(at + 4), value.readUInt32BE(at + 20)]

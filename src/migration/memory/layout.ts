@@ -1,11 +1,11 @@
 /** Where a machine's RAM blocks lie in guest-physical memory. */
 
 import { Exit, VioError } from '../../common/errors.js';
-import { printable, shellWord } from '../../common/escape.js';
+import { printable, printableNames, shellWord } from '../../common/escape.js';
 import type { Evidence } from '../devices/evidence.js';
 import type { Description } from '../devices/vmdesc.js';
 import type { RamBlock } from '../stream/model.js';
-import { type MemoryRange, nfitRanges, sratMemory, windowStarts } from './acpi.js';
+import { hasWindowAt, type MemoryRange, nfitRanges, sratMemory } from './acpi.js';
 import { type Arch, archOf } from './arch.js';
 import { boardOf, type Family } from './boards.js';
 import { dynamicMemory, memoryNodes } from './fdt.js';
@@ -119,7 +119,7 @@ const mainRam = /^(pc|microvm|mach-virt|ppc_spapr|s390|riscv_virt_board|loongarc
 export function blockIndex(blocks: readonly Pick<RamBlock, 'name'>[], name: string): number {
   const index = [(n: string) => n, printable].map((as) => blocks.findIndex((b) => as(b.name) === name)).find((i) => i >= 0);
   if (index !== undefined) return index;
-  const hint = `there are: ${blocks.map((b) => printable(b.name)).join(', ')}`;
+  const hint = `there are: ${printableNames(blocks.map((b) => b.name))}`;
   throw new VioError(`no block "${printable(name)}"`, { code: 'BLOCK', hint });
 }
 
@@ -155,11 +155,11 @@ function aboveStart({ machine, acpi }: Facts, above: bigint): bigint {
   const srat = acpi ? sratMemory(acpi).filter((m) => !m.hotpluggable && !m.nonVolatile && m.address >= fourGibi && m.length > 0n) : [];
   if (srat.length > 0) return srat.reduce((n, m) => (m.address < n ? m.address : n), srat[0]!.address);
   const up = (n: bigint) => (n + gibi - 1n) & ~(gibi - 1n);
-  const windows = acpi ? windowStarts(acpi) : [];
-  if (windows.some((w) => w === up(amdAbove + above))) return amdAbove;
+  const windowAt = (start: bigint) => acpi !== undefined && hasWindowAt(acpi, up(start));
+  if (windowAt(amdAbove + above)) return amdAbove;
   const version = /(\d+)\.(\d+)$/.exec(machine);
   const before = version !== null && (Number(version[1]) < 7 || (version[1] === '7' && version[2] === '0'));
-  if (before || fourGibi + above + pciWindow <= amdHole || windows.some((w) => w === up(fourGibi + above))) return fourGibi;
+  if (before || fourGibi + above + pciWindow <= amdHole || windowAt(fourGibi + above)) return fourGibi;
   throw new VioError('it is not clear whether the RAM above 4 GiB lies there or, as for an AMD CPU, above 1 TiB', {
     code: 'LAYOUT',
     exit: Exit.unsupported,
@@ -167,8 +167,12 @@ function aboveStart({ machine, acpi }: Facts, above: bigint): bigint {
   });
 }
 
+/** Ranges that are looked at, far more than machines have slots for memory: what a guest writes may have any number. */
+const rangesMost = 1024;
+
 /** Ranges that each are one block, by a length that no other block or range has; `spare` is how much longer the block may be. */
-function byLength(ranges: readonly MemoryRange[], blocks: readonly RamBlock[], open: readonly number[], spare = 0n): PhysicalRange[] {
+function byLength(all: readonly MemoryRange[], blocks: readonly RamBlock[], open: readonly number[], spare = 0n): PhysicalRange[] {
+  const ranges = all.slice(0, rangesMost);
   const fits = (r: MemoryRange, i: number) => blocks[i]!.length >= r.length && blocks[i]!.length - r.length <= spare;
   return ranges.flatMap((r) => {
     const mine = open.filter((i) => fits(r, i));
@@ -306,7 +310,7 @@ export function physicalLayout(facts: Facts, blocks: readonly RamBlock[], option
     throw new VioError(what, {
       code: 'LAYOUT',
       exit: Exit.unsupported,
-      hint: `--machine TYPE, --block NAME or --layout ADDRESS=NAME; there are: ${blocks.map((b) => printable(b.name)).join(', ')}`,
+      hint: `--machine TYPE, --block NAME or --layout ADDRESS=NAME; there are: ${printableNames(blocks.map((b) => b.name))}`,
     });
   }
   const parts = family ? ramBlocks(blocks, options.ramBlocks ?? boardRam(facts.machine, blocks), taken).filter((i) => !taken.has(i)) : [];

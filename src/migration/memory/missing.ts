@@ -44,18 +44,22 @@ const reasons: Record<MissingReason, { severity: Severity; text: string }> = {
   absent: { severity: 'error', text: 'the stream does not have them: each page is sent at least once, zeros too' },
 };
 
-/** Pages that `device` has plugged among [first, end) of its block, and the first of them. */
-function pluggedPages(device: VirtioMem, pageSize: bigint, first: bigint, end: bigint): { pages: bigint; first: bigint } {
-  const perBlock = device.blockSize / pageSize;
-  const found = { pages: 0n, first: 0n };
-  for (const [from, to] of device.plugged ?? []) {
-    const a = from * perBlock > first ? from * perBlock : first;
-    const b = to * perBlock < end ? to * perBlock : end;
-    if (a >= b) continue;
-    if (found.pages === 0n) found.first = a;
-    found.pages += b - a;
-  }
-  return found;
+/** Tells of ranges [first, end) of a device's pages how many are plugged, and the first of them. The ranges have to come in order. */
+function pluggedPages({ plugged = [], blockSize }: VirtioMem, pageSize: bigint) {
+  const perBlock = blockSize / pageSize;
+  let behind = 0;
+  return (first: bigint, end: bigint): { pages: bigint; first: bigint } => {
+    while (behind < plugged.length && plugged[behind]![1] * perBlock <= first) behind++;
+    const found = { pages: 0n, first: 0n };
+    for (let i = behind; i < plugged.length && plugged[i]![0] * perBlock < end; i++) {
+      const [from, to] = plugged[i]!;
+      const a = from * perBlock > first ? from * perBlock : first;
+      const b = to * perBlock < end ? to * perBlock : end;
+      if (found.pages === 0n) found.first = a;
+      found.pages += b - a;
+    }
+    return found;
+  };
 }
 
 /** The virtio-mem device whose memory a block is: its size, and the path of the device where the name has it. */
@@ -88,14 +92,13 @@ function ofBlock(ram: RamSection, index: number, around: Circumstances, anyConte
   if (missing === 0) return [];
   if (seen === 0 && around.capabilities.includes('x-ignore-shared')) return [one('shared', all, 0n)];
   const device = virtioMemOf(block, around.evidence.virtioMem);
+  const plugged = device?.plugged && pluggedPages(device, page);
   let unplugged = 0;
   let rest = 0;
   let restAt = 0n;
   let unpluggedAt = 0n;
   for (const [first, end] of tracked ? ram.runs(index, 'missing') : []) {
-    const has = device?.plugged
-      ? pluggedPages(device, page, BigInt(first), BigInt(end))
-      : { pages: BigInt(end - first), first: BigInt(first) };
+    const has = plugged?.(BigInt(first), BigInt(end)) ?? { pages: BigInt(end - first), first: BigInt(first) };
     if (rest === 0) restAt = has.first;
     if (unplugged === 0) unpluggedAt = BigInt(first);
     rest += Number(has.pages);
