@@ -47,7 +47,7 @@ export interface Context {
 /** Flags of every command; those of the machine formats are added where the command offers them. */
 export const globalFlags = {
   help: Flags.boolean({ char: 'h', summary: 'print this help' }),
-  quiet: Flags.boolean({ summary: 'no prose and no progress on stderr, errors only' }),
+  quiet: Flags.boolean({ summary: 'print only errors on stderr: no messages, no progress' }),
   color: Flags.option({
     options: ['auto', 'always', 'never'] as const,
     default: 'auto',
@@ -60,13 +60,13 @@ export const formatFlags = {
   ndjson: Flags.boolean({ summary: 'print one JSON object per line', exclusive: ['json'] }),
 };
 export const tableFlags = {
-  'no-headings': Flags.boolean({ summary: 'leave out the line of headings' }),
+  'no-headings': Flags.boolean({ summary: 'omit the heading line' }),
 };
 /** Flags of commands that print a list (static `list`). */
 export const listFlags = {
   columns: Flags.string({ helpValue: 'NAME,…', summary: 'print these columns of the table, in this order' }),
-  sort: Flags.string({ helpValue: '[-]NAME', summary: 'sort by this column; - in front: descending' }),
-  'no-truncate': Flags.boolean({ summary: 'print all columns whole, even if lines exceed the terminal' }),
+  sort: Flags.string({ helpValue: '[-]NAME', summary: 'sort by this column; -NAME sorts in descending order' }),
+  'no-truncate': Flags.boolean({ summary: 'print all columns in full, even if lines exceed the terminal' }),
 };
 
 /** `--watch[=TIME]` of commands that show counters: see Command.watch(). */

@@ -13,14 +13,16 @@ export const stateDirOf = (given: string | undefined, env: NodeJS.ProcessEnv): s
 /** What help says of sources, the same for every server. @param more options of one kind of server */
 export const sourceHelp = (more?: string): string =>
   `\
-A source can have options behind it: FILE,ro (read-only); FILE,bs=4096 (block size);${more === undefined ? '' : ` ${more};`} FILE,format=raw (serve the bytes of an
-image of another format); FILE,shared=on (share it with other servers that do so too); FILE,direct=on
-(bypass the page cache); FILE,engine=sync (threads do its I/O, not io_uring), FILE,engine=uring (io_uring or nothing); FILE,zero=unmap (free the space of zeroes that hosts write; by default, zeroes only leave holes as they
-are); FILE,zero=off (write zeroes as any data); FILE,iops=1000/4000 and FILE,bps=100M/400M/10
+A source can have options behind it: FILE,ro (read-only); FILE,bs=4096 (block size);${more === undefined ? '' : ` ${more};`}
+FILE,format=raw (serve the bytes of an
+image of another format); FILE,shared=on (share it with other servers that use shared=on); FILE,direct=on
+(bypass the page cache); FILE,engine=sync (threads do the I/O of this file instead of io_uring), FILE,engine=uring (fail if
+io_uring is not available); FILE,zero=unmap (free the space of blocks that hosts fill with zeroes; by default, only existing holes
+stay holes); FILE,zero=off (write zeroes like any data); FILE,iops=1000/4000 and FILE,bps=100M/400M/10
 (limits). Write a comma in a file name twice.
 
 A limit is RATE[/BURST[/SECONDS]]: RATE operations or bytes a second on average; after idle time, BURST a second for SECONDS
-(default: 1). Requests that come faster wait, and only those of this source. Reads, writes and compares count with their bytes,
+(default: 1). Requests beyond the limit wait. Other sources are not affected. Reads, writes and compares count with their bytes,
 discards and writes of zeroes as one operation; flushes are free. QEMU calls the three values iops-total, iops-total-max and
 iops-total-max-length. The control socket of the server changes limits at run time. Hosts and guests give up on requests that
 wait longer than their time-out (Linux: 30 s).
@@ -36,28 +38,30 @@ are written again, unless shared=on: a flush then reports the loss.
 A discovery service is asked when the source is opened, again and again while a path is away, and once a minute otherwise. Its
 referrals are followed. New addresses become paths. An address that it does not name any more is dropped when its connection is lost.
 
-A target that would serve itself is rejected, by way of other vioctl targets too. Targets of other programs hide what is behind
-them, and so do the kernel's host and protocols such as NBD: do not build a loop through them.
+A target that would serve itself is rejected, even if other vioctl targets are in between. vioctl cannot see through targets of
+other programs, the kernel's NVMe host, or protocols such as NBD. Do not build a loop through them.
 
 Sources on other machines: rbd:POOL[/NAMESPACE]/IMAGE[@SNAP] (Ceph; ,conf=FILE ,id=NAME ,keyring=FILE), nbd://HOST[:PORT]/EXPORT,
 nbd+unix:///EXPORT?socket=PATH (nbds: with TLS), nvme+tcp://HOST[:PORT]/NQN/NSID, and qcow2:FILE, which qemu-storage-daemon reads
-(,backing=DIR permits backing and data files below DIR). ,timeout=TIME (default: 30s) is how long requests wait for one that does not
-answer. They fail with path errors then. ./rbd:x is a file. The libraries are those of the packages librbd1 and libnbd0.
+(,backing=DIR permits backing and data files below DIR). ,timeout=TIME (default: 30s) limits how long requests wait for a source
+that does not answer; then they fail with path errors. ./rbd:x is a file. vioctl needs the packages librbd1 for rbd: and libnbd0
+for nbd://.
 
-An NBD or qcow2 server that dies and comes back is a pause: what it had acknowledged and not flushed is written to it again. With
+If an NBD or qcow2 server dies and comes back, hosts see a pause: vioctl repeats the writes that were acknowledged but not flushed. With
 ,shared=on, flushes fail instead, until the source is opened anew. Writes to Ceph are durable when they are answered. The server takes
 the exclusive lock of an image that has this feature.
 
-A new size of any source is noticed within a second or two. An NBD server tells the size only to a new connection: it is asked once a
-second on one of its own. If it takes one client at a time, the new size is seen when the connection is lost, or at ctl reopen.
+A new size of any source is noticed within a second or two. NBD servers tell the size only to new connections, so vioctl opens one
+each second to ask. If the server accepts only one client, the new size is noticed after a lost connection, or at ctl reopen.
 
 The server locks what it serves. It rejects a file that another server or QEMU uses, a mounted device, and an image that is no raw
 disk (qcow2, VMDK, VHDX, ISO 9660, compressed files). Several servers can read one file. --force skips these checks.
 
 The serial number of a disk, and the NGUID, EUI-64 and UUID of a namespace, are made from the source itself: from the WWN or serial
 number of a device, or from the UUID of the file system, inode and generation of a file. Those of a namespace also depend on the NQN
-of its subsystem. A renamed file keeps its identifiers, and a copy has its own. Every server that serves one source gives the same
-ones. For namespaces, they need the same --nqn: the default NQN is made from the paths of the sources.
+of its subsystem. A renamed file keeps its identifiers, and a copy has its own. Every server that serves the same source reports
+the same identifiers. For namespaces, the servers also need the same --nqn, because the default NQN depends on the paths of the
+sources.
 
 A snapshot of a file system contains the same files: a file and its snapshot count as one source. If hosts are to see both, give one
 of them other identifiers, with ,uuid= for nvmf serve or --serial for vhost-user serve blk.

@@ -97,6 +97,32 @@ function sampleHost(): PciTree {
 
 const quoted = (word: string) => `'${word.replaceAll("'", "'\\''")}'`;
 
+/** Where examples run: the folder they start in, and the one for their outputs (N) and exit statuses (N.rc). */
+export interface ExamplePlace {
+  home: string;
+  logs: string;
+}
+
+/** A bash script that runs examples one after another, and ends the servers that they started. */
+export function exampleScript(examples: readonly Example[], { home, logs }: ExamplePlace): string {
+  return [
+    'set -m',
+    'ip link set lo up',
+    `vioctl() { ${quoted(process.execPath)} ${quoted(program)} "$@"; }`,
+    'export -f vioctl',
+    `cd ${quoted(home)}`,
+    ...examples.flatMap(({ command, server, expected }, i) => {
+      const log = quoted(path.join(logs, String(i)));
+      const run = `{ ${command}\n} >${log} 2>&1 </dev/null`;
+      return server
+        ? [`${run} &`, `for _ in $(seq 600); do [ "$(wc -l <${log})" -ge ${expected.length} ] && break; sleep 0.1; done; echo 0 >${log}.rc`]
+        : [`${run}; echo $? >${log}.rc`];
+    }),
+    'for p in $(jobs -p); do kill -TERM -$p 2>/dev/null || kill -TERM $p; done; wait',
+    '',
+  ].join('\n');
+}
+
 /** Runs the examples of a document that need nothing special. */
 export function runExamples(text: string, timeout = 120_000): Outcome[] {
   const examples = examplesOf(text).filter((example) => example.needs === undefined);
@@ -111,24 +137,7 @@ export function runExamples(text: string, timeout = 120_000): Outcome[] {
       path.join(home, 'guest.mig'),
       gunzipSync(fs.readFileSync(path.resolve(__dirname, '../fixtures/migration/vfio-mtty.mig.gz'))),
     );
-    const script = [
-      'ip link set lo up',
-      `vioctl() { ${quoted(process.execPath)} ${quoted(program)} "$@"; }`,
-      'export -f vioctl',
-      `cd ${quoted(home)}`,
-      ...examples.flatMap(({ command, server, expected }, i) => {
-        const log = quoted(path.join(logs, String(i)));
-        const run = `{ ${command}\n} >${log} 2>&1 </dev/null`;
-        return server
-          ? [
-              `${run} &`,
-              `for _ in $(seq 200); do [ "$(wc -l <${log})" -ge ${expected.length} ] && break; sleep 0.1; done; echo 0 >${log}.rc`,
-            ]
-          : [`${run}; echo $? >${log}.rc`];
-      }),
-      'for p in $(jobs -p); do kill -TERM -$p 2>/dev/null || kill -TERM $p; done; wait',
-    ].join('\n');
-    fs.writeFileSync(path.join(dir, 'script'), `set -m\n${script}\n`);
+    fs.writeFileSync(path.join(dir, 'script'), exampleScript(examples, { home, logs }));
     const { error } = spawnSync('unshare', ['-rn', 'bash', path.join(dir, 'script')], {
       env: {
         PATH: process.env.PATH,

@@ -4,7 +4,7 @@ import { listHolder } from '../../dma/holder.js';
 import { holderLines } from '../../groups/dma/views.js';
 
 export default class DmaList extends Command {
-  static override readonly description = 'Shows what a running `dma map --listen SOCK` holds.';
+  static override readonly description = 'Lists the mappings of a running `dma map --listen SOCK`.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma list /run/buf.sock', 'its mappings'],
     ['vioctl dma list /run/buf.sock --json | jq -r ".maps[0].iova"', 'the address of the first one'],

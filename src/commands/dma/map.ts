@@ -18,7 +18,10 @@ import { Irq } from '../../vfio/session/session.js';
 
 export default class DmaMap extends Command {
   static override readonly description =
-    'Maps memory for a device and holds it in the foreground. It prints one document when everything is mapped. It unmaps at the end of standard input (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), or after --timeout (status 124).\n\nWith --listen, other programs use the mappings: `dma attach`, `dma list`, `dma unmap`. If the IOMMU blocks an access of the device and the kernel log can be read, stderr names the mapping.';
+    'Maps memory for a device and holds it in the foreground. It prints one document when everything is mapped. It unmaps at the end ' +
+    'of standard input (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), ' +
+    'or after --timeout (status 124).\n\nWith --listen, other programs use the mappings: `dma attach`, `dma list`, `dma unmap`. If ' +
+    'the IOMMU blocks an access of the device and the kernel log can be read, stderr names the mapping.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma map 0000:01:00.0 ring=64M,huge=2M fw=./fw.bin,ro', 'hold two mappings until ^D'],
     ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'for other programs'],
@@ -34,7 +37,7 @@ export default class DmaMap extends Command {
   static override readonly flags = {
     listen: Flags.string({ helpValue: 'SOCK', summary: 'serve the mappings at this socket (mode 0600)' }),
     notify: Flags.boolean({ summary: 'tell systemd when all is mapped (NOTIFY_SOCKET)' }),
-    timeout: Flags.duration({ summary: 'hold no longer than this' }),
+    timeout: Flags.duration({ summary: 'unmap and exit after this time' }),
     api: apiFlag,
     'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'open the device, print the layout, and map nothing' }),

@@ -37,10 +37,10 @@ async function readText(file: string): Promise<string> {
 
 export default class DmaPlan extends Command {
   static override readonly description =
-    'Shows where "dma map" would put each mapping, how many DMA entries they take and how much locked memory they count as. ' +
-    'It needs no device and no privilege: the IOMMU is described by a device of this host, or by the reserved regions and the ' +
-    'address width of another one. The exit status is 3 when the mappings do not fit, or when a device of this host is given and ' +
-    'the host has too little memory for them now. It is 6 when more would be locked than RLIMIT_MEMLOCK allows.';
+    'Shows the address that "dma map" would choose for each mapping, and how many DMA entries and how much locked memory the ' +
+    'mappings need. It needs no device and no privilege: describe the IOMMU by a device of this host, or by the reserved regions and ' +
+    'the address width of another host. The exit status is 3 if the mappings do not fit, or if you name a device and the host has ' +
+    'too little free memory for them. It is 6 if they exceed RLIMIT_MEMLOCK.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'for a device of this host'],
     ['vioctl dma plan net:eth1 @maps.txt', 'many mappings, one in a line'],
@@ -54,7 +54,8 @@ export default class DmaPlan extends Command {
       required: true,
       multiple: true,
       description:
-        'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…, or @FILE with one in a line',
+        'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…, or @FILE with one ' +
+        'in a line',
     }),
   };
   static override readonly flags = {

@@ -4,14 +4,14 @@ import { unmapInHolder } from '../../dma/holder.js';
 
 export default class DmaUnmap extends Command {
   static override readonly description =
-    'Takes one mapping away from the device: a running `dma map --listen SOCK` unmaps it and frees its address. From then on the ' +
-    'IOMMU blocks every access of the device there, and the holder names the mapping when one comes. What has been unmapped before is no error.';
+    'Tells a running `dma map --listen SOCK` to unmap one mapping and to free its address. From then on the IOMMU blocks every ' +
+    'access of the device to it. If the device tries one, `dma map` names the mapping. Unmapping twice succeeds.';
   static readonly examples: readonly Example[] = [['vioctl dma unmap /run/buf.sock ring', 'unmap "ring"']];
   static override readonly args = {
     socket: Args.string({ required: true, description: 'socket of the holder' }),
     name: Args.string({ required: true, description: 'name of the mapping' }),
   };
-  static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'only tell what would be unmapped' }) };
+  static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'print what would be unmapped, and unmap nothing' }) };
   static override readonly changes = true;
 
   async run(): Promise<undefined> {

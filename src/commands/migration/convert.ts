@@ -10,8 +10,9 @@ import { Target } from '../../migration/export/target.js';
 
 export default class MigrationConvert extends Command {
   static override readonly description =
-    'Rewrites a stream or save file so that QEMU loads it faster: with --to mapped-ram every page has a fixed place in a sparse file, ' +
-    'which QEMU 9.0 and newer reads in one go (capability mapped-ram, URI file:). Devices are copied byte for byte. The input must be whole. OUT appears when it is complete.\n\n' +
+    'Rewrites a stream or save file so that QEMU loads it faster. With --to mapped-ram each page has a fixed place in a sparse file, ' +
+    'which QEMU 9.0 and newer can load with several threads (capability mapped-ram, URI file:). The device states are copied ' +
+    'unchanged. The input must be complete. OUT appears only when it is complete.\n\n' +
     'The JSON has `to`, `already` (the input was mapped-ram), `size`, `blocks` (name, length, pages, content) and `devices`.';
   static readonly examples = [
     [

@@ -10,9 +10,9 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationDiff extends Command {
   static override readonly description =
-    'What changed from A to B: machine, sections, versions, subsections and every field of a device by name; of a device that nothing ' +
-    'describes, whether its bytes are the same; with --ram also how many ' +
-    'pages of each block differ (their contents are compared by a 64-bit hash with a secret key). Status 4 when something differs.\n\n' +
+    'Compares two streams: machine, sections, versions, subsections, and the fields of each device by name. Devices without a ' +
+    'description are compared byte by byte. --ram also counts the pages of each block that differ, by a 64-bit hash with a secret ' +
+    'key. The exit status is 4 if something differs.\n\n' +
     'The JSON has `equal`, `differences` (path, kind: only-a, only-b or changed, a, b; values below a path that one stream lacks; first ' +
     'and bytes: where two byte strings differ, and in how many), `ram` (block, pages, changed, unknown) and `issues` of both.';
   static readonly examples = [
@@ -29,7 +29,7 @@ export default class MigrationDiff extends Command {
     ram: Flags.boolean({ summary: 'compare every page too' }),
     fields: Flags.boolean({ summary: 'list each field of a device that only one stream has' }),
     structure: Flags.boolean({ summary: 'compare versions, types and sizes instead of values' }),
-    ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'paths that do not count' }),
+    ignore: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'ignore matching paths' }),
   };
 
   async run(): Promise<number | undefined> {

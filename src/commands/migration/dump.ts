@@ -10,10 +10,12 @@ import { Walker } from '../../migration/walk.js';
 
 export default class MigrationDump extends Command {
   static override readonly description =
-    'Every record of a migration stream or save file in order: configuration, sections, commands, description. With --fields the ' +
-    "state of each device by name, from the stream's own description and, where that stops (virtio, PCI configuration, MSI-X), " +
-    'decoded here. Pages are counted, not printed: see migration ram. With --ndjson one record a line as it comes, the counts of pages last. Damage is reported with its offset, and the walk goes on ' +
-    'behind it; the exit status is then 5. With --section, missing memory is a warning. --xml prints the domain XML of a libvirt save.\n\n' +
+    'Prints every record of a migration stream or save file in order: configuration, sections, commands, description. --fields also ' +
+    "decodes the state of each device. It uses the stream's own description, and vioctl's own knowledge of virtio, PCI configuration " +
+    'and MSI-X. ' +
+    'Pages are counted but not printed; use migration ram for their contents. --ndjson prints each record as it is read, and the ' +
+    'page counts last. Damage is reported with its offset; the command continues behind it and exits with 5. With --section, missing ' +
+    'memory is only a warning. --xml prints the domain XML of a libvirt save.\n\n' +
     'The JSON has `complete`, `container` (of a save file or image), `version`, `configuration` (machine, pageBits, capabilities, uuid), ' +
     '`records` (type and offset; sections with record, id, name, instance, version, size, footer, bounded, detail, fields), ' +
     '`ram` (pageSize, total, blocks with their counters in `state`), `description`, `missing` (block, pages, reason, first, lost), ' +

@@ -1,32 +1,30 @@
-import fs from 'node:fs';
 import { Command } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
 import { partFile } from '../../cli/streams/part-file.js';
-import { usage, wrap } from '../../common/errors.js';
+import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { inputFlags, inputOptions, placed } from '../../groups/migration/options.js';
 import { extractedLines } from '../../groups/migration/views.js';
 import { openInput } from '../../migration/containers/input.js';
 import { extract, passes } from '../../migration/export/extract.js';
-import { Target } from '../../migration/export/target.js';
+import { Target, writeAll } from '../../migration/export/target.js';
 import { damaged, elsewhere, memoryElsewhere, notPlaced } from '../../migration/inspect/dump.js';
 import { issueText } from '../../migration/stream/issues.js';
 
-/** @throws VioError naming the file */
-function writeAll(fd: number, bytes: Buffer, name: string): void {
-  try {
-    for (let at = 0; at < bytes.length; ) at += fs.writeSync(fd, bytes, at);
-  } catch (err) {
-    throw wrap(`write ${name}`, err);
-  }
-}
-
 export default class MigrationRam extends Command {
   static override readonly description =
-    'Writes guest memory out of a stream or save file. Without --block that is guest-physical memory: offsets in a raw file are addresses. sparse leaves holes where the memory is zero, and raw allocates every byte. ' +
-    'elf is a core file as dump-guest-memory writes it, for gdb, crash and drgn, with physical addresses. It has the registers of the CPUs (x86, Arm with SVE, PowerPC, s390x, RISC-V, LoongArch) and the note VMCOREINFO, from the device of that name or a search of the memory. Machine, class and byte order are those of the CPUs; a core of a guest whose architecture nothing tells is refused (7). lime is the format of LiME.\n\n' +
-    'The addresses come from the guest: CMOS, chipset, ACPI tables, devices. --machine names the machine of a stream that does not. If a stream does not tell the address of a block, the block is named and left out, with exit status 7 for raw and sparse unless --partial is given. --layout gives an address. ' +
-    'Between 768 KiB and 1 MiB, a PC has RAM or ROM as its guest reads it; where its video memory is, between 640 and 768 KiB, the RAM behind it, as system management mode reads it. Memory that a board shows at two addresses is at both. --rom adds firmware whose address the machine fixes: the BIOS or flash of PCs, the flash of Arm and RISC-V `virt`. What a damaged stream still has is written, with exit status 5.\n\n' +
+    'Writes the guest memory in a stream or save file to OUT. Without --block this is guest-physical memory: offsets in a raw file are ' +
+    'addresses. sparse leaves holes where the memory is zero, and raw allocates every byte. elf is a core file as dump-guest-memory ' +
+    'writes it, for gdb, crash and drgn, with physical addresses. It has the registers of the CPUs (x86, Arm with SVE, PowerPC, s390x, ' +
+    'RISC-V, LoongArch) and the note VMCOREINFO, from the device of that name or a search of the memory. The CPUs determine machine, ' +
+    'class and byte order of the core. If the architecture of the guest is unknown, the command exits with 7. lime is the format of ' +
+    'LiME.\n\n' +
+    'The addresses come from the guest: CMOS, chipset, ACPI tables, devices. Use --machine if the stream does not name its machine. If ' +
+    'the address of a block is unknown, the command names the block and leaves it out. With raw and sparse it then exits with 7, unless ' +
+    '--partial is given. --layout sets the address of a block. Between 768 KiB and 1 MiB, OUT has the RAM or ROM that the guest of a PC ' +
+    'reads there. Between 640 and 768 KiB it has the RAM behind the video memory, as in system management mode. Memory that a board ' +
+    'maps at two addresses appears at both. --rom adds firmware whose address the machine fixes: the BIOS or flash of PCs, the flash of ' +
+    'Arm and RISC-V `virt`. From a damaged stream the command writes what is readable, and exits with 5.\n\n' +
     'The JSON has `as`, `machine`, `size`, `ranges` (address, length, block, offset in the output), `blocks` (name, pages, present, ' +
     'undecodable), `missing`, `unplaced` (block, length), `cpus`, `vmcoreinfo` (device or memory), `complete` and `issues`.';
   static readonly examples = [

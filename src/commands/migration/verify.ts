@@ -11,7 +11,17 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationVerify extends Command {
   static override readonly description =
-    "Tells whether a stream or save file is complete. It walks every record, checks lengths, footers, pages, XBZRLE deltas and compressed pages, compares the devices with the stream's own description, and counts the pages. The verdict is complete, complete without description, truncated, or damaged; the last two have exit status 5. The format has no checksums, so a changed byte inside a page goes unnoticed.\n\nWith --against, vioctl tells whether a destination loads the stream. DEST is a stream of the destination, which was started with -S and never run, or the JSON of its -dump-vmstate. Each device and block in the way is named, with what QEMU prints and what to change. The exit status is then 4, or 7 if no device could be compared.\n\nThe JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), `complete`, `end` (of a truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, present, percent, undecodable), `missing`, `stream`, `trailing` and `issues` as in migration dump. `against` has `loads` (null: too little could be compared), `obstacles` (path, message, cure), `compared` (sections, of) and `notes` about what was not compared.";
+    'Checks whether a stream or save file is complete. It reads every record, checks lengths, footers, pages, XBZRLE deltas and ' +
+    "compressed pages, compares the devices with the stream's own description, and counts the pages. The verdict is complete, " +
+    'complete without description, truncated, or damaged; the last two have exit status 5. The format has no checksums, so a changed ' +
+    'byte inside a page goes unnoticed.\n\nWith --against, the command checks whether a destination would load the stream. DEST is a ' +
+    'stream of the destination, which was started with -S and never run, or the JSON of its -dump-vmstate. The output names each ' +
+    "device and block that does not fit, with QEMU's message and the change that helps. The exit status is then 4, or 7 if no device " +
+    'could be compared.\n\nThe JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), ' +
+    '`complete`, `end` (of a truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, ' +
+    'present, percent, undecodable), `missing`, `stream`, `trailing` and `issues` as in migration dump. `against` has `loads` (null: ' +
+    'too little could be compared), `obstacles` (path, message, cure), `compared` (sections, of) and `notes` about what was not ' +
+    'compared.';
   static readonly examples = [
     ['vioctl migration verify vm.mig --against dest.mig', 'will the destination load it, and if not, why'],
     ['vioctl migration verify vm.mig', 'verdict, pages present, sections'],
@@ -20,8 +30,11 @@ export default class MigrationVerify extends Command {
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {
     ...inputFlags,
-    strict: Flags.boolean({ summary: 'bytes behind the end are damage' }),
-    against: Flags.string({ helpValue: 'DEST', summary: 'say whether a destination loads it: its stream or vmstate' }),
+    strict: Flags.boolean({ summary: 'treat bytes behind the end as damage' }),
+    against: Flags.string({
+      helpValue: 'DEST',
+      summary: "say whether a destination loads the stream; DEST is the destination's stream or vmstate",
+    }),
     force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };
 

@@ -27,8 +27,8 @@ const leastBlock = 512;
 
 export default class NvmfBench extends Command {
   static override readonly description =
-    'Measures a namespace: IOPS, bandwidth and latency percentiles, with I/O queues in native threads. The patterns are those of fio; ' +
-    'those that write destroy what the namespace holds.';
+    'Measures a namespace: IOPS, bandwidth and latency percentiles, with I/O queues in native threads. The patterns are those of ' +
+    'fio. Patterns that write destroy the data of the namespace.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf bench -a 192.0.2.1 -n nqn.2014-08.org.example:disk', '4 KiB random reads at depth 32 for five seconds'],
     [
@@ -59,9 +59,9 @@ export default class NvmfBench extends Command {
       min: 0,
       max: 1_000_000,
       helpValue: 'US',
-      summary: 'microseconds to look for completions before sleeping',
+      summary: 'busy-poll time before sleeping, in µs',
     }),
-    'dry-run': Flags.boolean({ summary: 'say what would be run, connect to nothing' }),
+    'dry-run': Flags.boolean({ summary: 'print the plan without connecting' }),
   };
 
   async run(): Promise<number> {

@@ -8,11 +8,16 @@ import { type CaseResult, junit, learn, runCases, selectCases, tapLines } from '
 
 export default class NvmfConform extends Command {
   static override readonly description =
-    'Judges a target by what it answers to malformed, abusive, and unusual but legal PDUs and commands. Each case says what the specification expects and what came. After each case, a new host must be able to connect and identify. The output is TAP; the status is 4 if a case fails.\n\nCases about authentication need the keys of this host, and those about TLS need its TLS key; without them, they are skipped.\n\nUse a scratch namespace: its data may be overwritten. Cases that write to its first blocks put the data back, but a faulty target may damage it all the same.';
+    'Tests whether a target follows the specification: it sends malformed, abusive, and unusual but legal PDUs and commands. Each ' +
+    'case prints the answer that the specification expects and the answer of the target. After each case, a new host must be able to ' +
+    'connect and identify. The output is TAP. The exit status is 4 if a case fails.\n\nCases about authentication need the keys of ' +
+    'this host, and cases about TLS need its TLS key. Without the keys these cases are skipped.\n\nUse a scratch namespace: its data ' +
+    'may be overwritten. Cases that write to its first blocks put the data back, but a faulty target may damage it all the same.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'all cases'],
     [
-      "vioctl nvmf conform -n nqn.2014-08.org.example:scratch --only 'io*' --only h212 --json | jq '.cases[] | select(.verdict==\"differs\")'",
+      "vioctl nvmf conform -n nqn.2014-08.org.example:scratch --only 'io*' --only h212 --json | jq '.cases[] | " +
+        'select(.verdict=="differs")\'',
       'some cases, what differs',
     ],
     [
@@ -36,7 +41,7 @@ export default class NvmfConform extends Command {
       helpValue: 'COMMAND',
       summary: 'shell command that changes an ANA state at this address alone, for the case about that (an05)',
     }),
-    'dry-run': Flags.boolean({ summary: 'list the cases, connect to nothing' }),
+    'dry-run': Flags.boolean({ summary: 'list the cases without connecting' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly list = true;

@@ -8,35 +8,41 @@ import { type ControlAction, controlActions } from '../../nvme/target/serve/verb
 
 export default class NvmfCtl extends Command {
   static override readonly description =
-    'Changes a target that runs with --control SOCK. Hosts that are connected are told: new, removed and resized namespaces and ' +
-    'changed ANA states appear there without a rescan.\n\n' +
-    'list: subsystems, namespaces, controllers.\n\n' +
-    'add SOURCE: a namespace (options as in nvmf serve); with --nqn of a new name, a subsystem. --allow-host adds hosts to the list of those that may ' +
-    'use the subsystem, and becomes the list of a new one. A source that is served with other options is rejected: change its limits, ' +
-    'or remove it and add it again.\n\n' +
-    'remove NSID: a namespace; remove without a number and with --nqn, the subsystem.\n\n' +
-    'resize NSID: look at the size of the file again at once (it is looked at every second anyway, less often with more than 64 namespaces).\n\n' +
-    'reopen NSID: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.\n\n' +
-    'mask NSID NQN…: only these hosts see the namespace; mask NSID any shows it to all hosts of the subsystem, mask NSID none to no host.\n\n' +
-    'host add NQN…, host remove NQN…: the list of hosts that may use the subsystem. A host that is removed is disconnected. host any lets every ' +
-    'host in, whatever the list says; host any off lets in the hosts of the list alone.\n\n' +
-    'listener add ADDRESS[:PORT]: one more path. --advertise tells hosts another address, --tls sets TLS of this path alone, and --discovery-only serves no subsystem there. listener remove ' +
-    'ADDRESS[:PORT] ends the associations of hosts that came through it. listener ana ADDRESS[:PORT] STATE sets the ANA state ' +
-    'of one path: of --group N, or of all groups with namespaces.\n\n' +
-    'referral add ADDRESS[:PORT], referral remove ADDRESS[:PORT]: other discovery services that hosts are told about (port 8009); --nqn names the one there.\n\n' +
-    'limits NSID iops=RATE[/BURST[/SECONDS]] bps=…: how fast a namespace may be used (see nvmf serve); none lifts a limit. limits ' +
-    'controllers=N connections=N queues=N: what the target admits, with queues counted per controller. limits --host NQN ' +
-    'connections=N queues=N bytes=SIZE: the same for one host, or for each host with --host any; bytes limits the data of commands under way.\n\n' +
-    'ana GROUP STATE: optimized, non-optimized, inaccessible, persistent-loss or change, on all paths.\n\n' +
-    'keys rotate: read the key files of nvmf serve again. Hosts that are connected stay; the next authentication uses the new keys.\n\n' +
+    'Changes a target that runs with --control SOCK. Connected hosts are notified: they see new, removed and resized namespaces and ' +
+    'changed ANA states without a rescan.\n\n' +
+    'list: print subsystems, namespaces and controllers.\n\n' +
+    'add SOURCE: add a namespace, with the source options of nvmf serve. If --nqn is a new name, this creates a subsystem. ' +
+    '--allow-host adds a host to the list of hosts that may use the subsystem. If the source is already served with other options, ' +
+    'the command fails: change its limits, or remove it and add it again.\n\n' +
+    'remove NSID: remove a namespace. remove --nqn NQN without a number removes the subsystem.\n\n' +
+    'resize NSID: check the size of the source now. The target checks it every second anyway, and less often with more than 64 ' +
+    'namespaces.\n\n' +
+    'reopen NSID: open the source again after a failed flush. Check its data first: lost writes stay lost, but flushes can succeed ' +
+    'again.\n\n' +
+    'mask NSID NQN…: show the namespace only to these hosts. mask NSID any shows it to all hosts of the subsystem, and mask NSID ' +
+    'none to no host.\n\n' +
+    'host add NQN…, host remove NQN…: change the list of hosts that may use the subsystem. A removed host is disconnected. host any ' +
+    'admits every host, and host any off only the hosts of the list.\n\n' +
+    'listener add ADDRESS[:PORT]: listen on one more address. --advertise tells hosts another address, --tls sets TLS for this ' +
+    'listener only, and --discovery-only serves only discovery there. listener remove ' +
+    'ADDRESS[:PORT] ends the associations of hosts that came through it. listener ana ADDRESS[:PORT] STATE sets the ANA state of one ' +
+    'path, for --group N or for all groups with namespaces.\n\n' +
+    'referral add ADDRESS[:PORT], referral remove ADDRESS[:PORT]: change the list of other discovery services in the discovery log ' +
+    '(default port: 8009). --nqn is the NQN of that service.\n\n' +
+    'limits NSID iops=RATE[/BURST[/SECONDS]] bps=…: limit the rate of a namespace (see nvmf serve); none removes a limit. limits ' +
+    'controllers=N connections=N queues=N: limit the target as a whole; queues count per controller. limits --host NQN connections=N ' +
+    'queues=N bytes=SIZE: limit one host, or each host with --host any. bytes limits the data of commands under way.\n\n' +
+    'ana GROUP STATE: set the ANA state of a group on all paths: optimized, non-optimized, inaccessible, persistent-loss or change.\n\n' +
+    'keys rotate: read the key files of nvmf serve again. Connected hosts stay connected, and the next authentication uses the new ' +
+    'keys.\n\n' +
     'kick: end the associations of --host NQN, of --cntlid N, or of --nqn NQN.\n\n' +
     'drain: admit no host and no command, wait for the commands under way (up to --timeout), and flush. Hosts use other paths, or wait ' +
     'for drain off.\n\n' +
-    'stats: counters of every controller.\n\n' +
-    'save: the configuration as it is now, in the form that nvmf serve --config reads (vioctl-nvmf(5)); without keys.\n\n' +
-    'load FILE: change the target to what a configuration says. Hosts notice nothing of what stays the same. If a step fails, the target ' +
-    'keeps the configuration that it had. --check only tells the changes (status 4 if there are any).\n\n' +
-    'Repeating a completed change succeeds: nothing is done, and the command says so.';
+    'stats: print the counters of each controller.\n\n' +
+    'save: print the current configuration, without keys, for nvmf serve --config (vioctl-nvmf(5)).\n\n' +
+    'load FILE: apply a configuration file to the running target. Parts that stay the same are not disturbed. If a step fails, the ' +
+    'target keeps its earlier configuration. --check only prints the changes (status 4 if there are any).\n\n' +
+    'Repeating a completed change succeeds without doing anything, and the command says so.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock add /srv/new.img', 'one more namespace; hosts see it at once'],
@@ -57,25 +63,25 @@ export default class NvmfCtl extends Command {
       options: controlActions,
       description: `${controlActions.slice(0, -1).join(', ')} or ${controlActions.at(-1)}`,
     }),
-    operand: Args.string({ multiple: true, description: 'what the action needs: SOURCE, NSID, NSID LIMIT, GROUP STATE, or add ADDRESS' }),
+    operand: Args.string({ multiple: true, description: 'arguments of the action: SOURCE, NSID, NSID LIMIT, GROUP STATE, or add ADDRESS' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly changes = true;
   static override readonly flags = {
     ...watchFlag,
-    nqn: Flags.string({ helpValue: 'NQN', summary: 'which subsystem, where there are several' }),
+    nqn: Flags.string({ helpValue: 'NQN', summary: 'subsystem; optional if there is only one' }),
     host: Flags.string({ helpValue: 'NQN', summary: 'kick, limits: this host' }),
     cntlid: Flags.integer({ min: 1, max: 0xffef, helpValue: 'N', summary: 'kick: this controller' }),
     group: Flags.integer({ min: 1, max: 32, helpValue: 'N', summary: 'listener ana: this ANA group' }),
-    advertise: Flags.string({ helpValue: 'ADDRESS[:PORT]', summary: 'listener add: address that hosts are told' }),
-    tls: Flags.option({ options: tlsChoices, summary: 'listener add: TLS of hosts there' })(),
-    'discovery-only': Flags.boolean({ summary: 'listener add: answer discovery alone' }),
+    advertise: Flags.string({ helpValue: 'ADDRESS[:PORT]', summary: 'listener add: address in the discovery log' }),
+    tls: Flags.option({ options: tlsChoices, summary: 'listener add: TLS mode of this listener' })(),
+    'discovery-only': Flags.boolean({ summary: 'listener add: serve only discovery there' }),
     'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'add: let this host use the subsystem too' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'add: block size [default: of the device, 512 for a file]' }),
     'read-only': Flags.boolean({ summary: 'add: read-only' }),
     force: Flags.boolean({ summary: 'add: serve a source that is in use or no raw disk' }),
-    check: Flags.boolean({ summary: 'load: only tell the changes; status 4 if there are any' }),
-    'dry-run': Flags.boolean({ summary: 'all checks, then what would be done; nothing is changed' }),
+    check: Flags.boolean({ summary: 'load: only print the changes; status 4 if there are any' }),
+    'dry-run': Flags.boolean({ summary: 'run all checks and print the change without making it' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };
 

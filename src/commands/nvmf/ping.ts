@@ -6,7 +6,8 @@ import { pingSummary, pings } from '../../nvme/host/index.js';
 
 export default class NvmfPing extends Command {
   static override readonly description =
-    'Connects to a controller, sends Keep Alive commands, prints the time of each round trip, and a histogram at the end. A controller without keep-alive gets Property Get instead.';
+    'Connects to a controller, sends Keep Alive commands, and prints the time of each round trip and a histogram at the end. ' +
+    'Controllers without keep-alive get Property Get commands instead.';
   static readonly examples = [
     ['vioctl nvmf ping -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'five round trips'],
     ['vioctl nvmf ping -n nqn.2014-08.org.example:disk --count 0 --ndjson', 'for ever, one JSON object each'],

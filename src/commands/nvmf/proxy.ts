@@ -10,10 +10,12 @@ import { describeRecord } from '../../nvme/proxy/text.js';
 
 export default class NvmfProxy extends Command {
   static override readonly description =
-    'Stands between hosts and a target, decodes every PDU of both directions as one line, and passes it on. With --fault it delays or drops PDUs, spoils ' +
-    'digests, or replaces the status of a completion.\n\nA fault is ACTION[,KEY=VALUE]…; actions: delay:TIME, drop, hdgst, ddgst (spoil a digest), ' +
-    'status:[SCT/]SC (hexadecimal). Keys choose the PDUs: dir=h2c|c2h, type=R2T, command=read, qid=N, after=N (pass over the first N), every=N, count=N.\n\nA --pcap file holds the connections of the hosts as they were passed on. The proxy sees no packets, so it makes their headers; ' +
-    'the port of the target is always 4420, which Wireshark takes for NVMe/TCP.';
+    'Sits between hosts and a target, prints every PDU of both directions as one line, and forwards it. With --fault it delays or ' +
+    'drops PDUs, corrupts digests, or replaces the status of a completion.\n\nA fault is ACTION[,KEY=VALUE]…; actions: delay:TIME, ' +
+    'drop, hdgst, ddgst (corrupt a digest), ' +
+    'status:[SCT/]SC (hexadecimal). Keys choose the PDUs: dir=h2c|c2h, type=R2T, command=read, qid=N, after=N (skip the first N), ' +
+    'every=N, count=N.\n\nA --pcap file has the connections of the hosts as they were forwarded. The proxy sees no packets, so the ' +
+    'packet headers in the file are made up. The port of the target in them is always 4420, so that Wireshark recognizes NVMe/TCP.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf proxy --listen 127.0.0.1:4430 --to 192.0.2.1:4420 --ndjson > trace.ndjson', 'record everything'],
     ['vioctl nvmf proxy --listen :4430 --to :4420 --pcap trace.pcapng', 'for Wireshark'],

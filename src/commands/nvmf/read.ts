@@ -9,8 +9,9 @@ import { wantedRange } from '../../nvme/host/index.js';
 
 export default class NvmfRead extends Command {
   static override readonly description =
-    'Reads a namespace, or a part of it, to stdout or a file. Offsets and counts need not be whole blocks. Exactly the bytes asked for are written; ' +
-    'if the target fails in the middle, standard output has what was read before, and a file keeps its earlier content. Blocks of zeroes become holes of a new file.';
+    'Reads a namespace, or a part of it, to stdout or a file. Offsets and counts need not be whole blocks. If the target fails in ' +
+    'the middle, standard output has the data up to there, and a file keeps its earlier content. Blocks of zeroes become holes of a ' +
+    'new file.';
   static readonly examples = [
     ['vioctl nvmf read -a 192.0.2.1 -n nqn.2014-08.org.example:disk | sha256sum', 'the checksum of a remote disk'],
     ['vioctl nvmf read -n nqn.2014-08.org.example:disk --count 1M -g -G -d boot.img', 'its first MiB, with digests, to a file'],

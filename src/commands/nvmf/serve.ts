@@ -20,11 +20,11 @@ export default class NvmfServe extends Command {
     'line become the namespaces of one subsystem; --config FILE describes several: see vioctl-nvmf(5). Every listener answers discovery ' +
     'too. Discovery also listens on port 8009 of the same addresses, unless it is in use or you asked for port 0.\n\n' +
     `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
-    'Metrics for Prometheus (OpenMetrics) are at /metrics of --metrics ADDR: on loopback unless ADDR names another address. Nobody has to ' +
-    'prove who he is there.\n\n' +
-    'Messages say who connects, is refused, or breaks the protocol. Names of hosts are in quotes unless they are plain. With --log-format ' +
-    'json each has "time", "event" and "message", and "peer", "host", "subsystem" and "controller" if it is about them. Messages about one ' +
-    'address are limited to 50 in 10 s.\n\n' +
+    '--metrics ADDR serves metrics for Prometheus (OpenMetrics) at /metrics, on loopback unless ADDR names another address. There is ' +
+    'no authentication.\n\n' +
+    'The server logs who connects, is refused, or breaks the protocol. Host names with unusual characters are quoted. With ' +
+    '--log-format json each message is an object with "time", "event" and "message", and, if known, "peer", "host", "subsystem" and ' +
+    '"controller". At most 50 messages in 10 s are logged for one address.\n\n' +
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [

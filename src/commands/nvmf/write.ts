@@ -22,9 +22,10 @@ interface Wanted extends Omit<CopyOptions, 'write' | 'depth' | 'deallocate' | 'f
 
 export default class NvmfWrite extends Command {
   static override readonly description =
-    'Writes stdin or a file to a namespace and flushes it: status 0 means that all is on the medium. Input that does not fill its last block keeps the ' +
-    'rest of that block. Input that is longer than the namespace, or shorter than --count, is written as far as it goes and reported with status 1. ' +
-    'Blocks of zeroes are written as zeroes without their data if the controller can do so. If the target fails, the error says how far the data is durable.';
+    'Writes stdin or a file to a namespace and flushes it. Exit status 0 means that all data is durable. If the input ends within a ' +
+    'block, the rest of that block keeps its data. If the input is longer than the namespace or shorter than --count, the command ' +
+    'writes what fits and exits with 1. Blocks of zeroes are sent as Write Zeroes commands if the controller supports them. If the ' +
+    'target fails, the error says how many bytes are durable.';
   static readonly examples = [
     ['vioctl nvmf write -a 192.0.2.1 -n nqn.2014-08.org.example:disk < disk.img', 'copy an image to a remote disk'],
     [

@@ -13,7 +13,9 @@ const us = (value: number): string => value.toFixed(2);
 
 export default class Bench extends Command {
   static override readonly description =
-    'Measures how much CPU time a registered file, registered buffers and the registered ring descriptor save for reads of FILE from the page cache of this machine. Each is compared with pread(2) of the same round. A ratio below 1 is a gain; a difference within the spread of the rounds is noise. The first 64 MiB of FILE are read.';
+    'Measures how much CPU time a registered file, registered buffers and the registered ring descriptor save for reads of FILE from ' +
+    'the page cache of this machine. Each is compared with pread(2) in the same round. A ratio below 1 is a gain; a difference ' +
+    'within the spread of the rounds is noise. The first 64 MiB of FILE are read.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring bench disk.img', 'the gain of each step at 32 reads at once'],
     ['vioctl uring bench --depth 1 --size 512 disk.img', 'one small read at a time'],

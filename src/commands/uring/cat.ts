@@ -10,11 +10,11 @@ const copy = 32 * 1024;
 
 export default class Cat extends Command {
   static override readonly description = [
-    'Writes many files to stdout one behind the other, in the order of their names, and reads the next ones ahead through ' +
-      'direct descriptors of an io_uring. The gain is large for files that are not in the page cache. Names come from the ' +
+    'Writes many files to stdout one after another, in the order of the arguments, and reads the next ones ahead through direct ' +
+      'descriptors of an io_uring. The gain is large for files that are not in the page cache. Names come from the ' +
       'arguments or, without any, from stdin.',
-    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. So is a file ' +
-      'that is the output itself: it would grow by what is read from it.',
+    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. The output ' +
+      'file itself is an error too, as reading it would make it grow.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
     ['find logs -name "*.log" -print0 | sort -z | vioctl uring cat -0 | grep -c ERROR', 'search many cold files'],

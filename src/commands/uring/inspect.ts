@@ -8,7 +8,9 @@ import { type ProcessRing, ringsOf } from '../../uring/host/processes.js';
 
 export default class Inspect extends Command {
   static override readonly description =
-    'Shows every io_uring of one process: registered files with their slots and paths, registered buffers, pending and polled requests, overflowed completions, and how busy the thread of an SQPOLL ring is (Linux 6.9). Before Linux 6.4, a file has its name without the path.';
+    'Shows every io_uring of one process: registered files with their slots and paths, registered buffers, pending and polled ' +
+    'requests, overflowed completions, and how busy the thread of an SQPOLL ring is (Linux 6.9). Before Linux 6.4, files have a name ' +
+    'but no path.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring inspect 1234', 'files and buffers of process 1234'],
     ["vioctl uring inspect 1234 --json | jq -r '.rings[].files[].path'", 'paths of its registered files'],

@@ -4,8 +4,9 @@ import { allRings, ringsOf } from '../../uring/host/processes.js';
 
 export default class List extends Command {
   static override readonly description =
-    'Lists the io_urings of running processes: size, registered files and buffers, what is pending, requests that wait in poll, ' +
-    'completions that did not fit. Reads /proc/PID/fdinfo; nothing is attached or stopped. Processes of others need root.';
+    'Lists the io_urings of running processes: size, registered files and buffers, pending requests, requests that wait in poll, and ' +
+    'overflowed completions. It only reads /proc/PID/fdinfo, and neither attaches to nor stops a process. The processes of other ' +
+    'users need root.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring list', 'all rings of this machine'],
     ['vioctl uring list --pid $(pidof qemu-system-x86_64) --json', 'the rings of a VM'],

@@ -12,17 +12,17 @@ function named(list: Ability[], supported: boolean): string[] {
 
 export default class Probe extends Command {
   static override readonly description =
-    'Asks the running kernel what its io_uring can do: request and register opcodes, set-up flags, features, limits, and what ' +
-    'users do with registered files, each tried for real. Where io_uring is missing it says why: the sysctl, a seccomp filter, ' +
-    'the kernel, or the limit of locked memory; the exit status is 7 then. In brackets: the kernel version that has it.\n\n' +
-    '--require checks that named things are there and prints only those. It exits with 7 and the reason if one is missing.';
+    'Shows what io_uring supports on the running kernel: request and register opcodes, set-up flags, features, limits, and typical ' +
+    'uses of registered files. It tries each of them. If io_uring is not available, the command says why (a sysctl, a seccomp ' +
+    'filter, the kernel, or the limit of locked memory) and exits with 7. Brackets name the kernel version that added a feature.\n\n' +
+    '--require checks for the named features and prints only those. If one is missing, the command exits with 7 and says why.';
   static readonly examples: readonly Example[] = [
     ['vioctl uring probe', 'what this kernel can do'],
     ['vioctl uring probe --require openat_direct,msg_ring_fd && ./deploy.sh', 'go on only where both are there'],
     ["vioctl uring probe --json | jq -r '.setupFlags[] | select(.supported).name'", 'set-up flags, one per line'],
   ];
   static override readonly flags = {
-    require: Flags.string({ multiple: true, helpValue: 'FEATURE,...', summary: 'end with status 7 unless all of these are there' }),
+    require: Flags.string({ multiple: true, helpValue: 'FEATURE,...', summary: 'exit with 7 unless all of these are supported' }),
   };
   static override readonly formats = ['json'] as const;
 

@@ -10,7 +10,13 @@ import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted }
 
 export default class Register extends Command {
   static override readonly description =
-    'Registers files in the file table of an io_uring, reads from every slot, and prints index, path and result of each. The kernel itself never says which entry of a table it refused. The slots are the FILE arguments (- leaves a hole), then the names on standard input (with -0), then --fd. The table ends with the command, unless --hold keeps it.\n\nWith -- CMD, the table is handed to a command, which runs only if every entry is registered. It inherits the ring as descriptor 3 (%r in its words). VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct io_uring_params in hexadecimal) and VIOCTL_RING_FILES describe it; include/vioctl-ring.h of the package uses it. Signals go to CMD, and its exit status is the exit status of vioctl (126 or 127 if it could not run).';
+    'Registers files in the file table of an io_uring, reads from every slot, and prints index, path and result of each. The kernel ' +
+    'itself never says which entry of a table it refused. The slots are the FILE arguments (- leaves a hole), then the names on ' +
+    'standard input (with -0), then --fd. The table ends with the command, unless --hold keeps it.\n\nWith -- CMD, the table is ' +
+    'handed to a command, which runs only if every entry is registered. It inherits the ring as descriptor 3 (%r in its words). ' +
+    'VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct io_uring_params in hexadecimal) and VIOCTL_RING_FILES describe it; ' +
+    'include/vioctl-ring.h of the package uses it. Signals go to CMD, and its exit status is the exit status of vioctl (126 or 127 ' +
+    'if it could not run).';
   static readonly examples: readonly Example[] = [
     ['vioctl uring register disk0.img disk1.img', 'can these be registered?'],
     ["find imgs -name '*.qcow2' -print0 | vioctl uring register -0 --ndjson | jq -r 'select(.errno).path'", 'which cannot?'],
@@ -21,7 +27,7 @@ export default class Register extends Command {
   static override readonly args = { file: Args.string({ multiple: true, description: 'files; - is a hole' }) };
   static override readonly flags = {
     null: nullFlag,
-    fd: Flags.integer({ multiple: true, min: 0, max: 0x7fff_ffff, helpValue: 'N', summary: 'an inherited descriptor' }),
+    fd: Flags.integer({ multiple: true, min: 0, max: 0x7fff_ffff, helpValue: 'N', summary: 'also register this inherited descriptor' }),
     sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'a table of at least N slots' }),
     update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I' }),
     write: Flags.boolean({ char: 'w', summary: 'open files for reading and writing' }),

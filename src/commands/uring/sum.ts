@@ -13,10 +13,13 @@ export default class Sum extends Command {
     'Reads many files at once through direct descriptors of an io_uring and prints their checksums in the lines that ' +
       'coreutils print and check. The gain is large for files that are not in the page cache, because the disk sees many ' +
       'reads at once. Names come from the arguments or, without any, from stdin.',
-    '--check reads lists of checksums instead, plain, BSD or xxhsum lines, and sums the files that they name, many at once. It prints what ' +
+    '--check reads lists of checksums instead, plain, BSD or xxhsum lines, and sums the files that they name, many at once. It ' +
+      'prints what ' +
       'coreutils print, in the order of the lines. The exit status is 4 if a file differs, and 1 if one cannot be read or no line is ' +
-      'properly formatted. Unless --algorithm is given, each line tells its own: BSD lines by name, plain lines by their length.',
-    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. Lines come as files finish; ' +
+      'properly formatted. Without --algorithm, the algorithm follows from each line: BSD lines name it, and the length of plain ' +
+      'lines tells it.',
+    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. Lines come ' +
+      'as files finish; ' +
       'with --ordered in the order of the names.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
@@ -44,7 +47,7 @@ export default class Sum extends Command {
       exclusive: ['tag', 'recursive', 'ordered', 'null'],
       summary: 'verify the lists of checksums in FILES',
     }),
-    status: Flags.boolean({ dependsOn: ['check'], summary: 'with --check: print nothing, the exit status tells' }),
+    status: Flags.boolean({ dependsOn: ['check'], summary: 'with --check: print nothing; the exit status is the result' }),
     'ignore-missing': Flags.boolean({ dependsOn: ['check'], summary: 'with --check: ignore files that do not exist' }),
     strict: Flags.boolean({ dependsOn: ['check'], summary: 'with --check: fail if a line is malformed' }),
     warn: Flags.boolean({ char: 'w', dependsOn: ['check'], summary: 'with --check: name each malformed line' }),

@@ -6,11 +6,12 @@ import { syncFileSystems, syncFiles } from '../../uring/bulk/sync.js';
 
 export default class Sync extends Command {
   static override readonly description = [
-    'Makes files durable: fsync(2) of each, many at once (on an io_uring or, without one, on threads), so that they share the commits of the ' +
+    'Makes files durable: fsync(2) of each, many at once (on an io_uring or, without one, on threads), so that they share the ' +
+      'commits of the ' +
       "file system's journal. Names come from the arguments or, without any, from stdin. Nothing is printed for " +
       'files that went well, except as --json or --ndjson.',
-    '--filesystem calls syncfs(2) once for each file system instead. That is often faster for very many files, but it also ' +
-      'writes what others left dirty there.',
+    '--filesystem calls syncfs(2) once for each file system instead. That is often faster for very many files, but it also writes ' +
+      'the dirty data of other programs.',
     'A file that fails is reported and the others go on; the exit status is 1 at the end.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [

@@ -16,20 +16,22 @@ const mostBytes = 16 << 20;
 export default class VfioApply extends Command {
   static override readonly description =
     'Brings devices to the state that a file declares, one by one: driver, owner of the nodes, persistence, virtual functions, power ' +
-    'policy. A second run changes nothing, an interrupted one can be repeated, and what fails keeps no other entry from being done.\n\n' +
-    'The file is YAML or JSON: a list `devices` of entries with the key `device` (address or selector) and any of `expect` (vendor:device), `function` (number), `driver` (vfio, host or ' +
-    'a name), `owner`, `persist`, `allow` (checks to ignore), `vfs`, `vfDriver`, `macs`, `autoprobe`, `power` (on or auto), `d3cold` (the device may be switched off in its sleep), `resetMethod` (such as flr), `all` (the ' +
-    'selector may match several) and `optional` (it need not be there). What an entry leaves out stays as it is.';
+    'policy. A second run changes nothing, and an interrupted run can be repeated. If an entry fails, the others are still applied.\n\n' +
+    'The file is YAML or JSON: a list `devices` of entries with the key `device` (address or selector) and any of `expect` ' +
+    '(vendor:device), `function` (number), `driver` (vfio, host or ' +
+    'a name), `owner`, `persist`, `allow` (checks to ignore), `vfs`, `vfDriver`, `macs`, `autoprobe`, `power` (on or auto), `d3cold` ' +
+    '(whether the device may be powered off while suspended), `resetMethod` (such as flr), `all` (the ' +
+    'selector may match several) and `optional` (a missing device is no error). Settings that an entry leaves out stay as they are.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio apply /etc/vioctl/devices.yaml', 'bring the host to its declared state'],
-    ['vioctl vfio apply devices.yaml --check', 'only tell the differences (status 4)'],
+    ['vioctl vfio apply devices.yaml --check', 'only print the differences (status 4)'],
     ['echo \'{"devices":[{"device":"net:eth0","vfs":4,"vfDriver":"vfio-pci"}]}\' | vioctl vfio apply -', 'from standard input'],
   ];
   static override readonly args = { file: Args.string({ required: true, description: 'declaration, YAML or JSON; - for stdin' }) };
   static override readonly flags = {
-    check: Flags.boolean({ summary: 'tell the differences, change nothing; status 4 if there are any' }),
-    'dry-run': Flags.boolean({ summary: 'as --check, but with status 0' }),
-    appear: Flags.duration({ default: 0, summary: 'how long to wait for devices that are not there yet' }),
+    check: Flags.boolean({ summary: 'print the differences and change nothing; status 4 if there are any' }),
+    'dry-run': Flags.boolean({ summary: 'like --check, but with status 0' }),
+    appear: Flags.duration({ default: 0, summary: 'how long to wait for devices that have not appeared yet' }),
     wait: Flags.duration({ default: raceWait, summary: 'how long to wait for holders and other runs' }),
   };
   static override readonly changes = true;

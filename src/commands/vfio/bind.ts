@@ -16,7 +16,7 @@ import { identityKinds } from '../../vfio/devices/identity.js';
 export default class VfioBind extends Command {
   static override readonly description =
     'Binds devices to vfio-pci, or to the VFIO variant driver that suits them best, as one transaction: a journal on disk, safety ' +
-    'checks, module, driver_override, unbind, bind, verification, owner. Whatever fails, the devices go back to their earlier ' +
+    'checks, module, driver_override, unbind, bind, verification, owner. If any step fails, the devices return to their earlier ' +
     'drivers; an interrupted run is undone by `vioctl vfio restore`. Devices with the same id are never touched.\n\n' +
     `Checks that --allow can lift, one by one: ${Object.entries(checks)
       .map(([name, what]) => `${name} (${what})`)
@@ -37,7 +37,7 @@ export default class VfioBind extends Command {
     owner: Flags.string({ summary: 'give the nodes in /dev/vfio to this user', helpValue: 'USER[:GROUP]' }),
     allow: allowFlag,
     expect: Flags.string({ summary: 'refuse when another device is at the address', helpValue: 'VENDOR:DEVICE' }),
-    persist: Flags.boolean({ summary: 'bind at every boot too: udev rule, systemd unit, initramfs hook' }),
+    persist: Flags.boolean({ summary: 'also bind at every boot (udev rule, systemd unit, initramfs hook)' }),
     identity: Flags.option({
       options: identityKinds,
       helpValue: 'KIND',

@@ -10,10 +10,11 @@ import { openSpace } from '../../vfio/session/space.js';
 
 export default class VfioConfig extends Command {
   static override readonly description =
-    'Reads the configuration space of a device, and writes that of one that is bound to VFIO. It is read as VFIO shows it then: some ' +
-    'registers are virtual, and writes that would disturb the host do nothing. Of other devices sysfs shows it. Without a register the whole space is decoded. Registers are spelled as ' +
-    'for setpci: OFFSET[.b|.w|.l][=VALUE] in hexadecimal, or the name of a header register; they are done in order, and the ' +
-    'value that a register holds afterwards is printed.';
+    'Reads the configuration space of a device, and writes it if the device is bound to VFIO. VFIO virtualizes some registers, and ' +
+    'ignores writes that would disturb the host. Other devices are read through sysfs. Without a register the whole space is ' +
+    'decoded. Registers are spelled as ' +
+    'for setpci: OFFSET[.b|.w|.l][=VALUE] in hexadecimal, or the name of a header register. They are accessed in order, and the ' +
+    'command prints the value that each register holds afterwards.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio config 0000:01:00.0', 'header, capabilities and bytes'],
     ['vioctl vfio config 01:00.0 COMMAND 04.w=6', 'read the command register, then enable memory and bus mastering'],

@@ -6,9 +6,9 @@ import { diagnose, diagnosisStatus } from '../../vfio/inventory/doctor.js';
 
 export default class VfioDoctor extends Command {
   static override readonly description =
-    'Says whether this host is ready for VFIO, and for each finding what to do: IOMMU and interrupt remapping (firmware, kernel ' +
-    'command line), modules, groups that are not viable, limits, hugepages, and runs of vioctl that were cut short.\n\n' +
-    'Status 0: ready; 1: something fails; 7: no IOMMU.';
+    'Checks whether this host is ready for VFIO, and says for each problem what to do: IOMMU and interrupt remapping (firmware, kernel ' +
+    'command line), modules, groups that are not viable, limits, hugepages, and interrupted runs of vioctl.\n\n' +
+    'The exit status is 0 if the host is ready, 1 if a check fails, and 7 if there is no IOMMU.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio doctor', 'look at everything'],
     ['vioctl vfio doctor --json | jq \'.findings[] | select(.level == "fail")\'', 'what has to be done'],

@@ -14,14 +14,21 @@ import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 
 export default class VfioExec extends Command {
   static override readonly description =
-    'Runs CMD with devices and with memory that is mapped for them. CMD inherits their descriptors, from 3 on. LISTEN_FDS counts them, and LISTEN_FDNAMES names them: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME (with -1 behind the names of a second device). VIOCTL_VFIO describes the mappings as JSON. In the words of CMD, {device} {group} {container} {iommufd} {vf-token} {NAME.fd} {NAME.iova} {NAME.size} are replaced; the token is that of --vf-token or `vfio sriov`.\n\nSignals go to CMD, and its exit status is the exit status of vioctl. Afterwards everything is unmapped and closed, and the devices return to their drivers. If the IOMMU blocks an access of a device and the kernel log can be read, stderr names the mapping. If CMD uses {iommufd} and nothing is mapped, it gets the device untouched, as QEMU requires.';
+    'Runs CMD with devices and with memory that is mapped for them. CMD inherits their descriptors, from 3 on. LISTEN_FDS counts ' +
+    'them, and LISTEN_FDNAMES names them: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME (with -1 behind the names of ' +
+    'a second device). VIOCTL_VFIO describes the mappings as JSON. In the words of CMD, {device} {group} {container} {iommufd} ' +
+    '{vf-token} {NAME.fd} {NAME.iova} {NAME.size} are replaced; the token is that of --vf-token or `vfio sriov`.\n\nSignals go to ' +
+    'CMD, and its exit status is the exit status of vioctl. Afterwards everything is unmapped and closed, and the devices return to ' +
+    'their drivers. If the IOMMU blocks an access of a device and the kernel log can be read, stderr names the mapping. If CMD uses ' +
+    '{iommufd} and nothing is mapped, it gets the device untouched, as QEMU requires.';
   static readonly examples: readonly Example[] = [
     [
       'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',
       'a driver in user space',
     ],
     [
-      'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device vfio-pci,id=v0,iommufd=i0,fd={device}',
+      'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device ' +
+        'vfio-pci,id=v0,iommufd=i0,fd={device}',
       'a QEMU without privileges',
     ],
   ];
@@ -35,7 +42,7 @@ export default class VfioExec extends Command {
       summary: 'map memory: options ro, huge=2M, align=2M, iova=0x…, below4g, temp',
     }),
     bind: Flags.boolean({ summary: 'bind the IOMMU groups of the devices first, and give them back at the end' }),
-    replace: Flags.boolean({ summary: 'become CMD: nothing is undone afterwards (for units of systemd)' }),
+    replace: Flags.boolean({ summary: 'replace vioctl with CMD, without clean-up afterwards (for systemd units)' }),
     user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
     memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
     api: apiFlag,

@@ -20,7 +20,8 @@ const names = (row: DeviceRow): string => [row.vendorName, row.deviceName].filte
 export default class VfioList extends Command {
   static override readonly description =
     'Lists the PCI devices with driver, driver override, IOMMU group, and what uses each of them: mounted file systems, swap, ' +
-    'stacked block devices, routes, addresses; processes that have it open if nothing else does (`vfio show` names both).\n\nA host without an IOMMU gets a warning; `vioctl vfio doctor` tells by its status whether the host is ready.';
+    'stacked block devices, routes, addresses; processes that have it open if nothing else does (`vfio show` names all of ' +
+    'them).\n\nA host without an IOMMU gets a warning; `vioctl vfio doctor` reports in its exit status whether the host is ready.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio list', 'all devices'],
     [
@@ -31,9 +32,9 @@ export default class VfioList extends Command {
     ['vioctl vfio list --tree --columns address,driver,group', 'what hangs on what, and which groups it makes'],
   ];
   static override readonly flags = {
-    driver: Flags.string({ summary: 'only devices on this driver; "none" for those without', helpValue: 'DRIVER' }),
+    driver: Flags.string({ summary: 'only devices with this driver; "none": without a driver', helpValue: 'DRIVER' }),
     class: Flags.string({ summary: 'only devices of this class: nvme, net, display, usb, … or digits such as 0108', helpValue: 'CLASS' }),
-    unused: Flags.boolean({ summary: 'only endpoints that nothing uses and nobody holds' }),
+    unused: Flags.boolean({ summary: 'only endpoints without users and holders' }),
     tree: Flags.boolean({ summary: 'draw the bridges, and virtual functions below their physical one' }),
     group: Flags.integer({ summary: 'only members of this IOMMU group', min: 0, helpValue: 'NUMBER' }),
   };

@@ -7,7 +7,9 @@ import { byMethod, planReset, resetDevice } from '../../vfio/session/reset.js';
 
 export default class VfioReset extends Command {
   static override readonly description =
-    'Resets a device that is bound to VFIO and that no program has open: by its function-level reset, or by what the kernel has instead. --hot resets its slot or bus, with every device there. The kernel demands that we hold all of them; if one is missing, it is named and nothing is reset.';
+    'Resets a device that is bound to VFIO and that no program has open: by its function-level reset, or by another method that the ' +
+    'kernel chooses. --hot resets its slot or bus, with every device on it. All of these devices must be bound to VFIO and unused; ' +
+    'otherwise the command names the ones that are not, and resets nothing.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio reset 0000:01:00.0', 'this device alone'],
     ['vioctl vfio reset 01:00.0 --hot --dry-run', 'which devices a reset of the slot would reach'],
@@ -17,10 +19,10 @@ export default class VfioReset extends Command {
   };
   static override readonly flags = {
     hot: Flags.boolean({ summary: 'reset the slot or bus' }),
-    method: Flags.string({ helpValue: 'METHOD', exclusive: ['hot'], summary: 'by this method of the device only: flr, pm, bus, …' }),
+    method: Flags.string({ helpValue: 'METHOD', exclusive: ['hot'], summary: 'use only this reset method: flr, pm, bus, …' }),
     api: apiFlag,
     'vf-token': tokenFlag,
-    'dry-run': Flags.boolean({ summary: 'tell what would be reset, and reset nothing' }),
+    'dry-run': Flags.boolean({ summary: 'print what would be reset, and reset nothing' }),
   };
   static override readonly changes = true;
 

@@ -9,9 +9,9 @@ import { Census } from '../../vfio/census/census.js';
 
 export default class VfioRestore extends Command {
   static override readonly description =
-    'Undoes what interrupted runs of bind, unbind and exec left half done: their journals in /run/vioctl name every device with ' +
-    'the driver and override it had. Runs that still work are left alone. What cannot be put back is named (status 8) and its ' +
-    'journal stays.';
+    'Rolls back interrupted runs of bind, unbind and exec: their journals in /run/vioctl name every device with ' +
+    'the driver and override it had. Runs that are still active are left alone. A device that cannot be restored is named (exit ' +
+    'status 8), and its journal stays.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio restore', 'after a crash or kill -9 of vioctl'],
     ['vioctl vfio restore --all', 'also give back every device that vioctl bound'],

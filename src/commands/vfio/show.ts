@@ -13,8 +13,8 @@ export default class VfioShow extends Command {
   static override readonly description =
     'Shows everything about one device: its IOMMU group with every member and which of them keeps VFIO from using it, reserved ' +
     'IOVA regions, NUMA node, virtual functions, BARs, interrupts, capabilities, reset methods, block devices, network ' +
-    'interfaces, who uses it and who holds it. A device that is bound to VFIO, held by nobody, and open to us is also opened: its ' +
-    'regions, interrupts and resets as VFIO has them.';
+    'interfaces, who uses it and who holds it. If a device is bound to VFIO, nobody holds it, and you may open it, the command also ' +
+    'shows its regions, interrupts and resets as VFIO reports them.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio show 0000:01:00.0', 'one device'],
     ["vioctl vfio show 05:02.0 --json | jq '.iommuGroup.members[] | select(.blocks) | {bdf, driver, fix}'", 'why is its group not viable?'],

@@ -12,11 +12,11 @@ import { planSriov, showSriov, sriov, sriovLines } from '../../vfio/sriov/sriov.
 export default class VfioSriov extends Command {
   static override readonly description =
     'Shows the virtual functions of a physical function, or sets their number, driver and MAC addresses (SR-IOV).\n\n' +
-    'The kernel changes the number from and to 0 only, so another number replaces all virtual functions: the command refuses that while ' +
-    'one of them is in use. With --driver they are not offered to other drivers first. If a step fails, the earlier number comes ' +
-    'back; `vioctl vfio restore` undoes an interrupted run.\n\n' +
+    'The kernel changes the number only from and to 0. Another number therefore replaces all virtual functions, and the command ' +
+    'refuses it while one of them is in use. With --driver, no other driver gets the virtual functions first. If a step fails, the ' +
+    'earlier number is restored; `vioctl vfio restore` undoes an interrupted run.\n\n' +
     'The physical function may be on VFIO itself, if vfio-pci has the parameter enable_sriov. Then its virtual functions open only with ' +
-    'a VF token: the command sets one and prints it, and other vioctl commands of the same user use it by themselves.';
+    'a VF token: the command sets one and prints it, and other vioctl commands of the same user find it.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio sriov 0000:04:00.0', 'show the virtual functions'],
     ['vioctl vfio sriov net:eth0 --vfs 4 --driver vfio-pci', 'switch four on and bind them to VFIO'],
@@ -29,7 +29,7 @@ export default class VfioSriov extends Command {
     vfs: Flags.integer({ helpValue: 'NUMBER', min: 0, summary: 'number of virtual functions' }),
     driver: Flags.string({ helpValue: 'DRIVER', summary: 'bind the virtual functions to this driver' }),
     mac: Flags.string({ helpValue: 'ADDRESS', multiple: true, summary: 'MAC address of the next virtual function' }),
-    persist: Flags.boolean({ summary: 'set them at every boot too; with --vfs 0 no longer' }),
+    persist: Flags.boolean({ summary: 'also set them at every boot; with --vfs 0, stop doing so' }),
     'no-autoprobe': Flags.boolean({ summary: 'do not offer the virtual functions to drivers' }),
     'vf-token': { ...tokenFlag, summary: 'VF token to set, if the physical function is on VFIO [default: a new one]' },
     allow: allowFlag,

@@ -14,9 +14,9 @@ import { readDevices } from '../../vfio/devices/pci.js';
 export default class VfioUnbind extends Command {
   static override readonly description =
     'Gives devices back to the drivers they had before `vioctl vfio bind`, or, for devices that something else bound to VFIO, to ' +
-    'the driver whose id table claims them. Never hangs: while a process holds a device, by a descriptor or by a mapped BAR, ' +
-    'the command names it, waits, and ends with status 3 and nothing changed. With --ask the unbind begins at once: the ' +
-    'kernel asks the holder to let go, which programs such as QEMU do.';
+    'the driver whose id table claims them. The command never hangs: if a process holds a device by a descriptor or a mapped BAR, it ' +
+    'names the process, waits for --wait, and exits with 3 without any change. With --ask the unbind starts at once: the kernel asks ' +
+    'the holder to release the device, and programs such as QEMU do.';
   static readonly examples: readonly Example[] = [
     ['vioctl vfio unbind 0000:01:00.0', 'back to the earlier driver'],
     ['vioctl vfio unbind 01:00.0 --wait 30s --ask', 'ask the program that holds it, and wait 30 seconds'],
@@ -28,8 +28,8 @@ export default class VfioUnbind extends Command {
   static override readonly flags = {
     driver: Flags.string({ summary: 'give it to this driver, which must list the id of the device', helpValue: 'DRIVER' }),
     wait: waitFlag,
-    ask: Flags.boolean({ summary: 'let the kernel ask the holder to let go; this cannot be taken back' }),
-    persist: Flags.boolean({ summary: 'also end what bind --persist set up' }),
+    ask: Flags.boolean({ summary: 'let the kernel ask the holder to release the device; this cannot be undone' }),
+    persist: Flags.boolean({ summary: 'also remove what bind --persist set up' }),
     all: allFlag,
     null: nullFlag,
     'dry-run': scriptFlag,

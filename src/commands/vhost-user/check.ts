@@ -7,7 +7,11 @@ import { type CheckResult, runChecks, tapLines } from '../../vhost-user/check/ru
 
 export default class Check extends Command {
   static override readonly description =
-    'Tests whether a back-end follows the specification. Well-behaved requests must work. Malformed ones must be refused, or end the connection. Each case has a connection of its own. Block devices also get requests through a ring: the check judges their answers, reconnections, requests in flight and the dirty log. These requests read the first sector and write nothing.\n\nThis sends damaged messages, so use a back-end that nobody needs. --respawn starts it again if a case has ended it, or if it ends with its connection.';
+    'Tests whether a back-end follows the specification. Valid requests must succeed. Malformed ones must fail or end the ' +
+    'connection. Each case has a connection of its own. Block devices also get requests through a ring: the check judges their ' +
+    'answers, reconnections, requests in flight and the dirty log. These requests read the first sector and write nothing.\n\nThe ' +
+    'command sends damaged messages, so use a scratch back-end. --respawn starts it again if a case has ended it, or if it ends with ' +
+    'its connection.';
   static readonly examples = [
     ['vioctl vhost-user check /run/blk.sock', 'a table of all cases'],
     ["vioctl vhost-user check /run/fs.sock --tap --respawn 'virtiofsd --socket-path=/run/fs.sock --shared-dir=/x'", 'for a test harness'],

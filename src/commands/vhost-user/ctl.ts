@@ -8,26 +8,25 @@ export default class VhostUserCtl extends Command {
   static override readonly description = `
 Shows and changes the disks of a "vhost-user serve blk" that runs with --control SOCK.
 
-list: the disks, who uses them, their limits, and whether a flush has failed.
+list: print the disks, their users and limits, and whether a flush has failed.
 
-stats: requests, bytes and errors of each disk.
+stats: print requests, bytes and errors of each disk.
 
 add SOCKET=SOURCE: serve one more disk, with options behind the source as in vhost-user serve blk.
 
-remove DISK: finish what its guest has asked for, make it durable, end the connection and remove the socket. A guest that keeps the disk
-loses it.
+remove DISK: finish the requests under way, flush, end the connection, and remove the socket. A guest that still uses the disk loses it.
 
-throttle [DISK] iops=RATE[/BURST[/SECONDS]] bps=…: how fast a disk may be used (see vhost-user serve blk). The value none lifts a limit.
+throttle [DISK] iops=RATE[/BURST[/SECONDS]] bps=…: limit the rate of a disk (see vhost-user serve blk). The value none removes a limit.
 
-resize [DISK]: look at the size of the source again at once. The server looks every second anyway.
+resize [DISK]: check the size of the source now. The server checks it every second anyway.
 
-reopen [DISK]: open the source again after a failed flush. Check its data first: what was lost is lost, but flushes can succeed again.
+reopen [DISK]: open the source again after a failed flush. Check its data first: lost writes stay lost, but flushes can succeed again.
 
-save: what is served now, in the form that vhost-user serve blk --config reads (vioctl-vhost-user(5)).
+save: print the current configuration for vhost-user serve blk --config (vioctl-vhost-user(5)).
 
-load FILE: serve what a configuration says. A disk that stays the same does not notice. What can be checked is checked before anything
-changes; a later step that fails keeps none of the others from being made, and the status is 8. --check only tells the changes (status 4 if
-there are any).
+load FILE: apply a configuration file to the running server. Disks that stay the same are not disturbed. The server checks
+everything that it can before it changes anything. If a later step fails, the other steps are still made, and the exit status is
+8. --check only prints the changes (status 4 if there are any).
 
 DISK is the socket or the source of a disk. With one disk, it can be left out. Repeating a completed change succeeds.`;
   static readonly examples: readonly Example[] = [
@@ -54,7 +53,7 @@ DISK is the socket or the source of a disk. With one disk, it can be left out. R
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly flags = {
     ...watchFlag,
-    check: Flags.boolean({ summary: 'load: only tell the changes; status 4 if there are any' }),
+    check: Flags.boolean({ summary: 'load: only print the changes; status 4 if there are any' }),
     'dry-run': Flags.boolean({ summary: 'run all checks and print the change without making it' }),
     timeout: Flags.duration({ default: 10_000, summary: 'give up after this time' }),
   };

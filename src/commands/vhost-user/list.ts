@@ -8,13 +8,13 @@ const shown = (holders: Holder[]): string =>
 
 export default class List extends Command {
   static override readonly description = `
-Shows the UNIX sockets of this network namespace that vhost-user is spoken on: who serves each, who uses it, and how many
-connections stand. It looks at the kernel's socket list and at command lines only. It never connects, because a connection can
-keep a virtual machine waiting or end a back-end.
+Lists the UNIX sockets of this network namespace that are used for vhost-user: who serves each, who uses it, and the number of
+connections. It reads only the kernel's socket list and the command lines of processes. It never connects, because a connection
+can block a virtual machine or end a back-end.
 
 With --installed it lists the back-end programs that packages have described for managers (vhost-user.json) instead.`;
   static readonly examples = [
-    ['vioctl vhost-user list', 'who serves and who uses vhost-user sockets here'],
+    ['vioctl vhost-user list', 'list vhost-user sockets and their users'],
     ['vioctl vhost-user list --json | jq -r ".sockets[].socket"', 'their paths'],
   ] as const;
   static override readonly flags = {

@@ -38,8 +38,8 @@ export default class Probe extends Command {
 Connects to a back-end as a front-end would and asks for everything that can be asked without starting it: feature words,
 protocol features, queues, memory slots, configuration space, shared memory regions.
 
-Probing is destructive for programs that end when their client goes (virtiofsd does): with --hand-over the same connection is
-then served to the VMM at another path, so that the back-end never sees an end.`;
+Some programs, such as virtiofsd, exit when their client disconnects. For those use --hand-over: it keeps the connection and
+serves it to the VMM at another path.`;
   static readonly examples = [
     ['vioctl vhost-user probe /run/blk.sock', 'what the back-end offers'],
     ['vioctl vhost-user probe --json /run/blk.sock | jq .config.fields.capacity', 'one field of its configuration space'],

@@ -11,9 +11,10 @@ import { traceConnections } from '../../vhost-user/tools/tracing.js';
 
 export default class Trace extends Command {
   static override readonly description = `
-Stands between a VMM and a back-end and shows every message that passes, on the main channel and on the back-end's own: names,
-fields, descriptors by kind, size and seals, and how long each answer took. When a connection ends, a time line shows its requests. Messages are passed on unchanged, and the data path
-is not touched: rings and buffers are memory that the two share.
+Sits between a VMM and a back-end and shows every message of the main channel and of the back-end's own channel: names,
+fields, descriptors by kind, size and seals, and how long each answer took. When a connection ends, a time line shows its
+requests. Messages are passed on unchanged, and the data path
+is not touched: rings and buffers are in memory that both sides share.
 
 --ndjson prints records that hold the raw bytes too; --read decodes such a capture again.`;
   static readonly examples = [

@@ -22,27 +22,27 @@ export const endpointFlags = {
   hostnqn: Flags.string({
     char: 'q',
     helpValue: 'NQN',
-    summary: 'NQN of this host; else /etc/nvme/hostnqn, else made from /etc/machine-id',
+    summary: 'NQN of this host [default: /etc/nvme/hostnqn, or made from /etc/machine-id]',
   }),
-  hostid: Flags.string({ char: 'I', helpValue: 'UUID', summary: 'ID of this host; else the UUID of its NQN, or /etc/nvme/hostid' }),
-  'hdr-digest': Flags.boolean({ char: 'g', summary: 'CRC-32C of all headers' }),
-  'data-digest': Flags.boolean({ char: 'G', summary: 'CRC-32C of all data' }),
+  hostid: Flags.string({ char: 'I', helpValue: 'UUID', summary: 'ID of this host [default: the UUID in its NQN, or /etc/nvme/hostid]' }),
+  'hdr-digest': Flags.boolean({ char: 'g', summary: 'protect PDU headers with CRC-32C' }),
+  'data-digest': Flags.boolean({ char: 'G', summary: 'protect data with CRC-32C' }),
   'keep-alive-tmo': Flags.integer({
     char: 'k',
     default: 5,
     min: 0,
     max: 4_294_967,
     helpValue: 'SECONDS',
-    summary: 'keep-alive time-out; 0 is none',
+    summary: 'keep-alive time-out; 0 disables it',
   }),
   'dhchap-secret-file': Flags.string({ helpValue: 'FILE', summary: 'DH-HMAC-CHAP key of this host (also env:NAME, fd:N)' }),
   'dhchap-ctrl-secret-file': Flags.string({
     helpValue: 'FILE',
-    summary: 'DH-HMAC-CHAP key that the target must prove to know',
+    summary: 'DH-HMAC-CHAP key with which the target must authenticate',
   }),
   tls: Flags.boolean({ summary: 'connect by TLS 1.3; needs --tls-key-file', dependsOn: ['tls-key-file'] }),
   'tls-key-file': Flags.string({ helpValue: 'FILE', summary: 'TLS key of this host (also env:NAME, fd:N); implies --tls' }),
-  timeout: Flags.duration({ default: 30000, summary: 'longest time for connecting and for each command' }),
+  timeout: Flags.duration({ default: 30000, summary: 'time limit for connecting and for each command' }),
 };
 
 /** The subsystem to connect to. */
@@ -70,17 +70,17 @@ export const namespaceFlags = {
     min: 1,
     max: 0xfffffffe,
     helpValue: 'NSID',
-    summary: 'namespace; may be left out where there is only one',
+    summary: 'namespace; optional if there is only one',
   }),
 };
 
 /** Where in the namespace, in bytes or in blocks. */
 export const rangeFlags = {
-  offset: Flags.sizeBig({ summary: 'first byte; default 0', exclusive: ['start-block'] }),
-  count: Flags.sizeBig({ summary: 'bytes; default: to the end of the namespace', exclusive: ['blocks'] }),
+  offset: Flags.sizeBig({ summary: 'first byte [default: 0]', exclusive: ['start-block'] }),
+  count: Flags.sizeBig({ summary: 'number of bytes [default: up to the end of the namespace]', exclusive: ['blocks'] }),
   'start-block': Flags.u64({ helpValue: 'LBA', summary: 'first block, instead of --offset' }),
-  blocks: Flags.u64({ helpValue: 'N', summary: 'blocks, instead of --count; 1 is one block' }),
-  chunk: Flags.size({ default: 1 << 20, summary: 'bytes of one command; cut to what the controller takes' }),
+  blocks: Flags.u64({ helpValue: 'N', summary: 'number of blocks, instead of --count' }),
+  chunk: Flags.size({ default: 1 << 20, summary: 'bytes of one command, at most what the controller accepts' }),
   iodepth: Flags.integer({ default: 32, min: 1, max: 1024, helpValue: 'N', summary: 'commands under way at once, over all queues' }),
 };
 

@@ -13,7 +13,7 @@ export const bulkFlags = {
   null: nullFlag,
   engine: engineFlag('uring, sync (plain system calls), or auto: uring if it works'),
   depth: Flags.integer({ char: 'q', min: 1, max: 1024, default: 256, helpValue: 'N', summary: 'files under way at once' }),
-  stats: Flags.boolean({ summary: 'say at the end what it took: files, bytes, time, calls and overflowed completions of the rings' }),
+  stats: Flags.boolean({ summary: 'print statistics at the end: files, bytes, time, system calls, overflowed completions' }),
 };
 
 /** A file name as text: bytes that are not UTF-8 are shown as U+FFFD. */

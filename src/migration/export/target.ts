@@ -5,6 +5,15 @@ import { temporaryFile } from '../containers/tempfile.js';
 
 const { O_CREAT, O_RDWR } = fs.constants;
 
+/** Writes all bytes at the position of a descriptor. @param name of the file, for the error @throws VioError */
+export function writeAll(fd: number, bytes: Buffer, name: string): void {
+  try {
+    for (let at = 0; at < bytes.length; ) at += fs.writeSync(fd, bytes, at);
+  } catch (err) {
+    throw wrap(`write ${name}`, err);
+  }
+}
+
 /** The output of an extraction: a regular file in place, or a temporary file that is copied out after. */
 export class Target {
   readonly fd: number;

@@ -50,7 +50,7 @@ export interface RemoteEntry {
   dhchapSecretFile?: string;
   /** nvme+tcp: another name of dhchapSecretFile */
   dhchapFile?: string;
-  /** nvme+tcp: file with the DH-HMAC-CHAP key that the target must prove to know */
+  /** nvme+tcp: file with the DH-HMAC-CHAP key with which the target must authenticate */
   dhchapCtrlSecretFile?: string;
   /** nvme+tcp: connect by TLS 1.3; needs tlsKeyFile. Default: true if there is a tlsKeyFile */
   tls?: boolean;

@@ -16,24 +16,25 @@ export default class ServeBlk extends Command {
   static override readonly description = `
 Serves a disk image or a block device to virtual machines as a vhost-user-blk back-end. Each queue has a thread of its own that
 moves data between the guest's memory and the file with io_uring. If io_uring is not available, the log says why once, and threads
-with plain system calls take over whatever may wait. A slow disk delays its own guest alone. One VMM is served at a time; the next
-one waits until it has gone.
+with plain system calls do the I/O. A slow disk delays only its own guest. Each socket serves one VMM at a time; the next one
+waits.
 
 ${sourceHelp()}
 
-A disk is locked while a VM uses it, and from the start of the server until its first VM has gone: then another server can have it,
-and this one waits for its turn. A ring that starts while somebody else uses the disk is refused, and the log says who it is. The
-destination of a live migration starts with --incoming while the source still runs, and locks the disk when its guest starts.
+The server locks a disk when it starts, and releases it when the first VM disconnects. After that, it locks the disk only while a
+VM uses it, so that another server can take over. If somebody else uses the disk when a VM connects, the server refuses to start
+the ring, and the log names the user. For a live migration, start the server of the destination with --incoming: it locks the disk
+when its guest starts.
 
 The VMM must share its memory (memory-backend-memfd or -file with share=on).
 
-A source of a disk can also have ,serial=TEXT and ,queues=N behind it. With --control, disks come and go at run time: vhost-user ctl
-SOCK add and remove. The server can then start without a disk.
+The source of a disk also accepts ,serial=TEXT and ,queues=N. With --control, vhost-user ctl SOCK add and remove change the disks
+at run time, and the server can start without a disk.
 
 --config FILE describes the disks: see vioctl-vhost-user(5). SIGHUP reads the file again.
 
-A socket gets its mode, owner and group before anybody can connect. A socket that systemd passes (LISTEN_FDS) is used for the disk with
-its path, and its file stays.`;
+The mode, owner and group of a socket are set before anybody can connect. If systemd passes a socket (LISTEN_FDS), the server uses
+it for the disk with the same path, and keeps the socket file.`;
   static readonly examples = [
     [
       'vioctl vhost-user serve blk /run/b.sock --file disk.img',
@@ -50,11 +51,11 @@ its path, and its file stays.`;
   static override readonly flags = {
     config: Flags.string({ helpValue: 'FILE', summary: 'take the disks from a JSON or YAML file (- is stdin)' }),
     file: Flags.string({ char: 'f', aliases: ['blk-file'], helpValue: 'FILE', summary: 'image or block device' }),
-    'read-only': Flags.boolean({ summary: 'serve it for reading' }),
+    'read-only': Flags.boolean({ summary: 'reject writes' }),
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
-    'allow-source': Flags.string({ multiple: true, helpValue: 'PATTERN', summary: 'ctl may only add sources like this' }),
+    'allow-source': Flags.string({ multiple: true, helpValue: 'PATTERN', summary: 'limit ctl add to sources that match this pattern' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
-    incoming: Flags.boolean({ summary: 'let others use the disks until the guest starts (live migration)' }),
+    incoming: Flags.boolean({ summary: 'lock each disk only when its guest starts (destination of a live migration)' }),
     queues: Flags.integer({ min: 1, max: maxQueues, summary: 'virtqueues at most [default: 64, or the number of CPUs here]' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
     'state-dir': stateDirFlag,
@@ -65,7 +66,7 @@ its path, and its file stays.`;
     'socket-owner': Flags.string({ helpValue: 'USER', summary: 'owner of the sockets [default: the user of the server]' }),
     'socket-group': Flags.string({ helpValue: 'GROUP', summary: 'group of the sockets' }),
     fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
-    'print-capabilities': Flags.boolean({ summary: 'print what the back-end can, as JSON, and end' }),
+    'print-capabilities': Flags.boolean({ summary: 'print the capabilities of the back-end as JSON, and exit' }),
   };
   static override readonly server = true;
 

@@ -6,9 +6,9 @@ import type { EntryView } from '../../../vhost-user/shmem/server.js';
 
 export default class ShmemList extends Command {
   static override readonly description = `
-The mappings of a running "shmem serve": queued (the guest has not started the device), mapped (the front-end has acknowledged
-it), kept (it stood before the device stopped, and still does), failed (the front-end refused it). --json also tells the
-regions, and whether a front-end is connected and its device runs.`;
+Lists the mappings of a running "shmem serve" and their states: queued (the guest has not started the device), mapped (the
+front-end has acknowledged the mapping), kept (the device has stopped, and the mapping remains), failed (the front-end refused
+it). --json also has the regions, and whether a front-end is connected and its device is running.`;
   static readonly examples = [['vioctl vhost-user shmem list /run/w.sock.ctl', 'what is mapped where']] as const;
   static override readonly args = { control: Args.string({ required: true, description: 'control socket of "shmem serve"' }) };
   static override readonly formats = ['json', 'ndjson'] as const;

@@ -9,10 +9,10 @@ import { openForMap, parseMap } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemMap extends Command {
   static override readonly description = `
-Maps a file into a region that "shmem serve" serves. The file is opened here, with the rights of whoever runs this command, and
-passed to the server. Where the guest has not started the device yet, the mapping is queued and sent when it does.
+Maps a file into a region that "shmem serve" serves. The file is opened here, with the permissions of the user of this command,
+and passed to the server. If the guest has not started the device yet, the server queues the mapping and sends it at that time.
 
-Exit status 0: mapped or queued; 1: the front-end refused it.`;
+The exit status is 0 if the file is mapped or queued, and 1 if the front-end refused it.`;
   static readonly examples = [
     ['vioctl vhost-user shmem map /run/w.sock.ctl 0:16M=model.bin:ro', 'a private copy of a file, 16 MiB into region 0'],
   ] as const;
@@ -22,7 +22,7 @@ Exit status 0: mapped or queued; 1: the front-end refused it.`;
   };
   static override readonly flags = {
     wait: Flags.duration({ summary: "how long to wait for the front-end's answer [default: 5s]" }),
-    'dry-run': Flags.boolean({ summary: 'say what would be mapped, and map nothing' }),
+    'dry-run': Flags.boolean({ summary: 'print what would be mapped, and map nothing' }),
   };
   static override readonly changes = true;
 

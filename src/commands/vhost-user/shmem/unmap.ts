@@ -7,14 +7,14 @@ import { parsePlace } from '../../../vhost-user/shmem/file.js';
 
 export default class ShmemUnmap extends Command {
   static override readonly description = `
-Takes a mapping out of a region, from the guest first: what the guest reads there afterwards is undefined. The place must be the
-start of a whole mapping. A place where nothing is mapped is no error.`;
+Removes a mapping from a region, in the guest first. Afterwards the guest reads undefined data at that place. The place must be
+the start of a mapping. If nothing is mapped there, the command succeeds.`;
   static readonly examples = [['vioctl vhost-user shmem unmap /run/w.sock.ctl 0:16M', 'the mapping that starts at 16 MiB']] as const;
   static override readonly args = {
     control: Args.string({ required: true, description: 'control socket of "shmem serve"' }),
     place: Args.string({ required: true, description: 'ID:OFF' }),
   };
-  static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'say what would be unmapped, and unmap nothing' }) };
+  static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'print what would be unmapped, and unmap nothing' }) };
   static override readonly changes = true;
 
   async run(): Promise<number> {

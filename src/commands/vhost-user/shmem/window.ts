@@ -14,8 +14,8 @@ const text = (r: WindowRecord): string => {
 
 export default class ShmemWindow extends Command {
   static override readonly description = `
-Is the front-end for a back-end that maps shared memory: starts its device without a VM, holds its regions, and prints every
-mapping as it comes and goes. Mappings are checked as strictly as the specification allows, and a refusal says why.
+Acts as the front-end of a back-end that maps shared memory: it starts the device without a VM, holds the regions, and prints each
+mapping and unmapping. Mappings are checked as strictly as the specification allows, and a refusal says why.
 
 With -- CMD it waits for the first mapping and runs CMD; the mapped files are its descriptors from 3 on, and
 VIOCTL_SHMEM describes them as JSON.`;
