@@ -29,6 +29,7 @@ constexpr long kAsking[] = {0x6969, 0x00c36400, 0xff534d42, 0xfe534d42, kFuseMag
 // File systems that take writes past the page cache at the same time: ext4, XFS (FOP_DIO_PARALLEL_WRITE, Linux 6.10).
 constexpr long kParallel[] = {0xef53, 0x58465342};
 constexpr int kClaimTries = 300;     // kernels before 6.2 let go of a file of a ring a second after it was replaced
+constexpr int kParts = 1024;         // of a range of zeroes, with holes between them, that are looked for
 constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
 constexpr unsigned kClaimPauseUs = 10'000;
 
@@ -177,20 +178,14 @@ class File final : public Store {
 
   int DoZero(uint64_t offset, uint64_t length, bool deallocate) override {
     const Hole hole(view_, offset, length);
-    const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
-    for (int i = 0; i < 2; i++) {
-      // Not asked to deallocate: keep the space, so that a later write cannot fail for want of it.
-      const int mode = modes[deallocate ? i : 1 - i];
-      if (!deallocate && mode == modes[0] && !tmpfs_) break;
-      if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return 0;
-      if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
-    }
-    static const char* const zeroes = new char[kZeroes]();  // never freed: threads outlive the end of main()
-    while (length > 0) {
-      const size_t part = std::min<uint64_t>(length, kZeroes);
-      if (const int err = Write(zeroes, part, offset)) return err;
-      offset += part;
-      length -= part;
+    if (deallocate || device_ || zero_ == ZeroMode::kWrite) return ZeroAll(offset, length, deallocate);
+    // A hole stays a hole, as where the zeroes are written.
+    const uint64_t end = offset + length;
+    for (int parts = 1; offset < end; parts++) {
+      const Range data = parts == kParts ? Range{offset, end - offset} : FirstData(fd_.get(), offset, end - offset);
+      if (data.length == 0) break;
+      if (const int err = ZeroAll(data.offset, data.length, false)) return err;
+      offset = data.offset + data.length;
     }
     return 0;
   }
@@ -273,6 +268,26 @@ class File final : public Store {
     const std::atomic<FileView*>& view_;
     const uint64_t offset_, length_;
   };
+
+  // Holes or not.
+  int ZeroAll(uint64_t offset, uint64_t length, bool deallocate) {
+    const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
+    for (int i = 0; i < 2; i++) {
+      // Not asked to deallocate: keep the space, so that a later write cannot fail for want of it.
+      const int mode = modes[deallocate ? i : 1 - i];
+      if (!deallocate && mode == modes[0] && !tmpfs_) break;
+      if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return 0;
+      if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
+    }
+    static const char* const zeroes = new char[kZeroes]();  // never freed: threads outlive the end of main()
+    while (length > 0) {
+      const size_t part = std::min<uint64_t>(length, kZeroes);
+      if (const int err = Write(zeroes, part, offset)) return err;
+      offset += part;
+      length -= part;
+    }
+    return 0;
+  }
 
   // Whether the kernel tells this process which pages of the file are there (can_do_mincore).
   bool Tells(const struct stat& st) const {

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -27,6 +28,16 @@ bool IsHole(int fd, uint64_t offset, uint64_t length) {
   // No data up to the end: is the end behind the range, or was the file cut?
   struct stat st;
   return ::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) >= offset + length;
+}
+
+Range FirstData(int fd, uint64_t offset, uint64_t length) {
+  if (IsHole(fd, offset, length)) return {offset + length, 0};
+  const uint64_t end = offset + length;
+  const off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+  const off_t hole = data < 0 ? -1 : ::lseek(fd, data, SEEK_HOLE);
+  if (data < 0 || hole <= data) return {offset, length};  // whoever changes it finds out
+  const uint64_t from = std::min(end, static_cast<uint64_t>(data));
+  return {from, std::min(end, static_cast<uint64_t>(hole)) - from};
 }
 
 }  // namespace vioctl::storage

@@ -23,4 +23,11 @@ bool AllZero(const iovec* parts, int count);
 // Whether a file has a hole over the whole range, within its size.
 bool IsHole(int fd, uint64_t offset, uint64_t length);
 
+// The first part of a range of a file that is no hole, as far as the file system tells them apart; none if the range is
+// one hole.
+struct Range {
+  uint64_t offset = 0, length = 0;
+};
+Range FirstData(int fd, uint64_t offset, uint64_t length);
+
 }  // namespace vioctl::storage

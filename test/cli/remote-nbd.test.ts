@@ -169,6 +169,42 @@ describe.each(both)('%s', (kind) => {
   );
 });
 
+describe.each(both)('%s: zeroes without data', (kind) => {
+  test.each(['a file', 'nbdkit'])('%s: leave holes as they are, and the space of data', async (name) => {
+    if (name !== 'a file' && which('nbdkit') === undefined) return skip(`zeroes over ${name} behind ${kind}`, 'needs nbdkit');
+    const far = name === 'a file' ? undefined : await fars[name]!.open();
+    const [MiB, piece] = [1 << 20, 64 << 10];
+    image('far.img', SIZE);
+    const fd = fs.openSync(file(), 'r+');
+    // three pieces of data, a MiB apart, of which the zeroes take the middle one, and of a file also a half of the last one
+    for (const place of [1, 2, 3]) fs.writeSync(fd, Buffer.alloc(piece, place), 0, piece, place * MiB);
+    const allocated = (): number => {
+      fs.fsyncSync(fd);
+      return fs.fstatSync(fd).blocks * 512;
+    };
+    try {
+      const before = allocated();
+      const { server, disk } = await served(kind, far?.source ?? file());
+      // an NBD server is asked whether all of it is a hole, not where the data lies
+      if (far) expect(await disk.zero(2 * MiB, piece, false)).toBe('ok');
+      else expect(await disk.zero(MiB + piece, 2 * MiB - piece / 2, false)).toBe('ok');
+      expect(await disk.zero(8 * MiB, MiB, false)).toBe('ok');
+      expect(await disk.flush()).toBe('ok');
+      disk.close();
+      if (before < SIZE) expect(allocated()).toBe(before);
+      else skip(`zeroes over ${name} behind ${kind}`, 'the file system of the tests has no sparse files');
+      expect(await server.stop()).toBe(0);
+      const model = Buffer.alloc(SIZE);
+      model.fill(1, MiB, MiB + piece);
+      model.fill(3, 3 * MiB + (far ? 0 : piece / 2), 3 * MiB + piece);
+      expect(fs.readFileSync(file()).equals(model)).toBe(true);
+    } finally {
+      fs.closeSync(fd);
+      await far?.end();
+    }
+  });
+});
+
 /** Waits for work of a load that runs, or for its end. */
 async function works(running: ReturnType<typeof load>): Promise<void> {
   const before = running.done();

@@ -14,7 +14,8 @@ export interface ServedDisk {
   write(at: number, data: Buffer, durable?: boolean): Promise<Outcome>;
   read(at: number, into: Buffer): Promise<Outcome>;
   flush(): Promise<Outcome>;
-  zero(at: number, size: number): Promise<Outcome>;
+  /** @param deallocate the space may be given back */
+  zero(at: number, size: number, deallocate?: boolean): Promise<Outcome>;
   discard(at: number, size: number): Promise<Outcome>;
   close(): void;
 }
@@ -67,8 +68,8 @@ export class NvmeDisk implements ServedDisk {
   flush(): Promise<Outcome> {
     return this.#send(sqe.encode({ opcode: NvmOpcode.flush, nsid: this.nsid }));
   }
-  zero(at: number, size: number): Promise<Outcome> {
-    return this.#send(this.#blocks(NvmOpcode.writeZeroes, at, size, { deac: 1 }));
+  zero(at: number, size: number, deallocate = true): Promise<Outcome> {
+    return this.#send(this.#blocks(NvmOpcode.writeZeroes, at, size, { deac: deallocate ? 1 : 0 }));
   }
   discard(at: number, size: number): Promise<Outcome> {
     const command = dsmCmd.encode({ nr: 0, ad: 1 }, sqe.encode({ opcode: NvmOpcode.datasetManagement, nsid: this.nsid }));
@@ -175,8 +176,8 @@ export class RingDisk implements ServedDisk {
     segment.writeUInt32LE(flags, 12);
     return this.#request(type, 0, segment.length, segment);
   }
-  zero(at: number, size: number): Promise<Outcome> {
-    return this.#range(WRITE_ZEROES, at, size, 1);
+  zero(at: number, size: number, deallocate = true): Promise<Outcome> {
+    return this.#range(WRITE_ZEROES, at, size, deallocate ? 1 : 0);
   }
   discard(at: number, size: number): Promise<Outcome> {
     return this.#range(DISCARD, at, size, 0);

@@ -47,6 +47,10 @@ void Engine::Cut(Active& active) {
              (options_.zero == ZeroMode::kUnmap ? facts.zero : facts.extents)) {
     active.hole = options_.zero != ZeroMode::kUnmap;
     Add(active, Op::kZero, 0, request.offset, request.length);
+  } else if (request.op == Op::kZero && !request.deallocate && options_.zero == ZeroMode::kHoles && facts.extents &&
+             request.length <= kRangeBytes) {
+    active.hole = true;
+    Add(active, Op::kZero, 0, request.offset, request.length);
   } else if (request.op == Op::kDiscard && !facts.trim) {
     // A hint that the server does not take.
   } else {
@@ -246,9 +250,12 @@ void Engine::Looked(Piece& piece) {
   Active& active = *piece.active;
   active.hole = false;
   if (piece.err != 0 || piece.zeroes < piece.length) {
-    const uint64_t most = std::min<uint64_t>(kPieceBytes, first_.maximum / first_.minimum * first_.minimum);
+    const Op op = active.request->op;
+    const uint64_t most = op == Op::kZero && first_.zero
+                              ? kRangeBytes
+                              : std::min<uint64_t>(kPieceBytes, first_.maximum / first_.minimum * first_.minimum);
     for (uint64_t at = 0; at < piece.length; at += most)
-      Add(active, Op::kWrite, at, piece.offset + at, std::min(piece.length - at, most));
+      Add(active, op, at, piece.offset + at, std::min(piece.length - at, most));
   }
   Settle(&active, 0);
 }
