@@ -8,13 +8,15 @@ export function ownedFindings(census: Census, device: PciDevice): Finding[] {
   const domain = census.domains.get(device.bdf);
   const found: Finding[] = [];
   if (domain !== undefined) {
-    const state = domain.running ? 'the running' : 'the';
+    const name = printable(domain.name);
+    const owner = `${domain.running ? 'the running' : 'the'} libvirt ${domain.kind} ${name}`;
+    const network = domain.kind === 'network';
     found.push({
       check: 'owned',
       subject: domain.name,
-      brief: `libvirt ${printable(domain.name)}`,
-      message: `${state} libvirt domain ${printable(domain.name)} has it as a host device`,
-      fix: `virsh detach-device ${printable(domain.name)}, or virsh edit it`,
+      brief: `libvirt ${network ? 'network ' : ''}${name}`,
+      message: network ? `${owner} hands it to domains` : `${owner} has it as a host device`,
+      fix: network ? `virsh net-edit ${name}` : `virsh detach-device ${name}, or virsh edit it`,
     });
   }
   for (const { by, where, fix } of census.bootRules.of(device, true))

@@ -277,6 +277,37 @@ describe('whose the device is', () => {
     expect(hostDevices('<domain/>')).toBeUndefined();
   });
 
+  test('libvirt: what it keeps about a domain that runs; a disk of NVMe; devices of other buses', () => {
+    const usb = "<hostdev mode='subsystem' type='usb'><source><address bus='5' device='3'/></source></hostdev>";
+    const disk =
+      "<disk type='nvme' device='disk'><source type='pci' managed='yes' namespace='1'><address domain='0x0000' bus='0x05' slot='0x00' function='0x0'/></source></disk>";
+    const vm = xml('vm', '0x03').replace('<devices>', `<devices>${usb}`);
+    tree.file(
+      '/run/libvirt/qemu/vm.xml',
+      `<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE.\n-->\n<domstatus state='running' reason='booted' pid='4711'>\n  <taint flag='host-cpu'/>
+  <monitor path='/var/lib/libvirt/qemu/domain-1-vm/monitor.sock' type='unix'/>\n  <devices><device alias='hostdev0'/></devices>\n  ${vm}\n</domstatus>\n`,
+    );
+    expect([uses(A), uses(B)]).toEqual([['owned: the running libvirt domain vm has it as a host device'], []]);
+    tree.file('/etc/libvirt/qemu/disk.xml', `<domain type='kvm'><name>disk</name><devices>${disk}</devices></domain>`);
+    tree.device('0000:05:00.0');
+    expect(uses('0000:05:00.0')).toEqual(['owned: the libvirt domain disk has it as a host device']);
+  });
+
+  test('libvirt: a network of host devices, by address and by the physical function', () => {
+    const network = (mode: string, what: string) =>
+      `<network><name>vfs</name><forward mode='${mode}' managed='yes'>${what}</forward></network>`;
+    const file = '/etc/libvirt/qemu/networks/vfs.xml';
+    tree.file(file, network('hostdev', "<driver name='vfio'/><address type='pci' domain='0x0000' bus='0x03' slot='0x00' function='0x0'/>"));
+    expect([uses(A), uses(B)]).toEqual([['owned: the libvirt network vfs hands it to domains'], []]);
+    tree.file(file, network('nat', "<address type='pci' domain='0' bus='3' slot='0' function='0'/>"));
+    expect(uses(A)).toEqual([]);
+    tree.net(real(A), 'eth7');
+    tree.link(`${real(A)}/virtfn0`, real(B));
+    tree.link(`${real(A)}/net/eth7/device`, real(A));
+    tree.file('/run/libvirt/network/vfs.xml', network('hostdev', "<pf dev='eth7'/>"));
+    expect(uses(B)).toEqual(['owned: the running libvirt network vfs hands it to domains']);
+  });
+
   test('driverctl, whatever driver it gives; the kernel command line', () => {
     tree.file(`/etc/driverctl.d/${A}`, 'nvme\n');
     expect([uses(A), uses(B)]).toEqual([[`owned: driverctl gives it to a driver at boot (/etc/driverctl.d/${A})`], []]);
