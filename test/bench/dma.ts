@@ -1,13 +1,13 @@
 /**
- * The IOVA allocator against the sorted array of sorted-array.cc, on the same traces in pairs of unmap and map.
- * Ours is called from JavaScript in batches, and does
- * more in each pair: it reuses addresses, indexes them from both sides and checks overlaps over whole ranges.
+ * The IOVA allocator against libvfn (VIOCTL_LIBVFN names its libvfn.so) and against the sorted array of sorted-array.cc, on the same
+ * traces in pairs of unmap and map. Ours is called from JavaScript in batches, and does more in each pair: it reuses the lowest
+ * addresses, indexes them from both sides and checks overlaps over whole ranges.
  */
 import { spawnSync } from 'node:child_process';
 import { Batch, IovaSpace } from '../../src/dma/space.js';
 import { native } from '../../src/native/index.js';
 import { outcomeWords } from '../../src/native/iova.js';
-import { compiled, quick, rounds, tell } from './support/bench.js';
+import { compiled, peer, quick, rounds, tell } from './support/bench.js';
 
 const RANGES = [
   { start: 0n, end: 0xfedf_ffffn },
@@ -59,8 +59,8 @@ function churn(kind: keyof typeof pagesOf, live: number, count: number): Trace {
   return { name: `${kind} churn`, live, prepare, pairs };
 }
 
-/** Pairs per second of the reference, which runs as a program of its own. */
-function reference(program: string, trace: Trace, pairs: number): number {
+/** Pairs per second of a program of its own, which takes the trace from stdin. */
+function reference(program: readonly string[], trace: Trace, pairs: number): number {
   const words = new BigUint64Array(2 * (trace.prepare.length + 2 * pairs));
   let at = 0;
   for (const [va, size] of trace.prepare) words.set([va, size], 2 * at++);
@@ -68,11 +68,12 @@ function reference(program: string, trace: Trace, pairs: number): number {
     words.set([unmap, 0n], 2 * at++);
     words.set([va, size], 2 * at++);
   }
-  const done = spawnSync(program, [String(trace.prepare.length)], {
+  const [command = '', ...args] = program;
+  const done = spawnSync(command, [...args, String(trace.prepare.length)], {
     input: new Uint8Array(words.buffer),
     encoding: 'utf8',
   });
-  if (done.status !== 0) throw new Error(`the reference ended with ${done.status ?? done.signal}`);
+  if (done.status !== 0) throw new Error(`${command} ended with ${done.status ?? done.signal}: ${done.stderr}`);
   return pairs / (Number(done.stdout.split(' ')[1]) / 1e9);
 }
 
@@ -143,27 +144,32 @@ function holes(): number[] {
   return [0, 1, 2].map(() => rate(false) / rate(true));
 }
 
-/** What the allocator is to reach at so many live mappings; the reference finds a place in linear time. */
+/** What the allocator is to reach at so many live mappings, in pairs of libvfn. */
 const goals = new Map([
   [1_000, 5],
   [65_000, 20],
 ]);
 
 function main(): void {
-  const program = compiled('sorted-array');
+  const array = [compiled('sorted-array')];
+  const library = peer('libvfn');
+  const libvfn = library === undefined ? undefined : [compiled('libvfn-churn', ['-rdynamic', '-ldl']), library];
   for (const kind of quick ? (['4K'] as const) : (['4K', '4K-2M'] as const)) {
     for (const live of quick ? [1_000, 65_000] : [1_000, 10_000, 65_000]) {
       const trace = churn(kind, live, quick ? 16_384 : 200_000);
       const prepared = ours(trace);
       // The slow side gets a shorter trace at 65k; rates are compared, in turns.
       const some = live > 20_000 ? (quick ? 2_000 : 20_000) : quick ? 16_384 : 100_000;
-      const values = Array.from({ length: Math.min(rounds, 5) }, () => {
-        const theirs = reference(program, trace, some);
-        return measure(trace, prepared) / theirs;
-      });
+      const values = (program: readonly string[]) =>
+        Array.from({ length: Math.min(rounds, 5) }, () => {
+          const theirs = reference(program, trace, some);
+          return measure(trace, prepared) / theirs;
+        });
       const goal = goals.get(live);
-      const what = `${trace.name}, ${live} live: pairs/s to those of a sorted array`;
-      tell({ what, values, unit: 'x', ...(goal !== undefined && { goal: { atLeast: goal } }), peer: 'sorted array, as libvfn has it' });
+      const what = `${trace.name}, ${live} live: pairs/s to those of`;
+      const row = { what: `${what} libvfn`, unit: 'x' as const, ...(goal !== undefined && { goal: { atLeast: goal } }), peer: 'libvfn' };
+      tell(libvfn ? { ...row, values: values(libvfn) } : { ...row, values: [], missing: 'libvfn.so' });
+      tell({ what: `${what} a sorted array`, values: values(array), unit: 'x' });
     }
   }
   const runs = holes();

@@ -120,6 +120,7 @@ function surroundings(): [string, string][] {
     ['rbd', versionOf('rbd', ['--version'])],
     ['b3sum', versionOf('b3sum', ['--version'])],
     ['coreutils', versionOf('sha256sum', ['--version'])],
+    ['libvfn', process.env.VIOCTL_LIBVFN ? 'given' : 'not here'],
     ['analyze-migration.py', process.env.VIOCTL_ANALYZE_MIGRATION ? 'given' : 'not here'],
   ];
 }

@@ -68,13 +68,17 @@ export function scratch(): string {
 }
 
 /** Compiles test/bench/NAME.cc. @returns the program */
-export function compiled(name: string): string {
+export function compiled(name: string, more: readonly string[] = []): string {
   const at = path.join(scratch(), name);
   if (fs.existsSync(at)) return at;
   const flags = ['-O2', '-std=c++20', '-pthread', '-I', path.join(root, 'native')];
-  const { status, stderr } = spawnSync(process.env.CXX || 'g++', [...flags, '-o', at, path.join(root, 'test', 'bench', `${name}.cc`)], {
-    encoding: 'utf8',
-  });
+  const { status, stderr } = spawnSync(
+    process.env.CXX || 'g++',
+    [...flags, '-o', at, path.join(root, 'test', 'bench', `${name}.cc`), ...more],
+    {
+      encoding: 'utf8',
+    },
+  );
   if (status !== 0) throw new Error(`${name}.cc does not compile: ${stderr}`);
   return at;
 }
