@@ -42,7 +42,7 @@ describe('TLS keys', () => {
     ).toEqual(made.psk);
   });
 
-  /** RFC 5869 and RFC 8446 by Node, as no source publishes answers for a configured PSK. */
+  /** RFC 5869 and RFC 8446 by Node: a second implementation of the derivation. */
   function byNode(name: string, key: Buffer, label: string, context: string): Buffer {
     const info = `\0${String.fromCharCode(key.length, label.length)}${label}${String.fromCharCode(context.length)}${context}`;
     return Buffer.from(hkdfSync(name, key, Buffer.alloc(0), Buffer.from(info, 'latin1'), key.length));
@@ -78,6 +78,18 @@ describe('TLS keys', () => {
   ])('hash %d: the digest and the TLS PSK that Linux publishes', (hash, retained, digest, psk) => {
     const made = tlsPsk({ hash: 0, bytes: Buffer.from(retained, 'hex') }, 'hostnqn', 'subsysnqn');
     expect(made).toEqual({ identity: `NVMe1R0${hash} hostnqn subsysnqn ${digest}`, hash, psk: Buffer.from(psk, 'hex') });
+  });
+
+  // what `nvme check-tls-key --insert --keyfile` of nvme-cli 2.16 (libnvme 1.16.2) writes: the PSK in base64, with its CRC
+  test.each([
+    [published.none, 0, '7IUwC6gncmvTvE/Afzo0rsX+fIzKwF/vwvAhx04N+e/YO8qY'],
+    [published.none, 1, 'pF0I7kY5x1cHKbs+V+kF5GakmhXs5UAa+QaDDE072wtN1HR2'],
+    [published.sha256, 0, 'BcZQNVGtE25u4y5u6z9tUAtpcB2E7HHjKPZcf1FWb2hcZOn3'],
+    [published.sha256, 1, 'j8PAut/UwMZvo8ozqt0DFPhVNsybxHM4tg8+blY3hsoK08KL'],
+    [published.sha384, 0, '9CumOCTN/kIZFMWCkh+FtbW34tTfCEyu7cm+ILIS6LsP6KI+nVmhyPxkSdpJcKeNIuBQlw=='],
+    [published.sha384, 1, 'orL5Q/R5/GglVc7ImFfIDtAEzpLzKpc9V2QVW7fjaxeoU2igZm0lCvrJKC3aLmLKRQhVCw=='],
+  ] as const)('%s, version %d: the TLS PSK that libnvme derives', (key, version, psk) => {
+    expect(tlsPsk(parseTlsKey(Buffer.from(key)), host, subsystem, version).psk).toEqual(Buffer.from(psk, 'base64').subarray(0, -4));
   });
 
   test('the identity of version 0 that the specification publishes', () => {
@@ -144,6 +156,16 @@ describe('DH-HMAC-CHAP keys', () => {
       [3, 'sha512'],
     ] as const)
       expect(transformedKey({ hash, bytes }, host)).toEqual(createHmac(name, bytes).update(`${host}NVMe-over-Fabrics`).digest());
+  });
+
+  // what `nvme gen-dhchap-key --secret HEX --hmac N --nqn nqn.psk-test-host` of nvme-cli 2.16 prints
+  test.each([
+    [1, part1, '90WR+faTu56Irm7wBhqqFpgGtTS9wPq4KziON4skLgpjUHdc'],
+    [2, psk48.toString('hex'), 'ObSGkprKpncz8Qr0i1YuMGatMkLi/w735laLxM3j8SXSWFrT/RhdIPXXCAO50X+QpXFA6Q=='],
+    [3, part1 + part1, 'bxuZ2SoHb30FfrAWlwy3zRI0CHLzCH331VfVublhfoUEXgsiKMR3/R7LrsDzSxOf5EuR+caPVze35EU5u2NZ0FaPaSc='],
+  ])('hash %d: the transformation of nvme-cli', (hash, hex, text) => {
+    const key = { hash, bytes: Buffer.from(hex, 'hex') };
+    expect(formatChapKey({ hash, bytes: transformedKey(key, host) })).toBe(`DHHC-1:0${hash}:${text}:`);
   });
 
   test('every changed character is an error, and no error shows the key', () => {
