@@ -56,7 +56,9 @@ struct Tls::Callbacks {
       f->bioSetFlags(bio, kBioWrite | kBioRetry);
       return 0;
     }
-    tls->out_.insert(tls->out_.end(), data, data + some);
+    // as bytes of the vector's own type: others are copied one by one
+    const auto* bytes = reinterpret_cast<const uint8_t*>(data);
+    tls->out_.insert(tls->out_.end(), bytes, bytes + some);
     *written = some;
     return 1;
   }

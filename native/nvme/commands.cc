@@ -333,8 +333,10 @@ void Connection::Read(Request& request) {
   const uint64_t offset = request.sqe.slba() << request.ns->shift;
   const uint32_t length = request.length;
   request.readLength = length;
-  // Not where we would look at it: the data may still change behind its digest, and its pages may go (Store::View).
-  if (const std::byte* view = ddgst_ || tls_ ? nullptr : store.View(offset, length)) {
+  // Not where we would look at it: the data may still change behind its digest, and its pages may go (Store::View). TLS
+  // reads it once.
+  const bool look = ddgst_ || (tls_ && !store.Stays());
+  if (const std::byte* view = look ? nullptr : store.View(offset, length)) {
     Count(request);
     return RespondData(request, reinterpret_cast<const uint8_t*>(view), length);
   }

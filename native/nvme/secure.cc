@@ -135,7 +135,7 @@ void Connection::Pump() {
   }
 }
 
-// As sendmsg(2): the bytes that were taken. They are copied, into records of full size.
+// As sendmsg(2): the bytes that were taken, in records of full size. What is shorter is put together first.
 ssize_t Connection::Transmit(const iovec* from, int count) {
   if (!tls_) {
     msghdr message{};
@@ -146,22 +146,24 @@ ssize_t Connection::Transmit(const iovec* from, int count) {
   uint8_t record[crypto::Tls::kRecord];
   size_t total = 0, at = 0;
   for (int part = 0; part < count;) {
-    // gathers a record, without losing the place if it is not taken
+    // without losing the place if it is not taken
     size_t size = 0, next_at = at;
     int next = part;
+    const bool whole = from[part].iov_len - at >= sizeof record;
+    const uint8_t* bytes = whole ? static_cast<const uint8_t*>(from[part].iov_base) + at : record;
     while (next < count && size < sizeof record) {
       const size_t some = std::min(from[next].iov_len - next_at, sizeof record - size);
-      memcpy(record + size, static_cast<const uint8_t*>(from[next].iov_base) + next_at, some);
+      if (!whole) memcpy(record + size, static_cast<const uint8_t*>(from[next].iov_base) + next_at, some);
       size += some;
       next_at += some;
       if (next_at < from[next].iov_len) continue;
       next++;
       next_at = 0;
     }
-    ssize_t done = tls_->Write(record, size);
+    ssize_t done = tls_->Write(bytes, size);
     if (done == -EAGAIN) {
       Pump();
-      done = tls_->Write(record, size);
+      done = tls_->Write(bytes, size);
     }
     if (done < 0) {
       if (total > 0) break;

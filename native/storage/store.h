@@ -43,6 +43,8 @@ class Store {
   // It stays mapped as long as the store, but its pages may go: a system call is told so, anybody else gets a signal.
   // The range lies within the store.
   virtual const std::byte* View(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
+  // Whether its pages never go: then anybody may read there.
+  virtual bool Stays() const { return false; }
 
   // Whether reads may be tried with nowait; where not, they are as fast as memory, or have to run elsewhere.
   virtual bool CanTry() const { return false; }

@@ -17,6 +17,7 @@ const groups: Readonly<Record<string, number>> = {
   nvmf: 6,
   'nvmf-scale': 6,
   'nvmf-copy': 3,
+  'nvmf-secure': 3,
   'vhost-user': 3,
   uring: 3,
   migration: 3,
