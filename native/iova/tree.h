@@ -85,13 +85,17 @@ class Tree {
         if (h > 1)
           Prefetch<9>(nodes[i]);
         else
-          Prefetch<sizeof(Leaf) / 64>(nodes[i]);
+          Prefetch<kKeyLines>(nodes[i]);
       }
     }
     for (size_t i = 0; i < count; i++) {
       Leaf* leaf = static_cast<Leaf*>(nodes[i]);
       const uint32_t below = CountBelow<true>(leaf->key, leaf->count, addresses[i]);
       at[i] = below > 0 ? Cursor{leaf, below - 1} : Cursor{};
+      // a change moves what lies behind its place, and no more
+      const uint32_t from = below > 0 ? below - 1 : 0;
+      PrefetchBytes(leaf->value + from, leaf->value + leaf->count);
+      if constexpr (Gaps) PrefetchBytes(leaf->gap + from, leaf->gap + leaf->count);
     }
   }
 
@@ -193,6 +197,7 @@ class Tree {
  private:
   using Node = void*;
   static constexpr uint32_t kLeaf = kKeys, kInner = kKeys;
+  static constexpr size_t kKeyLines = (24 + sizeof(uint64_t[kLeaf]) + 63) / 64;  // of the cache, up to a leaf's keys
   static constexpr int kDepth = 16;  // nodes are a quarter full: 8^15 leaves
 
   struct NoLongest {};
@@ -220,6 +225,10 @@ class Tree {
   static uint32_t Slot(const Inner* inner, uint64_t key) {
     const uint32_t below = CountBelow<true>(inner->key, inner->count, key);
     return below - (below > 0);
+  }
+
+  static void PrefetchBytes(const void* from, const void* to) {
+    for (const char* at = static_cast<const char*>(from); at < to; at += 64) __builtin_prefetch(at);
   }
 
   // Goes down to the leaf where the key is or would be, and keeps the way.
