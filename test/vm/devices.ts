@@ -38,6 +38,11 @@ export function iommu(options: { awBits?: 39 | 48 } = {}): Device {
   });
 }
 
+/** A virtio IOMMU (kernels 6.12 and 7): no remapping of interrupts. Behind the devices of tests on the bus. */
+export function virtioIommu(): Device {
+  return () => ({ args: ['-device', 'virtio-iommu-pci,addr=0x1a,aw-bits=48'] });
+}
+
 /** The 1234:11e8 teaching device: DMA engine, INTx and MSI. Alone on the root bus, so alone in its IOMMU group. */
 export function edu(): Device {
   return () => ({ args: ['-device', 'edu,dma_mask=0xffffffffffffffff'] });

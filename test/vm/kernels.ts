@@ -18,8 +18,11 @@ const SUITES: Record<KernelName, readonly string[]> = {
   '7': ['trixie-backports', 'sid'],
 };
 
-/** Modules of the initramfs: the 9p root over virtio, and the ports that carry output. Absent ones are built in. */
-const BOOT_MODULES = ['virtio_pci', 'virtio_console', '9pnet_virtio', '9p', 'overlay'];
+/**
+ * Modules of the initramfs: the 9p root over virtio, and the ports that carry output. Absent ones are built in, but for virtio_iommu,
+ * which 6.1 lacks: with such an IOMMU the kernel probes no device before its driver is there.
+ */
+const BOOT_MODULES = ['virtio_pci', 'virtio_iommu', 'virtio_console', '9pnet_virtio', '9p', 'overlay'];
 
 /** What init.sh calls. */
 const APPLETS = 'sh mount insmod mkdir mkfifo ln cp cat chroot sleep usleep sync dd printf ip hostname poweroff uname cpio date'.split(' ');
@@ -93,6 +96,7 @@ async function initramfs(dir: string, release: string): Promise<Buffer> {
   for (const a of APPLETS) entries.push({ name: `bin/${a}`, type: 'link', target: 'busybox' });
   const order: string[] = [];
   for (const wanted of BOOT_MODULES) {
+    if (wanted === 'virtio_iommu' && !(await must(['find', path.join(dir, 'lib/modules', release), '-name', 'virtio-iommu.ko*']))) continue;
     const list = await must(['modprobe', '-d', dir, '-S', release, '--show-depends', wanted]);
     for (const file of [...list.matchAll(/^insmod (\S+)/gm)].map((m) => m[1] as string)) {
       const base = path.basename(file).replace(/\.(xz|zst|gz)$/, '');

@@ -1,11 +1,11 @@
 // One command in a guest: npx tsx test/vm/run.ts --kernel 6.12 --iommu --device edu -- COMMAND...
 import { parseArgs } from 'node:util';
-import { bridge, type Device, edu, iommu, network, nvme, pciTestdev } from './devices.js';
+import { bridge, type Device, edu, iommu, network, nvme, pciTestdev, virtioIommu } from './devices.js';
 import { boot, KERNELS, type KernelName } from './lab.js';
 
 const HELP = `usage: run.ts [--kernel 6.1|6.12|7] [--qemu 10|7.2|11] [--iommu] [--iommufd] [--device NAME[=COUNT]]... [--qemu-arg ARG]... [--memory MIB]
               [--smp N] [--append TEXT] [--share DIR] [--timeout SECONDS] [--console] [--fresh] -- COMMAND [ARGUMENT...]
-devices: edu, nvme=COUNT, bridge, pci-testdev, net
+devices: edu, nvme=COUNT, bridge, pci-testdev, net, virtio-iommu
 Runs the command as root in this checkout inside a guest; prints its output and ends with its status.
 One argument is a shell script; several are a command and its arguments.`;
 
@@ -15,6 +15,7 @@ const PRESETS: Record<string, (count: number) => Device> = {
   bridge,
   'pci-testdev': pciTestdev,
   net: () => network(),
+  'virtio-iommu': virtioIommu,
 };
 
 function usage(problem: string): never {
