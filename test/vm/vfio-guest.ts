@@ -1,6 +1,9 @@
 /** Boots a guest with devices for VFIO and runs parts of vfio-series.ts in it. */
+import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { build } from 'esbuild';
+import { compileC } from '../support/compile.js';
 import type { Device } from './devices.js';
 import { boot, devices, type GuestOptions, type KernelName } from './lab.js';
 
@@ -98,6 +101,23 @@ export const SRIOV_NAMES = [
   'N=$(grep -l 0x010802 /sys/bus/pci/devices/*/class | cut -d/ -f6)',
   'vf() { basename $(readlink /sys/bus/pci/devices/$1/virtfn$2); }',
 ].join('; ');
+
+/** Drivers loaded, and the names of SRIOV_NAMES. */
+export const SRIOV_READY = `for m in vfio-pci igb igbvf nvme; do modprobe $m; done; cd $PWD\n${SRIOV_NAMES}; sleep 1`;
+
+/** Kills at each write of a journal (vfio/killed-sriov.ts), with the files of killedSriov(). */
+export const KILLED = 'VIOCTL_ADDON=$PWD/build/native/release/vioctl.node node /tmp/killed.cjs $P $N';
+
+/** Files of a guest that runs KILLED. */
+export async function killedSriov(): Promise<NonNullable<GuestOptions['files']>> {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-cut-'));
+  try {
+    const cut = fs.readFileSync(compileC('test/vm/vfio/cut.c', path.join(dir, 'cut.so'), ['-shared', '-fPIC']));
+    return { '/tmp/cut.so': { mode: 0o755, data: cut }, '/tmp/killed.cjs': await bundle('vfio/killed-sriov.ts') };
+  } finally {
+    fs.rmSync(dir, { recursive: true });
+  }
+}
 
 export type Steps = readonly (readonly [name: string, command: string])[];
 

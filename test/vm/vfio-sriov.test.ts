@@ -1,6 +1,6 @@
 /** Virtual functions on a real kernel: seven of an igb, four of an NVMe controller, and a declaration that wants them. */
 import { iommu } from './devices.js';
-import { guestSteps, igb, SRIOV_NAMES, sriovNvme, virtMgmt } from './vfio-guest.js';
+import { guestSteps, igb, KILLED, killedSriov, SRIOV_READY, sriovNvme, virtMgmt } from './vfio-guest.js';
 
 const V = 'node bin/run.js vfio';
 const STEPS: readonly (readonly [name: string, command: string])[] = [
@@ -18,22 +18,19 @@ const STEPS: readonly (readonly [name: string, command: string])[] = [
   ['check', `${V} apply /tmp/d.yaml --check`],
   ['apply', `${V} apply /tmp/d.yaml --json`],
   ['apply again', `${V} apply /tmp/d.yaml --check --json`],
+  ['take away', `${V} sriov $P --vfs 0`],
+  ['killed', KILLED],
   ['left', 'ls /run/vioctl/vfio/journal /run/vioctl/vfio/claims'],
 ];
 
 let step: (name: string) => { status: number; text: string };
 
 beforeAll(async () => {
-  step = await guestSteps(
-    '6.12',
-    STEPS,
-    `modprobe vfio-pci; modprobe igb; modprobe igbvf; modprobe nvme; cd $PWD\n${SRIOV_NAMES}; sleep 1`,
-    [iommu(), igb, sriovNvme],
-  );
-}, 700_000);
+  step = await guestSteps('6.12', STEPS, SRIOV_READY, [iommu(), igb, sriovNvme], { timeout: 1400, files: await killedSriov() });
+}, 1_600_000);
 
 const json = (name: string) => {
-  expect({ name, ...step(name) }).toMatchObject({ name, status: 0 });
+  if (step(name).status !== 0) throw new Error(`${name}: status ${step(name).status}: ${step(name).text}`);
   return JSON.parse(step(name).text) as { numVfs: number; already: boolean; vfs: { driver: string; mac?: string; group: number }[] };
 };
 
@@ -60,6 +57,12 @@ test('four virtual NVMe controllers do DMA and interrupt', () => {
   expect(json('bound').vfs.map(({ driver }) => driver)).toEqual(['vfio-pci', 'vfio-pci', 'vfio-pci', 'vfio-pci']);
   expect(step('selftest')).toMatchObject({ status: 0, text: expect.stringContaining('passed') });
   expect(json('gone').numVfs).toBe(0);
+});
+
+test('kill -9 before each write of the journals: restore undoes it, apply is repeated', () => {
+  const { status, text } = step('killed');
+  const cases = text.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line) as { name: string; error?: string }] : []));
+  expect({ status, errors: cases.map(({ error }) => error) }).toEqual({ status: 0, errors: [undefined, undefined] });
 });
 
 test('a declaration: differences, then none, and nothing is left behind', () => {

@@ -43,6 +43,26 @@ export async function vio(line: string, env: Record<string, string> = {}): Promi
 /** The real program, for what needs a process of its own. */
 export const program = ['node', path.resolve('bin/run.js'), 'vfio'];
 
+/** How a program of its own ended. */
+export interface Ended {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stderr: string;
+}
+
+/** Runs a command of the real program that sends itself a signal before its n-th write of a journal (cut.c). */
+export function cut(line: string, signal: 'SIGKILL' | 'SIGINT', nth: number): Promise<Ended> {
+  const child = spawn(program[0]!, [...program.slice(1), ...line.split(' ')], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, LD_PRELOAD: '/tmp/cut.so', CUT_AT: String(nth), CUT_SIGNAL: signal === 'SIGKILL' ? '9' : '2' },
+  });
+  let stderr = '';
+  child.stderr.on('data', (data: Buffer) => {
+    stderr += data.toString();
+  });
+  return new Promise((resolve) => child.once('close', (status, sig) => resolve({ status, signal: sig, stderr })));
+}
+
 /** Runs another program and waits for it. */
 export function sh(script: string): Outcome {
   const { status, stdout, stderr } = spawnSync('sh', ['-c', script], { encoding: 'utf8', timeout: 60_000 });
@@ -191,6 +211,8 @@ export interface Case {
   name: string;
   /** Counts as one of the failure cases. */
   failure?: boolean;
+  /** About our own journals, not about what a kernel does: shown on one kernel, as it takes many starts of the program. */
+  once?: boolean;
   /** What it returns is printed with the result. */
   run: () => Promise<unknown>;
 }
