@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { later, refusals } from './cases.js';
 import { closing } from './devices.js';
-import { AER, EDU, GROUP_EDU, must, NIC, NVME, runCases } from './harness.js';
+import { AER, EDU, GROUP_EDU, must, NIC, NVME, runCases, type SessionCase } from './harness.js';
 import { poke } from './programs.js';
 
 async function main([first, ...rest]: string[]): Promise<void> {
@@ -10,7 +10,8 @@ async function main([first, ...rest]: string[]): Promise<void> {
   if (first === 'poke') return poke(rest);
   const apis = [first!, ...rest];
   const only = process.env.CASES;
-  const wanted = ({ name }: { name: string }) => only === undefined || new RegExp(only).test(name);
+  const wanted = ({ name, once }: SessionCase) =>
+    (only === undefined || new RegExp(only).test(name)) && (!once || process.env.ONCE === '1');
   const bind = (...bdfs: string[]) => must(`node bin/run.js vfio bind ${bdfs.join(' ')} >&2; chmod 666 /dev/vfio/*`);
   spawnSync('modprobe', ['e1000']);
   bind(EDU, NVME, AER);

@@ -150,6 +150,8 @@ export function leftOpen(): string[] {
 
 /** One thing to show on a device. What it returns is printed with the result. */
 export interface SessionCase {
+  /** About our own program, not about what a kernel does: shown on one kernel, as it takes many starts of the program. */
+  once?: boolean;
   name: string;
   /** The APIs through which it is shown. */
   apis: readonly ('group' | 'cdev')[];

@@ -143,6 +143,7 @@ export const programs: SessionCase[] = [
   },
   {
     name: 'exec: signals go to the program; its death by one is 128 + N; --replace resets signals',
+    once: true,
     apis: ['group'],
     run: async () => {
       const results: Record<string, unknown> = {};
@@ -221,6 +222,7 @@ export const programs: SessionCase[] = [
   },
   {
     name: 'documents of commands that need a device, which schemas describe',
+    once: true,
     apis: BOTH,
     run: async (api) => {
       const documents: Result = {};
