@@ -6,6 +6,9 @@ namespace vioctl::nvme {
 
 // The type of a fabrics command, which has no NSID.
 inline uint8_t FctypeOf(const Sqe& sqe) { return static_cast<uint8_t>(sqe.nsid); }
+inline bool IsProperty(const Sqe& sqe) {
+  return sqe.opcode == kFabrics && (FctypeOf(sqe) == kPropertyGet || FctypeOf(sqe) == kPropertySet);
+}
 
 // The 16 bits of a CQE for a status: bit 0 is the phase, which fabrics queues do not have.
 constexpr uint16_t StatusField(Status status) { return static_cast<uint16_t>(status << 1); }

@@ -42,7 +42,8 @@ void Connection::Command(Request& request, const uint8_t* data, uint32_t length,
   if (!assigned_) early_ = request.kind == Kind::kConnect ? 1 : early_ + 1;
   uint64_t& word = cids_[sqe.cid / 64];
   const uint64_t bit = 1ULL << (sqe.cid % 64);
-  if (word & bit) {
+  // SPDK shuts a controller down with identifiers that its pending Asynchronous Event Requests still have.
+  if ((word & bit) && !(request.kind == Kind::kAdmin && IsProperty(sqe))) {
     // The first command of this identifier keeps its bit, which Respond would clear.
     Respond(request, kCidConflict);
     word |= bit;

@@ -10,7 +10,7 @@ import { Controller, type ControllerOptions } from '../../src/nvme/host/controll
 import type { Completion } from '../../src/nvme/host/queue.js';
 import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
-import { ccValue, Fid, NvmOpcode, PduFlag, rwCmd, sqe } from '../../src/nvme/wire/index.js';
+import { AdminOpcode, ccValue, Fctype, Fid, NvmOpcode, PduFlag, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
@@ -98,6 +98,17 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     expect(await io.completion(7)).toMatchObject({ kind: 'cqe', cid: 7, sct: 0, sc: 0 });
     // and it is free again
     expect(await bench.read(io, 0n, 1, { cid: 7 })).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
+  });
+
+  test('a host may shut down with the identifier of a pending Asynchronous Event Request', async () => {
+    const { admin } = await bench.admin();
+    admin.send(admin.capsule({ opcode: AdminOpcode.asyncEventRequest }, { cid: 3 }).pdu);
+    const get = () => admin.send(admin.capsule({ opcode: 0x7f, fctype: Fctype.propertyGet, cdw11: 0x14 }, { cid: 3 }).pdu);
+    for (let i = 0; i < 2; i++) {
+      get();
+      expect(await admin.completion(3)).toMatchObject({ kind: 'cqe', cid: 3, sct: 0, sc: 0 });
+    }
+    expect(await bench.getProperty(admin, 0x1c)).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
   });
 
   test('data that was sent already is not taken twice', async () => {
