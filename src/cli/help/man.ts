@@ -9,7 +9,6 @@ import { completionModel } from '../completion/model.js';
 import { zshCompletion } from '../completion/zsh.js';
 import { type CommandDoc, describeCommand } from './help.js';
 import { commonEnvironment, manuals } from './manual.js';
-import { wrapText } from './wrap.js';
 
 /** Every command of the table with its documentation model. */
 export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {
@@ -23,19 +22,28 @@ export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; comm
   return all;
 }
 
-/** One line of roff: backslashes, leading dots and quotes, hyphens that must stay hyphens, quotes inside macro arguments. */
-export const line = (text: string): string =>
-  text
-    .replaceAll('\\', '\\e')
-    .replaceAll('-', '\\-')
-    .replace(/^([.'])/, '\\&$1')
-    .replaceAll('…', '...');
+/** Text for roff: backslashes, hyphens that must stay hyphens. */
+const escaped = (text: string): string => text.replaceAll('\\', '\\e').replaceAll('-', '\\-').replaceAll('…', '...');
 
-/** A paragraph as lines that a reader of the source can take in; roff fills them anyway. */
-export const roff = (text: string): string =>
-  wrapText(text, 76)
-    .map((part) => line(part))
-    .join('\n');
+/** A line that roff would take for a request begins with an empty character. */
+const guarded = (text: string): string => text.replace(/^([.'])/, '\\&$1');
+
+/** One line of roff. */
+export const line = (text: string): string => guarded(escaped(text));
+
+/** Longest line of a page's source; mandoc complains about more than 80 bytes. */
+const sourceWidth = 76;
+
+/** A paragraph as short lines; roff fills them anyway. */
+export const roff = (text: string): string => escaped(text).split(' ').reduce<string[]>(joined, []).map(guarded).join('\n');
+
+/** Adds a word to the last of the lines, or begins a line with it. */
+function joined(lines: string[], word: string): string[] {
+  const last = lines.at(-1);
+  if (last !== undefined && last.length + 1 + word.length <= sourceWidth) lines[lines.length - 1] = `${last} ${word}`;
+  else lines.push(word);
+  return lines;
+}
 
 /** Bold, as a macro's only argument: blanks and quotes stay. */
 export const bold = (text: string): string => `.B "${line(text).replaceAll('"', '\\(dq')}"`;
@@ -85,7 +93,7 @@ export function commandPage(doc: CommandDoc, siblings: readonly string[], docume
   const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
   const lines = [
     ...title(name),
-    ...section('NAME', [`${line(name)} \\- ${line(doc.summary)}`]),
+    ...section('NAME', [roff(`${name} - ${doc.summary}`)]),
     ...section('SYNOPSIS', [bold(doc.usage)]),
     ...section(
       'DESCRIPTION',
