@@ -20,8 +20,7 @@ const description = [
 ];
 
 const reload = [
-  'A reload compares the file with what is served now, changes made by nvmf ctl included. It changes only what differs. Hosts notice ' +
-    'nothing of subsystems, namespaces and listeners that stay the same.',
+  'A reload compares the file with what is served now, changes made by nvmf ctl included. It changes only what differs. Subsystems, namespaces and listeners that stay the same are not disturbed.',
   'Everything that can fail comes first: sources are opened and addresses bound. If any step fails, the server goes on as before and ' +
     'says why. nvmf ctl SOCK load FILE --check prints the changes and makes none.',
   'Limits, hosts, ANA states and referrals change in place. A namespace whose source or options change is removed and added: hosts see ' +

@@ -174,7 +174,10 @@ class Writer {
 
 /** What a value is, for keys that explain themselves. */
 function kindOf(schema: Json): string {
-  if (schema.type === 'array') return `list of ${kindOf(schema.items as Json)}s`.replace(/ss$/, 's');
+  if (schema.type === 'array') {
+    const items = schema.items as Json;
+    return items.enum ? `list of ${kindOf(items)}` : `list of ${kindOf(items)}s`.replace(/ss$/, 's');
+  }
   if (schema.enum) return (schema.enum as unknown[]).join(', ');
   if ('const' in schema) return String(schema.const);
   if (schema.pattern === hex.pattern) return 'hexadecimal string';

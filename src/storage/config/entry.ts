@@ -1,6 +1,6 @@
 /** A source in a configuration file: the keys that every server knows. */
 export interface SourceEntry {
-  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. No options are read behind the name */
+  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. The name cannot have options behind it */
   source: string;
   /** bytes of a logical block; default: of the device, 512 for a file. @minimum 512 @maximum 65536 */
   blockSize?: number;
@@ -10,19 +10,19 @@ export interface SourceEntry {
   force?: boolean;
   /** raw: serve the bytes of an image of another format as they are */
   format?: 'raw';
-  /** share it with other servers that share it too; default: false. Nothing fences a server whose hosts have moved to another one */
+  /** allow other servers that share it too; default: false. Nothing stops late writes of a server whose hosts have moved to another server */
   shared?: boolean;
   /** bypass the page cache (O_DIRECT); default: false */
   direct?: boolean;
-  /** who does I/O of a file that waits for a device: threads (sync), or io_uring alone; default: what the server uses */
+  /** engine for I/O of this file that can block: sync (threads) or uring (io_uring); default: the engine of the server */
   engine?: 'auto' | 'uring' | 'sync';
-  /** what writes of zeroes do: unmap frees space, off writes; default: holes stay holes */
+  /** effect of writes of zeroes: unmap frees space, off writes the zeroes; default: existing holes stay holes */
   zero?: 'unmap' | 'off';
   /** operations a second, RATE[/BURST[/SECONDS]], or none */
   iops?: number | string;
   /** bytes a second, RATE[/BURST[/SECONDS]], such as 100M/400M/10, or none */
   bps?: number | string;
-  /** what only a remote source is told */
+  /** options of a remote source */
   remote?: RemoteEntry;
 }
 

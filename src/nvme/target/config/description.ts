@@ -11,7 +11,8 @@ export interface ConfigFile {
   $schema?: string;
   /**
    * where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=require|allow|off]; default: 127.0.0.1:4420. Hosts are told the
-   * advertised address instead. tls= is for this address alone. With an empty list, the server only listens where nvmf ctl or the service manager tells it to
+   * advertised address instead. tls= is for this address alone. With an empty list, the server only listens where nvmf ctl or the
+   * service manager tells it to
    */
   listen?: string[];
   /** addresses for discovery alone, as in listen; discoveryPort adds more of them */
@@ -38,7 +39,7 @@ export interface ConfigFile {
   maxQueues?: number;
   /** NQN of the discovery service besides the well-known one. @maxLength 223 */
   discoveryNqn?: string;
-  /** who does I/O that waits for a device: threads with system calls, or io_uring; default: auto */
+  /** engine for I/O that can block: uring (io_uring), sync (threads with system calls), or auto: uring if it works; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
   /** grant header digests to hosts that ask; default: true */
   headerDigest?: boolean;
@@ -46,13 +47,13 @@ export interface ConfigFile {
   dataDigest?: boolean;
   /**
    * patterns of the sources that nvmf ctl may open, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
-   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and further addresses that a source names
-   * behind it must match too
+   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and addresses in the options of a
+   * source must match too
    */
   sources?: string[];
-  /** other discovery services that hosts are told about */
+  /** other discovery services in the discovery log */
   referrals?: ReferralEntry[];
-  /** limits of single hosts, or of every host */
+  /** limits of single hosts or of every host */
   hostLimits?: HostLimitEntry[];
   /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
   keys?: KeyEntry[];
@@ -76,7 +77,7 @@ export interface ReferralEntry {
   nqn?: string;
 }
 
-/** How much one host may take. Limits that are not given are those of "any", if it is listed, else those of the server. */
+/** Limits of one host. A limit that is missing here is taken from the entry "any", or else from the server. */
 export interface HostLimitEntry {
   /** NQN of the host, hostid: and the 32 digits of the ID of a host without a name, or any */
   host: string;
@@ -84,7 +85,7 @@ export interface HostLimitEntry {
   connections?: number;
   /** I/O queues of a controller. @minimum 1 @maximum 64 */
   queues?: number;
-  /** bytes of data that its commands hold at a time. @minimum 4096 @maximum 1099511627776 */
+  /** bytes of data of its commands under way. @minimum 4096 @maximum 1099511627776 */
   bytes?: number;
 }
 
@@ -92,9 +93,9 @@ export interface HostLimitEntry {
 export interface KeyEntry {
   /** NQN of the host; default: every host without an entry of its own */
   host?: string;
-  /** key that the host proves to know (DHHC-1:…), as nvme gen-dhchap-key makes it */
+  /** key with which the host authenticates (DHHC-1:…), as nvme gen-dhchap-key makes it */
   dhchapSecretFile?: string;
-  /** key that this target proves to know, for hosts that ask (DHHC-1:…) */
+  /** key with which the target authenticates if a host asks for it (DHHC-1:…) */
   dhchapCtrlSecretFile?: string;
   /** configured pre-shared key for TLS (NVMeTLSkey-1:…), as nvme gen-tls-key makes it */
   tlsKeyFile?: string;
@@ -110,9 +111,9 @@ export interface SubsystemEntry {
   model?: string;
   /** controller IDs to give out, MIN-MAX; default: 1-65519. Servers of one subsystem need ranges that do not overlap */
   cntlids?: string;
-  /** NQNs of the hosts that may connect; default: every host. An empty list lets nobody in */
+  /** NQNs of the hosts that may connect; default: every host. With an empty list, nobody may connect */
   allowHosts?: string[];
-  /** let every host in although there is a list, which nvmf ctl may switch on again; default: false */
+  /** admit every host and ignore the list, until nvmf ctl host any off; default: false */
   anyHost?: boolean;
   /** states of ANA groups; groups that are not listed are optimized */
   ana?: AnaEntry[];
@@ -120,11 +121,11 @@ export interface SubsystemEntry {
   namespaces: NamespaceEntry[];
 }
 
-/** The state of an ANA group: what hosts with several paths make of it. */
+/** The access state of an ANA group, by which hosts choose among several paths. */
 export interface AnaEntry {
   /** number of the group. @minimum 1 @maximum 32 */
   group: number;
-  /** one address of listen, if the state is only that of hosts that connect there */
+  /** address of a listener, if the state is only for hosts that connect there */
   listener?: string;
   /** access through this server */
   state: 'optimized' | 'non-optimized' | 'inaccessible' | 'persistent-loss' | 'change';

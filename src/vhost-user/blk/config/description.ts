@@ -22,12 +22,12 @@ export interface BlkConfigFile extends AccessEntry {
   control?: string;
   /** folder that remembers the identities of sources */
   stateDir?: string;
-  /** who does I/O that waits for a device: io_uring, or threads with system calls; default: auto */
+  /** engine for I/O that can block: uring (io_uring), sync (threads with system calls), or auto: uring if it works; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
   /**
    * patterns of the sources that vhost-user ctl may add, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
-   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and further addresses that a source names
-   * behind it must match too
+   * are followed first. `*` matches no slash, `**` matches everything. Files, folders and addresses in the options of a
+   * source must match too
    */
   sources?: string[];
   /** virtqueues of a disk at most; each that a VMM uses has a thread; default: 64, or the number of CPUs here if larger. @minimum 1 @maximum 256 */
