@@ -54,6 +54,11 @@ export function withValueAliases<T extends object>(flag: T, spellings: ReadonlyM
   return flag;
 }
 
+/** Options whose value names a file, a socket or an address: the system's own error for an empty name leads astray. */
+const namesThing = /^(\[[^\]]*\])?(FILE|PATH|SOCK|DIR|DEST|OUT|ADDR)/;
+/** Where an empty word comes from, nearly always. */
+const emptyHint = 'is a variable of the shell unset?';
+
 /** An option as the parser gets it: one value for each use, choices and values checked by us. */
 function prepared(name: string, flag: Flag): Flag {
   if (flag.type !== 'option') return { ...flag, name };
@@ -61,6 +66,7 @@ function prepared(name: string, flag: Flag): Flag {
   const parse: typeof ownParse = async (typed, context, opts) => {
     const text = aliases.get(flag)?.get(typed) ?? typed;
     try {
+      if (text === '' && namesThing.test([flag.helpValue].flat()[0] ?? '')) throw usage('the value is empty', emptyHint);
       if (options && !options.includes(text)) throw usage(`takes ${oneOf(options)}, not "${printable(text)}"`);
       return await ownParse(text, context, opts);
     } catch (err) {
@@ -75,6 +81,7 @@ function prepared(name: string, flag: Flag): Flag {
 const preparedArg = (name: string, arg: Arg<unknown>): Arg<unknown> => {
   const { options, parse: ownParse } = arg;
   const parse: typeof ownParse = async (text, context, opts) => {
+    if (text === '' && !arg.multiple) throw new WrongUsage(`${labelOf(name)} is empty`, emptyHint);
     if (options && !options.includes(text)) throw new WrongUsage(`${labelOf(name)} is ${oneOf(options)}, not "${printable(text)}"`);
     return ownParse(text, context, opts);
   };

@@ -53,6 +53,20 @@ const options: Case[] = [
   ['migration verify a.txt a.txt', 2, /too many arguments: "a\.txt"/],
 ];
 
+const empty: Case[] = [
+  ["migration dump ''", 2, /FILE is empty/, /variable of the shell/],
+  ["vhost-user probe ''", 2, /SOCKET is empty/],
+  ["nvmf ctl '' list", 2, /SOCKET is empty/],
+  ["dma list ''", 2, /SOCKET is empty/],
+  ["vfio apply ''", 2, /FILE is empty/],
+  ["vfio show ''", 2, /BDF is empty/],
+  ["nvmf serve disk.img --listen ''", 2, /--listen: the value is empty/, /variable of the shell/],
+  ["nvmf serve disk.img --control ''", 2, /--control: the value is empty/],
+  ["migration ram a.txt -o ''", 2, /--output: the value is empty/],
+  ["nvmf discover -a ''", 2, /--traddr: the value is empty/],
+  ["dma plan --reserved '' --aw 48 a=4K", 2, /--reserved: the value is empty/],
+];
+
 const words: Case[] = [
   ['help nvmf serve extra', 2, /help takes a group and a verb, and not "extra"/, /vioctl help nvmf serve/],
   ['help --man nvmf', 2, /help --man takes a group and a verb/],
@@ -119,6 +133,7 @@ const configurations: Case[] = [
 
 describe.each([
   ['options', options],
+  ['empty', empty],
   ['words', words],
   ['places', places],
   ['configurations', configurations],
