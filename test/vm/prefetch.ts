@@ -3,6 +3,7 @@ import { blkio } from '../peers/blkio.js';
 import { gdbMultiarch } from '../peers/gdb.js';
 import { peer } from '../peers/peers.js';
 import { vhostDevice } from '../peers/vhost-device.js';
+import { guestTools } from './guest-tools.js';
 import { iommufdKernel } from './iommufd.js';
 import { kernel } from './kernels.js';
 import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
@@ -21,6 +22,7 @@ const STEPS: [string, () => Promise<unknown>][] = [
   ['kernel 6.1', () => kernel('6.1')],
   ['kernel 7', () => kernel('7')],
   ['kernel 6.12 with iommufd', () => iommufdKernel()],
+  ['programs of guests', guestTools],
 ];
 
 for (const [name, fill] of STEPS) {
