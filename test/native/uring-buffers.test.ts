@@ -4,7 +4,7 @@ import { codeOf } from '../../src/common/errors.js';
 import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
 import { addressOf, BufferRing, CqeFlag, Op, Operations, Ring, SqeFlag } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
-import { go, offers, Workspace } from '../support/uring.js';
+import { go, offers, until, Workspace } from '../support/uring.js';
 
 // Registered and provided buffers, as liburing's regbuf-clone, regbuf-merge, fixed-seg, fixed-buf-iter, fixed-buf-merge, fixed-hugepage, vec-regbuf, buf-ring,
 // buf-ring-put, buf-ring-nommap, read-mshot and read-mshot-empty look at them.
@@ -67,10 +67,10 @@ describe('registered buffers', () => {
     ring.onTag = (tag) => tags.push(tag);
     ring.buffers.register([Buffer.alloc(64), Buffer.alloc(64)], [11, 12]);
     ring.buffers.update(0, [Buffer.alloc(64)], [13]);
-    for (const end = Date.now() + 5000; tags.length < 1 && Date.now() < end; ) ring.submit(1, 100);
+    until(ring, () => tags.length >= 1);
     ring.buffers.unregister();
     // Before 6.13 the end of the whole table is told of by unregister() itself, and not by tags.
-    if (ownReferences) for (const end = Date.now() + 5000; tags.length < 3 && Date.now() < end; ) ring.submit(1, 100);
+    if (ownReferences) until(ring, () => tags.length >= 3);
     expect([tags[0], tags.slice(1).sort()]).toEqual([11, ownReferences ? [12, 13] : []]);
     expect(() => ring.buffers.register([Buffer.alloc(8)], [])).toThrow(code('EINVAL'));
   });
@@ -235,7 +235,7 @@ describe('provided buffers', () => {
     ring.push({ opcode: Op.read, fd, flags: SqeFlag.bufferSelect, bufIndex: group, length: 100, offset: -1 }, (n, f) => {
       answer = [n, f];
     });
-    for (const end = Date.now() + 5000; !answer && Date.now() < end; ) ring.submit(1, 500);
+    until(ring, () => answer !== undefined);
     return answer!;
   };
 
@@ -309,19 +309,19 @@ describe('provided buffers', () => {
     for (const text of ['one', 'two', 'three', 'four']) {
       const before = got.length;
       fs.writeSync(writer, text);
-      for (const end = Date.now() + 5000; got.length === before && Date.now() < end; ) ring.submit(1, 200);
+      until(ring, () => got.length > before);
       const [size, flags] = got.at(-1)!;
       expect([buffers.take(BufferRing.idOf(flags)!, size).toString(), flags & CqeFlag.more]).toEqual([text, CqeFlag.more]);
     }
     fs.writeSync(writer, 'lost to nobody');
-    for (const end = Date.now() + 5000; got.length < 5 && Date.now() < end; ) ring.submit(1, 200);
+    until(ring, () => got.length >= 5);
     expect(got.at(-1)).toEqual([ENOBUFS, 0]);
     for (const [, flags] of got.slice(0, 4)) buffers.give(BufferRing.idOf(flags)!);
     start();
-    for (const end = Date.now() + 5000; got.length < 6 && Date.now() < end; ) ring.submit(1, 200);
+    until(ring, () => got.length >= 6);
     expect(buffers.take(BufferRing.idOf(got.at(-1)![1])!, got.at(-1)![0]).toString()).toBe('lost to nobody');
     work.close(writer);
-    for (const end = Date.now() + 5000; got.length < 7 && Date.now() < end; ) ring.submit(1, 200);
+    until(ring, () => got.length >= 7);
     expect([got.at(-1)![0], got.at(-1)![1] & CqeFlag.more]).toEqual([0, 0]);
     const plain = work.file('not for multishot');
     expect(
@@ -340,7 +340,7 @@ describe('provided buffers', () => {
     });
     ring.submit();
     ring.cancel(token);
-    for (const end = Date.now() + 5000; result === undefined && Date.now() < end; ) ring.submit(1, 200);
+    until(ring, () => result !== undefined);
     expect([result, buffers.free]).toEqual([ECANCELED, 4]);
   });
 });

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import fs from 'node:fs';
 import { FileTable, Op, Ring, Setup } from '../../src/uring/index.js';
-import { ringCount, Workspace } from '../support/uring.js';
+import { eventually, ringCount, Workspace } from '../support/uring.js';
 
 // What is under way is counted, called back once, in the context of its call, whatever the ring, its callbacks and its end are like.
 const work = new Workspace();
@@ -108,7 +108,7 @@ test('each callback and promise has the AsyncLocalStorage of its call', async ()
     note('E')();
   });
   fs.writeSync(writer, 'x');
-  for (let i = 0; i < 100 && seen.length < 5; i++) await pause(10);
+  await eventually(() => seen.length === 5);
   ring.close();
   expect(seen.sort()).toEqual(['A in A', 'B in B', 'C in C', 'D in D', 'E in E']);
 });

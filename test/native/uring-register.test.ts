@@ -7,7 +7,7 @@ import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
 import { FileTable, Op, prep, Reg, Ring, registerOps, Setup, SqeFlag } from '../../src/uring/index.js';
 import { compileC } from '../support/compile.js';
 import { skip } from '../support/skip.js';
-import { go, offers, Workspace } from '../support/uring.js';
+import { go, offers, until, Workspace } from '../support/uring.js';
 
 // What io_uring_register(2) does to a ring beside its tables, as liburing's reg-reg-ring, reg-fd-only, reg-wait, sync-cancel, cancel-fd-userdata, eventfd,
 // eventfd-disable, eventfd-reg, msg-ring-fd, restrictions and files-exit-hang-* look at it.
@@ -26,10 +26,6 @@ const open = (options: ConstructorParameters<typeof Ring>[0] = {}): Ring => {
 afterEach(() => {
   for (const ring of rings.splice(0)) ring.close();
 });
-/** Waits for completions until `ready`, at most 5 s. */
-const until = (ring: Ring, ready: () => boolean): void => {
-  for (const end = Date.now() + 5000; !ready() && Date.now() < end; ) ring.submit(1, 200);
-};
 
 describe('a registered ring descriptor', () => {
   /** struct io_uring_rsrc_update {offset, resv, data}: the ring as an index of the thread. */
@@ -308,7 +304,7 @@ describe('restrictions', () => {
 describe('a process that ends', () => {
   const inChild = (source: string) => {
     const lead = `const { Ring, FileTable, Op, prep } = require(${JSON.stringify(path.resolve('dist/uring.cjs'))}); const fs = require('node:fs');`;
-    return spawnSync(process.execPath, ['-e', lead + source], { encoding: 'utf8', timeout: 20_000, stdio: ['pipe', 'pipe', 'pipe'] });
+    return spawnSync(process.execPath, ['-e', lead + source], { encoding: 'utf8', timeout: 100_000, stdio: ['pipe', 'pipe', 'pipe'] });
   };
   test.each([
     [

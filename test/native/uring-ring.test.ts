@@ -5,7 +5,7 @@ import { native } from '../../src/native/index.js';
 import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
 import { ALLOC, FileTable, Op, READ_WHOLE_OPEN, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
-import { go, offers, ringCount, Workspace } from '../support/uring.js';
+import { eventually, go, offers, ringCount, until, Workspace } from '../support/uring.js';
 
 const [EBADF, EAGAIN, EINVAL, ECANCELED, ETIME, EEXIST] = [-9, -11, -22, -125, -62, -17];
 const work = new Workspace();
@@ -48,8 +48,7 @@ describe('the ring', () => {
     const buffer = Buffer.alloc(5);
     const [reader, writer] = work.pipe();
     const reading = ring.readAsync(reader, buffer, -1);
-    await later(5);
-    expect(ring.inFlight).toBe(1);
+    await eventually(() => ring.inFlight === 1);
     fs.writeSync(writer, 'hello');
     expect([await reading, buffer.toString()]).toEqual([5, 'hello']);
     expect(await ring.request(timeout(20)).catch((err) => err.code)).toBe('ETIME');
@@ -129,8 +128,7 @@ describe('the ring', () => {
     });
     ring.push({ opcode: Op.nop }, () => called++);
     expect(() => ring.submit()).toThrow('mine');
-    await later(5);
-    expect(called).toBe(1);
+    await eventually(() => called === 1);
   });
 
   test('completion queue overflow loses nothing', async () => {
@@ -169,8 +167,7 @@ describe('the ring', () => {
         resolve();
       });
     });
-    await later(1);
-    expect(inside.closed).toBe(true);
+    await eventually(() => inside.closed);
   });
 
   test('a callback that throws, or closes again, keeps nothing from being closed', () => {
@@ -200,8 +197,7 @@ describe('the ring', () => {
       throw new Error('mine');
     });
     expect(() => ring.submit()).toThrow('mine');
-    await later(1);
-    expect([ring.closed, ringCount()]).toEqual([true, before - 1]);
+    await eventually(() => ring.closed && ringCount() === before - 1);
   });
 
   test('closing brings back everything, however much more is under way than the queues hold', () => {
@@ -302,12 +298,7 @@ const directly = (fd: number): number | undefined => {
   }
 };
 
-/** Waits for completions until `ready`, at most 5 s: kernels before 6.5 put files away only once a second. */
-function until(ready: () => boolean): void {
-  const end = Date.now() + 5000;
-  while (!ready() && Date.now() < end) ring.submit(1, 100);
-}
-
+// Kernels before 6.5 put files away only once a second.
 describe('tags', () => {
   test('come when the last request on the old file has ended: read first, then tag', () => {
     const order: string[] = [];
@@ -320,13 +311,13 @@ describe('tags', () => {
     ring.submit(1, 200);
     expect(order).not.toContain('tag 11');
     fs.writeSync(writer, 'x');
-    until(() => order.length >= 3);
+    until(ring, () => order.length >= 3);
     expect([...order].sort()).toEqual(['read', 'tag 11', 'tag 22']);
     expect(order.indexOf('tag 11')).toBeGreaterThan(order.indexOf('read'));
     table.unregister();
     // Unregistering posts the tags that are left, since 6.13.
     const tells = kernelAtLeast(os.release(), 6, 13);
-    if (tells) until(() => order.length >= 4);
+    if (tells) until(ring, () => order.length >= 4);
     else ring.submit(1, 1500);
     expect(order[3]).toBe(tells ? 'tag 33' : undefined);
   });
@@ -354,9 +345,9 @@ describe('tags', () => {
     ring.submit();
     table.update(0, [-1, -1]);
     fs.writeSync(secondIn, 'x');
-    until(() => reads === 1);
+    until(ring, () => reads === 1);
     fs.writeSync(firstIn, 'x');
-    until(() => reads === 2 && tags.length === 2);
+    until(ring, () => reads === 2 && tags.length === 2);
     expect([reads, [...tags].sort()]).toEqual([2, [1, 2]]);
   });
 });

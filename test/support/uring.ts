@@ -6,7 +6,28 @@ import { Reg } from '../../src/uring/abi.js';
 import { Operations, Ring } from '../../src/uring/index.js';
 import type { Request } from '../../src/uring/request/request.js';
 
-/** Requests in one batch; waits (blocking, at most 5 s) until each has completed once. Results in their order. */
+/** Milliseconds after which what was waited for will not come. An emulated guest beside other work stands still for seconds. */
+const LIMIT = 60_000;
+
+/** Waits (blocking) for completions until `ready`; throws when nothing makes it so. */
+export function until(ring: Ring, ready: () => boolean): void {
+  const end = Date.now() + LIMIT;
+  while (!ready()) {
+    if (Date.now() > end) throw new Error(`what was waited for did not come within ${LIMIT} ms`);
+    ring.submit(1, 200);
+  }
+}
+
+/** Gives the event loop turns, one at least, until `ready`; throws when nothing makes it so. */
+export async function eventually(ready: () => boolean): Promise<void> {
+  const end = Date.now() + LIMIT;
+  do {
+    if (Date.now() > end) throw new Error(`what was waited for did not come within ${LIMIT} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  } while (!ready());
+}
+
+/** Requests in one batch; waits (blocking) until each has completed once. Results in their order. */
 export function go(ring: Ring, ...requests: Request[]): number[] {
   const results: (number | undefined)[] = requests.map(() => undefined);
   requests.forEach((request, i) => {
@@ -14,11 +35,7 @@ export function go(ring: Ring, ...requests: Request[]): number[] {
       results[i] ??= result;
     });
   });
-  const end = Date.now() + 5000;
-  while (results.includes(undefined)) {
-    if (Date.now() > end) throw new Error(`no completion within 5 s: ${results}`);
-    ring.submit(1, 500);
-  }
+  until(ring, () => !results.includes(undefined));
   return results as number[];
 }
 
