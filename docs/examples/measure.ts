@@ -1,6 +1,6 @@
 /**
- * The examples beside the same work in plain Node: `measure [rounds]`. CPU time of the process that does the work, user and system, and the ratio
- * (above 1: the ring takes less). Files are in the page cache.
+ * The examples beside the same work in plain Node: `measure [ROUNDS [NAME]]`. CPU time of the process that does the work, user and system, and the time until it
+ * was done; the ratios (above 1: the ring takes less) are of runs one after the other. Files are in the page cache.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -25,6 +25,8 @@ const TURNS = 20;
 interface Spent {
   /** CPU milliseconds. */
   cpu: number;
+  /** Milliseconds until the work was done; of a server, until all its clients had their answers. */
+  wall: number;
 }
 
 /** Servers run until standard input ends; the others do their work and end. */
@@ -111,29 +113,32 @@ const ways: Record<string, (dir: string) => Promise<void>> = {
 
 const logs = (dir: string): string[] => Array.from({ length: LOGS }, (_, i) => path.join(dir, 'logs', String(i)));
 
-/** Appends a line to every tenth log, and has all of them read; CPU time counts only for reading. */
+/** Appends a line to every tenth log, and has all of them read; only reading counts. */
 async function turns(names: string[], read: () => Promise<void>): Promise<void> {
-  const total = { user: 0, system: 0 };
+  const total = { cpu: 0, wall: 0 };
   for (let turn = 0; turn < TURNS; turn++) {
     for (let i = turn % 10; i < names.length; i += 10) fs.appendFileSync(names[i]!, `line ${turn} of a log\n`);
-    const before = process.cpuUsage();
-    await read();
-    const { user, system } = process.cpuUsage(before);
-    total.user += user;
-    total.system += system;
+    const { cpu, wall } = await spending(read);
+    total.cpu += cpu;
+    total.wall += wall;
   }
-  counted = (total.user + total.system) / 1000;
+  counted = total;
 }
-/** CPU milliseconds of the work alone, where a part of what ran was preparation. */
-let counted: number | undefined;
+/** What the work alone took, where a part of what ran was preparation. */
+let counted: Spent | undefined;
+
+async function spending(work: () => Promise<unknown>): Promise<Spent> {
+  const before = process.cpuUsage();
+  const start = performance.now();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return { cpu: (user + system) / 1000, wall: performance.now() - start };
+}
 
 /** Tells the parent the port, and returns when it has had enough. */
 async function whileServing(port: number): Promise<void> {
   console.log(JSON.stringify({ port }));
-  const before = process.cpuUsage();
-  await once(process.stdin.resume(), 'end');
-  const { user, system } = process.cpuUsage(before);
-  counted = (user + system) / 1000;
+  counted = await spending(() => once(process.stdin.resume(), 'end'));
 }
 
 /** Requests over connections that stay open, as many at once as there are connections. */
@@ -170,30 +175,31 @@ async function load(port: number): Promise<void> {
 async function one(way: string, dir: string): Promise<Spent> {
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, '--way', way, dir], { stdio: ['pipe', 'pipe', 'inherit'] });
   let spent: Spent | undefined;
+  let loaded: number | undefined;
   const ended = once(child, 'exit');
   for await (const line of createInterface({ input: child.stdout! })) {
-    const said = JSON.parse(line) as { port?: number; cpu?: number };
-    if (said.port !== undefined) {
-      await load(said.port);
+    const said = JSON.parse(line) as { port: number } | Spent;
+    if ('port' in said) {
+      loaded = (await spending(() => load(said.port))).wall;
       child.stdin!.end();
-    }
-    if (said.cpu !== undefined) spent = { cpu: said.cpu };
+    } else spent = { cpu: said.cpu, wall: loaded ?? said.wall };
   }
   const [status] = await ended;
   if (status !== 0 || !spent) throw new Error(`${way}: exit status ${status}`);
   return spent;
 }
 
+const middle = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
+
 async function main(): Promise<void> {
   const [first, second, third] = process.argv.slice(2);
   if (first === '--way') {
-    const before = process.cpuUsage();
-    await ways[second!]!(third!);
-    const { user, system } = process.cpuUsage(before);
-    console.log(JSON.stringify({ cpu: counted ?? (user + system) / 1000 } satisfies Spent));
+    const all = await spending(() => ways[second!]!(third!));
+    console.log(JSON.stringify(counted ?? all));
     return;
   }
   const rounds = Number(first ?? 5);
+  const names = second === undefined ? ['server', 'verify', 'ship'] : [second];
   const dir = fs.mkdtempSync(path.join(fs.existsSync('/var/tmp') ? '/var/tmp' : os.tmpdir(), 'vioctl-examples-'));
   try {
     for (const folder of ['files', 'many', 'logs']) fs.mkdirSync(path.join(dir, folder));
@@ -205,23 +211,20 @@ async function main(): Promise<void> {
       list += `${createHash('sha256').update(bytes).digest('hex')}  many/${i}\n`;
     }
     fs.writeFileSync(path.join(dir, 'list'), list);
-    for (const what of ['server', 'verify', 'ship']) {
-      const ratios: number[] = [];
-      const spent: number[][] = [[], []];
-      for (let round = 0; round < rounds; round++) {
-        for (const name of logs(dir)) fs.writeFileSync(name, 'a log\n');
-        const ring = await one(`${what} ring`, dir);
-        for (const name of logs(dir)) fs.writeFileSync(name, 'a log\n');
-        const node = await one(`${what} node`, dir);
-        spent[0]!.push(ring.cpu);
-        spent[1]!.push(node.cpu);
-        ratios.push(node.cpu / ring.cpu);
+    for (const what of names) {
+      const spent: Record<'ring' | 'node', Spent[]> = { ring: [], node: [] };
+      for (let round = 0; round < rounds; round++)
+        for (const way of ['ring', 'node'] as const) {
+          for (const name of logs(dir)) fs.writeFileSync(name, 'a log\n');
+          spent[way].push(await one(`${what} ${way}`, dir));
+        }
+      for (const measure of ['cpu', 'wall'] as const) {
+        const [ring, node] = [spent.ring, spent.node].map((runs) => runs.map((run) => run[measure])) as [number[], number[]];
+        const ratios = node.map((value, i) => value / ring[i]!).sort((a, b) => a - b);
+        const range = `${ratios[0]!.toFixed(1)} to ${ratios.at(-1)!.toFixed(1)}`;
+        const times = `ring ${middle(ring).toFixed(0)} ms, node ${middle(node).toFixed(0)} ms`;
+        console.log(`${what.padEnd(6)}  ${measure.padEnd(4)}  ${times}: ${middle(ratios).toFixed(1)} times (${range})`);
       }
-      const middle = (values: number[]): number => values.sort((a, b) => a - b)[values.length >> 1]!;
-      const range = `${ratios.sort((a, b) => a - b)[0]!.toFixed(1)} to ${ratios.at(-1)!.toFixed(1)}`;
-      console.log(
-        `${what.padEnd(6)}  ring ${middle(spent[0]!).toFixed(0)} ms, node ${middle(spent[1]!).toFixed(0)} ms CPU: ${middle(ratios).toFixed(1)} times (${range})`,
-      );
     }
   } finally {
     fs.rmSync(dir, { recursive: true });

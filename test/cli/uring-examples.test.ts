@@ -19,7 +19,7 @@ const argv = (name: string, ...args: string[]): string[] => [
   ...args,
 ];
 const run = (name: string, ...args: string[]) =>
-  spawnSync(process.execPath, argv(name, ...args), { cwd: work.dir, encoding: 'utf8', env: plainEnv(), timeout: 25_000 });
+  spawnSync(process.execPath, argv(name, ...args), { cwd: work.dir, encoding: 'utf8', env: plainEnv(), timeout: 100_000 });
 
 describe('static-server', () => {
   let server: ChildProcess | undefined;
@@ -41,13 +41,13 @@ describe('static-server', () => {
     });
     const [line] = (await once(server.stdout!, 'data')) as [Buffer];
     url = String(line).trim();
-  }, 20_000);
+  }, 100_000);
   afterAll(async () => {
     if (!server) return;
     const ended = once(server, 'exit');
     server.kill('SIGTERM');
     expect((await ended)[0]).toBe(0);
-  }, 20_000);
+  }, 100_000);
   const get = async (target: string, init?: RequestInit): Promise<[number, string | undefined, string]> => {
     const answer = await fetch(url + target, init);
     return [answer.status, answer.headers.get('content-type') ?? undefined, await answer.text()];
@@ -117,7 +117,7 @@ test('verify: what differs, is gone, is a folder, is no line; large files and sm
     '.: FAILED open or read: EISDIR', 'nonsense: not a line of sha256sum', 'v100: FAILED', 'v7: FAILED', 'v9: FAILED open or read: ENOENT',
   ]); // biome-ignore format: a list
   expect(run('verify', 'none').status).toBe(1);
-});
+}, 300_000);
 
 test('ship-logs: lines of all files, then what is appended, rotated and cut', async () => {
   const socket = work.path('sink');
@@ -138,7 +138,7 @@ test('ship-logs: lines of all files, then what is appended, rotated and cut', as
   });
   const ended = once(child, 'exit');
   const until = async (wanted: string): Promise<void> => {
-    for (const end = Date.now() + 15_000; !got.includes(wanted) && Date.now() < end; )
+    for (const end = Date.now() + 60_000; !got.includes(wanted) && Date.now() < end; )
       await new Promise((resolve) => setTimeout(resolve, 20));
     expect(got.includes(wanted)).toBe(true);
   };
@@ -161,4 +161,4 @@ test('ship-logs: lines of all files, then what is appended, rotated and cut', as
   expect(run('ship-logs', '--once', socket, 'log5')).toMatchObject({ status: 0, stderr: expect.stringMatching(/^\d+ bytes\n$/) });
   expect(run('ship-logs', '--once', work.path('nobody'), 'log5').status).toBe(1);
   await new Promise((resolve) => server.close(resolve));
-}, 60_000);
+}, 300_000);
