@@ -6,8 +6,8 @@ import { addressOf, BufferRing, CqeFlag, Op, Operations, Ring, SqeFlag } from '.
 import { skip } from '../support/skip.js';
 import { go, offers, until, Workspace } from '../support/uring.js';
 
-// Registered and provided buffers, as liburing's regbuf-clone, regbuf-merge, fixed-seg, fixed-buf-iter, fixed-buf-merge, fixed-hugepage, vec-regbuf, buf-ring,
-// buf-ring-put, buf-ring-nommap, read-mshot and read-mshot-empty look at them.
+// Registered and provided buffers, as liburing's regbuf-clone, regbuf-merge, fixed-seg, fixed-buf-iter, fixed-buf-merge, vec-regbuf, buf-ring, read-mshot
+// and read-mshot-empty look at them. Those that need memory which the addon does not map are in ring-setups.c.
 const [EFAULT, EINVAL, ENOBUFS, ECANCELED] = [-14, -22, -105, -125] as const;
 const PAGE = 4096;
 /** Whether each registered buffer has references of its own (6.13). */
@@ -90,7 +90,7 @@ describe('registered buffers', () => {
     memory = undefined;
   });
 
-  test('clone: the whole table, parts of it, over others; the clone lives on without its source', () => {
+  test('clone: the whole table, parts of it, over others; the clone lives on without its source (regbuf-clone)', () => {
     const [a, b, c, d] = [0, 1, 2, 3].map(() => Buffer.alloc(PAGE)) as [Buffer, Buffer, Buffer, Buffer];
     const fd = work.file(pattern(50));
     const other = new Ring({ entries: 8 });
@@ -119,7 +119,7 @@ describe('registered buffers', () => {
     }
   });
 
-  test('any part of a large buffer, across pages and behind its end', () => {
+  test('any part of a large buffer, across pages and behind its end (fixed-buf-iter)', () => {
     const memory = Buffer.from(new ArrayBuffer(6 * PAGE + 8192)).subarray(13, 13 + 6 * PAGE);
     const data = pattern(6 * PAGE);
     const fd = work.file(data);
@@ -135,7 +135,7 @@ describe('registered buffers', () => {
     expect(go(ring, { opcode: Op.readFixed, fd, address: addressOf(memory) - 1, length: 5, keep: memory, offset: 0 })).toEqual([EFAULT]);
   });
 
-  test('neighbours that were registered one by one are separate buffers', () => {
+  test('neighbours that were registered one by one are separate buffers (regbuf-merge)', () => {
     const memory = Buffer.from(new ArrayBuffer(2 * PAGE));
     ring.registerBuffers([memory.subarray(0, PAGE), memory.subarray(PAGE)]);
     const fd = work.file(pattern(2 * PAGE));
@@ -176,7 +176,7 @@ describe('registered buffers', () => {
     }
   });
 
-  test('O_DIRECT out of and into the middle of a large block', () => {
+  test('O_DIRECT out of and into the middle of a large block (fixed-seg)', () => {
     const memory = Buffer.from(new ArrayBuffer(2 << 20));
     const begin = (PAGE - (addressOf(memory) % PAGE)) % PAGE;
     const data = pattern(64 * 1024);
@@ -197,7 +197,7 @@ describe('registered buffers', () => {
     }
   });
 
-  test('vectors in a registered buffer', () => {
+  test('vectors in a registered buffer (vec-regbuf)', () => {
     if (!offers(ring, Op.readvFixed)) return skip('READV_FIXED', 'this kernel has none (6.15)');
     const memory = Buffer.from(new ArrayBuffer(3 * PAGE));
     ring.registerBuffers([memory]);
@@ -239,7 +239,7 @@ describe('provided buffers', () => {
     return answer!;
   };
 
-  test('a read takes a buffer, none is left, one is given back', () => {
+  test('a read takes a buffer, none is left, one is given back (buf-ring)', () => {
     const buffers = new BufferRing(ring, { count: 2, size: 16 });
     const fd = work.file('0123456789012345678901234567890123456789');
     const seen: string[] = [];
@@ -296,7 +296,7 @@ describe('provided buffers', () => {
     expect(() => a.take(0, 5)).toThrow(code('EINVAL'));
   });
 
-  test('multishot reads of a pipe: a completion for each piece, ended by the end of the pipe or by a lack of buffers', () => {
+  test('multishot reads of a pipe: a completion for each piece, ended by the end of the pipe or by a lack of buffers (read-mshot)', () => {
     if (!offers(ring, Op.readMultishot)) return skip('READ_MULTISHOT', 'this kernel has none (6.7)');
     const buffers = new BufferRing(ring, { count: 4, size: 32 });
     const [reader, writer] = work.pipe(fs.constants.O_NONBLOCK);
@@ -329,7 +329,7 @@ describe('provided buffers', () => {
     ).toBeLessThan(0);
   });
 
-  test('a multishot request is cancelled, and its buffers stay', () => {
+  test('a multishot request is cancelled, and its buffers stay (read-mshot)', () => {
     if (!offers(ring, Op.readMultishot)) return skip('READ_MULTISHOT', 'this kernel has none (6.7)');
     const buffers = new BufferRing(ring, { count: 4, size: 32 });
     const [reader] = work.pipe(fs.constants.O_NONBLOCK);

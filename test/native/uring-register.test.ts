@@ -43,7 +43,7 @@ describe('a registered ring descriptor', () => {
   };
   const USE_REGISTERED = 0x8000_0000;
 
-  test('takes register calls by its index (6.3); an index of nobody is refused', () => {
+  test('takes register calls by its index (6.3); an index of nobody is refused (reg-reg-ring)', () => {
     const ring = open({ registered: false });
     const index = indexOf(ring);
     try {
@@ -74,7 +74,7 @@ describe('a registered ring descriptor', () => {
     }
   });
 
-  test('alone, without a descriptor, and registered waits: what this kernel does with rings that ours do not open', () => {
+  test('alone, without a descriptor; registered waits; hugepages; buffers in memory of the kernel: what this kernel does with rings that ours do not open (reg-fd-only, reg-wait, fixed-hugepage, buf-ring-nommap, buf-ring-put)', () => {
     expect(() => new Ring({ require: 2 ** 15 })).toThrow(expect.objectContaining({ code: 'EINVAL' }));
     expect(native().uring.setup(8, 0, 2 ** 15)).toBe(EINVAL); // REGISTERED_FD_ONLY wants NO_MMAP
     const binary = process.env.VIOCTL_RING_SETUPS ?? compileC('test/support/programs/ring-setups.c', work.path('ring-setups'));
@@ -101,7 +101,7 @@ describe('cancelling by a register call', () => {
   };
   const [ALL, FD, ANY, FD_FIXED] = [1, 2, 4, 8];
 
-  test.each([0, Setup.coopTaskrun])('by token, by descriptor, by slot, all, any; ENOENT for none (set-up %p)', (prefer) => {
+  test.each([0, Setup.coopTaskrun])('by token, by descriptor, by slot, all, any; ENOENT for none (sync-cancel, set-up %p)', (prefer) => {
     const ring = open({ prefer });
     const table = new FileTable(ring);
     const [reader, writer] = work.pipe();
@@ -146,7 +146,7 @@ describe('cancelling by a register call', () => {
     expect([4, ECANCELED, -4]).toContain(result);
   });
 
-  test('a request on a descriptor with a given token: both must fit (6.6)', () => {
+  test('a request on a descriptor with a given token: both must fit (6.6) (cancel-fd-userdata)', () => {
     const ring = open();
     const [[a], [b]] = [work.pipe(), work.pipe()];
     const results: Record<string, number> = {};
@@ -174,7 +174,7 @@ describe('eventfds', () => {
     Number.parseInt(/eventfd-count:\s*([0-9a-f]+)/.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!, 16);
   const use = (ring: Ring, fd: number, opcode: number): number => registerRaw(ring.fd, opcode, new Uint8Array(Int32Array.of(fd).buffer), 1);
 
-  test('one is signalled for completions; a second is EBUSY; unregistered it is silent', () => {
+  test('one is signalled for completions; a second is EBUSY; unregistered it is silent (eventfd, eventfd-reg)', () => {
     const ring = open({ prefer: 0 });
     const fd = native().common.eventfd();
     try {
@@ -195,7 +195,7 @@ describe('eventfds', () => {
     }
   });
 
-  test('the asynchronous kind is silent for what completes at once', () => {
+  test('the asynchronous kind is silent for what completes at once (eventfd-reg)', () => {
     const ring = open({ prefer: 0 });
     const fd = native().common.eventfd();
     try {
@@ -208,7 +208,7 @@ describe('eventfds', () => {
     }
   });
 
-  test('ours is silent for what submit() itself calls back, and wakes the event loop for the rest', async () => {
+  test('ours is silent for what submit() itself calls back, and wakes the event loop for the rest (eventfd-disable)', async () => {
     const before = new Set(fs.readdirSync('/proc/self/fd'));
     const ring = open({ watch: true });
     const link = (fd: string): string => {
@@ -235,7 +235,7 @@ describe('eventfds', () => {
   });
 });
 
-test('a file that is sent to another ring: into a slot of its, out of range, without a table, to what is no ring', async () => {
+test('a file that is sent to another ring: into a slot of its, out of range, without a table, to what is no ring (msg-ring-fd)', async () => {
   const [from, to, bare] = [open({ watch: true, prefer: 0 }), open({ prefer: 0 }), open({ prefer: 0 })];
   const [mine, theirs] = [new FileTable(from), new FileTable(to)];
   mine.register([work.file('sent')]);
@@ -254,7 +254,7 @@ test('a file that is sent to another ring: into a slot of its, out of range, wit
   expect(ENOSPC).toBeLessThan(0);
 });
 
-describe('restrictions', () => {
+describe('restrictions (restrictions)', () => {
   /** struct io_uring_restriction {opcode u16, value u8, …}: REGISTER_OP 0, SQE_OP 1, SQE_FLAGS_ALLOWED 2, SQE_FLAGS_REQUIRED 3 */
   const restricted = (...rules: [number, number][]): Ring => {
     const ring = open({ require: Setup.rDisabled, prefer: 0 });
@@ -323,7 +323,7 @@ describe('a process that ends', () => {
       'polls of its own ring and a chain',
       `ring.push(prep.poll(ring.fd, 1), () => {}); ring.pushChain([prep.poll(files.slot(0), 1), prep.nop()], false, () => {});`,
     ],
-  ])('with %s and registered files under way ends at once', (_, requests) => {
+  ])('with %s and registered files under way ends at once (files-exit-hang-*)', (_, requests) => {
     const source = `const ring = new Ring({ entries: 8 }); const files = new FileTable(ring); files.register([0, 0]); ${requests}
       ring.submit(); process.exit(6);`;
     const { status, signal, stderr } = inChild(source);

@@ -133,8 +133,170 @@ static void registered_wait(void) {
   close(fd);
 }
 
+/* A ring of four entries with a descriptor, for one request at a time. */
+struct ring {
+  int fd;
+  unsigned *sq_tail, *cq_head;
+  struct io_uring_sqe *sqes;
+  struct io_uring_cqe *cqes;
+  unsigned cq_mask;
+};
+static int start(struct ring *ring) {
+  struct io_uring_params p;
+  memset(&p, 0, sizeof p);
+  ring->fd = setup(4, &p);
+  if (ring->fd < 0) return ring->fd;
+  size_t sq = p.sq_off.array + p.sq_entries * sizeof(unsigned), cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+  size_t size = sq > cq ? sq : cq; /* IORING_FEAT_SINGLE_MMAP, 5.4 */
+  char *rings = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, IORING_OFF_SQ_RING);
+  ring->sqes = mmap(NULL, p.sq_entries * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, IORING_OFF_SQES);
+  if (rings == MAP_FAILED || (void *)ring->sqes == MAP_FAILED) return -errno;
+  ring->sq_tail = (unsigned *)(rings + p.sq_off.tail);
+  ring->cq_head = (unsigned *)(rings + p.cq_off.head);
+  ring->cqes = (struct io_uring_cqe *)(rings + p.cq_off.cqes);
+  ring->cq_mask = p.cq_entries - 1;
+  for (unsigned i = 0; i < p.sq_entries; i++) ((unsigned *)(rings + p.sq_off.array))[i] = i;
+  return 0;
+}
+/* Returns its result; `flags` gets the completion's. */
+static int once(struct ring *ring, const struct io_uring_sqe *sqe, unsigned *flags) {
+  unsigned tail = *ring->sq_tail;
+  ring->sqes[tail & 3] = *sqe;
+  __atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
+  int r;
+  do r = enter(ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+  while (r == -EINTR);
+  if (r < 1) return r;
+  unsigned head = *ring->cq_head;
+  const struct io_uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
+  r = cqe->res;
+  if (flags) *flags = cqe->flags;
+  __atomic_store_n(ring->cq_head, head + 1, __ATOMIC_RELEASE);
+  return r;
+}
+static struct io_uring_sqe request(int opcode, int fd, void *address, unsigned length) {
+  struct io_uring_sqe sqe;
+  memset(&sqe, 0, sizeof sqe);
+  sqe.opcode = (unsigned char)opcode;
+  sqe.fd = fd;
+  sqe.addr = (uint64_t)(uintptr_t)address;
+  sqe.len = length;
+  return sqe;
+}
+
+/* A registered buffer of hugepages that begins and ends inside of them: reads and writes across their border. */
+static void hugepages(void) {
+  const size_t huge = 2 << 20, begin = 4096 + 100, length = 60000;
+  struct ring ring;
+  int r = start(&ring), in = memfd_create("in", 0), out = memfd_create("out", 0);
+  if (r < 0 || in < 0 || out < 0) {
+    say(0, "a ring for hugepages", r);
+    return;
+  }
+  char *arena = mmap(NULL, 3 * huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char *first = (char *)(((uintptr_t)arena + huge - 1) & ~(huge - 1));
+  if (arena == MAP_FAILED || madvise(first, 2 * huge, MADV_HUGEPAGE) < 0) {
+    printf("lacks hugepages\n");
+    return;
+  }
+  memset(first, 0xee, 2 * huge);
+  static char data[60000], back[60000];
+  for (size_t i = 0; i < length; i++) data[i] = (char)(i * 7 + (i >> 8));
+  if (write(in, data, length) != (ssize_t)length) return;
+  struct iovec {
+    void *base;
+    size_t length;
+  } whole = {first + begin, huge + 100000};
+  r = reg(ring.fd, IORING_REGISTER_BUFFERS, &whole, 1);
+  say(r == 0, "a buffer of hugepages", r);
+  char *part = first + huge - 30001;
+  struct io_uring_sqe sqe = request(IORING_OP_READ_FIXED, in, part, (unsigned)length);
+  r = once(&ring, &sqe, NULL);
+  say(r == (int)length && memcmp(part, data, length) == 0, "a read across two hugepages", r);
+  size_t wrong = 0;
+  for (char *at = first; at < first + 2 * huge; at++) wrong += (at < part || at >= part + length) && *at != (char)0xee;
+  say(wrong == 0, "nothing beside it", (int)wrong);
+  sqe = request(IORING_OP_WRITE_FIXED, out, part, (unsigned)length);
+  r = once(&ring, &sqe, NULL);
+  say(r == (int)length && pread(out, back, length, 0) == (ssize_t)length && memcmp(back, data, length) == 0, "a write from two hugepages", r);
+  sqe = request(IORING_OP_READ_FIXED, in, first + begin + whole.length - 8, 9);
+  r = once(&ring, &sqe, NULL);
+  say(r == -EFAULT, "a read behind the end, inside the hugepage", r);
+  sqe.addr = (uint64_t)(uintptr_t)(first + begin - 1);
+  r = once(&ring, &sqe, NULL);
+  say(r == -EFAULT, "a read before the begin, inside the hugepage", r);
+  close(in);
+  close(out);
+  close(ring.fd);
+}
+
+/* Provided buffers in a ring of the kernel's own memory, which stays mapped when it is unregistered. */
+static void kernel_buffers(void) {
+  struct {
+    uint64_t address;
+    uint32_t entries;
+    uint16_t group, flags;
+    uint64_t resv[3];
+  } arg = {0, 4, 3, 1 /* IOU_PBUF_RING_MMAP */, {0}};
+  struct entry {
+    uint64_t address;
+    uint32_t length;
+    uint16_t id, tail;
+  } *entries;
+  struct ring ring;
+  int r = start(&ring), pipefd[2];
+  if (r < 0 || pipe(pipefd) < 0) {
+    say(0, "a ring for provided buffers", r);
+    return;
+  }
+  r = reg(ring.fd, IORING_REGISTER_PBUF_RING, &arg, 1);
+  if (r == -EINVAL) {
+    printf("lacks provided buffers in memory of the kernel\n");
+    return;
+  }
+  say(r == 0, "provided buffers in memory of the kernel", r);
+  entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring.fd, 0x80000000LL | 3 << 16);
+  say((void *)entries != MAP_FAILED, "their mapping", -errno);
+  if ((void *)entries == MAP_FAILED) return;
+  void *nobody = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, 0x80000000LL | 4 << 16);
+  say(nobody == MAP_FAILED, "no mapping of another group", 0);
+  static char memory[2][8];
+  for (int i = 0; i < 2; i++) {
+    entries[i].address = (uint64_t)(uintptr_t)memory[i];
+    entries[i].length = 8;
+    entries[i].id = (uint16_t)(40 + i);
+  }
+  __atomic_store_n(&entries[0].tail, 2, __ATOMIC_RELEASE);
+  struct io_uring_sqe sqe = request(IORING_OP_READ, pipefd[0], NULL, 8);
+  sqe.flags = IOSQE_BUFFER_SELECT;
+  sqe.off = UINT64_MAX;
+  sqe.buf_group = 3;
+  for (int i = 0; i < 2; i++) {
+    if (write(pipefd[1], i ? "second" : "first!", 6) != 6) return;
+    unsigned flags = 0;
+    r = once(&ring, &sqe, &flags);
+    say(r == 6 && flags >> 16 == (unsigned)(40 + i) && memcmp(memory[i], i ? "second" : "first!", 6) == 0,
+        "a read takes a buffer from there", r);
+  }
+  if (write(pipefd[1], "third!", 6) != 6) return;
+  r = once(&ring, &sqe, NULL);
+  say(r == -ENOBUFS, "none is left", r);
+  arg.flags = 0; /* newer kernels take none here */
+  r = reg(ring.fd, IORING_UNREGISTER_PBUF_RING, &arg, 1);
+  say(r == 0, "an end with the mapping still there", r);
+  memset(entries, 0, 64);
+  entries[0].tail = 3;
+  r = once(&ring, &sqe, NULL);
+  say(r == -ENOBUFS, "what is written there afterwards counts for nothing", r);
+  close(ring.fd);
+  memset(entries, 0xff, 64);
+  munmap(entries, 4096);
+}
+
 int main(void) {
   registered_only();
   registered_wait();
+  hugepages();
+  kernel_buffers();
   return 0;
 }
