@@ -138,6 +138,37 @@ export function nameBatches(args: string[], nul: boolean, signal?: AbortSignal):
   return batchesOf(sources, nul, signal);
 }
 
+/**
+ * Work on files among whose names `-` is the data of standard input, as in coreutils: names in runs, each `-` by itself, in their order. With
+ * `nul`, or without arguments, names come from a list on stdin: nameBatches().
+ * @param files works on names
+ * @param stdin works on the data of descriptor 0
+ */
+export async function* filesAndStdin<T>(
+  args: string[],
+  nul: boolean,
+  files: (names: AsyncGenerator<(string | Buffer)[]>) => AsyncGenerator<T>,
+  stdin: () => Promise<T>,
+  signal?: AbortSignal,
+): AsyncGenerator<T> {
+  if (nul || !args.includes('-')) {
+    yield* files(nameBatches(args, nul, signal));
+    return;
+  }
+  const names: (string | Buffer)[] = argumentBytes(args);
+  for (let at = 0; at < names.length; at++) {
+    const end = names.indexOf('-', at) < 0 ? names.length : names.indexOf('-', at);
+    const run = names.slice(at, end);
+    if (run.length > 0) yield* files(oneBatch(run));
+    if (end < names.length) yield await stdin();
+    at = end;
+  }
+}
+
+async function* oneBatch<T>(batch: T): AsyncGenerator<T> {
+  yield batch;
+}
+
 async function* batchesOf(sources: string[], nul: boolean, signal: AbortSignal | undefined): AsyncGenerator<(string | Buffer)[]> {
   let names: (string | Buffer)[] = [];
   for (const arg of argumentBytes(sources)) {

@@ -1,9 +1,10 @@
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { nameBatches } from '../../cli/streams/input.js';
+import { filesAndStdin, readSome } from '../../cli/streams/input.js';
+import { codeOf } from '../../common/errors.js';
 import { bulkFlags, FileReport } from '../../groups/uring/files.js';
-import { catFiles } from '../../uring/bulk/cat.js';
-import { outputGuard } from '../../uring/bulk/itself.js';
+import { type CatResult, catFiles } from '../../uring/bulk/cat.js';
+import { inputIsOutput, outputGuard } from '../../uring/bulk/itself.js';
 
 /** Pieces below this size are copied and leave together; larger ones are written at once. */
 const copy = 32 * 1024;
@@ -20,7 +21,7 @@ export default class Cat extends Command {
     ['find logs -name "*.log" -print0 | sort -z | vioctl uring cat -0 | grep -c ERROR', 'search many cold files'],
     ['vioctl uring cat --no-ordered -0 <names | wc -c', 'files as they come: none waits for another'],
   ];
-  static override readonly args = { file: Args.string({ description: 'files; - is the list on stdin', multiple: true }) };
+  static override readonly args = { file: Args.string({ description: 'files; - is the data of stdin, with -0 a list', multiple: true }) };
   static override readonly flags = {
     ...bulkFlags,
     ordered: Flags.boolean({ default: true, allowNo: true, summary: 'write in the order of the names (default)' }),
@@ -33,24 +34,59 @@ export default class Cat extends Command {
     const report = new FileReport('uring cat', true, flags.stats ?? false);
     const { signal } = this.life;
     const progress = this.progress('read', 0, { streams: true });
+    let written = 0;
     const write = async (bytes: Buffer): Promise<void> => {
+      written += bytes.length;
       progress.add(bytes.length);
       if (bytes.length < copy) return this.out.raw(Buffer.from(bytes));
       await this.out.raw(bytes);
       await this.out.flush();
     };
-    const names = nameBatches(args.file ?? [], flags.null, signal);
     const note = (message: string) => this.warn(message);
     const direct = async (run: (fd: number) => Promise<number>): Promise<number> => {
       const size = await this.out.direct(run);
+      written += size;
       progress.add(size);
       return size;
     };
     const { sysroot } = this;
-    const options = { engine, depth, ordered, write, direct, isOutput: outputGuard(1), sysroot, signal, note, spent: report.spent };
-    for await (const batch of catFiles(names, options)) {
+    const guard = outputGuard(1);
+    const isOutput = guard && ((name: string | Buffer): boolean => guard(name, written));
+    const options = { engine, depth, ordered, write, direct, isOutput, sysroot, signal, note, spent: report.spent };
+    const batches = filesAndStdin(
+      args.file ?? [],
+      flags.null,
+      (names) => catFiles(names, options),
+      async () => [await copyStdin({ write, isOutput, signal })],
+      signal,
+    );
+    for await (const batch of batches) {
       for (const { name, size, error } of batch) report.note(name, error, size);
     }
     return report.end(this.out);
+  }
+}
+
+/** Writes what standard input has until its end. */
+async function copyStdin(on: {
+  write: (bytes: Buffer) => Promise<void>;
+  isOutput: ((name: string) => boolean) | undefined;
+  signal: AbortSignal;
+}): Promise<CatResult> {
+  const chunk = Buffer.allocUnsafe(256 * 1024);
+  let size = 0;
+  for (;;) {
+    let count: number;
+    try {
+      if (size === 0 && on.isOutput?.('/proc/self/fd/0')) throw Object.assign(new Error(inputIsOutput), { code: inputIsOutput });
+      count = await readSome(0, chunk, on.signal);
+    } catch (err) {
+      const error = codeOf(err);
+      if (error === undefined || on.signal.aborted) throw err;
+      return { name: '-', size, error };
+    }
+    if (count === 0) return { name: '-', size, error: undefined };
+    await on.write(chunk.subarray(0, count));
+    size += count;
   }
 }

@@ -1,11 +1,11 @@
 import { argumentBytes } from '../../cli/arguments/argv.js';
 import { Command, type Example } from '../../cli/command.js';
 import { Args, Flags } from '../../cli/flags.js';
-import { nameBatches } from '../../cli/streams/input.js';
+import { filesAndStdin, readSome } from '../../cli/streams/input.js';
 import { ListCheck } from '../../groups/uring/check.js';
-import { bulkFlags, FileReport, sumJson } from '../../groups/uring/files.js';
-import { algorithms, sumLine } from '../../uring/bulk/lines.js';
-import { sumFiles } from '../../uring/bulk/sum.js';
+import { bulkFlags, FileReport, printSums, sumJson } from '../../groups/uring/files.js';
+import { algorithms } from '../../uring/bulk/lines.js';
+import { sumFiles, sumStream } from '../../uring/bulk/sum.js';
 import { filesBelow } from '../../uring/bulk/walk.js';
 
 export default class Sum extends Command {
@@ -32,7 +32,7 @@ export default class Sum extends Command {
     ['vioctl uring sum -r -a blake3 /srv/images >sums; vioctl uring sum -c -a blake3 sums', 'a whole tree, and later whether it changed'],
     ['vioctl uring sum --algorithm crc32c --ordered disk*.img', 'CRC-32C of some images, in order'],
   ];
-  static override readonly args = { file: Args.string({ description: 'files; - is the list on stdin', multiple: true }) };
+  static override readonly args = { file: Args.string({ description: 'files; - is the data of stdin, with -0 a list', multiple: true }) };
   static override readonly flags = {
     ...bulkFlags,
     algorithm: Flags.option({
@@ -64,30 +64,18 @@ export default class Sum extends Command {
     const text = this.out.format === 'text';
     const report = new FileReport('uring sum', text, flags.stats ?? false);
     const { signal } = this.life;
-    const given = nameBatches(args.file ?? [], flags.null, signal);
-    const names = flags.recursive ? filesBelow(given) : given;
     const note = (message: string) => this.warn(message);
     const { follow: live } = this.progress('sum', 0, { streams: true });
-    const batches = sumFiles(names, { live, engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: report.spent });
-    if (text) {
-      for await (const batch of batches) {
-        let lines = '';
-        for (const { name, size, digest, error } of batch) {
-          report.note(name, error, size);
-          if (digest === undefined) continue;
-          const line = sumLine(name, digest, { zero, tag, algorithm });
-          if (typeof line === 'string') lines += line;
-          else {
-            await this.out.raw(lines);
-            await this.out.raw(line);
-            lines = '';
-          }
-        }
-        if (lines !== '') await this.out.raw(lines);
-      }
-    } else {
-      await this.out.list(report.rows(batches), [], 'files', (result) => sumJson(algorithm, result));
-    }
+    const options = { live, engine, depth, algorithm, ordered, sysroot: this.sysroot, signal, note, spent: report.spent };
+    const batches = filesAndStdin(
+      args.file ?? [],
+      flags.null,
+      (names) => sumFiles(flags.recursive ? filesBelow(names) : names, options),
+      async () => [await sumStream('-', algorithm, (into) => readSome(0, into, signal), signal)],
+      signal,
+    );
+    if (text) await printSums(batches, report, this.out, { zero, tag, algorithm });
+    else await this.out.list(report.rows(batches), [], 'files', (result) => sumJson(algorithm, result));
     return report.end(this.out);
   }
 

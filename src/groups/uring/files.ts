@@ -6,6 +6,7 @@ import { reason, VioError } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import type { RingStats } from '../../native/uring.js';
 import { inputIsOutput } from '../../uring/bulk/itself.js';
+import { type LineForm, sumLine } from '../../uring/bulk/lines.js';
 import type { SumResult } from '../../uring/bulk/sum.js';
 
 /** Flags of commands that work on many files. */
@@ -108,5 +109,24 @@ export class FileReport {
         ? `vioctl: ${this.#id}: ${files} files (${failed} failed), ${bytes > 0 ? `${bytes} bytes read, ` : ''}${seconds} s; ${how}\n`
         : `${JSON.stringify({ stats: { files, failed, bytes, seconds, engine, ...rings } })}\n`,
     );
+  }
+}
+
+/** Prints checksums as lines, as they come, and notes each file in the report. */
+export async function printSums(batches: AsyncIterable<SumResult[]>, report: FileReport, out: Output, form: LineForm): Promise<void> {
+  for await (const batch of batches) {
+    let lines = '';
+    for (const { name, size, digest, error } of batch) {
+      report.note(name, error, size);
+      if (digest === undefined) continue;
+      const line = sumLine(name, digest, form);
+      if (typeof line === 'string') lines += line;
+      else {
+        await out.raw(lines);
+        await out.raw(line);
+        lines = '';
+      }
+    }
+    if (lines !== '') await out.raw(lines);
   }
 }

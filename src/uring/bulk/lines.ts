@@ -38,13 +38,20 @@ const escaped = (text: string): string => text.replace(/[\\\n\r]/g, (c) => (c ==
 const lineText = (name: Name): string => (typeof name === 'string' ? name : name.toString('latin1'));
 const asName = (line: string, name: Name): Name => (typeof name === 'string' ? line : Buffer.from(line, 'latin1'));
 
+/** How lines of checksums look. */
+export interface LineForm {
+  zero: boolean;
+  tag: boolean;
+  algorithm: string;
+}
+
 /**
  * A line as coreutils' checksum programs, b3sum and xxhsum print and read it: `digest  name`. A name with a newline,
  * carriage return or backslash is escaped and the line begins with a backslash.
  * @param form.zero NUL-terminated, nothing escaped
  * @param form.tag the BSD form: `SHA256 (name) = digest`
  */
-export function sumLine(name: Name, digest: string, form: { zero: boolean; tag: boolean; algorithm: string }): Name {
+export function sumLine(name: Name, digest: string, form: LineForm): Name {
   const { tag, prefix = '' } = algorithms[form.algorithm]!;
   const [before, behind] = form.tag ? [`${tag} (`, `) = ${digest}`] : [`${prefix}${digest}  `, ''];
   const text = lineText(name);

@@ -54,6 +54,33 @@ export function sumFiles(names: AsyncIterable<Name[]>, options: SumOptions): Asy
   );
 }
 
+/**
+ * The checksum of data that comes in pieces, such as standard input.
+ * @param read gives the next bytes, 0 at the end; throws the system's error
+ * @param signal its abort is thrown, and no result
+ */
+export async function sumStream(
+  name: Name,
+  algorithm: string,
+  read: (into: Buffer) => Promise<number>,
+  signal: AbortSignal,
+): Promise<SumResult> {
+  const hasher = newHasher(algorithm);
+  const chunk = Buffer.allocUnsafe(256 * 1024);
+  let size = 0;
+  try {
+    for (let n = await read(chunk); n > 0; n = await read(chunk)) {
+      hasher.update(chunk.subarray(0, n));
+      size += n;
+    }
+  } catch (err) {
+    const error = codeOf(err);
+    if (error === undefined || signal.aborted) throw err;
+    return { name, size, digest: undefined, error };
+  }
+  return { name, size, digest: hasher.digest(), error: undefined };
+}
+
 /** Sums of what a thread must not wait for: FIFOs, terminals, devices. One after the other. */
 class Elsewhere {
   readonly #algorithm: string;
