@@ -18,8 +18,10 @@ namespace {
 
 constexpr size_t kFirst = 64 << 10;  // most files end in their first buffer
 constexpr size_t kSlack = 4 << 10;
-constexpr size_t kNext = 512 << 10;          // a file that goes on has two of these, one being read into
-constexpr uint32_t kPairs = 8;               // pairs of a thread; further files go on in their first buffer
+constexpr size_t kNext = 256 << 10;  // a file that goes on has two of these, one being read into
+// Pairs of a thread; further files go on in their first buffer. More memory than the processor's cache holds costs what
+// is in the page cache a third more time.
+constexpr uint32_t kPairs = 4;
 constexpr uint32_t kBite = 16;               // names that a thread takes at once
 constexpr size_t kDeliver = 256;             // results that go out even if the thread does not sleep,
 constexpr uint64_t kDeliverBytes = 8 << 20;  // as any do after this much reading
