@@ -796,6 +796,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l read-only -d 're
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l force -d 'serve a file that is in use or no raw disk'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l allow-source -x -d 'limit ctl add to sources that match this pattern'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l control -xa '(__vioctl_sockets)' -d 'control socket for vhost-user ctl'
+complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l log-format -xa 'text json' -d 'messages on standard error: text, or one JSON object a line'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l incoming -d 'lock each disk only when its guest starts (destination of a live migration)'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l queues -x -d 'virtqueues at most [default: 64, or the number of CPUs here]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l block-size -x -d 'logical block [default: of the device, 512 for a file]'

@@ -3,6 +3,7 @@
  * option takes one value per use, and the parser does not read stdin (see oclif.ts).
  */
 import { engineAliases, engines } from '../common/engines.js';
+import { logFormats } from '../common/text/log.js';
 import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
 import { boolean, custom, customArg, integer, option, string, stringArg, withValueAliases } from './oclif.js';
 
@@ -25,6 +26,14 @@ export const Flags = {
 /** `--engine` of everything that does I/O by io_uring or by plain system calls: the same values everywhere. */
 export const engineFlag = (summary: string) =>
   withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), engineAliases);
+
+/** `--log-format` of every server. */
+export const logFormatFlag = Flags.option({
+  options: logFormats,
+  default: 'text',
+  helpValue: 'FORMAT',
+  summary: 'messages on standard error: text, or one JSON object a line',
+})();
 
 /** `-0, --null` of every command that reads a list from stdin. (oclif's types allow letters only; its parser takes any.) */
 export const nullFlag = boolean({ char: '0' as 'a', summary: 'items of the list on stdin end with NUL instead of newline' });

@@ -99,6 +99,38 @@ test('save writes what --config and load read, and load of it changes nothing', 
   }
 }, 60_000);
 
+test('the state of a listener on any free port is saved under port 0, and comes back with another port', async () => {
+  const state = async (target: ServedTarget) => {
+    const host = await connectHost(target, { hostnqn });
+    const log = await host.getLog(0x0c, 4096);
+    await host.disconnect();
+    return log.readUInt8(16 + 16) & 0xf;
+  };
+  const file = write('any.json', base);
+  const first = await serve(file);
+  expect(await state(first)).toBe(1);
+  expect((await ctl('listener', 'ana', `127.0.0.1:${first.port}`, 'inaccessible', '--group', '1')).status).toBe(0);
+  expect(await state(first)).toBe(3);
+  const kept = write('kept.json', await saved());
+  expect(JSON.parse(fs.readFileSync(kept, 'utf8')).subsystems[0].ana).toEqual([
+    { group: 1, state: 'inaccessible', listener: '127.0.0.1:0' },
+  ]);
+  expect((await ctl('load', kept, '--check')).status).toBe(0);
+  // the port that it has now is a name too
+  const byPort = JSON.parse(fs.readFileSync(kept, 'utf8'));
+  byPort.subsystems[0].ana[0].listener = `127.0.0.1:${first.port}`;
+  expect((await ctl('load', write('port.json', byPort), '--check')).status).toBe(0);
+  byPort.subsystems[0].ana[0].listener = '127.0.0.2:0';
+  expect(await ctl('load', write('port.json', byPort), '--check')).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('nothing listens there'),
+  });
+  expect(await first.stop()).toBe(0);
+  const second = await serve(kept);
+  expect(await state(second)).toBe(3);
+  expect(await second.stop()).toBe(0);
+});
+
 test('a wrong file changes nothing: status, key, and no source opened', async () => {
   const target = await serve(write('c.json', base));
   try {

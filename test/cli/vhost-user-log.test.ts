@@ -106,3 +106,29 @@ test('a front-end that waits is told once, and served when the other one has gon
   expect(await server.stop()).toBe(0);
   expect(logged().match(/another front-end waits/g)).toHaveLength(2); // once for each connection that was waited for
 });
+
+test('--log-format json: one object a line, with the socket of the disk', async () => {
+  const at = path.join(dir, 'json');
+  const other = Background.vioctl(['vhost-user', 'serve', 'blk', `${at}=ram:1M`, `${at}2=ram:1M`, '--log-format', 'json']);
+  await other.sees(/^serving /m);
+  const front = await FrontEnd.connect(at);
+  await front.negotiate(protocolMask('MQ', 'REPLY_ACK'));
+  await front.request('SET_FEATURES', { value: VirtioF.version1 | VirtioF.protocolFeatures });
+  await front.request('SET_VRING_NUM', { index: 0, num: 64 });
+  await expect(front.request('SET_VRING_ADDR', { index: 0, flags: 0, desc: 0n, avail: 0x1000n, used: 0x2000n, log: 0n })).rejects.toThrow(
+    /EFAULT/,
+  );
+  await other.sees(/lies in no region/);
+  front.close();
+  expect(await other.stop()).toBe(0);
+  const objects = other.stderr
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  for (const one of objects)
+    expect(one).toMatchObject({ time: expect.stringMatching(/^\d{4}-.*Z$/), event: expect.any(String), message: expect.any(String) });
+  expect(objects).toContainEqual(
+    expect.objectContaining({ event: 'disk', socket: at, message: expect.stringContaining('lies in no region') }),
+  );
+  expect(objects.at(-1)).toMatchObject({ event: 'totals' });
+});

@@ -1,9 +1,9 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, engineFlag, Flags } from '../../cli/flags.js';
+import { Args, engineFlag, Flags, logFormatFlag } from '../../cli/flags.js';
 import { ServiceManager } from '../../cli/systemd.js';
-import { boundedByPeer, logLine } from '../../common/text/log.js';
+import { boundedByPeer, logTo } from '../../common/text/log.js';
 import { keyFlags } from '../../groups/nvmf/keys.js';
-import { limitFlags, logFormatFlag } from '../../groups/nvmf/limits.js';
+import { limitFlags } from '../../groups/nvmf/limits.js';
 import { reload } from '../../groups/nvmf/reload.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../groups/sources.js';
 import { activatedListeners } from '../../launch/activation.js';
@@ -80,7 +80,7 @@ export default class NvmfServe extends Command {
 
   async run(): Promise<undefined> {
     const { args, flags } = await this.parse(NvmfServe);
-    const log = boundedByPeer((message, about) => this.info(logLine(flags['log-format'], message, about, new Date())));
+    const log = boundedByPeer(logTo(flags['log-format'], (line) => this.info(line)));
     const read = () => commandLineConfig(flags, args.source, this.sysroot);
     const config = await read();
     if (config.engine === 'uring') requireRings(this.sysroot);

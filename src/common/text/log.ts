@@ -14,6 +14,8 @@ export interface About {
   subsystem?: string | undefined;
   /** Identifier of the controller. */
   controller?: number | undefined;
+  /** Socket of the disk of a vhost-user server. */
+  socket?: string | undefined;
 }
 
 /** Takes a message for whoever runs the server. Names from peers in its text went through nameText(). */
@@ -40,6 +42,12 @@ export function logLine(format: LogFormat, message: string, about: About | undef
     (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
 }
+
+/** A log whose lines go to `write`. */
+export const logTo =
+  (format: LogFormat, write: (line: string) => void): Log =>
+  (message, about) =>
+    write(logLine(format, message, about, new Date()));
 
 /** Messages about one peer in one period (ms): a guest can break a ring, a host can connect, again and again. */
 const mostLines = 50;

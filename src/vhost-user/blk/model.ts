@@ -1,4 +1,5 @@
 import type { Engine } from '../../common/engines.js';
+import type { Log } from '../../common/text/log.js';
 import type { OwnedFd } from '../../native/owned-fd.js';
 import type { BlkStats } from '../../native/vhost-user.js';
 import type { Source } from '../../storage/open.js';
@@ -59,7 +60,7 @@ export interface BlkServing {
   /** Takes the function that changes what is served to what a configuration says. It gives what it has changed. */
   onReload?: (reload: (wanted: WantedDisks) => Promise<string[]>) => Promise<void>;
   onReady: (ready: BlkReady[]) => Promise<void>;
-  onLog: (text: string) => void;
+  onLog: Log;
 }
 
 /** A served disk, as the control socket needs it. */

@@ -83,7 +83,7 @@ class BlkServer implements DiskSet {
     this.#refuse(options);
     const named = this.#started || this.#options.disks.length > 1;
     const name = named ? `${options.socket}: ` : '';
-    const log = (text: string): void => this.#options.onLog(`${name}${text}`);
+    const log = (text: string): void => this.#options.onLog(`${name}${text}`, { event: 'disk', socket: options.socket });
     const disk = await Disk.open(this.complete(options), this.#options, log, this.#state, () => this.#refuse(options));
     const served: Served = { disk, end: new AbortController(), ended: Promise.resolve(undefined), removal: undefined };
     this.#served.push(served);

@@ -1,7 +1,8 @@
 import { Command } from '../../../cli/command.js';
-import { Args, engineFlag, Flags } from '../../../cli/flags.js';
+import { Args, engineFlag, Flags, logFormatFlag } from '../../../cli/flags.js';
 import { notify } from '../../../cli/systemd.js';
 import { printable } from '../../../common/escape.js';
+import { type Log, logTo } from '../../../common/text/log.js';
 import { formatSize } from '../../../common/units.js';
 import { sourceHelp, stateDirFlag, stateDirOf } from '../../../groups/sources.js';
 import { activatedSockets } from '../../../launch/activation.js';
@@ -34,7 +35,7 @@ at run time, and the server can start without a disk.
 --config FILE describes the disks: see vioctl-vhost-user(5). SIGHUP reads the file again.
 
 The mode, owner and group of a socket are set before anybody can connect. If systemd passes a socket (LISTEN_FDS), the server uses
-it for the disk with the same path, and keeps the socket file.`;
+it for the disk with the same path, and keeps the socket file. With --log-format json each message has "time", "event" and "message", and "socket" if it is about a disk.`;
   static readonly examples = [
     [
       'vioctl vhost-user serve blk /run/b.sock --file disk.img',
@@ -55,6 +56,7 @@ it for the disk with the same path, and keeps the socket file.`;
     force: Flags.boolean({ summary: 'serve a file that is in use or no raw disk' }),
     'allow-source': Flags.string({ multiple: true, helpValue: 'PATTERN', summary: 'limit ctl add to sources that match this pattern' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for vhost-user ctl' }),
+    'log-format': logFormatFlag,
     incoming: Flags.boolean({ summary: 'lock each disk only when its guest starts (destination of a live migration)' }),
     queues: Flags.integer({ min: 1, max: maxQueues, summary: 'virtqueues at most [default: 64, or the number of CPUs here]' }),
     'block-size': Flags.integer({ helpValue: 'BYTES', summary: 'logical block [default: of the device, 512 for a file]' }),
@@ -77,33 +79,31 @@ it for the disk with the same path, and keeps the socket file.`;
       return 0;
     }
     const sockets = activatedSockets(this.env);
+    const log = logTo(flags['log-format'], (line) => this.info(line));
     const given = await commandLine(args.disk ?? [], flags, sockets, this.sysroot);
     if (given.engine === 'uring') requireRings(this.sysroot);
     this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
     const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
     const shown = (ready: BlkReady[]) =>
-      this.out.document(ready.length === 1 ? ready[0]! : { disks: ready }, () =>
-        ready.length > 0 ? ready.map(line) : ['serving no disk yet'],
-      );
+      this.out.document(ready.length === 1 ? ready[0]! : { disks: ready }, () => (ready[0] ? ready.map(line) : ['serving no disk yet']));
     const totals = await serveBlk(
       {
         ...given,
         stateDir: stateDirOf(given.stateDir, this.env),
-        onReload: (reload) => this.#reloadAt(flags.config, reload),
+        onReload: (reload) => this.#reloadAt(flags.config, reload, log),
         onReady: (ready) => shown(ready).then(() => notify(this.env, 'READY=1')),
-        onLog: (text) => this.info(text),
+        onLog: log,
       },
       this.life.signal,
     );
-    this.info(`${totals.reads} reads, ${totals.writes} writes, ${totals.flushes} flushes, ${totals.errors} errors`);
+    log(`${totals.reads} reads, ${totals.writes} writes, ${totals.flushes} flushes, ${totals.errors} errors`, { event: 'totals' });
     return 0;
   }
 
   /** With --config, SIGHUP reads the file again. */
-  async #reloadAt(file: string | undefined, reload: Parameters<typeof reloader>[1]): Promise<void> {
+  async #reloadAt(file: string | undefined, reload: Parameters<typeof reloader>[1], log: Log): Promise<void> {
     if (file === undefined) return;
-    const report = { log: (text: string) => this.info(text), state: (text: string) => notify(this.env, text) };
-    const again = await reloader(file, reload, report);
+    const again = await reloader(file, reload, { log, state: (text: string) => notify(this.env, text) });
     this.life.onHangup(() => void again());
   }
 }

@@ -4,23 +4,31 @@ import { printable } from '../../../common/escape.js';
 import { placeText } from '../../../common/text/place.js';
 import { anaStateNames } from '../../wire/index.js';
 import type { SubsystemConfig, TargetConfig } from '../serve/config.js';
+import { parseListen } from '../serve/listen.js';
 import type { Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { WantedListener } from './listeners.js';
+import { anaPlace } from './live.js';
+
+/** The same for a name that a configuration may have: the port that a listener has names it too. */
+const sameName = (target: Target, name: string): string => {
+  const listener = target.listeners.find((one) => placeText(one) === name);
+  return listener ? anaPlace(target, listener) : name;
+};
 
 /** States of a running subsystem, in a form for comparisons. */
 export const anaTexts = (target: Target, subsystem: Subsystem): string[] =>
   [
     ...subsystem.ana.common().map(([group, state]) => `${group} ${state}`),
     ...target.listeners.flatMap((listener) =>
-      subsystem.ana.own(listener.id).map(([group, state]) => `${group} ${state} ${placeText(listener)}`),
+      subsystem.ana.own(listener.id).map(([group, state]) => `${group} ${state} ${anaPlace(target, listener)}`),
     ),
   ].sort();
 /** The same of a configuration. */
-export const wantedAna = (ana: NonNullable<SubsystemConfig['ana']>): string[] =>
+export const wantedAna = (target: Target, ana: NonNullable<SubsystemConfig['ana']>): string[] =>
   ana
     .filter(({ state, listener }) => listener !== undefined || anaStateNames.get(state) !== 'optimized')
-    .map(({ group, state, listener }) => (listener === undefined ? `${group} ${state}` : `${group} ${state} ${listener}`))
+    .map(({ group, state, listener }) => (listener === undefined ? `${group} ${state}` : `${group} ${state} ${sameName(target, listener)}`))
     .sort();
 
 /** Sets the states of groups; those that stay the same are not told. */
@@ -40,7 +48,7 @@ export function setStates(
   for (const { group, listener } of own)
     if (!groups.has(group)) target.setAna(subsystem, [group], subsystem.ana.configured(group, -1), listener.id);
   for (const { group, state, listener } of ana) {
-    const at = target.listeners.find((one) => placeText(one) === listener);
+    const at = listener === undefined ? undefined : target.listeners.find((one) => anaPlace(target, one) === sameName(target, listener));
     if (at) target.setAna(subsystem, [group], state, at.id);
   }
 }
@@ -53,10 +61,14 @@ export function setAnaStates(target: Target, { subsystems }: TargetConfig): void
   }
 }
 
+/** Whether a name of a configuration can be that of a listener: a free port may become any. */
+const mayBe = (wanted: WantedListener, name: string): boolean =>
+  placeText(wanted) === name || (wanted.port === 0 && parseListen(name).address === wanted.address);
+
 /** @throws VioError (2) for a state of a port that is not listened on */
 export function checkAnaListeners(wanted: TargetConfig, all: readonly WantedListener[]): void {
   for (const { ana = [], nqn } of wanted.subsystems)
     for (const { listener } of ana)
-      if (listener !== undefined && !all.some((one) => placeText(one) === listener || one.port === 0))
+      if (listener !== undefined && !all.some((one) => mayBe(one, listener)))
         throw new VioError(`${nqn}: ANA state of ${printable(listener)}: nothing listens there`, { code: 'CONFIG', exit: Exit.usage });
 }

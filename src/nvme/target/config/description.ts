@@ -125,7 +125,7 @@ export interface SubsystemEntry {
 export interface AnaEntry {
   /** number of the group. @minimum 1 @maximum 32 */
   group: number;
-  /** address of a listener, if the state is only for hosts that connect there */
+  /** address of a listener, if the state is only for hosts that connect there; port 0 if listen has port 0 */
   listener?: string;
   /** access through this server */
   state: 'optimized' | 'non-optimized' | 'inaccessible' | 'persistent-loss' | 'change';

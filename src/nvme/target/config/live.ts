@@ -14,6 +14,7 @@ import type { Namespace } from '../model.js';
 import { lastCntlid } from '../names.js';
 import type { TlsChoice } from '../security/tls.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
+import { parseListen } from '../serve/listen.js';
 import { defaultModel, type Subsystem } from '../subsystem.js';
 import type { Target } from '../target.js';
 import type { AnaEntry, ConfigFile, HostLimitEntry, NamespaceEntry, SubsystemEntry } from './description.js';
@@ -25,6 +26,20 @@ export const askedText = (place: Place, { advertise, tls }: { advertise?: Place 
 /** What a listener was asked for by: several of one name are one. */
 export const askedOf = ({ asked, address, port, advertise, askedTls: tls }: Listener): string =>
   asked ?? askedText({ address, port }, { advertise, tls });
+
+/** Whether a listener was asked for with any free port. */
+const anyPort = ({ asked, discoveryOnly }: Listener): boolean =>
+  asked !== undefined && discoveryOnly !== true && parseListen(asked).port === 0;
+
+/**
+ * What a configuration calls a listener: its address and port; port 0 if any free port was asked for, since the next start may get another.
+ * Of several with a free port on one address, each is called by the port that it has.
+ */
+export function anaPlace(target: Target, listener: Listener): string {
+  const alike = (one: Listener): boolean => one.address === listener.address && anyPort(one);
+  const { address, port } = listener;
+  return placeText({ address, port: anyPort(listener) && target.listeners.filter(alike).length === 1 ? 0 : port });
+}
 
 /** Options without those that say what is the default anyway. */
 function namespaceOf({ nsid, options, store, hosts }: Namespace): NumberedNamespace {
@@ -46,7 +61,7 @@ function subsystemOf(target: Target, subsystem: Subsystem): SubsystemConfig {
   const ana = [
     ...subsystem.ana.common().map(([group, state]) => ({ group, state })),
     ...target.listeners.flatMap((listener) =>
-      subsystem.ana.own(listener.id).map(([group, state]) => ({ group, state, listener: placeText(listener) })),
+      subsystem.ana.own(listener.id).map(([group, state]) => ({ group, state, listener: anaPlace(target, listener) })),
     ),
   ];
   return {

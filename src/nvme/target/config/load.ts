@@ -251,12 +251,8 @@ function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
   for (const { nqn, ana = [] } of wanted.subsystems) {
     const now = plan.kept.has(nqn) ? target.subsystems.get(nqn) : undefined;
     const groups = new Map<number, number>(now?.ana.common().map(([group]) => [group, optimized]) ?? []);
-    const own = new Set<string>();
-    for (const { group, state, listener } of ana) {
-      if (listener === undefined) groups.set(group, state);
-      else own.add(`${group} ${listener}`);
-    }
-    const differs = now === undefined ? false : !isDeepStrictEqual(anaTexts(target, now), wantedAna(ana));
+    for (const { group, state, listener } of ana) if (listener === undefined) groups.set(group, state);
+    const differs = now === undefined ? false : !isDeepStrictEqual(anaTexts(target, now), wantedAna(target, ana));
     if (differs) plan.todo.push(`set ANA states of ${nqn}`);
     if (now !== undefined && !differs) continue;
     plan.last.push(() => ({ todo: [''], apply: () => setStates(target, nqn, groups, ana) }));

@@ -72,5 +72,5 @@ export const readyLine = ({ listen, discovery, subsystems }: ServeReport): strin
     const list = namespaces.map((ns) => `${ns.nsid}: ${printable(ns.source)} ${formatSize(ns.size)}${ns.readOnly ? ' read-only' : ''}`);
     return `${printable(nqn)} (${list.join(', ') || 'no namespaces'})`;
   });
-  return `serving ${what.join('; ')} on ${places(listen) || 'no address'}${discovery ? `, discovery on ${places(discovery)}` : ''}`;
+  return `serving ${what.join('; ') || 'no subsystem yet'} on ${places(listen) || 'no address'}${discovery ? `, discovery on ${places(discovery)}` : ''}`;
 };
