@@ -13,6 +13,15 @@ const PEERS = {
    * while sid is in the middle of a transition and cannot install them.
    */
   sid: { suites: ['sid', 'testing'], packages: ['qemu-system-x86', 'qemu-utils', 'virtiofsd', 'busybox-static'] },
+  /** A small Debian that boots, for units of ours: systemd 257 or later, and what its services need. */
+  systemd: {
+    suites: ['trixie', 'sid'],
+    packages: [
+      ...['systemd', 'iproute2', 'libnss-systemd', 'libstdc++6'],
+      // essential packages, which no package depends on
+      ...['base-files', 'bash', 'coreutils', 'dash', 'findutils', 'grep', 'procps', 'sed', 'util-linux'],
+    ],
+  },
 } as const satisfies Record<string, { suites: readonly string[]; packages: readonly string[] }>;
 
 export type PeerName = keyof typeof PEERS;
