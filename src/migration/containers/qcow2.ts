@@ -160,6 +160,7 @@ export class Qcow2 {
       }
     };
     const tables = new Set<bigint>();
+    const empty = Buffer.alloc(cluster);
     for (let index = first; done < snapshot.vmStateSize; index++) {
       if (index >= BigInt(snapshot.l1Size)) {
         add(snapshot.vmStateSize - done, unreadablePiece, 'behind the end of the L1 table');
@@ -174,6 +175,10 @@ export class Qcow2 {
         if (tables.size * cluster > l2Most)
           throw new VioError(`qcow2: the VM state has more than ${l2Most} bytes of L2 tables`, { code: 'QCOW2', exit: Exit.unsupported });
         const l2 = at(this.#fd, table, cluster, 'L2 table');
+        if (l2.equals(empty)) {
+          add(span, zeros);
+          continue;
+        }
         for (let i = 0; i < cluster && done < snapshot.vmStateSize; i += entry) {
           const word = l2.readBigUInt64BE(i);
           const where = word & 0x00fffffffffffe00n;

@@ -124,37 +124,10 @@ export function x86Registers(fields: { [name: string]: Value }): X86 | undefined
 function prstatus(cpu: X86, index: number): Buffer {
   const out = Buffer.alloc(336);
   out.writeUInt32LE(index + 1, 32); // pr_pid
-  const [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.regs as [
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-    bigint,
-  ];
-  const [es, cs, ss, ds, fs, gs] = cpu.segs as [X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt'], X86['ldt']];
-  const order = [r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, 0n, cpu.rip, BigInt(cs.selector)];
-  order.push(
-    cpu.rflags,
-    rsp,
-    BigInt(ss.selector),
-    fs.base,
-    gs.base,
-    BigInt(ds.selector),
-    BigInt(es.selector),
-    BigInt(fs.selector),
-    BigInt(gs.selector),
-  );
+  const [es, cs, ss, ds, fs, gs] = cpu.segs.map((s) => BigInt(s.selector)) as [bigint, bigint, bigint, bigint, bigint, bigint];
+  // user_regs_struct: r15-r12, rbp, rbx, r11-r8, rax, rcx, rdx, rsi, rdi by their numbers, then orig_rax
+  const general = [15, 14, 13, 12, 5, 3, 11, 10, 9, 8, 0, 1, 2, 6, 7].map((n) => cpu.regs[n]!);
+  const order = [...general, 0n, cpu.rip, cs, cpu.rflags, cpu.regs[4]!, ss, cpu.segs[4]!.base, cpu.segs[5]!.base, ds, es, fs, gs];
   order.forEach((v, i) => {
     out.writeBigUInt64LE(v, 112 + 8 * i);
   });

@@ -1,24 +1,14 @@
 /** Guest memory out of a stream: raw, sparse, ELF core, LiME. */
 import fs from 'node:fs';
-import { Exit, usage, VioError, wrap } from '../../common/errors.js';
+import { Exit, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
 import type { Input } from '../containers/input.js';
 import { temporaryFile } from '../containers/tempfile.js';
-import { trimZeros } from '../devices/cursor.js';
 import type { Fields } from '../devices/fields.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
-import { acpiBlock, acpiMost } from '../memory/acpi.js';
-import { type Arch, archOf } from '../memory/arch.js';
-import {
-  blockIndex,
-  clip,
-  type Facts,
-  type Layout,
-  type LayoutOptions,
-  type PhysicalRange,
-  physicalLayout,
-  type Unplaced,
-} from '../memory/layout.js';
+import { acpiMost } from '../memory/acpi.js';
+import type { Arch } from '../memory/arch.js';
+import type { Facts, LayoutOptions, PhysicalRange, Unplaced } from '../memory/layout.js';
 import type { Missing } from '../memory/missing.js';
 import type { Placement } from '../memory/options.js';
 import type { RamSection } from '../memory/ram.js';
@@ -27,7 +17,8 @@ import { pagesOf, type RamBlock, type WalkEvent } from '../stream/model.js';
 import { Walker } from '../walk.js';
 import { type Plan, unknownArch, writeAt, writeCore } from './core.js';
 import { lostVectorBytes } from './cpus.js';
-import { memoryStart } from './elf.js';
+import { archOfWalk, evidenceOf, factsOf, staged } from './facts.js';
+import { copySparse, LIME, limeHeader, placementsOf, plan, wanted } from './plan.js';
 import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
 
 export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
@@ -63,86 +54,6 @@ export interface Extracted {
   /** the stream was whole, every page could be made, and every block has its place */
   complete: boolean;
   issues: Issue[];
-}
-
-const LIME = 32;
-
-function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
-  if (as === 'elf') {
-    let next = memoryStart(ranges.length);
-    const offsets = ranges.map((r) => {
-      const offset = next;
-      next += (r.length + 4095n) & ~4095n;
-      return offset;
-    });
-    return { ranges, offsets, size: next };
-  }
-  if (as === 'lime') {
-    let next = 0n;
-    const offsets = ranges.map((r) => {
-      const offset = next + BigInt(LIME);
-      next = offset + r.length;
-      return offset;
-    });
-    return { ranges, offsets, size: next };
-  }
-  const offsets = ranges.map((r) => r.gpa - at);
-  return { ranges, offsets, size: ranges.reduce((n, r) => (r.gpa + r.length - at > n ? r.gpa + r.length - at : n), 0n) };
-}
-
-const placementsOf = ({ ranges, offsets }: Plan): Placement[] =>
-  ranges.map((r, i) => ({ block: r.block, from: r.from, to: r.from + r.length, out: offsets[i]! }));
-
-/** Copies a part of a file; what is zero becomes a hole of a file that has nothing there yet. */
-function copySparse(from: number, at: bigint, to: number, out: bigint, length: bigint): void {
-  const bytes = Buffer.alloc(1 << 20);
-  for (let done = 0n; done < length; ) {
-    const size = Number(length - done < BigInt(bytes.length) ? length - done : BigInt(bytes.length));
-    const got = fs.readSync(from, bytes, 0, size, Number(at + done));
-    if (got === 0) return;
-    const pages = Array.from({ length: Math.ceil(got / page) }, (_, i) =>
-      trimZeros(bytes.subarray(i * page, Math.min(got, (i + 1) * page))),
-    );
-    for (let first = 0; first < pages.length; first++) {
-      if (pages[first]!.length === 0) continue;
-      let end = first + 1;
-      while (end < pages.length && pages[end]!.length > 0) end++;
-      const stop = Math.min(got, end * page);
-      for (let put = first * page; put < stop; ) put += fs.writeSync(to, bytes, put, stop - put, Number(out + done) + put);
-      first = end;
-    }
-    done += BigInt(got);
-  }
-}
-
-/** What is compared with zeros at once; the block of most file systems. */
-const page = 4096;
-
-/** Header of a LiME range (version 1): magic, version, first and last address. */
-function limeHeader(range: PhysicalRange): Buffer {
-  const out = Buffer.alloc(LIME);
-  out.writeUInt32LE(0x4c694d45, 0);
-  out.writeUInt32LE(1, 4);
-  out.writeBigUInt64LE(range.gpa, 8);
-  out.writeBigUInt64LE(range.gpa + range.length - 1n, 16);
-  return out;
-}
-
-/** Ranges that the options ask for, and blocks of the guest's memory that are in none. @throws VioError */
-function wanted(facts: Facts, blocks: readonly RamBlock[], options: ExtractOptions): Layout {
-  const { block, at = 0n, length } = options;
-  const layout =
-    block === undefined
-      ? physicalLayout(facts, blocks, options)
-      : {
-          ranges: [{ gpa: 0n, length: blocks[blockIndex(blocks, block)]!.length, block: blockIndex(blocks, block), from: 0n }],
-          unplaced: [],
-        };
-  const ranges = clip(layout.ranges, at, length);
-  if (ranges.length === 0) throw usage('no memory in the range that was asked for');
-  // Nothing is left out of a window that is full.
-  const full = length !== undefined && ranges.reduce((n, r) => n + r.length, 0n) === length;
-  return { ranges, unplaced: full ? [] : layout.unplaced };
 }
 
 /** Where blocks of a pipe were put while their layout was a guess. */
@@ -278,41 +189,6 @@ class Extraction {
     this.plan.size = core.size;
   }
 }
-
-/** What is looked at of blocks before the layout is known: the ACPI tables, and the start of a RAM that may hold a device tree. */
-const ramStart = 4 << 20;
-const evidenceOf = (b: RamBlock): bigint | undefined => {
-  if (b.name === acpiBlock) return b.length < BigInt(acpiMost) ? b.length : BigInt(acpiMost);
-  return b.name === 'loongarch.ram' ? BigInt(ramStart) : undefined;
-};
-/** A device tree lies on a page boundary. */
-const tree = Buffer.from('d00dfeed', 'hex');
-function deviceTreeIn(bytes: Buffer | undefined): Buffer | undefined {
-  for (let at = 0; bytes && at < bytes.length; at += page) if (bytes.subarray(at, at + 4).equals(tree)) return bytes.subarray(at);
-  return undefined;
-}
-
-const factsOf = (walker: Walker, { machine }: ExtractOptions, bytesOf: (name: string) => Buffer | undefined = () => undefined): Facts => ({
-  machine: machine ?? walker.configuration?.machine ?? '',
-  evidence: walker.evidence,
-  description: walker.description,
-  acpi: bytesOf(acpiBlock),
-  ramStart: deviceTreeIn(bytesOf('loongarch.ram')),
-});
-
-const archOfWalk = ({ ram, description, configuration }: Walker, { machine }: ExtractOptions): Arch | undefined =>
-  archOf(ram?.blocks ?? [], description, machine ?? configuration?.machine);
-
-/** The bytes of a block that lie at these placements of a file. */
-const staged =
-  (fd: number, blocks: readonly RamBlock[], placements: readonly Placement[]) =>
-  (name: string): Buffer | undefined => {
-    const block = blocks.findIndex((b) => b.name === name);
-    const place = placements.find((p) => p.block === block && p.from === 0n);
-    const size = block < 0 || !place ? 0n : (evidenceOf(blocks[block]!) ?? 0n);
-    const bytes = Buffer.alloc(Number(size < (place?.to ?? 0n) ? size : (place?.to ?? 0n)));
-    return bytes.length > 0 ? bytes.subarray(0, fs.readSync(fd, bytes, 0, bytes.length, Number(place!.out))) : undefined;
-  };
 
 /** How often an extraction reads its input: a file once more, for the layout. */
 export const passes = (input: Input, { block }: { block?: string | undefined }): 1 | 2 =>
