@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { openInput } from '../../src/migration/containers/input.js';
-import { type ExtractOptions, extract } from '../../src/migration/export/extract.js';
+import { extract } from '../../src/migration/export/extract.js';
+import type { ExtractOptions } from '../../src/migration/export/plan.js';
 import type { QemuBuild, QemuName } from '../vm/qemu.js';
 import { TestGuest } from './migration-guest.js';
 

@@ -28,7 +28,6 @@ const foreign: Record<string, string> = {
     'NT_PRSTATUS NT_PPC_VMX NT_PPC_SPE NT_PPC_VSX NT_S390_TIMER NT_S390_TODCMP NT_S390_TODPREG NT_S390_CTRS NT_S390_PREFIX ' +
     'NT_S390_VXRS_LOW NT_S390_VXRS_HIGH NT_S390_GS_CB LPCR LPCR_ILE XER LR CTR SPEFSCR UBE CONFIG_AT CONFIG_BE',
   'migration/export/elf.ts': 'EHDR PHDR PT_LOAD PT_NOTE',
-  'migration/export/extract.ts': 'LIME',
   'migration/export/registers.ts': 'NT_PRFPREG',
   'migration/export/vmcoreinfo.ts': 'START_KERNEL_MAP',
   'uring/bulk/name.ts': 'PATH_MAX',

@@ -8,7 +8,7 @@ import type { Fields } from '../devices/fields.js';
 import { damaged, elsewhere, memoryElsewhere } from '../inspect/dump.js';
 import { acpiMost } from '../memory/acpi.js';
 import type { Arch } from '../memory/arch.js';
-import type { Facts, LayoutOptions, PhysicalRange, Unplaced } from '../memory/layout.js';
+import type { Facts, PhysicalRange, Unplaced } from '../memory/layout.js';
 import type { Missing } from '../memory/missing.js';
 import type { Placement } from '../memory/options.js';
 import type { RamSection } from '../memory/ram.js';
@@ -18,22 +18,8 @@ import { Walker } from '../walk.js';
 import { type Plan, unknownArch, writeAt, writeCore } from './core.js';
 import { lostVectorBytes } from './cpus.js';
 import { archOfWalk, evidenceOf, factsOf, staged } from './facts.js';
-import { copySparse, LIME, limeHeader, placementsOf, plan, wanted } from './plan.js';
+import { copySparse, type ExtractOptions, type Format, limeBytes, limeHeader, placementsOf, plan, wanted } from './plan.js';
 import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
-
-export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
-
-export interface ExtractOptions extends LayoutOptions {
-  as: Format;
-  /** one block, by name; otherwise guest-physical memory */
-  block?: string;
-  /** machine type, in place of the one that the stream names */
-  machine?: string;
-  /** first byte (address or offset in the block) and number of bytes */
-  at?: bigint;
-  length?: bigint;
-  force?: boolean;
-}
 
 /** What was written. */
 export interface Extracted {
@@ -181,7 +167,8 @@ class Extraction {
   finish(arch: Arch | undefined, ram: RamSection): void {
     if (!this.plan) return;
     const { ranges, offsets } = this.plan;
-    if (this.#options.as === 'lime') for (const [i, r] of ranges.entries()) writeAt(this.#fd, limeHeader(r), offsets[i]! - BigInt(LIME));
+    if (this.#options.as === 'lime')
+      for (const [i, r] of ranges.entries()) writeAt(this.#fd, limeHeader(r), offsets[i]! - BigInt(limeBytes));
     if (this.#options.as !== 'elf') return;
     const { cpus, guestNote } = this;
     const core = writeCore(this.#fd, this.plan, { arch, cpus, guestNote, ram });

@@ -6,8 +6,7 @@ import type { Facts } from '../memory/layout.js';
 import type { Placement } from '../memory/options.js';
 import type { RamBlock } from '../stream/model.js';
 import type { Walker } from '../walk.js';
-import type { ExtractOptions } from './extract.js';
-import { page } from './plan.js';
+import { type ExtractOptions, page } from './plan.js';
 
 /** What is looked at of blocks before the layout is known: the ACPI tables, and the start of a RAM that may hold a device tree. */
 const ramStart = 4 << 20;

@@ -2,15 +2,28 @@
 import fs from 'node:fs';
 import { usage } from '../../common/errors.js';
 import { trimZeros } from '../devices/cursor.js';
-import { blockIndex, clip, type Facts, type Layout, type PhysicalRange, physicalLayout } from '../memory/layout.js';
+import { blockIndex, clip, type Facts, type Layout, type LayoutOptions, type PhysicalRange, physicalLayout } from '../memory/layout.js';
 import type { Placement } from '../memory/options.js';
 import type { RamBlock } from '../stream/model.js';
 import type { Plan } from './core.js';
 import { memoryStart } from './elf.js';
-import type { ExtractOptions, Format } from './extract.js';
+
+export type Format = 'raw' | 'sparse' | 'elf' | 'lime';
+
+export interface ExtractOptions extends LayoutOptions {
+  as: Format;
+  /** one block, by name; otherwise guest-physical memory */
+  block?: string;
+  /** machine type, in place of the one that the stream names */
+  machine?: string;
+  /** first byte (address or offset in the block) and number of bytes */
+  at?: bigint;
+  length?: bigint;
+  force?: boolean;
+}
 
 /** Bytes of the header of a LiME range. */
-export const LIME = 32;
+export const limeBytes = 32;
 
 /** Where each range goes in a file of this format. @param at first address of an image */
 export function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
@@ -26,7 +39,7 @@ export function plan(as: Format, ranges: PhysicalRange[], at: bigint): Plan {
   if (as === 'lime') {
     let next = 0n;
     const offsets = ranges.map((r) => {
-      const offset = next + BigInt(LIME);
+      const offset = next + BigInt(limeBytes);
       next = offset + r.length;
       return offset;
     });
@@ -67,7 +80,7 @@ export const page = 4096;
 
 /** Header of a LiME range (version 1): magic, version, first and last address. */
 export function limeHeader(range: PhysicalRange): Buffer {
-  const out = Buffer.alloc(LIME);
+  const out = Buffer.alloc(limeBytes);
   out.writeUInt32LE(0x4c694d45, 0);
   out.writeUInt32LE(1, 4);
   out.writeBigUInt64LE(range.gpa, 8);
