@@ -49,7 +49,7 @@ for nbd://.
 
 If an NBD or qcow2 server dies and comes back, hosts see a pause: vioctl repeats the writes that were acknowledged but not flushed. With
 ,shared=on, flushes fail instead, until the source is opened anew. Writes to Ceph are durable when they are answered. The server takes
-the exclusive lock of an image that has this feature.
+the exclusive lock of an image that has this feature. If Ceph blocks its client, requests fail with path errors until ctl reopen.
 
 A new size of any source is noticed within a second or two. NBD servers tell the size only to new connections, so vioctl opens one
 each second to ask. If the server accepts only one client, the new size is noticed after a lost connection, or at ctl reopen.
