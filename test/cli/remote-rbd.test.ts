@@ -4,8 +4,9 @@ import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Ceph, cephMissing } from '../support/ceph.js';
 import { vioctl } from '../support/cli.js';
+import { RingDisk } from '../support/served-disk.js';
 import { skip } from '../support/skip.js';
-import { at, refused, serve } from '../support/storage-servers.js';
+import { at, lastSocket, refused, serve } from '../support/storage-servers.js';
 
 const missing = cephMissing();
 let ceph: Ceph;
@@ -80,6 +81,19 @@ test('a client that is fenced: path errors and a latch, until the image is opene
   expect(ctl('reopen', '1')).toMatchObject({ status: 0 });
   expect(write(data(3))).toMatchObject({ status: 0 });
 }, 120_000);
+
+test('a guest that goes leaves the lock to others, and nothing to flush', async () => {
+  if (missing) return skip('rbd sources: a guest that goes', `needs ${missing}`);
+  ceph.run('rbd', 'create', '--size', '8M', 'left');
+  const server = await serve('vhost-user', `rbd:rbd/left,conf=${ceph.conf}`);
+  const disk = await RingDisk.open(lastSocket());
+  expect(await disk.write(0, Buffer.alloc(4096, 1), true)).toBe('ok');
+  expect(await disk.write(4096, Buffer.alloc(4096, 1))).toBe('ok');
+  disk.close();
+  await server.sees(/connection ended/);
+  expect(await server.stop()).toBe(0);
+  expect(server.stderr).not.toContain('EROFS');
+}, 60_000);
 
 test('what is not there is named', () => {
   if (missing) return skip('rbd sources: errors', `needs ${missing}`);
