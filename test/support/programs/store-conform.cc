@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -309,7 +310,17 @@ int main(int argc, char** argv) {
       for (uint64_t i = 0; i < kAreas; i++)
         threads.emplace_back(
             [&, i] { Model(*store, seed * kAreas + i, i * kSize / kAreas, kSize / kAreas, rounds, failed); });
+      std::atomic<bool> ended{false}, resized{false};
+      std::thread watch([&] {  // as servers do once a second
+        while (!ended) {
+          if (store->Refresh() != kSize) resized = true;
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+      });
       for (auto& thread : threads) thread.join();
+      ended = true;
+      watch.join();
+      Expect(!resized, "Refresh() while requests are under way");
       wrong += failed ? 1 : 0;
       if (!failed) Large(*store, seed);
       if (!failed) Many(*store, seed);
