@@ -22,6 +22,14 @@ const PEERS = {
       ...['base-files', 'bash', 'coreutils', 'dash', 'findutils', 'grep', 'procps', 'sed', 'util-linux'],
     ],
   },
+  /** The same with D-Bus, udev and the services of an NVMe host that connect by themselves (stafd, stacd). */
+  stas: {
+    suites: ['trixie', 'sid'],
+    packages: [
+      ...['nvme-stas', 'nvme-cli', 'systemd', 'dbus', 'udev', 'kmod', 'iproute2', 'libnss-systemd', 'libstdc++6'],
+      ...['base-files', 'bash', 'coreutils', 'dash', 'findutils', 'grep', 'procps', 'sed', 'util-linux'],
+    ],
+  },
 } as const satisfies Record<string, { suites: readonly string[]; packages: readonly string[] }>;
 
 export type PeerName = keyof typeof PEERS;

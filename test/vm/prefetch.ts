@@ -11,6 +11,7 @@ import { bigEndianQemu, foreignQemu, qemu } from './qemu.js';
 const STEPS: [string, () => Promise<unknown>][] = [
   ['sid peer', () => peer('sid')],
   ['systemd peer', () => peer('systemd')],
+  ['nvme-stas peer', () => peer('stas')],
   ['libblkio', blkio],
   ['vhost-device-vsock', vhostDevice],
   ['QEMU 10', () => qemu('10')],
