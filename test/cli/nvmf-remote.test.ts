@@ -147,6 +147,22 @@ describe('a cache that is lost with its target', () => {
     await end();
   }, 30_000);
 
+  test('blocks that were deallocated do not get back what a write before it had put there', async () => {
+    const { disk, server, end } = await serve('nvmf');
+    expect(await disk.write(0, randomBytes(64 << 10))).toBe('ok');
+    expect(await disk.discard(8192, 16 << 10)).toBe('ok');
+    const back = Buffer.alloc(16 << 10);
+    expect(await disk.read(8192, back)).toBe('ok');
+    expect(back.equals(Buffer.alloc(back.length))).toBe(true);
+    await kill();
+    await startFar();
+    back.fill(1);
+    expect(await disk.read(8192, back)).toBe('ok');
+    await server.sees(/were written again/);
+    expect(back.equals(Buffer.alloc(back.length))).toBe(true);
+    await end();
+  }, 30_000);
+
   test('of a source that others share nothing is written again: the flush tells, until it is opened anew', async () => {
     const { disk, end } = await serve('nvmf', ',shared=on');
     await lose(disk);

@@ -176,7 +176,7 @@ describe('register', () => {
     expect(run(['register', 'a', 'missing', '--', child])).toMatchObject({ status: 1 });
     expect(run(['register', 'a', '--', work.path('no-such-program')])).toMatchObject({
       status: 127,
-      stderr: expect.stringContaining('not found'),
+      stderr: expect.stringContaining('ENOENT'),
     });
   });
 

@@ -125,6 +125,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void Issue(uint64_t now);
   void Start(Task* task, Path& path, Queue& queue, uint64_t offset, uint32_t bytes, uint32_t tries, uint64_t now);
   void Build(Part& part, Task& task, Path& path);
+  void Aim(Part& part) const;
+  void Deallocate(Part& part) const;
   uint32_t Limit(storage::Op op, const Path& path) const;
   uint64_t Changes() const { return options_.replay ? unflushed_.Mark() : acknowledged_; }
   bool IssueAgain(uint64_t now);

@@ -80,14 +80,14 @@ void Engine::ReplayPiece(const storage::Unflushed::Entry& entry, Path& path, Que
   part->offset = entry.offset + replay_at_;
   part->bytes = static_cast<uint32_t>(std::min<uint64_t>(entry.length - replay_at_, Limit(entry.op, path)));
   part->tries = 0;
-  const uint64_t slba = part->offset / facts_.block_size;
-  part->sqe.nsid = facts_.nsid;
-  part->sqe.cdw10 = static_cast<uint32_t>(slba);
-  part->sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
-  part->sqe.cdw12 = part->bytes / facts_.block_size - 1;
+  Aim(*part);
   const bool data = entry.op == Op::kWrite;
-  part->sqe.opcode = data || !path.live->controller().can_zero ? kWrite : kWriteZeroes;
-  if (entry.durable) part->sqe.cdw12 |= kFua;
+  if (entry.op == Op::kDiscard) {
+    Deallocate(*part);
+  } else {
+    part->sqe.opcode = data || !path.live->controller().can_zero ? kWrite : kWriteZeroes;
+    if (entry.durable) part->sqe.cdw12 |= kFua;
+  }
   if (part->sqe.opcode == kWriteZeroes && entry.deallocate) part->sqe.cdw12 |= kDeallocate;
   if (part->sqe.opcode == kWrite) {
     part->own = {

@@ -17,6 +17,9 @@ constexpr uint32_t kMaxDiscard = 1u << 30;    // bytes of one range
 constexpr uint32_t kAttributeDeallocate = 4;  // AD of Dataset Management
 constexpr int kCrdShift = 11;                 // CRD in a status
 
+// Whether data differs afterwards: also where blocks are deallocated, which may read as zeroes from then on.
+bool Alters(Op op) { return op == Op::kWrite || op == Op::kZero || op == Op::kDiscard; }
+
 bool Writes(const Task* task) { return task && task->op != Op::kRead && task->op != Op::kCompare; }
 
 }  // namespace
@@ -70,11 +73,33 @@ Part* Engine::NewPart() {
   return part;
 }
 
+// A command's namespace and blocks.
+void Engine::Aim(Part& part) const {
+  const uint64_t slba = part.offset / facts_.block_size;
+  part.sqe.nsid = facts_.nsid;
+  part.sqe.cdw10 = static_cast<uint32_t>(slba);
+  part.sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
+  part.sqe.cdw12 = part.bytes / facts_.block_size - 1;
+}
+
+// Makes a part a Dataset Management command that deallocates its blocks.
+void Engine::Deallocate(Part& part) const {
+  part.range = {0, part.bytes / facts_.block_size, part.offset / facts_.block_size};
+  part.own = {&part.range, sizeof part.range};
+  part.sqe.opcode = kDsm;
+  part.sqe.cdw10 = part.sqe.cdw12 = 0;
+  part.sqe.cdw11 = kAttributeDeallocate;
+  part.direction = kToController;
+  part.parts = &part.own;
+  part.count = 1;
+  part.length = sizeof part.range;
+}
+
 // The command that a part is on this path.
 void Engine::Build(Part& part, Task& task, Path& path) {
   const storage::Request* request = task.request;
   Sqe& sqe = part.sqe;
-  const uint64_t slba = part.offset / facts_.block_size;
+  Aim(part);
   const auto data = [&](Direction direction) {
     part.direction = direction;
     part.parts = request->parts;
@@ -82,10 +107,6 @@ void Engine::Build(Part& part, Task& task, Path& path) {
     part.skip = part.offset - request->offset;
     part.length = part.bytes;
   };
-  sqe.nsid = facts_.nsid;
-  sqe.cdw10 = static_cast<uint32_t>(slba);
-  sqe.cdw11 = static_cast<uint32_t>(slba >> 32);
-  sqe.cdw12 = part.bytes / facts_.block_size - 1;
   if (request && request->durable && (task.op == Op::kWrite || task.op == Op::kZero)) sqe.cdw12 |= kFua;
   switch (task.op) {
     case Op::kRead:
@@ -115,16 +136,7 @@ void Engine::Build(Part& part, Task& task, Path& path) {
       part.length = part.bytes;
       return;
     case Op::kDiscard:
-      sqe.opcode = kDsm;
-      sqe.cdw10 = sqe.cdw12 = 0;
-      sqe.cdw11 = kAttributeDeallocate;
-      part.range = {0, part.bytes / facts_.block_size, slba};
-      part.own = {&part.range, sizeof part.range};
-      part.direction = kToController;
-      part.parts = &part.own;
-      part.count = 1;
-      part.length = sizeof part.range;
-      return;
+      return Deallocate(part);
   }
 }
 
@@ -152,7 +164,7 @@ void Engine::Issue(uint64_t now) {
   if (unflushed_.wants_flush() && !flushing_) FlushOwn();
   while (!pending_.empty()) {
     Task* task = pending_.front();
-    if (unflushed_.full() && (task->op == Op::kWrite || task->op == Op::kZero)) return;  // its flush is under way
+    if (unflushed_.full() && Alters(task->op)) return;  // its flush is under way
     do {
       Queue* queue = Pick(&path);
       if (!queue) return;
@@ -263,8 +275,7 @@ void Engine::Acknowledged(Part& part) {
       durable_ = std::max(durable_, task->covers);
     return;
   }
-  const bool changes = task->op == Op::kWrite || task->op == Op::kZero;
-  if (!changes || !controller_.volatile_cache || options_.loss_ms == 0) return;
+  if (!Alters(task->op) || !controller_.volatile_cache || options_.loss_ms == 0) return;
   const bool durable = task->request->durable;
   if (!options_.replay)
     acknowledged_ += durable ? 0 : 1;
