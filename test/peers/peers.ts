@@ -30,6 +30,10 @@ const PEERS = {
       ...['base-files', 'bash', 'coreutils', 'dash', 'findutils', 'grep', 'procps', 'sed', 'util-linux'],
     ],
   },
+  /** tlshd 1.0, which does the handshakes of the kernel's TLS. Later ones need a socket option that Linux 6.12 lacks. */
+  tlshd: { suites: ['trixie'], packages: ['ktls-utils'] },
+  /** A tlshd that knows keys of SHA-384, and an nvme-cli that derives TLS keys as targets do. */
+  'nvme-tls': { suites: ['sid', 'testing'], packages: ['ktls-utils', 'nvme-cli'] },
 } as const satisfies Record<string, { suites: readonly string[]; packages: readonly string[] }>;
 
 export type PeerName = keyof typeof PEERS;

@@ -12,6 +12,8 @@ const STEPS: [string, () => Promise<unknown>][] = [
   ['sid peer', () => peer('sid')],
   ['systemd peer', () => peer('systemd')],
   ['nvme-stas peer', () => peer('stas')],
+  ['tlshd peer', () => peer('tlshd')],
+  ['nvme-tls peer', () => peer('nvme-tls')],
   ['libblkio', blkio],
   ['vhost-device-vsock', vhostDevice],
   ['QEMU 10', () => qemu('10')],
