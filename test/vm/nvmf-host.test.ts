@@ -4,26 +4,20 @@ import { Background } from '../support/background.js';
 import { nvmf } from '../support/nvme-target.js';
 import { NvmeDisk } from '../support/served-disk.js';
 import { devices, type Guest, KERNELS, spawnGuest } from './lab.js';
+import { nvmetLines } from './nvmet.js';
 
 const nqn = 'nqn.2014-08.org.example:kernel';
 /** Namespace 1: a file with 4 KiB blocks; namespace 2: a loop device with 512-byte blocks. */
 const nvmet = `
   set -e
-  modprobe nvmet; modprobe nvmet-tcp; modprobe loop
-  mount -t configfs none /sys/kernel/config 2>/dev/null || [ -d /sys/kernel/config/nvmet ]
+  modprobe loop
   mkdir -p /mnt/t; mount -t tmpfs none /mnt/t
   truncate -s 64M /mnt/t/1; truncate -s 48M /mnt/t/2
   loop=$(losetup --show -f /mnt/t/2)
-  cd /sys/kernel/config/nvmet
-  s=$PWD/subsystems/${nqn}
-  mkdir $s; echo 1 >$s/attr_allow_any_host
-  for n in 1 2; do mkdir $s/namespaces/$n; done
-  echo 1 >$s/namespaces/1/buffered_io
-  printf /mnt/t/1 >$s/namespaces/1/device_path; printf %s $loop >$s/namespaces/2/device_path
-  for n in 1 2; do echo 1 >$s/namespaces/$n/enable; done
-  mkdir ports/1; cd ports/1
-  echo tcp >addr_trtype; echo ipv4 >addr_adrfam; echo 0.0.0.0 >addr_traddr; echo 4420 >addr_trsvcid
-  ln -s $s subsystems/x
+  ${nvmetLines(nqn, [
+    { nsid: 1, path: '/mnt/t/1', buffered: true },
+    { nsid: 2, path: '$loop' },
+  ])}
   echo ready
   n=0
   while read word; do
