@@ -1,6 +1,5 @@
 #include "sysfs/descriptors.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -9,9 +8,10 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <memory>
+#include <utility>
 
 #include "common/error.h"
+#include "os/directory.h"
 #include "os/fd.h"
 
 namespace vioctl::sysfs {
@@ -20,11 +20,6 @@ namespace {
 // /dev/null, /dev/zero and their like (Documentation/admin-guide/devices.txt): most open nodes of a host, and no
 // devices.
 constexpr uint32_t kMemoryDevices = 1;
-
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-using Dir = std::unique_ptr<DIR, CloseDir>;
 
 // A name of digits as a number, -1 for any other name.
 int NumberOf(const char* name) {
@@ -52,9 +47,8 @@ void ScanProcess(int proc, pid_t pid, Descriptors& out) {
     return;
   }
   const int at = fd.get();
-  Dir dir(::fdopendir(at));
+  const os::Directory dir = os::ReadDirectory(std::move(fd));
   if (!dir) return;  // the process has ended meanwhile
-  fd.Release();      // the stream closes it
   char target[PATH_MAX];
   while (const dirent* entry = ::readdir(dir.get())) {
     const int number = NumberOf(entry->d_name);
@@ -74,7 +68,7 @@ void ScanProcess(int proc, pid_t pid, Descriptors& out) {
 
 Descriptors ScanDescriptors() {
   const Fd proc = os::Open("/proc", O_RDONLY | O_DIRECTORY);
-  Dir dir(::opendir("/proc"));
+  const os::Directory dir(::opendir("/proc"));
   if (!dir) throw SysError(errno, "opendir", "/proc");
   Descriptors out{};
   while (const dirent* entry = ::readdir(dir.get())) {

@@ -1,23 +1,19 @@
 #include "sysfs/folders.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <memory>
 #include <string_view>
+#include <utility>
 
+#include "os/directory.h"
 #include "os/fd.h"
 
 namespace vioctl::sysfs {
 namespace {
-
-struct CloseDir {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 Text ReadFile(int folder, const char* name, size_t most) {
   const Fd fd = os::TryOpenAt(folder, name, O_RDONLY);
@@ -46,9 +42,8 @@ Folder ReadFolder(int base, const char* name, const Wanted& wanted) {
   Fd fd = os::TryOpenAt(base, name, O_RDONLY | O_DIRECTORY);
   if (!fd.valid()) return out;
   const int at = fd.get();
-  const std::unique_ptr<DIR, CloseDir> dir(::fdopendir(at));
+  const os::Directory dir = os::ReadDirectory(std::move(fd));
   if (!dir) return out;
-  fd.Release();  // the stream closes it
   std::vector<std::string> names;
   while (const dirent* entry = ::readdir(dir.get())) {
     const std::string_view text = entry->d_name;

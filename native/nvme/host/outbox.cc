@@ -7,6 +7,7 @@
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "nvme/host/command.h"
+#include "storage/remote/parts.h"
 
 namespace vioctl::nvme::host {
 namespace {
@@ -17,35 +18,12 @@ constexpr size_t kMaxPieces = 256;       // of one system call
 constexpr size_t kMaxKept = 4 << 20;     // bytes
 constexpr size_t kKeepHead = 256 << 10;  // bytes of head_ that have been sent, before the rest is moved down
 
-void CopyOut(const Command& command, uint64_t from, uint8_t* to, size_t size) {
-  uint64_t skip = command.skip + from;
-  for (int i = 0; i < command.count && size > 0; i++) {
-    const iovec& part = command.parts[i];
-    if (skip >= part.iov_len) {
-      skip -= part.iov_len;
-      continue;
-    }
-    const size_t n = std::min<size_t>(size, part.iov_len - skip);
-    memcpy(to, static_cast<const uint8_t*>(part.iov_base) + skip, n);
-    to += n;
-    size -= n;
-    skip = 0;
-  }
-}
-
 }  // namespace
 
 void Slice(const iovec* parts, int count, uint64_t from, uint64_t size, std::vector<iovec>& out) {
-  for (int i = 0; i < count && size > 0; i++) {
-    if (from >= parts[i].iov_len) {
-      from -= parts[i].iov_len;
-      continue;
-    }
-    const size_t n = std::min<uint64_t>(size, parts[i].iov_len - from);
-    out.push_back({static_cast<uint8_t*>(parts[i].iov_base) + from, n});
-    size -= n;
-    from = 0;
-  }
+  storage::Through(parts, count, from, size, [&out](std::byte* part, uint64_t, uint64_t some) {
+    out.push_back({part, some});
+  });
 }
 
 uint8_t* Outbox::Head(size_t size) {
@@ -79,7 +57,8 @@ void Outbox::Put(void* header, size_t hlen, Command* data, uint64_t from, uint32
   if (size == 0) return;
   uint32_t crc = 0;
   if (copied) {
-    CopyOut(*data, from, at + pdo, size);
+    storage::Through(data->parts, data->count, data->skip + from, size,
+                     [to = at + pdo](std::byte* part, uint64_t done, uint64_t some) { memcpy(to + done, part, some); });
     if (data_digest) crc = Crc32c(at + pdo, size);
   } else {
     iov_.clear();

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "nvme/pdu.h"
 #include "os/clock.h"
+#include "storage/remote/parts.h"
 
 namespace vioctl::nvme::host {
 namespace {
@@ -31,22 +32,6 @@ const char* FieldName(uint32_t at) { return at < std::size(kFieldNames) ? kField
 // Offsets of fields of PDUs, for a TermReq.
 constexpr uint32_t kCccidAt = 8, kDataoAt = 12, kDatalAt = 16, kCidAt = 20;
 constexpr uint32_t kPfvAt = 8, kCpdaAt = 10, kDgstAt = 11, kMaxH2cAt = 12;
-
-void CopyIn(const Command& command, uint64_t to, const uint8_t* from, size_t size) {
-  uint64_t skip = command.skip + to;
-  for (int i = 0; i < command.count && size > 0; i++) {
-    const iovec& part = command.parts[i];
-    if (skip >= part.iov_len) {
-      skip -= part.iov_len;
-      continue;
-    }
-    const size_t n = std::min<size_t>(size, part.iov_len - skip);
-    memcpy(static_cast<uint8_t*>(part.iov_base) + skip, from, n);
-    from += n;
-    size -= n;
-    skip = 0;
-  }
-}
 
 }  // namespace
 
@@ -168,7 +153,8 @@ size_t Queue::TakeData(const uint8_t* bytes, size_t left) {
   }
   const size_t n = std::min<size_t>(left, data_left_);
   if (n == 0) return 0;
-  CopyIn(*data_, data_->moved, bytes, n);
+  storage::Through(data_->parts, data_->count, data_->skip + data_->moved, n,
+                   [bytes](std::byte* part, uint64_t done, uint64_t some) { memcpy(part, bytes + done, some); });
   if (out_.data_digest) crc_ = Crc32c(bytes, n, crc_);
   DataCame(n);
   return n;
