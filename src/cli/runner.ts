@@ -57,12 +57,9 @@ export function route(argv: string[]): Route {
   if (name === 'help' && rest.includes('--man')) return manual(rest.filter((word) => word !== '--man'));
   if (name === 'help') {
     const found = route([...rest, '--help']);
-    const more = found.kind === 'command' ? found.argv.filter((word) => !isHelp(word)) : [];
-    if (more.length > 0)
-      throw usage(
-        `help takes a group and a verb, and not "${printable(more[0]!)}"`,
-        `vioctl help ${found.kind === 'command' ? found.id : ''}`,
-      );
+    if (found.kind !== 'command') return found;
+    const more = found.argv.find((word) => !isHelp(word));
+    if (more !== undefined) throw usage(`help takes a group and a verb, and not "${printable(more)}"`, `vioctl help ${found.id}`);
     return found;
   }
   if (name === undefined || isHelp(name)) return { kind: 'help' };

@@ -91,6 +91,12 @@ export interface HelpPage {
 
 const asIs = (text: string): string => text;
 
+/** Breaks paragraphs for a page. */
+const wrapperOf =
+  ({ width, spell = asIs }: HelpPage) =>
+  (text: string): string[] =>
+    wrapText(spell(text), width);
+
 function terms(unspelled: Term[], { width, spell = asIs }: HelpPage): string[] {
   const list = unspelled.map(({ label, text }) => ({ label: spell(label), text: spell(text) }));
   const longest = list.reduce((max, { label }) => Math.max(max, label.length), 0) + 4;
@@ -106,7 +112,7 @@ function terms(unspelled: Term[], { width, spell = asIs }: HelpPage): string[] {
 /** Help of one command. */
 export function commandHelp(doc: CommandDoc, page: HelpPage): string {
   const { width, spell = asIs } = page;
-  const wrapped = (text: string): string[] => wrapText(spell(text), width);
+  const wrapped = wrapperOf(page);
   const out = [...wrapped(`vioctl ${doc.id} - ${doc.summary}`), '', ...wrapped(`Usage: ${doc.usage}`)];
   for (const paragraph of doc.paragraphs) out.push('', ...wrapped(paragraph));
   if (doc.args.length) out.push('', 'Arguments:', ...terms(doc.args, page));
@@ -122,8 +128,7 @@ export function commandHelp(doc: CommandDoc, page: HelpPage): string {
 
 /** Help of one group: its verbs. */
 export function groupHelp(name: string, page: HelpPage): string {
-  const { width, spell = asIs } = page;
-  const wrapped = (text: string): string[] => wrapText(spell(text), width);
+  const wrapped = wrapperOf(page);
   const group = groups[name]!;
   const verbs = Object.entries(group.verbs).map(([verb, { summary }]) => ({ label: verb, text: summary }));
   const out = [...wrapped(`vioctl ${name} - ${group.summary}`), '', ...wrapped(`Usage: vioctl ${name} VERB [OPTION]… [ARGUMENT]…`)];
@@ -133,8 +138,7 @@ export function groupHelp(name: string, page: HelpPage): string {
 
 /** Help of the whole program. */
 export function rootHelp(page: HelpPage): string {
-  const { width, spell = asIs } = page;
-  const wrapped = (text: string): string[] => wrapText(spell(text), width);
+  const wrapped = wrapperOf(page);
   const list = Object.entries(groups).map(([name, { summary }]) => ({ label: name, text: summary }));
   const others = [
     { label: '-h, --help', text: 'print help for vioctl, a group or a verb' },

@@ -157,7 +157,8 @@ export async function* filesAndStdin<T>(
   }
   const names: (string | Buffer)[] = argumentBytes(args);
   for (let at = 0; at < names.length; at++) {
-    const end = names.indexOf('-', at) < 0 ? names.length : names.indexOf('-', at);
+    const dash = names.indexOf('-', at);
+    const end = dash < 0 ? names.length : dash;
     const run = names.slice(at, end);
     if (run.length > 0) yield* files(oneBatch(run));
     if (end < names.length) yield await stdin();
