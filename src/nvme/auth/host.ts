@@ -1,6 +1,6 @@
 /** The host's side of DH-HMAC-CHAP on one queue (NVMe Base 2.0, 8.3.4.5), over whatever carries its messages. */
 import { randomBytes, randomInt, timingSafeEqual } from 'node:crypto';
-import { Exit, VioError } from '../../common/errors.js';
+import { codeOf, Exit, VioError } from '../../common/errors.js';
 import {
   AuthFailureCode,
   AuthId,
@@ -54,9 +54,20 @@ export const noKey = (): VioError =>
     hint: '--dhchap-secret-file FILE gives the key of this host',
   });
 
+/** What a wrong key of this host looks like. */
+const keyHint = 'the key of this host is another one at the target, or it has none there';
+
 /** One side does not accept the other. */
 export const rejected = (why: string, hint?: string) =>
   new VioError(`authentication: ${why}`, { code: 'EKEYREJECTED', exit: Exit.permission, hint });
+/** A target may close the connection as soon as it has found a wrong key: its message does not always arrive before the end (Linux). */
+const closedWithoutVerdict = (cause: unknown) =>
+  new VioError('authentication: the target closed the connection instead of accepting this host', {
+    code: 'EKEYREJECTED',
+    exit: Exit.permission,
+    hint: keyHint,
+    cause,
+  });
 const broken = (why: string) => new VioError(`authentication: ${why}`, { code: 'EPROTO', exit: Exit.damaged });
 
 /**
@@ -79,7 +90,8 @@ export function mustAuthenticate(qid: number, authreq: number, mutual: boolean):
 
 /**
  * Authenticates a queue, and if there is a key for it, the controller.
- * @throws VioError ENOKEY, EKEYREJECTED (exit 6), EPROTO (exit 5), or what the transport throws
+ * @throws VioError ENOKEY, EKEYREJECTED (exit 6; also for a connection that ends instead of a verdict), EPROTO (exit 5), or what the
+ *   transport throws
  */
 export async function authenticate(transport: AuthTransport, options: HostExchangeOptions): Promise<void> {
   if (!options.key) throw noKey();
@@ -87,7 +99,9 @@ export async function authenticate(transport: AuthTransport, options: HostExchan
   try {
     await transport.send(exchange.negotiate());
     await transport.send(await exchange.reply(await transport.receive(messageRoom)));
-    const verdict = await transport.receive(messageRoom);
+    const verdict = await transport.receive(messageRoom).catch((err) => {
+      throw codeOf(err) === 'ECONNRESET' ? closedWithoutVerdict(err) : err;
+    });
     const last = exchange.success(verdict);
     if (last) await transport.send(last);
   } catch (err) {
@@ -200,9 +214,7 @@ export class HostExchange {
     const header = message.length < authHeader.size ? undefined : authHeader.decode(message);
     if (header?.type === AuthType.common && header.id === AuthId.failure1 && message.length >= authFailure.size) {
       const { explanation } = authFailure.decode(message);
-      const hint =
-        explanation === AuthFailureCode.failed ? 'the key of this host is another one at the target, or it has none there' : undefined;
-      throw rejected(`the target says: ${authFailureText(explanation)}`, hint);
+      throw rejected(`the target says: ${authFailureText(explanation)}`, explanation === AuthFailureCode.failed ? keyHint : undefined);
     }
     if (!header || header.type !== AuthType.dhchap || header.id !== id || message.length < size)
       throw this.#disbelieve(

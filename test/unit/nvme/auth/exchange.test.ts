@@ -58,6 +58,42 @@ test('a target that must prove itself and does not ask is not trusted', () => {
   for (const qid of [0, 1]) expect(() => mustAuthenticate(qid, 4, false)).toThrow('secure channel');
 });
 
+describe('a connection that ends in an exchange', () => {
+  const closed = Object.assign(new Error('closed'), { code: 'ECONNRESET' });
+  /** @param at the step that fails: 0 sends the negotiation, 1 gets the challenge, 2 sends the reply, 3 gets the verdict */
+  const endingAt = (at: number, error: Error = closed) => {
+    const { exchange } = controller(keys());
+    let step = 0;
+    const reach = async () => {
+      if (step++ === at) throw error;
+    };
+    const transport = {
+      send: async (message: Buffer) => {
+        await reach();
+        await exchange.send(message);
+      },
+      receive: async (size: number) => {
+        await reach();
+        return Buffer.concat([exchange.receive()], size);
+      },
+    };
+    return authenticate(transport, { ...ends, power, key: key() }).then(
+      () => undefined,
+      (err: unknown) => err,
+    );
+  };
+
+  test('instead of a verdict is a refusal, as far as a host can tell', async () => {
+    const err = await endingAt(3);
+    expect(err).toMatchObject({ code: 'EKEYREJECTED', exit: 6, cause: closed, hint: expect.stringContaining('key of this host') });
+  });
+  test.each([0, 1, 2])('at step %d is what it is', async (at) => expect(await endingAt(at)).toBe(closed));
+  test('for another reason is what it is', async () => {
+    const late = Object.assign(new Error('late'), { code: 'ETIMEDOUT' });
+    expect(await endingAt(3, late)).toBe(late);
+  });
+});
+
 describe('groups', () => {
   // the last words of the primes before their 64 ones: RFC 7919, appendix A
   test.each([
