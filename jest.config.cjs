@@ -11,6 +11,6 @@ module.exports = {
     '/node_modules/(?!(chalk|fast-check|pure-rand|@noble/hashes|string-width|strip-ansi|ansi-regex|get-east-asian-width)/)',
   ],
   setupFiles: ['<rootDir>/test/support/setup.cjs'],
-  testTimeout: 30000,
+  testTimeout: 120000, // a hung test, not a slow machine
   maxWorkers: 2,
 };

@@ -100,5 +100,5 @@ describe('the program', () => {
       expect(JSON.parse(json.stderr)).toMatchObject({ error: { code: 'USAGE' } });
       expect(json.stderr.length).toBeLessThan(2048);
     }
-  }, 120000);
+  });
 });

@@ -540,7 +540,7 @@ test('kill -9 in the middle of writes, 20 rounds: what was acknowledged after FU
     }
   }
   expect(durable.size).toBeGreaterThan(100);
-}, 120_000);
+});
 
 test('the ready line waits for nobody and survives a closed stderr', async () => {
   const child = spawn(process.execPath, [program, 'nvmf', 'serve', 'ram:1M', '--listen', ':0'], {

@@ -40,7 +40,7 @@ test('every sample of vioctl-nvmf(5) is served', async () => {
     expect({ name, count: target.namespaces.length > 0 }).toEqual({ name, count: true });
     expect(await target.stop()).toBe(0);
   }
-}, 60_000);
+});
 
 test('save writes what --config and load read, and load of it changes nothing', async () => {
   const file = write('c.json', {
@@ -97,7 +97,7 @@ test('save writes what --config and load read, and load of it changes nothing', 
   } finally {
     await target.stop();
   }
-}, 60_000);
+});
 
 test('the state of a listener on any free port is saved under port 0, and comes back with another port', async () => {
   const state = async (target: ServedTarget) => {
@@ -160,7 +160,7 @@ test('a wrong file changes nothing: status, key, and no source opened', async ()
   } finally {
     await target.stop();
   }
-}, 60_000);
+});
 
 test('sources limits what the control socket opens, symbolic links followed; SIGHUP may change the list', async () => {
   const inside = path.join(dir, 'images');
@@ -188,7 +188,7 @@ test('sources limits what the control socket opens, symbolic links followed; SIG
   } finally {
     await target.stop();
   }
-}, 60_000);
+});
 
 test('SIGHUP with a wrong file, or without a file, changes nothing and does not end the server', async () => {
   const file = write('c.json', base);
@@ -207,7 +207,7 @@ test('SIGHUP with a wrong file, or without a file, changes nothing and does not 
   } finally {
     expect(await target.stop()).toBe(0);
   }
-}, 60_000);
+});
 
 test('hosts write and verify while configurations are loaded that change everything around them', async () => {
   const target = await serve(write('c.json', base));
@@ -271,7 +271,7 @@ test('hosts write and verify while configurations are loaded that change everyth
   expect(failure).toBeUndefined();
   expect(rounds).toBeGreaterThan(20);
   expect(target.messages()).not.toMatch(/controller 1 ends.*\n[\s\S]*uses/); // no reconnect
-}, 120_000);
+});
 
 test("keys of nvmetcli's config.json let their host in, and no other; save names the file", async () => {
   const secret = 'DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:';
@@ -305,7 +305,7 @@ test("keys of nvmetcli's config.json let their host in, and no other; save names
   } finally {
     await target.stop();
   }
-}, 60_000);
+});
 
 test('a file of keys is named by save, and its content is not', async () => {
   const secret = 'DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:';
@@ -320,4 +320,4 @@ test('a file of keys is named by save, and its content is not', async () => {
   } finally {
     await target.stop();
   }
-}, 60_000);
+});

@@ -16,4 +16,4 @@ test('connections that are cut in the midst of requests', async () => {
   expect(after.fds).toBeLessThanOrEqual(before.fds + 4);
   expect(after.rss - before.rss).toBeLessThan(32);
   fs.rmSync(dir, { recursive: true });
-}, 120_000);
+});

@@ -44,7 +44,7 @@ test('write, read and bench with the key, and without it or with another one', a
     status: 6,
     stderr: expect.stringContaining('authentication'),
   });
-}, 30_000);
+});
 
 test('a source authenticates at every connection', async () => {
   const source = `nvme+tcp://127.0.0.1:${target.port}/${nqn}/1,queues=2,dhchap-file=${at('key')}`;
@@ -61,7 +61,7 @@ test('a source authenticates at every connection', async () => {
   expect(back.equals(data)).toBe(true);
   disk.close();
   expect(await server.stop()).toBe(0);
-}, 30_000);
+});
 
 test('a source by TLS, with keys of both sides: at every connection, and not without them', async () => {
   for (const name of ['tls', 'other']) fs.writeFileSync(at(name), formatTlsKey({ hash: 1, bytes: randomBytes(32) }), { mode: 0o600 });
@@ -99,4 +99,4 @@ test('a source by TLS, with keys of both sides: at every connection, and not wit
   disk.close();
   expect(await server.stop()).toBe(0);
   await far.stop();
-}, 60_000);
+});

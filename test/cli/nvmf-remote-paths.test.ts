@@ -69,7 +69,7 @@ test('addresses come and go as the discovery service says; requests wait for the
   expect(await server.stop()).toBe(0);
   expect(await far.stop()).toBe(0);
   expect(fs.readFileSync(at('disk')).subarray(0, model.length).equals(model)).toBe(true);
-}, 60_000);
+});
 
 test('an address that is dead when the source is opened, and a service that leads to another one', async () => {
   const far = await serveFar(0, 'none');
@@ -99,7 +99,7 @@ test('an address that is dead when the source is opened, and a service that lead
   expect(await server.stop()).toBe(0);
   await other.stop();
   await far.stop();
-}, 60_000);
+});
 
 test('a key of TLS that can be read only once serves the discovery service too', () => {
   fs.writeFileSync(at('key'), `${formatTlsKey({ hash: 1, bytes: randomBytes(32) })}\n`, { mode: 0o600 });
@@ -138,4 +138,4 @@ test('a target that would serve itself by way of another process is refused, whe
   await server.sees(/the target there serves this one by now: it is not used/);
   await server.stop('SIGKILL');
   await far.stop('SIGKILL');
-}, 60_000);
+});

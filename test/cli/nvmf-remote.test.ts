@@ -99,7 +99,7 @@ describe.each<Kind>(['nvmf', 'vhost-user'])('%s', (kind) => {
     expect([...outcomes]).toEqual(['ok']);
     expect(fs.readFileSync(file()).equals(model)).toBe(true);
     await end();
-  }, 60_000);
+  });
 });
 
 describe('a cache that is lost with its target', () => {
@@ -131,7 +131,7 @@ describe('a cache that is lost with its target', () => {
     expect(await disk.read(0, back)).toBe('ok');
     expect(back.equals(Buffer.alloc(4096, 0x66))).toBe(true);
     await end();
-  }, 30_000);
+  });
 
   test('a write that was durable at once stays newer than one before it', async () => {
     const { disk, end } = await serve('nvmf');
@@ -145,7 +145,7 @@ describe('a cache that is lost with its target', () => {
     young.copy(old, 8192);
     expect(back.equals(old)).toBe(true);
     await end();
-  }, 30_000);
+  });
 
   test('blocks that were deallocated do not get back what a write before it had put there', async () => {
     const { disk, server, end } = await serve('nvmf');
@@ -161,7 +161,7 @@ describe('a cache that is lost with its target', () => {
     await server.sees(/were written again/);
     expect(back.equals(Buffer.alloc(back.length))).toBe(true);
     await end();
-  }, 30_000);
+  });
 
   test('of a source that others share nothing is written again: the flush tells, until it is opened anew', async () => {
     const { disk, end } = await serve('nvmf', ',shared=on');
@@ -172,7 +172,7 @@ describe('a cache that is lost with its target', () => {
     expect(await disk.read(0, back)).toBe('ok');
     expect(back.equals(Buffer.alloc(4096))).toBe(true);
     await end(1);
-  }, 30_000);
+  });
 });
 
 test('two paths to one disk: one is killed, one becomes inaccessible, and nobody waits or fails', async () => {
@@ -202,7 +202,7 @@ test('two paths to one disk: one is killed, one becomes inaccessible, and nobody
   expect(fs.readFileSync(file()).subarray(8192, 12288).equals(data)).toBe(true);
   await server.sees(/the connection is lost/);
   await end();
-}, 60_000);
+});
 
 test('a target is not its own source: neither when it starts nor later', async () => {
   const at = `127.0.0.1:${port}`;
@@ -217,7 +217,7 @@ test('a target is not its own source: neither when it starts nor later', async (
   const { disk, end } = await serve('nvmf');
   expect(await disk.read(0, Buffer.alloc(4096))).toBe('ok');
   await end();
-}, 30_000);
+});
 
 test('a target that stays away longer than timeout=: path errors, and service when it is back', async () => {
   const { disk, server, end } = await serve('nvmf', ',timeout=300ms');
@@ -231,7 +231,7 @@ test('a target that stays away longer than timeout=: path errors, and service wh
   expect(await disk.read(0, back)).toBe('ok');
   expect(back.equals(Buffer.alloc(4096, 1))).toBe(true);
   await end();
-}, 30_000);
+});
 
 test('another disk by the same name is not used', async () => {
   const { disk, server, end } = await serve('nvmf', ',timeout=1s');
@@ -244,14 +244,14 @@ test('another disk by the same name is not used', async () => {
   expect(await disk.read(0, Buffer.alloc(4096))).toBe('error 3/00h');
   await server.sees(/another disk by this name/);
   await end(1);
-}, 30_000);
+});
 
 test('a new size of the far namespace is told', async () => {
   const { server, end } = await serve('nvmf');
   fs.truncateSync(file(), 2 * SIZE);
   await server.sees(new RegExp(`has ${2 * SIZE} bytes now`));
   await end();
-}, 30_000);
+});
 
 test('what cannot be opened is named', async () => {
   const opened = async (uri: string): Promise<[number, string]> => {

@@ -326,7 +326,7 @@ test('a core dump and the log of a target and of a host that is connected have n
     await ended;
   }
   expect(await target.stop()).toBe(0);
-}, 120_000);
+});
 
 test('a Node without a function of OpenSSL: exit 7 and the reason; all else works', async () => {
   const library = compileC('test/support/programs/without-function.c', at('without.so'), ['-shared', '-fPIC']);

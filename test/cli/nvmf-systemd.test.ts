@@ -93,7 +93,7 @@ test('readiness, status, watchdog, reload, end', async () => {
   process.kill(pid!, 'SIGTERM');
   await message('STOPPING');
   expect((await next(({ event }) => event === 'exit')).status).toBe(0);
-}, 60_000);
+});
 
 test('listening sockets survive a kill: hosts wait, and are served by the next server on the same port', async () => {
   if (!python) return skip('a service manager', 'python3 is missing');
@@ -126,7 +126,7 @@ test('listening sockets survive a kill: hosts wait, and are served by the next s
   expect((await message('FDSTOREREMOVE')).fields).toMatchObject({ FDNAME: name });
   process.kill(second.pid!, 'SIGTERM');
   expect((await next(({ event }) => event === 'exit')).status).toBe(0);
-}, 60_000);
+});
 
 test('a socket of a socket unit is listened on besides the addresses of the configuration', async () => {
   if (!python) return skip('a service manager', 'python3 is missing');
@@ -141,7 +141,7 @@ test('a socket of a socket unit is listened on besides the addresses of the conf
   await host.disconnect();
   process.kill(pid!, 'SIGTERM');
   expect((await next(({ event }) => event === 'exit')).status).toBe(0);
-}, 60_000);
+});
 
 test('the units are well-formed and hardened, and the template differs in its names alone', () => {
   const units = path.resolve(program, '../../systemd');

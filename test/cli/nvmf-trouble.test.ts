@@ -125,7 +125,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
     await new Promise((resolve) => setTimeout(resolve, 300));
     const started = performance.now();
     expect(await target.stop(signal)).toBe(0);
-    expect(performance.now() - started).toBeLessThan(8000);
+    expect(performance.now() - started).toBeLessThan(30_000);
     over = true;
     await Promise.all(lanes);
     host.close();
@@ -165,7 +165,7 @@ test('a host command that is interrupted while it is busy leaves no controller b
     expect({ verb: args[0], left: controllers() }).toEqual({ verb: args[0], left: 0 });
   }
   expect(await target.stop()).toBe(0);
-}, 60_000);
+});
 
 test('a device that is read-only, and a file that may not be opened', async () => {
   const file = sparse('disk.img', 1 << 20);

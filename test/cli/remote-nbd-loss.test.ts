@@ -88,7 +88,7 @@ test('shared: a write that is acknowledged during a flush, and lost after it, is
   expect(vioctl(['nvmf', 'ctl', at('ctl'), 'reopen', '1'])).toMatchObject({ status: 0 });
   expect(await disk.flush()).toBe('ok');
   await close();
-}, 60_000);
+});
 
 test('shared: a new size loses nothing that was acknowledged and not flushed', async () => {
   if (missing) return skip('NBD: a new size of a shared export', 'needs nbdkit');
@@ -117,7 +117,7 @@ test('a server that hangs while it gets again what it may have lost is left for 
   for (let tries = 0; (await disk.flush()) !== 'ok'; tries++) expect(tries).toBeLessThan(20);
   expect((await reads(disk, 0)).equals(data(1))).toBe(true);
   await close();
-}, 60_000);
+});
 
 test('zeroes to a server that knows no command for them take no memory of their size', async () => {
   if (missing) return skip('NBD: zeroes to a server without the command', 'needs nbdkit');
@@ -130,4 +130,4 @@ test('zeroes to a server that knows no command for them take no memory of their 
   // less than half of what is zeroed, and more than may be kept until a flush
   expect(peak() - before).toBeLessThan(512 << 20);
   await close();
-}, 60_000);
+});

@@ -49,7 +49,7 @@ test('a permitted backing file, writes, a daemon that dies, a second server, the
   qemu('qemu-img', 'check', '-q', image);
   qemu('qemu-img', 'convert', '-O', 'raw', image, at('raw'));
   expect(fs.readFileSync(at('raw')).subarray(0, data.length).equals(data)).toBe(true);
-}, 120_000);
+});
 
 test.each(both)('%s: a header that names a file outside of backing=DIR is refused', (server) => {
   if (missing) return skip('qcow2 sources: refusals', `needs ${missing}`);

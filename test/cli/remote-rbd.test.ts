@@ -80,7 +80,7 @@ test('a client that is fenced: path errors and a latch, until the image is opene
   expect(JSON.parse(ctl('list', '--json').stdout).subsystems[0].namespaces[0]).toMatchObject({ syncError: 'ESHUTDOWN' });
   expect(ctl('reopen', '1')).toMatchObject({ status: 0 });
   expect(write(data(3))).toMatchObject({ status: 0 });
-}, 120_000);
+});
 
 test('a guest that goes leaves the lock to others, and nothing to flush', async () => {
   if (missing) return skip('rbd sources: a guest that goes', `needs ${missing}`);
@@ -93,11 +93,11 @@ test('a guest that goes leaves the lock to others, and nothing to flush', async 
   await server.sees(/connection ended/);
   expect(await server.stop()).toBe(0);
   expect(server.stderr).not.toContain('EROFS');
-}, 60_000);
+});
 
 test('what is not there is named', () => {
   if (missing) return skip('rbd sources: errors', `needs ${missing}`);
   expect(refused('nvmf', `rbd:rbd/none,conf=${ceph.conf}`)).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOENT') });
   expect(refused('nvmf', `rbd:nopool/x,conf=${ceph.conf}`)).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOENT') });
   expect(refused('vhost-user', `rbd:rbd/none,conf=/nowhere`)).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOENT') });
-}, 60_000);
+});

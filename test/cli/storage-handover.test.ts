@@ -64,7 +64,7 @@ describe('vhost-user: whose disk it is', () => {
     // each said it once, not for each of its rings and tries in the same connection
     expect(await source.stop()).toBe(0);
     expect(await destination.stop()).toBe(0);
-  }, 60_000);
+  });
 
   test('once its VM has gone, a server has nothing locked: others may use the disk, and it waits for its turn', async () => {
     const file = image('disk');
@@ -90,7 +90,7 @@ describe('vhost-user: whose disk it is', () => {
     }
     window.close();
     expect(await first.stop()).toBe(0);
-  }, 60_000);
+  });
 
   test('a block device changes hands too', async () => {
     const { stdout, status } = spawnSync('losetup', ['-f', '--show', image('disk', 16 << 20)], { encoding: 'utf8' });
@@ -115,7 +115,7 @@ describe('vhost-user: whose disk it is', () => {
       for (const server of running.splice(0)) await server.stop('SIGKILL');
       spawnSync('losetup', ['-d', device]);
     }
-  }, 60_000);
+  });
 });
 
 test('vhost-user: a file that grows or shrinks is announced, and the new size counts at once', async () => {

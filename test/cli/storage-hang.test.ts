@@ -41,7 +41,7 @@ test('nvmf: a file system that hangs at open delays only what opens there', asyn
     await disk.close(); // ends what waits for it
     await target.stop('SIGKILL');
   }
-}, 120_000);
+});
 
 test('vhost-user: so does one of a disk that is added', async () => {
   if (missing) return skip('vhost-user: opening what hangs', missing);
@@ -62,4 +62,4 @@ test('vhost-user: so does one of a disk that is added', async () => {
   } finally {
     await disk.close();
   }
-}, 120_000);
+});

@@ -42,7 +42,7 @@ test('a device with blocks of 4096 bytes is served with them', async () => {
     for (const server of running.splice(0)) await server.stop();
     spawnSync('losetup', ['-d', device]);
   }
-}, 60_000);
+});
 
 describe('identity', () => {
   const nqn = 'nqn.2014-08.org.example:identity';

@@ -128,5 +128,5 @@ describe.each([
       for (const server of running.splice(0)) await server.stop('SIGKILL');
       await disk.close();
     }
-  }, 60_000);
+  });
 });

@@ -149,7 +149,7 @@ test('a mounted device is not served for writing, whole or in part; the file beh
     spawnSync('umount', [mount]);
     spawnSync('losetup', ['-d', device]);
   }
-}, 60_000);
+});
 
 test('ctl add refuses what is in use and what is no disk, as serve does', async () => {
   const [file, other, control] = [image('disk'), image('other', 1 << 20, 'KDMV'), at('ctl')];

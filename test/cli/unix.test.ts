@@ -88,7 +88,7 @@ test('closed or odd surroundings change nothing', () => {
       stderr: expect.stringContaining('write error: ENOSPC'),
     });
   }
-}, 120000);
+});
 
 test('a command that needs no network opens no socket but UNIX and netlink ones', () => {
   if (!which('strace')) return skip('network of plain commands', 'strace is missing');
@@ -113,7 +113,7 @@ test('a command that needs no network opens no socket but UNIX and netlink ones'
   } finally {
     fs.rmSync(dir, { recursive: true });
   }
-}, 60000);
+});
 
 test('the units for systemd are well-formed', () => {
   if (!which('systemd-analyze')) return skip('systemd units', 'systemd-analyze is missing');

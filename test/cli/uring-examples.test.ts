@@ -41,13 +41,13 @@ describe('static-server', () => {
     });
     const [line] = (await once(server.stdout!, 'data')) as [Buffer];
     url = String(line).trim();
-  }, 100_000);
+  });
   afterAll(async () => {
     if (!server) return;
     const ended = once(server, 'exit');
     server.kill('SIGTERM');
     expect((await ended)[0]).toBe(0);
-  }, 100_000);
+  });
   const get = async (target: string, init?: RequestInit): Promise<[number, string | undefined, string]> => {
     const answer = await fetch(url + target, init);
     return [answer.status, answer.headers.get('content-type') ?? undefined, await answer.text()];

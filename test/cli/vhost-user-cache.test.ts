@@ -109,7 +109,7 @@ test('a flush that fails while the cache is switched off is told, and so is ever
   expect(await cacheOf(window)).toBe(0);
   expect((await driver.request([header(1), Buffer.alloc(4096, 'w')], 1))[0]).toBe(1);
   window.close();
-}, 60_000);
+});
 
 test('nothing else of the configuration space can be written, and of a read-only disk nothing at all', async () => {
   fs.writeFileSync(path.join(dir, 'img'), Buffer.alloc(1 << 20));

@@ -146,7 +146,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     }
     const bytes = fs.readFileSync(file());
     for (let cid = 0; cid < 12; cid++) expect(bytes.subarray(cid * size, (cid + 1) * size).every((b) => b === 0x41 + cid)).toBe(true);
-  }, 30_000);
+  });
 
   test.each([4, 36, 512, 4100])('data digests hold over PDUs of %d bytes that TCP cuts anywhere', async (per) => {
     const { io } = await bench.session({ headerDigest: true, dataDigest: true });
@@ -230,7 +230,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await drained();
     await sleep(100);
     expect(openFds()).toBeLessThanOrEqual(before.fds);
-  }, 60_000);
+  });
 
   test('hosts that come and go at once, in every state', async () => {
     const fds = openFds();
@@ -253,7 +253,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await sleep(100);
     expect(openFds()).toBeLessThanOrEqual(fds);
     expect(subsystem.counters().queues).toBe(0);
-  }, 60_000);
+  });
 
   /** Keeps reads and writes going on both queues until told; collects statuses that are not success. */
   const load = (host: Controller, nsid: number, blocks: number) => {
@@ -309,7 +309,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     // and it can come back
     target.add(subsystem, { source: file(), nsid: 1 });
     await serves();
-  }, 30_000);
+  });
 
   test('a host that is disconnected under load', async () => {
     const host = await connect({ ioQueues: 2 });
@@ -324,7 +324,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await other.disconnect();
     host.close();
     await drained();
-  }, 30_000);
+  });
 
   test('a file that shrinks and grows under load: errors beyond its end, then none', async () => {
     const host = await connect({ ioQueues: 2 });
@@ -352,7 +352,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     expect([...work.errors.keys()]).toEqual([]);
     await serves();
     await host.disconnect();
-  }, 30_000);
+  });
 
   test('a truncated file: reads fail, writes bring the blocks back', async () => {
     const host = await connect();
@@ -403,7 +403,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await hosts[0]!.queues[0]!.run(block(NvmOpcode.read, at, 1), { into: last });
     expect([last.readUInt32LE(0), won]).toEqual([80, 80]);
     for (const host of hosts) await host.disconnect();
-  }, 60_000);
+  });
 
   test('IPv4, IPv6 and all addresses at once; each tells the address that was used', async () => {
     const six = target.listen('::1', 0);

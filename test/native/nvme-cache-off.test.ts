@@ -109,5 +109,5 @@ describe.each([
     await disk!.set({ write_delay: 0 });
     // the flush of the switch may have begun before the write had ended: it is not what the write waits for
     expect(answered - begun).toBe(2);
-  }, 30_000);
+  });
 });

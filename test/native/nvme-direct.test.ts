@@ -166,7 +166,7 @@ test('files and buffers are registered, and follow sources that come, go, are op
   host.close();
   await target.stop();
   expect(registered()).toEqual({ files: [], bytes: 0 });
-}, 60_000);
+});
 
 test('a source that hangs keeps no other one: what is removed beside it is free at once', async () => {
   const missing = noFaultDisk();
@@ -200,4 +200,4 @@ test('a source that hangs keeps no other one: what is removed beside it is free 
     await target.stop();
     await hanging.close();
   }
-}, 60_000);
+});

@@ -31,4 +31,4 @@ test('a target that sends PDUs malformed, early, late, twice, half, or not at al
     threads: before.threads,
   });
   fs.rmSync(dir, { recursive: true });
-}, 120_000);
+});

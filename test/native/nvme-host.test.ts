@@ -134,7 +134,7 @@ describe('what breaks the protocol ends the connection, and the target is told w
       await native().nvmeHost.hostClose(host);
       target.close();
     }
-  }, 20_000);
+  });
 });
 
 describe('connecting', () => {
@@ -256,7 +256,7 @@ test('connections that are lost over and over: every request ends well', async (
   expect(lost).toBeGreaterThanOrEqual(26);
   expect(native().storage.failures(store).count).toBe(0);
   native().storage.close(store);
-}, 60_000);
+});
 
 test('a command that takes too long is aborted; the association goes on if the controller gives it up', async () => {
   let slow: { c: FakeConnection; cid: number } | undefined;
@@ -297,7 +297,7 @@ test('keep-alives, and a target that does not answer them any more', async () =>
   expect(beats).toBeGreaterThanOrEqual(3);
   expect(await copy(host, false)).toMatchObject({ error: 'ENOTCONN', lost: 'ETIMEDOUT' });
   await native().nvmeHost.hostClose(host);
-}, 40_000);
+});
 
 describe('what a volatile cache has acknowledged, before a flush', () => {
   const { write, flush } = NvmOpcode;
@@ -350,7 +350,7 @@ describe('what a volatile cache has acknowledged, before a flush', () => {
     expect(lost).toBeLessThan(30); // with pauses
     expect(await copy(host, false)).toMatchObject({ error: '' });
     await native().nvmeHost.hostClose(host);
-  }, 60_000);
+  });
 
   test('is given up, and the next flush that succeeds says so, if the target cannot flush it', async () => {
     let bad = true;
@@ -362,7 +362,7 @@ describe('what a volatile cache has acknowledged, before a flush', () => {
     expect((await copy(host, true)).error).toBe('EIO');
     expect((await copy(host, true)).error).toBe('');
     await native().nvmeHost.hostClose(host);
-  }, 60_000);
+  });
 
   test('is not durable by a flush that was sent before it', async () => {
     let early: (() => void) | undefined;

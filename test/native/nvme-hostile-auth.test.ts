@@ -8,7 +8,6 @@ import { Controller, type ControllerOptions, OpenNamespace } from '../../src/nvm
 import { AuthId } from '../../src/nvme/wire/index.js';
 import { type SloppyOptions, sloppyTarget } from '../support/nvme-sloppy.js';
 
-jest.setTimeout(60_000);
 const ends = { hostnqn: 'nqn.2014-08.org.example:host', subnqn: 'nqn.2014-08.org.example:hostile' };
 const keys = { host: { hash: 1, bytes: randomBytes(32) }, controller: { hash: 1, bytes: randomBytes(32) } };
 const chap = { key: keys.host, controllerKey: keys.controller };

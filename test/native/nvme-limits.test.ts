@@ -9,6 +9,7 @@ import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { eventually } from '../support/wait.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const { storage } = native();
@@ -47,13 +48,6 @@ const send = (host: Controller, opcode: number, nsid: number, slba: number, size
   return host.queues[0]!.send(block(opcode, nsid, slba, { nlb: size / 512 - 1 }), way);
 };
 const waiting = () => storage.limits(subsystem.namespaces.get(2)!.store).waiting;
-const until = async (good: () => boolean): Promise<void> => {
-  for (let tries = 0; !good(); tries++) {
-    if (tries > 1500) throw new Error('this never came');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-};
-
 describe.each(['sync', 'uring'] as const)('engine %s', (engine) => {
   test.each(['file', 'ram:4194304'])(
     '%s: 100 requests that wait cost nobody else anything, also on the same queue',
@@ -118,20 +112,20 @@ describe.each(['sync', 'uring'] as const)('engine %s', (engine) => {
     expect(bytes.count * 65536).toBeLessThanOrEqual((1 << 20) * (bytes.seconds + 0.1) + 65536);
     expect(bytes.count).toBeGreaterThan(4);
     await host.disconnect();
-  }, 60_000);
+  });
 
   test('a host that goes, and a namespace that is removed, leave nothing waiting', async () => {
     setUp(engine, 'file', { iops: rate(1) });
     const { store } = subsystem.namespaces.get(2)!;
     const [gone, stays] = [await Controller.connect(options), await Controller.connect(options)];
     const lost = Array.from({ length: 20 }, (_, i) => send(gone, i % 2 ? NvmOpcode.read : NvmOpcode.write, 2, i).catch(() => undefined));
-    await until(() => waiting() >= 15);
+    await eventually(() => waiting() >= 15);
     gone.close();
     await Promise.all(lost);
-    await until(() => waiting() === 0);
+    await eventually(() => waiting() === 0);
 
     const failed = Array.from({ length: 20 }, (_, i) => send(stays, i % 2 ? NvmOpcode.read : NvmOpcode.write, 2, i));
-    await until(() => storage.limits(store).waiting >= 15);
+    await eventually(() => storage.limits(store).waiting >= 15);
     await target.remove(subsystem, 2);
     const results = await Promise.all(failed);
     // Invalid Namespace or Format
@@ -140,15 +134,15 @@ describe.each(['sync', 'uring'] as const)('engine %s', (engine) => {
     native().storage.close(native().storage.open(path.join(dir, 'limited'), {}));
     await stays.queues[0]!.run(block(NvmOpcode.read, 1, 0), { into: Buffer.alloc(4096) });
     await stays.disconnect();
-  }, 60_000);
+  });
 
   test('a target that stops does not wait for those under limits', async () => {
     setUp(engine, 'file', { iops: rate(1) });
     const host = await Controller.connect(options);
     const lost = Array.from({ length: 100 }, (_, i) => send(host, NvmOpcode.write, 2, i).catch(() => undefined));
-    await until(() => waiting() >= 50);
+    await eventually(() => waiting() >= 50);
     await target.stop();
     await Promise.all(lost);
     host.close();
-  }, 30_000);
+  });
 });

@@ -158,7 +158,7 @@ describe('against a target that breaks the protocol', () => {
   ])('%s', async (_name, hooks, code, readPercent = 100) => {
     const started = performance.now();
     await expect(against(hooks, { readPercent })).rejects.toMatchObject({ code });
-    expect(performance.now() - started).toBeLessThan(4000);
+    expect(performance.now() - started).toBeLessThan(30_000);
   });
 
   /** C2HData of one byte each: legal PDUs, but the command never ends in time. */

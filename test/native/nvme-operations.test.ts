@@ -110,7 +110,7 @@ test('ANA states of one listener: its hosts alone are told, count, and are kept 
   // the list of a group changes with its namespaces, without an event of its own
   target.add(subsystem, { source: 'ram:4096', group: 2 });
   expect((await ana(b)).groups[2]).toMatchObject({ chgcnt: 2n, nsids: [2, 3] });
-}, 30_000);
+});
 
 test.each([
   [AnaState.nonOptimized, '0/0'],
@@ -160,7 +160,7 @@ test('a masked namespace is not there for other hosts: lists, Identify, I/O, the
     [1, 2],
     [1, 2, 3],
   ]);
-}, 30_000);
+});
 
 test('hosts: added, removed with their associations, any', async () => {
   const a = await connect();
@@ -178,7 +178,7 @@ test('hosts: added, removed with their associations, any', async () => {
   await apply(operations.setAnyHost(target, subsystem, true));
   expect(await read(await connect(), 1)).toBe('0/0');
   expect(() => operations.addHosts(target, subsystem, ['iqn.wrong'])).toThrow('not an NQN');
-}, 30_000);
+});
 
 test('listeners come and go: discovery tells, paths end, ports are free at once and never mean another one', async () => {
   const discovery = await connect({ subnqn: discoveryNqn, ioQueues: 0, keepAlive: 0 });
@@ -215,7 +215,7 @@ test('listeners come and go: discovery tells, paths end, ports are free at once 
   expect((await records()).at(-1)).toBe('0 192.0.2.9 8009 1 discovery');
   await apply(operations.removeReferral(target, { address: '192.0.2.9', port: 8009 }));
   expect((await records()).at(-1)).not.toContain('192.0.2.9');
-}, 30_000);
+});
 
 test('limits of the target and of a host: refused with Controller Busy, retried with success', async () => {
   await apply(operations.setLimits(target, { controllers: 1 }));
@@ -237,7 +237,7 @@ test('limits of the target and of a host: refused with Controller Busy, retried 
   await apply(operations.setHostLimits(target, 'any', { connections: undefined, queues: undefined }));
   expect((await connect({ ioQueues: 8 })).queues).toHaveLength(3);
   expect(() => operations.setLimits(target, { queues: 65 })).toThrow('must be 1 to 64');
-}, 30_000);
+});
 
 test('bytes of a host: never more under way than that, over all its connections; another host has its own', async () => {
   await apply(operations.setHostLimits(target, hostnqn, { bytes: 8192 }));
@@ -264,7 +264,7 @@ test('bytes of a host: never more under way than that, over all its connections;
   target.kick((c) => c.hostnqn === hostnqn);
   await Promise.all(lost);
   expect(await read(await connect(), 1)).toBe('0/0');
-}, 60_000);
+});
 
 test('a host whose budget is used up by one command gets no R2T for the next, on any connection', async () => {
   await apply(operations.setHostLimits(target, hostnqn, { bytes: 8192 }));
@@ -302,7 +302,7 @@ test('a host whose budget is used up by one command gets no R2T for the next, on
   two.close();
   expect((await one.pdu())![0]).toBe(pdus.r2t.type);
   for (const peer of [one, admin]) peer.close();
-}, 30_000);
+});
 
 test('drain: no admission, commands end, idle; hosts wait, and go on afterwards', async () => {
   const host = await connect();
@@ -320,7 +320,7 @@ test('drain: no admission, commands end, idle; hosts wait, and go on afterwards'
   expect(await apply(operations.resume(target, [subsystem]))).toHaveLength(1);
   expect(await read(host, 1)).toBe('0/0');
   await connect();
-}, 30_000);
+});
 
 test('a drain that takes too long says what is under way, and stays closed', async () => {
   const slow = target.add(subsystem, { source: 'ram:1048576' });
@@ -335,7 +335,7 @@ test('a drain that takes too long says what is under way, and stays closed', asy
   await apply(operations.drain(target, [subsystem], 10_000));
   await apply(operations.resume(target, [subsystem]));
   await connect();
-}, 30_000);
+});
 
 test('logs that list features and logs say what answers', async () => {
   const host = await connect();
@@ -356,4 +356,4 @@ test('logs that list features and logs say what answers', async () => {
     const { status } = await host.admin.send(sqe.encode({ opcode: 0x0a, cdw10: fid | 0x300 }));
     expect([fid, status.sc === 0]).toEqual([fid, listed]);
   }
-}, 30_000);
+});

@@ -96,7 +96,7 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 
   test('a reset of a controller is done once the commands of its queues have ended, and nobody waits for that', async () => {
     if (!(await setUp(1))) return;
@@ -121,7 +121,7 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 
   test('more slow sources than a source may have threads, with many requests each', async () => {
     if (!(await setUp(12))) return;
@@ -141,7 +141,7 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 
   test('a source that hangs now and then, for some milliseconds each time: every write is done once, and is read back', async () => {
     if (!(await setUp(1))) return;
@@ -178,5 +178,5 @@ describe.each(['sync', 'uring'] as const)('a source that hangs, engine %s', (eng
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 });

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { About } from '../../src/common/text/log.js';
 import { native } from '../../src/native/index.js';
 import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
@@ -15,6 +14,7 @@ import { KeyRing } from '../../src/nvme/target/security/keyring.js';
 import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target, type TargetSetup } from '../../src/nvme/target/target.js';
 import { discoveryNqn } from '../../src/nvme/wire/index.js';
+import { eventually } from '../support/wait.js';
 
 const nqn = 'nqn.2014-08.org.example:locked';
 const hostnqn = 'nqn.2014-08.org.example:victim';
@@ -150,7 +150,7 @@ describe('where hosts have to authenticate', () => {
       await bench.prove(queue).catch(() => {});
       expect(queues.size).toBe(late ? 0 : 1);
       queue.close();
-      for (const until = Date.now() + 20_000; Date.now() < until && queues.size > 0; ) await sleep(10);
+      await eventually(() => queues.size === 0);
     }
     await host.disconnect();
   });
@@ -169,7 +169,7 @@ test('a flush that fails behind a shutdown is told as a message about its host',
   target.flush = () => Promise.reject(new Error('flush disk: EIO'));
   const host = await comes({});
   await host.disconnect();
-  for (const until = Date.now() + 20_000; Date.now() < until && !messages.some((text) => text.includes('EIO')); ) await sleep(10);
+  await eventually(() => messages.some((text) => text.includes('EIO')));
   const at = messages.findIndex((text) => text.includes('EIO'));
   expect(messages[at]).toMatch(/^127\.0\.0\.1 port \d+: controller \d+: flush disk: EIO$/);
   expect(about[at]).toMatchObject({ event: 'flush-failed', peer: expect.stringMatching(/^127\.0\.0\.1 port \d+$/), host: hostnqn });

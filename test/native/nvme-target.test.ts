@@ -75,7 +75,7 @@ describe.each(['sync', 'uring'] as const)('the NVMe/TCP target, engine %s', (eng
     await drained();
     await sleep(100);
     expect(openFds()).toBeLessThanOrEqual(fds);
-  }, 60_000);
+  });
 
   test('connections above the limit: the oldest that say nothing make room, hosts at work do not', async () => {
     const before = await connect();
@@ -93,7 +93,7 @@ describe.each(['sync', 'uring'] as const)('the NVMe/TCP target, engine %s', (eng
     await host.disconnect();
     await before.disconnect();
     await drained();
-  }, 60_000);
+  });
 
   test('when all places are taken by hosts at work, one more is closed at once', async () => {
     const small = new Target(native().nvme, { engine, maxConnections: 4 });
@@ -137,7 +137,7 @@ describe.each(['sync', 'uring'] as const)('the NVMe/TCP target, engine %s', (eng
     queue.close();
     peer.close();
     await drained();
-  }, 60_000);
+  });
 
   test('a truncated file gives a media error, not old memory and not a crash', async () => {
     const host = await connect();

@@ -168,7 +168,7 @@ test('a server that is killed and started again under load: no request fails, an
   } finally {
     server.kill();
   }
-}, 120_000);
+});
 
 describe('a namespace of another target', () => {
   const nqn = 'nqn.2014-08.org.nvmexpress:conform';
@@ -202,7 +202,7 @@ describe('a namespace of another target', () => {
     expect(kills).toBeGreaterThan(0);
     expect(await running).toBe('ok\n');
     await target.stop();
-  }, 120_000);
+  });
 
   test('that answers with errors', async () => {
     const missing = noFaultDisk();
@@ -225,7 +225,7 @@ describe('a namespace of another target', () => {
     } finally {
       await disk.close();
     }
-  }, 60_000);
+  });
 });
 
 test('an image of Ceph, one whose OSD stops for a while, and a snapshot', async () => {
@@ -262,4 +262,4 @@ test('a qcow2 image, through its daemon', async () => {
     await daemon.stop();
   }
   expect(qemuImg('check', '-q', file).status).toBe(0);
-}, 60_000);
+});

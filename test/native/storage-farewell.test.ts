@@ -40,7 +40,7 @@ test('a device that writes back slowly: it is closed off the event loop, and who
     if (status === 0) spawnSync('losetup', ['--detach', device]);
     await disk.close();
   }
-}, 60_000);
+});
 
 test('a process that closes a remote source and exits at once says goodbye to its server', async () => {
   if (spawnSync('nbdkit', ['--version']).status !== 0) return skip('the end of an NBD source', 'needs nbdkit');

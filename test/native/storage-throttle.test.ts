@@ -13,7 +13,7 @@ beforeAll(() => {
     ['test/support/programs/throttle-answers.cc', 'native/storage/throttle.cc', 'native/common/error.cc', 'native/common/assert.cc'],
     path.join(dir, 'throttle'),
   );
-}, 120_000);
+});
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 
 test.each(['arithmetic', 'order'])('%s', (what) => {

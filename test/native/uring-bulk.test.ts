@@ -260,7 +260,7 @@ test('a file that never ends holds up no other; closing cancels it and leaves no
   await expect(run()).rejects.toThrow('enough');
   expect(count).toBe(498);
   expect([ringCount(), threads()]).toEqual([before, 0]);
-  expect(performance.now() - start).toBeLessThan(10_000);
+  expect(performance.now() - start).toBeLessThan(30_000);
 });
 
 test('a consumer that stops early ends the threads; a source that fails ends the work with its error', async () => {

@@ -1,7 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import fs from 'node:fs';
 import { FileTable, Op, Ring, Setup } from '../../src/uring/index.js';
-import { eventually, ringCount, Workspace } from '../support/uring.js';
+import { ringCount, Workspace } from '../support/uring.js';
+import { eventually } from '../support/wait.js';
 
 // What is under way is counted, called back once, in the context of its call, whatever the ring, its callbacks and its end are like.
 const work = new Workspace();

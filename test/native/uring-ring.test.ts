@@ -5,7 +5,8 @@ import { native } from '../../src/native/index.js';
 import { kernelAtLeast } from '../../src/uring/host/unavailable.js';
 import { ALLOC, FileTable, Op, READ_WHOLE_OPEN, Reg, Ring, Setup, Slot, SqeFlag } from '../../src/uring/index.js';
 import { skip } from '../support/skip.js';
-import { eventually, go, offers, ringCount, until, Workspace } from '../support/uring.js';
+import { go, offers, ringCount, until, Workspace } from '../support/uring.js';
+import { eventually } from '../support/wait.js';
 
 const [EBADF, EAGAIN, EINVAL, ECANCELED, ETIME, EEXIST] = [-9, -11, -22, -125, -62, -17];
 const work = new Workspace();

@@ -110,7 +110,7 @@ describe.each([
     for (let i = 0; i < count; i++) expect((await driver.used(20000))?.written).toBe(segMax * size + 1);
     expect(statuses.map((at) => driver.read(at, 1)[0])).toEqual([0, 0, 0]);
     await close();
-  }, 60000);
+  });
 
   test('a request of more bytes than one may have is an error of the request', async () => {
     const { driver, segMax, close } = await disk(ioUring);

@@ -171,7 +171,7 @@ describe.each([
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 
   test('a request that the source fails is an error of that request, and of no other', async () => {
     const fast = await setUp(1);
@@ -191,5 +191,5 @@ describe.each([
     } finally {
       await tearDown();
     }
-  }, 60_000);
+  });
 });

@@ -145,7 +145,7 @@ if (!isMainThread) {
   );
   const run = spawnSync(process.env.VIOCTL_TEST_NODE || process.execPath, [at, packageRoot], { encoding: 'utf8', timeout: 80_000 });
   expect({ stdout: run.stdout, stderr: run.stderr, signal: run.signal }).toEqual({ stdout: 'alive\n', stderr: '', signal: null });
-}, 90_000);
+});
 
 test('a worker that ends while a queue of it is being opened: its connection ends too', async () => {
   const server = net.createServer().listen(0, '127.0.0.1');
@@ -167,4 +167,4 @@ test('a worker that ends while a queue of it is being opened: its connection end
   await worker.terminate();
   await closed;
   server.close();
-}, 60_000);
+});

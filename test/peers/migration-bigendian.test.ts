@@ -189,7 +189,7 @@ describe('files of a QEMU on a big-endian host', () => {
       await guest.load(`file:${out}`, ['mapped-ram']);
       expect(await memoryOf(guest, ranges(SIZE))).toEqual(made.memory);
     });
-  }, 90_000);
+  });
 
   test('an internal snapshot in a qcow2 image', async () => {
     if (!build) return;
@@ -206,5 +206,5 @@ describe('files of a QEMU on a big-endian host', () => {
     const verified = vioctl(['migration', 'verify', image, '--json']);
     expect(JSON.parse(verified.stdout)).toMatchObject({ verdict: 'complete', issues: [], container: { type: 'qcow2', name: 'first' } });
     expect(await extracted({ file: image, memory, pages: { normal: 0, zero: 0 } })).toMatchObject(right);
-  }, 90_000);
+  });
 });

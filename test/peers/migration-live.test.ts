@@ -113,7 +113,7 @@ describe('compressed pages (up to QEMU 9.0)', () => {
         expect({ at, hash: await hashOf(file('compress.mem'), at, size) }).toEqual({ at, hash: await guest.memoryHash(dir, at, size) });
       }
     });
-  }, 60_000);
+  });
 });
 
 /** The notes of an ELF64 core: name, type, bytes. */
@@ -178,7 +178,7 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
   expect(identity('ours')).toBe(identity('theirs'));
   expect(notesBeforeMemory(file('ours'))).toBe(true);
   expect(notesBeforeMemory(file('theirs'))).toBe(true);
-}, 120_000);
+});
 
 test("a guest with the device vmcoreinfo: its note is in the ELF core as in QEMU's own (dump-guest-memory)", async () => {
   const build = await qemuForTest('10', 'VMCOREINFO in an ELF core');
@@ -236,5 +236,5 @@ describe('gdb', () => {
     expect(said.stdout).toContain('VIOCTL!!VIOCTL!!');
     expect(said.stdout).toContain('0x21214c54434f4956');
     fs.rmSync(file('core'));
-  }, 60_000);
+  });
 });

@@ -11,7 +11,6 @@ import { tlsPsk } from '../../src/nvme/auth/tls-psk.js';
 import { encodePdu, pdus } from '../../src/nvme/wire/index.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 
-jest.setTimeout(120_000);
 const nqn = 'nqn.2014-08.org.example:openssl';
 const hostnqn = 'nqn.2014-08.org.example:host';
 const key = { hash: 1, bytes: randomBytes(32) };

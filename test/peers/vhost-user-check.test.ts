@@ -123,7 +123,7 @@ test('virtiofsd, which ends with every connection: every finding has its reason'
     result: 'ok',
     got: expect.stringMatching(/^refused \(error 1\), then the connection closed$/),
   });
-}, 120000);
+});
 
 test('vhost-device-vsock: every finding has its reason', async () => {
   const daemon = await vhostDeviceForTest('check over vhost-device-vsock');
@@ -134,4 +134,4 @@ test('vhost-device-vsock: every finding has its reason', async () => {
   expect(findings(cases)).toEqual([unoffered[1]!, beyondFile[0]!, ...oddSize].sort());
   // its error is a configuration without bytes
   expect(cases.find((c) => c.name === 'GET_CONFIG beyond the end')).toMatchObject({ result: 'ok', got: 'reply of 12 bytes' });
-}, 120000);
+});

@@ -115,4 +115,4 @@ test('the destination has the disk when the source has let go, and nothing is lo
   ).toBe('destination');
   expect(await destination.stop()).toBe(0);
   for (const server of [source, destination]) expect(server.stderr).not.toMatch(/refused|in use/);
-}, 120_000);
+});

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
 import { Qtest, VirtioPci } from '../support/qtest.js';
+import { eventually } from '../support/wait.js';
 import { type QemuBuild, qemuForTest } from '../vm/qemu.js';
 import { Qmp } from '../vm/qmp.js';
 
@@ -52,13 +53,7 @@ async function machine(extra = 'virtio-id=27'): Promise<{ qemu: Background; qtes
 
 type Listed = { connected: boolean; running: boolean; mappings: { state: string; offset: string; how: string }[] };
 const listed = (): Listed => JSON.parse(vioctl(['vhost-user', 'shmem', 'list', ctl(), '--json']).stdout) as Listed;
-async function until(what: string, check: () => boolean): Promise<void> {
-  for (let i = 0; i < 100; i++) {
-    if (check()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`${what}: ${JSON.stringify(listed())}`);
-}
+const until = (what: string, check: () => boolean) => eventually(check, () => `${what}: ${JSON.stringify(listed())}`);
 const mapped = (count: number) => (): boolean => listed().mappings.filter((m) => m.state === 'mapped').length === count;
 
 test('map, guest-physical reads and writes, unmap, reset, start again', async () => {
@@ -94,7 +89,7 @@ test('map, guest-physical reads and writes, unmap, reset, start again', async ()
   await device.start();
   await until('mapped again', mapped(1));
   expect((await qtest.read(window.address + 0x1000n, 14)).toString()).toBe('guest was here');
-}, 60000);
+});
 
 test('a stop and a continue of the machine leave the mapping where it is', async () => {
   if (!build) return;
@@ -109,7 +104,7 @@ test('a stop and a continue of the machine leave the mapping where it is', async
   await qmp.run('cont');
   await until('runs again', () => listed().running && listed().mappings[0]!.state !== 'queued');
   expect((await qtest.read(device.shmem.get(0)!.address, 4)).toString()).toBe('host');
-}, 60000);
+});
 
 test('three regions, many mappings with slots', async () => {
   if (!build) return;
@@ -129,7 +124,7 @@ test('three regions, many mappings with slots', async () => {
     const at = device.shmem.get([0, 3, 7][i % 3]!)!.address + BigInt(i * 0x10000);
     expect((await qtest.read(at + 0xfffcn, 4)).toString()).toBe('abcd');
   }
-}, 60000);
+});
 
 test('pmem: a flush request on the ring is answered', async () => {
   if (!build) return;
@@ -141,4 +136,4 @@ test('pmem: a flush request on the ring is answered', async () => {
   await until('mapped', mapped(1));
   const answer = await device.request(0, Buffer.alloc(4), 4); // request type 0: flush
   expect(answer).toEqual(Buffer.alloc(4));
-}, 60000);
+});

@@ -85,7 +85,7 @@ test('a block back-end: list and probe', async () => {
       shmem: null,
     });
   }
-}, 60000);
+});
 
 test('a block back-end: trace of a whole life, and its capture read again', async () => {
   if (!build) return;
@@ -137,7 +137,7 @@ test('a block back-end: trace of a whole life, and its capture read again', asyn
   ).toEqual(lines);
   const text = vioctl(['vhost-user', 'trace', '--read', at('capture')]).stdout;
   expect(text).toMatch(/main > ADD_MEM_REG region=\{gpa=0x0 .*fds=\[memfd:\S+ 256M .*shrink.*\] need_reply/);
-}, 60000);
+});
 
 test('virtiofsd: probe, hand over to QEMU, and a request of the file system on the same connection', async () => {
   if (!build) return;
@@ -164,7 +164,7 @@ test('virtiofsd: probe, hand over to QEMU, and a request of the file system on t
   await running.pop()!.stop(); // the machine
   expect(await probe.exited).toBe(0);
   expect(await daemon.exited).toBe(0);
-}, 60000);
+});
 
 test('virtiofsd: trace', async () => {
   if (!build) return;
@@ -180,7 +180,7 @@ test('virtiofsd: trace', async () => {
   expect(trace.stdout).toMatch(/ main < GET_PROTOCOL_FEATURES\.reply value=0x[0-9a-f]+ names=\[MQ .*DEVICE_STATE\] \(\d+ us\)/);
   expect(trace.stdout).toMatch(/ main < SET_VRING_ENABLE\.reply value=0x0 status=ok \(\d+ us\)/);
   expect(trace.stdout).not.toContain(' ! ');
-}, 60000);
+});
 
 test('serve blk under the front-end of QEMU', async () => {
   if (!build) return;
@@ -199,4 +199,4 @@ test('serve blk under the front-end of QEMU', async () => {
   write.writeUInt32LE(1, 0);
   expect(await device.request(0, write, 1)).toEqual(Buffer.from([0]));
   expect(fs.readFileSync(at('img')).toString('utf8', 0, 520)).toBe(`${'by QEMU '.repeat(64)}our own `);
-}, 60000);
+});

@@ -5,9 +5,7 @@ import path from 'node:path';
 import { Reg } from '../../src/uring/abi.js';
 import { Operations, Ring } from '../../src/uring/index.js';
 import type { Request } from '../../src/uring/request/request.js';
-
-/** Milliseconds after which what was waited for will not come. An emulated guest beside other work stands still for seconds. */
-const LIMIT = 60_000;
+import { LIMIT } from './wait.js';
 
 /** Waits (blocking) for completions until `ready`; throws when nothing makes it so. */
 export function until(ring: Ring, ready: () => boolean): void {
@@ -16,15 +14,6 @@ export function until(ring: Ring, ready: () => boolean): void {
     if (Date.now() > end) throw new Error(`what was waited for did not come within ${LIMIT} ms`);
     ring.submit(1, 200);
   }
-}
-
-/** Gives the event loop turns, one at least, until `ready`; throws when nothing makes it so. */
-export async function eventually(ready: () => boolean): Promise<void> {
-  const end = Date.now() + LIMIT;
-  do {
-    if (Date.now() > end) throw new Error(`what was waited for did not come within ${LIMIT} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  } while (!ready());
 }
 
 /** Requests in one batch; waits (blocking) until each has completed once. Results in their order. */

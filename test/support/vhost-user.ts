@@ -54,21 +54,21 @@ export class Raw {
     this.exchange.channel.send(Buffer.from(data), fds);
   }
   /** `ok`, the 64-bit status, `closed`, or `silence`. */
-  async reaction(timeout = 5000): Promise<bigint | 'closed' | 'silence' | Buffer> {
+  async reaction(timeout = 30_000): Promise<bigint | 'closed' | 'silence' | Buffer> {
     const answer = await this.exchange.next(timeout);
     if (answer.kind !== 'message') return answer.kind;
     for (const fd of answer.message.fds) fd.close();
     return answer.message.payload.length === 8 ? answer.message.payload.readBigUInt64LE() : answer.message.payload;
   }
-  /** All that comes until nothing has come for `quiet` ms. */
-  async all(quiet: number): Promise<(bigint | 'closed' | Buffer)[]> {
-    const out: (bigint | 'closed' | Buffer)[] = [];
-    for (;;) {
-      const reaction = await this.reaction(quiet);
-      if (reaction === 'silence') return out;
-      out.push(reaction);
-      if (reaction === 'closed') return out;
+  /** `count` answers, however late, and what comes within `quiet` ms behind them: nothing, where there are no more. */
+  async answers(count: number, quiet = 150): Promise<(bigint | 'closed' | 'silence' | Buffer)[]> {
+    const out: (bigint | 'closed' | 'silence' | Buffer)[] = [];
+    while (out.length < count) out.push(await this.reaction());
+    for (let more = await this.reaction(quiet); more !== 'silence'; more = await this.reaction(quiet)) {
+      out.push(more);
+      if (more === 'closed') break;
     }
+    return out;
   }
   close(): void {
     this.exchange.close();

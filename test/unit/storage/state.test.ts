@@ -103,7 +103,7 @@ test('processes that start at once write one after the other', () => {
   expect(said).toHaveLength(3);
   expect(new Set(said).size).toBe(1);
   expect(JSON.parse(fs.readFileSync(file(), 'utf8')).sources).toHaveLength(31);
-}, 60_000);
+});
 
 test('the lock is held while a file is read and written', () => {
   fs.mkdirSync(path.dirname(file()));
@@ -117,4 +117,4 @@ test('the lock is held while a file is read and written', () => {
   } finally {
     fs.closeSync(fd);
   }
-}, 30_000);
+});

@@ -119,7 +119,7 @@ export const leftovers = (): string[] =>
     return fs.existsSync(at) ? fs.readdirSync(at).map((file) => `${name}/${file}`) : [];
   });
 
-export async function until(what: string, check: () => boolean, seconds = 20): Promise<void> {
+export async function until(what: string, check: () => boolean, seconds = 60): Promise<void> {
   for (const end = Date.now() + seconds * 1000; !check(); ) {
     assert.ok(Date.now() < end, `timed out: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));

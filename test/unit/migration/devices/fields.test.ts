@@ -115,10 +115,10 @@ describe('descriptions that do not fit their types', () => {
     const fields = Array.from({ length: 100_000 }, (): FieldDesc => ({ name: 'a', type: 'uint8', size: 1 }));
     const started = Date.now();
     const got = decode(fields, Buffer.alloc(fields.length, 7));
-    expect(Date.now() - started).toBeLessThan(5000);
+    expect(Date.now() - started).toBeLessThan(30_000);
     expect(Object.keys(got).length).toBe(fields.length);
     expect(got).toMatchObject({ a: 7, 'a#2': 7, 'a#100000': 7 });
-  }, 120_000);
+  });
 
   test('values without bytes: as many as are allowed', () => {
     const none: StateDesc = { vmsd_name: 's', version: 1, fields: [] };
@@ -138,7 +138,7 @@ describe('descriptions that do not fit their types', () => {
       expect(allowance.left).toBeLessThan(0);
       expect(toJson(got).length).toBeLessThan(1 << 20);
     }
-  }, 10_000);
+  });
 
   test('a bitmap of more runs than anyone reads is shown as bytes', () => {
     const bytes = Buffer.alloc(1 << 20, 0x55);

@@ -142,7 +142,7 @@ test.each([0, 1, 311, 4088, 4089, 4090, 4095, 4096, 4097, 4097 + 65528, 4089 + 6
     const body = m.cat(vfio(2), Buffer.alloc(size, 0xff), vfio(1));
     const started = Date.now();
     const doc = await dump(withSection('0000:00:03.0/vfio', body));
-    expect(Date.now() - started).toBeLessThan(4000);
+    expect(Date.now() - started).toBeLessThan(30_000);
     expect(doc).toMatchObject({ complete: true, issues: [] });
     expect(details(doc, '0000:00:03.0/vfio')).toEqual([{ data: 0, config: size }]);
   },

@@ -90,7 +90,7 @@ describe('handshake', () => {
     const { options } = await start(hooks);
     const started = performance.now();
     await expect(Controller.connect(options)).rejects.toThrow(message);
-    expect(performance.now() - started).toBeLessThan(3000);
+    expect(performance.now() - started).toBeLessThan(30_000);
   });
   test('a digest asked for and not granted', async () => {
     const { options } = await start(ic((c) => c.icResp({ dgst: 0 })));

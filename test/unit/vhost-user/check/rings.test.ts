@@ -56,7 +56,7 @@ const stop =
 
 test('a back-end that is right passes all cases', async () => {
   expect(await failing(() => ({}))).toEqual({});
-}, 60_000);
+});
 
 test.each<[string, (device: DeviceModel) => Partial<DeviceModel>, string[]]>([
   ['calls nobody', start((begin) => ({ ...begin, call: () => undefined })), ['the call eventfd is signalled']],

@@ -3,6 +3,7 @@ import { prepareFile } from '../../../../src/vhost-user/shmem/file.js';
 import { statusOf } from '../../../../src/vhost-user/wire/status.js';
 import { duplicate, memfd, openFds, pair, Raw } from '../../../support/vhost-user.js';
 import { backEnd, frontService, SHMEM, whole } from '../../../support/vhost-user-pair.js';
+import { eventually } from '../../../support/wait.js';
 
 /**
  * The fifteen mistakes that implementations of SHMEM_MAP have made in review, each as a test that our front-end and our
@@ -21,11 +22,11 @@ test('D1: one reply to a request that asks for one, none to one that does not', 
     [0x1, 0],
   ] as const) {
     raw.request('back', MAP, map(), [duplicate(file)], flags);
-    expect(await raw.all(150)).toEqual(Array(count).fill(0n));
+    expect(await raw.answers(count)).toEqual(Array(count).fill(0n));
     raw.request('back', MAP, map({ shmid: 7 }), [duplicate(file)], flags);
-    expect(await raw.all(150)).toEqual(Array(count).fill(statusOf('ENOENT')));
+    expect(await raw.answers(count)).toEqual(Array(count).fill(statusOf('ENOENT')));
     raw.request('back', UNMAP, map(), [], flags);
-    expect(await raw.all(150)).toEqual(Array(count).fill(0n));
+    expect(await raw.answers(count)).toEqual(Array(count).fill(0n));
   }
   file.close();
   close();
@@ -35,7 +36,7 @@ test('D1: nor is a reply sent where REPLY_ACK was not negotiated', async () => {
   const { raw, regions, close } = frontService({ protocol: SHMEM & ~(1n << 3n) });
   const file = memfd(0x4000);
   raw.request('back', MAP, map(), [duplicate(file)], NEED);
-  expect(await raw.all(150)).toEqual([]);
+  expect(await raw.answers(0)).toEqual([]);
   expect(regions.list()).toHaveLength(1);
   file.close();
   close();
@@ -102,14 +103,13 @@ test.each(['unmap', 'reset', 'back-end channel closed', 'end'] as const)(
     const file = memfd(0x4000, 'contents');
     await window.start();
     const entry = server.add(0, 0n, 'memfd', await prepareFile(duplicate(file), 'memfd', 'rw'));
-    expect(await server.settled(entry, 2000)).toMatchObject({ state: 'mapped' });
+    expect(await server.settled(entry, 30_000)).toMatchObject({ state: 'mapped' });
     expect(window.regions.read(0, 0n, 8).toString()).toBe('contents');
     if (end === 'unmap') await server.remove(0, 0n);
     else if (end === 'reset') await window.stop(true);
     else if (end === 'back-end channel closed') session.back!.close();
     else window.close();
-    await new Promise((resolve) => setTimeout(resolve, 30));
-    expect(window.regions.list()).toEqual([]);
+    await eventually(() => window.regions.list().length === 0);
     window.close();
     await session.done;
     server.close();
@@ -121,7 +121,7 @@ test.each(['unmap', 'reset', 'back-end channel closed', 'end'] as const)(
 test('D7: a request that is looked up does not run into the next one', async () => {
   const { raw, regions, close } = frontService();
   raw.send(8, NEED, Buffer.alloc(16, 1));
-  expect(await raw.all(150)).toEqual([statusOf('EPERM')]);
+  expect(await raw.answers(1)).toEqual([statusOf('EPERM')]);
   expect(regions.list()).toEqual([]);
   close();
 });
@@ -150,8 +150,7 @@ test('D9: a peer that hangs up before the refusal reaches it is one error, told 
   const file = memfd(0x4000);
   raw.request('back', MAP, map({ shmid: 3 }), [duplicate(file)]);
   raw.close();
-  for (let i = 0; i < 100 && !service.closed; i++) await new Promise((resolve) => setTimeout(resolve, 5));
-  expect(service.closed).toBe(true);
+  await eventually(() => service.closed);
   expect(log).toEqual(['BACKEND_SHMEM_MAP: refused: ENOENT']);
   expect(regions.list()).toEqual([]);
   file.close();
@@ -187,7 +186,7 @@ test('D11: our back-end asks for the reply whenever it can have one', async () =
   expect(await raw.reaction()).toBe(0n);
   const front = new Raw(ours);
   const asked = session.back!.request(UNMAP, map());
-  const answer = await front.exchange.next(1000);
+  const answer = await front.exchange.next(30_000);
   expect(answer).toMatchObject({ kind: 'message', message: { id: 10, flags: NEED } });
   front.send(10, 0x5, Buffer.from('0100000000000000', 'hex'));
   expect(await asked).toBe(1n);
@@ -215,7 +214,7 @@ test('D13: a mapping that is asked for while a main-channel request is served wa
   const entry = server.add(0, 0n, 'memfd', await prepareFile(duplicate(file), 'memfd', 'rw'));
   expect(window.regions.list()).toEqual([]);
   await window.start(); // its own timeout makes a deadlock an error
-  expect(await server.settled(entry, 2000)).toMatchObject({ state: 'mapped' });
+  expect(await server.settled(entry, 30_000)).toMatchObject({ state: 'mapped' });
   expect(await window.front.number('GET_FEATURES')).toBe(window.front.features);
   window.close();
   await session.done;
@@ -248,7 +247,7 @@ test('mappings are seen through the window, both ways', async () => {
   const file = memfd(0x4000, 'host bytes');
   const entry = server.add(0, 0x1000n, 'memfd', await prepareFile(duplicate(file), 'memfd', 'rw'));
   await window.start();
-  expect(await server.settled(entry, 2000)).toMatchObject({ state: 'mapped' });
+  expect(await server.settled(entry, 30_000)).toMatchObject({ state: 'mapped' });
   expect(window.regions.read(0, 0x1000n, 10).toString()).toBe('host bytes');
   const mapping = window.regions.find(0, 0x1000n)!;
   fs.writeSync(mapping.fd.fd, 'guest bytes', 0x100);
