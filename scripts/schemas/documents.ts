@@ -21,21 +21,7 @@ import type { BenchReport } from '../../src/nvme/host/bench.js';
 import type { WriteSummary } from '../../src/nvme/host/copy.js';
 import type { Ping } from '../../src/nvme/host/ping.js';
 import type { ProxyRecord } from '../../src/nvme/proxy/proxy.js';
-import type { ConfigFile } from '../../src/nvme/target/config/description.js';
-import type {
-  AnaAnswer,
-  ControlList,
-  DrainAnswer,
-  HostAnswer,
-  HostLimitsAnswer,
-  KeysAnswer,
-  KickAnswer,
-  LimitsAnswer,
-  ListenerAnswer,
-  ReferralAnswer,
-  StatsAnswer,
-  SubsystemAnswer,
-} from '../../src/nvme/target/serve/answers.js';
+import type { ControlAnswer } from '../../src/nvme/target/serve/answers.js';
 import type { ServeReport } from '../../src/nvme/target/serve/report.js';
 import type { DiscoveryRecord } from '../../src/nvme/wire/logs.js';
 import type { BenchResult } from '../../src/uring/bench.js';
@@ -299,21 +285,7 @@ export type UringSyncRecord = FileSync;
 export type NvmfServe = ServeReport;
 export type NvmfServeRecord = ServeReport;
 /** The answer depends on the action: each has its own. */
-export type NvmfCtl =
-  | ControlList
-  | StatsAnswer
-  | SubsystemAnswer
-  | HostAnswer
-  | ListenerAnswer
-  | ReferralAnswer
-  | LimitsAnswer
-  | HostLimitsAnswer
-  | AnaAnswer
-  | KeysAnswer
-  | KickAnswer
-  | DrainAnswer
-  | ConfigFile
-  | LoadReport;
+export type NvmfCtl = ControlAnswer;
 export type NvmfCtlRecord = NvmfCtl;
 export interface NvmfDiscover {
   /** generation counter of the log */

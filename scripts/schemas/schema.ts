@@ -86,7 +86,10 @@ class Writer {
     const kinds = of.filter((type) => !isUndefined(type));
     const literals = kinds.filter((type) => type.kind === 'literal');
     if (literals.length === kinds.length && kinds.length > 1) return { enum: literals.map(({ value }) => value) };
-    const schemas = kinds.map((type) => this.schema(type, key));
+    // a union in a union is part of it
+    const schemas = kinds
+      .map((type) => this.schema(type, key))
+      .flatMap((schema) => (Array.isArray(schema.anyOf) && Object.keys(schema).length === 1 ? (schema.anyOf as Json[]) : [schema]));
     const distinct = schemas.filter((one, i) => schemas.findIndex((other) => JSON.stringify(one) === JSON.stringify(other)) === i);
     return distinct.length === 1 ? distinct[0]! : { anyOf: distinct };
   }
@@ -107,6 +110,13 @@ class Writer {
       ...(required.length > 0 && { required }),
       ...(this.#strict && { additionalProperties: false }),
     };
+  }
+
+  /** The types of a union, through its name and those of unions in it. */
+  parts(type: Type): Type[] {
+    if (type.kind === 'union') return type.of.flatMap((part) => this.parts(part));
+    const declared = type.kind === 'name' ? this.#types.find(type.name, type.file) : undefined;
+    return declared?.type.kind === 'union' ? this.parts(declared.type) : [type];
   }
 
   /** The members of an object type, through its name, Omit and Pick. */
@@ -216,7 +226,8 @@ export function documentSchemas(ids: readonly string[]): Map<string, Documented>
     // those of a configuration file stand in its own page
     const isFile = (type: Type): boolean => type.kind === 'name' && /ConfigFile$/.test(type.name);
     const keysOf = (type: Type | undefined): Key[] =>
-      (type?.kind === 'union' ? type.of.filter((one) => !isFile(one)) : type ? [type] : [])
+      (type ? writer.parts(type) : [])
+        .filter((one) => !isFile(one))
         .flatMap((one) => writer.members(one))
         .filter((member, i, list) => list.findIndex((other) => other.name === member.name) === i)
         .map((member) => ({ name: member.name, text: member.comment ?? kindOf(writer.schema(member.type, member.name)) }));

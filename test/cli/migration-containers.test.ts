@@ -450,7 +450,7 @@ describe('zstd in the process itself', () => {
   const pack = (bytes: Buffer): Buffer => spawnSync('zstd', ['-c'], { input: bytes, maxBuffer: 1 << 26 }).stdout;
   const run = (node: string, file: string, ...more: string[]) => {
     const args = [program, 'migration', 'verify', file, '--json', ...more];
-    const r = spawnSync(node, args, { encoding: 'utf8', env: plainEnv({ PATH: dir }), timeout: 20_000 });
+    const r = spawnSync(node, args, { encoding: 'utf8', env: plainEnv({ PATH: dir }), timeout: 90_000 });
     return { status: r.status, stderr: r.stderr, doc: JSON.parse(r.stdout || '{}') as Record<string, unknown> };
   };
 

@@ -22,7 +22,7 @@ test(
         const controller = await Controller.connect({
           address: '127.0.0.1',
           port: target.port,
-          timeout: 10000,
+          timeout: 90_000,
           hostnqn: 'nqn.2014-08.org.example:crash',
           hostid: Buffer.alloc(16, 5),
           subnqn: target.nqn,

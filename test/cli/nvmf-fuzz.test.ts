@@ -34,7 +34,7 @@ beforeAll(async () => {
   options = {
     address: '127.0.0.1',
     port: target.port,
-    timeout: 10000,
+    timeout: 90_000,
     hostnqn: 'nqn.2014-08.org.example:fuzz',
     hostid: Buffer.alloc(16, 3),
     subnqn: target.nqn,

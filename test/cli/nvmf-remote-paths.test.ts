@@ -105,7 +105,7 @@ test('a key of TLS that can be read only once serves the discovery service too',
   fs.writeFileSync(at('key'), `${formatTlsKey({ hash: 1, bytes: randomBytes(32) })}\n`, { mode: 0o600 });
   const source = `nvme+tcp://127.0.0.1:1/${nqn}/1,tls,tls-key-file=/dev/stdin,discovery=127.0.0.1:1`;
   const words = [process.execPath, program, 'nvmf', 'serve', source, '--listen', '127.0.0.1:0'];
-  const result = spawnSync('sh', ['-c', 'cat "$0" | "$@"', at('key'), ...words], { encoding: 'utf8', env: plainEnv(), timeout: 20_000 });
+  const result = spawnSync('sh', ['-c', 'cat "$0" | "$@"', at('key'), ...words], { encoding: 'utf8', env: plainEnv(), timeout: 90_000 });
   expect(result).toMatchObject({ status: 1, stderr: expect.stringContaining('ECONNREFUSED') });
 });
 

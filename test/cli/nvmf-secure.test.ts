@@ -129,7 +129,7 @@ test('keys rotate: tried, done, already done; hosts that are connected stay', as
   };
   const unchanged = { status: 0, stdout: 'nothing to do: already done\n', stderr: '' };
   const identity = (key: typeof tls.sha256) => tlsPsk(key, hostnqn, nqn);
-  const ends = { address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5) };
+  const ends = { address: '127.0.0.1', port: target.port, timeout: 90_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5) };
   const connect = (key: typeof chap.host, psk: typeof tls.sha256) =>
     Controller.connect({ ...ends, ioQueues: 1, chap: { key }, tls: identity(psk) });
   const connected = await connect(chap.host, tls.sha256);
@@ -218,7 +218,7 @@ describe.each(['sha256', 'sha384'] as const)('TLS, %s', (hash) => {
     const key = tlsPsk(tls[hash], `${hostnqn}2`, nqn);
     const client = native().nvmeHost.tlsClient(key.identity, key.psk);
     expect(native().nvmeHost.tlsTake(client, Buffer.alloc(0)).established).toBe(false);
-    const options = { address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: key };
+    const options = { address: '127.0.0.1', port: target.port, timeout: 90_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: key };
     await expect(Controller.connect({ ...options, hostnqn })).rejects.toMatchObject({ exit: 6 });
     await (await Controller.connect({ ...options, hostnqn: `${hostnqn}2` })).disconnect();
   });

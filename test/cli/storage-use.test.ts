@@ -93,7 +93,7 @@ describe.each(both)('%s', (server) => {
       const served = await serve(server, at(name));
       for (const other of ['disk', 'hard', 'sym']) {
         const [program, ...args] = daemon(other);
-        const { status, stderr } = spawnSync(program!, args, { encoding: 'utf8', timeout: 20_000 });
+        const { status, stderr } = spawnSync(program!, args, { encoding: 'utf8', timeout: 90_000 });
         expect([status, stderr]).toEqual([1, expect.stringContaining('lock')]);
       }
       await served.stop();

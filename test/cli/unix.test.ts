@@ -10,7 +10,7 @@ import { skip, which } from '../support/skip.js';
 
 /** What Unix users expect of every program, tried on real commands; the CLI core's own part is in stdio.test.ts. */
 const sh = (script: string, env: Record<string, string> = {}) =>
-  spawnSync('bash', ['-c', script], { encoding: 'utf8', env: plainEnv({ V: `${process.execPath} ${program}`, ...env }), timeout: 30000 });
+  spawnSync('bash', ['-c', script], { encoding: 'utf8', env: plainEnv({ V: `${process.execPath} ${program}`, ...env }), timeout: 90_000 });
 
 test('errno to exit status: privilege, support, all else', () => {
   expect(['EPERM', 'EACCES'].map(exitOfErrno)).toEqual([6, 6]);

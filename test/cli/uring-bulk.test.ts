@@ -207,7 +207,7 @@ describe.each(['uring', 'sync'] as const)('engine %s', (engine) => {
 test('a closed pipe ends sum and cat with 141 and in silence', () => {
   for (const verb of ['sum', 'cat']) {
     const script = `yes size-3000001 | head -2000 | "${process.execPath}" "${program}" uring ${verb} | head -c 100 >/dev/null; echo "\${PIPESTATUS[2]}"`;
-    const { stdout, stderr } = spawnSync('bash', ['-c', script], { cwd: tree, encoding: 'utf8', env: plainEnv(), timeout: 20000 });
+    const { stdout, stderr } = spawnSync('bash', ['-c', script], { cwd: tree, encoding: 'utf8', env: plainEnv(), timeout: 90_000 });
     expect([stdout, stderr]).toEqual(['141\n', '']);
   }
 });
@@ -266,7 +266,7 @@ describe('limits, and an io_uring_enter that fails', () => {
       cwd: work.dir,
       encoding: 'utf8',
       env: plainEnv(),
-      timeout: 25000,
+      timeout: 90_000,
     });
     return `${status} ${stdout}${stderr}`;
   };
@@ -323,7 +323,7 @@ describe('a limit of threads', () => {
   const limited = (spare: number, words: string): string[] =>
     user('prlimit', `--nproc=${least + spare}`, process.execPath, program, 'uring', ...words.split(' '));
   const output = (spare: number, words: string) => {
-    const options = { ...environment, input, timeout: 25000, maxBuffer: 1 << 28, encoding: 'utf8' } as const;
+    const options = { ...environment, input, timeout: 90_000, maxBuffer: 1 << 28, encoding: 'utf8' } as const;
     const { status, stdout, stderr } = spawnSync('setpriv', limited(spare, words), options);
     return { status, stdout, stderr };
   };

@@ -23,7 +23,7 @@ const run = (command: string, args: string[], input?: string | Buffer) => {
     cwd: dir,
     env: plainEnv({ LC_ALL: 'C.UTF-8' }),
     input: input ?? '',
-    timeout: 20_000,
+    timeout: 90_000,
   });
   return { status, stdout: stdout.toString('latin1'), stderr: stderr.toString('latin1') };
 };

@@ -24,7 +24,7 @@ const run = (before: string[], args: (string | Buffer)[], more: { input?: Buffer
   const shell = `LC_ALL=C; ${words}; exec ${before.map((w) => `'${w}'`).join(' ')} '${process.execPath}' '${program}' uring ${args.map((_, i) => `"$w${i}"`).join(' ')}`;
   const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', shell], {
     env: plainEnv(env),
-    timeout: 20_000,
+    timeout: 90_000,
     ...(more.input && { input: more.input }),
     ...(more.uid !== undefined && { uid: more.uid, gid: more.uid }),
   });

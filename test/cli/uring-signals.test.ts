@@ -59,7 +59,7 @@ describe.each(['uring', 'sync'])('cat into a file that is an input, engine %s', 
         env: plainEnv(),
         stdio: ['ignore', fd, 'pipe', fd],
         encoding: 'utf8',
-        timeout: 10_000,
+        timeout: 90_000,
       });
     } finally {
       fs.closeSync(fd);

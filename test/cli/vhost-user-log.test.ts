@@ -83,7 +83,7 @@ ask(1, b'', size=8)
 ask(5, struct.pack('IIQQQQ', 1, 0, 0, 1 << 20, at, 0), [fd])
 ask(5, struct.pack('IIQQQQ', 1, 0, 0, 1 << 20, at, 0), [fd])
 ask(1, b'', size=8)`;
-  expect(spawnSync('python3', ['-c', code, socket()], { encoding: 'utf8', env: plainEnv(), timeout: 20_000 })).toMatchObject({
+  expect(spawnSync('python3', ['-c', code, socket()], { encoding: 'utf8', env: plainEnv(), timeout: 90_000 })).toMatchObject({
     status: 0,
     stderr: '',
   });

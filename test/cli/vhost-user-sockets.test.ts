@@ -62,7 +62,7 @@ test('an owner that this user may not give leaves no socket behind', () => {
   fs.chmodSync(dir, 0o777);
   fs.chmodSync(at('a'), 0o666);
   const argv = [program, 'vhost-user', 'serve', 'blk', `${at('s1')}=${at('a')}`, '--socket-owner', 'root'];
-  const result = spawnSync(process.execPath, argv, { encoding: 'utf8', uid: 65534, gid: 65534, env: plainEnv(), timeout: 20_000 });
+  const result = spawnSync(process.execPath, argv, { encoding: 'utf8', uid: 65534, gid: 65534, env: plainEnv(), timeout: 90_000 });
   expect(result).toMatchObject({ status: 6, stdout: '', stderr: expect.stringMatching(/EPERM/) });
   expect(fs.existsSync(at('s1'))).toBe(false);
 });

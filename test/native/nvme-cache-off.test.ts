@@ -42,7 +42,7 @@ describe.each([
     subsystem.add({ source: device ?? disk.file });
     target.addSubsystem(subsystem);
     const { port } = target.listen('127.0.0.1', 0);
-    bench = new Bench(await learn({ address: '127.0.0.1', port, timeout: 20_000, subnqn: nqn, hostnqn, hostid }));
+    bench = new Bench(await learn({ address: '127.0.0.1', port, timeout: 90_000, subnqn: nqn, hostnqn, hostid }));
   });
   afterEach(async () => {
     if (target) {

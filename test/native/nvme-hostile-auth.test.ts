@@ -25,7 +25,7 @@ async function failure(
   port: number,
   more: Partial<ControllerOptions>,
 ): Promise<VioError> {
-  const options = { address: '127.0.0.1', port, timeout: 10_000, ...ends, hostid: Buffer.alloc(16, 3), ...more };
+  const options = { address: '127.0.0.1', port, timeout: 90_000, ...ends, hostid: Buffer.alloc(16, 3), ...more };
   const err = await host(options).then(
     () => undefined,
     (e: unknown) => e,

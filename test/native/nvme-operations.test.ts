@@ -47,7 +47,7 @@ afterEach(async () => {
 });
 
 async function connect(options: Partial<ControllerOptions> = {}): Promise<Controller> {
-  const at = { address: '127.0.0.1', port: first.port, timeout: 20_000 };
+  const at = { address: '127.0.0.1', port: first.port, timeout: 90_000 };
   const host = await Controller.connect({ ...at, subnqn: nqn, hostnqn, hostid, ioQueues: 1, ...options });
   hosts.push(host);
   return host;

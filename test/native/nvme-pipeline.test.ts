@@ -59,7 +59,7 @@ describe.each(['sync', 'uring'] as const)('pipelined, engine %s', (engine) => {
     subsystem.add({ source: `ram:${16 << 20}`, blockSize: 4096 });
     target.addSubsystem(subsystem);
     const { port } = target.listen('127.0.0.1', 0);
-    options = { address: '127.0.0.1', port, timeout: 20_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1 };
+    options = { address: '127.0.0.1', port, timeout: 90_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1 };
     bench = new Bench(await learn(options));
   });
   afterEach(async () => {

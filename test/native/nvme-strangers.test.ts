@@ -39,7 +39,7 @@ function setUp(keys: object, setup: TargetSetup = {}): void {
   subsystem.add({ source: 'ram:1048576' });
   target.addSubsystem(subsystem);
   const { port } = target.listen('127.0.0.1', 0);
-  options = { address: '127.0.0.1', port, timeout: 20_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1 };
+  options = { address: '127.0.0.1', port, timeout: 90_000, subnqn: nqn, hostnqn, hostid, ioQueues: 1 };
   bench = new Bench({ address: '127.0.0.1', port, subnqn: nqn, hostnqn, hostid, cap: { mqes: 127 }, chap: { key } } as never);
 }
 beforeEach(() => {

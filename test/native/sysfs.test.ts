@@ -54,7 +54,7 @@ describe('a write in a process of its own', () => {
   test('the program ends while such a write still waits, and its output pipe is closed', () => {
     const file = fifo('stuck');
     const script = `const n=require(${JSON.stringify(process.env.VIOCTL_ADDON ?? path.resolve('build/native/release/vioctl.node'))});n.sysfs.startWrite(${JSON.stringify(file)},'x');console.log('done')`;
-    const { status, stdout, error } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 10_000 });
+    const { status, stdout, error } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8', timeout: 90_000 });
     release(file);
     expect({ status, stdout, error }).toEqual({ status: 0, stdout: 'done\n', error: undefined });
   });

@@ -54,7 +54,7 @@ export class Background {
   }
 
   /** Resolves with the match as soon as stdout and stderr together hold it. */
-  async sees(pattern: RegExp, timeout = 20000): Promise<RegExpExecArray> {
+  async sees(pattern: RegExp, timeout = 60_000): Promise<RegExpExecArray> {
     for (const end = Date.now() + timeout; ; ) {
       const match = pattern.exec(`${this.stdout}\n${this.stderr}`);
       if (match) return match;

@@ -20,7 +20,7 @@ export function vioctl(
     encoding: 'utf8',
     env: plainEnv(options.env),
     maxBuffer: 1 << 28,
-    timeout: options.timeout ?? 20000,
+    timeout: options.timeout ?? 90_000,
     ...(options.input !== undefined && { input: options.input }),
     ...(options.cwd !== undefined && { cwd: options.cwd }),
   });

@@ -80,7 +80,7 @@ export class Peer {
   }
 
   /** Waits until `done`, or for at most `ms`. @returns whether it came */
-  async until(done: () => boolean, ms = 5000): Promise<boolean> {
+  async until(done: () => boolean, ms = 30_000): Promise<boolean> {
     const deadline = performance.now() + ms;
     while (!done()) {
       const left = deadline - performance.now();
@@ -97,7 +97,7 @@ export class Peer {
   }
 
   /** Takes the next whole PDU, or undefined when none comes. */
-  async pdu(ms = 5000): Promise<Buffer | undefined> {
+  async pdu(ms = 30_000): Promise<Buffer | undefined> {
     const whole = () => this.received.length >= 8 && this.received.length >= this.received.readUInt32LE(4);
     await this.until(() => whole() || this.ended, ms);
     if (!whole()) return undefined;

@@ -92,4 +92,4 @@ export function nvmf(
 
 /** The tests' host, connected to the first subsystem of a target. */
 export const connectHost = (target: Pick<ServedTarget, 'port' | 'nqn'>, options: Partial<ControllerOptions> = {}): Promise<Controller> =>
-  Controller.connect({ address: '127.0.0.1', port: target.port, timeout: 10_000, subnqn: target.nqn, hostnqn, hostid, ...options });
+  Controller.connect({ address: '127.0.0.1', port: target.port, timeout: 60_000, subnqn: target.nqn, hostnqn, hostid, ...options });

@@ -10,7 +10,7 @@ export function onTerminal(args: string[], columns: number, env: Record<string, 
   const { stdout, error } = spawnSync('script', ['-qec', command, '/dev/null'], {
     encoding: 'utf8',
     env: { ...rest, TERM: 'xterm', LC_ALL: 'C.UTF-8', ...env },
-    timeout: 20000,
+    timeout: 90_000,
     input: '',
   });
   if (error) throw error;

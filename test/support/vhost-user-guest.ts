@@ -237,7 +237,7 @@ export class Guest {
   /** Takes a connection, starts all rings, with the in-flight region of the last one. */
   async start(fd: OwnedFd): Promise<void> {
     const { packed, eventIdx, inflight, num, extra, protocols, flush } = this.options;
-    const front = new FrontEnd(fd, { timeout: 20_000 });
+    const front = new FrontEnd(fd, { timeout: 60_000 });
     this.front = front;
     await front.negotiate(protocolMask('MQ', 'REPLY_ACK', 'CONFIG', 'LOG_SHMFD', ...(inflight ? ['INFLIGHT_SHMFD'] : []), ...protocols));
     await front.request('SET_OWNER');
@@ -282,7 +282,7 @@ export class Guest {
   }
 
   /** Waits until `count` chains of a ring are used. @returns their names */
-  async used(count: number, index = 0, timeout = 10_000): Promise<number[]> {
+  async used(count: number, index = 0, timeout = 60_000): Promise<number[]> {
     const names: number[] = [];
     for (const end = performance.now() + timeout; names.length < count; ) {
       names.push(...this.rings[index]!.completed());

@@ -116,7 +116,7 @@ export class Driver {
     native().common.signalEventfd(this.#ring.kick.fd, 1);
   }
   /** Bytes written into the next used chain, or undefined after `timeout` ms. */
-  async used(timeout = 3000): Promise<{ head: number; written: number } | undefined> {
+  async used(timeout = 30_000): Promise<{ head: number; written: number } | undefined> {
     for (const end = performance.now() + timeout; performance.now() < end; ) {
       if (this.read(this.#ring.used + 2, 2).readUInt16LE() !== (this.#used & 0xffff)) {
         const element = this.read(this.#ring.used + 4 + 8 * (this.#used++ % this.#ring.num), 8);

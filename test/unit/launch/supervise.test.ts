@@ -17,7 +17,7 @@ afterAll(() => {
 
 /** Runs a program under supervision to its end. */
 const run = (argv: string[], env: Record<string, string> = {}) =>
-  spawnSync(process.execPath, [fixture.file, ...argv], { encoding: 'utf8', env: { ...process.env, ...env }, timeout: 20_000 });
+  spawnSync(process.execPath, [fixture.file, ...argv], { encoding: 'utf8', env: { ...process.env, ...env }, timeout: 90_000 });
 
 /** Starts one that says "up"; resolves then. */
 async function start(script: string): Promise<{ child: ChildProcess; out: () => string; ended: Promise<number | null> }> {

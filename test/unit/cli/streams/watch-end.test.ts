@@ -20,7 +20,7 @@ test.each([
 ])('%s', (_name, script) => {
   const { status, stdout } = spawnSync('sh', ['-c', script, 'sh', process.execPath, fixture.file], {
     encoding: 'utf8',
-    timeout: 20_000,
+    timeout: 90_000,
     env,
   });
   expect({ status, stdout }).toEqual({ status: 0, stdout: 'watching\nended\n' });
