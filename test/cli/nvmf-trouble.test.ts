@@ -8,6 +8,7 @@ import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { connectHost, nvmf, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
+import { eventually } from '../support/wait.js';
 
 let dir: string;
 const children: ChildProcess[] = [];
@@ -156,12 +157,12 @@ test('a host command that is interrupted while it is busy leaves no controller b
     children.push(child);
     child.stdin!.on('error', () => {}); // it ends before all is read
     child.stdin!.write(Buffer.alloc(1 << 20)); // and more never comes
-    for (let i = 0; i < 100 && controllers() === 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    await eventually(() => controllers() > 0);
     await new Promise((resolve) => setTimeout(resolve, 200));
     child.kill(signal);
     const [code, by] = (await once(child, 'exit')) as [number | null, string | null];
     expect({ verb: args[0], status: code ?? by }).toEqual({ verb: args[0], status });
-    for (let i = 0; i < 50 && controllers() > 0; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    await eventually(() => controllers() === 0);
     expect({ verb: args[0], left: controllers() }).toEqual({ verb: args[0], left: 0 });
   }
   expect(await target.stop()).toBe(0);

@@ -6,6 +6,7 @@ import { vioctl } from '../support/cli.js';
 import { daemonsOf } from '../support/qcow2-daemons.js';
 import { skip, which } from '../support/skip.js';
 import { at, both, refused, serve } from '../support/storage-servers.js';
+import { eventually } from '../support/wait.js';
 
 const missing = ['qemu-img', 'qemu-io', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => which(program) === undefined);
 const qemu = (...words: string[]): void => {
@@ -44,7 +45,7 @@ test('a permitted backing file, writes, a daemon that dies, a second server, the
     stderr: expect.stringContaining('already in use'),
   });
   await server.stop('SIGTERM');
-  for (let tries = 0; daemonsOf(image).length > 0 && tries < 200; tries++) await sleep(50);
+  await eventually(() => daemonsOf(image).length === 0);
   expect(daemonsOf(image)).toEqual([]);
   qemu('qemu-img', 'check', '-q', image);
   qemu('qemu-img', 'convert', '-O', 'raw', image, at('raw'));

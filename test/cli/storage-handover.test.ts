@@ -11,6 +11,7 @@ import { Background } from '../support/background.js';
 import { skip, which } from '../support/skip.js';
 import { image, lastSocket, refused, running, serve } from '../support/storage-servers.js';
 import { Driver } from '../support/vhost-user.js';
+import { eventually } from '../support/wait.js';
 
 describe('vhost-user: whose disk it is', () => {
   /** A front-end of a server. */
@@ -147,7 +148,7 @@ test('vhost-user: a file that grows or shrinks is announced, and the new size co
   fs.truncateSync(file, 1 << 20);
   await server.sees(/grow has 1048576 bytes now/);
   expect(await write(3000n)).toBe(1);
-  for (let i = 0; i < 100 && changes.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  await eventually(() => changes.length > 0);
   expect(changes[0]).toBe('2'); // BACKEND_CONFIG_CHANGE_MSG
   channel.close();
   window.close();

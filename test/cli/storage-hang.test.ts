@@ -6,6 +6,7 @@ import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 import { at, image, running, serve } from '../support/storage-servers.js';
+import { eventually } from '../support/wait.js';
 
 const missing = noFaultDisk();
 /** Longer than any answer may take here, on a slow machine too. */
@@ -30,7 +31,7 @@ test('nvmf: a file system that hangs at open delays only what opens there', asyn
     await disk.set({ open_delay: hang });
     start('reopen', '2');
     start('add', `${disk.file},ro`);
-    for (let i = 0; i < 200 && (await opens()) < before + 2; i++) await new Promise((done) => setTimeout(done, 50));
+    await eventually(async () => (await opens()) >= before + 2);
     expect(await opens()).toBe(before + 2);
     await alive();
     // another one of the same name waits for the first, and for nobody else
@@ -53,7 +54,7 @@ test('vhost-user: so does one of a disk that is added', async () => {
     await disk.set({ open_delay: hang });
     running.push(Background.vioctl(['vhost-user', 'ctl', control, 'add', `${at('slow')}=${disk.file}`]));
     const opens = async (): Promise<number> => (await disk.ops()).filter((op) => op === 'open').length;
-    for (let i = 0; i < 200 && (await opens()) < 1; i++) await new Promise((done) => setTimeout(done, 50));
+    await eventually(async () => (await opens()) >= 1);
     expect(ctl('list')).toBe(0);
     expect(ctl('add', `${at('quick')}=ram:1M`)).toBe(0);
     expect(await opens()).toBe(1);

@@ -7,6 +7,7 @@ import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
 import { at, both, image, refused, running, serve, servers } from '../support/storage-servers.js';
+import { eventually } from '../support/wait.js';
 
 describe.each(both)('%s', (server) => {
   test('a file that is served is refused by both servers, by any name, and free after kill -9', async () => {
@@ -82,7 +83,7 @@ describe.each(both)('%s', (server) => {
     ];
     const qemu = new Background(daemon('disk'));
     running.push(qemu);
-    for (let i = 0; !fs.existsSync(at('q')) && i < 200; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    await eventually(() => fs.existsSync(at('q')));
     for (const name of ['disk', 'hard', 'sym', 'disk,ro'])
       expect(refused(server, at(name))).toEqual({
         status: 3,

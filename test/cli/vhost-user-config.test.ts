@@ -7,6 +7,7 @@ import { connect } from '../../src/vhost-user/wire/channel.js';
 import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
 import { Driver } from '../support/vhost-user.js';
+import { eventually } from '../support/wait.js';
 
 let dir: string;
 let server: Background | undefined;
@@ -32,7 +33,7 @@ let reloads = 0;
 async function reload(said: RegExp): Promise<void> {
   const before = server!.stderr.length;
   server!.child.kill('SIGHUP');
-  for (let i = 0; i < 400 && !said.test(server!.stderr.slice(before)); i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  await eventually(() => said.test(server!.stderr.slice(before)));
   expect(server!.stderr.slice(before)).toMatch(said);
   reloads++;
 }

@@ -9,6 +9,7 @@ import { plainEnv, program, vioctl } from '../support/cli.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
 import { Driver } from '../support/vhost-user.js';
+import { eventually } from '../support/wait.js';
 
 let dir: string;
 let server: Background | undefined;
@@ -69,7 +70,7 @@ test('several disks: who uses them, what they have done, and which one is meant'
   ]);
   await window.stop(false);
   window.close();
-  for (let i = 0; i < 400 && answer('list').disks[0].connected; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  await eventually(() => !answer('list').disks[0].connected);
   expect(answer('list').disks[0]).toMatchObject({ connected: false, running: false });
   expect(answer('stats').disks[0]).toMatchObject(done);
 
@@ -91,13 +92,13 @@ test.each(['uring', 'sync'])('throttle, engine %s: no more comes through than th
   const driver = new Driver(window);
   const begin = performance.now();
   let count = 0;
-  while (performance.now() - begin < 1500) {
+  // more than fits into 100 ms, however slow the machine is
+  while (count < 12 || performance.now() - begin < 1500) {
     expect((await request(driver, count % 2, 0, count % 2 ? [Buffer.alloc(512)] : [], count % 2 ? 0 : 512)).at(-1)).toBe(0);
     count++;
   }
   const seconds = (performance.now() - begin) / 1000;
   expect(count).toBeLessThanOrEqual(100 * (seconds + 0.1) + 1);
-  expect(count).toBeGreaterThan(11); // what fits into 100 ms, and more
   window.close();
   expect(await server!.stop()).toBe(0);
 });
@@ -112,7 +113,7 @@ test.each(['uring', 'sync'])(
     const write = () => request(driver, 1, 0, [Buffer.alloc(512, 'w')], 0);
     expect((await write())[0]).toBe(0);
     const waits = async () => {
-      for (let i = 0; i < 400 && answer('list').disks[0].limits.waiting === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+      await eventually(() => answer('list').disks[0].limits.waiting > 0);
       expect(answer('list').disks[0].limits).toMatchObject({ waiting: 1, delayed: expect.any(Number) });
     };
     expect(answer('throttle', 'iops=none', 'bps=1', '--dry-run')).toMatchObject({ changed: false, would: expect.any(Array) });
@@ -231,7 +232,7 @@ test('add and remove: disks come and go, and the others do not notice', async ()
   answer('throttle', at('a.sock'), 'iops=none', 'bps=1');
   expect((await request(driver, 1, 0, [Buffer.alloc(512, 'x')], 0))[0]).toBe(0);
   const waiting = request(driver, 1, 1, [Buffer.alloc(512, 'y')], 0); // for minutes, but for the removal
-  for (let i = 0; i < 400 && answer('list').disks[0].limits.waiting === 0; i++) await new Promise((resolve) => setTimeout(resolve, 25));
+  await eventually(() => answer('list').disks[0].limits.waiting > 0);
   expect(answer('remove', at('a.sock'), '--dry-run')).toMatchObject({ changed: false, would: [`end ${a} at ${at('a.sock')}`] });
   expect(answer('remove', at('a.sock'))).toMatchObject({ changed: true, socket: at('a.sock'), source: a });
   expect((await waiting)[0]).toBe(0);

@@ -5,6 +5,7 @@ import { Window } from '../../src/vhost-user/frontend/window.js';
 import { connect } from '../../src/vhost-user/wire/channel.js';
 import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
+import { eventually } from '../support/wait.js';
 
 /** Who may share a file, and for how long. */
 let dir: string;
@@ -32,7 +33,7 @@ async function serve(socket: string, ...maps: string[]): Promise<Background> {
 async function vmm(socket: string): Promise<Window> {
   const window = await Window.open(await connect(at(socket)));
   await window.start();
-  for (let i = 0; i < 500 && window.regions.list().length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await eventually(() => window.regions.list().length > 0);
   expect(window.regions.list()).toHaveLength(1);
   return window;
 }

@@ -12,6 +12,7 @@ import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
 import { AdminOpcode, ccValue, Fctype, Fid, NvmOpcode, PduFlag, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { eventually } from '../support/wait.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const openFds = () => fs.readdirSync('/proc/self/fd').length;
@@ -64,7 +65,7 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await target.stop();
     fs.rmSync(dir, { recursive: true, force: true });
   });
-  const drained = async (ms = 8000) => {
+  const drained = async (ms = 60_000) => {
     const end = Date.now() + ms;
     while ((target.connections > 0 || target.controllers().length > 0) && Date.now() < end) await sleep(20);
     expect([target.connections, target.controllers().length]).toEqual([0, 0]);
@@ -297,12 +298,12 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     const idle = await connect(); // a queue without work does not keep it open either
     expect(open()).toBe(1);
     target.remove(subsystem, 1);
-    for (let i = 0; i < 100 && (work.errors.get('0/11') ?? 0) < 20; i++) await sleep(20);
+    await eventually(() => (work.errors.get('0/11') ?? 0) >= 20);
     await work.stop();
     expect(before).toBeGreaterThan(0);
     expect([...work.errors.keys()]).toEqual(['0/11']);
     await serves(2);
-    for (let i = 0; i < 150 && open() > 0; i++) await sleep(20);
+    await eventually(() => open() === 0);
     expect(open()).toBe(0);
     await idle.disconnect();
     await host.disconnect();

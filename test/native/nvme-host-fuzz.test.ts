@@ -2,8 +2,8 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { hostFuzz, usage } from '../support/nvme-host-fuzz.js';
+import { eventually } from '../support/wait.js';
 
 /** The slice that every run does; `npm run soak -- nvme-host-fuzz` does more. */
 const rounds = 150;
@@ -24,7 +24,7 @@ test('a target that sends PDUs malformed, early, late, twice, half, or not at al
   expect(seen.get('ok')).toBeGreaterThan(0);
   expect(seen.size).toBeGreaterThan(1);
   await fuzz.close();
-  for (let i = 0; i < 100 && usage('self').fds > before.fds; i++) await sleep(50);
+  await eventually(() => usage('self').fds <= before.fds);
   const { fds, threads } = usage('self');
   expect({ fds: Math.max(fds, before.fds), threads: Math.max(threads, before.threads) }).toEqual({
     fds: before.fds,

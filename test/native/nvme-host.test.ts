@@ -8,6 +8,7 @@ import type { CopyResult, HostOptions } from '../../src/native/nvme-host.js';
 import { AdminOpcode, encodePdu, NvmOpcode, PduFlag, pdus, sqe } from '../../src/nvme/wire/index.js';
 import { type FakeConnection, type FakeHooks, FakeTarget } from '../support/nvme-fake.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { eventually } from '../support/wait.js';
 
 let dir: string;
 let target: FakeTarget;
@@ -106,7 +107,7 @@ describe('what breaks the protocol ends the connection, and the target is told w
     // a completion that comes once more meets the next command, or none
     const results = [await copy(host, opcode === NvmOpcode.write), await copy(host, opcode === NvmOpcode.write)];
     expect(results[1]).toMatchObject({ error: 'ENOTCONN', lost: 'EPROTO' });
-    for (let i = 0; i < 100 && target.terminated.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await eventually(() => target.terminated.length > 0);
     expect(target.terminated).toEqual([fes]);
     await native().nvmeHost.hostClose(host);
   });
@@ -161,7 +162,7 @@ describe('connecting', () => {
     ['NSZE 0', {}, 'ENXIO', (fake) => void (fake.namespace = { nsze: 0n })],
   ])('%s', async (_name, hooks, code, change = () => {}) => {
     await expect(open(hooks, {}, change)).rejects.toMatchObject({ code });
-    for (let i = 0; i < 100 && target.connections > 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+    await eventually(() => target.connections === 0);
     expect(target.connections).toBe(0);
   });
 
@@ -292,7 +293,7 @@ test('keep-alives, and a target that does not answer them any more', async () =>
     },
   };
   const host = await open(hooks, { keepAliveMs: 2000 });
-  for (let i = 0; i < 1500 && native().nvmeHost.hostFacts(host).paths > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  await eventually(() => native().nvmeHost.hostFacts(host).paths === 0);
   expect(native().nvmeHost.hostFacts(host).paths).toBe(0);
   expect(beats).toBeGreaterThanOrEqual(3);
   expect(await copy(host, false)).toMatchObject({ error: 'ENOTCONN', lost: 'ETIMEDOUT' });

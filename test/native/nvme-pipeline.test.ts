@@ -16,6 +16,7 @@ import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
 import { AdminOpcode, ccValue, connectCmd, connectData, dynamicCntlid, Fctype, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { hostid, hostnqn } from '../support/nvme-raw.js';
+import { eventually } from '../support/wait.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -248,7 +249,7 @@ describe.each(['sync', 'uring'] as const)('pipelined, engine %s', (engine) => {
     const { io } = await bench.session();
     const asks = [await asked(io, 1), await asked(io, 2, NvmOpcode.compare), await asked(io, 3, NvmOpcode.write, 64)];
     fs.truncateSync(file(), 1 << 20);
-    for (let i = 0; i < 200 && subsystem.namespaces.get(1)!.size > 1 << 20; i++) await sleep(20);
+    await eventually(() => subsystem.namespaces.get(1)!.size <= 1 << 20);
     for (const ask of asks) io.answer(ask, Buffer.alloc(8192, 9));
     for (const [cid, sc] of [
       [1, 0x80],
@@ -271,7 +272,7 @@ describe.each(['sync', 'uring'] as const)('pipelined, engine %s', (engine) => {
     await sleep(50);
     expect(held()).toBe(1);
     target.remove(subsystem, 1);
-    for (let i = 0; i < 150 && held() !== 0; i++) await sleep(20);
+    await eventually(() => held() === 0);
     expect(held()).toBe(0);
     target.add(subsystem, { source: file(), nsid: 1 });
     io.answer(asks[0]!, Buffer.alloc(8192, 9));

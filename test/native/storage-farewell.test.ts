@@ -4,12 +4,12 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../src/native/index.js';
 import { addonFile } from '../support/addon.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { NbdServer } from '../support/nbd-server.js';
 import { skip } from '../support/skip.js';
+import { eventually } from '../support/wait.js';
 
 const { storage } = native();
 
@@ -57,7 +57,7 @@ test('a process that closes a remote source and exits at once says goodbye to it
     const child = spawn(process.execPath, ['-e', program, addonFile, server.uri], { stdio: 'inherit' });
     expect((await once(child, 'exit'))[0]).toBe(0);
     const said = (): string => fs.readFileSync(log, 'utf8');
-    for (let tries = 0; !/NBD_CMD_DISC/.test(said()) && tries < 200; tries++) await sleep(50);
+    await eventually(() => /NBD_CMD_DISC/.test(said()));
     expect(said()).toMatch(/client sent NBD_CMD_DISC/);
   } finally {
     await server.stop();

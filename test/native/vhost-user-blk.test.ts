@@ -9,6 +9,7 @@ import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Driver, duplicate, openFds, pair } from '../support/vhost-user.js';
+import { eventually } from '../support/wait.js';
 
 /** Our block back-end, driven ring by ring. */
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-blk-'));
@@ -196,7 +197,7 @@ const chains: Break[] = [
 test.each(chains)('%s stops the ring, and nothing else', async (_name, why, act, features = 0n) => {
   const { window, driver, log, close } = await disk({ features: VirtioF.version1 | VirtioF.protocolFeatures | features });
   act(driver, driver.gpa);
-  for (let i = 0; i < 100 && log.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await eventually(() => log.length > 0);
   expect(log).toEqual([expect.stringMatching(why)]);
   const other = new Driver(window, 0);
   expect(await other.used(30)).toBeUndefined();

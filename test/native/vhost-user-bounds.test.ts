@@ -9,6 +9,7 @@ import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Driver, duplicate, pair } from '../support/vhost-user.js';
+import { eventually } from '../support/wait.js';
 
 /** What a driver can make a queue hold: chains, descriptors, bytes. */
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-bounds-'));
@@ -153,7 +154,7 @@ test.each<Attack>([
   const { driver, log, close } = await disk(true);
   const parts: Part[] = Array.from({ length: count }, () => [FAR, 512, flags]);
   offer(driver, 0, type, 0, parts, next);
-  for (let i = 0; i < 300 && log.length === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  await eventually(() => log.length > 0);
   expect(log).toEqual([expect.stringMatching(why)]);
   expect(await driver.used(30)).toBeUndefined();
   await close();

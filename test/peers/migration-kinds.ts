@@ -1,5 +1,4 @@
-// The kinds of migration files that tests have QEMU write.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../support/wait.js';
 import type { QemuName } from '../vm/qemu.js';
 import { type Migration, put, type TestGuest } from './migration-guest.js';
 
@@ -172,7 +171,7 @@ export const kindsIn = (dir: string): Kind[] => [
       await g.qmp.run('cont');
       const entered = async () =>
         /GPR12 (\w+ ){2}0*100 /.test((await g.qmp.run('human-monitor-command', { 'command-line': 'info registers' })) as string);
-      for (let i = 0; i < 600 && !(await entered()); i++) await sleep(50);
+      await eventually(entered);
     },
   },
   {
@@ -192,7 +191,7 @@ export const kindsIn = (dir: string): Kind[] => [
       await g.qmp.run('cont');
       const done = async () =>
         /R14=0*4d\b/i.test((await g.qmp.run('human-monitor-command', { 'command-line': 'info registers' })) as string);
-      for (let i = 0; i < 600 && !(await done()); i++) await sleep(50);
+      await eventually(done);
       await g.qmp.run('stop');
     },
     classes: {

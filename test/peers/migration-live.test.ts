@@ -9,6 +9,7 @@ import { verify } from '../../src/migration/inspect/verify.js';
 import { Walker } from '../../src/migration/walk.js';
 import { vioctl } from '../support/cli.js';
 import { skip, which } from '../support/skip.js';
+import { eventually } from '../support/wait.js';
 import { cacheRoot } from '../vm/cache.js';
 import { kernel } from '../vm/kernels.js';
 import { qemuForTest } from '../vm/qemu.js';
@@ -158,7 +159,7 @@ test('the notes of the ELF core are those that QEMU itself writes for crash and 
     await guest.qmp.run('cont');
     const longMode = async () =>
       /CS64/.test((await guest.qmp.run('human-monitor-command', { 'command-line': 'info registers -a' })) as string);
-    for (let i = 0; i < 120 && !(await longMode()); i++) await sleep(500);
+    await eventually(longMode);
     await sleep(1000);
     await guest.qmp.run('stop');
     await guest.qmp.run('dump-guest-memory', { paging: false, protocol: `file:${file('theirs')}` });

@@ -11,6 +11,7 @@ import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
 import { Qtest, VirtioPci } from '../support/qtest.js';
 import { which } from '../support/skip.js';
+import { eventually } from '../support/wait.js';
 import { type QemuBuild, qemuForTest } from '../vm/qemu.js';
 import { Qmp } from '../vm/qmp.js';
 
@@ -91,8 +92,8 @@ test('the destination has the disk when the source has let go, and nothing is lo
     if (status === 'failed' || i > 1000) throw new Error(`migration ${status}: ${why}: ${after.qemu.stderr}`);
     await sleep(20);
   }
-  for (let i = 0; ((await after.qmp.run('query-status')) as { status: string }).status !== 'running' && i < 500; i++) await sleep(20);
-  for (let i = 0; !state('destination').running && i < 100; i++) await sleep(50);
+  await eventually(async () => ((await after.qmp.run('query-status')) as { status: string }).status === 'running');
+  await eventually(() => state('destination').running);
   expect([state('source').running, state('destination').running]).toEqual([false, true]);
 
   const moved = device.movedTo(after.qtest);
@@ -105,7 +106,7 @@ test('the destination has the disk when the source has let go, and nothing is lo
   await source.stop();
   if (which('qemu-io')) expect(free()).toBe(false);
   await after.qemu.stop();
-  for (let i = 0; state('destination').connected && i < 100; i++) await sleep(50);
+  await eventually(() => !state('destination').connected);
   if (which('qemu-io')) expect(free()).toBe(true);
   expect(
     fs

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { Background } from '../support/background.js';
 import { vioctl } from '../support/cli.js';
 import { Qtest, VirtioPci } from '../support/qtest.js';
+import { eventually } from '../support/wait.js';
 import { type QemuBuild, qemuForTest } from '../vm/qemu.js';
 
 /** list, probe, trace and hand-over with qemu-storage-daemon's and virtiofsd's back-ends and QEMU's front-end. */
@@ -24,7 +25,7 @@ afterEach(async () => {
 
 const at = (name: string): string => path.join(dir, name);
 async function exists(file: string): Promise<void> {
-  for (let i = 0; i < 200 && !fs.existsSync(file); i++) await new Promise((resolve) => setTimeout(resolve, 50));
+  await eventually(() => fs.existsSync(file));
   if (!fs.existsSync(file)) throw new Error(`${file} does not appear: ${running.map((p) => p.stderr).join('\n')}`);
 }
 async function start(argv: readonly string[], socket?: string): Promise<Background> {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { connectUnix } from '../vm/qmp.js';
+import { eventually } from './wait.js';
 
 /** QEMU's qtest protocol: a machine without a CPU whose memory and ports are read and written from outside. */
 export class Qtest {
@@ -204,7 +205,7 @@ export class VirtioPci {
     await q.set('w', at + 0x1002n, after);
     await q.set('w', this.#notify + BigInt(queue * this.#notifyStep), queue);
     const answered = async (): Promise<boolean> => (await q.get('w', at + 0x2002n)) === BigInt(after);
-    for (let i = 0; i < 500 && !(await answered()); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    await eventually(answered);
     if (!(await answered())) throw new Error('the device has not answered');
     return q.read(data + 0x4000n, inSize);
   }

@@ -8,6 +8,7 @@ import type { QemuBuild } from '../vm/qemu.js';
 import { connectUnix } from '../vm/qmp.js';
 import { Background } from './background.js';
 import { fioGuest, fioPrologue } from './fio-guest.js';
+import { eventually } from './wait.js';
 
 export interface MigrateOptions {
   dir: string;
@@ -144,7 +145,7 @@ async function hop(from: Place, to: Place, dir: string): Promise<void> {
   fs.rmSync(stream, { force: true });
   const loaded = to.guest.load(uri);
   loaded.catch(() => {});
-  for (let i = 0; i < 300 && !fs.existsSync(stream); i++) await new Promise((resolve) => setTimeout(resolve, 100));
+  await eventually(() => fs.existsSync(stream));
   // Slow at first: pages that have been sent must be written again.
   const limits = { 'max-bandwidth': 48 << 20, 'downtime-limit': 300 };
   const meanwhile = async (): Promise<void> => {

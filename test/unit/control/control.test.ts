@@ -11,6 +11,7 @@ import { type Asked, ControlServer, mayUse, type ServerOptions, type Service } f
 import { native } from '../../../src/native/index.js';
 import { OwnedFd } from '../../../src/native/owned-fd.js';
 import { skip } from '../../support/skip.js';
+import { eventually } from '../../support/wait.js';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-control-'));
 const at = (name: string) => path.join(dir, name);
@@ -145,7 +146,7 @@ describe('requests', () => {
     try {
       real(fd, Buffer.from(hello), []);
       const bytes = Buffer.alloc(4096);
-      await settled(() => {
+      await eventually(() => {
         const size = vhostUser.receive(fd, bytes, []);
         if (size > 0) text += bytes.toString('utf8', 0, size);
         return text.split('\n').length > 4 || text.includes('error');
@@ -186,7 +187,7 @@ describe('descriptors', () => {
     expect(fds.map(({ fd }) => fs.readFileSync(`/proc/self/fd/${fd}`, 'utf8'))).toEqual(files.map((_, i) => String(i)));
     for (const fd of fds) fd.close();
     for (const fd of files) fs.closeSync(fd);
-    await settled(() => openFds() <= before - files.length);
+    await eventually(() => openFds() <= before - files.length);
   });
 
   test('of a request reach the handler; what it does not take is closed', async () => {
@@ -207,7 +208,7 @@ describe('descriptors', () => {
     expect(openFds()).toBe(before);
     await expect(client.request('many', {}, [open(), open(), open()])).rejects.toMatchObject({ code: 'EPROTO' });
     client.close();
-    await settled(() => openFds() < before);
+    await eventually(() => openFds() < before);
   });
 
   test.each([
@@ -239,7 +240,7 @@ describe('descriptors', () => {
     expect(JSON.parse(await answers()).error).toMatchObject({ code: 'EPROTO', exit: 5 });
     fs.closeSync(null0);
     fs.closeSync(fd);
-    await settled(() => openFds() < before);
+    await eventually(() => openFds() < before);
     expect(handled).toBe(0);
     expect((await ask(at('sock'), options, 'good')).result).toBe(1);
   });
@@ -402,7 +403,7 @@ describe('hostile clients', () => {
     const before = openFds();
     const client = await ControlClient.connect(at('sock'), options);
     const waits = client.request('wait');
-    await settled(() => waiting);
+    await eventually(() => waiting);
     const crowd: Raw[] = [];
     for (let i = 0; i < 40; i++) {
       const raw = new Raw();
@@ -415,7 +416,7 @@ describe('hostile clients', () => {
     expect((await waits).result).toBe('done');
     client.close();
     for (const { socket } of crowd) socket.destroy();
-    await settled(() => openFds() <= before);
+    await eventually(() => openFds() <= before);
   });
 
   test('all places busy: the next one hears so', async () => {
@@ -463,7 +464,7 @@ describe('hostile clients', () => {
     }
     expect(((await ask(at('sock'), options, 'x')).result as string).length).toBe(answer.length);
     expect(running).toBe(6);
-    await settled(() => openFds() <= before);
+    await eventually(() => openFds() <= before);
   });
 
   test('a server without a free descriptor goes on when there is one', async () => {
@@ -534,7 +535,7 @@ describe('any input', () => {
       { numRuns: 40 },
     );
     expect((await ask(at('sock'), options, 'x')).result).toEqual({ op: 'x', args: {} });
-    await settled(() => openFds() <= before);
+    await eventually(() => openFds() <= before);
   });
 
   test('what is no request is EPROTO, never another error', () => {
@@ -585,9 +586,3 @@ describe('any input', () => {
     expect(toWire('text')).toEqual({ message: 'text', code: 'INTERNAL', exit: 1 });
   });
 });
-
-/** Waits until something holds that other turns of the loop bring about. */
-async function settled(holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !holds(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
-  expect(holds()).toBe(true);
-}

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { bundleFixture } from '../../support/fixture.js';
+import { eventually } from '../../support/wait.js';
 
 let fixture: ReturnType<typeof bundleFixture>;
 let dir: string;
@@ -103,7 +104,7 @@ test('a signal before the program has started is not lost', async () => {
     return (BigInt(`0x${mask}`) >> BigInt(os.constants.signals.SIGHUP - 1)) & 1n;
   };
   const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
-  for (let i = 0; i < 2000 && caught() === 0n; i++) await new Promise((resolve) => setTimeout(resolve, 2));
+  await eventually(() => caught() !== 0n);
   child.kill('SIGHUP'); // SIGTERM is caught by Node itself, which would not tell
   expect(await ended).toBe(129);
 });

@@ -4,6 +4,7 @@ import { Window } from '../../../../src/vhost-user/frontend/window.js';
 import { VirtioF } from '../../../../src/vhost-user/wire/features.js';
 import { encodeMessage, messageByName } from '../../../../src/vhost-user/wire/messages.js';
 import { duplicate, memfd, openFds, pair } from '../../../support/vhost-user.js';
+import { eventually } from '../../../support/wait.js';
 
 /** What a session does while its rings finish what they have taken: the ends of the rings are in the test's hand. */
 async function slow(queues = 2) {
@@ -178,7 +179,7 @@ test.each([
     expect(channel.closed).toBe(false); // as many as may wait
     ahead();
   }
-  for (let i = 0; i < 200 && !channel.closed; i++) await soon();
+  await eventually(() => channel.closed);
   expect(channel.closed).toBe(true);
   expect(openFds()).toBeLessThan(before);
   expect(events).not.toContain('closed');
