@@ -27,7 +27,10 @@ const reload = [
     'another disk. A subsystem is replaced if its serial number, model or controller IDs change: hosts connect again. A host that is no ' +
     'longer allowed is disconnected.',
   'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, engine, headerDigest, dataDigest, ' +
-    'discoveryNqn, keys, tls, dhchapHashes and dhchapGroups. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+    'and discoveryNqn. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+  'A reload reads all files of keys again. Connected hosts stay connected: new keys, and other values of tls, dhchapHashes and ' +
+    'dhchapGroups, are for the next authentication or connection. If the file leaves one of them or keys out, it stays as it is; an ' +
+    'empty list of keys removes all of them. New keys must come from files.',
 ];
 
 const metrics = [

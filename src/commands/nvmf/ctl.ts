@@ -40,8 +40,8 @@ export default class NvmfCtl extends Command {
     'for drain off.\n\n' +
     'stats: print the counters of each controller.\n\n' +
     'save: print the current configuration, without keys, for nvmf serve --config (vioctl-nvmf(5)).\n\n' +
-    'load FILE: apply a configuration file to the running target. Parts that stay the same are not disturbed. If a step fails, the ' +
-    'target keeps its earlier configuration. --check only prints the changes (status 4 if there are any).\n\n' +
+    'load FILE: apply a configuration file to the running target, and read its key files again. Parts that stay the same are not ' +
+    'disturbed. If a step fails, the target keeps its earlier configuration. --check only prints the changes (status 4 if there are any).\n\n' +
     'Repeating a completed change succeeds without doing anything, and the command says so.';
   static readonly examples: readonly Example[] = [
     ['vioctl nvmf ctl /run/vioctl/nvmf.sock list', 'what is served, and to whom'],

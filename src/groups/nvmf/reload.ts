@@ -1,7 +1,6 @@
 /** SIGHUP of `nvmf serve`. */
 import type { ServiceManager } from '../../cli/systemd.js';
 import type { VioError } from '../../common/errors.js';
-import type { FreshKeys } from '../../nvme/target/security/keyring.js';
 import type { TargetConfig } from '../../nvme/target/serve/config.js';
 import { statusLine } from '../../nvme/target/serve/manager.js';
 import type { Running } from '../../nvme/target/serve/serve.js';
@@ -21,12 +20,8 @@ export async function reload(
   if (file === undefined) return;
   if (file === '-') return log('the configuration came from stdin: it is not read again');
   manager.reloading();
-  let keys: FreshKeys | undefined;
   try {
-    keys = target.keys.read(); // once, and first: nothing changes for a key that cannot be used
-    const { changes: loaded } = await configuration.load(await read(), { own: true });
-    keys.use();
-    const changes = [...loaded, ...keys.changed.map((host) => `use the new keys of ${host === '*' ? 'every host' : `host ${host}`}`)];
+    const { changes } = await configuration.load(await read(), { own: true });
     log(changes.length > 0 ? `read ${file} again:` : `read ${file} again: nothing differs`);
     for (const change of changes) log(`  ${change}`);
     manager.reloaded(statusLine(target));
@@ -36,7 +31,5 @@ export async function reload(
       `${file} is not in use, the server ${lost ? 'could not go back to what it served' : 'goes on as before'}: ${(err as Error).message}`,
     );
     manager.reloaded(`reload failed: ${(err as Error).message.split('\n')[0]}`);
-  } finally {
-    keys?.drop();
   }
 }

@@ -68,7 +68,8 @@ const fail = (explanation: keyof typeof AuthFailureCode, why: string): never => 
 };
 
 export interface ControllerExchangeOptions extends Ends {
-  policy?: ChapPolicy;
+  /** What is preferred now; undefined, or left out: defaultPolicy. */
+  policy?: () => ChapPolicy | undefined;
   /** The keys of the host now; undefined if it has none any more. */
   keys: () => ChapKeys | undefined;
   power: Power;
@@ -203,7 +204,7 @@ export class ControllerExchange {
     if (halen > descriptorLists.most || dhlen > descriptorLists.most || halen === 0 || dhlen === 0)
       fail('incorrectPayload', `${halen} hash functions and ${dhlen} groups`);
     const list = (at: number, count: number) => [...descriptor.subarray(at, at + count)];
-    const policy = this.#options.policy ?? defaultPolicy;
+    const policy = this.#options.policy?.() ?? defaultPolicy;
     const offered = { hashes: list(descriptorLists.hashes, halen), groups: list(descriptorLists.groups, dhlen) };
     this.#hash =
       policy.hashes.find((id) => offered.hashes.includes(id)) ?? fail('hashUnusable', `hash functions ${offered.hashes.join(', ')}`);

@@ -1,7 +1,6 @@
 /** The connections of hosts: what the engine tells of them, who is let in, and what their commands are answered with. */
 import { nameText } from '../../common/text/log.js';
 import type { Completion, NativeTarget, NvmeNative, TargetEvent, TargetOptions } from '../../native/nvme.js';
-import type { ChapPolicy } from '../auth/controller.js';
 import { AdminOpcode, AuthReq, connectOk, Fctype, rwCmd, Status, sqe } from '../wire/index.js';
 import { addressOf, admitController, admitQueue, Census, type Connection, type Guarded, type Hub } from './admission/admit.js';
 import { Budgets } from './admission/budgets.js';
@@ -33,12 +32,12 @@ export class Connections implements Guarded {
   readonly #leaving = new Set<number>();
 
   /** Starts the engine. */
-  constructor(native: NvmeNative, hub: Hub, options: TargetOptions, chapPolicy: ChapPolicy | undefined) {
+  constructor(native: NvmeNative, hub: Hub, options: TargetOptions) {
     this.#native = native;
     this.hub = hub;
     this.budgets = new Budgets(native, (host) => hub.limitsOf(host).bytes);
     this.engine = native.targetStart(options, (batch) => this.#take(batch));
-    this.#authentication = new Authentication(hub.keys, chapPolicy, {
+    this.#authentication = new Authentication(hub.keys, () => hub.chapPolicy, {
       answer: (connection, tag, status) => this.#answer(connection, tag, status, 0),
       unlock: (connection) => this.#proven(connection),
       end: (connection) => this.#endQueue(connection),

@@ -17,7 +17,7 @@ import { Connections } from './connections.js';
 import { discoveryLog, type Listener, ofDiscoveryPort, type Referral } from './discovery.js';
 import type { ControllerState, Namespace, NamespaceOptions, SubsystemState } from './model.js';
 import { KeyRing } from './security/keyring.js';
-import { checkChoice, modeOf, type TlsChoice, type TlsMode, tlsUse } from './security/tls.js';
+import { modeOf, type TlsChoice, type TlsMode, tlsUse } from './security/tls.js';
 import { type BoundSocket, bindSocket, endSocket } from './sockets.js';
 import { Sources, type Watched } from './sources.js';
 import type { Subsystem } from './subsystem.js';
@@ -63,12 +63,13 @@ export class Target implements Hub, Watched {
   readonly referrals: Referral[] = [];
   /** Keys of hosts. */
   readonly keys: KeyRing;
+  chapPolicy: ChapPolicy | undefined;
   readonly limits: TargetLimits;
   /** Limits of single hosts; those of every other host are under `any`. */
   readonly hostLimits = new Map<string, HostLimits>();
   readonly discoveryNqn: string | undefined;
   /** TLS of listeners that were not told otherwise. */
-  readonly tlsMode: TlsMode | undefined;
+  tlsMode: TlsMode | undefined;
   readonly log: TargetLog;
   readonly #native: NvmeNative;
   readonly #hosts: Connections;
@@ -86,12 +87,13 @@ export class Target implements Hub, Watched {
     this.limits = { ...defaultLimits, ...limits };
     this.discoveryNqn = discoveryNqn;
     this.keys = keys ?? new KeyRing([]);
+    this.chapPolicy = chapPolicy;
     this.#native = native;
     this.log = log;
     const wanted = options.engine ?? 'sync';
     this.#sources = new Sources(this, wanted);
     const maxConnections = this.limits.connections + spareConnections;
-    this.#hosts = new Connections(native, this, { maxConnections, ...engine }, chapPolicy);
+    this.#hosts = new Connections(native, this, { maxConnections, ...engine });
     this.#timer = setInterval(() => {
       this.#hosts.tick();
       if (++this.#ticks % (watchPeriod / keepAliveCheck) !== 0) return;
@@ -185,7 +187,6 @@ export class Target implements Hub, Watched {
   /**
    * Hosts are told of a listener in another way from now on. Its socket stays as it is, and so do its connections: another TLS is for
    * those that come.
-   * @throws VioError for TLS that cannot be
    */
   rename(listener: Listener, asked: string | undefined, advertise: Listener['advertise'], tls: TlsChoice | undefined): void {
     this.#setTls(listener, this.#modeOf(tls));
@@ -196,9 +197,17 @@ export class Target implements Hub, Watched {
     this.#discoveryChanged();
   }
 
-  /** TLS of a listener that was asked for it, or not. @throws usage error without a key */
+  /** TLS of listeners that were not asked for any, for connections that come from now on. */
+  setTlsMode(mode: TlsMode | undefined): void {
+    if (this.tlsMode === mode) return;
+    this.tlsMode = mode;
+    for (const listener of this.listeners) if (listener.askedTls === undefined) this.#setTls(listener, mode);
+    this.#followTls();
+    this.#discoveryChanged();
+  }
+
+  /** TLS of a listener that was asked for it, or not. There are keys for it, or they come. */
   #modeOf(asked: TlsChoice | undefined): TlsMode | undefined {
-    checkChoice(asked, this.keys);
     return asked === undefined ? this.tlsMode : modeOf(asked);
   }
 

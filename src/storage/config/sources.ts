@@ -48,10 +48,19 @@ function opened({ source, remote = {} }: SourceOptions): string[] {
  */
 export function checkAllowed<T extends SourceOptions>(patterns: readonly string[] | undefined, options: T): T {
   const checked = { ...options, source: sourcePath(options.source) };
-  if (patterns === undefined) return checked;
+  checkNames(patterns, () => opened(checked));
+  return checked;
+}
+
+/** The same for a file that is no source. @throws VioError (3) */
+export const checkAllowedFile = (patterns: readonly string[] | undefined, file: string): void =>
+  checkNames(patterns, () => [realPath(file)]);
+
+function checkNames(patterns: readonly string[] | undefined, names: () => string[]): void {
+  if (patterns === undefined) return;
   const allowed = patterns.length > 0 ? globs(patterns, { paths: true }) : () => false;
-  const bad = opened(checked).find((name) => !allowed(name));
-  if (bad === undefined) return checked;
+  const bad = names().find((name) => !allowed(name));
+  if (bad === undefined) return;
   throw new VioError(`${printable(bad)}: the server's list of sources does not allow it`, {
     code: 'NOT_ALLOWED',
     exit: Exit.refused,

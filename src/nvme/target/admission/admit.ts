@@ -1,5 +1,6 @@
 /** Whether a CONNECT is let in: the subsystem, the host, the limits, and what is bound to what. */
 import { type Log, nameText } from '../../../common/text/log.js';
+import type { ChapPolicy } from '../../auth/controller.js';
 import { Status } from '../../wire/index.js';
 import { Controller, type Surroundings } from '../controller.js';
 import type { Listener } from '../discovery.js';
@@ -74,6 +75,8 @@ export interface Hub {
   readonly subsystems: ReadonlyMap<string, Subsystem>;
   readonly listeners: readonly Listener[];
   readonly keys: KeyRing;
+  /** Algorithms of DH-HMAC-CHAP, the preferred ones first. */
+  readonly chapPolicy: ChapPolicy | undefined;
   readonly limits: Readonly<TargetLimits>;
   /** NQN of the discovery service, if it has one of its own. */
   readonly discoveryNqn: string | undefined;

@@ -9,21 +9,11 @@ import { defaultModel, type Subsystem } from '../subsystem.js';
 
 /** Keys that need a restart. */
 export const fixedKeys = [
-  ...[
-    'control',
-    'stateDir',
-    'metrics',
-    'threads',
-    'spinMicroseconds',
-    'engine',
-    'headerDigest',
-    'dataDigest',
-    'discoveryNqn',
-    'keys',
-    'chapPolicy',
-    'tls',
-  ],
+  ...['control', 'stateDir', 'metrics', 'threads', 'spinMicroseconds', 'engine', 'headerDigest', 'dataDigest', 'discoveryNqn'],
 ] as (keyof TargetConfig)[];
+
+/** Keys that stay as they are if a file leaves them out: nobody is admitted because a line was forgotten. */
+export const stayingKeys = ['keys', 'chapPolicy', 'tls'] as const satisfies readonly (keyof TargetConfig)[];
 
 /** What those that can be left out are then. */
 const fixedDefaults: Partial<TargetConfig> = { threads: 1, spinMicroseconds: 30, engine: 'auto', headerDigest: true, dataDigest: true };

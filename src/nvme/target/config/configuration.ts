@@ -3,9 +3,11 @@ import { isDeepStrictEqual } from 'node:util';
 import { VioError } from '../../../common/errors.js';
 import type { LoadReport } from '../../../control/load-report.js';
 import type { NvmeNative } from '../../../native/nvme.js';
-import { checkAllowed, checkPatterns, gives } from '../../../storage/config/sources.js';
+import { checkAllowed, checkAllowedFile, checkPatterns, gives } from '../../../storage/config/sources.js';
 import { checkEngine } from '../../../storage/engine.js';
 import type { SourceOptions } from '../../../storage/source.js';
+import { inNvmetcli } from '../../auth/secret.js';
+import { keyFiles } from '../security/keyring.js';
 import type { TargetConfig } from '../serve/config.js';
 import type { Target, TargetLog } from '../target.js';
 import type { ConfigFile } from './description.js';
@@ -115,5 +117,8 @@ export class Configuration {
     const served = [...target.subsystems.values()].flatMap((one) => [...one.namespaces.values()].map(({ options }) => options));
     for (const { namespaces } of wanted.subsystems)
       for (const one of namespaces) if (!gives(served, one)) checkAllowed(settings.sources, one);
+    const known = new Set(keyFiles(target.keys.sources));
+    for (const file of keyFiles(wanted.keys ?? []))
+      if (!known.has(file)) checkAllowedFile(settings.sources, inNvmetcli(file)?.file ?? file);
   }
 }

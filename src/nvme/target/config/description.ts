@@ -48,7 +48,7 @@ export interface ConfigFile {
   /**
    * patterns of the sources that nvmf ctl may open, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
    * are followed first. `*` matches no slash, `**` matches everything. Files, folders and addresses in the options of a
-   * source must match too
+   * source must match too, and files of new keys
    */
   sources?: string[];
   /** other discovery services in the discovery log */

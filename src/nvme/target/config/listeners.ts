@@ -3,7 +3,7 @@ import { VioError } from '../../../common/errors.js';
 import { type Place, placeText } from '../../../common/text/place.js';
 import { discoveryPort } from '../../wire/index.js';
 import { discoveryPortAsked, type Listener, sameAddress } from '../discovery.js';
-import type { TlsChoice } from '../security/tls.js';
+import { checkChoice, type TlsChoice } from '../security/tls.js';
 import type { TargetConfig } from '../serve/config.js';
 import { addressesOf, notHere, parseListen } from '../serve/listen.js';
 import { type BoundSocket, bindSocket, endSocket } from '../sockets.js';
@@ -157,6 +157,7 @@ export async function listenAll(target: Target, config: TargetConfig, given: Giv
   const all = await wantedListeners(config);
   endUnwanted(given, all);
   for (const wanted of all) {
+    checkChoice(wanted.tls, target.keys);
     let socket: BoundSocket;
     try {
       socket = socketFor(wanted, given, ports);

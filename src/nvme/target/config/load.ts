@@ -15,14 +15,14 @@ import { defaultLimits } from '../admission/limits.js';
 import type { Listener } from '../discovery.js';
 import type { Namespace } from '../model.js';
 import * as operations from '../operations/index.js';
-import { checkChoice, tlsText } from '../security/tls.js';
+import { checkChoice, defaultMode, tlsText } from '../security/tls.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
 import type { BoundSocket } from '../sockets.js';
 import { bindSocket } from '../sockets.js';
 import { Subsystem } from '../subsystem.js';
 import type { Target, TargetLog } from '../target.js';
 import { anaTexts, checkAnaListeners, setStates, wantedAna } from './ana.js';
-import { checkFixed, fixedKeys, sameNamespace, sameSubsystem } from './compare.js';
+import { checkFixed, fixedKeys, sameNamespace, sameSubsystem, stayingKeys } from './compare.js';
 import {
   compareListeners,
   doneWithout,
@@ -71,11 +71,19 @@ class LoadPlan {
   readonly deferred: WantedListener[] = [];
   readonly bound: { wanted: WantedListener; socket: BoundSocket }[] = [];
   readonly changes: operations.Change[] = [];
+  /** Whether there are keys for TLS then. */
+  tlsKeys: boolean;
+  /** What keeps hosts out: before anything lets more of them in. Cannot fail. */
+  readonly guards: (() => void)[] = [];
   /** What comes: cannot fail. */
   readonly arrivals: (() => void)[] = [];
   /** What is done when listeners are there. */
   readonly last: (() => operations.Change)[] = [];
   readonly abandon: (() => void)[] = [];
+
+  constructor(tlsKeys: boolean) {
+    this.tlsKeys = tlsKeys;
+  }
 
   change(change: operations.Change): void {
     if (change.todo.length === 0) return;
@@ -263,21 +271,19 @@ function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
 async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
   const { target, log } = loading;
   const all = await wantedListeners(wanted);
+  for (const { tls } of all) checkChoice(tls, { tls: plan.tlsKeys });
   const { missing, renamed, surplus } = compareListeners(target, all, askedOf);
   for (const { listener, wanted: to } of renamed) {
     if (!isDeepStrictEqual(listener.advertise, to.advertise))
       plan.todo.push(`tell hosts ${placeText(to.advertise ?? to)} for ${placeText(to)}`);
-    if (listener.askedTls !== to.tls) {
-      checkChoice(to.tls, target.keys);
+    if (listener.askedTls !== to.tls)
       plan.todo.push(`${tlsText(to.tls ?? target.tlsMode ?? 'off')} on ${placeText(to)} for new connections`);
-    }
     plan.arrivals.push(() => target.rename(listener, to.asked, to.advertise, to.tls));
   }
   plan.surplus.push(...surplus);
   plan.todo.push(...surplus.map((one) => `no longer listen on ${placeText(one)}`));
   const ports: PortsOfPlaces = new Map();
   for (const one of missing) {
-    checkChoice(one.tls, target.keys);
     const blocked = surplus.some(({ port }) => port === one.port);
     try {
       if (blocked) plan.deferred.push(one);
@@ -292,6 +298,23 @@ async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetCon
     }
   }
   checkAnaListeners(wanted, all);
+}
+
+/** Keys of hosts, and what they are for. They are read first: nothing changes for a key that cannot be used. */
+function planSecurity({ target, settings }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
+  const keys = target.keys.read(wanted.keys ?? settings.keys);
+  plan.abandon.push(() => keys.drop());
+  plan.tlsKeys = keys.tls;
+  plan.todo.push(...operations.newKeys(keys.changed));
+  const policy = wanted.chapPolicy ?? settings.chapPolicy;
+  if (!isDeepStrictEqual(policy, target.chapPolicy)) plan.todo.push('use other hash functions or groups for DH-HMAC-CHAP');
+  const mode = defaultMode(wanted.tls ?? settings.tls, keys);
+  if (mode !== target.tlsMode) plan.todo.push(`${tlsText(mode ?? 'off')} for new connections`);
+  (keys.any ? plan.guards : plan.arrivals).push(() => {
+    keys.use();
+    target.chapPolicy = policy;
+    target.setTlsMode(mode);
+  });
 }
 
 function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
@@ -328,15 +351,19 @@ async function claim(loading: Loading, source: Source): Promise<void> {
   }
 }
 
-/** Finds out what a configuration changes, and opens what it needs. @throws VioError; nothing has changed and nothing stays open */
-export async function planLoad(loading: Loading, wanted: TargetConfig): Promise<Loaded> {
-  const { tlsMode, keys } = loading.target;
-  checkFixed({ ...loading.settings, ...(keys.tls && { tls: tlsMode ?? 'off' }) }, wanted);
-  const plan = new LoadPlan();
+/**
+ * Finds out what a configuration changes, and opens what it needs.
+ * @param options.security false: keys and what they are for stay as they are
+ * @throws VioError; nothing has changed and nothing stays open
+ */
+export async function planLoad(loading: Loading, wanted: TargetConfig, { security = true } = {}): Promise<Loaded> {
+  checkFixed(loading.settings, wanted);
+  const plan = new LoadPlan(loading.target.keys.tls);
   const abandon = () => {
     for (const undo of plan.abandon.splice(0)) undo();
   };
   try {
+    if (security) planSecurity(loading, plan, wanted);
     await planListeners(loading, plan, wanted);
     await planSubsystems(loading, plan, wanted.subsystems);
     planAna(loading, plan, wanted);
@@ -382,6 +409,7 @@ async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig)
   }
   plan.abandon.length = 0;
   try {
+    for (const guard of plan.guards) guard();
     for (const remove of plan.late) await remove();
     await operations.applyAll(plan.changes);
     for (const arrive of plan.arrivals) arrive();
@@ -391,13 +419,15 @@ async function applyPlan(loading: Loading, plan: LoadPlan, wanted: TargetConfig)
     for (const listener of opened) listener.opening = false; // hosts must not be told to wait for ever
   }
   const { notes: _notes, ...settings } = wanted;
-  loading.settings = { ...settings, ...Object.fromEntries(fixedKeys.map((key) => [key, loading.settings[key]])) };
+  const now = loading.settings;
+  const kept = (keys: readonly (keyof TargetConfig)[]) => Object.fromEntries(keys.map((key) => [key, now[key]]));
+  loading.settings = { ...kept(stayingKeys), ...settings, ...kept(fixedKeys) };
 }
 
 /** Brings the earlier configuration back. @throws VioError (8) */
 async function restore(loading: Loading, before: TargetConfig, reason: Error): Promise<void> {
   try {
-    await (await planLoad(loading, before)).apply();
+    await (await planLoad(loading, before, { security: false })).apply(); // they change last, so they are as before
   } catch (err) {
     throw new VioError(`${reason.message}; then: ${(err as Error).message}`, {
       code: 'NOT_RESTORED',

@@ -72,6 +72,10 @@ export function kick(
   };
 }
 
+/** For people: whose keys are others, as KeyRing names them. */
+export const newKeys = (hosts: readonly string[]): string[] =>
+  hosts.map((host) => `use the new keys of ${host === '*' ? 'every host' : `host ${host}`}`);
+
 /**
  * Reads the files of all keys again. Associations go on; the next authentication or handshake uses the new keys.
  * @throws VioError for a file that cannot be used; then no key changes
@@ -80,7 +84,7 @@ export function rotateKeys(target: Target): Change & { hosts: string[] } {
   const hosts = target.keys.check();
   return {
     hosts,
-    todo: hosts.map((host) => `use the new keys of ${host === '*' ? 'every host' : `host ${host}`}`),
+    todo: newKeys(hosts),
     apply: () => {
       target.keys.rotate();
     },

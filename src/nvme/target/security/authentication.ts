@@ -41,11 +41,11 @@ interface Guarded {
 /** All queues that have to be, or have been, authenticated. */
 export class Authentication {
   readonly #keys: KeyRing;
-  readonly #policy: ChapPolicy | undefined;
+  readonly #policy: () => ChapPolicy | undefined;
   readonly #around: AuthSurroundings;
   readonly #queues = new Map<number, Guarded>();
 
-  constructor(keys: KeyRing, policy: ChapPolicy | undefined, around: AuthSurroundings) {
+  constructor(keys: KeyRing, policy: () => ChapPolicy | undefined, around: AuthSurroundings) {
     this.#keys = keys;
     this.#policy = policy;
     this.#around = around;
@@ -69,7 +69,7 @@ export class Authentication {
       exchange: new ControllerExchange({
         hostnqn: ends.hostnqn,
         subnqn: ends.subnqn,
-        ...(this.#policy && { policy: this.#policy }),
+        policy: this.#policy,
         keys: () => this.#keys.chapKeys(ends.hostnqn),
         power: powerFor(peer.replace(/ port .*/, '')), // by address
         succeeded: (how) => {

@@ -1,5 +1,5 @@
 /** The keys of hosts, and where they come from. All files are read before the first key changes. */
-import { usage } from '../../../common/errors.js';
+import { Exit, usage, VioError } from '../../../common/errors.js';
 import { printable } from '../../../common/escape.js';
 import type { ChapKeys } from '../../auth/controller.js';
 import { type Key, sameKey } from '../../auth/keys.js';
@@ -19,11 +19,14 @@ export interface KeySources {
   tlsKeyFile?: string;
 }
 
-/** Keys that were read again and are not in use yet. One of the two ends it. */
+/** Keys that were read and are not in use yet. One of the two ends it. */
 export interface FreshKeys {
-  /** The hosts whose keys are others, `*` for every host. */
+  /** The hosts whose keys are others, or that have none any more; `*` for every host. */
   readonly changed: string[];
-  /** Puts them to use, unless others were put to use since: those were read later. Cannot fail. */
+  /** Whether there are keys, and whether there are some for TLS. */
+  readonly any: boolean;
+  readonly tls: boolean;
+  /** Puts them to use. Associations go on; the next authentication or handshake uses them. Cannot fail. */
   use(): void;
   /** Wipes them, if they are not in use. */
   drop(): void;
@@ -42,22 +45,23 @@ export const rereadable = (from: string): boolean => from !== '-' && !/^(env:|fd
 
 const files = ['dhchapSecretFile', 'dhchapCtrlSecretFile', 'tlsKeyFile'] as const;
 
+/** The files that sources of keys name. */
+export const keyFiles = (sources: readonly KeySources[]): string[] =>
+  sources.flatMap((one) => files.map((kind) => one[kind]).filter((from) => from !== undefined && rereadable(from)) as string[]);
+
 export class KeyRing {
-  readonly #sources: readonly KeySources[];
+  #sources: readonly KeySources[];
   #keys: Map<string, HostKeys>;
 
   /** @throws VioError: what is wrong with which file; never a byte of a key */
   constructor(sources: readonly KeySources[]) {
-    const names = new Set<string>();
-    for (const { nqn = anyHost, ...from } of sources) {
-      if (names.has(nqn))
-        throw usage(nqn === anyHost ? 'keys of every host are given twice' : `keys of host ${printable(nqn)} are given twice`);
-      names.add(nqn);
-      if (from.dhchapCtrlSecretFile !== undefined && from.dhchapSecretFile === undefined)
-        throw usage('a key of the controller needs a key of the host', '--dhchap-secret-file FILE');
-    }
     this.#sources = sources;
-    this.#keys = load(sources, new Map());
+    this.#keys = load(sources, () => undefined);
+  }
+
+  /** Where the keys are. */
+  get sources(): readonly KeySources[] {
+    return this.#sources;
   }
 
   /** Whether hosts have to authenticate. */
@@ -67,7 +71,7 @@ export class KeyRing {
 
   /** Whether there are keys for TLS. */
   get tls(): boolean {
-    return [...this.#keys.values()].some(({ tls }) => tls !== undefined);
+    return hasTls(this.#keys);
   }
 
   /** Keys of a host for DH-HMAC-CHAP, its own or those of every host. */
@@ -81,16 +85,31 @@ export class KeyRing {
     return key ? [key] : [];
   }
 
-  /** Reads all files again, without changing anything yet. @throws VioError */
-  read(): FreshKeys {
+  /**
+   * Reads all files, without changing anything yet.
+   * @param sources where the keys are from then on
+   * @throws VioError
+   */
+  read(sources: readonly KeySources[] = this.#sources): FreshKeys {
     const before = this.#keys;
-    const fresh = load(this.#sources, before);
+    const fresh = load(sources, (nqn, kind, from) => {
+      if (this.#sources.find((one) => (one.nqn ?? anyHost) === nqn)?.[kind] === from) return keyOf(before.get(nqn), kind);
+      throw new VioError(`${hostName(nqn)}: a key cannot come from ${from} while the target runs`, {
+        code: 'FIXED',
+        exit: Exit.refused,
+        hint: 'put the key into a file: chmod 600 FILE',
+      });
+    });
+    const changed = [...new Set([...before.keys(), ...fresh.keys()])].filter((nqn) => !sameKeys(fresh.get(nqn), before.get(nqn)));
     return {
-      changed: [...fresh].filter(([nqn, keys]) => !sameKeys(keys, before.get(nqn))).map(([nqn]) => nqn || '*'),
+      changed: changed.map((nqn) => nqn || '*'),
+      any: [...fresh.values()].some((keys) => keysOf(keys).length > 0),
+      tls: hasTls(fresh),
       use: () => {
-        if (this.#keys !== before) return;
+        const gone = this.#keys;
         this.#keys = fresh;
-        wipeBut(before, fresh);
+        this.#sources = sources;
+        wipeBut(gone, fresh);
       },
       drop: () => wipeBut(fresh, this.#keys),
     };
@@ -130,22 +149,34 @@ function wipeBut(gone: ReadonlyMap<string, HostKeys>, kept: ReadonlyMap<string, 
   for (const key of [...gone.values()].flatMap(keysOf)) if (!stay.has(key)) wipe(key.bytes);
 }
 
-const sameKeys = (a: HostKeys, b: HostKeys | undefined): boolean =>
-  b !== undefined && sameKey(a.chap?.host, b.chap?.host) && sameKey(a.chap?.controller, b.chap?.controller) && sameKey(a.tls, b.tls);
+const hasTls = (keys: ReadonlyMap<string, HostKeys>): boolean => [...keys.values()].some(({ tls }) => tls !== undefined);
 
-/** @param before keys that cannot be read again stay as they are */
-function load(sources: readonly KeySources[], before: ReadonlyMap<string, HostKeys>): Map<string, HostKeys> {
+const sameKeys = (a: HostKeys | undefined, b: HostKeys | undefined): boolean =>
+  sameKey(a?.chap?.host, b?.chap?.host) && sameKey(a?.chap?.controller, b?.chap?.controller) && sameKey(a?.tls, b?.tls);
+
+function keyOf(keys: HostKeys | undefined, kind: (typeof files)[number]): Key | undefined {
+  if (kind === 'tlsKeyFile') return keys?.tls;
+  return kind === 'dhchapSecretFile' ? keys?.chap?.host : keys?.chap?.controller;
+}
+
+/** @param kept the key that came from a source that cannot be read again; undefined: it is read */
+function load(
+  sources: readonly KeySources[],
+  kept: (nqn: string, kind: (typeof files)[number], from: string) => Key | undefined,
+): Map<string, HostKeys> {
   const fresh = new Map<string, HostKeys>();
   const made: Key[] = [];
   try {
     for (const { nqn = anyHost, ...from } of sources) {
-      const old = before.get(nqn);
-      const olds = { dhchapSecretFile: old?.chap?.host, dhchapCtrlSecretFile: old?.chap?.controller, tlsKeyFile: old?.tls };
-      const [host, controller, tls] = files.map((name) => {
-        const file = from[name];
+      if (fresh.has(nqn)) throw usage(`keys of ${hostName(nqn)} are given twice`);
+      if (from.dhchapCtrlSecretFile !== undefined && from.dhchapSecretFile === undefined)
+        throw usage('a key of the controller needs a key of the host', '--dhchap-secret-file FILE');
+      const [host, controller, tls] = files.map((kind) => {
+        const file = from[kind];
         if (file === undefined) return undefined;
-        if (olds[name] && !rereadable(file)) return olds[name];
-        const key = readOne(file, name, nqn);
+        const old = rereadable(file) ? undefined : kept(nqn, kind, file);
+        if (old) return old;
+        const key = readOne(file, kind, nqn);
         made.push(key);
         return key;
       });

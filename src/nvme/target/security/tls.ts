@@ -21,8 +21,14 @@ export const modeOf = (choice: TlsChoice): TlsMode | undefined => (choice === 'o
 /** For people: `TLS required`. */
 export const tlsText = (choice: TlsChoice): string => `TLS ${{ allow: 'allowed', require: 'required', off: 'off' }[choice]}`;
 
+/** TLS of listeners that do not say it: required where there are keys for it, unless it is said otherwise. @throws usage error without a key */
+export function defaultMode(choice: TlsChoice | undefined, keys: { readonly tls: boolean }): TlsMode | undefined {
+  checkChoice(choice, keys);
+  return choice === undefined ? (keys.tls ? 'require' : undefined) : modeOf(choice);
+}
+
 /** @throws usage error if TLS is chosen and there is no key for it */
-export function checkChoice(choice: TlsChoice | undefined, keys: KeyRing): void {
+export function checkChoice(choice: TlsChoice | undefined, keys: { readonly tls: boolean }): void {
   if (choice === undefined || choice === 'off' || keys.tls) return;
   throw usage(`TLS cannot be ${choice === 'allow' ? 'allowed' : 'required'} without a key`, '--tls-key-file FILE');
 }

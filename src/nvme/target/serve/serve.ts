@@ -10,7 +10,7 @@ import { Configuration } from '../config/configuration.js';
 import { type GivenSocket, listenAll, takeRest } from '../config/listeners.js';
 import { metricsOf } from '../metrics.js';
 import { KeyRing } from '../security/keyring.js';
-import { checkChoice, modeOf, type TlsMode } from '../security/tls.js';
+import { defaultMode } from '../security/tls.js';
 import { Subsystem } from '../subsystem.js';
 import { Target, type TargetLog } from '../target.js';
 import type { NumberedNamespace, TargetConfig } from './config.js';
@@ -50,7 +50,7 @@ export async function serve(
     state,
     keys,
     ...(config.chapPolicy && { chapPolicy: config.chapPolicy }),
-    tlsMode: tlsModeOf(config, keys),
+    tlsMode: defaultMode(config.tls, keys),
     ...(threads !== undefined && { threads }),
     ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     limits: {
@@ -111,10 +111,4 @@ function adoptAll(subsystem: Subsystem, namespaces: readonly NumberedNamespace[]
     subsystem.close();
     throw err;
   }
-}
-
-/** TLS is required where there are keys for it, unless it is said otherwise. @throws usage error without a key */
-function tlsModeOf({ tls }: TargetConfig, keys: KeyRing): TlsMode | undefined {
-  checkChoice(tls, keys);
-  return tls === undefined ? (keys.tls ? 'require' : undefined) : modeOf(tls);
 }

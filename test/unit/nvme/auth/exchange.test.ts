@@ -15,7 +15,7 @@ function controller(known: ChapKeys | undefined, policy?: ChapPolicy) {
   const told = { succeeded: 0, failed: [] as string[] };
   const exchange = new ControllerExchange({
     ...ends,
-    ...(policy && { policy }),
+    policy: () => policy,
     keys: () => known,
     power,
     succeeded: () => void told.succeeded++,
@@ -163,7 +163,7 @@ describe('both sides', () => {
       const told = { succeeded: 0, failed: [] as string[] };
       const exchange = new ControllerExchange({
         ...ends,
-        policy: { hashes: [1], groups: [0] },
+        policy: () => ({ hashes: [1], groups: [0] }),
         keys: () => now,
         power,
         succeeded: () => void told.succeeded++,

@@ -1,10 +1,12 @@
 /** A reload: what it leaves alone, what it changes, and that it ends where a fresh start would. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import fc from 'fast-check';
 import { native } from '../../../../src/native/index.js';
+import { formatChapKey, formatTlsKey } from '../../../../src/nvme/auth/keys.js';
 import type { ConfigFile, NamespaceEntry, SubsystemEntry } from '../../../../src/nvme/target/config/description.js';
 import { parseConfig } from '../../../../src/nvme/target/config/read.js';
 import type { TargetConfig } from '../../../../src/nvme/target/serve/config.js';
@@ -17,8 +19,17 @@ const files = ['a', 'b', 'c', 'd'];
 beforeAll(() => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-load-'));
   for (const name of files) fs.writeFileSync(path.join(dir, name), Buffer.alloc(64 << 10));
+  for (const name of ['chap1', 'chap2', 'chap3'] as const) writeKey(name);
+  writeKey('tls1');
 });
 afterAll(() => fs.rmSync(dir, { recursive: true }));
+
+/** Writes a new key into a file. @returns its bytes */
+function writeKey(name: string): Buffer {
+  const key = { hash: 1, bytes: randomBytes(32) };
+  fs.writeFileSync(path.join(dir, name), (name.startsWith('tls') ? formatTlsKey : formatChapKey)(key), { mode: 0o600 });
+  return key.bytes;
+}
 
 const parse = (file: object): Promise<TargetConfig> => parseConfig({ text: JSON.stringify(file), name: 'c.json', folder: dir });
 const running = new Set<Running>();
@@ -45,6 +56,12 @@ const seen = ({ target }: Running) => ({
   referrals: [...target.referrals],
   limits: { ...target.limits },
   hostLimits: [...target.hostLimits].sort(),
+  tls: target.listeners.map(({ address, tls }) => `${address} ${tls}`).sort(),
+  policy: target.chapPolicy,
+  // in hexadecimal: a target wipes them when it stops
+  keys: [nqn('h1'), nqn('h2')].map((host) =>
+    [target.keys.chapKeys(host)?.host, ...target.keys.tlsKeys(host)].map((key) => key?.bytes.toString('hex')),
+  ),
   subsystems: [...target.subsystems.values()]
     .map((one) => ({
       nqn: one.nqn,
@@ -124,9 +141,59 @@ describe('a reload', () => {
     await expect(load(target, file(false))).rejects.toMatchObject({ code: 'NOT_ALLOWED', exit: 3 });
   });
 
-  test('does not change what TLS is: it says so instead of doing nothing', async () => {
+  test('takes keys in, changes them, and lets hosts in without them again', async () => {
     const target = await start(base);
-    await expect(load(target, { ...base, tls: 'allow' })).rejects.toMatchObject({ code: 'FIXED', exit: 3 });
+    const { keys } = target.target;
+    expect([keys.chap, keys.tls, target.target.listeners[0]!.tls]).toEqual([false, false, undefined]);
+    const both = { ...base, keys: [{ host: nqn('h1'), dhchapSecretFile: 'chap1', tlsKeyFile: 'tls1' }], dhchapHashes: ['sha384'] };
+    const told = await load(target, both);
+    expect(told.changes).toEqual([
+      `use the new keys of host ${nqn('h1')}`,
+      'use other hash functions or groups for DH-HMAC-CHAP',
+      'TLS required for new connections',
+    ]);
+    expect([keys.chap, keys.tls, target.target.listeners[0]!.tls, target.target.chapPolicy?.hashes]).toEqual([true, true, 'require', [2]]);
+    expect(await load(target, both)).toEqual({ changed: false, changes: [] });
+    // a file that says nothing of keys does not let everybody in
+    expect(await load(target, base)).toEqual({ changed: false, changes: [] });
+    expect(target.configuration.save()).toMatchObject({ keys: [{ host: nqn('h1') }], dhchapHashes: ['sha384'] });
+    const fresh = writeKey('chap1');
+    expect((await load(target, both)).changes).toEqual([`use the new keys of host ${nqn('h1')}`]);
+    expect(keys.chapKeys(nqn('h1'))!.host.bytes).toEqual(fresh);
+    const none = { ...base, keys: [] };
+    expect((await load(target, none)).changes).toEqual([`use the new keys of host ${nqn('h1')}`, 'TLS off for new connections']);
+    expect([keys.chap, keys.tls, target.target.listeners[0]!.tls]).toEqual([false, false, undefined]);
+  });
+
+  test('with keys that cannot be used changes nothing', async () => {
+    const chap = { host: nqn('h1'), dhchapSecretFile: 'chap1' };
+    const target = await start({ ...base, keys: [chap] });
+    const before = target.target.keys.chapKeys(nqn('h1'))!.host.bytes;
+    const copy = Buffer.from(before);
+    writeKey('chap1');
+    const other = { ...base.subsystems[1]!, namespaces: [{ nsid: 7, source: 'd' }] };
+    const wrong: [Partial<ConfigFile>, RegExp][] = [
+      [{ keys: [chap, { host: nqn('h2'), dhchapSecretFile: 'missing' }] }, /ENOENT|no such file/],
+      [{ keys: [{ ...chap, dhchapCtrlSecretFile: 'chap1' }] }, /must not have the same key/],
+      [{ keys: [{ host: nqn('h2'), dhchapSecretFile: 'fd:0' }] }, /cannot come from fd:0 while the target runs/],
+      [{ tls: 'allow' }, /without a key/],
+      [{ keys: [chap], listen: ['127.0.0.1:0,tls=require'] }, /without a key/],
+      // keys are right, and a source is missing
+      [{ keys: [chap], subsystems: [{ ...other, namespaces: [{ nsid: 7, source: 'missing' }] }] }, /missing/],
+    ];
+    for (const [change, why] of wrong) await expect(load(target, { ...base, subsystems: [other], ...change })).rejects.toThrow(why);
+    expect(target.target.keys.chapKeys(nqn('h1'))!.host.bytes).toBe(before);
+    expect(before).toEqual(copy);
+    expect(target.target.subsystems.get(nqn('y'))!.namespaces.has(7)).toBe(false);
+  });
+
+  test('over the control socket names only files of keys that the list of sources allows', async () => {
+    const sources = ['ram:*', path.join(dir, '[a-d]'), path.join(dir, 'chap[12]')];
+    const file = (name: string) => ({ ...base, sources, keys: [{ host: nqn('h1'), dhchapSecretFile: name }] });
+    const target = await start(file('chap3'));
+    expect(await load(target, file('chap3'))).toMatchObject({ changed: false }); // the server's own
+    await load(target, file('chap2'));
+    await expect(load(target, file('chap3'))).rejects.toMatchObject({ code: 'NOT_ALLOWED', exit: 3 });
   });
 
   /** A process that has a descriptor too, as a service manager keeps one; over when the test is. */
@@ -354,6 +421,14 @@ describe('random configurations', () => {
     },
     { requiredKeys: ['nqn', 'namespaces'] },
   );
+  const key = fc.record(
+    {
+      host: fc.constantFrom(nqn('h1'), nqn('h2'), undefined),
+      dhchapSecretFile: fc.constantFrom('chap1', 'chap2'),
+      tlsKeyFile: fc.constant('tls1'),
+    },
+    { requiredKeys: [] },
+  );
   const config = fc
     .record({
       listen: fc.uniqueArray(fc.constantFrom('127.0.0.1:0', '127.0.0.2:0', '127.0.0.3:0,advertise=192.0.2.1:1', '127.0.0.4:0,tls=off'), {
@@ -367,8 +442,12 @@ describe('random configurations', () => {
         selector: (one) => one.host,
         maxLength: 2,
       }),
+      // said in each of them: what a file leaves out of these stays
+      ...{ keys: fc.uniqueArray(key, { selector: (one) => one.host, maxLength: 2 }), tls: fc.constantFrom('off', 'allow', 'require') },
+      ...{ dhchapHashes: fc.constantFrom(['sha256'], ['sha512', 'sha256']), dhchapGroups: fc.constantFrom(['null'], ['ffdhe2048']) },
       subsystems: fc.uniqueArray(subsystem, { selector: (one) => one.nqn, maxLength: 3 }),
     })
+    .map((file) => ({ ...file, tls: file.keys.some(({ tlsKeyFile }) => tlsKeyFile) ? file.tls : 'off' }))
     .map((file) => onlyOnce(JSON.parse(JSON.stringify(file)) as ConfigFile));
 
   /** A file and a UUID are served once: a second namespace of it would be refused. */
