@@ -1,0 +1,27 @@
+# Behind tests/nvme/rc of blktests: its target is vioctl, seen through the folders of nvmet.ts.
+# shellcheck shell=bash disable=SC2034
+NVMET_CFS=/run/nvmet/fs/config
+NVMET_DFS=/run/nvmet/fs/debug
+export def_subsysnqn=nqn.2014-08.org.example:blktests
+
+# the transport does not matter to these, and nvmet has "loop" for a host on the same machine
+_require_nvme_trtype_is_loop() {
+	case $TEST_NAME in
+	nvme/052 | nvme/055) return 0 ;;
+	esac
+	_require_nvme_trtype loop
+}
+
+# a newer nvme-cli for TLS
+nvme() {
+	case $TEST_NAME in
+	nvme/062 | nvme/063) nvme-tls "$@" ;;
+	*) command nvme "$@" ;;
+	esac
+}
+
+# nvmet takes keys for TLS from the keyring of the kernel, where this puts them; vioctl reads a file
+eval "keyring$(declare -f _nvme_gen_tls_key)"
+_nvme_gen_tls_key() {
+	(umask 077; keyring_nvme_gen_tls_key "$@" | tee /run/nvmet/tls.key)
+}
