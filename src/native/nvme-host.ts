@@ -57,6 +57,12 @@ export interface ExchangeHandle {
 /** A connection with one queue (native/nvme/host/lone_queue.h). */
 export type QueueHandle = { readonly [kind]: 'queue' };
 
+/** A key of TLS. A host that has several tries them in this order until the target takes one, and begins with that one from then on. */
+export interface TlsKey {
+  identity: string;
+  psk: Uint8Array;
+}
+
 /** How to connect a queue. Times in milliseconds. */
 export interface QueueOptions {
   host: string;
@@ -67,7 +73,7 @@ export interface QueueOptions {
   dataDigest: boolean;
   /** Of connecting. */
   timeoutMs: number;
-  tls?: { identity: string; psk: Uint8Array } | undefined;
+  tls?: readonly TlsKey[] | undefined;
 }
 
 /** A command of a queue. Times in milliseconds. */
@@ -125,8 +131,7 @@ export interface HostOptions {
   replay: boolean;
   /** Who authenticates queues; without it, a target that asks for it is EACCES. Closed with the last host that has it. */
   authenticator?: AuthenticatorHandle | undefined;
-  /** The key of TLS; without it, there is none. */
-  tls?: { identity: string; psk: Uint8Array } | undefined;
+  tls?: readonly TlsKey[] | undefined;
 }
 
 /** What was found when it was opened. */

@@ -62,7 +62,7 @@ async function connect(): Promise<Controller> {
     return await Controller.connect({
       ...{ address: '127.0.0.1', port: target.port, timeout: 60_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5), ioQueues: 1 },
       chap: { key, controllerKey },
-      tls: tlsPsk(tls, hostnqn, nqn),
+      tls: [tlsPsk(tls, hostnqn, nqn)],
     });
   } finally {
     connecting--;
@@ -150,9 +150,9 @@ test('no error, and no wrong block', async () => {
       done();
       if (i % 4 > 1) continue;
       const old = { address: '127.0.0.1', port: target.port, timeout: 60_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5) };
-      const mixed = { ...old, chap: { key: stale.host }, tls: tlsPsk(now.tls, hostnqn, nqn) };
+      const mixed = { ...old, chap: { key: stale.host }, tls: [tlsPsk(now.tls, hostnqn, nqn)] };
       await expect(Controller.connect(mixed)).rejects.toMatchObject({ exit: 6 });
-      await expect(Controller.connect({ ...mixed, tls: tlsPsk(stale.tls, hostnqn, nqn) })).rejects.toMatchObject({ exit: 6 });
+      await expect(Controller.connect({ ...mixed, tls: [tlsPsk(stale.tls, hostnqn, nqn)] })).rejects.toMatchObject({ exit: 6 });
     }
   };
   const hosts = [stays(0, false), stays(1, true), comes(2), comes(3)];

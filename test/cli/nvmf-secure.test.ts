@@ -131,7 +131,7 @@ test('keys rotate: tried, done, already done; hosts that are connected stay', as
   const identity = (key: typeof tls.sha256) => tlsPsk(key, hostnqn, nqn);
   const ends = { address: '127.0.0.1', port: target.port, timeout: 90_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5) };
   const connect = (key: typeof chap.host, psk: typeof tls.sha256) =>
-    Controller.connect({ ...ends, ioQueues: 1, chap: { key }, tls: identity(psk) });
+    Controller.connect({ ...ends, ioQueues: 1, chap: { key }, tls: [identity(psk)] });
   const connected = await connect(chap.host, tls.sha256);
   expect(await rotate()).toEqual(unchanged);
 
@@ -218,7 +218,7 @@ describe.each(['sha256', 'sha384'] as const)('TLS, %s', (hash) => {
     const key = tlsPsk(tls[hash], `${hostnqn}2`, nqn);
     const client = native().nvmeHost.tlsClient(key.identity, key.psk);
     expect(native().nvmeHost.tlsTake(client, Buffer.alloc(0)).established).toBe(false);
-    const options = { address: '127.0.0.1', port: target.port, timeout: 90_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: key };
+    const options = { address: '127.0.0.1', port: target.port, timeout: 90_000, subnqn: nqn, hostid: Buffer.alloc(16, 9), tls: [key] };
     await expect(Controller.connect({ ...options, hostnqn })).rejects.toMatchObject({ exit: 6 });
     await (await Controller.connect({ ...options, hostnqn: `${hostnqn}2` })).disconnect();
   });
@@ -234,6 +234,49 @@ test.each([0, 1] as const)('OpenSSL as a TLS host, identity of version %d', asyn
   const answer = execFileSync('sh', ['-c', command], { cwd: dir });
   expect([answer.length, answer[0]]).toEqual([128, 1]); // ICResp
   await good(target); // allowed: without TLS too
+  expect(await target.stop()).toBe(0);
+});
+
+/** A relay to a target that refuses identities of version 1 in a ClientHello, as SPDK does. `hellos` are the versions that came. */
+async function olderTarget(port: number): Promise<{ port: number; hellos: number[]; close: () => void }> {
+  const hellos: number[] = [];
+  const server = net.createServer((host) => {
+    let hello = Buffer.alloc(0);
+    const take = (chunk: Buffer): void => {
+      hello = Buffer.concat([hello, chunk]);
+      if (hello.length < 5 || hello.length < 5 + hello.readUInt16BE(3)) return;
+      host.off('data', take);
+      hellos.push(hello.includes('NVMe1R') ? 1 : 0);
+      if (hellos.at(-1) === 1) return void host.end(Buffer.from('15030300020273', 'hex')); // unknown_psk_identity
+      const target = net.connect(port, '127.0.0.1');
+      for (const socket of [host, target]) socket.on('error', () => target.destroy());
+      target.write(hello);
+      host.pipe(target).pipe(host);
+    };
+    host.on('data', take).on('error', () => {}); // the host may reset
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return { port: (server.address() as net.AddressInfo).port, hellos, close: () => server.close() };
+}
+
+test.each(['sha256', 'sha384'] as const)('a target that knows a key of %s under its identity of version 0 only', async (hash) => {
+  const target = await serveTarget(['ram:16M', '--nqn', nqn, '--tls-key-file', at(hash)]);
+  const older = await olderTarget(target.port);
+  const where = ['-s', String(older.port), '-n', nqn, '-q', hostnqn];
+  const keys = ['--tls-key-file', at(hash)];
+  try {
+    expect(await nvmf(['identify', ...where, ...keys])).toMatchObject({ status: 0, stderr: '' });
+    expect(older.hellos.splice(0)).toEqual([1, 0]);
+    const data = randomBytes(300_000);
+    expect(await nvmf(['write', ...where, ...keys, '-i', '3'], { input: data })).toMatchObject({ status: 0 });
+    expect(older.hellos.splice(0)).toEqual([1, 0, 0, 0, 0]); // the other connections begin with what was taken
+    expect((await nvmf(['read', ...where, ...keys, '--count', '300000'])).stdout.equals(data)).toBe(true);
+    fs.writeFileSync(at('wrong'), formatTlsKey({ ...tls[hash], bytes: randomBytes(tls[hash].bytes.length) }), { mode: 0o600 });
+    const wrong = await nvmf(['identify', ...where, '--tls-key-file', at('wrong')]);
+    expect(wrong).toMatchObject({ status: 6, stderr: expect.stringContaining('the target has another key') });
+  } finally {
+    older.close();
+  }
   expect(await target.stop()).toBe(0);
 });
 

@@ -96,7 +96,7 @@ test('listeners come, change and are saved; hosts that are connected stay', asyn
   // hosts stay while TLS of their listener changes
   const { address, port } = second;
   const ends = { address, port, timeout: 90_000, subnqn: nqn, hostnqn, hostid: Buffer.alloc(16, 5), ioQueues: 1 };
-  const secured = await Controller.connect({ ...ends, tls: tlsPsk(psk, hostnqn, nqn) });
+  const secured = await Controller.connect({ ...ends, tls: [tlsPsk(psk, hostnqn, nqn)] });
   const listen = (tls: string) => ['127.0.0.1:0', `${place(second)},tls=${tls}`];
   expect(await load(listen('allow'), '--dry-run')).toContain(`TLS allowed on ${place(second)} for new connections`);
   expect(await load(listen('allow'))).toContain(`TLS allowed on ${place(second)} for new connections`);

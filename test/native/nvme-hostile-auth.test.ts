@@ -154,7 +154,7 @@ describe.each(hosts)('%s', (_name, host) => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     try {
       const waits = ['half a record', 'nothing'].includes(what);
-      const err = await failure(host, (server.address() as AddressInfo).port, { tls, timeout: waits ? 1000 : 30_000 });
+      const err = await failure(host, (server.address() as AddressInfo).port, { tls: [tls], timeout: waits ? 1000 : 30_000 });
       expect([what, err.exit, err.code]).toEqual([what, waits ? 124 : 6, waits ? 'ETIMEDOUT' : 'EKEYREJECTED']);
     } finally {
       server.close();

@@ -181,7 +181,7 @@ test('where hosts may use TLS, those without it are counted apart', async () => 
   target.setHostLimits(hostnqn, { connections: 2 });
   for (let i = 0; i < 2; i++) expect((await claims())[1]).toMatchObject({ kind: 'cqe', sct: 0, sc: 0 });
   expect((await claims())[1]).toMatchObject(busy);
-  const host = await comes({ tls: tlsPsk(psk, hostnqn, nqn) });
+  const host = await comes({ tls: [tlsPsk(psk, hostnqn, nqn)] });
   await host.disconnect();
 });
 

@@ -49,7 +49,7 @@ Napi::Value JsQueueOpen(const Napi::CallbackInfo& info) {
                              .data_digest = flag("dataDigest")};
   const auto queue =
       std::make_shared<LoneQueue>(Address{Text(Field(given, "host", Kind::kPath)), static_cast<uint16_t>(port)},
-                                  options, number("timeoutMs"), SecureOf(Field(given, "tls", Maybe(Kind::kObject))));
+                                  options, number("timeoutMs"), DialerOf(Field(given, "tls", Maybe(Kind::kArray))));
   // Its thread ends when nobody has it any more: the handle, or an environment that has ended before there was one.
   const std::shared_ptr<LoneQueue> held(queue.get(), [queue](LoneQueue*) { queue->Close(); });
   return Answer(

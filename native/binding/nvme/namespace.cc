@@ -40,23 +40,21 @@ std::vector<Address> AddressesOf(const Napi::Array& given) {
 
 }  // namespace
 
-// Each connection gets a copy of the key.
-Secure SecureOf(const Napi::Value& value) {
-  if (!value.IsObject()) return nullptr;
-  const auto given = value.As<Napi::Object>();
-  const auto psk = std::make_shared<crypto::Psk>();
-  psk->identity = Text(Field(given, "identity", Kind::kPath));
-  const auto key = Bytes(Field(given, "psk", Kind::kBytes));
-  if (key.size() != 32 && key.size() != 48) throw SysError(EINVAL, "hostOpen", "psk");
-  psk->key.assign(key.begin(), key.end());
-  psk->hash = key.size() == 48 ? 2 : 1;
-  return [psk](std::unique_ptr<Stream> stream, const Wait& wait) {
-    crypto::Psk copy;
-    copy.identity = psk->identity;
-    copy.key = psk->key;
-    copy.hash = psk->hash;
-    return SecureStream(std::move(stream), std::move(copy), wait);
-  };
+Dialer DialerOf(const Napi::Value& value) {
+  if (!value.IsArray()) return Dial;
+  const auto given = value.As<Napi::Array>();
+  std::vector<crypto::Psk> keys;
+  for (uint32_t i = 0; i < given.Length(); i++) {
+    const auto one = Item(given, i, Kind::kObject).As<Napi::Object>();
+    const auto bytes = Bytes(Field(one, "psk", Kind::kBytes));
+    if (bytes.size() != 32 && bytes.size() != 48) throw SysError(EINVAL, "hostOpen", "psk");
+    auto& psk = keys.emplace_back();
+    psk.identity = Text(Field(one, "identity", Kind::kPath));
+    psk.key.assign(bytes.begin(), bytes.end());
+    psk.hash = bytes.size() == 48 ? 2 : 1;
+  }
+  if (keys.empty()) throw SysError(EINVAL, "hostOpen", "tls");
+  return SecureDialer(std::move(keys));
 }
 
 Napi::Error Refused(Napi::Env env, const CommandError& error) {
@@ -88,7 +86,7 @@ NamespaceOptions OptionsOf(const Napi::Object& given) {
   options.data_digest = flag("dataDigest");
   options.flow_control = flag("flowControl");
   options.replay = flag("replay");
-  options.secure = SecureOf(Field(given, "tls", Maybe(Kind::kObject)));
+  options.dial = DialerOf(Field(given, "tls", Maybe(Kind::kArray)));
   if (const Napi::Value handle = given.Get("authenticator"); !handle.IsUndefined()) {
     // JavaScript waits for exchanges until the last host that may have some is gone.
     struct Closer {

@@ -15,8 +15,8 @@ namespace vioctl::nvme::host {
 // The options of a host from JavaScript (HostOptions of src/native/nvme-host.ts). Throws SysError EINVAL.
 NamespaceOptions OptionsOf(const Napi::Object& given);
 
-// TLS with the key of an object, {identity, psk}; nothing without one. Throws SysError EINVAL.
-Secure SecureOf(const Napi::Value& value);
+// TLS with the keys of an array of {identity, psk}; plain connections without one. Throws SysError EINVAL.
+Dialer DialerOf(const Napi::Value& value);
 
 // A JavaScript error with the status of the command that the controller refused.
 Napi::Error Refused(Napi::Env env, const CommandError& error);

@@ -163,9 +163,7 @@ std::unique_ptr<Queue> Association::Open(uint16_t qid, uint32_t entries, uint16_
                      .header_digest = options_.header_digest,
                      .data_digest = options_.data_digest,
                      .in_capsule = kConnectCapsule};
-  std::unique_ptr<Stream> stream = Dial(address_, wait);
-  if (options_.secure) stream = options_.secure(std::move(stream), wait);
-  auto queue = std::make_unique<Queue>(std::move(stream), terms);
+  auto queue = std::make_unique<Queue>(options_.dial(address_, wait), terms);
   queue->Negotiate(wait);
   ConnectData data{};
   memcpy(data.hostid, options_.hostid.data(), options_.hostid.size());

@@ -45,7 +45,7 @@ struct HostOptions {
   bool refuse_own = false;       // ELOOP for a target of this process
   bool header_digest = false, data_digest = false, flow_control = true;
 
-  Secure secure;  // nullptr: the connections are as they are
+  Dialer dial = Dial;
   // Authenticates a queue behind its Connect, before any other command. Throws SysError. Without it, a target that asks
   // for authentication is EACCES.
   std::function<void(Queue&, const Connected&, const Wait&)> authenticate;

@@ -16,11 +16,11 @@ constexpr uint64_t kLookMs = 1000;   // between looks at the clock, at the lates
 
 }  // namespace
 
-LoneQueue::LoneQueue(Address address, const QueueOptions& options, uint64_t timeout_ms, Secure secure)
+LoneQueue::LoneQueue(Address address, const QueueOptions& options, uint64_t timeout_ms, Dialer dial)
     : address_(std::move(address)),
       options_(options),
       timeout_ms_(timeout_ms),
-      secure_(std::move(secure)),
+      dial_(std::move(dial)),
       wake_(os::NewEventfd()),
       stop_(os::NewEventfd()) {}
 
@@ -68,9 +68,7 @@ void LoneQueue::Body(const std::function<void()>& opened) {
   bool told = false;
   try {
     const Wait wait{os::NowNs() + timeout_ms_ * kMs, stop_.get()};
-    std::unique_ptr<Stream> stream = Dial(address_, wait);
-    if (secure_) stream = secure_(std::move(stream), wait);
-    queue = std::make_unique<Queue>(std::move(stream), options_);
+    queue = std::make_unique<Queue>(dial_(address_, wait), options_);
     queue->Negotiate(wait);
     told = true;
     opened();

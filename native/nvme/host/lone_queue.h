@@ -28,7 +28,7 @@ struct LoneCommand : Command {
 
 class LoneQueue : public std::enable_shared_from_this<LoneQueue> {
  public:
-  LoneQueue(Address address, const QueueOptions& options, uint64_t timeout_ms, Secure secure);
+  LoneQueue(Address address, const QueueOptions& options, uint64_t timeout_ms, Dialer dial);
   // Starts the thread, which connects and then calls `opened` once: failure() says whether it could. Throws SysError.
   void Open(std::function<void()> opened);
   // Ends the connection. Commands that are under way fail with ECANCELED.
@@ -50,7 +50,7 @@ class LoneQueue : public std::enable_shared_from_this<LoneQueue> {
   const Address address_;
   const QueueOptions options_;
   const uint64_t timeout_ms_;
-  const Secure secure_;
+  const Dialer dial_;
   const Fd wake_, stop_;
 
   std::mutex lock_;

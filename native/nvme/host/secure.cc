@@ -2,7 +2,10 @@
 
 #include <poll.h>
 
+#include <atomic>
 #include <cerrno>
+#include <memory>
+#include <optional>
 
 #include "common/error.h"
 
@@ -115,12 +118,50 @@ class TlsStream final : public Stream {
   std::unique_ptr<crypto::Tls> tls_;
 };
 
+// Of all connections of a host, which any thread makes.
+class KeyRing {
+ public:
+  explicit KeyRing(std::vector<crypto::Psk> keys) : keys_(std::move(keys)) {}
+
+  std::unique_ptr<Stream> Connect(const Address& address, const Wait& wait) {
+    const size_t first = taken_;
+    std::optional<SysError> refused;
+    for (size_t tries = 0; tries < keys_.size(); tries++) {
+      const size_t at = (first + tries) % keys_.size();
+      try {
+        auto stream = std::make_unique<TlsStream>(Dial(address, wait), Copy(keys_[at]));
+        stream->Handshake(wait);
+        taken_ = at;
+        return stream;
+      } catch (const SysError& error) {
+        if (!refused && error.err() != EKEYREJECTED) throw;
+        if (error.err() == ECANCELED) throw;
+        // The target judged the first one: that tells more than a later failure to connect.
+        if (!refused) refused = error;
+      }
+    }
+    throw *refused;
+  }
+
+ private:
+  static crypto::Psk Copy(const crypto::Psk& psk) {
+    crypto::Psk copy;
+    copy.identity = psk.identity;
+    copy.key = psk.key;
+    copy.hash = psk.hash;
+    return copy;
+  }
+
+  const std::vector<crypto::Psk> keys_;  // at least one
+  std::atomic<size_t> taken_ = 0;
+};
+
 }  // namespace
 
-std::unique_ptr<Stream> SecureStream(std::unique_ptr<Stream> below, crypto::Psk psk, const Wait& wait) {
-  auto stream = std::make_unique<TlsStream>(std::move(below), std::move(psk));
-  stream->Handshake(wait);
-  return stream;
+Dialer SecureDialer(std::vector<crypto::Psk> keys) {
+  return [ring = std::make_shared<KeyRing>(std::move(keys))](const Address& address, const Wait& wait) {
+    return ring->Connect(address, wait);
+  };
 }
 
 }  // namespace vioctl::nvme::host

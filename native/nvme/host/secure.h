@@ -1,13 +1,14 @@
-// TLS of a host (NVMe/TCP transport specification 1.0, 3.6.1): a Secure with a key.
+// TLS of a host (NVMe/TCP transport specification 1.0, 3.6.1).
 #pragma once
-#include <memory>
+#include <vector>
 
 #include "crypto/tls.h"
 #include "nvme/host/stream.h"
 
 namespace vioctl::nvme::host {
 
-// Puts TLS around a connection and does the handshake. Throws SysError: EKEYREJECTED, ETIMEDOUT and others.
-std::unique_ptr<Stream> SecureStream(std::unique_ptr<Stream> below, crypto::Psk psk, const Wait& wait);
+// Connects by TLS with one of these keys: the one that was taken last, else the next one that the target takes. Throws
+// what Dial() does, and EKEYREJECTED.
+Dialer SecureDialer(std::vector<crypto::Psk> keys);
 
 }  // namespace vioctl::nvme::host

@@ -38,9 +38,6 @@ class Stream {
   virtual bool Push() { return false; }
 };
 
-// Puts something around a connection before the first PDU, such as TLS. May wait, and throws SysError.
-using Secure = std::function<std::unique_ptr<Stream>(std::unique_ptr<Stream>, const Wait&)>;
-
 // Where a controller is: a name or an address, and a port.
 struct Address {
   std::string host;
@@ -53,5 +50,8 @@ struct Address {
 // Connects, trying each address of a name. Throws SysError: EADDRNOTAVAIL of getaddrinfo, connect, ETIMEDOUT,
 // ECANCELED.
 std::unique_ptr<Stream> Dial(const Address& address, const Wait& wait);
+
+// Dial(), or what puts something around a connection before the first PDU, such as TLS. May wait, and throws SysError.
+using Dialer = std::function<std::unique_ptr<Stream>(const Address&, const Wait&)>;
 
 }  // namespace vioctl::nvme::host

@@ -70,15 +70,25 @@ export function tlsPsk(key: Key, hostnqn: string, subnqn: string, version: 0 | 1
   }
 }
 
-/** The same, for whoever keeps it for long: in memory that core dumps leave out. */
-export function keptPsk(key: Key, hostnqn: string, subnqn: string): TlsPsk {
-  const made = tlsPsk(key, hostnqn, subnqn);
-  try {
-    return { ...made, psk: protect(made.psk) };
-  } finally {
-    wipe(made.psk);
-  }
+/**
+ * A key under each of its identities, newest first: SPDK knows version 0 alone. For whoever keeps them for long: in memory that core dumps
+ * leave out.
+ */
+export function keptPsks(key: Key, hostnqn: string, subnqn: string): TlsPsk[] {
+  return ([1, 0] as const)
+    .map((version) => tlsPsk(key, hostnqn, subnqn, version))
+    .filter(({ identity }) => !tooLong(identity))
+    .map((made) => {
+      try {
+        return { ...made, psk: protect(made.psk) };
+      } finally {
+        wipe(made.psk);
+      }
+    });
 }
+
+/** Whether this is an identity of version 0 that is longer than the context of HKDF-Expand-Label can be: it has no PSK. */
+const tooLong = (identity: string): boolean => identity.startsWith('NVMe0') && identity.length > 255;
 
 /** Reads an identity; undefined if it is none of NVMe/TCP. */
 export function parseIdentity(identity: string): PskIdentity | undefined {
@@ -92,7 +102,7 @@ export function parseIdentity(identity: string): PskIdentity | undefined {
 /** The PSK of an identity that a host has sent, if one of the keys makes just this identity. */
 export function pskOf(identity: string, keys: readonly Key[]): TlsPsk | undefined {
   const parsed = parseIdentity(identity);
-  if (!parsed) return undefined;
+  if (!parsed || tooLong(identity)) return undefined;
   for (const key of keys) {
     const made = tlsPsk(key, parsed.hostnqn, parsed.subnqn, parsed.version);
     if (made.identity === identity) return made;

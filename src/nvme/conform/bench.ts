@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import net from 'node:net';
 import { VioError } from '../../common/errors.js';
+import type { TlsKey } from '../../native/nvme-host.js';
 import { power } from '../auth/dh.js';
 import { authenticate } from '../auth/host.js';
 import type { ChapOptions, Controller, HostIdentity, NamespaceInfo } from '../host/index.js';
@@ -24,7 +25,7 @@ import {
 } from '../wire/index.js';
 import { Bytes } from './bytes.js';
 import { describeOutcome } from './expect.js';
-import { type CommandOptions, type Outcome, RawConnection, type RawOptions, type RawTls } from './raw.js';
+import { type CommandOptions, type Outcome, RawConnection, type RawOptions } from './raw.js';
 
 /** How long another host waits for each answer before silence is believed, in milliseconds. */
 const answerLimit = 8000;
@@ -60,9 +61,9 @@ export interface Facts extends HostIdentity {
   /** Keys of DH-HMAC-CHAP; and the hash function and group that the target chooses, if it asks for authentication. */
   chap?: ChapOptions & { chosen?: { hash: number; group: number } };
   /** The key of TLS, with which every connection begins. */
-  tls?: RawTls;
+  tls?: TlsKey;
   /** The same for the discovery service. */
-  discoveryTls?: RawTls;
+  discoveryTls?: TlsKey;
   /** Whether discovery says that TLS is required here, if it says anything. */
   tlsRequired?: boolean;
   /** Another address of the same subsystem, by the discovery log. */

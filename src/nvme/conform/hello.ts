@@ -3,7 +3,7 @@
  * binder always fits its bytes, so that what is wrong is wrong alone.
  */
 import { createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto';
-import type { RawTls } from './raw.js';
+import type { TlsKey } from '../../native/nvme-host.js';
 
 const Extension = { groups: 10, keyShare: 51, psk: 41, pskModes: 45, versions: 43 } as const;
 export const Suite = { aes128: 0x1301, aes256: 0x1302, chacha: 0x1303 } as const;
@@ -63,10 +63,10 @@ function binderOf(hash: 'sha256' | 'sha384', psk: Uint8Array, before: Buffer): B
 }
 
 /** Which hash function goes with a key: 1 is SHA-256, 2 is SHA-384. */
-export const hashOf = ({ psk }: RawTls): 1 | 2 => (psk.length === 48 ? 2 : 1);
+export const hashOf = ({ psk }: TlsKey): 1 | 2 => (psk.length === 48 ? 2 : 1);
 
 /** The handshake message, without a record around it. */
-export function clientHello(psk: RawTls, faults: HelloFaults = {}): Buffer {
+export function clientHello(psk: TlsKey, faults: HelloFaults = {}): Buffer {
   const { legacy = 0x0303, versions = [0x0304], modes = [1], share = randomBytes(32), identities = [psk.identity] } = faults;
   const { suites = [hashOf(psk) === 2 ? Suite.aes256 : Suite.aes128], shareGroup = x25519, noPsk = false, pskFirst = false } = faults;
   const { compression = Buffer.of(0), session = Buffer.alloc(0), more = Buffer.alloc(0), binder = (right) => right } = faults;

@@ -5,7 +5,7 @@
 import net from 'node:net';
 import { codeOf, VioError, wrap } from '../../common/errors.js';
 import { native } from '../../native/index.js';
-import type { NativeTls } from '../../native/nvme-host.js';
+import type { NativeTls, TlsKey } from '../../native/nvme-host.js';
 import { withOpenssl } from '../auth/openssl.js';
 import {
   type BuildOptions,
@@ -58,12 +58,6 @@ export const finding = (ok: boolean, text: string, note?: string): Outcome => ({
   text,
   ...(note !== undefined && { note }),
 });
-
-/** The key of TLS, and whose it is. */
-export interface RawTls {
-  identity: string;
-  psk: Uint8Array;
-}
 
 export interface RawOptions {
   headerDigest?: boolean;
@@ -162,7 +156,7 @@ export class RawConnection {
   /** Data to send when the target asks: by CID. */
   readonly #sources = new Map<number, Buffer>();
 
-  private constructor(socket: net.Socket, alive: Liveness | undefined, tls: RawTls | undefined) {
+  private constructor(socket: net.Socket, alive: Liveness | undefined, tls: TlsKey | undefined) {
     this.socket = socket;
     this.#alive = alive;
     this.#tls = tls && withOpenssl(() => native().nvmeHost.tlsClient(tls.identity, tls.psk));
@@ -176,13 +170,13 @@ export class RawConnection {
    * A TCP connection, with TLS if there is a key for it, and nothing else sent.
    * @param alive asked before silence is believed @throws VioError
    */
-  static async open(address: string, port: number, limit = 10000, alive?: Liveness, tls?: RawTls): Promise<RawConnection> {
+  static async open(address: string, port: number, limit = 10000, alive?: Liveness, tls?: TlsKey): Promise<RawConnection> {
     const connection = await RawConnection.#connect(address, port, limit, alive, tls);
     if (tls) await connection.#secure(limit);
     return connection;
   }
 
-  static #connect(address: string, port: number, limit: number, alive?: Liveness, tls?: RawTls): Promise<RawConnection> {
+  static #connect(address: string, port: number, limit: number, alive?: Liveness, tls?: TlsKey): Promise<RawConnection> {
     return connectTo({ address, port }, limit, (socket) => new RawConnection(socket, alive, tls));
   }
 

@@ -2,6 +2,7 @@
 
 import { reason, usage, VioError } from '../../common/errors.js';
 import { glob } from '../../common/glob.js';
+import type { TlsKey } from '../../native/nvme-host.js';
 import { type ChapOptions, Controller, type ControllerOptions, discover, Namespace } from '../host/index.js';
 import { chapChallenge, discoveryNqn, identifyController } from '../wire/index.js';
 import { Bench, type Facts } from './bench.js';
@@ -92,14 +93,24 @@ export async function learn(options: ControllerOptions, nsid?: number, discovery
       nsids,
       inCapsule: controller.queues[0]!.inCapsule,
       maxTransfer: controller.maxTransfer,
-      ...(tls && { tls }),
-      ...(discoveryTls && { discoveryTls }),
+      ...(tls && { tls: await taken(options, tls) }),
+      ...(discoveryTls && { discoveryTls: await taken(options, discoveryTls) }),
       ...(await elsewhere({ ...options, tls: discoveryTls })),
     };
     return chap ? await withChoice(facts, chap) : facts;
   } finally {
     await controller.disconnect();
   }
+}
+
+/** The first of these keys that the target takes, or the first one of all. */
+async function taken({ address, port, timeout }: ControllerOptions, keys: readonly TlsKey[]): Promise<TlsKey> {
+  for (const key of keys)
+    try {
+      (await RawConnection.open(address, port, timeout, undefined, key)).close();
+      return key;
+    } catch {} // another one, or none: the cases tell
+  return keys[0]!;
 }
 
 /** Keys, and what the target chooses if it asks for authentication. @throws VioError */

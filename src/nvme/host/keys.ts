@@ -2,7 +2,7 @@
 import { usage } from '../../common/errors.js';
 import { readChapKey, readTlsKey } from '../auth/read.js';
 import { wipe } from '../auth/secret.js';
-import { keptPsk } from '../auth/tls-psk.js';
+import { keptPsks } from '../auth/tls-psk.js';
 import type { ControllerOptions } from './controller.js';
 
 /** TLS with the key of a file for each of several subsystems: a key may be read only once. Undefined without one. @throws VioError */
@@ -10,7 +10,7 @@ export function tlsOptionsFor(file: string | undefined, hostnqn: string, subnqns
   if (file === undefined) return subnqns.map(() => undefined);
   const key = readTlsKey(file, 'TLS key');
   try {
-    return subnqns.map((subnqn) => keptPsk(key, hostnqn, subnqn));
+    return subnqns.map((subnqn) => keptPsks(key, hostnqn, subnqn));
   } finally {
     wipe(key.bytes);
   }

@@ -2,7 +2,7 @@
 import { codeOf, VioError } from '../../common/errors.js';
 import { placeText } from '../../common/text/place.js';
 import { native } from '../../native/index.js';
-import type { QueueHandle } from '../../native/nvme-host.js';
+import type { QueueHandle, TlsKey } from '../../native/nvme-host.js';
 import { awaitOpenssl } from '../auth/openssl.js';
 import { decodeStatus, type StatusField } from '../wire/index.js';
 import { connectionError, DigestError, detailOf, NvmeError, nameOf, timedOut } from './errors.js';
@@ -13,8 +13,8 @@ export interface Endpoint {
   port: number;
   headerDigest?: boolean;
   dataDigest?: boolean;
-  /** The key of TLS; without it, there is none. */
-  tls?: { identity: string; psk: Uint8Array } | undefined;
+  /** The key of TLS under each identity that may be tried; without it, there is no TLS. */
+  tls?: readonly TlsKey[] | undefined;
   /** Longest time for connecting and for each command, in milliseconds. */
   timeout: number;
 }

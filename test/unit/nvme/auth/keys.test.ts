@@ -1,7 +1,7 @@
 import { createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import { VioError } from '../../../../src/common/errors.js';
 import { formatChapKey, formatTlsKey, parseChapKey, parseTlsKey, transformedKey } from '../../../../src/nvme/auth/keys.js';
-import { parseIdentity, pskOf, tlsPsk } from '../../../../src/nvme/auth/tls-psk.js';
+import { keptPsks, parseIdentity, pskOf, tlsPsk } from '../../../../src/nvme/auth/tls-psk.js';
 
 // the key and the texts of libnvme's test/psk.c; the one with SHA-256 is that of the specification (NVMe/TCP 1.0, 3.6.1.5) too
 const part1 = '5512DBB6737D0106F65975B773DFB011FFC344BCF442E2DD6D8BC4870B5D5B03';
@@ -101,6 +101,18 @@ describe('TLS keys', () => {
       'NVMe0R01 nqn.2014-08.org.nvmexpress:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6 ' +
         'nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2',
     );
+  });
+
+  test('a host tries identities of version 1, then 0 if its PSK exists', () => {
+    const key = { hash: 1, bytes: psk32 };
+    expect(keptPsks(key, host, subsystem)).toEqual([tlsPsk(key, host, subsystem, 1), tlsPsk(key, host, subsystem, 0)]);
+    // RFC 8446, 7.1: the context of HkdfLabel has up to 255 bytes, and here it is the identity
+    const long = `nqn.${'s'.repeat(96)}`;
+    const longest = 'h'.repeat(255 - `NVMe0R01  ${long}`.length);
+    const versions = (hostnqn: string) => keptPsks(key, hostnqn, long).map(({ identity }) => identity.slice(0, 5));
+    expect([versions(longest), versions(`${longest}h`)]).toEqual([['NVMe1', 'NVMe0'], ['NVMe1']]);
+    expect(pskOf(`NVMe0R01 ${longest} ${long}`, [key])).toBeDefined();
+    expect(pskOf(`NVMe0R01 ${longest}h ${long}`, [key])).toBeUndefined();
   });
 
   test('a key without a hash is the retained PSK, and its length chooses the cipher', () => {
