@@ -25,7 +25,7 @@ const cells: [what: string, goal: number, args: string[]][] = [
 /** SPDK's target with a memory disk of 256 MiB, on its own core. */
 async function spdk(nvmfTgt: string): Promise<{ port: number; nqn: string; pid: number; stop(): Promise<void> }> {
   const socket = path.join(scratch(), 'spdk.sock');
-  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '512', '--no-huge', '-r', socket]);
+  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '512', '--no-huge', '--no-pci', '-r', socket]);
   const call = (method: string, params: object = {}): Promise<void> =>
     new Promise((resolve, reject) => {
       const connection = createConnection(socket, () => connection.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })));

@@ -89,11 +89,12 @@ export function pingPong(): number {
   return Number(/[\d.]+/.exec(pairs)?.[0]);
 }
 
-/** The path of a program, or undefined. Variables such as VIOCTL_SPDK_NVMF_TGT name one that is not on PATH. */
+/** The path of a program, or undefined. Variables such as VIOCTL_NBDKIT name one that is not on PATH, and VIOCTL_SPDK a built tree of SPDK. */
 export function peer(name: string): string | undefined {
   const own = process.env[`VIOCTL_${name.toUpperCase().replaceAll(/[^A-Z0-9]/g, '_')}`];
   if (own) return fs.existsSync(own) ? own : undefined;
-  const found = (process.env.PATH ?? '').split(':').map((dir) => path.join(dir, name));
+  const spdk = process.env.VIOCTL_SPDK ? [path.join(process.env.VIOCTL_SPDK, 'build', 'bin')] : [];
+  const found = [...spdk, ...(process.env.PATH ?? '').split(':')].map((dir) => path.join(dir, name));
   return found.find((file) => fs.existsSync(file));
 }
 
