@@ -358,7 +358,12 @@ void Connection::Write(Request& request, const uint8_t* data) {
   // Even a write into the page cache waits when too much of it is dirty, for a journal, or for a file system over a
   // network; and no common file system tells beforehand (RWF_NOWAIT: EOPNOTSUPP for buffered writes on ext4).
   if (ns.store->Waits() || !ns.TryWrite()) {
-    if (!request.buffer) Own(request, data, request.length);
+    if (!request.buffer && lending_ && worker_.Borrows(request)) {
+      request.lent = data;
+      lent_ = true;
+    } else if (!request.buffer) {
+      Own(request, data, request.length);
+    }
     return Run(request);
   }
   request.status = WriteStatus(ns.store->Write(data, request.length, request.sqe.slba() << ns.shift, durable));
@@ -369,31 +374,54 @@ void Connection::Write(Request& request, const uint8_t* data) {
 // Counts what a successful command has moved.
 void Connection::Count(const Request& request) {
   VIOCTL_ASSERT(request.ns);
-  Usage& usage = request.ns->usage;
-  const uint64_t now = os::NowNs(), took = now > request.came ? now - request.came : 0;
+  if (tally_.ns != request.ns || tally_.came != request.came) {
+    Tell();
+    tally_.ns = request.ns;
+    tally_.came = request.came;
+  }
   switch (request.sqe.opcode) {
     case kRead:
     case kCompare:
-      usage.read.Add(took);
-      usage.readBytes.fetch_add(request.length, std::memory_order_relaxed);
-      Counters::Add(counters_->reads);
-      Counters::Add(counters_->readBytes, request.length);
+      tally_.reads++;
+      tally_.readBytes += request.length;
       break;
     case kWrite:
-      usage.write.Add(took);
-      usage.writtenBytes.fetch_add(request.length, std::memory_order_relaxed);
-      Counters::Add(counters_->writes);
-      Counters::Add(counters_->writtenBytes, request.length);
+      tally_.writes++;
+      tally_.writtenBytes += request.length;
       break;
     case kFlush:
-      usage.other.Add(took);
-      usage.flushes.fetch_add(1, std::memory_order_relaxed);
-      Counters::Add(counters_->flushes);
+      tally_.flushes++;
       break;
     default:
-      usage.other.Add(took);
-      Counters::Add(counters_->others);
+      tally_.others++;
   }
+}
+
+// Tells the counters what was counted, before its answers leave. Once for many commands: a look at the clock and three
+// atomic operations are a tenth of a command that memory answers.
+void Connection::Tell() {
+  if (!tally_.ns) return;
+  const Tally tally = std::exchange(tally_, {});
+  const uint64_t now = os::NowNs(), took = now > tally.came ? now - tally.came : 0;
+  Usage& usage = tally.ns->usage;
+  if (tally.reads > 0) {
+    usage.read.Add(took, tally.reads);
+    usage.readBytes.fetch_add(tally.readBytes, std::memory_order_relaxed);
+    Counters::Add(counters_->reads, tally.reads);
+    Counters::Add(counters_->readBytes, tally.readBytes);
+  }
+  if (tally.writes > 0) {
+    usage.write.Add(took, tally.writes);
+    usage.writtenBytes.fetch_add(tally.writtenBytes, std::memory_order_relaxed);
+    Counters::Add(counters_->writes, tally.writes);
+    Counters::Add(counters_->writtenBytes, tally.writtenBytes);
+  }
+  if (tally.flushes > 0) {
+    usage.flushes.fetch_add(tally.flushes, std::memory_order_relaxed);
+    Counters::Add(counters_->flushes, tally.flushes);
+  }
+  if (tally.others > 0) Counters::Add(counters_->others, tally.others);
+  if (const uint32_t others = tally.flushes + tally.others) usage.other.Add(took, others);
 }
 
 // Answers a command that has been done.
@@ -463,7 +491,7 @@ void Connection::Done(Request* request) {
 
 void Connection::Settle() {
   unsettled_ = false;
-  if (state_ == kClosed || state_ == kDraining) return;
+  if (state_ == kClosed || state_ == kDraining) return Tell();
   Flush();
   if (paused_) Resume();
   Arm();

@@ -121,13 +121,15 @@ void Connection::Readable() {
     if (state_ == kDraining) continue;  // thrown away
     size += have;
     batching_ = true;
+    lending_ = worker_.lends();
     const size_t used = Parse(buffer, size);
-    batching_ = false;
+    batching_ = lending_ = false;
     if (state_ == kClosed) return;
     if (state_ != kDraining && used < size) Keep(buffer + used, size - used);
     Flush();
     if (paused_) Resume();
-    if (drained) break;
+    // What is lent is written first; epoll says again that there is more.
+    if (std::exchange(lent_, false) || drained) break;
   }
   Arm();
 }

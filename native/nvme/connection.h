@@ -64,6 +64,7 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   std::atomic<uint32_t>* counted =
       nullptr;           // of its namespace, while it is in the ring; none: a read that may be there
   bool written = false;  // by the ring: what is left to do is a flush
+  bool syncs = false;    // of a write that the worker did: its store is synced before the answer
   uint16_t slot = 0, generation = 0;
   Status status = kOk;
   uint64_t result = 0;
@@ -71,6 +72,7 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   Sqe sqe;
   std::shared_ptr<Namespace> ns;  // held while its memory is being sent, or a job runs
   uint8_t* buffer = nullptr;
+  const uint8_t* lent = nullptr;  // data of a write that the worker does before it reads on, where it was received
   uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
   uint32_t held = 0;  // bytes of its host's budget; while it waits for them, those that it is to get
   struct Durable final : storage::Io {
@@ -86,6 +88,8 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   uint8_t respPdu[sizeof(CapsuleResp) + 4];
 
   void Admitted() override;
+  // What it writes.
+  const uint8_t* data_in() const { return lent ? lent : buffer; }
   // Half of a fused pair that waits for the other one.
   bool Half() const { return state == kRunning && ready && !(partner && partner->ready); }
   uint16_t ttag() const { return static_cast<uint16_t>((slot & (kMaxSlots - 1)) | generation << kSlotBits); }
@@ -122,6 +126,8 @@ class Connection {
   // Answers a request that was done elsewhere; Settle() sends that, and what was answered before it.
   void Done(Request* request);
   void Settle();
+  // Copies what was only lent to a request: its place is about to be read into again. Throws std::bad_alloc.
+  void Keep(Request& request);
   // True once between two calls of Settle().
   bool Unsettle() { return !std::exchange(unsettled_, true); }
   // A request that has waited for its turn goes on.
@@ -191,6 +197,7 @@ class Connection {
   void LetGo();
   bool Detach(Request& request);
   void Count(const Request& request);
+  void Tell();
   void Finished(Request& request);
   void Refresh();
 
@@ -226,6 +233,8 @@ class Connection {
   uint64_t came_ = 0;  // when the last bytes were read, ns
   uint32_t armed_ = 0;
   bool batching_ = false;
+  bool lending_ = false,
+       lent_ = false;       // what is parsed lies in the worker's buffer; a request has borrowed from there
   bool unsettled_ = false;  // has answers that nobody has sent
   bool paused_ = false;     // whole PDUs may lie in partial_
 
@@ -233,6 +242,13 @@ class Connection {
   std::shared_ptr<const NamespaceTable> table_;
   uint32_t tableGeneration_ = 0;
   std::shared_ptr<Counters> counters_ = std::make_shared<Counters>();
+  // Commands of one namespace that have come together and been done, but not been told of.
+  struct Tally {
+    std::shared_ptr<Namespace> ns;
+    uint64_t came = 0;
+    uint32_t reads = 0, writes = 0, flushes = 0, others = 0;
+    uint64_t readBytes = 0, writtenBytes = 0;
+  } tally_;
 
   std::vector<uint8_t> partial_;
   Request* data_ = nullptr;  // the command that an H2CData PDU in progress belongs to

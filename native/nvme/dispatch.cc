@@ -24,9 +24,16 @@ constexpr uint32_t kRingThreadsPerSource = 8;
 constexpr uint32_t kDirectPerSource = 48;
 constexpr uint64_t kGather = 20'000;                  // ns that an answer waits for others that are about to come
 constexpr uint64_t kStint = 500'000;                  // ns that the loop's thread writes at a time
+constexpr uint32_t kUntimed = 4;                      // writes of one fast source that share a look at the clock
 constexpr auto kLook = std::chrono::milliseconds(1);  // a write that takes longer hangs
 constexpr int kRestful = 100;                         // looks without a write, after which nobody looks
 constexpr size_t kAllClaimed = std::numeric_limits<size_t>::max() / 2;
+
+// Whether it is a plain write that only copies into the page cache, unless that is full.
+bool Brief(const Request& request) {
+  return request.sqe.opcode == kWrite && !request.partner && !request.written && (request.sqe.cdw12 & kFua) == 0 &&
+         request.ns->store->Cached();
+}
 
 }  // namespace
 
@@ -86,10 +93,15 @@ void Worker::Elsewhere(Request* request) {
     done->more = false;
     done->connection->worker().PostDone(done);
   };
-  // A plain write only copies into the page cache, unless that is full.
-  request->brief = request->sqe.opcode == kWrite && !request->partner && !request->written &&
-                   (request->sqe.cdw12 & kFua) == 0 && request->ns->store->Cached();
+  request->brief = Brief(*request);
   gathered_.push_back(request);
+}
+
+// Whether the writes of a request are done here.
+bool Worker::Borrows(const Request& request) const {
+  const Namespace& ns = *request.ns;
+  return standing_.load(std::memory_order_relaxed) && Brief(request) && ns.store->lane()->quick() &&
+         (!ring_ || ns.regular);  // a buffered write of a regular file is never in the ring (SuitsRing)
 }
 
 // Brief jobs of sources that have been quick are done here, the others by the executor.
@@ -97,56 +109,95 @@ bool Worker::Dispatch() {
   while (!gathered_.empty()) {
     // What waits in the ring could only be taken by this thread.
     if (standing_.load(std::memory_order_acquire) && inRing_ == 0 && !ending_) {
-      const auto here = std::stable_partition(gathered_.begin(), gathered_.end(), [](const storage::Job* job) {
-        return !job->brief || !job->lane->quick();
-      });
-      batch_.assign(here, gathered_.end());
-      gathered_.erase(here, gathered_.end());
+      size_t others = 0;
+      for (storage::Job* job : gathered_) {
+        if (job->brief && job->lane->quick())
+          batch_.push_back(job);
+        else
+          gathered_[others++] = job;
+      }
+      gathered_.resize(others);
     }
-    done_.Gave(static_cast<uint32_t>(gathered_.size() + batch_.size()));
     HandOver();
     if (!batch_.empty() && !WriteHere()) return false;
   }
   return true;
 }
 
+// To the executor.
 void Worker::HandOver() {
   if (gathered_.empty()) return;
+  KeepLent(gathered_);
+  done_.Gave(static_cast<uint32_t>(gathered_.size()));
   storage::Executor::Shared().Submit(gathered_);
   gathered_.clear();
 }
 
-// Writes batch_ and answers, as far as time allows; the executor does the rest.
+void Worker::KeepLent(std::vector<storage::Job*>& jobs) {
+  std::erase_if(jobs, [this](storage::Job* job) {
+    auto* request = static_cast<Request*>(job);
+    try {
+      request->connection->Keep(*request);
+      return false;
+    } catch (const std::bad_alloc&) {
+      request->status = kInternal;
+      done_.Gave(1);
+      PostDone(request);
+      return true;
+    }
+  });
+}
+
+// Answers a write that was done here, or leaves that to the sync that it has begun.
+void Worker::Written(Request* request) {
+  if (request->syncs)
+    done_.Gave(1);
+  else
+    Finish(request);
+}
+
+// Writes batch_ and answers, as far as time allows. The rest is for the next turn, or for the executor if it takes
+// long.
 bool Worker::WriteHere() {
   const size_t size = batch_.size();
   storage::Job* const* const batch = batch_.data();  // whoever takes the loop over empties batch_
+  const bool alike = std::all_of(batch_.begin(), batch_.end(),
+                                 [this](const storage::Job* job) { return job->lane == batch_[0]->lane; });
+  const auto begin = [this] { begun_.store(begun_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); };
   claim_.store(0, std::memory_order_relaxed);
-  begun_.fetch_add(1, std::memory_order_relaxed);
+  begin();
   at_.store(kWriting, std::memory_order_release);
   if (!watched_.exchange(true)) {
     std::lock_guard lock(standMutex_);
     stand_.notify_one();
   }
-  const uint64_t began = os::NowNs();
-  uint64_t now = began;
-  while (now - began < kStint) {
+  uint64_t now = os::NowNs();
+  const uint64_t end = now + kStint;
+  uint32_t untimed = 0;
+  Request* last = nullptr;  // that nobody has been told of, were the loop lost
+  while (now < end) {
     const size_t i = claim_.fetch_add(1, std::memory_order_acq_rel);
     if (i >= size) break;
     auto* request = static_cast<Request*>(batch[i]);
-    begun_.fetch_add(1, std::memory_order_relaxed);
-    const bool syncs = Connection::Work(*request);
-    const uint64_t then = std::exchange(now, os::NowNs());
-    request->lane->Took(now - then);
-    // The last use: the loop may be another thread's by now.
-    if (syncs)
-      request->durable.Sync(storage::Executor::Shared());
-    else
-      PostDone(request);
+    begin();
+    request->syncs = Connection::Work(*request);
+    if (++untimed == kUntimed || !alike || !request->lane->instant()) {
+      const uint64_t then = std::exchange(now, os::NowNs());
+      request->lane->Took((now - then) / std::exchange(untimed, 0));
+    }
+    last = request->syncs ? nullptr : request;
+    if (request->syncs) request->durable.Sync(storage::Executor::Shared());  // its last use here
   }
   int writing = kWriting;
-  if (!at_.compare_exchange_strong(writing, kLooping, std::memory_order_acq_rel)) return false;
-  for (size_t i = claim_.load(std::memory_order_relaxed); i < size; i++) gathered_.push_back(batch_[i]);
+  if (!at_.compare_exchange_strong(writing, kLooping, std::memory_order_acq_rel)) {
+    if (last) PostDone(last);
+    return false;
+  }
+  const size_t done = std::min(claim_.load(std::memory_order_relaxed), size);
+  for (size_t i = 0; i < done; i++) Written(static_cast<Request*>(batch_[i]));
+  for (size_t i = done; i < size; i++) (batch_[i]->lane->instant() ? rest_ : gathered_).push_back(batch_[i]);
   batch_.clear();
+  KeepLent(rest_);
   HandOver();
   TakeDone();
   return true;
@@ -185,21 +236,29 @@ bool Worker::Stand() {
 
 // Takes the loop over from a thread that hangs in a write: what it has not begun goes to the executor, as does all that
 // follows for that source.
-void Worker::TakeOver() {
-  const size_t claimed = claim_.exchange(kAllClaimed, std::memory_order_acq_rel);
-  if (claimed > 0 && claimed <= batch_.size()) batch_[claimed - 1]->lane->Hangs();
-  for (size_t i = claimed; i < batch_.size(); i++) gathered_.push_back(batch_[i]);
+void Worker::TakeOver(size_t thread) {
+  const size_t claimed = claim_.exchange(kAllClaimed, std::memory_order_acq_rel), size = batch_.size();
+  const size_t begun = std::min(claimed, size);
+  if (begun > 0) {
+    for (size_t i = 0; i < begun - 1; i++) Written(static_cast<Request*>(batch_[i]));
+    done_.Gave(1);  // the last one, of which the other thread tells
+    if (claimed <= size) batch_[begun - 1]->lane->Hangs();
+  }
+  gathered_.insert(gathered_.end(), batch_.begin() + static_cast<ptrdiff_t>(begun), batch_.end());
   batch_.clear();
   HandOver();
+  reader_ = thread;
   at_.store(kLooping, std::memory_order_release);
+  Settle();
 }
 
-void Worker::Live(bool loops) {
+void Worker::Live(size_t thread) {
   ::pthread_setname_np(::pthread_self(), "nvme-queue");
+  bool loops = thread == 0;
   if (loops && target_.options_.uring) OpenRing();
   while (loops ? !Run() : Stand()) {
     loops = !loops;
-    if (loops) TakeOver();
+    if (loops) TakeOver(thread);
   }
 }
 

@@ -223,7 +223,7 @@ bool Connection::Work(Request& request) {
             break;
           }
         }
-        request.status = WriteStatus(ns.store->Write(request.buffer, request.length, offset));
+        request.status = WriteStatus(ns.store->Write(request.data_in(), request.length, offset));
         break;
       }
       case kFlush:

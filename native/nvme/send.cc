@@ -43,7 +43,8 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   request->sqe = sqe;
   request->came = came_;
   request->state = Request::kRunning;
-  request->badDigest = request->written = false;
+  request->badDigest = request->written = request->syncs = false;
+  request->lent = nullptr;
   request->status = kOk;
   request->result = 0;
   request->length = request->received = request->readLength = 0;
@@ -83,6 +84,10 @@ void Connection::Own(Request& request, uint32_t size) {
 void Connection::Own(Request& request, const uint8_t* data, uint32_t size) {
   Own(request, size);
   memcpy(request.buffer, data, size);
+}
+
+void Connection::Keep(Request& request) {
+  if (const uint8_t* data = std::exchange(request.lent, nullptr)) Own(request, data, request.length);
 }
 
 uint8_t* Connection::Response(Request& request, Status status, uint64_t result) {
@@ -172,6 +177,7 @@ void Connection::Queue(Outgoing& out, Request* request) {
 }
 
 void Connection::Flush() {
+  Tell();
   if (state_ == kClosed) return;
   if (tls_) Pump();
   while (head_) {
@@ -234,6 +240,7 @@ void Connection::Writable() {
 
 void Connection::Close(const char* reason) {
   if (state_ == kClosed) return;
+  Tell();
   state_ = kClosed;
   ::shutdown(fd_.get(), SHUT_RDWR);
   fd_.Reset();

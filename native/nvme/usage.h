@@ -15,10 +15,12 @@ class Latency {
   static constexpr int kFirst = 10;
   static constexpr int kBuckets = 26;
 
-  void Add(uint64_t ns) {
+  // `count` commands have taken so long each.
+  void Add(uint64_t ns, uint64_t count) {
     const int bucket = std::bit_width(ns >> kFirst);
-    buckets_[static_cast<size_t>(bucket < kBuckets ? bucket : kBuckets - 1)].fetch_add(1, std::memory_order_relaxed);
-    ns_.fetch_add(ns, std::memory_order_relaxed);
+    buckets_[static_cast<size_t>(bucket < kBuckets ? bucket : kBuckets - 1)].fetch_add(count,
+                                                                                       std::memory_order_relaxed);
+    ns_.fetch_add(ns * count, std::memory_order_relaxed);
   }
   uint64_t bucket(int i) const { return buckets_[static_cast<size_t>(i)].load(std::memory_order_relaxed); }
   uint64_t ns() const { return ns_.load(std::memory_order_relaxed); }

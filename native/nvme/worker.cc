@@ -115,12 +115,12 @@ Worker::Worker(Target& target, int index)
       epoll_(Check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       wake_(os::NewEventfd()),
       done_(wake_.get()),
-      receive_(new uint8_t[kReceive]) {
+      receive_(new uint8_t[2 * kReceive]) {
   epoll_event event{EPOLLIN, {.u64 = kWakeKey}};
   Check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
-  threads_[0] = std::thread([this] { Live(true); });
+  threads_[0] = std::thread([this] { Live(0); });
   try {
-    threads_[1] = std::thread([this] { Live(false); });
+    threads_[1] = std::thread([this] { Live(1); });
   } catch (const std::system_error&) {
     // Nobody stands by: the executor writes.
   }
@@ -151,6 +151,7 @@ void Worker::Ready(uint32_t id, uint32_t what) {
   try {
     if (what & EPOLLOUT) connection->Writable();
     if (what & (EPOLLIN | EPOLLRDHUP)) {
+      lends_ = true;
       if ((connection = Find(id))) connection->Readable();
     }
     if (what & (EPOLLERR | EPOLLHUP)) {
@@ -160,6 +161,7 @@ void Worker::Ready(uint32_t id, uint32_t what) {
     // Of one connection alone: what it holds is given back. OpenSSL says ENOMEM by a SysError.
     if ((connection = Find(id))) connection->Hangup(kNoMemory);
   }
+  lends_ = false;
 }
 
 void Worker::Retire(Connection* connection) {
@@ -374,8 +376,8 @@ bool Worker::Run() {
   int nap = kNapMs;
   uint64_t worked = 0;
   if (ticked_ == 0) ticked_ = os::NowMs();
+  uint64_t ns = os::NowNs();
   while (true) {
-    uint64_t ns = os::NowNs();
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
     const bool deep = done_.out() >= kDeep;
@@ -384,8 +386,10 @@ bool Worker::Run() {
     if (timeout < 0 && (full_ || buffers_.any())) timeout = kTickMs;
     // One of many jobs may hang behind others whose ends were not signalled: those are looked for.
     if (timeout != 0 && done_.out() > 1) timeout = std::min(nap, kTickMs);
+    // What was read by the thread that lost the loop, or is left of the last turn.
+    if (!rest_.empty() || !gathered_.empty()) timeout = 0;
     const int count = Wait(events, 256, timeout);
-    if (count > 0) {
+    if (timeout != 0) {
       ns = os::NowNs();
       now_ = ns / 1'000'000;
     }
@@ -407,10 +411,14 @@ bool Worker::Run() {
     const bool done = Ripe(ns);
     if (done) TakeDone();
     if (ring_) TurnRing();
+    gathered_.insert(gathered_.end(), rest_.begin(), rest_.end());
+    const bool writes = !rest_.empty();
+    rest_.clear();
     if (!Dispatch()) return false;
-    if (count > 0 || done) {
+    ns = os::NowNs();
+    if (count > 0 || done || writes) {
       nap = kNapMs;
-      if (spin > 0) worked = os::NowNs();
+      worked = ns;
     } else if (timeout != 0) {
       nap = std::min(nap * 2, kTickMs);
     }
@@ -431,6 +439,8 @@ bool Worker::Run() {
 // Jobs elsewhere refer to connections: their ends are waited for.
 void Worker::Drain() {
   ending_ = true;
+  gathered_.insert(gathered_.end(), rest_.begin(), rest_.end());
+  rest_.clear();
   for (auto& [id, connection] : connections_) {
     connection->Unpark();
     zombies_.push_back(std::move(connection));

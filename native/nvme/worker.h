@@ -120,7 +120,11 @@ class Worker {
   // Memory for the data of a request.
   uint8_t* TakeBuffer(const Request& request, uint32_t size);
   void GiveBuffer(uint8_t* buffer, uint32_t size);
-  uint8_t* receiveBuffer() { return receive_.get(); }
+  uint8_t* receiveBuffer() { return receive_.get() + reader_ * kReceive; }
+  // Whether Dispatch() comes before anything else is read, so that requests may borrow from the receive buffer.
+  bool lends() const { return lends_; }
+  // Whether a write is one that this thread will do itself, then, so that it can do with borrowed data.
+  bool Borrows(const Request& request) const;
   uint64_t now() const { return now_; }
   int epoll() const { return epoll_.get(); }
   // Has a command done: in the ring where it can, else by Dispatch(). Connection::Done follows.
@@ -139,11 +143,13 @@ class Worker {
   static constexpr uint64_t kListenKey = 1ULL << 41;
   static constexpr const char* kNoMemory = "out of memory";
 
-  void Live(bool loops);
+  void Live(size_t thread);
   [[nodiscard]] bool Run();
   [[nodiscard]] bool Stand();
-  void TakeOver();
+  void TakeOver(size_t thread);
   void HandOver();
+  void KeepLent(std::vector<storage::Job*>& jobs);
+  void Written(Request* request);
   [[nodiscard]] bool WriteHere();
   void Drain();
   void OpenRing();
@@ -177,6 +183,7 @@ class Worker {
   std::atomic<bool> stop_{false};
   storage::Completions done_;            // of requests, whatever thread has done them
   std::vector<storage::Job*> gathered_;  // for Dispatch()
+  std::vector<storage::Job*> rest_;      // of what is written here, for the next turn
   std::vector<Connection*> unsettled_;   // have answers to send
   uint64_t seen_ = 0;                    // when the first of done_ was seen, ns; 0: none is
   std::atomic<int> load_{0};
@@ -187,7 +194,9 @@ class Worker {
   storage::RingBuffers ringBuffers_;  // filled when a source is used past the page cache
   Fd ringEvent_;
   uint32_t inRing_ = 0, threaded_ = 0;  // requests in the ring; those that may keep one of its threads
-  std::unique_ptr<uint8_t[]> receive_;
+  std::unique_ptr<uint8_t[]> receive_;  // a buffer for each thread: one that hangs may be writing out of its own
+  size_t reader_ = 0;                   // the thread that has the loop
+  bool lends_ = false;
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> zombies_;
@@ -203,8 +212,9 @@ class Worker {
   // loop to the other, and with it all that is the loop's; it comes back as the one that stands by.
   enum : int { kLooping, kWriting, kTaken };
   std::atomic<int> at_{kLooping};
-  std::vector<storage::Job*> batch_;   // that the loop's thread writes
-  std::atomic<size_t> claim_{0};       // the next of batch_ to be done
+  std::vector<storage::Job*>
+      batch_;                     // that the loop's thread writes; answered when it has done all, or has lost the loop
+  std::atomic<size_t> claim_{0};  // the next of batch_ to be done
   std::atomic<uint64_t> begun_{0};     // writes since the start
   std::atomic<bool> standing_{false};  // there is a thread to take the loop over
   std::atomic<bool> watched_{false};   // it looks at this one every millisecond

@@ -31,6 +31,8 @@ class Lane : public std::enable_shared_from_this<Lane> {
  public:
   // Whether brief jobs have been done so fast lately that handing them to another thread costs more.
   bool quick() const { return average_.load(std::memory_order_relaxed) < kQuick; }
+  // Whether they only copy: no other thread could do them for less than it costs to wake it.
+  bool instant() const { return average_.load(std::memory_order_relaxed) < kInstant; }
   // A brief job has taken so many ns, here or elsewhere. From any thread: a lost update only delays the average.
   void Took(uint64_t ns) {
     const uint64_t average = average_.load(std::memory_order_relaxed);
@@ -40,7 +42,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   void Hangs() { average_.store(kHangs, std::memory_order_relaxed); }
 
  private:
-  static constexpr uint64_t kQuick = 100'000;    // ns
+  static constexpr uint64_t kInstant = 16'000, kQuick = 100'000;  // ns
   static constexpr uint64_t kHangs = 8'000'000;  // ns; some 35 quick jobs of the executor make the lane quick again
   friend class Executor;
   Job* head_ = nullptr;
