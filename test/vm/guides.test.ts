@@ -1,7 +1,8 @@
 /**
  * The guides of docs/ on a real kernel, from top to bottom, in one guest: a machine as the guides describe it, with an NVMe disk at
  * 01:00.0 and a network card with SR-IOV at 03:00.0. `GUIDES=all` also runs those that need no kernel of their own, which
- * test/cli/examples runs without a guest. What is left is marked in the guide: a running virtual machine, crash, drgn, KVM.
+ * test/cli/examples runs without a guest; `GUIDES=NAME,NAME` runs some. What is left is marked in the guide: a running virtual
+ * machine, crash, drgn, KVM.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -12,7 +13,8 @@ import { igb } from './vfio-guest.js';
 
 const folder = path.resolve(__dirname, '../../docs/guides');
 const onKernel = ['group-not-viable', 'vf-for-a-vm', 'declare-a-host', 'two-paths'];
-const guides = process.env.GUIDES === 'all' ? [...onKernel, ...others()] : onKernel;
+const wanted = process.env.GUIDES;
+const guides = wanted === 'all' ? [...onKernel, ...others()] : (wanted?.split(',') ?? onKernel);
 function others(): string[] {
   return fs
     .readdirSync(folder)
@@ -47,7 +49,7 @@ for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && [ -e /dev/nvme0n1 ] && bre
 `;
 const runGuide = (name: string): string => `
 rm -rf /logs; mkdir /logs; timeout 400 bash /guides/${name}.sh >&2
-for f in $(ls /logs | grep -v rc | sort -n); do echo "@@ ${name} $f $(cat /logs/$f.rc 2>/dev/null)"; cat /logs/$f; echo '@='; done
+for f in $(ls /logs | grep -v rc | sort -n); do echo "@@ ${name} $f $(cat /logs/$f.rc 2>/dev/null)"; cat /logs/$f; printf '\\n@=\\n'; done
 `;
 
 const outcomes = new Map<string, { status: number; output: string }>();
@@ -66,7 +68,7 @@ beforeAll(async () => {
     },
     timeout: 900,
   });
-  for (const [, name, index, status, output] of stdout.matchAll(/^@@ (\S+) (\d+) (\d*)\n([\s\S]*?)^@=$/gm))
+  for (const [, name, index, status, output] of stdout.matchAll(/^@@ (\S+) (\d+) (\d*)\n([\s\S]*?)\n@=$/gm))
     outcomes.set(`${name} ${index}`, { status: status === '' ? 255 : Number(status), output: output! });
   if (outcomes.size === 0) throw new Error(`no guide ran: ${stdout.slice(-2000)}${stderr.slice(-2000)}`);
 }, 1_000_000);
