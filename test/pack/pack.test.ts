@@ -187,12 +187,12 @@ test('a package without the addon of one architecture is not made, unless that i
   const copy = path.join(dir, 'incomplete');
   const tools = path.join(copy, 'tools');
   for (const folder of ['scripts', 'native', 'tools']) fs.mkdirSync(path.join(copy, folder), { recursive: true });
-  fs.copyFileSync(path.join(root, 'scripts/native.mjs'), path.join(copy, 'scripts/native.mjs'));
+  for (const name of ['package.json', 'scripts/native.mjs']) fs.copyFileSync(path.join(root, name), path.join(copy, name));
   fs.writeFileSync(path.join(copy, 'native/one.cc'), 'int one;\n');
   fs.symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'));
   // the machine's own compiler and its tools, not the other one's
   const own = process.arch === 'arm64' ? 'aarch64-linux-gnu-g++' : 'x86_64-linux-gnu-g++';
-  for (const name of ['sh', 'as', 'ld', own]) fs.symlinkSync(which(name)!, path.join(tools, name));
+  for (const name of ['node', 'npm', 'env', 'sh', 'as', 'ld', own]) fs.symlinkSync(which(name)!, path.join(tools, name));
   const run = (extra: Record<string, string>) =>
     spawnSync(process.execPath, [path.join(copy, 'scripts/native.mjs'), '--variant', 'prebuild'], {
       encoding: 'utf8',
@@ -201,5 +201,15 @@ test('a package without the addon of one architecture is not made, unless that i
   const refused = run({});
   expect(refused.status).toBe(1);
   expect(refused.stderr).toMatch(/not built: \S+ is missing/);
+  const packed = spawnSync('npm', ['pack', '--ignore-scripts=false', '--offline'], {
+    cwd: copy,
+    encoding: 'utf8',
+    env: { ...process.env, PATH: tools },
+  });
+  expect({ status: packed.status, stderr: packed.stderr }).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/not built: \S+ is missing/),
+  });
+  expect(fs.readdirSync(copy).filter((name) => name.endsWith('.tgz'))).toEqual([]);
   expect(run({ VIOCTL_ALLOW_MISSING_PREBUILDS: '1' }).status).toBe(0);
-});
+}, 300_000);
