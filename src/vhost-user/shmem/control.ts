@@ -29,10 +29,15 @@ export interface MapResult extends EntryView {
   warnings: string[];
 }
 export interface ControlState {
+  /** path of the vhost-user socket */
   socket: string;
+  /** a front-end is connected */
   connected: boolean;
+  /** the guest's driver has started the device */
   running: boolean;
+  /** regions with their sizes */
   regions: { id: number; size: bigint }[];
+  /** one entry for each mapping */
   mappings: EntryView[];
 }
 
@@ -60,7 +65,7 @@ async function perform(subject: ControlSubject, { op, args, fds }: Asked): Promi
     const regions = [...server.regions].map(([id, size]) => ({ id, size: `0x${size.toString(16)}` }));
     return { socket: subject.socket, ...subject.state(), regions, mappings: server.list().map(toWire) };
   }
-  if (op !== 'map' && op !== 'unmap') throw protocolError(`no order "${op}"`);
+  if (op !== 'map' && op !== 'try map' && op !== 'unmap') throw protocolError(`no order "${op}"`);
   const { shmid, offset, file, mode, wait } = args;
   if (typeof shmid !== 'number' || typeof offset !== 'string' || !/^0x[0-9a-f]{1,16}$/.test(offset))
     throw protocolError('the order has no place');
@@ -70,6 +75,10 @@ async function perform(subject: ControlSubject, { op, args, fds }: Asked): Promi
   const source = fds.shift();
   if (!source) throw protocolError('the order came without a descriptor');
   const prepared = await prepareFile(source, file, mode);
+  if (op === 'try map') {
+    server.try(shmid, BigInt(offset), file, prepared);
+    return {};
+  }
   const entry = server.add(shmid, BigInt(offset), file, prepared);
   return { ...toWire(await server.settled(entry, wait)), warnings: prepared.warnings };
 }
@@ -98,6 +107,11 @@ export class ShmemControl {
     const args = { ...rest, offset: `0x${offset.toString(16)}` };
     const { result } = await this.#client.request<WireEntry & { warnings: string[] }>('map', args, [file], answerTime + order.wait);
     return fromWire(result);
+  }
+
+  /** All checks of map(), and nothing mapped. @param file opened for the mode; closed here @throws VioError, as map() would */
+  async tryMap(order: MapOrder, file: OwnedFd): Promise<void> {
+    await this.#client.request('try map', { ...order, offset: `0x${order.offset.toString(16)}` }, [file], answerTime);
   }
 
   async unmap(shmid: number, offset: bigint): Promise<EntryView> {

@@ -36,12 +36,19 @@ export interface Entry {
 
 /** What is known of a mapping, for lists. */
 export interface EntryView {
+  /** region */
   shmid: number;
+  /** offset in the region */
   offset: bigint;
+  /** bytes */
   len: bigint;
+  /** the mapped file */
   file: string;
+  /** shared: the file itself; sealed-copy: a private copy */
   how: MapFile['how'];
+  /** queued until the guest's driver starts the device, then mapped; kept: an earlier mapping stays; failed */
   state: EntryState;
+  /** why the front-end refused it */
   error?: string;
 }
 
@@ -59,11 +66,11 @@ export function checkRegions(regions: ReadonlyMap<number, bigint>, force: boolea
     if (size % pageSize() !== 0n)
       throw new VioError(`region ${id}: its size is no multiple of ${pageSize()}`, { code: 'USAGE', exit: Exit.usage });
   if (force) return;
-  const hint = 'QEMU 11.1 ends when it meets others; --any-regions announces them nevertheless';
+  const hint = 'QEMU 11.1 would crash; --any-regions allows it for other front-ends';
   if (regions.size > qemuRegions)
     throw new VioError(`${regions.size} regions: at most ${qemuRegions} are safe`, { code: 'REGIONS', exit: Exit.refused, hint });
   if (!isPowerOfTwo(total))
-    throw new VioError(`the regions add up to ${total} bytes, no power of two`, { code: 'REGIONS', exit: Exit.refused, hint });
+    throw new VioError(`the regions add up to ${total} bytes, not a power of two`, { code: 'REGIONS', exit: Exit.refused, hint });
 }
 
 /**
@@ -86,6 +93,16 @@ export class ShmemServer {
     this.regions = regions;
     this.#slots = slots;
     this.#onLog = onLog;
+  }
+
+  /** All checks of add(), and nothing done. Closes the file. @throws VioError */
+  try(shmid: number, offset: bigint, file: string, mapped: MapFile): void {
+    try {
+      this.#check(shmid, offset, file, mapped.len);
+    } finally {
+      mapped.fd.close();
+      mapped.lock?.close();
+    }
   }
 
   /** Adds a mapping and takes the file; it is sent at once if the device runs. @throws VioError; then the file is closed */

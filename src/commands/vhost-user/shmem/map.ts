@@ -22,7 +22,7 @@ The exit status is 0 if the file is mapped or queued, and 1 if the front-end ref
   };
   static override readonly flags = {
     wait: Flags.duration({ summary: "how long to wait for the front-end's answer [default: 5s]" }),
-    'dry-run': Flags.boolean({ summary: 'print what would be mapped, and map nothing' }),
+    'dry-run': Flags.boolean({ summary: 'make all checks and print what would be mapped, but map nothing' }),
   };
   static override readonly changes = true;
 
@@ -35,8 +35,10 @@ The exit status is 0 if the file is mapped or queued, and 1 if the front-end ref
       (m) => m.shmid === spec.shmid && m.offset === spec.offset && m.file === path.resolve(spec.file),
     );
     const file = openForMap(spec);
+    const order = { ...spec, file: path.resolve(spec.file), wait: flags.wait ?? 5000 };
     if (flags['dry-run'] || there) {
-      file.close();
+      if (there) file.close();
+      else await client.tryMap(order, file);
       const what = there ? { ...there, already: true } : { shmid: spec.shmid, offset: spec.offset, file: spec.file, state: 'planned' };
       await this.out.document(
         what,
@@ -44,7 +46,7 @@ The exit status is 0 if the file is mapped or queued, and 1 if the front-end ref
       );
       return Exit.ok;
     }
-    const { warnings, ...result } = await client.map({ ...spec, file: path.resolve(spec.file), wait: flags.wait ?? 5000 }, file);
+    const { warnings, ...result } = await client.map(order, file);
     for (const warning of warnings) this.warn(warning);
     await this.out.document(
       result,
