@@ -25,5 +25,9 @@ export const harmless = (text: string): string => text.toWellFormed().replace(un
 /** A word as a POSIX shell takes it: as it is if no character of it is special, else in single quotes. */
 export const shellWord = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+/** Bytes that are not UTF-8 as a word of bash, zsh and ksh: `$'n\xff'`. */
+export const shellBytes = (bytes: Uint8Array): string =>
+  `$'${[...bytes].map((byte) => (byte === 0x27 || byte === 0x5c || byte < 0x20 || byte > 0x7e ? `\\x${byte.toString(16).padStart(2, '0')}` : String.fromCharCode(byte))).join('')}'`;
+
 /** A file's name as an argument that no program takes for an option. */
 export const shellFile = (name: string): string => shellWord(name.startsWith('-') ? `./${name}` : name);

@@ -17,10 +17,10 @@ function scaled(whole: string, fraction: string, factor: bigint): bigint | undef
  */
 export function parseSizeBig(text: string): bigint {
   const hex = /^0x([0-9a-f]{1,16})$/i.exec(text);
-  const dec = /^([0-9]{1,19})(?:\.([0-9]{1,6}))?([KMGTP]?)(i?B)?$/i.exec(text);
+  const dec = /^([0-9]{1,40})(?:\.([0-9]{1,6}))?([KMGTP]?)(i?B)?$/i.exec(text);
   const value = hex ? BigInt(text) : dec ? scaled(dec[1]!, dec[2] ?? '', factors[dec[3]!.toUpperCase()]!) : undefined;
-  if (value === undefined || value > 0x7fff_ffff_ffff_ffffn)
-    throw usage(`not a size: "${text}"`, 'sizes are 512, 4K, 64M, 1.5G, 2T or 0x1000');
+  if (value === undefined) throw usage(`not a size: "${text}"`, 'sizes are 512, 4K, 64M, 1.5G, 2T or 0x1000');
+  if (value > 0x7fff_ffff_ffff_ffffn) throw usage(`size too large: "${text}"`, 'at most 8191P');
   return value;
 }
 

@@ -82,7 +82,7 @@ export function checkListen(path: string, options: ListenOptions = {}): void {
 function abandoned(path: string, { served }: ListenOptions): boolean {
   const stat = fs.statSync(path, { throwIfNoEntry: false });
   if (!stat) return true;
-  if (!stat.isSocket()) throw new VioError(`listen ${path}: a file that is no socket is there`, { code: 'EEXIST', exit: Exit.refused });
+  if (!stat.isSocket()) throw new VioError(`listen ${path}: the file exists and is not a socket`, { code: 'EEXIST', exit: Exit.refused });
   if (served?.(path, stat)) return false;
   try {
     fs.closeSync(native().vhostUser.connect(path));

@@ -1,11 +1,14 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { makeFolder, writeDurably } from '../common/durable-file.js';
-import { Exit, VioError, wrap } from '../common/errors.js';
+import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { printable, shellFile } from '../common/escape.js';
 import { parseJson } from '../common/json.js';
 import { native } from '../native/index.js';
 import type { SourceNames } from './identity.js';
+
+const stateHint = (err: unknown): string =>
+  codeOf(err) === 'ENOTDIR' ? '--state-dir names a folder' : 'the folder of --state-dir must be writable';
 
 /** Sources that are remembered; beyond them, those that were not served for the longest time are forgotten. */
 const maxSources = 10_000;
@@ -71,7 +74,7 @@ export class IdentityState {
       makeFolder(path.dirname(this.#lock));
       fd = fs.openSync(this.#lock, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
     } catch (err) {
-      throw wrap(`open ${this.#lock}`, err, { hint: 'the folder of --state-dir must be writable' });
+      throw wrap(`open ${this.#lock}`, err, { hint: stateHint(err) });
     }
     try {
       const until = performance.now() + lockTime;
@@ -104,7 +107,7 @@ export class IdentityState {
     try {
       writeDurably(this.#file, `${JSON.stringify(state, undefined, 1)}\n`);
     } catch (err) {
-      throw wrap(`write ${this.#file}`, err, { hint: 'the folder of --state-dir must be writable' });
+      throw wrap(`write ${this.#file}`, err, { hint: stateHint(err) });
     }
   }
 

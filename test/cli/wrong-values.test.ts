@@ -1,10 +1,10 @@
 // More wrong command lines: names that lead elsewhere, programs that cannot run, files that are something else. Each answer is in our own
 // words, on one line, with an exit status from the table.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { vioctl } from '../support/cli.js';
+import { plainEnv, program, vioctl } from '../support/cli.js';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-values-'));
 beforeAll(() => {
@@ -102,7 +102,7 @@ const places: Case[] = [
   ['nvmf serve disk.img --listen [::1', 2, /not an address: "\[::1"/, /addresses are/],
   ['nvmf serve disk.img --metrics nosuch.invalid:9', 1, /listen on nosuch\.invalid port 9: (no such host|the resolver does not answer)/],
   ['nvmf serve disk.img --cntlid-range 5-1', 2, /not a range of controller IDs: "5-1"/],
-  ['nvmf serve disk.img --control a.txt', 3, /a\.txt: a file that is no socket is there/],
+  ['nvmf serve disk.img --control a.txt', 3, /a\.txt: the file exists and is not a socket/],
   ['nvmf serve disk.img --tls-key-file nosuch', 1, /nosuch: ENOENT/],
   ['nvmf serve nbd://127.0.0.1:1/x,timeout=1s', 1, /ECONNREFUSED|libnbd/],
   ['nvmf serve rbd:', 2, /must be rbd:POOL\[\/NAMESPACE\]\/IMAGE/],
@@ -115,6 +115,54 @@ const places: Case[] = [
   ['migration ram a.txt -o d', 1, /d: EISDIR/],
   ['migration ram a.txt -o nosuch/out', 1, /nosuch\/out: ENOENT/],
   ['migration dump fifo2', 1, /open fifo2: ENOENT/],
+];
+
+const numbers: Case[] = [
+  ['nvmf serve ram:99999999999T', 2, /size too large: "99999999999T"/, /at most 8191P/],
+  ['nvmf serve ram:18446744073709551616', 2, /size too large: "18446744073709551616"/],
+  ['migration dump --offset 99999999999999999999 a.txt', 2, /--offset: size too large/],
+  ['nvmf serve disk.img,nsid=0', 2, /namespace 0: must be 1 to 16384/],
+  ['nvmf serve disk.img,group=33', 2, /ANA group 33: must be 1 to 32/],
+  ['nvmf serve disk.img --threads 1e9', 2, /--threads: not a whole number: "1e9"/],
+  ['nvmf discover -s 0', 2, /--trsvcid: must be 1 to 65535, not 0/],
+  ['nvmf discover --timeout 99999999999999d', 2, /--timeout: not a duration/, /durations are/],
+  [`nvmf identify -n ${'x'.repeat(300)}`, 2, /not an NQN: 300 bytes/, /1 to 223 bytes/],
+  ['nvmf read -n nqn.2014-08.org.x:y --offset -5', 2, /--offset: not a size: "-5"/],
+  ['nvmf proxy --listen 127.0.0.1:0 --to :0', 2, /--to: port 0 is no port of a target/],
+  ['uring bench --size 0 disk.img', 2, /--size 0: nothing would be read/],
+  ['uring inspect 0', 2, /not a process id: "0"/],
+  ['dma plan --reserved /dev/null --aw 48 a=4K,iova=0x1000000000000', 3, /beyond the IOMMU's last address 0xffffffffffff/],
+  ['dma plan --reserved /dev/null --aw 48 a=4K,align=3K', 2, /align=3K is not a power of two/],
+  ['dma plan --reserved /dev/null --aw 48 --pgsizes 3K a=4K', 2, /not a page size: 3072/, /powers of two/],
+  ['dma plan --reserved /dev/null --aw 48 --avoid 5-1 a=4K', 2, /not an address range: "5-1"/, /0xSTART-0xEND/],
+  ['dma map 0000:00:00.0 a=4K --timeout -1', 2, /--timeout: not a duration: "-1"/],
+  ['vhost-user serve blk s=ram:1M,queues=0', 2, /queues=0: must be 1 to 256/],
+  ['vhost-user serve blk s=ram:1M --socket-mode 999', 2, /not a mode: "999"/, /octal/],
+  ['vhost-user shmem serve s --region 0=3M', 3, /add up to 3145728 bytes, not a power of two/, /--any-regions/],
+  ['vhost-user shmem serve s --region 9999=64M', 2, /not a region: "9999=64M"/, /0=64M/],
+  ['migration verify a.txt --offset 1M', 5, /0x100000: the input is empty/],
+];
+
+const things: Case[] = [
+  ['nvmf proxy --listen 127.0.0.1:0 --to :4420 --fault frob', 2, /not a fault: "frob"/, /delay:TIME, drop/],
+  ['nvmf proxy --listen 127.0.0.1:0 --to :4420 --fault drop,type=Foo', 2, /not a part of a fault: "type=Foo"/, /ICReq/],
+  ['nvmf serve disk.img --state-dir a.txt', 1, /a\.txt\/identities\.lock: ENOTDIR/, /--state-dir names a folder/],
+  ['nvmf ctl d list', 1, /connect to d: ECONNREFUSED/, /nvmf serve --control/],
+  ['vfio apply a.txt', 2, /a\.txt: no document with the key devices/, /man vioctl-vfio-apply/],
+  ['vfio bar 0000:00:00.0 0 read zz', 2, /not a register: "zz"/, /\.q\]/],
+  ['vfio bar 0000:00:00.0 0 write 4', 2, /write 4: no value/, /write 4\.l=1/],
+  ['vfio bar 0000:00:00.0 0 read 4=1', 2, /read 4=1: only write takes a value/],
+  ['vfio exec 0000:00:00.0 --memlock abc -- true', 2, /not a size: "abc"/],
+  ['vhost-user check a.txt --only nosuchcase', 2, /no case has "nosuchcase" in its name/, /without --only/],
+  ['vhost-user shmem unmap a.txt zz', 2, /not a place in a region: "zz"/, /0:16M/],
+  ['vhost-user shmem serve s --region 0=64M --map 0:0=nosuch', 1, /open nosuch: ENOENT/],
+  ['vhost-user serve blk a.txt=ram:1M', 3, /a\.txt: the file exists and is not a socket/],
+  ['migration ram a.txt -o a.txt', 2, /output and input are the same file/],
+  ['migration convert a.txt --to xml -o out', 2, /--to takes mapped-ram, not "xml"/],
+  ['uring probe --require nosuchfeature', 2, /no such feature: nosuchfeature/, /uring probe names them all/],
+  ['dma list d', 1, /connect d: ECONNREFUSED/, /dma map --listen/],
+  [`dma plan --reserved /dev/null --aw 48 ${'x'.repeat(300)}`, 2, /not a PCI address/],
+  [`dma plan --reserved /dev/null --aw 48 a=4K ${'x'.repeat(300)}`, 2, /not a mapping: "x{60}…"/],
 ];
 
 const configurations: Case[] = [
@@ -136,6 +184,8 @@ describe.each([
   ['empty', empty],
   ['words', words],
   ['places', places],
+  ['numbers', numbers],
+  ['things', things],
   ['configurations', configurations],
 ])('%s', (_kind, cases) => {
   test.each(cases.map((one) => ({ line: one[0], one })))('vioctl $line', ({ one: [line, status, message, hint] }) => {
@@ -157,4 +207,23 @@ test.each([
   if (/io_uring/.test(result.stderr)) return; // no io_uring here: another error comes first
   expect({ status: result.status, lines: result.stderr.trim().split('\n').length }).toEqual({ status, lines: 1 });
   expect(result.stderr).toMatch(message);
+});
+
+test.each([
+  ['a source', String.raw`nvmf serve $'n\xff.img'`, /^vioctl: nvmf serve: \$'n\\xff\.img': not UTF-8; only vioctl uring/],
+  ['an option', String.raw`migration ram a.txt -o $'\xfe'`, /^vioctl: migration ram: \$'\\xfe': not UTF-8; only vioctl uring/],
+  [
+    'a word of another program',
+    String.raw`uring register a.txt -- echo $'\xff'`,
+    /^vioctl: uring register: \$'\\xff': not UTF-8; the program would get/,
+  ],
+])('words that are not UTF-8 are refused where they would become other words: %s', (_what, line, message) => {
+  const result = spawnSync('bash', ['-c', `exec "$0" "$1" ${line}`, process.execPath, program], {
+    cwd: dir,
+    encoding: 'utf8',
+    env: plainEnv(),
+  });
+  expect({ status: result.status, stdout: result.stdout }).toEqual({ status: 2, stdout: '' });
+  expect(result.stderr).toMatch(message);
+  expect(result.stderr).toMatch(/\nhint: give the file a second name: ln -s FILE NAME\n$/);
 });

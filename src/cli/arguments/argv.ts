@@ -1,5 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
+import { usage } from '../../common/errors.js';
+import { shellBytes } from '../../common/escape.js';
 
 /**
  * File names among the arguments as the caller gave them: text, or bytes if they are not UTF-8. Node decodes its arguments
@@ -16,6 +18,18 @@ export function argumentBytes(args: readonly string[]): (string | Buffer)[] {
   }
   // Names that look the same as text come in the order of the command line.
   return args.map((arg) => bytes.get(arg)?.shift() ?? arg);
+}
+
+/**
+ * Refuses words that are not UTF-8: as text they are other words.
+ * @param own whether they are words of vioctl, or those of a program that it starts
+ * @throws usage error
+ */
+export function requireText(args: readonly string[], own: boolean): void {
+  const bytes = argumentBytes(args).find((word) => typeof word !== 'string');
+  if (bytes === undefined) return;
+  const what = own ? 'only vioctl uring cat, sum, sync and register take such names' : 'the program would get another argument';
+  throw usage(`${shellBytes(bytes as Buffer)}: not UTF-8; ${what}`, 'give the file a second name: ln -s FILE NAME');
 }
 
 function words(): Buffer[] {

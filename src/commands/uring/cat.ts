@@ -21,6 +21,7 @@ export default class Cat extends Command {
     ['find logs -name "*.log" -print0 | sort -z | vioctl uring cat -0 | grep -c ERROR', 'search many cold files'],
     ['vioctl uring cat --no-ordered -0 <names | wc -c', 'files as they come: none waits for another'],
   ];
+  static override readonly byteNames = true;
   static override readonly args = { file: Args.string({ description: 'files; - is the data of stdin, with -0 a list', multiple: true }) };
   static override readonly flags = {
     ...bulkFlags,

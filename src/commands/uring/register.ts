@@ -10,26 +10,30 @@ import { childEnvironment, type Entry, parseUpdate, registerFiles, type Wanted }
 
 export default class Register extends Command {
   static override readonly description =
-    'Registers files in the file table of an io_uring, reads from every slot, and prints index, path and result of each. The kernel ' +
-    'itself never says which entry of a table it refused. The slots are the FILE arguments (- leaves a hole), then the names on ' +
-    'standard input (with -0), then --fd. The table ends with the command, unless --hold keeps it.\n\nWith -- CMD, the table is ' +
-    'handed to a command, which runs only if every entry is registered. It inherits the ring as descriptor 3 (%r in its words). ' +
-    'VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct io_uring_params in hexadecimal) and VIOCTL_RING_FILES describe it; ' +
-    'include/vioctl-ring.h of the package uses it. Signals go to CMD, and its exit status is the exit status of vioctl (126 or 127 ' +
-    'if it could not run).';
+    'Registers files in the file table of an io_uring, reads from each slot, and prints index, path and result. The kernel ' +
+    'itself never tells which entry of a table it refused. The slots are the FILE arguments (- leaves a hole), then the names ' +
+    'on standard input (with -0), then --fd. The table ends with the command, unless --hold keeps it.\n\nWith -- CMD, vioctl ' +
+    'runs CMD if every entry is registered. CMD inherits the ring as descriptor 3; %r in its words stands for this number. ' +
+    'VIOCTL_RING_FD, VIOCTL_RING_PARAMS (struct io_uring_params in hexadecimal) and VIOCTL_RING_FILES describe the ring. A C ' +
+    'program reads them with include/vioctl-ring.h of the package. Signals go to CMD, and its exit status is the exit status ' +
+    'of vioctl (126 or 127 if it could not run).';
   static readonly examples: readonly Example[] = [
-    ['vioctl uring register disk0.img disk1.img', 'can these be registered?'],
-    ["find imgs -name '*.qcow2' -print0 | vioctl uring register -0 --ndjson | jq -r 'select(.errno).path'", 'which cannot?'],
-    ['vioctl uring register --fd 3 --fd 4 3<a.img 4<>b.img', 'descriptors that the shell opened'],
-    ['vioctl uring register --sparse 1024 --update 0=a.img --update 7=b.img', 'a large table with two files'],
+    ['vioctl uring register disk0.img disk1.img', 'test whether these files can be registered'],
+    [
+      "find imgs -name '*.qcow2' -print0 | vioctl uring register -0 --ndjson | jq -r 'select(.errno).path'",
+      'list the images that cannot be registered',
+    ],
+    ['vioctl uring register --fd 3 --fd 4 3<a.img 4<>b.img', 'register descriptors that the shell opened'],
+    ['vioctl uring register --sparse 1024 --update 0=a.img --update 7=b.img', 'make a large table with two files'],
     ['vioctl uring register --write a.img -- my-engine --ring-fd %r', 'run a program on the registered files'],
   ];
-  static override readonly args = { file: Args.string({ multiple: true, description: 'files; - is a hole' }) };
+  static override readonly byteNames = true;
+  static override readonly args = { file: Args.string({ multiple: true, description: 'files; - leaves a slot empty' }) };
   static override readonly flags = {
     null: nullFlag,
     fd: Flags.integer({ multiple: true, min: 0, max: 0x7fff_ffff, helpValue: 'N', summary: 'also register this inherited descriptor' }),
-    sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'a table of at least N slots' }),
-    update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE (- empties it) into slot I' }),
+    sparse: Flags.integer({ min: 1, max: 1 << 20, helpValue: 'N', summary: 'make a table of at least N slots' }),
+    update: Flags.string({ multiple: true, helpValue: 'I=FILE', summary: 'then put FILE into slot I; - empties the slot' }),
     write: Flags.boolean({ char: 'w', summary: 'open files for reading and writing' }),
     hold: Flags.boolean({ summary: 'keep the table until SIGINT or SIGTERM' }),
   };

@@ -10,29 +10,30 @@ import { filesBelow } from '../../uring/bulk/walk.js';
 
 export default class Sum extends Command {
   static override readonly description = [
-    'Reads many files at once through direct descriptors of an io_uring and prints their checksums in the lines that ' +
-      'coreutils print and check. The gain is large for files that are not in the page cache, because the disk sees many ' +
-      'reads at once. Names come from the arguments or, without any, from stdin.',
-    '--check reads lists of checksums instead, plain, BSD or xxhsum lines, and sums the files that they name, many at once. It ' +
-      'prints what ' +
-      'coreutils print, in the order of the lines. The exit status is 4 if a file differs, and 1 if one cannot be read or no line is ' +
-      'properly formatted. Without --algorithm, the algorithm follows from each line: BSD lines name it, and the length of plain ' +
-      'lines tells it.',
-    'A file that fails, or shrinks while it is read, is reported and the others go on; the exit status is 1 at the end. Lines come ' +
-      'as files finish; ' +
-      'with --ordered in the order of the names.',
+    'Reads many files at once through an io_uring and prints their checksums, one line for each file as coreutils does. The ' +
+      'gain is large for files that are not in the page cache, because the disk sees many reads at once. The names are the ' +
+      'arguments or, without arguments, the lines of stdin.',
+    '--check reads lists of checksums instead (plain, BSD or xxhsum lines) and verifies the files that they name. It prints ' +
+      'what coreutils print, in the order of the lines. The exit status is 4 if a file differs, and 1 if a file cannot be ' +
+      'read or no line is properly formatted. Without --algorithm, each line tells its algorithm: BSD lines by name, plain ' +
+      'lines by the length of the checksum.',
+    'If a file cannot be read, or shrinks meanwhile, the command reports it, continues with the others, and exits with 1. A ' +
+      'line is printed when its file is finished; --ordered keeps the order of the names.',
   ].join('\n\n');
   static readonly examples: readonly Example[] = [
-    [
-      'find . -type f -print0 | vioctl uring sum -0 >/tmp/sums; sha256sum -c --quiet /tmp/sums',
-      'checksums of a tree, checked by coreutils',
-    ],
-    ["find . -type f -print0 | vioctl uring sum -0 --ndjson | jq -r 'select(.error).path'", 'which files cannot be read?'],
+    ['find . -type f -print0 | vioctl uring sum -0 >/tmp/sums; sha256sum -c --quiet /tmp/sums', 'sum a tree, and let coreutils check it'],
+    ["find . -type f -print0 | vioctl uring sum -0 --ndjson | jq -r 'select(.error).path'", 'list the files that cannot be read'],
     ['vioctl uring sum --check --quiet SHA256SUMS', 'verify files, many at once, and print only what is wrong'],
-    ['vioctl uring sum -r -a blake3 /srv/images >sums; vioctl uring sum -c -a blake3 sums', 'a whole tree, and later whether it changed'],
-    ['vioctl uring sum --algorithm crc32c --ordered disk*.img', 'CRC-32C of some images, in order'],
+    [
+      'vioctl uring sum -r -a blake3 /srv/images >sums; vioctl uring sum -c -a blake3 sums',
+      'sum a tree, and check later whether it changed',
+    ],
+    ['vioctl uring sum --algorithm crc32c --ordered disk*.img', 'print the CRC-32C of some images, in order'],
   ];
-  static override readonly args = { file: Args.string({ description: 'files; - is the data of stdin, with -0 a list', multiple: true }) };
+  static override readonly byteNames = true;
+  static override readonly args = {
+    file: Args.string({ description: 'files; - is stdin: data, or with -0 a list of names', multiple: true }),
+  };
   static override readonly flags = {
     ...bulkFlags,
     algorithm: Flags.option({
@@ -41,7 +42,7 @@ export default class Sum extends Command {
       helpValue: 'NAME',
       summary: `checksum [default: sha256]: ${Object.keys(algorithms).join(', ')}`,
     })(),
-    recursive: Flags.boolean({ char: 'r', summary: 'sum the files below folders' }),
+    recursive: Flags.boolean({ char: 'r', summary: 'sum all files below a folder' }),
     check: Flags.boolean({
       char: 'c',
       exclusive: ['tag', 'recursive', 'ordered', 'null'],
@@ -52,8 +53,8 @@ export default class Sum extends Command {
     strict: Flags.boolean({ dependsOn: ['check'], summary: 'with --check: fail if a line is malformed' }),
     warn: Flags.boolean({ char: 'w', dependsOn: ['check'], summary: 'with --check: name each malformed line' }),
     ordered: Flags.boolean({ summary: 'print in the order of the names' }),
-    tag: Flags.boolean({ default: false, summary: 'lines of the form "SHA256 (name) = digest"' }),
-    zero: Flags.boolean({ default: false, char: 'z', summary: 'lines end with NUL, names are not escaped' }),
+    tag: Flags.boolean({ default: false, summary: 'print BSD lines: "SHA256 (name) = digest"' }),
+    zero: Flags.boolean({ default: false, char: 'z', summary: 'end lines with NUL, and do not escape names' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
 

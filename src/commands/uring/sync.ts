@@ -18,6 +18,7 @@ export default class Sync extends Command {
     ['find /srv/images -newer stamp -print0 | vioctl uring sync -0', 'make what was copied durable'],
     ['vioctl uring sync --filesystem /srv/images', 'the whole file system at once'],
   ];
+  static override readonly byteNames = true;
   static override readonly args = { file: Args.string({ description: 'files; - is the list on stdin', multiple: true }) };
   static override readonly flags = {
     ...bulkFlags,

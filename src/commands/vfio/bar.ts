@@ -11,17 +11,23 @@ import { openSpace } from '../../vfio/session/space.js';
 
 export default class VfioBar extends Command {
   static override readonly description =
-    'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` make one access of the given width for each register. `dump` copies a range. Reading a register can change the device, so vioctl reads only what you name.\n\nThe memory BARs of a device without a driver are read through sysfs; vioctl keeps the device awake meanwhile.';
+    'Reads and writes the BARs of a device that is bound to VFIO. `read` and `write` access each register once, with the ' +
+    'given width: .b, .w, .l and .q stand for 1, 2, 4 and 8 bytes. `dump` copies a range. Reading a register can change the ' +
+    'device, so vioctl reads only the registers that you name.\n\nIf the device has no driver, vioctl reads its memory BARs ' +
+    'through sysfs, and keeps the device awake meanwhile.';
   static readonly examples: readonly Example[] = [
-    ['vioctl vfio bar 0000:01:00.0 0 read 0.q 8.l', 'capabilities and version of an NVMe controller'],
-    ['vioctl vfio bar 00:04.0 0 write 4.l=12345678', 'write a register, print what it holds then'],
-    ['vioctl vfio bar 01:00.0 0 dump --offset 0 --size 4K --raw > bar0.bin', 'the first page'],
+    ['vioctl vfio bar 0000:01:00.0 0 read 0.q 8.l', 'print the capabilities and the version of an NVMe controller'],
+    ['vioctl vfio bar 00:04.0 0 write 4.l=12345678', 'write a register and print its new value'],
+    ['vioctl vfio bar 01:00.0 0 dump --offset 0 --size 4K --raw > bar0.bin', 'copy the first page into a file'],
   ];
   static override readonly args = {
     bdf: deviceArg,
     bar: Args.string({ required: true, description: '0 to 5, or rom' }),
     verb: Args.string({ required: true, options: ['read', 'write', 'dump'], description: 'read, write or dump' }),
-    register: Args.string({ multiple: true, description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write; hexadecimal' }),
+    register: Args.string({
+      multiple: true,
+      description: 'OFFSET[.b|.w|.l|.q] to read, OFFSET[.b|.w|.l|.q]=VALUE to write, in hexadecimal',
+    }),
   };
   static override readonly flags = {
     offset: Flags.size({ default: 0, summary: 'start of the dump' }),
@@ -30,9 +36,9 @@ export default class VfioBar extends Command {
       options: writeWidths,
       default: '4',
       helpValue: 'BYTES',
-      summary: 'access width where a register names none: 1, 2, 4, 8',
+      summary: 'access width of registers without a suffix: 1, 2, 4 or 8',
     })(),
-    raw: Flags.boolean({ summary: 'dump the bytes as they are' }),
+    raw: Flags.boolean({ summary: 'print the bytes of a dump, not hexadecimal lines' }),
     api: apiFlag,
     'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'check the command and open the device, but access nothing' }),
@@ -48,7 +54,8 @@ export default class VfioBar extends Command {
     if (args.verb === 'dump' ? list.length > 0 : list.length === 0)
       throw usage(`${args.verb}: ${list.length ? 'takes no registers' : 'no registers'}`);
     for (const { text, value } of list)
-      if ((value === undefined) !== (args.verb === 'read')) throw usage(`${args.verb}: ${text}`, 'read 4.l, write 4.l=1');
+      if ((value === undefined) !== (args.verb === 'read'))
+        throw usage(`${args.verb} ${text}: ${value === undefined ? 'no value' : 'only write takes a value'}`, 'read 4.l, write 4.l=1');
     const census = new Census(this.sysroot);
     const session =
       args.verb === 'write'

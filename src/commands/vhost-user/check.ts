@@ -23,7 +23,7 @@ export default class Check extends Command {
     listen: Flags.boolean({ char: 'l', summary: 'listen at SOCKET: the back-end connects there, again for every case' }),
     respawn: Flags.string({ helpValue: 'CMD', summary: 'command line that starts the back-end' }),
     tap: Flags.boolean({ summary: 'print the Test Anything Protocol' }),
-    only: Flags.string({ helpValue: 'TEXT', summary: 'only cases whose name holds TEXT' }),
+    only: Flags.string({ helpValue: 'TEXT', summary: 'run only cases whose name contains TEXT' }),
     timeout: Flags.duration({ summary: 'how long an answer may take [default: 2s]' }),
   };
   static override readonly formats = ['json', 'ndjson'] as const;
@@ -34,7 +34,7 @@ export default class Check extends Command {
   async run(): Promise<number> {
     const { args, flags } = await this.parse(Check);
     const chosen = checkCases.filter(({ name }) => name.includes(flags.only ?? '')).length;
-    if (chosen === 0) throw usage(`no case's name holds "${flags.only}"`, 'without --only all cases are run and named');
+    if (chosen === 0) throw usage(`no case has "${flags.only}" in its name`, 'without --only, all cases run and print their names');
     const count = { ok: 0, 'not ok': 0, skipped: 0 };
     const checks = runChecks({
       socket: args.socket,

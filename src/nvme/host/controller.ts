@@ -104,7 +104,8 @@ export class Controller {
    * @throws VioError; nothing stays open then
    */
   static async connect(options: ControllerOptions, signal?: AbortSignal): Promise<Controller> {
-    if (options.subnqn === '' || Buffer.byteLength(options.subnqn) > maxNqn) throw usage(`not an NQN: "${options.subnqn}"`);
+    const bytes = Buffer.byteLength(options.subnqn);
+    if (bytes === 0 || bytes > maxNqn) throw usage(`not an NQN: ${bytes} bytes`, `an NQN has 1 to ${maxNqn} bytes`);
     const controller = new Controller(options, await Queue.open(0, options, adminEntries));
     signal?.addEventListener('abort', () => controller.close(), { once: true });
     if (signal?.aborted) controller.close();

@@ -131,9 +131,9 @@ function entryOf(where: string, value: unknown): Declared {
   return entry;
 }
 
-/** Checks a document: `{devices: [entry, …]}`. @throws VioError (usage) with the path of what is wrong */
-export function checkDocument(value: unknown): Declared[] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong('the file', 'no document with the key devices');
+/** Checks a document: `{devices: [entry, …]}`. @param name of its file @throws VioError (usage) with the path of what is wrong */
+export function checkDocument(value: unknown, name: string): Declared[] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong(printable(name), 'no document with the key devices');
   const { devices, version, ...rest } = value as Record<string, unknown>;
   const [extra] = Object.keys(rest);
   if (extra !== undefined) throw wrong(printable(extra), 'no such key; there are version and devices');
@@ -155,5 +155,5 @@ export async function parseDeclaration(text: string, name: string): Promise<Decl
     const { load } = await import('../../common/text/yaml.js');
     value = load(text, name);
   }
-  return checkDocument(value);
+  return checkDocument(value, name);
 }

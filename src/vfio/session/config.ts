@@ -136,7 +136,7 @@ export function parseAccess(text: string, width: number): Access {
   if (!match || (known === undefined && hex === undefined))
     throw usage(
       `not a register: "${printable(text)}"`,
-      'registers are OFFSET[.b|.w|.l][=VALUE] in hexadecimal, such as 04.w=6, or COMMAND',
+      'registers are OFFSET[.b|.w|.l|.q][=VALUE] in hexadecimal, such as 04.w=6; config also takes names such as COMMAND',
     );
   const asked = match[3] === undefined ? undefined : widths[match[3].toLowerCase() as keyof typeof widths];
   const bytes = asked ?? known?.[2] ?? width;

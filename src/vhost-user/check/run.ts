@@ -24,12 +24,16 @@ export interface CheckOptions {
 
 /** One case and what came of it. */
 export interface CheckResult {
+  /** number of the case */
   id: number;
+  /** name of the case, for --only */
   name: string;
-  /** Of the vhost-user specification. */
+  /** section of the vhost-user specification */
   section: string;
   result: 'ok' | 'not ok' | 'skipped';
+  /** behaviour that the specification requires */
   expected: string;
+  /** behaviour of the back-end */
   got: string;
 }
 

@@ -172,7 +172,7 @@ test.each(['devices: [', 'devices: "x', '{"devices": ', 'a: b: c', 'x: !!js/func
 });
 
 test('a document of the largest size', () => {
-  expect(() => checkDocument({ devices: Array.from({ length: 10_001 }, () => ({ device: 'a' })) })).toThrow(
+  expect(() => checkDocument({ devices: Array.from({ length: 10_001 }, () => ({ device: 'a' })) }, 'devices.yaml')).toThrow(
     expect.objectContaining({ exit: 2 }),
   );
 });
