@@ -9,47 +9,47 @@ const heading = (path: string): string => (path === '' ? 'KEYS OF THE FILE' : `K
 const paragraphs = (...texts: string[]): string[] => texts.flatMap((text, i) => (i === 0 ? [roff(text)] : ['.PP', roff(text)]));
 
 const description = [
-  'vioctl nvmf serve --config FILE reads what it serves from a file. vioctl nvmf ctl SOCK save writes such a file, and vioctl nvmf ctl ' +
-    'SOCK load FILE changes a running server to what a file says. SIGHUP reads the file of --config again.',
+  'The file describes what vioctl nvmf serve --config FILE serves. vioctl nvmf ctl SOCK save writes such a file, and vioctl nvmf ctl ' +
+    'SOCK load FILE changes a running server to match one. On SIGHUP, the server reads the file of --config again.',
   'The file is JSON, or YAML if its name ends in .yaml or .yml. On standard input, text that begins with { is JSON. In YAML, numbers, ' +
     'true and false may be quoted. A key that is not listed here is an error, and so is a key that is given twice in YAML. The server ' +
     'checks the whole file before it opens anything.',
   'Options of the command line replace the same keys of the file: --listen, --discovery-port, --control, --state-dir, --metrics, ' +
     '--threads, --engine and --spin.',
-  'A config.json of nvmetcli is read as well: its ports of type tcp become listeners. A file with the keys ports or hosts is such a file.',
+  'The server also reads a config.json of nvmetcli, which it recognises by the keys ports or hosts. Ports of type tcp become listeners.',
 ];
 
 const reload = [
-  'A reload compares the file with what is served now, changes made by nvmf ctl included. It changes only what differs. Subsystems, namespaces and listeners that stay the same are not disturbed.',
-  'Everything that can fail comes first: sources are opened and addresses bound. If any step fails, the server goes on as before and ' +
-    'says why. nvmf ctl SOCK load FILE --check prints the changes and makes none.',
+  'A reload compares the file with what is served now, including changes by nvmf ctl, and changes only what differs. Subsystems, namespaces and listeners that stay the same are not disturbed.',
+  'The server first does everything that can fail: it opens sources and binds addresses. If a step fails, it keeps everything as it was, ' +
+    'and says why. nvmf ctl SOCK load FILE --check only prints the changes.',
   'Limits, hosts, ANA states and referrals change in place. A namespace whose source or options change is removed and added: hosts see ' +
-    'another disk. A subsystem is replaced if its serial number, model or controller IDs change: hosts connect again. A host that is no ' +
+    'another disk. If the serial number, model or controller IDs of a subsystem change, its hosts must connect again. A host that is no ' +
     'longer allowed is disconnected.',
   'These keys need a restart: control, stateDir, metrics, threads, spinMicroseconds, engine, headerDigest, dataDigest, ' +
-    'and discoveryNqn. A reload with another value is rejected. The key sources changes by SIGHUP or a restart, not by nvmf ctl.',
+    'and discoveryNqn. A reload with another value is rejected. The key sources changes only on SIGHUP or a restart, not by nvmf ctl.',
   'A reload reads all files of keys again. Connected hosts stay connected: new keys, and other values of tls, dhchapHashes and ' +
     'dhchapGroups, are for the next authentication or connection. If the file leaves one of them or keys out, it stays as it is; an ' +
     'empty list of keys removes all of them. New keys must come from files.',
 ];
 
 const metrics = [
-  'metrics, or --metrics ADDR, serves GET and HEAD of /metrics over HTTP, as OpenMetrics or in the text format of Prometheus. Nobody has ' +
-    'to log in: an address without a host is on loopback, and the group of the server may use a UNIX socket.',
-  'The names begin with vioctl_nvmf_. Counters have the commands, bytes and failures of each subsystem, namespace, host and queue. Gauges ' +
-    'have sizes, latched errors of flushes, requests that limits delay, and ANA states. A histogram for each namespace has the time from ' +
-    'the arrival of a command to its answer; that of a write includes the data that the host sends. An answer has at most 100,000 series.',
+  'metrics, or --metrics ADDR, serves GET and HEAD of /metrics over HTTP, as OpenMetrics or in the text format of Prometheus. There is ' +
+    'no authentication. An address without a host is on loopback, and a UNIX socket is open to the user and the group of the server.',
+  'The names begin with vioctl_nvmf_. Counters count the commands, bytes and failures of each subsystem, namespace, host and queue. ' +
+    'Gauges show sizes, failed flushes, requests that limits delay, and ANA states. A histogram of each namespace shows the time from ' +
+    'the arrival of a command to its answer; for a write, this includes the time to receive its data. An answer has up to 100,000 series.',
 ];
 
 const security = [
-  'The file names files of keys and has no keys. A key file that others can read is rejected. If there is any key for DH-HMAC-CHAP, hosts ' +
+  'The file has paths of key files, never keys. The server rejects a key file that others can read. With any key for DH-HMAC-CHAP, hosts ' +
     'without a key cannot connect.',
   'The keys of a config.json of nvmetcli stay in that file: nvmet:key:FILE#HOSTNQN and nvmet:ctrl_key:FILE#HOSTNQN name them.',
 ];
 
 const notes = [
-  'A plain file has no fencing. If two servers share a file (shared), a server that hangs may still write after its hosts have moved ' +
-    'to the other one. With --keep-alive-tmo 2, Linux hosts fail over within 5 seconds.',
+  'If two servers share a file (shared), a server that hangs may still write after its hosts have moved to the other one: nothing ' +
+    'fences it off. With --keep-alive-tmo 2, Linux hosts fail over within 5 seconds.',
   'nvmf ctl save never writes keys or other secrets.',
 ];
 

@@ -86,13 +86,13 @@ export interface VfioShow extends DeviceReport {
 }
 
 export interface VfioDoctor {
-  /** in the order in which they matter */
+  /** findings, the most important first */
   findings: Diagnosis[];
 }
 
 /** The changes of bind, with or without --all. */
 interface Bound {
-  /** what was bound now, or earlier */
+  /** devices that are bound now */
   devices: BoundDevice[];
   /** with --all: devices that could not be bound */
   failed?: Failure[];
@@ -102,7 +102,7 @@ interface Bound {
 export type VfioBind = Bound | Script;
 
 interface Unbound {
-  /** what was given back now, or earlier */
+  /** devices that are back on their drivers now */
   devices: UnboundDevice[];
   /** with --all: devices that could not be given back */
   failed?: Failure[];
@@ -112,9 +112,9 @@ interface Unbound {
 export type VfioUnbind = Unbound | Script;
 
 interface Restoration {
-  /** what earlier runs had left */
+  /** devices that were put back */
   devices: Restored[];
-  /** what could not be put back, and stays in its journal */
+  /** changes that could not be undone, and stay in the journal */
   left: Leftover[];
   /** with --all: devices that could not be given back */
   failed: Failure[];
@@ -135,12 +135,12 @@ interface SriovSteps {
 export type VfioSriov = SriovResult | SriovSteps;
 
 export interface VfioApply {
-  /** one entry for each of the file, in its order */
+  /** one entry for each device of the file, in its order */
   devices: Applied[];
 }
 
 interface Register {
-  /** as it was written */
+  /** the register as it was given */
   register: string;
   offset: number;
   /** bytes */
@@ -152,11 +152,13 @@ interface BarRegisters {
   bdf: string;
   /** number of the BAR, or rom */
   bar: unknown;
+  /** registers that were read or written, with their values */
   registers: Register[];
 }
 interface BarDump {
   /** PCI address */
   bdf: string;
+  /** number of the BAR, or rom */
   bar: unknown;
   /** where the range begins */
   offset: unknown;
@@ -166,8 +168,11 @@ interface BarDump {
 interface BarPlan {
   /** PCI address */
   bdf: string;
+  /** number of the BAR, or rom */
   bar: unknown;
+  /** read, write or dump */
   verb: string;
+  /** always false: a dry run accesses nothing */
   done: boolean;
 }
 export type VfioBar = BarRegisters | BarDump | BarPlan;
@@ -175,11 +180,13 @@ export type VfioBar = BarRegisters | BarDump | BarPlan;
 interface ConfigRegisters {
   /** PCI address */
   bdf: string;
+  /** registers that were read or written, with their values */
   registers: unknown[];
 }
 interface ConfigSpace extends ConfigRegisters {
   /** the whole space in hexadecimal */
   bytes: Buffer;
+  /** PCI capabilities with their offsets */
   capabilities: Capability[];
 }
 export type VfioConfig = ConfigSpace | ConfigRegisters;
@@ -195,7 +202,7 @@ export interface VfioReset {
   bdf: string;
   /** function: the device alone; hot: its slot or bus */
   method: 'function' | 'hot';
-  /** every device that loses its state */
+  /** devices that lose their state */
   devices: string[];
   /** false with --dry-run */
   done: boolean;
@@ -204,13 +211,18 @@ export type VfioSelftest = SelftestReport;
 
 // dma
 
-export type DmaPlan = Plan & { ranges: Extent[]; maps: Placement[] };
+export interface DmaPlan extends Plan {
+  /** ranges that mappings may use */
+  ranges: Extent[];
+  /** one entry for each mapping, with its address */
+  maps: Placement[];
+}
 export type DmaMap = HolderInfo;
 export type DmaList = HolderInfo;
 export interface DmaUnmap {
   /** name of the mapping */
   unmapped: string;
-  /** false: it was unmapped before */
+  /** false: it was already unmapped */
   changed: boolean;
   /** false with --dry-run */
   done: boolean;
@@ -231,8 +243,9 @@ export interface UringList {
 }
 export type UringListRecord = ProcessRing;
 export interface UringInspect {
-  /** process */
+  /** process ID */
   pid: number;
+  /** one entry for each ring */
   rings: ProcessRing[];
 }
 export interface UringBench {
@@ -243,7 +256,7 @@ export type UringBenchRecord = BenchResult;
 
 /** The name of a file. */
 interface FileName {
-  /** bytes that are not UTF-8 appear as U+FFFD */
+  /** name of the file; bytes that are not UTF-8 appear as U+FFFD */
   path: string;
   /** the exact bytes in hexadecimal, if they are not UTF-8 */
   pathHex?: string;
@@ -255,6 +268,7 @@ interface FileError {
   message: string;
 }
 interface FileSum extends FileName {
+  /** name of the checksum */
   algorithm: string;
   /** the checksum in hexadecimal; absent if the file could not be read */
   digest?: string;
@@ -264,6 +278,7 @@ interface FileSum extends FileName {
   expected?: string;
   /** with --check: the file is as the list says */
   matches?: boolean;
+  /** why the file could not be read */
   error?: FileError;
 }
 export interface UringSum {
@@ -272,6 +287,7 @@ export interface UringSum {
 }
 export type UringSumRecord = FileSum;
 interface FileSync extends FileName {
+  /** why the file could not be synced */
   error?: FileError;
 }
 export interface UringSync {
@@ -307,40 +323,51 @@ export interface NvmfPing {
   avg: number;
   /** microseconds */
   max: number;
-  /** each round trip */
+  /** duration of each round trip */
   microseconds: number[];
 }
 export type NvmfPingRecord = Ping;
 interface BenchPlan {
+  /** pattern of reads and writes */
   rw: string;
+  /** bytes of a command */
   bs: number;
+  /** commands under way in each queue */
   iodepth: number;
+  /** seconds to measure */
   runtime: number;
 }
 export type NvmfBench = BenchReport | BenchPlan;
 export type NvmfWrite = WriteSummary;
 /** A case that a dry run lists. */
 interface ConformCase {
+  /** identifier of the case, for --only */
   id: string;
+  /** what the case does */
   title: string;
   /** section of the specification */
   spec: string;
+  /** answers that the specification allows */
   expected: string[];
 }
 export interface NvmfConform {
   /** NQN of the subsystem */
   target?: string;
-  /** cases that came out as the specification says */
+  /** cases whose answer the specification allows */
   ok?: number;
-  /** cases that did not */
+  /** cases with another answer */
   differs?: number;
+  /** cases that did not apply */
   skipped?: number;
+  /** one entry for each case */
   cases: (CaseResult | ConformCase)[];
 }
 export type NvmfConformRecord = CaseResult | ConformCase;
 interface Listening {
   event: 'listening';
+  /** address of the proxy */
   address: string;
+  /** port of the proxy */
   port: number;
 }
 export type NvmfProxyRecord = ProxyRecord | Listening;
@@ -382,15 +409,20 @@ export type VhostUserShmemServe = ShmemReady;
 interface PlannedMapping {
   /** region */
   shmid: number;
+  /** offset in the region */
   offset: bigint;
+  /** the file to map */
   file: string;
+  /** always planned */
   state: string;
 }
 export type VhostUserShmemMap = EntryView | PlannedMapping;
 export interface VhostUserShmemUnmap {
   /** region */
   shmid: number;
+  /** offset in the region */
   offset: bigint;
+  /** file that was mapped there; null if there was none */
   file: string | null;
   state: 'unmapped' | 'absent' | 'planned';
 }
@@ -402,7 +434,7 @@ export type VhostUserShmemWindowRecord = WindowRecord;
 // migration
 
 interface InputFile {
-  /** as it was given */
+  /** name of the input, as it was given */
   file: string;
 }
 interface DomainXml extends InputFile {
@@ -414,22 +446,26 @@ interface DomainXml extends InputFile {
 export type MigrationDump = (InputFile & Dump) | DomainXml;
 interface ContainerRecord {
   type: 'container';
+  /** what the stream was wrapped in: a libvirt save file, a qcow2 snapshot, or compressed data */
   container: Container;
 }
 interface RamRecord {
   type: 'ram';
+  /** bytes of a page */
   pageSize: number;
+  /** bytes of all blocks */
   total: bigint;
+  /** RAM blocks with their pages */
   blocks: RamBlock[];
 }
 export type MigrationDumpRecord = WalkEvent | ContainerRecord | RamRecord;
 interface OutputFile extends InputFile {
-  /** as it was given */
+  /** name of the output, as it was given */
   output: string;
 }
 export type MigrationRam = OutputFile & Extracted;
 export interface MigrationVerify extends InputFile, Verification {
-  /** with --against: whether that destination loads the stream */
+  /** with --against: whether that destination loads the stream (null: unknown), and the obstacles with their cures */
   against?: Judged;
 }
 interface Judged extends Against {

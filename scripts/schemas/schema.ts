@@ -196,6 +196,19 @@ function kindOf(schema: Json): string {
   return schema.type === undefined ? 'value' : String(schema.type);
 }
 
+/** A comment of one sentence as a phrase: other keys beside it have none. */
+function phrase(text: string): string {
+  const one = text.replace(/(?<!\be\.g|\betc)\.$/, '');
+  return /[.!?] /.test(one) ? text : one.replace(/^[A-Z](?=[a-z]*[ :,])/, (letter) => letter.toLowerCase());
+}
+
+/** The values of a key that needs no comment, as they say what it is. @throws if it needs one */
+function values(id: string, key: string, schemas: readonly Json[]): string {
+  const all = schemas.flatMap((schema) => (schema.enum as unknown[] | undefined) ?? ('const' in schema ? [schema.const] : []));
+  if (all.length === 0) throw new Error(`${id}: the key ${key} of its document has no comment`);
+  return [...new Set(all)].join(', ');
+}
+
 const isUndefined = (type: Type): boolean => type.kind === 'name' && type.name === 'undefined';
 const mayBeUndefined = (type: Type): boolean => type.kind === 'union' && type.of.some(isUndefined);
 
@@ -225,12 +238,24 @@ export function documentSchemas(ids: readonly string[]): Map<string, Documented>
     const line = record ? writer.schema(record.type, '') : undefined;
     // those of a configuration file stand in its own page
     const isFile = (type: Type): boolean => type.kind === 'name' && /ConfigFile$/.test(type.name);
-    const keysOf = (type: Type | undefined): Key[] =>
-      (type ? writer.parts(type) : [])
-        .filter((one) => !isFile(one))
-        .flatMap((one) => writer.members(one))
-        .filter((member, i, list) => list.findIndex((other) => other.name === member.name) === i)
-        .map((member) => ({ name: member.name, text: member.comment ?? kindOf(writer.schema(member.type, member.name)) }));
+    const keysOf = (type: Type | undefined): Key[] => {
+      const members = (type ? writer.parts(type) : []).filter((one) => !isFile(one)).flatMap((one) => writer.members(one));
+      return [...new Set(members.map((member) => member.name))].map((key) => {
+        const all = members.filter((member) => member.name === key);
+        const text = all.find(({ comment }) => comment !== undefined)?.comment;
+        return {
+          name: key,
+          text:
+            text === undefined
+              ? values(
+                  id,
+                  key,
+                  all.map((one) => writer.schema(one.type, key)),
+                )
+              : phrase(text),
+        };
+      });
+    };
     all.set(id, {
       schema: {
         $schema: 'https://json-schema.org/draft/2020-12/schema',

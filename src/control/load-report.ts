@@ -2,11 +2,12 @@ import { printable } from '../common/escape.js';
 
 /** What the load of a configuration did, or would do. */
 export interface LoadReport {
+  /** false: the server was already as the file says */
   changed: boolean;
   dryRun?: true;
-  /** What was changed; with dryRun, what would be. */
+  /** changes made, or with --dry-run, the changes that would be made */
   changes: string[];
-  /** What was left out of a file of another program. */
+  /** parts of another program's file that vioctl ignores */
   notes?: string[];
 }
 

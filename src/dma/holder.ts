@@ -23,10 +23,13 @@ export interface MappingInfo {
 
 /** The document of `dma map`, `dma list` and VIOCTL_VFIO. */
 export interface HolderInfo extends Omit<Plan, 'maps'> {
+  /** PCI address */
   bdf: string;
+  /** group (container) or cdev (iommufd) */
   api: string;
-  /** The address space in the iommufd (cdev). */
+  /** address space in the iommufd (with cdev) */
   ioas?: number;
+  /** one entry for each mapping, with its address */
   maps: MappingInfo[];
 }
 

@@ -18,7 +18,9 @@ export interface Placement {
 
 /** The document of `dma plan`. */
 export interface Plan {
+  /** ranges that mappings may use */
   ranges: Extent[];
+  /** one entry for each mapping, with its address */
   maps: Placement[];
   /** DMA mappings that the kernel will count. */
   entries: number;

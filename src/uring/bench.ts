@@ -28,17 +28,23 @@ export interface BenchOptions {
 
 /** One way of reading, over all rounds. */
 export interface BenchResult {
+  /** name of the way of reading */
   name: string;
+  /** description of the way of reading */
   what: string;
-  /** CPU time of the process per read, microseconds: median, least, most of the rounds. */
+  /** CPU time per read in microseconds: median of the rounds */
   cpu: number;
+  /** least CPU time of a round */
   cpuMin: number;
+  /** most CPU time of a round */
   cpuMax: number;
   /** Wall time per read, microseconds, median. */
   wall: number;
-  /** CPU per read against the first line in the same round: median, least, most. Below 1 is a gain. */
+  /** median ratio to the CPU time of the first way in the same round; below 1 is a gain */
   ratio: number;
+  /** least ratio of a round */
   ratioMin: number;
+  /** largest ratio of a round */
   ratioMax: number;
 }
 

@@ -14,9 +14,10 @@ export type Wanted = { path: Name } | { fd: number } | { hole: true };
 
 /** One slot and how it went. */
 export interface Entry {
+  /** slot */
   index: number;
   path: Name | undefined;
-  /** The inherited descriptor, where one was given. */
+  /** the inherited descriptor of --fd */
   fd: number | undefined;
   /** file, directory, block, char, fifo, socket */
   type: string | undefined;
@@ -24,6 +25,7 @@ export interface Entry {
   result: 'ok' | 'hole' | 'failed';
   /** errno name */
   errno: string | undefined;
+  /** text of the error */
   message: string | undefined;
 }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { exitStatuses } from '../../common/errors.js';
 import { groups } from '../../groups/index.js';
 import type { Verb } from '../../groups/types.js';
@@ -8,7 +9,7 @@ import { fishCompletion } from '../completion/fish.js';
 import { completionModel } from '../completion/model.js';
 import { zshCompletion } from '../completion/zsh.js';
 import { type CommandDoc, describeCommand } from './help.js';
-import { commonEnvironment, manuals } from './manual.js';
+import { commonEnvironment, manualOf, manuals } from './manual.js';
 
 /** Every command of the table with its documentation model. */
 export async function allCommands(): Promise<{ doc: CommandDoc; verb: Verb; command: CommandClass }[]> {
@@ -58,7 +59,8 @@ export const title = (name: string, chapter = 1): string[] => [
   `.TH ${line(name.toUpperCase())} ${chapter} ${released} vioctl "${chapter === 1 ? 'User Commands' : 'File Formats'}"`,
 ];
 
-const entries = (list: readonly (readonly [string, string])[]): string[] => list.flatMap(([term, text]) => ['.TP', bold(term), roff(text)]);
+const entries = (list: readonly (readonly [string, string, ...unknown[]])[]): string[] =>
+  list.flatMap(([term, text]) => ['.TP', bold(term), roff(text)]);
 
 const pageOf = (id: string): string => `vioctl-${id.replaceAll(' ', '-')}(1)`;
 
@@ -78,9 +80,10 @@ export interface DocumentKeys {
 /** The section about JSON. @param schema file of the JSON Schema */
 function jsonSection({ keys, record }: DocumentKeys, schema: string): string[] {
   const list = (all: DocumentKeys['keys']) => all.flatMap(({ name, text }) => ['.TP', bold(name), roff(text)]);
+  const same = isDeepStrictEqual(keys, record);
   return [
-    ...(keys.length > 0 ? [roff('The document of --json has these keys:'), ...list(keys)] : []),
-    ...(record?.length ? [...(keys.length > 0 ? ['.PP'] : []), roff('A line of --ndjson has these keys:'), ...list(record)] : []),
+    ...(keys.length > 0 ? [roff(`The document of --json${same ? ', and a line of --ndjson,' : ''} has these keys:`), ...list(keys)] : []),
+    ...(record?.length && !same ? [...(keys.length > 0 ? ['.PP'] : []), roff('A line of --ndjson has these keys:'), ...list(record)] : []),
     ...(keys.length > 0 || record?.length ? ['.PP'] : []),
     roff(`schemas/${schema} of the package is the JSON Schema.`),
   ];
@@ -89,7 +92,8 @@ function jsonSection({ keys, record }: DocumentKeys, schema: string): string[] {
 /** The manual page of one command. @param siblings ids of the commands of its group */
 export function commandPage(doc: CommandDoc, siblings: readonly string[], documents?: DocumentKeys): string {
   const name = `vioctl-${doc.id.replaceAll(' ', '-')}`;
-  const { files, environment, notes, seeAlso: others } = manuals[doc.id.split(' ')[0]!]!;
+  const [group, ...verb] = doc.id.split(' ');
+  const { files, environment, notes, seeAlso: others } = manualOf(group!, verb.join(' '));
   const terms = (list: { label: string; text: string }[]) => list.flatMap(({ label, text }) => ['.TP', bold(label.trim()), roff(text)]);
   const lines = [
     ...title(name),

@@ -6,10 +6,10 @@ import { holderLines } from '../../groups/dma/views.js';
 export default class DmaList extends Command {
   static override readonly description = 'Lists the mappings of a running `dma map --listen SOCK`.';
   static readonly examples: readonly Example[] = [
-    ['vioctl dma list /run/buf.sock', 'its mappings'],
-    ['vioctl dma list /run/buf.sock --json | jq -r ".maps[0].iova"', 'the address of the first one'],
+    ['vioctl dma list /run/buf.sock', 'list the mappings'],
+    ['vioctl dma list /run/buf.sock --json | jq -r ".maps[0].iova"', 'print the address of the first mapping'],
   ];
-  static override readonly args = { socket: Args.string({ required: true, description: 'socket of the holder' }) };
+  static override readonly args = { socket: Args.string({ required: true, description: 'socket of dma map --listen' }) };
 
   async run(): Promise<undefined> {
     const { args } = await this.parse(DmaList);

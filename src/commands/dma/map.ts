@@ -18,25 +18,26 @@ import { Irq } from '../../vfio/session/session.js';
 
 export default class DmaMap extends Command {
   static override readonly description =
-    'Maps memory for a device and holds it in the foreground. It prints one document when everything is mapped. It unmaps at the end ' +
-    'of standard input (unless that is /dev/null), at SIGTERM or SIGINT, when the kernel asks for the device (`vfio unbind --ask`), ' +
-    'or after --timeout (status 124).\n\nWith --listen, other programs use the mappings: `dma attach`, `dma list`, `dma unmap`. If ' +
-    'the IOMMU blocks an access of the device and the kernel log can be read, stderr names the mapping.';
+    'Maps memory for a device and holds it in the foreground. It prints one document when everything is mapped. It unmaps at ' +
+    'the end of standard input (unless that is /dev/null), on SIGTERM or SIGINT, when the kernel asks for the device (`vfio ' +
+    'unbind --ask`), or after --timeout (status 124).\n\nWith --listen, other programs can use the mappings: see `dma attach`, ' +
+    '`dma list` and `dma unmap`. If the IOMMU blocks an access of the device and the kernel log is readable, a message names ' +
+    'the mapping.';
   static readonly examples: readonly Example[] = [
     ['vioctl dma map 0000:01:00.0 ring=64M,huge=2M fw=./fw.bin,ro', 'hold two mappings until ^D'],
-    ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'for other programs'],
+    ['vioctl dma map 01:00.0 buf=1G --listen /run/buf.sock --json > map.json &', 'hold a mapping for other programs'],
   ];
   static override readonly args = {
     bdf: deviceArg,
     map: Args.string({
       required: true,
       multiple: true,
-      description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…, or @FILE with one in a line',
+      description: 'NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]…, or @FILE with one on each line',
     }),
   };
   static override readonly flags = {
     listen: Flags.string({ helpValue: 'SOCK', summary: 'serve the mappings at this socket (mode 0600)' }),
-    notify: Flags.boolean({ summary: 'tell systemd when all is mapped (NOTIFY_SOCKET)' }),
+    notify: Flags.boolean({ summary: 'tell systemd when everything is mapped (NOTIFY_SOCKET)' }),
     timeout: Flags.duration({ summary: 'unmap and exit after this time' }),
     api: apiFlag,
     'vf-token': tokenFlag,

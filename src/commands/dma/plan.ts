@@ -37,16 +37,17 @@ async function readText(file: string): Promise<string> {
 
 export default class DmaPlan extends Command {
   static override readonly description =
-    'Shows the address that "dma map" would choose for each mapping, and how many DMA entries and how much locked memory the ' +
-    'mappings need. It needs no device and no privilege: describe the IOMMU by a device of this host, or by the reserved regions and ' +
-    'the address width of another host. The exit status is 3 if the mappings do not fit, or if you name a device and the host has ' +
-    'too little free memory for them. It is 6 if they exceed RLIMIT_MEMLOCK.';
+    "Shows the address that `dma map` would choose for each mapping, the number of mappings that count against the kernel's " +
+    'limit, and the locked memory that they need. It needs no root and changes nothing. Name a device of this host, or ' +
+    'describe the IOMMU of another host by its reserved regions and its address width. The exit status is 3 if the mappings ' +
+    'do not fit, or if you name a device and the host has too little free memory for them. It is 6 if they exceed ' +
+    'RLIMIT_MEMLOCK.';
   static readonly examples: readonly Example[] = [
-    ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'for a device of this host'],
-    ['vioctl dma plan net:eth1 @maps.txt', 'many mappings, one in a line'],
+    ['vioctl dma plan 0000:01:00.0 ring=64M,below4g buf=1G', 'plan for a device of this host'],
+    ['vioctl dma plan net:eth1 @maps.txt', 'plan many mappings, one on each line of a file'],
     [
       'ssh host cat /sys/kernel/iommu_groups/7/reserved_regions | vioctl dma plan --reserved - --aw 39 guest=1536G',
-      'will it fit on another host?',
+      'check whether a mapping fits on another host',
     ],
   ];
   static override readonly args = {
@@ -55,7 +56,7 @@ export default class DmaPlan extends Command {
       multiple: true,
       description:
         'device (not with --reserved), then NAME=SIZE|FILE[,align=2M][,iova=0x…][,below4g][,temp][,huge=2M][,ro]…, or @FILE with one ' +
-        'in a line',
+        'on each line',
     }),
   };
   static override readonly flags = {

@@ -4,11 +4,11 @@ import { unmapInHolder } from '../../dma/holder.js';
 
 export default class DmaUnmap extends Command {
   static override readonly description =
-    'Tells a running `dma map --listen SOCK` to unmap one mapping and to free its address. From then on the IOMMU blocks every ' +
-    'access of the device to it. If the device tries one, `dma map` names the mapping. Unmapping twice succeeds.';
-  static readonly examples: readonly Example[] = [['vioctl dma unmap /run/buf.sock ring', 'unmap "ring"']];
+    'Tells a running `dma map --listen SOCK` to unmap one mapping and to free its address. From then on the IOMMU blocks each ' +
+    'access of the device to it, and `dma map` reports an access that it blocked. Unmapping twice succeeds.';
+  static readonly examples: readonly Example[] = [['vioctl dma unmap /run/buf.sock ring', 'unmap the mapping "ring"']];
   static override readonly args = {
-    socket: Args.string({ required: true, description: 'socket of the holder' }),
+    socket: Args.string({ required: true, description: 'socket of dma map --listen' }),
     name: Args.string({ required: true, description: 'name of the mapping' }),
   };
   static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'print what would be unmapped, and unmap nothing' }) };

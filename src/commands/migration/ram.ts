@@ -13,33 +13,31 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationRam extends Command {
   static override readonly description =
-    'Writes the guest memory in a stream or save file to OUT. Without --block this is guest-physical memory: offsets in a raw file are ' +
-    'addresses. sparse leaves holes where the memory is zero, and raw allocates every byte. elf is a core file as dump-guest-memory ' +
-    'writes it, for gdb, crash and drgn, with physical addresses. It has the registers of the CPUs (x86, Arm with SVE, PowerPC, s390x, ' +
-    'RISC-V, LoongArch) and the note VMCOREINFO, from the device of that name or a search of the memory. The CPUs determine machine, ' +
-    'class and byte order of the core. If the architecture of the guest is unknown, the command exits with 7. lime is the format of ' +
-    'LiME.\n\n' +
-    'The addresses come from the guest: CMOS, chipset, ACPI tables, devices. Use --machine if the stream does not name its machine. If ' +
-    'the address of a block is unknown, the command names the block and leaves it out. With raw and sparse it then exits with 7, unless ' +
-    '--partial is given. --layout sets the address of a block. Between 768 KiB and 1 MiB, OUT has the RAM or ROM that the guest of a PC ' +
-    'reads there. Between 640 and 768 KiB it has the RAM behind the video memory, as in system management mode. Memory that a board ' +
-    'maps at two addresses appears at both. --rom adds firmware whose address the machine fixes: the BIOS or flash of PCs, the flash of ' +
-    'Arm and RISC-V `virt`. From a damaged stream the command writes what is readable, and exits with 5.\n\n' +
-    'The JSON has `as`, `machine`, `size`, `ranges` (address, length, block, offset in the output), `blocks` (name, pages, present, ' +
-    'undecodable), `missing`, `unplaced` (block, length), `cpus`, `vmcoreinfo` (device or memory), `complete` and `issues`.';
+    'Writes the guest memory in a stream or save file to OUT. Without --block this is guest-physical memory. The ' +
+    'formats:\n\nraw: each byte of memory is at the offset of its address. sparse: like raw, with holes where the memory is ' +
+    "zero. elf: a core file like that of QEMU's dump-guest-memory, for gdb, crash and drgn, with physical addresses. It has " +
+    'the registers of the CPUs (x86, Arm with SVE, PowerPC, s390x, RISC-V, LoongArch). It has the note VMCOREINFO, from the ' +
+    'device vmcoreinfo or a search of the memory. If the architecture of the guest is unknown, the command exits with 7. ' +
+    'lime: the format of LiME.\n\nThe command finds the address of each block in the guest: CMOS, chipset, ACPI tables, ' +
+    'devices. Use --machine if the stream does not name its machine. If the address of a block is unknown, the command names ' +
+    'the block and leaves it out. With raw and sparse it then exits with 7, unless --partial is given. --layout sets the ' +
+    'address of a block.\n\nBetween 768 KiB and 1 MiB, OUT has the RAM or ROM that the guest of a PC reads there. Between 640 ' +
+    'and 768 KiB it has the RAM behind the video memory, as in system management mode. Memory that a board maps at two ' +
+    'addresses appears at both. --rom adds firmware whose address the machine fixes: the BIOS or flash of PCs, the flash of ' +
+    'Arm and RISC-V `virt`. From a damaged stream the command writes the readable part, and exits with 5.';
   static readonly examples = [
-    ['vioctl migration ram vm.mig -o vm.mem', 'physical memory, sparse'],
-    ['vioctl migration ram vm.save --as elf -o vm.core && gdb -c vm.core', 'registers and memory in a debugger'],
-    ['vioctl migration ram vm.save --as elf -o vm.core && crash vmlinux vm.core', "the guest's kernel"],
-    ['vioctl migration ram vm.mig --block 0000:00:02.0/vga.vram -o vram', 'one block'],
-    ['vioctl migration ram vm.mig --at 0x7c00 --len 512 -o - | xxd', 'a few bytes'],
+    ['vioctl migration ram vm.mig -o vm.mem', 'write physical memory to a sparse file'],
+    ['vioctl migration ram vm.save --as elf -o vm.core && gdb -c vm.core', 'look at registers and memory in a debugger'],
+    ['vioctl migration ram vm.save --as elf -o vm.core && crash vmlinux vm.core', "debug the guest's kernel"],
+    ['vioctl migration ram vm.mig --block 0000:00:02.0/vga.vram -o vram', 'write one block'],
+    ['vioctl migration ram vm.mig --at 0x7c00 --len 512 -o - | xxd', 'print a few bytes'],
   ] as const;
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {
     ...inputFlags,
     output: Flags.string({ char: 'o', required: true, helpValue: 'OUT', summary: 'file to write, or - for stdout' }),
     physical: Flags.boolean({ exclusive: ['block'], summary: 'guest-physical memory (the default)' }),
-    block: Flags.string({ helpValue: 'NAME', summary: 'one RAM block' }),
+    block: Flags.string({ helpValue: 'NAME', summary: 'only this RAM block' }),
     as: Flags.option({
       options: ['raw', 'sparse', 'elf', 'lime'] as const,
       default: 'sparse',
@@ -48,12 +46,12 @@ export default class MigrationRam extends Command {
     })(),
     at: Flags.u64({ helpValue: 'ADDRESS', summary: 'first address, or offset in the block' }),
     len: Flags.sizeBig({ summary: 'number of bytes' }),
-    machine: Flags.string({ helpValue: 'TYPE', summary: 'machine type of a stream that names none, or an unknown one' }),
-    'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'a block of the RAM, in order of address' }),
+    machine: Flags.string({ helpValue: 'TYPE', summary: 'machine type, if the stream names none or an unknown one' }),
+    'ram-block': Flags.string({ multiple: true, helpValue: 'NAME', summary: 'name the blocks of the RAM in the order of their addresses' }),
     layout: Flags.string({ multiple: true, helpValue: 'ADDRESS=NAME', summary: 'place a block at this address' }),
     rom: Flags.boolean({ exclusive: ['block'], summary: 'write firmware in ROM and flash too' }),
     partial: Flags.boolean({ summary: 'succeed without blocks whose address is unknown' }),
-    'below-4g': Flags.sizeBig({ summary: "RAM below 4 GiB, if not the machine's default" }),
+    'below-4g': Flags.sizeBig({ summary: "size of the RAM below 4 GiB, if not the machine's default" }),
     force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };
 

@@ -9,10 +9,12 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationStat extends Command {
   static override readonly description =
-    'Prints how many bytes of a stream each section takes, over all its parts. For each RAM block it counts the pages that were zero, whole, XBZRLE deltas, compressed, or sent again. --duplicates reads every page and counts the distinct ones.\n\nThe JSON has `size`, `machine`, `sections` (name, instance, parts, bytes, share), `other`, `blocks` (name, length, pages, and the numbers of records that were zero, normal, xbzrle, compressed, resent; distinct), `missing` and `issues`.';
+    'Prints how many bytes of a stream each section takes, over all its parts. For each RAM block it counts the pages that ' +
+    'were zero, whole, XBZRLE deltas (differences to an earlier copy), compressed, or sent again. --duplicates reads every ' +
+    'page and counts the distinct ones.';
   static readonly examples = [
-    ['vioctl migration stat vm.mig', 'sections by size, then RAM blocks'],
-    ['vioctl migration stat vm.mig --duplicates --json | jq .blocks', 'what deduplication could save'],
+    ['vioctl migration stat vm.mig', 'list sections by size, then RAM blocks'],
+    ['vioctl migration stat vm.mig --duplicates --json | jq .blocks', 'show how much deduplication could save'],
   ] as const;
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {

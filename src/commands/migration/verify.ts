@@ -11,29 +11,25 @@ import { issueText } from '../../migration/stream/issues.js';
 
 export default class MigrationVerify extends Command {
   static override readonly description =
-    'Checks whether a stream or save file is complete. It reads every record, checks lengths, footers, pages, XBZRLE deltas and ' +
-    "compressed pages, compares the devices with the stream's own description, and counts the pages. The verdict is complete, " +
-    'complete without description, truncated, or damaged; the last two have exit status 5. The format has no checksums, so a changed ' +
-    'byte inside a page goes unnoticed.\n\nWith --against, the command checks whether a destination would load the stream. DEST is a ' +
-    'stream of the destination, which was started with -S and never run, or the JSON of its -dump-vmstate. The output names each ' +
-    "device and block that does not fit, with QEMU's message and the change that helps. The exit status is then 4, or 7 if no device " +
-    'could be compared.\n\nThe JSON has `verdict` (complete, complete-without-description, memory-elsewhere, truncated, damaged), ' +
-    '`complete`, `end` (of a truncated stream), `machine`, `capabilities`, `container`, `sections`, `devices`, `ram` (pages, ' +
-    'present, percent, undecodable), `missing`, `stream`, `trailing` and `issues` as in migration dump. `against` has `loads` (null: ' +
-    'too little could be compared), `obstacles` (path, message, cure), `compared` (sections, of) and `notes` about what was not ' +
-    'compared.';
+    'Checks whether a stream or save file is complete. It reads every record, checks lengths, footers, pages and their ' +
+    "compression, compares the devices with the stream's own description, and counts the pages. The verdict is complete, " +
+    'complete without description, truncated, or damaged; the last two have exit status 5. The format has no checksums, so a ' +
+    'changed byte inside a page goes unnoticed.\n\nWith --against, the command checks whether a destination would load the ' +
+    'stream. DEST is a stream of the destination, which was started with -S and never run, or the JSON of its -dump-vmstate. ' +
+    "The output names each device and block that does not fit, with QEMU's message and the change that helps. The exit status " +
+    'is then 4, or 7 if no device could be compared.';
   static readonly examples = [
-    ['vioctl migration verify vm.mig --against dest.mig', 'will the destination load it, and if not, why'],
-    ['vioctl migration verify vm.mig', 'verdict, pages present, sections'],
-    ['vioctl migration verify db1.save --json | jq .verdict', 'for scripts'],
+    ['vioctl migration verify vm.mig --against dest.mig', 'check whether a destination would load it'],
+    ['vioctl migration verify vm.mig', 'print the verdict and count pages and sections'],
+    ['vioctl migration verify db1.save --json | jq .verdict', 'print only the verdict'],
   ] as const;
   static override readonly args = { file: Args.string({ required: true, description: 'file, or - for stdin' }) };
   static override readonly flags = {
     ...inputFlags,
-    strict: Flags.boolean({ summary: 'treat bytes behind the end as damage' }),
+    strict: Flags.boolean({ summary: 'treat bytes after the end as damage' }),
     against: Flags.string({
       helpValue: 'DEST',
-      summary: "say whether a destination loads the stream; DEST is the destination's stream or vmstate",
+      summary: 'check whether a destination loads it; DEST is its stream or vmstate',
     }),
     force: Flags.boolean({ summary: 'continue even if the stream version is unknown' }),
   };

@@ -10,28 +10,28 @@ export default class NvmfConform extends Command {
   static override readonly description =
     'Tests whether a target follows the specification: it sends malformed, abusive, and unusual but legal PDUs and commands. Each ' +
     'case prints the answer that the specification expects and the answer of the target. After each case, a new host must be able to ' +
-    'connect and identify. The output is TAP. The exit status is 4 if a case fails.\n\nCases about authentication need the keys of ' +
+    'connect and identify. The output is TAP (Test Anything Protocol). The exit status is 4 if a case fails.\n\nCases about authentication need the keys of ' +
     'this host, and cases about TLS need its TLS key. Without the keys these cases are skipped.\n\nUse a scratch namespace: its data ' +
     'may be overwritten. Cases that write to its first blocks put the data back, but a faulty target may damage it all the same.';
   static readonly examples: readonly Example[] = [
-    ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'all cases'],
+    ['vioctl nvmf conform -a 192.0.2.1 -n nqn.2014-08.org.example:scratch', 'run all cases'],
     [
       "vioctl nvmf conform -n nqn.2014-08.org.example:scratch --only 'io*' --only h212 --json | jq '.cases[] | " +
         'select(.verdict=="differs")\'',
-      'some cases, what differs',
+      'run some cases and print those that differ',
     ],
     [
       'vioctl nvmf conform -n nqn.2014-08.org.example:scratch --dhchap-secret-file host.key --dhchap-ctrl-secret-file ctrl.key',
-      'a target that asks for authentication',
+      'test a target that asks for authentication',
     ],
-    ['vioctl nvmf conform -n nqn.2014-08.org.example:scratch --junit > conform.xml', 'for a CI system'],
+    ['vioctl nvmf conform -n nqn.2014-08.org.example:scratch --junit > conform.xml', 'write a report for a CI system'],
   ];
   static override readonly changes = true;
   static override readonly flags = {
     ...endpointFlags,
     ...subsystemFlags,
     ...namespaceFlags,
-    only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'only cases whose id matches' }),
+    only: Flags.string({ multiple: true, helpValue: 'GLOB', summary: 'run only cases whose id matches' }),
     junit: Flags.boolean({ summary: 'print JUnit XML', exclusive: ['json', 'ndjson'] }),
     change: Flags.string({
       helpValue: 'COMMAND',

@@ -6,12 +6,12 @@ import { discoveryNqn, discoveryPort } from '../../nvme/wire/index.js';
 
 export default class NvmfDiscover extends Command {
   static override readonly description =
-    'Connects to the discovery service of a target and prints its log: one record for each subsystem and address. Needs no kernel module and no root. ' +
-    'The JSON has the keys of `nvme discover -o json`.';
+    'Asks the discovery service of a target what it offers, and prints one record for each subsystem and address. Needs no ' +
+    'kernel module and no root. The JSON has the keys of `nvme discover -o json`.';
   static readonly examples = [
-    ['vioctl nvmf discover -a 192.0.2.1', 'what a target offers, asked on port 8009'],
-    ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'the same on the port of its subsystems, where the target answers there'],
-    ["vioctl nvmf discover --json | jq -r '.records[].subnqn'", 'the NQNs alone'],
+    ['vioctl nvmf discover -a 192.0.2.1', 'ask the discovery service, on port 8009'],
+    ['vioctl nvmf discover -a 192.0.2.1 -s 4420', 'ask on the port of the subsystems instead; not every target answers there'],
+    ["vioctl nvmf discover --json | jq -r '.records[].subnqn'", 'print only the NQNs'],
   ] as const;
   static override readonly flags = {
     ...endpointFlags,

@@ -7,23 +7,23 @@ import { describeLog, type LogName, logNames, readLog } from '../../nvme/host/in
 export default class NvmfLogs extends Command {
   static override readonly description =
     'Prints a log page of a controller: smart (health and counters), error, fw (firmware slots), effects (commands supported), ana (asymmetric access), ' +
-    'changed-ns, discovery. The JSON has the keys of nvme-cli.';
+    'changed-ns (namespaces that changed), discovery. The JSON has the keys of nvme-cli.';
   static readonly examples: readonly Example[] = [
-    ['vioctl nvmf logs smart -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'health and counters'],
-    ["vioctl nvmf logs error -n nqn.2014-08.org.example:disk --json | jq '.errors | length'", 'how many errors are logged'],
+    ['vioctl nvmf logs smart -a 192.0.2.1 -n nqn.2014-08.org.example:disk', 'print health and counters'],
+    ["vioctl nvmf logs error -n nqn.2014-08.org.example:disk --json | jq '.errors | length'", 'count the logged errors'],
   ];
   static override readonly args = {
     log: Args.string({
       required: true,
       options: [...logNames],
-      description: 'which log: smart, error, fw, effects, ana, changed-ns, discovery',
+      description: 'smart, error, fw, effects, ana, changed-ns, discovery',
     }),
   };
   static override readonly flags = {
     ...endpointFlags,
     ...subsystemFlags,
     ...namespaceFlags,
-    raw: Flags.boolean({ summary: 'the bytes as the target sent them', exclusive: ['json'] }),
+    raw: Flags.boolean({ summary: 'print the bytes as the target sent them', exclusive: ['json'] }),
   };
 
   async run(): Promise<number> {

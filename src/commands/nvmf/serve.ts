@@ -19,7 +19,7 @@ export default class NvmfServe extends Command {
     'Serves files, block devices and memory to NVMe/TCP hosts, without kernel modules and without root. The sources of the command ' +
     'line become the namespaces of one subsystem; --config FILE describes several: see vioctl-nvmf(5). Every listener answers discovery ' +
     'too. Discovery also listens on port 8009 of the same addresses, unless it is in use or you asked for port 0.\n\n' +
-    `${sourceHelp('FILE,nsid=7; FILE,group=2 (ANA group); FILE,uuid=UUID and FILE,nguid=HEX (identifiers)')}\n\n` +
+    `${sourceHelp('nsid=7; group=2 (ANA group); uuid=UUID and nguid=HEX (identifiers)')}\n\n` +
     '--metrics ADDR serves metrics for Prometheus (OpenMetrics) at /metrics, on loopback unless ADDR names another address. There is ' +
     'no authentication.\n\n' +
     'The server logs who connects, is refused, or breaks the protocol. Host names with unusual characters are quoted. With ' +
@@ -28,13 +28,13 @@ export default class NvmfServe extends Command {
     'Flush and FUA writes are on stable storage before they are answered. When everything is ready, one line is printed; SIGTERM ' +
     'and SIGINT end all connections, flush, and exit with 0.';
   static readonly examples: readonly Example[] = [
-    ['vioctl nvmf serve disk.img', 'one file on 127.0.0.1 port 4420'],
+    ['vioctl nvmf serve disk.img', 'serve one file on 127.0.0.1 port 4420'],
     [
       'vioctl nvmf serve /dev/vg0/data ram:1G,bs=4096 --listen 0.0.0.0 --allow-host $(cat /etc/nvme/hostnqn)',
-      'two namespaces for one host',
+      'serve two namespaces to one host',
     ],
-    ["vioctl nvmf serve disk.img --listen :0 --json | jq '.listen[0].port'", 'a free port'],
-    ['vioctl nvmf serve --config /etc/vioctl/nvmf.json', 'what the systemd unit does'],
+    ["vioctl nvmf serve disk.img --listen :0 --json | jq '.listen[0].port'", 'listen on a free port'],
+    ['vioctl nvmf serve --config /etc/vioctl/nvmf.json', 'serve what a file describes, like the systemd unit'],
   ];
   static override readonly args = {
     source: Args.string({ multiple: true, description: 'file, block device, or ram:SIZE' }),
@@ -43,17 +43,17 @@ export default class NvmfServe extends Command {
     listen: Flags.string({
       multiple: true,
       helpValue: 'ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=MODE]',
-      summary: 'where to listen (127.0.0.1:4420); port 0 is a free one',
+      summary: 'address to listen on [default: 127.0.0.1:4420]; port 0: a free port',
     }),
     'discovery-port': Flags.string({
       helpValue: 'PORT',
       summary: 'discovery port [default: 8009 if free; "none" disables it]',
     }),
     'discovery-nqn': Flags.string({ helpValue: 'NQN', summary: 'name of the discovery service besides the well-known one' }),
-    nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem (made from the machine and the sources)' }),
-    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'only this host may connect' }),
+    nqn: Flags.string({ helpValue: 'NQN', summary: 'name of the subsystem [default: made from the machine and the sources]' }),
+    'allow-host': Flags.string({ multiple: true, helpValue: 'NQN', summary: 'allow this host to connect, and no others' }),
     ...keyFlags,
-    config: Flags.string({ helpValue: 'FILE', summary: 'take everything from a file, JSON or YAML (- is stdin)' }),
+    config: Flags.string({ helpValue: 'FILE', summary: 'read the configuration from a JSON or YAML file (- is stdin)' }),
     control: Flags.string({ helpValue: 'SOCK', summary: 'control socket for nvmf ctl' }),
     metrics: Flags.string({
       helpValue: 'ADDR',

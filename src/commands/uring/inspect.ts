@@ -12,11 +12,11 @@ export default class Inspect extends Command {
     'requests, overflowed completions, and how busy the thread of an SQPOLL ring is (Linux 6.9). Before Linux 6.4, files have a name ' +
     'but no path.';
   static readonly examples: readonly Example[] = [
-    ['vioctl uring inspect 1234', 'files and buffers of process 1234'],
-    ["vioctl uring inspect 1234 --json | jq -r '.rings[].files[].path'", 'paths of its registered files'],
+    ['vioctl uring inspect 1234', 'show files and buffers of process 1234'],
+    ["vioctl uring inspect 1234 --json | jq -r '.rings[].files[].path'", 'print the paths of its registered files'],
   ];
   static override readonly args = {
-    pid: Args.custom<number>({ parse: async (text) => parsePid(text) })({ required: true, description: 'process' }),
+    pid: Args.custom<number>({ parse: async (text) => parsePid(text) })({ required: true, description: 'process ID' }),
   };
   static override readonly formats = ['json'] as const;
 

@@ -17,9 +17,9 @@ export default class Probe extends Command {
     'filter, the kernel, or the limit of locked memory) and exits with 7. Brackets name the kernel version that added a feature.\n\n' +
     '--require checks for the named features and prints only those. If one is missing, the command exits with 7 and says why.';
   static readonly examples: readonly Example[] = [
-    ['vioctl uring probe', 'what this kernel can do'],
-    ['vioctl uring probe --require openat_direct,msg_ring_fd && ./deploy.sh', 'go on only where both are there'],
-    ["vioctl uring probe --json | jq -r '.setupFlags[] | select(.supported).name'", 'set-up flags, one per line'],
+    ['vioctl uring probe', 'show what this kernel supports'],
+    ['vioctl uring probe --require openat_direct,msg_ring_fd && ./deploy.sh', 'run a program only if both are supported'],
+    ["vioctl uring probe --json | jq -r '.setupFlags[] | select(.supported).name'", 'print the set-up flags, one on each line'],
   ];
   static override readonly flags = {
     require: Flags.string({ multiple: true, helpValue: 'FEATURE,...', summary: 'exit with 7 unless all of these are supported' }),

@@ -6,12 +6,12 @@ import { diagnose, diagnosisStatus } from '../../vfio/inventory/doctor.js';
 
 export default class VfioDoctor extends Command {
   static override readonly description =
-    'Checks whether this host is ready for VFIO, and says for each problem what to do: IOMMU and interrupt remapping (firmware, kernel ' +
-    'command line), modules, groups that are not viable, limits, hugepages, and interrupted runs of vioctl.\n\n' +
-    'The exit status is 0 if the host is ready, 1 if a check fails, and 7 if there is no IOMMU.';
+    'Checks whether this host is ready for VFIO, and says how to solve each problem. It checks IOMMU and interrupt remapping ' +
+    '(firmware, kernel command line), modules, groups that are not viable, limits, hugepages, and interrupted runs of ' +
+    'vioctl.\n\nThe exit status is 0 if the host is ready, 1 if a check fails, and 7 if there is no IOMMU.';
   static readonly examples: readonly Example[] = [
-    ['vioctl vfio doctor', 'look at everything'],
-    ['vioctl vfio doctor --json | jq \'.findings[] | select(.level == "fail")\'', 'what has to be done'],
+    ['vioctl vfio doctor', 'check everything'],
+    ['vioctl vfio doctor --json | jq \'.findings[] | select(.level == "fail")\'', 'print only the problems'],
   ];
 
   async run(): Promise<number> {

@@ -14,22 +14,24 @@ import { execPlan, prepareExec } from '../../vfio/session/exec.js';
 
 export default class VfioExec extends Command {
   static override readonly description =
-    'Runs CMD with devices and with memory that is mapped for them. CMD inherits their descriptors, from 3 on. LISTEN_FDS counts ' +
-    'them, and LISTEN_FDNAMES names them: vfio-container or iommufd, vfio-group, vfio-device, dma-NAME (with -1 behind the names of ' +
-    'a second device). VIOCTL_VFIO describes the mappings as JSON. In the words of CMD, {device} {group} {container} {iommufd} ' +
-    '{vf-token} {NAME.fd} {NAME.iova} {NAME.size} are replaced; the token is that of --vf-token or `vfio sriov`.\n\nSignals go to ' +
-    'CMD, and its exit status is the exit status of vioctl. Afterwards everything is unmapped and closed, and the devices return to ' +
-    'their drivers. If the IOMMU blocks an access of a device and the kernel log can be read, stderr names the mapping. If CMD uses ' +
-    '{iommufd} and nothing is mapped, it gets the device untouched, as QEMU requires.';
+    'Runs CMD with open devices and with memory that is mapped for them. CMD inherits the descriptors, from 3 on. LISTEN_FDS ' +
+    'is their number, and LISTEN_FDNAMES lists their names in order: vfio-container or iommufd, vfio-group, vfio-device ' +
+    '(vfio-group-1 and vfio-device-1 for a second device), and dma-NAME for each mapping. VIOCTL_VFIO describes the mappings ' +
+    'as JSON.\n\nIn the words of CMD, vioctl replaces {device}, {group}, {container}, {iommufd} and {NAME.fd} by descriptor ' +
+    'numbers, {NAME.iova} by the address that the device uses, {NAME.size} by the bytes of the mapping, and {vf-token} by the ' +
+    'token of --vf-token or `vfio sriov`. If CMD uses {iommufd} and there is no --map, the device is not attached to any ' +
+    'address space: QEMU attaches it.\n\nSignals go to CMD, and its exit status is the exit status of vioctl. Afterwards vioctl ' +
+    'unmaps and closes everything, and the devices return to their drivers. If the IOMMU blocks an access of a device and the ' +
+    'kernel log is readable, a message names the mapping.';
   static readonly examples: readonly Example[] = [
     [
       'vioctl vfio exec 01:00.0 --bind --map ring=64M,huge=2M --map fw=./fw.bin,ro -- ./driver {device} {ring.iova} {ring.fd}',
-      'a driver in user space',
+      'run a driver in user space',
     ],
     [
       'vioctl vfio exec 01:00.0 --user qemu --memlock unlimited -- qemu-system-x86_64 -object iommufd,id=i0,fd={iommufd} -device ' +
         'vfio-pci,id=v0,iommufd=i0,fd={device}',
-      'a QEMU without privileges',
+      'run QEMU without privileges',
     ],
   ];
   static override readonly args = {
@@ -44,7 +46,7 @@ export default class VfioExec extends Command {
     bind: Flags.boolean({ summary: 'bind the IOMMU groups of the devices first, and give them back at the end' }),
     replace: Flags.boolean({ summary: 'replace vioctl with CMD, without clean-up afterwards (for systemd units)' }),
     user: Flags.string({ helpValue: 'USER[:GROUP]', summary: 'run CMD as this user, without supplementary groups' }),
-    memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'locked memory that CMD may have' }),
+    memlock: Flags.string({ helpValue: 'SIZE|unlimited', summary: 'limit of locked memory for CMD' }),
     api: apiFlag,
     'vf-token': tokenFlag,
     'dry-run': Flags.boolean({ summary: 'print what would be bound, mapped and run, and do nothing' }),

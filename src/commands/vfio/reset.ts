@@ -11,14 +11,14 @@ export default class VfioReset extends Command {
     'kernel chooses. --hot resets its slot or bus, with every device on it. All of these devices must be bound to VFIO and unused; ' +
     'otherwise the command names the ones that are not, and resets nothing.';
   static readonly examples: readonly Example[] = [
-    ['vioctl vfio reset 0000:01:00.0', 'this device alone'],
-    ['vioctl vfio reset 01:00.0 --hot --dry-run', 'which devices a reset of the slot would reach'],
+    ['vioctl vfio reset 0000:01:00.0', 'reset this device alone'],
+    ['vioctl vfio reset 01:00.0 --hot --dry-run', 'list the devices that a reset of the slot would affect'],
   ];
   static override readonly args = {
     bdf: deviceArg,
   };
   static override readonly flags = {
-    hot: Flags.boolean({ summary: 'reset the slot or bus' }),
+    hot: Flags.boolean({ summary: 'reset the slot or bus, with all of its devices' }),
     method: Flags.string({ helpValue: 'METHOD', exclusive: ['hot'], summary: 'use only this reset method: flr, pm, bus, …' }),
     api: apiFlag,
     'vf-token': tokenFlag,

@@ -9,16 +9,16 @@ import { Census } from '../../vfio/census/census.js';
 
 export default class VfioRestore extends Command {
   static override readonly description =
-    'Rolls back interrupted runs of bind, unbind and exec: their journals in /run/vioctl name every device with ' +
-    'the driver and override it had. Runs that are still active are left alone. A device that cannot be restored is named (exit ' +
-    'status 8), and its journal stays.';
+    'Rolls back interrupted runs of bind, unbind and exec. Their journals in /run/vioctl name each device with its earlier ' +
+    'driver and override. The command ignores runs that are still active. If a device cannot be restored, it names the ' +
+    'device, keeps its journal, and exits with 8.';
   static readonly examples: readonly Example[] = [
-    ['vioctl vfio restore', 'after a crash or kill -9 of vioctl'],
-    ['vioctl vfio restore --all', 'also give back every device that vioctl bound'],
+    ['vioctl vfio restore', 'clean up after a crash of vioctl'],
+    ['vioctl vfio restore --all', 'also return every device that vioctl bound to its driver'],
   ];
   static override readonly flags = {
-    all: Flags.boolean({ summary: 'also give back the devices of completed binds' }),
-    wait: Flags.duration({ default: 10_000, summary: 'with --all: how long to wait for holders' }),
+    all: Flags.boolean({ summary: 'also return the devices of completed binds' }),
+    wait: Flags.duration({ default: 10_000, summary: 'with --all: time to wait for programs that use a device' }),
     'dry-run': scriptFlag,
   };
   static override readonly changes = true;

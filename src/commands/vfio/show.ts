@@ -11,13 +11,16 @@ import { inspect } from '../../vfio/session/inspect.js';
 
 export default class VfioShow extends Command {
   static override readonly description =
-    'Shows everything about one device: its IOMMU group with every member and which of them keeps VFIO from using it, reserved ' +
-    'IOVA regions, NUMA node, virtual functions, BARs, interrupts, capabilities, reset methods, block devices, network ' +
-    'interfaces, who uses it and who holds it. If a device is bound to VFIO, nobody holds it, and you may open it, the command also ' +
-    'shows its regions, interrupts and resets as VFIO reports them.';
+    'Shows everything about one device: its IOMMU group and the members that keep VFIO from using it, reserved IOVA ranges, ' +
+    'NUMA node, virtual functions, BARs, interrupts, capabilities, reset methods, block devices, network interfaces, what the ' +
+    'host uses it for, and the processes that have it open. If the device is bound to VFIO, free, and yours to open, the ' +
+    'command also shows its regions, interrupts and resets as VFIO reports them.';
   static readonly examples: readonly Example[] = [
-    ['vioctl vfio show 0000:01:00.0', 'one device'],
-    ["vioctl vfio show 05:02.0 --json | jq '.iommuGroup.members[] | select(.blocks) | {bdf, driver, fix}'", 'why is its group not viable?'],
+    ['vioctl vfio show 0000:01:00.0', 'show one device'],
+    [
+      "vioctl vfio show 05:02.0 --json | jq '.iommuGroup.members[] | select(.blocks) | {bdf, driver, fix}'",
+      'list the members that make its group not viable',
+    ],
   ];
   static override readonly args = {
     bdf: deviceArg,

@@ -13,7 +13,7 @@ export const inputFlags = {
   'bitmap-endian': Flags.option({
     options: ['little', 'big'] as const,
     helpValue: 'ORDER',
-    summary: 'byte order of the host that wrote mapped-ram bitmaps: little or big, told from the pages unless given',
+    summary: 'byte order of the host that wrote mapped-ram bitmaps: little or big [default: told from the pages]',
   })(),
 };
 

@@ -40,7 +40,7 @@ export const endpointFlags = {
     helpValue: 'FILE',
     summary: 'DH-HMAC-CHAP key with which the target must authenticate',
   }),
-  tls: Flags.boolean({ summary: 'connect by TLS 1.3; needs --tls-key-file', dependsOn: ['tls-key-file'] }),
+  tls: Flags.boolean({ summary: 'connect with TLS 1.3; needs --tls-key-file', dependsOn: ['tls-key-file'] }),
   'tls-key-file': Flags.string({ helpValue: 'FILE', summary: 'TLS key of this host (also env:NAME, fd:N); implies --tls' }),
   timeout: Flags.duration({ default: 30000, summary: 'time limit for connecting and for each command' }),
 };
@@ -61,7 +61,7 @@ export const queueFlags = {
     summary: 'I/O queues, each its own connection',
   }),
   'queue-size': Flags.integer({ char: 'Q', default: 128, min: 2, max: 65536, helpValue: 'N', summary: 'entries of each I/O queue' }),
-  'disable-sqflow': Flags.boolean({ summary: 'ask the target to switch SQ flow control off' }),
+  'disable-sqflow': Flags.boolean({ summary: 'ask the target to disable SQ flow control' }),
 };
 
 /** The namespace to read or write. */

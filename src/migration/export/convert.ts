@@ -58,8 +58,11 @@ export interface Converted {
   to: 'mapped-ram';
   /** the input was mapped-ram already */
   already: boolean;
+  /** bytes of the output */
   size: number;
+  /** RAM blocks with their pages, and the pages that have content */
   blocks: { name: string; length: bigint; pages: number; content: number }[];
+  /** devices in the stream */
   devices: number;
 }
 

@@ -23,22 +23,27 @@ import { guestNotePlace, type NotePlace } from './vmcoreinfo.js';
 
 /** What was written. */
 export interface Extracted {
+  /** format of the output */
   as: Format;
+  /** machine type */
   machine?: string;
   /** bytes of the output, holes included */
   size: number;
+  /** ranges of guest memory, and their offsets in the output */
   ranges: { address: bigint; length: bigint; block: string; offset: bigint }[];
-  /** `tracked: false`: more pages may be present than could be noted */
+  /** RAM blocks with their pages; `tracked: false`: more pages may be present than were counted */
   blocks: { name: string; pages: number; present: number; undecodable: number; tracked?: boolean }[];
   /** pages of these blocks that the stream does not give, and why */
   missing?: Missing[];
-  /** blocks of the guest's memory that are not in the output, as nothing tells their address */
+  /** blocks that are not in the output, because their addresses are unknown */
   unplaced?: Unplaced[];
+  /** CPUs whose registers are in the core file */
   cpus: number;
-  /** elf: where the note VMCOREINFO comes from: the guest's device of that name, or a search of its memory */
+  /** source of the VMCOREINFO note in an elf core: the device vmcoreinfo, or a search of the memory */
   vmcoreinfo?: 'device' | 'memory';
-  /** the stream was whole, every page could be made, and every block has its place */
+  /** the stream was complete, every page could be decoded, and every block has an address */
   complete: boolean;
+  /** what is wrong with the stream */
   issues: Issue[];
 }
 

@@ -35,10 +35,13 @@ export interface CompareOptions {
 }
 
 export interface Comparison {
+  /** true if the streams have no difference */
   equal: boolean;
+  /** values, sections and blocks that differ */
   differences: Difference[];
   /** pages of each block that both have, with --ram */
   ram?: { block: string; pages: number; changed: number; unknown: number }[];
+  /** what is wrong with each stream */
   issues: { a: Issue[]; b: Issue[] };
 }
 

@@ -17,19 +17,29 @@ export interface Extent {
 
 /** What a walk over a whole stream found, as one document. */
 export interface Dump {
+  /** the stream has everything that QEMU needs */
   complete: boolean;
+  /** what the stream was wrapped in: a libvirt save file, a qcow2 snapshot, or compressed data */
   container?: Container;
+  /** version of the stream */
   version?: number;
+  /** machine type and capabilities that the stream names */
   configuration?: Configuration;
+  /** sections and commands, in the order of the stream */
   records: Exclude<WalkEvent, { type: 'issue' | 'progress' | 'header' | 'configuration' }>[];
+  /** RAM blocks with their pages */
   ram?: { pageSize: number; total: bigint; blocks: RamBlock[] };
+  /** the stream's own description of its devices */
   description?: { offset: bigint; size: number; complete: boolean; devices: number };
   /** pages that the stream does not give, and why */
   missing?: Missing[];
   /** where the stream lies in its input (decompressed, if that is compressed), and its bytes */
   stream: Extent;
+  /** bytes behind the end */
   trailing?: number;
+  /** what is wrong with the stream */
   issues: Issue[];
+  /** number of issues that are not listed */
   moreIssues?: number;
 }
 

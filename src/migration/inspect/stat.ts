@@ -31,14 +31,21 @@ export interface BlockPages {
 }
 
 export interface Statistics {
+  /** machine type */
   machine?: string;
+  /** bytes of the stream */
   size: number;
+  /** bytes of each section */
   sections: SectionBytes[];
+  /** pages of each RAM block, by kind */
   blocks: BlockPages[];
-  /** description and what is not a section */
+  /** bytes of the description and of other records */
   other: number;
+  /** the stream has everything that QEMU needs */
   complete: boolean;
+  /** pages that the stream does not give, and why */
   missing?: Missing[];
+  /** what is wrong with the stream */
   issues: Issue[];
 }
 

@@ -8,22 +8,31 @@ import { collect, type Dump, elsewhere } from './dump.js';
 export type Verdict = 'complete' | 'complete-without-description' | 'memory-elsewhere' | 'truncated' | 'damaged';
 
 export interface Verification {
+  /** complete, complete-without-description, memory-elsewhere, truncated or damaged */
   verdict: Verdict;
   /** true if QEMU can load it from these bytes alone */
   complete: boolean;
   /** where a truncated stream ends */
   end?: bigint;
+  /** machine type */
   machine?: string;
-  /** capabilities of the migration that the stream names: a destination must have the same */
+  /** migration capabilities that the stream names; a destination needs the same */
   capabilities?: string[];
+  /** what the stream was wrapped in: a libvirt save file, a qcow2 snapshot, or compressed data */
   container?: Dump['container'];
+  /** number of sections */
   sections: number;
+  /** number of devices */
   devices: number;
-  /** pages of all blocks whose content the stream gives, and how many there should be */
+  /** pages of all blocks: expected, present, undecodable */
   ram?: { pages: number; present: number; percent: number; undecodable: number };
+  /** pages that the stream does not give, and why */
   missing?: Dump['missing'];
+  /** where the stream begins and ends in the file */
   stream: Dump['stream'];
+  /** bytes behind the end */
   trailing?: number;
+  /** what is wrong with the stream */
   issues: Dump['issues'];
 }
 

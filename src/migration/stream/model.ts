@@ -10,10 +10,13 @@ export type Fields = { [name: string]: Value };
 
 /** The configuration record. */
 export interface Configuration {
+  /** machine type */
   machine: string;
-  /** log2 of the target page, where the stream says so */
+  /** log2 of the page size, if the stream names it */
   pageBits?: number;
+  /** migration capabilities that were enabled */
   capabilities?: string[];
+  /** UUID of the guest */
   uuid?: string;
 }
 
@@ -44,16 +47,23 @@ export interface Detail {
 
 export interface SectionEvent {
   type: 'section';
+  /** kind of the record: start, part, end or full */
   record: SectionRecord;
+  /** number of the section */
   id: number;
+  /** name of the device */
   name: string;
+  /** number among devices of this name */
   instance: number;
+  /** version of the device's state */
   version: number;
+  /** where the record begins */
   offset: bigint;
   /** bytes from the type byte to the end of the footer */
   size: number;
+  /** the section has a footer */
   footer: boolean;
-  /** device fields by name, where they were asked for and described */
+  /** with --fields: device fields by name, if the stream describes them */
   fields?: { [name: string]: Value };
   /** counters of an iterable section's part */
   detail?: Detail;
@@ -63,16 +73,50 @@ export interface SectionEvent {
 
 /** What a walk yields, in file order; sections before RAM whose fields need the description come late. */
 export type WalkEvent =
-  | { type: 'header'; offset: bigint; version: number }
-  | ({ type: 'configuration'; offset: bigint; size: number } & Configuration)
+  | {
+      type: 'header';
+      /** where the record begins */
+      offset: bigint;
+      /** version of the stream */
+      version: number;
+    }
+  | ({
+      type: 'configuration';
+      offset: bigint;
+      /** bytes of the record */
+      size: number;
+    } & Configuration)
   | SectionEvent
-  | { type: 'command'; offset: bigint; command: number; name: string; size: number; data?: Detail }
+  | {
+      type: 'command';
+      offset: bigint;
+      /** number of the command */
+      command: number;
+      /** name of the command */
+      name: string;
+      size: number;
+      /** its decoded content */
+      data?: Detail;
+    }
   | { type: 'eof'; offset: bigint }
-  | { type: 'vmdescription'; offset: bigint; size: number; complete: boolean }
+  | {
+      type: 'vmdescription';
+      offset: bigint;
+      size: number;
+      /** false: the description is cut off */
+      complete: boolean;
+    }
   | { type: 'trailing'; offset: bigint; size: number }
-  | { type: 'issue'; issue: Issue }
-  /** position reached; for progress only */
-  | { type: 'progress'; position: number };
+  | {
+      type: 'issue';
+      /** what is wrong with the stream, and where */
+      issue: Issue;
+    }
+  | {
+      type: 'progress';
+      /** position reached; never printed */
+      position: number;
+    };
 
 /** A section of the stream while it is walked. */
 export interface Section {

@@ -37,14 +37,20 @@ export const allCases: readonly Case[] = [
 
 /** What came of one case. */
 export interface CaseResult {
+  /** identifier of the case, for --only */
   id: string;
+  /** what the case does */
   title: string;
+  /** section of the specification */
   spec: string;
   verdict: 'ok' | 'differs' | 'skipped';
+  /** answers that the specification allows */
   expected: string[];
+  /** answer of the target */
   got: string;
-  /** After the case a new host could connect and identify. */
+  /** after the case, a new host could connect and identify */
   alive: boolean;
+  /** duration of the case */
   milliseconds: number;
 }
 

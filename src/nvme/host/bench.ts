@@ -30,20 +30,33 @@ export interface BenchOptions {
 }
 
 export interface BenchReport {
+  /** pattern of reads and writes */
   rw: Pattern;
+  /** bytes of a command */
   bs: number;
+  /** commands under way in each queue */
   iodepth: number;
+  /** I/O queues */
   queues: number;
+  /** threads that drive the queues */
   threads: number;
+  /** PDU headers had digests */
   headerDigest: boolean;
+  /** data had digests */
   dataDigest: boolean;
+  /** measured time */
   seconds: number;
+  /** commands that completed */
   ios: number;
+  /** reads among them */
   reads: number;
+  /** writes among them */
   writes: number;
+  /** commands that failed */
   errors: number;
   /** Status of the first command that failed. */
   error: string | undefined;
+  /** commands a second */
   iops: number;
   /** Bytes per second. */
   bandwidth: number;

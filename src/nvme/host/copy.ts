@@ -160,13 +160,17 @@ export function wantedRange({ size, blockSize }: HostFacts, wanted: WantedRange)
 
 /** What a write did. */
 export interface WriteSummary {
+  /** namespace */
   nsid: number;
+  /** where the data begins in the namespace */
   offset: bigint;
-  /** null: a dry run with a pipe, whose size is not known */
+  /** bytes written; null in a dry run with a pipe, whose size is unknown */
   bytes: number | null;
-  /** blocks whose old contents were kept in part */
+  /** blocks that were overwritten in part */
   mergedBlocks: number;
+  /** a Flush succeeded after the writes */
   flushed: boolean;
+  /** duration of the copy */
   seconds: number;
 }
 

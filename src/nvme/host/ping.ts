@@ -2,8 +2,10 @@
 import type { Controller } from './controller.js';
 
 export interface Ping {
+  /** number of the round trip, from 1 */
   seq: number;
   command: 'keep-alive' | 'property-get';
+  /** duration of the round trip */
   microseconds: number;
 }
 

@@ -25,19 +25,26 @@ export interface PduRecord {
   event: 'pdu';
   /** Seconds since the proxy started. */
   time: number;
+  /** number of the connection, from 1 */
   connection: number;
   dir: 'h2c' | 'c2h';
+  /** PDU type, such as CapsuleCmd */
   type: string;
+  /** flags of the PDU header */
   flags: string[];
+  /** bytes of the PDU */
   plen: number;
+  /** queue; 0 is the admin queue */
   qid: number | undefined;
+  /** identifier of the command */
   cid?: number;
-  /** Of the command that it belongs to. */
+  /** name of the command that the PDU belongs to */
   command?: string;
-  /** Fields of the header or the queue entry. */
+  /** decoded fields of the header or the queue entry */
   fields?: Record<string, unknown>;
-  /** CapsuleResp: status, and time since the command in microseconds. */
+  /** CapsuleResp: status of the command */
   status?: string;
+  /** CapsuleResp: microseconds since its command */
   latency?: number;
   /** Faults that were injected. */
   faults?: string[];

@@ -10,9 +10,13 @@ import type { Capture, CapturedConnection } from './pcapng.js';
 /** What happens besides PDUs. */
 export interface ConnectionRecord {
   event: 'opened' | 'closed' | 'passing';
+  /** seconds since the proxy started */
   time: number;
+  /** number of the connection, from 1 */
   connection: number;
+  /** address of the host */
   peer?: string;
+  /** closed: why it ended; passing: why its bytes are forwarded without decoding */
   why?: string;
 }
 export type ProxyRecord = PduRecord | ConnectionRecord;

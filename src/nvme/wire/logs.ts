@@ -199,15 +199,25 @@ const sectypes = new Map([
 
 /** A record in the words of `nvme discover -o json`. Text is as the target sent it, space padding removed: escape it before printing. */
 export interface DiscoveryRecord {
+  /** transport, such as tcp */
   trtype: string;
+  /** address family, such as ipv4 */
   adrfam: string;
+  /** kind of the subsystem: an NVMe subsystem, a discovery service, or a referral */
   subtype: string;
+  /** whether a secure channel is required */
   treq: string;
+  /** number of the port */
   portid: number;
+  /** TCP port */
   trsvcid: string;
+  /** NQN of the subsystem */
   subnqn: string;
+  /** address */
   traddr: string;
+  /** flags of the entry */
   eflags: string;
+  /** security of the connection: none, tls or tls13 */
   sectype: string;
 }
 

@@ -1,16 +1,16 @@
 /** A source in a configuration file: the keys that every server knows. */
 export interface SourceEntry {
-  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. The name cannot have options behind it */
+  /** file, block device, or ram:SIZE; relative paths start in the folder of the file. Options are the other keys, not part of the name */
   source: string;
   /** bytes of a logical block; default: of the device, 512 for a file. @minimum 512 @maximum 65536 */
   blockSize?: number;
   /** reject writes; default: false */
   readOnly?: boolean;
-  /** serve a source that is in use or no raw disk; default: false */
+  /** serve a source that is in use, or that is not a raw disk; default: false */
   force?: boolean;
   /** raw: serve the bytes of an image of another format as they are */
   format?: 'raw';
-  /** allow other servers that share it too; default: false. Nothing stops late writes of a server whose hosts have moved to another server */
+  /** allow other servers that also set shared; default: false. Nothing stops late writes of a server whose hosts have moved to another one */
   shared?: boolean;
   /** bypass the page cache (O_DIRECT); default: false */
   direct?: boolean;
@@ -28,21 +28,21 @@ export interface SourceEntry {
 
 /** Options of remote sources; each kind of source has some of them. Relative names of files start in the folder of the file. */
 export interface RemoteEntry {
-  /** how long a request waits for a source that is away, such as 30s */
+  /** time that a request waits for a source that does not answer, such as 30s */
   timeout?: string;
   /** rbd: configuration file of Ceph */
   conf?: string;
-  /** rbd: name of the client, without client. in front */
+  /** rbd: name of the client, without the prefix client. */
   id?: string;
   /** rbd: file with the client's key */
   keyring?: string;
-  /** qcow2: folder that the backing and data files must lie in */
+  /** qcow2: folder that may contain backing and data files */
   backing?: string;
   /** nvme+tcp: NQN of the host */
   hostnqn?: string;
-  /** nvme+tcp: digests of headers */
+  /** nvme+tcp: use header digests */
   hdgst?: boolean;
-  /** nvme+tcp: digests of data */
+  /** nvme+tcp: use data digests */
   ddgst?: boolean;
   /** nvme+tcp: I/O queues. @minimum 1 @maximum 64 */
   queues?: number;
@@ -52,7 +52,7 @@ export interface RemoteEntry {
   dhchapFile?: string;
   /** nvme+tcp: file with the DH-HMAC-CHAP key with which the target must authenticate */
   dhchapCtrlSecretFile?: string;
-  /** nvme+tcp: connect by TLS 1.3; needs tlsKeyFile. Default: true if there is a tlsKeyFile */
+  /** nvme+tcp: connect with TLS 1.3; needs tlsKeyFile. Default: true if there is a tlsKeyFile */
   tls?: boolean;
   /** nvme+tcp: file with the TLS key of the host */
   tlsKeyFile?: string;

@@ -18,22 +18,29 @@ export interface Ability {
 
 /** Everything that `uring probe` reports. */
 export interface ProbeReport {
+  /** a ring can be created */
   available: boolean;
   /** Why it is not available. */
   cause: Cause | undefined;
+  /** release of the kernel */
   kernel: string;
-  /** kernel.io_uring_disabled, kernel.io_uring_group (6.6); undefined where the kernel has no such sysctl. */
+  /** sysctls kernel.io_uring_disabled and kernel.io_uring_group, if the kernel has them (6.6) */
   sysctl: { disabled: string | undefined; group: string | undefined };
-  /** A seccomp filter is on this process. */
+  /** this process has a seccomp filter */
   seccomp: boolean;
-  /** How register opcodes were found: asked of the kernel (REGISTER_QUERY), or concluded from what came with them. */
+  /** query: the kernel listed its register opcodes (REGISTER_QUERY); concluded: derived from other features */
   registerOpsFrom: 'query' | 'concluded';
-  /** What a user does with it, each tried for real. */
+  /** uses of io_uring that were tried, and whether each works */
   abilities: Ability[];
+  /** request opcodes, and whether each works */
   requestOps: Ability[];
+  /** opcodes of io_uring_register(2), and whether each works */
   registerOps: Ability[];
+  /** flags of io_uring_setup(2), and whether each works */
   setupFlags: Ability[];
+  /** features that the kernel reports */
   features: Ability[];
+  /** entries of a ring, slots of a file table, open files and locked memory */
   limits: { entries: number; files: number; openFiles: number | undefined; lockedMemory: number | undefined };
 }
 

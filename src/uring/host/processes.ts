@@ -15,33 +15,43 @@ export interface RegisteredBuffer {
 
 /** What /proc/PID/fdinfo/FD says of a ring. */
 export interface RingState {
+  /** slots of the submission queue */
   sqEntries: number;
+  /** slots of the completion queue */
   cqEntries: number;
-  /** Entries submitted and not taken; completions posted and not reaped. */
+  /** submissions that the kernel has not taken yet */
   sqPending: number;
+  /** completions posted and not yet taken */
   cqPending: number;
-  /** Thread and CPU of SQPOLL. */
+  /** thread ID of the SQPOLL thread */
   sqThread: number | undefined;
+  /** CPU that the SQPOLL thread runs on */
   sqThreadCpu: number | undefined;
-  /** Microseconds that the thread was awake, and of them those with requests (6.9); undefined before. */
+  /** microseconds that the SQPOLL thread was awake (Linux 6.9) */
   sqTotalTime: number | undefined;
+  /** microseconds that the SQPOLL thread worked (Linux 6.9) */
   sqWorkTime: number | undefined;
   /** Slots of the file table, holes included. */
   tableSize: number;
+  /** registered files */
   files: RegisteredFile[];
+  /** registered buffers */
   buffers: RegisteredBuffer[];
   /** Requests that wait in poll, by opcode. */
   polled: { opcode: number; taskWorks: number }[];
   /** Completions that did not fit into the queue. */
   overflow: { userData: bigint; result: number; flags: number }[];
-  /** Busy polling of network queues. */
+  /** settings for busy polling of network queues */
   napi: string | undefined;
 }
 
 /** A ring of a process. */
 export interface ProcessRing extends RingState {
+  /** process ID */
   pid: number;
+  /** name of the process */
   command: string;
+  /** descriptor of the ring */
   fd: number;
 }
 

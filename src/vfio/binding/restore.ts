@@ -31,7 +31,7 @@ export function pending(host: Host): { replay: Journal[]; running: Journal[]; st
 /** What a restore came to: items are independent, so that one that fails keeps no other from going back. */
 export interface Restoration {
   devices: Restored[];
-  /** What could not be put back, and stays in its journal. */
+  /** changes that could not be undone, and stay in the journal */
   left: Leftover[];
   /** Devices of completed binds that could not be given back, with the state they are in unchanged. */
   failed: Failure[];

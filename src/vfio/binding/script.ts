@@ -14,11 +14,15 @@ import { type PlannedUnbind, planUnbind, unbindWrites } from './unbind.js';
 
 /** What a dry run prints: the exact writes, in order. */
 export interface Script {
+  /** modules to load */
   modules: readonly string[];
+  /** writes to sysfs for each device */
   devices: readonly { bdf: string; writes: readonly SysfsWrite[] }[];
   /** Commands after the writes, such as chown. */
   commands?: readonly (readonly string[])[];
+  /** files to write */
   files?: readonly PersistFile[];
+  /** files to remove */
   remove?: readonly string[];
 }
 

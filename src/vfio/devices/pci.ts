@@ -283,7 +283,7 @@ export function noDevice(root: Sysroot, bdf: string): VioError {
 
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
 
-/** `1b36:0010` */
+/** vendor and device, such as `1b36:0010` */
 export const idOf = (device: Pick<PciDevice, 'vendor' | 'device'>): string => `${hex(device.vendor, 4)}:${hex(device.device, 4)}`;
 
 /** `010802` */

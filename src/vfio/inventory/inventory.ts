@@ -10,24 +10,33 @@ import { PciNames } from '../devices/pciids.js';
 
 /** A device as `vfio list` shows it. */
 export interface DeviceRow {
+  /** PCI address */
   bdf: string;
-  /** Six hexadecimal digits. */
+  /** class code, six hexadecimal digits */
   class: string;
+  /** name of the class */
   className: string;
-  /** `1b36:0010` */
+  /** vendor and device, such as `1b36:0010` */
   id: string;
+  /** name of the vendor, from pci.ids */
   vendorName: string | undefined;
+  /** name of the device, from pci.ids */
   deviceName: string | undefined;
+  /** driver that has it; absent without a driver */
   driver: string | undefined;
+  /** content of driver_override */
   override: string | undefined;
+  /** number of its IOMMU group */
   group: number | undefined;
-  /** The physical function of a virtual one, else the bridge that leads to it; undefined on a root bus. */
+  /** the physical function of a virtual function, otherwise the bridge above it; absent on a root bus */
   parent: string | undefined;
   /** Bound to a VFIO driver. */
   vfio: boolean;
-  /** The kernel holds it locked: a driver does not let go. */
+  /** a driver is stuck: it holds the device locked */
   busy: boolean;
+  /** what the host uses it for: each entry names a check of vfio bind */
   uses: Finding[];
+  /** processes that have it open */
   holders: Holder[];
 }
 
@@ -44,29 +53,43 @@ export interface Bar {
 
 /** Everything about one device. */
 export interface DeviceReport extends DeviceRow {
+  /** vendor and device of the subsystem, such as `1af4:1100` */
   subsystem: string;
+  /** revision of the device */
   revision: number;
+  /** alias by which the kernel finds drivers for it */
   modalias: string;
+  /** NUMA node; absent if the host has none */
   numaNode: number | undefined;
+  /** PCI address of its physical function, for a virtual function */
   physfn: string | undefined;
+  /** PCI addresses of its virtual functions */
   vfs: string[];
+  /** number of virtual functions that it supports */
   vfsTotal: number;
+  /** PCI power state, such as D0 */
   powerState: string | undefined;
   /** Runtime power management: `on` keeps the device awake, `auto` lets it sleep. */
   powerControl: string | undefined;
-  /** `active`, `suspended`, … */
+  /** state of runtime power management, such as `active` or `suspended` */
   runtimeStatus: string | undefined;
-  /** The device may be switched off in its sleep. */
+  /** the device may be powered off while it is suspended */
   d3coldAllowed: boolean | undefined;
+  /** reset methods of the kernel, the preferred one first */
   resetMethods: string[];
   /** The VFIO driver that suits it best. */
   vfioDriver: string;
+  /** its IOMMU group: members, viability, reserved ranges */
   iommuGroup: IommuGroup | undefined;
+  /** base address registers: number, address, size, kind */
   bars: Bar[];
+  /** INTx, and the numbers of MSI and MSI-X vectors */
   interrupts: { intx: boolean; msi: number; msix: number };
-  /** Empty where the config space may not be read. */
+  /** PCI capabilities; empty if the configuration space cannot be read */
   capabilities: Capability[];
+  /** block devices that it provides */
   blockDevices: string[];
+  /** network interfaces that it provides */
   interfaces: string[];
   /** Processes whose descriptors could not be read: holders may be missing. */
   hiddenProcesses: number;

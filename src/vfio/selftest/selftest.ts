@@ -7,12 +7,17 @@ import { pagesFor } from './pages.js';
 import type { Check } from './proof.js';
 
 export interface SelftestReport {
+  /** PCI address */
   bdf: string;
   /** `edu` (QEMU's teaching device) or `nvme`. */
   device: 'edu' | 'nvme';
+  /** group (container) or cdev (iommufd) */
   api: Session['api'];
+  /** all checks passed */
   ok: boolean;
+  /** one entry for each check */
   checks: Check[];
+  /** duration of all checks */
   milliseconds: number;
 }
 

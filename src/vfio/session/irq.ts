@@ -7,10 +7,13 @@ export const irqTypes = ['intx', 'msi', 'msix', 'err', 'req'] as const;
 
 /** One arrival: `count` is above 1 where several came before the first was seen. */
 export interface IrqEvent {
+  /** interrupt type: intx, msi, msix, err or req */
   type: string;
+  /** number of the vector */
   vector: number;
+  /** interrupts that this line stands for */
   count: number;
-  /** Since the interrupts were enabled. */
+  /** milliseconds since the interrupts were enabled */
   milliseconds: number;
 }
 

@@ -9,7 +9,7 @@ import type { Session } from './session.js';
 export interface ResetPlan {
   bdf: string;
   method: 'function' | 'hot';
-  /** Every device that loses its state. */
+  /** devices that lose their state */
   devices: string[];
 }
 

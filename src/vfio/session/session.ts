@@ -35,10 +35,13 @@ export interface Region {
 
 /** An interrupt type as commands show it. */
 export interface IrqType {
+  /** number of the type in VFIO */
   index: number;
+  /** intx, msi, msix, err or req */
   name: string;
+  /** vectors */
   count: number;
-  /** VFIO_IRQ_INFO_*: eventfd, maskable, automasked, noresize */
+  /** eventfd, maskable, automasked, noresize (VFIO_IRQ_INFO_*) */
   flags: string[];
 }
 

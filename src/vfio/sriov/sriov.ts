@@ -145,14 +145,19 @@ export function sriovLines(plan: SriovPlan): string[] {
 
 /** What a change of virtual functions came to. */
 export interface SriovResult {
+  /** PCI address of the physical function */
   bdf: string;
+  /** number of virtual functions now */
   numVfs: number;
+  /** number of virtual functions before */
   previousVfs: number;
+  /** virtual functions: PCI address, driver, MAC address, IOMMU group */
   vfs: { bdf: string; index: number; driver: string | undefined; mac: string | undefined; group: number | undefined }[];
+  /** nothing had to be changed */
   already: boolean;
   /** Files that were written or removed to make it persistent. */
   files: string[];
-  /** The token that the virtual functions open with, where vioctl set it. */
+  /** VF token that vioctl set */
   vfToken: string | undefined;
 }
 

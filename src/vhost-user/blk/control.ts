@@ -37,17 +37,25 @@ export interface BlkRequest {
 }
 
 export interface DiskReport {
+  /** path of its socket; absent for an inherited connection */
   socket?: string;
+  /** source of the disk */
   source: string;
+  /** bytes of the disk */
   size: number;
+  /** bytes of a logical block */
   blockSize: number;
+  /** writes are rejected */
   readOnly: boolean;
+  /** virtqueues at most */
   queues: number;
+  /** a front-end is connected */
   connected: boolean;
+  /** its rings run */
   running: boolean;
-  /** Limits of the source, and the requests that they delay and have delayed. */
+  /** limits of the source, and the numbers of requests delayed now and so far */
   limits?: LimitsReport;
-  /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
+  /** errno name of a failed sync: flushes fail until the source is opened again */
   syncError?: string;
 }
 
@@ -58,7 +66,9 @@ export interface DiskStats extends BlkStats {
 }
 
 interface Change {
+  /** false: the state was already as requested */
   changed: boolean;
+  /** true with --dry-run: nothing was changed */
   dryRun?: boolean;
   /** With --dry-run: what would be done. */
   would?: string[];
@@ -69,7 +79,9 @@ export type DiskChange = DiskReport & Change;
 
 /** The answer to add with --dry-run, and to remove: a disk that is not served. */
 export interface DiskGone extends Change {
+  /** path of its socket */
   socket?: string;
+  /** source of the disk */
   source?: string;
 }
 

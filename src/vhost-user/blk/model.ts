@@ -24,10 +24,15 @@ export interface DiskOptions extends SocketAccess {
 
 /** Printed when the socket listens. */
 export interface BlkReady {
+  /** path of the socket; absent with --fd */
   socket: string | undefined;
+  /** source of the disk */
   file: string;
+  /** bytes of the disk */
   size: number;
+  /** writes are rejected */
   readonly: boolean;
+  /** virtqueues at most */
   queues: number;
 }
 

@@ -8,9 +8,35 @@ import { Window } from './window.js';
 
 /** What `shmem window` tells, in order. */
 export type WindowRecord =
-  | { event: 'started'; regions: { id: number; size: bigint }[]; queues: number }
-  | { event: 'map' | 'unmap'; shmid: number; offset: bigint; len: bigint; fdOffset: bigint; writable: boolean; errno?: string; fd?: FdInfo }
-  | { event: 'ended'; status?: number };
+  | {
+      event: 'started';
+      /** regions with their sizes */
+      regions: { id: number; size: bigint }[];
+      /** virtqueues that were started */
+      queues: number;
+    }
+  | {
+      event: 'map' | 'unmap';
+      /** region */
+      shmid: number;
+      /** offset in the region */
+      offset: bigint;
+      /** bytes */
+      len: bigint;
+      /** offset in the file */
+      fdOffset: bigint;
+      /** the back-end asked for a writable mapping */
+      writable: boolean;
+      /** error with which the request was answered */
+      errno?: string;
+      /** the file that came with the request */
+      fd?: FdInfo;
+    }
+  | {
+      event: 'ended';
+      /** exit status of the command */
+      status?: number;
+    };
 
 export interface WindowHolding {
   socket: string;

@@ -30,10 +30,15 @@ export interface ShmemServing {
 
 /** Printed when everything listens. */
 export interface ShmemReady {
+  /** path of the vhost-user socket; absent with --fd */
   socket: string | undefined;
+  /** path of the control socket */
   control: string | undefined;
+  /** type of the device */
   device: string;
+  /** regions with their sizes */
   regions: { id: number; size: bigint }[];
+  /** mappings from --map */
   mappings: ReturnType<ShmemServer['list']>;
 }
 

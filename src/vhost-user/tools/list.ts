@@ -14,13 +14,17 @@ export interface Holder {
 
 /** A socket that is, or may be, spoken vhost-user on. */
 export interface SocketRow {
+  /** path of the socket */
   socket: string;
-  /** Why it is thought to be vhost-user: the server's or a user's command line says so, or it is a known program's. */
+  /** what shows that it speaks vhost-user: the command line of the server or of a user, or none */
   evidence: 'server' | 'user' | 'none';
   /** Device type that a command line names. */
   device: string | null;
+  /** processes that listen on it */
   servers: Holder[];
+  /** processes that are connected to it */
   users: Holder[];
+  /** open connections */
   connections: number;
 }
 
@@ -31,9 +35,13 @@ interface Row extends Omit<SocketRow, 'servers' | 'users'> {
 
 /** A back-end program that is installed and describes itself (vhost-user.json, docs/interop/vhost-user.json). */
 export interface Installed {
+  /** file of the description */
   file: string;
+  /** device type, such as fs or gpu */
   type: string;
+  /** path of the program */
   binary: string;
+  /** what the program says of itself */
   description: string;
 }
 

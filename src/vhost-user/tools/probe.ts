@@ -6,18 +6,27 @@ import { dialectWarnings, type FeatureView, protocolMask, protocolView, shmemDia
 
 /** What a back-end is and offers. */
 export interface ProbeResult {
+  /** path of the socket */
   socket: string;
+  /** process that listens */
   peer: { pid: number; uid: number; gid: number; exe: string | null };
   /** Device type: the protocol does not tell it, so it is what the user said or a guess from what the back-end offers. */
   device: { name: string; guess: boolean } | null;
+  /** virtio features that it offers */
   features: FeatureView;
+  /** protocol features that it offers */
   protocol: FeatureView | null;
+  /** virtqueues at most; null if it does not say */
   queues: number | null;
+  /** memory regions at most; null if it does not say */
   maxMemSlots: number | null;
+  /** configuration space: size, bytes, decoded fields */
   config: { size: number; hex: string; fields: Record<string, unknown> } | null;
-  /** Dialects of shared memory that the protocol bits may mean: `standard` is bit 22. */
+  /** dialects of shared memory that the protocol features allow; `standard` is bit 22 */
   shmemDialects: string[];
+  /** shared memory regions */
   shmem: { regions: { id: number; size: bigint }[] } | null;
+  /** what does not conform to the protocol */
   warnings: string[];
 }
 

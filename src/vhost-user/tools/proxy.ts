@@ -13,25 +13,33 @@ export interface TraceRecord {
   connection: number;
   channel: ChannelName;
   from: 'front-end' | 'back-end';
+  /** name of the message */
   op: string;
   kind: 'request' | 'reply';
+  /** the sender asked for an acknowledgement */
   needReply: boolean;
+  /** decoded payload */
   fields: Record<string, unknown>;
+  /** descriptors that came with the message */
   fds: FdInfo[];
-  /** Of a reply: from its request's passing to its own, in microseconds. */
+  /** of a reply: microseconds since its request */
   latencyUs?: number;
+  /** what does not conform to the protocol */
   warnings: string[];
-  /** Header and payload, in hex: `--read` decodes them again. */
+  /** header and payload in hexadecimal; `--read` decodes them again */
   bytes: string;
 }
 
 /** The end of a connection. */
 export interface TraceEnd {
+  /** seconds since the proxy started */
   t: number;
+  /** number of the connection, from 1 */
   connection: number;
   op: 'disconnect';
   channel: ChannelName;
   from: 'front-end' | 'back-end';
+  /** why it ended, if not in order */
   error?: string;
 }
 

@@ -24,12 +24,12 @@ ${sourceHelp()}
 
 The server locks a disk when it starts, and releases it when the first VM disconnects. After that, it locks the disk only while a
 VM uses it, so that another server can take over. If somebody else uses the disk when a VM connects, the server refuses to start
-the ring, and the log names the user. For a live migration, start the server of the destination with --incoming: it locks the disk
-when its guest starts.
+its rings, and the log names the user. For a live migration, start the server of the destination with --incoming: it locks the disk
+only when its guest starts.
 
 The VMM must share its memory (memory-backend-memfd or -file with share=on).
 
-The source of a disk also accepts ,serial=TEXT and ,queues=N. With --control, vhost-user ctl SOCK add and remove change the disks
+The source of a disk also accepts the options serial=TEXT and queues=N. With --control, vhost-user ctl SOCK add and remove change the disks
 at run time, and the server can start without a disk.
 
 --config FILE describes the disks: see vioctl-vhost-user(5). SIGHUP reads the file again.
@@ -41,10 +41,13 @@ it for the disk with the same path, and keeps the socket file. With --log-format
       'vioctl vhost-user serve blk /run/b.sock --file disk.img',
       'with QEMU: -chardev socket,id=c,path=/run/b.sock -device vhost-user-blk-pci,chardev=c',
     ],
-    ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'a volume, for reading'],
-    ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'several disks in one process'],
-    ['vioctl vhost-user serve blk /run/b.sock=disk.img --socket-mode 0660 --socket-group kvm', 'for a VMM of the group kvm'],
-    ['vioctl vhost-user serve blk --config /etc/vioctl/vhost-user/vm1.json', 'what the systemd unit vioctl-vhost-user@vm1 does'],
+    ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'serve a volume read-only'],
+    ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'serve several disks in one process'],
+    ['vioctl vhost-user serve blk /run/b.sock=disk.img --socket-mode 0660 --socket-group kvm', 'let VMMs of the group kvm connect'],
+    [
+      'vioctl vhost-user serve blk --config /etc/vioctl/vhost-user/vm1.json',
+      'serve what a file describes, like the systemd unit vioctl-vhost-user@vm1',
+    ],
   ] as const;
   static override readonly args = {
     disk: Args.string({ multiple: true, description: 'socket for the VMM, or SOCKET=SOURCE for each of several disks' }),

@@ -6,31 +6,33 @@ import { pmemCapabilities, serveShmem } from '../../../vhost-user/shmem/serving.
 
 export default class ShmemServe extends Command {
   static override readonly description =
-    'Serves files in the VIRTIO shared memory regions of a virtual machine. It is a vhost-user back-end whose device has regions. ' +
-    '`shmem map`, `unmap` and `list` change the mappings through its control socket while the guest runs.\n\nA mapping is sent when ' +
-    "the guest's driver has started the device, and again after a reset. `:rw` shares the file itself. `:ro` shares a sealed private " +
-    'copy, because front-ends map read-only requests writable. Only one server can share a file, once; copies of it can be mapped ' +
-    'any number of times. After kill -9 the server can start again while the VMM still holds the file. There are at most three ' +
-    'regions, whose sizes add up to a power of two. More than six mappings need --slots.\n\nWith --pmem the device is a virtio-pmem ' +
-    'device with region 0 as its memory. The guest gets /dev/pmem0 with its own driver, and its flushes reach the files.';
+    'Maps files into the memory of a virtual machine. The command is a vhost-user back-end whose device has VIRTIO shared ' +
+    "memory regions: parts of the guest's memory that the device fills. `shmem map`, `unmap` and `list` change and show the " +
+    'mappings through the control socket while the guest runs.\n\nWith `:rw` the guest writes to the file itself; only one ' +
+    'server can map a file that way, once. With `:ro` the guest gets a private copy, because front-ends map even read-only ' +
+    "requests writable. A file can have any number of copies.\n\nThe server sends a mapping when the guest's driver has started " +
+    'the device, and again after a reset. A server that was killed can start again while the VMM still has the file mapped. ' +
+    'The device has up to three regions, whose sizes must add up to a power of two. More than six mappings need ' +
+    "--slots.\n\nWith --pmem the device is a virtio-pmem device with region 0 as its memory. The guest's own driver makes it " +
+    '/dev/pmem0, and its flushes reach the files.';
   static readonly examples = [
     [
       'vioctl vhost-user shmem serve /run/w.sock --region 0=64M --map 0:0=/srv/data.img:rw --pmem',
       'with QEMU 11.1: -object memory-backend-memfd,id=m,size=1G,share=on -machine q35,memory-backend=m -chardev ' +
         'socket,id=c,path=/run/w.sock -device vhost-user-test-device-pci,chardev=c,virtio-id=27,num_vqs=1,config_size=16',
     ],
-    ['vioctl vhost-user shmem serve /run/w.sock --region 0=1G --slots', 'an empty window; map into it later'],
+    ['vioctl vhost-user shmem serve /run/w.sock --region 0=1G --slots', 'serve an empty region, to map files into later'],
   ] as const;
   static override readonly args = { socket: Args.string({ description: 'socket for the VMM' }) };
   static override readonly flags = {
-    region: Flags.string({ multiple: true, helpValue: 'ID=SIZE', summary: 'a region of the device' }),
-    map: Flags.string({ char: 'm', multiple: true, helpValue: 'ID:OFF=FILE[:rw|:ro]', summary: 'a file to map from the start' }),
+    region: Flags.string({ multiple: true, helpValue: 'ID=SIZE', summary: 'add a region' }),
+    map: Flags.string({ char: 'm', multiple: true, helpValue: 'ID:OFF=FILE[:rw|:ro]', summary: 'map FILE at offset OFF of region ID' }),
     pmem: Flags.boolean({ summary: 'act as a virtio-pmem device with region 0 as its memory' }),
     control: Flags.string({ helpValue: 'PATH', summary: 'control socket [default: SOCKET.ctl]' }),
     slots: Flags.boolean({ summary: 'offer CONFIGURE_MEM_SLOTS, for more than six mappings' }),
     queues: Flags.integer({ min: 1, max: 256, default: 1, summary: 'virtqueues of the device' }),
     'config-size': Flags.integer({ min: 0, max: 256, default: 16, summary: 'bytes of its configuration space' }),
-    'any-regions': Flags.boolean({ summary: 'announce regions that QEMU 11.1 does not take' }),
+    'any-regions': Flags.boolean({ summary: 'allow regions that QEMU 11.1 rejects' }),
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
     fd: Flags.integer({ min: 3, helpValue: 'FD', summary: 'use the connected socket FD instead of listening' }),
     'print-capabilities': Flags.boolean({ summary: 'print the capabilities of the back-end as JSON, and exit' }),

@@ -12,7 +12,7 @@ the start of a mapping. If nothing is mapped there, the command succeeds.`;
   static readonly examples = [['vioctl vhost-user shmem unmap /run/w.sock.ctl 0:16M', 'the mapping that starts at 16 MiB']] as const;
   static override readonly args = {
     control: Args.string({ required: true, description: 'control socket of "shmem serve"' }),
-    place: Args.string({ required: true, description: 'ID:OFF' }),
+    place: Args.string({ required: true, description: 'start of the mapping, ID:OFF: region and offset' }),
   };
   static override readonly flags = { 'dry-run': Flags.boolean({ summary: 'print what would be unmapped, and unmap nothing' }) };
   static override readonly changes = true;

@@ -10,16 +10,16 @@ export interface ConfigFile {
   /** path of the JSON Schema, for editors; ignored */
   $schema?: string;
   /**
-   * where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=require|allow|off]; default: 127.0.0.1:4420. Hosts are told the
-   * advertised address instead. tls= is for this address alone. With an empty list, the server only listens where nvmf ctl or the
-   * service manager tells it to
+   * addresses where hosts connect, ADDRESS[:PORT][,advertise=ADDRESS:PORT][,tls=require|allow|off]; default: 127.0.0.1:4420. Discovery
+   * tells hosts the address of advertise= instead. tls= applies to this address alone. With an empty list, the server listens only on
+   * addresses that nvmf ctl or the service manager adds
    */
   listen?: string[];
-  /** addresses for discovery alone, as in listen; discoveryPort adds more of them */
+  /** addresses that answer discovery only, as in listen; discoveryPort adds more */
   listenDiscovery?: string[];
-  /** port for discovery alone on every address of listen, or "none"; default: 8009 if free. @minimum 0 @maximum 65535 */
+  /** port that answers discovery only, on each address of listen; "none" disables it; default: 8009 if free. @minimum 0 @maximum 65535 */
   discoveryPort?: number | 'none';
-  /** IP addresses that have discoveryPort; default: all of listen. nvmf ctl save writes them if nvmf ctl changed listeners */
+  /** IP addresses with the discoveryPort; default: those of listen. nvmf ctl save writes them if nvmf ctl changed listeners */
   discoveryAddresses?: string[];
   /** path of the control socket for nvmf ctl */
   control?: string;
@@ -31,19 +31,19 @@ export interface ConfigFile {
   threads?: number;
   /** busy-poll time before sleeping, in µs; default: 30. @minimum 0 @maximum 1000000 */
   spinMicroseconds?: number;
-  /** associations at a time; default: 512. @minimum 1 @maximum 65519 */
+  /** controllers (connected hosts) at a time; default: 512. @minimum 1 @maximum 65519 */
   maxControllers?: number;
   /** connections at a time; default: 1024. @minimum 1 @maximum 65535 */
   maxConnections?: number;
-  /** I/O queues of a controller; default: 64. @minimum 1 @maximum 64 */
+  /** I/O queues of each controller; default: 64. @minimum 1 @maximum 64 */
   maxQueues?: number;
   /** NQN of the discovery service besides the well-known one. @maxLength 223 */
   discoveryNqn?: string;
   /** engine for I/O that can block: uring (io_uring), sync (threads with system calls), or auto: uring if it works; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
-  /** grant header digests to hosts that ask; default: true */
+  /** allow header digests (checksums) to hosts that ask; default: true */
   headerDigest?: boolean;
-  /** grant data digests to hosts that ask; default: true */
+  /** allow data digests to hosts that ask; default: true */
   dataDigest?: boolean;
   /**
    * patterns of the sources that nvmf ctl may open, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
@@ -53,9 +53,9 @@ export interface ConfigFile {
   sources?: string[];
   /** other discovery services in the discovery log */
   referrals?: ReferralEntry[];
-  /** limits of single hosts or of every host */
+  /** limits of single hosts, or of each host */
   hostLimits?: HostLimitEntry[];
-  /** keys of hosts. If a key for DH-HMAC-CHAP is given, every host must authenticate; see SECURITY */
+  /** keys of hosts. With any key for DH-HMAC-CHAP (authentication), every host must authenticate; see SECURITY */
   keys?: KeyEntry[];
   /** TLS 1.3 on listeners without tls=: allowed, required or off; default: require if a key for TLS is given */
   tls?: 'allow' | 'require' | 'off';
@@ -63,11 +63,11 @@ export interface ConfigFile {
   dhchapHashes?: ('sha256' | 'sha384' | 'sha512')[];
   /** Diffie-Hellman groups for DH-HMAC-CHAP, the preferred one first; default: ffdhe3072, 4096, 6144, 8192, 2048, null */
   dhchapGroups?: ('null' | 'ffdhe2048' | 'ffdhe3072' | 'ffdhe4096' | 'ffdhe6144' | 'ffdhe8192')[];
-  /** what is served */
+  /** the subsystems to serve */
   subsystems: SubsystemEntry[];
 }
 
-/** A discovery service elsewhere. */
+/** Another discovery service. */
 export interface ReferralEntry {
   /** IP address */
   address: string;
@@ -77,15 +77,15 @@ export interface ReferralEntry {
   nqn?: string;
 }
 
-/** Limits of one host. A limit that is missing here is taken from the entry "any", or else from the server. */
+/** Limits of one host. A missing limit comes from the entry of host "any", or otherwise from the server. */
 export interface HostLimitEntry {
-  /** NQN of the host, hostid: and the 32 digits of the ID of a host without a name, or any */
+  /** NQN of the host; hostid: and the 32 digits of its ID, for a host without a name; or any */
   host: string;
-  /** connections with a queue. @minimum 1 @maximum 65535 */
+  /** connections that have a queue. @minimum 1 @maximum 65535 */
   connections?: number;
   /** I/O queues of a controller. @minimum 1 @maximum 64 */
   queues?: number;
-  /** bytes of data of its commands under way. @minimum 4096 @maximum 1099511627776 */
+  /** bytes of data in its commands under way. @minimum 4096 @maximum 1099511627776 */
   bytes?: number;
 }
 
@@ -121,7 +121,7 @@ export interface SubsystemEntry {
   namespaces: NamespaceEntry[];
 }
 
-/** The access state of an ANA group, by which hosts choose among several paths. */
+/** The access state of an ANA group (asymmetric namespace access). Hosts choose among several paths by it. */
 export interface AnaEntry {
   /** number of the group. @minimum 1 @maximum 32 */
   group: number;

@@ -60,12 +60,19 @@ interface ReferralReport extends PlaceReport {
 
 /** Answer to list. */
 export interface ControlList {
+  /** addresses where hosts connect */
   listen: PlaceReport[];
+  /** addresses where only discovery is answered */
   discovery?: PlaceReport[];
+  /** listeners with their TLS policy and their own ANA states */
   listeners: ListenerReport[];
+  /** other discovery services in the discovery log */
   referrals: ReferralReport[];
+  /** limits of the server */
   limits: TargetLimits;
+  /** limits of single hosts */
   hostLimits: ({ host: string } & HostLimits)[];
+  /** subsystems with their hosts, ANA states and namespaces */
   subsystems: (SubsystemReport & {
     anyHost: boolean;
     /** Left out where every host may use it and none is named. */
@@ -74,7 +81,7 @@ export interface ControlList {
     /** On all ports that have no state of their own. */
     ana: GroupState[];
   })[];
-  /** Paths: one is a host's association through a listener. */
+  /** controllers: each is the connection of one host through one listener */
   controllers: (ControllerReport & { ana: GroupState[] })[];
 }
 
@@ -82,6 +89,7 @@ export interface ControlList {
 export interface StatsAnswer {
   /** open connections */
   connections: number;
+  /** counters of each controller */
   controllers: ControllerStats[];
 }
 
@@ -89,7 +97,7 @@ export interface StatsAnswer {
 interface Changed {
   /** false: already done, or with --dry-run */
   changed: boolean;
-  /** with --dry-run */
+  /** true with --dry-run */
   dryRun?: true;
   /** with --dry-run: what would be done */
   would?: string[];
@@ -100,25 +108,29 @@ export interface SubsystemAnswer extends Changed, SubsystemReport {}
 
 /** Answer to host. */
 export interface HostAnswer extends Changed {
+  /** NQN of the subsystem */
   nqn: string;
-  /** every host may use it, whatever the list says */
+  /** every host may connect, whatever the list says */
   anyHost: boolean;
-  /** NQNs of the list */
+  /** NQNs of the hosts that may connect */
   allowHosts: string[];
 }
 
 /** Answer to listener. */
 export interface ListenerAnswer extends Changed {
+  /** listeners that the server has now */
   listeners: ListenerReport[];
 }
 
 /** Answer to referral. */
 export interface ReferralAnswer extends Changed {
+  /** referrals that the server has now */
   referrals: ReferralReport[];
 }
 
 /** Answer to limits of the target. */
 export interface LimitsAnswer extends Changed {
+  /** limits that the server has now */
   limits: TargetLimits;
 }
 
@@ -126,13 +138,17 @@ export interface LimitsAnswer extends Changed {
 export interface HostLimitsAnswer extends Changed {
   /** NQN, or any */
   host: string;
+  /** limits that the host has now */
   hostLimits: HostLimits;
 }
 
 /** Answer to ana. */
 export interface AnaAnswer extends Changed {
+  /** NQN of the subsystem */
   nqn: string;
+  /** number of the ANA group */
   group: number;
+  /** access state that the group has now */
   state: string;
 }
 
@@ -150,6 +166,7 @@ export interface KickAnswer extends Changed {
 
 /** Answer to drain. */
 export interface DrainAnswer extends Changed {
+  /** subsystems that are drained, and their requests under way */
   subsystems: DrainReport[];
 }
 interface DrainReport {

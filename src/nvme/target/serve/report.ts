@@ -9,15 +9,19 @@ import type { Target } from '../target.js';
 
 /** What is served, as `nvmf serve --json` prints it. */
 export interface ServeReport {
+  /** addresses where hosts connect */
   listen: { address: string; port: number }[];
-  /** Where only discovery is answered; left out where there is no such listener. */
+  /** addresses where only discovery is answered; absent without such a listener */
   discovery?: { address: string; port: number }[];
   /** Where metrics are served: address and port, or path. */
   metrics?: { address?: string; port?: number; path?: string };
+  /** subsystems with their namespaces */
   subsystems: SubsystemReport[];
 }
 export interface SubsystemReport {
+  /** NQN of the subsystem */
   nqn: string;
+  /** namespaces of the subsystem */
   namespaces: NamespaceReport[];
 }
 export interface NamespaceReport {
@@ -31,9 +35,9 @@ export interface NamespaceReport {
   group: number;
   /** Hosts that see it; left out: all that may use the subsystem. */
   hosts?: string[];
-  /** Limits of the source, and the requests that they delay and have delayed. */
+  /** limits of the source, and the numbers of requests delayed now and so far */
   limits?: LimitsReport;
-  /** Errno name of the sync that has failed: flushes fail until the source is opened anew. */
+  /** errno name of a failed sync: flushes fail until the source is opened again */
   syncError?: string;
 }
 
