@@ -20,6 +20,14 @@ interface Wanted extends Omit<CopyOptions, 'write' | 'depth' | 'deallocate' | 'f
   data: string;
 }
 
+/** Blocks of which a write changes a part. */
+function partialBlocks(offset: bigint, bytes: number, block: number): number {
+  const begin = Number(offset % BigInt(block));
+  const end = begin + bytes;
+  if (bytes === 0) return 0;
+  return Math.ceil(end / block) === 1 ? Number(bytes < block) : Number(begin > 0) + Number(end % block > 0);
+}
+
 export default class NvmfWrite extends Command {
   static override readonly description =
     'Writes stdin or a file to a namespace and flushes it. Exit status 0 means that all data is durable. If the input ends within a ' +
@@ -63,7 +71,7 @@ export default class NvmfWrite extends Command {
       nsid,
       offset: range.offset,
       bytes: done ? Number(done.bytes) : (input.size ?? null),
-      mergedBlocks: done?.mergedBlocks ?? 0,
+      mergedBlocks: done?.mergedBlocks ?? partialBlocks(range.offset, input.size ?? 0, ns.facts.blockSize),
       flushed: done !== undefined,
       seconds: (now() - started) / 1000,
     };
