@@ -169,3 +169,16 @@ test.each([[[]], [['ksh']], [['bash', 'zsh']]])('vioctl completion %j is wrong u
 inShell('shellcheck', 'shellcheck has nothing to say of the bash file', () => {
   expect(spawnSync('shellcheck', [path.join(completions, 'vioctl.bash')], { encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '' });
 });
+
+inShell('shellcheck', 'shellcheck has no warning about any other script', () => {
+  const root = path.resolve(completions, '..');
+  const scripts = ['.ci', 'systemd', 'vhost-user', 'test']
+    .flatMap((folder) =>
+      fs.readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => path.join(root, folder, name)),
+    )
+    .filter((file) => fs.statSync(file).isFile() && /^#!.*\b(ba|da)?sh\b/.test(fs.readFileSync(file, 'latin1').slice(0, 80)));
+  expect(scripts.map((file) => path.relative(root, file))).toEqual(
+    expect.arrayContaining(['.ci/run', 'systemd/initramfs-hook-vioctl-vfio']),
+  );
+  expect(spawnSync('shellcheck', ['-S', 'warning', ...scripts], { encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '' });
+});
