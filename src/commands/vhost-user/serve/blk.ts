@@ -27,8 +27,6 @@ VM uses it, so that another server can take over. If somebody else uses the disk
 its rings, and the log names the user. For a live migration, start the server of the destination with --incoming: it locks the disk
 only when its guest starts.
 
-The VMM must share its memory (memory-backend-memfd or -file with share=on).
-
 The source of a disk also accepts the options serial=TEXT and queues=N. With --control, vhost-user ctl SOCK add and remove change the disks
 at run time, and the server can start without a disk.
 
@@ -44,10 +42,7 @@ it for the disk with the same path, and keeps the socket file. With --log-format
     ['vioctl vhost-user serve blk /run/b.sock --file /dev/vg/disk --read-only', 'serve a volume read-only'],
     ['vioctl vhost-user serve blk /run/root.sock=root.img /run/iso.sock=install.iso,ro', 'serve several disks in one process'],
     ['vioctl vhost-user serve blk /run/b.sock=disk.img --socket-mode 0660 --socket-group kvm', 'let VMMs of the group kvm connect'],
-    [
-      'vioctl vhost-user serve blk --config /etc/vioctl/vhost-user/vm1.json',
-      'serve what a file describes, like the systemd unit vioctl-vhost-user@vm1',
-    ],
+    ['vioctl vhost-user serve blk --config /etc/vioctl/vhost-user/vm1.json', 'serve what a file describes, like the systemd unit does'],
   ] as const;
   static override readonly args = {
     disk: Args.string({ multiple: true, description: 'socket for the VMM, or SOCKET=SOURCE for each of several disks' }),
