@@ -181,7 +181,7 @@ struct JsRing : std::enable_shared_from_this<JsRing> {
   // is silent, so what completes at once never wakes the event loop.
   uint32_t Submit(uint32_t count, uint32_t want, int64_t timeout_ns) {
     if (watch) ring.EventfdEnabled(false);
-    status[kTaken] = status[kError] = 0;
+    status[kTaken] = status[kError] = status[kAgain] = 0;
     uint32_t taken = 0, completions = 0;
     bool refused = false;
     for (;;) {
@@ -220,9 +220,13 @@ struct JsRing : std::enable_shared_from_this<JsRing> {
       ring.EventfdEnabled(true);
       watch->Ref(in_flight() > 0 || reads.waiting());
       // What came between the reaping and the arming made no signal, and what the kernel did not take now makes none
-      // either: see to it in the next turn of the loop.
+      // either: JavaScript sees to it in the next turn of the loop. That is cheaper than a signal to oneself: two
+      // system calls, and the loop would be woken once more.
       const bool left = reads.waiting() || (!ring.polls() && ring.Pending() > 0);
-      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter() || left)) os::SignalEventfd(eventfd.get());
+      if (completions < cqe_count && (ring.Ready() || ring.NeedsEnter() || left)) {
+        ring.EventfdEnabled(false);
+        status[kAgain] = 1;
+      }
     }
     status[kMore] =
         (completions == cqe_count && (taken < count || ring.Ready() || ring.NeedsEnter() || reads.waiting())) ||

@@ -36,7 +36,8 @@ enum StatusWord : uint32_t {
   kOverflows = 3,
   kInFlight = 4,
   kEnters = 5,
-  kStatusWords = 6,
+  kAgain = 6,
+  kStatusWords = 7,
 };
 
 // Why a descriptor cannot be registered.

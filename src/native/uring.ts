@@ -74,8 +74,8 @@ export interface RingInfo {
   status: ArrayBuffer;
 }
 
-/** Words of the shared status array after submit(). */
-export const Status = { taken: 0, error: 1, more: 2, overflows: 3, inFlight: 4, enters: 5 } as const;
+/** Words of the shared status array after submit(). With `again` the eventfd is silent: submit() has to come again, in the next turn of the loop. */
+export const Status = { taken: 0, error: 1, more: 2, overflows: 3, inFlight: 4, enters: 5, again: 6 } as const;
 
 /** Calls of io_uring_enter(2), and how many of them found completions that had not fitted into their queue. */
 export interface RingStats {

@@ -4,14 +4,22 @@
 // sides of each comparison the processor when they want it.
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { Sysroot } from '../../src/common/sysroot.js';
 import { syncFiles } from '../../src/uring/bulk/sync.js';
-import { FileTable, Op, Ring } from '../../src/uring/index.js';
-import { median, peer, program, quick, rounds, tell } from './support/bench.js';
+import { median, peer, program, quick, root, rounds, tell } from './support/bench.js';
+
+/** As it is published: in one file, functions are called without a look into their module. */
+const { FileTable, Op, Ring } = createRequire(import.meta.url)(
+  path.join(root, 'dist', 'uring.cjs'),
+) as typeof import('../../src/uring/index.js');
 
 const dir = fs.mkdtempSync(path.join(process.env.VIOCTL_BENCH_DIR ?? '/var/tmp', 'vioctl-bench-'));
 const prefix = (process.env.VIOCTL_BENCH_PREFIX ?? '').split(' ').filter((word) => word !== '');
+
+/** CPU and wall of each way, one value of each round. */
+type Both = Record<string, { cpu: number[]; wall: number[] }>;
 
 const spread = (values: number[], digits = 2): string =>
   `${median(values).toFixed(digits)} (${Math.min(...values).toFixed(digits)}..${Math.max(...values).toFixed(digits)})`;
@@ -22,18 +30,36 @@ function judge(what: string, ratios: number[], goal: number, text: string): void
   console.log(`       ${text}`);
 }
 
-/** CPU microseconds per operation of each way, all ways in every round (and a first that does not count). */
-async function cpuPerOp(ways: Record<string, () => Promise<void>>, ops: number): Promise<Record<string, number[]>> {
-  const results: Record<string, number[]> = Object.fromEntries(Object.keys(ways).map((name) => [name, []]));
+/** CPU and wall microseconds per operation of each way, all ways in every round (and a first that does not count). */
+async function perOp(ways: Record<string, () => Promise<void>>, ops: number): Promise<Both> {
+  const results: Both = Object.fromEntries(Object.keys(ways).map((name) => [name, { cpu: [], wall: [] }]));
   for (let round = -1; round < rounds; round++) {
     for (const [name, run] of Object.entries(ways)) {
+      const start = performance.now();
       const before = process.cpuUsage();
       await run();
       const { user, system } = process.cpuUsage(before);
-      if (round >= 0) results[name]!.push((user + system) / ops);
+      if (round < 0) continue;
+      results[name]!.cpu.push((user + system) / ops);
+      results[name]!.wall.push(((performance.now() - start) * 1000) / ops);
     }
   }
   return results;
+}
+
+/** What a way through the ring saves against node:fs: CPU, and wall. */
+function judgeBoth(what: string, name: string, result: Both, goal: number): void {
+  for (const measure of ['cpu', 'wall'] as const) {
+    const [theirs, ours] = [result.fs![measure], result.fixed![measure]];
+    const ratios = theirs.map((value, i) => value / ours[i]!);
+    const label = measure === 'cpu' ? 'CPU' : measure;
+    judge(
+      `${what}, ${label} against ${name}`,
+      ratios,
+      goal,
+      `rounds ${spread(ratios)}; ${label}/op: ${name} ${spread(theirs)} us, ring ${spread(ours)} us`,
+    );
+  }
 }
 
 /** Cached 4 KiB reads and writes from JavaScript: node:fs with callbacks against the ring, at a queue depth. */
@@ -77,12 +103,11 @@ async function cachedBlocks(): Promise<void> {
   for (const depth of [32, 1]) {
     const ways = { fs: plain, ring: onRing, fixed, nop: nothing };
     const runs = Object.entries(ways).map(([name, start]) => [name, () => drive(depth, start)] as const);
-    const result = await cpuPerOp({ ...Object.fromEntries(runs), sync: inLine }, ops);
-    const ratios = result.fs!.map((value, i) => value / result.fixed![i]!);
-    const text = `rounds ${spread(ratios)}; CPU/op: fs.read ${spread(result.fs!)} us, ring with registered buffers ${spread(result.fixed!)} us`;
-    judge(`cached 4 KiB reads, QD${depth}, CPU against fs.read`, ratios, depth === 1 ? 6 : 4, text);
+    const result = await perOp({ ...Object.fromEntries(runs), sync: inLine }, ops);
+    judgeBoth(`cached 4 KiB reads, QD${depth}`, 'fs.read', result, depth === 1 ? 6 : 4);
+    const { ring, sync, nop } = result as Record<string, { cpu: number[] }>;
     console.log(
-      `       without registered buffers ${spread(result.ring!)} us; fs.readSync ${spread(result.sync!)} us; a NOP through the ring ${spread(result.nop!)} us: the rest is the kernel's read`,
+      `       CPU/op: without registered buffers ${spread(ring!.cpu)} us; fs.readSync ${spread(sync!.cpu)} us; a NOP through the ring ${spread(nop!.cpu)} us: the rest is the kernel's read`,
     );
   }
   const writes: Record<string, Start> = {
@@ -94,12 +119,12 @@ async function cachedBlocks(): Promise<void> {
     const sync = async (): Promise<void> => {
       for (let i = 0; i < ops; i++) fs.writeSync(fd, buffers[i % 32]!, 0, 4096, ((i * 7919) % 4096) * 4096);
     };
-    const result = await cpuPerOp({ ...Object.fromEntries(runs), sync }, ops);
-    const ratios = result.fs!.map((value, i) => value / result.fixed![i]!);
-    const text = `rounds ${spread(ratios)}; CPU/op: fs.write ${spread(result.fs!)} us, ring ${spread(result.fixed!)} us, fs.writeSync ${spread(result.sync!)} us`;
-    judge(`4 KiB writes, QD${depth}, CPU against fs.write`, ratios, 2, text);
-    const floor = result.fs!.map((value, i) => value / result.sync![i]!);
-    console.log(`       the write(2) of fs.writeSync alone leaves a ratio of ${spread(floor)}`);
+    const result = await perOp({ ...Object.fromEntries(runs), sync }, ops);
+    judgeBoth(`4 KiB writes, QD${depth}`, 'fs.write', result, 2);
+    const floor = result.fs!.cpu.map((value, i) => value / result.sync!.cpu[i]!);
+    console.log(
+      `       CPU/op of fs.writeSync ${spread(result.sync!.cpu)} us: the write(2) of fs.writeSync alone leaves a ratio of ${spread(floor)}`,
+    );
   }
   ring.close();
   fs.closeSync(fd);
@@ -146,8 +171,8 @@ function judgeWall(what: string, ours: number[], theirs: number[], starts: numbe
 }
 
 /** CPU and wall milliseconds of a script and all that it starts, and of its other way, in turns. */
-function paired(ways: Record<string, string>, before = (): void => {}): Record<string, { cpu: number[]; wall: number[] }> {
-  const results = Object.fromEntries(Object.keys(ways).map((name) => [name, { cpu: [] as number[], wall: [] as number[] }]));
+function paired(ways: Record<string, string>, before = (): void => {}): Both {
+  const results: Both = Object.fromEntries(Object.keys(ways).map((name) => [name, { cpu: [], wall: [] }]));
   for (let round = 0; round < rounds; round++)
     for (const [name, script] of Object.entries(ways)) {
       before();
@@ -167,7 +192,6 @@ function paired(ways: Record<string, string>, before = (): void => {}): Record<s
   return results;
 }
 
-type Both = Record<string, { cpu: number[]; wall: number[] }>;
 /** How much more a peer takes than we do; `goal` below 1 allows us to take more. */
 function against(what: string, result: Both, peer: string, measure: 'cpu' | 'wall', goal: number): void {
   const [ours, theirs] = [result.ours![measure], result[peer]![measure]];

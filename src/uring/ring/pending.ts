@@ -1,48 +1,52 @@
 import type { AsyncResource } from 'node:async_hooks';
 import { CqeFlag } from '../abi.js';
-import type { Done } from '../request/request.js';
+import { bytesOf, type Done } from '../request/request.js';
+
+/** A request that was queued and has not ended. */
+interface Held {
+  readonly done: Done;
+  /** The context that `done` runs in. */
+  readonly scope: AsyncResource | undefined;
+  /** Memory that the kernel may use, and how many bytes of it. */
+  readonly buffer: NodeJS.ArrayBufferView | undefined;
+  readonly size: number;
+  readonly keep: unknown;
+}
 
 /** Requests that were queued and have not ended, by slot: their callbacks, and the memory that the kernel may use. */
 export class Pending {
-  readonly #done: (Done | undefined)[] = [];
-  readonly #buffers: (NodeJS.ArrayBufferView | undefined)[] = [];
-  /** Bytes of each buffer that the kernel may use. */
-  readonly #sizes: number[] = [];
-  readonly #kept: unknown[] = [];
-  readonly #scopes: (AsyncResource | undefined)[] = [];
+  /** One object for each: a store into an old array is dearer than a new object. */
+  readonly #held: (Held | undefined)[] = [];
   readonly #free: number[] = [];
 
   /** @param scope the context that `done` runs in @returns its slot */
   add(done: Done, scope: AsyncResource | undefined, buffer: NodeJS.ArrayBufferView | undefined, keep: unknown): number {
-    const slot = this.#free.pop() ?? this.#done.length;
-    this.#done[slot] = done;
-    this.#scopes[slot] = scope;
-    this.#buffers[slot] = buffer;
-    this.#sizes[slot] = buffer === undefined ? 0 : buffer.byteLength;
-    this.#kept[slot] = keep;
+    const slot = this.#free.pop() ?? this.#held.length;
+    this.#held[slot] = { done, scope, buffer, size: buffer === undefined ? 0 : bytesOf(buffer), keep };
     return slot;
   }
 
   /** The callback of a request; undefined once it has ended. */
   of(slot: number): Done | undefined {
-    return this.#done[slot];
+    return this.#held[slot]?.done;
   }
 
   /** Whether its memory was transferred away or shrank since it was queued. */
   moved(slot: number): boolean {
-    const buffer = this.#buffers[slot];
-    return buffer !== undefined && buffer.byteLength < this.#sizes[slot]!;
+    const held = this.#held[slot];
+    return held?.buffer !== undefined && bytesOf(held.buffer) < held.size;
   }
 
   /** Calls back one completion; the last of a request lets its memory go. */
   call(slot: number, result: number, flags: number): void {
-    const done = this.#done[slot];
-    const scope = this.#scopes[slot];
+    const held = this.#held[slot];
+    if (held === undefined) return;
     if (!(flags & CqeFlag.more)) {
-      this.#done[slot] = this.#scopes[slot] = this.#buffers[slot] = this.#kept[slot] = undefined;
+      this.#held[slot] = undefined;
       this.#free.push(slot);
     }
-    if (scope === undefined) done?.(result, flags);
-    else if (done !== undefined) scope.runInAsyncScope(done, undefined, result, flags);
+    const { done, scope } = held;
+    if (scope === undefined) done(result, flags);
+    else scope.runInAsyncScope(done, undefined, result, flags);
   }
 }

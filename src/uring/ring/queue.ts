@@ -51,6 +51,7 @@ export class Queue {
   #scheduled = false;
   #turns = 0;
   #turned = 0;
+  #returning = false;
   readonly #arrived = new Completions();
   readonly #waiting: Waiting[] = [];
   #dispatching = false;
@@ -114,6 +115,7 @@ export class Queue {
   watch(): void {
     this.checkOpen();
     this.#native.watch(this.#handle, (count) => {
+      this.#comeBack();
       this.#arrived.take(this.#cqe, count);
       this.#dispatch();
     });
@@ -230,7 +232,8 @@ export class Queue {
   readonly #flush = (): void => {
     this.#scheduled = false;
     if (this.#closed) return;
-    if (!this.#enabled || !(this.#closing || this.#queued > 0 || this.#arrived.left > 0 || this.inFlight > 0)) return;
+    const ready = this.#status[Status.again] || this.#arrived.left > 0;
+    if (!this.#enabled || !(this.#closing || this.#queued > 0 || ready || this.inFlight > 0)) return;
     try {
       this.submit(0, -1);
     } catch (err) {
@@ -243,6 +246,19 @@ export class Queue {
     this.#scheduled = true;
     setImmediate(this.#turn);
   }
+  /**
+   * What the kernel has ready by now, or did not take, is seen to in the next turn of the loop: the addon did not arm the eventfd for it. The
+   * turn that was scheduled for new requests may come before that, and does the same.
+   */
+  #comeBack(): void {
+    if (this.#returning || !this.#status[Status.again]) return;
+    this.#returning = true;
+    setImmediate(this.#return);
+  }
+  readonly #return = (): void => {
+    this.#returning = false;
+    if (this.#status[Status.again]) this.#turn();
+  };
 
   /** Submits, waits, calls back. @returns completions called back */
   submit(want: number, timeoutMs: number): number {
@@ -262,6 +278,7 @@ export class Queue {
     const count = this.#queued;
     this.#review();
     const completions = this.#native.submit(this.#handle, count, want, timeoutMs);
+    this.#comeBack();
     const taken = this.#status[Status.taken]!;
     if (taken < count) this.sqe.copyWithin(0, taken * words, count * words);
     this.#queued = count - taken;

@@ -6,6 +6,7 @@ import { checkRegister, fileOffset, lengthOf, wide } from '../request/bounds.js'
 import { putEntry, userData } from '../request/entry.js';
 import {
   addressOf,
+  bytesOf,
   type Done,
   type File,
   fileIndex,
@@ -277,7 +278,7 @@ export class Ring {
     integer('index of the buffer', bufIndex, 0, 0xffff);
     const at = this.#queue.entry(done, context, buffer);
     const head = file instanceof Slot ? opcode | (SqeFlag.fixedFile << 8) : opcode;
-    putEntry(this.#queue.sqe, at, head, number, offset, address, Math.min(buffer.byteLength, maxTransfer), 0, bufIndex, 0, 0);
+    putEntry(this.#queue.sqe, at, head, number, offset, address, Math.min(bytesOf(buffer), maxTransfer), 0, bufIndex, 0, 0);
     this.#queue.schedule();
   }
 
