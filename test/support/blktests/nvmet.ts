@@ -142,20 +142,28 @@ function keyFile(name: string, key: string): string {
   return at(name);
 }
 
+/** @param tls whether there is a key for TLS, which nvmet finds in the kernel's keyring */
 function keysOf(tls: boolean): object[] {
   const keys = hosts.all.map(([name, { values }]) => ({
     host: name,
     ...(values.dhchap_key && { dhchapSecretFile: keyFile(`${name}.host`, values.dhchap_key) }),
     ...(values.dhchap_ctrl_key && { dhchapCtrlSecretFile: keyFile(`${name}.ctrl`, values.dhchap_ctrl_key) }),
-    // nvmet finds it in the kernel's keyring
-    ...(tls && { tlsKeyFile: at('tls.key') }),
   }));
-  return keys.filter((one) => Object.keys(one).length > 1);
+  return [...keys.filter((one) => Object.keys(one).length > 1), ...(tls ? [{ tlsKeyFile: at('tls.key') }] : [])];
 }
 
-/** The whole configuration. As with nvmet, a port listens while it has a subsystem. */
+/** Whether a subsystem admits a host. */
+const admits = (name: string): boolean => {
+  const subsystem = subsystems.entries.get(name) as Subsystem | undefined;
+  return subsystem !== undefined && (subsystem.values.attr_allow_any_host === '1' || subsystem.hosts.names.length > 0);
+};
+
+/**
+ * The whole configuration. As with nvmet, a port listens while it has a subsystem; but not before one of them admits a host. blktests
+ * adds the host last, and a host that connects again meanwhile would be refused for ever: by nvmet too, only that this is quick there.
+ */
 function config(): object {
-  const listening = ports.all.map(([, port]) => port).filter(({ subsystems: { names } }) => names.length > 0);
+  const listening = ports.all.map(([, port]) => port).filter(({ subsystems: { names } }) => names.some(admits));
   const linked = new Set(listening.flatMap((port) => port.subsystems.names));
   const tls = (port: Port): string => `,tls=${port.values.addr_treq === 'required' ? 'require' : 'allow'}`;
   const secure = listening.filter(({ values }) => values.addr_tsas === 'tls1.3');

@@ -23,5 +23,12 @@ nvme() {
 # nvmet takes keys for TLS from the keyring of the kernel, where this puts them; vioctl reads a file
 eval "keyring$(declare -f _nvme_gen_tls_key)"
 _nvme_gen_tls_key() {
-	(umask 077; keyring_nvme_gen_tls_key "$@" | tee /run/nvmet/tls.key)
+	local said
+	said=$(keyring_nvme_gen_tls_key "$@") || return
+	(umask 077; grep '^NVMeTLSkey-1:' <<<"$said" >/run/nvmet/tls.key)
+	echo "$said"
 }
+
+# an emulated machine beside other work is slow: a minute instead of five seconds for what is waited for
+eval "$(declare -f _nvmf_wait_for_ns | sed 's/timeout="5"/timeout="60"/')"
+eval "$(declare -f _nvmf_wait_for_state | sed 's/def_state_timeout=5/def_state_timeout=60/')"
