@@ -161,7 +161,7 @@ const things: Case[] = [
   ['uring probe --require nosuchfeature', 2, /no such feature: nosuchfeature/, /uring probe names them all/],
   ['dma list d', 1, /connect d: ECONNREFUSED/, /dma map --listen/],
   [`dma plan --reserved /dev/null --aw 48 ${'x'.repeat(300)}`, 2, /not a PCI address/],
-  [`dma plan --reserved /dev/null --aw 48 a=4K ${'x'.repeat(300)}`, 2, /not a mapping: "x{60}…"/],
+  [`dma plan --reserved /dev/null --aw 48 a=4K ${'x'.repeat(300)}`, 2, /not a mapping: "x{60}(?:…|\.{3})"/],
 ];
 
 const configurations: Case[] = [
