@@ -96,6 +96,39 @@ describe.each(hosts)('%s', (_name, host) => {
     }
   });
 
+  test('messages that are shorter than the room for them are whole', async () => {
+    const fake = sloppyTarget({ keys, short: true });
+    try {
+      await host({ address: '127.0.0.1', port: await fake.listen(), timeout: 90_000, ...ends, hostid: Buffer.alloc(16, 3), chap });
+      expect([fake.faults, fake.terminated]).toEqual([[], []]);
+    } finally {
+      fake.close();
+    }
+  });
+  test.each([1, 8, 15, 16, 47, 100])('a challenge that ends after %d bytes', async (size) => {
+    const spoil: SloppyOptions['spoil'] = (message, id) => (id === challenge ? message.subarray(0, size) : message);
+    const fake = sloppyTarget({ keys, short: true, spoil });
+    try {
+      const err = await failure(host, await fake.listen(), { chap: { ...chap, ...offered } });
+      expect({ exit: err.exit, message: err.message }).toEqual({ exit: 5, message: expect.stringContaining('authentication') });
+    } finally {
+      fake.close();
+    }
+  });
+
+  test('a challenge of no bytes breaks the protocol', async () => {
+    const fake = sloppyTarget({ keys, short: true, spoil: instead(challenge, Buffer.alloc(0))! });
+    try {
+      const err = await failure(host, await fake.listen(), { chap: { ...chap, ...offered } });
+      expect({ exit: err.exit, message: err.message }).toEqual({
+        exit: 5,
+        message: expect.stringMatching(/ the target broke the protocol(: .+)?$/),
+      });
+    } finally {
+      fake.close();
+    }
+  });
+
   test.each([
     ['the challenge', challenge],
     ['Success1', success1],

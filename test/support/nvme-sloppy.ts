@@ -15,6 +15,8 @@ export interface SloppyOptions {
   spoil?: (message: Buffer, id: number) => Buffer | undefined;
   /** AUTHREQ of Connect. */
   authreq?: number;
+  /** Sends a message alone where the host has room for more, as SPDK does. */
+  short?: boolean;
 }
 
 /** Success1 that proves nothing. */
@@ -22,7 +24,14 @@ const success = (): Buffer =>
   chapSuccess1.encode({ type: AuthType.dhchap, id: AuthId.success1, hl: 32 }, Buffer.alloc(chapSuccess1.size + 32));
 
 /** A target that asks for authentication, lets right hosts in, and wrong ones, too: nothing waits for an exchange, and none fails. */
-export function sloppyTarget({ keys, hurry = Infinity, once = false, spoil, authreq = AuthReq.required }: SloppyOptions): FakeTarget {
+export function sloppyTarget({
+  keys,
+  hurry = Infinity,
+  once = false,
+  spoil,
+  authreq = AuthReq.required,
+  short,
+}: SloppyOptions): FakeTarget {
   const exchanges = new WeakMap<FakeConnection, { exchange: ControllerExchange; heard: number; passed: boolean }>();
   const take: FakeHooks['data'] = (connection, cid, data) => {
     const sent = exchanges.get(connection)!.exchange.send(Buffer.from(data));
@@ -61,7 +70,8 @@ export function sloppyTarget({ keys, hurry = Infinity, once = false, spoil, auth
     const good = state.exchange.state === 'challenge' || state.exchange.state === 'success1';
     const right = good ? state.exchange.receive() : success();
     const message = spoil ? spoil(right, right[1]!) : right;
-    if (message) connection.answer(cid, Buffer.concat([message], Math.min(sglLength, 4096)));
+    const room = Math.min(sglLength, 4096);
+    if (message) connection.answer(cid, short ? message.subarray(0, room) : Buffer.concat([message], room));
     return true;
   };
   return new FakeTarget({ command, data: take });

@@ -17,6 +17,11 @@
 namespace vioctl::nvme::host {
 namespace {
 
+// Of Authentication Receive the length is an allocation length (AL; NVMe Base 2.0, 6.2): a message may be shorter.
+bool MayBeShort(const Command& command) {
+  return command.sqe.opcode == kFabrics && FctypeOf(command.sqe) == kAuthReceive;
+}
+
 constexpr size_t kInBuffer = 256 << 10;
 // Of larger data, a read goes straight to its place, with this much behind it.
 constexpr size_t kDirect = 16 << 10, kBehindLarge = 8 << 10;
@@ -214,7 +219,8 @@ size_t Queue::Header(const uint8_t* bytes, size_t left) {
     memcpy(&header, bytes, sizeof header);
     Command* command = Find(header.cqe.cid, kCidAt, &header);
     command->cqe = header.cqe;
-    if (command->status() == kOk && command->direction != kNoData && command->moved != command->length)
+    if (command->status() == kOk && command->direction != kNoData && command->moved != command->length &&
+        !MayBeShort(*command))
       Broken("success before all data was moved", kFesSequence, 0, &header, sizeof header);
     End(command, command->bad_digest ? EBADMSG : 0);
   }
@@ -250,7 +256,8 @@ void Queue::StartData(const Data& header) {
 
 void Queue::FinishData() {
   Command* command = std::exchange(data_, nullptr);
-  if ((data_flags_ & kLastPdu) && command->moved != command->length) Broken("LAST_PDU before the end", kFesSequence, 0);
+  if ((data_flags_ & kLastPdu) && command->moved != command->length && !MayBeShort(*command))
+    Broken("LAST_PDU before the end", kFesSequence, 0);
   if (!(data_flags_ & kSuccess)) return;
   command->cqe = {};
   command->cqe.cid = command->cid;

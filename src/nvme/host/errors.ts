@@ -100,7 +100,7 @@ export function brokeProtocol(where: string, message: string): VioError {
   const [ended, fes, fei] = /C2HTermReq, FES (\d+), FEI (\d+)/.exec(detail) ?? [];
   const what = ended
     ? `the target ended the connection: ${fatalErrorText(Number(fes), Number(fei))}`
-    : `the target broke the protocol: ${detail}`;
+    : `the target broke the protocol${detail && `: ${detail}`}`;
   return new VioError(`${where}: ${what}`, { code: 'EPROTO', exit: Exit.damaged });
 }
 
