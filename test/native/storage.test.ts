@@ -76,7 +76,7 @@ describe('one writer at a time', () => {
     const first = open(file, { readonly: true });
     const before = fs.readdirSync('/proc/self/fd').length;
     for (let i = 0; i < 3; i++) expect(() => open(file)).toThrow(busy);
-    expect(fs.readdirSync('/proc/self/fd').length).toBe(before);
+    expect(fs.readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before);
     open(file, { readonly: true });
     native().storage.close(first);
   });

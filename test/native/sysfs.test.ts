@@ -160,6 +160,6 @@ describe('many folders at once', () => {
     const open = () => fs.readdirSync('/proc/self/fd').length;
     const before = open();
     read(Array.from({ length: 2000 }, (_, i) => `${i}`));
-    expect(open()).toBe(before);
+    expect(open()).toBeLessThanOrEqual(before);
   });
 });

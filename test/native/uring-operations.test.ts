@@ -141,7 +141,7 @@ test('connections() yields until it is left; what nobody took is closed', async 
   setTimeout(() => ended.abort(new Error('enough')), 20);
   await expect(rest).rejects.toThrow('enough');
   for (const fd of clients) await io.close(fd);
-  expect(fdCount()).toBe(before);
+  expect(fdCount()).toBeLessThanOrEqual(before);
   await io.close(listener);
 });
 

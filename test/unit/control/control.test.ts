@@ -205,7 +205,7 @@ describe('descriptors', () => {
     expect(fs.readFileSync(taken[0]!.fd, 'utf8')).toBe('content');
     taken[0]!.close();
     expect((await client.request('leave', {}, [open()])).result).toBe(1);
-    expect(openFds()).toBe(before);
+    expect(openFds()).toBeLessThanOrEqual(before);
     await expect(client.request('many', {}, [open(), open(), open()])).rejects.toMatchObject({ code: 'EPROTO' });
     client.close();
     await eventually(() => openFds() < before);

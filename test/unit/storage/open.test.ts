@@ -40,12 +40,12 @@ test('all are closed and unlocked if one cannot be opened; the first of those is
     code: 'FORMAT',
     message: expect.stringContaining('image.qcow2'),
   });
-  expect(descriptors()).toBe(before);
+  expect(descriptors()).toBeLessThanOrEqual(before);
   // the same file twice: its own lock is in the way
   await expect(openSources([...list, list[7]!])).rejects.toMatchObject({ code: 'IN_USE', message: expect.stringContaining('7.img') });
-  expect(descriptors()).toBe(before);
+  expect(descriptors()).toBeLessThanOrEqual(before);
   for (const { store } of await openSources(list)) native().storage.close(store);
-  expect(descriptors()).toBe(before);
+  expect(descriptors()).toBeLessThanOrEqual(before);
 });
 
 test('a state that cannot be read leaves nothing open', async () => {
@@ -54,5 +54,5 @@ test('a state that cannot be read leaves nothing open', async () => {
   fs.writeFileSync(path.join(dir, 'state', 'identities.json'), '{');
   const before = descriptors();
   await expect(openSources(disks(3), undefined, state)).rejects.toMatchObject({ code: 'STATE_DAMAGED' });
-  expect(descriptors()).toBe(before);
+  expect(descriptors()).toBeLessThanOrEqual(before);
 });

@@ -21,7 +21,7 @@ test('30,000 times MAP and UNMAP', async () => {
   await round(2000);
   const [fds, memory] = [openFds(), resident()];
   await round(30_000);
-  expect(openFds()).toBe(fds);
+  expect(openFds()).toBeLessThanOrEqual(fds);
   // 800 bytes for each
   expect(resident() - memory).toBeLessThan(24 << 20);
   expect(regions.list()).toEqual([]);
@@ -39,7 +39,7 @@ test('4,000 connections', async () => {
   for (let i = 0; i < 1000; i++) await once();
   const [fds, memory] = [openFds(), resident()];
   for (let i = 0; i < 4000; i++) await once();
-  expect(openFds()).toBe(fds);
+  expect(openFds()).toBeLessThanOrEqual(fds);
   // 6 KB for each
   expect(resident() - memory).toBeLessThan(24 << 20);
 });
