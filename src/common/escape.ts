@@ -12,10 +12,13 @@ const code = (c: string): string => {
  */
 export const printable = (text: string): string => text.toWellFormed().replaceAll('\\', '\\\\').replace(unsafe, code);
 
+/** The beginning of a text that is longer than a message should be. @param most characters that are shown */
+export const beginning = (text: string, most = 60): string => (text.length > most ? `${text.slice(0, most)}…` : text);
+
 /** Names in a message: each printable and not long, the first ones of many. */
 export function printableNames(names: readonly string[]): string {
   const [many, long] = [16, 100];
-  const shown = names.slice(0, many).map((name) => printable(name.length > long ? `${name.slice(0, long)}…` : name));
+  const shown = names.slice(0, many).map((name) => printable(beginning(name, long)));
   return shown.concat(names.length > many ? [`and ${names.length - many} more`] : []).join(', ');
 }
 
@@ -27,7 +30,9 @@ export const shellWord = (text: string): string => (/^[\w./:@,=+-]+$/.test(text)
 
 /** Bytes that are not UTF-8 as a word of bash, zsh and ksh: `$'n\xff'`. */
 export const shellBytes = (bytes: Uint8Array): string =>
-  `$'${[...bytes].map((byte) => (byte === 0x27 || byte === 0x5c || byte < 0x20 || byte > 0x7e ? `\\x${byte.toString(16).padStart(2, '0')}` : String.fromCharCode(byte))).join('')}'`;
+  `$'${Buffer.from(bytes)
+    .toString('latin1')
+    .replace(/['\\]|[^ -~]/g, code)}'`;
 
 /** A file's name as an argument that no program takes for an option. */
 export const shellFile = (name: string): string => shellWord(name.startsWith('-') ? `./${name}` : name);

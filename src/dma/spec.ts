@@ -1,5 +1,5 @@
 import { Exit, usage, VioError } from '../common/errors.js';
-import { printable } from '../common/escape.js';
+import { beginning, printable } from '../common/escape.js';
 import { parseSizeBig, parseU64 } from '../common/units.js';
 
 /** One mapping as the user asks for it: `NAME=SIZE|FILE[,ro][,huge=2M][,align=2M][,iova=0x…][,below4g][,temp]`. */
@@ -18,9 +18,6 @@ export interface MapSpec {
   temporary: boolean;
 }
 
-/** Characters of a wrong word that a message shows. */
-const longest = 60;
-
 const validName = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
 /** Names that `vfio exec` gives a meaning of its own. */
 const taken = new Set(['device', 'group', 'container', 'iommufd']);
@@ -35,10 +32,7 @@ export function parseSpec(text: string): MapSpec {
   const at = text.indexOf('=');
   const name = at < 0 ? text : text.slice(0, at);
   if (at < 0 || !validName.test(name))
-    throw usage(
-      `not a mapping: "${printable(text.length > longest ? `${text.slice(0, longest)}…` : text)}"`,
-      'mappings are NAME=SIZE or NAME=FILE, such as buf=64M or fw=./fw.bin,ro',
-    );
+    throw usage(`not a mapping: "${printable(beginning(text))}"`, 'mappings are NAME=SIZE or NAME=FILE, such as buf=64M or fw=./fw.bin,ro');
   if (taken.has(name)) throw usage(`"${name}" cannot name a mapping: it names a descriptor of vfio exec`);
   // A doubled comma is a comma of the file's name; no argument has a NUL.
   const [source = '', ...options] = text

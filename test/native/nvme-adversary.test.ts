@@ -65,9 +65,8 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     await target.stop();
     fs.rmSync(dir, { recursive: true, force: true });
   });
-  const drained = async (ms = 60_000) => {
-    const end = Date.now() + ms;
-    while ((target.connections > 0 || target.controllers().length > 0) && Date.now() < end) await sleep(20);
+  const drained = async () => {
+    await eventually(() => target.connections === 0 && target.controllers().length === 0);
     expect([target.connections, target.controllers().length]).toEqual([0, 0]);
   };
   /** A host that behaves is served. */

@@ -7,6 +7,7 @@ import { Subsystem } from '../../src/nvme/target/subsystem.js';
 import { Target } from '../../src/nvme/target/target.js';
 import { NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { capsule, connectCapsule, enableCapsule, hostid, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
+import { eventually } from '../support/wait.js';
 
 const nqn = 'nqn.2014-08.org.nvmexpress:unit';
 const openFds = () => fs.readdirSync('/proc/self/fd').length;
@@ -43,9 +44,8 @@ describe.each(['sync', 'uring'] as const)('the NVMe/TCP target, engine %s', (eng
     fs.rmSync(dir, { recursive: true, force: true });
   });
   /** All connections are gone, on both sides. */
-  const drained = async (ms = 60_000) => {
-    const end = Date.now() + ms;
-    while ((target.connections > 0 || target.controllers().length > 0) && Date.now() < end) await sleep(50);
+  const drained = async () => {
+    await eventually(() => target.connections === 0 && target.controllers().length === 0);
     expect([target.connections, target.controllers().length]).toEqual([0, 0]);
   };
 

@@ -1,5 +1,6 @@
 /** Names and texts that a target is given, checked where they are given: hosts would refuse or cut wrong ones later. */
 import { usage, type VioError } from '../../common/errors.js';
+import { beginning } from '../../common/escape.js';
 import { discoveryNqn, maxNqn } from '../wire/index.js';
 
 /** True for what can stand in a field for an NQN: 1 to 223 bytes, no control characters. Hosts may send any such name. */
@@ -14,7 +15,7 @@ const format = new RegExp(`^nqn\\.[0-9]{4}-(0[1-9]|1[0-2])\\.${label}(\\.${label
 export const validNqn = (nqn: string): boolean => possibleName(nqn) && format.test(nqn);
 
 const notAnNqn = (nqn: string): VioError =>
-  usage(`not an NQN: "${nqn.length > 60 ? `${nqn.slice(0, 60)}…` : nqn}"`, 'an NQN is nqn.2014-08.org.example:disk1, at most 223 bytes');
+  usage(`not an NQN: "${beginning(nqn)}"`, 'an NQN is nqn.2014-08.org.example:disk1, at most 223 bytes');
 
 /** @throws usage error for a host name that is no NQN: no host would ever match it */
 export function checkHostNqn(nqn: string): string {

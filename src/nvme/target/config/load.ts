@@ -15,6 +15,7 @@ import { defaultLimits } from '../admission/limits.js';
 import type { Listener } from '../discovery.js';
 import type { Namespace } from '../model.js';
 import * as operations from '../operations/index.js';
+import type { FreshKeys } from '../security/keyring.js';
 import { checkChoice, defaultMode, tlsText } from '../security/tls.js';
 import type { NumberedNamespace, SubsystemConfig, TargetConfig } from '../serve/config.js';
 import type { BoundSocket } from '../sockets.js';
@@ -71,8 +72,6 @@ class LoadPlan {
   readonly deferred: WantedListener[] = [];
   readonly bound: { wanted: WantedListener; socket: BoundSocket }[] = [];
   readonly changes: operations.Change[] = [];
-  /** Whether there are keys for TLS then. */
-  tlsKeys: boolean;
   /** What keeps hosts out: before anything lets more of them in. Cannot fail. */
   readonly guards: (() => void)[] = [];
   /** What comes: cannot fail. */
@@ -80,10 +79,6 @@ class LoadPlan {
   /** What is done when listeners are there. */
   readonly last: (() => operations.Change)[] = [];
   readonly abandon: (() => void)[] = [];
-
-  constructor(tlsKeys: boolean) {
-    this.tlsKeys = tlsKeys;
-  }
 
   change(change: operations.Change): void {
     if (change.todo.length === 0) return;
@@ -268,10 +263,11 @@ function planAna(loading: Loading, plan: LoadPlan, wanted: TargetConfig): void {
 }
 
 /** Listeners that come and go. Sockets are bound now, and take connections later. */
-async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig): Promise<void> {
+/** @param keys whether there are some for TLS then */
+async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetConfig, keys: { readonly tls: boolean }): Promise<void> {
   const { target, log } = loading;
   const all = await wantedListeners(wanted);
-  for (const { tls } of all) checkChoice(tls, { tls: plan.tlsKeys });
+  for (const { tls } of all) checkChoice(tls, keys);
   const { missing, renamed, surplus } = compareListeners(target, all, askedOf);
   for (const { listener, wanted: to } of renamed) {
     if (!isDeepStrictEqual(listener.advertise, to.advertise))
@@ -300,11 +296,10 @@ async function planListeners(loading: Loading, plan: LoadPlan, wanted: TargetCon
   checkAnaListeners(wanted, all);
 }
 
-/** Keys of hosts, and what they are for. They are read first: nothing changes for a key that cannot be used. */
-function planSecurity({ target, settings }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
+/** Keys of hosts, and what they are for. They are read first: nothing changes for a key that cannot be used. @returns the keys */
+function planSecurity({ target, settings }: Loading, plan: LoadPlan, wanted: TargetConfig): FreshKeys {
   const keys = target.keys.read(wanted.keys ?? settings.keys);
   plan.abandon.push(() => keys.drop());
-  plan.tlsKeys = keys.tls;
   plan.todo.push(...operations.newKeys(keys.changed));
   const policy = wanted.chapPolicy ?? settings.chapPolicy;
   if (!isDeepStrictEqual(policy, target.chapPolicy)) plan.todo.push('use other hash functions or groups for DH-HMAC-CHAP');
@@ -315,6 +310,7 @@ function planSecurity({ target, settings }: Loading, plan: LoadPlan, wanted: Tar
     target.chapPolicy = policy;
     target.setTlsMode(mode);
   });
+  return keys;
 }
 
 function planTarget({ target }: Loading, plan: LoadPlan, wanted: TargetConfig): void {
@@ -358,13 +354,13 @@ async function claim(loading: Loading, source: Source): Promise<void> {
  */
 export async function planLoad(loading: Loading, wanted: TargetConfig, { security = true } = {}): Promise<Loaded> {
   checkFixed(loading.settings, wanted);
-  const plan = new LoadPlan(loading.target.keys.tls);
+  const plan = new LoadPlan();
   const abandon = () => {
     for (const undo of plan.abandon.splice(0)) undo();
   };
   try {
-    if (security) planSecurity(loading, plan, wanted);
-    await planListeners(loading, plan, wanted);
+    const keys = security ? planSecurity(loading, plan, wanted) : loading.target.keys;
+    await planListeners(loading, plan, wanted, keys);
     await planSubsystems(loading, plan, wanted.subsystems);
     planAna(loading, plan, wanted);
     planTarget(loading, plan, wanted);
