@@ -9,10 +9,9 @@
 #include "common/error.h"
 
 namespace vioctl::migration {
-namespace {
 
 // z_stream of zlib 1.x: its layout is part of zlib's ABI and is checked by inflateInit2_ (version and size arguments).
-struct Stream {
+struct ZlibStream {
   const uint8_t* next_in;
   unsigned avail_in;
   unsigned long total_in;
@@ -28,12 +27,15 @@ struct Stream {
   unsigned long adler;
   unsigned long reserved;
 };
+
+namespace {
+
 constexpr int kOk = 0, kStreamEnd = 1, kBufError = -5;
 
 struct Library {
-  int (*init)(Stream*, int, const char*, int);
-  int (*run)(Stream*, int);
-  int (*end)(Stream*);
+  int (*init)(ZlibStream*, int, const char*, int);
+  int (*run)(ZlibStream*, int);
+  int (*end)(ZlibStream*);
 };
 
 const Library& Zlib() {
@@ -55,7 +57,7 @@ const Library& Zlib() {
 }  // namespace
 
 struct Inflater::State {
-  Stream stream{};
+  ZlibStream stream{};
   bool open = false;
 };
 
@@ -68,13 +70,13 @@ void Inflater::Start(Format format) {
   const Library& zlib = Zlib();
   if (state_->open) zlib.end(&state_->stream);
   state_->open = false;
-  state_->stream = Stream{};
-  if (zlib.init(&state_->stream, format, "1.2.11", sizeof(Stream)) != kOk) throw SysError(ENOMEM, "inflateInit2");
+  state_->stream = ZlibStream{};
+  if (zlib.init(&state_->stream, format, "1.2.11", sizeof(ZlibStream)) != kOk) throw SysError(ENOMEM, "inflateInit2");
   state_->open = true;
 }
 
 Inflater::Result Inflater::Run(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size) {
-  Stream& stream = state_->stream;
+  ZlibStream& stream = state_->stream;
   stream.next_in = in;
   stream.avail_in = static_cast<unsigned>(in_size);
   stream.next_out = out;

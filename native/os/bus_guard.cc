@@ -95,12 +95,13 @@ struct Registry {
 
 // Written once, before the handler is installed; never destroyed, because threads may outlive exit().
 Registry* g_registry;
-struct sigaction g_previous;
+struct sigaction g_previous_bus;
 
 void Previous(int signal, siginfo_t* info, void* context) {
-  if (g_previous.sa_flags & SA_SIGINFO) return g_previous.sa_sigaction(signal, info, context);
-  if (g_previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
-  if (g_previous.sa_handler != SIG_DFL && g_previous.sa_handler != SIG_IGN) return g_previous.sa_handler(signal);
+  if (g_previous_bus.sa_flags & SA_SIGINFO) return g_previous_bus.sa_sigaction(signal, info, context);
+  if (g_previous_bus.sa_handler == SIG_IGN && info->si_code <= 0) return;
+  if (g_previous_bus.sa_handler != SIG_DFL && g_previous_bus.sa_handler != SIG_IGN)
+    return g_previous_bus.sa_handler(signal);
   ::signal(SIGBUS, SIG_DFL);
   // A faulting access repeats and ends the process; a signal that somebody sent has to be sent again.
   if (info->si_code <= 0) ::raise(signal);
@@ -131,7 +132,7 @@ Registry& Installed() {
     action.sa_sigaction = OnBusError;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    Check(::sigaction(SIGBUS, &action, &g_previous), "sigaction", "SIGBUS");
+    Check(::sigaction(SIGBUS, &action, &g_previous_bus), "sigaction", "SIGBUS");
     return true;
   }();
   (void)once;

@@ -6,14 +6,16 @@
 
 namespace vioctl::os {
 
+constexpr uint64_t kMs = 1'000'000, kSecond = 1000 * kMs;  // ns
+
 // Nanoseconds of the monotonic clock.
 inline uint64_t NowNs() {
   timespec ts;
   ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
+  return static_cast<uint64_t>(ts.tv_sec) * kSecond + static_cast<uint64_t>(ts.tv_nsec);
 }
 
 // Milliseconds of the monotonic clock.
-inline uint64_t NowMs() { return NowNs() / 1'000'000; }
+inline uint64_t NowMs() { return NowNs() / kMs; }
 
 }  // namespace vioctl::os

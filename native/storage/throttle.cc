@@ -1,7 +1,6 @@
 #include "storage/throttle.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,22 +11,16 @@
 
 #include "common/assert.h"
 #include "common/error.h"
+#include "os/clock.h"
 
 namespace vioctl::storage {
 namespace {
 
-constexpr uint64_t kSecond = 1'000'000'000;
-constexpr uint64_t kRoom = kSecond / 10;  // of a bucket without a burst
+constexpr uint64_t kRoom = os::kSecond / 10;  // of a bucket without a burst
 // Requests are released at most this often: many together cost one wake-up. No rate is lost, the bucket leaks
 // meanwhile.
 constexpr uint64_t kSlice = 500'000;
 constexpr uint64_t kFar = uint64_t{1} << 62;  // ns: no bucket is later empty, so that sums do not overflow
-
-uint64_t NowNs() {
-  timespec ts;
-  ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return static_cast<uint64_t>(ts.tv_sec) * kSecond + static_cast<uint64_t>(ts.tv_nsec);
-}
 
 // a * b / c, rounded up and bounded.
 uint64_t Scale(uint64_t a, uint64_t b, uint64_t c) {
@@ -39,7 +32,7 @@ uint64_t Scale(uint64_t a, uint64_t b, uint64_t c) {
 
 void Bucket::Level::Take(uint64_t now, uint64_t units) {
   if (rate == 0) return;
-  empty_at = std::min(kFar, std::max(empty_at, now) + Scale(units, kSecond, rate));
+  empty_at = std::min(kFar, std::max(empty_at, now) + Scale(units, os::kSecond, rate));
 }
 
 void Bucket::Set(const Rate& rate) {
@@ -48,7 +41,7 @@ void Bucket::Set(const Rate& rate) {
   average_.rate = rate.average;
   average_.room = kRoom;
   if (rate.average == 0 || rate.burst == 0) return;
-  average_.room = Scale(rate.burst, uint64_t{rate.seconds} * kSecond, rate.average);
+  average_.room = Scale(rate.burst, uint64_t{rate.seconds} * os::kSecond, rate.average);
   if (rate.seconds > 1) {
     burst_.rate = rate.burst;
     burst_.room = kRoom;
@@ -99,9 +92,9 @@ class Pacer {
         wake_.wait(lock);
         continue;
       }
-      const uint64_t now = NowNs(), when = due_.begin()->first;
+      const uint64_t now = os::NowNs(), when = due_.begin()->first;
       if (when > now) {
-        wake_.wait_for(lock, std::chrono::nanoseconds(std::min(when - now, kSecond)));
+        wake_.wait_for(lock, std::chrono::nanoseconds(std::min(when - now, os::kSecond)));
         continue;
       }
       const std::shared_ptr<Throttle> throttle = std::move(due_.begin()->second);
@@ -124,7 +117,7 @@ bool Throttle::Enter(Waiter& waiter, uint64_t bytes) {
   std::lock_guard lock(mutex_);
   VIOCTL_ASSERT(!line_.Holds(waiter));
   if (!active_.load(std::memory_order_relaxed)) return true;
-  const uint64_t now = NowNs(), wait = line_.first() ? 1 : WaitLocked(now);
+  const uint64_t now = os::NowNs(), wait = line_.first() ? 1 : WaitLocked(now);
   if (wait == 0) {
     operations_.Take(now, 1);
     bytes_.Take(now, bytes);
@@ -160,7 +153,7 @@ bool Throttle::Leave(Waiter& waiter) {
 
 void Throttle::Charge(uint64_t operations, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  const uint64_t now = NowNs();
+  const uint64_t now = os::NowNs();
   operations_.Take(now, operations);
   bytes_.Take(now, bytes);
 }
@@ -204,7 +197,7 @@ void Throttle::Set(const Limits& limits) {
     operations_.Set(limits.iops);
     bytes_.Set(limits.bps);
     active_.store(active, std::memory_order_relaxed);
-    if (line_.first()) Schedule(NowNs());
+    if (line_.first()) Schedule(os::NowNs());
   }
 }
 

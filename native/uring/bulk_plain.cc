@@ -25,7 +25,6 @@ int32_t SyncFile(const char* path, bool data) {
 namespace {
 
 constexpr size_t kChunk = 256 << 10;  // read at once; the turns of large files are that long
-constexpr size_t kSlack = 4 << 10;    // digest code may load a block ahead of the one it works on
 constexpr size_t kOpenFiles = 8;      // large files of a thread that take turns
 
 }  // namespace

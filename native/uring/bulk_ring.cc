@@ -17,7 +17,6 @@ namespace vioctl::uring {
 namespace {
 
 constexpr size_t kFirst = 64 << 10;  // most files end in their first buffer
-constexpr size_t kSlack = 4 << 10;
 constexpr size_t kNext = 256 << 10;  // a file that goes on has two of these, one being read into
 // Pairs of a thread; further files go on in their first buffer. More memory than the processor's cache holds costs what
 // is in the page cache a third more time.

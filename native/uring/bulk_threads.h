@@ -1,5 +1,6 @@
 // The two kinds of threads of a Bulk, and what both need.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -7,6 +8,8 @@
 #include "uring/bulk.h"
 
 namespace vioctl::uring {
+
+constexpr size_t kSlack = 4 << 10;  // behind a buffer: digest code may load a block ahead of the one it works on
 
 // A thread with a ring of its own for `depth` files at once. Throws SysError: io_uring_setup(2), EMFILE, ENOMEM.
 std::unique_ptr<BulkThread> MakeRingThread(Bulk& bulk, uint32_t depth);

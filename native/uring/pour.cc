@@ -13,7 +13,7 @@
 namespace vioctl::uring {
 namespace {
 
-constexpr size_t kChunk = 128 << 10;  // larger ones leave the processor's cache between read and write
+constexpr size_t kPourChunk = 128 << 10;  // larger ones leave the processor's cache between read and write
 
 bool Regular(int fd) {
   struct stat stat;
@@ -55,9 +55,9 @@ int WriteAll(int out, const uint8_t* data, size_t size, uint64_t* done) {
 uint64_t Pour(int in, int out, uint64_t offset, uint64_t limit) {
   uint64_t done = Regular(out) ? CopyInKernel(in, out, offset, limit) : 0;
   if (done > 0) return done;
-  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(kChunk);
+  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(kPourChunk);
   while (done < limit) {
-    const auto wanted = static_cast<size_t>(std::min<uint64_t>(kChunk, limit - done));
+    const auto wanted = static_cast<size_t>(std::min<uint64_t>(kPourChunk, limit - done));
     const ssize_t size = ::pread(in, buffer.get(), wanted, static_cast<off_t>(offset + done));
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && done == 0) throw SysError(errno, "read");

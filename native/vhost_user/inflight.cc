@@ -11,8 +11,8 @@ namespace vioctl::vhost_user {
 namespace {
 
 constexpr uint16_t kVersion = 1;
-constexpr uint64_t kAlign = 64;   // of each queue's region
-constexpr uint64_t kHeader = 32;  // of a packed ring's region, the larger one
+constexpr uint64_t kAlign = 64;         // of each queue's region
+constexpr uint64_t kPackedHeader = 32;  // of a packed ring's region, the larger one
 constexpr uint64_t kEntry = 32;
 constexpr uint64_t kMaxOffset = uint64_t{1} << 40;
 
@@ -28,7 +28,7 @@ T Load(const T& from) {
 
 }  // namespace
 
-uint64_t InflightRegion::QueueBytes(uint32_t size) { return os::RoundUp(kHeader + kEntry * size, kAlign); }
+uint64_t InflightRegion::QueueBytes(uint32_t size) { return os::RoundUp(kPackedHeader + kEntry * size, kAlign); }
 
 InflightRegion::InflightRegion(int fd, uint64_t bytes, uint64_t offset, uint32_t queues, uint32_t size)
     : queues_(queues), size_(size) {

@@ -17,13 +17,16 @@ export function compileC(source: string, out: string, flags: string[] = []): str
 export function compileSanitized(sources: readonly string[], out: string): string {
   const cxx = process.env.CXX ?? 'g++';
   const flags = [
-    ...['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-pthread', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64'],
+    ...['-std=c++20', '-O1', '-g1', '-Wall', '-Wextra', '-Werror', '-pthread', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64'],
     ...['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', `-I${root}/native`],
   ];
-  // one by one, as a compiler cache wants them
-  const objects = sources.map((source, i) => {
+  // a translation unit for each folder, as scripts/native.mjs has them
+  const folders = [...new Set(sources.map((source) => path.dirname(source)))];
+  const objects = folders.map((folder, i) => {
+    const files = sources.filter((source) => path.dirname(source) === folder).map((source) => path.resolve(root, source));
     const object = `${out}-${i}.o`;
-    execFileSync(cxx, [...flags, '-c', '-o', object, path.resolve(root, source)]);
+    const input = files.map((file) => `#include "${file}"\n`).join('');
+    execFileSync(cxx, [...flags, '-c', '-o', object, '-x', 'c++', '-'], { input });
     return object;
   });
   execFileSync(cxx, [...flags, '-o', out, ...objects]);

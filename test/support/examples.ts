@@ -113,10 +113,11 @@ export function exampleScript(examples: readonly Example[], { home, logs }: Exam
     `cd ${quoted(home)}`,
     ...examples.flatMap(({ command, server, expected }, i) => {
       const log = quoted(path.join(logs, String(i)));
-      const run = `{ ${command}\n} >${log} 2>&1 </dev/null`;
-      return server
-        ? [`${run} &`, `for _ in $(seq 600); do [ "$(wc -l <${log})" -ge ${expected.length} ] && break; sleep 0.1; done; echo 0 >${log}.rc`]
-        : [`${run}; echo $? >${log}.rc`];
+      const run = (first = '') => `{ ${first}${command}\n} >${log} 2>&1 </dev/null`;
+      if (!server) return [`${run()}; echo $? >${log}.rc`];
+      const printed = `[ "$(wc -l <${log})" -ge ${expected.length} ]`;
+      // the shell around a server outlives the signal, so that the last \`wait\` waits for the server itself
+      return [`${run('trap : TERM; ')} &`, `for _ in $(seq 600); do ${printed} && break; sleep 0.1; done; echo 0 >${log}.rc`];
     }),
     'for p in $(jobs -p); do kill -TERM -$p 2>/dev/null || kill -TERM $p; done; wait',
     '',

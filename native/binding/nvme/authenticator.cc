@@ -12,7 +12,7 @@ namespace vioctl::nvme::host {
 namespace {
 
 constexpr size_t kMaxWaiting = 4096;                   // queues that wait at a time
-constexpr size_t kMaxData = 64 << 10;                  // bytes of one message
+constexpr size_t kMaxMessage = 64 << 10;               // bytes
 constexpr auto kLook = std::chrono::milliseconds(50);  // between looks at whether the connection is to end
 
 // Whether the descriptor that stops a wait is readable.
@@ -130,7 +130,7 @@ Napi::Value ExchangeObject(Napi::Env env, const std::shared_ptr<Authenticator::E
   SetMethod<Kind::kBytes, Kind::kBytes, Kind::kBoolean>(
       object, "run", [exchange](const Napi::CallbackInfo& info) -> Napi::Value {
         const auto sqe = Bytes(info[0]), data = Bytes(info[1]);
-        if (sqe.size() != sizeof(Sqe) || data.size() > kMaxData) throw SysError(EINVAL, "run", "command");
+        if (sqe.size() != sizeof(Sqe) || data.size() > kMaxMessage) throw SysError(EINVAL, "run", "command");
         auto step = std::make_shared<Authenticator::Step>();
         memcpy(&step->sqe, sqe.data(), sizeof(Sqe));
         step->data.assign(data.begin(), data.end());

@@ -10,7 +10,6 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint32_t kMaxEntries = 65'536;
 constexpr uint32_t kMaxData = 16 << 20;  // of one command
 
 // The command that JavaScript describes: {sqe, out} or {sqe, size}, timeoutMs, inCapsule.

@@ -18,7 +18,7 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint32_t kMaxQueues = 1024, kMaxEntries = 65'536, kMaxDepth = 1024;
+constexpr uint32_t kMaxQueues = 1024, kMaxDepth = 1024;
 constexpr uint32_t kMaxChunk = 64 << 20;
 
 constexpr const char* kWhere[] = {"none", "namespace", "input", "output"};

@@ -12,6 +12,8 @@ inline constexpr const char* kHandleName<nvme::host::Host> = "remote namespace";
 
 namespace vioctl::nvme::host {
 
+constexpr uint32_t kMaxEntries = 65'536;  // of a queue: CAP.MQES has 16 bits
+
 // The options of a host from JavaScript (HostOptions of src/native/nvme-host.ts). Throws SysError EINVAL.
 NamespaceOptions OptionsOf(const Napi::Object& given);
 

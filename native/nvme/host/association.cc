@@ -11,7 +11,6 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;  // ns
 constexpr uint32_t kAdminEntries = 32;
 constexpr uint32_t kPage = 4096;                // of CAP.MPSMIN 0, what MDTS counts in
 constexpr uint32_t kMaxTransferHere = 1 << 20;  // of one command, whatever MDTS says
@@ -146,7 +145,7 @@ Sqe FeatureSqe(uint8_t fid, uint32_t value) {
 
 std::unique_ptr<Association> Association::Connect(const HostOptions& options, const Address& address, int stop) {
   std::unique_ptr<Association> made(new Association(options, address));
-  const Wait wait{os::NowNs() + options.timeout_ms * kMs, stop};
+  const Wait wait{os::NowNs() + options.timeout_ms * os::kMs, stop};
   Connected answer;
   made->admin_ = made->Open(0, kAdminEntries, kDynamicCntlid, wait, answer);
   made->controller_.cntlid = answer.cntlid;
@@ -232,13 +231,13 @@ void Association::Enable(const Wait& wait) {
   const uint32_t sets = controller_.cap & kCapAllSets ? kCcAllSets : 0;
   SetProperty(kPropertyCc, kCcEnable | kCcQueueEntries | sets, wait);
   const uint64_t allowed = std::max<uint64_t>(1, (controller_.cap >> 24) & 0xff) * kCapTimeoutUnit;
-  const uint64_t end = std::min(wait.deadline, os::NowNs() + allowed * kMs);
+  const uint64_t end = std::min(wait.deadline, os::NowNs() + allowed * os::kMs);
   for (uint64_t pause = 1;; pause = std::min(kLongestPoll, pause * 2)) {
     const uint64_t status = Property(kPropertyCsts, false, wait);
     if (status & kCstsFatal) throw SysError(EIO, "nvme", "the controller reports a fatal error (CSTS.CFS)");
     if (status & kCstsReady) break;
     if (os::NowNs() >= end) throw SysError(ETIMEDOUT, "nvme", "the controller does not become ready (CSTS.RDY)");
-    if (!Wait::Sleep(pause * kMs, wait.stop)) throw SysError(ECANCELED, "nvme");
+    if (!Wait::Sleep(pause * os::kMs, wait.stop)) throw SysError(ECANCELED, "nvme");
   }
   controller_.version = static_cast<uint32_t>(Property(kPropertyVs, false, wait));
 }
@@ -338,11 +337,11 @@ std::vector<uint32_t> Association::Namespaces(const Wait& wait) {
 void Association::Shutdown(const Wait& wait) noexcept {
   try {
     io_.clear();
-    const Wait brief{std::min(wait.deadline, os::NowNs() + kShutdownMs * kMs), wait.stop};
+    const Wait brief{std::min(wait.deadline, os::NowNs() + kShutdownMs * os::kMs), wait.stop};
     const uint32_t sets = controller_.cap & kCapAllSets ? kCcAllSets : 0;
     SetProperty(kPropertyCc, kCcEnable | kCcQueueEntries | sets | kCcShutdown, brief);
     while ((Property(kPropertyCsts, false, brief) & kCstsShutdown) != kCstsShutdownDone)
-      if (!Wait::Sleep(5 * kMs, brief.stop)) break;
+      if (!Wait::Sleep(5 * os::kMs, brief.stop)) break;
   } catch (const std::exception&) {
     // It is gone, or does not answer: the connections end all the same.
   }

@@ -65,8 +65,8 @@ uint64_t Histogram::Percentile(double part) const {
 
 namespace {
 
-constexpr uint64_t kMs = 1'000'000, kUs = 1000;  // ns
-constexpr int kSleepMs = 20;                     // between looks at clocks
+constexpr uint64_t kUs = 1000;  // ns
+constexpr int kSleepMs = 20;    // between looks at clocks
 
 // One queue under load: it keeps `depth` commands outstanding.
 class Lane {
@@ -174,9 +174,9 @@ class Lane {
 void Drive(const LoadOptions& o, std::vector<std::unique_ptr<Lane>>& lanes, const std::atomic<bool>& stop,
            LoadResult& result) {
   std::vector<pollfd> polls(lanes.size());
-  const uint64_t begin = os::NowNs() + o.warmup_ms * kMs, end = begin + o.duration_ms * kMs;
+  const uint64_t begin = os::NowNs() + o.warmup_ms * os::kMs, end = begin + o.duration_ms * os::kMs;
   uint64_t last = os::NowNs(), counted = 0;
-  const uint64_t limit = o.host.timeout_ms * kMs;
+  const uint64_t limit = o.host.timeout_ms * os::kMs;
   while (true) {
     const uint64_t now = os::NowNs();
     const bool over = now >= end || stop.load(std::memory_order_relaxed);
@@ -211,16 +211,16 @@ void Drive(const LoadOptions& o, std::vector<std::unique_ptr<Lane>>& lanes, cons
 
 // Keeps the association alive until the threads have ended. Returns an errno if it is lost.
 int KeepAlive(const LoadOptions& o, Association& association, const std::atomic<uint32_t>& running) {
-  const uint64_t period = o.host.keep_alive_ms * kMs / 2;
+  const uint64_t period = o.host.keep_alive_ms * os::kMs / 2;
   uint64_t next = os::NowNs() + period;
   while (running.load() > 0) {
-    Wait::Sleep(kSleepMs * kMs, -1);
+    Wait::Sleep(kSleepMs * os::kMs, -1);
     if (period == 0 || !association.controller().keep_alive || os::NowNs() < next) continue;
     next = os::NowNs() + period;
     Command beat;
     beat.sqe.opcode = kKeepAlive;
     try {
-      association.admin().Call(beat, {os::NowNs() + o.host.timeout_ms * kMs, -1});
+      association.admin().Call(beat, {os::NowNs() + o.host.timeout_ms * os::kMs, -1});
     } catch (const SysError& error) {
       return error.err();
     }
@@ -258,7 +258,7 @@ LoadResult Run(const LoadOptions& options, const std::atomic<bool>& stop) {
   sum.queues = count;
   for (const std::exception_ptr& failure : failures)
     if (failure) std::rethrow_exception(failure);
-  association->Shutdown({os::NowNs() + options.host.timeout_ms * kMs, -1});
+  association->Shutdown({os::NowNs() + options.host.timeout_ms * os::kMs, -1});
   for (const LoadResult& one : results) {
     sum.reads += one.reads;
     sum.writes += one.writes;

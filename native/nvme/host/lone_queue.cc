@@ -11,8 +11,7 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;  // ns
-constexpr uint64_t kLookMs = 1000;   // between looks at the clock, at the latest
+constexpr uint64_t kLookMs = 1000;  // between looks at the clock, at the latest
 
 }  // namespace
 
@@ -67,7 +66,7 @@ void LoneQueue::Body(const std::function<void()>& opened) {
   std::unique_ptr<Queue> queue;
   bool told = false;
   try {
-    const Wait wait{os::NowNs() + timeout_ms_ * kMs, stop_.get()};
+    const Wait wait{os::NowNs() + timeout_ms_ * os::kMs, stop_.get()};
     queue = std::make_unique<Queue>(dial_(address_, wait), options_);
     queue->Negotiate(wait);
     told = true;
@@ -129,13 +128,13 @@ bool LoneQueue::Take(Queue& queue) {
 }
 
 void LoneQueue::Sleep(Queue& queue) {
-  uint64_t until = os::NowNs() + kLookMs * kMs;
+  uint64_t until = os::NowNs() + kLookMs * os::kMs;
   for (const auto& command : under_way_)
     if (command->deadline != 0) until = std::min(until, command->deadline);
   const uint64_t now = os::NowNs();
   pollfd fds[] = {{wake_.get(), POLLIN, 0},
                   {queue.fd(), static_cast<short>(POLLIN | (queue.sending() ? POLLOUT : 0)), 0}};
-  ::poll(fds, std::size(fds), until > now ? static_cast<int>((until - now) / kMs + 1) : 0);
+  ::poll(fds, std::size(fds), until > now ? static_cast<int>((until - now) / os::kMs + 1) : 0);
   if (fds[0].revents) os::ClearPeer(wake_.get());
 }
 

@@ -16,10 +16,9 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;  // ns
-constexpr uint64_t kLongestPoll = 3'600'000;
+constexpr uint64_t kLongestWaitMs = 3'600'000;
 
-int PollMs(uint64_t ns) { return static_cast<int>(std::min(ns / kMs + 1, kLongestPoll)); }
+int PollMs(uint64_t ns) { return static_cast<int>(std::min(ns / os::kMs + 1, kLongestWaitMs)); }
 
 class Tcp final : public Stream {
  public:

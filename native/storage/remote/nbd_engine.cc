@@ -11,20 +11,19 @@
 namespace vioctl::storage::nbd {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;
 constexpr int kTickMs = 100;
-constexpr uint64_t kFirstPause = 50 * kMs, kMostPause = 2'000 * kMs;  // between attempts to connect
+constexpr uint64_t kFirstPause = 50 * os::kMs, kMostPause = 2'000 * os::kMs;  // between attempts to connect
 // That a thread has to end: it asks ten times a second, and a resolver may keep it longer. The event loop may wait
 // here.
 constexpr auto kFarewell = std::chrono::milliseconds(300);
 // A session that lasts so long is worth a line in the log, and a quick new one.
-constexpr uint64_t kCalm = 10'000 * kMs;
+constexpr uint64_t kCalm = 10'000 * os::kMs;
 // For an answer to the question for the size, and for a session that knows it.
-constexpr uint64_t kAsk = 1'000 * kMs;
+constexpr uint64_t kAsk = 1'000 * os::kMs;
 // A server that takes one client at a time gives no answer: it is asked less and less often.
-constexpr uint64_t kFirstRest = 2'000 * kMs, kMostRest = 60'000 * kMs;
+constexpr uint64_t kFirstRest = 2'000 * os::kMs, kMostRest = 60'000 * os::kMs;
 // What takes longer is sent again on the next session.
-constexpr uint64_t kDrain = 1'000 * kMs;
+constexpr uint64_t kDrain = 1'000 * os::kMs;
 
 // Whether a server that has come back lacks what hosts and guests were promised.
 bool Lacks(const Facts& before, const Facts& now) {
@@ -163,12 +162,12 @@ bool Engine::Connected() {
   Expire();
   if (now < next_try_) {
     pollfd polled{wake_.get(), POLLIN, 0};
-    ::poll(&polled, 1, static_cast<int>(std::min<uint64_t>((next_try_ - now) / kMs + 1, kTickMs)));
+    ::poll(&polled, 1, static_cast<int>(std::min<uint64_t>((next_try_ - now) / os::kMs + 1, kTickMs)));
     if (polled.revents & POLLIN) os::TakeEventfd(wake_.get());
     return false;
   }
   try {
-    session_.emplace(api_, options_.uri, now + options_.timeout_ms * kMs, [this] {
+    session_.emplace(api_, options_.uri, now + options_.timeout_ms * os::kMs, [this] {
       TakeIncoming();
       Expire();
       std::lock_guard guard(lock_);
@@ -301,7 +300,7 @@ void Engine::TakeIncoming() {
   }
 }
 
-uint64_t Engine::Deadline() const { return os::NowNs() + options_.timeout_ms * kMs; }
+uint64_t Engine::Deadline() const { return os::NowNs() + options_.timeout_ms * os::kMs; }
 
 // Fails what has waited for too long.
 void Engine::Expire() {
@@ -312,7 +311,7 @@ void Engine::Expire() {
   // What libnbd has, it may still write to: only the end of the connection takes that back.
   if (session_ && std::any_of(in_flight_.begin(), in_flight_.end(), late)) return Lose("silent", ETIMEDOUT);
   if (std::none_of(actives_.begin(), actives_.end(), [&](const Active& one) { return now >= one.deadline; })) return;
-  if (!session_ && !down_ && opened_ && now - lost_at_ >= options_.timeout_ms * kMs) {
+  if (!session_ && !down_ && opened_ && now - lost_at_ >= options_.timeout_ms * os::kMs) {
     down_ = true;
     tell_("down", 0);
   }

@@ -11,8 +11,7 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;  // ns
-constexpr uint64_t kTendMs = 20;     // between two looks at clocks, while something is outstanding
+constexpr uint64_t kTendMs = 20;  // between two looks at clocks, while something is outstanding
 constexpr uint64_t kIdleMs = 200;
 constexpr size_t kMaxWaiting = 65'536;  // requests that wait for a path: more are EAGAIN
 constexpr size_t kNamed = 8;            // namespaces that an error names
@@ -45,7 +44,7 @@ void Engine::Open(int stop) {
   for (const auto& path : paths_) {
     Attempt attempt;
     try {
-      const Wait wait{os::NowNs() + options_.timeout_ms * kMs, stop};
+      const Wait wait{os::NowNs() + options_.timeout_ms * os::kMs, stop};
       attempt.made = Association::Connect(options_, path->address, stop);
       if (attempt.made->io().empty()) throw SysError(ENXIO, "nvme", "the controller granted no I/O queue");
       const uint32_t nsid = options_.nsid != 0 ? options_.nsid : OnlyNamespace(*attempt.made, wait);
@@ -181,7 +180,7 @@ bool Engine::Turn(uint64_t now) {
   bool any = false;
   if (now >= tend_at_) {
     Tend(now);
-    tend_at_ = now + kTendMs * kMs;
+    tend_at_ = now + kTendMs * os::kMs;
     look_at_admin_ = true;
   }
   Issue(now);
@@ -229,12 +228,12 @@ void Engine::Sleep(uint64_t now) {
     add(path->live->admin());
   }
   if (ready) return;
-  uint64_t until = now + (busy ? kTendMs : kIdleMs) * kMs;
+  uint64_t until = now + (busy ? kTendMs : kIdleMs) * os::kMs;
   for (const Again& again : again_)
     if (again.at > now) until = std::min(until, again.at);
   sleeping_.store(true);
   if (!news_.load()) {
-    const auto ms = static_cast<int>((until - now) / kMs + 1);
+    const auto ms = static_cast<int>((until - now) / os::kMs + 1);
     ::poll(fds.data(), fds.size(), ms);
   }
   sleeping_.store(false);
@@ -253,7 +252,7 @@ void Engine::Finish() {
   TakeNew();
   FailAll(ESHUTDOWN);
   for (const auto& path : paths_) {
-    if (path->live && path->failed == 0) path->live->Shutdown({os::NowNs() + options_.timeout_ms * kMs, -1});
+    if (path->live && path->failed == 0) path->live->Shutdown({os::NowNs() + options_.timeout_ms * os::kMs, -1});
     path->live.reset();
   }
 }

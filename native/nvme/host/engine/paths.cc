@@ -9,7 +9,6 @@
 namespace vioctl::nvme::host {
 namespace {
 
-constexpr uint64_t kMs = 1'000'000;                           // ns
 constexpr uint64_t kBackoffFirstMs = 50, kBackoffMs = 5'000;  // between attempts: doubled up to the second
 constexpr uint64_t kSettledMs = 5'000;                        // a path that has lived so long did not break at once
 constexpr uint64_t kAbortGraceMs = 5'000;                     // for a command that was aborted, before all is given up
@@ -44,7 +43,7 @@ void Engine::TendLive(Path& path, uint64_t now) {
     path.stale = false;
     Look(path, LogSqe(kLidAna, static_cast<uint32_t>(AnaLogSize(controller)), 1), AnaLogSize(controller), now);
   } else if (!controller.namespace_events && now >= path.look_at) {
-    path.look_at = now + kLookMs * kMs;
+    path.look_at = now + kLookMs * os::kMs;
     Look(path, IdentifySqe(kCnsNamespace, facts_.nsid), sizeof(IdNamespace), now);
   }
 }
@@ -84,7 +83,7 @@ void Engine::Begin(Path& path, uint64_t now) {
   path.attempt->wake = wake_;
   const auto body = [attempt = path.attempt, options = options_, nsid = facts_.nsid, address = path.address] {
     try {
-      const Wait wait{os::NowNs() + options.timeout_ms * kMs, attempt->stop.get()};
+      const Wait wait{os::NowNs() + options.timeout_ms * os::kMs, attempt->stop.get()};
       attempt->made = Association::Connect(options, address, attempt->stop.get());
       if (attempt->made->io().empty()) throw SysError(ENXIO, "nvme");
       attempt->facts = attempt->made->Identify(nsid, wait);
@@ -132,7 +131,7 @@ void Engine::Backoff(Path& path, uint64_t now) {
   const uint64_t delay = std::min(most, kBackoffFirstMs << std::min(path.failures, 10u));
   path.failures++;
   // Hosts that were lost together do not come back together.
-  path.retry_at = now + (delay / 2 + jitter_() % (delay + 1)) * kMs;
+  path.retry_at = now + (delay / 2 + jitter_() % (delay + 1)) * os::kMs;
 }
 
 void Engine::Adopt(Path& path, Attempt& attempt, uint64_t now) {
@@ -145,8 +144,8 @@ void Engine::Adopt(Path& path, Attempt& attempt, uint64_t now) {
   path.event = 0;
   path.look_next = {};
   path.stale_at = now;
-  path.beat_at = now + options_.keep_alive_ms / 2 * kMs;
-  path.look_at = now + kLookMs * kMs;
+  path.beat_at = now + options_.keep_alive_ms / 2 * os::kMs;
+  path.look_at = now + kLookMs * os::kMs;
   // From now on its cache is the one that counts: it may have become volatile, not the other way round.
   controller_.volatile_cache |= path.live->controller().volatile_cache;
   paths.fetch_add(1);
@@ -188,14 +187,14 @@ void Engine::Lose(Path& path, int err, uint64_t now) {
   }
   paths.fetch_sub(1);
   lost.store(err);
-  if (quiesce > 0) hold_until_ = std::max(hold_until_, now + quiesce * kMs);
+  if (quiesce > 0) hold_until_ = std::max(hold_until_, now + quiesce * os::kMs);
   if (!unflushed_.empty()) {
     replay_due_ = true;
     replay_next_ = 0;
   }
   if (acknowledged_ > durable_) maybe_lost_ = true;
   // At once, unless it breaks whenever it is asked for something.
-  if (path.failures == 0 || now - path.since >= kSettledMs * kMs) {
+  if (path.failures == 0 || now - path.since >= kSettledMs * os::kMs) {
     path.failures = 1;
     path.retry_at = now;
   } else {
@@ -216,7 +215,7 @@ void Engine::Availability(uint64_t now) {
     return;
   }
   if (alone_since_ == 0) alone_since_ = now;
-  if (now - alone_since_ < options_.loss_ms * kMs) return;
+  if (now - alone_since_ < options_.loss_ms * os::kMs) return;
   if (!down_ && events_.news) events_.news("down", 0);
   down_ = true;
   replay_since_ = 0;
@@ -240,7 +239,7 @@ void Engine::Abort(Path& path, Queue& queue, Command* command, uint64_t now) {
     path.failed = ETIMEDOUT;
     return;
   }
-  const uint64_t grace = std::min(options_.timeout_ms, kAbortGraceMs) * kMs;
+  const uint64_t grace = std::min(options_.timeout_ms, kAbortGraceMs) * os::kMs;
   command->aborted = true;
   command->deadline = now + grace;
   auto* abort = new Command;
@@ -259,12 +258,12 @@ void Engine::Abort(Path& path, Queue& queue, Command* command, uint64_t now) {
 // --- what keeps it alive, and what it tells
 
 void Engine::Beat(Path& path, uint64_t now) {
-  const uint64_t period = options_.keep_alive_ms * kMs;
+  const uint64_t period = options_.keep_alive_ms * os::kMs;
   path.beat_at = period == 0 || !path.live->controller().keep_alive ? UINT64_MAX : now + period / 2;
   if (path.beat_at == UINT64_MAX || path.beating || path.live->admin().full()) return;
   path.beat = {};
   path.beat.sqe.opcode = kKeepAlive;
-  path.beat.timeout = std::min(options_.timeout_ms * kMs, period);
+  path.beat.timeout = std::min(options_.timeout_ms * os::kMs, period);
   path.beat.owner = &path;
   path.beat.done = [](Command* done, int err) {
     auto* of = static_cast<Path*>(done->owner);
@@ -332,7 +331,7 @@ void Engine::Look(Path& path, const Sqe& sqe, size_t bytes, uint64_t now) {
   page->count = 1;
   page->length = static_cast<uint32_t>(bytes);
   page->direction = kToHost;
-  page->timeout = options_.timeout_ms * kMs;
+  page->timeout = options_.timeout_ms * os::kMs;
   page->done = [](Command* done, int err) {
     const std::unique_ptr<Page> own(static_cast<Page*>(done));
     own->path->looking = false;
@@ -358,7 +357,7 @@ void Engine::Looked(Path& path, const Sqe& what, bool good) {
   } else if (what.opcode == kGetLogPage && (what.cdw10 & 0xff) == kLidAna) {
     if (good) path.state = ParseAna(path.page.data(), path.page.size(), facts_.group);
     path.stale = path.stale || !path.usable();  // it is looked at until it is good again
-    path.stale_at = now + kStaleMs * kMs;
+    path.stale_at = now + kStaleMs * os::kMs;
     Availability(now);
   }
   if (path.look_next.opcode != 0) {

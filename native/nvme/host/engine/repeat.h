@@ -7,7 +7,6 @@
 
 namespace vioctl::nvme::host {
 
-constexpr uint64_t kMs = 1'000'000;      // ns
 constexpr uint32_t kMaxLosses = 64;      // of connections while one command was outstanding
 constexpr uint32_t kTimedOutTries = 16;  // of them, what one is worth that took it down by its silence
 constexpr uint64_t kRetryMs = 100;       // where the controller does not say

@@ -118,7 +118,7 @@ void Engine::ReplayEnded(Part& part, int err) {
     replay_refused_ = true;
     return;
   }
-  hold_until_ = os::NowNs() + kRetryMs * kMs;
+  hold_until_ = os::NowNs() + kRetryMs * os::kMs;
   ReplayFailed(1);
 }
 
@@ -126,7 +126,8 @@ void Engine::ReplayEnded(Part& part, int err) {
 // what it forgot.
 void Engine::ReplayFailed(uint32_t worth) {
   replay_failures_ += worth;
-  if (replay_failures_ > kMaxLosses || os::NowNs() - replay_since_ >= options_.loss_ms * kMs) replay_refused_ = true;
+  if (replay_failures_ > kMaxLosses || os::NowNs() - replay_since_ >= options_.loss_ms * os::kMs)
+    replay_refused_ = true;
 }
 
 // Before a path is lost: what it has left open of the replay.

@@ -69,7 +69,7 @@ Part* Engine::NewPart() {
   part->direction = kNoData;
   part->owner = this;
   part->done = &Engine::Done;
-  part->timeout = options_.timeout_ms * kMs;
+  part->timeout = options_.timeout_ms * os::kMs;
   return part;
 }
 
@@ -223,7 +223,7 @@ void Engine::Done(Command* command, int err) {
 }
 
 void Engine::Repeat(Part& part, uint64_t delay_ms, uint64_t now) {
-  again_.push_back({part.task, part.offset, part.bytes, part.tries, delay_ms == 0 ? 0 : now + delay_ms * kMs});
+  again_.push_back({part.task, part.offset, part.bytes, part.tries, delay_ms == 0 ? 0 : now + delay_ms * os::kMs});
 }
 
 void Engine::Ended(Part& part, int err) {
