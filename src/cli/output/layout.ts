@@ -27,7 +27,8 @@ export function wrapCell(text: string, width: number): string {
   let breakAt = 0; // length of `line` up to its last good place to break
   for (const { segment } of graphemes.segment(text)) {
     const size = cells(segment);
-    if (used + size > width && line !== '') {
+    // Twice where what is left behind a good place is as wide as a line.
+    while (used + size > width && line !== '') {
       const end = breakAt > 0 ? breakAt : line.length;
       lines.push(line.slice(0, end).trimEnd());
       line = line.slice(end).trimStart();

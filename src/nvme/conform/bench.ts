@@ -100,7 +100,7 @@ export class Bench {
   readonly facts: Facts;
   readonly #open: (RawConnection | Bytes)[] = [];
   readonly #silent: net.Socket[] = [];
-  readonly #started = performance.now();
+  #progress = performance.now();
 
   constructor(facts: Facts) {
     this.facts = facts;
@@ -127,9 +127,9 @@ export class Bench {
     return connection;
   }
 
-  /** When something came last on any connection, by performance.now(); the start of the case, if nothing has. */
+  /** When something came last on any connection, by performance.now(), or a crowd grew; the start of the case, if nothing has. */
   heardAt(): number {
-    return Math.max(this.#started, ...this.#open.map((connection) => connection.heardAt));
+    return Math.max(this.#progress, ...this.#open.map((connection) => connection.heardAt));
   }
 
   /** Waits until the target has refused a Connect of one more host: whatever it had to do before is done then. */
@@ -175,6 +175,7 @@ export class Bench {
       });
       await Promise.race([Promise.all(batch), patience]);
       clearTimeout(timer);
+      this.#progress = performance.now();
     }
     for (const socket of sockets) socket.resume();
     return sockets.filter((socket) => !socket.destroyed && !socket.connecting).length;

@@ -64,6 +64,7 @@ test('a wrapped cell holds every character but the blanks at which it broke', ()
 });
 
 test('cells break where words do, wide characters count twice', () => {
+  expect(wrapCell(' 0⺀', 2)).toBe('0\n⺀');
   expect(wrapCell('vfio-pci with a long name', 10)).toBe('vfio-pci\nwith a\nlong name');
   expect(wrapCell('nqn.2026-01.org.example:storage', 12)).toBe('nqn.2026-\n01.org.examp\nle:storage');
   expect(wrapCell('日本語のディスク', 6)).toBe('日本語\nのディ\nスク');
