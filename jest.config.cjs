@@ -11,6 +11,7 @@ module.exports = {
     '/node_modules/(?!(chalk|fast-check|pure-rand|@noble/hashes|string-width|strip-ansi|ansi-regex|get-east-asian-width)/)',
   ],
   setupFiles: ['<rootDir>/test/support/setup.cjs'],
-  testTimeout: 120000, // a hung test, not a slow machine
-  maxWorkers: 2,
+  setupFilesAfterEnv: ['<rootDir>/test/support/deadline.ts'],
+  testTimeout: 300000, // a hung test, not a slow machine
+  maxWorkers: 3, // some wait most of their time
 };

@@ -27,6 +27,8 @@ if (args[0] === '--failed') {
     const files = results.filter((row) => row.step === step.file).sort((a, b) => b.seconds - a.seconds);
     for (const row of files) line(row, '  ');
   }
+  for (const row of results)
+    if (row.late) console.log(`left out: ${row.file} (${row.late} tests): the time of "${row.step}" was over when its turn came`);
   for (const row of rows)
     if (row.failed && !last.get(`${row.step}\0${row.file}`).failed) console.log(`passed at the second attempt: ${row.file}`);
   for (const row of results) if (row.failed) console.log(`failed: ${row.file} (${row.failed})`);

@@ -42,13 +42,9 @@ test('numbers of samples may differ, and only the first lines of a server count'
   expect(asShown({ expected: ['ready'], server: true, sample: false }, 'failed\nready\n')).toBe(false);
 });
 
-test.each(documents)(
-  '%s',
-  (file) => {
-    const wrong = runExamples(fs.readFileSync(path.join(root, file), 'utf8'))
-      .filter(({ example, output }) => !asShown(example, output))
-      .map(({ example, output, status }) => `${file}:${example.line}: $ ${example.command}\n${output}(status ${status})`);
-    expect(wrong).toEqual([]);
-  },
-  150_000,
-);
+test.each(documents)('%s', (file) => {
+  const wrong = runExamples(fs.readFileSync(path.join(root, file), 'utf8'))
+    .filter(({ example, output }) => !asShown(example, output))
+    .map(({ example, output, status }) => `${file}:${example.line}: $ ${example.command}\n${output}(status ${status})`);
+  expect(wrong).toEqual([]);
+});

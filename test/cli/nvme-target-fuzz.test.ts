@@ -1,11 +1,12 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { effort } from '../support/effort.js';
 import { fuzz, serveAttacked } from '../support/nvme-fuzz.js';
 import { eventually } from '../support/wait.js';
 
-/** Seconds of each kind; `npm run soak -- nvme-fuzz` takes millions of PDUs instead. */
-const seconds = Number(process.env.VIOCTL_FUZZ_SECONDS ?? 4);
+/** Seconds of each kind (`npm run soak -- nvme-fuzz` takes millions of PDUs). */
+const seconds = effort(2, 4);
 
 test.each([
   { engine: 'sync', stall: 0, seed: 1 },
@@ -36,5 +37,4 @@ test.each([
     expect(await target.stop()).toBe(0);
     fs.rmSync(dir, { recursive: true, force: true });
   },
-  120_000,
 );

@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { errorEntry, Fctype, NvmOpcode, rwCmd, sqe } from '../../src/nvme/wire/index.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
+import { effort } from '../support/effort.js';
 import { connectCapsule, enableCapsule, hostnqn, icRequest, Peer } from '../support/nvme-raw.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 
@@ -500,13 +501,13 @@ describe('discovery on a port of its own', () => {
   });
 });
 
-test('kill -9 in the middle of writes, 20 rounds: what was acknowledged after FUA or Flush is in the file', async () => {
+test('kill -9 in the middle of writes: what was acknowledged after FUA or Flush is in the file', async () => {
   const file = image('disk.img', 8 << 20);
   /** Block to the last number written there that was acknowledged as durable, and the last that was sent at all. */
   const durable = new Map<number, number>();
   const sent = new Map<number, Set<number>>();
   let counter = 0;
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < effort(8, 20); round++) {
     const target = await serveTarget([file, '--quiet']);
     const host = await connectHost(target, { ioQueues: 2 });
     let going = true;

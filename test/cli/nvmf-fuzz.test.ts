@@ -5,11 +5,12 @@ import { Bench, type Facts } from '../../src/nvme/conform/bench.js';
 import { learn } from '../../src/nvme/conform/index.js';
 import { Controller, type ControllerOptions, Namespace } from '../../src/nvme/host/index.js';
 import { encodePdu, pdus, sqe } from '../../src/nvme/wire/index.js';
+import { effort } from '../support/effort.js';
 import { type ServedTarget, serveTarget } from '../support/nvme-target.js';
 import { eventually } from '../support/wait.js';
 
 /** Seconds per seed and kind; three seeds and two kinds make half a minute. */
-const seconds = Number(process.env.VIOCTL_FUZZ_SECONDS ?? 5);
+const seconds = effort(1, 5);
 const seeds = [1, 20, 300];
 
 /** mulberry32: the same numbers for the same seed. */
@@ -153,31 +154,27 @@ async function serves(): Promise<void> {
 test.each([
   ['mutated PDUs', mutatedPdus],
   ['random commands', randomCommands],
-] as const)(
-  '%s',
-  async (_name, round) => {
-    const run = async (r: Random, end: number) => {
-      let rounds = 0;
-      for (; rounds < 4 || performance.now() < end; rounds++) await round(r);
-      return rounds;
-    };
-    await run(generator(7), performance.now() + 500); // buffers and pools grow to their size
-    await serves();
-    const before = { rss: rss(), fds: descriptors() };
+] as const)('%s', async (_name, round) => {
+  const run = async (r: Random, end: number) => {
     let rounds = 0;
-    for (const seed of seeds) {
-      const end = performance.now() + seconds * 1000;
-      rounds += (await Promise.all([seed, seed + 1].map((one) => run(generator(one), end)))).reduce((a, b) => a + b, 0);
-      await serves();
-    }
-    expect(target.child.exitCode).toBe(null);
-    // Connections that ended are given up at once; a moment for the last ones.
-    await eventually(() => descriptors() <= before.fds);
-    expect(descriptors()).toBeLessThanOrEqual(before.fds);
-    console.log(
-      `${_name}: ${rounds} rounds of seeds ${seeds.join(', ')} and their successors, ${rss() - before.rss} KiB more than before, ${descriptors()} of ${before.fds} descriptors`,
-    );
-    expect(rss() - before.rss).toBeLessThan(48 * 1024);
-  },
-  120000,
-);
+    for (; rounds < 4 || performance.now() < end; rounds++) await round(r);
+    return rounds;
+  };
+  await run(generator(7), performance.now() + 500); // buffers and pools grow to their size
+  await serves();
+  const before = { rss: rss(), fds: descriptors() };
+  let rounds = 0;
+  for (const seed of seeds) {
+    const end = performance.now() + seconds * 1000;
+    rounds += (await Promise.all([seed, seed + 1].map((one) => run(generator(one), end)))).reduce((a, b) => a + b, 0);
+    await serves();
+  }
+  expect(target.child.exitCode).toBe(null);
+  // Connections that ended are given up at once; a moment for the last ones.
+  await eventually(() => descriptors() <= before.fds);
+  expect(descriptors()).toBeLessThanOrEqual(before.fds);
+  console.log(
+    `${_name}: ${rounds} rounds of seeds ${seeds.join(', ')} and their successors, ${rss() - before.rss} KiB more than before, ${descriptors()} of ${before.fds} descriptors`,
+  );
+  expect(rss() - before.rss).toBeLessThan(48 * 1024);
+});

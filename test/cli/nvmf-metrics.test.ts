@@ -137,20 +137,16 @@ describe('the server of metrics', () => {
   });
 });
 
-test(
-  'a UNIX socket that its group may use; it goes with the server, and a wrong address is a usage error',
-  async () =>
-    withFolder(async (dir) => {
-      const socket = path.join(dir, 'm.sock');
-      const target = await serveTarget(['ram:1M', '--metrics', socket]);
-      expect(fs.statSync(socket).mode & 0o777).toBe(0o660);
-      expect((await ask(socket)).body).toContain('vioctl_nvmf_connections 0');
-      const second = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', '--metrics', socket]);
-      expect(second).toMatchObject({ status: 1, stderr: expect.stringContaining('EADDRINUSE') });
-      expect(await target.stop()).toBe(0);
-      expect(fs.existsSync(socket)).toBe(false);
-      const wrong = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', '--metrics', '1.2.3.4.5:1']);
-      expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('not an address') });
-    }),
-  60_000,
-);
+test('a UNIX socket that its group may use; it goes with the server, and a wrong address is a usage error', async () =>
+  withFolder(async (dir) => {
+    const socket = path.join(dir, 'm.sock');
+    const target = await serveTarget(['ram:1M', '--metrics', socket]);
+    expect(fs.statSync(socket).mode & 0o777).toBe(0o660);
+    expect((await ask(socket)).body).toContain('vioctl_nvmf_connections 0');
+    const second = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', '--metrics', socket]);
+    expect(second).toMatchObject({ status: 1, stderr: expect.stringContaining('EADDRINUSE') });
+    expect(await target.stop()).toBe(0);
+    expect(fs.existsSync(socket)).toBe(false);
+    const wrong = vioctl(['nvmf', 'serve', 'ram:1M', '--listen', ':0', '--metrics', '1.2.3.4.5:1']);
+    expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('not an address') });
+  }));

@@ -2,10 +2,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { effort } from '../support/effort.js';
 import { reconnects } from '../support/nvme-reconnects.js';
 
 /** The slice that every run does; `npm run soak -- nvmf-reconnects` does 1,000. */
-const rounds = 60;
+const rounds = effort(20, 60);
 
 test('connections that are cut in the midst of requests', async () => {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-again-'));

@@ -165,7 +165,6 @@ describe.each(both)('%s', (kind) => {
         await far.end();
       }
     },
-    120_000,
   );
 });
 

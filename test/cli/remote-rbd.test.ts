@@ -12,7 +12,7 @@ const missing = cephMissing();
 let ceph: Ceph;
 beforeAll(async () => {
   if (!missing) ceph = await Ceph.start();
-}, 300_000);
+});
 afterAll(() => ceph?.stop());
 
 /** A server of an image, and the commands of a host. */
@@ -64,7 +64,7 @@ test('an image: its data, its size, its lock, a snapshot, and the stops of its c
   expect(fs.readFileSync(at('read'))).toEqual(fs.readFileSync(at('data')));
   const { syncError } = JSON.parse(ctl('list', '--json').stdout).subsystems[0].namespaces[0];
   expect(syncError).toBeUndefined(); // nothing that was answered is lost
-}, 180_000);
+});
 
 test('a client that is fenced: path errors and a latch, until the image is opened anew', async () => {
   if (missing) return skip('rbd sources: fenced', `needs ${missing}`);

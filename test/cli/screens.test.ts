@@ -9,7 +9,7 @@ const read = (file: string) => fs.readFileSync(path.join(dir, file), 'utf8');
 let taken: Map<string, string>;
 beforeAll(() => {
   taken = takeScreens();
-}, 250_000);
+});
 
 describe.each(screens)('%s', (name, command) => {
   test.each(widths)('%d columns: no line is wider, and the screen is as ever', (width) => {

@@ -10,4 +10,4 @@ test('npm start serves, finds, writes and reads back a disk, and ends with 0', (
   expect(digests).toHaveLength(3);
   expect(new Set(digests).size).toBe(1);
   expect(stdout).toContain('current discovery subsystem');
-}, 180000);
+});

@@ -200,45 +200,40 @@ describe('write-through', () => {
         await disk.close();
       }
     },
-    60_000,
   );
 
-  test.each(['sync', 'io_uring'])(
-    'vhost-user, engine %s: a driver without VIRTIO_BLK_F_FLUSH has durable writes',
-    async (engine) => {
-      if (missing) return skip(`vhost-user ${engine}: write-through`, missing);
-      const disk = await FaultDisk.open(8 << 20);
-      try {
-        await serve('vhost-user', disk.file, '--engine', engine);
-        const header = (type: number): Buffer => {
-          const bytes = Buffer.alloc(16);
-          bytes.writeUInt32LE(type);
-          return bytes;
-        };
-        const range = Buffer.alloc(16);
-        range.writeUInt32LE(8, 8);
-        for (const features of [VirtioF.version1 | VirtioF.protocolFeatures, VirtioF.version1 | VirtioF.protocolFeatures | (1n << 9n)]) {
-          const flushes = (features >> 9n) & 1n;
-          const window = await Window.open(await connect(lastSocket()), { features });
-          await window.start();
-          const driver = new Driver(window);
-          const write = () => driver.request([header(1), Buffer.alloc(4096, 'w')], 1);
-          for (let i = 0; i < 3; i++) expect(await synced(disk, write)).toBe(flushes === 0n);
-          expect(await synced(disk, async () => [await write(), await driver.request([header(13), range], 1)])).toBe(flushes === 0n);
-          if (flushes === 0n) {
-            const { length } = await disk.ops();
-            expect((await driver.request([header(13), range], 1))[0]).toBe(0);
-            expect((await disk.ops()).slice(length)).toContain('fsync');
-          } else {
-            await disk.set({ fail_syncs: 1 });
-            expect((await write())[0]).toBe(0);
-          }
-          window.close();
+  test.each(['sync', 'io_uring'])('vhost-user, engine %s: a driver without VIRTIO_BLK_F_FLUSH has durable writes', async (engine) => {
+    if (missing) return skip(`vhost-user ${engine}: write-through`, missing);
+    const disk = await FaultDisk.open(8 << 20);
+    try {
+      await serve('vhost-user', disk.file, '--engine', engine);
+      const header = (type: number): Buffer => {
+        const bytes = Buffer.alloc(16);
+        bytes.writeUInt32LE(type);
+        return bytes;
+      };
+      const range = Buffer.alloc(16);
+      range.writeUInt32LE(8, 8);
+      for (const features of [VirtioF.version1 | VirtioF.protocolFeatures, VirtioF.version1 | VirtioF.protocolFeatures | (1n << 9n)]) {
+        const flushes = (features >> 9n) & 1n;
+        const window = await Window.open(await connect(lastSocket()), { features });
+        await window.start();
+        const driver = new Driver(window);
+        const write = () => driver.request([header(1), Buffer.alloc(4096, 'w')], 1);
+        for (let i = 0; i < 3; i++) expect(await synced(disk, write)).toBe(flushes === 0n);
+        expect(await synced(disk, async () => [await write(), await driver.request([header(13), range], 1)])).toBe(flushes === 0n);
+        if (flushes === 0n) {
+          const { length } = await disk.ops();
+          expect((await driver.request([header(13), range], 1))[0]).toBe(0);
+          expect((await disk.ops()).slice(length)).toContain('fsync');
+        } else {
+          await disk.set({ fail_syncs: 1 });
+          expect((await write())[0]).toBe(0);
         }
-      } finally {
-        await disk.close();
+        window.close();
       }
-    },
-    60_000,
-  );
+    } finally {
+      await disk.close();
+    }
+  });
 });

@@ -280,5 +280,4 @@ test.each(['uring', 'sync'])(
       await disk.close();
     }
   },
-  60_000,
 );

@@ -75,73 +75,64 @@ describe('a sync that fails', () => {
         await disk.close();
       }
     },
-    60_000,
   );
 
-  test.each(['sync', 'uring'])(
-    'nvmf, engine %s: a full disk is no failed sync',
-    async (engine) => {
-      if (missing) return skip(`nvmf ${engine}: a full disk`, missing);
-      const disk = await FaultDisk.open(8 << 20);
-      try {
-        const target = await serveTarget([disk.file, '--engine', engine]);
-        const host = await connectHost(target, { ioQueues: 1 });
-        await disk.set({ full_after: 1 });
-        const full = await host.queues[0]!.send(command(NvmOpcode.write, { fua: 1 }), { out: data });
-        expect([full.status.sct, full.status.sc]).toEqual([0, 0x81]);
-        await disk.set({ full_after: 0 });
-        const flush = await host.queues[0]!.send(command(NvmOpcode.flush), undefined);
-        expect(flush.status.sc).toBe(0);
-        expect(await target.stop()).toBe(0);
-        expect(target.messages()).toContain(`${disk.file}: a request has failed: ENOSPC\n`);
-      } finally {
-        await disk.close();
-      }
-    },
-    60_000,
-  );
+  test.each(['sync', 'uring'])('nvmf, engine %s: a full disk is no failed sync', async (engine) => {
+    if (missing) return skip(`nvmf ${engine}: a full disk`, missing);
+    const disk = await FaultDisk.open(8 << 20);
+    try {
+      const target = await serveTarget([disk.file, '--engine', engine]);
+      const host = await connectHost(target, { ioQueues: 1 });
+      await disk.set({ full_after: 1 });
+      const full = await host.queues[0]!.send(command(NvmOpcode.write, { fua: 1 }), { out: data });
+      expect([full.status.sct, full.status.sc]).toEqual([0, 0x81]);
+      await disk.set({ full_after: 0 });
+      const flush = await host.queues[0]!.send(command(NvmOpcode.flush), undefined);
+      expect(flush.status.sc).toBe(0);
+      expect(await target.stop()).toBe(0);
+      expect(target.messages()).toContain(`${disk.file}: a request has failed: ENOSPC\n`);
+    } finally {
+      await disk.close();
+    }
+  });
 
-  test.each(['sync', 'io_uring'])(
-    'vhost-user, engine %s: on all queues, and on the next connection',
-    async (engine) => {
-      if (missing) return skip(`vhost-user ${engine}: failing syncs`, missing);
-      const disk = await FaultDisk.open(8 << 20);
-      try {
-        const socket = at('sock');
-        const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', socket, '--file', disk.file];
-        const server = new Background([...argv, '--engine', engine, '--queues', '2'], plainEnv());
-        running.push(server);
-        await server.sees(/^serving /m);
-        const open = async () => {
-          const window = await Window.open(await connect(socket), { queues: 2 });
-          await window.start();
-          return { window, drivers: [new Driver(window, 0), new Driver(window, 1)] };
-        };
-        const request = async (driver: Driver, type: number, body = Buffer.alloc(0)) => {
-          const header = Buffer.alloc(16);
-          header.writeUInt32LE(type);
-          return (await driver.request([header, ...(body.length > 0 ? [body] : [])], 1))[0];
-        };
-        const [write, flush] = [1, 4];
-        const first = await open();
-        expect(await request(first.drivers[0]!, write, data)).toBe(0);
-        expect(await request(first.drivers[0]!, flush)).toBe(0);
-        await disk.set({ fail_syncs: 1, sync_delay: 0.3 });
-        // both at once: whoever leads, both are told
-        expect(await Promise.all(first.drivers.map((driver) => request(driver, flush)))).toEqual([1, 1]);
-        for (const driver of first.drivers) expect(await request(driver, flush)).toBe(1);
-        expect(await request(first.drivers[1]!, write, data)).toBe(0);
-        first.window.close();
-        const second = await open();
-        expect(await request(second.drivers[1]!, flush)).toBe(1);
-        await server.sees(/data may be lost \(EIO/);
-        await server.sees(/disk: a request has failed: EIO/);
-        second.window.close();
-        expect(await server.stop()).toBe(1);
-      } finally {
-        await disk.close();
-      }
-    },
-    60_000,
-  );
+  test.each(['sync', 'io_uring'])('vhost-user, engine %s: on all queues, and on the next connection', async (engine) => {
+    if (missing) return skip(`vhost-user ${engine}: failing syncs`, missing);
+    const disk = await FaultDisk.open(8 << 20);
+    try {
+      const socket = at('sock');
+      const argv = [process.execPath, program, 'vhost-user', 'serve', 'blk', socket, '--file', disk.file];
+      const server = new Background([...argv, '--engine', engine, '--queues', '2'], plainEnv());
+      running.push(server);
+      await server.sees(/^serving /m);
+      const open = async () => {
+        const window = await Window.open(await connect(socket), { queues: 2 });
+        await window.start();
+        return { window, drivers: [new Driver(window, 0), new Driver(window, 1)] };
+      };
+      const request = async (driver: Driver, type: number, body = Buffer.alloc(0)) => {
+        const header = Buffer.alloc(16);
+        header.writeUInt32LE(type);
+        return (await driver.request([header, ...(body.length > 0 ? [body] : [])], 1))[0];
+      };
+      const [write, flush] = [1, 4];
+      const first = await open();
+      expect(await request(first.drivers[0]!, write, data)).toBe(0);
+      expect(await request(first.drivers[0]!, flush)).toBe(0);
+      await disk.set({ fail_syncs: 1, sync_delay: 0.3 });
+      // both at once: whoever leads, both are told
+      expect(await Promise.all(first.drivers.map((driver) => request(driver, flush)))).toEqual([1, 1]);
+      for (const driver of first.drivers) expect(await request(driver, flush)).toBe(1);
+      expect(await request(first.drivers[1]!, write, data)).toBe(0);
+      first.window.close();
+      const second = await open();
+      expect(await request(second.drivers[1]!, flush)).toBe(1);
+      await server.sees(/data may be lost \(EIO/);
+      await server.sees(/disk: a request has failed: EIO/);
+      second.window.close();
+      expect(await server.stop()).toBe(1);
+    } finally {
+      await disk.close();
+    }
+  });
 });

@@ -406,4 +406,4 @@ test('find -print0 | uring sum -0 --ndjson | jq: 300,000 names in constant memor
   const lots = peak(600);
   expect([few.count, lots.count]).toEqual([50_000, 300_000]);
   expect(lots.kib - few.kib).toBeLessThan(48 * 1024); // the heap's own breathing: 250,000 results kept would be above 60 MiB
-}, 240000);
+});

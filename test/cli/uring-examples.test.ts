@@ -117,7 +117,7 @@ test('verify: what differs, is gone, is a folder, is no line; large files and sm
     '.: FAILED open or read: EISDIR', 'nonsense: not a line of sha256sum', 'v100: FAILED', 'v7: FAILED', 'v9: FAILED open or read: ENOENT',
   ]); // biome-ignore format: a list
   expect(run('verify', 'none').status).toBe(1);
-}, 300_000);
+});
 
 test('ship-logs: lines of all files, then what is appended, rotated and cut', async () => {
   const socket = work.path('sink');
@@ -161,4 +161,4 @@ test('ship-logs: lines of all files, then what is appended, rotated and cut', as
   expect(run('ship-logs', '--once', socket, 'log5')).toMatchObject({ status: 0, stderr: expect.stringMatching(/^\d+ bytes\n$/) });
   expect(run('ship-logs', '--once', work.path('nobody'), 'log5').status).toBe(1);
   await new Promise((resolve) => server.close(resolve));
-}, 300_000);
+});

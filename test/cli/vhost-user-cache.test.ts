@@ -91,7 +91,6 @@ test.each(['sync', 'uring'])(
     expect(await server.stop()).toBe(0);
     expect(server.stderr).toMatch(/the guest has switched its write cache off/);
   },
-  60_000,
 );
 
 test('a flush that fails while the cache is switched off is told, and so is every write after it', async () => {

@@ -147,7 +147,6 @@ test.each(['uring', 'sync'])(
     window.close();
     expect(await server!.stop()).toBe(0);
   },
-  60_000,
 );
 
 test('resize and reopen', async () => {

@@ -2,11 +2,12 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { effort } from '../support/effort.js';
 import { hostFuzz, usage } from '../support/nvme-host-fuzz.js';
 import { eventually } from '../support/wait.js';
 
 /** The slice that every run does; `npm run soak -- nvme-host-fuzz` does more. */
-const rounds = 150;
+const rounds = effort(50, 150);
 
 test('a target that sends PDUs malformed, early, late, twice, half, or not at all', async () => {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-fuzz-'));

@@ -38,7 +38,7 @@ beforeAll(() => {
     ],
     path.join(dir, 'conform'),
   );
-}, 180_000);
+});
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
 
 function image(folder = dir): string {
@@ -246,7 +246,7 @@ test('an image of Ceph, one whose OSD stops for a while, and a snapshot', async 
   } finally {
     ceph.stop();
   }
-}, 300_000);
+});
 
 test('a qcow2 image, through its daemon', async () => {
   const missing = ['qemu-img', 'qemu-storage-daemon', 'setpriv', 'unshare'].find((program) => !has(program));

@@ -112,44 +112,40 @@ describe.each([
   test.each([
     ['split', false],
     ['packed', true],
-  ])(
-    '%s: neither other disks nor any control message wait for it; what it had taken is answered once',
-    async (_ring, packed) => {
-      const fast = await setUp(1);
-      if (fast === undefined) return;
-      try {
-        const [a, b] = [await serve(fast, ioUring, { packed }), await serve(slow[0]!.file, ioUring, { packed })];
-        disks.push(a, b);
-        const seconds = delay / 1000;
-        await slow[0]!.set({ write_delay: seconds, read_delay: seconds, sync_delay: seconds });
-        const places = load(b, 30);
-        for (let round = 0; round < 3; round++) {
-          await neighbour(a);
-          // the slow disk's own VMM asks, maps its memory anew and moves an eventfd
-          expect((await b.guest.front.config(0, 8))!.length).toBe(8);
-          const region = { gpa: BigInt(GPA), size: BigInt(b.guest.memory.size), uva: 0x7f0000000000n, offset: 0n };
-          await b.guest.front.request('SET_MEM_TABLE', { count: 1, regions: [region] }, [duplicate(b.guest.memory.fd)]);
-          await b.guest.front.request('SET_VRING_CALL', { value: 0n }, [duplicate(b.guest.calls[0]!)]);
-        }
-        expect(b.guest.rings[0]!.completed()).toEqual([]); // and nothing of the slow one is done
-        const stopped = b.guest.stopRing(0);
+  ])('%s: neither other disks nor any control message wait for it; what it had taken is answered once', async (_ring, packed) => {
+    const fast = await setUp(1);
+    if (fast === undefined) return;
+    try {
+      const [a, b] = [await serve(fast, ioUring, { packed }), await serve(slow[0]!.file, ioUring, { packed })];
+      disks.push(a, b);
+      const seconds = delay / 1000;
+      await slow[0]!.set({ write_delay: seconds, read_delay: seconds, sync_delay: seconds });
+      const places = load(b, 30);
+      for (let round = 0; round < 3; round++) {
         await neighbour(a);
-        await calm();
-        await stopped;
-        expect(await b.guest.used(30)).toHaveLength(30);
-        expect(places.map((at) => b.guest.status(at))).toEqual(places.map(() => 0));
-        // the memory of the last table, in which the reads have ended
-        expect(b.guest.memory.read(places[1]! + 512, 4096)).toEqual(Buffer.alloc(4096));
-        await b.close();
-        disks.splice(1);
-        expect(b.totals).toMatchObject({ reads: 10, writes: 10, flushes: 5, others: 5, errors: 0 });
-        expect([a.log, b.log]).toEqual([[], []]);
-      } finally {
-        await tearDown();
+        // the slow disk's own VMM asks, maps its memory anew and moves an eventfd
+        expect((await b.guest.front.config(0, 8))!.length).toBe(8);
+        const region = { gpa: BigInt(GPA), size: BigInt(b.guest.memory.size), uva: 0x7f0000000000n, offset: 0n };
+        await b.guest.front.request('SET_MEM_TABLE', { count: 1, regions: [region] }, [duplicate(b.guest.memory.fd)]);
+        await b.guest.front.request('SET_VRING_CALL', { value: 0n }, [duplicate(b.guest.calls[0]!)]);
       }
-    },
-    60_000,
-  );
+      expect(b.guest.rings[0]!.completed()).toEqual([]); // and nothing of the slow one is done
+      const stopped = b.guest.stopRing(0);
+      await neighbour(a);
+      await calm();
+      await stopped;
+      expect(await b.guest.used(30)).toHaveLength(30);
+      expect(places.map((at) => b.guest.status(at))).toEqual(places.map(() => 0));
+      // the memory of the last table, in which the reads have ended
+      expect(b.guest.memory.read(places[1]! + 512, 4096)).toEqual(Buffer.alloc(4096));
+      await b.close();
+      disks.splice(1);
+      expect(b.totals).toMatchObject({ reads: 10, writes: 10, flushes: 5, others: 5, errors: 0 });
+      expect([a.log, b.log]).toEqual([[], []]);
+    } finally {
+      await tearDown();
+    }
+  });
 
   test('more disks that hang than libuv has threads, each asked for its size: nobody waits', async () => {
     const fast = await setUp(6);

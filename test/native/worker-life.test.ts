@@ -6,6 +6,7 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { addonFile } from '../support/addon.js';
 import { program } from '../support/cli.js';
+import { effort } from '../support/effort.js';
 import { Workspace } from '../support/uring.js';
 
 // Workers that end while they hold something of the addon. The main thread never loads it, so the last worker that ends takes
@@ -103,17 +104,13 @@ const cases = Object.keys(kinds).flatMap((kind) =>
   ['exit', 'terminate', ...(endless.includes(kind) ? [] : ['end'])].map((how) => [kind, how] as const),
 );
 
-test.each(cases)(
-  '%s, and the worker ends by %s',
-  (kind, how) => {
-    const run = spawnSync(process.env.VIOCTL_TEST_NODE || process.execPath, [script, packageRoot, kind, how], {
-      encoding: 'utf8',
-      timeout: 60_000,
-    });
-    expect({ stdout: run.stdout, stderr: run.stderr, signal: run.signal }).toEqual({ stdout: 'alive\n', stderr: '', signal: null });
-  },
-  70_000,
-);
+test.each(cases)('%s, and the worker ends by %s', (kind, how) => {
+  const run = spawnSync(process.env.VIOCTL_TEST_NODE || process.execPath, [script, packageRoot, kind, how], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  expect({ stdout: run.stdout, stderr: run.stderr, signal: run.signal }).toEqual({ stdout: 'alive\n', stderr: '', signal: null });
+});
 
 test('workers that are terminated at any moment while they load the addon', () => {
   const at = work.path('load.cjs');
@@ -133,7 +130,7 @@ if (!isMainThread) {
   const start = performance.now();
   await new Promise((done) => new Worker('1', { eval: true }).on('exit', done));
   const time = performance.now() - start;
-  for (let i = 0; i < 60; i++)
+  for (let i = 0; i < ${effort(20, 60)}; i++)
     await new Promise((done) => {
       const worker = new Worker(__filename, { argv: process.argv.slice(2) });
       worker.on('exit', done).on('error', done);

@@ -124,32 +124,28 @@ describe('the npm package', () => {
     expect({ status: run.status, stdout: run.stdout }).toEqual({ status: 0, stdout: '' });
   });
 
-  test.each([20, 22, 24, 26])(
-    'Node %d loads and runs it',
-    (major) => {
-      if (!mayFetchNode) return skip(`Node ${major}`, 'fetched from npm in CI or with VIOCTL_NO_SKIP=1 only');
-      const node = npmNode('x64', major);
-      for (const args of [
-        ['--help'],
-        ['uring', 'probe', '--json'],
-        ['dma', 'plan', '--reserved', '/dev/null', '--aw', '39', '--json', 'a=2M'],
-      ]) {
-        // Twice: the second start takes the compile cache of the first.
-        for (const _ of [1, 2])
-          expect(
-            spawnSync(node, [bin, ...args], { encoding: 'utf8', env: plainEnv({ XDG_CACHE_HOME: path.join(dir, 'cache') }) }),
-          ).toMatchObject({ status: 0, stderr: '' });
-      }
-      // The addon's digests are this Node's OpenSSL; the programming interface loads as well.
-      const sum = spawnSync(node, [bin, 'uring', 'sum', '--engine', 'uring', program], { encoding: 'utf8', env: plainEnv() });
-      expect(sum.stdout).toBe(spawnSync('sha256sum', [program], { encoding: 'utf8' }).stdout);
-      const source = `const { uring } = require('./${path.join('prefix/lib/node_modules/vioctl', 'prebuilds/linux-x64.node')}');
+  test.each([20, 22, 24, 26])('Node %d loads and runs it', (major) => {
+    if (!mayFetchNode) return skip(`Node ${major}`, 'fetched from npm in CI or with VIOCTL_NO_SKIP=1 only');
+    const node = npmNode('x64', major);
+    for (const args of [
+      ['--help'],
+      ['uring', 'probe', '--json'],
+      ['dma', 'plan', '--reserved', '/dev/null', '--aw', '39', '--json', 'a=2M'],
+    ]) {
+      // Twice: the second start takes the compile cache of the first.
+      for (const _ of [1, 2])
+        expect(
+          spawnSync(node, [bin, ...args], { encoding: 'utf8', env: plainEnv({ XDG_CACHE_HOME: path.join(dir, 'cache') }) }),
+        ).toMatchObject({ status: 0, stderr: '' });
+    }
+    // The addon's digests are this Node's OpenSSL; the programming interface loads as well.
+    const sum = spawnSync(node, [bin, 'uring', 'sum', '--engine', 'uring', program], { encoding: 'utf8', env: plainEnv() });
+    expect(sum.stdout).toBe(spawnSync('sha256sum', [program], { encoding: 'utf8' }).stdout);
+    const source = `const { uring } = require('./${path.join('prefix/lib/node_modules/vioctl', 'prebuilds/linux-x64.node')}');
         const { Ring } = require('./prefix/lib/node_modules/vioctl/dist/uring.cjs'); const ring = new Ring(); ring.close();
         console.log(uring.digestSize('sha256'), uring.digestSize('blake2b512'));`;
-      expect(spawnSync(node, ['-e', source], { cwd: dir, encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '32 64\n', stderr: '' });
-    },
-    300000,
-  );
+    expect(spawnSync(node, ['-e', source], { cwd: dir, encoding: 'utf8' })).toMatchObject({ status: 0, stdout: '32 64\n', stderr: '' });
+  });
 
   test('the arm64 addon loads in an arm64 Node and computes', () => {
     const prebuilt = path.join(dir, 'prefix/lib/node_modules/vioctl/prebuilds/linux-arm64.node');
@@ -169,7 +165,7 @@ describe('the npm package', () => {
       { encoding: 'utf8', env: plainEnv(), timeout: 120000 },
     );
     expect(help).toMatchObject({ status: 0 });
-  }, 300000);
+  });
 
   test('the addons need no newer glibc than 2.34 and no newer libstdc++ than GCC 12', () => {
     const tool = which('objdump');
@@ -211,4 +207,4 @@ test('a package without the addon of one architecture is not made, unless that i
   });
   expect(fs.readdirSync(copy).filter((name) => name.endsWith('.tgz'))).toEqual([]);
   expect(run({ VIOCTL_ALLOW_MISSING_PREBUILDS: '1' }).status).toBe(0);
-}, 300_000);
+});

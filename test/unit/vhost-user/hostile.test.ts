@@ -1,5 +1,6 @@
 import { prepareFile } from '../../../src/vhost-user/shmem/file.js';
 import { Channel } from '../../../src/vhost-user/wire/channel.js';
+import { effort } from '../../support/effort.js';
 import { duplicate, memfd, openFds, pair, resident } from '../../support/vhost-user.js';
 import { backEnd, frontService, whole } from '../../support/vhost-user-pair.js';
 import { eventually } from '../../support/wait.js';
@@ -29,19 +30,18 @@ test('30,000 times MAP and UNMAP', async () => {
   close();
 });
 
-test('4,000 connections', async () => {
+test('thousands of connections', async () => {
   const once = async (): Promise<void> => {
     const { raw, close } = backEnd();
     raw.request('main', 'GET_FEATURES', {}, [], 1);
     if (typeof (await raw.reaction()) !== 'bigint') throw new Error('no answer');
     await close();
   };
-  for (let i = 0; i < 1000; i++) await once();
+  for (let i = 0; i < 500; i++) await once();
   const [fds, memory] = [openFds(), resident()];
-  for (let i = 0; i < 4000; i++) await once();
+  for (let i = 0; i < effort(2000, 4000); i++) await once();
   expect(openFds()).toBeLessThanOrEqual(fds);
-  // 6 KB for each
-  expect(resident() - memory).toBeLessThan(24 << 20);
+  expect(resident() - memory).toBeLessThan(24 << 20); // 6 to 12 KB for each
 });
 
 test('a front-end that never reads is cut off, and costs no unbounded memory', async () => {

@@ -5,17 +5,18 @@ import { FrontEnd } from '../../../src/vhost-user/frontend/frontend.js';
 import { judgeRegions } from '../../../src/vhost-user/shmem/regions.js';
 import { encodeMessage, header, shmemConfig } from '../../../src/vhost-user/wire/messages.js';
 import { type Errno, statusOf } from '../../../src/vhost-user/wire/status.js';
+import { effort } from '../../support/effort.js';
 import { duplicate, memfd, openFds, pair, Raw, resident } from '../../support/vhost-user.js';
 import { backEnd, frontService, SHMEM } from '../../support/vhost-user-pair.js';
 
 /**
  * Twenty-five kinds of malformed messages. R: an answer that is not zero, the channel stays. C: the channel is closed. In
- * every case state and descriptors are as before, and 1,000 repeats leave neither a descriptor nor memory behind.
+ * every case state and descriptors are as before, and up to 1,000 repeats leave neither a descriptor nor memory behind.
  */
 const MAP = 'BACKEND_SHMEM_MAP';
 const UNMAP = 'BACKEND_SHMEM_UNMAP';
 const NEED = 0x9;
-const REPEATS = 1000;
+const REPEATS = effort(250, 1000);
 const map = (over: Record<string, unknown> = {}) => ({ shmid: 0, fdOffset: 0n, shmOffset: 0n, len: 0x1000n, flags: 1n, ...over });
 const file = memfd(0x4000);
 const readOnly = new OwnedFd(fs.openSync(`/proc/self/fd/${file.fd}`, 'r'));

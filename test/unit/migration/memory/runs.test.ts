@@ -51,63 +51,59 @@ const bytes = (list: readonly Run[]): Buffer =>
   );
 
 // Read in buffers of 256 KiB (pieces of a file), so that runs are cut at any record; the model never heard of runs.
-test(
-  'runs of records count as their records do, read or extracted',
-  () =>
-    m.inFolder((dir) => {
-      const n = native().migration;
-      fc.assert(
-        fc.property(runs, (list) => {
-          const file = path.join(dir, 'f');
-          const stream = bytes(list);
-          fs.writeFileSync(file, stream);
-          const expected = model([{ kind: 'zero', first: 0, count: 1 }, ...list]);
-          // Without room to note which page came, the memory must come out the same.
-          for (const [extracted, pageMaps] of [[false], [true], [true, 0], [true, 600]] as [boolean, number?][]) {
-            const fd = fs.openSync(file, 'r');
-            const out = fs.openSync(path.join(dir, 'out'), 'w+');
-            try {
-              const source = n.openSource({ fd, kind: 'extents', start: 0, extents: BigInt64Array.from([0n, BigInt(stream.length), 0n]) });
-              const ram = n.newRam({ pageSize: m.PAGE, ...(pageMaps !== undefined && { pageMaps }) });
-              n.addBlock(ram, 'b', BigInt(PAGES * m.PAGE));
-              if (extracted) n.extractTo(ram, out, BigInt64Array.from([0n, 0n, BigInt(PAGES * m.PAGE), 0n]));
-              let step = n.stepRam(ram, source, 1 << 20);
-              while (step.stop === 'budget') step = n.stepRam(ram, source, 1 << 20);
-              expect(step).toMatchObject({ stop: 'eos', position: stream.length });
-              const [state] = n.blockStates(ram);
-              const { pages, ...counts } = expected;
-              if (pageMaps === undefined) {
-                expect(state).toMatchObject({ ...counts, tracked: true });
-                const found = n
-                  .pageRuns(ram, 0, 'content', 0, PAGES)
-                  .flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
-                expect(found).toEqual(pages);
-              } else {
-                expect(state).toMatchObject({
-                  zero: counts.zero,
-                  normal: counts.normal,
-                  tracked: pageMaps > 0 && pages.length === 0 && counts.normal === 0,
-                });
-              }
-              if (!extracted) continue;
-              fs.ftruncateSync(out, PAGES * m.PAGE);
-              const memory = fs.readFileSync(path.join(dir, 'out'));
-              const same = Array.from({ length: PAGES }, (_, page) => {
-                const want = pages.includes(page) ? m.pattern(page) : Buffer.alloc(m.PAGE);
-                return memory.subarray(page * m.PAGE, (page + 1) * m.PAGE).equals(want);
+test('runs of records count as their records do, read or extracted', () =>
+  m.inFolder((dir) => {
+    const n = native().migration;
+    fc.assert(
+      fc.property(runs, (list) => {
+        const file = path.join(dir, 'f');
+        const stream = bytes(list);
+        fs.writeFileSync(file, stream);
+        const expected = model([{ kind: 'zero', first: 0, count: 1 }, ...list]);
+        // Without room to note which page came, the memory must come out the same.
+        for (const [extracted, pageMaps] of [[false], [true], [true, 0], [true, 600]] as [boolean, number?][]) {
+          const fd = fs.openSync(file, 'r');
+          const out = fs.openSync(path.join(dir, 'out'), 'w+');
+          try {
+            const source = n.openSource({ fd, kind: 'extents', start: 0, extents: BigInt64Array.from([0n, BigInt(stream.length), 0n]) });
+            const ram = n.newRam({ pageSize: m.PAGE, ...(pageMaps !== undefined && { pageMaps }) });
+            n.addBlock(ram, 'b', BigInt(PAGES * m.PAGE));
+            if (extracted) n.extractTo(ram, out, BigInt64Array.from([0n, 0n, BigInt(PAGES * m.PAGE), 0n]));
+            let step = n.stepRam(ram, source, 1 << 20);
+            while (step.stop === 'budget') step = n.stepRam(ram, source, 1 << 20);
+            expect(step).toMatchObject({ stop: 'eos', position: stream.length });
+            const [state] = n.blockStates(ram);
+            const { pages, ...counts } = expected;
+            if (pageMaps === undefined) {
+              expect(state).toMatchObject({ ...counts, tracked: true });
+              const found = n
+                .pageRuns(ram, 0, 'content', 0, PAGES)
+                .flatMap(([from, to]) => Array.from({ length: to - from }, (_, i) => from + i));
+              expect(found).toEqual(pages);
+            } else {
+              expect(state).toMatchObject({
+                zero: counts.zero,
+                normal: counts.normal,
+                tracked: pageMaps > 0 && pages.length === 0 && counts.normal === 0,
               });
-              expect(same.indexOf(false)).toBe(-1);
-            } finally {
-              fs.closeSync(fd);
-              fs.closeSync(out);
             }
+            if (!extracted) continue;
+            fs.ftruncateSync(out, PAGES * m.PAGE);
+            const memory = fs.readFileSync(path.join(dir, 'out'));
+            const same = Array.from({ length: PAGES }, (_, page) => {
+              const want = pages.includes(page) ? m.pattern(page) : Buffer.alloc(m.PAGE);
+              return memory.subarray(page * m.PAGE, (page + 1) * m.PAGE).equals(want);
+            });
+            expect(same.indexOf(false)).toBe(-1);
+          } finally {
+            fs.closeSync(fd);
+            fs.closeSync(out);
           }
-        }),
-        { numRuns: 12 },
-      );
-    }),
-  30_000,
-);
+        }
+      }),
+      { numRuns: 12 },
+    );
+  }));
 
 test('a run stops at the end of its block and at a fill byte', () =>
   m.inFolder((dir) => {

@@ -5,6 +5,7 @@ import { VioError } from '../../../../src/common/errors.js';
 import { openInput } from '../../../../src/migration/containers/input.js';
 import { extract } from '../../../../src/migration/export/extract.js';
 import { verify } from '../../../../src/migration/inspect/verify.js';
+import { effort } from '../../../support/effort.js';
 import * as m from '../../../support/migration.js';
 import { seeds as kinds, mutations, random } from '../../../support/migration-mutations.js';
 
@@ -75,7 +76,7 @@ test('mutated streams: always a verdict or a plain error, soon, in little memory
     const file = path.join(dir, 'f');
     const before = process.memoryUsage.rss();
     const verdicts = new Map<string, number>();
-    const end = Date.now() + 12_000;
+    const end = Date.now() + effort(3000, 12_000);
     let runs = 0;
     for (; runs < 1500 && (runs <= 100 || Date.now() < end); runs++) {
       const bytes = mutate(seeds[runs % seeds.length]!, next);

@@ -117,11 +117,7 @@ test.each<[string, (device: DeviceModel) => Partial<DeviceModel>, string[]]>([
     }),
     ['reads are answered', 'a kick that came before SET_VRING_KICK', 'a kick before SET_VRING_ENABLE'],
   ],
-])(
-  'one that %s is found',
-  async (_fault, fault, cases) => {
-    const failed = await failing(fault);
-    expect(Object.keys(failed)).toEqual(expect.arrayContaining(cases));
-  },
-  60_000,
-);
+])('one that %s is found', async (_fault, fault, cases) => {
+  const failed = await failing(fault);
+  expect(Object.keys(failed)).toEqual(expect.arrayContaining(cases));
+});
