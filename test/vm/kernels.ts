@@ -11,6 +11,14 @@ import { type CpioEntry, cpio } from './cpio.js';
 export const KERNELS = ['6.1', '6.12', '7'] as const;
 export type KernelName = (typeof KERNELS)[number];
 
+/**
+ * The kernels that a file of the lab runs its tests on: the `usual` ones, chosen for what differs between them. With VIOCTL_LAB_KERNELS=all
+ * (`npm run soak -- lab`) all that `have` what the tests need.
+ */
+export function kernelsFor(usual: readonly KernelName[], have: readonly KernelName[] = KERNELS): readonly KernelName[] {
+  return process.env.VIOCTL_LAB_KERNELS === 'all' ? have : usual;
+}
+
 /** Where each kernel comes from, in order of preference. */
 const SUITES: Record<KernelName, readonly string[]> = {
   '6.1': ['bookworm'],

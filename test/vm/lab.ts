@@ -16,7 +16,7 @@ import { snapshot } from './snapshot.js';
 
 export * as devices from './devices.js';
 export { Guest, type GuestOptions, type GuestResult, LabError, type LabFailure } from './guest.js';
-export { KERNELS, type KernelName } from './kernels.js';
+export { KERNELS, type KernelName, kernelsFor } from './kernels.js';
 
 /** Whether the guest may continue a saved machine instead of booting. */
 function restorable(options: GuestOptions, devices: readonly DeviceArgs[]): boolean {

@@ -6,12 +6,12 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatChapKey } from '../../src/nvme/auth/keys.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
-import { devices, type GuestResult, KERNELS, spawnGuest } from './lab.js';
+import { devices, type GuestResult, type KernelName, kernelsFor, spawnGuest } from './lab.js';
 
 const nqn = 'nqn.2014-08.org.example:locked';
 const hostnqn = 'nqn.2014-08.org.example:lab-host';
-/** Each hash function and each group at least once. Debian's 6.1 is built without authentication. */
-const pairs = [
+/** Each hash function and each group at least once. */
+const all = [
   ['sha256', 'null'],
   ['sha384', 'ffdhe2048'],
   ['sha512', 'ffdhe3072'],
@@ -19,7 +19,10 @@ const pairs = [
   ['sha384', 'ffdhe6144'],
   ['sha512', 'ffdhe8192'],
 ] as const;
-const kernels = KERNELS.filter((kernel) => kernel !== '6.1');
+/** Debian's 6.1 is built without authentication. */
+const kernels: readonly KernelName[] = ['6.12', '7'];
+/** The newest kernel gets all, 6.12 two: the code that both sides compute with is the same. */
+const pairsOf = (kernel: KernelName) => (kernelsFor(['7'], kernels).includes(kernel) ? all : all.slice(0, 2));
 
 /** Keys of each length, with and without a transformation. */
 const secrets = {
@@ -68,6 +71,7 @@ done
 `;
 
 describe.each(kernels)('a Linux %s host', (kernel) => {
+  const pairs = pairsOf(kernel);
   const targets: ServedTarget[] = [];
   afterAll(async () => {
     for (const target of targets) expect(await target.stop()).toBe(0);
@@ -112,8 +116,8 @@ describe.each(kernels)('a Linux %s host', (kernel) => {
     for (const [i, [hash, group]] of pairs.entries()) expect(targets[i]!.messages()).toContain(`is authenticated (${hash}, ${group}`);
     // the first association, which authenticated again, and the second
     expect(targets[0]!.messages().match(/is authenticated/g)!.length).toBeGreaterThanOrEqual(3);
-    const all = targets.map((target) => target.messages()).join('');
-    for (const secret of Object.values(secrets)) expect(all).not.toContain(secret.split(':')[2]!.slice(0, 12));
+    const said = targets.map((target) => target.messages()).join('');
+    for (const secret of Object.values(secrets)) expect(said).not.toContain(secret.split(':')[2]!.slice(0, 12));
     console.log(`${kernel}: ${result.seconds} s`);
   });
 });
@@ -140,6 +144,7 @@ const linuxTarget = `
 `;
 
 describe.each(kernels)('kernel %s as target', (kernel) => {
+  const pairs = pairsOf(kernel);
   test('each hash and group; right, wrong and missing keys; both ways', async () => {
     const guest = await spawnGuest({
       kernel,

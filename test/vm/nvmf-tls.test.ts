@@ -10,13 +10,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
 import { peer } from '../peers/peers.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
-import { devices, KERNELS } from './lab.js';
+import { devices, type KernelName, kernelsFor } from './lab.js';
 import { GuestShell } from './shell.js';
 
 const hostnqn = 'nqn.2014-08.org.example:lab-host';
 const nqnOf = (name: string) => `nqn.2014-08.org.example:${name}`;
 /** Debian's 6.1 has no TLS. */
-const kernels = KERNELS.filter((kernel) => kernel !== '6.1');
+const kernels: readonly KernelName[] = ['6.12', '7'];
+/** Rotation is about our target, so one kernel is enough for it. */
+const rotating = kernelsFor(['7'], kernels);
 const hashes = { sha256: { hash: 1, size: 32 }, sha384: { hash: 2, size: 48 } } as const;
 type Hash = keyof typeof hashes;
 const newKey = (name: Hash) => formatTlsKey({ hash: hashes[name].hash, bytes: randomBytes(hashes[name].size) });
@@ -128,6 +130,7 @@ describe.each(kernels)('Linux %s', (kernel) => {
     }
   });
 
+  if (!rotating.includes(kernel)) return;
   test('keys rotate under fio verify: no error', async () => {
     const nqn = nqnOf('rotating');
     const renew = () => {
