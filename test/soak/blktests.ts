@@ -58,6 +58,7 @@ async function run(kernel: KernelName, dir: string, numbers: readonly string[]):
     kernel,
     cmd: 'exec sh test/support/blktests/run.sh "$BLKTESTS" /share/nvmet.cjs $TESTS',
     share: dir,
+    smp: 2,
     memory: 2048,
     timeout: 7200,
     env: {

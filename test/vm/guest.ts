@@ -21,6 +21,7 @@ export interface GuestOptions {
   args?: readonly string[];
   /** MiB, 1024 unless told. */
   memory?: number;
+  /** Virtual processors, one unless told: under emulation each costs a thread, and two cost more work than they share. */
   smp?: number;
   /** More kernel command line. */
   append?: string;
@@ -74,6 +75,9 @@ export class LabError extends Error {
 const stallLook = 5000;
 /** The kernel's reports of a processor that gets no further (kernel/rcu/tree_stall.h): the first after 21 s, then one a minute. */
 const stallReport = /rcu: INFO: rcu_\w+ (?:self-)?detected (?:expedited )?stalls?/g;
+
+/** Whether a guest's clock stands still: it happens to an emulated second processor now and then, and hardly ever mends. */
+export const clockStands = (console: string): boolean => console.includes("rcu_preempt kthread timer wakeup didn't happen");
 
 /** Whether a guest gets no further: two such reports without a byte of its output before, between and after them. */
 export class StallWatch {
@@ -173,13 +177,13 @@ export class Guest {
   }
 
   /**
-   * Resolves when the command starts, true, or when the machine ends before: false if its clock stands still, which
-   * happens to an emulated second processor now and then and hardly ever mends; true else, and wait() tells why.
+   * Resolves when the command starts, true, or when the machine ends before: false if its clock stands still; true else, and wait()
+   * tells why.
    * @param impatient whether to end such a machine
    */
   async booted(impatient: boolean): Promise<boolean> {
     while (!this.over && !this.up) {
-      if (impatient && this.console().includes("rcu_preempt kthread timer wakeup didn't happen")) {
+      if (impatient && clockStands(this.console())) {
         this.kill('boot', "the guest's clock stands still");
       }
       await sleep(200);

@@ -73,6 +73,7 @@ test('a Linux host writes and verifies while subsystems, namespaces, hosts and l
     const guest = await spawnGuest({
       kernel: '6.12',
       cmd: script,
+      smp: 2, // queues
       devices: [devices.network()],
       env: { PORT: String(target.port), NQN: nqn, HOSTNQN: hostnqn },
       timeout: 300,

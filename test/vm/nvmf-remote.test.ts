@@ -78,7 +78,7 @@ test('a VM on remote namespaces: the death of their targets is a pause', async (
   ]);
   await server.sees(/^serving .*s0[\s\S]*s1/m, 60_000);
   const guest = await spawnGuest({
-    ...{ kernel: '6.12', qemu: '11', cmd: script, timeout: 400 },
+    ...{ kernel: '6.12', qemu: '11', cmd: script, smp: 2, timeout: 400 },
     devices: ['s0', 's1'].map((socket) => devices.vhostUserBlk(at(socket), { queues: 2 })),
   });
   guests.push(guest);

@@ -164,7 +164,7 @@ test('a Linux host and a VM on images of Ceph: each fault of the cluster is a pa
   const [, port] = await servers[0]!.sees(/on 127\.0\.0\.1:(\d+)/, 60_000);
   await servers[1]!.sees(/^serving /m, 60_000);
   const guest = await spawnGuest({
-    ...{ kernel: '6.12', qemu: '11', cmd: script, timeout: 500 },
+    ...{ kernel: '6.12', qemu: '11', cmd: script, smp: 2, timeout: 500 },
     devices: [devices.network(), devices.vhostUserBlk(at('disk')), devices.rootPort('spare')],
     env: { PORT: port!, NQN: nqn, GROWN: String(96 << 20) },
   });

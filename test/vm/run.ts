@@ -34,7 +34,7 @@ function options() {
       device: { type: 'string', multiple: true, default: [] },
       'qemu-arg': { type: 'string', multiple: true, default: [] },
       memory: { type: 'string', default: '1024' },
-      smp: { type: 'string', default: '2' },
+      smp: { type: 'string', default: '1' },
       append: { type: 'string', default: '' },
       share: { type: 'string' },
       timeout: { type: 'string', default: '300' },

@@ -54,7 +54,7 @@ test('kill -9 and SIGTERM of a back-end: QEMU reconnects, and the guest loses no
   })();
   try {
     const devices = disks.map(({ socket, serial }) => vhostUserBlk(socket, { queues: 2, packed: serial === 'PACKED', reconnect: true }));
-    const result = await boot({ kernel: '6.12', qemu: '11', devices, cmd: guest, timeout: 250 });
+    const result = await boot({ kernel: '6.12', qemu: '11', devices, cmd: guest, smp: 2, timeout: 250 });
     over = true;
     await killer;
     const expected = Buffer.alloc(32 << 20);

@@ -48,7 +48,7 @@ test('a Debian kernel with a host file as /dev/pmem0 and a disk image as virtio 
   ];
   try {
     const devices = [pmem(at('p')), vhostUserBlk(at('b'), { queues: 2 })];
-    const result = await boot({ kernel: '6.12', qemu: '11', devices, cmd: guest, timeout: 200 });
+    const result = await boot({ kernel: '6.12', qemu: '11', devices, cmd: guest, smp: 2, timeout: 200 });
     const image = fs.readFileSync(at('img'));
     expect(`${result.stdout}${result.stderr}`.split('\n')).toEqual([
       String(64 << 20),

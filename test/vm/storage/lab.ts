@@ -7,10 +7,11 @@ export const factsOf = (stdout: string): Record<string, unknown> =>
   Object.fromEntries([...stdout.matchAll(/^FACT (.*)$/gm)].map((match) => JSON.parse(match[1]!) as [string, unknown]));
 
 /** What a guest needs to run the program test/vm/storage/NAME.ts. */
-export const storageGuest = (name: string, part?: string): Pick<GuestOptions, 'files' | 'cmd' | 'memory' | 'env'> => ({
+export const storageGuest = (name: string, part?: string): Pick<GuestOptions, 'files' | 'cmd' | 'memory' | 'smp' | 'env'> => ({
   files: { '/lab/program.cjs': program(`storage/${name}.ts`) },
   cmd: 'node /lab/program.cjs',
   memory: 2048,
+  smp: 2, // servers, and who uses them
   env: part === undefined ? {} : { PART: part },
 });
 
