@@ -9,6 +9,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatChapKey, formatTlsKey } from '../../src/nvme/auth/keys.js';
 import { peer } from '../peers/peers.js';
+import { effort } from '../support/effort.js';
 import { nvmf, type ServedTarget, serveTarget } from '../support/nvme-target.js';
 import { devices, type KernelName, kernelsFor } from './lab.js';
 import { GuestShell } from './shell.js';
@@ -24,7 +25,7 @@ type Hash = keyof typeof hashes;
 const newKey = (name: Hash) => formatTlsKey({ hash: hashes[name].hash, bytes: randomBytes(hashes[name].size) });
 const newSecret = () => formatChapKey({ hash: 1, bytes: randomBytes(32) });
 /** Rotations under fio; every other one by SIGHUP. */
-const rotations = 4;
+const rotations = effort(2, 4);
 
 const setUp = `
 enter() { sh test/peers/enter.sh $PEER -- "$@"; }
