@@ -74,7 +74,7 @@ export function qemuInGuest(dir: string): { qemu: string; prepare: string } {
   ].join(' ');
   const prepare = [
     `d=${dir}; while [ "$d" != / ]; do chmod a+rx "$d"; d=$(dirname "$d"); done`,
-    'monitor() { sleep 10; echo info pci; echo quit; }',
+    'monitor() { echo info pci; echo quit; }', // read when the machine is there
   ].join('\n');
   return { qemu, prepare };
 }
