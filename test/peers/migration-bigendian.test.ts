@@ -16,7 +16,7 @@ import { type Migration, put, type TestGuest } from './migration-guest.js';
 import { hashOf, ranges, withGuest } from './migration-memory.js';
 
 const PAGE = 4096;
-const SIZE = 16 << 20;
+const SIZE = 8 << 20;
 const AT = 0x203000;
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-bigendian-'));
 const file = (name: string) => path.join(dir, name);
