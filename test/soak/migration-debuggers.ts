@@ -147,7 +147,4 @@ async function main(): Promise<void> {
   }
 }
 
-main().catch((err: Error) => {
-  console.error(err);
-  process.exitCode = 1;
-});
+void main();

@@ -31,7 +31,4 @@ async function main(): Promise<void> {
   fs.rmSync(dir, { recursive: true });
 }
 
-main().catch((err: Error) => {
-  console.error(err);
-  process.exitCode = 1;
-});
+void main();

@@ -13,7 +13,4 @@ async function main(): Promise<void> {
   if (status !== 0 || text.includes('"error"')) process.exitCode = 1;
 }
 
-main().catch((err) => {
-  console.error(err);
-  process.exitCode = 1;
-});
+void main();
