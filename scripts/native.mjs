@@ -86,7 +86,7 @@ if (!builds) {
 const folders = new Map();
 for (const file of fs.readdirSync(path.join(root, 'native'), { recursive: true }).sort()) {
   if (!file.endsWith('.cc')) continue;
-  const folder = path.dirname(file);
+  const folder = path.dirname(path.join('native', file));
   folders.set(folder, [...(folders.get(folder) ?? []), file]);
 }
 

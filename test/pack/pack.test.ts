@@ -187,11 +187,13 @@ test('a package without the addon of one architecture is not made, unless that i
   fs.writeFileSync(path.join(copy, 'native/one.cc'), 'int one;\n');
   fs.symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'));
   // the machine's own compiler and its tools, not the other one's
-  for (const name of ['node', 'npm', 'env', 'sh', 'as', 'ld', 'g++']) fs.symlinkSync(which(name)!, path.join(tools, name));
+  const own = process.arch === 'arm64' ? 'aarch64-linux-gnu-g++' : 'x86_64-linux-gnu-g++';
+  for (const name of ['node', 'npm', 'env', 'sh', 'as', 'ld', own]) fs.symlinkSync(which(name)!, path.join(tools, name));
+  const env = { PATH: tools, CXX: own };
   const run = (extra: Record<string, string>) =>
     spawnSync(process.execPath, [path.join(copy, 'scripts/native.mjs'), '--variant', 'prebuild'], {
       encoding: 'utf8',
-      env: { PATH: tools, ...extra },
+      env: { ...env, ...extra },
     });
   const refused = run({});
   expect(refused.status).toBe(1);
@@ -199,7 +201,7 @@ test('a package without the addon of one architecture is not made, unless that i
   const packed = spawnSync('npm', ['pack', '--ignore-scripts=false', '--offline'], {
     cwd: copy,
     encoding: 'utf8',
-    env: { ...process.env, PATH: tools },
+    env: { ...process.env, ...env },
   });
   expect({ status: packed.status, stderr: packed.stderr }).toMatchObject({
     status: 1,
