@@ -7,7 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { openInput } from '../../src/migration/containers/input.js';
 import { type Extracted, extract } from '../../src/migration/export/extract.js';
-import { everyRow } from '../support/every-row.js';
+import { everything } from '../support/effort.js';
 import { Qtest } from '../support/qtest.js';
 import { foreignQemuForTest, type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
 import { uri, withGuest } from './migration-memory.js';
@@ -53,7 +53,7 @@ const boards = (program: string, builds: QemuName[], sizes: Record<string, strin
     mirrors: true,
   }));
 /** Machines with much memory: with every build in the soak, with these in `npm test`. */
-const large = (builds: QemuName[], all: Machine[]): Machine[] => (everyRow ? all : all.map((m) => ({ ...m, builds })));
+const large = (builds: QemuName[], all: Machine[]): Machine[] => (everything ? all : all.map((m) => ({ ...m, builds })));
 const pseries = ['-M', 'pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off'];
 
 const machines: Machine[] = [

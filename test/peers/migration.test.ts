@@ -8,7 +8,7 @@ import { collect } from '../../src/migration/inspect/dump.js';
 import { verify } from '../../src/migration/inspect/verify.js';
 import { Walker } from '../../src/migration/walk.js';
 import { vioctl } from '../support/cli.js';
-import { everyRow } from '../support/every-row.js';
+import { everything } from '../support/effort.js';
 import { foreignQemuForTest, type QemuBuild, type QemuName, qemuForTest } from '../vm/qemu.js';
 import { dirtyingDisk, hashTableFirmware, put } from './migration-guest.js';
 import { type Kind, kindsIn } from './migration-kinds.js';
@@ -133,7 +133,7 @@ describe.each(builds)('files of QEMU %s', (name) => {
   test.each([
     ['pc,max-ram-below-4g=64M', 100, 64],
     ['q35,max-ram-below-4g=100M', 132, 100],
-    ...(everyRow
+    ...(everything
       ? ([
           ['pc', 3840, 3072],
           ['q35', 2944, 2048],

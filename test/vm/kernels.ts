@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
+import { everything } from '../support/effort.js';
 import { firstExisting, Suite } from './apt.js';
 import { cached, must } from './cache.js';
 import { type CpioEntry, cpio } from './cpio.js';
@@ -12,11 +13,11 @@ export const KERNELS = ['6.1', '6.12', '7'] as const;
 export type KernelName = (typeof KERNELS)[number];
 
 /**
- * The kernels that a file of the lab runs its tests on: the `usual` ones, chosen for what differs between them. With VIOCTL_LAB_KERNELS=all
- * (`npm run soak -- lab`) all that `have` what the tests need.
+ * The kernels that a file of the lab runs its tests on: the `usual` ones, chosen for what differs between them. With
+ * `npm run soak -- lab` all that `have` what the tests need.
  */
 export function kernelsFor(usual: readonly KernelName[], have: readonly KernelName[] = KERNELS): readonly KernelName[] {
-  return process.env.VIOCTL_LAB_KERNELS === 'all' ? have : usual;
+  return everything ? have : usual;
 }
 
 /** Where each kernel comes from, in order of preference. */
