@@ -9,7 +9,7 @@ import { hasWindowAt, type MemoryRange, nfitRanges, sratMemory } from './acpi.js
 import { type Arch, archOf } from './arch.js';
 import { boardOf, type Family } from './boards.js';
 import { dynamicMemory, memoryNodes } from './fdt.js';
-import { virtioMemOf } from './missing.js';
+import { mainRam, virtioMemOf } from './missing.js';
 import type { PhysicalRange } from './options.js';
 import { withRom } from './shadow.js';
 
@@ -113,7 +113,6 @@ function cmosSplit(cmos: Uint8Array, total: bigint): bigint {
 /** Blocks that belong to devices or firmware, by their names in QEMU. */
 const notRam =
   /^\/rom@|^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\/|(^|[./])([imp]?rom\d*|secure_rom|caam|eNVM|bios|vram|p?flash\d*|vgamem|isa-bios)$|^system\.flash|^(virt|pflash)\.flash|vga/;
-const mainRam = /^(pc|microvm|mach-virt|ppc_spapr|s390|riscv_virt_board|loongarch|m68k_virt|openrisc)\.ram$/;
 
 /** The block of this name, also as it is printed: a name may have bytes that nobody can type. @throws VioError */
 export function blockIndex(blocks: readonly Pick<RamBlock, 'name'>[], name: string): number {
@@ -190,7 +189,7 @@ function placedBlocks(facts: Facts, blocks: readonly RamBlock[], options: Layout
   const known = new Set(given.map((p) => p.block));
   const devices = facts.evidence?.virtioMem ?? [];
   const plugged = blocks.flatMap((b, block) => {
-    const device = known.has(block) ? undefined : virtioMemOf(b, devices);
+    const device = known.has(block) ? undefined : virtioMemOf(b, blocks, devices);
     return device ? [{ gpa: device.address, block }] : [];
   });
   for (const { block } of plugged) known.add(block);

@@ -62,16 +62,30 @@ function pluggedPages({ plugged = [], blockSize }: VirtioMem, pageSize: bigint) 
   };
 }
 
-/** The virtio-mem device whose memory a block is: its size, and the path of the device where the name has it. */
-export function virtioMemOf(block: Pick<RamBlock, 'name' | 'length'>, devices: readonly VirtioMem[]): VirtioMem | undefined {
-  const fits = devices.filter((d) => d.size === block.length);
-  const slash = block.name.lastIndexOf('/');
-  if (slash < 0) return fits.length === 1 ? fits[0] : undefined;
-  return fits.find((d) => d.section.startsWith(block.name.slice(0, slash + 1))) ?? (fits.length === 1 ? fits[0] : undefined);
-}
-
 /** Blocks of firmware and devices, which a guest does not use as memory, and which it cannot give back. */
 const ofDevices = /^\/rom@|^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\/|flash|rom$|bios$/;
+
+/** The RAM of a machine by QEMU's own name for it. */
+export const mainRam = /^(pc|microvm|mach-virt|ppc_spapr|s390|riscv_virt_board|loongarch|m68k_virt|openrisc)\.ram$/;
+
+type NamedBlock = Pick<RamBlock, 'name' | 'length'>;
+
+/** Whether a block has the size of a device and its path in its name. */
+const inName = ({ name, length }: NamedBlock, { size, section }: VirtioMem): boolean =>
+  length === size && name.includes('/') && section.startsWith(name.slice(0, name.lastIndexOf('/') + 1));
+
+/**
+ * The virtio-mem device whose memory a block is: by the path in its name. A name may have none; then it is the only block of
+ * that size that is nothing else.
+ */
+export function virtioMemOf(block: NamedBlock, blocks: readonly NamedBlock[], devices: readonly VirtioMem[]): VirtioMem | undefined {
+  const own = devices.find((device) => inName(block, device));
+  if (own || ofDevices.test(block.name) || mainRam.test(block.name)) return own;
+  const alike = (b: NamedBlock) => b.length === block.length && !ofDevices.test(b.name) && !mainRam.test(b.name);
+  const fits = devices.filter((device) => device.size === block.length && !blocks.some((b) => inName(b, device)));
+  const alone = blocks.filter((b) => alike(b) && !devices.some((device) => inName(b, device))).length === 1;
+  return fits.length === 1 && alone ? fits[0] : undefined;
+}
 
 /** The missing pages of one block by their reasons. */
 function ofBlock(ram: RamSection, index: number, around: Circumstances, anyContent: boolean): Missing[] {
@@ -91,7 +105,7 @@ function ofBlock(ram: RamSection, index: number, around: Circumstances, anyConte
   const missing = tracked ? all - seen : Math.max(0, all - zero - normal - xbzrle - compressed);
   if (missing === 0) return [];
   if (seen === 0 && around.capabilities.includes('x-ignore-shared')) return [one('shared', all, 0n)];
-  const device = virtioMemOf(block, around.evidence.virtioMem);
+  const device = virtioMemOf(block, ram.blocks, around.evidence.virtioMem);
   const plugged = device?.plugged && pluggedPages(device, page);
   let unplugged = 0;
   let rest = 0;

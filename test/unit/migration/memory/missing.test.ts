@@ -4,6 +4,7 @@ import path from 'node:path';
 import { openInput } from '../../../../src/migration/containers/input.js';
 import { extract } from '../../../../src/migration/export/extract.js';
 import { verify } from '../../../../src/migration/inspect/verify.js';
+import { virtioMemOf } from '../../../../src/migration/memory/missing.js';
 import * as m from '../../../support/migration.js';
 
 const judge = (bytes: Buffer) =>
@@ -125,4 +126,20 @@ describe('ram', () => {
   test('a block of a shared stream that is there', async () => {
     expect(await out(sharedStream(m.zero(0, 'rom')), { block: 'rom' })).toMatchObject({ complete: true });
   });
+});
+
+test.each([
+  ['a path', ['pc.ram', '0000:00:01.0/vga.vram', '0000:00:03.0/vm'], '0000:00:03.0/vm'],
+  ['no path, and alone', ['pc.ram', '0000:00:01.0/vga.vram', 'vm'], 'vm'],
+  ['no path, and another one is as large', ['mem0', 'vm'], undefined],
+])('memory of virtio-mem is found among blocks of its size: %s', (_what, names, expected) => {
+  const blocks = names.map((name) => ({ name, length: 16n << 20n }));
+  const device = {
+    section: '0000:00:03.0/virtio-mem-device-early',
+    address: 1n << 32n,
+    size: 16n << 20n,
+    blockSize: 2n << 20n,
+    plugged: [],
+  };
+  expect(blocks.find((block) => virtioMemOf(block, blocks, [device]))?.name).toBe(expected);
 });
