@@ -8,7 +8,7 @@ import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 import { image, lastSocket, type Server, serve } from '../support/storage-servers.js';
-import { Driver } from '../support/vhost-user.js';
+import { blkHeader, blkRange, Driver } from '../support/vhost-user.js';
 
 describe('data', () => {
   const MiB = 1 << 20;
@@ -53,10 +53,7 @@ describe('data', () => {
     await window.start();
     const driver = new Driver(window);
     const run = async (type: number, at: number, out: Buffer[], inSize: number): Promise<Buffer> => {
-      const header = Buffer.alloc(16);
-      header.writeUInt32LE(type);
-      header.writeBigUInt64LE(BigInt(at * 2048), 8);
-      const answer = await driver.request([header, ...out], inSize + 1);
+      const answer = await driver.request([blkHeader(type, BigInt(at * 2048)), ...out], inSize + 1);
       expect(answer[inSize]).toBe(0);
       return answer.subarray(0, inSize);
     };
@@ -207,24 +204,19 @@ describe('write-through', () => {
     const disk = await FaultDisk.open(8 << 20);
     try {
       await serve('vhost-user', disk.file, '--engine', engine);
-      const header = (type: number): Buffer => {
-        const bytes = Buffer.alloc(16);
-        bytes.writeUInt32LE(type);
-        return bytes;
-      };
-      const range = Buffer.alloc(16);
-      range.writeUInt32LE(8, 8);
       for (const features of [VirtioF.version1 | VirtioF.protocolFeatures, VirtioF.version1 | VirtioF.protocolFeatures | (1n << 9n)]) {
         const flushes = (features >> 9n) & 1n;
         const window = await Window.open(await connect(lastSocket()), { features });
         await window.start();
         const driver = new Driver(window);
-        const write = () => driver.request([header(1), Buffer.alloc(4096, 'w')], 1);
+        const write = () => driver.request([blkHeader(1), Buffer.alloc(4096, 'w')], 1);
         for (let i = 0; i < 3; i++) expect(await synced(disk, write)).toBe(flushes === 0n);
-        expect(await synced(disk, async () => [await write(), await driver.request([header(13), range], 1)])).toBe(flushes === 0n);
+        expect(await synced(disk, async () => [await write(), await driver.request([blkHeader(13), blkRange(0n, 8)], 1)])).toBe(
+          flushes === 0n,
+        );
         if (flushes === 0n) {
           const { length } = await disk.ops();
-          expect((await driver.request([header(13), range], 1))[0]).toBe(0);
+          expect((await driver.request([blkHeader(13), blkRange(0n, 8)], 1))[0]).toBe(0);
           expect((await disk.ops()).slice(length)).toContain('fsync');
         } else {
           await disk.set({ fail_syncs: 1 });

@@ -8,7 +8,7 @@ import { FaultDisk, noFaultDisk, type RandomFault } from '../support/fault-disk.
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 import { at, running } from '../support/storage-servers.js';
-import { Driver } from '../support/vhost-user.js';
+import { blkHeader, Driver } from '../support/vhost-user.js';
 
 type Op = 'read' | 'write' | 'sync';
 /** SCT and SC, NVM Command Set and NVMe Base Specification, "Status". */
@@ -72,9 +72,7 @@ async function vhostUser(file: string, engine: string): Promise<Served> {
   const types = { read: 0, write: 1, sync: 4 };
   return {
     run: async (op, place) => {
-      const header = Buffer.alloc(16);
-      header.writeUInt32LE(types[op]);
-      header.writeBigUInt64LE(BigInt(op === 'sync' ? 0 : place * 8), 8);
+      const header = blkHeader(types[op], BigInt(op === 'sync' ? 0 : place * 8));
       const answer = await driver.request([header, ...(op === 'write' ? [Buffer.alloc(4096, 'x')] : [])], op === 'read' ? 4097 : 1);
       return answer.at(-1);
     },

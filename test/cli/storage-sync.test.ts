@@ -8,7 +8,7 @@ import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { connectHost, serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 import { at, running } from '../support/storage-servers.js';
-import { Driver } from '../support/vhost-user.js';
+import { blkHeader, Driver } from '../support/vhost-user.js';
 
 describe('a sync that fails', () => {
   const missing = noFaultDisk();
@@ -110,11 +110,8 @@ describe('a sync that fails', () => {
         await window.start();
         return { window, drivers: [new Driver(window, 0), new Driver(window, 1)] };
       };
-      const request = async (driver: Driver, type: number, body = Buffer.alloc(0)) => {
-        const header = Buffer.alloc(16);
-        header.writeUInt32LE(type);
-        return (await driver.request([header, ...(body.length > 0 ? [body] : [])], 1))[0];
-      };
+      const request = async (driver: Driver, type: number, body = Buffer.alloc(0)) =>
+        (await driver.request([blkHeader(type), ...(body.length > 0 ? [body] : [])], 1))[0];
       const [write, flush] = [1, 4];
       const first = await open();
       expect(await request(first.drivers[0]!, write, data)).toBe(0);

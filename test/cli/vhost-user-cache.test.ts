@@ -8,17 +8,10 @@ import { VirtioF } from '../../src/vhost-user/wire/features.js';
 import { Background } from '../support/background.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
-import { Driver } from '../support/vhost-user.js';
+import { blkHeader, blkRange, Driver } from '../support/vhost-user.js';
 
 const [FLUSH, CONFIG_WCE] = [1n << 9n, 1n << 11n];
 const writebackAt = 32;
-const header = (type: number): Buffer => {
-  const bytes = Buffer.alloc(16);
-  bytes.writeUInt32LE(type);
-  return bytes;
-};
-const range = Buffer.alloc(16);
-range.writeUInt32LE(8, 8);
 
 let dir: string;
 let disk: FaultDisk | undefined;
@@ -44,7 +37,7 @@ const cacheOf = async (window: Window): Promise<number> => (await window.front.c
 /** Whether a write of the driver is durable when it is answered. */
 async function durable(driver: Driver): Promise<boolean> {
   const before = (await disk!.ops()).length;
-  expect((await driver.request([header(1), Buffer.alloc(4096, 'w')], 1))[0]).toBe(0);
+  expect((await driver.request([blkHeader(1), Buffer.alloc(4096, 'w')], 1))[0]).toBe(0);
   const ops = (await disk!.ops()).slice(before);
   expect(ops).toContain('write');
   return ops.lastIndexOf('fsync') > ops.lastIndexOf('write');
@@ -67,7 +60,7 @@ test.each(['sync', 'uring'])(
     expect((await disk.ops()).slice(before)).toContain('fsync');
     expect([await cacheOf(window), await durable(driver), await durable(driver)]).toEqual([0, true, true]);
     const zeroes = (await disk.ops()).length;
-    expect((await driver.request([header(13), range], 1))[0]).toBe(0);
+    expect((await driver.request([blkHeader(13), blkRange(0n, 8)], 1))[0]).toBe(0);
     expect((await disk.ops()).slice(zeroes)).toContain('fsync');
     await window.stop(false);
     window.close();
@@ -106,7 +99,7 @@ test('a flush that fails while the cache is switched off is told, and so is ever
   await expect(setCache(window, 0)).rejects.toThrow(/EIO/);
   await disk.set({ fail_syncs: 0 });
   expect(await cacheOf(window)).toBe(0);
-  expect((await driver.request([header(1), Buffer.alloc(4096, 'w')], 1))[0]).toBe(1);
+  expect((await driver.request([blkHeader(1), Buffer.alloc(4096, 'w')], 1))[0]).toBe(1);
   window.close();
 });
 

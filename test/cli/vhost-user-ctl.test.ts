@@ -8,7 +8,7 @@ import { Background } from '../support/background.js';
 import { plainEnv, program, vioctl } from '../support/cli.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
-import { Driver } from '../support/vhost-user.js';
+import { blkHeader, Driver } from '../support/vhost-user.js';
 import { eventually } from '../support/wait.js';
 
 let dir: string;
@@ -37,12 +37,8 @@ const answer = (...args: string[]) => {
   expect(stderr).toBe('');
   return JSON.parse(stdout);
 };
-const request = (driver: Driver, type: number, sector: number, data: Buffer[], room: number): Promise<Buffer> => {
-  const header = Buffer.alloc(16);
-  header.writeUInt32LE(type);
-  header.writeBigUInt64LE(BigInt(sector), 8);
-  return driver.request([header, ...data], room + 1, 60_000);
-};
+const request = (driver: Driver, type: number, sector: number, data: Buffer[], room: number): Promise<Buffer> =>
+  driver.request([blkHeader(type, BigInt(sector)), ...data], room + 1, 60_000);
 
 test('several disks: who uses them, what they have done, and which one is meant', async () => {
   await serve(`${at('a.sock')}=${image('a')}`, `${at('b.sock')}=${image('b', 2 << 20)},ro,iops=10/20`);

@@ -8,7 +8,7 @@ import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { Window } from '../../src/vhost-user/frontend/window.js';
 import { protocolMask, VirtioF } from '../../src/vhost-user/wire/features.js';
-import { Driver, duplicate, openFds, pair } from '../support/vhost-user.js';
+import { blkHeader, blkRange, Driver, duplicate, openFds, pair } from '../support/vhost-user.js';
 import { eventually } from '../support/wait.js';
 
 /** Our block back-end, driven ring by ring. */
@@ -39,19 +39,6 @@ async function disk(options: { ioUring?: boolean; readonly?: boolean; features?:
   };
   return { window, driver: new Driver(window), totals, log, close, session };
 }
-function header(type: number, sector: bigint): Buffer {
-  const out = Buffer.alloc(16);
-  out.writeUInt32LE(type, 0);
-  out.writeBigUInt64LE(sector, 8);
-  return out;
-}
-const segment = (sector: bigint, sectors: number, flags: number): Buffer => {
-  const out = Buffer.alloc(16);
-  out.writeBigUInt64LE(sector, 0);
-  out.writeUInt32LE(sectors, 8);
-  out.writeUInt32LE(flags, 12);
-  return out;
-};
 const [IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES] = [0, 1, 4, 8, 11, 13];
 
 describe.each([
@@ -62,18 +49,18 @@ describe.each([
     await (await disk({ ioUring })).close(); // what is opened once and stays open
     const before = openFds();
     const { driver, totals, close, window } = await disk({ ioUring });
-    const read = await driver.request([header(IN, 2n)], 1024 + 1);
+    const read = await driver.request([blkHeader(IN, 2n)], 1024 + 1);
     expect(read.subarray(0, 1024)).toEqual(Buffer.alloc(1024, 'old '));
     expect(read[1024]).toBe(0);
-    expect(await driver.request([header(OUT, 8n), Buffer.alloc(512, 'new1'), Buffer.alloc(1536, 'new2')], 1)).toEqual(Buffer.from([0]));
+    expect(await driver.request([blkHeader(OUT, 8n), Buffer.alloc(512, 'new1'), Buffer.alloc(1536, 'new2')], 1)).toEqual(Buffer.from([0]));
     expect(fs.readFileSync(file).subarray(4096, 6144)).toEqual(Buffer.concat([Buffer.alloc(512, 'new1'), Buffer.alloc(1536, 'new2')]));
-    expect(await driver.request([header(FLUSH, 0n)], 1)).toEqual(Buffer.from([0]));
-    const id = await driver.request([header(GET_ID, 0n)], 21);
+    expect(await driver.request([blkHeader(FLUSH, 0n)], 1)).toEqual(Buffer.from([0]));
+    const id = await driver.request([blkHeader(GET_ID, 0n)], 21);
     expect(id.toString('utf8', 0, 4)).toBe('SN-1');
     expect(id[20]).toBe(0);
-    expect(await driver.request([header(WRITE_ZEROES, 0n), segment(0n, 8, 1)], 1)).toEqual(Buffer.from([0]));
+    expect(await driver.request([blkHeader(WRITE_ZEROES, 0n), blkRange(0n, 8, 1)], 1)).toEqual(Buffer.from([0]));
     expect(fs.readFileSync(file).subarray(0, 4097)).toEqual(Buffer.concat([Buffer.alloc(4096), Buffer.from('n')]));
-    expect(await driver.request([header(DISCARD, 0n), segment(64n, 8, 0)], 1)).toEqual(Buffer.from([0]));
+    expect(await driver.request([blkHeader(DISCARD, 0n), blkRange(64n, 8, 0)], 1)).toEqual(Buffer.from([0]));
     expect(await window.stop(false)).toEqual([6]);
     expect(totals).toMatchObject({ reads: 1, writes: 1, flushes: 1, others: 3, errors: 0, bytesRead: 1024, bytesWritten: 2048 });
     await close();
@@ -89,10 +76,10 @@ describe.each([
       [0x7fff_ffff_ffff_ffffn, 512],
       [0n, 511],
     ] as const)
-      expect((await driver.request([header(IN, sector)], size + 1)).subarray(size)).toEqual(EIO);
-    expect(await driver.request([header(OUT, 2048n), Buffer.alloc(512)], 1)).toEqual(EIO);
-    expect(await driver.request([header(WRITE_ZEROES, 0n), segment(2047n, 2, 0)], 1)).toEqual(EIO);
-    expect(await driver.request([header(99, 0n)], 1)).toEqual(Buffer.from([2]));
+      expect((await driver.request([blkHeader(IN, sector)], size + 1)).subarray(size)).toEqual(EIO);
+    expect(await driver.request([blkHeader(OUT, 2048n), Buffer.alloc(512)], 1)).toEqual(EIO);
+    expect(await driver.request([blkHeader(WRITE_ZEROES, 0n), blkRange(2047n, 2, 0)], 1)).toEqual(EIO);
+    expect(await driver.request([blkHeader(99, 0n)], 1)).toEqual(Buffer.from([2]));
     expect(await driver.request([Buffer.alloc(8)], 1)).toEqual(EIO);
     await window.stop(false);
     expect(totals.errors).toBe(8);
@@ -103,15 +90,15 @@ describe.each([
   test('a file that is cut short below us is an error of the request', async () => {
     const { driver, close } = await disk({ ioUring });
     fs.truncateSync(file, 4096);
-    expect((await driver.request([header(IN, 100n)], 513))[512]).toBe(1);
+    expect((await driver.request([blkHeader(IN, 100n)], 513))[512]).toBe(1);
     await close();
   });
 });
 
 test('a read-only disk refuses writes', async () => {
   const { driver, close } = await disk({ readonly: true });
-  expect((await driver.request([header(IN, 0n)], 513))[512]).toBe(0);
-  expect(await driver.request([header(OUT, 0n), Buffer.alloc(512)], 1)).toEqual(Buffer.from([1]));
+  expect((await driver.request([blkHeader(IN, 0n)], 513))[512]).toBe(0);
+  expect(await driver.request([blkHeader(OUT, 0n), Buffer.alloc(512)], 1)).toEqual(Buffer.from([1]));
   await close();
 });
 
@@ -120,7 +107,7 @@ test('a memory table that changes under the running ring', async () => {
   for (let i = 0; i < 50; i++) {
     const { fd, size, gpa, uva } = window.memory!;
     await window.front.request('SET_MEM_TABLE', { count: 1, regions: [{ gpa, size: BigInt(size), uva, offset: 0n }] }, [duplicate(fd)]);
-    expect((await driver.request([header(IN, 0n)], 513))[512]).toBe(0);
+    expect((await driver.request([blkHeader(IN, 0n)], 513))[512]).toBe(0);
   }
   await close();
 });

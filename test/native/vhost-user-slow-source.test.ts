@@ -11,7 +11,7 @@ import { BackEndSession } from '../../src/vhost-user/backend/session.js';
 import { blkDevice, noStats } from '../../src/vhost-user/blk/device.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { skip } from '../support/skip.js';
-import { duplicate, pair } from '../support/vhost-user.js';
+import { blkHeader, blkRange, duplicate, pair } from '../support/vhost-user.js';
 import { GPA, Guest, type GuestOptions } from '../support/vhost-user-guest.js';
 
 /** Milliseconds that a slow request takes. */
@@ -48,13 +48,8 @@ function put(guest: Guest, type: number, slot: number, sector: number): number {
   const at = guest.buffers + slot * 0x2000;
   if (type === DISCARD || type === WRITE_ZEROES) {
     const parts = guest.request(OUT, 0, at, 16);
-    const range = Buffer.alloc(16);
-    range.writeBigUInt64LE(BigInt(sector));
-    range.writeUInt32LE(8, 8);
-    guest.memory.write(at + 512, range);
-    const header = Buffer.alloc(16);
-    header.writeUInt32LE(type);
-    guest.memory.write(at, header);
+    guest.memory.write(at + 512, blkRange(BigInt(sector), 8));
+    guest.memory.write(at, blkHeader(type));
     guest.rings[0]!.add(parts);
   } else {
     if (type === OUT) guest.memory.write(at + 512, Buffer.alloc(4096, slot + 1));

@@ -75,6 +75,23 @@ export class Raw {
   }
 }
 
+/** Header of a request of virtio-blk (virtio 1.3, 5.2.6). @param sector of 512 bytes */
+export function blkHeader(type: number, sector = 0n): Buffer {
+  const bytes = Buffer.alloc(16);
+  bytes.writeUInt32LE(type);
+  bytes.writeBigUInt64LE(sector, 8);
+  return bytes;
+}
+
+/** A range of a discard or a write of zeroes. @param flags bit 0: unmap */
+export function blkRange(sector: bigint, sectors: number, flags = 0): Buffer {
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64LE(sector);
+  bytes.writeUInt32LE(sectors, 8);
+  bytes.writeUInt32LE(flags, 12);
+  return bytes;
+}
+
 /** The driver of a window's ring: one request at a time. */
 export class Driver {
   readonly #window: Window;

@@ -80,10 +80,10 @@ const inName = ({ name, length }: NamedBlock, { size, section }: VirtioMem): boo
  */
 export function virtioMemOf(block: NamedBlock, blocks: readonly NamedBlock[], devices: readonly VirtioMem[]): VirtioMem | undefined {
   const own = devices.find((device) => inName(block, device));
-  if (own || ofDevices.test(block.name) || mainRam.test(block.name)) return own;
-  const alike = (b: NamedBlock) => b.length === block.length && !ofDevices.test(b.name) && !mainRam.test(b.name);
+  const open = (b: NamedBlock) => !ofDevices.test(b.name) && !mainRam.test(b.name) && !devices.some((device) => inName(b, device));
+  if (own || !open(block)) return own;
   const fits = devices.filter((device) => device.size === block.length && !blocks.some((b) => inName(b, device)));
-  const alone = blocks.filter((b) => alike(b) && !devices.some((device) => inName(b, device))).length === 1;
+  const alone = blocks.filter((b) => b.length === block.length && open(b)).length === 1;
   return fits.length === 1 && alone ? fits[0] : undefined;
 }
 
