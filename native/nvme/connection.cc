@@ -69,8 +69,9 @@ void Connection::Arm() {
   ::epoll_ctl(worker_.epoll(), EPOLL_CTL_MOD, fd_.get(), &event);
 }
 
-void Connection::Readable() {
+bool Connection::Readable() {
   uint8_t* buffer = worker_.receiveBuffer();
+  bool came = false;
   if (partial_.size() > Worker::kReceive / 4) Resume();
   for (int round = 0; round < 8; round++) {
     if (state_ == kClosed || (Stalled() && state_ != kDraining)) break;
@@ -96,12 +97,14 @@ void Connection::Readable() {
       if (have > 0) Keep(buffer, have);
       if (got == 0) {
         if (state_ != kDraining) Flush();
-        return Close(state_ == kDraining ? "" : "closed by the host");
+        Close(state_ == kDraining ? "" : "closed by the host");
+        return true;
       }
       if (errno == EAGAIN) break;
-      if (errno == EINTR) continue;
-      return Close(errno == EPROTO ? fault_ : "connection lost");
+      Close(errno == EPROTO ? fault_ : "connection lost");
+      return true;
     }
+    came = true;
     came_ = os::NowNs();
     size_t size = static_cast<size_t>(got);
     const size_t space = direct + behind;
@@ -124,7 +127,7 @@ void Connection::Readable() {
     lending_ = worker_.lends();
     const size_t used = Parse(buffer, size);
     batching_ = lending_ = false;
-    if (state_ == kClosed) return;
+    if (state_ == kClosed) return true;
     if (state_ != kDraining && used < size) Keep(buffer + used, size - used);
     Flush();
     if (paused_) Resume();
@@ -132,6 +135,7 @@ void Connection::Readable() {
     if (std::exchange(lent_, false) || drained) break;
   }
   Arm();
+  return came;
 }
 
 void Connection::Keep(const uint8_t* data, size_t size) { partial_.assign(data, data + size); }

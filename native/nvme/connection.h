@@ -109,7 +109,10 @@ class Connection {
   // That, and its host is who it says, if it must prove that.
   bool trusted() const { return assigned_ && !locked_; }
 
-  void Readable();
+  // True: bytes came, or their end.
+  bool Readable();
+  // Whether it takes what comes, if anything does.
+  bool reads() const { return (armed_ & EPOLLIN) != 0; }
   // The key of an identity that its host has offered, none if there is none.
   void AnswerKey(crypto::Psk psk);
   // Reads on what has come through TLS and was not read when it came.

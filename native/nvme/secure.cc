@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "nvme/connection.h"
+#include "os/socket.h"
 
 namespace vioctl::nvme {
 namespace {
@@ -84,7 +85,11 @@ ssize_t Connection::Fetch() {
 // As readv(2). The handshake is part of it.
 ssize_t Connection::Receive(const iovec* to, int count) {
   if (!tls_ && !plain_ && !Secure()) return errno == 0 ? 0 : -1;
-  if (!tls_ || state_ == kDraining) return ::readv(fd_.get(), to, count);
+  if (!tls_ || state_ == kDraining) {
+    const ssize_t got = os::ReceiveParts(fd_.get(), to, count);
+    if (got < 0) errno = static_cast<int>(-got);
+    return got < 0 ? -1 : got;
+  }
   size_t total = 0, at = 0;
   int fetches = 0;
   for (int part = 0; part < count;) {

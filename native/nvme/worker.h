@@ -168,7 +168,8 @@ class Worker {
   void Open(Adopt come);
   bool MakeRoom();
   bool EvictOldest();
-  void Ready(uint32_t id, uint32_t what);
+  bool Ready(uint32_t id, uint32_t what);
+  bool Peek();
   void Messages();
   void Handle(Message& message);
   void Tick();
@@ -203,6 +204,9 @@ class Worker {
   std::deque<uint32_t> newest_;  // in the order they came, with some that have connected or gone since
   std::vector<Listener> listeners_;
   uint32_t sequence_ = 0;
+  uint32_t hot_ = 0;    // the connection that alone was ready, the last time epoll was asked; 0: none was alone
+  int peeks_ = 0;       // looks at its socket since then
+  uint64_t asked_ = 0;  // when that was, ns
   uint64_t now_ = 0;
   uint64_t ticked_ = 0;  // ms of the last Tick()
   bool full_ = false;    // out of descriptors: the listeners rest until the next tick

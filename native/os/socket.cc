@@ -56,6 +56,18 @@ ssize_t SendParts(int socket, const iovec* from, int count) noexcept {
   return n < 0 ? -(errno == EPIPE ? ECONNRESET : errno) : n;
 }
 
+ssize_t ReceiveParts(int socket, const iovec* to, int count) noexcept {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(to);
+  message.msg_iovlen = static_cast<size_t>(count);
+  ssize_t n;
+  do
+    n = count == 1 ? ::recv(socket, to->iov_base, to->iov_len, MSG_DONTWAIT)
+                   : ::recvmsg(socket, &message, MSG_DONTWAIT);
+  while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+
 Fd Connect(const std::string& path) {
   sockaddr_un address = Address(path, "connect");
   Fd socket = Stream();

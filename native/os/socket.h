@@ -54,6 +54,8 @@ ssize_t Send(int socket, const void* data, size_t size, const std::vector<int>& 
 // Sends what the socket takes now, from several places. The bytes, or a negative errno: -EAGAIN; -ECONNRESET also where
 // the peer has closed its end. No SIGPIPE.
 ssize_t SendParts(int socket, const iovec* from, int count) noexcept;
+// What has come, into some places; the same, and 0 at the end. A socket's own call: readv(2) looks at more than that.
+ssize_t ReceiveParts(int socket, const iovec* to, int count) noexcept;
 
 // Receives at most `size` bytes; every descriptor that came with them is owned in `fds` before anything else happens.
 // 0 at the end of the stream, -1 if there is nothing (EAGAIN). Descriptors that this process has no room for are an

@@ -25,12 +25,7 @@ class Tcp final : public Stream {
   explicit Tcp(Fd fd) : fd_(std::move(fd)) {}
   int fd() const override { return fd_.get(); }
 
-  ssize_t Read(const iovec* to, int count) override {
-    ssize_t n;
-    do n = ::readv(fd_.get(), to, count);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-  }
+  ssize_t Read(const iovec* to, int count) override { return os::ReceiveParts(fd_.get(), to, count); }
 
   ssize_t Write(const iovec* from, int count) override { return os::SendParts(fd_.get(), from, count); }
 
