@@ -1,5 +1,6 @@
 // Files that commands write: a name has its earlier content until the new one is whole, and nothing else remains.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -69,6 +70,19 @@ describe.each([
     expect(fs.readFileSync(at('out'), 'utf8')).toBe('earlier');
   });
 
+  test('a signal leaves nothing from the moment on in which there is a file', async () => {
+    for (let i = 0; i < 10; i++) {
+      const watcher = fs.watch(dir);
+      const appears = once(watcher, 'change');
+      const child = stalled();
+      await appears;
+      child.kill('SIGINT');
+      watcher.close();
+      await once(child, 'close');
+      expect(fs.readdirSync(dir)).toEqual([]);
+    }
+  });
+
   test('SIGKILL leaves the earlier file, and a part that the next run does not mind', async () => {
     fs.writeFileSync(at('out'), 'earlier');
     await cut(stalled(), 'SIGKILL');
@@ -111,11 +125,12 @@ test('what a damaged stream still has gets its name in ram, and not in convert',
 });
 
 test.each([
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-] as const)('nvmf read --data that is ended by %s leaves the earlier file and nothing else', async (signal, status) => {
+  ['SIGINT', 130, 'data', 1],
+  ['SIGTERM', 143, 'data', 1],
+  ['SIGINT', 130, 'zeroes, which are holes,', 0],
+] as const)('nvmf read --data ended by %s (%i) amid %s leaves the earlier file and nothing else', async (signal, status, _what, byte) => {
   const served = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-served-'));
-  fs.writeFileSync(path.join(served, 'disk'), Buffer.alloc(64 << 20, 1)); // zeroes would be holes
+  fs.writeFileSync(path.join(served, 'disk'), Buffer.alloc(64 << 20, byte));
   const target = await serveTarget([`${path.join(served, 'disk')},bps=4M`]);
   try {
     fs.writeFileSync(at('out'), 'earlier');

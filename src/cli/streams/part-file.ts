@@ -36,9 +36,8 @@ export function partFile(
     if (there && source && there.ino === source.ino && there.dev === source.dev) throw usage('output and input are the same file');
   }
   const name = there ? fs.realpathSync(output) : path.resolve(output);
-  const part = create(name, output, options.mode ?? 0o666, there);
+  const part = create(name, output, options.mode ?? 0o666, there, life);
   let finished = false;
-  life.lastWords({ file: part });
   life.release(() => {
     if (!finished) fs.rmSync(part, { force: true });
     life.lastWords({ file: '' });
@@ -57,14 +56,21 @@ export function partFile(
   };
 }
 
-/** Makes an empty file beside `name`. @param output as the user wrote it @param like the file that it replaces */
-function create(name: string, output: string, mode: number, like: fs.Stats | undefined): string {
+/**
+ * Makes an empty file beside `name`, which a signal removes from its first moment on.
+ * @param output as the user wrote it @param like the file that it replaces
+ */
+function create(name: string, output: string, mode: number, like: fs.Stats | undefined, life: Lifetime): string {
   for (let i = 0; ; i++) {
     const part = `${name}.${process.pid}${i === 0 ? '' : `-${i}`}.part`;
     let fd: number;
     try {
+      // One of another run stays, whatever signal comes.
+      if (i < names && fs.lstatSync(part, { throwIfNoEntry: false })) continue;
+      life.lastWords({ file: part });
       fd = fs.openSync(part, 'wx', mode);
     } catch (err) {
+      life.lastWords({ file: '' });
       if (codeOf(err) !== 'EEXIST' || i === names) throw wrap(printable(output), err);
       continue;
     }

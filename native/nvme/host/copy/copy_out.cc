@@ -1,6 +1,5 @@
 // A namespace into a descriptor.
 #include <poll.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,7 +21,9 @@ class Reader : Transfer {
   int Put(const uint8_t* data, uint64_t size, uint64_t at);
   int PutSparse(const uint8_t* data, uint64_t size, uint64_t at);
   void Landed(Slot& slot);
-  void EndOutput();
+  void BeginOutput();
+
+  const int64_t end_ = position_ + static_cast<int64_t>(options_.length);
 };
 
 int Reader::Put(const uint8_t* data, uint64_t size, uint64_t at) {
@@ -67,17 +68,13 @@ void Reader::Landed(Slot& slot) {
   state_.done.fetch_add(slot.size, std::memory_order_relaxed);
 }
 
-// A file that ends with a hole gets its length, and the position is where a writer would have left it.
-void Reader::EndOutput() {
-  if (!seekable_) return;
-  const auto end = position_ + static_cast<off_t>(options_.length);
-  struct stat stat;
-  if (regular_ && ::fstat(options_.fd, &stat) == 0 && stat.st_size < end && ::ftruncate(options_.fd, end) != 0)
-    return Fail(errno, Where::kOutput);
-  ::lseek(options_.fd, end, SEEK_SET);
+// A file gets its length first: one that is too long for its file system is told of before anything is read.
+void Reader::BeginOutput() {
+  if (regular_ && seekable_ && file_size_ < end_ && ::ftruncate(options_.fd, end_) != 0) Fail(errno, Where::kOutput);
 }
 
 CopyResult Reader::Run() {
+  BeginOutput();
   std::deque<Slot*> order;  // of what is to be written one after the other
   while (true) {
     Slot* slot = nullptr;
@@ -103,7 +100,7 @@ CopyResult Reader::Run() {
       order.pop_front();
     }
   }
-  if (result_.err == 0) EndOutput();
+  if (result_.err == 0 && seekable_) ::lseek(options_.fd, end_, SEEK_SET);  // where a writer would have left it
   result_.bytes = state_.done.load();
   return result_;
 }
