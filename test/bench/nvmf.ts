@@ -25,7 +25,7 @@ const cells: [what: string, goal: number, args: string[]][] = [
 /** SPDK's target with a memory disk of 256 MiB, on its own core. */
 async function spdk(nvmfTgt: string): Promise<{ port: number; nqn: string; pid: number; stop(): Promise<void> }> {
   const socket = path.join(scratch(), 'spdk.sock');
-  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '512', '--no-huge', '--no-pci', '-r', socket]);
+  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '1024', '--no-huge', '--no-pci', '-r', socket]);
   const call = (method: string, params: object = {}): Promise<void> =>
     new Promise((resolve, reject) => {
       const connection = createConnection(socket, () => connection.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })));
@@ -47,7 +47,7 @@ async function spdk(nvmfTgt: string): Promise<{ port: number; nqn: string; pid: 
       if (tries === 100) throw err;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-  await call('nvmf_create_transport', { trtype: 'TCP' });
+  await call('nvmf_create_transport', { trtype: 'TCP', max_queue_depth: 256 });
   await call('bdev_malloc_create', { name: 'memory', num_blocks: 524288, block_size: 512 });
   await call('nvmf_create_subsystem', { nqn, allow_any_host: true });
   await call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: 'memory' } });

@@ -122,6 +122,9 @@ export function wall(argv: readonly string[]): number {
   return (performance.now() - start) / 1000;
 }
 
+/** What runs a program on one processor (taskset(1)): a target and its load do not move, and do not meet. */
+export const onCore = (core: number): string[] => (os.availableParallelism() > 1 ? ['taskset', '-c', String(core)] : []);
+
 const children = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
@@ -180,7 +183,7 @@ export async function serve(...args: string[]): Promise<Served> {
   const listen = args.includes('--config') ? [] : ['--nqn', nqn, '--listen', '127.0.0.1:0'];
   const start = performance.now();
   const { child, output, stop } = await started(
-    [process.execPath, program, 'nvmf', 'serve', ...args, ...listen, '--discovery-port', 'none', '--ndjson', '--quiet'],
+    [...onCore(0), process.execPath, program, 'nvmf', 'serve', ...args, ...listen, '--discovery-port', 'none', '--ndjson', '--quiet'],
     /\n/,
   );
   const took = performance.now() - start;
@@ -197,7 +200,9 @@ export interface Load {
 /** `nvmf bench` of a target, and the processor time that it has cost the target, in ns per command. */
 export function load(target: Served, seconds: number, ...args: string[]): Load & { cpu: number } {
   const before = cpuOf(target.pid);
-  const argv = [
+  const [command = '', ...argv] = [
+    ...onCore(1),
+    process.execPath,
     program,
     'nvmf',
     'bench',
@@ -210,7 +215,7 @@ export function load(target: Served, seconds: number, ...args: string[]): Load &
     '--json',
     ...args,
   ];
-  const done = JSON.parse(execFileSync(process.execPath, argv, { encoding: 'utf8' })) as Load;
+  const done = JSON.parse(execFileSync(command, argv, { encoding: 'utf8' })) as Load;
   // it warms up for 0.2 s, which it does not count
   return { ...done, cpu: (cpuOf(target.pid) - before) / (done.iops * (seconds + 0.2)) };
 }
