@@ -125,6 +125,7 @@ function subsystemConfig(name: string, subsystem: Subsystem, listening: readonly
         source: values.device_path,
         uuid: values.device_uuid,
         group: Number(values.ana_grpid),
+        force: true, // nvmet takes what others use too: a file that is a loop device as well
       })),
   };
 }
