@@ -54,6 +54,12 @@ test('sizes above 2^53 in full, at any depth and with any indent; other 64-bit v
 
 test('keys of any name, values shared and not, control characters of both sets', () => {
   expect(toJson(JSON.parse('{"__proto__":{"a":1}}'))).toBe('{"__proto__":{"a":1}}');
+  const own = Object.fromEntries([
+    ['__proto__', { a: 1n }],
+    ['b', 2n],
+  ]);
+  expect(toJson(own)).toBe('{"__proto__":{"a":"0x1"},"b":"0x2"}');
+  expect(Object.getOwnPropertyDescriptor(own, '__proto__')?.value).toEqual({ a: 1n });
   const shared = { at: 1n };
   expect(toJson([shared, shared])).toBe('[{"at":"0x1"},{"at":"0x1"}]');
   expect(shared).toEqual({ at: 1n });
