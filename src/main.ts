@@ -1,5 +1,8 @@
 import { end } from './cli/exit.js';
 import { run } from './cli/runner.js';
+import { carryNames } from './common/text/names.js';
+
+carryNames();
 
 // package.json and completions/ lie beside dist/ and beside src/ alike.
 run(process.argv.slice(2), process.env, `${import.meta.dirname}/..`).then((status) => {

@@ -49,7 +49,7 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
     for (uint32_t i = 0; i < list.Length(); i++)
       fds.push_back(Item(list, i, Kind::kInt32).As<Napi::Number>().Int32Value());
   }
-  os::SendDatagram(info[0].As<Napi::String>(), info[1].As<Napi::String>(), fds);
+  os::SendDatagram(Text(info[0]), Text(info[1]), fds);
   return info.Env().Undefined();
 }
 
@@ -57,8 +57,7 @@ Napi::Value TcpListen(const Napi::CallbackInfo& info) {
   const uint32_t port = U32(info[1]);
   if (port > UINT16_MAX) throw SysError(EINVAL, "port");
   uint16_t bound = 0;
-  Fd fd = os::ListenTcp(info[0].As<Napi::String>(), static_cast<uint16_t>(port), info[2].ToBoolean(),
-                        os::kListenBacklog, &bound);
+  Fd fd = os::ListenTcp(Text(info[0]), static_cast<uint16_t>(port), info[2].ToBoolean(), os::kListenBacklog, &bound);
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("port", bound);
   object.Set("fd", fd.Release());
@@ -84,7 +83,7 @@ Napi::Value TcpShutdown(const Napi::CallbackInfo& info) {
 Napi::Value PageSize(const Napi::CallbackInfo& info) { return Number(info.Env(), os::PageSize()); }
 
 Napi::Value LastWords(const Napi::CallbackInfo& info) {
-  os::SetLastWords(info[0].As<Napi::String>(), info[1].As<Napi::String>(), info[2].As<Napi::Boolean>());
+  os::SetLastWords(Text(info[0]), Text(info[1]), info[2].As<Napi::Boolean>());
   return info.Env().Undefined();
 }
 

@@ -292,7 +292,7 @@ Napi::Value StepRam(const Napi::CallbackInfo& info) {
 Napi::Value ReadBitmap(const Napi::CallbackInfo& info) {
   Source& source = Get<Source>(info[1]);
   Ram& ram = Get<Ram>(info[0]);
-  const std::string name = info[3].As<Napi::String>();
+  const std::string name = Text(info[3]);
   const auto* found = std::ranges::find(kOrderNames, name);
   if (found == std::end(kOrderNames)) throw SysError(EINVAL, "order", name);
   const auto order = static_cast<Order>(found - kOrderNames);
@@ -367,7 +367,7 @@ Napi::Value BlockStates(const Napi::CallbackInfo& info) {
 Napi::Value PageRuns(const Napi::CallbackInfo& info) {
   Ram& ram = Get<Ram>(info[0]);
   const Block& block = ram.blocks()[BlockOf(ram, info[1])];
-  const std::string kind = info[2].As<Napi::String>();
+  const std::string kind = Text(info[2]);
   uint64_t page = U64(info[3]);
   const uint64_t most = U64(info[4]);
   // Behind the last page that any record gave, nothing needs looking at: it is one run.

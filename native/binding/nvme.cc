@@ -293,8 +293,7 @@ Napi::Value TargetStart(const Napi::CallbackInfo& info) {
 Napi::Value TargetListen(const Napi::CallbackInfo& info) {
   if (U32(info[2]) > UINT16_MAX) throw SysError(EINVAL, "port");
   const auto port = static_cast<uint16_t>(U32(info[2]));
-  return Napi::Number::New(info.Env(),
-                           Share<Host>(info[0])->target->Listen(info[1].As<Napi::String>(), port, info[3].ToBoolean()));
+  return Napi::Number::New(info.Env(), Share<Host>(info[0])->target->Listen(Text(info[1]), port, info[3].ToBoolean()));
 }
 
 Napi::Value TargetUnlisten(const Napi::CallbackInfo& info) {

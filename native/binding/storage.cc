@@ -120,11 +120,11 @@ std::shared_ptr<Lane> Looks() {
 }  // namespace
 
 Napi::Value JsOpen(const Napi::CallbackInfo& info) {
-  return NewHandle(info.Env(), OpenFile(info[0].As<Napi::String>(), OptionsOf(info[1].As<Napi::Object>())));
+  return NewHandle(info.Env(), OpenFile(Text(info[0]), OptionsOf(info[1].As<Napi::Object>())));
 }
 
 Napi::Value JsOpenLater(const Napi::CallbackInfo& info) {
-  const auto work = [path = info[0].As<Napi::String>().Utf8Value(), options = OptionsOf(info[1].As<Napi::Object>())] {
+  const auto work = [path = Text(info[0]), options = OptionsOf(info[1].As<Napi::Object>())] {
     return OpenFileLater(path, options);
   };
   return InLane<std::shared_ptr<Store>>(
@@ -133,7 +133,7 @@ Napi::Value JsOpenLater(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsReach(const Napi::CallbackInfo& info) {
-  const auto work = [path = info[0].As<Napi::String>().Utf8Value()] {
+  const auto work = [path = Text(info[0])] {
     struct stat st;
     Check(::stat(path.c_str(), &st), "stat", path.c_str());
     return true;

@@ -13,7 +13,7 @@
 namespace vioctl::sysfs {
 
 Napi::Value JsStartWrite(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].As<Napi::String>(), data = info[1].As<Napi::String>();
+  const std::string path = vioctl::Text(info[0]), data = vioctl::Text(info[1]);
   return Napi::Number::New(info.Env(), StartWrite(path, data).Release());
 }
 
@@ -39,7 +39,7 @@ Napi::Value JsReadAll(const Napi::CallbackInfo& info) {
 Napi::Value JsReadFolders(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const Wanted wanted{Texts(info[2]), Texts(info[3]), Texts(info[4])};
-  const std::vector<Folder> folders = ReadFolders(info[0].As<Napi::String>(), Texts(info[1]), wanted);
+  const std::vector<Folder> folders = ReadFolders(vioctl::Text(info[0]), Texts(info[1]), wanted);
   const size_t texts = wanted.files.size() + wanted.links.size(), values = texts + wanted.headers.size();
   auto result = Napi::Array::New(env, folders.size() * (values + 2));
   uint32_t at = 0;

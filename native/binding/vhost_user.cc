@@ -16,12 +16,12 @@
 
 namespace vioctl::vhost_user {
 Napi::Value JsConnect(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), os::Connect(info[0].As<Napi::String>()).Release());
+  return Napi::Number::New(info.Env(), os::Connect(Text(info[0])).Release());
 }
 
 Napi::Value JsListen(const Napi::CallbackInfo& info) {
   const auto number = [&info](size_t at) { return info[at].As<Napi::Number>().Uint32Value(); };
-  Fd fd = os::Listen(info[0].As<Napi::String>(), static_cast<int>(number(1)), number(2), number(3), number(4));
+  Fd fd = os::Listen(Text(info[0]), static_cast<int>(number(1)), number(2), number(3), number(4));
   return Napi::Number::New(info.Env(), fd.Release());
 }
 

@@ -1,7 +1,7 @@
 import { usage } from '../common/errors.js';
 import { Sysroot } from '../common/sysroot.js';
 import { isTerminal } from '../common/terminal.js';
-import { requireText } from './arguments/argv.js';
+import { argumentTexts, requireText } from './arguments/argv.js';
 import { setAside } from './arguments/positionals.js';
 import { splitWords } from './arguments/words.js';
 import { Flags } from './flags.js';
@@ -33,7 +33,7 @@ export interface CommandClass {
   readonly server: boolean;
   /** The first signal waits for run(), which ends soon by itself and undoes what it has begun: a transaction. */
   readonly finishes: boolean;
-  /** Names of files among the arguments may be any bytes: the command takes them with argumentBytes(). */
+  /** The command takes names of files with argumentBytes(), as bytes where they are not UTF-8. Others get text of names.ts. */
   readonly byteNames: boolean;
   /** Takes `-- CMD…`: the words behind the first `--` are in `this.rest`. */
   readonly passthrough: boolean | 'required';
@@ -139,8 +139,8 @@ export abstract class Command {
     if (command.passthrough) ({ own: argv, rest: this.rest } = splitWords(argv));
     if (command.passthrough === 'required' && !this.rest?.length)
       throw usage('the program to run goes behind --', `vioctl ${this.#context.id} … -- CMD`);
-    if (!command.byteNames) requireText(argv, true);
-    requireText(this.rest ?? [], false);
+    if (!command.byteNames) argv = argumentTexts(argv);
+    requireText(this.rest ?? []);
     const flags = allFlags(command);
     if ('watch' in flags) argv = argv.map((word) => (word === '--watch' ? `--watch=${usualWatch}` : word));
     const many = setAside(argv, flags, spec.args as ArgInput);

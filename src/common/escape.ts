@@ -1,3 +1,5 @@
+import { bytesOfName } from './text/names.js';
+
 /** What a terminal may act on: C0, DEL and C1 controls, direction marks and overrides, line separators, broken surrogates. */
 const unsafe = /[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffd]/g;
 
@@ -6,11 +8,15 @@ const code = (c: string): string => {
   return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
 };
 
+/** Bytes of names that are not UTF-8 (text/names.ts). */
+const lone = /[\udc80-\udcff]/gu;
+const shown = (text: string): string => text.replace(lone, (c) => code(String.fromCharCode(c.charCodeAt(0) - 0xdc00))).toWellFormed();
+
 /**
  * Makes an untrusted string (NQN, block name, idstr, file name) safe for a terminal and a log line, reversibly: unsafe
  * characters become `\xNN` or `\u{…}`, backslash is doubled.
  */
-export const printable = (text: string): string => text.toWellFormed().replaceAll('\\', '\\\\').replace(unsafe, code);
+export const printable = (text: string): string => shown(text.replaceAll('\\', '\\\\')).replace(unsafe, code);
 
 /** The beginning of a text that is longer than a message should be. @param most characters that are shown */
 export const beginning = (text: string, most = 60): string => (text.length > most ? `${text.slice(0, most)}…` : text);
@@ -23,16 +29,20 @@ export function printableNames(names: readonly string[]): string {
 }
 
 /** The last guard of a message that was put together of safe parts: the same without doubling backslashes. */
-export const harmless = (text: string): string => text.toWellFormed().replace(unsafe, code);
-
-/** A word as a POSIX shell takes it: as it is if no character of it is special, else in single quotes. */
-export const shellWord = (text: string): string => (/^[\w./:@,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+export const harmless = (text: string): string => shown(text).replace(unsafe, code);
 
 /** Bytes that are not UTF-8 as a word of bash, zsh and ksh: `$'n\xff'`. */
 export const shellBytes = (bytes: Uint8Array): string =>
   `$'${Buffer.from(bytes)
     .toString('latin1')
     .replace(/['\\]|[^ -~]/g, code)}'`;
+
+/** A word as a POSIX shell takes it: as it is if no character of it is special, else in single quotes. */
+export function shellWord(text: string): string {
+  if (/^[\w./:@,=+-]+$/.test(text)) return text;
+  const bytes = bytesOfName(text);
+  return bytes ? shellBytes(bytes) : `'${text.replaceAll("'", "'\\''")}'`;
+}
 
 /** A file's name as an argument that no program takes for an option. */
 export const shellFile = (name: string): string => shellWord(name.startsWith('-') ? `./${name}` : name);

@@ -1,5 +1,6 @@
 import { type ExitStatus, VioError, type VioErrorOptions } from './errors.js';
 import { printable } from './escape.js';
+import { bytesOfName } from './text/names.js';
 import { hex64 } from './units.js';
 
 /** Keys whose values count something or measure a size: `size`, `max_size`, `pageSize`, `errorCount`. */
@@ -21,7 +22,7 @@ const mostKnown = 1000;
 
 /** Whether something in a value needs a form of ours. Decides which objects are copied: most records have nothing to convert. */
 const foreign = (value: unknown): boolean =>
-  typeof value === 'bigint' || value instanceof Uint8Array || (typeof value === 'object' && value !== null);
+  typeof value === 'string' ? !value.isWellFormed() : typeof value === 'bigint' || (typeof value === 'object' && value !== null);
 
 /** A size above 2^53: JSON.stringify has no way to write it. */
 const isLarge = (value: bigint, key: string): boolean => isCount(key) && value > BigInt(Number.MAX_SAFE_INTEGER);
@@ -29,6 +30,8 @@ const isLarge = (value: bigint, key: string): boolean => isCount(key) && value >
 /** What a walk over a value has met. */
 interface Met {
   large: boolean;
+  /** Whether names that are not UTF-8 stay as they are, for a document that this program reads again. */
+  readonly exact: boolean;
 }
 
 /** A value with everything that JSON.stringify does not know turned into what it does; unchanged parts are shared. */
@@ -37,6 +40,7 @@ function converted(value: unknown, key: string, met: Met, above: object[]): unkn
     if (isLarge(value, key)) met.large = true;
     return isCount(key) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : hex64(value);
   }
+  if (typeof value === 'string') return met.exact ? value : value.toWellFormed();
   if (typeof value !== 'object' || value === null) return value;
   if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('hex');
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function')
@@ -48,7 +52,6 @@ function converted(value: unknown, key: string, met: Met, above: object[]): unkn
   return now;
 }
 
-// Apart, and without iterators: compiling one function for both takes V8 longer than all of a usual document.
 function convertedItems(items: unknown[], met: Met, above: object[]): unknown[] {
   let copy: unknown[] | undefined;
   for (let i = 0; i < items.length; i++) {
@@ -71,6 +74,8 @@ function convertedMembers(members: Record<string, unknown>, met: Met, above: obj
     if (now === item) continue;
     copy ??= { ...members };
     copy[name] = now; // an own member of the copy already, even a key of __proto__
+    const bytes = typeof item === 'string' ? bytesOfName(item) : undefined;
+    if (bytes) copy[`${name}Hex`] = bytes.toString('hex');
   }
   return copy ?? members;
 }
@@ -79,7 +84,7 @@ function convertedMembers(members: Record<string, unknown>, met: Met, above: obj
 function written(value: unknown, key: string, indent: number, margin: string): string | undefined {
   if (typeof value === 'bigint' && isLarge(value, key)) return value.toString();
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array)
-    return JSON.stringify(converted(value, key, { large: false }, []));
+    return JSON.stringify(converted(value, key, { large: false, exact: false }, []));
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function')
     return written((value as { toJSON(key: string): unknown }).toJSON(key), key, indent, margin);
   const inner = margin + ' '.repeat(indent);
@@ -96,10 +101,11 @@ function written(value: unknown, key: string, indent: number, margin: string): s
 
 /**
  * JSON of the contract: 64-bit values (bigint) as "0x…", but sizes as numbers, in full above 2^53 too; undefined left out, bytes
- * as hex, C1 control characters escaped. @throws TypeError for a value that contains itself
+ * as hex, C1 control characters escaped. A name that is not UTF-8 also appears as hex: `path` and `pathHex`.
+ * @param exact keeps such names, for a document that is read again @throws TypeError for a value that contains itself
  */
-export function toJson(value: unknown, indent = 0): string {
-  const met: Met = { large: false };
+export function toJson(value: unknown, indent = 0, exact = false): string {
+  const met: Met = { large: false, exact };
   const plain = converted(value, '', met, []);
   const text = (met.large ? written(value, '', indent, '') : JSON.stringify(plain, undefined, indent)) ?? 'null';
   // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.

@@ -59,7 +59,39 @@ void CheckPath(const Napi::Value& value, const Place& place) {
   if (Text(value).find('\0') != std::string::npos) Wrong(value.Env(), place, "a path: it has a NUL");
 }
 
+// A code point as UTF-8.
+void Append(std::string& text, char32_t point) {
+  if (point < 0x80) {
+    text += static_cast<char>(point);
+    return;
+  }
+  const int more = point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
+  const unsigned head = more == 1 ? 0xc0 : more == 2 ? 0xe0 : 0xf0;
+  text += static_cast<char>(head | point >> (6 * more));
+  for (int i = more; i-- > 0;) text += static_cast<char>(0x80 | (point >> (6 * i) & 0x3f));
+}
+
 }  // namespace
+
+std::string Text(const Napi::Value& value) {
+  const auto string = value.As<Napi::String>();
+  std::string text = string.Utf8Value();
+  if (text.find("\xef\xbf\xbd") == std::string::npos) return text;  // no surrogate is alone
+  text.clear();
+  const std::u16string units = string.Utf16Value();
+  for (size_t i = 0; i < units.size(); i++) {
+    const char16_t unit = units[i], next = i + 1 < units.size() ? units[i + 1] : u'\0';
+    if (unit >= 0xd800 && unit < 0xdc00 && next >= 0xdc00 && next < 0xe000) {
+      Append(text, 0x10000 + ((unit & 0x3ffu) << 10 | (next & 0x3ffu)));
+      i++;
+    } else if (unit >= 0xdc80 && unit <= 0xdcff) {
+      text += static_cast<char>(unit & 0xff);
+    } else {
+      Append(text, unit >= 0xd800 && unit < 0xe000 ? U'\ufffd' : char32_t{unit});
+    }
+  }
+  return text;
+}
 
 void CheckKind(const Napi::Value& value, Kind kind, const Place& place) {
   if (static_cast<uint8_t>(kind) & 0x80) {

@@ -64,7 +64,8 @@ inline uint64_t U64(const Napi::Value& value) {
   return value.As<Napi::BigInt>().Uint64Value(&lossless);
 }
 
-inline std::string Text(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
+// UTF-8, but U+DC80 to U+DCFF alone are the bytes of a name that is not (src/common/text/names.ts).
+std::string Text(const Napi::Value& value);
 
 // The bytes of a value that was checked as kBytes.
 inline std::span<uint8_t> Bytes(const Napi::Value& value) {

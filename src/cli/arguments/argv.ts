@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import fs from 'node:fs';
 import { usage } from '../../common/errors.js';
 import { shellBytes } from '../../common/escape.js';
+import { textOfName } from '../../common/text/names.js';
 
 /**
  * File names among the arguments as the caller gave them: text, or bytes if they are not UTF-8. Node decodes its arguments
@@ -20,16 +21,19 @@ export function argumentBytes(args: readonly string[]): (string | Buffer)[] {
   return args.map((arg) => bytes.get(arg)?.shift() ?? arg);
 }
 
+/** The same as text that keeps such names (common/text/names.ts). */
+export const argumentTexts = (args: readonly string[]): string[] =>
+  argumentBytes(args).map((word) => (typeof word === 'string' ? word : textOfName(word)));
+
 /**
- * Refuses words that are not UTF-8: as text they are other words.
- * @param own whether they are words of vioctl, or those of a program that it starts
+ * Refuses words that are not UTF-8: Node gives a program other ones.
  * @throws usage error
  */
-export function requireText(args: readonly string[], own: boolean): void {
+export function requireText(args: readonly string[]): void {
   const bytes = argumentBytes(args).find((word) => typeof word !== 'string');
   if (bytes === undefined) return;
-  const what = own ? 'only vioctl uring cat, sum, sync and register take such names' : 'the program would get another argument';
-  throw usage(`${shellBytes(bytes as Buffer)}: not UTF-8; ${what}`, 'give the file a second name: ln -s FILE NAME');
+  const what = 'not UTF-8; the program would get another argument';
+  throw usage(`${shellBytes(bytes as Buffer)}: ${what}`, 'give the file a second name: ln -s FILE NAME');
 }
 
 function words(): Buffer[] {

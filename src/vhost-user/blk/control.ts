@@ -309,7 +309,7 @@ export async function runBlkControl(
     const { disks } = document as { disks?: never[] };
     if (op === 'list') return disks!.map(diskLine);
     if (op === 'stats') return disks!.map(statsLine);
-    if (op === 'save') return toJson(document, 2).split('\n');
+    if (op === 'save') return toJson(document, 2, true).split('\n');
     if (op === 'load') return loadLines(document as LoadReport);
     if (op === 'remove') return unchangedLines(document) ?? [removedLine(document as DiskReport)];
     return unchangedLines(document) ?? [diskLine(document as DiskReport)];

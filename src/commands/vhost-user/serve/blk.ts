@@ -81,7 +81,8 @@ it for the disk with the same path, and keeps the socket file. With --log-format
     const given = await commandLine(args.disk ?? [], flags, sockets, this.sysroot);
     if (given.engine === 'uring') requireRings(this.sysroot);
     this.life.signal.addEventListener('abort', () => notify(this.env, 'STOPPING=1'), { once: true });
-    const line = (r: BlkReady): string => `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket ?? `fd ${flags.fd}`}`;
+    const line = (r: BlkReady): string =>
+      `serving ${printable(r.file)} (${formatSize(r.size)}) at ${r.socket === undefined ? `fd ${flags.fd}` : printable(r.socket)}`;
     const shown = (ready: BlkReady[]) =>
       this.out.document(ready.length === 1 ? ready[0]! : { disks: ready }, () => (ready[0] ? ready.map(line) : ['serving no disk yet']));
     const totals = await serveBlk(

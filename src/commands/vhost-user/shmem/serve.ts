@@ -1,6 +1,7 @@
 import { Command } from '../../../cli/command.js';
 import { Args, Flags } from '../../../cli/flags.js';
 import { usage } from '../../../common/errors.js';
+import { printable } from '../../../common/escape.js';
 import { parseMap, parseRegion } from '../../../vhost-user/shmem/file.js';
 import { pmemCapabilities, serveShmem } from '../../../vhost-user/shmem/serving.js';
 
@@ -60,7 +61,10 @@ export default class ShmemServe extends Command {
         configSize: flags['config-size'],
         anyRegions: flags['any-regions'],
         onReady: (ready) =>
-          this.out.document(ready, (r) => `serving ${r.socket ?? `fd ${flags.fd}`}${r.control ? `, control ${r.control}` : ''}`),
+          this.out.document(ready, ({ socket, control }) => {
+            const at = socket === undefined ? `fd ${flags.fd}` : printable(socket);
+            return `serving ${at}${control ? `, control ${printable(control)}` : ''}`;
+          }),
         onWarn: (text) => this.warn(text),
         onLog: (text) => this.info(text),
       },

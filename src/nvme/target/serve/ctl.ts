@@ -88,7 +88,7 @@ export async function runControl(
     if (unchanged && action !== 'load' && (action !== 'kick' || flags['dry-run'])) return unchanged;
     switch (action) {
       case 'save':
-        return toJson(document, 2).split('\n');
+        return toJson(document, 2, true).split('\n');
       case 'load':
         return loadLines(document as LoadReport);
       case 'list':
