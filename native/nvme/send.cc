@@ -107,6 +107,7 @@ uint8_t* Connection::Response(Request& request, Status status, uint64_t result) 
 // What an answer ends besides its command.
 void Connection::Answered(const Request& request, Status status) {
   VIOCTL_ASSERT(request.state != Request::kFree && request.state != Request::kSending);  // one answer for each command
+  worker_.Answered();
   cids_[request.sqe.cid / 64] &= ~(1ULL << (request.sqe.cid % 64));
   if (request.kind == Kind::kConnect) connect_ = kNone;
   if (request.kind == Kind::kFabrics && FctypeOf(request.sqe) == kDisconnect && status != kOk) leaving_ = false;

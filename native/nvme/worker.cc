@@ -155,7 +155,8 @@ bool Worker::Ready(uint32_t id, uint32_t what) {
     if (what & EPOLLOUT) connection->Writable();
     if (what & (EPOLLIN | EPOLLRDHUP)) {
       lends_ = true;
-      if ((connection = Find(id))) came = connection->Readable();
+      answered_ = false;
+      if ((connection = Find(id)) && (came = connection->Readable())) prompt_ = answered_;
     }
     if (what & (EPOLLERR | EPOLLHUP)) {
       if ((connection = Find(id))) connection->Hangup();
@@ -395,7 +396,7 @@ bool Worker::Run() {
   while (true) {
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
-    const bool deep = done_.out() >= kDeep;
+    const bool deep = done_.out() >= kDeep && !prompt_;
     int timeout = ns - worked < spin && !deep ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && (full_ || buffers_.any())) timeout = kTickMs;

@@ -133,6 +133,8 @@ class Worker {
   [[nodiscard]] bool Dispatch();
   // Lets the kernel have what was put into the ring, and takes what it has done.
   void TurnRing();
+  // A connection has answered a command.
+  void Answered() { answered_ = true; }
   // Takes the connection out of the tables; it is destroyed when its last job is done.
   void Retire(Connection* connection);
 
@@ -198,6 +200,8 @@ class Worker {
   std::unique_ptr<uint8_t[]> receive_;  // a buffer for each thread: one that hangs may be writing out of its own
   size_t reader_ = 0;                   // the thread that has the loop
   bool lends_ = false;
+  bool answered_ = false;  // something, since the last bytes were read
+  bool prompt_ = false;    // what came last was answered at once: more of it comes soon, whatever the executor does
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> zombies_;

@@ -12,7 +12,7 @@ mkdir -p $R/bin $R/fs $R/vioctl $TMPDIR /run/blktests
 cp -r bin dist package.json build/native/release/vioctl.node $R/vioctl
 cp -r "$blktests/." /run/blktests
 cat test/support/blktests/rc.sh >>/run/blktests/tests/nvme/rc
-for module in configfs loop nvme-tcp nvmet-tcp tls; do modprobe $module; done
+for module in configfs fuse loop nvme-tcp nvmet-tcp tls; do modprobe $module; done
 # the kernel cannot load them itself: its modprobe is looked for in the initramfs
 for module in gcm ctr ghash-generic aesni-intel dh_generic crc32c_generic; do modprobe -q $module || true; done
 mount -t configfs none /sys/kernel/config
