@@ -6,8 +6,11 @@ import { allFlags, type CommandClass } from './cli/command.js';
 import type { ArgInput, FlagInput } from './cli/oclif.js';
 import { messagesLeft } from './cli/output/stdio.js';
 import { runCommand } from './cli/runner.js';
+import { carryNames } from './common/text/names.js';
 import { groups } from './groups/index.js';
 import type { Verb } from './groups/types.js';
+
+carryNames();
 
 /** What stock oclif reads of a command. */
 interface StockCommand {

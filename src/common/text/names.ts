@@ -63,11 +63,13 @@ export function carryNames(): void {
   for (const name of toPath) {
     const plain = functions[name]!;
     const exact = name === 'realpathSync' ? fs.realpathSync.native : fs[name];
-    functions[name] = (path) => {
+    const carried: AnyFunction = (path, ...options) => {
       const bytes = given(path);
+      if (options.length > 0) return plain(bytes, ...options); // asks for a form of its own
       const found = typeof bytes === 'string' ? String(plain(bytes)) : '\ufffd';
       return found.includes('\ufffd') ? textOfName(exact(bytes as string, 'buffer') as unknown as Buffer) : found;
     };
+    functions[name] = Object.assign(carried, plain);
   }
   const folder = process.cwd;
   process.cwd = () => {
