@@ -153,6 +153,8 @@ export function rootPage(docs: CommandDoc[]): string {
     ]),
     ...section('NOTES', [
       roff('vioctl help --man GROUP VERB shows the page of a command. docs/ of the repository explains each group and its subject.'),
+      '.PP',
+      roff('Names of files may be any bytes. In JSON, a name that is not UTF-8 also appears in hex: "pathHex" beside "path".'),
     ]),
     ...section('SEE ALSO', seeAlso(docs.map(({ id }) => pageOf(id)))),
   ];

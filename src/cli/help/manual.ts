@@ -79,6 +79,7 @@ export const manuals: Readonly<Record<string, GroupManual>> = {
       'A ring is one io_uring: a queue of requests (submissions) and a queue of results (completions). The kernel knows registered ' +
         'files and buffers in advance; requests name them by their slot in a table.',
       ['If io_uring is missing or forbidden, vioctl uses plain system calls on several threads.', uringBulk],
+      ['A large file goes into a pipe without a copy: the reader may see what is written to the file meanwhile.', ['cat']],
     ],
     seeAlso: ['io_uring(7)', 'io_uring_setup(2)', 'sha256sum(1)', 'sync(1)'],
   },
