@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { wrap } from '../common/errors.js';
 import { printable } from '../common/escape.js';
 import { listenError } from '../common/listen.js';
-import { listenAt } from '../native/listen.js';
+import { type ListeningSocket, listenAt } from '../native/listen.js';
 import { contentTypes, type MetricsFormat } from './metrics-text.js';
 
 /** Where metrics are served: a UNIX socket, or an address and port. */
@@ -19,8 +19,8 @@ const requestTime = 5000;
 const maxRequests = 1000;
 /** Milliseconds in which one text serves all who ask. */
 const freshTime = 500;
-/** Mask of a UNIX socket: who collects metrics is often of another user, and of a group of the server's. */
-const socketMask = 0o117;
+/** Of a UNIX socket: who collects metrics is often of another user, and of a group of the server's. */
+const socketMode = 0o660;
 
 /** A running server of metrics. */
 export interface MetricsServer {
@@ -54,32 +54,27 @@ export async function serveMetrics(place: MetricsPlace, text: (format: MetricsFo
   server.maxRequestsPerSocket = maxRequests;
   server.setTimeout(2 * requestTime, (socket) => socket.destroy());
   server.on('clientError', (_err, socket) => socket.destroy());
-  await listen(server, place);
+  const file = 'path' in place ? listenAt(place.path, { mode: socketMode }) : undefined;
+  await listen(server, place, file);
   server.unref();
   const at = server.address();
   return {
     place: typeof at === 'object' && at && 'address' in place ? { address: at.address, port: at.port } : place,
     close: async () => {
       server.closeAllConnections();
+      file?.removeFile();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
 }
 
-/** The file of a UNIX socket goes when the server closes. @throws VioError */
-async function listen(server: Server, place: MetricsPlace): Promise<void> {
-  if ('path' in place) listenAt(place.path).close(); // a file that nobody serves goes; others are an error
+/** @param file of a place that is a path: node:net would take its name for text @throws VioError */
+async function listen(server: Server, place: MetricsPlace, file: ListeningSocket | undefined): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.once('listening', resolve);
-      if ('address' in place) {
-        server.listen({ host: place.address, port: place.port, ipv6Only: true });
-        return;
-      }
-      const mask = process.umask(socketMask);
-      server.listen({ path: place.path });
-      process.umask(mask);
+      server.listen('address' in place ? { host: place.address, port: place.port, ipv6Only: true } : { fd: file!.take() });
     });
   } catch (err) {
     throw 'address' in place ? listenError(place.address, place.port, err) : wrap(`listen on ${printable(place.path)}`, err);

@@ -31,13 +31,20 @@ export class ListeningSocket extends OwnedFd {
     this.#file = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
   }
 
-  /** Closes it and removes its file. What is there by now may be another server's: that stays. Idempotent. */
+  /** Closes it and removes its file. Idempotent. */
   override close(): void {
     if (!this.open) return;
-    // before the socket is closed, so that its inode cannot be another file's
+    this.removeFile();
+    super.close();
+  }
+
+  /**
+   * Removes its file, before the socket is closed by whoever has taken it: its inode cannot be another file's then. What is there by now may be
+   * another server's: that stays.
+   */
+  removeFile(): void {
     const there = fs.lstatSync(this.#path, { bigint: true, throwIfNoEntry: false });
     if (there && there.ino === this.#file?.ino && there.dev === this.#file.dev) fs.rmSync(this.#path, { force: true });
-    super.close();
   }
 }
 

@@ -70,8 +70,9 @@ $V migration verify "none-$N"`;
   test('nvmf serves them, and has sockets, outputs and inputs of such names', () => {
     write(Buffer.alloc(1 << 20, 7));
     const lines = `N=${word}; NQN=nqn.2014-08.org.example:bytes
-$V nvmf serve "$N" --listen 127.0.0.1:0 --discovery-port none --nqn $NQN --control "ctl-$N" --json >/dev/null 2>&1 & p=$!
-until_there "ctl-$N"; $V nvmf ctl "ctl-$N" list --json; $V nvmf ctl "ctl-$N" save >"saved-$N"
+$V nvmf serve "$N" --listen 127.0.0.1:0 --discovery-port none --nqn $NQN --control "ctl-$N" \\
+  --metrics "./metrics-$N" --state-dir "state-$N" --json >/dev/null 2>&1 & p=$!
+until_there "ctl-$N"; until_there "metrics-$N"; $V nvmf ctl "ctl-$N" list --json; $V nvmf ctl "ctl-$N" save >"saved-$N"
 port=$($V nvmf ctl "ctl-$N" list --json | sed -n 's/.*"port": \\([0-9]*\\).*/\\1/p' | head -1)
 $V nvmf read -a 127.0.0.1 -s $port -n $NQN -d "out-$N" 2>/dev/null
 $V nvmf write -a 127.0.0.1 -s $port -n $NQN -d "out-$N" 2>/dev/null
@@ -84,7 +85,7 @@ until_there "ctl-$N"; $V nvmf ctl "ctl-$N" list --json; kill $p; wait $p`;
       Buffer.from(hex!, 'hex').toString('latin1'),
     );
     expect([first, second]).toEqual([at(latin).toString('latin1'), at(latin).toString('latin1')]);
-    expect(names(dir)).toEqual([latin, lookalike, `out-${latin}`, `saved-${latin}`].sort());
+    expect(names(dir)).toEqual([latin, lookalike, `out-${latin}`, `saved-${latin}`, `state-${latin}`].sort());
     expect(fs.readFileSync(at(`out-${latin}`)).equals(Buffer.alloc(1 << 20, 7))).toBe(true);
   });
 
