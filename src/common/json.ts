@@ -47,37 +47,19 @@ function converted(value: unknown, key: string, met: Met, above: object[]): unkn
     return converted((value as { toJSON(key: string): unknown }).toJSON(key), key, met, above);
   if (above.includes(value)) throw new TypeError('Converting circular structure to JSON');
   above.push(value);
-  const now = Array.isArray(value) ? convertedItems(value, met, above) : convertedMembers(value as Record<string, unknown>, met, above);
-  above.pop();
-  return now;
-}
-
-function convertedItems(items: unknown[], met: Met, above: object[]): unknown[] {
-  let copy: unknown[] | undefined;
-  for (let i = 0; i < items.length; i++) {
-    const item = items[i];
-    if (!foreign(item)) continue;
-    const now = converted(item, String(i), met, above);
-    if (now === item) continue;
-    copy ??= [...items];
-    copy[i] = now;
-  }
-  return copy ?? items;
-}
-
-function convertedMembers(members: Record<string, unknown>, met: Met, above: object[]): Record<string, unknown> {
   let copy: Record<string, unknown> | undefined;
-  for (const name of Object.keys(members)) {
-    const item = members[name];
+  for (const [at, item] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
     if (!foreign(item)) continue;
+    const name = String(at);
     const now = converted(item, name, met, above);
     if (now === item) continue;
-    copy ??= { ...members };
+    copy ??= (Array.isArray(value) ? [...value] : { ...value }) as Record<string, unknown>;
     copy[name] = now; // an own member of the copy already, even a key of __proto__
-    const bytes = typeof item === 'string' ? bytesOfName(item) : undefined;
+    const bytes = typeof item === 'string' && !Array.isArray(value) ? bytesOfName(item) : undefined;
     if (bytes) copy[`${name}Hex`] = bytes.toString('hex');
   }
-  return copy ?? members;
+  above.pop();
+  return copy ?? value;
 }
 
 /** Writes a value piece by piece, with sizes in full. */
