@@ -1,4 +1,4 @@
-import { bytesOfName } from './text/names.js';
+import { bytesOfName, shownName } from './text/names.js';
 
 /** What a terminal may act on: C0, DEL and C1 controls, direction marks and overrides, line separators, broken surrogates. */
 const unsafe = /[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffd]/g;
@@ -8,15 +8,13 @@ const code = (c: string): string => {
   return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
 };
 
-/** Bytes of names that are not UTF-8 (text/names.ts). */
-const lone = /[\udc80-\udcff]/gu;
-const shown = (text: string): string => text.replace(lone, (c) => code(String.fromCharCode(c.charCodeAt(0) - 0xdc00))).toWellFormed();
+const byteCode = (byte: number): string => code(String.fromCharCode(byte));
 
 /**
  * Makes an untrusted string (NQN, block name, idstr, file name) safe for a terminal and a log line, reversibly: unsafe
  * characters become `\xNN` or `\u{…}`, backslash is doubled.
  */
-export const printable = (text: string): string => shown(text.replaceAll('\\', '\\\\')).replace(unsafe, code);
+export const printable = (text: string): string => shownName(text.replaceAll('\\', '\\\\'), byteCode).replace(unsafe, code);
 
 /** The beginning of a text that is longer than a message should be. @param most characters that are shown */
 export const beginning = (text: string, most = 60): string => (text.length > most ? `${text.slice(0, most)}…` : text);
@@ -29,7 +27,7 @@ export function printableNames(names: readonly string[]): string {
 }
 
 /** The last guard of a message that was put together of safe parts: the same without doubling backslashes. */
-export const harmless = (text: string): string => shown(text).replace(unsafe, code);
+export const harmless = (text: string): string => shownName(text, byteCode).replace(unsafe, code);
 
 /** Bytes that are not UTF-8 as a word of bash, zsh and ksh: `$'n\xff'`. */
 export const shellBytes = (bytes: Uint8Array): string =>

@@ -8,6 +8,7 @@ import fs from 'node:fs';
  */
 
 const escapes = /([\udc80-\udcff])/u;
+const everyEscape = new RegExp(escapes, 'gu');
 const first = 0xdc00;
 
 /** Bytes that a character has by its first byte; 1 where none begins. */
@@ -33,6 +34,10 @@ export function bytesOfName(text: string): Buffer | undefined {
     text.split(escapes).map((part, i) => (i % 2 === 0 ? Buffer.from(part, 'utf8') : Buffer.of(part.charCodeAt(0) - first))),
   );
 }
+
+/** Text that can be shown: bytes of a name that is not UTF-8 as `show` has them, other lone surrogates as U+FFFD. */
+export const shownName = (text: string, show: (byte: number) => string): string =>
+  text.isWellFormed() ? text : text.replace(everyEscape, (c) => show(c.charCodeAt(0) - first)).toWellFormed();
 
 /** Functions of node:fs whose first argument is a path, and those with two. */
 const onePath = [
