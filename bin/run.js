@@ -1,6 +1,10 @@
-#!/usr/bin/env node
+#!/bin/sh
+':' //; { true 3>&1; } 2>/dev/null && exec node "$0" "$@"; exec node "$0" "$@" 1</dev/null
 // Entry point of the installed program: the answer to --version without loading anything, else the bundle of the command's
 // group with V8's compile cache (start-up is half of a short command's cost).
+//
+// The second line is for sh(1), and must stay as it is. Node opens /dev/null for writing in the place of a closed stdout, and no program can
+// tell it from a /dev/null that it was given. So a closed stdout becomes a descriptor that cannot be written: write(2) fails with EBADF.
 'use strict';
 const fs = require('node:fs');
 

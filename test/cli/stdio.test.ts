@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { plainEnv } from '../support/cli.js';
+import { plainEnv, program } from '../support/cli.js';
 import { bundleFixture } from '../support/fixture.js';
 
 const fixture = bundleFixture('spam');
@@ -54,11 +54,48 @@ test('/dev/full is one line and status 1', () => {
 
 test('closed stdin, closed stdout, closed stderr, C locale, no HOME, a folder that is gone', () => {
   expect(sh('$V lines 1 --quiet <&-').status).toBe(0);
-  expect(sh('$V lines 1 --quiet >&-')).toMatchObject({ status: 0, stderr: '' }); // Node opens /dev/null in its place
+  // started by node itself, which opens /dev/null in its place
+  expect(sh('$V lines 1 --quiet >&-')).toMatchObject({ status: 0, stderr: '' });
   expect(sh('$V fail x 2>&-').status).toBe(3);
   expect(sh('LANG=C LC_ALL=C $V lines 1 --quiet').status).toBe(0);
   expect(sh('env -u HOME -u XDG_CACHE_HOME $V lines 1 --quiet').status).toBe(0);
   expect(sh('d=$(mktemp -d); cd "$d"; rmdir "$d"; $V lines 1 --quiet').status).toBe(0);
+});
+
+describe('a closed stdout of the installed program is a write error, as of cat(1)', () => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-closed-'));
+  const file = path.join(dir, 'file');
+  fs.writeFileSync(file, 'text\n');
+  const link = path.join(dir, 'vioctl'); // as npm installs it
+  fs.symlinkSync(program, link);
+  afterAll(() => fs.rmSync(dir, { recursive: true, force: true }));
+  const env = { V: link, F: file, PATH: `${path.dirname(process.execPath)}:${process.env.PATH}` };
+  const commands = [
+    ...['--version', '--help', 'uring probe --json', 'vhost-user list --json'],
+    ...['uring sum "$F"', 'uring sum --json --engine sync "$F"', 'uring cat "$F"', 'uring cat --engine sync "$F"'],
+  ];
+  test.each(commands)('%s', (command) => {
+    expect(sh(`exec "$V" ${command} >&-`, env)).toMatchObject({
+      status: 1,
+      stdout: '',
+      stderr: expect.stringMatching(/write error: (EBADF|Bad file descriptor)/),
+    });
+    expect(sh(`exec "$V" ${command} >&- 2>&-`, env).status).toBe(1);
+    // One that was given stays one, however it was opened.
+    for (const open of ['>', '1<>']) expect(sh(`exec "$V" ${command} ${open}/dev/null`, env)).toMatchObject({ status: 0, stderr: '' });
+    expect(fs.readFileSync(file, 'utf8')).toBe('text\n');
+  });
+  test('nothing to write is no error', () => {
+    expect(sh('exec "$V" uring sync "$F" --quiet >&-', env)).toMatchObject({ status: 0, stderr: '' });
+  });
+  test.each(['sh', 'dash', 'bash', 'bash --posix', 'busybox sh', 'zsh'])('started by %s', (shell) => {
+    if (sh(`command -v ${shell.split(' ')[0]}`).status !== 0) return;
+    expect(sh(`exec ${shell} "$V" --version >&-`, env).status).toBe(1);
+    expect(sh(`exec ${shell} "$V" uring sum --algorithm crc32c -- "$F" 'no such'`, env)).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining(file),
+    });
+  });
 });
 
 test('tables: aligned without box drawing in a pipe, headings can go', () => {
