@@ -210,8 +210,8 @@ _vioctl_command() {
       vals='--timeout=@free --queues=@free --color=auto|always|never'
       args='@socket' ;;
     'vhost-user serve blk')
-      opts='--config --file -f --read-only --force --allow-source --control --log-format --incoming --queues --block-size --state-dir --serial --engine --socket-path --socket-mode --socket-owner --socket-group --fd --print-capabilities --json --no-headings --help -h --quiet --color'
-      vals='--config=@file --file=@file -f=@file --allow-source=@free --control=@socket --log-format=text|json --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --socket-path=@file --socket-mode=@free --socket-owner=@free --socket-group=@free --fd=@free --color=auto|always|never'
+      opts='--config --file -f --read-only --force --allow-source --control --log-format --incoming --queues --block-size --state-dir --serial --engine --spin --socket-path --socket-mode --socket-owner --socket-group --fd --print-capabilities --json --no-headings --help -h --quiet --color'
+      vals='--config=@file --file=@file -f=@file --allow-source=@free --control=@socket --log-format=text|json --queues=@free --block-size=@free --state-dir=@file --serial=@free --engine=auto|uring|sync --spin=@free --socket-path=@file --socket-mode=@free --socket-owner=@free --socket-group=@free --fd=@free --color=auto|always|never'
       args='@free ...' ;;
     'vhost-user shmem list')
       opts='--json --ndjson --no-headings --help -h --quiet --color'

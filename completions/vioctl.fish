@@ -803,6 +803,7 @@ complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l block-size -x -d
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l state-dir -rF -d 'remember the identities of sources here [default: $STATE_DIRECTORY]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l serial -x -d 'serial number, up to 20 bytes [default: made from FILE]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l engine -xa 'auto uring sync' -d 'uring, sync (preadv, pwritev), or auto: uring if it works'
+complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l spin -x -d 'busy-poll time before sleeping, in µs [default: 30]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l socket-path -rF -d 'the same as SOCKET, as the vhost-user conventions spell it'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l socket-mode -x -d 'permissions of the sockets, octal [default: 0600]'
 complete -c vioctl -n '__vioctl_in \'vhost-user serve blk\'' -l socket-owner -x -d 'owner of the sockets [default: the user of the server]'

@@ -36,6 +36,7 @@ struct BlkOptions {
   std::shared_ptr<storage::Store> store;
   std::string serial;  // answer to GET_ID, at most 20 bytes
   bool io_uring = true;
+  uint32_t spin_us = 0;  // a queue with nothing to do looks for chains so long before it sleeps
   // As the configuration space offers them: data segments of a request, sectors and ranges of a discard or write of
   // zeroes.
   uint32_t seg_max = 126, max_sectors = 1u << 22, max_ranges = 1;
@@ -133,6 +134,7 @@ class BlkQueue {
   void Go(uint32_t slot);
   void Unpark();
   void Notify();
+  bool Spin();
   void Wait();
   void Sleep();
   void Commands();
@@ -164,6 +166,8 @@ class BlkQueue {
   bool kick_polled_ = false, wake_polled_ = false;
   bool multishot_ = true;
   bool draining_ = false;
+  const uint64_t spin_ns_;
+  uint32_t spin_after_ = 1, spins_failed_ = 0;  // sleeps shorter than a spin before the next one
   storage::Completions completions_;
   std::vector<storage::Job*> gathered_;  // for the executor
   std::string error_;

@@ -27,6 +27,14 @@ export const Flags = {
 export const engineFlag = (summary: string) =>
   withValueAliases(Flags.option({ options: engines, default: 'auto', helpValue: 'ENGINE', summary })(), engineAliases);
 
+/** `--spin` of every server of disks. */
+export const spinFlag = Flags.integer({
+  min: 0,
+  max: 1_000_000,
+  helpValue: 'US',
+  summary: 'busy-poll time before sleeping, in µs [default: 30]',
+});
+
 /** `--log-format` of every server. */
 export const logFormatFlag = Flags.option({
   options: logFormats,

@@ -93,6 +93,8 @@ export interface NativeBlkOptions {
   /** Answer to GET_ID, at most 20 bytes. */
   serial: string;
   ioUring: boolean;
+  /** A queue with nothing to do looks for chains so long before it sleeps, in µs. */
+  spinUs: number;
   /** As the configuration space offers them: data segments of a request, sectors and ranges of a discard. */
   segMax: number;
   maxSectors: number;

@@ -25,6 +25,7 @@ async function disk(options: { ioUring?: boolean; readonly?: boolean; features?:
     queues: 2,
     serial: 'SN-1',
     ioUring: options.ioUring ?? true,
+    spinMicroseconds: 30,
   };
   const log: string[] = [];
   const [ours, theirs] = pair();

@@ -26,7 +26,7 @@ const FAR_SIZE = 32 << 20;
 async function disk(ioUring: boolean) {
   const log: string[] = [];
   const [ours, theirs] = pair();
-  const source = { ...openSource({ source: file }), queues: 1, serial: '', ioUring };
+  const source = { ...openSource({ source: file }), queues: 1, serial: '', ioUring, spinMicroseconds: 30 };
   const session = new BackEndSession(ours, blkDevice(source, noStats()), { onLog: (text) => log.push(text) });
   const window = await Window.open(theirs, {
     want: protocolMask('MQ', 'REPLY_ACK', 'CONFIG'),

@@ -54,7 +54,7 @@ test.each([
   const guest = new Guest({ num: 128 }, 0x10000 + DEPTH * SLOT);
   const [ours, theirs] = pair();
   const log: string[] = [];
-  const device = blkDevice({ ...source, queues: 1, serial: '', ioUring }, noStats());
+  const device = blkDevice({ ...source, queues: 1, serial: '', ioUring, spinMicroseconds: 30 }, noStats());
   const session = new BackEndSession(ours, device, { onLog: (text) => log.push(text) });
   await guest.start(theirs);
   for (let round = 0; round < 40; round++) {

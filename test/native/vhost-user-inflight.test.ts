@@ -55,7 +55,7 @@ async function afterKill(packed: boolean, region: (guest: Guest) => Buffer, prep
   const store = native().storage.open(file, {});
   const [ours, theirs] = pair();
   const log: string[] = [];
-  const source = { store, readonly: false, queues: 1, serial: '', blockSize: 512 as const, ioUring: true };
+  const source = { store, readonly: false, queues: 1, serial: '', blockSize: 512 as const, ioUring: true, spinMicroseconds: 30 };
   const totals = noStats();
   const session = new BackEndSession(ours, blkDevice(source as never, totals), { onLog: (text) => log.push(text) });
   let closed = false;

@@ -22,7 +22,7 @@ async function migrating(packed: boolean, ioUring: boolean) {
   const store = native().storage.open(file, {});
   const guest = new Guest({ packed, num: 32 });
   const [ours, theirs] = pair();
-  const source = { store, readonly: false, queues: 1, serial: 'SN', blockSize: 512 as const, ioUring };
+  const source = { store, readonly: false, queues: 1, serial: 'SN', blockSize: 512 as const, ioUring, spinMicroseconds: 30 };
   const session = new BackEndSession(ours, blkDevice(source as never, noStats()));
   await guest.start(theirs);
   const log = new OwnedFd(native().vhostUser.memfd('log', PAGE, 0));

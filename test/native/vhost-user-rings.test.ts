@@ -19,7 +19,15 @@ async function disk(options: GuestOptions, ioUring = true) {
   const guest = new Guest(options);
   const connect = async () => {
     const [ours, theirs] = pair();
-    const source = { store, readonly: false, queues: guest.rings.length, serial: '', blockSize: 512 as const, ioUring };
+    const source = {
+      store,
+      readonly: false,
+      queues: guest.rings.length,
+      serial: '',
+      blockSize: 512 as const,
+      ioUring,
+      spinMicroseconds: 30,
+    };
     const session = new BackEndSession(ours, blkDevice(source as never, noStats()), { onLog: (text) => log.push(text) });
     sessions.push(session);
     await guest.start(theirs);

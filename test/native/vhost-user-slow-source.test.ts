@@ -29,7 +29,13 @@ interface Disk {
 
 async function serve(file: string, ioUring: boolean, options: GuestOptions = {}): Promise<Disk> {
   const guest = new Guest({ num: 128, inflight: true, ...options });
-  const source = { ...openSource({ source: file, format: 'raw' }), queues: guest.rings.length, serial: 'SN', ioUring };
+  const source = {
+    ...openSource({ source: file, format: 'raw' }),
+    queues: guest.rings.length,
+    serial: 'SN',
+    ioUring,
+    spinMicroseconds: 30,
+  };
   const [ours, theirs] = pair();
   const log: string[] = [];
   const totals = noStats();

@@ -34,6 +34,7 @@ Napi::Value JsBlkQueue(const Napi::CallbackInfo& info) {
   BlkOptions blk{.store = Share<storage::Store>(info[0]),
                  .serial = Text(Field(options, "serial", Kind::kText)),
                  .io_uring = options.Get("ioUring").ToBoolean(),
+                 .spin_us = number("spinUs"),
                  .seg_max = number("segMax"),
                  .max_sectors = number("maxSectors"),
                  .max_ranges = number("maxRanges"),

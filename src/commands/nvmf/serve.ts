@@ -1,5 +1,5 @@
 import { Command, type Example } from '../../cli/command.js';
-import { Args, engineFlag, Flags, logFormatFlag } from '../../cli/flags.js';
+import { Args, engineFlag, Flags, logFormatFlag, spinFlag } from '../../cli/flags.js';
 import { ServiceManager } from '../../cli/systemd.js';
 import { boundedByPeer, logTo } from '../../common/text/log.js';
 import { keyFlags } from '../../groups/nvmf/keys.js';
@@ -73,7 +73,7 @@ export default class NvmfServe extends Command {
     ...limitFlags,
     threads: Flags.integer({ min: 1, max: 64, helpValue: 'N', summary: 'threads for connections (1)' }),
     engine: engineFlag('I/O that waits for a device: uring, sync (threads), or auto: uring if it works'),
-    spin: Flags.integer({ min: 0, max: 1_000_000, helpValue: 'US', summary: 'busy-poll time before sleeping, in µs [default: 30]' }),
+    spin: spinFlag,
   };
   static override readonly formats = ['json', 'ndjson'] as const;
   static override readonly server = true;

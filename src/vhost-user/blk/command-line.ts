@@ -11,13 +11,14 @@ import type { SocketAccess } from '../wire/listener.js';
 import { lasting, needsRestart } from './config/live.js';
 import { parseBlkConfig } from './config/read.js';
 import type { BlkServing, DiskOptions, WantedDisks } from './model.js';
-import { checkSerial, defaultQueues, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
+import { checkSerial, defaultQueues, defaultSpin, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
 
 /** Options of `vhost-user serve blk` by their names. */
 export interface ServeFlags {
   config?: string | undefined;
   'allow-source'?: string[] | undefined;
   engine: Engine;
+  spin?: number | undefined;
   queues?: number | undefined;
   'state-dir'?: string | undefined;
   file?: string | undefined;
@@ -45,7 +46,10 @@ function accessOf(flags: ServeFlags, root: Sysroot): SocketAccess {
 }
 
 /** What a command line asks to serve. */
-export type CommandLine = Pick<BlkServing, 'disks' | 'queues' | 'access' | 'control' | 'stateDir' | 'engine' | 'sources'>;
+export type CommandLine = Pick<
+  BlkServing,
+  'disks' | 'queues' | 'access' | 'control' | 'stateDir' | 'engine' | 'spinMicroseconds' | 'sources'
+>;
 
 /** Options that say what is served: with --config, the file does. */
 const ofDisks = [
@@ -72,6 +76,7 @@ export async function commandLine(
     control: flags.control,
     stateDir: flags['state-dir'],
     engine: flags.engine,
+    spinMicroseconds: flags.spin ?? defaultSpin,
     sources: flags['allow-source'],
   };
 }
@@ -91,6 +96,7 @@ async function configured(file: string, words: readonly string[], flags: ServeFl
     control: flags.control ?? config.control,
     stateDir: flags['state-dir'] ?? config.stateDir,
     engine: flags.engine === 'auto' ? (config.engine ?? 'auto') : flags.engine,
+    spinMicroseconds: flags.spin ?? config.spinMicroseconds ?? defaultSpin,
     sources: config.sources,
   };
 }

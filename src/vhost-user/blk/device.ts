@@ -14,6 +14,8 @@ export interface BlkSource extends Source {
   /** Answer to GET_ID, at most 20 bytes. */
   serial: string;
   ioUring: boolean;
+  /** Busy-poll time of a queue before it sleeps, in µs. */
+  spinMicroseconds: number;
 }
 
 const bit = (name: string): bigint => featureBit('blk', name);
@@ -53,6 +55,7 @@ class BlkRing implements RunningRing {
         call: call ? vhostUser.dup(call.fd) : -1,
         serial: source.serial,
         ioUring: source.ioUring,
+        spinUs: source.spinMicroseconds,
         segMax: segMax,
         maxSectors: maxSectors,
         maxRanges: maxRanges,

@@ -49,7 +49,7 @@ export async function tryDisk({ socket, source }: DiskOptions, state: IdentitySt
   native().storage.close((await openDisk(source, state)).store);
 }
 
-type DiskServing = Pick<BlkServing, 'engine' | 'onLog'>;
+type DiskServing = Pick<BlkServing, 'engine' | 'spinMicroseconds' | 'onLog'>;
 /** Options that say everything (DiskSet.complete()). */
 export type CompleteOptions = DiskOptions & { queues: number };
 
@@ -90,7 +90,7 @@ export class Disk implements ControlledDisk {
   }
 
   private constructor(options: CompleteOptions, serving: DiskServing, onLog: (text: string) => void, source: Source) {
-    const { engine } = serving;
+    const { engine, spinMicroseconds } = serving;
     const { socket, fd, serial, queues } = options;
     this.options = options;
     this.#onLog = onLog;
@@ -113,7 +113,13 @@ export class Disk implements ControlledDisk {
     this.#timer.unref();
     try {
       this.#device = blkDevice(
-        { ...this.source, queues, serial: serial ?? serialOf(options.source, identity, socket), ioUring: engine !== 'sync' },
+        {
+          ...this.source,
+          queues,
+          serial: serial ?? serialOf(options.source, identity, socket),
+          ioUring: engine !== 'sync',
+          spinMicroseconds,
+        },
         noStats(),
         onLog,
       );

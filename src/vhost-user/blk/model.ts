@@ -41,6 +41,7 @@ export interface BlkConfig {
   control?: string;
   stateDir?: string;
   engine?: Engine;
+  spinMicroseconds?: number;
   sources?: string[];
   disks: (DiskOptions & { socket: string })[];
 }
@@ -62,6 +63,8 @@ export interface BlkServing {
   /** Where the names of sources are kept. */
   stateDir?: string | undefined;
   engine: Engine;
+  /** Busy-poll time of a queue before it sleeps, in µs. */
+  spinMicroseconds: number;
   /** Takes the function that changes what is served to what a configuration says. It gives what it has changed. */
   onReload?: (reload: (wanted: WantedDisks) => Promise<string[]>) => Promise<void>;
   onReady: (ready: BlkReady[]) => Promise<void>;

@@ -1,5 +1,5 @@
 import { Command } from '../../../cli/command.js';
-import { Args, engineFlag, Flags, logFormatFlag } from '../../../cli/flags.js';
+import { Args, engineFlag, Flags, logFormatFlag, spinFlag } from '../../../cli/flags.js';
 import { notify } from '../../../cli/systemd.js';
 import { printable } from '../../../common/escape.js';
 import { type Log, logTo } from '../../../common/text/log.js';
@@ -61,6 +61,7 @@ it for the disk with the same path, and keeps the socket file. With --log-format
     'state-dir': stateDirFlag,
     serial: Flags.string({ summary: `serial number, up to ${virtioBlk.idSize} bytes [default: made from FILE]` }),
     engine: engineFlag('uring, sync (preadv, pwritev), or auto: uring if it works'),
+    spin: spinFlag,
     'socket-path': Flags.string({ helpValue: 'PATH', summary: 'the same as SOCKET, as the vhost-user conventions spell it' }),
     'socket-mode': Flags.string({ helpValue: 'MODE', summary: 'permissions of the sockets, octal [default: 0600]' }),
     'socket-owner': Flags.string({ helpValue: 'USER', summary: 'owner of the sockets [default: the user of the server]' }),

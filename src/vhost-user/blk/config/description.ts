@@ -24,6 +24,8 @@ export interface BlkConfigFile extends AccessEntry {
   stateDir?: string;
   /** engine for I/O that can block: uring (io_uring), sync (threads with system calls), or auto: uring if it works; default: auto */
   engine?: 'auto' | 'uring' | 'sync';
+  /** busy-poll time of a queue before it sleeps, in µs; default: 30. @minimum 0 @maximum 1000000 */
+  spinMicroseconds?: number;
   /**
    * patterns of the sources that vhost-user ctl may add, such as /srv/images/*.img, /dev/vg0/* or ram:*; default: all. Symbolic links
    * are followed first. `*` matches no slash, `**` matches everything. Files, folders and addresses in the options of a

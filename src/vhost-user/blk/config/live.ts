@@ -6,13 +6,14 @@ import { sourceEntry } from '../../../storage/config/checks.js';
 import { checkPatterns } from '../../../storage/config/sources.js';
 import { withoutOff } from '../../../storage/source.js';
 import type { BlkConfig, BlkServing, ControlledDisk } from '../model.js';
+import { defaultSpin } from '../words.js';
 import type { BlkConfigFile, DiskEntry } from './description.js';
 
 /** What a server was started with, and its patterns of sources as they are now. */
-type Settings = Pick<BlkServing, 'control' | 'stateDir' | 'engine' | 'sources'>;
+type Settings = Pick<BlkServing, 'control' | 'stateDir' | 'engine' | 'spinMicroseconds' | 'sources'>;
 
 /** Keys that a running server cannot change. */
-export const lasting = ['control', 'stateDir', 'engine'] as const;
+export const lasting = ['control', 'stateDir', 'engine', 'spinMicroseconds'] as const;
 
 export const needsRestart = (key: string): VioError =>
   new VioError(`another ${key} needs a restart`, { code: 'RESTART', exit: Exit.refused });
@@ -32,11 +33,15 @@ function diskEntry({ options, source: { store } }: ControlledDisk, socket: strin
 }
 
 /** What is served now, as a file that --config reads. An inherited connection can be in no file. */
-export function fileOf(disks: readonly ControlledDisk[], { control, stateDir, engine, sources }: Settings): BlkConfigFile {
+export function fileOf(
+  disks: readonly ControlledDisk[],
+  { control, stateDir, engine, spinMicroseconds, sources }: Settings,
+): BlkConfigFile {
   return {
     ...(control !== undefined && { control: path.resolve(control) }),
     ...(stateDir !== undefined && { stateDir: path.resolve(stateDir) }),
     ...(engine !== 'auto' && { engine }),
+    ...(spinMicroseconds !== defaultSpin && { spinMicroseconds }),
     ...(sources && { sources: [...sources] }),
     disks: disks.flatMap((disk) => (disk.socket === undefined ? [] : [diskEntry(disk, disk.socket)])),
   };
@@ -47,8 +52,9 @@ export function fileOf(disks: readonly ControlledDisk[], { control, stateDir, en
  * @throws VioError (3)
  */
 export function checkForeign(wanted: BlkConfig, settings: Settings): void {
-  const { control, stateDir, engine, sources } = fileOf([], settings);
-  const now = { control, stateDir, engine: engine ?? 'auto' };
+  const { control, stateDir, sources } = fileOf([], settings);
+  const { engine, spinMicroseconds } = settings;
+  const now = { control, stateDir, engine, spinMicroseconds };
   const other = lasting.find((key) => wanted[key] !== undefined && wanted[key] !== now[key]);
   if (other) throw needsRestart(other);
   if (wanted.sources !== undefined) checkPatterns(sources, wanted.sources);

@@ -34,6 +34,7 @@ const file = object<BlkConfigFile>(
     control: text,
     stateDir: text,
     engine: engineCheck,
+    spinMicroseconds: number(0, 1_000_000),
     sources: list(valid(glob)),
     queues: number(1, maxQueues),
     ...accessChecks,
@@ -51,13 +52,14 @@ const accessOf = ({ socketMode, socketOwner, socketGroup }: AccessEntry): Socket
 /** Reads a configuration, JSON or YAML, and checks all of it. Nothing is opened. @throws VioError (2) naming the wrong key */
 export async function parseBlkConfig(config: ConfigText): Promise<BlkConfig> {
   const { value, texts } = await parseDocument(config);
-  const { control, stateDir, engine, sources, queues, disks, ...rest } = file(value, { at: config.name, texts });
+  const { control, stateDir, engine, spinMicroseconds, sources, queues, disks, ...rest } = file(value, { at: config.name, texts });
   const access = accessOf(rest);
   const full = (name: string): string => path.resolve(config.folder, name);
   return {
     ...(control !== undefined && { control: full(control) }),
     ...(stateDir !== undefined && { stateDir: full(stateDir) }),
     ...(engine !== undefined && { engine }),
+    ...(spinMicroseconds !== undefined && { spinMicroseconds }),
     ...(sources && { sources }),
     disks: disks.map(({ socket, serial, queues: own = queues, socketMode, socketOwner, socketGroup, ...source }, i) => ({
       socket: full(socket),

@@ -16,7 +16,7 @@ let close: () => Promise<void>;
 afterEach(() => close());
 
 function connected() {
-  const { raw, ...end } = backEnd(blkDevice({ ...source, queues: 3, serial: 'S', ioUring: false }, noStats()));
+  const { raw, ...end } = backEnd(blkDevice({ ...source, queues: 3, serial: 'S', ioUring: false, spinMicroseconds: 0 }, noStats()));
   close = end.close;
   const read = async (offset: number, size: number): Promise<Buffer> => {
     raw.send(24, 1, message.encode({ offset, size, flags: 0, data: new Uint8Array(size) }));

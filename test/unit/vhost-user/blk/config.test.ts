@@ -47,6 +47,7 @@ test('what keys mean', async () => {
   const config = await parse({
     control: 'ctl',
     engine: 'sync',
+    spinMicroseconds: 0,
     queues: 4,
     socketMode: '0660',
     disks: [
@@ -57,6 +58,7 @@ test('what keys mean', async () => {
   expect(config).toEqual({
     control: '/srv/ctl',
     engine: 'sync',
+    spinMicroseconds: 0,
     disks: [
       {
         socket: '/srv/s1',

@@ -51,7 +51,7 @@ describe('a server', () => {
     await new Promise<void>((ready, failed) => {
       served = serveBlk(
         {
-          ...{ disks: wanted('a'), queues: 1, engine: 'sync', control: at('ctl'), onLog: () => {} },
+          ...{ disks: wanted('a'), queues: 1, engine: 'sync', spinMicroseconds: 0, control: at('ctl'), onLog: () => {} },
           onReload: async (reload) => {
             change = reload;
           },

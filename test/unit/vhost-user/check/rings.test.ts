@@ -18,7 +18,7 @@ fs.writeFileSync(file, Buffer.alloc(1 << 20));
 
 /** Runs the cases over a device that one fault was built into. @returns names of the cases that do not pass, and why */
 async function failing(fault: (device: DeviceModel) => Partial<DeviceModel>): Promise<Record<string, string>> {
-  const source = { ...openSource({ source: file }), queues: 1, serial: 'S', ioUring: false };
+  const source = { ...openSource({ source: file }), queues: 1, serial: 'S', ioUring: false, spinMicroseconds: 0 };
   const device = blkDevice(source, noStats());
   const end = new AbortController();
   const socket = path.join(dir, 's');
