@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <random>
 
@@ -17,36 +18,39 @@ constexpr off_t kUses = 100, kRefuses = 200;
 constexpr int kTries = 4;
 constexpr unsigned kPauseUs = 20'000;
 
-struct flock ByteAt(off_t at, short type) {
+struct flock BytesAt(off_t at, off_t count, short type) {
   struct flock lock {};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = at;
-  lock.l_len = 1;
+  lock.l_len = count;
   return lock;
 }
 
-int Set(int fd, off_t at, short type) {
-  struct flock lock = ByteAt(at, type);
+int Set(int fd, off_t at, off_t count, short type) {
+  struct flock lock = BytesAt(at, count, type);
   return ::fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno;
 }
 
-// Whether somebody else has a lock of any kind on a byte.
-bool Taken(int fd, off_t at) {
-  struct flock lock = ByteAt(at, F_WRLCK);
+// Whether somebody else has a lock of any kind on one of the bytes.
+bool Taken(int fd, off_t at, off_t count = 1) {
+  struct flock lock = BytesAt(at, count, F_WRLCK);
   return ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 int TryLock(int fd, unsigned uses, unsigned refuses, bool look) {
-  for (unsigned bit = 0; bit < kBits; bit++) {
-    for (const auto& [set, base] : {std::pair{uses, kUses}, std::pair{refuses, kRefuses}}) {
-      if (!(set >> bit & 1)) continue;
-      const int err = Set(fd, base + bit, F_RDLCK);
+  for (const auto& [set, base] : {std::pair{uses, kUses}, std::pair{refuses, kRefuses}}) {
+    for (int first = 0, count; set >> first != 0; first += count) {  // bits that stand together at a time
+      first += std::countr_zero(set >> first);
+      count = std::countr_one(set >> first);
+      const int err = Set(fd, base + first, count, F_RDLCK);
       if (err == EAGAIN || err == EACCES) return EBUSY;  // somebody has it exclusively: no program that we know
       if (err != 0) return err;
     }
   }
-  for (unsigned bit = 0; look && bit < kBits; bit++) {
+  // One question, as a rule: nobody has any of them.
+  if (!look || !Taken(fd, kUses, kRefuses + kBits - kUses)) return 0;
+  for (unsigned bit = 0; bit < kBits; bit++) {
     if ((uses >> bit & 1) && Taken(fd, kRefuses + bit)) return EBUSY;
     if ((refuses >> bit & 1) && Taken(fd, kUses + bit)) return EBUSY;
   }
@@ -56,8 +60,7 @@ int TryLock(int fd, unsigned uses, unsigned refuses, bool look) {
 }  // namespace
 
 void UnlockImage(int fd) {
-  for (unsigned bit = 0; bit < kBits; bit++)
-    for (const off_t base : {kUses, kRefuses}) Set(fd, base + bit, F_UNLCK);
+  for (const off_t base : {kUses, kRefuses}) Set(fd, base, kBits, F_UNLCK);
 }
 
 int LockImage(int fd, const LockMode& mode) {
