@@ -12,7 +12,6 @@
 #include <sys/stat.h>
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -62,8 +61,8 @@ class Durability {
   std::atomic<int> error_{0};
   std::mutex mutex_;
   bool running_ = false;
-  std::vector<SyncWaiter*> round_;    // share the sync that runs
-  std::deque<SyncWaiter*> arriving_;  // came after it had begun
+  std::vector<SyncWaiter*> round_;     // share the sync that runs
+  std::vector<SyncWaiter*> arriving_;  // came after it had begun
 };
 
 // Whether a failed fallocate or discard may mean that written data was lost: it writes pages back on its way. Errors
