@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { usage } from '../../common/errors.js';
 
 /** What tells a namespace apart, the same after every restart and over every path. */
@@ -11,7 +11,7 @@ export interface NamespaceIds {
   uuid: Buffer;
 }
 
-const digest = (purpose: string, name: string): Buffer => createHash('sha256').update(`vioctl ${purpose}\0${name}`).digest();
+const digest = (purpose: string, name: string): Buffer => hash('sha256', `vioctl ${purpose}\0${name}`, 'buffer');
 
 /** The bytes of a UUID made from a name: version 8 (RFC 9562, 5.8), 122 bits of SHA-256. */
 export function uuidOf(name: string): Buffer {

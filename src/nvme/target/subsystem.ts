@@ -70,7 +70,7 @@ export class Subsystem implements SubsystemState {
   readonly started = performance.now();
   readonly #namespaces = new Map<number, Namespace>();
   /** By kind and digits: hosts take two namespaces with one identifier for one disk. More than one only where that was forced. */
-  readonly #named = new Map<string, Set<Namespace>>();
+  readonly #named = new Map<string, Namespace[]>();
   readonly controllers = new Map<number, ControllerState>();
   readonly access: AccessList;
   readonly cntlids: CntlidRange;
@@ -154,7 +154,11 @@ export class Subsystem implements SubsystemState {
   /** Adds a namespace that prepare() has made. */
   adopt(namespace: Namespace): Namespace {
     this.#namespaces.set(namespace.nsid, namespace);
-    for (const name of idNames(namespace.ids)) this.#named.set(name, (this.#named.get(name) ?? new Set()).add(namespace));
+    for (const name of idNames(namespace.ids)) {
+      const same = this.#named.get(name);
+      if (same) same.push(namespace);
+      else this.#named.set(name, [namespace]);
+    }
     return namespace;
   }
 
@@ -164,9 +168,9 @@ export class Subsystem implements SubsystemState {
     if (!namespace) return undefined;
     this.#namespaces.delete(nsid);
     for (const name of idNames(namespace.ids)) {
-      const same = this.#named.get(name);
-      same?.delete(namespace);
-      if (same?.size === 0) this.#named.delete(name);
+      const others = this.#named.get(name)?.filter((one) => one !== namespace) ?? [];
+      if (others.length > 0) this.#named.set(name, others);
+      else this.#named.delete(name);
     }
     return namespace;
   }
@@ -202,7 +206,7 @@ export class Subsystem implements SubsystemState {
     }
     const { nsid, group, hosts } = place;
     const source = opened ?? openSource(options, undefined, this.#state);
-    const { store, blockSize, readonly } = source;
+    const { name, store, blockSize, readonly, geometry, atomicWrite, limits, identity } = source;
     const size = Math.floor(native().storage.size(store) / blockSize) * blockSize;
     if (size === 0) {
       native().storage.close(store);
@@ -218,14 +222,22 @@ export class Subsystem implements SubsystemState {
     let ids: NamespaceIds;
     try {
       // memory has no name of its own
-      ids = idsOf(this.nqn, /^ram:/.test(options.source) ? `${source.identity}\0${nsid}` : source.identity, options.ids);
+      ids = idsOf(this.nqn, /^ram:/.test(options.source) ? `${identity}\0${nsid}` : identity, options.ids);
       if (!options.force || options.ids) this.#checkUnique(ids, options.source);
     } catch (err) {
       native().storage.close(store);
       throw err;
     }
+    // key by key: V8 takes several times as long to add as many behind a spread, and there may be thousands of namespaces
     return {
-      ...source,
+      name,
+      store,
+      readonly,
+      blockSize,
+      geometry,
+      atomicWrite,
+      limits,
+      identity,
       nsid,
       source: options.source,
       group,
