@@ -98,8 +98,8 @@ constexpr Export kNvmeHost[] = {
 
 constexpr Export kStorage[] = {
     {"open", Guarded<vioctl::storage::JsOpen, K::kPath, K::kObject>},
-    {"openLater", Guarded<vioctl::storage::JsOpenLater, K::kPath, K::kObject>},
-    {"reach", Guarded<vioctl::storage::JsReach, K::kPath>},
+    {"openLater", Guarded<vioctl::storage::JsOpenLater, K::kArray>},
+    {"reach", Guarded<vioctl::storage::JsReach, K::kArray>},
     {"openNbd", Guarded<vioctl::storage::JsOpenNbd, K::kObject>},
     {"openRbd", Guarded<vioctl::storage::JsOpenRbd, K::kObject>},
     {"ram", Guarded<vioctl::storage::JsRam, K::kUint64>},
@@ -108,8 +108,8 @@ constexpr Export kStorage[] = {
     {"identity", Guarded<vioctl::storage::JsIdentity, K::kHandle>},
     {"refresh", Guarded<vioctl::storage::JsRefresh, K::kHandle>},
     {"measure", Guarded<vioctl::storage::JsMeasure, K::kHandle>},
-    {"peek", Guarded<vioctl::storage::JsPeek, K::kHandle, K::kUint64, K::kUint32>},
-    {"peekLater", Guarded<vioctl::storage::JsPeekLater, K::kHandle, K::kUint64, K::kUint32>},
+    {"peek", Guarded<vioctl::storage::JsPeek, K::kHandle, K::kArray>},
+    {"peekLater", Guarded<vioctl::storage::JsPeekLater, K::kHandle, K::kArray>},
     {"news", Guarded<vioctl::storage::JsNews, K::kHandle>},
     {"lastingName", Guarded<vioctl::storage::JsLastingName, K::kHandle>},
     {"flush", Guarded<vioctl::storage::JsFlush, K::kHandle>},

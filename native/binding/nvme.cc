@@ -1,7 +1,5 @@
 #include "binding/nvme.h"
 
-#include <sys/stat.h>
-
 #include <cstring>
 #include <utility>
 
@@ -127,8 +125,7 @@ Napi::Value NamespaceNew(const Napi::CallbackInfo& info) {
   if (ns->shift < 9 || ns->shift > 16) throw SysError(EINVAL, "namespace", "block size");
   ns->readonly = info[2].ToBoolean() || ns->store->readonly();
   ns->blocks = ns->store->size() >> ns->shift;
-  struct stat st;
-  ns->regular = ns->store->fd() >= 0 && ::fstat(ns->store->fd(), &st) == 0 && S_ISREG(st.st_mode);
+  ns->regular = ns->store->fd() >= 0 && !ns->store->geometry().device;
   return NewHandle(info.Env(), std::move(ns));
 }
 

@@ -3,8 +3,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <variant>
 
 #include "binding/core/answers.h"
+#include "binding/core/call.h"
 #include "binding/core/values.h"
 #include "storage/farewell.h"
 #include "storage/io.h"
@@ -67,6 +69,31 @@ Napi::Value InLane(Napi::Env env, const std::shared_ptr<Lane>& lane, std::functi
   });
 }
 
+// The same for several things, one after the other: an array of what `result` makes of each, or of its error.
+template <typename From, typename T>
+Napi::Value EachInLane(Napi::Env env, const std::shared_ptr<Lane>& lane, std::vector<From> all,
+                       std::function<T(const From&)> work, std::function<Napi::Value(Napi::Env, const T&)> result) {
+  using Done = std::vector<std::variant<T, SysError>>;
+  const auto each = [all = std::move(all), work] {
+    Done done;
+    done.reserve(all.size());
+    for (const From& one : all) try {
+        done.emplace_back(work(one));
+      } catch (const SysError& error) {
+        done.emplace_back(error);
+      }
+    return done;
+  };
+  return InLane<Done>(env, lane, each, [result](Napi::Env at, const Done& done) {
+    auto list = Napi::Array::New(at, done.size());
+    for (uint32_t i = 0; i < done.size(); i++) {
+      const auto* found = std::get_if<T>(&done[i]);
+      list.Set(i, found ? result(at, *found) : ToJs(at, std::get<SysError>(done[i])).Value());
+    }
+    return list;
+  });
+}
+
 // A change of the description that a source is read by, which waits for the file system.
 Napi::Value Change(const Napi::CallbackInfo& info, void (Store::*change)()) {
   const auto store = Share<Store>(info[0]);
@@ -75,6 +102,14 @@ Napi::Value Change(const Napi::CallbackInfo& info, void (Store::*change)()) {
     return true;
   };
   return InLane<bool>(info.Env(), store->changes(), work, [](Napi::Env env, bool) { return env.Undefined(); });
+}
+
+template <typename T>
+std::vector<T> ListOf(const Napi::Value& value, T (*of)(const Napi::Object&)) {
+  const auto list = value.As<Napi::Array>();
+  std::vector<T> all;
+  for (uint32_t i = 0; i < list.Length(); i++) all.push_back(of(Item(list, i, Kind::kObject).As<Napi::Object>()));
+  return all;
 }
 
 FileOptions OptionsOf(const Napi::Object& given) {
@@ -92,19 +127,58 @@ FileOptions OptionsOf(const Napi::Object& given) {
   return options;
 }
 
-// Up to `wanted` bytes from `offset` on, less at the end of the source.
-std::vector<std::byte> Head(Store& store, uint64_t offset, uint32_t wanted) {
-  const uint64_t left = offset < store.size() ? store.size() - offset : 0;
-  std::vector<std::byte> data(static_cast<size_t>(std::min<uint64_t>({wanted, left, kMaxPeek})));
-  // A hole is not read: the kernel would fill the page cache with zeroes, and with more behind it, for each new disk.
-  const bool hole = store.fd() >= 0 && !store.geometry().device && IsHole(store.fd(), offset, data.size());
-  if (!data.empty() && !hole)
-    if (const int err = store.Read(data.data(), data.size(), offset)) throw SysError(err, "read");
-  return data;
+// What is looked at of a source: up to `length` bytes from `at` on, which counts from the end if it is negative.
+struct Part {
+  int64_t at;
+  uint32_t length;
+};
+
+std::vector<Part> PartsOf(const Napi::Value& value) {
+  const auto list = value.As<Napi::Array>();
+  std::vector<Part> parts(list.Length());
+  for (uint32_t i = 0; i < parts.size(); i++) {
+    const auto one = Item(list, i, Kind::kArray).As<Napi::Array>();
+    parts[i] = {Item(one, 0, Kind::kInteger).As<Napi::Number>().Int64Value(), U32(Item(one, 1, Kind::kUint32))};
+  }
+  return parts;
 }
 
-Napi::Value BufferOf(Napi::Env env, const std::vector<std::byte>& data) {
-  return Napi::Buffer<uint8_t>::Copy(env, reinterpret_cast<const uint8_t*>(data.data()), data.size());
+// The bytes of each part, less at the end of the source; nothing of a hole.
+using Data = std::optional<std::vector<std::byte>>;
+std::vector<Data> Look(Store& store, const std::vector<Part>& parts) {
+  std::vector<Data> found(parts.size());
+  const uint64_t size = store.size();
+  const bool holes = store.fd() >= 0 && !store.geometry().device;
+  uint64_t hole = 0, hole_end = 0;  // of the hole that was found last
+  for (size_t i = 0; i < parts.size(); i++) {
+    const auto [at, length] = parts[i];
+    const uint64_t before = static_cast<uint64_t>(-at);  // the end, if it is negative
+    const uint64_t offset = at >= 0 ? static_cast<uint64_t>(at) : size - std::min(size, before);
+    const uint64_t wanted = std::min<uint64_t>({length, size - std::min(size, offset), kMaxPeek});
+    // A hole is not read: the kernel would fill the page cache with zeroes, and with more behind it, for each new disk.
+    if (holes && wanted > 0 && (offset < hole || offset + wanted > hole_end)) {
+      hole = offset;
+      hole_end = HoleEnd(store.fd(), offset);
+    }
+    if (holes && wanted > 0 && offset + wanted <= hole_end) continue;
+    found[i].emplace(wanted);
+    if (wanted == 0) continue;
+    if (const int err = store.Read(found[i]->data(), wanted, offset)) throw SysError(err, "read");
+  }
+  return found;
+}
+
+Napi::Value BuffersOf(Napi::Env env, const std::vector<Data>& parts) {
+  auto list = Napi::Array::New(env, parts.size());
+  for (uint32_t i = 0; i < parts.size(); i++) {
+    if (!parts[i]) {
+      list.Set(i, env.Undefined());
+      continue;
+    }
+    const auto* data = reinterpret_cast<const uint8_t*>(parts[i]->data());
+    list.Set(i, Napi::Buffer<uint8_t>::Copy(env, data, parts[i]->size()));
+  }
+  return list;
 }
 
 // The lanes of what is not open yet. One that hangs keeps a thread; so few can that the others still get theirs.
@@ -124,21 +198,48 @@ Napi::Value JsOpen(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value JsOpenLater(const Napi::CallbackInfo& info) {
-  const auto work = [path = Text(info[0]), options = OptionsOf(info[1].As<Napi::Object>())] {
-    return OpenFileLater(path, options);
+  struct Wanted {
+    std::string path;
+    FileOptions options;
+    std::vector<Part> parts;
   };
-  return InLane<std::shared_ptr<Store>>(
-      info.Env(), Openings(), work,
-      [](Napi::Env env, const std::shared_ptr<Store>& store) { return NewHandle(env, store); });
+  struct Opened {
+    std::shared_ptr<Store> store;
+    std::vector<Data> parts;
+  };
+  const auto open = [](const Wanted& wanted) {
+    Opened opened{OpenFileLater(wanted.path, wanted.options), {}};
+    opened.parts = Look(*opened.store, wanted.parts);
+    return opened;
+  };
+  const auto wanted = ListOf<Wanted>(info[0], [](const Napi::Object& one) {
+    return Wanted{Text(Field(one, "path", Kind::kPath)),
+                  OptionsOf(Field(one, "options", Kind::kObject).As<Napi::Object>()),
+                  PartsOf(Field(one, "parts", Kind::kArray))};
+  });
+  return EachInLane<Wanted, Opened>(info.Env(), Openings(), wanted, open, [](Napi::Env env, const Opened& opened) {
+    auto object = Napi::Object::New(env);
+    object.Set("store", NewHandle(env, opened.store));
+    object.Set("parts", BuffersOf(env, opened.parts));
+    return object;
+  });
 }
 
 Napi::Value JsReach(const Napi::CallbackInfo& info) {
-  const auto work = [path = Text(info[0])] {
+  const auto look = [](const std::string& path) {
     struct stat st;
     Check(::stat(path.c_str(), &st), "stat", path.c_str());
-    return true;
+    return st;
   };
-  return InLane<bool>(info.Env(), Looks(), work, [](Napi::Env env, bool) { return env.Undefined(); });
+  return EachInLane<std::string, struct stat>(
+      info.Env(), Looks(), Texts(info[0]), look, [](Napi::Env env, const struct stat& st) {
+        auto object = Napi::Object::New(env);
+        object.Set("mode", Napi::BigInt::New(env, static_cast<uint64_t>(st.st_mode)));
+        object.Set("dev", Napi::BigInt::New(env, static_cast<uint64_t>(st.st_dev)));
+        object.Set("ino", Napi::BigInt::New(env, static_cast<uint64_t>(st.st_ino)));
+        object.Set("rdev", Napi::BigInt::New(env, static_cast<uint64_t>(st.st_rdev)));
+        return object;
+      });
 }
 
 Napi::Value JsRam(const Napi::CallbackInfo& info) { return NewHandle(info.Env(), OpenRam(U64(info[0]))); }
@@ -170,23 +271,29 @@ Napi::Value JsIdentity(const Napi::CallbackInfo& info) {
   const auto identity = Get<Store>(info[0]).identity();
   if (!identity) return env.Undefined();
   auto object = Napi::Object::New(env);
+  object.Set("block", identity->block);
   object.Set("device", Napi::BigInt::New(env, identity->device));
   object.Set("inode", Napi::BigInt::New(env, identity->inode));
   object.Set("fsid", Napi::BigInt::New(env, identity->fsid));
-  if (identity->filesystem)
-    object.Set("filesystem", Napi::Buffer<uint8_t>::Copy(env, identity->filesystem->data(), 16));
+  if (identity->filesystem) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string uuid;
+    for (const uint8_t byte : *identity->filesystem) uuid.append({kDigits[byte >> 4], kDigits[byte & 15]});
+    object.Set("filesystem", uuid);
+  }
   if (identity->generation) object.Set("generation", *identity->generation);
+  if (identity->born) object.Set("born", Napi::BigInt::New(env, *identity->born));
   return object;
 }
 
 Napi::Value JsPeek(const Napi::CallbackInfo& info) {
-  return BufferOf(info.Env(), Head(Get<Store>(info[0]), U64(info[1]), U32(info[2])));
+  return BuffersOf(info.Env(), Look(Get<Store>(info[0]), PartsOf(info[1])));
 }
 
 Napi::Value JsPeekLater(const Napi::CallbackInfo& info) {
   const auto store = Share<Store>(info[0]);
-  const auto work = [store, offset = U64(info[1]), wanted = U32(info[2])] { return Head(*store, offset, wanted); };
-  return InLane<std::vector<std::byte>>(info.Env(), store->lane(), work, BufferOf);
+  const auto work = [store, parts = PartsOf(info[1])] { return Look(*store, parts); };
+  return InLane<std::vector<Data>>(info.Env(), store->lane(), work, BuffersOf);
 }
 
 Napi::Value JsFlush(const Napi::CallbackInfo& info) {

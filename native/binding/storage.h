@@ -16,16 +16,17 @@ namespace vioctl::storage {
 
 Napi::Value JsOpen(
     const Napi::CallbackInfo& info);  // open(path, {readonly, shared, force, direct, claim, zero}): store
-Napi::Value JsOpenLater(const Napi::CallbackInfo& info);  // openLater(path, options): Promise of open(path, options)
-Napi::Value JsReach(const Napi::CallbackInfo& info);  // reach(path): Promise of undefined, once the path was looked up
-Napi::Value JsRam(const Napi::CallbackInfo& info);    // ram(size): store
-Napi::Value JsSize(const Napi::CallbackInfo& info);   // size(store): bytes
-Napi::Value JsRefresh(const Napi::CallbackInfo& info);        // refresh(store): bytes, after a look at the file
-Napi::Value JsGeometry(const Napi::CallbackInfo& info);       // geometry(store): object
-Napi::Value JsIdentity(const Napi::CallbackInfo& info);       // identity(store): object | undefined
-Napi::Value JsMeasure(const Napi::CallbackInfo& info);        // measure(store): Promise of refresh(store)
-Napi::Value JsPeek(const Napi::CallbackInfo& info);           // peek(store, offset, length): Buffer
-Napi::Value JsPeekLater(const Napi::CallbackInfo& info);      // peekLater(store, offset, length): Promise of a Buffer
+Napi::Value JsOpenLater(
+    const Napi::CallbackInfo& info);  // openLater({path, options, parts}[]): Promise of ({store, parts} | Error)[]
+Napi::Value JsReach(const Napi::CallbackInfo& info);     // reach(path[]): Promise of ({mode, dev, ino, rdev} | Error)[]
+Napi::Value JsRam(const Napi::CallbackInfo& info);       // ram(size): store
+Napi::Value JsSize(const Napi::CallbackInfo& info);      // size(store): bytes
+Napi::Value JsRefresh(const Napi::CallbackInfo& info);   // refresh(store): bytes, after a look at the file
+Napi::Value JsGeometry(const Napi::CallbackInfo& info);  // geometry(store): object
+Napi::Value JsIdentity(const Napi::CallbackInfo& info);  // identity(store): object | undefined
+Napi::Value JsMeasure(const Napi::CallbackInfo& info);   // measure(store): Promise of refresh(store)
+Napi::Value JsPeek(const Napi::CallbackInfo& info);      // peek(store, [at, length][]): Buffer[]
+Napi::Value JsPeekLater(const Napi::CallbackInfo& info);      // peekLater(store, parts): Promise of peek(store, parts)
 Napi::Value JsNews(const Napi::CallbackInfo& info);           // news(store): {what, error}[]
 Napi::Value JsLastingName(const Napi::CallbackInfo& info);    // lastingName(store): text, maybe empty
 Napi::Value JsFlush(const Napi::CallbackInfo& info);          // flush(store): Promise

@@ -74,26 +74,26 @@ class File final : public Store {
       if (!options.force || error.err() != EBUSY || Flags(st) == Mode()) throw;
       fd_ = os::Open(path, Mode());
     }
+    if (claimed_) Lock(fd_.get(), options.force);
     Check(::fstat(fd_.get(), &st), "fstat", path.c_str());
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) throw SysError(ENOTSUP, "open", path);
     device_ = S_ISBLK(st.st_mode);
     // A device has no holes to keep.
     zero_ = device_ && options.zero == ZeroMode::kHoles ? ZeroMode::kWrite : options.zero;
-    if (claimed_) Lock(fd_.get(), options.force);
     durability_ = Durability::Of(st);
     geometry_ = GeometryOf(fd_.get(), st);
-    identity_ = IdentityOf(fd_.get(), st);
+    struct statfs fs;
+    const bool told = ::fstatfs(fd_.get(), &fs) == 0, known = told && !device_;
+    identity_ = IdentityOf(fd_.get(), st, told ? &fs : nullptr);
     if (options.direct) {
       alignment_ = AlignmentOf(fd_.get(), geometry_);
       geometry_.direct_memory = alignment_.memory;
       geometry_.direct_offset = alignment_.offset;
     }
-    struct statfs fs;
-    const bool known = ::fstatfs(fd_.get(), &fs) == 0 && !device_;
     asks_ = known && std::find(std::begin(kAsking), std::end(kAsking), fs.f_type) != std::end(kAsking);
     tmpfs_ = known && fs.f_type == kTmpfsMagic;
     fuse_ = known && fs.f_type == kFuseMagic;
-    Refresh();
+    size_ = device_ ? Refresh() : static_cast<uint64_t>(st.st_size);
     views_ = tmpfs_ && !options.direct && Tells(st);
     if (views_) NewView();
     char byte;

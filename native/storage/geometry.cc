@@ -65,21 +65,25 @@ Geometry GeometryOf(int fd, const struct stat& st) {
   return geometry;
 }
 
-FileIdentity IdentityOf(int fd, const struct stat& st) {
+FileIdentity IdentityOf(int fd, const struct stat& st, const struct statfs* fs) {
   FileIdentity identity;
-  identity.device = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+  identity.block = S_ISBLK(st.st_mode);
+  identity.device = identity.block ? st.st_rdev : st.st_dev;
   identity.inode = st.st_ino;
-  if (S_ISBLK(st.st_mode)) return identity;
+  if (identity.block) return identity;
   FsUuid uuid{};
   if (::ioctl(fd, kGetFsUuid, &uuid) == 0 && uuid.length == 16) {
     identity.filesystem.emplace();
     memcpy(identity.filesystem->data(), uuid.uuid, 16);
   }
-  struct statfs fs {};
-  if (::fstatfs(fd, &fs) == 0) memcpy(&identity.fsid, &fs.f_fsid, sizeof identity.fsid);
+  if (fs) memcpy(&identity.fsid, &fs->f_fsid, sizeof identity.fsid);
   // The kernel writes an int, whatever the request's number says of its size.
   uint32_t generation[2] = {};
-  if (::ioctl(fd, FS_IOC_GETVERSION, generation) == 0) identity.generation = generation[0];
+  struct statx more {};
+  if (::ioctl(fd, FS_IOC_GETVERSION, generation) == 0)
+    identity.generation = generation[0];
+  else if (::statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &more) == 0 && more.stx_btime.tv_sec >= 0)
+    identity.born = static_cast<uint64_t>(more.stx_btime.tv_sec) * 1'000'000'000 + more.stx_btime.tv_nsec;
   return identity;
 }
 

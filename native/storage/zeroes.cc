@@ -20,15 +20,17 @@ bool AllZero(const iovec* parts, int count) {
   return true;
 }
 
-bool IsHole(int fd, uint64_t offset, uint64_t length) {
+uint64_t HoleEnd(int fd, uint64_t offset) {
   // The position that this moves is used by nobody: all I/O names its own.
   const off_t data = ::lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
-  if (data >= 0) return static_cast<uint64_t>(data) >= offset + length;
-  if (errno != ENXIO) return false;
-  // No data up to the end: is the end behind the range, or was the file cut?
+  if (data >= 0) return static_cast<uint64_t>(data);
+  if (errno != ENXIO) return offset;
+  // No data up to the end, which the file may have been cut to.
   struct stat st;
-  return ::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) >= offset + length;
+  return ::fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? std::max(offset, static_cast<uint64_t>(st.st_size)) : offset;
 }
+
+bool IsHole(int fd, uint64_t offset, uint64_t length) { return HoleEnd(fd, offset) >= offset + length; }
 
 Range FirstData(int fd, uint64_t offset, uint64_t length) {
   if (IsHole(fd, offset, length)) return {offset + length, 0};

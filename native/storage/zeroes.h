@@ -20,6 +20,9 @@ constexpr size_t kZeroMinimum = 4096;
 // Whether the data is zeroes. Data that is none costs a look at its first bytes, as a rule.
 bool AllZero(const iovec* parts, int count);
 
+// Where the hole of a file that `offset` lies in ends, at the end of the file at the latest; `offset` if it is in none.
+uint64_t HoleEnd(int fd, uint64_t offset);
+
 // Whether a file has a hole over the whole range, within its size.
 bool IsHole(int fd, uint64_t offset, uint64_t length);
 

@@ -17,6 +17,11 @@ export class Sysroot {
     return this.root === '/' ? absolute : `${this.root}${absolute}`;
   }
 
+  /** The answer to a question about the system, which need not be asked again where answers are remembered. */
+  once<T>(_question: string, ask: () => T): T {
+    return ask();
+  }
+
   exists(absolute: string): boolean {
     return fs.existsSync(this.path(absolute));
   }
@@ -80,25 +85,24 @@ export class Sysroot {
 export class RememberedSysroot extends Sysroot {
   readonly #answers = new Map<string, unknown>();
 
-  #once<T>(question: string, absolute: string, ask: () => T): T {
-    const key = `${question} ${absolute}`;
-    if (!this.#answers.has(key)) this.#answers.set(key, ask());
-    return this.#answers.get(key) as T;
+  override once<T>(question: string, ask: () => T): T {
+    if (!this.#answers.has(question)) this.#answers.set(question, ask());
+    return this.#answers.get(question) as T;
   }
 
   override exists(absolute: string): boolean {
-    return this.#once('exists', absolute, () => super.exists(absolute));
+    return this.once(`exists ${absolute}`, () => super.exists(absolute));
   }
 
   override attr(absolute: string): string | undefined {
-    return this.#once('attr', absolute, () => super.attr(absolute));
+    return this.once(`attr ${absolute}`, () => super.attr(absolute));
   }
 
   override list(absolute: string): string[] {
-    return this.#once('list', absolute, () => super.list(absolute));
+    return this.once(`list ${absolute}`, () => super.list(absolute));
   }
 
   override readlink(absolute: string): string | undefined {
-    return this.#once('readlink', absolute, () => super.readlink(absolute));
+    return this.once(`readlink ${absolute}`, () => super.readlink(absolute));
   }
 }

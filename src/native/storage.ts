@@ -18,6 +18,14 @@ export interface StoreOptions {
   zero?: 'unmap' | 'off' | undefined;
 }
 
+/** A file to open off the event loop. */
+export interface OpenedLater {
+  path: string;
+  options: StoreOptions;
+  /** What to look at of it. */
+  parts: readonly Part[];
+}
+
 /** An export of an NBD server (native/storage/remote/nbd.h). */
 export interface NbdOptions {
   uri: string;
@@ -73,16 +81,33 @@ export interface Geometry {
 
 /** What tells a file or block device apart, whatever its name and contents are. */
 export interface FileIdentity {
+  /** A block device. */
+  block: boolean;
   /** st_rdev of a block device, st_dev of a file. */
   device: bigint;
   inode: bigint;
   /** statfs(2) */
   fsid: bigint;
-  /** UUID of the file system, from Linux 6.9 on. */
-  filesystem?: Buffer;
+  /** UUID of the file system as 32 digits, from Linux 6.9 on. */
+  filesystem?: string;
   /** Tells a file from an earlier one with the same inode number. */
   generation?: number;
+  /** When it came to be, in nanoseconds since 1970, of a file without a generation. */
+  born?: bigint;
 }
+
+/** What a path leads to, as stat(2) says it. */
+export interface Inode {
+  mode: bigint;
+  dev: bigint;
+  ino: bigint;
+  rdev: bigint;
+}
+
+/** What is looked at of a source: where it begins, from the end if that is negative, and how many bytes it has, up to 1 MiB. */
+export type Part = readonly [at: number, length: number];
+/** What was found there. */
+export type Peeked = readonly (Buffer | undefined)[];
 
 /** A rate in units per second; after idle time, `burst` units per second for `seconds` (0: no burst). */
 export interface Rate {
@@ -105,12 +130,13 @@ export interface StorageNative {
    */
   open(path: string, options: StoreOptions): Store;
   /**
-   * The same off the event loop: a file system can hang. Few may hang at a time, and the rest waits for them. It also waits for this
-   * process to let go of the file, where it has just closed it.
+   * The same of several files one after the other, with peek(), off the event loop: a file system can hang. Few calls may hang at a time,
+   * and the rest waits for them. It also waits for this process to let go of a file, where it has just closed it.
+   * @returns the error of each that cannot be opened
    */
-  openLater(path: string, options: StoreOptions): Promise<Store>;
-  /** Looks a path up off the event loop. @throws the system's error of stat(2) */
-  reach(path: string): Promise<void>;
+  openLater(files: readonly OpenedLater[]): Promise<({ store: Store; parts: Peeked } | Error)[]>;
+  /** Looks paths up off the event loop, one after the other. @returns the system's error of each that stat(2) fails for */
+  reach(paths: readonly string[]): Promise<(Inode | Error)[]>;
   /**
    * Connects to an export of an NBD server, off the event loop.
    * @throws the system's error; ELIBACC or ELIBBAD for a library that is missing or too old; EACCES for an export that is read-only
@@ -132,10 +158,10 @@ export interface StorageNative {
   refresh(store: Store): number;
   /** The same off the event loop, behind other requests of the source: a device can hang. @throws the system's error */
   measure(store: Store): Promise<number>;
-  /** Up to 1 MiB; less at the end. For a look at a header: it waits for the device. */
-  peek(store: Store, offset: number, length: number): Buffer;
+  /** The bytes of each part, less at the end; undefined for a hole. For a look at headers: it waits for the device. */
+  peek(store: Store, parts: readonly Part[]): Peeked;
   /** The same off the event loop, as measure() does it. */
-  peekLater(store: Store, offset: number, length: number): Promise<Buffer>;
+  peekLater(store: Store, parts: readonly Part[]): Promise<Peeked>;
   /** What has happened to a remote source since the last call: a word of src/storage/remote/news.ts, and an errno name or ''. */
   news(store: Store): { what: string; error: string }[];
   /** What a remote source is called wherever it is opened; empty for files and memory. */

@@ -1,6 +1,6 @@
 import { shellFile } from '../common/escape.js';
 import { native } from '../native/index.js';
-import type { Store } from '../native/storage.js';
+import type { Part, Peeked, Store } from '../native/storage.js';
 import { ask, type Steps } from './steps.js';
 
 interface Signature {
@@ -44,35 +44,41 @@ const signatures: readonly Signature[] = [
   text('iso9660', 0x8001, 'CD001'),
 ];
 
-const headSize = Math.max(...signatures.map(({ at, bytes }) => at + bytes.length));
+const headSize = 4096;
+const footerSize = 512;
+/** Signatures that stand far behind the head. */
+const far = signatures.filter(({ at, bytes }) => at + bytes.length > headSize);
+/** What tells the format of a source: its head, its last sector, and where the far signatures would stand. */
+export const telling: readonly Part[] = [[0, headSize], [-footerSize, footerSize], ...far.map(({ at, bytes }): Part => [at, bytes.length])];
 /** A VMDK descriptor is text; comments and blank lines may come first. */
 const descriptor = /^(?:\s*(?:#[^\n]*)?\n)*\s*# Disk DescriptorFile\b/i;
 
 /** The footer of a fixed VHD (Virtual Hard Disk Image Format Specification, "Hard Disk Footer Format"): a raw disk before it. */
 function isVhdFooter(footer: Buffer, fileSize: number): boolean {
-  if (footer.length !== 512 || footer.subarray(0, 8).toString('latin1') !== 'conectix') return false;
+  if (footer.length !== footerSize || footer.subarray(0, 8).toString('latin1') !== 'conectix') return false;
   let sum = 0;
   for (const [i, byte] of footer.entries()) if (i < 64 || i >= 68) sum += byte;
-  return footer.readUInt32BE(64) === (~sum & 0xffff_ffff) >>> 0 && footer.readBigUInt64BE(48) === BigInt(fileSize - 512);
+  return footer.readUInt32BE(64) === (~sum & 0xffff_ffff) >>> 0 && footer.readBigUInt64BE(48) === BigInt(fileSize - footerSize);
 }
 
 /**
  * The format of an image that is no raw disk, by the bytes at its begin (and end). An ISO 9660 image is a raw disk for those
  * who only read it.
+ * @param parts what was read of the telling ones
  * @returns its name; undefined for everything else
  * @throws the system's error of a read
  */
-export function* formatOf(store: Store, readonly: boolean): Steps<string | undefined> {
+export function* formatOf(store: Store, readonly: boolean, parts?: Peeked): Steps<string | undefined> {
   const { storage } = native();
-  const peek = (offset: number, length: number): Steps<Buffer> =>
-    ask({ now: () => storage.peek(store, offset, length), later: () => storage.peekLater(store, offset, length) });
-  const head = yield* peek(0, headSize);
-  const found = signatures.find(({ at, bytes }) => head.subarray(at, at + bytes.length).equals(bytes));
+  const look = { now: () => storage.peek(store, telling), later: () => storage.peekLater(store, telling) };
+  const [head, footer, ...rest] = parts ?? (yield* ask<Peeked>(look));
+  const found =
+    (head && signatures.find(({ at, bytes }) => head[at] === bytes[0] && head.subarray(at, at + bytes.length).equals(bytes))) ??
+    far.find(({ bytes }, i) => rest[i]?.equals(bytes));
   if (found) return readonly && found.name === 'iso9660' ? undefined : found.name;
-  if (descriptor.test(head.subarray(0, 4096).toString('latin1'))) return 'vmdk';
+  if (head && descriptor.test(head.toString('latin1'))) return 'vmdk';
   const size = storage.size(store);
-  if (size > 512 && isVhdFooter(yield* peek(size - 512, 512), size)) return 'vhd';
-  return undefined;
+  return footer && size > footerSize && isVhdFooter(footer, size) ? 'vhd' : undefined;
 }
 
 /** Programs that make a raw disk of a format; the file's name follows. */

@@ -20,12 +20,13 @@ export interface QueueLimits {
 }
 
 /** The folders of a block device in sysfs: its own, and that of its queue, which a partition shares with its disk. */
-function sysfsOf(root: Sysroot, device: bigint): { own: string; queue: string } | undefined {
-  const link = root.readlink(`/sys/dev/block/${majorMinor(Number(device))}`);
-  if (link === undefined) return undefined;
-  const own = path.resolve('/sys/dev/block', link);
-  return { own, queue: root.exists(`${own}/queue`) ? `${own}/queue` : `${path.dirname(own)}/queue` };
-}
+const sysfsOf = (root: Sysroot, device: bigint): { own: string; queue: string } | undefined =>
+  root.once(`folders of ${device}`, () => {
+    const link = root.readlink(`/sys/dev/block/${majorMinor(Number(device))}`);
+    if (link === undefined) return undefined;
+    const own = path.resolve('/sys/dev/block', link);
+    return { own, queue: root.exists(`${own}/queue`) ? `${own}/queue` : `${path.dirname(own)}/queue` };
+  });
 
 /** Looks at sysfs; undefined for a file. */
 export function queueLimits(root: Sysroot, geometry: Geometry, device: bigint | undefined): QueueLimits | undefined {

@@ -20,14 +20,13 @@ export interface SourceNames {
 /** @param at path of the file; undefined for memory, which has no name but that of its machine */
 export function sourceNames(root: Sysroot, at: string | undefined, identity: FileIdentity | undefined): SourceNames {
   if (at === undefined || !identity) return { identity: `memory ${machineName(root)}`, strong: [], weak: [] };
-  const stat = fs.statSync(at, { bigint: true });
-  if (stat.isBlockDevice()) {
+  if (identity.block) {
     // The place of a device that has a name of its own is no weak name: another disk may stand there by now.
     const { name, certain } = deviceName(root, majorMinor(Number(identity.device)), at);
     return { identity: name, strong: certain ? [name] : [], weak: certain ? [] : [name] };
   }
   // A file system without generations: the time of birth tells a file from an earlier one with its number.
-  const since = identity.generation ?? (stat.birthtimeNs > 0n ? stat.birthtimeNs : 0);
+  const since = identity.generation ?? identity.born ?? 0;
   const of = (fileSystem: string): string => `file ${fileSystem} ${identity.inode} ${since}`;
   const uuid = fileSystemUuid(root, identity);
   const strong = uuid === undefined ? [] : [of(uuid)];
@@ -38,7 +37,7 @@ export function sourceNames(root: Sysroot, at: string | undefined, identity: Fil
 
 /** UUID of a file system: from the kernel, else from udev's links. */
 function fileSystemUuid(root: Sysroot, { filesystem, device }: FileIdentity): string | undefined {
-  if (filesystem) return filesystem.toString('hex');
+  if (filesystem !== undefined) return filesystem;
   const name = path.basename(root.readlink(`/sys/dev/block/${majorMinor(Number(device))}`) ?? '');
   if (name === '') return undefined;
   const folder = '/dev/disk/by-uuid';

@@ -3,9 +3,9 @@ import { codeOf, Exit, VioError, wrap } from '../common/errors.js';
 import { printable, shellFile } from '../common/escape.js';
 import { RememberedSysroot, Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
-import type { Geometry, Store } from '../native/storage.js';
+import type { Geometry, Inode, OpenedLater, Part, Peeked, Store } from '../native/storage.js';
 import { requireRings } from '../uring/host/unavailable.js';
-import { formatOf, toRaw } from './formats.js';
+import { formatOf, telling, toRaw } from './formats.js';
 import { atomicWriteOf, blockSizeOf, type QueueLimits, queueLimits } from './geometry.js';
 import { type SourceNames, sourceNames } from './identity.js';
 import { renewQcow2 } from './qcow2/open.js';
@@ -13,8 +13,9 @@ import { openRemote } from './remote/connect.js';
 import type { SourceOptions } from './source.js';
 import type { IdentityState } from './state.js';
 import { ask, runLater, runNow, type Steps } from './steps.js';
+import { Together } from './together.js';
 import { isFile, isRemote, kindOf, sourceForms } from './uri.js';
-import { claimantOfDevice, KernelUsers, lockHolder, type User, userOf } from './users.js';
+import { claimantOfDevice, KernelUsers, lockHolder, typeOf, type User, userOf } from './users.js';
 
 /** A refusal that `--force` turns off: somebody else uses the source. */
 const inUse = (source: string, user: User | undefined): VioError =>
@@ -42,18 +43,28 @@ export interface Source {
 }
 
 /** Sources that are opened at the same time. */
-const openAtOnce = 64;
+const openAtOnce = 128;
+/** Threads among which few sources are divided; of many, a thread gets a group at a time, which costs less than one by one. */
+const openThreads = 8;
+const openGroup = 16;
 
 /** What the checks of a source, or of several that are opened together, know of the system. */
 class Around {
   readonly root: Sysroot;
   /** For what does not change from one source to the next. */
   readonly once: Sysroot;
+  readonly reach: Together<string, Inode>;
+  readonly open: Together<OpenedLater, OpenedStore>;
   #users: Promise<KernelUsers> | undefined;
 
-  constructor(root: Sysroot) {
+  /** @param count sources that are opened */
+  constructor(root: Sysroot, count = 1) {
     this.root = root;
     this.once = new RememberedSysroot(root.root);
+    const { storage } = native();
+    const together = Math.min(openGroup, Math.ceil(count / openThreads));
+    this.reach = new Together((paths) => storage.reach(paths), together);
+    this.open = new Together<OpenedLater, OpenedStore>((files) => storage.openLater(files), together);
   }
 
   usersNow(): KernelUsers {
@@ -67,7 +78,10 @@ class Around {
 }
 
 /** A source that is open, and what it could be called. */
-type Opened = Omit<Source, 'identity'> & { names: SourceNames };
+interface Opened {
+  source: Omit<Source, 'identity'>;
+  names: SourceNames;
+}
 
 /**
  * Opens what is to be served, after all checks: nobody else writes to it, and it is a raw disk.
@@ -86,7 +100,7 @@ export async function openSourceLater(options: SourceOptions, root = new Sysroot
 
 /** The same for several sources: all are open, or none is. @throws as openSource() does, of the first one that cannot be opened */
 export async function openSources(list: readonly SourceOptions[], root = new Sysroot(), state?: IdentityState): Promise<Source[]> {
-  const around = new Around(root);
+  const around = new Around(root, list.length);
   const opened: Opened[] = [];
   const failures: { at: number; err: unknown }[] = [];
   let next = 0;
@@ -103,7 +117,7 @@ export async function openSources(list: readonly SourceOptions[], root = new Sys
   await Promise.all(Array.from({ length: Math.min(openAtOnce, list.length) }, open));
   const [failed] = failures.sort((a, b) => a.at - b.at);
   if (!failed) return named(opened, state);
-  for (const one of opened) if (one) native().storage.close(one.store);
+  for (const one of opened) if (one) native().storage.close(one.source.store);
   throw failed.err;
 }
 
@@ -113,14 +127,17 @@ function named(opened: readonly Opened[], state: IdentityState | undefined): Sou
     // memory has no name to remember
     const remembered = state ? opened.filter(({ names }) => names.strong.length + names.weak.length > 0) : [];
     const identities = new Map(state?.identities(remembered.map(({ names }) => names)).map((identity, i) => [remembered[i], identity]));
-    return opened.map((one) => {
-      const { names, ...source } = one;
-      return { ...source, identity: identities.get(one) ?? names.identity };
-    });
+    return opened.map((one) => ({ ...one.source, identity: identities.get(one) ?? one.names.identity }));
   } catch (err) {
-    for (const { store } of opened) native().storage.close(store);
-    throw wrap(`open ${printable(opened[0]!.name)}`, err);
+    for (const { source } of opened) native().storage.close(source.store);
+    throw wrap(`open ${printable(opened[0]!.source.name)}`, err);
   }
+}
+
+/** A store, and what was read of the parts that tell its format, if that is known already. */
+interface OpenedStore {
+  store: Store;
+  parts?: Peeked;
 }
 
 function* openSteps(options: SourceOptions, around: Around): Steps<Opened> {
@@ -129,10 +146,15 @@ function* openSteps(options: SourceOptions, around: Around): Steps<Opened> {
   const { once } = around;
   const ram = /^ram:(\d+)$/.exec(source);
   const remote = isRemote(source);
-  const store = ram ? openRam(Number(ram[1])) : remote ? yield* openRemote(options) : yield* openFile(options, around);
+  const looks = !ram && !options.force && options.format !== 'raw';
+  const { store, parts }: OpenedStore = ram
+    ? { store: openRam(Number(ram[1])) }
+    : remote
+      ? { store: yield* openRemote(options) }
+      : yield* openFile(options, around, looks ? telling : []);
   try {
     const readonly = (options.readonly ?? false) || (remote && storage.geometry(store).readonly);
-    if (!ram && !options.force && options.format !== 'raw') yield* refuseFormat(source, store, readonly);
+    if (looks) yield* refuseFormat(source, store, readonly, parts);
     const geometry = storage.geometry(store);
     if (options.engine === 'uring' && !ram) checkRing(geometry, around.root);
     const identity = storage.identity(store);
@@ -140,13 +162,15 @@ function* openSteps(options: SourceOptions, around: Around): Steps<Opened> {
     if (options.iops || options.bps) storage.setLimits(store, { iops: options.iops ?? undefined, bps: options.bps ?? undefined });
     const blockSize = blockSizeOf(source, geometry, options.blockSize, options.direct);
     return {
-      name: source,
-      store,
-      readonly,
-      blockSize,
-      geometry,
-      atomicWrite: atomicWriteOf(once, geometry, identity?.device),
-      limits: queueLimits(once, geometry, identity?.device),
+      source: {
+        name: source,
+        store,
+        readonly,
+        blockSize,
+        geometry,
+        atomicWrite: atomicWriteOf(once, geometry, identity?.device),
+        limits: queueLimits(once, geometry, identity?.device),
+      },
       names,
     };
   } catch (err) {
@@ -180,8 +204,8 @@ function openRam(size: number): Store {
   }
 }
 
-function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<void> {
-  const format = yield* formatOf(store, readonly);
+function* refuseFormat(source: string, store: Store, readonly: boolean, parts: Peeked | undefined): Steps<void> {
+  const format = yield* formatOf(store, readonly, parts);
   if (format === undefined) return;
   throw new VioError(`${printable(source)}: this is no raw disk but ${format}; append ,format=raw to serve its bytes as they are`, {
     code: 'FORMAT',
@@ -190,19 +214,19 @@ function* refuseFormat(source: string, store: Store, readonly: boolean): Steps<v
   });
 }
 
-function* openFile(options: SourceOptions, around: Around): Steps<Store> {
+function* openFile(options: SourceOptions, around: Around, parts: readonly Part[]): Steps<OpenedStore> {
   const { root } = around;
   const { source, readonly = false, shared = false, force = false, direct = false, later = false, zero, engine } = options;
   const { storage } = native();
-  let stat: fs.BigIntStats;
+  let stat: Inode;
   try {
-    const look = (): fs.BigIntStats => fs.statSync(source, { bigint: true });
-    stat = yield* ask({ now: look, later: () => storage.reach(source).then(look) });
+    stat = yield* ask<Inode>({ now: () => fs.statSync(source, { bigint: true }), later: () => around.reach.ask(source) });
   } catch (err) {
     throw notFound(source, err);
   }
-  if (!stat.isFile() && !stat.isBlockDevice() && !stat.isDirectory())
-    throw new VioError(`${printable(source)}: ${typeOf(stat)}, neither a regular file nor a block device`, {
+  const odd = oddTypes.get(typeOf(stat));
+  if (odd !== undefined)
+    throw new VioError(`${printable(source)}: ${odd}, neither a regular file nor a block device`, {
       code: 'EOPNOTSUPP',
       exit: Exit.unsupported,
     });
@@ -215,10 +239,13 @@ function* openFile(options: SourceOptions, around: Around): Steps<Store> {
   }
   try {
     const wanted = { readonly, shared, force, direct, zero, claim: !later, ring: engine !== 'sync' };
-    return yield* ask({ now: () => storage.open(source, wanted), later: () => storage.openLater(source, wanted) });
+    return yield* ask<OpenedStore>({
+      now: () => ({ store: storage.open(source, wanted) }),
+      later: () => around.open.ask({ path: source, options: wanted, parts }),
+    });
   } catch (err) {
     if (codeOf(err) === 'EBUSY') throw inUse(source, lockHolder(root, stat) ?? claimantOfDevice(root, stat));
-    if (direct && codeOf(err) === 'EINVAL')
+    if (direct && codeOf(err) === 'EINVAL' && (err as NodeJS.ErrnoException).syscall === 'open')
       throw new VioError(`${printable(source)}: its file system does not support direct=on (EINVAL of O_DIRECT)`, {
         code: 'EINVAL',
         exit: Exit.unsupported,
@@ -227,8 +254,13 @@ function* openFile(options: SourceOptions, around: Around): Steps<Store> {
   }
 }
 
-/** What a file is that cannot be served. */
-const typeOf = (stat: fs.BigIntStats): string => (stat.isFIFO() ? 'a FIFO' : stat.isSocket() ? 'a socket' : 'a character device');
+/** Files that cannot be served. */
+const { S_IFIFO, S_IFSOCK, S_IFCHR } = fs.constants;
+const oddTypes: ReadonlyMap<number, string> = new Map([
+  [S_IFIFO, 'a FIFO'],
+  [S_IFSOCK, 'a socket'],
+  [S_IFCHR, 'a character device'],
+]);
 
 function notFound(source: string, err: unknown): VioError {
   return wrap(`open ${printable(source)}`, err, { hint: codeOf(err) === 'ENOENT' ? missingHint(source) : undefined });

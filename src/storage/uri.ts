@@ -17,7 +17,8 @@ const prefixes: readonly [SourceKind, RegExp][] = [
 export const sourceForms = 'FILE, ram:SIZE, rbd:POOL/IMAGE, nbd://HOST/EXPORT, nvme+tcp://HOST/NQN/NSID and qcow2:FILE';
 
 /** The kind of a source. Everything that begins like no other kind is a file: `./rbd:x` is one. */
-export const kindOf = (source: string): SourceKind => prefixes.find(([, begin]) => begin.test(source))?.[0] ?? 'file';
+export const kindOf = (source: string): SourceKind =>
+  source.startsWith('/') ? 'file' : (prefixes.find(([, begin]) => begin.test(source))?.[0] ?? 'file');
 
 /** Whether others have the data, or a program of its own opens it: it is asked with time-outs. */
 export const isRemote = (source: string): boolean => !['file', 'ram'].includes(kindOf(source));

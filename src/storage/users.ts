@@ -3,6 +3,7 @@ import path from 'node:path';
 import { printable, shellFile } from '../common/escape.js';
 import type { Sysroot } from '../common/sysroot.js';
 import { native } from '../native/index.js';
+import type { Inode } from '../native/storage.js';
 import { Blocks, bcacheOf, claimantOf } from '../vfio/census/blocks.js';
 import { parseSwaps, readMounts } from '../vfio/census/mounts.js';
 import { majorMinor, Processes } from '../vfio/census/processes.js';
@@ -31,7 +32,7 @@ function isImageLock(line: string, inode: string): boolean {
  * The process that has locked an image, where /proc shows it: to root, and to the owner of the process.
  * @param own whether it may be this process, which has locked it itself otherwise
  */
-export function lockHolder(root: Sysroot, stat: fs.BigIntStats, own = true): User | undefined {
+export function lockHolder(root: Sysroot, stat: Inode, own = true): User | undefined {
   const inode = String(stat.ino);
   let self: User | undefined;
   for (const pid of root.list('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -50,8 +51,12 @@ export function lockHolder(root: Sysroot, stat: fs.BigIntStats, own = true): Use
   return pid > 0 && (own || pid !== process.pid) ? byProcess(root, pid) : undefined;
 }
 
+/** S_IFREG, S_IFBLK, …: what a path leads to. */
+export const typeOf = ({ mode }: Inode): number => Number(mode) & fs.constants.S_IFMT;
+const isBlockDevice = (stat: Inode): boolean => typeOf(stat) === fs.constants.S_IFBLK;
+
 /** What two paths have in common that lead to the same file or block device. */
-const keyOf = (stat: fs.BigIntStats): string => (stat.isBlockDevice() ? `device ${stat.rdev}` : `file ${stat.dev} ${stat.ino}`);
+const keyOf = (stat: Inode): string => (isBlockDevice(stat) ? `device ${stat.rdev}` : `file ${stat.dev} ${stat.ino}`);
 
 function keyAt(file: string): string | undefined {
   try {
@@ -62,12 +67,12 @@ function keyAt(file: string): string | undefined {
 }
 
 /** Whether a path leads to the same file or block device. */
-const isSame = (file: string, stat: fs.BigIntStats): boolean => keyAt(file) === keyOf(stat);
+const isSame = (file: string, stat: Inode): boolean => keyAt(file) === keyOf(stat);
 
 /** How long a path may take to be looked up, in milliseconds: the file systems of others can hang. */
 const reachTime = 1000;
 /** Paths that have not answered yet: each is asked once. */
-const asked = new Map<string, Promise<void>>();
+const asked = new Map<string, Promise<unknown>>();
 
 /** Those of the paths whose file system hangs. None of them is a file that has answered meanwhile, and nobody is to wait for them. */
 async function hungOf(paths: ReadonlySet<string>): Promise<ReadonlySet<string>> {
@@ -81,7 +86,7 @@ async function hungOf(paths: ReadonlySet<string>): Promise<ReadonlySet<string>> 
       asked.set(
         name,
         native()
-          .storage.reach(name)
+          .storage.reach([name])
           .catch(() => {})
           .finally(() => asked.delete(name)),
       );
@@ -121,7 +126,7 @@ export class KernelUsers {
     return new KernelUsers(root, blocks, await hungOf(new Set(paths)));
   }
 
-  of(stat: fs.BigIntStats): User | undefined {
+  of(stat: Inode): User | undefined {
     return this.#users.get(keyOf(stat));
   }
 }
@@ -138,21 +143,21 @@ export interface Look {
  * What in the kernel, or which process without a lock, uses a file or block device so that nobody else may write to it:
  * a mount, swap, a holder (LVM, MD, dm-crypt, bcache), a loop device, an NVMe target, a writer of the device.
  */
-export function userOf(root: Sysroot, file: string, stat: fs.BigIntStats, look: Look = {}): User | undefined {
+export function userOf(root: Sysroot, file: string, stat: Inode, look: Look = {}): User | undefined {
   const users = look.users ?? new KernelUsers(root);
   const user = users.of(stat);
   if (user) return user;
-  return stat.isBlockDevice() ? deviceUser(root, users.blocks, file, stat, look.kernelOnly ?? false) : undefined;
+  return isBlockDevice(stat) ? deviceUser(root, users.blocks, file, stat, look.kernelOnly ?? false) : undefined;
 }
 
 /** Who has a block device that cannot be claimed, where userOf() finds nobody; undefined for a file. */
-export function claimantOfDevice(root: Sysroot, stat: fs.BigIntStats): User | undefined {
-  if (!stat.isBlockDevice()) return undefined;
+export function claimantOfDevice(root: Sysroot, stat: Inode): User | undefined {
+  if (!isBlockDevice(stat)) return undefined;
   const found = claimantOf(root, path.basename(root.readlink(`/sys/dev/block/${majorMinor(Number(stat.rdev))}`) ?? ''));
   return found && { text: ` by ${printable(found.what)}`, fix: found.fix };
 }
 
-function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: fs.BigIntStats, kernelOnly: boolean): User | undefined {
+function deviceUser(root: Sysroot, blocks: Blocks, file: string, stat: Inode, kernelOnly: boolean): User | undefined {
   const number = majorMinor(Number(stat.rdev));
   const name = path.basename(root.readlink(`/sys/dev/block/${number}`) ?? file);
   const processes = new Processes(root);

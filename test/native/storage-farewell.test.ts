@@ -8,6 +8,7 @@ import { native } from '../../src/native/index.js';
 import { addonFile } from '../support/addon.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
 import { NbdServer } from '../support/nbd-server.js';
+import { openLater } from '../support/open-later.js';
 import { skip } from '../support/skip.js';
 import { eventually } from '../support/wait.js';
 
@@ -29,7 +30,7 @@ test('a device that writes back slowly: it is closed off the event loop, and who
     await disk.set({ write_delay: 2 });
     storage.close(store);
     expect(await storage.farewells(0)).toBe(false); // it still writes
-    const again = await storage.openLater(device, {});
+    const again = await openLater(device);
     expect(await storage.farewells(0)).toBe(true);
     expect(await disk.read(1 << 20, data.length)).toEqual(data);
     await disk.set({ write_delay: 0 });

@@ -8,6 +8,7 @@ import { formatOf } from '../../src/storage/formats.js';
 import { openSource } from '../../src/storage/open.js';
 import { runNow } from '../../src/storage/steps.js';
 import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { openLater } from '../support/open-later.js';
 import { skip } from '../support/skip.js';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-storage-'));
@@ -140,14 +141,14 @@ describe('opening anew', () => {
       const file = path.join(memory, 'disk');
       fs.writeFileSync(file, Buffer.alloc(1 << 20, 'data'));
       const store = open(file);
-      expect(native().storage.peek(store, 4096, 4).toString()).toBe('data');
+      expect(String(native().storage.peek(store, [[4096, 4]]))).toBe('data');
       await native().storage.reopen(store);
       expect(() => open(file)).toThrow(busy);
       await native().storage.release(store);
       native().storage.close(native().storage.open(file, {}));
       await native().storage.claim(store);
       expect(() => open(file)).toThrow(busy);
-      expect(native().storage.peek(store, 4096, 4).toString()).toBe('data');
+      expect(String(native().storage.peek(store, [[4096, 4]]))).toBe('data');
     } finally {
       fs.rmSync(memory, { recursive: true });
     }
@@ -162,12 +163,29 @@ describe('opening anew', () => {
       expect(() => open(stdout.trim())).toThrow(busy);
       expect(spawnSync('mkfs.ext4', ['-q', stdout.trim()]).status).not.toBe(0);
       native().storage.close(store);
-      opened.push(await native().storage.openLater(stdout.trim(), {}));
+      opened.push(await openLater(stdout.trim()));
     } finally {
       for (const store of opened.splice(0)) native().storage.close(store);
       spawnSync('losetup', ['-d', stdout.trim()]);
     }
   });
+});
+
+test('parts of a source: from its begin and its end, cut at its end; a hole has nothing', () => {
+  const { storage } = native();
+  const texts = (store: Store, ...parts: [number, number][]) => storage.peek(store, parts).map((part) => part?.toString('latin1'));
+  const sparse = open(image('parts', 1 << 20, { 65536: 'middle', [(1 << 20) - 4]: 'last' }));
+  expect(texts(sparse, [65536, 6], [-4, 4], [-2, 8], [0, 4096], [32768, 6], [1 << 20, 6])).toEqual([
+    'middle',
+    'last',
+    'st',
+    undefined,
+    undefined,
+    '',
+  ]);
+  expect(texts(sparse, [65530, 12])).toEqual(['\0\0\0\0\0\0middle']);
+  expect(texts(open(image('short parts', 3, { 0: 'abc' })), [-512, 512], [1, 9], [9, 1])).toEqual(['abc', 'bc', '']);
+  expect(texts(open(image('hole parts', 4096)), [0, 512], [-512, 512], [100, 8000])).toEqual([undefined, undefined, undefined]);
 });
 
 test('what is no store is an error, and so is a closed one', () => {

@@ -89,11 +89,11 @@ export const object =
   (v, place) => {
     if (typeof v !== 'object' || v === null || Array.isArray(v)) throw bad(place, 'must be an object');
     for (const key of required) if (!Object.hasOwn(v, key)) throw bad(place, `"${key}" is missing`);
-    const known = Object.keys(checks);
     return Object.fromEntries(
       Object.entries(v).map(([key, value]) => {
         const at = { ...place, at: `${place.at}.${key}` };
         if (!Object.hasOwn(checks, key)) {
+          const known = Object.keys(checks);
           const meant = suggest(key, known);
           throw bad(at, `is not known; known are ${known.join(', ')}`, meant === undefined ? undefined : `did you mean "${meant}"?`);
         }

@@ -24,10 +24,10 @@ const link = (file: string, target: string): void => {
 describe('a file', () => {
   const of = (identity: Partial<FileIdentity>, file = path.join(root, 'f')) => {
     fs.writeFileSync(file, '');
-    return sourceNames(new Sysroot(root), file, { device: 0xfd01n, inode: 7n, fsid: 0x1234n, ...identity }).identity;
+    return sourceNames(new Sysroot(root), file, { block: false, device: 0xfd01n, inode: 7n, fsid: 0x1234n, ...identity }).identity;
   };
   test('its file system, inode and generation; the path is no part of it', () => {
-    const filesystem = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
+    const filesystem = '00112233445566778899aabbccddeeff';
     const one = of({ filesystem, generation: 5 });
     expect(one).toBe('file 00112233445566778899aabbccddeeff 7 5');
     expect(of({ filesystem, generation: 5 }, path.join(root, 'other'))).toBe(one);
@@ -35,7 +35,7 @@ describe('a file', () => {
     for (const other of [
       { filesystem, generation: 6 },
       { filesystem, generation: 5, inode: 8n },
-      { filesystem: Buffer.alloc(16), generation: 5 },
+      { filesystem: '0'.repeat(32), generation: 5 },
     ])
       expect(of(other)).not.toBe(one);
   });
@@ -48,11 +48,11 @@ describe('a file', () => {
   test('a snapshot of its file system has the same one, although statfs and the device differ', () => {
     const file = path.join(root, 'f');
     fs.writeFileSync(file, '');
-    const filesystem = Buffer.alloc(16, 7);
+    const filesystem = '07'.repeat(16);
     const [origin, snapshot] = [
       { device: 0x2bn, fsid: 1n },
       { device: 0x2cn, fsid: 2n },
-    ].map((where) => sourceNames(new Sysroot(root), file, { inode: 257n, generation: 9, filesystem, ...where }));
+    ].map((where) => sourceNames(new Sysroot(root), file, { block: false, inode: 257n, generation: 9, filesystem, ...where }));
     expect(snapshot!.strong).toEqual(origin!.strong);
     expect(snapshot!.identity).toBe(origin!.identity);
     expect(snapshot!.weak).not.toEqual(origin!.weak);

@@ -131,7 +131,7 @@ test('a file that nobody uses', () => {
 
 describe('block devices that the kernel has', () => {
   const uuid = 'd3f7a1c2-0b1e-4c55-9a35-6a0c9be1f0a2';
-  const sdb = { isBlockDevice: () => true, rdev: 0x810n, dev: 5n, ino: 99n } as fs.BigIntStats;
+  const sdb = { mode: 0o60660n, rdev: 0x810n, dev: 5n, ino: 99n };
   /** /dev/sdb, as sysfs shows it. */
   const device = '/sys/devices/pci0000:00/0000:00:1f.2/ata2/host1/target1:0:0/1:0:0:0/block/sdb';
   const link = (file: string, target: string): void => {
@@ -176,7 +176,7 @@ describe('block devices that the kernel has', () => {
     expect(claimant()).toEqual({ text: ' by ZFS pool tank, probably', fix: 'zpool export tank' });
     put('/proc/spl/kstat/zfs/spare pool/state', 'ONLINE\n');
     expect(claimant()).toMatchObject({ fix: 'zpool status' });
-    expect(claimantOfDevice(new Sysroot(root), { ...sdb, isBlockDevice: () => false } as fs.BigIntStats)).toBeUndefined();
+    expect(claimantOfDevice(new Sysroot(root), { ...sdb, mode: 0o100660n })).toBeUndefined();
     expect(user()).toBeUndefined();
   });
 });
