@@ -47,11 +47,6 @@ export class Sources {
       for (const namespace of subsystem.namespaces.values()) call(this.of(subsystem, namespace));
   }
 
-  /** A namespace is served from now on. Its watch begins when it is needed: there may be thousands. */
-  begin(namespace: Namespace): void {
-    tellWithoutRing(namespace, namespace.options.engine ?? this.#wanted, this.#target.log);
-  }
-
   /** The watch of a namespace, which begins now if there was none. */
   of(subsystem: Subsystem, namespace: Namespace): SourceWatch {
     const known = this.#watches.get(namespace);
@@ -69,6 +64,7 @@ export class Sources {
       otherwise: `vioctl nvmf ctl SOCK remove ${nsid}, then add it`,
     });
     this.#watches.set(namespace, watch);
+    tellWithoutRing(namespace, namespace.options.engine ?? this.#wanted, target.log);
     return watch;
   }
 }

@@ -108,7 +108,7 @@ export class Target implements Hub, Watched {
   addSubsystem(subsystem: Subsystem): void {
     if (this.subsystems.has(subsystem.nqn)) throw new VioError(`subsystem ${subsystem.nqn} exists already`, { code: 'EEXIST' });
     this.subsystems.set(subsystem.nqn, subsystem);
-    for (const namespace of subsystem.namespaces.values()) this.#sources.begin(namespace);
+    for (const namespace of subsystem.namespaces.values()) this.#sources.of(subsystem, namespace);
     this.#discoveryChanged();
   }
 
@@ -240,7 +240,7 @@ export class Target implements Hub, Watched {
   /** Adds a namespace that the subsystem has prepared, and tells the hosts. */
   adopt(subsystem: Subsystem, namespace: Namespace): Namespace {
     subsystem.adopt(namespace);
-    this.#sources.begin(namespace);
+    this.#sources.of(subsystem, namespace);
     this.#namespaceChanged(subsystem, namespace, true);
     return namespace;
   }
