@@ -1,35 +1,12 @@
-// Parts of the tree's nodes: what a range is, where nodes come from, how keys are searched.
+// Parts of the tree's nodes: where nodes come from, how keys are searched.
 #pragma once
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 namespace vioctl::iova {
-
-// Page sizes for which subtrees keep an exact answer; x86 has three (4 KiB, 2 MiB, 1 GiB).
-constexpr int kClasses = 4;
-
-class Range {
- public:
-  Range() = default;
-  // other: the address on the other side (VA of an IOVA range and the reverse), a multiple of 16; kind: below 16.
-  Range(uint64_t last, uint64_t other, uint32_t kind) : end(last), word_(other | kind) {}
-
-  uint64_t end;  // last byte
-  uint64_t other() const { return word_ & ~uint64_t{15}; }
-  uint32_t kind() const { return static_cast<uint32_t>(word_ & 15); }
-
- private:
-  uint64_t word_;
-};
-
-// Longest free run of a subtree when its start is rounded up to each class's page size.
-struct Longest {
-  std::array<uint64_t, kClasses> run{};
-};
 
 // Objects that are given out one by one and taken back one by one or, in O(1), all at once.
 template <class T>

@@ -27,7 +27,15 @@ bool Down(uint64_t from, uint64_t align, uint64_t phase, uint64_t* at) {
 }  // namespace
 
 Space::Space(std::vector<Extent> ranges, const std::array<uint64_t, kClasses>& pages, uint64_t floor, uint64_t chunk)
-    : pages_(pages), floor_(floor), chunk_(chunk), fixed_(pages), temporary_(pages) {
+    : pages_(pages),
+      floor_(floor),
+      chunk_(chunk),
+      free_(pages),
+      temporary_free_(pages),
+      by_iova_(pages[0]),
+      temporary_by_iova_(pages[0]),
+      by_va_(pages[0]),
+      temporary_by_va_(pages[0]) {
   const uint64_t page = pages_[0];
   std::sort(ranges.begin(), ranges.end(), [](const Extent& a, const Extent& b) { return a.start < b.start; });
   for (Extent range : ranges) {
@@ -43,25 +51,16 @@ Space::Space(std::vector<Extent> ranges, const std::array<uint64_t, kClasses>& p
     else
       ranges_.push_back({start, end});
   }
-  uint64_t next = 0;
-  for (const Extent& range : ranges_) {
-    if (range.start > next) fixed_.Insert(next, range.start - 1, 0, kBlocked);
-    next = range.end + 1;
-  }
-  fixed_.Insert(next, kTop, 0, kBlocked);
-  temporary_.Insert(0, kTop, 0, kBlocked);
+  for (const Extent& range : ranges_) free_.Give(range.start, range.end);
 }
 
 void Space::Warm(const uint64_t* vas, size_t va_count, const uint64_t* iovas, size_t iova_count) const {
-  Gaps::Cursor found[kAhead];
-  Tree<false>::Cursor unused[kAhead];
-  uint64_t others[kAhead];
-  size_t count = 0;
-  fixed_.Warm<kAhead>(iovas, iova_count, found);
-  for (size_t i = 0; i < iova_count; i++)
-    if (found[i] && found[i].range().kind() == kVaMapping) others[count++] = found[i].range().other();
-  by_va_.Warm<kAhead>(others, count, unused);
-  by_va_.Warm<kAhead>(vas, va_count, unused);
+  for (size_t i = 0; i < iova_count; i++) by_iova_.Prefetch(iovas[i]);
+  for (size_t i = 0; i < va_count; i++) by_va_.Prefetch(vas[i]);
+  for (size_t i = 0; i < iova_count; i++) {
+    const Range* range = by_iova_.At(iovas[i]);
+    if (range && range->kind() == kVaMapping) by_va_.Prefetch(range->other());
+  }
 }
 
 Outcome Space::Map(const Request& request) {
@@ -72,9 +71,8 @@ Outcome Space::Map(const Request& request) {
     if (request.va & mask) return {EINVAL, 0, 0};
     const uint64_t end = request.va + request.size - 1;
     if (end < request.va) return {EOVERFLOW, 0, 0};
-    if (auto c = by_va_.SeekTouching(request.va, end)) return {EEXIST, c.start(), 0};
-    if (auto c = temporary_by_va_.count() ? temporary_by_va_.Touching(request.va, end) : Tree<false>::Cursor{})
-      return {EEXIST, c.start(), 0};
+    for (const Index* index : {&by_va_, &temporary_by_va_})
+      if (index->Touches(request.va, end)) return {EEXIST, index->Touching(request.va, end).start, 0};
   }
   const bool fixed = request.flags & kFixed, temporary = request.flags & kTemporary;
   if (fixed && temporary) return {EINVAL, 0, 0};
@@ -84,14 +82,14 @@ Outcome Space::Map(const Request& request) {
   VIOCTL_ASSERT((outcome.at & mask) == 0 && end >= outcome.at);
   VIOCTL_ASSERT(!(request.flags & kBelow4G) || end < k4G);
   VIOCTL_ASSERT(request.align == 0 || (outcome.at & (request.align - 1)) == 0);
-  (temporary ? temporary_ : fixed_).Insert(outcome.at, end, request.va, va ? kVaMapping : kMapping);
-  const uint64_t last = request.va + request.size - 1;
-  if (va && temporary)
-    temporary_by_va_.Insert(request.va, last, outcome.at, kMapping);
-  else if (va)
-    by_va_.InsertSought(request.va, last, outcome.at, kMapping);
+  const uint32_t kind = va ? kVaMapping : kMapping;
+  const uint64_t other = va ? request.va : 0;
+  Index& by_iova = temporary ? temporary_by_iova_ : by_iova_;
+  by_iova.Prefetch(outcome.at);
+  (temporary ? temporary_free_ : free_).Take(outcome.at, end);
+  by_iova.Add(outcome.at, {end, other, kind});
+  if (va) (temporary ? temporary_by_va_ : by_va_).Add(other, {other + request.size - 1, outcome.at, kMapping});
   (temporary ? temporary_bytes_ : bytes_) += request.size;
-  (temporary ? temporary_count_ : count_)++;
   return outcome;
 }
 
@@ -101,28 +99,32 @@ Outcome Space::PlaceFixed(const Request& request) {
   if (end < request.iova) return {EOVERFLOW, 0, 0};
   if ((request.flags & kBelow4G) && end >= k4G) return {EADDRNOTAVAIL, k4G, 0};
   for (;;) {
-    auto c = fixed_.Touching(request.iova, end);
-    if (!c) return {0, request.iova, 0};
-    if (c.range().kind() == kBlocked) return {EADDRNOTAVAIL, std::max(c.start(), request.iova), 0};
-    if (c.range().kind() != kArena) return {EEXIST, c.start(), 0};
-    const uint64_t from = std::max(c.start(), request.iova), to = std::min(c.range().end, end);
-    if (!Carve(c, from, to)) return {EEXIST, temporary_.Touching(from, to).start(), 0};
+    // the first address that is not free
+    uint64_t at = request.iova;
+    Extent run;
+    if (free_.UpTo(at, &run) && run.end >= at) {
+      if (run.end >= end) return {0, request.iova, 0};
+      at = run.end + 1;
+    }
+    if (auto found = by_iova_.Touching(at, at)) return {EEXIST, found.start, 0};
+    const auto arena =
+        std::find_if(lent_.begin(), lent_.end(), [at](const Extent& e) { return e.start <= at && at <= e.end; });
+    if (arena == lent_.end()) return {EADDRNOTAVAIL, at, 0};
+    const uint64_t to = std::min(arena->end, end);
+    if (!Carve(*arena, at, to)) return {EEXIST, temporary_by_iova_.Touching(at, to).start, 0};
   }
 }
 
 // Takes [start, end] back from an arena. False if temporary mappings are in it.
-bool Space::Carve(Gaps::Cursor arena, uint64_t start, uint64_t end) {
-  if (temporary_.Touching(start, end)) return false;
-  const uint64_t from = arena.start(), to = arena.range().end;
+bool Space::Carve(const Extent& arena, uint64_t start, uint64_t end) {
+  if (temporary_by_iova_.Touches(start, end)) return false;
+  const auto [from, to] = arena;
   VIOCTL_ASSERT(from <= start && end <= to);
-  temporary_.Insert(start, end, 0, kBlocked);
-  fixed_.Erase(from);
+  temporary_free_.Take(start, end);
+  free_.Give(start, end);
   lent_.erase(std::find_if(lent_.begin(), lent_.end(), [from](const Extent& e) { return e.start == from; }));
-  for (const Extent& rest : {Extent{from, start - 1}, Extent{end + 1, to}}) {
-    if ((rest.start == from && start == from) || (rest.end == to && end == to)) continue;
-    fixed_.Insert(rest.start, rest.end, 0, kArena);
-    lent_.push_back(rest);
-  }
+  if (from < start) lent_.push_back({from, start - 1});
+  if (end < to) lent_.push_back({end + 1, to});
   return true;
 }
 
@@ -134,8 +136,8 @@ Outcome Space::Place(const Request& request) {
       const uint64_t align = request.align ? std::max(request.align, pages_[0]) : pages_[cls];
       if (!request.align && (align == 0 || align > request.size)) continue;
       uint64_t at;
-      if (Search(top ? temporary_ : fixed_, request, align, top, &at)) return {0, at, align};
-      if (top && Grow(request, align) && Search(temporary_, request, align, top, &at)) return {0, at, align};
+      if (Search(top ? temporary_free_ : free_, request, align, top, &at)) return {0, at, align};
+      if (top && Grow(request, align) && Search(temporary_free_, request, align, top, &at)) return {0, at, align};
       if (request.align) break;
     }
     // What the temporary class holds unused may be what is missing.
@@ -146,7 +148,7 @@ Outcome Space::Place(const Request& request) {
 
 // First fit from the floor, or last fit from the top. With a VA the address keeps its phase: device and processor see
 // the same offset within a hugepage, which the IOMMU needs to use one.
-bool Space::Search(const Gaps& tree, const Request& request, uint64_t align, bool top, uint64_t* at) const {
+bool Space::Search(const Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at) const {
   const uint64_t low = floor_, high = request.flags & kBelow4G ? k4G - 1 : kTop, size = request.size;
   const uint64_t phase = (request.flags & kHasVa) && !request.align ? request.va & (align - 1) : 0;
   // The best class whose runs every fit is among: exact if it is the alignment itself.
@@ -166,7 +168,7 @@ bool Space::Search(const Gaps& tree, const Request& request, uint64_t align, boo
     return limited && ++tries == kTries ? -1 : 0;
   };
   auto search = [&](int c, uint64_t run) {
-    return top ? tree.Highest(c, run, high, place) : tree.Lowest(c, run, low, place);
+    return top ? gaps.Highest(c, run, high, place) : gaps.Lowest(c, run, low, place);
   };
   if (search(cls, size)) return true;
   if (exact || tries < kTries) return false;
@@ -183,108 +185,98 @@ bool Space::Grow(const Request& request, uint64_t align) {
   const uint64_t size = std::max({chunk_, lent, request.size + align});
   const Request chunk{0, size, 0, align, request.flags & kBelow4G};
   uint64_t at;
-  if (size > request.size && Search(fixed_, chunk, align, true, &at)) {
+  if (size > request.size && Search(free_, chunk, align, true, &at)) {
     AddArena(at, at + size - 1);
     return true;
   }
-  if (!Search(fixed_, request, align, true, &at)) return false;
+  if (!Search(free_, request, align, true, &at)) return false;
   AddArena(at, at + request.size - 1);
   return true;
 }
 
 void Space::AddArena(uint64_t start, uint64_t end) {
-  fixed_.Insert(start, end, 0, kArena);
   lent_.push_back({start, end});
-  // In the temporary tree a blocked range gives way.
-  while (auto c = temporary_.Touching(start, end)) {
-    const uint64_t from = c.start(), to = c.range().end;
-    temporary_.Erase(from);
-    if (from < start) temporary_.Insert(from, start - 1, 0, kBlocked);
-    if (to > end) temporary_.Insert(end + 1, to, 0, kBlocked);
-  }
+  free_.Take(start, end);
+  temporary_free_.Give(start, end);
 }
 
 // Takes back all that no temporary mapping uses. Slow in the number of temporary mappings, and only for a space that is
 // nearly full.
 void Space::Shrink() {
   if (lent_.empty()) return;
-  std::vector<Mapped> used;
-  for (auto c = temporary_.From(0); c; c = Gaps::Next(c))
-    if (c.range().kind() != kBlocked) used.push_back({c.start(), c.range().end, c.range().other(), c.range().kind()});
-  for (const Extent& extent : lent_) fixed_.Erase(extent.start);
+  temporary_free_.Each([this](const Extent& run) { free_.Give(run.start, run.end); });
+  temporary_free_.Clear();
   lent_.clear();
-  temporary_.Clear();
-  temporary_.Insert(0, kTop, 0, kBlocked);
-  for (size_t i = 0; i < used.size();) {
-    size_t last = i;
-    while (last + 1 < used.size() && used[last + 1].iova == used[last].size + 1) last++;
-    AddArena(used[i].iova, used[last].size);
-    for (; i <= last; i++) temporary_.Insert(used[i].iova, used[i].size, used[i].va, used[i].flags);
+  for (auto found = temporary_by_iova_.From(0); found; found = temporary_by_iova_.From(found.range->end)) {
+    if (lent_.empty() || lent_.back().end + 1 != found.start)
+      lent_.push_back({found.start, found.range->end});
+    else
+      lent_.back().end = found.range->end;
   }
 }
 
 Outcome Space::Unmap(uint64_t iova) {
-  constexpr uint32_t kinds = 1u << kMapping | 1u << kVaMapping;
-  Range range;
-  const bool temporary = !fixed_.Erase(iova, &range, kinds);
-  if (temporary && !temporary_.Erase(iova, &range, kinds)) return {ENOENT, 0, 0};
+  const Range* found = by_iova_.At(iova);
+  const bool temporary = !found;
+  if (temporary) found = temporary_by_iova_.At(iova);
+  if (!found) return {ENOENT, 0, 0};
+  const Range range = *found;
   const uint64_t size = range.end - iova + 1;
-  if (range.kind() == kVaMapping) {
-    const bool known = (temporary ? temporary_by_va_ : by_va_).Erase(range.other());
-    VIOCTL_ASSERT(known);  // both ways of a mapping exist, or neither
-  }
-  VIOCTL_ASSERT((temporary ? temporary_bytes_ : bytes_) >= size && (temporary ? temporary_count_ : count_) > 0);
+  (temporary ? temporary_by_iova_ : by_iova_).Remove(iova);
+  (temporary ? temporary_free_ : free_).Give(iova, range.end);
+  if (range.kind() == kVaMapping) (temporary ? temporary_by_va_ : by_va_).Remove(range.other());
+  VIOCTL_ASSERT((temporary ? temporary_bytes_ : bytes_) >= size);
   (temporary ? temporary_bytes_ : bytes_) -= size;
-  (temporary ? temporary_count_ : count_)--;
   return {0, iova, size};
 }
 
 Outcome Space::FindVa(uint64_t address, uint64_t size) const {
-  for (const auto* tree : {&by_va_, &temporary_by_va_}) {
-    auto c = tree->UpTo(address);
-    if (c && address + (size - 1) >= address && address + (size - 1) <= c.range().end)
-      return {0, c.range().other() + (address - c.start()), 0};
+  for (const Index* index : {&by_va_, &temporary_by_va_}) {
+    const auto found = index->UpTo(address);
+    if (found && address + (size - 1) >= address && address + (size - 1) <= found.range->end)
+      return {0, found.range->other() + (address - found.start), 0};
   }
   return {ENOENT, 0, 0};
 }
 
 Outcome Space::FindIova(uint64_t address, uint64_t size) const {
-  for (const auto* tree : {&fixed_, &temporary_}) {
-    auto c = tree->UpTo(address);
-    if (c && c.range().kind() == kVaMapping && address + (size - 1) >= address && address + (size - 1) <= c.range().end)
-      return {0, c.range().other() + (address - c.start()), 0};
+  for (const Index* index : {&by_iova_, &temporary_by_iova_}) {
+    const auto found = index->UpTo(address);
+    if (found && found.range->kind() == kVaMapping && address + (size - 1) >= address &&
+        address + (size - 1) <= found.range->end)
+      return {0, found.range->other() + (address - found.start), 0};
   }
   return {ENOENT, 0, 0};
 }
 
 void Space::Reset() {
-  for (const Extent& extent : lent_) fixed_.Erase(extent.start);
+  temporary_free_.Clear();
+  for (const Extent& extent : lent_) free_.Give(extent.start, extent.end);
   lent_.clear();
-  temporary_.Clear();
-  temporary_.Insert(0, kTop, 0, kBlocked);
+  temporary_by_iova_.Clear();
   temporary_by_va_.Clear();
-  temporary_bytes_ = temporary_count_ = 0;
+  temporary_bytes_ = 0;
 }
 
 Stats Space::Measure() const {
-  Stats stats{count_ + temporary_count_, bytes_ + temporary_bytes_, temporary_count_, 0, 0};
+  const uint64_t temporary = temporary_by_iova_.count();
+  Stats stats{by_iova_.count() + temporary, bytes_ + temporary_bytes_, temporary, 0, 0};
   for (const Extent& range : ranges_) stats.free += range.end - range.start + 1;
   VIOCTL_ASSERT(stats.bytes <= stats.free);
   stats.free -= stats.bytes;
-  for (const Gaps* tree : {&fixed_, &temporary_}) {
-    for (auto c = tree->From(0); c; c = Gaps::Next(c)) stats.largest = std::max(stats.largest, c.start() - c.gap());
-  }
+  for (const Gaps* gaps : {&free_, &temporary_free_})
+    gaps->Each([&stats](const Extent& run) { stats.largest = std::max(stats.largest, run.end - run.start + 1); });
   return stats;
 }
 
 std::vector<Mapped> Space::List() const {
   std::vector<Mapped> list;
-  for (const Gaps* tree : {&fixed_, &temporary_}) {
-    for (auto c = tree->From(0); c; c = Gaps::Next(c)) {
-      const Range& range = c.range();
-      if (range.kind() != kMapping && range.kind() != kVaMapping) continue;
-      const uint32_t flags = (tree == &temporary_ ? kTemporary : 0u) | (range.kind() == kVaMapping ? kHasVa : 0u);
-      list.push_back({c.start(), range.end - c.start() + 1, range.other(), flags});
+  for (const Index* index : {&by_iova_, &temporary_by_iova_}) {
+    for (auto found = index->From(0); found; found = index->From(found.range->end)) {
+      const Range& range = *found.range;
+      const uint32_t flags =
+          (index == &temporary_by_iova_ ? kTemporary : 0u) | (range.kind() == kVaMapping ? kHasVa : 0u);
+      list.push_back({found.start, range.end - found.start + 1, range.other(), flags});
     }
   }
   return list;

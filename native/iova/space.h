@@ -4,14 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "iova/gaps.h"
+#include "iova/index.h"
 #include "iova/shared.h"
-#include "iova/tree.h"
 
 namespace vioctl::iova {
-
-struct Extent {
-  uint64_t start, end;  // inclusive
-};
 
 struct Request {
   uint64_t va, size, iova;
@@ -47,8 +44,8 @@ class Space {
   // How many requests of a batch are looked at together by Warm().
   static constexpr size_t kAhead = 16;
   // True if Warm() saves more than it costs: what there is does not fit the nearer caches.
-  bool Large() const { return count_ + temporary_count_ > kLarge; }
-  // A hint that these addresses are about to be asked for: at most kAhead of each.
+  bool Large() const { return by_iova_.count() + temporary_by_iova_.count() > kLarge; }
+  // A hint that these addresses are about to be asked for.
   void Warm(const uint64_t* vas, size_t va_count, const uint64_t* iovas, size_t iova_count) const;
 
   Outcome Map(const Request& request);
@@ -57,7 +54,7 @@ class Space {
   // Translation of [address, address + size) if one mapping covers all of it, else ENOENT.
   Outcome FindVa(uint64_t address, uint64_t size) const;
   Outcome FindIova(uint64_t address, uint64_t size) const;
-  // Frees all temporary mappings, in a time that does not depend on their number.
+  // Frees all temporary mappings at once, without a look at each.
   void Reset();
 
   Stats Measure() const;
@@ -65,27 +62,28 @@ class Space {
   const std::vector<Extent>& ranges() const { return ranges_; }
 
  private:
-  static constexpr uint64_t kLarge = 4096;  // mappings, of about 100 bytes each
+  static constexpr uint64_t kLarge = 4096;  // mappings, of about 150 bytes each
 
-  enum Kind : uint32_t { kMapping, kVaMapping, kBlocked, kArena };
-  using Gaps = Tree<true>;
+  enum Kind : uint32_t { kMapping, kVaMapping };
 
   Outcome Place(const Request& request);
   Outcome PlaceFixed(const Request& request);
-  bool Search(const Gaps& tree, const Request& request, uint64_t align, bool top, uint64_t* at) const;
+  bool Search(const Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at) const;
   bool Grow(const Request& request, uint64_t align);
   void AddArena(uint64_t start, uint64_t end);
   void Shrink();
-  bool Carve(Gaps::Cursor arena, uint64_t start, uint64_t end);
+  bool Carve(const Extent& arena, uint64_t start, uint64_t end);
 
   std::array<uint64_t, kClasses> pages_;
   uint64_t floor_, chunk_;
   std::vector<Extent> ranges_;
-  Gaps fixed_;                // persistent mappings, blocked space, and the space lent to the temporary class
-  Gaps temporary_;            // temporary mappings; everything that was not lent is blocked
-  std::vector<Extent> lent_;  // the arenas of fixed_
-  Tree<false> by_va_, temporary_by_va_;
-  uint64_t bytes_ = 0, temporary_bytes_ = 0, temporary_count_ = 0, count_ = 0;
+  // Of the allowed ranges, what has no persistent mapping and is not lent to the temporary class, and what of the lent
+  // space has no temporary mapping.
+  Gaps free_, temporary_free_;
+  std::vector<Extent> lent_;
+  Index by_iova_, temporary_by_iova_;
+  Index by_va_, temporary_by_va_;
+  uint64_t bytes_ = 0, temporary_bytes_ = 0;
 };
 
 }  // namespace vioctl::iova
