@@ -175,6 +175,97 @@ const vtd: Extent[] = [
   { start: 0xfef0_0000n, end: 0xffff_ffff_ffffn },
 ];
 
+describe('fixed mappings far apart, against a list', () => {
+  const top = 2n ** 64n - PAGE; // the last page is never given
+  /** Page numbers on both sides of every power of 64: there, words of an index of pages and its levels begin. */
+  const edges = [...Array(9).keys()].flatMap((level) => [-2n, -1n, 0n, 1n, 63n, 64n].map((by) => 64n ** BigInt(level) + by));
+  const place = fc
+    .oneof(
+      fc.constantFrom(...edges),
+      fc.bigInt({ min: 0n, max: 2n ** 52n - 2n }).map((n) => n & ~0xffn),
+    )
+    .map((page) => page * PAGE);
+  const size = fc.oneof(
+    pages(1, 3),
+    fc.nat(8).map((level) => 64n ** BigInt(level) * PAGE),
+  );
+  const spot = fc
+    .record({ iova: place, size, va: place })
+    .filter((m) => m.iova >= 0n && m.va >= 0n && m.iova + m.size <= top && m.va + m.size <= top);
+  const step = fc.oneof(
+    { arbitrary: spot.map((map) => ({ map })), weight: 4 },
+    { arbitrary: fc.nat(100).map((unmap) => ({ unmap })), weight: 2 },
+    { arbitrary: fc.constant({ reset: true }), weight: 1 },
+  );
+  const overlap = (a: bigint, aSize: bigint, b: bigint, bSize: bigint): boolean => a < b + bSize && b < a + aSize;
+
+  test.each([[[PAGE]], [x86], [[0x10n]]])('pages of %j', (sizes) => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const space = new IovaSpace([{ start: 0n, end: 2n ** 64n - 1n }], sizes, { floor: 0n });
+        let live: { iova: bigint; size: bigint; va: bigint }[] = [];
+        for (const one of steps) {
+          if ('map' in one) {
+            const { iova, size, va } = one.map;
+            const inTheWay = live.filter((m) => overlap(m.iova, m.size, iova, size));
+            const used = live.some((m) => overlap(m.va, m.size, va, size));
+            const { error, at } = space.map(one.map);
+            expect([one.map, error !== 0]).toEqual([one.map, used || inTheWay.length > 0]);
+            if (error === 0) live.push({ iova, size, va });
+            else if (!used) expect(inTheWay.map((m) => m.iova)).toContain(at);
+          } else if ('unmap' in one) {
+            const [gone] = live.splice(one.unmap % Math.max(1, live.length), 1);
+            if (gone) expect(space.unmap(gone.iova)).toMatchObject({ error: 0, extra: gone.size });
+          } else {
+            for (const { iova } of live) expect(space.unmap(iova).error).toBe(0);
+            live = [];
+          }
+          for (const { iova, size, va } of live) {
+            const ask = new Batch()
+              .findVa(va, size)
+              .findIova(iova + size - sizes[0]!, sizes[0]!)
+              .findVa(va, size + sizes[0]!);
+            const [whole, last, more] = space.run(ask) as [Outcome, Outcome, Outcome];
+            expect([whole, last]).toMatchObject([
+              { error: 0, at: iova },
+              { error: 0, at: va + size - sizes[0]! },
+            ]);
+            expect(more.error).toBe(Errno.ENOENT);
+          }
+        }
+        const byIova = (a: { iova: bigint }, b: { iova: bigint }) => (a.iova < b.iova ? -1 : 1);
+        expect(space.mappings.map(({ iova, size, va }) => ({ iova, size, va })).sort(byIova)).toEqual(live.sort(byIova));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test('exhausted, and given back in any order, the space is one run again', () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 300, maxLength: 600 }), fc.integer(), (sizes, seed) => {
+        const total = 4096n;
+        const space = new IovaSpace([{ start: 0n, end: total * PAGE - 1n }], [PAGE], { floor: 0n });
+        const got: bigint[] = [];
+        for (const n of sizes) {
+          const { error, at } = space.map({ size: BigInt(n) * PAGE });
+          if (error === 0) got.push(at);
+          else expect(space.measure().largest).toBeLessThan(BigInt(n) * PAGE);
+        }
+        for (let at = 0n; at < total; at++) {
+          const one = space.map({ size: PAGE });
+          if (one.error !== 0) break;
+          got.push(one.at);
+        }
+        expect(space.measure()).toMatchObject({ free: 0n, largest: 0n });
+        for (let x = seed >>> 0; got.length > 0; x = (x * 1664525 + 1013904223) >>> 0)
+          expect(space.unmap(got.splice(x % got.length, 1)[0]!).error).toBe(0);
+        expect(space.measure()).toMatchObject({ mappings: 0, bytes: 0n, free: total * PAGE, largest: total * PAGE });
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
 describe('the allocator on a real layout', () => {
   test('many levels deep: 70,000 mappings come and go, and all space comes back', () => {
     const space = new IovaSpace(vtd, x86);
