@@ -51,6 +51,9 @@ std::string PeerName(int fd) {
 
 constexpr uint32_t kDeep = 4;  // jobs that the executor has of us, from which on sleeping costs less than waiting
 constexpr int kNapMs = 1;      // the first sleep then: the executor signals once for many jobs
+// Answers in a row that came later than polling lasts, from which on nobody polls for them; after so many more, once
+// again.
+constexpr uint32_t kFutile = 8, kRetry = 64;
 constexpr int kTickMs = 500;
 constexpr int kPeeks = 31;  // looks at the socket of one busy connection before epoll is asked about the others
 constexpr uint64_t kPeekNs = 50000;  // and the time after which it is asked in any case
@@ -396,8 +399,9 @@ bool Worker::Run() {
   while (true) {
     now_ = ns / 1'000'000;
     // Waiting costs a wake-up of tens of microseconds; a busy queue's next command is there sooner.
-    const bool deep = done_.out() >= kDeep && !prompt_;
-    int timeout = ns - worked < spin && !deep ? 0 : -1;
+    const bool waits = done_.out() > 0 && !prompt_;
+    const bool sleeps = waits && (done_.out() >= kDeep || futile_ >= kFutile);
+    int timeout = ns - worked < spin && !sleeps ? 0 : -1;
     if (timeout != 0 && !connections_.empty()) timeout = kTickMs;
     if (timeout < 0 && (full_ || buffers_.any())) timeout = kTickMs;
     // One of many jobs may hang behind others whose ends were not signalled: those are looked for.
@@ -434,6 +438,7 @@ bool Worker::Run() {
       if (!Dispatch()) return false;  // what epoll has said besides, it says again
     }
     const bool done = Ripe(ns);
+    if (done && waits) futile_ = ns - worked < spin ? 0 : futile_ < kFutile + kRetry ? futile_ + 1 : kFutile - 1;
     if (done) TakeDone();
     if (ring_) TurnRing();
     gathered_.insert(gathered_.end(), rest_.begin(), rest_.end());

@@ -202,6 +202,7 @@ class Worker {
   bool lends_ = false;
   bool answered_ = false;  // something, since the last bytes were read
   bool prompt_ = false;    // what came last was answered at once: more of it comes soon, whatever the executor does
+  uint32_t futile_ = 0;    // answers in a row for which polling was too short
   Buffers buffers_;
   std::unordered_map<uint32_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> zombies_;

@@ -19,6 +19,7 @@ const groups: Readonly<Record<string, number>> = {
   'nvmf-copy': 3,
   'nvmf-secure': 3,
   'vhost-user': 3,
+  rbd: 4,
   uring: 3,
   migration: 3,
 };

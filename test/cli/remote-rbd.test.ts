@@ -2,11 +2,12 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Background } from '../support/background.js';
 import { Ceph, cephMissing } from '../support/ceph.js';
 import { vioctl } from '../support/cli.js';
 import { RingDisk } from '../support/served-disk.js';
 import { skip } from '../support/skip.js';
-import { at, lastSocket, refused, serve } from '../support/storage-servers.js';
+import { at, lastSocket, refused, running, serve } from '../support/storage-servers.js';
 
 const missing = cephMissing();
 let ceph: Ceph;
@@ -16,12 +17,20 @@ beforeAll(async () => {
 afterAll(() => ceph?.stop());
 
 /** A server of an image, and the commands of a host. */
-async function served(image: string) {
-  const server = await serve('nvmf', `rbd:${image},conf=${ceph.conf},timeout=3s`, '--control', at('ctl'), '--discovery-port', 'none');
+async function served(image: string, timeout = '3s') {
+  const server = await serve(
+    'nvmf',
+    `rbd:${image},conf=${ceph.conf},timeout=${timeout}`,
+    '--control',
+    at('ctl'),
+    '--discovery-port',
+    'none',
+  );
   const { listen, subsystems } = JSON.parse(vioctl(['nvmf', 'ctl', at('ctl'), 'list', '--json']).stdout);
   const host = ['-s', String(listen[0].port), '-n', subsystems[0].nqn];
   return {
     server,
+    host,
     write: (file: string) => vioctl(['nvmf', 'write', ...host, '-d', file], { timeout: 60_000 }),
     read: (bytes: number) => vioctl(['nvmf', 'read', ...host, '--count', String(bytes), '-d', at('read')], { timeout: 60_000 }),
     ctl: (...words: string[]) => vioctl(['nvmf', 'ctl', at('ctl'), ...words], { timeout: 60_000 }),
@@ -93,6 +102,28 @@ test('a guest that goes leaves the lock to others, and nothing to flush', async 
   await server.sees(/connection ended/);
   expect(await server.stop()).toBe(0);
   expect(server.stderr).not.toContain('EROFS');
+});
+
+test('a cluster that stops holds nobody else up, however much is under way', async () => {
+  if (missing) return skip('rbd sources: many requests', `needs ${missing}`);
+  ceph.run('rbd', 'create', '--size', '8M', 'many');
+  const { host, ctl } = await served('rbd/many', '10m');
+  expect(ctl('add', 'ram:8M')).toMatchObject({ status: 0 });
+  ceph.signal('SIGSTOP', 'osd');
+  try {
+    // more than the 1024 requests that librados takes before it has callers wait
+    const load = Background.vioctl(['nvmf', 'bench', ...host, '--namespace-id', '1', '--iodepth', '127', '-i', '12', '--runtime', '10m']);
+    running.push(load);
+    const outstanding = () =>
+      [...ctl('stats', '--json').stdout.matchAll(/"outstanding": ?(\d+)/g)].reduce((sum, [, n]) => sum + Number(n), 0);
+    for (let tries = 0; outstanding() < 1200 && tries < 300; tries++) await sleep(200);
+    expect(outstanding()).toBeGreaterThanOrEqual(1200);
+    const reads = vioctl(['nvmf', 'read', ...host, '--namespace-id', '2', '--count', '4096', '-d', at('read')], { timeout: 120_000 });
+    expect(reads).toMatchObject({ status: 0 });
+    await load.stop('SIGKILL');
+  } finally {
+    ceph.signal('SIGCONT', 'osd');
+  }
 });
 
 test('what is not there is named', () => {

@@ -12,7 +12,8 @@ export const cephMissing = (): string | undefined =>
 
 /** Without the runtime of the sanitiser: Ceph's programs are not to be looked at. */
 const env = (): NodeJS.ProcessEnv => ({ ...process.env, LD_PRELOAD: '' });
-const script = path.resolve(__dirname, 'programs', 'ceph-one-node.sh');
+// benches are ES modules, tests and soak tests CommonJS
+const script = path.resolve(import.meta.dirname ?? __dirname, 'programs', 'ceph-one-node.sh');
 
 export interface CephOptions {
   /** Each has a copy of everything. Default: 1. */

@@ -23,6 +23,17 @@ using rbd::Api;
 constexpr size_t kNameSize = 128;                    // of identifiers that Ceph gives
 constexpr auto kFarewell = std::chrono::seconds(5);  // that closing may take; the rest is done behind our back
 
+// Requests go from the thread that begins them to the messenger, instead of through a thread of librbd, and one thread
+// of librados is woken for answers, not two in turns. Whoever begins a request must not wait, so that librados' own
+// limits of what is under way are off: servers here have limits of their own. A version that does not know one of these
+// does without.
+constexpr std::pair<const char*, const char*> kFewerSwitches[] = {
+    {"rbd_non_blocking_aio", "false"},
+    {"librados_thread_count", "1"},
+    {"objecter_inflight_ops", "0"},
+    {"objecter_inflight_op_bytes", "0"},
+};
+
 int Checked(int result, const char* call, const std::string& what = {}) {
   if (result < 0) throw SysError(-result, call, what);
   return result;
@@ -87,6 +98,7 @@ class Attached {
     if (!options.keyring.empty()) settings.emplace_back("keyring", options.keyring);
     for (const auto& [option, value] : settings)
       Checked(api_.rados_conf_set(cluster_, option, value.c_str()), "rados_conf_set", option);
+    for (const auto& [option, value] : kFewerSwitches) api_.rados_conf_set(cluster_, option, value);
     Checked(api_.rados_connect(cluster_), "rados_connect");
     connected_ = true;
   }

@@ -175,21 +175,28 @@ export interface Served {
   nqn: string;
   /** Milliseconds from its start until it was ready. */
   took: number;
+  /** Neither it nor its load is kept on a processor. */
+  anywhere?: boolean;
   stop(): Promise<void>;
 }
 
-export async function serve(...args: string[]): Promise<Served> {
+async function serveOn(core: string[], args: string[]): Promise<Served> {
   const nqn = 'nqn.2014-08.org.example:bench';
   const listen = args.includes('--config') ? [] : ['--nqn', nqn, '--listen', '127.0.0.1:0'];
   const start = performance.now();
   const { child, output, stop } = await started(
-    [...onCore(0), process.execPath, program, 'nvmf', 'serve', ...args, ...listen, '--discovery-port', 'none', '--ndjson', '--quiet'],
+    [...core, process.execPath, program, 'nvmf', 'serve', ...args, ...listen, '--discovery-port', 'none', '--ndjson', '--quiet'],
     /\n/,
   );
   const took = performance.now() - start;
   const ready = JSON.parse(output().split('\n')[0]!) as { listen: { port: number }[]; subsystems: { nqn: string }[] };
   return { pid: child.pid!, port: ready.listen[0]!.port, nqn: ready.subsystems[0]!.nqn, took, stop };
 }
+
+/** `nvmf serve` on the first processor; its load is on the second. */
+export const serve = (...args: string[]): Promise<Served> => serveOn(onCore(0), args);
+/** For a source that has many threads of its own. */
+export const serveAnywhere = async (...args: string[]): Promise<Served> => ({ ...(await serveOn([], args)), anywhere: true });
 
 export interface Load {
   iops: number;
@@ -201,7 +208,7 @@ export interface Load {
 export function load(target: Served, seconds: number, ...args: string[]): Load & { cpu: number } {
   const before = cpuOf(target.pid);
   const [command = '', ...argv] = [
-    ...onCore(1),
+    ...(target.anywhere ? [] : onCore(1)),
     process.execPath,
     program,
     'nvmf',
@@ -216,6 +223,6 @@ export function load(target: Served, seconds: number, ...args: string[]): Load &
     ...args,
   ];
   const done = JSON.parse(execFileSync(command, argv, { encoding: 'utf8' })) as Load;
-  // it warms up for 0.2 s, which it does not count
-  return { ...done, cpu: (cpuOf(target.pid) - before) / (done.iops * (seconds + 0.2)) };
+  // it warms up first, which it does not count
+  return { ...done, cpu: (cpuOf(target.pid) - before) / (done.iops * (seconds + Math.min(0.2, seconds / 10))) };
 }
