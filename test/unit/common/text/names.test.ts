@@ -1,7 +1,9 @@
+import fs from 'node:fs';
+import path from 'node:path';
 import fc from 'fast-check';
 import { harmless, printable, shellWord } from '../../../../src/common/escape.js';
 import { toJson } from '../../../../src/common/json.js';
-import { bytesOfName, textOfName } from '../../../../src/common/text/names.js';
+import { bytesOfName, carryNames, textOfName } from '../../../../src/common/text/names.js';
 
 const name = fc.uint8Array({ minLength: 1, maxLength: 40 }).map((bytes) => Buffer.from(bytes.map((byte) => byte || 1)));
 /** Bytes that are nearly UTF-8: parts of characters, overlong forms, surrogates and what is above U+10FFFF between whole characters. */
@@ -68,4 +70,32 @@ test('messages show the bytes, hints can be pasted, and JSON has them as hex', (
     ...{ path: 'n\ufffd', pathHex: '6eff', list: ['n\ufffd'], other: 'n' },
   });
   expect(toJson({ path: 'n\udcff' }, 0, true)).toBe('{"path":"n\\udcff"}');
+});
+
+test('every function of node:fs that the sources call with a path carries such names', () => {
+  const sources = fs.readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+  const text = sources.map((name) => fs.readFileSync(path.join('src', name), 'utf8')).join('\n');
+  // those that take a descriptor
+  const descriptor = /^(f[a-z]+|close|read|readv|write|writev)(Sync)?$/;
+  const called = (calls: RegExp): string[] => [...new Set([...text.matchAll(calls)].map(([, name]) => name!))];
+  const ofFs = [
+    ...called(/\bfs\.(\w+)\(/g),
+    ...called(/import \{ ([\w, ]+) \} from 'node:fs'/g).flatMap((names) => names.split(', ')),
+  ].filter((name) => !descriptor.test(name) && name !== 'constants');
+  const ofPromises = called(/\bfs\.promises\.([a-z]\w*)\(/g);
+  expect([ofFs, ofPromises]).toEqual([
+    expect.arrayContaining(['openSync', 'readFileSync', 'existsSync', 'renameSync']),
+    expect.arrayContaining(['open']),
+  ]);
+  const lists = [fs, fs.promises] as unknown as Record<string, unknown>[];
+  const plain = lists.map((one) => ({ ...one }));
+  const folder = process.cwd;
+  try {
+    carryNames();
+    const bare = (names: string[], i: number): string[] => names.filter((name) => lists[i]![name] === plain[i]![name]);
+    expect([bare(ofFs, 0), bare(ofPromises, 1)]).toEqual([[], []]);
+  } finally {
+    for (const [i, names] of [ofFs, ofPromises].entries()) for (const name of names) lists[i]![name] = plain[i]![name];
+    process.cwd = folder;
+  }
 });
