@@ -5,8 +5,8 @@
  *   npm run bench -- nvmf
  */
 import fs from 'node:fs';
-import { createConnection } from 'node:net';
 import path from 'node:path';
+import { noSpdk, SpdkTarget, spdkNqn } from '../peers/spdk.js';
 import { type Load, load, peer, program, quick, type Row, rounds, scratch, serve, started, tell } from './support/bench.js';
 
 const seconds = quick ? 0.4 : 1.5;
@@ -22,62 +22,27 @@ const cells: [what: string, goal: number, args: string[]][] = [
   ['128K write QD32', 1.2, ['--iodepth', '32', '--rw', 'write', '--bs', '128K']],
 ];
 
-/** SPDK's target with a memory disk of 256 MiB, on its own core. */
-async function spdk(nvmfTgt: string): Promise<{ port: number; nqn: string; pid: number; stop(): Promise<void> }> {
-  const socket = path.join(scratch(), 'spdk.sock');
-  const { child, stop } = await started([nvmfTgt, '-m', '0x1', '-s', '1024', '--no-huge', '--no-pci', '-r', socket]);
-  const call = (method: string, params: object = {}): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const connection = createConnection(socket, () => connection.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })));
-      connection.on('error', reject);
-      connection.once('data', (data) => {
-        connection.end();
-        const { error } = JSON.parse(String(data)) as { error?: { message: string } };
-        if (error) reject(new Error(`${method}: ${error.message}`));
-        else resolve();
-      });
-    });
-  const nqn = 'nqn.2014-08.org.example:spdk';
-  const port = 14420;
-  for (let tries = 0; ; tries++)
-    try {
-      await call('framework_wait_init');
-      break;
-    } catch (err) {
-      if (tries === 100) throw err;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  await call('nvmf_create_transport', { trtype: 'TCP', max_queue_depth: 256 });
-  await call('bdev_malloc_create', { name: 'memory', num_blocks: 524288, block_size: 512 });
-  await call('nvmf_create_subsystem', { nqn, allow_any_host: true });
-  await call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: 'memory' } });
-  const listen_address = { trtype: 'TCP', adrfam: 'IPv4', traddr: '127.0.0.1', trsvcid: String(port) };
-  await call('nvmf_subsystem_add_listener', { nqn, listen_address });
-  return { port, nqn, pid: child.pid!, stop };
-}
-
 /** Each cell against SPDK, or, without it, by itself. */
 async function target(): Promise<void> {
   const ours = await serve('ram:256M');
-  const nvmfTgt = peer('nvmf_tgt');
-  const theirs = nvmfTgt === undefined ? undefined : await spdk(nvmfTgt);
+  const missing = noSpdk();
+  const theirs = missing === undefined ? new SpdkTarget(scratch(), 256, 14420) : undefined;
+  await theirs?.start();
   for (const [what, goal, args] of cells) {
     const runs: Load[] = [];
     const ratios: number[] = [];
     for (let i = 0; i < rounds; i++) {
+      theirs?.pause(true);
       runs.push(load(ours, seconds, ...args));
       if (!theirs) continue;
-      // it polls: it would take its core from us too
-      process.kill(theirs.pid, 'SIGCONT');
-      ratios.push(runs.at(-1)!.iops / load({ ...theirs, took: 0 }, seconds, ...args).iops);
-      process.kill(theirs.pid, 'SIGSTOP');
+      theirs.pause(false);
+      ratios.push(runs.at(-1)!.iops / load({ pid: theirs.pid, port: theirs.port, nqn: spdkNqn }, seconds, ...args).iops);
     }
     const row: Row = { what: `${what} against SPDK`, values: ratios, unit: 'x', goal: { atLeast: goal }, peer: 'SPDK nvmf_tgt' };
-    tell(theirs ? row : { ...row, missing: 'SPDK nvmf_tgt' });
+    tell(theirs ? row : { ...row, missing: 'SPDK nvmf_tgt (VIOCTL_SPDK)' });
     tell({ what, values: runs.map(({ iops }) => iops), unit: 'IOPS' });
   }
-  if (theirs) process.kill(theirs.pid, 'SIGCONT');
-  await theirs?.stop();
+  await theirs?.kill();
   await ours.stop();
 }
 

@@ -6,7 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { endsWithTests } from '../support/background.js';
+import { endsWithTests } from '../support/children.js';
 
 const tree = process.env.VIOCTL_SPDK ?? '';
 const bin = (name: string): string => path.join(tree, 'build', 'bin', name);
@@ -19,16 +19,16 @@ export const noSpdk = (): string | undefined =>
 
 export const spdkNqn = 'nqn.2016-06.io.spdk:vioctl';
 
-/** A target whose namespace 1 is a file with 512-byte blocks, on a port of loopback. */
+/** A target whose namespace 1 has 512-byte blocks, of a file or of so many MiB of memory, on a port of loopback. */
 export class SpdkTarget {
   readonly #dir: string;
-  readonly #file: string;
+  readonly #disk: string | number;
   readonly port: number;
   #child: ReturnType<typeof spawn> | undefined;
 
-  constructor(dir: string, file: string, port: number) {
+  constructor(dir: string, disk: string | number, port: number) {
     this.#dir = dir;
-    this.#file = file;
+    this.#disk = disk;
     this.port = port;
   }
 
@@ -45,7 +45,7 @@ export class SpdkTarget {
 
   async start(): Promise<void> {
     const log = fs.openSync(path.join(this.#dir, 'spdk.log'), 'a');
-    const argv = ['--no-huge', '-s', '512', '-m', '0x1', '--no-pci', '-r', path.join(this.#dir, 'spdk.sock')];
+    const argv = ['--no-huge', '-s', '1024', '-m', '0x1', '--no-pci', '-r', path.join(this.#dir, 'spdk.sock')];
     this.#child = endsWithTests(spawn(bin('nvmf_tgt'), argv, { stdio: ['ignore', log, log] }));
     fs.closeSync(log);
     for (let tries = 0; ; tries++)
@@ -56,8 +56,9 @@ export class SpdkTarget {
         if (tries === 300 || this.#child.exitCode !== null) throw err;
         await sleep(200);
       }
-    this.rpc('nvmf_create_transport', '-t', 'TCP');
-    this.rpc('bdev_aio_create', this.#file, 'disk', '512');
+    this.rpc('nvmf_create_transport', '-t', 'TCP', '-q', '256');
+    if (typeof this.#disk === 'number') this.rpc('bdev_malloc_create', String(this.#disk), '512', '-b', 'disk');
+    else this.rpc('bdev_aio_create', this.#disk, 'disk', '512');
     this.rpc('nvmf_create_subsystem', spdkNqn, '-a');
     // its own identifiers are new at each start: a host does not take such a namespace for the one before
     this.rpc(
@@ -75,6 +76,15 @@ export class SpdkTarget {
   /** Removing it ends all connections. */
   listener(what: 'add' | 'remove'): void {
     this.rpc(`nvmf_subsystem_${what}_listener`, spdkNqn, '-t', 'tcp', '-a', '127.0.0.1', '-s', `${this.port}`);
+  }
+
+  get pid(): number {
+    return this.#child!.pid!;
+  }
+
+  /** It polls: one that has nothing to do takes a processor from all others. */
+  pause(on: boolean): void {
+    this.#child!.kill(on ? 'SIGSTOP' : 'SIGCONT');
   }
 
   async kill(): Promise<void> {

@@ -1,20 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { endsWithTests } from './children.js';
 import { plainEnv, program } from './cli.js';
-
-/** What runs now. Whatever is left when tests fail ends with them. */
-const running = new Set<ChildProcess>();
-const endAll = (): void => {
-  for (const child of running) child.kill('SIGKILL');
-};
-process.on('exit', endAll);
-if (typeof afterAll === 'function') afterAll(endAll);
-
-/** Lets a child end with the tests of this file at the latest. @returns it */
-export function endsWithTests<T extends ChildProcess>(child: T): T {
-  running.add(child);
-  child.once('exit', () => running.delete(child));
-  return child;
-}
 
 /** A program in the background whose output lines can be waited for. */
 export class Background {

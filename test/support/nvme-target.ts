@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Controller, type ControllerOptions } from '../../src/nvme/host/controller.js';
-import { endsWithTests } from './background.js';
+import { endsWithTests } from './children.js';
 import { plainEnv, program } from './cli.js';
 import { hostid, hostnqn } from './nvme-raw.js';
 

@@ -205,7 +205,11 @@ export interface Load {
 }
 
 /** `nvmf bench` of a target, and the processor time that it has cost the target, in ns per command. */
-export function load(target: Served, seconds: number, ...args: string[]): Load & { cpu: number } {
+export function load(
+  target: Pick<Served, 'pid' | 'port' | 'nqn' | 'anywhere'>,
+  seconds: number,
+  ...args: string[]
+): Load & { cpu: number } {
   const before = cpuOf(target.pid);
   const [command = '', ...argv] = [
     ...(target.anywhere ? [] : onCore(1)),
