@@ -65,7 +65,10 @@ Napi::Value InLane(Napi::Env env, const std::shared_ptr<Lane>& lane, std::functi
   };
   return Answer(env, start, [ended, result](Napi::Env at) {
     if (ended->failure) throw *ended->failure;
-    return result(at, *ended->value);
+    // Not left to the work, which may still be on its way out of its thread: a source that JavaScript closes is closed.
+    const T value = std::move(*ended->value);
+    ended->value.reset();
+    return result(at, value);
   });
 }
 

@@ -112,7 +112,7 @@ class Index {
     const uint64_t at = start >> shift_;
     ranges_.Prefetch(at);
     words_.Prefetch(Key(0, at >> 6));
-    words_.Prefetch(Key(1, at >> 12));
+    words_.Prefetch(Key(1, at >> 6 >> 6));
   }
 
  private:
