@@ -14,5 +14,9 @@ const given = process.argv.slice(2);
 const args = given.some((arg) => !arg.startsWith('-')) ? given : [...all().map((file) => `test/native/${file}`), ...given];
 const env = buildAsan(root);
 const jest = path.join(root, 'node_modules', 'jest', 'bin', 'jest.js');
-const { status } = spawnSync(process.execPath, [jest, '--maxWorkers', '2', ...args], { stdio: 'inherit', cwd: root, env });
+const { status } = spawnSync(process.execPath, [jest, ...(args.includes('--runInBand') ? [] : ['--maxWorkers', '2']), ...args], {
+  stdio: 'inherit',
+  cwd: root,
+  env,
+});
 process.exitCode = status ?? 1;

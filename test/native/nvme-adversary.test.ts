@@ -199,7 +199,9 @@ describe.each(['sync', 'uring'] as const)('the target, engine %s', (engine) => {
     const cc = (en: 0 | 1) => bench.setProperty(admin, 0x14, BigInt(ccValue({ en, iosqes: 6, iocqes: 4 })));
     expect(await cc(0)).toMatchObject({ kind: 'cqe', sc: 0 });
     io.send(io.h2c({ cccid: 1, ttag: ask.ttag, datao: 4096, datal: 4096 }, Buffer.alloc(4096, 'lost'), PduFlag.last));
-    expect(await io.next()).toMatchObject({ kind: 'closed' });
+    // The data may come when its command is gone and the connection is not yet.
+    const end = await io.next();
+    expect(end.kind === 'term' ? await io.next() : end).toMatchObject({ kind: 'closed' });
     expect(await cc(1)).toMatchObject({ kind: 'cqe', sc: 0 });
     const again = await bench.ioQueue(cntlid, 1);
     const read = await bench.read(again, 0n, 16);
