@@ -113,7 +113,21 @@ test('a cluster that stops holds nobody else up, however much is under way', asy
   ceph.signal('SIGSTOP', 'osd');
   try {
     // more than the 1024 requests that librados takes before it has callers wait
-    const load = Background.vioctl(['nvmf', 'bench', ...host, '--namespace-id', '1', '--iodepth', '127', '-i', '12', '--runtime', '10m']);
+    const load = Background.vioctl([
+      'nvmf',
+      'bench',
+      ...host,
+      '--namespace-id',
+      '1',
+      '--iodepth',
+      '127',
+      '-i',
+      '12',
+      '--runtime',
+      '10m',
+      '--timeout',
+      '10m',
+    ]);
     running.push(load);
     const outstanding = () =>
       [...ctl('stats', '--json').stdout.matchAll(/"outstanding": ?(\d+)/g)].reduce((sum, [, n]) => sum + Number(n), 0);
