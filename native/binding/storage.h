@@ -25,7 +25,7 @@ Napi::Value JsRefresh(const Napi::CallbackInfo& info);   // refresh(store): byte
 Napi::Value JsGeometry(const Napi::CallbackInfo& info);  // geometry(store): object
 Napi::Value JsIdentity(const Napi::CallbackInfo& info);  // identity(store): object | undefined
 Napi::Value JsMeasure(const Napi::CallbackInfo& info);   // measure(store): Promise of refresh(store)
-Napi::Value JsPeek(const Napi::CallbackInfo& info);      // peek(store, [at, length][]): Buffer[]
+Napi::Value JsPeek(const Napi::CallbackInfo& info);      // peek(store, [at, length][]): (Buffer | undefined)[]
 Napi::Value JsPeekLater(const Napi::CallbackInfo& info);      // peekLater(store, parts): Promise of peek(store, parts)
 Napi::Value JsNews(const Napi::CallbackInfo& info);           // news(store): {what, error}[]
 Napi::Value JsLastingName(const Napi::CallbackInfo& info);    // lastingName(store): text, maybe empty

@@ -39,7 +39,7 @@ class Gaps {
       const Inner* inner = reinterpret_cast<const Inner*>(leaf);
       leaf = static_cast<const Leaf*>(inner->child[Slot(inner, address)]);
     }
-    const uint32_t at = CountBelow<true>(leaf->key, leaf->count, address);
+    const uint32_t at = CountUpTo(leaf->key, leaf->count, address);
     if (at == 0) return false;
     *run = {leaf->key[at - 1], leaf->end[at - 1]};
     return true;
@@ -144,7 +144,7 @@ class Gaps {
   }
 
   static uint32_t Slot(const Inner* inner, uint64_t key) {
-    const uint32_t below = CountBelow<true>(inner->key, inner->count, key);
+    const uint32_t below = CountUpTo(inner->key, inner->count, key);
     return below - (below > 0);
   }
 
@@ -159,7 +159,7 @@ class Gaps {
       node = inner->child[at];
     }
     leaf_ = static_cast<Leaf*>(node);
-    return CountBelow<true>(leaf_->key, leaf_->count, key);
+    return CountUpTo(leaf_->key, leaf_->count, key);
   }
 
   uint64_t RunOf(uint64_t start, uint64_t end, int cls) const {

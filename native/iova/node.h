@@ -38,16 +38,15 @@ class Pool {
 
 constexpr uint32_t kKeys = 32;  // of a node
 
-// How many of the ascending keys are below the address (or, with Equal, at or below it); keys[count] and all behind it
-// are UINT64_MAX. No branch depends on a key and the comparisons do not wait for each other: the keys are random, and
-// mispredictions or a chain of loads would cost more than looking at eleven keys.
-template <bool Equal>
-inline uint32_t CountBelow(const uint64_t* keys, uint32_t count, uint64_t address) {
-  const auto below = [address](uint64_t key) -> uint32_t { return Equal ? key <= address : key < address; };
-  const uint32_t block = 8 * (below(keys[7]) + below(keys[15]) + below(keys[23]));
+// How many of the ascending keys are at or below the address; keys[count] and all behind it are UINT64_MAX. No branch
+// depends on a key and the comparisons do not wait for each other: the keys are random, and mispredictions or a chain
+// of loads would cost more than looking at eleven keys.
+inline uint32_t CountUpTo(const uint64_t* keys, uint32_t count, uint64_t address) {
+  const auto in = [address](uint64_t key) -> uint32_t { return key <= address; };
+  const uint32_t block = 8 * (in(keys[7]) + in(keys[15]) + in(keys[23]));
   keys += block;
-  const uint32_t rest = below(keys[0]) + below(keys[1]) + below(keys[2]) + below(keys[3]) + below(keys[4]) +
-                        below(keys[5]) + below(keys[6]) + below(keys[7]);
+  const uint32_t rest =
+      in(keys[0]) + in(keys[1]) + in(keys[2]) + in(keys[3]) + in(keys[4]) + in(keys[5]) + in(keys[6]) + in(keys[7]);
   return std::min(block + rest, count);
 }
 

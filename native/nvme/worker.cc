@@ -438,7 +438,12 @@ bool Worker::Run() {
       if (!Dispatch()) return false;  // what epoll has said besides, it says again
     }
     const bool done = Ripe(ns);
-    if (done && waits) futile_ = ns - worked < spin ? 0 : futile_ < kFutile + kRetry ? futile_ + 1 : kFutile - 1;
+    if (done && waits) {
+      if (ns - worked < spin)
+        futile_ = 0;
+      else if (++futile_ > kFutile + kRetry)
+        futile_ = kFutile - 1;
+    }
     if (done) TakeDone();
     if (ring_) TurnRing();
     gathered_.insert(gathered_.end(), rest_.begin(), rest_.end());
