@@ -2,7 +2,8 @@
  * The flag and argument builders of all commands: oclif's, plus the contract's own types. Every repeatable
  * option takes one value per use, and the parser does not read stdin (see oclif.ts).
  */
-import { engineAliases, engines } from '../common/engines.js';
+
+import { defaultSpin, engineAliases, engines, maxSpin } from '../common/engines.js';
 import { logFormats } from '../common/text/log.js';
 import { parseDuration, parseSize, parseSizeBig, parseU64 } from '../common/units.js';
 import { boolean, custom, customArg, integer, option, string, stringArg, withValueAliases } from './oclif.js';
@@ -30,9 +31,9 @@ export const engineFlag = (summary: string) =>
 /** `--spin` of every server of disks. */
 export const spinFlag = Flags.integer({
   min: 0,
-  max: 1_000_000,
+  max: maxSpin,
   helpValue: 'US',
-  summary: 'busy-poll time before sleeping, in µs [default: 30]',
+  summary: `busy-poll time before sleeping, in µs [default: ${defaultSpin}]`,
 });
 
 /** `--log-format` of every server. */

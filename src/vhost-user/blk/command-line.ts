@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { Engine } from '../../common/engines.js';
+import { defaultSpin, type Engine } from '../../common/engines.js';
 import { usage } from '../../common/errors.js';
 import { printable } from '../../common/escape.js';
 import { findGroup, findUser } from '../../common/host/ids.js';
@@ -11,7 +11,7 @@ import type { SocketAccess } from '../wire/listener.js';
 import { lasting, needsRestart } from './config/live.js';
 import { parseBlkConfig } from './config/read.js';
 import type { BlkServing, DiskOptions, WantedDisks } from './model.js';
-import { checkSerial, defaultQueues, defaultSpin, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
+import { checkSerial, defaultQueues, isDiskWord, parseDisk, parseDiskSource, parseMode } from './words.js';
 
 /** Options of `vhost-user serve blk` by their names. */
 export interface ServeFlags {

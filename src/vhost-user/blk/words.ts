@@ -8,8 +8,6 @@ import type { DiskOptions } from './model.js';
 export const maxQueues = 256;
 /** Unless told otherwise: as many as any guest here has CPUs, since VMMs want one for each and refuse a device with fewer. */
 export const defaultQueues = Math.max(64, Math.min(maxQueues, os.availableParallelism()));
-/** Busy-poll time of a queue before it sleeps, in µs, unless told otherwise. */
-export const defaultSpin = 30;
 
 /** A source, with options that only disks have. */
 type DiskSource = SourceOptions & Pick<DiskOptions, 'serial' | 'queues'>;

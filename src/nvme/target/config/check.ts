@@ -1,5 +1,7 @@
 /** Checks of the configuration file of `nvmf serve`. */
+
 import { isIP } from 'node:net';
+import { maxSpin } from '../../../common/engines.js';
 import { glob } from '../../../common/glob.js';
 import { asNumber, bad, type Check, checked, distinct, flag, list, number, object, oneOf, text } from '../../../common/text/checks.js';
 import { placeText } from '../../../common/text/place.js';
@@ -104,7 +106,7 @@ const file = object<ConfigFile>(
       return v;
     }),
     threads: number(1, 64),
-    spinMicroseconds: number(0, 1_000_000),
+    spinMicroseconds: number(0, maxSpin),
     maxControllers: number(1, lastCntlid),
     maxConnections: number(1, 65535),
     maxQueues: number(1, maxQueues),

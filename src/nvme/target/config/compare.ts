@@ -1,5 +1,7 @@
 /** What of a running target is as a configuration has it, and what cannot change while it runs. */
+
 import { isDeepStrictEqual } from 'node:util';
+import { defaultSpin } from '../../../common/engines.js';
 import { Exit, VioError } from '../../../common/errors.js';
 import { idsOf, serialOf } from '../identity.js';
 import type { Namespace } from '../model.js';
@@ -16,7 +18,13 @@ export const fixedKeys = [
 export const stayingKeys = ['keys', 'chapPolicy', 'tls'] as const satisfies readonly (keyof TargetConfig)[];
 
 /** What those that can be left out are then. */
-const fixedDefaults: Partial<TargetConfig> = { threads: 1, spinMicroseconds: 30, engine: 'auto', headerDigest: true, dataDigest: true };
+const fixedDefaults: Partial<TargetConfig> = {
+  threads: 1,
+  spinMicroseconds: defaultSpin,
+  engine: 'auto',
+  headerDigest: true,
+  dataDigest: true,
+};
 
 /** @throws VioError (3) for a key that needs a restart */
 export function checkFixed(settings: TargetConfig, wanted: TargetConfig): void {

@@ -1,12 +1,13 @@
 /** A running server as a configuration: what `vhost-user ctl save` writes, and what one that is loaded may change. */
+
 import path from 'node:path';
+import { defaultSpin } from '../../../common/engines.js';
 import { Exit, VioError } from '../../../common/errors.js';
 import { native } from '../../../native/index.js';
 import { sourceEntry } from '../../../storage/config/checks.js';
 import { checkPatterns } from '../../../storage/config/sources.js';
 import { withoutOff } from '../../../storage/source.js';
 import type { BlkConfig, BlkServing, ControlledDisk } from '../model.js';
-import { defaultSpin } from '../words.js';
 import type { BlkConfigFile, DiskEntry } from './description.js';
 
 /** What a server was started with, and its patterns of sources as they are now. */

@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { maxSpin } from '../../../common/engines.js';
 import { printable } from '../../../common/escape.js';
 import { glob } from '../../../common/glob.js';
 import { findGroup, findUser } from '../../../common/host/ids.js';
@@ -34,7 +35,7 @@ const file = object<BlkConfigFile>(
     control: text,
     stateDir: text,
     engine: engineCheck,
-    spinMicroseconds: number(0, 1_000_000),
+    spinMicroseconds: number(0, maxSpin),
     sources: list(valid(glob)),
     queues: number(1, maxQueues),
     ...accessChecks,
