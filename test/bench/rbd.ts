@@ -11,6 +11,7 @@ import fs from 'node:fs';
 import { createConnection } from 'node:net';
 import path from 'node:path';
 import { Ceph, cephMissing } from '../support/ceph.js';
+import { eventually } from '../support/wait.js';
 import { freePort } from '../vm/devices.js';
 import {
   cpuOf,
@@ -72,18 +73,14 @@ function missing(): { fio?: string; qemu?: string } {
   };
 }
 
-/** Waits until a server takes connections. */
-async function listening(port: number): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    const done = await new Promise<boolean>((resolve) => {
-      const socket = createConnection(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
-      socket.on('connect', () => socket.destroy());
-    });
-    if (done) return;
-    if (tries === 200) throw new Error('qemu-storage-daemon does not listen');
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
+/** Whether a server takes connections. */
+const listens = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = createConnection(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(true);
+    }).on('error', () => resolve(false));
+  });
 
 /** qemu-storage-daemon with the image. */
 async function exported(conf: string): Promise<Started & { port: number }> {
@@ -94,7 +91,7 @@ async function exported(conf: string): Promise<Started & { port: number }> {
     ...['--nbd-server', `addr.type=inet,addr.host=127.0.0.1,addr.port=${port},max-connections=8`],
     ...['--export', 'nbd,id=image,node-name=image,name=image,writable=on'],
   ]);
-  await listening(port);
+  await eventually(() => listens(port));
   return { ...served, port };
 }
 

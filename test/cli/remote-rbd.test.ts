@@ -8,6 +8,7 @@ import { vioctl } from '../support/cli.js';
 import { RingDisk } from '../support/served-disk.js';
 import { skip } from '../support/skip.js';
 import { at, lastSocket, refused, running, serve } from '../support/storage-servers.js';
+import { eventually } from '../support/wait.js';
 
 const missing = cephMissing();
 let ceph: Ceph;
@@ -18,14 +19,8 @@ afterAll(() => ceph?.stop());
 
 /** A server of an image, and the commands of a host. */
 async function served(image: string, timeout = '3s') {
-  const server = await serve(
-    'nvmf',
-    `rbd:${image},conf=${ceph.conf},timeout=${timeout}`,
-    '--control',
-    at('ctl'),
-    '--discovery-port',
-    'none',
-  );
+  const source = `rbd:${image},conf=${ceph.conf},timeout=${timeout}`;
+  const server = await serve('nvmf', source, '--control', at('ctl'), '--discovery-port', 'none');
   const { listen, subsystems } = JSON.parse(vioctl(['nvmf', 'ctl', at('ctl'), 'list', '--json']).stdout);
   const host = ['-s', String(listen[0].port), '-n', subsystems[0].nqn];
   return {
@@ -113,25 +108,12 @@ test('a cluster that stops holds nobody else up, however much is under way', asy
   ceph.signal('SIGSTOP', 'osd');
   try {
     // more than the 1024 requests that librados takes before it has callers wait
-    const load = Background.vioctl([
-      'nvmf',
-      'bench',
-      ...host,
-      '--namespace-id',
-      '1',
-      '--iodepth',
-      '127',
-      '-i',
-      '12',
-      '--runtime',
-      '10m',
-      '--timeout',
-      '10m',
-    ]);
+    const many = ['--namespace-id', '1', '--iodepth', '127', '-i', '12', '--runtime', '10m', '--timeout', '10m'];
+    const load = Background.vioctl(['nvmf', 'bench', ...host, ...many]);
     running.push(load);
     const outstanding = () =>
       [...ctl('stats', '--json').stdout.matchAll(/"outstanding": ?(\d+)/g)].reduce((sum, [, n]) => sum + Number(n), 0);
-    for (let tries = 0; outstanding() < 1200 && tries < 300; tries++) await sleep(200);
+    await eventually(() => outstanding() >= 1200);
     expect(outstanding()).toBeGreaterThanOrEqual(1200);
     const reads = vioctl(['nvmf', 'read', ...host, '--namespace-id', '2', '--count', '4096', '-d', at('read')], { timeout: 120_000 });
     expect(reads).toMatchObject({ status: 0 });

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { endsWithTests } from '../../support/children.js';
 
 export const root = path.resolve(import.meta.dirname, '..', '..', '..');
 export const program = path.join(root, 'bin', 'run.js');
@@ -125,11 +126,6 @@ export function wall(argv: readonly string[]): number {
 /** What runs a program on one processor (taskset(1)): a target and its load do not move, and do not meet. */
 export const onCore = (core: number): string[] => (os.availableParallelism() > 1 ? ['taskset', '-c', String(core)] : []);
 
-const children = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of children) child.kill('SIGKILL');
-});
-
 export interface Started {
   child: ChildProcess;
   ended: Promise<unknown>;
@@ -141,8 +137,7 @@ export interface Started {
 /** Starts a program that serves something; it is ended with this one. @param ready what its output says when it serves */
 export async function started(argv: readonly string[], ready?: RegExp): Promise<Started> {
   const [command = '', ...args] = argv;
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  children.add(child);
+  const child = endsWithTests(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }));
   const ended = once(child, 'exit');
   let output = '';
   let errors = '';
@@ -163,7 +158,6 @@ export async function started(argv: readonly string[], ready?: RegExp): Promise<
     stop: async () => {
       child.kill('SIGTERM');
       await ended;
-      children.delete(child);
     },
   };
 }
