@@ -353,6 +353,7 @@ void Connection::Read(Request& request) {
 }
 
 void Connection::Write(Request& request, const uint8_t* data) {
+  if (request.placed == request.length) return Finished(request);
   Namespace& ns = *request.ns;
   const bool durable = (request.sqe.cdw12 & kFua) != 0;
   // Even a write into the page cache waits when too much of it is dirty, for a journal, or for a file system over a
@@ -366,7 +367,9 @@ void Connection::Write(Request& request, const uint8_t* data) {
     }
     return Run(request);
   }
-  request.status = WriteStatus(ns.store->Write(data, request.length, request.sqe.slba() << ns.shift, durable));
+  const uint32_t done = request.placed;
+  request.status = WriteStatus(
+      ns.store->Write(data + done, request.length - done, (request.sqe.slba() << ns.shift) + done, durable));
   ns.WriteDone();
   Finished(request);
 }

@@ -86,13 +86,15 @@ bool Connection::Readable() {
     int count = 0;
     size_t direct = 0;
     if (data_ && have == 0 && dataLeft_ > 0) {
-      direct = dataLeft_;
-      to[count++] = {data_->buffer + data_->received, direct};
+      to[count] = DataRoom();
+      direct = to[count++].iov_len;
     }
-    const size_t room = Worker::kReceive - have;
-    const size_t behind = collecting_ > 0 ? std::min(room, Worker::kReceiveBehind) : room;
-    to[count++] = {buffer + have, behind};
+    size_t behind = Worker::kReceive - have;
+    if (collecting_ > 0) behind = std::min(behind, Worker::kReceiveBehind);
+    if (direct > 0 && direct < dataLeft_) behind = 0;
+    if (behind > 0) to[count++] = {buffer + have, behind};
     const ssize_t got = Receive(to, count);
+    if (direct > 0) DataCame(got > 0 ? std::min(static_cast<size_t>(got), direct) : 0);
     if (got <= 0) {
       if (have > 0) Keep(buffer, have);
       if (got == 0) {
@@ -110,11 +112,7 @@ bool Connection::Readable() {
     const size_t space = direct + behind;
     const bool drained = size < space;
     if (direct > 0) {
-      const size_t part = std::min(size, direct);
-      if (ddgst_) dataCrc_ = Crc32c(data_->buffer + data_->received, part, dataCrc_);
-      data_->received += static_cast<uint32_t>(part);
-      dataLeft_ -= static_cast<uint32_t>(part);
-      size -= part;
+      size -= std::min(size, direct);
       if (dataLeft_ == 0 && !ddgst_) {
         batching_ = true;
         DataDone();
@@ -288,7 +286,8 @@ bool Connection::DataHeader(const uint8_t* pdu) {
   if (last != ((header.ch.flags & kLastPdu) != 0)) return Fail(kFesSequence, 1, pdu, sizeof header);
   // Not before: hosts send the data of one command after that of the other, and one buffer that stays in the cache is
   // enough then.
-  Own(*request, request->length);
+  lands_ = !ddgst_ && !tls_ && Landing::Suits(*request, header.datal);
+  if (!lands_) Own(*request, request->length);
   data_ = request;
   dataLeft_ = header.datal;
   dataLast_ = last;
@@ -297,12 +296,39 @@ bool Connection::DataHeader(const uint8_t* pdu) {
   return true;
 }
 
+// Where the next bytes of an H2CData PDU are to be received.
+iovec Connection::DataRoom() {
+  if (lands_) {
+    const iovec room = landing_.Room(*data_, fd_.get(), dataLeft_);
+    if (room.iov_len > 0) return room;
+    Unland();
+  }
+  return {data_->buffer + data_->received, dataLeft_};
+}
+
+// So many bytes have come there.
+void Connection::DataCame(size_t size) {
+  const bool lost = lands_ && !landing_.Landed(*data_, size);
+  if (ddgst_) dataCrc_ = Crc32c(data_->buffer + data_->received, size, dataCrc_);
+  data_->received += static_cast<uint32_t>(size);
+  dataLeft_ -= static_cast<uint32_t>(size);
+  if (lost) Unland();
+}
+
+// What is left of the data of a write goes to a buffer: its store cannot be written now, or not any more.
+void Connection::Unland() {
+  Own(*data_, data_->length);
+  landing_.Leave(*data_, data_->buffer);
+  lands_ = false;
+}
+
 // Bytes of an H2CData PDU behind its header.
 size_t Connection::DataBytes(const uint8_t* data, size_t size) {
   size_t used = 0;
   if (dataLeft_ > 0) {
     used = std::min<size_t>(size, dataLeft_);
-    memcpy(data_->buffer + data_->received, data, used);
+    if (lands_ && !landing_.Copy(*data_, data, used)) Unland();
+    if (!lands_) memcpy(data_->buffer + data_->received, data, used);
     if (ddgst_) dataCrc_ = Crc32c(data, used, dataCrc_);
     data_->received += static_cast<uint32_t>(used);
     dataLeft_ -= static_cast<uint32_t>(used);

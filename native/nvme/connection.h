@@ -1,7 +1,8 @@
 // One TCP connection of the target: PDUs in, PDUs out, the commands in between. Of one worker's thread.
 #pragma once
 #include "crypto/tls.h"
-#include "nvme/budget.h"
+#include "nvme/landing.h"
+#include "nvme/limits/budget.h"
 #include "nvme/worker.h"
 #include "storage/io.h"
 
@@ -74,7 +75,8 @@ struct Request : storage::Job, storage::Throttle::Waiter, Budget::Waiter {
   uint8_t* buffer = nullptr;
   const uint8_t* lent = nullptr;  // data of a write that the worker does before it reads on, where it was received
   uint32_t capacity = 0, length = 0, received = 0, readLength = 0;
-  uint32_t held = 0;  // bytes of its host's budget; while it waits for them, those that it is to get
+  uint32_t placed = 0;  // of what it has received, the first bytes that its store has already (landing.h)
+  uint32_t held = 0;    // bytes of its host's budget; while it waits for them, those that it is to get
   struct Durable final : storage::Io {
     Request* request = nullptr;
   } durable;                   // what it owes after its work, or what a remote source does
@@ -158,6 +160,9 @@ class Connection {
   void Capsule(const uint8_t* pdu, uint32_t plen);
   bool DataHeader(const uint8_t* pdu);
   size_t DataBytes(const uint8_t* data, size_t size);
+  iovec DataRoom();
+  void DataCame(size_t size);
+  void Unland();
   void DataDone();
   void Keep(const uint8_t* data, size_t size);
   bool Stalled() const;
@@ -256,6 +261,8 @@ class Connection {
   std::vector<uint8_t> partial_;
   Request* data_ = nullptr;  // the command that an H2CData PDU in progress belongs to
   uint32_t dataLeft_ = 0, dataCrc_ = 0;
+  Landing landing_;
+  bool lands_ = false;  // its data goes to its store, not to a buffer
   uint32_t digestHave_ = 0;
   uint8_t digestBytes_[4];
   bool dataLast_ = false;

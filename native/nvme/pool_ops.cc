@@ -223,7 +223,8 @@ bool Connection::Work(Request& request) {
             break;
           }
         }
-        request.status = WriteStatus(ns.store->Write(request.data_in(), request.length, offset));
+        const uint32_t done = request.placed;
+        request.status = WriteStatus(ns.store->Write(request.data_in() + done, request.length - done, offset + done));
         break;
       }
       case kFlush:

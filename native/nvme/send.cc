@@ -47,7 +47,7 @@ Request* Connection::NewRequest(const Sqe& sqe) {
   request->lent = nullptr;
   request->status = kOk;
   request->result = 0;
-  request->length = request->received = request->readLength = 0;
+  request->length = request->received = request->readLength = request->placed = 0;
   request->partner = nullptr;
   request->ready = false;
   request->r2t.request = nullptr;

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "crypto/tls.h"
-#include "nvme/budget.h"
 #include "nvme/command.h"
+#include "nvme/limits/budget.h"
 #include "nvme/usage.h"
 #include "os/fd.h"
 #include "storage/store.h"

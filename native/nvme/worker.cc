@@ -260,7 +260,7 @@ bool Worker::EvictOldest() {
 
 void Worker::Open(Adopt come) {
   const int raw = come.fd.get(), one = 1;
-  ::setsockopt(raw, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  os::TuneTcp(raw);
   // A host without a keep-alive time-out that has vanished is noticed after two minutes.
   const int idle = 60, interval = 10, count = 6;
   ::setsockopt(raw, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -27,6 +28,20 @@ sockaddr_un Address(const std::string& path, const char* call) {
   return address;
 }
 
+// Whether both ends of a TCP connection are on this machine, by their addresses.
+bool Local(int socket) noexcept {
+  sockaddr_storage own{}, peer{};
+  socklen_t own_size = sizeof own, peer_size = sizeof peer;
+  if (::getsockname(socket, reinterpret_cast<sockaddr*>(&own), &own_size) != 0) return false;
+  if (::getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0) return false;
+  if (own.ss_family == AF_INET6)
+    return memcmp(&reinterpret_cast<sockaddr_in6&>(own).sin6_addr, &reinterpret_cast<sockaddr_in6&>(peer).sin6_addr,
+                  sizeof(in6_addr)) == 0;
+  const in_addr_t here = reinterpret_cast<sockaddr_in&>(own).sin_addr.s_addr;
+  const in_addr_t there = reinterpret_cast<sockaddr_in&>(peer).sin_addr.s_addr;
+  return own.ss_family == AF_INET && (here == there || ntohl(here) >> 24 == IN_LOOPBACKNET);
+}
+
 Fd Stream() { return NewSocket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK); }
 
 void Listen(int socket, const sockaddr* address, socklen_t size, int backlog, const std::string& detail) {
@@ -44,6 +59,13 @@ void Connect(int socket, const sockaddr* address, socklen_t size, const std::str
 
 int TryConnect(int socket, const sockaddr* address, socklen_t size) noexcept {
   return ::connect(socket, address, size) == 0 ? 0 : errno;
+}
+
+void TuneTcp(int socket) noexcept {
+  const int one = 1;
+  ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  static constexpr char kLeast[] = "reno";  // no kernel is without it, and everybody may use it
+  if (Local(socket)) ::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, kLeast, sizeof kLeast - 1);
 }
 
 ssize_t SendParts(int socket, const iovec* from, int count) noexcept {

@@ -19,6 +19,11 @@ void Connect(int socket, const sockaddr* address, socklen_t size, const std::str
 // The same without an exception: 0 or the errno, EINPROGRESS of a non-blocking socket.
 int TryConnect(int socket, const sockaddr* address, socklen_t size) noexcept;
 
+// For a TCP connection, when it is there: commands are small, and do not wait for others to fill a segment. One within
+// this machine needs no congestion control either, and BBR would pace it, which costs a timer for each burst: it gets
+// the one that does least (TCP_CONGESTION, tcp(7)). Others keep the system's.
+void TuneTcp(int socket) noexcept;
+
 // Connections that wait until somebody takes them.
 inline constexpr int kListenBacklog = 1024;
 // Listens at a numeric address; port 0 takes a free one, and `bound` is the port that it got. Throws SysError.

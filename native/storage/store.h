@@ -43,6 +43,9 @@ class Store {
   // It stays mapped as long as the store, but its pages may go: a system call is told so, anybody else gets a signal.
   // The range lies within the store.
   virtual const std::byte* View(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
+  // Memory that is the store: what is put there is written, and nothing is owed for it. nullptr where it has to be
+  // written. It stays mapped as long as the store. The range lies within the store.
+  virtual std::byte* Memory(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
   // Whether its pages never go: then anybody may read there.
   virtual bool Stays() const { return false; }
 

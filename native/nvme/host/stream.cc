@@ -2,7 +2,6 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -36,8 +35,6 @@ class Tcp final : public Stream {
 // One address: 0 or an errno. Throws ETIMEDOUT and ECANCELED of the wait.
 int TryConnect(const addrinfo& at, const Wait& wait, Fd& out) {
   Fd fd = os::NewSocket(at.ai_family, SOCK_STREAM | SOCK_NONBLOCK);
-  const int one = 1;
-  Check(::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "setsockopt", "TCP_NODELAY");
   int err = os::TryConnect(fd.get(), at.ai_addr, at.ai_addrlen);
   if (err == EINPROGRESS) {
     wait.For(fd.get(), POLLOUT);
@@ -45,6 +42,7 @@ int TryConnect(const addrinfo& at, const Wait& wait, Fd& out) {
     Check(::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &err, &size), "getsockopt", "SO_ERROR");
   }
   if (err != 0) return err;
+  os::TuneTcp(fd.get());
   out = std::move(fd);
   return 0;
 }

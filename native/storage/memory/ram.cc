@@ -16,6 +16,7 @@ class Ram final : public Store {
   }
 
   const std::byte* View(uint64_t offset, uint64_t) override { return memory() + offset; }
+  std::byte* Memory(uint64_t offset, uint64_t) override { return memory() + offset; }
   bool Stays() const override { return true; }
   bool Waits() const override { return false; }
 

@@ -1,4 +1,4 @@
-#include "nvme/budget.h"
+#include "nvme/limits/budget.h"
 
 #include "common/assert.h"
 
