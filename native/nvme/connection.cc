@@ -306,7 +306,7 @@ iovec Connection::DataRoom() {
   return {data_->buffer + data_->received, dataLeft_};
 }
 
-// So many bytes have come there.
+// Takes note of what has come there.
 void Connection::DataCame(size_t size) {
   const bool lost = lands_ && !landing_.Landed(*data_, size);
   if (ddgst_) dataCrc_ = Crc32c(data_->buffer + data_->received, size, dataCrc_);
