@@ -108,7 +108,7 @@ enum class TlsUse : uint8_t { kNone, kAllow, kRequire };
 
 struct TargetOptions {
   int threads = 1;
-  int spinMicroseconds = 30;
+  int spinMicroseconds = 50;
   int maxConnections = 1024;
   int handshakeMs = 10000;
   bool uring = false;  // what may wait goes to a ring of the thread, not to the executor

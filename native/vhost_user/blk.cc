@@ -147,7 +147,7 @@ void BlkQueue::Loop() {
     if (ring_) Refile();
     bool more = false;
     if (!draining_) queue_->WantKicks(false);
-    if (Takes()) more = TakeAll();
+    if (Takes()) more = TakeSome();
     Turn();
     Notify();
     if (draining_) {
@@ -160,7 +160,7 @@ void BlkQueue::Loop() {
     }
     if (more || Spin()) continue;
     queue_->WantKicks(true);
-    if (TakeAll() || draining_) continue;  // what came before the driver saw that we want kicks
+    if (TakeSome() || draining_) continue;  // what came before the driver saw that we want kicks
     Notify();
     Wait();
   }
@@ -194,10 +194,13 @@ bool BlkQueue::Admit(Request& request) {
 // Whether chains may be taken: at the end only those that an earlier back-end has left, which nobody else knows of.
 bool BlkQueue::Takes() const { return error_.empty() && (!draining_ || queue_->resuming()); }
 
-// Takes and starts the chains that are there, until it is told something. False if it started none.
-bool BlkQueue::TakeAll() {
+// Takes and starts chains that are there, until it is told something. Not more than a few: a driver that sleeps is
+// woken for their answers and works while the next ones are done. One that was told of many at the end would have this
+// thread sleep while it works, and the other way round. False if it started none.
+bool BlkQueue::TakeSome() {
+  constexpr int kSome = 4;
   bool any = false;
-  while (Takes() && !free_.empty() && !asked_.load(std::memory_order_relaxed)) {
+  for (int i = 0; i < kSome && Takes() && !free_.empty() && !asked_.load(std::memory_order_relaxed); i++) {
     const uint32_t slot = free_.back();
     const Pop pop = queue_->Next(requests_[slot].chain);
     if (pop == Pop::kEmpty) break;
@@ -253,7 +256,7 @@ bool BlkQueue::Spin() {
   const uint64_t end = os::NowNs() + spin_ns_;
   do {
     if (asked_.load(std::memory_order_relaxed) || !completions_.empty()) return true;
-    if (TakeAll() || draining_) {
+    if (TakeSome() || draining_) {
       spins_failed_ = 0;
       return true;
     }

@@ -105,7 +105,7 @@ class BlkQueue {
   void Run();
   void Loop();
   bool Takes() const;
-  bool TakeAll();
+  bool TakeSome();
   bool Admit(Request& request);
   void LogWrites(const Request& request);
   void Turn();

@@ -5,5 +5,5 @@ export type Engine = (typeof engines)[number];
 export const engineAliases: ReadonlyMap<string, Engine> = new Map([['io_uring', 'uring']]);
 
 /** Busy-poll time of the threads of a server before they sleep, in µs: unless told otherwise, and at most. */
-export const defaultSpin = 30;
+export const defaultSpin = 50;
 export const maxSpin = 1_000_000;

@@ -135,12 +135,12 @@ async function main(): Promise<void> {
   const guests = [
     ...(process.argv.length > 2 ? sizes : [1, 4]).map((g) => ['full', g, 0.9] as const),
     ['idle Linux', 4, 0] as const,
-    ['idle', 4, 0.01] as const,
-    ['idle', 32, 0.01] as const,
+    ['idle', 4, 0.05] as const,
+    ['idle', 32, 0.05] as const,
   ];
   for (const [kind, gib, share] of quick ? guests.filter(([one, g]) => one === 'idle' && g === 4) : guests) {
     console.log(
-      `${kind} guest of ${gib} GiB${share > 0 ? `: made here, every ${share === 0.9 ? 'page but one in ten' : 'hundredth page'} filled` : ''}`,
+      `${kind} guest of ${gib} GiB${share > 0 ? `: made here, every ${share === 0.9 ? 'page but one in ten' : 'twentieth page'} filled` : ''}`,
     );
     const file = kind === 'idle Linux' ? path.join(dir, 'stream') : make('stream', gib, share, tail);
     if (kind === 'idle Linux') await saveIdleGuest(dir, file, gib * 1024, devices);

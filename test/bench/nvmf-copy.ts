@@ -8,7 +8,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { peer, program, quick, rounds, type Served, serve, started, tell, wall } from './support/bench.js';
+import { peer, program, quick, rounds, type Served, serveAnywhere, started, tell, wall } from './support/bench.js';
 
 const mebibytes = quick ? 256 : 1024;
 const peers = 'nbdcopy from qemu-storage-daemon';
@@ -24,7 +24,7 @@ async function copies(dir: string): Promise<void> {
     ...['--export', 'nbd,id=e,node-name=f,name=,writable=on'],
   ]);
   for (let tries = 0; tries < 100 && !fs.existsSync(socket); tries++) await new Promise((resolve) => setTimeout(resolve, 50));
-  const ours: Served = await serve(disk, '--force');
+  const ours: Served = await serveAnywhere(disk, '--force');
   const at = ['-s', String(ours.port), '-n', ours.nqn];
   const nbd = `nbd+unix:///?socket=${socket}`;
   const nvmf = (verb: string, ...args: string[]): string[] => [process.execPath, program, 'nvmf', verb, ...at, '--quiet', ...args];

@@ -4,6 +4,7 @@
  *
  *   npm run bench -- nvmf
  */
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { noSpdk, SpdkTarget, spdkNqn } from '../peers/spdk.js';
@@ -22,12 +23,17 @@ const cells: [what: string, goal: number, args: string[]][] = [
   ['128K write QD32', 1.2, ['--iodepth', '32', '--rw', 'write', '--bs', '128K']],
 ];
 
+/** Writes all of a namespace: memory that nobody has written is one page of zeroes, which stays in the cache. */
+const fill = (served: Parameters<typeof load>[0]): unknown => load(served, 1, '--rw', 'write', '--bs', '128K');
+
 /** Each cell against SPDK, or, without it, by itself. */
 async function target(): Promise<void> {
   const ours = await serve('ram:256M');
   const missing = noSpdk();
   const theirs = missing === undefined ? new SpdkTarget(scratch(), 256, 14420) : undefined;
   await theirs?.start();
+  fill(ours);
+  if (theirs) fill({ pid: theirs.pid, port: theirs.port, nqn: spdkNqn });
   for (const [what, goal, args] of cells) {
     const runs: Load[] = [];
     const ratios: number[] = [];
@@ -44,6 +50,65 @@ async function target(): Promise<void> {
   }
   await theirs?.kill();
   await ours.stop();
+}
+
+/** Files against memory, writes by a ring against those by threads, and O_DIRECT against fio on the same file. */
+async function files(): Promise<void> {
+  const memory = await serve('ram:256M');
+  fill(memory);
+  const reads: [string, string[]][] = [
+    ['4K read QD32', ['--iodepth', '32']],
+    ['128K read QD32', ['--iodepth', '32', '--rw', 'read', '--bs', '128K']],
+  ];
+  const random = (dir: string): string => {
+    const file = path.join(fs.mkdtempSync(path.join(dir, 'vioctl-bench-')), 'disk');
+    process.on('exit', () => fs.rmSync(path.dirname(file), { recursive: true, force: true }));
+    execFileSync('dd', ['if=/dev/urandom', `of=${file}`, 'bs=1M', 'count=256', 'status=none']);
+    return file;
+  };
+  const cached = random(scratch());
+  for (const [name, file] of [
+    ['tmpfs', random('/dev/shm')],
+    ['page cache', cached],
+  ] as const) {
+    const served = await serve(file);
+    for (const [what, args] of reads) {
+      const values = Array.from({ length: rounds }, () => load(served, seconds, ...args).iops / load(memory, seconds, ...args).iops);
+      tell({
+        what: `${what} of a file in ${name === 'tmpfs' ? 'a tmpfs' : 'the page cache'}: IOPS to memory`,
+        values,
+        unit: 'x',
+        goal: { atLeast: 0.9 },
+      });
+    }
+    await served.stop();
+  }
+  await memory.stop();
+  const ring = await serve(`${cached},engine=uring`);
+  const writes = ['--iodepth', '32', '--rw', 'randwrite', '--size', '32M'];
+  const byRing = Array.from({ length: rounds }, () => load(ring, seconds, ...writes).iops);
+  await ring.stop();
+  const threads = await serve(`${cached},engine=sync`);
+  const ratios = byRing.map((iops) => iops / load(threads, seconds, ...writes).iops);
+  await threads.stop();
+  tell({ what: '4K write QD32 of a file: IOPS with engine=uring to engine=sync', values: ratios, unit: 'x', goal: { atLeast: 1 } });
+  await direct(cached);
+}
+
+/** Reads past the page cache, and what fio gets of the same file. */
+async function direct(file: string): Promise<void> {
+  const what = '4K read QD32 with direct=on: IOPS to those of fio';
+  const goal = { atLeast: 0.9 };
+  if (peer('fio') === undefined) return tell({ what, values: [], unit: 'x', goal, missing: 'fio' });
+  const served = await serve(`${file},direct=on`);
+  const values = Array.from({ length: rounds }, () => {
+    const job = ['--name=direct', `--filename=${file}`, '--direct=1', '--ioengine=io_uring', '--rw=randread', '--bs=4k', '--iodepth=32'];
+    const said = execFileSync('fio', [...job, '--time_based', `--runtime=${seconds}`, '--output-format=json'], { encoding: 'utf8' });
+    const theirs = (JSON.parse(said) as { jobs: { read: { iops: number } }[] }).jobs[0]!.read.iops;
+    return load(served, seconds, '--iodepth', '32').iops / theirs;
+  });
+  await served.stop();
+  tell({ what, values, unit: 'x', goal, peer: 'fio' });
 }
 
 /** Processor time of the target per command, with digests and without. */
@@ -77,7 +142,22 @@ async function isolation(): Promise<void> {
   const own: number[] = [];
   for (let i = 0; i < rounds; i++) {
     const alone = load(ours, seconds, ...reads);
-    const argv = ['nvmf', 'bench', '-s', String(ours.port), '-n', ours.nqn, '--namespace-id', '2', '--rw', 'randwrite', '--iodepth', '8'];
+    const argv = [
+      'nvmf',
+      'bench',
+      '-s',
+      String(ours.port),
+      '-n',
+      ours.nqn,
+      '--namespace-id',
+      '2',
+      '--rw',
+      'randwrite',
+      '--iodepth',
+      '8',
+      '--spin',
+      '0',
+    ];
     const writer = await started([process.execPath, program, ...argv, '--runtime', `${seconds + 1}s`, '--json']);
     await new Promise((resolve) => setTimeout(resolve, 500));
     const beside = load(ours, seconds, ...reads);
@@ -94,5 +174,6 @@ async function isolation(): Promise<void> {
 }
 
 await target();
+await files();
 await digests();
 await isolation();

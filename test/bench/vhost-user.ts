@@ -11,7 +11,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { compiled, peer, quick, root, tell } from './support/bench.js';
+import { compiled, onCore, peer, quick, root, tell } from './support/bench.js';
 
 const { values } = parseArgs({
   options: {
@@ -88,14 +88,16 @@ async function main(): Promise<void> {
       for (const [name, argv] of backEnds.filter(([one]) => !one.startsWith('qemu') || peer('qemu-storage-daemon'))) {
         const socket = path.join(dir, 'socket');
         fs.rmSync(socket, { force: true });
-        const [command = '', ...args] = argv(socket, disk);
+        const [command = '', ...args] = [...onCore(0), ...argv(socket, disk)];
         const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'ignore'] });
         const ended = new Promise((resolve) => child.on('exit', resolve));
         try {
           await listening(child, socket);
           for (const depth of depths) {
             const r = JSON.parse(
-              execFileSync(load, [socket, String(child.pid), String(bytes), String(depth), values.runtime], { encoding: 'utf8' }),
+              execFileSync('env', [...onCore(1), load, socket, String(child.pid), String(bytes), String(depth), values.runtime], {
+                encoding: 'utf8',
+              }),
             );
             runs.push({ ...(r as Load), name, depth, round });
             const cells = [

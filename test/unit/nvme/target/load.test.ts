@@ -102,7 +102,7 @@ describe('a reload', () => {
   test('of the same file does nothing', async () => {
     const target = await start(base);
     expect(await load(target, base)).toEqual({ changed: false, changes: [] });
-    const defaults = { threads: 1, headerDigest: true, dataDigest: true, spinMicroseconds: 30 };
+    const defaults = { threads: 1, headerDigest: true, dataDigest: true, spinMicroseconds: 50 };
     expect(await load(target, { ...base, ...defaults })).toEqual({ changed: false, changes: [] });
   });
 
