@@ -90,6 +90,23 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
     expect(allocated()).toBe(full - 65536 + 4096);
   });
 
+  test.each([
+    [SIZE - 65536, 1],
+    [0, SIZE / 65536],
+  ])('what was the last there becomes a hole, of bytes from %d on: nothing fills it', async (from, chunks) => {
+    if (dir === undefined) return;
+    for (let at = 0; at < SIZE; at += 65536) await write(at, Buffer.alloc(65536, 'data'));
+    await readAll(SIZE);
+    await readAll(SIZE);
+    expect(await run(NvmOpcode.writeZeroes, from, { nlb: (chunks * 65536) / BLOCK - 1, deac: 1 })).toBe(0);
+    const left = allocated();
+    expect(left).toBe(SIZE - chunks * 65536);
+    for (let i = 0; i < 20; i++) await read(0, 65536);
+    expect(allocated()).toBe(left);
+    await readAll(SIZE);
+    expect(allocated()).toBe(left);
+  });
+
   test('a file that is cut under reads: an error, and the same host goes on; it is read as it is when it has grown again', async () => {
     if (dir === undefined) return;
     const data = Buffer.alloc(65536, 'data');

@@ -12,7 +12,7 @@ class Ram final : public Store {
  public:
   explicit Ram(uint64_t size)
       : map_(Mapping::Map(-1, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)) {
-    // A hint. Blocks at random places cost a look into the page table each; with huge pages, that stays in the cache.
+    // A hint. Blocks at random places cost a look into the page table each; with hugepages, that stays in the cache.
     ::madvise(map_.get(), size, MADV_HUGEPAGE);
     size_.store(size, std::memory_order_relaxed);
   }

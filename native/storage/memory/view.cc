@@ -28,11 +28,12 @@ bool FileView::Has(uint64_t offset, uint64_t length, uint64_t size) {
   for (uint64_t chunk = offset / kChunk; chunk <= (offset + length - 1) / kChunk; chunk++)
     if (State(chunk).load(std::memory_order_relaxed) != kThere && !Look(chunk, all)) return false;
   // A file that was cut meanwhile is noticed here, as a rule: whoever reads it then is told so, and nobody hangs up.
-  const std::byte* const at = guarded() + offset;
-  const uint64_t page = os::PageSize();
-  const auto touch = [at](uint64_t i) { (void)*static_cast<const volatile std::byte*>(at + i); };
-  for (uint64_t i = 0; i < length; i += page) touch(i);
-  touch(length - 1);
+  // What is cut goes from the end on, so the last chunk that was there tells for all of them, out of the processor's
+  // cache.
+  uint64_t top = top_.load(std::memory_order_relaxed);
+  if (const uint64_t own = (offset + length - 1) / kChunk + 1; own > top)
+    top_.store(top = own, std::memory_order_relaxed);
+  (void)*static_cast<const volatile std::byte*>(guarded() + std::min(top * kChunk, all) - 1);
   return !broken();
 }
 
@@ -64,6 +65,8 @@ void FileView::Forget(uint64_t offset, uint64_t length) {
   const uint64_t count = map_.size() / kChunk, end = offset + std::min(length, UINT64_MAX - offset);
   const uint64_t to = std::min(count, end / kChunk + (end % kChunk != 0));
   uint64_t from = std::min(to, offset / kChunk);
+  if (const uint64_t top = top_.load(std::memory_order_relaxed); from < top && top <= to)
+    top_.store(0, std::memory_order_relaxed);
   // Pages of states are given back whole: most of a large file may never have been read.
   const uint64_t first = os::RoundUp(from, os::PageSize()), last = os::RoundDown(to, os::PageSize());
   if (first < last && ::madvise(&State(first), last - first, MADV_DONTNEED) == 0) {

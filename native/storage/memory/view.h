@@ -41,6 +41,7 @@ class FileView {
   Mapping kernel_;
   Mapping states_;  // std::atomic<uint8_t> each: kThere, or calls since the chunk was looked at; pages as they are used
   std::atomic<uint64_t> forgotten_{0};  // calls of Forget()
+  std::atomic<uint64_t> top_{0};        // number of the last chunk that was there, from 1 on; 0: none is known
 };
 
 }  // namespace vioctl::storage
