@@ -14,7 +14,7 @@ import { goalText, medianText, peer, type Row, root, spreadText, verdict } from 
 const groups: Readonly<Record<string, number>> = {
   startup: 2,
   dma: 3,
-  nvmf: 6,
+  nvmf: 9,
   'nvmf-scale': 6,
   'nvmf-copy': 3,
   'nvmf-secure': 3,

@@ -202,9 +202,9 @@ class Rbd final : public Remote {
     if (result >= 0) return;
     if (completion) api_.aio_release(completion);
     delete asked;
-    if (result == -ESHUTDOWN) Fenced(*opened);
+    const int err = ErrorOf(result, *opened);
     opened->Leave();
-    End(request, -result);
+    End(request, err);
   }
 
   bool TakesDurable() const override { return true; }
@@ -241,10 +241,10 @@ class Rbd final : public Remote {
 
   void Claim() override {
     const auto opened = Now();
-    if (claimed_.exchange(true) || !opened->lockable()) return;
-    const int result = api_.lock_acquire(opened->image(), rbd::kLockExclusive);
+    if (claimed_) return;
+    const int result = opened->lockable() ? api_.lock_acquire(opened->image(), rbd::kLockExclusive) : 0;
+    claimed_ = result >= 0;
     if (result >= 0) return;
-    claimed_ = false;
     // Another client holds it and does not let go.
     throw SysError(result == -EROFS || result == -EAGAIN ? EBUSY : -result, "rbd_lock_acquire", options_.image);
   }
@@ -292,12 +292,20 @@ class Rbd final : public Remote {
     Request* const request = asked->request;
     const ssize_t result = self->api_.aio_get_return_value(completion);
     self->api_.aio_release(completion);
-    if (result == -ESHUTDOWN) self->Fenced(*asked->opened);
+    int err = self->ErrorOf(result, *asked->opened);
     asked->opened->Leave();
     delete asked;
-    int err = result < 0 ? static_cast<int>(-result) : 0;
     if (err == 0 && request->op == Op::kRead && static_cast<uint64_t>(result) != request->length) err = EIO;
     End(request, err);
+  }
+
+  // What became of a request. A client that is being fenced may lose its lock first, and is told EROFS; a new one is
+  // told so until it has the lock. Both are the client's trouble, not the image's.
+  int ErrorOf(ssize_t result, Attached& opened) {
+    const bool unlocked = result == -EROFS && opened.lockable();
+    if (result == -ESHUTDOWN || (unlocked && claimed_)) Fenced(opened);
+    if (unlocked) return ESHUTDOWN;
+    return result < 0 ? static_cast<int>(-result) : 0;
   }
 
   // A request has found that its client is: latched and told once for each client.
