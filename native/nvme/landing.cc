@@ -39,8 +39,10 @@ bool Landing::Suits(const Request& request, uint32_t length) {
 iovec Landing::Room(const Request& request, int socket, uint32_t left) {
   const size_t kept = request.received - request.placed;
   if (kept > 0) return request.ns ? iovec{block_.data() + kept, BlockOf(request) - kept} : iovec{};
-  if (!Enter(request)) return {};
+  if (!request.ns) return {};
   const size_t block = BlockOf(request);
+  block_.resize(block);  // here: nothing may throw while it is in the store
+  if (!Enter(request)) return {};
   // What is there already comes at once, all that is asked for: it does not end within a block.
   int there = 0;
   if (::ioctl(socket, SIOCINQ, &there) != 0) there = 0;
@@ -49,7 +51,6 @@ iovec Landing::Room(const Request& request, int socket, uint32_t left) {
     return {MemoryOf(request) + request.placed, whole};
   }
   request.ns->WriteDone();
-  block_.resize(block);
   return {block_.data(), block};
 }
 
@@ -58,10 +59,8 @@ bool Landing::Landed(Request& request, size_t size) {
     return size == 0 || request.received + size - request.placed < BlockOf(request) || Put(request);
   const size_t block = BlockOf(request), rest = size % block;
   request.placed += static_cast<uint32_t>(size - rest);
-  if (rest > 0) {  // urgent data, which no host sends, ends a read early
-    block_.resize(block);
-    memcpy(block_.data(), MemoryOf(request) + request.placed, rest);
-  }
+  // Urgent data, which no host sends, ends a read early.
+  memcpy(block_.data(), MemoryOf(request) + request.placed, rest);
   request.ns->WriteDone();
   return true;
 }
