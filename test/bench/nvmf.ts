@@ -103,7 +103,9 @@ async function direct(file: string): Promise<void> {
   const served = await serve(`${file},direct=on`);
   const values = Array.from({ length: rounds }, () => {
     const job = ['--name=direct', `--filename=${file}`, '--direct=1', '--ioengine=io_uring', '--rw=randread', '--bs=4k', '--iodepth=32'];
-    const said = execFileSync('fio', [...job, '--time_based', `--runtime=${Math.ceil(seconds)}`, '--output-format=json'], { encoding: 'utf8' });
+    const said = execFileSync('fio', [...job, '--time_based', `--runtime=${Math.ceil(seconds)}`, '--output-format=json'], {
+      encoding: 'utf8',
+    });
     const theirs = (JSON.parse(said) as { jobs: { read: { iops: number } }[] }).jobs[0]!.read.iops;
     return load(served, seconds, '--iodepth', '32').iops / theirs;
   });
