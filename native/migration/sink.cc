@@ -12,7 +12,7 @@
 
 #include "common/error.h"
 #include "migration/source.h"
-#include "os/mapping.h"
+#include "os/bus_guard.h"
 
 namespace vioctl::migration {
 namespace {
@@ -130,14 +130,8 @@ void Sink::Flush() {
         ::pwritev(fd_, queue_.data() + first, static_cast<int>(queue_.size() - first), static_cast<off_t>(start_));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0 && errno == EFAULT && !touched) {
-      // A file that shrinks ends a write so, where a read raises SIGBUS: reading leads to the guard (os/bus_guard.h).
       touched = true;
-      const size_t page = os::PageSize();
-      for (size_t i = first; i < queue_.size(); ++i) {
-        const auto* bytes = static_cast<const volatile uint8_t*>(queue_[i].iov_base);
-        for (size_t at = 0; at < queue_[i].iov_len; at += page) (void)bytes[at];
-        (void)bytes[queue_[i].iov_len - 1];
-      }
+      os::Touch(queue_.data() + first, static_cast<int>(queue_.size() - first));
       continue;
     }
     if (put <= 0) {

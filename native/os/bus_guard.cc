@@ -160,6 +160,15 @@ bool BusGuard::broken() const noexcept { return slot_ && slot_->Broken(false); }
 
 bool BusGuard::TakeBroken() noexcept { return slot_ && slot_->Broken(true); }
 
+void Touch(const iovec* parts, int count) noexcept {
+  const size_t page = PageSize();
+  for (int i = 0; i < count; i++) {
+    const auto* bytes = static_cast<const volatile uint8_t*>(parts[i].iov_base);
+    for (size_t at = 0; at < parts[i].iov_len; at += page) (void)bytes[at];
+    if (parts[i].iov_len > 0) (void)bytes[parts[i].iov_len - 1];
+  }
+}
+
 GuardedMapping::GuardedMapping(int fd, size_t size, bool writable, off_t offset) {
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   const size_t page = PageSizeOf(fd);

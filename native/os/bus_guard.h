@@ -1,6 +1,8 @@
 // A shared mapping of a file loses its pages when somebody truncates the file: the next access raises SIGBUS. The guard
 // puts zeros in their place and notes the loss, so that the access goes on and its caller can report the error.
 #pragma once
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -38,6 +40,10 @@ class BusGuard {
  private:
   Slot* slot_ = nullptr;
 };
+
+// A system call fails with EFAULT where an access raises SIGBUS: accesses every page of some memory, so that a guard
+// puts zeros in the place of what is gone. Then the call can be made again.
+void Touch(const iovec* parts, int count) noexcept;
 
 // A shared mapping of a file behind a guard.
 class GuardedMapping {

@@ -180,7 +180,8 @@ export interface CopyResult {
   overlong: boolean;
   /** Errno name; '' for success. */
   error: string;
-  where: 'none' | 'namespace' | 'input' | 'output';
+  /** 'cut': the input became shorter while it was sent. */
+  where: 'none' | 'namespace' | 'input' | 'cut' | 'output';
   /** Status of the last command that failed, without its phase bit; 0: none did. */
   status: number;
   /** Errno name of the connection that was lost; '' for none. */

@@ -21,7 +21,7 @@ namespace {
 constexpr uint32_t kMaxQueues = 1024, kMaxDepth = 1024;
 constexpr uint32_t kMaxChunk = 64 << 20;
 
-constexpr const char* kWhere[] = {"none", "namespace", "input", "output"};
+constexpr const char* kWhere[] = {"none", "namespace", "input", "cut", "output"};
 
 Napi::Value Hex(Napi::Env env, const uint8_t* bytes, size_t size) {
   return Napi::Buffer<uint8_t>::Copy(env, bytes, size);

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "common/error.h"
+#include "os/bus_guard.h"
 #include "os/clock.h"
 #include "os/socket.h"
 
@@ -24,11 +25,19 @@ class Tcp final : public Stream {
   explicit Tcp(Fd fd) : fd_(std::move(fd)) {}
   int fd() const override { return fd_.get(); }
 
-  ssize_t Read(const iovec* to, int count) override { return os::ReceiveParts(fd_.get(), to, count); }
-
-  ssize_t Write(const iovec* from, int count) override { return os::SendParts(fd_.get(), from, count); }
+  ssize_t Read(const iovec* to, int count) override { return Move<os::ReceiveParts>(to, count); }
+  ssize_t Write(const iovec* from, int count) override { return Move<os::SendParts>(from, count); }
 
  private:
+  // Memory that is gone concerns whoever lent it (os::BusGuard), and not the connection, which others use too.
+  template <auto kCall>
+  ssize_t Move(const iovec* parts, int count) {
+    const ssize_t n = kCall(fd_.get(), parts, count);
+    if (n != -EFAULT) return n;
+    os::Touch(parts, count);
+    return kCall(fd_.get(), parts, count);
+  }
+
   Fd fd_;
 };
 

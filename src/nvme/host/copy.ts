@@ -51,6 +51,7 @@ export class OpenNamespace {
   /** The error of a copy that failed. @param file as the user named the other end */
   failure(result: CopyResult, file: string): VioError {
     const { error, where, lost, lostWhy } = result;
+    if (where === 'cut') return new VioError(`${file}: the file became shorter while it was sent`, { code: error });
     if (where !== 'namespace') return wrap(file, Object.assign(new Error(error), { code: error }));
     const at = placeText(this.#options);
     if (error === 'ENOTCONN' && lost === 'ETIMEDOUT') return timedOut(at, this.#options.timeout);

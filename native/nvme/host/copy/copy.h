@@ -29,8 +29,8 @@ struct CopyResult {
   uint64_t merged_blocks = 0;  // that were read first because the input did not fill them
   bool overlong = false;       // there is more input than the range has room for
   int err = 0;
-  // What failed.
-  enum class Where : uint8_t { kNone, kNamespace, kInput, kOutput } where = Where::kNone;
+  // What failed. kCut: the input became shorter while it was sent.
+  enum class Where : uint8_t { kNone, kNamespace, kInput, kCut, kOutput } where = Where::kNone;
 };
 
 // The range of a namespace into `fd`: to its end where it is no file, else to its position. Blocks of zeroes become

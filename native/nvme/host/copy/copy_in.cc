@@ -1,10 +1,9 @@
 // A descriptor into a namespace.
-#include <poll.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
+#include "nvme/host/copy/input.h"
 #include "nvme/host/copy/transfer.h"
 
 namespace vioctl::nvme::host {
@@ -15,48 +14,23 @@ constexpr uint64_t kZeroMost = 32 << 20;     // bytes of one request for zeroes
 
 class Writer : Transfer {
  public:
-  Writer(Host& host, const CopyOptions& options, CopyState& state) : Transfer(host, options, state) {}
+  Writer(Host& host, const CopyOptions& options, CopyState& state, Input& input)
+      : Transfer(host, options, state), input_(input) {}
   CopyResult Run();
 
  private:
-  ssize_t Get(uint8_t* to, uint64_t size, uint64_t at);
-  uint64_t HoleAt(uint64_t at) const;
   bool Fill(Slot& slot);
   bool Merge(Slot& slot, uint64_t head, uint64_t have, uint64_t whole);
+  void Broken(uint64_t at, int err, Where where);
   void Written(Slot& slot);
   uint64_t Prefix() const;
   void FlushSome(bool last);
 
+  Input& input_;
   uint64_t flushed_at_ = 0, covers_ = 0;
   uint64_t broken_at_ = UINT64_MAX;  // where the first write failed
   bool ended_ = false;               // there is no more input
 };
-
-// Bytes of the input, 0 at its end, -1 with errno.
-ssize_t Writer::Get(uint8_t* to, uint64_t size, uint64_t at) {
-  while (true) {
-    if (!regular_) {
-      pollfd wait{options_.fd, POLLIN, 0};
-      if (::poll(&wait, 1, kStopMs) == 0) {
-        if (state_.stop.load(std::memory_order_relaxed)) return errno = ECANCELED, -1;
-        continue;
-      }
-    }
-    const ssize_t n = regular_ && position_ >= 0 ? ::pread(options_.fd, to, size, position_ + static_cast<off_t>(at))
-                                                 : ::read(options_.fd, to, size);
-    if (n >= 0 || (errno != EINTR && errno != EAGAIN)) return n;
-  }
-}
-
-// Bytes of the hole of the input that begins there; 0 if there is data.
-uint64_t Writer::HoleAt(uint64_t at) const {
-  if (!regular_ || position_ < 0) return 0;
-  const off_t from = position_ + static_cast<off_t>(at);
-  if (from >= file_size_) return 0;
-  off_t data = ::lseek(options_.fd, from, SEEK_DATA);
-  if (data < 0) data = errno == ENXIO ? file_size_ : from;
-  return static_cast<uint64_t>(std::min<off_t>(data, file_size_) - from);
-}
 
 // Reads the blocks that the data does not fill. False: that failed.
 bool Writer::Merge(Slot& slot, uint64_t head, uint64_t have, uint64_t whole) {
@@ -88,7 +62,7 @@ bool Writer::Fill(Slot& slot) {
   uint8_t* buffer = Buffer(slot);
   slot.at = next_;
   if (head == 0 && room > 0) {
-    const uint64_t hole = std::min({HoleAt(next_), room, kZeroMost}) / block_ * block_;
+    const uint64_t hole = std::min({input_.HoleAt(next_), room, kZeroMost}) / block_ * block_;
     if (hole > 0 && host_.controller().can_zero) {
       slot.size = hole;
       next_ += hole;
@@ -97,9 +71,10 @@ bool Writer::Fill(Slot& slot) {
     }
   }
   const uint64_t wanted = std::min(chunk_ - head, room);
-  uint64_t have = 0;
+  slot.input = head == 0 && wanted % block_ == 0 ? input_.Look(next_, wanted) : nullptr;
+  uint64_t have = slot.input ? wanted : 0;
   while (have < wanted && !ended_) {
-    const ssize_t n = Get(buffer + head + have, wanted - have, next_ + have);
+    const ssize_t n = input_.Read(buffer + head + have, wanted - have, next_ + have);
     if (n < 0) {
       Fail(errno, errno == ECANCELED ? Where::kNone : Where::kInput);
       return false;
@@ -110,7 +85,7 @@ bool Writer::Fill(Slot& slot) {
   if (room == 0 && !ended_) {
     // Only whether there is more: it is not taken.
     uint8_t byte;
-    const ssize_t n = Get(&byte, 1, next_);
+    const ssize_t n = input_.Read(&byte, 1, next_);
     result_.overlong = n > 0;
     ended_ = true;
   }
@@ -123,7 +98,7 @@ bool Writer::Fill(Slot& slot) {
     broken_at_ = std::min(broken_at_, slot.at);
     return false;
   }
-  const bool zero = host_.controller().can_zero && AllZero(buffer, whole);
+  const bool zero = host_.controller().can_zero && AllZero(slot.input ? slot.input : buffer, whole);
   Submit(slot, zero ? Op::kZero : Op::kWrite, start - head, whole, !zero);
   return true;
 }
@@ -136,16 +111,23 @@ uint64_t Writer::Prefix() const {
   return prefix;
 }
 
+// What is written from there on is not what it should be.
+void Writer::Broken(uint64_t at, int err, Where where) {
+  broken_at_ = std::min(broken_at_, at);
+  result_.durable = std::min(result_.durable, at);
+  Fail(err, where);
+}
+
 void Writer::Written(Slot& slot) {
   slot.busy = false;
+  const uint8_t* looked = std::exchange(slot.input, nullptr);
+  if (looked) input_.Leave(looked, slot.size);
   if (&slot == &flush_) {
     if (slot.result == 0) return void(result_.durable = covers_);
     return Fail(slot.result, Where::kNamespace);
   }
-  if (slot.result != 0) {
-    broken_at_ = std::min(broken_at_, slot.at);
-    return Fail(slot.result, Where::kNamespace);
-  }
+  if (slot.result != 0) return Broken(slot.at, slot.result, Where::kNamespace);
+  if (looked && input_.cut()) return Broken(slot.at, EIO, Where::kCut);
   state_.done.fetch_add(slot.size, std::memory_order_relaxed);
 }
 
@@ -168,6 +150,8 @@ CopyResult Writer::Run() {
     }
     while (Slot* slot = TakeOver()) Written(*slot);
   }
+  // A page that was cut has zeroes at its end, without further notice.
+  if (const uint64_t left = input_.Left(); left < next_) Broken(left, EIO, Where::kCut);
   result_.bytes = Prefix();
   // What was acknowledged is made durable even if something failed: the user is told how far it is good.
   if (result_.where != Where::kNamespace || host_.paths().live > 0) {
@@ -176,15 +160,15 @@ CopyResult Writer::Run() {
       while (Slot* slot = TakeOver()) Written(*slot);
   }
   if (options_.fua || !host_.controller().volatile_cache) result_.durable = result_.bytes;
-  // Where a reader would have left it.
-  if (regular_ && position_ >= 0) ::lseek(options_.fd, position_ + static_cast<off_t>(result_.bytes), SEEK_SET);
+  input_.End(result_.bytes);
   return result_;
 }
 
 }  // namespace
 
 CopyResult WriteFrom(Host& host, const CopyOptions& options, CopyState& state) {
-  return Writer(host, options, state).Run();
+  Input input(options.fd, state.stop);  // lives longer: data is sent from where it lies
+  return Writer(host, options, state, input).Run();
 }
 
 }  // namespace vioctl::nvme::host

@@ -1,11 +1,14 @@
 // A namespace into a descriptor.
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
 #include "nvme/host/copy/transfer.h"
+#include "os/fd.h"
 
 namespace vioctl::nvme::host {
 namespace {
@@ -14,7 +17,7 @@ constexpr size_t kZeroRun = 64 << 10;  // zeroes of a chunk that a hole is made 
 
 class Reader : Transfer {
  public:
-  Reader(Host& host, const CopyOptions& options, CopyState& state) : Transfer(host, options, state) {}
+  Reader(Host& host, const CopyOptions& options, CopyState& state);
   CopyResult Run();
 
  private:
@@ -23,8 +26,22 @@ class Reader : Transfer {
   void Landed(Slot& slot);
   void BeginOutput();
 
-  const int64_t end_ = position_ + static_cast<int64_t>(options_.length);
+  // The descriptor: a regular file; one that can be written anywhere; where it was, and its size, in bytes.
+  bool regular_ = false, seekable_ = false;
+  int64_t position_ = 0, file_size_ = 0, end_ = 0;
 };
+
+Reader::Reader(Host& host, const CopyOptions& options, CopyState& state) : Transfer(host, options, state) {
+  struct stat stat;
+  if (::fstat(options.fd, &stat) != 0) return;
+  regular_ = S_ISREG(stat.st_mode);
+  if (S_ISFIFO(stat.st_mode)) os::GrowPipe(options.fd, kPipeBytes);
+  position_ = ::lseek(options.fd, 0, SEEK_CUR);
+  const bool appends = (os::TryStatusFlags(options.fd) & O_APPEND) != 0;
+  seekable_ = (regular_ || S_ISBLK(stat.st_mode)) && !appends && position_ >= 0;
+  file_size_ = stat.st_size;
+  end_ = position_ + static_cast<int64_t>(options.length);
+}
 
 int Reader::Put(const uint8_t* data, uint64_t size, uint64_t at) {
   for (uint64_t done = 0; done < size;) {

@@ -1,14 +1,9 @@
 #include "nvme/host/copy/transfer.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <new>
 
-#include "os/fd.h"
 #include "storage/direct.h"
 
 namespace vioctl::nvme::host {
@@ -24,13 +19,6 @@ Transfer::Transfer(Host& host, const CopyOptions& options, CopyState& state)
   chunk_ = std::max<uint64_t>(block_, most / block_ * block_);
   const size_t count = std::clamp<size_t>(kMaxMemory / chunk_, 2, options.depth);
   slots_.resize(std::max<size_t>(1, std::min<size_t>(count, options.depth)));
-  struct stat stat;
-  if (::fstat(options.fd, &stat) != 0) return;
-  regular_ = S_ISREG(stat.st_mode);
-  const int flags = os::TryStatusFlags(options.fd);
-  position_ = ::lseek(options.fd, 0, SEEK_CUR);
-  seekable_ = (regular_ || S_ISBLK(stat.st_mode)) && (flags & O_APPEND) == 0 && position_ >= 0;
-  file_size_ = stat.st_size;
 }
 
 Transfer::~Transfer() {
@@ -71,7 +59,7 @@ void Transfer::Submit(Slot& slot, Op op, uint64_t offset, uint64_t length, bool 
   slot.deallocate = options_.deallocate && op == Op::kZero;
   slot.offset = offset;
   slot.length = length;
-  slot.part = {slot.buffer.get(), length};
+  slot.part = {slot.input ? const_cast<uint8_t*>(slot.input) : slot.buffer.get(), length};
   slot.parts = data ? &slot.part : nullptr;
   slot.count = data ? 1 : 0;
   slot.result = 0;

@@ -16,7 +16,8 @@ namespace vioctl::nvme::host {
 using storage::Op;
 using Where = CopyResult::Where;
 
-constexpr int kStopMs = 100;  // between looks at whether to stop
+constexpr int kStopMs = 100;         // between looks at whether to stop
+constexpr int kPipeBytes = 1 << 20;  // that a pipe is asked to hold: the most that it may without privileges
 
 inline bool AllZero(const uint8_t* data, size_t size) {
   return size == 0 || (data[0] == 0 && memcmp(data, data + 1, size - 1) == 0);
@@ -27,7 +28,8 @@ struct Slot : storage::Request {
   class Transfer* transfer = nullptr;
   std::unique_ptr<uint8_t, void (*)(void*)> buffer{nullptr, &::free};
   iovec part{};
-  uint64_t at = 0, size = 0;  // bytes of the range, relative to its start, that it is for
+  const uint8_t* input = nullptr;  // data of a write that lies there instead
+  uint64_t at = 0, size = 0;       // bytes of the range, relative to its start, that it is for
   bool busy = false, over = false;
 };
 
@@ -62,9 +64,6 @@ class Transfer {
   CopyState& state_;
   const uint64_t block_;
   uint64_t chunk_;
-  // The descriptor: a regular file; one that can be read or written anywhere; where it was, and its size, in bytes.
-  bool regular_ = false, seekable_ = false;
-  int64_t position_ = 0, file_size_ = 0;
   std::deque<Slot> slots_;
   Slot flush_;  // of writes; here, because it may be out when the rest of a write is gone
   CopyResult result_;
