@@ -447,7 +447,8 @@ bool Connection::Detach(Request& request) {
       return false;
     }
     storage::Store& store = *request.ns->store;  // it has views: to read it waits for nothing
-    if (store.Read(request.buffer, request.readLength, request.sqe.slba() << request.ns->shift) != 0) return false;
+    const uint64_t offset = request.sqe.slba() << request.ns->shift;
+    if (store.Read(request.buffer, request.readLength, offset, store.Fleeting()) != 0) return false;
     request.out.parts[1].iov_base = request.buffer;
   }
   request.ns.reset();
@@ -461,7 +462,10 @@ void Connection::LetGo() {
   for (auto& chunk : chunks_)
     for (size_t i = 0; i < kSlotChunk; i++) {
       Request& request = chunk[i];
-      if (!request.ns || !request.ns->removed.load(std::memory_order_relaxed)) continue;
+      if (!request.ns) continue;
+      // What a slow host has not fetched for a while may have to be read again by then.
+      const bool late = request.state == Request::kSending && request.ns->store->Fleeting();
+      if (!late && !request.ns->removed.load(std::memory_order_relaxed)) continue;
       if (request.state == Request::kParked) {
         if (LeaveTurn(request)) worker_.Post(Worker::Go{&request});
         continue;

@@ -18,4 +18,11 @@ inline uint64_t NowNs() {
 // Milliseconds of the monotonic clock.
 inline uint64_t NowMs() { return NowNs() / kMs; }
 
+// The same as of the last tick of the kernel, a few ms ago at most, for a third of the time.
+inline uint64_t RecentMs() {
+  timespec ts;
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+  return static_cast<uint64_t>(ts.tv_sec) * 1000 + static_cast<uint64_t>(ts.tv_nsec) / kMs;
+}
+
 }  // namespace vioctl::os

@@ -54,6 +54,12 @@ size_t PageSize() noexcept {
   return size;
 }
 
+uint64_t MemorySize() noexcept {
+  static const uint64_t bytes =
+      static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
 size_t PageSizeOf(int fd) {
   struct statfs fs {};
   int result;

@@ -57,6 +57,9 @@ namespace os {
 // once, makes it larger (16384, 65536): all that follows is then done in such pages, which every smaller kernel allows.
 size_t PageSize() noexcept;
 
+// Bytes of memory of this machine.
+uint64_t MemorySize() noexcept;
+
 // Bytes of a page of a file's mapping: the hugepage of a file on hugetlbfs, PageSize() otherwise. Offset and size of
 // a mapping are multiples of it. Throws SysError.
 size_t PageSizeOf(int fd);

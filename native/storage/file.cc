@@ -28,6 +28,8 @@ constexpr long kTmpfsMagic = 0x01021994, kFuseMagic = 0x65735546;  // linux/magi
 constexpr long kAsking[] = {0x6969, 0x00c36400, 0xff534d42, 0xfe534d42, kFuseMagic};
 // File systems that take writes past the page cache at the same time: ext4, XFS (FOP_DIO_PARALLEL_WRITE, Linux 6.10).
 constexpr long kParallel[] = {0xef53, 0x58465342};
+// File systems of local disks whose page cache is mapped as it is: ext4, XFS, Btrfs.
+constexpr long kMapped[] = {0xef53, 0x58465342, 0x9123683e};
 constexpr int kClaimTries = 300;     // kernels before 6.2 let go of a file of a ring a second after it was replaced
 constexpr int kParts = 1024;         // of a range of zeroes, with holes between them, that are looked for
 constexpr size_t kZeroes = 1 << 20;  // bytes written at a time where a file system cannot zero
@@ -94,8 +96,6 @@ class File final : public Store {
     tmpfs_ = known && fs.f_type == kTmpfsMagic;
     fuse_ = known && fs.f_type == kFuseMagic;
     size_ = device_ ? Refresh() : static_cast<uint64_t>(st.st_size);
-    views_ = tmpfs_ && !options.direct && Tells(st);
-    if (views_) NewView();
     char byte;
     iovec one{&byte, 1};
     // A kernel that cannot do it for this file says so, even at the end of the file.
@@ -104,6 +104,9 @@ class File final : public Store {
         ::preadv2(fd_.get(), &one, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN || (options.direct && errno == EINVAL);
     try_ = nowait && !tmpfs_ && !options.direct;
     async_ = nowait && options.direct;
+    const bool mapped = known && std::find(std::begin(kMapped), std::end(kMapped), fs.f_type) != std::end(kMapped);
+    views_ = (tmpfs_ || (try_ && mapped)) && !options.direct && Tells(st);
+    if (views_) NewView();
     parallel_ = known && std::find(std::begin(kParallel), std::end(kParallel), fs.f_type) != std::end(kParallel);
   }
 
@@ -117,6 +120,7 @@ class File final : public Store {
     Farewell(changes(), [last] { last->Reset(); });
   }
 
+  bool Fleeting() const override { return views_ && !tmpfs_; }
   bool CanTry() const override { return try_; }
   bool Async() const override { return async_; }
   bool parallel() const override { return parallel_; }
@@ -131,6 +135,7 @@ class File final : public Store {
   std::optional<FileIdentity> identity() const override { return identity_; }
 
   int DoRead(const iovec* to, int count, uint64_t offset, bool nowait) override {
+    if ((nowait || tmpfs_) && ReadMapped(to, count, offset)) return 0;
     if (nowait) {
       size_t total = 0;
       for (int i = 0; i < count; i++) total += to[i].iov_len;
@@ -138,7 +143,6 @@ class File final : public Store {
       // Half of it in the page cache, or the end of a truncated file: the waiting read finds out which.
       return done == static_cast<ssize_t>(total) ? 0 : EAGAIN;
     }
-    if (tmpfs_ && ReadView(to, count, offset)) return 0;
     if (!Takes(to, count, offset)) return BouncedRead(fd_.get(), alignment_, to, count, offset);
     return All([this](const iovec* v, int n, uint64_t at) { return ::preadv(fd_.get(), v, n, static_cast<off_t>(at)); },
                to, count, offset);
@@ -147,6 +151,13 @@ class File final : public Store {
   const std::byte* View(uint64_t offset, uint64_t length) override {
     FileView* view = view_.load(std::memory_order_acquire);
     return view && view->Has(offset, length, size()) ? view->for_kernel() + offset : nullptr;
+  }
+
+  bool ReadMapped(const iovec* to, int count, uint64_t offset) override {
+    FileView* view = view_.load(std::memory_order_acquire);  // once: there may be another one any time
+    if (!view || !view->Has(offset, BytesOf(to, count), size())) return false;
+    Scatter(view->guarded() + offset, to, count);
+    return !view->broken();
   }
 
   bool Takes(const iovec* parts, int count, uint64_t offset) const override {
@@ -298,7 +309,7 @@ class File final : public Store {
     std::lock_guard guard(view_lock_);
     if (all_views_.size() == kViews) return;
     try {
-      all_views_.push_back(std::make_unique<FileView>(fd_.get(), size()));
+      all_views_.push_back(std::make_unique<FileView>(fd_.get(), size(), tmpfs_));
       view_.store(all_views_.back().get(), std::memory_order_seq_cst);
     } catch (const std::exception&) {
       view_.store(nullptr, std::memory_order_release);  // no room to map it, or to note it: it is read
@@ -310,14 +321,6 @@ class File final : public Store {
     FileView* view = view_.load(std::memory_order_acquire);
     if (view && view->broken()) return NewView();
     if (view) view->Forget(from, UINT64_MAX);
-  }
-
-  // Reads from memory. False: the file has to be asked.
-  bool ReadView(const iovec* to, int count, uint64_t offset) {
-    FileView* view = view_.load(std::memory_order_acquire);  // once: there may be another one any time
-    if (!view || !view->Has(offset, BytesOf(to, count), size())) return false;
-    Scatter(view->guarded() + offset, to, count);
-    return !view->broken();
   }
 
   // Of a description that takes the place of another one: none, those that the other one has, new ones.

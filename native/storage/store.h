@@ -43,6 +43,10 @@ class Store {
   // It stays mapped as long as the store, but its pages may go: a system call is told so, anybody else gets a signal.
   // The range lies within the store.
   virtual const std::byte* View(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }
+  // Whether the kernel may take pages of View() back, so that whoever looks at them late waits for the disk.
+  virtual bool Fleeting() const { return false; }
+  // Reads what is mapped and there, without a system call. False: it has to be read.
+  virtual bool ReadMapped(const iovec*, int, uint64_t) { return false; }
   // Memory that is the store: what is put there is written, and nothing is owed for it. nullptr where it has to be
   // written. It stays mapped as long as the store. The range lies within the store.
   virtual std::byte* Memory(uint64_t /*offset*/, uint64_t /*length*/) { return nullptr; }

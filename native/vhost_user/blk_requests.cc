@@ -138,6 +138,7 @@ void BlkQueue::Transfer(uint32_t slot) {
     if (!waits_)
       return Ended(slot, request.write ? store.Write(data, Count(request.data), request.offset, false)
                                        : store.Read(data, Count(request.data), request.offset, false));
+    if (!request.write && store.ReadMapped(data, Count(request.data), request.offset)) return Ended(slot, 0);
     // A ring does reads for less.
     if (!request.write && tries_ && !ring_) {
       const int failure = store.Read(data, Count(request.data), request.offset, true);

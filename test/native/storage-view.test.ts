@@ -1,5 +1,6 @@
 /** Files in memory (tmpfs) are read as their pages: what that must not do to holes, and to files that change their size. */
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../src/native/index.js';
@@ -15,7 +16,15 @@ const SIZE = 4 << 20;
 const BLOCK = 512;
 const TIB = 2 ** 40;
 
-describe.each([false, true])('data digest %s', (dataDigest) => {
+/** File systems whose page cache is mapped as it is: ext4, XFS, Btrfs. */
+const mapped = [0xef53, 0x58465342, 0x9123683e].includes(fs.statfsSync(os.tmpdir()).type);
+const places = [
+  { place: 'memory', folder: '/dev/shm', looked: true },
+  { place: 'the page cache', folder: os.tmpdir(), looked: mapped },
+];
+const ways = places.flatMap((place) => [false, true].map((dataDigest) => ({ ...place, dataDigest })));
+
+describe.each(ways)('in $place, data digest $dataDigest', ({ place, folder, looked, dataDigest }) => {
   let dir: string | undefined;
   let file: string;
   let target: Target;
@@ -24,8 +33,8 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
   let port: number;
 
   beforeEach(async () => {
-    if (!fs.existsSync('/dev/shm')) return skip('files in memory', 'needs /dev/shm');
-    dir = fs.mkdtempSync('/dev/shm/vioctl-view-');
+    if (!fs.existsSync(folder)) return skip(`files in ${place}`, `needs ${folder}`);
+    dir = fs.mkdtempSync(path.join(folder, 'vioctl-view-'));
     file = path.join(dir, 'disk');
     fs.writeFileSync(file, '');
     fs.truncateSync(file, SIZE);
@@ -170,7 +179,10 @@ describe.each([false, true])('data digest %s', (dataDigest) => {
   const fill = async (): Promise<void> => {
     fs.writeFileSync(file, Buffer.concat(Array.from({ length: SLOW / LARGE }, (_, i) => Buffer.alloc(LARGE, i + 1))));
     await grown(SLOW);
-    await readAll(SLOW);
+    for (let i = 0; i < 16; i++) await readAll(SLOW); // what is read once is not looked at in the page cache
+    const maps = fs.readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-)/m);
+    const bytes = maps.filter((map) => map.includes(file)).map((map) => Number(/^Rss: +(\d+)/m.exec(map)![1]) * 1024);
+    if (looked) expect(Math.max(...bytes)).toBeGreaterThan(SLOW / 2);
   };
 
   test('a host that does not fetch what it has read keeps no file that is gone, and gets its data all the same', async () => {
@@ -218,6 +230,31 @@ test('a sparse file of many terabytes takes no memory to look at, nor time to fo
     expect(process.memoryUsage().rss - before).toBeLessThan(64 << 20);
     storage.close(store);
     expect(fs.statSync(name).blocks * 512).toBe(1 << 20);
+  } finally {
+    fs.rmSync(large, { recursive: true });
+  }
+});
+
+test('files on a disk are mapped up to the size of the memory; what is not is read', () => {
+  if (!mapped) return;
+  const large = fs.mkdtempSync(path.join(os.tmpdir(), 'vioctl-view-'));
+  const { storage } = native();
+  const size = Math.min(os.totalmem(), 64 * 2 ** 30) / 2;
+  const isMapped = (name: string) => fs.readFileSync('/proc/self/maps', 'utf8').includes(path.join(large, name));
+  const open = (name: string) => {
+    fs.writeFileSync(path.join(large, name), 'data');
+    fs.truncateSync(path.join(large, name), size);
+    return storage.open(path.join(large, name), {});
+  };
+  try {
+    for (let round = 0; round < 3; round++) {
+      const [first, second] = [open('first'), open('second')];
+      expect([isMapped('first'), isMapped('second')]).toEqual([true, false]);
+      for (const store of [first, second]) expect(String(storage.peek(store, [[0, 4]]))).toBe('data');
+      storage.close(first);
+      storage.close(second);
+      expect(isMapped('first')).toBe(false);
+    }
   } finally {
     fs.rmSync(large, { recursive: true });
   }
