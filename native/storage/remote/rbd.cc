@@ -185,24 +185,26 @@ class Rbd final : public Remote {
 
   void Begin(Request* request) override {
     std::shared_ptr<Attached> opened;
+    bool locked;
     {
       std::lock_guard guard(lock_);
       opened = attached_;
       opened->Enter();
+      locked = claimed_;
     }
     // Without the lock, librbd refuses even a flush (EROFS). What was written while it was held is on disks.
-    if (request->op == Op::kFlush && opened->lockable() && !claimed_) {
+    if (request->op == Op::kFlush && opened->lockable() && !locked) {
       opened->Leave();
       return End(request, 0);
     }
-    auto* asked = new Asked{this, request, opened.get()};
+    auto* asked = new Asked{this, request, opened.get(), locked};
     rbd::Completion completion = nullptr;
     int result = api_.aio_create_completion(asked, &Rbd::Done, &completion);
     if (result >= 0) result = Issue(*request, opened->image(), completion);
     if (result >= 0) return;
     if (completion) api_.aio_release(completion);
     delete asked;
-    const int err = ErrorOf(result, *opened);
+    const int err = ErrorOf(result, *opened, locked);
     opened->Leave();
     End(request, err);
   }
@@ -234,23 +236,20 @@ class Rbd final : public Remote {
       attached_->fenced = true;
       durability_->Clear();
       std::swap(fresh, attached_);
+      claimed_ = false;  // requests are begun with the new client from now on
     }
     Part(std::move(fresh));
-    if (claimed_.exchange(false)) Claim();
+    if (used_) Lock();
   }
 
   void Claim() override {
-    const auto opened = Now();
-    if (claimed_) return;
-    const int result = opened->lockable() ? api_.lock_acquire(opened->image(), rbd::kLockExclusive) : 0;
-    claimed_ = result >= 0;
-    if (result >= 0) return;
-    // Another client holds it and does not let go.
-    throw SysError(result == -EROFS || result == -EAGAIN ? EBUSY : -result, "rbd_lock_acquire", options_.image);
+    Lock();
+    used_ = true;
   }
 
   void Release() override {
     const auto opened = Now();
+    used_ = false;
     if (!claimed_.exchange(false) || !opened->lockable()) return;
     Checked(api_.lock_release(opened->image()), "rbd_lock_release", options_.image);
   }
@@ -260,11 +259,22 @@ class Rbd final : public Remote {
     Rbd* rbd;
     Request* request;
     Attached* opened;
+    bool locked;  // its client had the lock when it began
   };
 
   std::shared_ptr<Attached> Now() const {
     std::lock_guard guard(lock_);
     return attached_;
+  }
+
+  void Lock() {
+    const auto opened = Now();
+    if (claimed_) return;
+    const int result = opened->lockable() ? api_.lock_acquire(opened->image(), rbd::kLockExclusive) : 0;
+    claimed_ = result >= 0;
+    if (result >= 0) return;
+    // Another client holds it and does not let go.
+    throw SysError(result == -EROFS || result == -EAGAIN ? EBUSY : -result, "rbd_lock_acquire", options_.image);
   }
 
   int Issue(const Request& request, rbd::Image image, rbd::Completion completion) const {
@@ -292,7 +302,7 @@ class Rbd final : public Remote {
     Request* const request = asked->request;
     const ssize_t result = self->api_.aio_get_return_value(completion);
     self->api_.aio_release(completion);
-    int err = self->ErrorOf(result, *asked->opened);
+    int err = self->ErrorOf(result, *asked->opened, asked->locked);
     asked->opened->Leave();
     delete asked;
     if (err == 0 && request->op == Op::kRead && static_cast<uint64_t>(result) != request->length) err = EIO;
@@ -301,9 +311,9 @@ class Rbd final : public Remote {
 
   // What became of a request. A client that is being fenced may lose its lock first, and is told EROFS; a new one is
   // told so until it has the lock. Both are the client's trouble, not the image's.
-  int ErrorOf(ssize_t result, Attached& opened) {
+  int ErrorOf(ssize_t result, Attached& opened, bool locked) {
     const bool unlocked = result == -EROFS && opened.lockable();
-    if (result == -ESHUTDOWN || (unlocked && claimed_)) Fenced(opened);
+    if (result == -ESHUTDOWN || (unlocked && locked)) Fenced(opened);
     if (unlocked) return ESHUTDOWN;
     return result < 0 ? static_cast<int>(-result) : 0;
   }
@@ -326,7 +336,8 @@ class Rbd final : public Remote {
   mutable std::mutex lock_;
   std::shared_ptr<Attached> attached_;
   std::string name_;
-  std::atomic<bool> claimed_{false};
+  std::atomic<bool> claimed_{false};  // its client has the lock, if the image has one
+  std::atomic<bool> used_{false};     // from Claim() to Release(): whoever opens it anew locks it again
 };
 
 }  // namespace
