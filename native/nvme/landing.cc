@@ -88,7 +88,7 @@ bool Landing::Copy(Request& request, const uint8_t* data, size_t size) {
 }
 
 void Landing::Leave(const Request& request, uint8_t* buffer) const {
-  memcpy(buffer + request.placed, block_.data(), request.received - request.placed);
+  std::copy_n(block_.begin(), request.received - request.placed, buffer + request.placed);
 }
 
 }  // namespace vioctl::nvme

@@ -21,7 +21,10 @@ const LAST = 4;
 
 type Ask = Extract<Outcome, { kind: 'r2t' }>;
 
-describe.each([512, 4096])('writes into memory with blocks of %d bytes', (blockSize) => {
+describe.each([
+  [512, 50],
+  [4096, 0],
+])('writes into memory with blocks of %d bytes, looked for for %d µs', (blockSize, spinMicroseconds) => {
   let target: Target;
   let subsystem: Subsystem;
   let facts: Facts;
@@ -29,7 +32,7 @@ describe.each([512, 4096])('writes into memory with blocks of %d bytes', (blockS
   let options: Parameters<typeof Controller.connect>[0];
 
   beforeEach(async () => {
-    target = new Target(native().nvme, { engine: 'sync', threads: 2 });
+    target = new Target(native().nvme, { engine: 'sync', threads: 2, spinMicroseconds });
     subsystem = new Subsystem(native().nvme, { nqn });
     subsystem.add({ source: `ram:${SIZE}`, blockSize });
     target.addSubsystem(subsystem);
@@ -181,23 +184,31 @@ describe.each([512, 4096])('writes into memory with blocks of %d bytes', (blockS
     expect(found.subarray(whole).equals(old.subarray(whole))).toBe(true);
   });
 
-  test.each(['between two PDUs', 'within a block', 'within a PDU'] as const)('a namespace that is removed %s', async (when) => {
-    const { io } = await bench.session();
-    const data = Buffer.alloc(131072, 'lost ');
-    const ask = await asked(io, 0, data.length / blockSize, 1);
-    const one = part(io, ask, data, 0, 65536);
-    const hlen = one.length - 65536;
-    const stop = when === 'between two PDUs' ? one.length : when === 'within a block' ? hlen + blockSize * 2 + 100 : hlen + 8 * blockSize;
-    io.send(one.subarray(0, hlen));
-    await sleep(10);
-    io.send(one.subarray(hlen, stop));
-    await sleep(20);
-    await target.remove(subsystem, 1);
-    target.add(subsystem, { source: `ram:${SIZE}`, nsid: 1, blockSize });
-    io.send(Buffer.concat([one.subarray(stop), part(io, ask, data, 65536, 65536)]));
-    expect(await io.completion(1)).toMatchObject({ kind: 'cqe', sct: 0, sc: 0x0b });
-    expect((await contents(0, data.length / blockSize)).equals(Buffer.alloc(data.length))).toBe(true);
-  });
+  test.each(['before the data', 'between two PDUs', 'within a block', 'within a PDU'] as const)(
+    'a namespace that is removed %s',
+    async (when) => {
+      const { io } = await bench.session();
+      const data = Buffer.alloc(131072, 'lost ');
+      const ask = await asked(io, 0, data.length / blockSize, 1);
+      const one = part(io, ask, data, 0, 65536);
+      const hlen = one.length - 65536;
+      const stop = {
+        'before the data': hlen,
+        'between two PDUs': one.length,
+        'within a block': hlen + blockSize * 2 + 100,
+        'within a PDU': hlen + 8 * blockSize,
+      }[when];
+      io.send(one.subarray(0, hlen));
+      await sleep(10);
+      io.send(one.subarray(hlen, stop));
+      await sleep(20);
+      await target.remove(subsystem, 1);
+      target.add(subsystem, { source: `ram:${SIZE}`, nsid: 1, blockSize });
+      io.send(Buffer.concat([one.subarray(stop), part(io, ask, data, 65536, 65536)]));
+      expect(await io.completion(1)).toMatchObject({ kind: 'cqe', sct: 0, sc: 0x0b });
+      expect((await contents(0, data.length / blockSize)).equals(Buffer.alloc(data.length))).toBe(true);
+    },
+  );
 
   test('compares and writes that are fused, beside large writes of the same blocks', async () => {
     const blocks = 65536 / blockSize;
