@@ -24,7 +24,7 @@ type Ask = Extract<Outcome, { kind: 'r2t' }>;
 describe.each([
   [512, 50],
   [4096, 0],
-])('writes into memory with blocks of %d bytes, looked for for %d µs', (blockSize, spinMicroseconds) => {
+])('writes into memory with blocks of %d bytes, spinning for %d µs', (blockSize, spinMicroseconds) => {
   let target: Target;
   let subsystem: Subsystem;
   let facts: Facts;
