@@ -73,29 +73,21 @@ class Gaps {
   // Takes [start, end] out of the free run that holds it.
   void Take(uint64_t start, uint64_t end) {
     const uint32_t at = Seek(start);
-    VIOCTL_ASSERT(start <= end && at > 0 && end <= leaf_->end[at - 1]);
-    const uint64_t first = leaf_->key[at - 1], last = leaf_->end[at - 1];
-    if (first < start) {
-      leaf_->end[at - 1] = start - 1;
-      if (end < last) Add(at, end + 1, last);
-    } else if (end < last) {
-      Move(at - 1, end + 1);
-    } else {
-      Remove(at - 1);
-    }
+    VIOCTL_ASSERT(at > 0);
+    TakeFrom(at - 1, start, end);
   }
 
-  // The lowest free run that is long enough when its start is rounded up to the page size of the class, and for which
-  // place() says yes; place(first, last) returns 1 = taken, 0 = try the next, -1 = stop. Runs below low are passed
-  // over.
+  // Takes a part of the lowest free run that is long enough when its start is rounded up to the page size of the class,
+  // and for which place() says yes; place(run, &part) returns 1 = take the part, 0 = try the next, -1 = stop. Runs
+  // below low are passed over. False: nothing is taken.
   template <class Place>
-  bool Lowest(int cls, uint64_t size, uint64_t low, Place place) const {
+  bool TakeLowest(int cls, uint64_t size, uint64_t low, Place place) {
     return Ascend(root_, height_, cls, size, low, place) > 0;
   }
 
   // The same from the top. Runs that start above high are passed over.
   template <class Place>
-  bool Highest(int cls, uint64_t size, uint64_t high, Place place) const {
+  bool TakeHighest(int cls, uint64_t size, uint64_t high, Place place) {
     return Descend(root_, height_, cls, size, high, place) > 0;
   }
 
@@ -163,8 +155,8 @@ class Gaps {
   }
 
   uint64_t RunOf(uint64_t start, uint64_t end, int cls) const {
-    const uint64_t from = (start + sizes_[cls] - 1) & ~(sizes_[cls] - 1);
-    return from >= start && from <= end ? end - from + 1 : 0;
+    const uint64_t size = end - start + 1;
+    return size - std::min(size, -start & (sizes_[cls] - 1));
   }
 
   uint64_t LongestOf(Node node, int height, int cls) const {
@@ -197,6 +189,20 @@ class Gaps {
     for (int h = from; h <= height_; h++) {
       path_[h].inner->key[path_[h].at] = key;
       if (path_[h].at > 0) break;
+    }
+  }
+
+  // Takes [start, end] out of a run of leaf_.
+  void TakeFrom(uint32_t at, uint64_t start, uint64_t end) {
+    const uint64_t first = leaf_->key[at], last = leaf_->end[at];
+    VIOCTL_ASSERT(first <= start && start <= end && end <= last);
+    if (first < start) {
+      leaf_->end[at] = start - 1;
+      if (end < last) Add(at + 1, end + 1, last);
+    } else if (end < last) {
+      Move(at, end + 1);
+    } else {
+      Remove(at);
     }
   }
 
@@ -339,12 +345,15 @@ class Gaps {
   }
 
   template <class Place>
-  int Ascend(Node node, int height, int cls, uint64_t size, uint64_t low, Place& place) const {
+  int Ascend(Node node, int height, int cls, uint64_t size, uint64_t low, Place& place) {
     if (height == 0) {
-      const Leaf* leaf = static_cast<const Leaf*>(node);
-      for (uint32_t i = 0; i < leaf->count; i++) {
-        if (leaf->end[i] < low || RunOf(leaf->key[i], leaf->end[i], cls) < size) continue;
-        if (int verdict = place(leaf->key[i], leaf->end[i])) return verdict;
+      leaf_ = static_cast<Leaf*>(node);
+      for (uint32_t i = 0; i < leaf_->count; i++) {
+        if (RunOf(leaf_->key[i], leaf_->end[i], cls) < size || leaf_->end[i] < low) continue;
+        Extent part;
+        const int verdict = place({leaf_->key[i], leaf_->end[i]}, &part);
+        if (verdict > 0) TakeFrom(i, part.start, part.end);
+        if (verdict) return verdict;
       }
       return 0;
     }
@@ -352,6 +361,7 @@ class Gaps {
     for (uint32_t i = 0; i < inner->count; i++) {
       if (inner->run[cls][i] < size) continue;
       if (i + 1 < inner->count && inner->key[i + 1] <= low) continue;
+      path_[height] = {inner, i};
       if (int verdict = Ascend(inner->child[i], height - 1, cls, size, low, place)) return verdict;
       inner->run[cls][i] = LongestOf(inner->child[i], height - 1, cls);
     }
@@ -359,18 +369,22 @@ class Gaps {
   }
 
   template <class Place>
-  int Descend(Node node, int height, int cls, uint64_t size, uint64_t high, Place& place) const {
+  int Descend(Node node, int height, int cls, uint64_t size, uint64_t high, Place& place) {
     if (height == 0) {
-      const Leaf* leaf = static_cast<const Leaf*>(node);
-      for (uint32_t i = leaf->count; i-- > 0;) {
-        if (leaf->key[i] > high || RunOf(leaf->key[i], leaf->end[i], cls) < size) continue;
-        if (int verdict = place(leaf->key[i], leaf->end[i])) return verdict;
+      leaf_ = static_cast<Leaf*>(node);
+      for (uint32_t i = leaf_->count; i-- > 0;) {
+        if (RunOf(leaf_->key[i], leaf_->end[i], cls) < size || leaf_->key[i] > high) continue;
+        Extent part;
+        const int verdict = place({leaf_->key[i], leaf_->end[i]}, &part);
+        if (verdict > 0) TakeFrom(i, part.start, part.end);
+        if (verdict) return verdict;
       }
       return 0;
     }
     Inner* inner = static_cast<Inner*>(node);
     for (uint32_t i = inner->count; i-- > 0;) {
       if (inner->run[cls][i] < size || inner->key[i] > high) continue;
+      path_[height] = {inner, i};
       if (int verdict = Descend(inner->child[i], height - 1, cls, size, high, place)) return verdict;
       inner->run[cls][i] = LongestOf(inner->child[i], height - 1, cls);
     }
@@ -386,7 +400,8 @@ class Gaps {
     Inner* inner;
     uint32_t at;
   };
-  std::array<Step, kDepth> path_;  // the inner nodes to leaf_, by their height
+  // Of the last seek or search: the inner nodes to leaf_, by their height.
+  std::array<Step, kDepth> path_;
   Leaf* leaf_ = nullptr;
 };
 

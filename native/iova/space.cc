@@ -84,10 +84,7 @@ Outcome Space::Map(const Request& request) {
   VIOCTL_ASSERT(request.align == 0 || (outcome.at & (request.align - 1)) == 0);
   const uint32_t kind = va ? kVaMapping : kMapping;
   const uint64_t other = va ? request.va : 0;
-  Index& by_iova = temporary ? temporary_by_iova_ : by_iova_;
-  by_iova.Prefetch(outcome.at);
-  (temporary ? temporary_free_ : free_).Take(outcome.at, end);
-  by_iova.Add(outcome.at, {end, other, kind});
+  (temporary ? temporary_by_iova_ : by_iova_).Add(outcome.at, {end, other, kind});
   if (va) (temporary ? temporary_by_va_ : by_va_).Add(other, {other + request.size - 1, outcome.at, kMapping});
   (temporary ? temporary_bytes_ : bytes_) += request.size;
   return outcome;
@@ -103,7 +100,10 @@ Outcome Space::PlaceFixed(const Request& request) {
     uint64_t at = request.iova;
     Extent run;
     if (free_.UpTo(at, &run) && run.end >= at) {
-      if (run.end >= end) return {0, request.iova, 0};
+      if (run.end >= end) {
+        free_.Take(at, end);
+        return {0, at, 0};
+      }
       at = run.end + 1;
     }
     if (auto found = by_iova_.Touching(at, at)) return {EEXIST, found.start, 0};
@@ -136,8 +136,8 @@ Outcome Space::Place(const Request& request) {
       const uint64_t align = request.align ? std::max(request.align, pages_[0]) : pages_[cls];
       if (!request.align && (align == 0 || align > request.size)) continue;
       uint64_t at;
-      if (Search(top ? temporary_free_ : free_, request, align, top, &at)) return {0, at, align};
-      if (top && Grow(request, align) && Search(temporary_free_, request, align, top, &at)) return {0, at, align};
+      if (TakeFit(top ? temporary_free_ : free_, request, align, top, &at)) return {0, at, align};
+      if (top && Grow(request, align) && TakeFit(temporary_free_, request, align, top, &at)) return {0, at, align};
       if (request.align) break;
     }
     // What the temporary class holds unused may be what is missing.
@@ -146,9 +146,9 @@ Outcome Space::Place(const Request& request) {
   return {ENOSPC, 0, 0};
 }
 
-// First fit from the floor, or last fit from the top. With a VA the address keeps its phase: device and processor see
-// the same offset within a hugepage, which the IOMMU needs to use one.
-bool Space::Search(const Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at) const {
+// Takes the first fit from the floor, or the last fit from the top. With a VA the address keeps its phase: device and
+// processor see the same offset within a hugepage, which the IOMMU needs to use one.
+bool Space::TakeFit(Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at) {
   const uint64_t low = floor_, high = request.flags & kBelow4G ? k4G - 1 : kTop, size = request.size;
   const uint64_t phase = (request.flags & kHasVa) && !request.align ? request.va & (align - 1) : 0;
   // The best class whose runs every fit is among: exact if it is the alignment itself.
@@ -157,18 +157,19 @@ bool Space::Search(const Gaps& gaps, const Request& request, uint64_t align, boo
   const bool exact = pages_[cls] == align;
   int tries = 0;
   bool limited = !exact;
-  auto place = [&](uint64_t first, uint64_t last) {
-    if (top ? last < low : first > high) return -1;
-    first = std::max(first, low), last = std::min(last, high);
+  auto place = [&](const Extent& run, Extent* part) {
+    if (top ? run.end < low : run.start > high) return -1;
+    const uint64_t first = std::max(run.start, low), last = std::min(run.end, high);
     if (last >= first && last - first >= size - 1) {
       const bool fits = top ? Down(last - (size - 1), align, phase, at) && *at >= first
                             : Up(first, align, phase, at) && *at <= last && last - *at >= size - 1;
+      *part = {*at, *at + (size - 1)};
       if (fits) return 1;
     }
     return limited && ++tries == kTries ? -1 : 0;
   };
   auto search = [&](int c, uint64_t run) {
-    return top ? gaps.Highest(c, run, high, place) : gaps.Lowest(c, run, low, place);
+    return top ? gaps.TakeHighest(c, run, high, place) : gaps.TakeLowest(c, run, low, place);
   };
   if (search(cls, size)) return true;
   if (exact || tries < kTries) return false;
@@ -185,18 +186,17 @@ bool Space::Grow(const Request& request, uint64_t align) {
   const uint64_t size = std::max({chunk_, lent, request.size + align});
   const Request chunk{0, size, 0, align, request.flags & kBelow4G};
   uint64_t at;
-  if (size > request.size && Search(free_, chunk, align, true, &at)) {
+  if (size > request.size && TakeFit(free_, chunk, align, true, &at)) {
     AddArena(at, at + size - 1);
     return true;
   }
-  if (!Search(free_, request, align, true, &at)) return false;
+  if (!TakeFit(free_, request, align, true, &at)) return false;
   AddArena(at, at + request.size - 1);
   return true;
 }
 
 void Space::AddArena(uint64_t start, uint64_t end) {
   lent_.push_back({start, end});
-  free_.Take(start, end);
   temporary_free_.Give(start, end);
 }
 

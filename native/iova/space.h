@@ -68,7 +68,7 @@ class Space {
 
   Outcome Place(const Request& request);
   Outcome PlaceFixed(const Request& request);
-  bool Search(const Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at) const;
+  bool TakeFit(Gaps& gaps, const Request& request, uint64_t align, bool top, uint64_t* at);
   bool Grow(const Request& request, uint64_t align);
   void AddArena(uint64_t start, uint64_t end);
   void Shrink();

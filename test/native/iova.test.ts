@@ -266,6 +266,61 @@ describe('fixed mappings far apart, against a list', () => {
   });
 });
 
+describe('a hundred holes that no aligned request fits', () => {
+  const total = 512;
+  const small = fc.integer({ min: 1, max: 6 });
+  const step = fc.record(
+    { size: small, align: fc.constantFrom(1, 2, 4, 8), va: fc.nat(63), temporary: fc.boolean() },
+    { requiredKeys: ['size'] },
+  );
+  const lengths = fc.array(small, { minLength: 100, maxLength: 100 });
+
+  test.each([[[PAGE]], [[PAGE, 4n * PAGE]]])('pages of %j: what is free is what no mapping has', (sizes) => {
+    fc.assert(
+      fc.property(lengths, fc.array(step, { maxLength: 100 }), fc.array(fc.nat(), { maxLength: 100 }), (fill, steps, victims) => {
+        const space = new IovaSpace([{ start: 0n, end: BigInt(total) * PAGE - 1n }], sizes, { floor: 0n, chunk: 16n * PAGE });
+        const used = new Array<boolean>(total).fill(false);
+        const live: bigint[] = [];
+        const mark = (at: bigint, size: bigint, now: boolean): void => {
+          const [from, to] = [Number(at / PAGE), Number((at + size) / PAGE)];
+          expect(used.slice(from, to)).toEqual(new Array(Number(size / PAGE)).fill(!now));
+          used.fill(now, from, to);
+        };
+        const map = (request: MapRequest): boolean => {
+          const { error, at } = space.map(request);
+          if (error !== 0) return false;
+          mark(at, request.size, true);
+          live.push(at);
+          return true;
+        };
+        for (let page = 0n; page < 200n; page += 2n) map({ size: PAGE, iova: page * PAGE });
+        fill.forEach((size, i) => {
+          map({ size: BigInt(size) * PAGE, align: 2n * PAGE, temporary: i % 8 === 0 });
+        });
+        steps.forEach(({ size, align, va, temporary }, i) => {
+          const victim = victims[i];
+          if (victim !== undefined && live.length > 0) {
+            const [gone] = live.splice(victim % live.length, 1);
+            mark(gone!, space.unmap(gone!).extra, false);
+          }
+          map({
+            size: BigInt(size) * PAGE,
+            align: align === undefined ? undefined : BigInt(align) * PAGE,
+            va: va === undefined ? undefined : BigInt(70 * i + va) * PAGE,
+            temporary,
+          });
+        });
+        while (map({ size: PAGE }));
+        expect(used.every(Boolean)).toBe(true);
+        for (const at of live.splice(0)) mark(at, space.unmap(at).extra, false);
+        while (map({ size: PAGE, temporary: true }));
+        expect(live.length).toBe(total);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});
+
 describe('the allocator on a real layout', () => {
   test('many levels deep: 70,000 mappings come and go, and all space comes back', () => {
     const space = new IovaSpace(vtd, x86);
