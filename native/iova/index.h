@@ -72,7 +72,10 @@ class Index {
     uint64_t at = address >> shift_, low = least >> shift_;
     for (int level = 0; level < kLevels; level++) {
       const uint64_t below = Word(level, at >> 6) & (Bit(at) | (Bit(at) - 1));
-      if (below) return Down(level, at >> 6 << 6 | (63 - __builtin_clzll(below)), &Last, least);
+      if (below) {
+        const uint64_t last = at >> 6 << 6 | (63 - __builtin_clzll(below));
+        return last < low ? Found{} : Down(level, last, &Last, least);
+      }
       // not in this word, so in one before it
       at >>= 6, low >>= 6;
       if (at-- <= low) break;

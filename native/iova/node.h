@@ -30,7 +30,7 @@ class Pool {
   void Reset() { used_ = 0, free_ = nullptr; }
 
  private:
-  static constexpr size_t kSlab = 64;
+  static constexpr size_t kSlab = 8;
   std::vector<std::unique_ptr<T[]>> slabs_;
   size_t used_ = 0;
   T* free_ = nullptr;

@@ -62,7 +62,7 @@ class Space {
   const std::vector<Extent>& ranges() const { return ranges_; }
 
  private:
-  static constexpr uint64_t kLarge = 4096;  // mappings, of 160 to 270 bytes each
+  static constexpr uint64_t kLarge = 4096;  // mappings, of 120 to 240 bytes each
 
   enum Kind : uint32_t { kMapping, kVaMapping };
 

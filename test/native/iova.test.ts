@@ -240,6 +240,39 @@ describe('fixed mappings far apart, against a list', () => {
     );
   });
 
+  test('addresses that crowd in the hash table come and go', () => {
+    const mask = 2n ** 64n - 1n;
+    const crowd: bigint[] = [];
+    for (let page = 1n; crowd.length < 1500; page++) if (((page * 0x9e37_79b9_7f4a_7c15n) & mask) >> 57n === 5n) crowd.push(page * PAGE);
+    const steps = fc.array(fc.tuple(fc.constantFrom('map', 'unmap'), fc.nat(1499), fc.integer({ min: 1, max: 700 })), {
+      minLength: 8,
+      maxLength: 16,
+    });
+    fc.assert(
+      fc.property(steps, (steps) => {
+        const space = new IovaSpace([{ start: 0n, end: 2n ** 64n - 1n }], [PAGE], { floor: 0n });
+        const live = new Set<bigint>();
+        for (const [what, from, count] of steps) {
+          const some = Array.from({ length: count }, (_, i) => crowd[(from + 7 * i) % crowd.length]!);
+          const batch = new Batch();
+          for (const at of some) what === 'map' ? batch.map({ iova: at, va: at, size: PAGE }) : batch.unmap(at);
+          const errors = some.map((at) => {
+            if (what === 'unmap') return live.delete(at) ? 0 : Errno.ENOENT;
+            if (live.has(at)) return Errno.EEXIST;
+            live.add(at);
+            return 0;
+          });
+          expect(space.run(batch).map((outcome) => outcome.error)).toEqual(errors);
+          const ask = new Batch();
+          for (const at of crowd) ask.findVa(at, PAGE);
+          expect(space.run(ask).map((outcome) => outcome.error)).toEqual(crowd.map((at) => (live.has(at) ? 0 : Errno.ENOENT)));
+        }
+        expect(space.mappings.map(({ iova }) => iova)).toEqual([...live].sort((a, b) => (a < b ? -1 : 1)));
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   test('exhausted, and given back in any order, the space is one run again', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 300, maxLength: 600 }), fc.integer(), (sizes, seed) => {
