@@ -21,8 +21,8 @@ struct Extent {
 
 class Gaps {
  public:
-  // sizes: page size of each class, ascending; 0 = class not used.
-  explicit Gaps(const std::array<uint64_t, kClasses>& sizes) : sizes_(sizes) { Clear(); }
+  // sizes: page size of each class, ascending; 0 = class not used. floor: searches ignore what lies below it.
+  Gaps(const std::array<uint64_t, kClasses>& sizes, uint64_t floor) : sizes_(sizes), floor_(floor) { Clear(); }
 
   // Forgets everything, in time that does not depend on how much there is.
   void Clear() {
@@ -78,11 +78,11 @@ class Gaps {
   }
 
   // Takes a part of the lowest free run that is long enough when its start is rounded up to the page size of the class,
-  // and for which place() says yes; place(run, &part) returns 1 = take the part, 0 = try the next, -1 = stop. Runs
-  // below low are passed over. False: nothing is taken.
+  // and for which place() says yes; place(run, &part) returns 1 = take the part, 0 = try the next, -1 = stop. False:
+  // nothing is taken.
   template <class Place>
-  bool TakeLowest(int cls, uint64_t size, uint64_t low, Place place) {
-    return Ascend(root_, height_, cls, size, low, place) > 0;
+  bool TakeLowest(int cls, uint64_t size, Place place) {
+    return Ascend(root_, height_, cls, size, place) > 0;
   }
 
   // The same from the top. Runs that start above high are passed over.
@@ -155,8 +155,10 @@ class Gaps {
   }
 
   uint64_t RunOf(uint64_t start, uint64_t end, int cls) const {
-    const uint64_t size = end - start + 1;
-    return size - std::min(size, -start & (sizes_[cls] - 1));
+    const uint64_t from = std::max(start, floor_);
+    if (end < from) return 0;
+    const uint64_t size = end - from + 1;
+    return size - std::min(size, -from & (sizes_[cls] - 1));
   }
 
   uint64_t LongestOf(Node node, int height, int cls) const {
@@ -345,11 +347,12 @@ class Gaps {
   }
 
   template <class Place>
-  int Ascend(Node node, int height, int cls, uint64_t size, uint64_t low, Place& place) {
+  int Ascend(Node node, int height, int cls, uint64_t size, Place& place) {
     if (height == 0) {
       leaf_ = static_cast<Leaf*>(node);
       for (uint32_t i = 0; i < leaf_->count; i++) {
-        if (RunOf(leaf_->key[i], leaf_->end[i], cls) < size || leaf_->end[i] < low) continue;
+        if (leaf_->end[i] - leaf_->key[i] < size - 1) continue;  // most of them
+        if (RunOf(leaf_->key[i], leaf_->end[i], cls) < size) continue;
         Extent part;
         const int verdict = place({leaf_->key[i], leaf_->end[i]}, &part);
         if (verdict > 0) TakeFrom(i, part.start, part.end);
@@ -358,11 +361,14 @@ class Gaps {
       return 0;
     }
     Inner* inner = static_cast<Inner*>(node);
+    const uint64_t* run = inner->run[cls];
     for (uint32_t i = 0; i < inner->count; i++) {
-      if (inner->run[cls][i] < size) continue;
-      if (i + 1 < inner->count && inner->key[i + 1] <= low) continue;
+      // Four at a time, with one branch: most of them are too short.
+      while (i + 4 < inner->count && (run[i] < size) & (run[i + 1] < size) & (run[i + 2] < size) & (run[i + 3] < size))
+        i += 4;
+      if (run[i] < size) continue;
       path_[height] = {inner, i};
-      if (int verdict = Ascend(inner->child[i], height - 1, cls, size, low, place)) return verdict;
+      if (int verdict = Ascend(inner->child[i], height - 1, cls, size, place)) return verdict;
       inner->run[cls][i] = LongestOf(inner->child[i], height - 1, cls);
     }
     return 0;
@@ -392,6 +398,7 @@ class Gaps {
   }
 
   std::array<uint64_t, kClasses> sizes_;
+  uint64_t floor_;
   Pool<Leaf> leaves_;
   Pool<Inner> inners_;
   Node root_ = nullptr;

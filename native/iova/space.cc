@@ -30,8 +30,8 @@ Space::Space(std::vector<Extent> ranges, const std::array<uint64_t, kClasses>& p
     : pages_(pages),
       floor_(floor),
       chunk_(chunk),
-      free_(pages),
-      temporary_free_(pages),
+      free_(pages, floor),
+      temporary_free_(pages, floor),
       by_iova_(pages[0]),
       temporary_by_iova_(pages[0]),
       by_va_(pages[0]),
@@ -169,7 +169,7 @@ bool Space::TakeFit(Gaps& gaps, const Request& request, uint64_t align, bool top
     return limited && ++tries == kTries ? -1 : 0;
   };
   auto search = [&](int c, uint64_t run) {
-    return top ? gaps.TakeHighest(c, run, high, place) : gaps.TakeLowest(c, run, low, place);
+    return top ? gaps.TakeHighest(c, run, high, place) : gaps.TakeLowest(c, run, place);
   };
   if (search(cls, size)) return true;
   if (exact || tries < kTries) return false;
