@@ -103,9 +103,12 @@ function ours(trace: Trace): { fill: Batch; batches: Batch[] } {
   return { fill, batches };
 }
 
+const created = () =>
+  native().iova.create(BigUint64Array.from(RANGES.flatMap((r) => [r.start, r.end])), BigUint64Array.from(PAGES), 0x10000n, 64n << 20n);
+
 function measure(trace: Trace, prepared: { fill: Batch; batches: Batch[] }): number {
   const { iova } = native();
-  const space = iova.create(BigUint64Array.from(RANGES.flatMap((r) => [r.start, r.end])), BigUint64Array.from(PAGES), 0x10000n, 64n << 20n);
+  const space = created();
   iova.run(space, prepared.fill.words(), new BigUint64Array(prepared.fill.count * outcomeWords));
   const outcomes = new BigUint64Array(2 * BATCH * outcomeWords);
   const words = prepared.batches.map((batch) => batch.words());
@@ -124,24 +127,30 @@ function cpu(): number {
 
 /** 8 KiB churn while 32k holes of 4 KiB lie below every free place, against the same without holes. */
 function holes(): number[] {
+  const { iova } = native();
   const rate = (fragmented: boolean): number => {
-    const space = new IovaSpace(RANGES, PAGES);
+    const space = created();
+    const run = (batch: Batch): BigUint64Array => {
+      const outcomes = new BigUint64Array(batch.count * outcomeWords);
+      iova.run(space, batch.words(), outcomes);
+      return outcomes;
+    };
     const fill = new Batch(65_536);
-    for (let i = 0n; i < 65_536n; i++) fill.map({ size: 0x1000n });
-    const got = space.run(fill);
-    if (fragmented) {
-      const punch = new Batch(32_768);
-      for (let i = 0; i < 65_536; i += 2) punch.unmap(got[i]!.at);
-      space.run(punch);
-    }
-    const first = space.map({ size: 0x2000n }).at;
+    for (let i = 0; i < 65_536; i++) fill.map({ size: 0x1000n });
+    const got = run(fill);
+    const punch = new Batch(32_768);
+    for (let i = 0; i < 65_536; i += 2) punch.unmap(got[i * outcomeWords + 1]!);
+    if (fragmented) run(punch);
+    const first = run(new Batch(1).map({ size: 0x2000n }))[1]!;
     const batch = new Batch(2 * BATCH);
     for (let i = 0; i < BATCH; i++) batch.unmap(first).map({ size: 0x2000n });
+    const words = batch.words();
+    const outcomes = run(batch);
     const start = cpu();
-    for (let i = 0; i < 100; i++) space.run(batch);
-    return (100 * BATCH) / (cpu() - start);
+    for (let i = 0; i < 1000; i++) iova.run(space, words, outcomes);
+    return (1000 * BATCH) / (cpu() - start);
   };
-  return [0, 1, 2].map(() => rate(false) / rate(true));
+  return Array.from({ length: rounds }, () => rate(false) / rate(true));
 }
 
 /** What the allocator is to reach at so many live mappings, in pairs of libvfn. */
