@@ -60,11 +60,11 @@ function churn(kind: keyof typeof pagesOf, live: number, count: number): Trace {
 }
 
 /** Pairs per second of a program of its own, which takes the trace from stdin. */
-function reference(program: readonly string[], trace: Trace, pairs: number): number {
-  const words = new BigUint64Array(2 * (trace.prepare.length + 2 * pairs));
+function reference(program: readonly string[], trace: Trace): number {
+  const words = new BigUint64Array(2 * (trace.prepare.length + 2 * trace.pairs.length));
   let at = 0;
   for (const [va, size] of trace.prepare) words.set([va, size], 2 * at++);
-  for (const [unmap, va, size] of trace.pairs.slice(0, pairs)) {
+  for (const [unmap, va, size] of trace.pairs) {
     words.set([unmap, 0n], 2 * at++);
     words.set([va, size], 2 * at++);
   }
@@ -74,7 +74,7 @@ function reference(program: readonly string[], trace: Trace, pairs: number): num
     encoding: 'utf8',
   });
   if (done.status !== 0) throw new Error(`${command} ended with ${done.status ?? done.signal}: ${done.stderr}`);
-  return pairs / (Number(done.stdout.split(' ')[1]) / 1e9);
+  return trace.pairs.length / (Number(done.stdout.split(' ')[1]) / 1e9);
 }
 
 /** Requests of a trace, BATCH pairs each; addresses for unmap are looked up by VA in the batch before. */
@@ -165,13 +165,11 @@ function main(): void {
   const libvfn = library === undefined ? undefined : [compiled('libvfn-churn', ['-rdynamic', '-ldl']), library];
   for (const kind of quick ? (['4K'] as const) : (['4K', '4K-2M'] as const)) {
     for (const live of quick ? [1_000, 65_000] : [1_000, 10_000, 65_000]) {
-      const trace = churn(kind, live, quick ? 16_384 : 200_000);
+      const trace = churn(kind, live, quick ? 16_384 : 100_000);
       const prepared = ours(trace);
-      // The slow side gets a shorter trace at 65k; rates are compared, in turns.
-      const some = live > 20_000 ? (quick ? 2_000 : 20_000) : quick ? 16_384 : 100_000;
       const values = (program: readonly string[]) =>
         Array.from({ length: Math.min(rounds, 5) }, () => {
-          const theirs = reference(program, trace, some);
+          const theirs = reference(program, trace);
           return measure(trace, prepared) / theirs;
         });
       const goal = goals.get(live);
