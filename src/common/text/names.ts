@@ -56,7 +56,6 @@ type AnyFunction = (...args: unknown[]) => unknown;
  */
 export function carryNames(): void {
   const functions = fs as unknown as Record<string, AnyFunction>;
-  const promises = fs.promises as unknown as Record<string, AnyFunction>;
   const given = (value: unknown): unknown => (typeof value === 'string' ? (bytesOfName(value) ?? value) : value);
   const carry = (from: Record<string, AnyFunction>, name: string, paths: number): void => {
     const plain = from[name]!;
@@ -64,7 +63,16 @@ export function carryNames(): void {
   };
   for (const name of onePath) carry(functions, name, 1);
   for (const name of twoPaths) carry(functions, name, 2);
-  for (const name of ['open', 'readdir']) carry(promises, name, 1);
+  // At their first use: loading them takes longer than all the rest of a start.
+  const { get } = Object.getOwnPropertyDescriptor(fs, 'promises') as { get: () => typeof fs.promises };
+  const ofPromises = { configurable: true, enumerable: true };
+  const promises = (): typeof fs.promises => {
+    const value = get.call(fs);
+    Object.defineProperty(fs, 'promises', { ...ofPromises, value });
+    for (const name of ['open', 'readdir']) carry(value as unknown as Record<string, AnyFunction>, name, 1);
+    return value;
+  };
+  Object.defineProperty(fs, 'promises', { ...ofPromises, get: promises });
   for (const name of toPath) {
     const plain = functions[name]!;
     const exact = name === 'realpathSync' ? fs.realpathSync.native : fs[name];
