@@ -61,6 +61,30 @@ export class Cursor {
 /** `0x1af4` */
 export const hex = (value: number, digits: number): string => `0x${value.toString(16).padStart(digits, '0')}`;
 
+/**
+ * `0-3,7`: the bits that are set, as runs; undefined if there are more of those than `most`.
+ * @param byteOf the byte that holds bits 8i to 8i + 7, the lowest first
+ */
+export function bitRuns(bytes: number, byteOf: (i: number) => number, most = Number.POSITIVE_INFINITY): string | undefined {
+  const runs: string[] = [];
+  let start = -1;
+  for (let i = 0; i <= bytes; i++) {
+    const byte = i < bytes ? byteOf(i) : 0;
+    if (byte === (start < 0 ? 0 : 0xff)) continue; // nothing begins or ends in it
+    for (let bit = i * 8; bit < i * 8 + 8; bit++) {
+      const set = ((byte >> (bit & 7)) & 1) === 1;
+      if (set === start >= 0) continue;
+      if (set) start = bit;
+      else {
+        if (runs.length === most) return undefined;
+        runs.push(start === bit - 1 ? `${start}` : `${start}-${bit - 1}`);
+        start = -1;
+      }
+    }
+  }
+  return runs.join(',');
+}
+
 const zeros = Buffer.alloc(4096);
 
 /** Bytes without the zeros at their end, of which there may be many: blocks are compared at once. */

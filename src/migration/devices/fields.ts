@@ -1,6 +1,6 @@
 import { limits } from '../stream/format.js';
 import type { Fields, Value } from '../stream/model.js';
-import { BadForm, badForm, Cursor, nonzero, trimZeros } from './cursor.js';
+import { BadForm, badForm, bitRuns, Cursor, nonzero, trimZeros } from './cursor.js';
 import { irqState, msix, msixCount, pciConfig } from './pci.js';
 import { virtio } from './virtio.js';
 import { type DeviceDesc, type FieldDesc, type StateDesc, stateSize } from './vmdesc.js';
@@ -76,28 +76,8 @@ function float80(significand: bigint, exponent: number): number {
 /** Runs of bits that are listed; a bitmap with more of them is shown as bytes, which are shorter. */
 const maxRuns = 1 << 16;
 
-/** `0-3,7`: the bits that are set in 64-bit big-endian words. */
-function bits(bytes: Buffer): Value {
-  const runs: string[] = [];
-  let start = -1;
-  const count = bytes.length * 8;
-  for (let i = 0; i <= count; i++) {
-    // word i/64 is big-endian: its low bits are in its last byte
-    const byte = i < count ? bytes[(i >> 6) * 8 + 7 - ((i & 63) >> 3)]! : 0;
-    if (byte === 0 && start < 0) {
-      i |= 7;
-      continue;
-    }
-    const set = ((byte >> (i & 7)) & 1) === 1;
-    if (set && start < 0) start = i;
-    if (!set && start >= 0) {
-      if (runs.length === maxRuns) return bytes;
-      runs.push(start === i - 1 ? `${start}` : `${start}-${i - 1}`);
-      start = -1;
-    }
-  }
-  return runs.join(',');
-}
+/** The bits that are set in 64-bit big-endian words, as runs. Bits 8i to 8i + 7 are in byte 7 - i of their word. */
+const bits = (bytes: Buffer): Value => bitRuns(bytes.length, (i) => bytes[i ^ 7] ?? 0, maxRuns) ?? bytes;
 
 /** Elements of a QTAILQ: 1 and an element each, then 0. All have the layout that the description has of the last. */
 function list(bytes: Buffer, field: FieldDesc, empty: Allowance): Value {

@@ -4,7 +4,7 @@
  * It carries no lengths: each reader must end exactly at its end, or the bytes are shown as they are.
  */
 import type { Fields, Value } from '../stream/model.js';
-import { BadForm, Cursor, hex, trimZeros } from './cursor.js';
+import { BadForm, bitRuns, Cursor, hex, trimZeros } from './cursor.js';
 
 /** What a reader knows of the device's common state. */
 export interface VirtioCommon {
@@ -27,17 +27,7 @@ function subsection(c: Cursor, name: string): boolean {
 const mac = (bytes: Buffer): string => (bytes.toString('hex').match(/../g) ?? []).join(':');
 
 /** VLAN ids that pass, `0-4095` for all: words of 32 bits in the order of the host that saved, taken as little-endian. */
-function vlans(bytes: Buffer): string {
-  const runs: string[] = [];
-  const passes = (id: number) => id < bytes.length * 8 && ((bytes[id >> 3]! >> (id & 7)) & 1) === 1;
-  for (let id = 0; id < bytes.length * 8; id++) {
-    if (!passes(id)) continue;
-    const first = id;
-    while (passes(id + 1)) id++;
-    runs.push(first === id ? `${id}` : `${first}-${id}`);
-  }
-  return runs.join(',');
-}
+const vlans = (bytes: Buffer): string => bitRuns(bytes.length, (i) => bytes[i]!) ?? '';
 
 const vlanBytes = 4096 / 8;
 const CTRL_GUEST_OFFLOADS = 1n << 2n;
