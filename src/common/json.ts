@@ -81,15 +81,59 @@ function written(value: unknown, key: string, indent: number, margin: string): s
   return indent > 0 ? `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}` : `${open}${parts.join(',')}${close}`;
 }
 
+/** The forms of values that JSON.stringify does not know, as the `toJSON` that it asks for. */
+const forms: readonly [prototype: object, toJSON: (this: never, key: string) => unknown][] = [
+  [
+    BigInt.prototype,
+    function (this: bigint, key) {
+      const value = BigInt(this);
+      if (isLarge(value, key)) throw new RangeError('no number of JSON.stringify');
+      return converted(value, key, { large: false, exact: false }, []);
+    },
+  ],
+  ...[Uint8Array.prototype, Buffer.prototype].map((prototype): (typeof forms)[number] => [
+    prototype,
+    function (this: Uint8Array) {
+      return Buffer.from(this.buffer, this.byteOffset, this.byteLength).toString('hex');
+    },
+  ]),
+];
+
+/**
+ * A document as JSON.stringify writes it while the forms stand in the prototypes: it walks a document much faster than converted(), whose
+ * compilation alone takes longer than that. Not for small values, as each change of a prototype costs as well.
+ * @returns undefined where a value needs more than that
+ */
+function stringified(value: unknown, indent: number, exact: boolean): string | undefined {
+  const before = forms.map(([prototype]) => Object.getOwnPropertyDescriptor(prototype, 'toJSON'));
+  for (const [prototype, toJSON] of forms) Object.defineProperty(prototype, 'toJSON', { value: toJSON, configurable: true });
+  try {
+    const text = JSON.stringify(value, undefined, indent) ?? 'null';
+    return !exact && text.includes('\\ud') ? undefined : text; // perhaps a surrogate, of a name that is not UTF-8
+  } catch {
+    return undefined;
+  } finally {
+    forms.forEach(([prototype], i) => {
+      if (before[i]) Object.defineProperty(prototype, 'toJSON', before[i]);
+      else Reflect.deleteProperty(prototype, 'toJSON');
+    });
+  }
+}
+
+/** The same for all values, by way of a copy in which they have their form. */
+function stringifiedCopy(value: unknown, indent: number, exact: boolean): string {
+  const met: Met = { large: false, exact };
+  const plain = converted(value, '', met, []);
+  return (met.large ? written(value, '', indent, '') : JSON.stringify(plain, undefined, indent)) ?? 'null';
+}
+
 /**
  * JSON of the contract: 64-bit values (bigint) as "0x…", but sizes as numbers, in full above 2^53 too; undefined left out, bytes
  * as hex, C1 control characters escaped. A name that is not UTF-8 also appears as hex: `path` and `pathHex`.
  * @param exact keeps such names, for a document that is read again @throws TypeError for a value that contains itself
  */
 export function toJson(value: unknown, indent = 0, exact = false): string {
-  const met: Met = { large: false, exact };
-  const plain = converted(value, '', met, []);
-  const text = (met.large ? written(value, '', indent, '') : JSON.stringify(plain, undefined, indent)) ?? 'null';
+  const text = (indent > 0 ? stringified(value, indent, exact) : undefined) ?? stringifiedCopy(value, indent, exact);
   // JSON itself escapes C0 only; what is outside of ASCII here stands in strings.
   return text.replace(/[\x7f-\x9f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
 }

@@ -112,8 +112,12 @@ export class Output {
   }
 
   /** Raw bytes or text, for commands whose data is not a table. Await it: that is the back-pressure. */
-  async raw(data: string | Uint8Array): Promise<void> {
-    await this.#writer.write(data);
+  raw(data: string | Uint8Array): Promise<void> {
+    return this.#put(data);
+  }
+
+  async #put(...data: (string | Uint8Array)[]): Promise<void> {
+    await this.#writer.write(...data);
   }
 
   /** Lets `run` write to stdout itself, behind what was written (FdWriter.direct). @returns bytes */
@@ -123,7 +127,12 @@ export class Output {
 
   /** A line for people or for pipes. */
   line(text: string): Promise<void> {
-    return this.raw(`${text}\n`);
+    return this.#put(text, '\n');
+  }
+
+  /** Lines that are there at once, which is faster than one after another. */
+  async lines(texts: readonly string[]): Promise<void> {
+    if (texts.length > 0) await this.line(texts.join('\n'));
   }
 
   /** Gives stdout up after a failed write: what waits, and all that follows, goes nowhere. For commands that go on without it. */

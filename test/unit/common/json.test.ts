@@ -73,3 +73,22 @@ test('nothing is left in the prototypes, and a value that contains itself is ref
   expect(() => JSON.stringify(1n)).toThrow(TypeError);
   expect(JSON.stringify(Buffer.from([1]))).toBe('{"type":"Buffer","data":[1]}');
 });
+
+test('documents have the same values as lines, whatever the way they are written', () => {
+  const documents: unknown[] = [
+    { at: 1n, size: 2n, list: [3n, Buffer.from([4]), new Uint8Array([5]), null, undefined], deep: { length: 1n << 60n } },
+    { path: 'n\udcff', list: ['n\udcff'], literal: '\\ud800', bytes: 7n },
+    { at: { toJSON: () => 8n }, when: new Date(0), words: new BigUint64Array([9n]), none: undefined },
+    1n,
+    'x\ud800',
+    Buffer.from([1]),
+    undefined,
+  ];
+  for (const one of documents) expect(JSON.parse(toJson(one, 2))).toEqual(JSON.parse(toJson(one)));
+  expect(toJson({ path: 'n\udcff', at: 1n }, 2, true)).toBe('{\n  "path": "n\\udcff",\n  "at": "0x1"\n}');
+  const loop: { self?: unknown; at: bigint } = { at: 1n };
+  loop.self = loop;
+  expect(() => toJson(loop, 2)).toThrow(/circular/);
+  expect(() => JSON.stringify(1n)).toThrow(TypeError);
+  expect(JSON.stringify(Buffer.from([1]))).toBe('{"type":"Buffer","data":[1]}');
+});
