@@ -3,6 +3,9 @@ import { bytesOfName, shownName } from './text/names.js';
 /** What a terminal may act on: C0, DEL and C1 controls, direction marks and overrides, line separators, broken surrogates. */
 const unsafe = /[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffd]/g;
 
+/** Most text: what is shown as it is. */
+const harmlessAscii = /^[\x20-\x5b\x5d-\x7e]*$/;
+
 const code = (c: string): string => {
   const point = c.codePointAt(0)!;
   return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
@@ -14,7 +17,8 @@ const byteCode = (byte: number): string => code(String.fromCharCode(byte));
  * Makes an untrusted string (NQN, block name, idstr, file name) safe for a terminal and a log line, reversibly: unsafe
  * characters become `\xNN` or `\u{…}`, backslash is doubled.
  */
-export const printable = (text: string): string => shownName(text.replaceAll('\\', '\\\\'), byteCode).replace(unsafe, code);
+export const printable = (text: string): string =>
+  harmlessAscii.test(text) ? text : shownName(text.replaceAll('\\', '\\\\'), byteCode).replace(unsafe, code);
 
 /** The beginning of a text that is longer than a message should be. @param most characters that are shown */
 export const beginning = (text: string, most = 60): string => (text.length > most ? `${text.slice(0, most)}…` : text);

@@ -92,14 +92,14 @@ export default class MigrationDump extends Command {
       }
       if (!shows(event, wanted, filtered)) continue;
       if (lines) await this.out.record(event, () => '');
-      else for (const line of eventLines(event)) await this.out.line(line);
+      else await this.out.lines(eventLines(event));
     }
     progress.end();
     const { ram } = walker;
     if (ram?.total !== undefined && wanted('ram')) {
       const { pageSize } = ram.options;
       if (lines) await this.out.record({ type: 'ram', pageSize, total: ram.total, blocks: ram.update() }, () => '');
-      else for (const line of blockLines(ram.update(), pageSize)) await this.out.line(line);
+      else await this.out.lines(blockLines(ram.update(), pageSize));
     }
     await this.out.flush();
     for (const text of idle()) this.warn(text);

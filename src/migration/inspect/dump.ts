@@ -160,6 +160,28 @@ const sectionText = (s: SectionEvent): string => {
   return `${s.record.padEnd(5)} ${printable(s.name)}${instance} (id ${s.id}, version ${s.version}) ${formatSize(s.size)}${detail ? `: ${detail}` : ''}`;
 };
 
+type Tree = Value[] | { [name: string]: Value };
+
+const isTree = (value: Value): value is Tree => typeof value === 'object' && value !== null && !(value instanceof Uint8Array);
+
+/** An array or object on one line of fewer characters than `room`; of most, only the beginning is made to see that it does not fit. */
+function treeWithin(tree: Tree, room: number): string | undefined {
+  const list = Array.isArray(tree);
+  const separator = list ? ' ' : ', ';
+  let text: string | undefined;
+  const add = (name: string, value: Value): boolean => {
+    const start = text === undefined ? name : `${text}${separator}${name}`;
+    const left = room - 2 - start.length;
+    const shown = left <= 0 ? undefined : isTree(value) ? treeWithin(value, left) : short(value);
+    if (shown === undefined || shown.length >= left) return false;
+    text = start + shown;
+    return true;
+  };
+  const fits = list ? tree.every((value) => add('', value)) : Object.keys(tree).every((name) => add(`${printable(name)}: `, tree[name]!));
+  if (!fits || (text ?? '').length + 2 >= room) return undefined;
+  return list ? `[${text ?? ''}]` : `{${text ?? ''}}`;
+}
+
 /** A value on one line. */
 function short(value: Value): string {
   if (value instanceof Uint8Array) {
@@ -168,24 +190,25 @@ function short(value: Value): string {
   }
   if (typeof value === 'bigint') return hex64(value);
   if (typeof value === 'string') return printable(value);
-  if (Array.isArray(value)) return `[${value.map(short).join(' ')}]`;
-  if (value !== null && typeof value === 'object')
-    return `{${Object.entries(value)
-      .map(([k, v]) => `${printable(k)}: ${short(v)}`)
-      .join(', ')}}`;
-  return value === null ? 'none' : String(value);
+  return isTree(value) ? treeWithin(value, Number.POSITIVE_INFINITY)! : value === null ? 'none' : String(value);
 }
 
-/** Fields as a tree of lines. */
-export function fieldLines(fields: { [name: string]: Value }, indent: string): string[] {
-  return Object.entries(fields).flatMap(([name, value]) => {
-    const nested = value !== null && typeof value === 'object' && !(value instanceof Uint8Array);
-    const line = nested ? short(value) : '';
-    if (!nested) return [`${indent}${printable(name)} = ${short(value)}`];
-    if (line.length + indent.length + name.length < 100) return [`${indent}${printable(name)} = ${line}`];
-    const inner = Array.isArray(value) ? Object.fromEntries(value.map((v, i) => [`[${i}]`, v])) : (value as { [name: string]: Value });
-    return [`${indent}${printable(name)}:`, ...fieldLines(inner, `${indent}  `)];
-  });
+/** Columns that a field and its value may take on one line; else the value is shown part by part. */
+const fieldColumns = 100;
+
+function addField(lines: string[], name: string, value: Value, indent: string): void {
+  const line = isTree(value) ? treeWithin(value, fieldColumns - indent.length - name.length) : short(value);
+  if (line !== undefined) lines.push(`${indent}${printable(name)} = ${line}`);
+  else {
+    lines.push(`${indent}${printable(name)}:`);
+    addFields(lines, value as Tree, `${indent}  `);
+  }
+}
+
+/** Adds fields as a tree of lines. */
+function addFields(lines: string[], fields: Tree, indent: string): void {
+  if (Array.isArray(fields)) for (const [i, value] of fields.entries()) addField(lines, `[${i}]`, value, indent);
+  else for (const name of Object.keys(fields)) addField(lines, name, fields[name]!, indent);
 }
 
 /** What the stream was wrapped in, on one line. */
@@ -211,8 +234,11 @@ export function eventLines(event: WalkEvent): string[] {
       ].filter(Boolean);
       return [`${at}configuration ${[event.machine, ...more].map(printable).join(', ')}`];
     }
-    case 'section':
-      return [`${at}${sectionText(event)}`, ...(event.fields ? fieldLines(event.fields, '              ') : [])];
+    case 'section': {
+      const lines = [`${at}${sectionText(event)}`];
+      if (event.fields) addFields(lines, event.fields, '              ');
+      return lines;
+    }
     case 'command':
       return [`${at}command ${event.name}${event.data ? ` ${short(event.data)}` : ''}`];
     case 'eof':
