@@ -276,24 +276,43 @@ constexpr Export kVfio[] = {
     {"exec", Guarded<vioctl::vfio::JsExec, K::kPath, K::kArray, K::kArray, K::kArray, Maybe(K::kObject)>},
 };
 
+struct Domain {
+  const char* name;
+  const Export* first;
+  size_t count;
+};
+
 template <size_t Count>
-Napi::Object Table(Napi::Env env, const Export (&table)[Count]) {
+constexpr Domain Of(const char* name, const Export (&table)[Count]) {
+  return {name, table, Count};
+}
+
+constexpr Domain kDomains[] = {
+    Of("common", kCommon),     Of("uring", kUring),         Of("storage", kStorage),     Of("nvme", kNvme),
+    Of("nvmeHost", kNvmeHost), Of("vhostUser", kVhostUser), Of("migration", kMigration), Of("sysfs", kSysfs),
+    Of("iova", kIova),         Of("vfio", kVfio),
+};
+
+// The object of a domain, made when it is first asked for: a command uses one or two, and functions are slow to make.
+Napi::Value Made(const Napi::CallbackInfo& info) {
+  const auto& domain = *static_cast<const Domain*>(info.Data());
+  const Napi::Env env = info.Env();
   Napi::Object object = Napi::Object::New(env);
-  for (const Export& entry : table) object.Set(entry.name, Napi::Function::New(env, entry.method, entry.name));
+  for (size_t i = 0; i < domain.count; ++i) {
+    const Export& entry = domain.first[i];
+    object.Set(entry.name, Napi::Function::New(env, entry.method, entry.name));
+  }
+  constexpr auto kPlain = static_cast<napi_property_attributes>(napi_writable | napi_enumerable | napi_configurable);
+  info.This().As<Napi::Object>().DefineProperty(Napi::PropertyDescriptor::Value(domain.name, object, kPlain));
   return object;
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
-  exports.Set("common", Table(env, kCommon));
-  exports.Set("uring", Table(env, kUring));
-  exports.Set("storage", Table(env, kStorage));
-  exports.Set("nvme", Table(env, kNvme));
-  exports.Set("nvmeHost", Table(env, kNvmeHost));
-  exports.Set("vhostUser", Table(env, kVhostUser));
-  exports.Set("migration", Table(env, kMigration));
-  exports.Set("sysfs", Table(env, kSysfs));
-  exports.Set("iova", Table(env, kIova));
-  exports.Set("vfio", Table(env, kVfio));
+  (void)env;
+  constexpr auto kReplaced = static_cast<napi_property_attributes>(napi_enumerable | napi_configurable);
+  for (const Domain& domain : kDomains)
+    exports.DefineProperty(
+        Napi::PropertyDescriptor::Accessor<Made>(domain.name, kReplaced, const_cast<Domain*>(&domain)));
   return exports;
 }
 
