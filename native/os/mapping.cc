@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 
 #include "common/error.h"
@@ -67,6 +68,15 @@ size_t PageSizeOf(int fd) {
   while (result < 0 && errno == EINTR);
   Check(result, "fstatfs");
   return fs.f_type == HUGETLBFS_MAGIC ? static_cast<size_t>(fs.f_bsize) : PageSize();
+}
+
+int Populate(void* at, size_t size, bool write) noexcept {
+#ifndef MADV_POPULATE_READ
+  constexpr int MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE = 23;  // linux/mman.h of 5.14
+#endif
+  while (::madvise(at, size, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) != 0)
+    if (errno != EINTR && errno != EAGAIN) return errno;
+  return 0;
 }
 
 }  // namespace os

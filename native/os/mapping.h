@@ -64,6 +64,10 @@ uint64_t MemorySize() noexcept;
 // a mapping are multiples of it. Throws SysError.
 size_t PageSizeOf(int fd);
 
+// Maps the pages of a range of memory at once, as accesses would one after the other. Returns 0 or an errno: EINVAL
+// from kernels before 5.14.
+int Populate(void* at, size_t size, bool write) noexcept;
+
 constexpr uint64_t RoundDown(uint64_t value, uint64_t unit) { return value & ~(unit - 1); }
 constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return RoundDown(value + unit - 1, unit); }
 

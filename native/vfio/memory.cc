@@ -29,14 +29,8 @@ Memory Memory::Of(Fd file, uint64_t size, bool writable, uint64_t align, uint64_
 }
 
 void Memory::Populate(uint64_t offset, uint64_t size, bool write) const {
-#ifndef MADV_POPULATE_READ
-  constexpr int MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE = 23;  // linux/mman.h of 5.14
-#endif
-  const int advice = write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-  while (::madvise(get() + offset, size, advice) != 0) {
-    if (errno != EINTR && errno != EAGAIN)
-      throw SysError(errno, "madvise", write ? "MADV_POPULATE_WRITE" : "MADV_POPULATE_READ");
-  }
+  if (const int error = os::Populate(get() + offset, size, write))
+    throw SysError(error, "madvise", write ? "MADV_POPULATE_WRITE" : "MADV_POPULATE_READ");
 }
 
 }  // namespace vioctl::vfio

@@ -58,11 +58,9 @@ const uint8_t* Input::Look(uint64_t at, uint64_t size) {
   const int64_t from = position_ + static_cast<int64_t>(at), end = from + static_cast<int64_t>(size);
   if (!map_.get() || size == 0 || end > size_ || map_.broken()) return nullptr;
   uint8_t* data = map_.get() + (from - mapped_);
-  const auto begin = os::RoundDown(reinterpret_cast<uintptr_t>(data), os::PageSize());
+  const uint64_t before = reinterpret_cast<uintptr_t>(data) % os::PageSize();
   // Reads the file here and now. Whatever prevents that, read(2) tells of: an error, a cut, a kernel before 5.14.
-  if (::madvise(reinterpret_cast<void*>(begin), reinterpret_cast<uintptr_t>(data) + size - begin, MADV_POPULATE_READ) !=
-      0)
-    return nullptr;
+  if (os::Populate(data - before, before + size, false) != 0) return nullptr;
   looked_ = std::max(looked_, end);
   return data;
 }
