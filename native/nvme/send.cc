@@ -201,7 +201,7 @@ void Connection::Flush() {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) return;
       // Its size was right when the data was looked at (storage/memory/view.h).
-      if (errno == EFAULT) return Close("its source was truncated while it was read");
+      if (errno == EFAULT) return Close("its source was truncated, or failed, while it was read");
       return Close("connection lost");
     }
     progress_ = worker_.now();

@@ -9,7 +9,7 @@ import { openChain } from '../../src/storage/qcow2/chain.js';
 import { Daemon, exportName } from '../../src/storage/qcow2/daemon.js';
 import { Ceph, cephMissing } from '../support/ceph.js';
 import { compileSanitized } from '../support/compile.js';
-import { FaultDisk, noFaultDisk } from '../support/fault-disk.js';
+import { FaultDisk, type Faults, noFaultDisk } from '../support/fault-disk.js';
 import { serveTarget } from '../support/nvme-target.js';
 import { skip } from '../support/skip.js';
 
@@ -88,12 +88,16 @@ test('a file system in user space; one that fails is told', async () => {
   const disk = await FaultDisk.open(SIZE);
   try {
     expect(await conform('readonly', disk.file)).toBe('ok\n');
-    await disk.set({ fail_writes: 1 });
-    expect(await conform('file', disk.file)).toMatch(/: EIO\n/);
-    await disk.set({ fail_writes: 0, fail_syncs: 1 });
-    expect(await conform('file', disk.file)).toMatch(/: EIO\n/);
-    await disk.set({ fail_syncs: 0, full_after: 1 });
-    expect(await conform('file', disk.file)).toMatch(/: ENOSPC\n/);
+    const fails = async (fault: Faults): Promise<string> => {
+      fs.writeFileSync(disk.file, Buffer.alloc(SIZE), { flag: 'r+' }); // what the run before has written
+      await disk.set(fault);
+      const said = await conform('file', disk.file);
+      await disk.set({ fail_writes: 0, fail_syncs: 0, full_after: 0 });
+      return said;
+    };
+    expect(await fails({ fail_writes: 1 })).toMatch(/: EIO\n/);
+    expect(await fails({ fail_syncs: 1 })).toMatch(/: EIO\n/);
+    expect(await fails({ full_after: 1 })).toMatch(/: ENOSPC\n/);
   } finally {
     await disk.close();
   }

@@ -153,7 +153,9 @@ void Model(Store& store, uint64_t seed, uint64_t base, uint64_t size, int rounds
         memcpy(buffer.data(), model.data() + at, length);
         err = way.Data(Op::kCompare, buffer, base + at);
         buffer.data()[random() % length] ^= 1;
-        if (err == 0 && way.Data(Op::kCompare, buffer, base + at) != Store::kDiffers) err = EBADMSG;
+        if (err != 0) break;
+        err = way.Data(Op::kCompare, buffer, base + at);
+        err = err == Store::kDiffers ? 0 : err == 0 ? EBADMSG : err;
         break;
       }
       default: {
